@@ -1,0 +1,535 @@
+//! One SMTP login and everything that is true of it without asking anybody: how it may be written in a source, how
+//! an SES SMTP password is derived from an IAM secret key, what identifies it without giving it away, and how it is
+//! kept out of texts.
+//!
+//! Nothing here does I/O. Passwords live in [`Secret`], which cannot be printed or serialised.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// The largest payload a source may hand over, in bytes. Secrets Manager allows 65,536.
+pub const MAX_PAYLOAD: usize = 65_536;
+
+/// A text that is wiped when dropped and has no `Display` and no `Serialize`; `Debug` prints `***`.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
+    /// The text itself. Callers hand it to the mail server's file, to SMTP AUTH or to a keyed hash, and nowhere else.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Compares without an early end, so that time does not tell where two secrets differ.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.expose().as_bytes(), other.expose().as_bytes());
+        a.len() == b.len() && a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y)) == 0
+    }
+}
+impl Eq for Secret {}
+
+/// Which thing a source is, so that a recreated one is told from the one that state knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// The ARN; for a file its path as `file:PATH`.
+    pub arn: String,
+    /// When the secret or parameter was created, where the source says so.
+    pub created: Option<Timestamp>,
+}
+
+/// What versions of one source are ordered by: (created or modified, number).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionOrder {
+    pub at: Timestamp,
+    pub number: i64,
+}
+
+/// One SMTP login: the user name (for SES the access key id, which is public) and its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub username: String,
+    pub password: Secret,
+}
+
+impl Login {
+    /// Refuses what Postfix tables and SASL cannot carry: anything but printable ASCII without blanks, an empty part,
+    /// or a `:` in the user name (Postfix splits at the first one).
+    pub fn new(username: String, password: Secret) -> Result<Self, PayloadError> {
+        let bad = |s: &str| s.bytes().position(|b| !b.is_ascii_graphic());
+        for (what, text) in [("user name", username.as_str()), ("password", password.expose())] {
+            if text.is_empty() {
+                return Err(PayloadError::Empty(what));
+            }
+            if let Some(at) = bad(text) {
+                return Err(PayloadError::NotPrintable { what, at: at + 1 });
+            }
+        }
+        if username.contains(':') {
+            return Err(PayloadError::ColonInUsername);
+        }
+        Ok(Self { username, password })
+    }
+
+    /// Splits `USER:PASSWORD` at the first colon, as Postfix does.
+    pub fn from_pair(text: &str) -> Result<Self, PayloadError> {
+        let (user, password) = text.split_once(':').ok_or(PayloadError::Unknown)?;
+        Self::new(user.to_owned(), Secret::new(password.to_owned()))
+    }
+}
+
+/// Which of the documented forms a payload has. `Display` gives the words `relaykey check` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Pair,
+    JsonReady,
+    JsonIamKey,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Form::Pair => "a ready SMTP credential, USER:PASSWORD",
+            Form::JsonReady => "a ready SMTP credential, JSON with user name and password",
+            Form::JsonIamKey => "an IAM access key, JSON; the SMTP password is derived from it for each region",
+        })
+    }
+}
+
+/// Why a payload is not a usable credential. No variant carries any of its content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    #[error(
+        "the secret is empty: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
+    )]
+    Empty0,
+    #[error("the {0} is empty")]
+    Empty(&'static str),
+    #[error("the secret is {0} bytes, more than the {MAX_PAYLOAD} a credential may have: this is something else")]
+    TooLong(usize),
+    #[error("the secret is not UTF-8 text (byte {0}): store it as text, not as binary")]
+    NotUtf8(usize),
+    #[error(
+        "the {what} has a character that is not printable ASCII at position {at}: SMTP logins have neither blanks nor control characters"
+    )]
+    NotPrintable { what: &'static str, at: usize },
+    #[error("the user name contains ':', at which mail servers split user name and password")]
+    ColonInUsername,
+    #[error(
+        "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
+    )]
+    Unknown,
+    #[error("the secret begins like JSON but is not valid JSON (line {line}, column {column})")]
+    BadJson { line: usize, column: usize },
+    #[error(
+        "the JSON secret is not an object: expected {{\"username\": …, \"password\": …}} or {{\"accessKeyId\": …, \"secretAccessKey\": …}}"
+    )]
+    NotAnObject,
+    #[error("the JSON secret has no key {missing:?}; with it expected beside {present:?}")]
+    MissingKey { missing: String, present: String },
+    #[error(
+        "the JSON secret has none of the expected keys: it needs username and password, or accessKeyId and secretAccessKey; set username_key and password_key if yours are named otherwise"
+    )]
+    NoKnownKeys,
+    #[error("the JSON secret has both {0:?} and {1:?}, which name different things: keep one pair")]
+    Ambiguous(String, String),
+    #[error("the value of key {0:?} in the JSON secret is not a string")]
+    NotAString(String),
+    #[error("temporary credentials ({0}): SES SMTP does not take them; store the access key of an IAM user")]
+    Temporary(&'static str),
+    #[error(
+        "the password is an AWS secret access key (40 characters), not an SES SMTP password: store it as JSON with accessKeyId and secretAccessKey, and relaykey derives the SMTP password; or store the output of `relaykey derive`"
+    )]
+    SecretAccessKey,
+    #[error(
+        "the password is an SES SMTP password of the withdrawn Version 2 (version byte 0x02): derive a new one with `relaykey derive --region REGION`"
+    )]
+    Version2,
+    #[error(
+        "the password is no SES SMTP password (44 characters of base64 whose first byte is 0x04): store the output of `relaykey derive`, or JSON with accessKeyId and secretAccessKey"
+    )]
+    NotSesPassword,
+    #[error(
+        "an IAM access key needs the SES region to derive the SMTP password, and endpoint {0:?} does not name one: set `region` under [credential.smtp]"
+    )]
+    NoRegion(String),
+}
+
+/// Names of the JSON keys that hold user name and password, where the config names them (`username_key`, `password_key`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JsonKeys {
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// A payload whose form was recognised. [`Payload::login`] makes the login for one endpoint of it.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    pub form: Form,
+    username: String,
+    secret: Secret,
+}
+
+const READY: [(&str, &str); 2] = [("username", "password"), ("smtp_username", "smtp_password")];
+const IAM: [(&str, &str); 5] = [
+    ("accessKeyId", "secretAccessKey"),
+    ("AccessKeyId", "SecretAccessKey"),
+    ("access_key_id", "secret_access_key"),
+    ("aws_access_key_id", "aws_secret_access_key"),
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+];
+const SESSION: [&str; 6] =
+    ["sessionToken", "SessionToken", "session_token", "aws_session_token", "AWS_SESSION_TOKEN", "Token"];
+
+impl Payload {
+    /// Detects the form of what a source holds (DESIGN.md, "Payloads a source may hold"). A trailing newline and
+    /// surrounding blanks are cut first. Errors name keys and positions, never content.
+    pub fn parse(bytes: &[u8], keys: &JsonKeys) -> Result<Self, PayloadError> {
+        if bytes.len() > MAX_PAYLOAD {
+            return Err(PayloadError::TooLong(bytes.len()));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|e| PayloadError::NotUtf8(e.valid_up_to() + 1))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
+        if text.is_empty() {
+            return Err(PayloadError::Empty0);
+        }
+        let payload =
+            if text.starts_with(['{', '[', '"']) { Self::parse_json(text, keys)? } else { Self::parse_pair(text)? };
+        if payload.username.starts_with("ASIA") {
+            return Err(PayloadError::Temporary("the access key id starts with ASIA"));
+        }
+        Login::new(payload.username.clone(), payload.secret.clone())?;
+        Ok(payload)
+    }
+
+    fn parse_pair(text: &str) -> Result<Self, PayloadError> {
+        let login = Login::from_pair(text)?;
+        Ok(Self { form: Form::Pair, username: login.username, secret: login.password })
+    }
+
+    fn parse_json(text: &str, keys: &JsonKeys) -> Result<Self, PayloadError> {
+        let value: SecretJson =
+            serde_json::from_str(text).map_err(|e| PayloadError::BadJson { line: e.line(), column: e.column() })?;
+        let SecretJson::Object(fields) = value else { return Err(PayloadError::NotAnObject) };
+        let get = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v);
+        let has = |key: &str| get(key).is_some();
+        if let Some((name, _)) = fields.iter().find(|(k, v)| SESSION.contains(&k.as_str()) && !v.is_empty()) {
+            let _ = name;
+            return Err(PayloadError::Temporary("the secret has a session token"));
+        }
+        let named = (keys.username.is_some() || keys.password.is_some()).then(|| {
+            (
+                keys.username.clone().unwrap_or_else(|| "username".into()),
+                keys.password.clone().unwrap_or_else(|| "password".into()),
+            )
+        });
+        let mut pairs: Vec<(Form, String, String)> = Vec::new();
+        match named {
+            Some((user, password)) => pairs.push((Form::JsonReady, user, password)),
+            None => {
+                let own = |form, list: &[(&str, &str)]| {
+                    list.iter().map(|(u, p)| (form, (*u).to_owned(), (*p).to_owned())).collect::<Vec<_>>()
+                };
+                pairs.extend(own(Form::JsonReady, &READY));
+                pairs.extend(own(Form::JsonIamKey, &IAM));
+                pairs.retain(|(_, u, p)| has(u) || has(p));
+            }
+        }
+        // `username` beside `secretAccessKey` and the like is a guess; two complete pairs are one too.
+        let complete: Vec<_> = pairs.iter().filter(|(_, u, p)| has(u) && has(p)).cloned().collect();
+        let (form, user, password) = match (complete.as_slice(), pairs.as_slice()) {
+            ([one], _) => one.clone(),
+            ([a, b, ..], _) => return Err(PayloadError::Ambiguous(a.1.clone(), b.1.clone())),
+            ([], []) => return Err(PayloadError::NoKnownKeys),
+            ([], [(_, u, p), ..]) => {
+                let (missing, present) = if has(u) { (p, u) } else { (u, p) };
+                let present = if has(present) { present.clone() } else { "the other keys".to_owned() };
+                return Err(PayloadError::MissingKey { missing: missing.clone(), present });
+            }
+        };
+        let text = |key: &str| match get(key) {
+            Some(SecretJson::Text(s)) => Ok(s.expose().trim().to_owned()),
+            _ => Err(PayloadError::NotAString(key.to_owned())),
+        };
+        let (username, secret) = (text(&user)?, Secret::new(text(&password)?));
+        Ok(Self { form, username, secret })
+    }
+
+    /// The user name: for SES the access key id.
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The login for one endpoint. `region` is the configured one, if any; an endpoint whose name is one of SES's
+    /// forms, or a configured region, makes the endpoint SES, and then only SES SMTP passwords pass.
+    pub fn login(&self, endpoint: &str, region: Option<&str>) -> Result<Login, PayloadError> {
+        let region = region.map(str::to_owned).or_else(|| ses_region(endpoint));
+        let password = match (self.form, region) {
+            (Form::JsonIamKey, Some(region)) => ses_smtp_password(&self.secret, &region),
+            (Form::JsonIamKey, None) => return Err(PayloadError::NoRegion(endpoint.to_owned())),
+            (_, None) => self.secret.clone(),
+            (_, Some(_)) => {
+                ses_password_form(self.secret.expose())?;
+                self.secret.clone()
+            }
+        };
+        Login::new(self.username.clone(), password)
+    }
+}
+
+/// JSON whose texts go straight into [`Secret`]; numbers and the rest are only counted as "not a string".
+enum SecretJson {
+    Text(Secret),
+    Object(Vec<(String, SecretJson)>),
+    Other,
+}
+
+impl SecretJson {
+    fn is_empty(&self) -> bool {
+        matches!(self, SecretJson::Text(s) if s.expose().is_empty()) || matches!(self, SecretJson::Other)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SecretJson {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> serde::de::Visitor<'de> for V {
+            type Value = SecretJson;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_str<E>(self, v: &str) -> Result<SecretJson, E> {
+                Ok(SecretJson::Text(Secret::new(v.to_owned())))
+            }
+            fn visit_string<E>(self, v: String) -> Result<SecretJson, E> {
+                Ok(SecretJson::Text(Secret::new(v)))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<SecretJson, E> {
+                Ok(SecretJson::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<SecretJson, E> {
+                Ok(SecretJson::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<SecretJson, E> {
+                Ok(SecretJson::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<SecretJson, E> {
+                Ok(SecretJson::Other)
+            }
+            fn visit_unit<E>(self) -> Result<SecretJson, E> {
+                Ok(SecretJson::Other)
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut a: A) -> Result<SecretJson, A::Error> {
+                while a.next_element::<SecretJson>()?.is_some() {}
+                Ok(SecretJson::Other)
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut a: A) -> Result<SecretJson, A::Error> {
+                let mut fields: Vec<(String, SecretJson)> = Vec::new();
+                while let Some((k, v)) = a.next_entry::<String, SecretJson>()? {
+                    if fields.iter().any(|(have, _)| *have == k) {
+                        // Which of the two would win depends on the reader; refuse as broken JSON.
+                        return Err(serde::de::Error::custom("a key stands twice"));
+                    }
+                    fields.push((k, v));
+                }
+                Ok(SecretJson::Object(fields))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// Derives the SES SMTP password (Signature Version 4 chain, published in the SES developer guide, "Obtaining Amazon
+/// SES SMTP credentials"): HMAC-SHA256 over `11111111`, region, `ses`, `aws4_request`, `SendRawEmail`, keyed with
+/// `AWS4` + secret access key; version byte 0x04 in front; base64.
+pub fn ses_smtp_password(secret_access_key: &Secret, region: &str) -> Secret {
+    let mut key = Zeroizing::new(format!("AWS4{}", secret_access_key.expose()).into_bytes());
+    for part in ["11111111", region, "ses", "aws4_request", "SendRawEmail"] {
+        key = Zeroizing::new(hmac(&key, &[part.as_bytes()]).to_vec());
+    }
+    key.insert(0, 0x04);
+    Secret::new(BASE64.encode(&*key))
+}
+
+/// Is this text an SES SMTP password? Says what it is where it is not.
+pub fn ses_password_form(password: &str) -> Result<(), PayloadError> {
+    match BASE64.decode(password).map(Zeroizing::new) {
+        Ok(bytes) if bytes.len() == 33 && bytes[0] == 0x04 => Ok(()),
+        Ok(bytes) if bytes.len() == 33 && bytes[0] == 0x02 => Err(PayloadError::Version2),
+        _ if password.len() == 40 => Err(PayloadError::SecretAccessKey),
+        _ => Err(PayloadError::NotSesPassword),
+    }
+}
+
+/// The SES region that an endpoint's name contains: standard `email-smtp.REGION.amazonaws.com` (and `.com.cn`), FIPS
+/// `email-smtp-fips.REGION.amazonaws.com`, and VPC endpoint names `vpce-….email-smtp[-fips].REGION.vpce.amazonaws.com`.
+pub fn ses_region(endpoint: &str) -> Option<String> {
+    let name = endpoint.trim_end_matches('.').to_ascii_lowercase();
+    let name = name.strip_suffix(".amazonaws.com.cn").or_else(|| name.strip_suffix(".amazonaws.com"))?;
+    let labels: Vec<&str> = name.split('.').collect();
+    let region = match labels.as_slice() {
+        ["email-smtp" | "email-smtp-fips", region] => region,
+        [vpce, "email-smtp" | "email-smtp-fips", region, "vpce"] if vpce.starts_with("vpce-") => region,
+        _ => return None,
+    };
+    region_shaped(region).then(|| (*region).to_owned())
+}
+
+/// `eu-west-1`, `us-gov-west-1`, `cn-north-1`: lower case words, then a number. New regions need no new release.
+pub fn region_shaped(region: &str) -> bool {
+    let parts: Vec<&str> = region.split('-').collect();
+    let (Some((last, words)), true) = (parts.split_last(), parts.len() >= 3) else { return false };
+    last.bytes().all(|b| b.is_ascii_digit())
+        && !last.is_empty()
+        && words.iter().all(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = HmacSha256::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A random key of this installation under which contents are identified without being given away: a bare hash of
+/// a password could be guessed against.
+#[derive(Clone)]
+pub struct LocalKey(Zeroizing<[u8; 32]>);
+
+impl LocalKey {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The live id of a login: what state and drift checks compare instead of the login. 64 hex digits.
+    pub fn live_id(&self, login: &Login) -> String {
+        hex(&hmac(&*self.0, &[b"login\0", login.username.as_bytes(), b"\0", login.password.expose().as_bytes()]))
+    }
+
+    /// The version of a `file` source: a keyed hash of its content. 32 hex digits.
+    pub fn content_version(&self, content: &[u8]) -> String {
+        hex(&hmac(&*self.0, &[b"file\0", content]))[..32].to_owned()
+    }
+}
+
+impl fmt::Debug for LocalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalKey(***)")
+    }
+}
+
+/// The signed fields of a report, in the order in which the proof covers them (DESIGN.md, "Report document").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofFields {
+    pub host_id: String,
+    pub host: String,
+    pub credential: String,
+    pub version: String,
+    pub username: String,
+    pub target: String,
+    pub region: String,
+    pub outcome: String,
+    pub seq: u64,
+    pub at: String,
+}
+
+/// The proof that its maker holds `password`, or why there is none: only SES-form passwords are strong enough that
+/// a keyed hash of one is no oracle for guessing it.
+pub fn proof(password: &Secret, fields: &ProofFields) -> Result<String, &'static str> {
+    if ses_password_form(password.expose()).is_err() {
+        return Err("the password is not of SES's form, and a proof made with a weak password would help to guess it");
+    }
+    let seq = fields.seq.to_string();
+    let texts = [
+        "relaykey-proof-v1",
+        &fields.host_id,
+        &fields.host,
+        &fields.credential,
+        &fields.version,
+        &fields.username,
+        &fields.target,
+        &fields.region,
+        &fields.outcome,
+        &seq,
+        &fields.at,
+    ];
+    if texts.iter().any(|t| t.chars().any(char::is_control)) {
+        return Err("a signed field has a control character");
+    }
+    let lines: String = texts.iter().flat_map(|t| [*t, "\n"]).collect();
+    Ok(BASE64.encode(hmac(password.expose().as_bytes(), &[lines.as_bytes()])))
+}
+
+/// Takes every known form of some secrets out of texts that come from SES or from child processes.
+#[derive(Default)]
+pub struct Redactor(Vec<Zeroizing<String>>);
+
+impl Redactor {
+    /// Knows the raw, base64 and AUTH PLAIN (RFC 4616) forms of each login's password.
+    pub fn new<'a>(logins: impl IntoIterator<Item = &'a Login>) -> Self {
+        let mut needles = Vec::new();
+        for Login { username, password } in logins {
+            let raw = password.expose();
+            for plain in [
+                Zeroizing::new(raw.to_owned()),
+                Zeroizing::new(format!("\0{username}\0{raw}")),
+                Zeroizing::new(format!("{username}\0{username}\0{raw}")),
+                Zeroizing::new(format!("{username}:{raw}")),
+            ] {
+                needles.push(Zeroizing::new(BASE64.encode(plain.as_bytes())));
+                needles.push(plain);
+            }
+        }
+        // Longest first, so that no tail of a longer form is left standing.
+        needles.retain(|n| !n.is_empty());
+        needles.sort_by_key(|n| std::cmp::Reverse(n.len()));
+        Self(needles)
+    }
+
+    /// The text with secrets replaced by `***`, control characters escaped, cut to 4 lines of 512 bytes.
+    pub fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for needle in &self.0 {
+            if text.contains(needle.as_str()) {
+                text = text.replace(needle.as_str(), "***");
+            }
+        }
+        let mut lines = Vec::new();
+        for line in text.trim_end().lines().take(4) {
+            let mut out = String::new();
+            for c in line.chars() {
+                if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+            }
+            while out.len() > 512 {
+                out.pop();
+            }
+            lines.push(out);
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,28 @@
+//! relaykey keeps the SMTP credential of a mail relay fresh: it notices a new version, proves it with a real
+//! SMTP AUTH, rewrites the mail server's configuration atomically, reloads, and reads back what will be used.
+//!
+//! `docs/code-structure.md` explains the whole on one page; `tests/structure.rs` keeps who may import whom.
+#![forbid(unsafe_code)]
+
+// Pure: no I/O, no clock, no run time.
+pub mod config;
+pub mod credential;
+pub mod rollover;
+pub mod status;
+
+// The mail server's side: no network, no AWS, no run time; one day a root process of its own.
+pub mod apply;
+pub mod host;
+pub mod mta;
+
+// The world's side.
+pub mod aws;
+pub mod smtp;
+pub mod source;
+pub mod standin;
+pub mod state;
+pub mod tls;
+
+// Assembly.
+pub mod agent;
+pub mod cli;

@@ -1,0 +1,147 @@
+//! Mail servers: what they will really use, which entries of it are ours, and how a change of them becomes theirs.
+//!
+//! An [`Mta`] reads and plans; it writes only what [`Mta::compile`] and [`Mta::activate`] say. Swapping files in is
+//! the same for all of them and lives in `apply`, on top of `host`. No network, no AWS, no run time here.
+
+pub mod postfix;
+pub mod table;
+pub mod text;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Finding;
+use crate::credential::Login;
+use crate::host;
+
+/// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
+/// are ours.
+#[derive(Debug, Clone, Default)]
+pub struct Ours {
+    /// User name (access key id) of the applied version, from state. `None` without state: then it is the user name
+    /// under the first live key.
+    pub applied: Option<String>,
+    /// User name of the version before, from state: an entry that still holds it under a key of ours is `remaining_old`.
+    pub previous: Option<String>,
+}
+
+/// One entry under a live key, or another one that is ours.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The lookup key as spelt in the table (or, where it is missing, as it would be added).
+    pub key: String,
+    /// `type:path` of the table.
+    pub map: String,
+    /// 1-based line in the text, where it stands there.
+    pub line: Option<usize>,
+    /// What the text holds under it. `None`: no such entry, or not `USER:PASSWORD`.
+    pub text: Option<Login>,
+    /// What the mail server would find under it now (the compiled map; the text where that is read). `None`: nothing.
+    pub live: Option<Login>,
+    /// Would the mail server use it for one of our next hops? False for our other entries (sender lines, other ports).
+    pub is_live_key: bool,
+}
+
+/// What a mail server would use now.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub kind: &'static str,
+    /// Our entries, in lookup order for live keys, then by line.
+    pub entries: Vec<Entry>,
+    /// Lookup keys under which an entry is needed and none exists; they are added as spelt.
+    pub missing: Vec<String>,
+    pub running: Running,
+    /// Findings for `check`, worst first. Errors also stop a rollover.
+    pub findings: Vec<Finding>,
+    /// Entries that hold the previous or applied key id and that we may not write (`keys` leaves them out).
+    pub left_out: Vec<String>,
+}
+
+/// Is the mail server up, and since when?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Running {
+    No,
+    Yes {
+        /// When its master process started, in seconds since boot (`/proc/PID/stat`, field 22, over the tick rate).
+        since_boot: u64,
+    },
+    /// There is no process to run: the text file of the demo.
+    NotApplicable,
+}
+
+/// A complete change, rendered before one byte changes on disk.
+#[derive(Debug)]
+pub struct Plan {
+    /// The files, in the order in which they are renamed: the text first, its compiled map after it. Empty: the live
+    /// files hold the candidate already, nothing is to be written.
+    pub files: Vec<PlannedFile>,
+    /// Every key that must give the candidate in the staged map before it goes live, and in the live one after.
+    pub lookups: Vec<String>,
+    /// Does this mail server notice the change only by a reload? (`texthash:`; DESIGN.md, "field has learned".)
+    pub reload_needed: bool,
+    /// The same change for people: one masked line per entry, for `--dry-run`.
+    pub diff: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct PlannedFile {
+    /// The live name, symlinks resolved.
+    pub path: PathBuf,
+    /// The file as it was when it was read for this plan; `None`: it did not exist. Looked at again before the rename.
+    pub seen: Option<host::FileId>,
+    pub content: Content,
+}
+
+/// Where a staged file's bytes come from.
+pub enum Content {
+    /// We render them.
+    Bytes(zeroize::Zeroizing<Vec<u8>>),
+    /// [`Mta::compile`] makes them from the staged text.
+    Compiled,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Content::Bytes(b) => write!(f, "Bytes({} bytes)", b.len()),
+            Content::Compiled => f.write_str("Compiled"),
+        }
+    }
+}
+
+/// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now and keeps nothing.
+pub trait Mta: Send {
+    /// Reads the running configuration and the live tables. Changes nothing.
+    fn inspect(&self, ours: &Ours) -> Result<View, MtaError>;
+
+    /// Renders the complete change that makes `login` the one under every key that is ours. Changes nothing.
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError>;
+
+    /// Compiles the staged text and returns the path of the map that appeared beside it.
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError>;
+
+    /// Looks keys up as the mail server would, in the table whose text is `text` (staged or live). One answer per
+    /// key, in order; `None`: no entry.
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError>;
+
+    fn running(&self) -> Result<Running, MtaError>;
+
+    /// Makes the running mail server notice: checks its configuration first (`postfix check`), then reloads.
+    fn activate(&self) -> Result<(), MtaError>;
+}
+
+/// Why a mail server's side could not be read, planned or changed. Carries no secret.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}")]
+pub struct MtaError {
+    /// Will trying again help without anybody doing anything (lock held, ENOSPC, mail server down)?
+    pub temporary: bool,
+    /// Machine-readable class: `ambiguous`, `unsupported`, `config`, `permissions`, `io`, `no-space`, `lock-held`,
+    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`.
+    pub class: &'static str,
+    pub file: Option<PathBuf>,
+    pub line: Option<usize>,
+    pub what: String,
+    pub fix: String,
+}
