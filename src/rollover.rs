@@ -1,1 +1,1091 @@
-//! To be written.
+//! One host's move from the applied version to the candidate, decided purely: facts in, one step out, look again.
+//!
+//! ```text
+//!            ┌──────── wake ────────┐
+//!            v                      │
+//!   inspect every target ──> fetch ─┼─ nothing new, nothing drifted ──> end
+//!            │                      │
+//!            v                      │
+//!   is the version to be taken? ── no: left behind, or not newer and not agreed twice ──> wait
+//!            │ yes
+//!            v
+//!   verify at every endpoint ──> prepare every target ──> swap ──> activate ──> read back ──> commit
+//!        │ 535: not yet / refused      │                              │            │
+//!        v                             v                              v            v
+//!       wait                   wait (nothing changed)           reload owed      undo
+//! ```
+//!
+//! [`decide`] looks only at [`Facts`], which are the durable [`State`] plus what this wake has found out. There is no
+//! second path for recovery: after a crash the same function sees what is there and goes forward. [`absorb`] takes the
+//! outcome of a step in; an outcome of a step that is no longer the current one is dropped. Time and randomness are
+//! passed in. Nothing here does I/O.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Drift};
+use crate::credential::{SourceIdentity, VersionOrder};
+
+/// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
+pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
+/// Drift is healed this often within [`HEAL_WINDOW`], then only reported.
+pub const HEALS: usize = 3;
+pub const HEAL_WINDOW: SignedDuration = SignedDuration::from_hours(1);
+/// How many versions that this host left behind are remembered.
+const LEFT_BEHIND: usize = 100;
+
+// ---------------------------------------------------------------- state
+
+/// What is durable about one credential on this host: one file, one rename per change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Of the file format: 1.
+    pub schema: u32,
+    pub credential: String,
+    pub source: Option<SourceIdentity>,
+    pub applied: Option<Applied>,
+    /// Versions that were applied here once and are not taken again by themselves; the latest last.
+    pub left_behind: Vec<VersionId>,
+    pub candidate: Option<Candidate>,
+    /// Fetching: attempts and next time.
+    pub source_retry: Retry,
+    pub targets: BTreeMap<String, TargetState>,
+    /// Last `seq` that a report of this credential took.
+    pub seq: u64,
+    /// The latest report document, complete. What is owed to which receiver comes with `[[report]]`.
+    pub report: Option<Report>,
+}
+
+impl State {
+    pub const SCHEMA: u32 = 1;
+
+    pub fn new(credential: &str) -> Self {
+        Self {
+            schema: Self::SCHEMA,
+            credential: credential.to_owned(),
+            source: None,
+            applied: None,
+            left_behind: Vec::new(),
+            candidate: None,
+            source_retry: Retry::default(),
+            targets: BTreeMap::new(),
+            seq: 0,
+            report: None,
+        }
+    }
+}
+
+/// A version together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionId {
+    pub version: String,
+    pub order: Option<VersionOrder>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub username: String,
+    pub previous_username: Option<String>,
+    pub outcome: Completion,
+    /// When it was committed here.
+    pub since: Timestamp,
+}
+
+/// How an applied version came to be applied here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completion {
+    /// Found in use, with no state; nothing was written.
+    Adopted,
+    Confirmed,
+}
+
+impl Completion {
+    /// The word of the report document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Completion::Adopted => "adopted",
+            Completion::Confirmed => "confirmed",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub username: String,
+    pub first_seen: Timestamp,
+    /// Named by an operator with `--accept-version`.
+    pub accepted: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TargetState {
+    /// Live id under every key of ours when the applied version was read back.
+    pub live_id: Option<String>,
+    pub retry: Retry,
+    /// First 535 that this version met here: from then on `propagation` counts.
+    pub first_refused: Option<Timestamp>,
+    /// When drift was healed, within the last hour.
+    pub heals: Vec<Timestamp>,
+    /// Why a reload is owed, as last seen.
+    pub reload_owed: Option<Owed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    pub since: Timestamp,
+    pub why: String,
+}
+
+/// Attempts at something that failed, and when it is due again. Persists, so that a restart does not hammer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Retry {
+    pub attempts: u32,
+    pub next: Option<Timestamp>,
+    pub failure: Option<Failure>,
+}
+
+/// Why something did not work, and what to do. Never carries a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
+    /// `not-newer`, `drift`, `reload-owed`, `mismatch`.
+    pub class: String,
+    pub what: String,
+    pub fix: String,
+    /// Will trying again help without anybody doing anything?
+    pub temporary: bool,
+    pub at: Timestamp,
+}
+
+/// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub schema: String,
+    pub id: String,
+    pub seq: u64,
+    pub host_id: String,
+    pub host: String,
+    pub credential: String,
+    pub source: String,
+    pub version: String,
+    pub username: String,
+    pub previous_username: Option<String>,
+    /// RFC 3339, Z, seconds.
+    pub at: String,
+    pub mode: String,
+    pub agent: String,
+    pub outcome: String,
+    pub targets: Vec<ReportTarget>,
+    pub error: Option<ReportError>,
+    pub approved_by: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportTarget {
+    pub name: String,
+    pub kind: String,
+    pub map: String,
+    pub keys: Vec<String>,
+    /// How it was read back.
+    pub read_back: String,
+    pub remaining_old: Vec<String>,
+    pub region: Option<String>,
+    pub evidence: Evidence,
+    pub proof: Option<String>,
+    /// Why there is no proof.
+    pub no_proof: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportError {
+    pub class: String,
+    pub words: String,
+}
+
+/// What an accepted login proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub endpoint: String,
+    /// The server's words.
+    pub reply: String,
+    pub at: Timestamp,
+}
+
+// ---------------------------------------------------------------- facts
+
+/// Everything a decision looks at.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub state: State,
+    pub wake: Wake,
+    /// The source's answer in this wake.
+    pub fetched: Option<Found>,
+    pub targets: Vec<TargetFacts>,
+    /// The stamp of the confirmation that is being made.
+    pub stamp: Option<Stamp>,
+    pub committed: Option<Completion>,
+    /// A decision that needs a person; shown, and the end of this wake.
+    blocked: Option<Failure>,
+    /// Number of the step that is under way.
+    current: Option<StepId>,
+    steps: u64,
+}
+
+/// What woke the machine, as far as it matters to the decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// `sync --accept-version`.
+    pub accept_version: Option<String>,
+    /// `sync --dry-run`: preview instead of prepare.
+    pub dry_run: bool,
+}
+
+/// A version that the source gave, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub identity: SourceIdentity,
+    pub id: VersionId,
+    pub username: String,
+    /// When the source said so.
+    pub at: Timestamp,
+}
+
+/// One target in this wake.
+#[derive(Debug, Clone, Default)]
+pub struct TargetFacts {
+    pub name: String,
+    pub inspected: Option<Inspection>,
+    pub evidence: Option<Evidence>,
+    pub prepared: Option<Staged>,
+    pub swapped: bool,
+    pub activated: bool,
+    pub read_back: Option<ReadBack>,
+    /// After a swap, the live files did not read back as the candidate.
+    pub must_undo: Option<Failure>,
+    /// Staged, and then something stood in the way: the staged files go.
+    pub must_discard: bool,
+    pub previewed: bool,
+    /// Failed in this wake; left alone until its retry is due, then looked at anew.
+    pub failed: bool,
+}
+
+/// What `Inspect` found, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspection {
+    /// The one live id under every key of ours, in text and compiled map; `None`: none, or they differ.
+    pub live_id: Option<String>,
+    /// The user name under the first live key.
+    pub username: Option<String>,
+    /// The live id under the first live key.
+    pub first_live_id: Option<String>,
+    pub reload_owed: Option<Owed>,
+    /// A version swapped in by a run that was killed before its commit.
+    pub swapped: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    pub nothing_to_write: bool,
+    pub swapped_before: bool,
+    pub live_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadBack {
+    pub kind: String,
+    pub map: String,
+    pub keys: Vec<String>,
+    pub how: String,
+    pub remaining_old: Vec<String>,
+    pub live_id: Option<String>,
+    pub proof: Result<String, String>,
+}
+
+/// What the proofs of one confirmation are made over, besides the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub seq: u64,
+    /// RFC 3339, Z, seconds.
+    pub at: String,
+    pub outcome: Completion,
+}
+
+impl Facts {
+    /// `ignore_backoff`: a person asked, so persisted waits do not hold (their counts do).
+    pub fn new(mut state: State, policy: &Policy, wake: Wake, ignore_backoff: bool) -> Self {
+        if ignore_backoff {
+            state.source_retry.next = None;
+            state.targets.values_mut().for_each(|t| t.retry.next = None);
+        }
+        state.targets.retain(|name, _| policy.targets.iter().any(|t| t.name == *name));
+        for target in &policy.targets {
+            state.targets.entry(target.name.clone()).or_default();
+        }
+        let targets =
+            policy.targets.iter().map(|t| TargetFacts { name: t.name.clone(), ..TargetFacts::default() }).collect();
+        Self {
+            state,
+            wake,
+            fetched: None,
+            targets,
+            stamp: None,
+            committed: None,
+            blocked: None,
+            current: None,
+            steps: 0,
+        }
+    }
+
+    /// Every failure that stands, worst first: what status shows and the exit code is made of.
+    pub fn failures(&self) -> Vec<(Option<&str>, &Failure)> {
+        let mut all: Vec<(Option<&str>, &Failure)> = Vec::new();
+        all.extend(self.blocked.as_ref().map(|f| (None, f)));
+        all.extend(self.state.source_retry.failure.as_ref().map(|f| (None, f)));
+        for (name, t) in &self.state.targets {
+            all.extend(t.retry.failure.as_ref().map(|f| (Some(name.as_str()), f)));
+        }
+        all.sort_by_key(|(_, f)| f.temporary);
+        all
+    }
+
+    /// The user name that the candidate takes over from: of the applied version, or, without state, of what was found.
+    pub fn previous_username(&self) -> Option<String> {
+        let new = self.fetched.as_ref().map(|f| &f.username);
+        match &self.state.applied {
+            Some(applied) if Some(&applied.username) != new => Some(applied.username.clone()),
+            Some(applied) => applied.previous_username.clone(),
+            None => {
+                let found = self.targets.iter().find_map(|t| t.inspected.as_ref()?.username.clone());
+                found.filter(|username| Some(username) != new)
+            }
+        }
+    }
+
+    fn target_state(&mut self, index: usize) -> &mut TargetState {
+        self.state.targets.entry(self.targets[index].name.clone()).or_default()
+    }
+}
+
+/// What the configuration says, as far as decisions need it.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub targets: Vec<TargetPolicy>,
+    /// A file is authoritative as it is; AWS sources have an order.
+    pub ordered: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct TargetPolicy {
+    pub name: String,
+    pub drift: Drift,
+    pub endpoint: String,
+    pub propagation: SignedDuration,
+    pub retry: SignedDuration,
+    /// The first target that logs in at the same place with the same login: one AUTH serves all of them.
+    pub logs_in_as: usize,
+}
+
+impl Policy {
+    pub fn new(credential: &config::Credential) -> Self {
+        let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
+        let targets: Vec<_> = credential
+            .targets
+            .iter()
+            .map(|t| TargetPolicy {
+                name: t.name.clone(),
+                drift: t.drift,
+                endpoint: t.smtp.endpoint.clone(),
+                propagation: signed(t.smtp.propagation),
+                retry: signed(t.smtp.retry),
+                logs_in_as: credential.targets.iter().position(|o| o.smtp == t.smtp).unwrap_or(0),
+            })
+            .collect();
+        Self { targets, ordered: !matches!(credential.source, config::Source::File { .. }) }
+    }
+}
+
+// ---------------------------------------------------------------- steps
+
+/// Numbers a step within one wake, so that a late outcome is told from the awaited one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepId(u64);
+
+/// The one next thing to do. Targets are indexes into [`Facts::targets`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Inspect {
+        target: usize,
+    },
+    Fetch,
+    Verify {
+        target: usize,
+    },
+    Preview {
+        target: usize,
+    },
+    Prepare {
+        target: usize,
+    },
+    Swap {
+        target: usize,
+    },
+    Activate {
+        target: usize,
+    },
+    ReadBack {
+        target: usize,
+        stamp: Stamp,
+    },
+    Undo {
+        target: usize,
+    },
+    /// Remove staged files that will not be swapped in.
+    Discard {
+        target: usize,
+    },
+    /// Make it durable: applied version and report document in one rename.
+    Commit {
+        stamp: Stamp,
+    },
+    /// Nothing to do before `until`.
+    Wait {
+        until: Timestamp,
+    },
+    /// Nothing left to do until the next wake.
+    End,
+}
+
+impl Step {
+    /// The target that the step is about.
+    pub fn target(&self) -> Option<usize> {
+        match self {
+            Step::Inspect { target }
+            | Step::Verify { target }
+            | Step::Preview { target }
+            | Step::Prepare { target }
+            | Step::Swap { target }
+            | Step::Activate { target }
+            | Step::ReadBack { target, .. }
+            | Step::Undo { target }
+            | Step::Discard { target } => Some(*target),
+            Step::Fetch | Step::Commit { .. } | Step::Wait { .. } | Step::End => None,
+        }
+    }
+}
+
+/// Why a step is the next one. `Display` is what people read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    LookAtTarget(String),
+    LookAtSource,
+    UpToDate,
+    /// The applied version, but a target does not hold it.
+    Drifted(String),
+    NewVersion(String),
+    Adoption,
+    Verified(String),
+    Staged(String),
+    Swapped(String),
+    ReloadOwed(String),
+    AllActivated,
+    AllReadBack,
+    Mismatch(String),
+    InVain(String),
+    BackOff(String),
+    SecondRead,
+    Blocked(String),
+    Committed,
+    DryRun,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::LookAtTarget(t) => write!(f, "what does target {t} hold?"),
+            Reason::LookAtSource => f.write_str("what does the source hold?"),
+            Reason::UpToDate => f.write_str("the applied version is the source's version, and every target holds it"),
+            Reason::Drifted(t) => write!(f, "target {t} no longer holds the applied version"),
+            Reason::NewVersion(v) => write!(f, "version {v} is new"),
+            Reason::Adoption => f.write_str("there is no state: is the source's version in use already?"),
+            Reason::Verified(t) => write!(f, "the login for target {t} was accepted"),
+            Reason::Staged(t) => write!(f, "every key gives the candidate in the staged files of target {t}"),
+            Reason::Swapped(t) => write!(f, "the files of target {t} are in place"),
+            Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
+            Reason::AllActivated => f.write_str("every target is in place"),
+            Reason::AllReadBack => f.write_str("every target reads back as the candidate"),
+            Reason::Mismatch(t) => write!(f, "target {t} does not read back as the candidate"),
+            Reason::InVain(t) => write!(f, "what was staged for target {t} will not be used"),
+            Reason::BackOff(what) => write!(f, "{what}"),
+            Reason::SecondRead => {
+                f.write_str("the source's version is not newer than the applied one: a second read must agree")
+            }
+            Reason::Blocked(what) => write!(f, "{what}"),
+            Reason::Committed => f.write_str("the rollover is complete"),
+            Reason::DryRun => f.write_str("dry run: nothing is changed"),
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Inspected(Inspection),
+    Fetched(Found),
+    Accepted(Evidence),
+    /// 535, with the server's words.
+    Refused {
+        reply: String,
+    },
+    Previewed,
+    Prepared(Staged),
+    Swapped,
+    Activated,
+    /// Files right, reload not done: remembered.
+    ReloadOwed(Failure),
+    ReadBack(ReadBack),
+    /// The live files do not read back as the candidate; what was found instead, in words.
+    Mismatch(Failure),
+    Undone,
+    Discarded,
+    /// The time of a `Wait` has come.
+    Waited,
+    Committed(Box<Report>),
+    /// The step failed; for `Fetch` and `Verify` too.
+    Failed(Failure),
+}
+
+/// Gives a decided step its number; from then on only its outcome counts.
+pub fn begin(facts: &mut Facts) -> StepId {
+    facts.steps += 1;
+    let id = StepId(facts.steps);
+    facts.current = Some(id);
+    id
+}
+
+/// How the source's version stands to what this host has.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Applied,
+    Take,
+    /// Not newer: a second read must agree, due then.
+    AgreeAt(Timestamp),
+    LeftBehind,
+    NotTheNamedOne,
+}
+
+fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
+    let state = &facts.state;
+    if let Some(named) = &facts.wake.accept_version {
+        if *named != found.id.version {
+            return Standing::NotTheNamedOne;
+        }
+    }
+    let accepted =
+        facts.wake.accept_version.is_some() || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
+    let same_source = state.source.as_ref().is_none_or(|s| *s == found.identity);
+    let Some(applied) = &state.applied else { return Standing::Take };
+    if !same_source || accepted && applied.id != found.id {
+        return Standing::Take;
+    }
+    if applied.id == found.id {
+        return Standing::Applied;
+    }
+    if !policy.ordered {
+        return Standing::Take;
+    }
+    if state.left_behind.contains(&found.id) {
+        return Standing::LeftBehind;
+    }
+    if found.id.order > applied.id.order {
+        return Standing::Take;
+    }
+    match &state.candidate {
+        Some(c) if c.id == found.id => {
+            let due = c.first_seen.saturating_add(SECOND_READ).unwrap_or(Timestamp::MAX);
+            if found.at >= due { Standing::Take } else { Standing::AgreeAt(due) }
+        }
+        _ => Standing::AgreeAt(found.at.saturating_add(SECOND_READ).unwrap_or(Timestamp::MAX)),
+    }
+}
+
+/// The one next step, and why. Pure: facts, policy and time in.
+pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
+    let t = |i: usize| &facts.targets[i];
+    let name = |i: usize| facts.targets[i].name.clone();
+    // What was swapped and reads back wrong goes back first, what is staged in vain goes away, whatever else there is.
+    if let Some(target) = facts.targets.iter().position(|t| t.must_undo.is_some()) {
+        return (Step::Undo { target }, Reason::Mismatch(name(target)));
+    }
+    if let Some(target) = facts.targets.iter().position(|t| t.must_discard) {
+        return (Step::Discard { target }, Reason::InVain(name(target)));
+    }
+    if facts.committed.is_some() {
+        return (Step::End, Reason::Committed);
+    }
+    if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
+        return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
+    }
+    let Some(found) = &facts.fetched else {
+        if facts.state.source_retry.next.is_none_or(|next| next <= now) {
+            return (Step::Fetch, Reason::LookAtSource);
+        }
+        // The source gave nothing: an owed reload does not need it.
+        return reload_owed(facts, now).unwrap_or_else(|| waiting(facts, now));
+    };
+    if let Some(failure) = &facts.blocked {
+        let end = (Step::End, Reason::Blocked(failure.what.clone()));
+        return reload_owed(facts, now).unwrap_or(end);
+    }
+    let applied = match standing(facts, found, policy) {
+        Standing::Applied => true,
+        Standing::Take => false,
+        Standing::AgreeAt(until) if until > now => return (Step::Wait { until }, Reason::SecondRead),
+        Standing::AgreeAt(_) => return (Step::Fetch, Reason::SecondRead),
+        // `blocked` says so; nothing is due.
+        Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
+    };
+    let work: Vec<usize> = (0..facts.targets.len()).filter(|&i| needs_work(facts, i, applied)).collect();
+    if work.is_empty() {
+        return reload_owed(facts, now).unwrap_or((Step::End, Reason::UpToDate));
+    }
+    let ready: Vec<usize> = work.iter().copied().filter(|&i| due_one(facts, i, now)).collect();
+    if let Some(&target) = ready.iter().find(|&&i| t(i).evidence.is_none()) {
+        let why = if applied {
+            Reason::Drifted(name(target))
+        } else if facts.state.applied.is_none() {
+            Reason::Adoption
+        } else {
+            Reason::NewVersion(found.id.version.clone())
+        };
+        return (Step::Verify { target }, why);
+    }
+    if facts.wake.dry_run {
+        return match ready.iter().find(|&&i| !t(i).previewed) {
+            Some(&target) => (Step::Preview { target }, Reason::DryRun),
+            None => (Step::End, Reason::DryRun),
+        };
+    }
+    if let Some(&target) = ready.iter().find(|&&i| t(i).prepared.is_none()) {
+        return (Step::Prepare { target }, Reason::Verified(name(target)));
+    }
+    for &target in &ready {
+        let in_place = t(target).swapped || t(target).prepared.as_ref().is_some_and(|p| p.nothing_to_write);
+        if !in_place {
+            return (Step::Swap { target }, Reason::Staged(name(target)));
+        }
+        // Adoption reloads nothing: what is in use is in use. What we swapped in, now or before a crash, is activated.
+        let owed = t(target).inspected.as_ref().is_some_and(|i| i.reload_owed.is_some());
+        if (t(target).swapped || owed) && !t(target).activated {
+            return (Step::Activate { target }, Reason::Swapped(name(target)));
+        }
+    }
+    // Targets are independent up to here; the confirmation waits for all.
+    if let Some(&target) = ready.iter().find(|&&i| t(i).read_back.is_none()) {
+        let stamp = facts.stamp.clone().unwrap_or_else(|| new_stamp(facts, now));
+        return (Step::ReadBack { target, stamp }, Reason::AllActivated);
+    }
+    match &facts.stamp {
+        Some(stamp) if ready.len() == work.len() => (Step::Commit { stamp: stamp.clone() }, Reason::AllReadBack),
+        _ => waiting(facts, now),
+    }
+}
+
+/// The seq of a report: the larger of last + 1 and Unix milliseconds.
+fn new_stamp(facts: &Facts, now: Timestamp) -> Stamp {
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    let untouched = facts
+        .targets
+        .iter()
+        .all(|t| !t.swapped && t.prepared.as_ref().is_none_or(|p| p.nothing_to_write && !p.swapped_before));
+    Stamp {
+        seq: millis.max(facts.state.seq + 1),
+        at: rfc3339(now),
+        outcome: if untouched && facts.state.applied.is_none() { Completion::Adopted } else { Completion::Confirmed },
+    }
+}
+
+/// RFC 3339 with Z and whole seconds, as reports have it.
+pub fn rfc3339(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn due_one(facts: &Facts, index: usize, now: Timestamp) -> bool {
+    let t = &facts.targets[index];
+    let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
+    // What failed in this wake waits for its time; what failed before the wake too, unless a person asked.
+    next.is_none_or(|next| next <= now) && !t.failed
+}
+
+fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
+    (0..facts.targets.len()).filter(move |&i| due_one(facts, i, now))
+}
+
+/// A reload that is owed and can be tried now, whatever the source says.
+fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason)> {
+    if facts.wake.dry_run {
+        return None;
+    }
+    let owed = |i: &usize| {
+        let t = &facts.targets[*i];
+        !t.activated && t.inspected.as_ref().is_some_and(|v| v.reload_owed.is_some())
+    };
+    let target = due(facts, now).find(owed)?;
+    Some((Step::Activate { target }, Reason::ReloadOwed(facts.targets[target].name.clone())))
+}
+
+fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
+    let t = &facts.targets[index];
+    if !applied {
+        return true;
+    }
+    let Some(found) = &t.inspected else { return true };
+    let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
+    found.swapped.is_some() || expected.is_none() || found.live_id.as_ref() != expected
+}
+
+fn drifted(facts: &Facts, index: usize) -> bool {
+    let t = &facts.targets[index];
+    let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
+    t.inspected.as_ref().is_some_and(|found| found.swapped.is_none() && found.live_id.as_ref() != expected)
+        && expected.is_some()
+}
+
+fn back_off(retry: &Retry) -> Reason {
+    Reason::BackOff(retry.failure.as_ref().map_or_else(|| "tried again later".to_owned(), |f| f.what.clone()))
+}
+
+/// Wait for the earliest time at which something is due again; nothing is: end.
+fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
+    let overdue = |t: &TargetFacts| {
+        t.failed && facts.state.targets.get(&t.name).and_then(|s| s.retry.next).is_none_or(|next| next <= now)
+    };
+    if let Some(t) = facts.targets.iter().find(|t| overdue(t)) {
+        return (Step::Wait { until: now }, Reason::LookAtTarget(t.name.clone()));
+    }
+    let retries = facts
+        .state
+        .targets
+        .values()
+        .map(|t| &t.retry)
+        .chain(facts.fetched.is_none().then_some(&facts.state.source_retry));
+    match retries.filter(|r| r.next.is_some_and(|n| n > now)).min_by_key(|r| r.next) {
+        Some(retry) => (Step::Wait { until: retry.next.unwrap_or(now) }, back_off(retry)),
+        None => (Step::End, Reason::UpToDate),
+    }
+}
+
+// ---------------------------------------------------------------- absorb
+
+/// Full jitter: a random share of 10 s doubling to 15 min when temporary, of 15 min doubling to 6 h when not.
+pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
+    let (first, most) = if temporary { (10_000i64, 900_000) } else { (900_000, 21_600_000) };
+    let ceiling = first.saturating_mul(1i64 << attempts.saturating_sub(1).min(20)).min(most);
+    // At least a tenth: full jitter may otherwise give a time that has passed before it is written down.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "milliseconds, far below 2^52")]
+    let share = (ceiling as f64 * jitter.clamp(0.1, 1.0)) as i64;
+    SignedDuration::from_millis(share)
+}
+
+fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
+    retry.attempts += 1;
+    retry.next = now.checked_add(backoff(failure.temporary, retry.attempts, jitter)).ok();
+    retry.failure = Some(failure);
+}
+
+/// Takes the outcome of step `id` in. Returns false, and changes nothing, when another step is the current one.
+///
+/// `jitter` is a random number in [0, 1).
+pub fn absorb(
+    facts: &mut Facts,
+    policy: &Policy,
+    id: StepId,
+    step: &Step,
+    outcome: Outcome,
+    now: Timestamp,
+    jitter: f64,
+) -> bool {
+    if facts.current != Some(id) {
+        return false;
+    }
+    facts.current = None;
+    match (step, outcome) {
+        (Step::Inspect { target }, Outcome::Inspected(found)) => {
+            let owed = found.reload_owed.clone();
+            facts.target_state(*target).reload_owed = owed;
+            facts.targets[*target].inspected = Some(found);
+        }
+        (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now, jitter),
+        (Step::Fetch, Outcome::Failed(failure)) => {
+            failed(&mut facts.state.source_retry, failure, now, jitter);
+        }
+        (Step::Verify { target }, Outcome::Accepted(evidence)) => {
+            // One AUTH serves every target that logs in with the same login at the same place.
+            for i in same_place(policy, *target) {
+                facts.targets[i].evidence = Some(evidence.clone());
+                facts.target_state(i).first_refused = None;
+                facts.target_state(i).retry = Retry::default();
+            }
+        }
+        (Step::Verify { target }, Outcome::Refused { reply }) => {
+            for i in same_place(policy, *target) {
+                refused(facts, &policy.targets[i], i, &reply, now, jitter);
+            }
+        }
+        (Step::Verify { target }, Outcome::Failed(failure)) => {
+            for i in same_place(policy, *target) {
+                target_failed(facts, i, failure.clone(), now, jitter);
+            }
+        }
+        (Step::Preview { target }, Outcome::Previewed) => facts.targets[*target].previewed = true,
+        (Step::Prepare { target }, Outcome::Prepared(staged)) => {
+            facts.targets[*target].prepared = Some(staged);
+        }
+        (Step::Swap { target }, Outcome::Swapped) => {
+            let healed = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
+                && drifted(facts, *target);
+            if healed {
+                facts.target_state(*target).heals.push(now);
+            }
+            facts.targets[*target].swapped = true;
+        }
+        (Step::Activate { target }, Outcome::Activated) => {
+            facts.targets[*target].activated = true;
+            let state = facts.target_state(*target);
+            state.reload_owed = None;
+            state.retry = Retry::default();
+        }
+        (Step::Activate { target }, Outcome::ReloadOwed(failure)) => {
+            let state = facts.target_state(*target);
+            state.reload_owed.get_or_insert(Owed { since: now, why: failure.what.clone() });
+            target_failed(facts, *target, failure, now, jitter);
+        }
+        (Step::ReadBack { target, stamp }, Outcome::ReadBack(read_back)) => {
+            facts.stamp = Some(stamp.clone());
+            facts.targets[*target].read_back = Some(read_back);
+        }
+        (Step::ReadBack { target, .. }, Outcome::Mismatch(failure)) => {
+            if facts.targets[*target].swapped {
+                facts.targets[*target].must_undo = Some(failure);
+            } else {
+                target_failed(facts, *target, failure, now, jitter);
+            }
+        }
+        (Step::Undo { target }, result) => {
+            let t = &mut facts.targets[*target];
+            let mut failure = t.must_undo.take().unwrap_or_else(|| Failure {
+                class: "mismatch".into(),
+                what: "the live files did not read back as the candidate".into(),
+                fix: String::new(),
+                temporary: true,
+                at: now,
+            });
+            t.swapped = false;
+            if let Outcome::Failed(why) = result {
+                failure.what = format!("{}; and the old files could not be put back: {}", failure.what, why.what);
+                failure.fix = why.fix;
+                failure.temporary = false;
+            } else {
+                failure.what.push_str("; the old files were put back");
+            }
+            target_failed(facts, *target, failure, now, jitter);
+        }
+        (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
+        (Step::Wait { .. }, Outcome::Waited) => {
+            for t in &mut facts.targets {
+                let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
+                if t.failed && next.is_none_or(|next| next <= now) {
+                    *t = TargetFacts { name: t.name.clone(), ..TargetFacts::default() };
+                }
+            }
+        }
+        (Step::Commit { stamp }, Outcome::Committed(report)) => commit(facts, stamp, *report, now),
+        (
+            Step::Inspect { target }
+            | Step::Preview { target }
+            | Step::Prepare { target }
+            | Step::Swap { target }
+            | Step::Activate { target }
+            | Step::ReadBack { target, .. },
+            Outcome::Failed(failure),
+        ) => target_failed(facts, *target, failure, now, jitter),
+        (Step::Commit { .. }, Outcome::Failed(failure)) => {
+            // The state file could not be written: everything is read back and committed again.
+            for i in 0..facts.targets.len() {
+                target_failed(facts, i, failure.clone(), now, jitter);
+            }
+        }
+        (step, outcome) => unreachable!("{outcome:?} is no outcome of {step:?}"),
+    }
+    true
+}
+
+fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jitter: f64) {
+    facts.state.source_retry = Retry::default();
+    let standing = standing(facts, &found, policy);
+    let blocked =
+        |class: &str, what: String, fix: String| Failure { class: class.into(), what, fix, temporary: false, at: now };
+    match standing {
+        Standing::Applied => {}
+        Standing::NotTheNamedOne => {
+            let named = facts.wake.accept_version.clone().unwrap_or_default();
+            facts.blocked = Some(blocked(
+                "not-the-named-version",
+                format!("the source's current version is {}, not {named}", found.id.version),
+                "look again at what the source holds, and name the version it gives".into(),
+            ));
+        }
+        Standing::LeftBehind => {
+            facts.blocked = Some(blocked(
+                "left-behind",
+                format!("the source gives version {} again, which this host has left behind", found.id.version),
+                format!(
+                    "publish the old value as a new version, or take it on purpose: relaykey sync {} --accept-version {}",
+                    facts.state.credential, found.id.version
+                ),
+            ));
+        }
+        Standing::Take | Standing::AgreeAt(_) => {
+            let accepted = facts.wake.accept_version.is_some();
+            match &mut facts.state.candidate {
+                Some(c) if c.id == found.id => c.accepted |= accepted,
+                _ => {
+                    facts.state.candidate = Some(Candidate {
+                        id: found.id.clone(),
+                        username: found.username.clone(),
+                        first_seen: found.at,
+                        accepted,
+                    });
+                    // A new version resets what the one before it ran into.
+                    for t in facts.state.targets.values_mut() {
+                        t.first_refused = None;
+                        t.retry = Retry::default();
+                    }
+                }
+            }
+        }
+    }
+    if standing == Standing::Applied {
+        // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
+        facts.state.candidate = None;
+        for i in 0..facts.targets.len() {
+            if drifted(facts, i) {
+                may_heal(facts, policy, i, now, jitter);
+            } else if facts.targets[i].inspected.as_ref().is_some_and(|v| v.reload_owed.is_none()) {
+                facts.target_state(i).retry = Retry::default();
+            }
+        }
+    }
+    facts.fetched = Some(found);
+}
+
+fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
+    let place = policy.targets[target].logs_in_as;
+    (0..policy.targets.len()).filter(|&i| policy.targets[i].logs_in_as == place).collect()
+}
+
+/// A 535 within `propagation` of the first one is "not yet"; after it the credential is bad for good.
+fn refused(facts: &mut Facts, policy: &TargetPolicy, index: usize, reply: &str, now: Timestamp, jitter: f64) {
+    let first = *facts.target_state(index).first_refused.get_or_insert(now);
+    let until = first.saturating_add(policy.propagation).unwrap_or(Timestamp::MAX);
+    if now >= until {
+        target_failed(facts, index, refusal(policy, reply, now), now, jitter);
+        return;
+    }
+    let failure = Failure {
+        class: "not-yet".into(),
+        what: format!("{} answered: {reply}", policy.endpoint),
+        fix: format!(
+            "nothing yet: SES may not know a new key for some minutes; first refused at {}, given up at {}",
+            rfc3339(first),
+            rfc3339(until)
+        ),
+        temporary: true,
+        at: now,
+    };
+    target_failed(facts, index, failure, now, jitter);
+    facts.target_state(index).retry.next = now.checked_add(policy.retry).ok();
+}
+
+fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Failure {
+    Failure {
+        class: "refused".into(),
+        what: format!("{} refused the credential: {reply}", policy.endpoint),
+        fix: "the old credential stays in place; check that the access key is active, that the SMTP password was derived for \
+              this endpoint's region, and publish a corrected version"
+            .into(),
+        temporary: false,
+        at: now,
+    }
+}
+
+fn target_failed(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
+    failed(&mut facts.target_state(index).retry, failure, now, jitter);
+    let t = &mut facts.targets[index];
+    t.failed = true;
+    t.must_discard = t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
+    // The proofs of one confirmation share a stamp: made anew when all are there.
+    facts.stamp = None;
+    facts.targets.iter_mut().for_each(|t| t.read_back = None);
+}
+
+/// Leaves a drifted target alone where `drift = "report"`, or where it was healed too often within the hour.
+fn may_heal(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
+    let name = facts.targets[index].name.clone();
+    let heal = policy.targets[index].drift == Drift::Heal;
+    let state = facts.target_state(index);
+    state.heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
+    if heal && state.heals.len() < HEALS {
+        return;
+    }
+    let why =
+        if heal { format!("it was healed {HEALS} times within the hour") } else { "drift = \"report\"".to_owned() };
+    let failure = Failure {
+        class: "drift".into(),
+        what: format!("target {name} no longer holds the applied version, and is left so: {why}"),
+        fix: "find out what writes the table (configuration management, a script) and make it stop".into(),
+        temporary: false,
+        at: now,
+    };
+    target_failed(facts, index, failure, now, jitter);
+}
+
+fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
+    let Some(found) = facts.fetched.clone() else { return };
+    let previous_username = facts.previous_username();
+    let state = &mut facts.state;
+    let before = state.applied.take();
+    if let Some(before) = before.filter(|b| b.id != found.id) {
+        state.left_behind.retain(|v| *v != before.id && *v != found.id);
+        state.left_behind.push(before.id);
+        let surplus = state.left_behind.len().saturating_sub(LEFT_BEHIND);
+        state.left_behind.drain(..surplus);
+    }
+    if state.source.as_ref() != Some(&found.identity) {
+        state.left_behind.clear();
+    }
+    state.source = Some(found.identity);
+    state.applied =
+        Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since: now });
+    state.candidate = None;
+    state.seq = stamp.seq;
+    state.report = Some(report);
+    for t in &facts.targets {
+        let durable = state.targets.entry(t.name.clone()).or_default();
+        durable.retry = Retry::default();
+        durable.reload_owed = None;
+        durable.first_refused = None;
+        if let Some(read_back) = &t.read_back {
+            durable.live_id = read_back.live_id.clone();
+        }
+    }
+    facts.committed = Some(stamp.outcome);
+}

@@ -24,6 +24,9 @@ pub struct Ours {
     pub applied: Option<String>,
     /// User name of the version before, from state: an entry that still holds it under a key of ours is `remaining_old`.
     pub previous: Option<String>,
+    /// User name of the version that is being rolled over to, from state: after a crash between text and map the text
+    /// holds it already.
+    pub candidate: Option<String>,
 }
 
 /// One entry under a live key, or another one that is ours.
