@@ -1,64 +1,121 @@
 //! The configuration file: its schema, version 1, and what the program makes of it.
+//!
+//! [`parse`] reads the text into a [`Config`] with every default filled in, or says everything that is wrong with it,
+//! each mistake with its line and its fix. [`SCHEMA`] lists the keys; `config.example.toml` ([`EXAMPLE`]) explains them
+//! to people, and tests keep the two and the reader together. Apart from [`load`] and [`render`], which read the file,
+//! nothing here does I/O: whether a path exists is for those to say who use it.
+//!
+//! A configuration holds no secrets, but people put them there by mistake. So a finding names an unknown key without
+//! its value, and a quoted line shows the value only of keys whose values are harmless.
 
-use std::path::PathBuf;
+mod reader;
+mod schema;
+mod syntax;
+mod value;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::de::DeTable;
+
+use self::reader::Reader;
+pub use self::schema::{Key, SCHEMA, Section};
+use self::syntax::{Lines, Syntax, key_of};
 use crate::credential::JsonKeys;
+
+/// The version of the schema that this program reads, as in `config_version`.
+pub const VERSION: i64 = 1;
+
+/// The largest configuration file, in bytes. A file above it is something else.
+pub const MAX_FILE: u64 = 1 << 20;
+
+/// The commented example that is installed beside the program; it parses as it stands.
+pub const EXAMPLE: &str = include_str!("../config.example.toml");
 
 /// Everything the program knows from its configuration; every default is filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// `[host]`.
     pub host: Host,
+    /// `[aws]`, before any source overrides it.
     pub aws: Aws,
+    /// `[[credential]]`, in the order of the file; at least one.
     pub credentials: Vec<Credential>,
 }
 
+/// `[host]`: this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
     /// As configured; the agent falls back to the fully qualified host name at first start.
     pub name: Option<String>,
+    /// Where state lives that must survive a boot. Absolute.
     pub state_dir: PathBuf,
+    /// Where sockets and locks live that need not. Absolute.
     pub run_dir: PathBuf,
 }
 
 /// How AWS is reached. A `secrets-manager` or `parameter-store` source carries its own, with `[aws]` filled in.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Aws {
+    /// In a source: the ARN's region where the source is named by an ARN, else the configured one. `None`: the SDK's
+    /// default chain decides.
     pub region: Option<String>,
+    /// A profile of the AWS configuration files.
     pub profile: Option<String>,
+    /// The role to assume.
     pub role_arn: Option<String>,
+    /// What the role's trust policy asks for; only beside `role_arn`.
     pub external_id: Option<String>,
+    /// Replaces the service's own address. `https`, or `http` to this machine itself.
     pub endpoint_url: Option<String>,
+    /// HTTP proxy, without user name and password. `None`: HTTPS_PROXY and NO_PROXY decide.
     pub proxy: Option<String>,
+    /// Use FIPS endpoints.
     pub use_fips: bool,
+    /// Use endpoints that answer over IPv6 too.
     pub use_dualstack: bool,
 }
 
+/// `[[credential]]`: one SMTP login that hosts share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Credential {
+    /// Unique; lower case letters, digits and `-`.
     pub name: String,
+    /// Where its versions come from.
     pub source: Source,
     /// How to read the JSON of the source (`username_key`, `password_key`).
     pub keys: JsonKeys,
+    /// The mail-server configurations on this host that use it; at least one.
     pub targets: Vec<Target>,
 }
 
+/// `[credential.source]`: where versions come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
+    /// AWS Secrets Manager.
     SecretsManager {
         /// Name or ARN.
         secret: String,
         /// At least one; the newest version that carries one of them.
         stages: Vec<String>,
+        /// `[aws]` with what the source overrides.
         aws: Aws,
     },
+    /// AWS Systems Manager Parameter Store.
     ParameterStore {
         /// Name or ARN.
         parameter: String,
+        /// The label whose version is taken; the latest version without one.
         label: Option<String>,
+        /// `[aws]` with what the source overrides.
         aws: Aws,
     },
+    /// A file on this host, authoritative as it is.
     File {
+        /// Absolute.
         path: PathBuf,
     },
 }
@@ -68,10 +125,13 @@ pub enum Source {
 pub struct Smtp {
     /// Host name, as certificates name it.
     pub endpoint: String,
+    /// TCP port.
     pub port: u16,
+    /// How the connection becomes TLS.
     pub tls: Tls,
     /// The configured SES region; else it is read from the endpoint's name (`credential::ses_region`).
     pub region: Option<String>,
+    /// PEM bundle to trust instead of the system's. Absolute.
     pub ca_file: Option<PathBuf>,
     /// Bounds the whole dialogue.
     pub timeout: Duration,
@@ -83,51 +143,74 @@ pub struct Smtp {
     pub endpoint_aliases: Vec<String>,
 }
 
+/// How a connection becomes TLS. There is no way without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
+    /// In the clear first, then STARTTLS (RFC 3207).
     Starttls,
+    /// From the first byte (RFC 8314).
     Implicit,
 }
 
+/// `[[credential.target]]`: one mail-server configuration on this host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// Unique within the credential.
     pub name: String,
+    /// Which mail server, and where its configuration is.
     pub kind: TargetKind,
+    /// How the mail server is told.
     pub reload: Reload,
+    /// What happens when somebody else changes our entries.
     pub drift: Drift,
     /// Exactly these lookup keys are ours, where given.
     pub keys: Option<Vec<String>>,
+    /// `[credential.smtp]` with this target's overrides.
     pub smtp: Smtp,
 }
 
+/// The kind of mail server a target is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TargetKind {
     /// One Postfix instance.
-    Postfix { config_dir: PathBuf },
+    Postfix {
+        /// What `postconf -c` takes. Absolute.
+        config_dir: PathBuf,
+    },
     /// A key-value text read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
     /// is installed. Not offered in the configuration file.
-    Text { path: PathBuf },
+    Text {
+        /// The text. Absolute.
+        path: PathBuf,
+    },
 }
 
+/// When the mail server is reloaded after a swap.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reload {
+    /// After every swap.
     Always,
+    /// Only where the table's kind makes it necessary (`texthash:`).
     IfNeeded,
+    /// Not by us: a reload that is needed stays owed and is shown.
     Never,
-    /// An argv array, run instead of `postfix reload`.
+    /// An argv array, run instead of `postfix reload`. Not empty; the program's path is absolute.
     Command(Vec<String>),
 }
 
+/// What happens when somebody else changes our entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
+    /// The applied login is put back.
     Heal,
+    /// It is only said.
     Report,
 }
 
 /// One mistake in a configuration file, or a remark about it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
+    /// How bad it is.
     pub severity: Severity,
     /// 1-based line of the configuration file (or of the file named in `file`), where there is one.
     pub line: Option<usize>,
@@ -142,7 +225,251 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
+    /// It cannot work like this.
     Error,
+    /// It works, and is probably not what was meant.
     Warning,
+    /// Worth knowing.
     Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        })
+    }
+}
+
+/// Reads a configuration. With the configuration come warnings and notes.
+///
+/// # Errors
+/// Every finding, by line, if at least one of them is an error; so four mistakes give four findings. After a syntax
+/// error that leaves open which table the following lines belong to, only syntax errors are reported, since the rest
+/// would be guesses.
+pub fn parse(text: &str) -> Result<(Config, Vec<Finding>), Vec<Finding>> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let lines = Lines::new(text);
+    let syntax = Syntax::judge(&lines, tree.get_ref(), &errors);
+    if !syntax.intact {
+        return Err(syntax.findings);
+    }
+    let mut reader = Reader::new(&lines, syntax.lost);
+    let config = reader.config(tree.get_ref());
+    let mut findings = reader.findings;
+    // What the parser made of a broken line is its guess, and not to be judged.
+    findings.retain(|f| !syntax.findings.iter().any(|s| s.line == f.line));
+    findings.extend(syntax.findings);
+    findings.sort_by_key(|f| (f.line, f.severity));
+    match config {
+        Some(config) if findings.iter().all(|f| f.severity != Severity::Error) => Ok((config, findings)),
+        _ => Err(findings),
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no such file.
+    #[error("{} does not exist", path.display())]
+    Missing {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// The path names a directory.
+    #[error("{} is a directory", path.display())]
+    Directory {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// The path names a pipe, a socket or a device.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// This user may not read it.
+    #[error("{} may not be read by this user", path.display())]
+    Denied {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// Any other failure to read.
+    #[error("{} cannot be read", path.display())]
+    Io {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Larger than [`MAX_FILE`].
+    #[error("{} is larger than 1 MiB: this is something else", path.display())]
+    TooLarge {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// Not UTF-8 text, or with a NUL byte in it.
+    #[error("{} is not UTF-8 text: byte {offset}, on line {line}, is {byte:#04x}", path.display())]
+    NotText {
+        /// The file asked for.
+        path: PathBuf,
+        /// 1-based, of the first byte that is wrong.
+        line: usize,
+        /// 0-based offset of that byte in the file.
+        offset: usize,
+        /// The byte itself.
+        byte: u8,
+    },
+    /// It was read, and has mistakes.
+    #[error("{} has {} mistake(s)", path.display(), findings.iter().filter(|f| f.severity == Severity::Error).count())]
+    Invalid {
+        /// The file asked for.
+        path: PathBuf,
+        /// Everything there is to say about it, by line; at least one error.
+        findings: Vec<Finding>,
+    },
+}
+
+impl LoadError {
+    /// The error as findings, so that there is one way to show it: those of the content, or a single one for a file that
+    /// could not be read.
+    pub fn findings(&self) -> Vec<Finding> {
+        let (path, line, what, fix) = match self {
+            LoadError::Invalid { findings, .. } => return findings.clone(),
+            LoadError::Missing { path } => {
+                let fix = "create it (config.example.toml explains every key), or name another one with --config PATH";
+                (path, None, "the configuration does not exist".to_owned(), fix)
+            }
+            LoadError::Directory { path } => {
+                let fix = "name the file in it: --config PATH/config.toml";
+                (path, None, "the configuration is a directory".to_owned(), fix)
+            }
+            LoadError::NotAFile { path } => {
+                let fix = "name a regular file with --config PATH; pipes and devices are not read";
+                (path, None, "the configuration is not a regular file".to_owned(), fix)
+            }
+            LoadError::Denied { path } => {
+                let fix = "run as root, or let this user read the file and enter each directory above it";
+                (path, None, "the configuration may not be read by this user".to_owned(), fix)
+            }
+            LoadError::Io { path, source } => {
+                let fix = "see to the file system, then try again";
+                (path, None, format!("the configuration cannot be read: {source}"), fix)
+            }
+            LoadError::TooLarge { path } => {
+                let fix = "name the right file with --config PATH";
+                (path, None, "the configuration is larger than 1 MiB: this is something else".to_owned(), fix)
+            }
+            LoadError::NotText { path, line, offset, byte } => {
+                let what = format!("the configuration is not UTF-8 text: the byte at offset {offset} is {byte:#04x}");
+                (path, Some(*line), what, "save the file as UTF-8, without NUL bytes")
+            }
+        };
+        vec![Finding { severity: Severity::Error, line, file: Some(path.clone()), what, fix: fix.to_owned() }]
+    }
+}
+
+/// Reads and parses a configuration file. With the configuration come warnings and notes.
+///
+/// # Errors
+/// The file cannot be read, is no text, or has mistakes; [`LoadError::findings`] and [`render`] say which, and what to do.
+pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
+    let text = read_text(path)?;
+    parse(&text).map_err(|findings| LoadError::Invalid { path: path.to_owned(), findings })
+}
+
+fn read_text(path: &Path) -> Result<String, LoadError> {
+    let path_buf = || path.to_owned();
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LoadError::Missing { path: path_buf() },
+        io::ErrorKind::PermissionDenied => LoadError::Denied { path: path_buf() },
+        _ => LoadError::Io { path: path_buf(), source },
+    };
+    // Looked at before it is opened: opening a pipe waits for its other end.
+    let kind = fs::metadata(path).map_err(failed)?;
+    if kind.is_dir() {
+        return Err(LoadError::Directory { path: path_buf() });
+    }
+    if !kind.is_file() {
+        return Err(LoadError::NotAFile { path: path_buf() });
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(LoadError::TooLarge { path: path_buf() });
+    }
+    let nul = bytes.iter().position(|b| *b == 0);
+    let broken = std::str::from_utf8(&bytes).err().map(|e| e.valid_up_to());
+    if let Some(offset) = [nul, broken].into_iter().flatten().min() {
+        let line = bytes[..offset].iter().filter(|b| **b == b'\n').count() + 1;
+        return Err(LoadError::NotText { path: path_buf(), line, offset, byte: bytes[offset] });
+    }
+    String::from_utf8(bytes).map_err(|e| failed(io::Error::other(e)))
+}
+
+/// The findings for people, each with the line it is about, which is read from the file at `path` again; see
+/// [`render_text`] for the form.
+pub fn render(findings: &[Finding], path: &Path) -> String {
+    render_text(findings, path, read_text(path).ok().as_deref())
+}
+
+/// The findings for people:
+///
+/// ```text
+/// /etc/relaykey/config.toml:12: error: unknown key "endpont" in [credential.smtp]
+///     endpont = …
+///   fix: did you mean "endpoint"? Allowed here: …
+/// ```
+///
+/// `text` is the configuration's; without it, and for findings about other files, no line is quoted. The value of a
+/// quoted line is left out unless it belongs to a key whose values are harmless.
+pub fn render_text(findings: &[Finding], path: &Path, text: Option<&str>) -> String {
+    let lines = text.map(Lines::new);
+    let mut out = String::new();
+    for finding in findings {
+        let file = finding.file.as_deref().unwrap_or(path).display();
+        let line = finding.line.map(|line| format!("{line}: ")).unwrap_or_else(|| " ".to_owned());
+        out.push_str(&format!("{file}:{line}{}: {}\n", finding.severity, finding.what));
+        let quoted = match (&lines, finding.line, &finding.file) {
+            (Some(lines), Some(line), None) => quotable(lines.get(line)),
+            _ => None,
+        };
+        if let Some(quoted) = quoted {
+            out.push_str(&format!("    {quoted}\n"));
+        }
+        out.push_str(&format!("  fix: {}\n", finding.fix));
+    }
+    out
+}
+
+/// What of a line may be shown.
+fn quotable(line: &str) -> Option<String> {
+    let line = line.trim();
+    if line.starts_with('[') && !line.contains('=') {
+        return Some(printable(line.split('#').next().unwrap_or("").trim()));
+    }
+    let key = key_of(line)?;
+    let known = || SCHEMA.iter().flat_map(|s| s.keys).filter(|k| k.name == key);
+    let harmless = known().next().is_some() && known().all(|k| k.shown) && (!line.contains('@') || key == "keys");
+    match line.split_once('=') {
+        _ if harmless => Some(printable(line)),
+        Some((name, _)) => Some(printable(&format!("{}= …", name))),
+        None => None,
+    }
+}
+
+/// Without anything that a terminal would obey, and not longer than a line.
+fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(200) {
+        match c {
+            '\t' => out.push(' '),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
 }

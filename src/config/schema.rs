@@ -1,0 +1,158 @@
+//! The keys of the file, version 1, in one table: what is accepted where, with which default, and what comes later.
+
+/// One table of the file and the keys that may stand in it.
+#[derive(Debug)]
+pub struct Section {
+    /// As it is written in the file: `[credential.smtp]`. Empty for the top of the file.
+    pub header: &'static str,
+    /// Every key of the schema, accepted or to come.
+    pub keys: &'static [Key],
+}
+
+/// One key of the schema.
+#[derive(Debug)]
+pub struct Key {
+    /// As it is spelt.
+    pub name: &'static str,
+    /// The default, as TOML; `None` where the key is required, or is not in effect unless it is set.
+    pub default: Option<&'static str>,
+    /// In a source: the types that take this key; empty for all.
+    pub types: &'static [&'static str],
+    /// For a key that is planned and not accepted yet: what to do instead.
+    pub later: Option<&'static str>,
+    /// May its value be shown? Not where people tend to put what should stay secret.
+    pub(super) shown: bool,
+}
+
+const fn key(name: &'static str) -> Key {
+    Key { name, default: None, types: &[], later: None, shown: true }
+}
+
+impl Key {
+    const fn default(self, toml: &'static str) -> Self {
+        Self { default: Some(toml), ..self }
+    }
+
+    const fn only(self, types: &'static [&'static str]) -> Self {
+        Self { types, ..self }
+    }
+
+    const fn later(self, fix: &'static str) -> Self {
+        Self { later: Some(fix), ..self }
+    }
+
+    const fn hidden(self) -> Self {
+        Self { shown: false, ..self }
+    }
+}
+
+pub(super) const SECRETS_MANAGER: &str = "secrets-manager";
+pub(super) const PARAMETER_STORE: &str = "parameter-store";
+pub(super) const FILE: &str = "file";
+const AWS_TYPES: &[&str] = &[SECRETS_MANAGER, PARAMETER_STORE];
+
+pub(super) static TOP: Section = Section {
+    header: "",
+    keys: &[
+        key("config_version"),
+        key("host").hidden(),
+        key("aws").hidden(),
+        key("credential").hidden(),
+        key("report").later("remove the [[report]] tables for now; the report document is kept in the state directory"),
+        key("health").later("remove the [health] table for now; `relaykey status --json` gives the same facts"),
+    ],
+};
+
+pub(super) static HOST: Section = Section {
+    header: "[host]",
+    keys: &[
+        key("name"),
+        key("state_dir").default("\"/var/lib/relaykey\""),
+        key("run_dir").default("\"/run/relaykey\""),
+    ],
+};
+
+pub(super) static AWS: Section = Section {
+    header: "[aws]",
+    keys: &[
+        key("region"),
+        key("profile"),
+        key("role_arn"),
+        key("external_id").hidden(),
+        key("endpoint_url").hidden(),
+        key("proxy").hidden(),
+        key("use_fips").default("false"),
+        key("use_dualstack").default("false"),
+    ],
+};
+
+pub(super) static CREDENTIAL: Section = Section {
+    header: "[[credential]]",
+    keys: &[
+        key("name"),
+        key("mode").default("\"automatic\""),
+        key("source").hidden(),
+        key("smtp").hidden(),
+        key("target").hidden(),
+        key("apply").later("remove it for now; it belongs to manual mode, which is not there yet"),
+        key("if_applied_dies").later("remove it for now; it belongs to manual mode, which is not there yet"),
+        key("probe").later("remove it for now; a candidate is proved by its login alone"),
+    ],
+};
+
+pub(super) static SOURCE: Section = Section {
+    header: "[credential.source]",
+    keys: &[
+        key("type"),
+        key("secret").only(&[SECRETS_MANAGER]).hidden(),
+        key("stage").only(&[SECRETS_MANAGER]).default("\"AWSCURRENT\""),
+        key("parameter").only(&[PARAMETER_STORE]).hidden(),
+        key("label").only(&[PARAMETER_STORE]),
+        key("path").only(&[FILE]),
+        key("username_key").hidden(),
+        key("password_key").hidden(),
+        key("region").only(AWS_TYPES),
+        key("profile").only(AWS_TYPES),
+        key("role_arn").only(AWS_TYPES),
+        key("external_id").only(AWS_TYPES).hidden(),
+        key("endpoint_url").only(AWS_TYPES).hidden(),
+        key("poll").later("remove it for now, and run `relaykey sync` from a timer"),
+    ],
+};
+
+pub(super) static SMTP: Section = Section {
+    header: "[credential.smtp]",
+    keys: &[
+        key("endpoint"),
+        key("port").default("587"),
+        key("tls").default("\"starttls\""),
+        key("region"),
+        key("ca_file"),
+        key("timeout").default("\"10s\""),
+        key("propagation").default("\"5m\""),
+        key("retry").default("\"10s\""),
+        key("endpoint_aliases").default("[]"),
+    ],
+};
+
+pub(super) static TARGET: Section = Section {
+    header: "[[credential.target]]",
+    keys: &[
+        key("name").default("\"postfix\""),
+        key("type"),
+        key("config_dir").default("\"/etc/postfix\""),
+        key("reload").default("\"always\""),
+        key("drift").default("\"heal\""),
+        key("write").default("true"),
+        key("keys"),
+        key("endpoint"),
+        key("port"),
+        key("tls"),
+        key("region"),
+        key("log").later("remove it for now; nothing is read from the mail log yet"),
+        key("maps").later("remove it for now; the table is the one that smtp_sasl_password_maps names"),
+    ],
+};
+
+/// Every section of the file, in its order. The reader, the example and the manual page are held to it.
+pub static SCHEMA: [&Section; 7] = [&TOP, &HOST, &AWS, &CREDENTIAL, &SOURCE, &SMTP, &TARGET];

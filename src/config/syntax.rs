@@ -1,0 +1,201 @@
+//! Syntax errors of the file in words that help: what the TOML parser says, where it began, and how much of the rest can
+//! still be believed.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Finding, Severity};
+
+/// Where lines begin.
+pub(super) struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// The 1-based line of a byte offset. The end of the file belongs to the last line that has text.
+    pub(super) fn at(&self, offset: usize) -> usize {
+        let last = self.text.trim_end().len();
+        self.starts.partition_point(|start| *start <= offset.min(last)).max(1)
+    }
+
+    pub(super) fn get(&self, line: usize) -> &'t str {
+        let Some(start) = line.checked_sub(1).and_then(|i| self.starts.get(i)) else { return "" };
+        self.text[*start..].lines().next().unwrap_or("")
+    }
+}
+
+/// What the TOML parser said, in our words.
+pub(super) struct Syntax {
+    pub(super) findings: Vec<Finding>,
+    /// Every other line belongs to the table it seems to belong to.
+    pub(super) intact: bool,
+    /// Keys of which the parser kept nothing: they are not missing.
+    pub(super) lost: Vec<String>,
+}
+
+/// One kind of syntax error: how the parser's message begins, what it means, what to do, and whether the lines around it
+/// keep their places. A message that is not listed counts as one after which nothing is sure.
+struct SyntaxRule(&'static str, &'static str, &'static str, bool);
+
+const SYNTAX: [SyntaxRule; 14] = [
+    SyntaxRule(
+        "string values must be quoted",
+        "a value that is a text does not stand in quotes",
+        "put it in straight double quotes: key = \"value\"",
+        true,
+    ),
+    SyntaxRule(
+        "invalid boolean",
+        "a value is neither true nor false, and a text does not stand in quotes",
+        "write true or false in lower case, or put the text in straight double quotes",
+        true,
+    ),
+    SyntaxRule(
+        "invalid multi-line",
+        "a text that begins with three quotes does not end",
+        "end it with three quotes, or write it on one line between single ones",
+        false,
+    ),
+    SyntaxRule(
+        "invalid basic string",
+        "a text in double quotes does not end on its line, or has a control character in it",
+        "close the quotes on the same line",
+        true,
+    ),
+    SyntaxRule(
+        "invalid literal string",
+        "a text in single quotes does not end on its line, or has a control character in it",
+        "close the quotes on the same line",
+        true,
+    ),
+    SyntaxRule(
+        "missing escaped value",
+        "a backslash between double quotes begins an escape that TOML does not have",
+        "write \\\\ for a backslash, or put the text in single quotes, where a backslash is itself",
+        true,
+    ),
+    SyntaxRule("key with no value", "there is no `=` on the line", "write key = value; a comment begins with #", true),
+    SyntaxRule("extra `=`", "there is more than one `=` before the value", "write key = value, with one `=`", true),
+    SyntaxRule(
+        "unexpected key or value",
+        "something follows the value on its line",
+        "one key to a line; a comment begins with #; a text with blanks stands in quotes",
+        true,
+    ),
+    SyntaxRule("duplicate key", "the key stands twice in its table", "keep one of the two", true),
+    SyntaxRule(
+        "unclosed table",
+        "the table's header does not end",
+        "end it with ], as in [host] or [credential.smtp]",
+        false,
+    ),
+    SyntaxRule(
+        "unclosed array table",
+        "the table's header does not end with two brackets",
+        "end it with ]], as in [[credential]] or [[credential.target]]",
+        false,
+    ),
+    SyntaxRule(
+        "missing comma between array elements",
+        "a list does not end, or a comma is missing in it",
+        "put commas between its elements, and ] after the last one",
+        false,
+    ),
+    SyntaxRule("unclosed array", "a list does not end", "put ] after its last element", false),
+];
+
+impl Syntax {
+    pub(super) fn judge(lines: &Lines, tree: &DeTable, errors: &[toml::de::Error]) -> Self {
+        let mut errors: Vec<(Range<usize>, &str)> =
+            errors.iter().map(|e| (e.span().unwrap_or(0..0), e.message())).collect();
+        errors.sort_by_key(|(span, _)| span.start);
+        // A list or an inline table that does not end swallows the lines after it: only where that began is a mistake.
+        if errors.iter().any(|(_, m)| m.starts_with("unclosed array,") || m.starts_with("unclosed inline")) {
+            let first =
+                errors.iter().position(|(_, m)| m.contains("array") || m.contains("inline") || m.contains("pair"));
+            errors.truncate(first.map_or(errors.len(), |i| i + 1));
+        }
+        let mut syntax = Syntax { findings: Vec::new(), intact: true, lost: Vec::new() };
+        for (span, message) in errors {
+            // A text over several lines is wrong where it begins.
+            let start = if message.starts_with("invalid multi-line") {
+                opening(tree, span.start).unwrap_or(span.start)
+            } else {
+                span.start
+            };
+            let line = lines.at(start);
+            let source = lines.get(line);
+            let (what, fix, intact) = Self::words(message, source, span.is_empty());
+            syntax.intact &= intact;
+            syntax.lost.extend(key_of(source).map(str::to_owned));
+            if syntax.findings.last().is_none_or(|f| f.line != Some(line)) {
+                syntax.findings.push(Finding { severity: Severity::Error, line: Some(line), file: None, what, fix });
+            }
+        }
+        syntax
+    }
+
+    fn words(message: &str, source: &str, nothing: bool) -> (String, String, bool) {
+        let source = source.trim();
+        if message == "duplicate key" && source.starts_with('[') {
+            let (what, fix) = match source.trim_matches(['[', ']', ' ']) {
+                "credential" if source.starts_with("[[") => (
+                    "a part of [[credential]] stands before its header",
+                    "put [[credential]] first, and its [credential.source] and the others below it",
+                ),
+                "credential" => ("[credential] stands twice", "begin each credential with [[credential]]"),
+                "credential.target" => {
+                    ("[credential.target] stands twice", "begin each target with [[credential.target]]")
+                }
+                _ => (
+                    "the table stands twice",
+                    "keep one, with the keys of both; or is a [[credential]] header missing above it?",
+                ),
+            };
+            return (what.into(), fix.into(), false);
+        }
+        let Some(SyntaxRule(_, what, fix, intact)) = SYNTAX.iter().find(|rule| message.starts_with(rule.0)) else {
+            return (
+                format!("this is not TOML: {message}"),
+                "correct the line; https://toml.io/en/v1.0.0 has the rules".into(),
+                false,
+            );
+        };
+        let (what, fix) = if message.starts_with("string values") && nothing {
+            ("the key has no value", "write a value after the `=`, or remove the line; the default applies then")
+        } else if source.contains(['“', '”', '„', '‘', '’']) {
+            ("the quotes are typographic ones, which TOML does not know", "use straight quotes: key = \"value\"")
+        } else {
+            (*what, *fix)
+        };
+        (what.into(), fix.into(), *intact)
+    }
+}
+
+/// The start of the value that reaches over this offset.
+fn opening(table: &DeTable, offset: usize) -> Option<usize> {
+    fn within(value: &Spanned<DeValue>, offset: usize) -> Option<usize> {
+        match value.get_ref() {
+            DeValue::Table(table) => opening(table, offset),
+            DeValue::Array(items) => items.iter().find_map(|item| within(item, offset)),
+            _ => (value.span().start <= offset && offset <= value.span().end).then(|| value.span().start),
+        }
+    }
+    table.iter().find_map(|(_, value)| within(value, offset))
+}
+
+/// The key (its last part, where it is dotted) that a line begins with.
+pub(super) fn key_of(line: &str) -> Option<&str> {
+    let name = line.split('=').next()?.trim();
+    let name = name.rsplit('.').next()?.trim().trim_matches('"');
+    let name = name.split_whitespace().next()?;
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-').then_some(name)
+}

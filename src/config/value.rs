@@ -1,0 +1,499 @@
+//! Judges of single values: each takes one value of the file and gives what the program uses, or says what is wrong with
+//! it and what to write instead. They know nothing of where the value stands.
+
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use toml::de::DeValue;
+
+use super::Reload;
+use crate::credential::region_shaped;
+
+/// What is wrong with one value, and what to write instead.
+pub(super) struct Mistake {
+    pub(super) what: String,
+    pub(super) fix: String,
+}
+
+pub(super) type Judged<T> = Result<T, Mistake>;
+
+pub(super) fn mistake<T>(what: impl Into<String>, fix: impl Into<String>) -> Judged<T> {
+    Err(Mistake { what: what.into(), fix: fix.into() })
+}
+
+pub(super) fn quoted_list(words: &[&str], or: &str) -> String {
+    words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(or)
+}
+
+/// The one of `known` that was probably meant.
+pub(super) fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let word = word.to_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|k| (strsim::normalized_damerau_levenshtein(&word, &k.replace('-', "_")), *k))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, k)| k)
+}
+
+pub(super) fn expected(what: &str, found: &DeValue) -> String {
+    let found = match found {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    format!("expected {what}, found {found}")
+}
+
+/// Any text without control characters: the mail server's files, argv and logs have no place for those.
+fn string<'d>(value: &'d DeValue<'d>) -> Judged<&'d str> {
+    let text = match value {
+        DeValue::String(text) => text.as_ref(),
+        DeValue::Integer(n) => {
+            return mistake(expected("a string", value), format!("put it in quotes: \"{}\"", n.as_str()));
+        }
+        DeValue::Array(_) | DeValue::Table(_) => {
+            return mistake(expected("a string", value), "give one value in quotes");
+        }
+        _ => return mistake(expected("a string", value), "put the value in quotes"),
+    };
+    match text.chars().position(char::is_control) {
+        Some(at) => mistake(
+            format!("character {} is a control character (NUL, tab, line end or the like)", at + 1),
+            "remove it; in double quotes a backslash begins an escape, in single quotes it does not",
+        ),
+        None => Ok(text),
+    }
+}
+
+/// A text that is not empty and has no blanks around it.
+fn trimmed<'d>(value: &'d DeValue<'d>) -> Judged<&'d str> {
+    match string(value)? {
+        "" => mistake("the value is empty", "give a value, or remove the line"),
+        text if text.trim() != text => mistake("there are blanks around the value", "remove them inside the quotes"),
+        text => Ok(text),
+    }
+}
+
+pub(super) fn word(value: &DeValue) -> Judged<String> {
+    trimmed(value).map(str::to_owned)
+}
+
+pub(super) fn integer(value: &DeValue) -> Judged<i64> {
+    match value {
+        DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
+            Ok(n) => Ok(n),
+            Err(_) => mistake("the number is too large, or has no digits", "write a smaller number"),
+        },
+        DeValue::String(text) if text.parse::<i64>().is_ok() => {
+            mistake(expected("an integer", value), format!("remove the quotes: {text}"))
+        }
+        other => mistake(expected("an integer", other), "write a whole number, without quotes"),
+    }
+}
+
+pub(super) fn boolean(value: &DeValue) -> Judged<bool> {
+    match value {
+        DeValue::Boolean(b) => Ok(*b),
+        other => mistake(expected("a boolean", other), "write true or false, without quotes"),
+    }
+}
+
+pub(super) fn port(value: &DeValue) -> Judged<u16> {
+    match u16::try_from(integer(value)?) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => mistake(
+            "there is no such port",
+            "write a number from 1 to 65535; SES has 587 (STARTTLS) and 465 (implicit)",
+        ),
+    }
+}
+
+pub(super) fn choice<T: Copy>(value: &DeValue, choices: &[(&'static str, T)], later: &[(&str, &str)]) -> Judged<T> {
+    let text = trimmed(value)?;
+    if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*chosen);
+    }
+    if let Some((name, fix)) = later.iter().find(|(name, _)| *name == text) {
+        return mistake(format!("{name:?} is not yet supported"), *fix);
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let guess = similar(text, &names).map(|s| format!("did you mean {s:?}? ")).unwrap_or_default();
+    mistake(format!("{text:?} is not known"), format!("{guess}Allowed here: {}", quoted_list(&names, ", ")))
+}
+
+/// A path from the root, without `..`: every directory on the way is checked before anything is written.
+pub(super) fn absolute(value: &DeValue) -> Judged<PathBuf> {
+    let text = trimmed(value)?;
+    let path = Path::new(text);
+    if text.starts_with('~') {
+        return mistake(format!("{text:?} begins with ~, which only a shell replaces"), "write the path from / on");
+    }
+    if !path.is_absolute() {
+        return mistake(format!("{text:?} is not an absolute path"), "write the path from / on");
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return mistake(format!("{text:?} has \"..\" in it"), "write the path without \"..\"");
+    }
+    Ok(path.to_owned())
+}
+
+/// A length of time within bounds: `500ms`, `10s`, `5m`, `1h`, also `1m 30s`.
+pub(super) fn duration(value: &DeValue, range: RangeInclusive<Duration>) -> Judged<Duration> {
+    let usage = "write a number with its unit, in quotes: \"500ms\", \"10s\", \"5m\", \"1h\"";
+    let DeValue::String(_) = value else { return mistake(expected("a string", value), usage) };
+    let text = trimmed(value)?;
+    // jiff reads ISO 8601 (`PT5M`), clock times and `ago` too; one way to write it is enough.
+    let plain = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b' ' || b == b'.')
+        && !text.ends_with("ago");
+    let parsed = if plain { text.parse::<SignedDuration>().ok() } else { None };
+    match parsed.and_then(|d| Duration::try_from(d).ok()) {
+        None => mistake(format!("{text:?} is not a length of time"), usage),
+        Some(d) if range.contains(&d) => Ok(d),
+        Some(_) => mistake(
+            format!("{text:?} is out of bounds"),
+            format!("choose from {:#} to {:#}", shown(*range.start()), shown(*range.end())),
+        ),
+    }
+}
+
+fn shown(d: Duration) -> SignedDuration {
+    SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX)
+}
+
+pub(super) fn name(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let rule = "use 1 to 64 lower case letters, digits and -, the first one no -";
+    if text.len() > 64 || text.starts_with('-') || !text.bytes().all(fits) {
+        return mistake(format!("{text:?} cannot be a name"), rule);
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn region(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    if region_shaped(text) {
+        return Ok(text.to_owned());
+    }
+    let mut lower = text.to_ascii_lowercase();
+    let fix = if region_shaped(&lower) {
+        format!("write {lower:?}")
+    } else if lower.pop().is_some_and(|c| c.is_ascii_lowercase()) && region_shaped(&lower) {
+        format!("write {lower:?}: with a letter at its end it is an availability zone")
+    } else {
+        "write it as AWS does: \"eu-west-1\"".to_owned()
+    };
+    mistake(format!("{text:?} is not a region"), fix)
+}
+
+fn is_host_name(text: &str) -> bool {
+    // RFC 1123, section 2.1; underscores occur in private names.
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// A host name and nothing around it; says what is around it.
+pub(super) fn host_name(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    if is_host_name(text) {
+        return Ok(text.to_owned());
+    }
+    if text.contains('@') {
+        // Not repeated: what stands before an @ may be a login.
+        return mistake("there is an @ in the host name", "write the host name alone; the login comes from the source");
+    }
+    let mut around = Vec::new();
+    let mut also = Vec::new();
+    let mut rest = text;
+    if let Some((scheme, after)) = rest.split_once("://") {
+        rest = after;
+        around.push("a scheme");
+        also.push(match scheme {
+            "smtps" => "tls = \"implicit\"",
+            _ => "how it becomes TLS is said by `tls`",
+        });
+    }
+    if let Some((before, _)) = rest.split_once('/') {
+        rest = before;
+        around.push("a slash");
+    }
+    let mut port = None;
+    if let Some((before, digits)) = rest.rsplit_once(':')
+        && digits.parse::<u16>().is_ok()
+        && (!before.contains(':') || before.ends_with(']'))
+    {
+        rest = before;
+        port = Some(format!("port = {digits}"));
+        around.push("a port");
+    }
+    if let Some(inner) = rest.strip_prefix('[').and_then(|r| r.strip_suffix(']')) {
+        rest = inner;
+        around.push("brackets");
+        also.push(
+            "brackets are Postfix's way to say that MX records are not looked up; it finds them in main.cf itself",
+        );
+    }
+    if let Some(before) = rest.strip_suffix('.') {
+        rest = before;
+        around.push("a dot at its end");
+    }
+    if rest.contains(':') {
+        return mistake(
+            format!("{text:?} is an IPv6 address"),
+            "write the host name that the server's certificate carries",
+        );
+    }
+    if around.is_empty() || !is_host_name(rest) {
+        return mistake(
+            format!("{text:?} is not a host name"),
+            "write a name like \"email-smtp.eu-west-1.amazonaws.com\": letters, digits, - and dots",
+        );
+    }
+    let port = port.map(|p| format!(" and {p}")).unwrap_or_default();
+    let also = if also.is_empty() { String::new() } else { format!(" ({})", also.join("; ")) };
+    mistake(
+        format!("{text:?} is a host name with {}", around.join(" and ")),
+        format!("write the name alone, {rest:?}{port}{also}"),
+    )
+}
+
+/// The parts of `arn:partition:service:region:account:resource` that matter here.
+struct Arn<'a> {
+    service: &'a str,
+    region: &'a str,
+    account: &'a str,
+    resource: &'a str,
+}
+
+/// `None`: not of an ARN's shape.
+fn arn(text: &str) -> Option<Arn<'_>> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, service, region, account, resource] = parts[..] else { return None };
+    let account_fits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let plain = |s: &str| s.bytes().all(|b| b.is_ascii_graphic());
+    (partition.starts_with("aws") && account_fits && plain(text) && !resource.is_empty()).then_some(Arn {
+        service,
+        region,
+        account,
+        resource,
+    })
+}
+
+/// A name or an ARN, with the ARN's region.
+pub(super) struct Id {
+    pub(super) text: String,
+    pub(super) region: Option<String>,
+}
+
+/// Judges an id that begins with `arn:`. Values are not repeated: somebody may have put the secret itself here.
+fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged<Id> {
+    let Some(arn) = arn(text) else { return mistake("the ARN is not complete", format!("write it like {example}")) };
+    if arn.service != service {
+        let fix = match arn.service {
+            "ssm" => "set type = \"parameter-store\" and parameter = to this ARN".to_owned(),
+            "secretsmanager" => "set type = \"secrets-manager\" and secret = to this ARN".to_owned(),
+            _ => format!("write one like {example}"),
+        };
+        return mistake(format!("it is an ARN of {:?}, not of {service:?}", arn.service), fix);
+    }
+    if !region_shaped(arn.region) {
+        return mistake("the ARN names no region", format!("write it like {example}"));
+    }
+    match arn.resource.strip_prefix(prefix) {
+        Some(name) if !name.is_empty() => Ok(Id { text: text.to_owned(), region: Some(arn.region.to_owned()) }),
+        _ => mistake(
+            format!("it is the ARN of something else in {service:?} of account {}", arn.account),
+            format!("write one like {example}"),
+        ),
+    }
+}
+
+/// A name or ARN in Secrets Manager (CreateSecret, `Name`).
+pub(super) fn secret_id(value: &DeValue) -> Judged<Id> {
+    let text = trimmed(value)?;
+    let example = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:NAME-AbCdEf";
+    if text.starts_with("arn:") {
+        return id_from_arn(text, "secretsmanager", "secret:", example);
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
+    if text.len() <= 512 && text.bytes().all(fits) {
+        return Ok(Id { text: text.to_owned(), region: None });
+    }
+    mistake(
+        "this is no name of a secret: it has at most 512 letters, digits and /_+=.@-",
+        format!("write the secret's name, or its ARN like {example}; not what it holds"),
+    )
+}
+
+/// A name or ARN in Parameter Store (PutParameter, `Name`).
+pub(super) fn parameter_id(value: &DeValue) -> Judged<Id> {
+    let text = trimmed(value)?;
+    let example = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses/smtp";
+    let selector = || mistake("a version or label follows the name", "write the name alone; a label goes into `label`");
+    if text.starts_with("arn:") {
+        let id = id_from_arn(text, "ssm", "parameter/", example)?;
+        return if arn(text).is_some_and(|arn| arn.resource.contains(':')) { selector() } else { Ok(id) };
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/_.-".contains(&b);
+    match text.split_once(':') {
+        Some((name, _)) if name.bytes().all(fits) && name.starts_with('/') => selector(),
+        None if text.contains('/') && !text.starts_with('/') && text.bytes().all(fits) => {
+            mistake("a parameter name with a slash in it begins with one", format!("write \"/{text}\""))
+        }
+        None if text.len() <= 2048 && !text.ends_with('/') && text.bytes().all(fits) => {
+            Ok(Id { text: text.to_owned(), region: None })
+        }
+        _ => mistake(
+            "this is no name of a parameter: it has letters, digits and _.-, with / between its parts",
+            format!("write the parameter's name, or its ARN like {example}; not what it holds"),
+        ),
+    }
+}
+
+/// A staging label (Secrets Manager, `VersionStage`).
+pub(super) fn stage(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    if text.len() > 256 || text.contains(char::is_whitespace) {
+        return mistake("this is no staging label", "use up to 256 characters without blanks, such as AWSCURRENT");
+    }
+    Ok(text.to_owned())
+}
+
+/// A parameter label (LabelParameterVersion, `Labels`).
+pub(super) fn label(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let lower = text.to_ascii_lowercase();
+    let reserved =
+        lower.starts_with("aws") || lower.starts_with("ssm") || lower.starts_with(|c: char| c.is_ascii_digit());
+    if text.len() > 100 || !text.bytes().all(fits) || reserved {
+        let fix = "use up to 100 letters, digits and _.-, beginning with neither a digit nor aws nor ssm; versions have no place here";
+        return mistake(format!("{text:?} cannot be a label in Parameter Store"), fix);
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn role_arn(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let example = "write it like arn:aws:iam::111122223333:role/relaykey";
+    match arn(text) {
+        None => mistake(format!("{text:?} is not an ARN"), example),
+        Some(Arn { service: "iam", region: "", resource, .. })
+            if resource.strip_prefix("role/").is_some_and(|r| !r.is_empty()) =>
+        {
+            Ok(text.to_owned())
+        }
+        Some(_) => mistake(format!("{text:?} is not the ARN of an IAM role"), example),
+    }
+}
+
+/// What AssumeRole takes as `ExternalId`.
+pub(super) fn external_id(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b);
+    if !(2..=1224).contains(&text.len()) || !text.bytes().all(fits) {
+        return mistake("this is no external id", "use 2 to 1224 letters, digits and _+=,.@:/-");
+    }
+    Ok(text.to_owned())
+}
+
+/// Which schemes a URL may have.
+pub(super) enum Scheme {
+    /// A secret comes back from there, so without TLS it must not leave the machine.
+    HttpsOrLoopback,
+    /// TLS runs through it, from end to end.
+    Any,
+}
+
+/// `http://HOST[:PORT]` or `https://…`; values are not repeated, since a URL may carry a password.
+pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
+    let text = trimmed(value)?;
+    let usage = match schemes {
+        Scheme::HttpsOrLoopback => "write it like https://HOST or https://HOST:PORT",
+        Scheme::Any => "write it like http://HOST:PORT",
+    };
+    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
+        return mistake("this is no http or https URL", usage);
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    if rest.contains('@') {
+        let fix = "remove the user name and the password: no secret stands in this file; let the proxy admit this host by its address";
+        return mistake("there is a user name in the URL", fix);
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let host_fits = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
+    let port_fits = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    if !host_fits || !port_fits || text.contains(char::is_whitespace) || rest.contains(['?', '#']) {
+        return mistake("host or port of the URL cannot be right", usage);
+    }
+    let loopback = match v6 {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
+        None => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    };
+    match schemes {
+        Scheme::HttpsOrLoopback if scheme == "http" && !loopback => mistake(
+            "the secret would cross the network without encryption",
+            "use https; http is for this machine itself (127.0.0.1)",
+        ),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn reload(value: &DeValue) -> Judged<Reload> {
+    let usage =
+        "for a command write a list, the program's full path first: [\"/usr/bin/systemctl\", \"reload\", \"postfix\"]";
+    let words = || [("always", ()), ("if-needed", ()), ("never", ())];
+    match value {
+        DeValue::String(_) => match trimmed(value)? {
+            "always" => Ok(Reload::Always),
+            "if-needed" => Ok(Reload::IfNeeded),
+            "never" => Ok(Reload::Never),
+            text if text.contains([' ', '/']) => mistake("a command is no string: nothing here splits it", usage),
+            _ => choice(value, &words(), &[]).map(|()| Reload::Always),
+        },
+        DeValue::Array(items) => {
+            let argv =
+                items.iter().map(|item| string(item.get_ref()).map(str::to_owned)).collect::<Judged<Vec<_>>>()?;
+            match argv.first() {
+                None => mistake("the list is empty", usage),
+                Some(program) if !program.starts_with('/') => {
+                    mistake(format!("the program {program:?} is not an absolute path"), usage)
+                }
+                Some(_) => Ok(Reload::Command(argv)),
+            }
+        }
+        other => mistake(expected("a string or a list of strings", other), usage),
+    }
+}
+
+/// A key as it stands in a table.
+pub(super) fn lookup_key(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    if text.contains(char::is_whitespace) || text.starts_with(['#', '"']) {
+        return mistake(
+            format!("{text:?} cannot be a lookup key"),
+            "write it as it stands in the table, without blanks: \"[email-smtp.eu-west-1.amazonaws.com]:587\"",
+        );
+    }
+    Ok(text.to_owned())
+}
