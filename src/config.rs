@@ -222,6 +222,19 @@ pub struct Finding {
     pub fix: String,
 }
 
+impl Finding {
+    /// What is wrong, with the file and line that it is about in front, where there are such.
+    pub fn located(&self) -> String {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!("{}:{line}: {}", file.display(), self.what),
+            (Some(file), None) if !self.what.contains(&*file.to_string_lossy()) => {
+                format!("{}: {}", file.display(), self.what)
+            }
+            _ => self.what.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {

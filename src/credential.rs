@@ -122,7 +122,7 @@ pub enum PayloadError {
     #[error(
         "the secret is empty: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]
-    Empty0,
+    Nothing,
     #[error("the {0} is empty")]
     Empty(&'static str),
     #[error("the secret is {0} bytes, more than the {MAX_PAYLOAD} a credential may have: this is something else")]
@@ -211,7 +211,7 @@ impl Payload {
         let text = std::str::from_utf8(bytes).map_err(|e| PayloadError::NotUtf8(e.valid_up_to() + 1))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
         if text.is_empty() {
-            return Err(PayloadError::Empty0);
+            return Err(PayloadError::Nothing);
         }
         let payload =
             if text.starts_with(['{', '[', '"']) { Self::parse_json(text, keys)? } else { Self::parse_pair(text)? };
@@ -233,8 +233,7 @@ impl Payload {
         let SecretJson::Object(fields) = value else { return Err(PayloadError::NotAnObject) };
         let get = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v);
         let has = |key: &str| get(key).is_some();
-        if let Some((name, _)) = fields.iter().find(|(k, v)| SESSION.contains(&k.as_str()) && !v.is_empty()) {
-            let _ = name;
+        if fields.iter().any(|(k, v)| SESSION.contains(&k.as_str()) && !v.is_empty()) {
             return Err(PayloadError::Temporary("the secret has a session token"));
         }
         let named = (keys.username.is_some() || keys.password.is_some()).then(|| {
@@ -533,3 +532,6 @@ impl Redactor {
         lines.join("\n")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -863,7 +863,7 @@ pub fn absorb(
             state.reload_owed = None;
             state.retry = Retry::default();
         }
-        (Step::Activate { target }, Outcome::ReloadOwed(failure)) => {
+        (Step::Activate { target } | Step::ReadBack { target, .. }, Outcome::ReloadOwed(failure)) => {
             let state = facts.target_state(*target);
             state.reload_owed.get_or_insert(Owed { since: now, why: failure.what.clone() });
             target_failed(facts, *target, failure, now, jitter);
@@ -888,7 +888,7 @@ pub fn absorb(
                 temporary: true,
                 at: now,
             });
-            t.swapped = false;
+            (t.swapped, t.prepared) = (false, None);
             if let Outcome::Failed(why) = result {
                 failure.what = format!("{}; and the old files could not be put back: {}", failure.what, why.what);
                 failure.fix = why.fix;
@@ -982,6 +982,13 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
             } else if facts.targets[i].inspected.as_ref().is_some_and(|v| v.reload_owed.is_none()) {
                 facts.target_state(i).retry = Retry::default();
             }
+        }
+    }
+    if facts.fetched.as_ref().is_some_and(|before| before.id != found.id) {
+        // What was proved of one version says nothing about another.
+        for t in &mut facts.targets {
+            t.evidence = None;
+            t.must_discard |= t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
         }
     }
     facts.fetched = Some(found);
@@ -1089,3 +1096,6 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     }
     facts.committed = Some(stamp.outcome);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,186 @@
-//! To be written.
+//! What outlives the process: one versioned JSON file per credential, changed by one rename per step; who this host
+//! is; and the local key under which contents are identified.
+//!
+//! ```text
+//! STATE_DIR/                 0700
+//!   lock                     held while a program decides for this host
+//!   key                      32 random bytes: versions of `file` sources
+//!   host.json                host id and name, made at first start and kept
+//!   credentials/NAME.json    rollover::State
+//!   apply/                   the mail server's side: its own journal and key
+//! ```
+//!
+//! No file here holds a secret of the credential. A file that cannot be read stops the program: forgetting what was
+//! applied would let an old version win.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::credential::LocalKey;
+use crate::host;
+use crate::rollover::State;
+
+/// The largest state file that is read, in bytes.
+const MAX: u64 = 4 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error("{path}: line {line}: {what}; move the file aside, and the next `relaykey sync` adopts what is in use")]
+    Broken { path: PathBuf, line: usize, what: String },
+    #[error("{path}: written by a newer relaykey (schema {schema}); this one reads schema {known}: upgrade relaykey")]
+    Newer { path: PathBuf, schema: u64, known: u32 },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl StateError {
+    /// Will trying again help without anybody doing anything?
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, StateError::Host(e) if e.is_temporary())
+    }
+}
+
+/// Who this host is, in reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostIdentity {
+    pub schema: u32,
+    /// Random per installation: 32 hex digits.
+    pub host_id: String,
+    /// The configured name, else the fully qualified host name at first start.
+    pub name: String,
+    /// Keyed hash of the machine id that the host id was made on, so that a clone can be told.
+    pub machine: Option<String>,
+}
+
+/// The state directory. With [`Access::Write`] it is made where missing and locked against other programs.
+pub struct Store {
+    dir: PathBuf,
+    access: Access,
+    _lock: Option<host::Lock>,
+    saved: std::collections::BTreeMap<String, State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Changes nothing on disk, so that `check`, `status` and `--dry-run` may run beside anything.
+    Read,
+    Write,
+}
+
+impl Store {
+    /// `wait`: how long to wait for another relaykey that holds the directory, before an error that names it.
+    pub fn open(dir: &Path, access: Access, wait: Duration) -> Result<Self, StateError> {
+        let lock = match access {
+            Access::Read => None,
+            Access::Write => {
+                host::create_dir(dir, 0o700)?;
+                host::create_dir(&dir.join("credentials"), 0o700)?;
+                Some(host::lock(dir, wait)?)
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: std::collections::BTreeMap::new() })
+    }
+
+    /// The state of one credential; `None` where there is none yet.
+    pub fn load(&mut self, credential: &str) -> Result<Option<State>, StateError> {
+        let state: Option<State> = self.read_json(&self.path(credential), State::SCHEMA)?;
+        if let Some(state) = &state {
+            self.saved.insert(credential.to_owned(), state.clone());
+        }
+        Ok(state)
+    }
+
+    /// Makes a state durable, by one rename; does nothing where it says what is on disk already.
+    pub fn save(&mut self, state: &State) -> Result<(), StateError> {
+        if self.saved.get(&state.credential) == Some(state) || self.access == Access::Read {
+            return Ok(());
+        }
+        let mut text = serde_json::to_vec_pretty(state).expect("state has only text keys");
+        text.push(b'\n');
+        host::replace(&self.path(&state.credential), &text, 0o600)?;
+        self.saved.insert(state.credential.clone(), state.clone());
+        Ok(())
+    }
+
+    /// The key for versions of `file` sources. Made at first use; a reading store without one gets a passing one.
+    pub fn key(&self) -> Result<LocalKey, StateError> {
+        let path = self.dir.join("key");
+        if let Some(bytes) = self.read(&path)? {
+            let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| StateError::Broken {
+                path: path.clone(),
+                line: 1,
+                what: format!("{} bytes instead of 32", bytes.len()),
+            })?;
+            return Ok(LocalKey::new(key));
+        }
+        let key: [u8; 32] = random(&path)?;
+        if self.access == Access::Write {
+            host::replace(&path, &key, 0o600)?;
+        }
+        Ok(LocalKey::new(key))
+    }
+
+    /// Who this host is. `configured` wins over what was kept; without either `fallback` is kept.
+    pub fn identity(&self, configured: Option<&str>, fallback: impl FnOnce() -> String) -> Result<HostIdentity, StateError> {
+        let path = self.dir.join("host.json");
+        let kept: Option<HostIdentity> = self.read_json(&path, 1)?;
+        let mut identity = match kept.clone() {
+            Some(identity) => identity,
+            None => HostIdentity {
+                schema: 1,
+                host_id: random::<16>(&path)?.iter().map(|b| format!("{b:02x}")).collect(),
+                name: configured.map_or_else(fallback, str::to_owned),
+                machine: self.machine()?,
+            },
+        };
+        if let Some(name) = configured {
+            name.clone_into(&mut identity.name);
+        }
+        if kept.as_ref() != Some(&identity) && self.access == Access::Write {
+            let text = serde_json::to_vec_pretty(&identity).expect("an identity has only text keys");
+            host::replace(&path, &text, 0o600)?;
+        }
+        Ok(identity)
+    }
+
+    fn machine(&self) -> Result<Option<String>, StateError> {
+        let id = std::fs::read("/etc/machine-id").unwrap_or_default();
+        Ok(if id.is_empty() { None } else { Some(self.key()?.content_version(&id)) })
+    }
+
+    fn path(&self, credential: &str) -> PathBuf {
+        self.dir.join("credentials").join(format!("{credential}.json"))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, StateError> {
+        match std::fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::Io { path: path.to_owned(), source }),
+            Ok(_) => Ok(Some(host::read(path, MAX)?.0)),
+        }
+    }
+
+    fn read_json<T: serde::de::DeserializeOwned>(&self, path: &Path, known: u32) -> Result<Option<T>, StateError> {
+        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        let broken = |e: serde_json::Error| StateError::Broken { path: path.to_owned(), line: e.line(), what: e.to_string() };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
+        match value.get("schema").and_then(serde_json::Value::as_u64) {
+            Some(schema) if schema > u64::from(known) => {
+                return Err(StateError::Newer { path: path.to_owned(), schema, known });
+            }
+            _ => serde_json::from_slice(&bytes).map(Some).map_err(broken),
+        }
+    }
+}
+
+fn random<const N: usize>(path: &Path) -> Result<[u8; N], StateError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| StateError::Io { path: path.to_owned(), source: io::Error::other(e.to_string()) })?;
+    Ok(bytes)
+}

@@ -1,1 +1,159 @@
-//! To be written.
+//! The command line of `relaykey`: arguments, one file per command, text for people, `--json` for programs.
+
+mod check;
+mod demo;
+mod derive;
+mod status;
+mod sync;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::host;
+
+/// Exit codes. Over several credentials the worst wins: 2, 1, 75, 3, 0.
+///
+/// | code | meaning |
+/// |---|---|
+/// | 0 | done, nothing to do, or only reports owed |
+/// | 1 | failed for good |
+/// | 2 | usage or configuration |
+/// | 3 | waits for approval |
+/// | 75 | failed for now, or a reload is owed |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Done,
+    Approval,
+    ForNow,
+    ForGood,
+    Usage,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::ForGood => 1,
+            Exit::Usage => 2,
+            Exit::Approval => 3,
+            Exit::ForNow => 75,
+        }
+    }
+}
+
+/// Keeps the SMTP credential of a mail relay fresh: verified before it is written, proven after.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done or nothing to do; 1 failed for good; 2 usage or configuration; 3 waits for approval;\n\
+                  75 failed for now, or a reload is owed."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The configuration file.
+    #[arg(long, global = true, env = "RELAYKEY_CONFIG", value_name = "PATH", default_value = "/etc/relaykey/config.toml")]
+    config: PathBuf,
+    /// Print facts as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A rollover now, if there is anything new; waits for the end.
+    Sync(sync::SyncArgs),
+    /// Per credential: applied version, key age, pending candidate, last error, what is owed.
+    Status,
+    /// Looks at configuration, permissions, mail-server settings, source and SMTP login; changes nothing.
+    Check(check::CheckArgs),
+    /// IAM secret access key on standard input, SES SMTP password on standard output.
+    Derive(derive::DeriveArgs),
+    /// The whole story on this machine, with an SES stand-in and nothing else installed.
+    Demo(demo::DemoArgs),
+}
+
+/// Parses the arguments, runs the command, and gives its exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage.code().into() } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(e) = host::process_hardening() {
+        complain(&format!("cannot keep secrets out of core dumps: {e}"), "run on Linux with procfs, as root or as the owner of the files");
+        return Exit::ForGood.code().into();
+    }
+    let Common { config, json } = cli.common;
+    let exit = match cli.command {
+        Command::Sync(args) => sync::run(&config, json, &args),
+        Command::Status => status::run(&config, json),
+        Command::Check(args) => check::run(&config, json, &args),
+        Command::Derive(args) => derive::run(&args),
+        Command::Demo(args) => demo::run(json, &args),
+    };
+    exit.code().into()
+}
+
+/// Prints an error with its fix.
+fn complain(what: &str, fix: &str) {
+    eprintln!("relaykey: {what}");
+    if !fix.is_empty() {
+        eprintln!("  fix: {fix}");
+    }
+}
+
+/// Loads the configuration; on mistakes prints every one of them.
+fn load(path: &Path, json: bool) -> Result<Config, Exit> {
+    match config::load(path) {
+        Ok((config, findings)) => {
+            if !findings.is_empty() && !json {
+                eprint!("{}", config::render(&findings, path));
+            }
+            Ok(config)
+        }
+        Err(e) => {
+            if json {
+                print_json(&serde_json::json!({
+                    "schema": "relaykey/config-errors/v1",
+                    "config": path,
+                    "findings": e.findings(),
+                    "exit": Exit::Usage.code(),
+                }));
+            }
+            eprint!("{}", e.render(path));
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// One JSON document on standard output.
+fn print_json(document: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("documents have only text keys");
+    say(&text);
+}
+
+/// One line on standard output; a reader that has gone away is no error of ours.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// The run time of one command: this thread, and threads for calls that block.
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| {
+        complain(&format!("cannot start the run time: {e}"), "see the limits of this user (ulimit -n, ulimit -u)");
+        Exit::ForNow
+    })
+}

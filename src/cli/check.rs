@@ -1,0 +1,279 @@
+//! `relaykey check`: what would stand in the way of a rotation, each finding with its fix. Changes nothing.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Exit, load, print_json, runtime, say};
+use crate::agent;
+use crate::apply::{self, Ours, Reply, Request, TargetId};
+use crate::config::{self, Config, Finding, Severity};
+use crate::rollover::State;
+use crate::smtp::{self, Verdict};
+use crate::source::{self, Fetched};
+use crate::state::{Access, Store};
+use crate::status::source_words;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Ask neither the source nor the SMTP endpoint.
+    #[arg(long)]
+    offline: bool,
+}
+
+/// What `check --json` prints.
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    findings: Vec<Placed>,
+    exit: u8,
+}
+
+/// A finding, and what it is about.
+#[derive(Serialize)]
+struct Placed {
+    credential: Option<String>,
+    /// `config`, `state`, `source`, `login`, `target NAME`.
+    about: String,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+/// Findings as they come, printed at once for people.
+struct Findings {
+    json: bool,
+    all: Vec<Placed>,
+    /// Something that may be different in a minute: exit 75 rather than 1.
+    for_now: bool,
+}
+
+impl Findings {
+    fn add(&mut self, credential: Option<&str>, about: &str, finding: Finding) {
+        if !self.json {
+            let place = credential.map(|c| format!("{c}: ")).unwrap_or_default();
+            say(&format!("{:<8} {place}{about}: {}", severity_word(finding.severity), finding.located()));
+            if !finding.fix.is_empty() {
+                say(&format!("         fix: {}", finding.fix));
+            }
+        }
+        self.all.push(Placed { credential: credential.map(str::to_owned), about: about.to_owned(), finding });
+    }
+
+    fn good(&mut self, credential: Option<&str>, about: &str, what: String) {
+        self.add(credential, about, Finding { severity: Severity::Note, line: None, file: None, what, fix: String::new() });
+    }
+
+    fn error(&mut self, credential: Option<&str>, about: &str, what: String, fix: String) {
+        self.add(credential, about, Finding { severity: Severity::Error, line: None, file: None, what, fix });
+    }
+}
+
+fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "ok",
+    }
+}
+
+pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
+    let config = match load(path, json) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(exit) => return exit,
+    };
+    let mut findings = Findings { json, all: Vec::new(), for_now: false };
+    permissions(&mut findings, path);
+    runtime.block_on(check(&config, args, &mut findings));
+    let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
+    let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
+    let exit = match (errors, findings.for_now) {
+        (0, _) => Exit::Done,
+        (_, true) => Exit::ForNow,
+        (_, false) => Exit::ForGood,
+    };
+    if json {
+        print_json(&Document { schema: "relaykey/check/v1", findings: findings.all, exit: exit.code() });
+    } else {
+        let number = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        say(&format!("{}, {}", number(errors, "error"), number(warnings, "warning")));
+    }
+    exit
+}
+
+/// Who can change what this program does, as root, may do anything.
+fn permissions(findings: &mut Findings, path: &Path) {
+    let Ok(meta) = std::fs::metadata(path) else { return };
+    if meta.mode() & 0o022 != 0 {
+        findings.error(
+            None,
+            "config",
+            format!("{} can be written by others than its owner (mode {:04o})", path.display(), meta.mode() & 0o7777),
+            format!("chmod 0644 {}", path.display()),
+        );
+    } else if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+        findings.error(
+            None,
+            "config",
+            format!("{} belongs to user {}", path.display(), meta.uid()),
+            format!("chown root {}", path.display()),
+        );
+    } else {
+        findings.good(None, "config", format!("{} is valid", path.display()));
+    }
+}
+
+async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
+    let mut store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
+        Ok(store) => store,
+        Err(e) => return findings.error(None, "state", e.to_string(), "see the path named".into()),
+    };
+    let apply = apply::Client::in_process(config, apply::Access::Read);
+    let trust = smtp::Trust::default();
+    for credential in &config.credentials {
+        let state = match store.load(&credential.name) {
+            Ok(state) => state,
+            Err(e) => {
+                findings.error(Some(&credential.name), "state", e.to_string(), "run as root, or see the path named".into());
+                None
+            }
+        };
+        targets(credential, state.as_ref(), &apply, findings);
+        if args.offline {
+            continue;
+        }
+        let Some(fetched) = source(config, credential, &store, findings).await else { continue };
+        logins(credential, &fetched, &trust, findings).await;
+    }
+}
+
+/// What each mail server would really use, and its settings that make a rotation lose mail.
+fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply::Client, findings: &mut Findings) {
+    let name = Some(credential.name.as_str());
+    let applied = state.and_then(|s| s.applied.as_ref());
+    for target in &credential.targets {
+        let about = format!("target {}", target.name);
+        let ours = Ours {
+            applied: applied.map(|a| a.username.clone()),
+            previous: applied.and_then(|a| a.previous_username.clone()),
+            candidate: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()),
+        };
+        let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
+        match apply.call(Request::Inspect { target: id, ours }) {
+            Ok(Reply::Inspected(seen)) => {
+                for entry in seen.entries.iter().filter(|e| e.is_live_key) {
+                    let who = entry.username.as_deref().unwrap_or("no usable login");
+                    findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map));
+                }
+                for finding in seen.findings {
+                    findings.add(name, &about, finding);
+                }
+                if let Some(owed) = seen.reload_owed {
+                    findings.add(
+                        name,
+                        &about,
+                        Finding {
+                            severity: Severity::Warning,
+                            line: None,
+                            file: None,
+                            what: format!("a reload is owed: {}", owed.why),
+                            fix: "relaykey sync".into(),
+                        },
+                    );
+                }
+            }
+            Ok(_) => unreachable!("Inspect is answered by Inspected"),
+            Err(e) => {
+                findings.for_now |= e.temporary;
+                let (file, line) = (e.file.clone(), e.line);
+                findings.add(name, &about, Finding { severity: Severity::Error, line, file, what: e.what, fix: e.fix });
+            }
+        }
+    }
+}
+
+async fn source(
+    config: &Config,
+    credential: &config::Credential,
+    store: &Store,
+    findings: &mut Findings,
+) -> Option<Fetched> {
+    let name = Some(credential.name.as_str());
+    if let config::Source::File { path } = &credential.source {
+        if let Some(what) = source::file::permissions(path) {
+            let fix = format!("chmod 0600 {}", path.display());
+            findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
+        }
+    }
+    let key = match store.key() {
+        Ok(key) => key,
+        Err(e) => {
+            findings.error(name, "state", e.to_string(), "run as root, or see the path named".into());
+            return None;
+        }
+    };
+    let fetched = match source::open(credential, &config.aws, &key) {
+        Ok(source) => source.fetch().await,
+        Err(e) => Err(e),
+    };
+    match fetched {
+        Ok(fetched) => {
+            let what = format!(
+                "{} gives version {}: {} ({})",
+                source_words(&credential.source),
+                fetched.version,
+                fetched.payload.form,
+                fetched.payload.username()
+            );
+            findings.good(name, "source", what);
+            Some(fetched)
+        }
+        Err(e) => {
+            findings.for_now |= e.temporary;
+            findings.error(name, "source", e.what, e.fix);
+            None
+        }
+    }
+}
+
+async fn logins(credential: &config::Credential, fetched: &Fetched, trust: &smtp::Trust, findings: &mut Findings) {
+    let name = Some(credential.name.as_str());
+    let mut seen: Vec<&config::Smtp> = Vec::new();
+    for target in &credential.targets {
+        let smtp = &target.smtp;
+        if seen.contains(&smtp) {
+            continue;
+        }
+        seen.push(smtp);
+        let place = format!("{}:{}", smtp.endpoint, smtp.port);
+        let login = match fetched.payload.login(&smtp.endpoint, smtp.region.as_deref()) {
+            Ok(login) => login,
+            Err(e) => {
+                let fix = "publish a corrected version in the source".into();
+                findings.error(name, "login", format!("what the source holds is no login for {place}: {e}"), fix);
+                continue;
+            }
+        };
+        match smtp::login(smtp, &login, trust, &agent::host_name()).await {
+            Verdict::Accepted { reply } => findings.good(name, "login", format!("{place} accepted: {reply}")),
+            Verdict::Refused { reply } => findings.error(
+                name,
+                "login",
+                format!("{place} refused the credential: {reply}"),
+                "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new key \
+                 may need some minutes"
+                    .into(),
+            ),
+            Verdict::Unknown { temporary, words, fix, .. } => {
+                findings.for_now |= temporary;
+                findings.error(name, "login", format!("no login at {place}: {words}"), fix.unwrap_or_else(|| "try again".into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `relaykey derive`: the SES SMTP password of an IAM secret access key.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use super::{Exit, complain};
+use crate::credential::{self, Secret};
+
+#[derive(Debug, Args)]
+pub struct DeriveArgs {
+    /// The region of the SES endpoint: a password is good for one region.
+    #[arg(long, value_name = "REGION")]
+    region: String,
+}
+
+pub fn run(args: &DeriveArgs) -> Exit {
+    if !credential::region_shaped(&args.region) {
+        complain(&format!("{:?} is not a region", args.region), "name it as AWS does, for example --region eu-west-1");
+        return Exit::Usage;
+    }
+    let secret = match read_secret() {
+        Ok(secret) => secret,
+        Err((what, fix)) => {
+            complain(&what, &fix);
+            return Exit::Usage;
+        }
+    };
+    let password = credential::ses_smtp_password(&secret, &args.region);
+    match writeln!(std::io::stdout().lock(), "{}", password.expose()) {
+        Ok(()) => Exit::Done,
+        Err(e) => {
+            complain(&format!("cannot write to standard output: {e}"), "");
+            Exit::ForGood
+        }
+    }
+}
+
+/// One line from standard input; not echoed when that is a terminal.
+fn read_secret() -> Result<Secret, (String, String)> {
+    let stdin = std::io::stdin();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(512));
+    let echo = stdin.is_terminal().then(|| EchoOff::new(&stdin)).flatten();
+    if stdin.is_terminal() {
+        eprint!("IAM secret access key: ");
+        let mut line = Zeroizing::new(String::with_capacity(512));
+        stdin.read_line(&mut line).map_err(unreadable)?;
+        bytes.extend_from_slice(line.as_bytes());
+        eprintln!();
+    } else {
+        stdin.lock().take(4097).read_to_end(&mut bytes).map_err(unreadable)?;
+    }
+    drop(echo);
+    let fix = "pipe the secret access key in, one line: it is 40 characters long".to_owned();
+    let text = std::str::from_utf8(&bytes).map_err(|_| ("standard input is not text".to_owned(), fix.clone()))?.trim();
+    if text.is_empty() {
+        return Err(("standard input is empty".into(), fix));
+    }
+    if bytes.len() > 4096 || text.bytes().any(|b| !b.is_ascii_graphic()) {
+        return Err(("standard input is not a secret access key: it has blanks, control characters or several lines".into(), fix));
+    }
+    if text.len() == 20 && (text.starts_with("AKIA") || text.starts_with("ASIA")) {
+        return Err(("that is an access key id, not a secret access key".into(), fix));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+fn unreadable(e: std::io::Error) -> (String, String) {
+    (format!("cannot read standard input: {e}"), "pipe the secret access key in".into())
+}
+
+/// Turns the terminal's echo off until dropped.
+struct EchoOff(rustix::termios::Termios);
+
+impl EchoOff {
+    fn new(stdin: &std::io::Stdin) -> Option<Self> {
+        let before = rustix::termios::tcgetattr(stdin).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        rustix::termios::tcsetattr(stdin, rustix::termios::OptionalActions::Flush, &quiet).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for EchoOff {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, &self.0);
+    }
+}

@@ -1,0 +1,233 @@
+use super::*;
+
+const GOOD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const SES: &str = "email-smtp.us-east-2.amazonaws.com";
+
+fn parse(text: &str) -> Result<Payload, PayloadError> {
+    Payload::parse(text.as_bytes(), &JsonKeys::default())
+}
+
+#[test]
+fn derivation_gives_the_published_vectors() {
+    let cases = [
+        (SECRET_KEY, "us-east-2", GOOD),
+        ("some+secret+key", "eu-central-1", "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"),
+    ];
+    for (secret, region, expected) in cases {
+        let password = ses_smtp_password(&Secret::new(secret.into()), region);
+        assert_eq!(password.expose(), expected);
+        assert_eq!(ses_password_form(password.expose()), Ok(()));
+    }
+}
+
+#[test]
+fn every_documented_form_is_detected() {
+    let pair = format!("AKIAEXAMPLE:{GOOD}");
+    let mut cases = vec![
+        (pair.clone(), Form::Pair),
+        (format!("  {pair} \r\n"), Form::Pair),
+        (format!("\u{feff}{pair}\n"), Form::Pair),
+        (format!(r#"{{"username":"AKIAEXAMPLE","password":"{GOOD}"}}"#), Form::JsonReady),
+        (format!(r#"{{"smtp_username":"AKIAEXAMPLE","smtp_password":" {GOOD}\n","note":[1,null]}}"#), Form::JsonReady),
+    ];
+    for (id, secret) in IAM {
+        cases.push((format!(r#"{{"{id}":"AKIAEXAMPLE","{secret}":"{SECRET_KEY}","sessionToken":""}}"#), Form::JsonIamKey));
+    }
+    for (text, form) in cases {
+        let payload = parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(payload.form, form, "{text}");
+        let login = payload.login(SES, None).unwrap();
+        assert_eq!((login.username.as_str(), login.password.expose()), ("AKIAEXAMPLE", GOOD), "{text}");
+    }
+}
+
+#[test]
+fn keys_named_in_the_config_are_the_only_ones() {
+    let keys = JsonKeys { username: Some("user".into()), password: Some("pass".into()) };
+    let text = format!(r#"{{"user":"AKIAEXAMPLE","pass":"{GOOD}","username":"other","password":"x"}}"#);
+    assert_eq!(Payload::parse(text.as_bytes(), &keys).unwrap().username(), "AKIAEXAMPLE");
+    let text = r#"{"username":"other","password":"x"}"#;
+    let error = Payload::parse(text.as_bytes(), &keys).unwrap_err();
+    assert!(error.to_string().contains("\"user\""), "{error}");
+}
+
+#[test]
+fn wrong_payloads_are_named_for_what_they_are() {
+    let missing = |missing: &str, present: &str| PayloadError::MissingKey { missing: missing.into(), present: present.into() };
+    let cases = [
+        ("", PayloadError::Nothing),
+        (" \n\t", PayloadError::Nothing),
+        ("hello", PayloadError::Unknown),
+        ("AKIAEXAMPLE:", PayloadError::Empty("password")),
+        (":secret", PayloadError::Empty("user name")),
+        ("AKIAEXAMPLE:pass word", PayloadError::NotPrintable { what: "password", at: 5 }),
+        ("AKIAEXAMPLE:pass\0word", PayloadError::NotPrintable { what: "password", at: 5 }),
+        ("AKIAEXAMPLE:p\u{e4}ss", PayloadError::NotPrintable { what: "password", at: 2 }),
+        ("ASIAEXAMPLE:secret", PayloadError::Temporary("the access key id starts with ASIA")),
+        ("{\"username\":\"u\",", PayloadError::BadJson { line: 1, column: 16 }),
+        ("[\"u\",\"p\"]", PayloadError::NotAnObject),
+        ("\"AKIA:pw\"", PayloadError::NotAnObject),
+        ("{}", PayloadError::NoKnownKeys),
+        (r#"{"username":"u"}"#, missing("password", "username")),
+        (r#"{"password":"p"}"#, missing("username", "password")),
+        (r#"{"accessKeyId":"AKIAEXAMPLE"}"#, missing("secretAccessKey", "accessKeyId")),
+        (r#"{"username":"u","password":7}"#, PayloadError::NotAString("password".into())),
+        (r#"{"username":"u","password":{"x":"y"}}"#, PayloadError::NotAString("password".into())),
+        (
+            r#"{"username":"u","password":"p","accessKeyId":"a","secretAccessKey":"s"}"#,
+            PayloadError::Ambiguous("username".into(), "accessKeyId".into()),
+        ),
+        (
+            r#"{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"s","sessionToken":"t"}"#,
+            PayloadError::Temporary("the secret has a session token"),
+        ),
+        (r#"{"username":"a:b","password":"p"}"#, PayloadError::ColonInUsername),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(parse(text).map(|_| ()).unwrap_err(), expected, "{text:?}");
+    }
+    assert_eq!(Payload::parse(b"u:\xff", &JsonKeys::default()).unwrap_err(), PayloadError::NotUtf8(3));
+    let long = vec![b'x'; 10_000_000];
+    assert_eq!(Payload::parse(&long, &JsonKeys::default()).unwrap_err(), PayloadError::TooLong(10_000_000));
+    let twice = parse(r#"{"username":"u","username":"v","password":"p"}"#).unwrap_err();
+    assert!(matches!(twice, PayloadError::BadJson { .. }), "{twice}");
+}
+
+#[test]
+fn half_a_secret_is_an_error_that_holds_none_of_it() {
+    let whole = format!(r#"{{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"{SECRET_KEY}"}}"#);
+    for end in 0..whole.len() {
+        let error = parse(&whole[..end]).expect_err(&whole[..end]).to_string();
+        for n in 6..SECRET_KEY.len() {
+            assert!(!error.contains(&SECRET_KEY[..n]), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_password_that_is_none_is_refused_where_the_endpoint_is_ses() {
+    let mut version2 = vec![0x02];
+    version2.extend([7; 32]);
+    let version2 = BASE64.encode(version2);
+    let cases = [
+        (SECRET_KEY, PayloadError::SecretAccessKey),
+        (&version2, PayloadError::Version2),
+        ("hunter2", PayloadError::NotSesPassword),
+    ];
+    for (password, expected) in cases {
+        let payload = parse(&format!("AKIAEXAMPLE:{password}")).unwrap();
+        assert_eq!(payload.login(SES, None).unwrap_err(), expected);
+        assert_eq!(payload.login("127.0.0.1", Some("us-east-2")).unwrap_err(), expected, "a configured region makes it SES");
+        assert!(payload.login("smtp.example.com", None).is_ok());
+    }
+    let key = parse(&format!(r#"{{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"{SECRET_KEY}"}}"#)).unwrap();
+    assert_eq!(key.login("smtp.example.com", None).unwrap_err(), PayloadError::NoRegion("smtp.example.com".into()));
+    assert_eq!(key.login("smtp.example.com", Some("us-east-2")).unwrap().password.expose(), GOOD);
+}
+
+#[test]
+fn regions_are_read_from_every_form_of_name() {
+    let cases = [
+        ("email-smtp.eu-west-1.amazonaws.com", Some("eu-west-1")),
+        ("EMAIL-SMTP.EU-WEST-1.AMAZONAWS.COM.", Some("eu-west-1")),
+        ("email-smtp-fips.us-gov-west-1.amazonaws.com", Some("us-gov-west-1")),
+        ("email-smtp.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+        ("vpce-0a1b-2c3d.email-smtp.us-east-1.vpce.amazonaws.com", Some("us-east-1")),
+        ("vpce-0a1b-2c3d-us-east-1a.email-smtp.us-east-1.vpce.amazonaws.com", Some("us-east-1")),
+        ("email-smtp.mx-central-17.amazonaws.com", Some("mx-central-17")),
+        ("email-smtp.amazonaws.com", None),
+        ("email-smtp.eu-west-1.amazonaws.com.evil.example", None),
+        ("evil.email-smtp.eu-west-1.amazonaws.com", None),
+        ("email-smtp.Eu_West.amazonaws.com", None),
+        ("smtp.example.com", None),
+        ("localhost", None),
+    ];
+    for (name, region) in cases {
+        assert_eq!(ses_region(name).as_deref(), region, "{name}");
+    }
+}
+
+#[test]
+fn a_secret_cannot_be_printed() {
+    let login = Login::from_pair("AKIAEXAMPLE:hunter2").unwrap();
+    assert_eq!(format!("{login:?}"), "Login { username: \"AKIAEXAMPLE\", password: *** }");
+    let payload = parse("AKIAEXAMPLE:hunter2").unwrap();
+    assert!(!format!("{payload:?}").contains("hunter2"));
+    assert_eq!(format!("{:?}", LocalKey::new([7; 32])), "LocalKey(***)");
+}
+
+#[test]
+fn the_redactor_knows_every_form_and_bounds_the_text() {
+    let login = Login::from_pair("AKIAEXAMPLE:hunter2/+x").unwrap();
+    let redactor = Redactor::new([&login]);
+    let forms = [
+        "hunter2/+x".to_owned(),
+        BASE64.encode("hunter2/+x"),
+        BASE64.encode("\0AKIAEXAMPLE\0hunter2/+x"),
+        BASE64.encode("AKIAEXAMPLE\0AKIAEXAMPLE\0hunter2/+x"),
+        "AKIAEXAMPLE:hunter2/+x".to_owned(),
+    ];
+    for form in forms {
+        assert_eq!(redactor.clean(&format!("535 bad <{form}> again {form}")), "535 bad <***> again ***");
+    }
+    assert_eq!(redactor.clean("a\x1b[2Jb\0c"), "a\\u{1b}[2Jb\\u{0}c");
+    let long = redactor.clean(&"x\u{e4}".repeat(5_000));
+    assert!(long.len() <= 512 && long.len() > 500);
+    assert_eq!(redactor.clean("1\n2\n3\n4\n5\n6"), "1\n2\n3\n4");
+}
+
+#[test]
+fn live_ids_and_content_versions_are_keyed() {
+    let login = Login::from_pair("u:p").unwrap();
+    let (a, b) = (LocalKey::new([1; 32]), LocalKey::new([2; 32]));
+    assert_eq!(a.live_id(&login), a.live_id(&login.clone()));
+    assert_ne!(a.live_id(&login), b.live_id(&login));
+    assert_ne!(a.live_id(&login), a.live_id(&Login::from_pair("u:q").unwrap()));
+    assert_ne!(a.content_version(b"x"), b.content_version(b"x"));
+    assert_eq!((a.live_id(&login).len(), a.content_version(b"x").len()), (64, 32));
+}
+
+fn fields() -> ProofFields {
+    ProofFields {
+        host_id: "0123".into(),
+        host: "mx1.example.com".into(),
+        credential: "ses".into(),
+        version: "v1".into(),
+        username: "AKIAEXAMPLE".into(),
+        target: "main".into(),
+        region: "us-east-2".into(),
+        outcome: "confirmed".into(),
+        seq: 17,
+        at: "2026-11-20T12:00:00Z".into(),
+    }
+}
+
+#[test]
+fn a_proof_covers_every_field_and_needs_a_strong_password() {
+    let password = Secret::new(GOOD.into());
+    let good = proof(&password, &fields()).unwrap();
+    // Made with `openssl dgst -sha256 -hmac` over the same eleven lines.
+    assert_eq!(good, "9UmOjihul9anIhYmTpf/PvxIJ1HiPn7y25+tXc5DVjY=");
+    let changes: [fn(&mut ProofFields); 10] = [
+        |f| f.host_id.push('x'),
+        |f| f.host.push('x'),
+        |f| f.credential.push('x'),
+        |f| f.version.push('x'),
+        |f| f.username.push('x'),
+        |f| f.target.push('x'),
+        |f| f.region.push('x'),
+        |f| f.outcome.push('x'),
+        |f| f.seq += 1,
+        |f| f.at.push('x'),
+    ];
+    for change in changes {
+        let mut other = fields();
+        change(&mut other);
+        assert_ne!(proof(&password, &other).unwrap(), good, "{other:?}");
+    }
+    let mut split = fields();
+    split.host.push('\n');
+    assert!(proof(&password, &split).is_err());
+    assert!(proof(&Secret::new("hunter2".into()), &fields()).is_err());
+}

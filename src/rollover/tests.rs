@@ -1,0 +1,648 @@
+//! Decisions as a transcript, and as a model: every outcome of every step, with invariants.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::config::Drift;
+
+const NOW: i64 = 1_800_000_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW + seconds).unwrap()
+}
+
+fn policy(targets: usize) -> Policy {
+    let target = |i: usize| TargetPolicy {
+        name: format!("t{i}"),
+        drift: Drift::Heal,
+        endpoint: "email-smtp.us-east-1.amazonaws.com".into(),
+        propagation: SignedDuration::from_secs(300),
+        retry: SignedDuration::from_secs(10),
+        logs_in_as: i,
+    };
+    Policy { targets: (0..targets).map(target).collect(), ordered: true }
+}
+
+fn source(arn: &str) -> SourceIdentity {
+    SourceIdentity { arn: arn.into(), created: None }
+}
+
+fn version(n: i64) -> VersionId {
+    VersionId { version: format!("v{n}"), order: Some(VersionOrder { at: at(n - 1000), number: n }) }
+}
+
+fn found(n: i64, seconds: i64) -> Found {
+    Found { identity: source("arn:a"), id: version(n), username: format!("AKIA{n}"), at: at(seconds) }
+}
+
+/// A state in which version `n` is applied on every target.
+fn applied(policy: &Policy, n: i64) -> State {
+    let mut state = State::new("ses");
+    state.source = Some(source("arn:a"));
+    state.applied = Some(Applied {
+        id: version(n),
+        username: format!("AKIA{n}"),
+        previous_username: None,
+        outcome: Completion::Confirmed,
+        since: at(-500),
+    });
+    for t in &policy.targets {
+        state.targets.insert(t.name.clone(), TargetState { live_id: Some(format!("live{n}")), ..TargetState::default() });
+    }
+    state
+}
+
+fn holds(n: i64) -> Inspection {
+    Inspection {
+        live_id: Some(format!("live{n}")),
+        username: Some(format!("AKIA{n}")),
+        first_live_id: Some(format!("live{n}")),
+        reload_owed: None,
+        swapped: None,
+    }
+}
+
+fn failure(temporary: bool) -> Failure {
+    Failure { class: "io".into(), what: "broken".into(), fix: "mend it".into(), temporary, at: at(0) }
+}
+
+fn evidence() -> Evidence {
+    Evidence { endpoint: "e:587".into(), reply: "235".into(), at: at(0) }
+}
+
+fn read_back(n: i64) -> ReadBack {
+    ReadBack {
+        kind: "postfix".into(),
+        map: "hash:/etc/postfix/sasl_passwd".into(),
+        keys: vec!["[e]:587".into()],
+        how: "postmap -q".into(),
+        remaining_old: vec![],
+        live_id: Some(format!("live{n}")),
+        proof: Err("none".into()),
+    }
+}
+
+fn report(seq: u64) -> Report {
+    Report {
+        schema: String::new(),
+        id: String::new(),
+        seq,
+        host_id: String::new(),
+        host: String::new(),
+        credential: "ses".into(),
+        source: String::new(),
+        version: String::new(),
+        username: String::new(),
+        previous_username: None,
+        at: String::new(),
+        mode: String::new(),
+        agent: String::new(),
+        outcome: String::new(),
+        targets: vec![],
+        error: None,
+        approved_by: None,
+    }
+}
+
+/// Decides, and feeds the outcome that `world` gives, until the step is one that `world` has no outcome for.
+fn drive(
+    facts: &mut Facts,
+    policy: &Policy,
+    mut now: Timestamp,
+    mut world: impl FnMut(&Step) -> Option<Outcome>,
+) -> (Vec<&'static str>, Step, Timestamp) {
+    let mut steps = Vec::new();
+    loop {
+        let (step, _) = decide(facts, policy, now);
+        let id = begin(facts);
+        assert!(steps.len() < 200, "no end: {steps:?}");
+        let outcome = match world(&step) {
+            Some(outcome) => outcome,
+            None => return (steps, step, now),
+        };
+        steps.push(word(&step));
+        if let Step::Wait { until } = step {
+            now = now.max(until);
+        }
+        assert!(absorb(facts, policy, id, &step, outcome, now, 0.5));
+    }
+}
+
+fn word(step: &Step) -> &'static str {
+    match step {
+        Step::Inspect { .. } => "inspect",
+        Step::Fetch => "fetch",
+        Step::Verify { .. } => "verify",
+        Step::Preview { .. } => "preview",
+        Step::Prepare { .. } => "prepare",
+        Step::Swap { .. } => "swap",
+        Step::Activate { .. } => "activate",
+        Step::ReadBack { .. } => "read-back",
+        Step::Undo { .. } => "undo",
+        Step::Discard { .. } => "discard",
+        Step::Commit { .. } => "commit",
+        Step::Wait { .. } => "wait",
+        Step::End => "end",
+    }
+}
+
+/// All goes well: the source gives `found`, targets hold `held`.
+fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&Step) -> Option<Outcome> {
+    move |step| {
+        Some(match step {
+            Step::Inspect { .. } => Outcome::Inspected(held.clone()),
+            Step::Fetch => Outcome::Fetched(found.clone()),
+            Step::Verify { .. } => Outcome::Accepted(evidence()),
+            Step::Preview { .. } => Outcome::Previewed,
+            Step::Prepare { .. } => {
+                Outcome::Prepared(Staged { nothing_to_write, swapped_before: false, live_id: "live2".into() })
+            }
+            Step::Swap { .. } => Outcome::Swapped,
+            Step::Activate { .. } => Outcome::Activated,
+            Step::ReadBack { .. } => Outcome::ReadBack(read_back(2)),
+            Step::Undo { .. } => Outcome::Undone,
+            Step::Discard { .. } => Outcome::Discarded,
+            Step::Commit { stamp } => Outcome::Committed(Box::new(report(stamp.seq))),
+            Step::Wait { .. } | Step::End => return None,
+        })
+    }
+}
+
+#[test]
+fn a_plain_rollover_goes_straight_down() {
+    let policy = policy(2);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
+    let expected = [
+        "inspect", "inspect", "fetch", "verify", "verify", "prepare", "prepare", "swap", "activate", "swap", "activate",
+        "read-back", "read-back", "commit",
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(last, Step::End);
+    let state = &facts.state;
+    let applied = state.applied.as_ref().unwrap();
+    assert_eq!((applied.id.clone(), applied.outcome), (version(2), Completion::Confirmed));
+    assert_eq!(applied.previous_username.as_deref(), Some("AKIA1"));
+    assert_eq!(state.left_behind, [version(1)]);
+    assert_eq!(state.candidate, None);
+    assert_eq!(state.seq, u64::try_from(at(0).as_millisecond()).unwrap());
+}
+
+#[test]
+fn one_login_serves_targets_that_log_in_alike() {
+    let mut policy = policy(2);
+    policy.targets[1].logs_in_as = 0;
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
+    assert_eq!(steps.iter().filter(|s| **s == "verify").count(), 1);
+}
+
+#[test]
+fn nothing_new_and_nothing_drifted_logs_in_nowhere() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), good(found(1, 0), holds(1), true));
+    assert_eq!((steps, last), (vec!["inspect", "fetch"], Step::End));
+}
+
+#[test]
+fn day_one_adopts_what_is_in_use_and_reloads_nothing() {
+    let policy = policy(1);
+    let mut facts = Facts::new(State::new("ses"), &policy, Wake::default(), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(2), true));
+    assert_eq!(steps, ["inspect", "fetch", "verify", "prepare", "read-back", "commit"]);
+    assert_eq!(facts.state.applied.as_ref().unwrap().outcome, Completion::Adopted);
+    assert_eq!(facts.previous_username(), None);
+}
+
+#[test]
+fn a_first_version_that_is_not_in_use_yet_is_a_confirmed_rollover() {
+    let policy = policy(1);
+    let mut facts = Facts::new(State::new("ses"), &policy, Wake::default(), false);
+    drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
+    let applied = facts.state.applied.as_ref().unwrap();
+    assert_eq!((applied.outcome, applied.previous_username.as_deref()), (Completion::Confirmed, Some("AKIA1")));
+}
+
+#[test]
+fn a_refusal_is_not_yet_within_propagation_and_final_after_it() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut waits = 0;
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, now) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Verify { .. } => Some(Outcome::Refused { reply: "535 Authentication Credentials Invalid".into() }),
+        Step::Wait { .. } if waits < 30 => {
+            waits += 1;
+            Some(Outcome::Waited)
+        }
+        step => go(step),
+    });
+    // Every 10 s for 300 s from the first refusal on, and once more when that time is over.
+    assert_eq!(steps.iter().filter(|s| **s == "verify").count(), 31);
+    assert_eq!(now, at(300));
+    assert!(steps.iter().all(|s| !["prepare", "swap"].contains(s)), "{steps:?}");
+    let state = &facts.state.targets["t0"];
+    let failure = state.retry.failure.as_ref().unwrap();
+    assert_eq!((failure.class.as_str(), failure.temporary), ("refused", false));
+    assert!(failure.what.contains("535 Authentication Credentials Invalid"), "{}", failure.what);
+    assert!(matches!(last, Step::Wait { until } if until >= at(300 + 90)), "{last:?}");
+    // A new version starts with a clean slate.
+    let mut facts = Facts::new(facts.state.clone(), &policy, Wake::default(), false);
+    let (_, last, _) = drive(&mut facts, &policy, at(100_000), good(found(3, 100_000), holds(1), false));
+    assert_eq!((last, facts.state.applied.unwrap().id), (Step::End, version(3)));
+}
+
+#[test]
+fn a_key_that_ses_learns_of_late_is_taken_then() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut refusals = 2;
+    let mut go = good(found(2, 0), holds(1), false);
+    let (_, last, now) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Verify { .. } if refusals > 0 => {
+            refusals -= 1;
+            Some(Outcome::Refused { reply: "535".into() })
+        }
+        Step::Wait { .. } => Some(Outcome::Waited),
+        step => go(step),
+    });
+    assert_eq!((last, now), (Step::End, at(20)));
+    assert_eq!(facts.state.applied.unwrap().id, version(2));
+}
+
+#[test]
+fn a_version_left_behind_is_not_taken_again_by_itself() {
+    let policy = policy(1);
+    let mut state = applied(&policy, 2);
+    state.left_behind.push(version(1));
+    let run = |wake: Wake| {
+        let mut facts = Facts::new(state.clone(), &policy, wake, false);
+        let (steps, last, _) = drive(&mut facts, &policy, at(0), good(found(1, 0), holds(2), false));
+        assert_eq!(last, Step::End);
+        (steps, facts)
+    };
+    let (steps, facts) = run(Wake::default());
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(facts.failures()[0].1.class, "left-behind");
+    assert_eq!(facts.state.applied, state.applied);
+    // On purpose it is, and only the version that was named.
+    let (_, facts) = run(Wake { accept_version: Some("v1".into()), dry_run: false });
+    assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1));
+    assert_eq!(facts.state.left_behind, [version(2)]);
+    let (_, facts) = run(Wake { accept_version: Some("v7".into()), dry_run: false });
+    assert_eq!(facts.failures()[0].1.class, "not-the-named-version");
+}
+
+#[test]
+fn a_version_that_is_not_newer_needs_a_second_read_a_minute_later() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 5), &policy, Wake::default(), false);
+    let mut reads = Vec::new();
+    let clock = std::cell::Cell::new(0);
+    let mut go = good(found(2, 0), holds(5), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Wait { until } => {
+            clock.set(until.as_second() - NOW);
+            Some(Outcome::Waited)
+        }
+        Step::Fetch => {
+            reads.push(clock.get());
+            Some(Outcome::Fetched(found(2, clock.get())))
+        }
+        step => go(step),
+    });
+    assert_eq!(reads, [0, 60]);
+    assert_eq!(steps[..4], ["inspect", "fetch", "wait", "fetch"]);
+    assert_eq!(facts.state.applied.unwrap().id, version(2));
+}
+
+#[test]
+fn a_recreated_source_is_a_new_one() {
+    let policy = policy(1);
+    let mut state = applied(&policy, 5);
+    state.left_behind.push(version(1));
+    let mut facts = Facts::new(state, &policy, Wake::default(), false);
+    let mut again = found(1, 0);
+    again.identity = source("arn:b");
+    drive(&mut facts, &policy, at(0), good(again, holds(5), false));
+    assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1));
+    assert_eq!(facts.state.source, Some(source("arn:b")));
+    assert!(facts.state.left_behind.is_empty());
+}
+
+#[test]
+fn a_source_that_gives_nothing_changes_nothing() {
+    let policy = policy(1);
+    let before = applied(&policy, 1);
+    let mut facts = Facts::new(before.clone(), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Fetch => Some(Outcome::Failed(failure(true))),
+        step => go(step),
+    });
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert!(matches!(last, Step::Wait { .. }));
+    assert_eq!((facts.state.applied, facts.state.targets), (before.applied, before.targets));
+}
+
+#[test]
+fn drift_is_healed_three_times_an_hour_and_then_reported() {
+    let policy = policy(1);
+    let mut state = applied(&policy, 2);
+    for i in 0..3 {
+        let mut facts = Facts::new(state, &policy, Wake::default(), false);
+        let (steps, ..) = drive(&mut facts, &policy, at(i * 60), good(found(2, 0), holds(1), false));
+        assert!(steps.contains(&"swap"), "{steps:?}");
+        state = facts.state;
+    }
+    let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(200), good(found(2, 0), holds(1), false));
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(facts.failures()[0].1.class, "drift");
+    let mut facts = Facts::new(state, &policy, Wake::default(), true);
+    let (steps, ..) = drive(&mut facts, &policy, at(3600 + 61), good(found(2, 0), holds(1), false));
+    assert!(steps.contains(&"swap"), "an hour later: {steps:?}");
+}
+
+#[test]
+fn drift_that_is_only_to_be_reported_is_left_alone() {
+    let mut policy = policy(1);
+    policy.targets[0].drift = Drift::Report;
+    let mut facts = Facts::new(applied(&policy, 2), &policy, Wake::default(), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(facts.failures()[0].1.class, "drift");
+}
+
+#[test]
+fn a_mismatch_after_the_swap_is_undone_and_the_other_target_stays_on_the_candidate() {
+    let policy = policy(2);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::ReadBack { target: 0, .. } => Some(Outcome::Mismatch(failure(true))),
+        step => go(step),
+    });
+    assert_eq!(steps[11..], ["read-back", "undo", "read-back"]);
+    assert!(matches!(last, Step::Wait { .. }), "{last:?}");
+    assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1), "the confirmation waits for all");
+    assert!(facts.targets[1].swapped);
+}
+
+#[test]
+fn what_is_staged_in_vain_is_discarded() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Swap { .. } => Some(Outcome::Failed(failure(true))),
+        step => go(step),
+    });
+    assert_eq!(steps[steps.len() - 2..], ["swap", "discard"]);
+}
+
+#[test]
+fn a_reload_that_is_owed_is_tried_again_without_the_source() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let owed = Inspection {
+        reload_owed: Some(Owed { since: at(-60), why: "down".into() }),
+        ..holds(1)
+    };
+    let mut go = good(found(1, 0), owed, true);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Fetch => Some(Outcome::Failed(failure(true))),
+        step => go(step),
+    });
+    assert_eq!(steps, ["inspect", "fetch", "activate"]);
+    assert!(facts.state.targets["t0"].reload_owed.is_none());
+}
+
+#[test]
+fn an_outcome_of_a_step_that_is_no_longer_the_current_one_is_dropped() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let (step, _) = decide(&facts, &policy, at(0));
+    let late = begin(&mut facts);
+    let current = begin(&mut facts);
+    assert!(!absorb(&mut facts, &policy, late, &step, Outcome::Inspected(holds(9)), at(0), 0.5));
+    assert!(facts.targets[0].inspected.is_none());
+    assert!(absorb(&mut facts, &policy, current, &step, Outcome::Inspected(holds(1)), at(0), 0.5));
+    assert!(!absorb(&mut facts, &policy, current, &step, Outcome::Inspected(holds(9)), at(0), 0.5), "once only");
+}
+
+#[test]
+fn back_off_doubles_within_its_bounds_with_full_jitter() {
+    let cases = [
+        (true, 1, 1.0, 10),
+        (true, 2, 1.0, 20),
+        (true, 7, 1.0, 640),
+        (true, 8, 1.0, 900),
+        (true, 4_000_000, 1.0, 900),
+        (true, 8, 0.5, 450),
+        (true, 8, 0.0, 90),
+        (false, 1, 1.0, 900),
+        (false, 5, 1.0, 14_400),
+        (false, 6, 1.0, 21_600),
+        (false, u32::MAX, 1.0, 21_600),
+    ];
+    for (temporary, attempts, jitter, seconds) in cases {
+        assert_eq!(backoff(temporary, attempts, jitter).as_secs(), seconds, "{temporary} {attempts} {jitter}");
+    }
+}
+
+#[test]
+fn persisted_waits_hold_until_a_person_asks() {
+    let policy = policy(1);
+    let mut state = applied(&policy, 1);
+    state.targets.get_mut("t0").unwrap().retry =
+        Retry { attempts: 3, next: Some(at(50)), failure: Some(failure(true)) };
+    state.source_retry = Retry { attempts: 1, next: Some(at(40)), failure: Some(failure(true)) };
+    let facts = Facts::new(state.clone(), &policy, Wake::default(), false);
+    assert_eq!(decide(&facts, &policy, at(0)).0, Step::Wait { until: at(40) });
+    let facts = Facts::new(state, &policy, Wake::default(), true);
+    assert_eq!(decide(&facts, &policy, at(0)).0, Step::Inspect { target: 0 });
+    assert_eq!(facts.state.targets["t0"].retry.attempts, 3);
+}
+
+#[test]
+fn state_survives_its_file_format() {
+    let policy = policy(2);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
+    let text = serde_json::to_string(&facts.state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), facts.state);
+}
+
+// ---------------------------------------------------------------- the model
+
+/// One target's mail server in the model: what its files hold, and what its running process has noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Server {
+    files: u8,
+    noticed: u8,
+    staged: bool,
+    /// Journal: swapped in and not committed.
+    swapped: bool,
+}
+
+/// The world of the model: version 1 is in use, the source gives version 2, two targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct World {
+    servers: [Server; 2],
+    verified: [bool; 2],
+    waits: u8,
+    crashes: u8,
+}
+
+fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
+    let mut all = Vec::new();
+    let mut one = |outcome: Outcome, change: &dyn Fn(&mut World)| {
+        let mut after = world;
+        change(&mut after);
+        all.push((outcome, after));
+    };
+    let same = |_: &mut World| {};
+    match step {
+        Step::Inspect { target } => {
+            let s = world.servers[*target];
+            one(
+                Outcome::Inspected(Inspection {
+                    reload_owed: (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() }),
+                    swapped: s.swapped.then(|| "v2".into()),
+                    ..holds(s.files.into())
+                }),
+                &same,
+            );
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Fetch => {
+            one(Outcome::Fetched(found(2, 0)), &same);
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Verify { target } => {
+            let t = *target;
+            one(Outcome::Accepted(evidence()), &move |w| w.verified[t] = true);
+            one(Outcome::Refused { reply: "535".into() }, &same);
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Prepare { target } => {
+            let t = *target;
+            assert!(world.verified[t], "staged before the login was accepted");
+            let s = world.servers[t];
+            let staged = Staged { nothing_to_write: s.files == 2, swapped_before: s.swapped, live_id: "live2".into() };
+            one(Outcome::Prepared(staged), &move |w| w.servers[t].staged = s.files != 2);
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Swap { target } => {
+            let t = *target;
+            assert!(world.servers[t].staged, "swapped without anything staged");
+            one(Outcome::Swapped, &move |w| {
+                w.servers[t] = Server { files: 2, staged: false, swapped: true, ..w.servers[t] };
+            });
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Activate { target } => {
+            let t = *target;
+            one(Outcome::Activated, &move |w| w.servers[t].noticed = w.servers[t].files);
+            one(Outcome::ReloadOwed(failure(true)), &same);
+        }
+        Step::ReadBack { target, .. } => {
+            let t = *target;
+            if world.servers[t].files == 2 {
+                one(Outcome::ReadBack(read_back(2)), &same);
+            }
+            // Somebody else wrote in between.
+            one(Outcome::Mismatch(failure(true)), &same);
+        }
+        Step::Undo { target } => {
+            let t = *target;
+            one(Outcome::Undone, &move |w| w.servers[t] = Server { files: 1, noticed: 1, staged: false, swapped: false });
+            one(Outcome::Failed(failure(false)), &same);
+        }
+        Step::Discard { target } => {
+            let t = *target;
+            one(Outcome::Discarded, &move |w| w.servers[t].staged = false);
+        }
+        Step::Commit { stamp } => {
+            for s in world.servers {
+                assert_eq!((s.files, s.noticed), (2, 2), "confirmed what is not so: {world:?}");
+                assert!(!s.staged, "confirmed with files left staged: {world:?}");
+            }
+            one(Outcome::Committed(Box::new(report(stamp.seq))), &|w| w.servers.iter_mut().for_each(|s| s.swapped = false));
+            one(Outcome::Failed(failure(true)), &same);
+        }
+        Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
+        Step::Wait { .. } | Step::End | Step::Preview { .. } => {}
+    }
+    all
+}
+
+/// Every outcome of every step, and a crash (with a restart on the durable state) before every step: no confirmation
+/// that is not true, nothing staged before the login, no step without end, and a path to the end from everywhere.
+#[test]
+fn the_model_keeps_its_invariants() {
+    // Facts and world, and the time.
+    let policy = policy(2);
+    let start = World {
+        servers: [Server { files: 1, noticed: 1, staged: false, swapped: false }; 2],
+        verified: [false; 2],
+        waits: 0,
+        crashes: 0,
+    };
+    let facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
+    let mut seen: HashMap<String, bool> = HashMap::new();
+    let mut commits = 0;
+    // Depth first; `false` in `seen` marks what is on the path: meeting it again is a loop without end.
+    enum Visit {
+        Enter(Box<(Facts, World, Timestamp)>),
+        Leave(String),
+    }
+    let mut stack = vec![Visit::Enter(Box::new((facts, start, at(0))))];
+    while let Some(visit) = stack.pop() {
+        let (facts, world, now) = match visit {
+            Visit::Leave(key) => {
+                seen.insert(key, true);
+                continue;
+            }
+            Visit::Enter(node) => *node,
+        };
+        let key = {
+            let mut plain = facts.clone();
+            (plain.current, plain.steps) = (None, 0);
+            format!("{plain:?} {world:?} {now}")
+        };
+        match seen.get(&key) {
+            Some(true) => continue,
+            Some(false) => panic!("a loop without end at {:?}", decide(&facts, &policy, now)),
+            None => {}
+        }
+        seen.insert(key.clone(), false);
+        stack.push(Visit::Leave(key));
+        let (step, _) = decide(&facts, &policy, now);
+        if let (Step::End, Some(_)) = (&step, facts.committed) {
+            commits += 1;
+            assert_eq!(facts.state.applied.as_ref().unwrap().id, version(2));
+        }
+        if step == Step::End && facts.committed.is_none() {
+            panic!("ended without a confirmation although the source gives a new version: {facts:?}");
+        }
+        for (outcome, after) in outcomes(&step, world) {
+            let mut next = facts.clone();
+            let id = begin(&mut next);
+            let now = if let Step::Wait { until } = step { now.max(until) } else { now };
+            assert!(absorb(&mut next, &policy, id, &step, outcome, now, 0.5));
+            stack.push(Visit::Enter(Box::new((next, after, now))));
+        }
+        if world.crashes == 0 && step != Step::End {
+            // kill -9: staged files are removed by name at the next start; what was proved has to be proved again.
+            let mut after = World { crashes: 1, verified: [false; 2], ..world };
+            after.servers.iter_mut().for_each(|s| s.staged = false);
+            let again = Facts::new(facts.state.clone(), &policy, Wake::default(), true);
+            stack.push(Visit::Enter(Box::new((again, after, now))));
+        }
+    }
+    assert!(seen.len() > 1_000 && commits > 10, "{} situations, {commits} ways to a confirmation", seen.len());
+    println!("{} situations, {commits} ways to a confirmation", seen.len());
+}

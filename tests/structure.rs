@@ -1,0 +1,158 @@
+//! Who may import whom. The apply boundary is real: `agent` reaches mail-server files only through `apply::Client`,
+//! and the mail server's side imports no network, no AWS and no run time, so that one day it can be a process of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Module, and what of this crate it may name. `docs/code-structure.md` explains the order.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("credential", &[]),
+    ("config", &["credential"]),
+    ("rollover", &["credential", "config"]),
+    ("status", &["rollover", "config"]),
+    ("host", &[]),
+    ("mta", &["credential", "config", "host"]),
+    ("apply", &["mta", "host", "credential", "config"]),
+    ("tls", &[]),
+    ("aws", &["config", "tls", "source"]),
+    ("source", &["aws", "config", "credential"]),
+    ("smtp", &["credential", "config", "tls"]),
+    ("state", &["rollover", "host", "credential"]),
+    ("standin", &["credential"]),
+    ("agent", &["apply", "config", "credential", "rollover", "smtp", "source", "state"]),
+    ("cli", &["agent", "apply", "config", "credential", "host", "rollover", "smtp", "source", "standin", "state", "status"]),
+    ("main", &["cli"]),
+    ("lib", &[]),
+];
+
+/// Crates that are network, AWS or a run time.
+const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_native_certs", "rcgen"];
+const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
+/// Modules that know none of them: the pure ones, and the mail server's side.
+const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "state"];
+
+fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            source_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Module name to the code of its files, without tests and comments.
+fn modules() -> BTreeMap<String, String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    source_files(&src, &mut files);
+    let mut modules: BTreeMap<String, String> = BTreeMap::new();
+    for file in files {
+        let inside = file.strip_prefix(&src).unwrap();
+        if inside.file_name().is_some_and(|n| n == "tests.rs") {
+            continue;
+        }
+        let first = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code: String =
+            code.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+        modules.entry(first).or_default().push_str(&code);
+    }
+    modules
+}
+
+/// Every identifier that follows `prefix` in `code`, groups in braces included (`use crate::{a, b::c}`).
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let identifier = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let rest = code[at + prefix.len()..].trim_start();
+        let Some(group) = rest.strip_prefix('{') else {
+            names.insert(identifier(rest));
+            continue;
+        };
+        let (mut depth, mut item) = (0, String::new());
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    names.insert(identifier(item.trim()));
+                    item.clear();
+                    continue;
+                }
+                _ => {}
+            }
+            item.push(c);
+        }
+        names.insert(identifier(item.trim()));
+    }
+    names.remove("");
+    names
+}
+
+#[test]
+fn modules_import_only_what_they_may() {
+    let modules = modules();
+    let known: BTreeSet<&str> = MAY_IMPORT.iter().map(|(m, _)| *m).collect();
+    let mut wrong = Vec::new();
+    for (module, code) in &modules {
+        let Some((_, may)) = MAY_IMPORT.iter().find(|(m, _)| m == module) else {
+            wrong.push(format!("src/{module}: not in the table of tests/structure.rs"));
+            continue;
+        };
+        for name in named_after(code, "crate::").iter().chain(&named_after(code, "relaykey::")) {
+            if name != module && known.contains(name.as_str()) && !may.contains(&name.as_str()) {
+                wrong.push(format!("src/{module} imports {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_mail_servers_side_and_the_pure_modules_know_no_network_no_aws_and_no_run_time() {
+    let modules = modules();
+    let mut wrong = Vec::new();
+    for module in WORLDLESS {
+        let code = &modules[*module];
+        let words: BTreeSet<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        for word in words {
+            let is_path = code.contains(&format!("{word}::")) || code.contains(&format!("use {word}"));
+            if is_path && (WORLD.contains(&word) || WORLD_PREFIXES.iter().any(|p| word.starts_with(p))) {
+                wrong.push(format!("src/{module} names {word}"));
+            }
+        }
+        for path in ["std::net", "TcpStream", "TcpListener", "UdpSocket"] {
+            if code.contains(path) && *module != "standin" {
+                wrong.push(format!("src/{module} names {path}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_itself_sees_every_way_to_name_a_module() {
+    let code = "use crate::{host, mta::{self, table}, state::Store};\nlet x = crate::smtp::login();\nuse crate::apply;";
+    let names = named_after(code, "crate::");
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["apply", "host", "mta", "smtp", "state"]);
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let mut inside = false;
+    let mut bare = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.contains("dependencies]");
+        } else if inside && line.contains('=') && !line.trim_start().starts_with('#') && !line.contains(" # ") {
+            bare.push(line);
+        }
+    }
+    assert!(bare.is_empty(), "no reason given: {bare:#?}");
+}
