@@ -17,6 +17,7 @@ use crate::rollover::{
 use crate::smtp::{self, Verdict};
 use crate::source::{self, Fetched, Source};
 use crate::state::{HostIdentity, StateError, Store};
+use crate::tls;
 
 /// Schema word of report documents.
 const REPORT_SCHEMA: &str = "relaykey/report/v1";
@@ -67,7 +68,6 @@ pub struct Agent<'a> {
     pub config: &'a Config,
     pub apply: apply::Client,
     pub identity: HostIdentity,
-    pub trust: smtp::Trust,
 }
 
 impl Agent<'_> {
@@ -189,7 +189,7 @@ impl Agent<'_> {
 
     async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
         let at = Timestamp::now();
-        match smtp::login(&target.smtp, login, &self.trust, &self.identity.name).await {
+        match login_at(&target.smtp, login, &self.identity.name).await {
             Verdict::Accepted { reply } => Outcome::Accepted(Evidence {
                 endpoint: format!("{}:{}", target.smtp.endpoint, target.smtp.port),
                 reply,
@@ -326,6 +326,19 @@ impl Agent<'_> {
             error: None,
             approved_by: None,
         }
+    }
+}
+
+/// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
+pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
+    match tls::CaFile::new(smtp.ca_file.clone()).roots() {
+        Ok(roots) => smtp::login(smtp, login, &roots, hello_name).await,
+        Err(e) => Verdict::Unknown {
+            class: smtp::Class::Trust,
+            temporary: e.is_temporary(),
+            words: e.to_string(),
+            fix: Some(e.fix()),
+        },
     }
 }
 

@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("smtp", &["credential", "config", "tls"]),
     ("state", &["rollover", "host", "credential"]),
     ("standin", &["credential"]),
-    ("agent", &["apply", "config", "credential", "rollover", "smtp", "source", "state"]),
+    ("agent", &["apply", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
     ("cli", &["agent", "apply", "config", "credential", "host", "rollover", "smtp", "source", "standin", "state", "status"]),
     ("main", &["cli"]),
     ("lib", &[]),

@@ -12,7 +12,7 @@ use crate::agent;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::config::{self, Config, Finding, Severity};
 use crate::rollover::State;
-use crate::smtp::{self, Verdict};
+use crate::smtp::Verdict;
 use crate::source::{self, Fetched};
 use crate::state::{Access, Store};
 use crate::status::source_words;
@@ -135,7 +135,6 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Err(e) => return findings.error(None, "state", e.to_string(), "see the path named".into()),
     };
     let apply = apply::Client::in_process(config, apply::Access::Read);
-    let trust = smtp::Trust::default();
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
             Ok(state) => state,
@@ -149,7 +148,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             continue;
         }
         let Some(fetched) = source(config, credential, &store, findings).await else { continue };
-        logins(credential, &fetched, &trust, findings).await;
+        logins(credential, &fetched, findings).await;
     }
 }
 
@@ -242,7 +241,7 @@ async fn source(
     }
 }
 
-async fn logins(credential: &config::Credential, fetched: &Fetched, trust: &smtp::Trust, findings: &mut Findings) {
+async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &mut Findings) {
     let name = Some(credential.name.as_str());
     let mut seen: Vec<&config::Smtp> = Vec::new();
     for target in &credential.targets {
@@ -260,7 +259,7 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, trust: &smtp
                 continue;
             }
         };
-        match smtp::login(smtp, &login, trust, &agent::host_name()).await {
+        match agent::login_at(smtp, &login, &agent::host_name()).await {
             Verdict::Accepted { reply } => findings.good(name, "login", format!("{place} accepted: {reply}")),
             Verdict::Refused { reply } => findings.error(
                 name,

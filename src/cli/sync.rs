@@ -11,7 +11,6 @@ use crate::agent::{self, Agent, End, Ended, Event, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::rollover::{Failure, Outcome, Report, Step, Wake};
-use crate::smtp;
 use crate::state::{Access, StateError, Store};
 use crate::status::words;
 
@@ -142,7 +141,6 @@ async fn sync(
         config,
         apply: apply::Client::in_process(config, if args.dry_run { apply::Access::Read } else { apply::Access::Write }),
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
-        trust: smtp::Trust::default(),
     };
     let mut stop = stop_on_signal();
     let mut all = Vec::new();
