@@ -46,6 +46,14 @@ impl<'d> View<'d> {
         self.get(key).is_some()
     }
 
+    /// The key that was probably meant by a word that is no key here.
+    fn meant(&self, word: &str) -> Option<&'static str> {
+        let keys = self.section.keys;
+        let elsewhere = SCHEMA.iter().flat_map(|s| s.keys).any(|k| k.name == word);
+        let accepted: Vec<&str> = keys.iter().filter(|k| k.later.is_none()).map(|k| k.name).collect();
+        if elsewhere { None } else { value::similar(word, &accepted) }
+    }
+
     /// How people are told where they are.
     fn place(&self) -> &'static str {
         if self.section.header.is_empty() { "the file" } else { self.section.header }
@@ -126,7 +134,9 @@ impl<'t> Reader<'t> {
     }
 
     fn must(&mut self, view: &View, key: &str, fix: &str) {
-        if !view.has(key) && !self.lost.iter().any(|k| k == key) {
+        // A line that could not be read, or a misspelt key, is a finding of its own; one mistake is said once.
+        let misspelt = || view.table.iter().any(|(name, _)| view.meant(name.get_ref()) == Some(key));
+        if !view.has(key) && !self.lost.iter().any(|k| k == key) && !misspelt() {
             self.error(view.line, format!("{key} is missing in {}", view.place()), fix);
         }
     }
@@ -259,15 +269,9 @@ impl<'t> Reader<'t> {
                         .to_owned(),
                 )
             } else {
-                let guess = value::similar(name, &allowed).map(|s| format!("did you mean {s:?}? ")).unwrap_or_default();
-                (
-                    format!("unknown key {name:?} in {place}"),
-                    format!(
-                        "{}Allowed here: {}",
-                        if guess.is_empty() { "remove it. " } else { &guess },
-                        allowed.join(", ")
-                    ),
-                )
+                let guess =
+                    view.meant(name).map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
+                (format!("unknown key {name:?} in {place}"), format!("{guess} Allowed here: {}", allowed.join(", ")))
             };
             self.error(line, what, fix);
         }
