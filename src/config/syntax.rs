@@ -119,6 +119,9 @@ const SYNTAX: [SyntaxRule; 15] = [
     SyntaxRule("unclosed array", "a list does not end", "put ] after its last element", false),
 ];
 
+/// After so many syntax errors the file is no configuration, and more of them help nobody.
+const ENOUGH: usize = 100;
+
 /// How often the rest of a file is parsed again. The parser reports nearly everything at once, and stops early only at a
 /// few kinds of mistake.
 const PASSES: usize = 16;
@@ -135,7 +138,11 @@ impl Syntax {
                 return syntax;
             }
             let mut wrong = Vec::new();
-            for (span, message) in roots(&errors) {
+            let roots = roots(&errors);
+            if roots.len() > ENOUGH {
+                wrong.push((false, 0..=0));
+            }
+            for (span, message) in roots.into_iter().take(ENOUGH) {
                 let value = value_at(tree.get_ref(), span.start).unwrap_or(span.start..span.start);
                 // A text over several lines is wrong where it begins.
                 let start = if message.starts_with("invalid multi-line") { value.start } else { span.start };
@@ -190,7 +197,7 @@ impl Syntax {
         let Some(SyntaxRule(_, what, fix, intact)) = SYNTAX.iter().find(|rule| message.starts_with(rule.0)) else {
             return (
                 format!("this is not TOML: {message}"),
-                "correct the line; https://toml.io/en/v1.0.0 has the rules".into(),
+                "correct the line; https://toml.io has the rules".into(),
                 false,
             );
         };

@@ -304,6 +304,17 @@ fn missing_tables() {
         );
         assert_eq!(found.len(), if text.is_empty() { 2 } else { 1 }, "{found:#?}");
     }
+    // A misspelt header is one mistake, and not that the table is missing too.
+    for (old, new, line) in [
+        ("[[credential.target]]", "[[credential.targets]]", 21),
+        ("[credential.source]", "[credential.sauce]", 12),
+        ("[credential.smtp]", "[credential.smpt]", 16),
+    ] {
+        let found = findings(&GOOD.replace(old, new));
+        assert_eq!(found.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line)], "{new}: {found:#?}");
+    }
+    let found = findings("config_version = 1\n[[credentials]]\nname = \"a\"\n");
+    assert_eq!((found.len(), found[0].line), (1, Some(2)), "{found:#?}");
     let found = findings("config_version = 1\ncredential = []\n");
     assert!(found[0].what.contains("there is no credential"), "{found:#?}");
 }
@@ -827,6 +838,11 @@ fn names_stand_once() {
     assert_eq!(finding.line, Some(26));
     assert!(finding.what.contains("the credential on line 10 is called \"ses\" too"), "{finding:?}");
 
+    let line = "config_version = 1\n[[credential]]\nname = \"a\"\nsource = { type = \"file\", path = \"/x\" }\n\
+                smtp = { endpoint = \"e\" }\ntarget = [{ type = \"postfix\", name = \"t\" }, \
+                { type = \"postfix\", name = \"t\", config_dir = \"/b\" }]\n";
+    let found = findings(line);
+    assert_eq!((found.len(), found[0].line), (1, Some(6)), "{found:#?}");
     let more = "name = \"main\"\n[[credential.target]]\ntype = \"postfix\"\nconfig_dir = \"/x\"\nname = \"main\"";
     one(Severity::Error, RELOAD, more, 4, "the target on line 24 is called \"main\" too", "a name of its own");
 }
@@ -937,6 +953,24 @@ fn nothing_panics() {
                 whole(&found, &text.join("\r\n"));
             }
         }
+    }
+}
+
+#[test]
+fn large_nonsense_is_refused_in_reasonable_time() {
+    let names: String = (0..40_000).map(|n| format!("\"key {n}\",\n")).collect();
+    let credentials: String = (0..20_000).map(|n| format!("[[credential]]\nname = \"c{n}\"\n")).collect();
+    for text in [
+        "a\n".repeat(200_000),
+        "a = b\n".repeat(100_000),
+        "[".repeat(MAX_FILE as usize),
+        changed(RELOAD, &format!("keys = [\n{names}]")).0,
+        format!("config_version = 1\n{credentials}"),
+        format!("{GOOD}{}", "[[credential.target]]\n".repeat(20_000)),
+    ] {
+        let start = std::time::Instant::now();
+        whole(&findings(&text), &text);
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}: {:?}", &text[..20], start.elapsed());
     }
 }
 
