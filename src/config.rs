@@ -263,18 +263,14 @@ impl fmt::Display for Severity {
 /// error that leaves open which table the following lines belong to, only syntax errors are reported, since the rest
 /// would be guesses.
 pub fn parse(text: &str) -> Result<(Config, Vec<Finding>), Vec<Finding>> {
-    let (tree, errors) = DeTable::parse_recoverable(text);
     let lines = Lines::new(text);
-    let syntax = Syntax::judge(&lines, tree.get_ref(), &errors);
-    if !syntax.intact {
-        return Err(syntax.findings);
-    }
+    let mut syntax = Syntax::judge(text, &lines);
+    let Some(rest) = syntax.rest else { return Err(syntax.findings) };
+    let (tree, _) = DeTable::parse_recoverable(&rest);
     let mut reader = Reader::new(&lines, syntax.lost);
     let config = reader.config(tree.get_ref());
     let mut findings = reader.findings;
-    // What the parser made of a broken line is its guess, and not to be judged.
-    findings.retain(|f| !syntax.findings.iter().any(|s| s.line == f.line));
-    findings.extend(syntax.findings);
+    findings.append(&mut syntax.findings);
     findings.sort_by_key(|f| (f.line, f.severity));
     match config {
         Some(config) if findings.iter().all(|f| f.severity != Severity::Error) => Ok((config, findings)),
@@ -337,13 +333,20 @@ pub enum LoadError {
         byte: u8,
     },
     /// It was read, and has mistakes.
-    #[error("{} has {} mistake(s)", path.display(), findings.iter().filter(|f| f.severity == Severity::Error).count())]
+    #[error("{} has {}", path.display(), mistakes(findings))]
     Invalid {
         /// The file asked for.
         path: PathBuf,
         /// Everything there is to say about it, by line; at least one error.
         findings: Vec<Finding>,
     },
+}
+
+fn mistakes(findings: &[Finding]) -> String {
+    match findings.iter().filter(|f| f.severity == Severity::Error).count() {
+        1 => "1 mistake".to_owned(),
+        n => format!("{n} mistakes"),
+    }
 }
 
 impl LoadError {
@@ -486,3 +489,6 @@ fn printable(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The walk over the file's tree: which tables and keys there are, what goes together, and the configuration that comes
 //! of it.
 
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,18 @@ impl<'d> View<'d> {
 
     fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
+    }
+
+    fn has_empty(&self, key: &str) -> bool {
+        self.get(key).and_then(|(_, value)| value.get_ref().as_array()).is_some_and(|items| items.is_empty())
+    }
+
+    /// The key that was probably meant by a word that is no key here.
+    fn meant(&self, word: &str) -> Option<&'static str> {
+        let keys = self.section.keys;
+        let elsewhere = SCHEMA.iter().flat_map(|s| s.keys).any(|k| k.name == word);
+        let accepted: Vec<&str> = keys.iter().filter(|k| k.later.is_none()).map(|k| k.name).collect();
+        if elsewhere { None } else { value::similar(word, &accepted) }
     }
 
     /// How people are told where they are.
@@ -126,12 +139,20 @@ impl<'t> Reader<'t> {
     }
 
     fn must(&mut self, view: &View, key: &str, fix: &str) {
-        if !view.has(key) && !self.lost.iter().any(|k| k == key) {
+        if !self.is_there(view, key) {
             self.error(view.line, format!("{key} is missing in {}", view.place()), fix);
         }
     }
 
-    /// A list, each element judged on its own line; none may stand twice by `same`. `empty` is what to do about a list
+    /// Whether the file has this key. A line that could not be read and a misspelt key are findings of their own, and one
+    /// mistake is said once: they count.
+    fn is_there(&self, view: &View, key: &str) -> bool {
+        view.has(key)
+            || self.lost.iter().any(|lost| lost == key)
+            || view.table.iter().any(|(name, _)| view.meant(name.get_ref()) == Some(key))
+    }
+
+    /// A list, each element judged on its own line; no two may be the same when folded. `empty` is what to do about a list
     /// without elements; where it says nothing, that is a list like any other.
     fn list<'d, T>(
         &mut self,
@@ -139,18 +160,18 @@ impl<'t> Reader<'t> {
         key: &str,
         empty: &str,
         judge: impl Fn(&'d DeValue<'d>) -> Judged<T>,
-        same: impl Fn(&T, &T) -> bool,
+        fold: impl Fn(&T) -> String,
     ) -> Option<Vec<T>> {
         let items = self.read(view, key, |v| match v {
             DeValue::Array(items) if items.is_empty() && !empty.is_empty() => mistake("the list is empty", empty),
             DeValue::Array(items) => Ok(items),
             other => mistake(expected("a list", other), "write it between brackets: [\"…\"]"),
         })?;
-        let mut list = Vec::new();
+        let (mut list, mut seen) = (Vec::new(), HashSet::new());
         for item in items.value {
             let line = self.lines.at(item.span().start);
             match judge(item.get_ref()) {
-                Ok(new) if list.iter().any(|old| same(old, &new)) => {
+                Ok(new) if !seen.insert(fold(&new)) => {
                     self.error(line, format!("{key}: an element stands twice"), "remove one of the two");
                 }
                 Ok(new) => list.push(new),
@@ -259,15 +280,9 @@ impl<'t> Reader<'t> {
                         .to_owned(),
                 )
             } else {
-                let guess = value::similar(name, &allowed).map(|s| format!("did you mean {s:?}? ")).unwrap_or_default();
-                (
-                    format!("unknown key {name:?} in {place}"),
-                    format!(
-                        "{}Allowed here: {}",
-                        if guess.is_empty() { "remove it. " } else { &guess },
-                        allowed.join(", ")
-                    ),
-                )
+                let guess =
+                    view.meant(name).map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
+                (format!("unknown key {name:?} in {place}"), format!("{guess} Allowed here: {}", allowed.join(", ")))
             };
             self.error(line, what, fix);
         }
@@ -297,15 +312,12 @@ impl<'t> Reader<'t> {
             None => Aws::default(),
         };
         let views = self.tables(&top, "credential", &CREDENTIAL);
-        if views
-            .as_ref()
-            .is_none_or(|v| v.is_empty() && top.get("credential").is_some_and(|(_, v)| v.as_ref().is_array()))
-        {
+        if !self.is_there(&top, "credential") || top.has_empty("credential") {
             let fix = "add [[credential]] with [credential.source], [credential.smtp] and [[credential.target]]";
             self.error(1, "there is no credential in the file", fix);
         }
         let mut credentials = Vec::new();
-        let mut names = Vec::new();
+        let mut names = HashMap::new();
         for view in views.into_iter().flatten() {
             credentials.push(self.credential(&view, &aws, &mut names));
         }
@@ -387,12 +399,11 @@ impl<'t> Reader<'t> {
         aws
     }
 
-    fn credential(&mut self, view: &View, aws: &Aws, names: &mut Vec<At<String>>) -> Credential {
+    fn credential(&mut self, view: &View, aws: &Aws, names: &mut HashMap<String, usize>) -> Credential {
         self.keys(view, None);
         let name = self.require(view, "name", "add name = \"ses\" below [[credential]]", value::name);
         if let Some(name) = &name {
             self.unique(name, names, "credential");
-            names.push(name.clone());
         }
         let name = name.map(|at| at.value).unwrap_or_default();
         self.read(view, "mode", |v| {
@@ -410,27 +421,22 @@ impl<'t> Reader<'t> {
         let (smtp, door) = self.smtp(smtp.as_ref());
 
         let views = self.tables(view, "target", &TARGET).unwrap_or_default();
-        if views.is_empty() {
-            let has_list = view.get("target").is_none_or(|(_, v)| v.get_ref().is_array());
-            if has_list {
-                let fix = "add [[credential.target]] with type = \"postfix\" below it";
-                self.error(view.line, "the credential has no target", fix);
-            }
+        if !self.is_there(view, "target") || view.has_empty("target") {
+            let fix = "add [[credential.target]] with type = \"postfix\" below it";
+            self.error(view.line, "the credential has no target", fix);
         }
         let own: Vec<Option<At<String>>> = views.iter().map(|view| self.read(view, "name", value::name)).collect();
-        let mut taken: Vec<At<String>> = Vec::new();
+        // Names that are given come first, wherever they stand; the others take what is left.
+        let mut taken = HashMap::new();
         for own in own.iter().flatten() {
-            self.unique(own, &taken, "target");
-            taken.push(own.clone());
+            self.unique(own, &mut taken, "target");
         }
+        let mut left = (1..)
+            .map(|n: u64| if n == 1 { "postfix".to_owned() } else { format!("postfix-{n}") })
+            .filter(|name| !taken.contains_key(name));
         let mut targets = Vec::new();
         for (view, own) in views.iter().zip(own) {
-            let target_name = own.map(|at| at.value).unwrap_or_else(|| {
-                let free = (1..).map(|n| if n == 1 { "postfix".to_owned() } else { format!("postfix-{n}") });
-                let free = free.into_iter().find(|name| taken.iter().all(|t| t.value != *name)).unwrap_or_default();
-                taken.push(At { value: free.clone(), line: view.line });
-                free
-            });
+            let target_name = own.map(|at| at.value).or_else(|| left.next()).unwrap_or_default();
             targets.push(self.target(view, &name, target_name, &smtp, &door));
         }
         Credential { name, source, keys, targets }
@@ -442,13 +448,16 @@ impl<'t> Reader<'t> {
         self.table(view, key, section)
     }
 
-    fn unique(&mut self, name: &At<String>, others: &[At<String>], what: &str) {
-        if let Some(first) = others.iter().find(|other| other.value == name.value) {
-            self.error(
+    fn unique(&mut self, name: &At<String>, taken: &mut HashMap<String, usize>, what: &str) {
+        match taken.entry(name.value.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(name.line);
+            }
+            Entry::Occupied(first) => self.error(
                 name.line,
-                format!("name: the {what} on line {} is called {:?} too", first.line, name.value),
+                format!("name: the {what} on line {} is called {:?} too", first.get(), name.value),
                 format!("give each {what} a name of its own"),
-            );
+            ),
         }
     }
 
@@ -476,7 +485,7 @@ impl<'t> Reader<'t> {
                 let empty = "name a label, or leave `stage` out: AWSCURRENT";
                 let stages = match view.get("stage") {
                     Some((_, list)) if list.get_ref().is_array() => {
-                        self.list(view, "stage", empty, value::stage, |a, b| a == b)
+                        self.list(view, "stage", empty, value::stage, String::clone)
                     }
                     _ => self.read(view, "stage", value::stage).map(|at| vec![at.value]),
                 };
@@ -561,7 +570,7 @@ impl<'t> Reader<'t> {
                 *slot = at.value;
             }
         }
-        let aliases = self.list(view, "endpoint_aliases", "", value::host_name, |a, b| a.eq_ignore_ascii_case(b));
+        let aliases = self.list(view, "endpoint_aliases", "", value::host_name, |name| name.to_ascii_lowercase());
         smtp.endpoint_aliases = aliases.unwrap_or_default();
         (smtp, door)
     }
@@ -633,7 +642,7 @@ impl<'t> Reader<'t> {
             ),
         });
         let empty = "name a lookup key, or leave `keys` out: they are found then";
-        let keys = self.list(view, "keys", empty, value::lookup_key, |a, b| a.to_lowercase() == b.to_lowercase());
+        let keys = self.list(view, "keys", empty, value::lookup_key, |key| key.to_lowercase());
 
         let door = self.door(view);
         let smtp = self.overridden(smtp, base, &door, view.line);

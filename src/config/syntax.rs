@@ -26,18 +26,24 @@ impl<'t> Lines<'t> {
         self.starts.partition_point(|start| *start <= offset.min(last)).max(1)
     }
 
+    /// A line without its end.
     pub(super) fn get(&self, line: usize) -> &'t str {
-        let Some(start) = line.checked_sub(1).and_then(|i| self.starts.get(i)) else { return "" };
-        self.text[*start..].lines().next().unwrap_or("")
+        &self.text[self.span(line)]
+    }
+
+    fn span(&self, line: usize) -> Range<usize> {
+        let Some(&start) = line.checked_sub(1).and_then(|i| self.starts.get(i)) else { return 0..0 };
+        start..start + self.text[start..].lines().next().unwrap_or("").len()
     }
 }
 
 /// What the TOML parser said, in our words.
 pub(super) struct Syntax {
     pub(super) findings: Vec<Finding>,
-    /// Every other line belongs to the table it seems to belong to.
-    pub(super) intact: bool,
-    /// Keys of which the parser kept nothing: they are not missing.
+    /// The file without what was wrong: the same length, with blanks in its place, and nothing left to complain about.
+    /// `None`: after one of the mistakes it is open which table the following lines belong to.
+    pub(super) rest: Option<String>,
+    /// Keys on lines that were blanked out: they are not missing.
     pub(super) lost: Vec<String>,
 }
 
@@ -45,7 +51,7 @@ pub(super) struct Syntax {
 /// keep their places. A message that is not listed counts as one after which nothing is sure.
 struct SyntaxRule(&'static str, &'static str, &'static str, bool);
 
-const SYNTAX: [SyntaxRule; 14] = [
+const SYNTAX: [SyntaxRule; 15] = [
     SyntaxRule(
         "string values must be quoted",
         "a value that is a text does not stand in quotes",
@@ -90,6 +96,7 @@ const SYNTAX: [SyntaxRule; 14] = [
         "one key to a line; a comment begins with #; a text with blanks stands in quotes",
         true,
     ),
+    SyntaxRule("invalid comment character", "there is a control character in a comment", "remove it", true),
     SyntaxRule("duplicate key", "the key stands twice in its table", "keep one of the two", true),
     SyntaxRule(
         "unclosed table",
@@ -112,32 +119,57 @@ const SYNTAX: [SyntaxRule; 14] = [
     SyntaxRule("unclosed array", "a list does not end", "put ] after its last element", false),
 ];
 
+/// After so many syntax errors the file is no configuration, and more of them help nobody.
+const ENOUGH: usize = 100;
+
+/// How often the rest of a file is parsed again. The parser reports nearly everything at once, and stops early only at a
+/// few kinds of mistake.
+const PASSES: usize = 16;
+
 impl Syntax {
-    pub(super) fn judge(lines: &Lines, tree: &DeTable, errors: &[toml::de::Error]) -> Self {
-        let mut errors: Vec<(Range<usize>, &str)> =
-            errors.iter().map(|e| (e.span().unwrap_or(0..0), e.message())).collect();
-        errors.sort_by_key(|(span, _)| span.start);
-        // A list or an inline table that does not end swallows the lines after it: only where that began is a mistake.
-        if errors.iter().any(|(_, m)| m.starts_with("unclosed array,") || m.starts_with("unclosed inline")) {
-            let first =
-                errors.iter().position(|(_, m)| m.contains("array") || m.contains("inline") || m.contains("pair"));
-            errors.truncate(first.map_or(errors.len(), |i| i + 1));
-        }
-        let mut syntax = Syntax { findings: Vec::new(), intact: true, lost: Vec::new() };
-        for (span, message) in errors {
-            // A text over several lines is wrong where it begins.
-            let start = if message.starts_with("invalid multi-line") {
-                opening(tree, span.start).unwrap_or(span.start)
-            } else {
-                span.start
-            };
-            let line = lines.at(start);
-            let source = lines.get(line);
-            let (what, fix, intact) = Self::words(message, source, span.is_empty());
-            syntax.intact &= intact;
-            syntax.lost.extend(key_of(source).map(str::to_owned));
-            if syntax.findings.last().is_none_or(|f| f.line != Some(line)) {
-                syntax.findings.push(Finding { severity: Severity::Error, line: Some(line), file: None, what, fix });
+    pub(super) fn judge(text: &str, lines: &Lines) -> Self {
+        let mut syntax = Syntax { findings: Vec::new(), rest: None, lost: Vec::new() };
+        let mut rest = text.to_owned();
+        for pass in 0..PASSES {
+            let (tree, errors) = DeTable::parse_recoverable(&rest);
+            if errors.is_empty() {
+                syntax.findings.sort_by_key(|f| f.line);
+                syntax.rest = Some(rest);
+                return syntax;
+            }
+            let mut wrong = Vec::new();
+            let roots = roots(&errors);
+            if roots.len() > ENOUGH {
+                wrong.push((false, 0..=0));
+            }
+            for (span, message) in roots.into_iter().take(ENOUGH) {
+                let value = value_at(tree.get_ref(), span.start).unwrap_or(span.start..span.start);
+                // A text over several lines is wrong where it begins.
+                let start = if message.starts_with("invalid multi-line") { value.start } else { span.start };
+                let line = lines.at(start);
+                let (what, fix, intact) = Self::words(message, lines.get(line), span.is_empty());
+                if pass > 0 && !intact {
+                    // Perhaps only because something was blanked out above.
+                    return syntax;
+                }
+                if syntax.findings.iter().all(|f| f.line != Some(line)) {
+                    syntax.findings.push(Finding {
+                        severity: Severity::Error,
+                        line: Some(line),
+                        file: None,
+                        what,
+                        fix,
+                    });
+                }
+                wrong.push((intact, lines.at(value.start.min(start))..=lines.at(value.end.max(start))));
+            }
+            if wrong.iter().any(|(intact, _)| !intact) {
+                return syntax;
+            }
+            for line in wrong.into_iter().flat_map(|(_, lines)| lines) {
+                syntax.lost.extend(key_of(lines.get(line)).map(str::to_owned));
+                let span = lines.span(line);
+                rest.replace_range(span.clone(), &" ".repeat(span.len()));
             }
         }
         syntax
@@ -165,7 +197,7 @@ impl Syntax {
         let Some(SyntaxRule(_, what, fix, intact)) = SYNTAX.iter().find(|rule| message.starts_with(rule.0)) else {
             return (
                 format!("this is not TOML: {message}"),
-                "correct the line; https://toml.io/en/v1.0.0 has the rules".into(),
+                "correct the line; https://toml.io has the rules".into(),
                 false,
             );
         };
@@ -180,22 +212,42 @@ impl Syntax {
     }
 }
 
-/// The start of the value that reaches over this offset.
-fn opening(table: &DeTable, offset: usize) -> Option<usize> {
-    fn within(value: &Spanned<DeValue>, offset: usize) -> Option<usize> {
-        match value.get_ref() {
-            DeValue::Table(table) => opening(table, offset),
-            DeValue::Array(items) => items.iter().find_map(|item| within(item, offset)),
-            _ => (value.span().start <= offset && offset <= value.span().end).then(|| value.span().start),
-        }
+/// The errors by place, without those that only follow from an earlier one: a list or an inline table that does not end
+/// swallows the lines after it, and only where that began is a mistake.
+fn roots(errors: &[toml::de::Error]) -> Vec<(Range<usize>, &str)> {
+    let mut errors: Vec<_> = errors.iter().map(|e| (e.span().unwrap_or(0..0), e.message())).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    if errors.iter().any(|(_, m)| m.starts_with("unclosed array,") || m.starts_with("unclosed inline")) {
+        let first = errors.iter().position(|(_, m)| m.contains("array") || m.contains("inline") || m.contains("pair"));
+        errors.truncate(first.map_or(errors.len(), |i| i + 1));
     }
-    table.iter().find_map(|(_, value)| within(value, offset))
+    errors
+}
+
+/// Where the value that reaches over this offset stands: the whole of it, where it is a list.
+fn value_at(table: &DeTable, offset: usize) -> Option<Range<usize>> {
+    let inside = |value: &Spanned<DeValue>| match value.get_ref() {
+        DeValue::Table(table) => value_at(table, offset),
+        DeValue::Array(items) => items.iter().find_map(|item| value_at(item.get_ref().as_table()?, offset)),
+        _ => None,
+    };
+    table.iter().find_map(|(_, value)| {
+        let span = value.span();
+        let over = span.start <= offset && offset <= span.end && !span.is_empty() && !value.get_ref().is_table();
+        inside(value).or(over.then_some(span))
+    })
 }
 
 /// The key (its last part, where it is dotted) that a line begins with.
 pub(super) fn key_of(line: &str) -> Option<&str> {
-    let name = line.split('=').next()?.trim();
+    let before = line.split('=').next()?;
+    // `a.b`, `a . b`, and on a line without `=` the first word.
+    let end = before.trim_start().find(char::is_whitespace).map(|at| at + before.len() - before.trim_start().len());
+    let name = match end {
+        Some(end) if !before[end..].trim_start().starts_with('.') => &before[..end],
+        _ => before,
+    };
     let name = name.rsplit('.').next()?.trim().trim_matches('"');
-    let name = name.split_whitespace().next()?;
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-').then_some(name)
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (!name.is_empty() && name.bytes().all(fits)).then_some(name)
 }

@@ -1,0 +1,1061 @@
+//! Mistakes and what is said about each: one line of a good configuration is replaced, and the finding must stand on
+//! exactly that line and say what is wrong and what to do.
+
+use super::*;
+
+/// The good configuration that the tables below change. One key to a line.
+const GOOD: &str = r#"config_version = 1
+[host]
+name = "mx1.example.com"
+state_dir = "/var/lib/relaykey"
+run_dir = "/run/relaykey"
+[aws]
+region = "eu-west-1"
+use_fips = false
+[[credential]]
+name = "ses"
+mode = "automatic"
+[credential.source]
+type = "secrets-manager"
+secret = "SESSendSecret"
+stage = "AWSCURRENT"
+[credential.smtp]
+endpoint = "email-smtp.eu-west-1.amazonaws.com"
+port = 587
+tls = "starttls"
+timeout = "10s"
+[[credential.target]]
+type = "postfix"
+config_dir = "/etc/postfix"
+reload = "always"
+"#;
+
+fn good() -> Config {
+    let (config, findings) = parse(GOOD).expect("the good configuration");
+    assert_eq!(findings, []);
+    config
+}
+
+/// The good configuration with the line that is `old` replaced, and that line's number.
+fn changed(old: &str, new: &str) -> (String, usize) {
+    let line = GOOD.lines().position(|l| l == old).unwrap_or_else(|| panic!("no line {old:?}")) + 1;
+    let text = GOOD.lines().map(|l| if l == old { new } else { l }).collect::<Vec<_>>().join("\n");
+    (text + "\n", line)
+}
+
+fn findings(text: &str) -> Vec<Finding> {
+    match parse(text) {
+        Ok((_, findings)) => {
+            assert!(findings.iter().all(|f| f.severity != Severity::Error), "{findings:?}");
+            findings
+        }
+        Err(findings) => {
+            assert!(findings.iter().any(|f| f.severity == Severity::Error), "{findings:?}");
+            findings
+        }
+    }
+}
+
+/// Replaces `old` by `new` and wants one finding, `below` lines further down, of this severity.
+#[track_caller]
+fn one(severity: Severity, old: &str, new: &str, below: usize, what: &str, fix: &str) {
+    let (text, line) = changed(old, new);
+    let findings = findings(&text);
+    let [finding] = findings.as_slice() else { panic!("{new:?}: {findings:#?}") };
+    assert_eq!(finding.severity, severity, "{new:?}: {finding:?}");
+    assert_eq!(finding.line, Some(line + below), "{new:?}: {finding:?}");
+    assert!(finding.what.contains(what), "{new:?}: {:?} does not say {what:?}", finding.what);
+    assert!(finding.fix.contains(fix), "{new:?}: {:?} does not say {fix:?}", finding.fix);
+}
+
+/// (line replaced, its replacement, what, fix)
+type Case = (&'static str, &'static str, &'static str, &'static str);
+
+#[track_caller]
+fn errors(cases: &[Case]) {
+    for (old, new, what, fix) in cases {
+        one(Severity::Error, old, new, 0, what, fix);
+    }
+}
+
+const ENDPOINT: &str = "endpoint = \"email-smtp.eu-west-1.amazonaws.com\"";
+const SECRET: &str = "secret = \"SESSendSecret\"";
+const KIND: &str = "type = \"secrets-manager\"";
+const STAGE: &str = "stage = \"AWSCURRENT\"";
+const RELOAD: &str = "reload = \"always\"";
+const TIMEOUT: &str = "timeout = \"10s\"";
+const TARGET_DIR: &str = "config_dir = \"/etc/postfix\"";
+const AWS_REGION: &str = "region = \"eu-west-1\"";
+
+#[test]
+fn a_minimal_file_gets_every_default() {
+    let text = r#"
+config_version = 1
+[[credential]]
+name = "a"
+source = { type = "file", path = "/etc/relaykey/a" }
+smtp.endpoint = "smtp.example.com"
+[[credential.target]]
+type = "postfix"
+"#;
+    let (config, findings) = parse(text).expect("a minimal file");
+    assert_eq!(findings, []);
+    let smtp = Smtp {
+        endpoint: "smtp.example.com".into(),
+        port: 587,
+        tls: Tls::Starttls,
+        region: None,
+        ca_file: None,
+        timeout: Duration::from_secs(10),
+        propagation: Duration::from_secs(300),
+        retry: Duration::from_secs(10),
+        endpoint_aliases: vec![],
+    };
+    let target = Target {
+        name: "postfix".into(),
+        kind: TargetKind::Postfix { config_dir: "/etc/postfix".into() },
+        reload: Reload::Always,
+        drift: Drift::Heal,
+        keys: None,
+        smtp,
+    };
+    let credential = Credential {
+        name: "a".into(),
+        source: Source::File { path: "/etc/relaykey/a".into() },
+        keys: JsonKeys::default(),
+        targets: vec![target],
+    };
+    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into() };
+    assert_eq!(config, Config { host, aws: Aws::default(), credentials: vec![credential] });
+}
+
+#[test]
+fn everything_set_arrives() {
+    let text = r#"config_version = 1
+[host]
+name = "mx1"
+state_dir = "/s"
+run_dir = "/r"
+[aws]
+region = "eu-west-1"
+profile = "p"
+role_arn = "arn:aws:iam::111122223333:role/path/r"
+external_id = "e1"
+proxy = "http://proxy.example.com:3128"
+use_fips = true
+use_dualstack = true
+[[credential]]
+name = "sm"
+[credential.source]
+type = "secrets-manager"
+secret = "ses/prod"
+stage = ["CANARY", "AWSCURRENT"]
+username_key = "u"
+password_key = "p"
+[credential.smtp]
+endpoint = "smtp-relay.example.com"
+port = 2465
+tls = "implicit"
+region = "us-east-1"
+ca_file = "/etc/ca.pem"
+timeout = "1m 30s"
+propagation = "0s"
+retry = "10ms"
+endpoint_aliases = ["a.example.com", "b.example.com"]
+[[credential.target]]
+name = "main"
+type = "postfix"
+config_dir = "/etc/postfix-a/"
+reload = ["/usr/bin/systemctl", "reload", "postfix@a"]
+drift = "report"
+write = true
+keys = ["[smtp-relay.example.com]:2465", "@example.org"]
+[[credential]]
+name = "ps"
+[credential.source]
+type = "parameter-store"
+parameter = "/ses/smtp"
+label = "prod"
+region = "us-east-1"
+profile = "q"
+role_arn = "arn:aws:iam::111122223333:role/s"
+[credential.smtp]
+endpoint = "email-smtp.us-east-1.amazonaws.com"
+tls = "implicit"
+[[credential.target]]
+type = "postfix"
+reload = "never"
+[[credential.target]]
+name = "postfix-2"
+type = "postfix"
+config_dir = "/etc/postfix-2"
+reload = "if-needed"
+[[credential.target]]
+type = "postfix"
+config_dir = "/etc/postfix-3"
+"#;
+    let (config, found) = parse(text).expect("a full file");
+    assert_eq!(found, []);
+    let [sm, ps] = config.credentials.as_slice() else { panic!("{config:?}") };
+    let aws = Aws {
+        region: Some("eu-west-1".into()),
+        profile: Some("p".into()),
+        role_arn: Some("arn:aws:iam::111122223333:role/path/r".into()),
+        external_id: Some("e1".into()),
+        endpoint_url: None,
+        proxy: Some("http://proxy.example.com:3128".into()),
+        use_fips: true,
+        use_dualstack: true,
+    };
+    let stages = vec!["CANARY".into(), "AWSCURRENT".into()];
+    assert_eq!(sm.source, Source::SecretsManager { secret: "ses/prod".into(), stages, aws: aws.clone() });
+    assert_eq!(sm.keys, JsonKeys { username: Some("u".into()), password: Some("p".into()) });
+    let [main] = sm.targets.as_slice() else { panic!("{sm:?}") };
+    assert_eq!(main.name, "main");
+    assert_eq!(main.kind, TargetKind::Postfix { config_dir: "/etc/postfix-a".into() });
+    let argv = ["/usr/bin/systemctl", "reload", "postfix@a"].map(str::to_owned).to_vec();
+    assert_eq!((&main.reload, main.drift), (&Reload::Command(argv), Drift::Report));
+    assert_eq!(main.keys, Some(vec!["[smtp-relay.example.com]:2465".into(), "@example.org".into()]));
+    assert_eq!((main.smtp.port, main.smtp.tls, main.smtp.region.as_deref()), (2465, Tls::Implicit, Some("us-east-1")));
+    assert_eq!(main.smtp.ca_file, Some("/etc/ca.pem".into()));
+    let times = (main.smtp.timeout, main.smtp.propagation, main.smtp.retry);
+    assert_eq!(times, (Duration::from_secs(90), Duration::ZERO, Duration::from_millis(10)));
+    assert_eq!(main.smtp.endpoint_aliases, ["a.example.com", "b.example.com"]);
+
+    // The source's own role does without the external id that belongs to another.
+    let own = Aws {
+        region: Some("us-east-1".into()),
+        profile: Some("q".into()),
+        role_arn: Some("arn:aws:iam::111122223333:role/s".into()),
+        external_id: None,
+        ..aws
+    };
+    assert_eq!(
+        ps.source,
+        Source::ParameterStore { parameter: "/ses/smtp".into(), label: Some("prod".into()), aws: own }
+    );
+    let names: Vec<&str> = ps.targets.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names, ["postfix", "postfix-2", "postfix-3"], "names that are given come first");
+    assert_eq!(ps.targets[0].smtp.port, 465, "the default port of implicit TLS");
+    assert_eq!((&ps.targets[0].reload, &ps.targets[1].reload), (&Reload::Never, &Reload::IfNeeded));
+}
+
+#[test]
+fn four_mistakes_are_four_findings() {
+    let (text, _) = changed(ENDPOINT, "endpont = \"email-smtp.eu-west-1.amazonaws.com\"");
+    let text = text.replace("port = 587", "port = \"587\"").replace(TARGET_DIR, "config_dir = \"etc/postfix\"");
+    let text = text.replace("name = \"ses\"", "name = \"Ses\"");
+    let found = findings(&text);
+    let seen: Vec<_> = found.iter().map(|f| (f.line.unwrap_or(0), f.what.as_str(), f.fix.as_str())).collect();
+    assert_eq!(
+        seen,
+        [
+            (10, "name: \"Ses\" cannot be a name", "use 1 to 64 lower case letters, digits and -, the first one no -"),
+            (
+                17,
+                "unknown key \"endpont\" in [credential.smtp]",
+                "did you mean \"endpoint\"? Allowed here: endpoint, port, tls, region, ca_file, timeout, propagation, \
+                 retry, endpoint_aliases"
+            ),
+            (18, "port: expected an integer, found a string", "remove the quotes: 587"),
+            (23, "config_dir: \"etc/postfix\" is not an absolute path", "write the path from / on"),
+        ]
+    );
+    assert!(found.iter().all(|f| f.severity == Severity::Error));
+}
+
+#[test]
+fn what_is_missing() {
+    // The finding stands on the header of the table that lacks the key, here this many lines above.
+    for (old, above, what, fix) in [
+        ("config_version = 1", 0, "config_version is missing in the file", "config_version = 1"),
+        ("name = \"ses\"", 1, "name is missing in [[credential]]", "add name = \"ses\""),
+        (KIND, 1, "type is missing in [credential.source]", "\"parameter-store\""),
+        (SECRET, 2, "secret is missing in [credential.source]", "a name or an ARN"),
+        (ENDPOINT, 1, "endpoint is missing in [credential.smtp]", "add endpoint ="),
+        ("type = \"postfix\"", 1, "type is missing in [[credential.target]]", "add type = \"postfix\""),
+    ] {
+        let (text, line) = changed(old, "");
+        let found = findings(&text);
+        let [finding] = found.as_slice() else { panic!("{old:?}: {found:#?}") };
+        assert_eq!(finding.line, Some(line - above), "{finding:?}");
+        assert!(finding.what.contains(what) && finding.fix.contains(fix), "{finding:?}");
+    }
+}
+
+#[test]
+fn missing_tables() {
+    let without = |from: &str, to: &str| {
+        let start = GOOD.find(from).unwrap();
+        let end = if to.is_empty() { GOOD.len() } else { GOOD.find(to).unwrap() };
+        format!("{}{}", &GOOD[..start], &GOOD[end..])
+    };
+    for (text, line, what, fix) in [
+        (String::new(), 1, "config_version is missing", "config_version = 1"),
+        (without("[[credential]]", ""), 1, "there is no credential in the file", "add [[credential]]"),
+        (without("[credential.source]", "[credential.smtp]"), 9, "source is missing", "add [credential.source]"),
+        (without("[credential.smtp]", "[[credential.target]]"), 9, "smtp is missing", "add [credential.smtp]"),
+        (without("[[credential.target]]", ""), 9, "the credential has no target", "add [[credential.target]]"),
+    ] {
+        let found = findings(&text);
+        assert!(
+            found.iter().any(|f| f.line == Some(line) && f.what.contains(what) && f.fix.contains(fix)),
+            "{what}: {found:#?}"
+        );
+        assert_eq!(found.len(), if text.is_empty() { 2 } else { 1 }, "{found:#?}");
+    }
+    // A misspelt header is one mistake, and not that the table is missing too.
+    for (old, new, line) in [
+        ("[[credential.target]]", "[[credential.targets]]", 21),
+        ("[credential.source]", "[credential.sauce]", 12),
+        ("[credential.smtp]", "[credential.smpt]", 16),
+    ] {
+        let found = findings(&GOOD.replace(old, new));
+        assert_eq!(found.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line)], "{new}: {found:#?}");
+    }
+    let found = findings("config_version = 1\n[[credentials]]\nname = \"a\"\n");
+    assert_eq!((found.len(), found[0].line), (1, Some(2)), "{found:#?}");
+    let found = findings("config_version = 1\ncredential = []\n");
+    assert!(found[0].what.contains("there is no credential"), "{found:#?}");
+}
+
+#[test]
+fn another_version_says_only_that() {
+    let found = findings(&changed("config_version = 1", "config_version = 2\nnew_key = 1").0);
+    let [finding] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!(finding.line, Some(1));
+    assert!(finding.what.contains("reads version 1") && finding.fix.contains("update relaykey"), "{finding:?}");
+    errors(&[
+        ("config_version = 1", "config_version = 0", "no such version", "config_version = 1"),
+        ("config_version = 1", "config_version = \"1\"", "expected an integer, found a string", "remove the quotes: 1"),
+        ("config_version = 1", "config_version = 99999999999999999999", "too large", "smaller"),
+    ]);
+}
+
+#[test]
+fn unknown_keys_and_tables() {
+    errors(&[
+        (
+            "name = \"mx1.example.com\"",
+            "hostname = \"x\"",
+            "unknown key \"hostname\" in [host]",
+            "Allowed here: name, state_dir, run_dir",
+        ),
+        (
+            "state_dir = \"/var/lib/relaykey\"",
+            "state-dir = \"/x\"",
+            "unknown key \"state-dir\"",
+            "did you mean \"state_dir\"?",
+        ),
+        (TIMEOUT, "Timeout = \"10s\"", "unknown key \"Timeout\"", "did you mean \"timeout\"?"),
+        (TIMEOUT, "proxy = \"http://p:1\"", "unknown key \"proxy\" in [credential.smtp]", "move it to [aws]."),
+        (
+            RELOAD,
+            "timeout = \"10s\"",
+            "unknown key \"timeout\" in [[credential.target]]",
+            "move it to [credential.smtp].",
+        ),
+        (RELOAD, "ca_file = \"/x\"", "unknown key \"ca_file\"", "move it to [credential.smtp]."),
+        (STAGE, "use_fips = true", "unknown key \"use_fips\" in [credential.source]", "move it to [aws]."),
+        (STAGE, "password = \"hunter2\"", "unknown key \"password\"", "no login stands in this file"),
+        (STAGE, "aws_thing = 1", "unknown key \"aws_thing\"", "remove it. Allowed here: type, secret, stage,"),
+        (
+            RELOAD,
+            "[hosts]",
+            "unknown key \"hosts\" in the file",
+            "did you mean \"host\"? Allowed here: config_version, host, aws, credential",
+        ),
+        (RELOAD, "[credential.smpt]", "unknown key \"smpt\" in [[credential]]", "did you mean \"smtp\"?"),
+        (RELOAD, "\"a\\nb\" = 1", "unknown key \"a\\nb\"", "remove it"),
+    ]);
+}
+
+#[test]
+fn keys_of_other_source_types() {
+    errors(&[
+        (
+            STAGE,
+            "parameter = \"/x\"",
+            "\"parameter\" does not go with type = \"secrets-manager\"",
+            "or set type = \"parameter-store\"",
+        ),
+        (STAGE, "label = \"x\"", "\"label\" does not go with type", "\"parameter-store\""),
+        (STAGE, "path = \"/x\"", "\"path\" does not go with type", "or set type = \"file\""),
+    ]);
+    let file = |rest: &str| {
+        changed(KIND, &format!("type = \"file\"\npath = \"/x\"\n{rest}")).0.replace(SECRET, "").replace(STAGE, "")
+    };
+    for rest in ["region = \"eu-west-1\"", "role_arn = \"arn:aws:iam::111122223333:role/r\"", "stage = \"A\""] {
+        let found = findings(&file(rest));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].what.contains("does not go with type = \"file\""), "{found:?}");
+        assert_eq!(found[0].line, Some(15));
+    }
+}
+
+#[test]
+fn what_comes_later() {
+    errors(&[
+        ("mode = \"automatic\"", "mode = \"manual\"", "\"manual\" is not yet supported", "mode = \"automatic\""),
+        ("mode = \"automatic\"", "apply = \"Sat 02:00-04:00\"", "\"apply\" is not yet supported", "remove it for now"),
+        (
+            "mode = \"automatic\"",
+            "if_applied_dies = \"wait\"",
+            "\"if_applied_dies\" is not yet supported",
+            "remove it for now",
+        ),
+        (
+            "mode = \"automatic\"",
+            "probe = { from = \"a@b\", to = \"c@d\" }",
+            "\"probe\" is not yet supported",
+            "remove it for now",
+        ),
+        (STAGE, "poll = \"5m\"", "\"poll\" is not yet supported", "remove it for now"),
+        ("mode = \"automatic\"", "poll = \"5m\"", "\"poll\" is not yet supported", "remove it for now"),
+        (RELOAD, "write = false", "\"write = false\" is not yet supported", "--dry-run"),
+        (RELOAD, "log = \"journal\"", "\"log\" is not yet supported", "remove it for now"),
+        (
+            RELOAD,
+            "maps = [\"hash:/etc/postfix/sasl_passwd\"]",
+            "\"maps\" is not yet supported",
+            "smtp_sasl_password_maps",
+        ),
+        (RELOAD, "[[report]]", "\"report\" is not yet supported", "remove the [[report]] tables for now"),
+        (RELOAD, "[health]", "\"health\" is not yet supported", "remove the [health] table for now"),
+    ]);
+    for kind in ["exim", "sendmail", "opensmtpd", "msmtp", "iis"] {
+        let new = format!("type = {kind:?}");
+        one(
+            Severity::Error,
+            "type = \"postfix\"",
+            &new,
+            0,
+            &format!("{kind:?} is not yet supported"),
+            "remove this target",
+        );
+    }
+}
+
+#[test]
+fn wrong_types() {
+    errors(&[
+        (TIMEOUT, "timeout = 10", "timeout: expected a string, found an integer", "\"10s\""),
+        ("name = \"ses\"", "name = 5", "name: expected a string, found an integer", "put it in quotes: \"5\""),
+        ("name = \"ses\"", "name = true", "expected a string, found a boolean", "in quotes"),
+        ("name = \"ses\"", "name = 1.5", "expected a string, found a float", "in quotes"),
+        ("name = \"ses\"", "name = 2026-01-01", "expected a string, found a date", "in quotes"),
+        ("name = \"ses\"", "name = [\"ses\"]", "expected a string, found a list", "give one value"),
+        ("name = \"ses\"", "name = { a = 1 }", "expected a string, found a table", "give one value"),
+        ("port = 587", "port = 58.7", "expected an integer, found a float", "whole number"),
+        ("port = 587", "port = 0x", "too large, or has no digits", "number"),
+        ("use_fips = false", "use_fips = \"no\"", "expected a boolean, found a string", "true or false"),
+        (RELOAD, "keys = \"a\"", "keys: expected a list, found a string", "brackets"),
+        (RELOAD, "keys = [1]", "keys: expected a string, found an integer", "in quotes"),
+        (RELOAD, "reload = 1", "expected a string or a list of strings, found an integer", "full path"),
+        (RELOAD, "reload = [1]", "reload: expected a string, found an integer", "in quotes"),
+        (STAGE, "stage = 1", "stage: expected a string, found an integer", "in quotes"),
+        (STAGE, "stage = { a = 1 }", "stage: expected a string, found a table", "give one value"),
+        ("name = \"ses\"", "name = \"a\\u0000b\"", "character 2 is a control character", "remove it"),
+        ("name = \"ses\"", "name = \"\"", "the value is empty", "give a value"),
+        ("name = \"ses\"", "name = \" ses\"", "blanks around", "remove them"),
+    ]);
+    // Tables and lists of tables.
+    for (text, line, what, fix) in [
+        (
+            "config_version = 1\nhost = 5\n",
+            2,
+            "host: expected a table, found an integer",
+            "write [host] on a line of its own",
+        ),
+        ("config_version = 1\n[[aws]]\n", 2, "aws: expected one table, found a list of tables", "write [aws], once"),
+        (
+            "config_version = 1\n[credential]\nname = \"a\"\n",
+            2,
+            "credential: expected a list of tables, found one table",
+            "write [[credential]] in double brackets",
+        ),
+        (
+            "config_version = 1\n[[credential]]\nname = \"a\"\n[credential.target]\n",
+            4,
+            "target: expected a list of tables",
+            "write [[credential.target]] in double brackets",
+        ),
+        (
+            "config_version = 1\n[[credential]]\nname = \"a\"\n[[credential.smtp]]\n",
+            4,
+            "smtp: expected one table",
+            "write [credential.smtp], once",
+        ),
+        (
+            "config_version = 1\ncredential = \"ses\"\n",
+            2,
+            "credential: expected a list of tables, found a string",
+            "[[credential]]",
+        ),
+        (
+            "config_version = 1\ncredential = [1]\n",
+            2,
+            "credential: expected a table, found an integer",
+            "[[credential]]",
+        ),
+    ] {
+        let found = findings(text);
+        assert!(
+            found.iter().any(|f| f.line == Some(line) && f.what.contains(what) && f.fix.contains(fix)),
+            "{text:?}: {found:#?}"
+        );
+    }
+    // The elements of a list over several lines are judged where they stand.
+    let (text, line) = changed(RELOAD, "keys = [\n  \"a b\",\n  \"c\",\n  \"C\",\n]");
+    let found = findings(&text);
+    let seen: Vec<_> = found.iter().map(|f| (f.line, f.what.as_str())).collect();
+    let want =
+        [(Some(line + 1), "keys: \"a b\" cannot be a lookup key"), (Some(line + 3), "keys: an element stands twice")];
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn hosts() {
+    errors(&[
+        (
+            ENDPOINT,
+            "endpoint = \"smtp://smtp.example.com\"",
+            "with a scheme",
+            "write the name alone, \"smtp.example.com\"",
+        ),
+        (
+            ENDPOINT,
+            "endpoint = \"smtps://smtp.example.com:465/\"",
+            "with a scheme and a slash and a port",
+            "\"smtp.example.com\" and port = 465 (tls = \"implicit\")",
+        ),
+        (ENDPOINT, "endpoint = \"smtp.example.com:587\"", "with a port", "\"smtp.example.com\" and port = 587"),
+        (
+            ENDPOINT,
+            "endpoint = \"[smtp.example.com]\"",
+            "with brackets",
+            "\"smtp.example.com\" (brackets are Postfix's way",
+        ),
+        (
+            ENDPOINT,
+            "endpoint = \"[smtp.example.com]:587\"",
+            "with a port and brackets",
+            "\"smtp.example.com\" and port = 587",
+        ),
+        (ENDPOINT, "endpoint = \"smtp.example.com.\"", "a dot at its end", "\"smtp.example.com\""),
+        (
+            ENDPOINT,
+            "endpoint = \"2001:db8::1\"",
+            "is an IPv6 address",
+            "host name that the server's certificate carries",
+        ),
+        (ENDPOINT, "endpoint = \"[2001:db8::1]:25\"", "is an IPv6 address", "certificate"),
+        (ENDPOINT, "endpoint = \"smtp example com\"", "is not a host name", "letters, digits, - and dots"),
+        (ENDPOINT, "endpoint = \"smtp..example.com\"", "is not a host name", "write a name like"),
+        (ENDPOINT, "endpoint = \"-x.example.com\"", "is not a host name", "write a name like"),
+        (
+            TIMEOUT,
+            "endpoint_aliases = [\"a.example.com:587\"]",
+            "endpoint_aliases: \"a.example.com:587\" is a host name with a port",
+            "\"a.example.com\"",
+        ),
+        (TIMEOUT, "endpoint_aliases = [\"a.example.com\", \"A.example.com\"]", "stands twice", "remove one"),
+        ("name = \"mx1.example.com\"", "name = \"mx 1\"", "name: \"mx 1\" is not a host name", "write a name like"),
+    ]);
+    for name in ["localhost", "127.0.0.1", "a_b.internal", "vpce-1.email-smtp.eu-west-1.vpce.amazonaws.com"] {
+        let (text, _) = changed(ENDPOINT, &format!("endpoint = {name:?}"));
+        assert_eq!(findings(&text), [], "{name}");
+    }
+    let (text, _) = changed(ENDPOINT, "endpoint = \"smtp://AKIAEXAMPLE:hunter2@smtp.example.com\"");
+    let found = findings(&text);
+    assert!(found[0].what.contains("an @ in the host name"), "{found:?}");
+    assert!(!format!("{found:?}{}", render_text(&found, Path::new("c"), Some(&text))).contains("hunter2"));
+}
+
+#[test]
+fn ports_tls_and_regions_go_together() {
+    errors(&[
+        ("port = 587", "port = 0", "no such port", "1 to 65535"),
+        ("port = 587", "port = 65536", "no such port", "1 to 65535"),
+        ("tls = \"starttls\"", "tls = \"none\"", "\"none\" is not known", "Allowed here: \"starttls\", \"implicit\""),
+        ("tls = \"starttls\"", "tls = \"startls\"", "not known", "did you mean \"starttls\"?"),
+        // SES's own listeners: a sure mismatch.
+        (
+            "tls = \"starttls\"",
+            "tls = \"implicit\"",
+            "port 587 is one for STARTTLS",
+            "tls = \"starttls\", or port = 465",
+        ),
+        (
+            TIMEOUT,
+            "region = \"us-east-1\"",
+            "region is \"us-east-1\", but the endpoint's name says \"eu-west-1\"",
+            "remove `region`",
+        ),
+        (AWS_REGION, "region = \"EU-WEST-1\"", "\"EU-WEST-1\" is not a region", "write \"eu-west-1\""),
+        (AWS_REGION, "region = \"eu-west-1a\"", "is not a region", "write \"eu-west-1\": with a letter"),
+        (AWS_REGION, "region = \"Ireland\"", "is not a region", "as AWS does"),
+    ]);
+    // The finding stands on the line of tls where there is one, else on that of port.
+    one(
+        Severity::Error,
+        "port = 587",
+        "port = 465",
+        1,
+        "port 465 is one for implicit TLS",
+        "tls = \"implicit\", or port = 587",
+    );
+    one(Severity::Warning, "port = 587", "port = 2525", 0, "SES does not listen on port 2525", "use 587");
+    let elsewhere = |port: &str, tls: &str| {
+        let (text, _) = changed(ENDPOINT, "endpoint = \"smtp.example.com\"");
+        let text = text.replace("port = 587", port).replace("tls = \"starttls\"", tls);
+        findings(&text).iter().map(|f| (f.severity, f.line)).collect::<Vec<_>>()
+    };
+    assert_eq!(elsewhere("port = 465", ""), [(Severity::Warning, Some(18))]);
+    assert_eq!(elsewhere("port = 587", "tls = \"implicit\""), [(Severity::Warning, Some(19))]);
+    assert_eq!(elsewhere("port = 2465", "tls = \"implicit\""), []);
+    assert_eq!(elsewhere("port = 4650", "tls = \"implicit\""), []);
+    assert_eq!(elsewhere("", "tls = \"implicit\""), []);
+    let (text, _) = changed(TIMEOUT, AWS_REGION);
+    assert_eq!(findings(&text), [], "the region that the name says anyway");
+}
+
+#[test]
+fn lengths_of_time() {
+    errors(&[
+        (TIMEOUT, "timeout = \"10\"", "\"10\" is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"PT10S\"", "is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"-10s\"", "is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"10s ago\"", "is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"5x\"", "is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"1 month\"", "is not a length of time", "\"10s\""),
+        (TIMEOUT, "timeout = \"0s\"", "\"0s\" is out of bounds", "from 1s to 5m"),
+        (TIMEOUT, "timeout = \"6m\"", "is out of bounds", "from 1s to 5m"),
+        (TIMEOUT, "propagation = \"61m\"", "propagation: \"61m\" is out of bounds", "from 0s to 1h"),
+        (TIMEOUT, "retry = \"1ms\"", "retry: \"1ms\" is out of bounds", "from 10ms to 15m"),
+        (TIMEOUT, "retry = \"16m\"", "is out of bounds", "from 10ms to 15m"),
+    ]);
+    for (text, millis) in
+        [("1s", 1000), ("1500ms", 1500), ("5m", 300_000), ("1m30s", 90_000), ("1.5s", 1500), ("10 seconds", 10_000)]
+    {
+        let (config, _) = parse(&changed(TIMEOUT, &format!("timeout = {text:?}")).0).expect(text);
+        assert_eq!(config.credentials[0].targets[0].smtp.timeout, Duration::from_millis(millis), "{text}");
+    }
+}
+
+#[test]
+fn paths_and_names() {
+    errors(&[
+        (TARGET_DIR, "config_dir = \"postfix\"", "\"postfix\" is not an absolute path", "from / on"),
+        (TARGET_DIR, "config_dir = \"~/postfix\"", "only a shell replaces", "from / on"),
+        (TARGET_DIR, "config_dir = \"/etc/../postfix\"", "has \"..\" in it", "without"),
+        (TIMEOUT, "ca_file = \"ca.pem\"", "ca_file: \"ca.pem\" is not an absolute path", "from / on"),
+        ("state_dir = \"/var/lib/relaykey\"", "state_dir = \"lib\"", "state_dir: \"lib\" is not", "from / on"),
+        ("run_dir = \"/run/relaykey\"", "run_dir = \"/var/lib/relaykey\"", "the same directory", "each its own"),
+        ("name = \"ses\"", "name = \"SES\"", "\"SES\" cannot be a name", "lower case"),
+        ("name = \"ses\"", "name = \"-a\"", "cannot be a name", "first one no -"),
+        ("name = \"ses\"", "name = \"a/b\"", "cannot be a name", "lower case"),
+        (TARGET_DIR, "name = \"Main\"", "\"Main\" cannot be a name", "lower case"),
+    ]);
+    let (old, new) = ("state_dir = \"/var/lib/relaykey\"", "state_dir = \"/run/state\"");
+    one(Severity::Warning, old, new, 0, "/run/state is empty after a boot", "on disk");
+    let volatile = changed(old, "state_dir = \"/running\"").0;
+    assert_eq!(findings(&volatile), [], "a directory whose name only begins like /run");
+}
+
+#[test]
+fn reloads_keys_and_choices() {
+    errors(&[
+        (RELOAD, "reload = \"allways\"", "\"allways\" is not known", "did you mean \"always\"?"),
+        (RELOAD, "reload = \"systemctl reload postfix\"", "a command is no string", "write a list"),
+        (RELOAD, "reload = []", "the list is empty", "full path first"),
+        (
+            RELOAD,
+            "reload = [\"systemctl\", \"reload\"]",
+            "the program \"systemctl\" is not an absolute path",
+            "full path first",
+        ),
+        (RELOAD, "reload = [\"/bin/x\", \"a\\u0000\"]", "control character", "remove it"),
+        (RELOAD, "drift = \"fix\"", "\"fix\" is not known", "\"heal\", \"report\""),
+        (RELOAD, "keys = []", "keys: the list is empty", "leave `keys` out"),
+        (RELOAD, "keys = [\"#a\"]", "\"#a\" cannot be a lookup key", "as it stands in the table"),
+        (RELOAD, "write = \"yes\"", "expected a boolean", "true or false"),
+        ("type = \"postfix\"", "type = \"postfx\"", "\"postfx\" is not known", "did you mean \"postfix\"?"),
+        (KIND, "type = \"secretsmanager\"", "\"secretsmanager\" is not known", "did you mean \"secrets-manager\"?"),
+        ("mode = \"automatic\"", "mode = \"auto\"", "\"auto\" is not known", "Allowed here: \"automatic\""),
+        (STAGE, "stage = []", "stage: the list is empty", "leave `stage` out"),
+        (STAGE, "stage = [\"A\", \"A\"]", "stands twice", "remove one"),
+        (STAGE, "stage = \"A B\"", "no staging label", "AWSCURRENT"),
+    ]);
+    one(
+        Severity::Error,
+        STAGE,
+        "username_key = \"k\"\npassword_key = \"k\"",
+        1,
+        "name the same key",
+        "name the key of",
+    );
+}
+
+#[test]
+fn arns_and_names_at_aws() {
+    errors(&[
+        (
+            SECRET,
+            "secret = \"arn:aws:secretsmanager:eu-west-1:secret:x\"",
+            "the ARN is not complete",
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:",
+        ),
+        (
+            SECRET,
+            "secret = \"arn:aws:ssm:eu-west-1:111122223333:parameter/x\"",
+            "an ARN of \"ssm\", not of \"secretsmanager\"",
+            "type = \"parameter-store\"",
+        ),
+        (SECRET, "secret = \"arn:aws:s3:eu-west-1:111122223333:x\"", "an ARN of \"s3\"", "write one like"),
+        (SECRET, "secret = \"arn:aws:secretsmanager::111122223333:secret:x\"", "names no region", "write it like"),
+        (
+            SECRET,
+            "secret = \"arn:aws:secretsmanager:eu-west-1:111122223333:other:x\"",
+            "something else",
+            "write one like",
+        ),
+        (SECRET, "secret = \"AKIAEXAMPLE:hunter2\"", "no name of a secret", "not what it holds"),
+        (
+            "use_fips = false",
+            "role_arn = \"relaykey\"",
+            "\"relaykey\" is not an ARN",
+            "arn:aws:iam::111122223333:role/",
+        ),
+        (
+            "use_fips = false",
+            "role_arn = \"arn:aws:iam::111122223333:user/x\"",
+            "not the ARN of an IAM role",
+            "role/relaykey",
+        ),
+        ("use_fips = false", "external_id = \"abc\"", "external_id has no effect without role_arn", "add role_arn"),
+        ("use_fips = false", "endpoint_url = \"http://vpce.example.com\"", "without encryption", "use https"),
+        ("use_fips = false", "endpoint_url = \"vpce.example.com\"", "no http or https URL", "https://HOST"),
+        ("use_fips = false", "endpoint_url = \"https://\"", "host or port", "https://HOST"),
+        ("use_fips = false", "proxy = \"proxy:3128\"", "no http or https URL", "http://HOST:PORT"),
+        (
+            "use_fips = false",
+            "proxy = \"http://me:hunter2@proxy:3128\"",
+            "a user name in the URL",
+            "no secret stands in this file",
+        ),
+        ("use_fips = false", "proxy = \"http://proxy:99999\"", "host or port", "http://HOST:PORT"),
+    ]);
+    let role = "role_arn = \"arn:aws:iam::111122223333:role/r\"\nexternal_id = \"a b\"";
+    one(Severity::Error, "use_fips = false", role, 1, "no external id", "letters, digits");
+    let fips = "use_fips = true\nendpoint_url = \"https://x\"";
+    one(Severity::Error, "use_fips = false", fips, 1, "cannot go with use_fips", "remove endpoint_url");
+    for url in ["http://127.0.0.1:5000", "http://localhost:5000/", "http://[::1]:5000", "https://vpce.example.com"] {
+        assert_eq!(findings(&changed("use_fips = false", &format!("endpoint_url = {url:?}")).0), [], "{url}");
+    }
+
+    let parameter = |value: &str| {
+        let (text, line) = changed(SECRET, &format!("parameter = {value:?}"));
+        (findings(&text.replace(KIND, "type = \"parameter-store\"").replace(STAGE, "")), line)
+    };
+    for value in ["/ses/smtp", "ses-smtp", "arn:aws:ssm:eu-west-1:111122223333:parameter/ses/smtp"] {
+        assert_eq!(parameter(value).0, [], "{value}");
+    }
+    for (value, what, fix) in [
+        ("ses/smtp", "begins with one", "write \"/ses/smtp\""),
+        ("/ses/smtp:3", "a version or label follows", "goes into `label`"),
+        ("arn:aws:ssm:eu-west-1:111122223333:parameter/ses:prod", "a version or label follows", "`label`"),
+        (
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:x",
+            "an ARN of \"secretsmanager\"",
+            "type = \"secrets-manager\"",
+        ),
+        ("AKIAEXAMPLE:hunter2", "no name of a parameter", "not what it holds"),
+        ("/ses/", "no name of a parameter", "name"),
+    ] {
+        let (found, line) = parameter(value);
+        let [finding] = found.as_slice() else { panic!("{value}: {found:#?}") };
+        assert_eq!(finding.line, Some(line));
+        assert!(finding.what.contains(what) && finding.fix.contains(fix), "{value}: {finding:?}");
+        assert!(!format!("{finding:?}").contains("hunter2"));
+    }
+    for label in ["3", "awsx", "SSM-x", "a b"] {
+        let (text, _) = changed(SECRET, &format!("parameter = \"p\"\nlabel = {label:?}"));
+        let found = findings(&text.replace(KIND, "type = \"parameter-store\"").replace(STAGE, ""));
+        assert!(found[0].what.contains("cannot be a label"), "{label}: {found:?}");
+    }
+}
+
+#[test]
+fn an_arns_region_wins() {
+    let arn = "secret = \"arn:aws:secretsmanager:us-east-1:111122223333:secret:x-AbCdEf\"";
+    one(Severity::Note, SECRET, arn, 0, "[aws] region is \"eu-west-1\", but the ARN names \"us-east-1\"", "nothing");
+    let own = format!("{arn}\nregion = \"eu-central-1\"");
+    one(Severity::Warning, SECRET, &own, 1, "region is \"eu-central-1\", but the ARN names", "remove `region`");
+    for text in [changed(SECRET, arn).0, changed(SECRET, &own).0, changed(SECRET, arn).0.replace(AWS_REGION, "")] {
+        let (config, _) = parse(&text).expect("a good configuration");
+        let Source::SecretsManager { aws, .. } = &config.credentials[0].source else { panic!("{config:?}") };
+        assert_eq!(aws.region.as_deref(), Some("us-east-1"));
+    }
+}
+
+#[test]
+fn a_targets_overrides() {
+    let smtp = |override_: &str| {
+        let text = changed(RELOAD, override_).0;
+        parse(&text).map(|(mut config, _)| config.credentials.remove(0).targets.remove(0).smtp).map_err(|f| (f, text))
+    };
+    let base = good().credentials.remove(0).targets.remove(0).smtp;
+    let own = smtp("endpoint = \"email-smtp.us-east-1.amazonaws.com\"\nport = 2587").unwrap();
+    assert_eq!(own, Smtp { endpoint: "email-smtp.us-east-1.amazonaws.com".into(), port: 2587, ..base.clone() });
+    let own = smtp("tls = \"implicit\"").unwrap();
+    assert_eq!(
+        own,
+        Smtp { port: 465, tls: Tls::Implicit, ..base.clone() },
+        "a port of the other kind is not taken over"
+    );
+    let (found, _) = smtp("region = \"us-east-1\"").unwrap_err();
+    assert_eq!((found.len(), found[0].line), (1, Some(24)), "{found:?}");
+    let (found, _) = smtp("port = 465").unwrap_err();
+    assert_eq!((found.len(), found[0].line), (1, Some(24)), "{found:?}");
+
+    // Aliases, and a region that the new endpoint's name replaces, belong to the other endpoint.
+    let text =
+        changed(ENDPOINT, "endpoint = \"relay.example.com\"\nregion = \"eu-west-1\"\nendpoint_aliases = [\"r\"]").0;
+    let text = text.replace(RELOAD, "endpoint = \"email-smtp.us-east-1.amazonaws.com\"");
+    let (config, findings) = parse(&text).expect("a good configuration");
+    assert_eq!(findings, []);
+    let own = &config.credentials[0].targets[0].smtp;
+    assert_eq!((own.region.as_deref(), own.endpoint_aliases.len()), (None, 0));
+}
+
+#[test]
+fn names_stand_once() {
+    let text =
+        GOOD.to_owned() + &GOOD[GOOD.find("[[credential]]").unwrap()..].replace("/etc/postfix", "/etc/postfix-2");
+    let found = findings(&text);
+    let [finding] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!(finding.line, Some(26));
+    assert!(finding.what.contains("the credential on line 10 is called \"ses\" too"), "{finding:?}");
+
+    let line = "config_version = 1\n[[credential]]\nname = \"a\"\nsource = { type = \"file\", path = \"/x\" }\n\
+                smtp = { endpoint = \"e\" }\ntarget = [{ type = \"postfix\", name = \"t\" }, \
+                { type = \"postfix\", name = \"t\", config_dir = \"/b\" }]\n";
+    let found = findings(line);
+    assert_eq!((found.len(), found[0].line), (1, Some(6)), "{found:#?}");
+    let more = "name = \"main\"\n[[credential.target]]\ntype = \"postfix\"\nconfig_dir = \"/x\"\nname = \"main\"";
+    one(Severity::Error, RELOAD, more, 4, "the target on line 24 is called \"main\" too", "a name of its own");
+}
+
+#[test]
+fn two_targets_do_not_share_entries() {
+    let two = |first: &str, second: &str| {
+        let more = format!("{first}\n[[credential.target]]\ntype = \"postfix\"\n{second}");
+        findings(&changed(RELOAD, &more).0)
+    };
+    for (first, second) in [
+        ("", "config_dir = \"/etc/postfix/\""),
+        ("keys = [\"a\"]", ""),
+        ("keys = [\"a\"]", "keys = [\"b\", \"A\"]"),
+        ("keys = [\"a\"]", "keys = [\"a\"]\nendpoint = \"other.example.com\""),
+        ("", "endpoint = \"EMAIL-SMTP.eu-west-1.amazonaws.com\""),
+    ] {
+        let found = two(first, second);
+        let [finding] = found.as_slice() else { panic!("{first:?} {second:?}: {found:#?}") };
+        assert_eq!(finding.line, Some(25), "{finding:?}");
+        assert!(
+            finding.what.contains("target ses/postfix-2 would write the same entries of /etc/postfix"),
+            "{finding:?}"
+        );
+        assert!(finding.what.contains("as target ses/postfix on line 21"), "{finding:?}");
+        assert!(finding.fix.contains("different config_dir or endpoint"), "{finding:?}");
+    }
+    for (first, second) in [
+        ("", "config_dir = \"/etc/postfix-2\""),
+        ("", "endpoint = \"other.example.com\""),
+        ("keys = [\"a\"]", "keys = [\"b\"]"),
+    ] {
+        assert_eq!(two(first, second), [], "{first:?} {second:?}");
+    }
+    // In two credentials.
+    let second = GOOD[GOOD.find("[[credential]]").unwrap()..].replace("\"ses\"", "\"two\"");
+    let found = findings(&(GOOD.to_owned() + &second));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].what.contains("target two/postfix would") && found[0].what.contains("ses/postfix on line 21"));
+    assert_eq!(found[0].line, Some(37));
+}
+
+#[test]
+fn syntax_errors() {
+    errors(&[
+        ("name = \"ses\"", "name = ses", "does not stand in quotes", "straight double quotes"),
+        ("name = \"ses\"", "name = false_name", "does not stand in quotes", "straight double quotes"),
+        ("name = \"ses\"", "name = “ses”", "typographic", "straight quotes"),
+        ("name = \"ses\"", "name =", "the key has no value", "write a value"),
+        ("name = \"ses\"", "name = \"ses", "does not end on its line", "close the quotes"),
+        ("name = \"ses\"", "name = 'ses", "does not end on its line", "close the quotes"),
+        ("name = \"ses\"", "name \"ses\"", "no `=` on the line", "write key = value"),
+        ("name = \"ses\"", "name == \"ses\"", "more than one `=`", "one `=`"),
+        ("name = \"ses\"", "name = \"ses\" \"x\"", "something follows the value", "one key to a line"),
+        ("name = \"ses\"", "name = \"a\\qb\"", "a backslash", "write \\\\"),
+        ("use_fips = false", "use_fips = False", "neither true nor false", "in lower case"),
+        ("mode = \"automatic\"", "name = \"x\"", "stands twice", "keep one"),
+        (TARGET_DIR, "config_dir = /etc/postfix", "does not stand in quotes", "straight double quotes"),
+        ("[host]", "[host", "header does not end", "end it with ]"),
+        ("[[credential]]", "[[credential]", "two brackets", "end it with ]]"),
+        (RELOAD, "[aws]", "the table stands twice", "keep one"),
+        (RELOAD, "keys = [\"a\"", "a list does not end", "put ] after"),
+        (RELOAD, "a = {b = 1", "this is not TOML", "toml.io"),
+        (RELOAD, "keys = \"\"\"[a", "three quotes does not end", "three quotes"),
+        (RELOAD, "on two words = 1", "no `=` on the line", "write key = value"),
+    ]);
+    let unclosed = "stage = [\"a\"\nregion = \"eu-west-1\"";
+    one(Severity::Error, STAGE, unclosed, 1, "a list does not end, or a comma is missing", "commas between");
+    let (text, line) = changed("[credential.smtp]", "[credential]\nname = \"b\"\n[credential.smtp]");
+    let found = findings(&text);
+    assert_eq!((found[0].line, found[0].what.contains("stands twice")), (Some(line), true), "{found:#?}");
+    let found = findings("config_version = 1\n[credential.source]\ntype = \"file\"\n[[credential]]\nname = \"x\"\n");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].line == Some(4) && found[0].fix.contains("put [[credential]] first"), "{found:?}");
+    let found = findings("config_version = 1\n[credential]\nname = \"x\"\n[credential]\nname = \"y\"\n");
+    assert!(found[0].line == Some(4) && found[0].fix.contains("[[credential]]"), "{found:?}");
+}
+
+#[test]
+fn syntax_errors_do_not_hide_other_mistakes() {
+    let (text, _) = changed("name = \"ses\"", "name = ses");
+    let text =
+        text.replace("port = 587", "port = \"x\"").replace("reload = ", "reoad = ").replace(TIMEOUT, "timeout \"1s\"");
+    let found = findings(&text);
+    let lines: Vec<_> = found.iter().filter_map(|f| f.line).collect();
+    assert_eq!(lines, [10, 18, 20, 24], "{found:#?}");
+    // A key whose line could not be read is not reported as missing.
+    let found = findings(&changed(ENDPOINT, "endpoint email-smtp.eu-west-1.amazonaws.com").0);
+    assert_eq!(found.iter().filter_map(|f| f.line).collect::<Vec<_>>(), [17], "{found:#?}");
+}
+
+#[test]
+fn nothing_panics() {
+    let mut tried = 0;
+    for end in (0..=EXAMPLE.len()).filter(|end| EXAMPLE.is_char_boundary(*end)) {
+        tried += 1;
+        match parse(&EXAMPLE[..end]) {
+            Ok((config, _)) => assert!(!config.credentials.is_empty()),
+            Err(found) => whole(&found, &EXAMPLE[..end]),
+        }
+    }
+    assert!(tried > 1000);
+    for source in [GOOD, EXAMPLE] {
+        let lines: Vec<&str> = source.lines().collect();
+        for left_out in 0..lines.len() {
+            let text: Vec<&str> = lines.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, l)| *l).collect();
+            if let Err(found) = parse(&text.join("\r\n")) {
+                whole(&found, &text.join("\r\n"));
+            }
+        }
+    }
+}
+
+#[test]
+fn large_nonsense_is_refused_in_reasonable_time() {
+    let names: String = (0..40_000).map(|n| format!("\"key {n}\",\n")).collect();
+    let credentials: String = (0..20_000).map(|n| format!("[[credential]]\nname = \"c{n}\"\n")).collect();
+    for text in [
+        "a\n".repeat(200_000),
+        "a = b\n".repeat(100_000),
+        "[".repeat(MAX_FILE as usize),
+        changed(RELOAD, &format!("keys = [\n{names}]")).0,
+        format!("config_version = 1\n{credentials}"),
+        format!("{GOOD}{}", "[[credential.target]]\n".repeat(20_000)),
+    ] {
+        let start = std::time::Instant::now();
+        whole(&findings(&text), &text);
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}: {:?}", &text[..20], start.elapsed());
+    }
+}
+
+/// Every finding of a refused file has its line, its words and its fix, and one of them is an error.
+fn whole(found: &[Finding], text: &str) {
+    assert!(found.iter().any(|f| f.severity == Severity::Error), "{text:?}");
+    let lines = text.lines().count().max(1);
+    for f in found {
+        assert!(f.line.is_some_and(|line| (1..=lines).contains(&line)), "{f:?} of {lines} lines");
+        assert!(!f.what.is_empty() && !f.fix.is_empty(), "{f:?}");
+    }
+    render_text(found, Path::new("config.toml"), Some(text));
+}
+
+proptest::proptest! {
+    /// Lines of a good file in any order, some of them damaged: refused or accepted, never a panic.
+    #[test]
+    fn shuffled_and_damaged_files_do_not_panic(
+        picks in proptest::collection::vec((0..24usize, 0..12usize, proptest::char::any()), 1..30)
+    ) {
+        let lines: Vec<&str> = GOOD.lines().collect();
+        let mut text = String::new();
+        for (line, damage, c) in picks {
+            let mut line = lines[line].to_owned();
+            if damage == 0 {
+                line.pop();
+            } else if damage == 1 {
+                line.insert(line.len() / 2, c);
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+        if let Err(found) = parse(&text) {
+            whole(&found, &text);
+        }
+    }
+
+    #[test]
+    fn any_text_does_not_panic(text in proptest::string::string_regex("[\\[\\]{}=\"'#,.a-c0-9\\n \\\\]{0,60}").unwrap()) {
+        if let Err(found) = parse(&text) {
+            whole(&found, &text);
+        }
+    }
+}
+
+#[test]
+fn findings_for_people() {
+    let (text, _) = changed(STAGE, "password = \"hunter2\"");
+    let text = text.replace(ENDPOINT, "endpoint = \"[smtp.example.com]\"  # see \u{1b}[31mticket");
+    let text = text.replace("[credential.smtp]", "[credential.smtp] # here");
+    let text = text.replace(SECRET, "secret = \"AKIAEXAMPLE:hunter2\"");
+    let found = findings(&text);
+    let out = render_text(&found, Path::new("/etc/relaykey/config.toml"), Some(&text));
+    let want = "\
+/etc/relaykey/config.toml:14: error: secret: this is no name of a secret: it has at most 512 letters, digits and /_+=.@-
+    secret = …
+  fix: write the secret's name, or its ARN like arn:aws:secretsmanager:eu-west-1:111122223333:secret:NAME-AbCdEf; not what it holds
+/etc/relaykey/config.toml:15: error: unknown key \"password\" in [credential.source]
+    password = …
+  fix: remove it: no login stands in this file, the source holds it (to name the keys of a JSON secret there are username_key and password_key)
+";
+    assert!(out.starts_with(want), "{out}");
+    assert!(!out.contains("hunter2"));
+    assert!(!out.contains('\u{1b}'));
+}
+
+#[test]
+fn what_of_a_line_is_quoted() {
+    for (line, want) in [
+        ("  port = \"587\" # why", Some("port = \"587\" # why")),
+        ("[credential.smtp] # secret", Some("[credential.smtp]")),
+        ("smtp.port = 5", Some("smtp.port = 5")),
+        ("\"port\" = 5", Some("\"port\" = 5")),
+        ("password = \"hunter2\"", Some("password = …")),
+        ("secret = \"hunter2\"", Some("secret = …")),
+        ("source = { secret = \"hunter2\" }", Some("source = …")),
+        ("proxy = \"http://a:hunter2@p\"", Some("proxy = …")),
+        ("endpoint = \"a:hunter2@p\"", Some("endpoint = …")),
+        ("keys = [\"@example.com\"]", Some("keys = [\"@example.com\"]")),
+        ("endpoint \"x\"", Some("endpoint \"x\"")),
+        ("hunter2", None),
+        ("password hunter2", None),
+        ("", None),
+        ("port =\t5\u{7}", Some("port = 5\\u{7}")),
+    ] {
+        assert_eq!(quotable(line).as_deref(), want, "{line:?}");
+    }
+}
