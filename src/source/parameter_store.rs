@@ -99,22 +99,28 @@ impl ParameterStore {
         })
     }
 
-    /// What only Parameter Store says.
+    /// What only Parameter Store says. Which of the two codes a label that is on no version gets is not documented, so
+    /// with a label `ParameterNotFound` leaves both open.
     fn special(&self, answer: aws::Answer, call: &Call) -> Option<AwsError> {
-        if answer.code != "ParameterVersionNotFound" {
-            return None;
+        let (about, region, said) = (&call.about, call.region, answer.words());
+        let label = self.label.as_deref()?;
+        let attach =
+            format!("attach it (`aws ssm label-parameter-version --labels {label}`), or name another one in `label`");
+        match answer.code {
+            "ParameterVersionNotFound" => Some(AwsError::new(
+                "no-such-label",
+                format!("no version of {about} in {region} carries the label {label:?}. AWS says: {said}"),
+                attach,
+            )),
+            "ParameterNotFound" => Some(AwsError::new(
+                "not-found",
+                format!(
+                    "{about} does not exist in {region} for this account, or no version of it carries the label. AWS says: {said}"
+                ),
+                format!("check its name and the region; if it exists, the label {label:?} is missing: {attach}"),
+            )),
+            _ => None,
         }
-        let label = self.label.as_deref().unwrap_or("");
-        Some(AwsError::new(
-            "no-such-label",
-            format!(
-                "no version of {} in {} carries the label {label:?}. AWS says: {}",
-                call.about,
-                call.region,
-                answer.words()
-            ),
-            format!("attach it (`aws ssm label-parameter-version --labels {label}`), or name another one in `label`"),
-        ))
     }
 
     fn about(&self) -> String {
