@@ -282,9 +282,13 @@ fn serves_all_services(endpoint_url: &str) -> bool {
 /// Parts of an Amazon Resource Name, `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arn<'a> {
+    /// `secretsmanager`, `ssm`, …
     pub service: &'a str,
+    /// Empty for global services.
     pub region: &'a str,
+    /// Twelve digits.
     pub account: &'a str,
+    /// All that follows, colons included.
     pub resource: &'a str,
 }
 
@@ -319,7 +323,9 @@ pub struct AwsError {
     /// `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`, `clock`,
     /// `not-found`, `configuration`; the modules of the services add theirs.
     pub class: &'static str,
+    /// What was asked, and AWS's own words.
     pub what: String,
+    /// What to do.
     pub fix: String,
 }
 
@@ -344,6 +350,7 @@ pub struct Call<'a> {
     pub about: String,
     /// The ARN that a policy has to allow; account `*` where it is not known.
     pub arn: String,
+    /// The region that was asked.
     pub region: &'a str,
     /// The role that is assumed first, where one is configured.
     pub role_arn: Option<&'a str>,
@@ -352,9 +359,13 @@ pub struct Call<'a> {
 /// An error that a service answered with, in the parts that decide what it means.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer<'a> {
+    /// `AccessDeniedException`; empty where the answer has none, as a proxy's has not.
     pub code: &'a str,
+    /// AWS's sentence; may be empty.
     pub message: &'a str,
+    /// HTTP status; 0 where it is not known.
     pub status: u16,
+    /// What AWS support asks for.
     pub request_id: Option<&'a str>,
 }
 

@@ -205,8 +205,14 @@ fn child() {
         http = http.with_limits(Limits { attempt: ms(0), operation: ms(1), ..Limits::default() });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
-    let fetched = source::open(&credential, &LocalKey::new([1; 32]), &http)
-        .and_then(|source| runtime.block_on(source.fetch()).map(|fetched| (source.describe(), fetched)));
+    let fetched = source::open(&credential, &LocalKey::new([1; 32]), &http).and_then(|source| {
+        // A person repairs a file while the agent runs.
+        if let Some([path, content]) = spec["repair"].as_array().map(Vec::as_slice) {
+            runtime.block_on(source.fetch()).expect_err("broken at first");
+            std::fs::write(text(path).expect("a path"), text(content).expect("a text")).expect("written");
+        }
+        Ok((source.describe(), runtime.block_on(source.fetch())?))
+    });
     println!("\nOUTCOME {}", outcome(fetched));
 }
 
@@ -570,9 +576,15 @@ fn profiles_are_read_and_come_before_the_environment_when_named() {
     assert!(what.contains("absent") && fix.contains("profile"), "{what} {fix}");
     let (_, fix) = with("sso").run().error("credentials", false);
     assert!(fix.contains("single sign-on"), "{fix}");
+    // Repaired while the agent runs: read again.
+    let mut fetch = with("mail").env("AWS_CONFIG_FILE", &dir.file("broken", "[profile other]\n").display().to_string());
+    fetch = fetch.aws("region", REGION);
+    fetch.spec["repair"] = json!([dir.path().join("broken"), std::fs::read_to_string(&config).expect("the file")]);
+    fetch.run().ok();
+    assert_eq!(moto.calls(&key).len(), 2);
     // Without a name, the environment comes first and AWS_PROFILE after it.
     with("mail").aws("profile", Value::Null).aws("region", REGION).env("AWS_PROFILE", "mail").without_keys().run().ok();
-    assert_eq!(moto.calls(&key).len(), 2);
+    assert_eq!(moto.calls(&key).len(), 3);
 }
 
 #[test]

@@ -18,11 +18,13 @@ use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrde
 /// One version, fetched.
 #[derive(Debug, Clone)]
 pub struct Fetched {
+    /// Which secret, parameter or file it came from.
     pub identity: SourceIdentity,
     /// As the source names it: version id, number, keyed hash.
     pub version: String,
     /// `None` for a file: it is authoritative as it is.
     pub order: Option<VersionOrder>,
+    /// The credential, its form recognised.
     pub payload: Payload,
 }
 
@@ -35,7 +37,9 @@ pub struct SourceError {
     /// Machine-readable class: `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`,
     /// `clock`, `not-found`, `no-such-label`, `scheduled-for-deletion`, `payload`, `file`, `configuration`.
     pub class: &'static str,
+    /// What was asked of whom, and what they said.
     pub what: String,
+    /// What to do.
     pub fix: String,
 }
 
@@ -50,7 +54,7 @@ pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>
 
 /// One place that versions of a credential come from.
 pub trait Source: Send + Sync {
-    /// Reads the version that counts now. Ends within a minute, whatever the network does. Back-off between calls is
+    /// Reads the version that counts now. Ends in half a minute per call to AWS, whatever the network does. Back-off is
     /// the caller's: sources in AWS cost money and share a rate with the whole account.
     fn fetch(&self) -> Fetching<'_>;
 
