@@ -1,1 +1,219 @@
-//! To be written.
+//! A file on this host, for those who bring credentials by other means. It is authoritative as it is.
+
+use std::fs::{Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity};
+use crate::source::{Fetched, Fetching, Source, SourceError, bad_payload, payload};
+
+/// A read that takes longer hangs in a network file system.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A source of type `file`.
+///
+/// Version: a keyed hash of the whole content. No order: the file is taken as it is. Identity: `file:PATH`.
+pub struct File {
+    path: PathBuf,
+    key: LocalKey,
+    keys: JsonKeys,
+}
+
+impl File {
+    /// `path` may lead over symlinks, as secrets that a container platform mounts do.
+    pub fn new(path: &Path, key: &LocalKey, keys: JsonKeys) -> Self {
+        Self { path: path.to_owned(), key: key.clone(), keys }
+    }
+
+    async fn get(&self) -> Result<Fetched, SourceError> {
+        let path = self.path.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&path));
+        let content = match tokio::time::timeout(DEADLINE, reading).await {
+            Ok(Ok(result)) => result?,
+            Ok(Err(_)) => return Err(temporary(&self.path, "reading it was broken off", "nothing to do if it passes")),
+            Err(_) => {
+                let what = format!("no answer from its file system in {} seconds", DEADLINE.as_secs());
+                return Err(temporary(&self.path, &what, "check the mount it lies on"));
+            }
+        };
+        Ok(Fetched {
+            identity: SourceIdentity { arn: format!("file:{}", self.path.display()), created: None },
+            version: self.key.content_version(&content),
+            order: None,
+            payload: payload(&format!("file {}", self.path.display()), &content, &self.keys)?,
+        })
+    }
+}
+
+impl Source for File {
+    fn fetch(&self) -> Fetching<'_> {
+        Box::pin(self.get())
+    }
+
+    fn describe(&self) -> String {
+        format!("file {}", self.path.display())
+    }
+}
+
+/// What is wrong with who may read or write the file, if anything: a finding for `check`, not a reason to stop.
+pub fn permissions(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
+    let who = match (mode & 0o004 != 0, mode & 0o022 != 0) {
+        (_, true) => "others than its owner can change it",
+        (true, false) => "every user of this host can read it",
+        (false, false) => return None,
+    };
+    Some(format!("{} holds a credential and has mode {mode:04o}: {who}", path.display()))
+}
+
+/// Reads the whole file. Opening neither waits for the other end of a FIFO nor touches a device.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let io = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::NotFound => permanent(path, "it does not exist", "create it, or correct `path`"),
+        std::io::ErrorKind::PermissionDenied => {
+            permanent(path, "this user may not read it", "make it readable for the user relaykey runs as, mode 0600")
+        }
+        _ => temporary(path, &e.to_string(), "check the file system it lies on"),
+    };
+    // Looked at before it is opened too: opening a device can do something.
+    regular(path, &std::fs::metadata(path).map_err(io)?)?;
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(io)?;
+    let before = file.metadata().map_err(io)?;
+    regular(path, &before)?;
+    // Allocated once: a buffer that grows leaves pieces of the secret behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_PAYLOAD + 1));
+    file.by_ref().take(MAX_PAYLOAD as u64 + 1).read_to_end(&mut content).map_err(io)?;
+    if content.len() > MAX_PAYLOAD {
+        return Err(permanent(
+            path,
+            &format!("it is larger than {MAX_PAYLOAD} bytes"),
+            "this is not a credential: correct `path`",
+        ));
+    }
+    let after = file.metadata().map_err(io)?;
+    let seen = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec());
+    if seen(&before) != seen(&after) || after.len() != content.len() as u64 {
+        return Err(temporary(
+            path,
+            "it was changed while it was read",
+            "write it beside and rename it over, so that it is never half",
+        ));
+    }
+    if content.is_empty() {
+        return Err(bad_payload(format!("file {} is empty", path.display())));
+    }
+    Ok(content)
+}
+
+fn regular(path: &Path, metadata: &Metadata) -> Result<(), SourceError> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(permanent(path, &format!("it is {what}, not a regular file"), "name a regular file in `path`"))
+}
+
+fn permanent(path: &Path, what: &str, fix: &str) -> SourceError {
+    SourceError { temporary: false, class: "file", what: format!("file {}: {what}", path.display()), fix: fix.into() }
+}
+
+fn temporary(path: &Path, what: &str, fix: &str) -> SourceError {
+    SourceError { temporary: true, ..permanent(path, what, fix) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    struct Dir(PathBuf);
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relaykey-file-{name}-{}", std::process::id()));
+            std::fs::create_dir(&path).expect("a fresh directory");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+            Self(path)
+        }
+    }
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn fetch(path: &Path) -> Result<Fetched, SourceError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a run time");
+        let source = File::new(path, &LocalKey::new([7; 32]), JsonKeys::default());
+        let fetched = runtime.block_on(source.fetch());
+        // A read that hangs must not hang the test.
+        runtime.shutdown_background();
+        fetched
+    }
+
+    #[test]
+    fn content_is_the_version_and_symlinks_are_followed() {
+        let dir = Dir::new("version");
+        let (real, link) = (dir.0.join("..data"), dir.0.join("login"));
+        std::fs::write(&real, "AKIAEXAMPLE:pass\n").expect("write");
+        symlink(&real, &link).expect("symlink");
+        let first = fetch(&link).expect("fetched");
+        assert_eq!(first.payload.username(), "AKIAEXAMPLE");
+        assert_eq!(first.identity.arn, format!("file:{}", link.display()));
+        assert_eq!(first.order, None);
+        assert_eq!(first.version, fetch(&real).expect("fetched").version);
+        std::fs::write(&real, "AKIAEXAMPLE:other\n").expect("write");
+        assert_ne!(first.version, fetch(&link).expect("fetched").version);
+    }
+
+    #[test]
+    fn what_is_no_credential_file_is_refused_without_waiting() {
+        let dir = Dir::new("refused");
+        let at = |name: &str| dir.0.join(name);
+        std::fs::write(at("empty"), "").expect("write");
+        std::fs::write(at("large"), vec![b'a'; MAX_PAYLOAD + 1]).expect("write");
+        std::fs::write(at("odd"), "hunter2").expect("write");
+        std::fs::create_dir(at("dir")).expect("mkdir");
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), rustix::fs::Mode::RUSR).expect("mkfifo");
+        symlink(at("loop"), at("loop")).expect("symlink");
+        let table: &[(PathBuf, &str, bool, &str)] = &[
+            (at("none"), "file", false, "does not exist"),
+            (at("empty"), "payload", false, "is empty"),
+            (at("large"), "file", false, "larger than 65536"),
+            (at("odd"), "payload", false, "none of the forms"),
+            (at("dir"), "file", false, "a directory"),
+            (at("fifo"), "file", false, "a FIFO"),
+            ("/dev/zero".into(), "file", false, "a device"),
+            (at("loop"), "file", true, "symbolic link"),
+        ];
+        for (path, class, temporary, what) in table {
+            let error = fetch(path).expect_err(&path.display().to_string());
+            assert_eq!((error.class, error.temporary), (*class, *temporary), "{error:?}");
+            assert!(error.what.contains(what), "{error:?}");
+            assert!(!error.fix.is_empty() && !format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn permissions_that_let_others_in_are_told() {
+        let dir = Dir::new("modes");
+        let path = dir.0.join("login");
+        std::fs::write(&path, "a:b").expect("write");
+        for (mode, says) in [(0o600, None), (0o640, None), (0o644, Some("can read it")), (0o660, Some("can change it"))]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            let told = permissions(&path);
+            assert_eq!(told.is_some(), says.is_some(), "{mode:o}: {told:?}");
+            assert!(says.is_none_or(|s| told.as_deref().is_some_and(|t| t.contains(s))), "{mode:o}: {told:?}");
+        }
+        assert_eq!(permissions(&dir.0.join("none")), None);
+    }
+}

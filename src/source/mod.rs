@@ -1,31 +1,116 @@
 //! Sources: where versions of a credential come from.
+//!
+//! [`open`] gives the [`Source`] that a credential's configuration names; [`Source::fetch`] reads the version that
+//! counts now. A source only reads. What an answer means for the host (is it new, may it be taken) is decided
+//! elsewhere; an answer with nothing in it is an error here, so that it changes nothing.
 
 pub mod file;
 pub mod parameter_store;
 pub mod secrets_manager;
 
-use crate::credential::{Payload, SourceIdentity, VersionOrder};
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::aws::{Arn, AwsError, Http};
+use crate::config;
+use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder};
 
 /// One version, fetched.
 #[derive(Debug, Clone)]
 pub struct Fetched {
+    /// Which secret, parameter or file it came from.
     pub identity: SourceIdentity,
     /// As the source names it: version id, number, keyed hash.
     pub version: String,
     /// `None` for a file: it is authoritative as it is.
     pub order: Option<VersionOrder>,
+    /// The credential, its form recognised.
     pub payload: Payload,
 }
 
 /// Why nothing was fetched. Never carries content.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct SourceError {
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
-    /// Machine-readable class: `network`, `throttled`, `access-denied`, `kms`, `not-found`, `no-such-label`,
-    /// `scheduled-for-deletion`, `payload`, `file`, `configuration`, `credentials`, `service`.
+    /// Machine-readable class: `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`,
+    /// `clock`, `not-found`, `no-such-label`, `scheduled-for-deletion`, `payload`, `file`, `configuration`.
     pub class: &'static str,
+    /// What was asked of whom, and what they said.
     pub what: String,
+    /// What to do.
     pub fix: String,
+}
+
+impl From<AwsError> for SourceError {
+    fn from(e: AwsError) -> Self {
+        Self { temporary: e.temporary, class: e.class, what: e.what, fix: e.fix }
+    }
+}
+
+/// What [`Source::fetch`] gives: boxed, so that sources of several kinds stand in one list.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send + 'a>>;
+
+/// One place that versions of a credential come from.
+pub trait Source: Send + Sync {
+    /// Reads the version that counts now. Ends in half a minute per call to AWS, whatever the network does. Back-off is
+    /// the caller's: sources in AWS cost money and share a rate with the whole account.
+    fn fetch(&self) -> Fetching<'_>;
+
+    /// What it is, in words for status and errors: `secret "ses" (AWSCURRENT) in eu-west-1`.
+    fn describe(&self) -> String;
+}
+
+/// Opens the source of a credential. Reaches nothing yet: what is wrong with AWS or the file is told by
+/// [`Source::fetch`]. `key` makes the version of a file. An ARN's region wins over the configured one.
+pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Result<Box<dyn Source>, SourceError> {
+    let keys = credential.keys.clone();
+    Ok(match &credential.source {
+        config::Source::SecretsManager { secret, stages, aws } => {
+            Box::new(secrets_manager::SecretsManager::new(secret, stages, &in_region_of(secret, aws), keys, http)?)
+        }
+        config::Source::ParameterStore { parameter, label, aws } => {
+            let aws = in_region_of(parameter, aws);
+            Box::new(parameter_store::ParameterStore::new(parameter, label.as_deref(), &aws, keys, http)?)
+        }
+        config::Source::File { path } => Box::new(file::File::new(path, key, keys)),
+    })
+}
+
+fn in_region_of(name: &str, aws: &config::Aws) -> config::Aws {
+    let mut aws = aws.clone();
+    if let Some(arn) = Arn::parse(name).filter(|arn| !arn.region.is_empty()) {
+        aws.region = Some(arn.region.to_owned());
+    }
+    aws
+}
+
+/// Reads the bytes a source gave. Errors of it name keys and positions, never content.
+fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, SourceError> {
+    Payload::parse(bytes, keys).map_err(|e| bad_payload(format!("{about}: {e}")))
+}
+
+fn bad_payload(what: String) -> SourceError {
+    SourceError {
+        temporary: false,
+        class: "payload",
+        what,
+        fix: "put a corrected value there as a new version; until then this host keeps what it has".into(),
+    }
+}
+
+/// An answer of AWS without a part that every answer has.
+fn incomplete(about: &str, part: &str) -> SourceError {
+    SourceError {
+        temporary: true,
+        class: "service",
+        what: format!("{about}: the answer has no {part}"),
+        fix: "nothing to do if it passes; if it stays, check `endpoint_url`: is AWS behind it".into(),
+    }
+}
+
+/// AWS's time as ours.
+fn timestamp(at: &aws_smithy_types::DateTime) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok()
 }

@@ -1,1 +1,153 @@
-//! To be written.
+//! AWS Systems Manager Parameter Store: a SecureString, decrypted; the latest version, or the one with a label.
+
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::types::{Parameter, ParameterType};
+use zeroize::Zeroizing;
+
+use crate::aws::{self, Arn, AwsError, Call, Http, Session};
+use crate::config::Aws;
+use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
+use crate::source::{Fetched, Fetching, Source, SourceError, bad_payload, incomplete, payload, timestamp};
+
+/// A source of type `parameter-store`.
+///
+/// Version: the number. Order: (last modified, number): a parameter that was deleted and made again starts at 1 with
+/// the same ARN, and only its time tells. Identity: the ARN.
+pub struct ParameterStore {
+    parameter: String,
+    label: Option<String>,
+    region: Option<String>,
+    keys: JsonKeys,
+    session: Session,
+}
+
+impl ParameterStore {
+    /// `label`: `None` for the latest version.
+    pub fn new(
+        parameter: &str,
+        label: Option<&str>,
+        aws: &Aws,
+        keys: JsonKeys,
+        http: &Http,
+    ) -> Result<Self, SourceError> {
+        Ok(Self {
+            parameter: parameter.to_owned(),
+            label: label.map(str::to_owned),
+            region: aws.region.clone(),
+            keys,
+            session: Session::new(aws, http)?,
+        })
+    }
+
+    async fn get(&self) -> Result<Fetched, SourceError> {
+        let config = self.session.config().await?;
+        let region = config.region().map_or("", |r| r.as_ref()).to_owned();
+        // Names and ARNs take a selector: `NAME:LABEL`.
+        let name = match &self.label {
+            Some(label) => format!("{}:{label}", self.parameter),
+            None => self.parameter.clone(),
+        };
+        match Client::new(&config).get_parameter().name(name).with_decryption(true).send().await {
+            Ok(mut output) => {
+                let parameter = output.parameter.take().ok_or_else(|| incomplete(&self.about(), "parameter"))?;
+                self.fetched(parameter)
+            }
+            Err(error) => {
+                let call = Call {
+                    action: "ssm:GetParameter",
+                    about: self.about(),
+                    arn: self.arn(&region),
+                    region: &region,
+                    role_arn: self.session.role_arn(),
+                };
+                let explained = match aws::answer(&error) {
+                    Some(answer) => self.special(answer, &call).unwrap_or_else(|| aws::explain_answer(answer, &call)),
+                    None => aws::explain(&error, &call),
+                };
+                self.session.note(&explained).await;
+                Err(explained.into())
+            }
+        }
+    }
+
+    fn fetched(&self, mut parameter: Parameter) -> Result<Fetched, SourceError> {
+        let about = self.about();
+        let content = parameter.value.take().map(String::into_bytes).map(Zeroizing::new);
+        match parameter.r#type {
+            Some(ParameterType::SecureString) => {}
+            other => {
+                let kind = other.as_ref().map_or("unknown", ParameterType::as_str);
+                return Err(SourceError {
+                    fix: "delete it and store it anew with --type SecureString; change the credential too: whoever may read parameters has seen it".into(),
+                    ..bad_payload(format!("{about} is of type {kind}: the credential is stored there unencrypted"))
+                });
+            }
+        }
+        let content = content.filter(|content| !content.is_empty());
+        let content = content.ok_or_else(|| bad_payload(format!("{about}: the version has no value")))?;
+        let at = parameter.last_modified_date.as_ref().and_then(timestamp);
+        let order =
+            VersionOrder { at: at.ok_or_else(|| incomplete(&about, "modification time"))?, number: parameter.version };
+        Ok(Fetched {
+            payload: payload(&about, &content, &self.keys)?,
+            identity: SourceIdentity {
+                arn: parameter.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?,
+                created: None,
+            },
+            version: parameter.version.to_string(),
+            order: Some(order),
+        })
+    }
+
+    /// What only Parameter Store says. Which of the two codes a label that is on no version gets is not documented, so
+    /// with a label `ParameterNotFound` leaves both open.
+    fn special(&self, answer: aws::Answer, call: &Call) -> Option<AwsError> {
+        let (about, region, said) = (&call.about, call.region, answer.words());
+        let label = self.label.as_deref()?;
+        let attach =
+            format!("attach it (`aws ssm label-parameter-version --labels {label}`), or name another one in `label`");
+        match answer.code {
+            "ParameterVersionNotFound" => Some(AwsError::new(
+                "no-such-label",
+                format!("no version of {about} in {region} carries the label {label:?}. AWS says: {said}"),
+                attach,
+            )),
+            "ParameterNotFound" => Some(AwsError::new(
+                "not-found",
+                format!(
+                    "{about} does not exist in {region} for this account, or no version of it carries the label. AWS says: {said}"
+                ),
+                format!("check its name and the region; if it exists, the label {label:?} is missing: {attach}"),
+            )),
+            _ => None,
+        }
+    }
+
+    fn about(&self) -> String {
+        match &self.label {
+            Some(label) => format!("parameter {:?} ({label})", self.parameter),
+            None => format!("parameter {:?}", self.parameter),
+        }
+    }
+
+    /// What a policy has to allow. The ARN of `/a/b` is `…:parameter/a/b`, that of `b` is `…:parameter/b`.
+    fn arn(&self, region: &str) -> String {
+        match Arn::parse(&self.parameter) {
+            Some(_) => self.parameter.clone(),
+            None => {
+                let name = self.parameter.trim_start_matches('/');
+                format!("arn:{}:ssm:{region}:*:parameter/{name}", aws::partition(region))
+            }
+        }
+    }
+}
+
+impl Source for ParameterStore {
+    fn fetch(&self) -> Fetching<'_> {
+        Box::pin(self.get())
+    }
+
+    fn describe(&self) -> String {
+        format!("Parameter Store {} in {}", self.about(), self.region.as_deref().unwrap_or("the default region"))
+    }
+}

@@ -1,0 +1,207 @@
+//! A private AWS API server (moto) on loopback, for tests that talk to it with the real SDK.
+//!
+//! Include with `#[path = "lab/moto.rs"] mod moto;`. [`shared`] starts one per test program, at its first use; the
+//! server ends when the program does, because its standard input closes then. Tests keep apart by their names: an
+//! access key id, secrets and parameters of their own each.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Python has to load all of moto.
+const START: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The region everything of the lab lies in.
+pub const REGION: &str = "eu-west-1";
+
+pub struct Moto {
+    port: u16,
+    tls_port: u16,
+    ca_pem: String,
+    child: Child,
+    /// Open for as long as the server is to live.
+    _stdin: Option<ChildStdin>,
+}
+
+/// The server that all tests of this program share.
+pub fn shared() -> &'static Moto {
+    static SHARED: OnceLock<Moto> = OnceLock::new();
+    SHARED.get_or_init(Moto::start)
+}
+
+impl Moto {
+    /// Starts a server of its own.
+    pub fn start() -> Self {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join("tests/.venv/bin/python");
+        assert!(python.exists(), "{} is missing: tests/run makes it (a venv with moto[server])", python.display());
+        let (ca_pem, chain_pem, key_pem) = certificates();
+        let dir = PrivateDir::new("moto");
+        let (cert, key) = (dir.file("cert.pem", &chain_pem), dir.file("key.pem", &key_pem));
+        // The server must not look for anybody's credentials.
+        let mut child = Command::new(python)
+            .arg(root.join("tests/lab/moto_lab.py"))
+            .args(["--cert".as_ref(), cert.as_os_str(), "--key".as_ref(), key.as_os_str()])
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto_lab.py starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = tell.send(line);
+        });
+        let line = told.recv_timeout(START).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("moto_lab.py did not listen within {START:?}")
+        });
+        let said: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("moto_lab.py did not start; run it by hand to see why"));
+        let port = |name: &str| said[name].as_u64().and_then(|p| u16::try_from(p).ok()).expect("a port");
+        let stdin = child.stdin.take();
+        Self { port: port("port"), tls_port: port("tls_port"), ca_pem, child, _stdin: stdin }
+    }
+
+    /// What to give as `endpoint_url`.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same services over TLS, under the name `localhost`, with a certificate of [`Moto::ca_pem`].
+    pub fn tls_endpoint(&self) -> String {
+        format!("https://localhost:{}", self.tls_port)
+    }
+
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Calls a JSON-protocol API, `secretsmanager.CreateSecret` or `AmazonSSM.PutParameter`, as an administrator.
+    pub fn call(&self, target: &str, input: Value) -> Value {
+        let service = if target.starts_with("AmazonSSM.") { "ssm" } else { "secretsmanager" };
+        let headers = format!(
+            "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: {target}\r\nAuthorization: AWS4-HMAC-SHA256 \
+             Credential=AKIALABADMINISTRATOR/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n"
+        );
+        let (status, body) = self.http("POST", "/", &headers, input.to_string().as_bytes());
+        assert_eq!(status, 200, "{target}: {body}");
+        serde_json::from_str(&body).unwrap_or(Value::Null)
+    }
+
+    /// Makes a secret with one version, labelled AWSCURRENT. Gives (ARN, version id).
+    pub fn secret(&self, name: &str, value: &str) -> (String, String) {
+        let made = self.call("secretsmanager.CreateSecret", json!({"Name": name, "SecretString": value}));
+        (text(&made["ARN"]), text(&made["VersionId"]))
+    }
+
+    /// One more version with these labels; gives its version id.
+    pub fn put(&self, name: &str, value: &str, labels: &[&str]) -> String {
+        let input = json!({"SecretId": name, "SecretString": value, "VersionStages": labels});
+        text(&self.call("secretsmanager.PutSecretValue", input)["VersionId"])
+    }
+
+    /// Stores a SecureString; gives its version number.
+    pub fn parameter(&self, name: &str, value: &str) -> i64 {
+        let input = json!({"Name": name, "Value": value, "Type": "SecureString", "Overwrite": true});
+        self.call("AmazonSSM.PutParameter", input)["Version"].as_i64().expect("a version")
+    }
+
+    /// Asks for a fault (see `moto_lab.py`) for the calls of one access key id.
+    pub fn fault(&self, key: &str, action: &str, mut fault: Value) {
+        fault["key"] = key.into();
+        fault["action"] = action.into();
+        let (status, body) = self.http("POST", "/lab/faults", "", fault.to_string().as_bytes());
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Calls made with an access key id so far: service, action, about, external_id, status.
+    pub fn calls(&self, key: &str) -> Vec<Value> {
+        let (status, body) = self.http("GET", &format!("/lab/calls?key={key}"), "", b"");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    fn http(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("moto listens");
+        stream.set_read_timeout(Some(ANSWER)).expect("a time-out");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("sent to moto");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("moto answers in time");
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        (status, body.to_owned())
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory that only this user may look into, removed at the end.
+pub struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    pub fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("relaykey-{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(unique);
+        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes one file; gives its path.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A throw-away certificate authority, and a certificate of it for `localhost`: CA, chain and private key, PEM.
+fn certificates() -> (String, String, String) {
+    let ca_key = rcgen::KeyPair::generate().expect("a key");
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "relaykey test CA");
+    let ca_cert = ca.self_signed(&ca_key).expect("a CA");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let server = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("parameters");
+    let cert = server.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).expect("a certificate");
+    (ca_cert.pem(), cert.pem(), key.serialize_pem())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""The AWS API server of the tests: moto, and what moto lacks, on two loopback ports, one of them TLS.
+
+Prints one line of JSON, {"port": N, "tls_port": N}, when it listens, and ends when its standard input closes, so that it never
+outlives the test program that started it.
+
+Every test brings an access key id of its own, as it brings secrets of its own: faults and the call log go by it, so
+that tests share one server without meeting.
+
+  POST /lab/faults   {"key": "AKIA…", "action": "GetSecretValue", "count": 1, "kind": "error", …}
+                     kind error:     "status", "code", "message" (a JSON or XML answer, as the service's protocol has it)
+                          answer:    "status", "body", "type" (this very answer)
+                          hang:      "seconds" without an answer, then the connection closes
+                          truncate:  half of the real answer
+                     count 0: for good
+  GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, status
+
+Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
+where moto says that there is no such secret.
+"""
+
+import argparse
+import io
+import json
+import os
+import re
+import ssl
+import sys
+import threading
+import time
+import urllib.parse
+
+from moto.secretsmanager.exceptions import SecretHasNoValueException
+from moto.secretsmanager.models import SecretsManagerBackend
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/aws4_request")
+# What a call is about. Never a value: the log is shown when a test fails.
+SUBJECTS = ("SecretId", "Name", "RoleArn")
+
+
+MOTOS_ANSWER = SecretsManagerBackend.get_secret_value
+
+
+def get_secret_value(backend, secret_id, version_id, version_stage):
+    if version_stage and not version_id and backend._is_valid_identifier(secret_id):
+        secret = backend.secrets[secret_id]
+        labels = (label for version in secret.versions.values() for label in version["version_stages"])
+        if version_stage not in labels and not secret.is_deleted():
+            raise SecretHasNoValueException(version_stage)
+    return MOTOS_ANSWER(backend, secret_id, version_id, version_stage)
+
+
+SecretsManagerBackend.get_secret_value = get_secret_value
+
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, *args):
+        pass
+
+    def log(self, *args):
+        pass
+
+
+class Call:
+    """One signed request: who, which service, which action, about what."""
+
+    def __init__(self, environ, key, service):
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size)
+        environ["wsgi.input"] = io.BytesIO(body)
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        self.json = bool(target)
+        self.key, self.service = key, service
+        try:
+            fields = json.loads(body or b"{}") if target else dict(urllib.parse.parse_qsl(body.decode()))
+        except ValueError:
+            fields = {}
+        self.action = target.rpartition(".")[2] or fields.get("Action", "")
+        self.about = next((fields[name] for name in SUBJECTS if name in fields), "")
+        self.external_id = fields.get("ExternalId")
+
+
+class Lab:
+    def __init__(self):
+        self.moto = DomainDispatcherApplication(create_backend_app)
+        self.lock = threading.Lock()
+        self.faults = []
+        self.calls = []
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"].startswith("/lab/"):
+            return self.own(environ, start_response)
+        signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+        if signed is None:
+            return self.moto(environ, start_response)
+        call = Call(environ, *signed.groups())
+        entry = {"key": call.key, "service": call.service, "action": call.action, "about": call.about,
+                 "external_id": call.external_id, "status": 0}
+        with self.lock:
+            self.calls.append(entry)
+        fault = self.due(call)
+
+        def answer(status, headers, *rest):
+            entry["status"] = int(status.split()[0])
+            return start_response(status, headers, *rest)
+
+        if fault is None:
+            return self.moto(environ, answer)
+        return getattr(self, "fault_" + fault["kind"])(fault, call, environ, answer)
+
+    def own(self, environ, start_response):
+        with self.lock:
+            if environ["PATH_INFO"] == "/lab/faults":
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                self.faults.append({"count": 1, **json.loads(body)})
+                reply = {}
+            else:
+                key = urllib.parse.parse_qs(environ["QUERY_STRING"])["key"][0]
+                reply = [call for call in self.calls if call["key"] == key]
+        return send(start_response, "200 OK", "application/json", json.dumps(reply).encode())
+
+    def due(self, call):
+        with self.lock:
+            for fault in self.faults:
+                if (fault["key"], fault["action"]) == (call.key, call.action):
+                    if fault["count"] == 1:
+                        self.faults.remove(fault)
+                    elif fault["count"] > 1:
+                        fault["count"] -= 1
+                    return fault
+        return None
+
+    @staticmethod
+    def fault_error(fault, call, _environ, answer):
+        code, message = fault["code"], fault.get("message", "")
+        if call.json:
+            kind, body = "application/x-amz-json-1.1", json.dumps({"__type": code, "message": message})
+        else:
+            kind = "text/xml"
+            body = (f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+                    "<RequestId>lab-request</RequestId></ErrorResponse>")
+        return send(answer, f"{fault['status']} Fault", kind, body.encode(), [("x-amzn-RequestId", "lab-request")])
+
+    @staticmethod
+    def fault_answer(fault, _call, _environ, answer):
+        return send(answer, f"{fault['status']} Fault", fault.get("type", "application/x-amz-json-1.1"),
+                    fault["body"].encode())
+
+    @staticmethod
+    def fault_hang(fault, *_):
+        time.sleep(fault["seconds"])
+        raise ConnectionAbortedError("the fault that was asked for")
+
+    def fault_truncate(self, _fault, _call, environ, answer):
+        whole = b"".join(self.moto(environ, answer))
+        return [whole[: len(whole) // 2]]  # the Content-Length promises all of it
+
+
+def send(start_response, status, kind, body, more=()):
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *more])
+    return [body]
+
+
+def end_with_stdin():
+    sys.stdin.read()
+    os._exit(0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cert", required=True, help="PEM file: certificate chain of the TLS port")
+    parser.add_argument("--key", required=True, help="PEM file: its private key")
+    options = parser.parse_args()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(options.cert, options.key)
+    lab = Lab()
+    plain, secure = (make_server("127.0.0.1", 0, lab, threaded=True, request_handler=Quiet, ssl_context=context)
+                     for context in (None, tls))
+    threading.Thread(target=secure.serve_forever, daemon=True).start()
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    print(json.dumps({"port": plain.server_port, "tls_port": secure.server_port}), flush=True)
+    plain.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
