@@ -10,7 +10,7 @@
 //!
 //! Pure: bytes in, bytes out. [`Table::render`] copies everything but the values it was told to change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
@@ -81,6 +81,8 @@ pub enum Change<'a> {
 pub struct Table {
     bytes: Zeroizing<Vec<u8>>,
     entries: Vec<Entry>,
+    /// Folded key to its first entry, and to its second where there is one.
+    index: HashMap<String, (usize, Option<usize>)>,
 }
 
 impl fmt::Debug for Table {
@@ -109,7 +111,7 @@ impl Table {
                 fix: "give the relay's login a table of its own".into(),
             });
         }
-        let mut table = Self { bytes: Zeroizing::new(bytes.to_vec()), entries: Vec::new() };
+        let mut table = Self { bytes: Zeroizing::new(bytes.to_vec()), entries: Vec::new(), index: HashMap::new() };
         let mut logical: Vec<Segment> = Vec::new();
         let (mut start, mut line) = (0, 1);
         while start < bytes.len() {
@@ -143,6 +145,13 @@ impl Table {
         if !logical.is_empty() {
             table.entries.extend(entry(bytes, &logical));
         }
+        for (at, entry) in table.entries.iter().enumerate() {
+            table
+                .index
+                .entry(fold(&entry.key))
+                .and_modify(|(_, second)| _ = second.get_or_insert(at))
+                .or_insert((at, None));
+        }
         Ok(table)
     }
 
@@ -153,7 +162,8 @@ impl Table {
 
     /// The entry that Postfix finds under `key`, with its index: keys fold case, and the first of several wins.
     pub fn get_folded(&self, key: &str) -> Option<(usize, &Entry)> {
-        self.entries.iter().enumerate().find(|(_, e)| same_key(&e.key, key))
+        let (first, _) = self.index.get(&fold(key))?;
+        Some((*first, &self.entries[*first]))
     }
 
     /// Can this entry be changed without guessing?
@@ -162,9 +172,8 @@ impl Table {
     /// Another entry has the same key; the value goes on over several lines, or is not UTF-8.
     pub fn check_editable(&self, entry: usize) -> Result<(), TableError> {
         let Some(this) = self.entries.get(entry) else { return Err(no_such_entry()) };
-        let mut others = self.entries.iter().enumerate().filter(|(i, e)| *i != entry && same_key(&e.key, &this.key));
-        if let Some((_, other)) = others.next() {
-            let (first, second) = (this.line.min(other.line), this.line.max(other.line));
+        if let Some((first, Some(second))) = self.index.get(&fold(&this.key)) {
+            let (first, second) = (self.entries[*first].line, self.entries[*second].line);
             return Err(TableError {
                 line: Some(second),
                 what: format!(
@@ -285,11 +294,15 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
 
-/// Do two keys name the same entry? Postfix lowers ASCII, and with `smtputf8_enable` folds as Unicode does: there a
-/// Kelvin sign is a `k` and a long s an `s`. Lowering the upper case comes to the same for what can meet an ASCII key.
+/// A key as Postfix compares it: ASCII lowered, and with `smtputf8_enable` folded as Unicode does: there a Kelvin sign
+/// is a `k` and a long s an `s`. Lowering the upper case comes to the same for all that can meet an ASCII key.
+pub fn fold(key: &str) -> String {
+    if key.is_ascii() { key.to_ascii_lowercase() } else { key.to_uppercase().to_lowercase() }
+}
+
+/// Do two keys name the same entry?
 pub fn same_key(a: &str, b: &str) -> bool {
-    let fold = |s: &str| s.to_uppercase().to_lowercase();
-    a.eq_ignore_ascii_case(b) || (!(a.is_ascii() && b.is_ascii()) && fold(a) == fold(b))
+    a == b || fold(a) == fold(b)
 }
 
 /// The entry on one logical line, if it is one (`postmap.c`; white space first: `readlline.c`).
@@ -326,18 +339,16 @@ fn entry(bytes: &[u8], segments: &[Segment]) -> Option<Entry> {
     let value_start = key_end + text[key_end..].iter().position(|b| !is_space(*b))?;
     let value_end = text.iter().rposition(|b| !is_space(*b))? + 1;
     let mut before = 0;
-    let mut place = Place::GoesOn(segments[0].line);
-    for segment in segments {
+    let mut place = None;
+    for (at, segment) in segments.iter().enumerate() {
         let after = before + segment.range.len();
         if value_start < after {
-            if value_end <= after {
-                let at = segment.range.start - before;
-                // `at` can only be added after the subtraction: segments never overlap, so it is not negative.
-                place = Place::At(at + value_start..at + value_end);
-                break;
-            }
-            let next = segments.iter().find(|s| s.line > segment.line);
-            place = Place::GoesOn(next.map_or(segment.line, |s| s.line));
+            place = Some(if value_end <= after {
+                let from = segment.range.start + (value_start - before);
+                Place::At(from..from + (value_end - value_start))
+            } else {
+                Place::GoesOn(segments.get(at + 1).map_or(segment.line, |next| next.line))
+            });
             break;
         }
         before = after;
@@ -347,6 +358,6 @@ fn entry(bytes: &[u8], segments: &[Segment]) -> Option<Entry> {
         key: String::from_utf8_lossy(&text[..key_end]).into_owned(),
         line: segments[0].line,
         value: std::str::from_utf8(value).ok().map(|v| Secret::new(v.to_owned())),
-        place,
+        place: place?,
     })
 }
