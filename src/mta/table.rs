@@ -25,6 +25,8 @@ pub const MAX_TABLE: usize = 256 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct TableError {
+    /// As in [`crate::mta::MtaError`]: `too-large`, `config` (a line or key is not of the format) or `ambiguous`.
+    pub class: &'static str,
     /// 1-based physical line, where one is to blame.
     pub line: Option<usize>,
     /// What is wrong.
@@ -77,7 +79,8 @@ pub enum Change<'a> {
     Append { key: &'a str, login: &'a Login },
 }
 
-/// A parsed table. `Debug` shows sizes only.
+/// A parsed table; by default an empty one. `Debug` shows sizes only.
+#[derive(Default)]
 pub struct Table {
     bytes: Zeroizing<Vec<u8>>,
     entries: Vec<Entry>,
@@ -106,6 +109,7 @@ impl Table {
     pub fn parse(bytes: &[u8]) -> Result<Self, TableError> {
         if bytes.len() > MAX_TABLE {
             return Err(TableError {
+                class: "too-large",
                 line: None,
                 what: format!("the table has {} bytes, more than the {MAX_TABLE} that relaykey edits", bytes.len()),
                 fix: "give the relay's login a table of its own".into(),
@@ -119,6 +123,7 @@ impl Table {
             let content = &bytes[start..end];
             if content.contains(&0) {
                 return Err(TableError {
+                    class: "config",
                     line: Some(line),
                     what: "the line has a NUL byte, at which Postfix cuts it".into(),
                     fix: "restore the table from where it came from, or take the byte out: tr -d '\\000'".into(),
@@ -126,6 +131,7 @@ impl Table {
             }
             if end < bytes.len() && content.last() == Some(&b'\r') {
                 return Err(TableError {
+                    class: "config",
                     line: Some(line),
                     what: "the line ends with CR LF".into(),
                     fix: "convert the table to Unix line ends: sed -i 's/\\r$//' FILE, then postmap".into(),
@@ -175,6 +181,7 @@ impl Table {
         if let Some((first, Some(second))) = self.index.get(&fold(&this.key)) {
             let (first, second) = (self.entries[*first].line, self.entries[*second].line);
             return Err(TableError {
+                class: "ambiguous",
                 line: Some(second),
                 what: format!(
                     "the key {:?} stands on line {first} and again on line {second}; Postfix uses the first and \
@@ -186,6 +193,7 @@ impl Table {
         }
         if let Place::GoesOn(line) = this.place {
             return Err(TableError {
+                class: "ambiguous",
                 line: Some(line),
                 what: format!(
                     "the value under {:?} (line {}) goes on over several lines; Postfix joins them with the blanks \
@@ -198,6 +206,7 @@ impl Table {
         }
         if this.value.is_none() {
             return Err(TableError {
+                class: "config",
                 line: Some(this.line),
                 what: format!("the value under {:?} is not UTF-8; Postfix may ignore the line", this.key),
                 fix: "write USER:PASSWORD in printable ASCII".into(),
@@ -227,6 +236,7 @@ impl Table {
                     let line = self.get_folded(key).map(|(_, e)| e.line);
                     if line.is_some() || appended.iter().any(|(have, _)| same_key(have, key)) {
                         return Err(TableError {
+                            class: "ambiguous",
                             line,
                             what: format!("the key {key:?} is in the table already"),
                             fix: "list it once".into(),
@@ -269,7 +279,12 @@ impl Table {
 }
 
 fn no_such_entry() -> TableError {
-    TableError { line: None, what: "there is no such entry".into(), fix: "read the table again".into() }
+    TableError {
+        class: "changed-underneath",
+        line: None,
+        what: "there is no such entry".into(),
+        fix: "read the table again".into(),
+    }
 }
 
 /// A key that is written as spelt must come back as that key.
@@ -279,6 +294,7 @@ fn check_spelling(key: &str) -> Result<(), TableError> {
         || key.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
     if bad {
         return Err(TableError {
+            class: "config",
             line: None,
             what: format!(
                 "{key:?} cannot be written as a key: it is empty, or has blanks, quotes, backslashes or a '#' in front"
