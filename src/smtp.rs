@@ -1,27 +1,637 @@
 //! Logs in at an SMTP endpoint and says what that proves (RFC 5321, RFC 3207 STARTTLS, RFC 4954 AUTH).
+//!
+//! The dialogue: resolve the endpoint's name, connect to one of its addresses, greeting and EHLO, TLS (before the
+//! greeting with `implicit`, after EHLO with `starttls`), AUTH PLAIN, or LOGIN where PLAIN is not offered, QUIT. One
+//! deadline bounds all of it. The certificate and the endpoint's name in it are always checked. Nothing is sent but
+//! the login: no message.
+//!
+//! lettre speaks SMTP. Its own `auth` waits for the answer to QUIT before it tells of a refusal, so AUTH is said here,
+//! command by command. And it keeps what a server sent along with its answer to STARTTLS, to read it as the answer to
+//! the next command *inside* TLS; anybody on the path could thereby send "235" in the server's name. So lettre reads
+//! through [`Wire`], which hands out no byte beyond the line that is due.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, CertificateStore, TlsParameters};
+use lettre::transport::smtp::commands::Auth;
+use lettre::transport::smtp::extension::{ClientId, Extension};
+use lettre::transport::smtp::response::Response;
+use rustls::CertificateError;
+use rustls::pki_types::{ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use crate::config::{Smtp, Tls};
+use crate::credential::{Login, Redactor};
+use crate::tls::{Roots, TrustError};
+
+/// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
+const QUIT_WAIT: Duration = Duration::from_secs(2);
+
+/// No configuration means more than this by `timeout`; it keeps the deadline representable.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Texts of the server that have this many bytes in a row in common with a form of the password do not pass.
+const FRAGMENT: usize = 8;
 
 /// What one login attempt says about the credential. Only `Refused` blames it.
+///
+/// Every text in it is fit for logs: no form of the password, no control characters, at most 4 lines of 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// 235. The reply as the server worded it.
+    /// 235. The reply as the server worded it, with its code.
     Accepted { reply: String },
-    /// 535: the server knows the credential and says no, or does not know it yet.
+    /// 535: the server knows the credential and says no, or does not know it yet. The reply, with its code.
     Refused { reply: String },
-    /// Nothing was proved: network, TLS, time-out, 4xx, any other 5xx.
+    /// Nothing was proved: network, TLS, time-out, 4xx, any other 5xx. `fix` is what a person can do, where there is
+    /// something.
     Unknown { class: Class, temporary: bool, words: String, fix: Option<String> },
+}
+
+impl Verdict {
+    /// Will the same attempt, made later, perhaps end otherwise without anybody doing anything? A refusal is not
+    /// temporary by itself: how long a 535 means "not yet" is for the `propagation` setting to say.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Verdict::Unknown { temporary: true, .. })
+    }
 }
 
 /// What stood in the way of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Name resolution, connect, reset.
+    /// Name resolution, connect, reset, a connection closed half-way.
     Network,
     Timeout,
     /// Certificate, name, protocol version, no STARTTLS offered.
     Tls,
     /// The `ca_file` cannot be used.
     Trust,
-    /// A reply that is neither 235 nor 535.
+    /// A reply that is neither 235 nor 535, or no SMTP at all.
     Smtp,
+}
+
+/// No login was tried, as there is nothing to check the server's certificate against.
+impl From<TrustError> for Verdict {
+    fn from(error: TrustError) -> Self {
+        Verdict::Unknown {
+            class: Class::Trust,
+            temporary: error.is_temporary(),
+            words: Redactor::default().clean(&error.to_string()),
+            fix: Some(error.fix()),
+        }
+    }
+}
+
+/// Logs in once at `smtp.endpoint` and says QUIT. `hello_name` is this host's name for EHLO; where it is no host name,
+/// the address literal that RFC 5321, section 4.1.4 allows instead is sent.
+///
+/// Ends within `smtp.timeout`, name resolution and QUIT included. Needs a tokio run time with I/O and time. Dropping
+/// the future ends the dialogue.
+pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) -> Verdict {
+    let deadline = Instant::now() + smtp.timeout.min(LONGEST);
+    let attempt = Attempt {
+        smtp,
+        login,
+        roots,
+        hello: client_id(hello_name),
+        deadline,
+        texts: Texts::new(login),
+        closed: Arc::default(),
+    };
+    attempt.run().await.unwrap_or_else(|verdict| verdict)
+}
+
+struct Attempt<'a> {
+    smtp: &'a Smtp,
+    login: &'a Login,
+    roots: &'a Roots,
+    hello: ClientId,
+    deadline: Instant,
+    texts: Texts,
+    /// Set once the server has closed its side.
+    closed: Arc<AtomicBool>,
+}
+
+impl Attempt<'_> {
+    /// The whole dialogue. What ends it early is its verdict, as the error.
+    async fn run(&self) -> Result<Verdict, Verdict> {
+        let socket = self.connect().await?;
+        let mut connection = match self.smtp.tls {
+            Tls::Starttls => self.starttls(socket).await?,
+            Tls::Implicit => self.implicit(socket).await?,
+        };
+        let verdict = self.authenticate(&mut connection).await;
+        // RFC 5321, section 4.1.1.10: say it whatever came before. What becomes of it changes nothing.
+        let until = self.deadline.min(Instant::now() + QUIT_WAIT);
+        let _ = timeout_at(until, connection.quit()).await;
+        verdict
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Verdict> {
+        let addresses = self.within("the addresses of its name", resolve(self.host(), self.smtp.port)).await?;
+        let addresses = addresses.map_err(|e| {
+            let fix = format!("check the spelling of endpoint {:?}, and this host's DNS", self.smtp.endpoint);
+            self.unknown(Class::Network, true, format!("its name cannot be resolved: {e}"), Some(fix))
+        })?;
+        let blocked = match self.smtp.port {
+            // AWS lifts the limit on request only.
+            25 => "allow outgoing TCP port 25, which EC2 limits by default, or use port 587 or 2587".to_owned(),
+            port => format!("allow outgoing TCP port {port} to it, and check that this is its port"),
+        };
+        let mut failed = Vec::new();
+        let mut timed_out = false;
+        for (index, address) in addresses.iter().enumerate() {
+            // Each address gets its share of what is left, so that a dead first one does not use it all up.
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+            match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(e)) => failed.push(format!("{address}: {e}")),
+                Err(_) => {
+                    timed_out = true;
+                    failed.push(format!("{address}: no answer"));
+                }
+            }
+        }
+        let class = if timed_out { Class::Timeout } else { Class::Network };
+        Err(self.unknown(class, true, format!("cannot connect ({})", failed.join("; ")), Some(blocked)))
+    }
+
+    async fn starttls(&self, socket: TcpStream) -> Result<AsyncSmtpConnection, Verdict> {
+        let mut connection = self.greet(Wire::new(socket, Reading::LineByLine, &self.closed)?).await?;
+        if !connection.server_info().supports_feature(Extension::StartTls) {
+            let _ = timeout_at(self.deadline.min(Instant::now() + QUIT_WAIT), connection.quit()).await;
+            let fix = "relaykey never logs in without TLS: check endpoint and port, look for a firewall on the way \
+                       that strips STARTTLS, or use tls = \"implicit\" with port 465";
+            return Err(self.unknown(Class::Tls, false, "it does not offer STARTTLS".into(), Some(fix.into())));
+        }
+        let mut builder = TlsParameters::builder(self.host().to_owned()).certificate_store(CertificateStore::None);
+        for certificate in self.roots.lettre_certificates() {
+            builder = builder.add_root_certificate(certificate);
+        }
+        let parameters = builder.build().map_err(|e| self.failure(&e, "TLS to be set up"))?;
+        let waiting = "STARTTLS, the TLS handshake and the answer to EHLO";
+        self.within(waiting, connection.starttls(parameters, &self.hello))
+            .await?
+            .map_err(|e| self.failure(&e, waiting))?;
+        Ok(connection)
+    }
+
+    async fn implicit(&self, socket: TcpStream) -> Result<AsyncSmtpConnection, Verdict> {
+        let name = ServerName::try_from(self.host().to_owned()).map_err(|_| {
+            let words = format!("{:?} is neither a host name nor an address", self.smtp.endpoint);
+            self.unknown(Class::Tls, false, words, Some("correct `endpoint`".into()))
+        })?;
+        let connector = TlsConnector::from(Arc::new(self.roots.client_config()));
+        let wire = Wire::new(socket, Reading::Freely, &self.closed)?;
+        let peer = wire.peer;
+        let waiting = "the TLS handshake";
+        let stream =
+            self.within(waiting, connector.connect(name, wire)).await?.map_err(|e| self.failure(&e, waiting))?;
+        self.greet(Wire { stream, peer, reading: Reading::Freely, closed: Arc::clone(&self.closed) }).await
+    }
+
+    async fn greet(&self, stream: impl AsyncTokioStream + 'static) -> Result<AsyncSmtpConnection, Verdict> {
+        let waiting = "its greeting and the answer to EHLO";
+        let connection = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
+        self.within(waiting, connection).await?.map_err(|e| self.failure(&e, waiting))
+    }
+
+    /// AUTH, and what its answer proves. PLAIN sends the login at once (RFC 4616); LOGIN is asked for the user name and
+    /// then for the password.
+    async fn authenticate(&self, connection: &mut AsyncSmtpConnection) -> Result<Verdict, Verdict> {
+        let waiting = "the answer to AUTH";
+        let Some(mechanism) = connection.server_info().get_auth_mechanism(&[Mechanism::Plain, Mechanism::Login]) else {
+            let fix = "check endpoint and port: SES offers AUTH PLAIN LOGIN";
+            let words = "it offers neither AUTH PLAIN nor AUTH LOGIN";
+            return Err(self.unknown(Class::Smtp, false, words.into(), Some(fix.into())));
+        };
+        let credentials = Credentials::new(self.login.username.clone(), self.login.password.expose().to_owned());
+        let mut command = Auth::new(mechanism, credentials.clone(), None).map_err(|e| self.failure(&e, waiting))?;
+        for _ in 0..3 {
+            let answer = self.within(waiting, connection.command(command)).await?;
+            let response = match answer {
+                Ok(response) => response,
+                Err(e) if e.status().is_some_and(|code| u16::from(code) == 535) => {
+                    return Ok(Verdict::Refused { reply: self.texts.clean(&reply_of(&e)) });
+                }
+                Err(e) => return Err(self.failure(&e, waiting)),
+            };
+            if response.has_code(235) {
+                return Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) });
+            }
+            if !response.has_code(334) {
+                return Err(self.not_a_verdict(&words_of(&response)));
+            }
+            command = Auth::new_from_response(mechanism, credentials.clone(), &response)
+                .map_err(|_| self.not_a_verdict(&words_of(&response)))?;
+        }
+        Err(self.unknown(Class::Smtp, false, "it asks more questions than AUTH LOGIN has".into(), None))
+    }
+
+    /// The endpoint as certificates and the resolver spell it.
+    fn host(&self) -> &str {
+        self.smtp.endpoint.trim_end_matches('.')
+    }
+
+    async fn within<T>(&self, waiting: &str, step: impl Future<Output = T>) -> Result<T, Verdict> {
+        timeout_at(self.deadline, step).await.map_err(|_| {
+            let implicit_port = matches!(self.smtp.port, 465 | 2465) && self.smtp.tls == Tls::Starttls;
+            let fix = implicit_port.then(|| self.other_tls());
+            let words = format!("gave up after {:?}, waiting for {waiting}", self.smtp.timeout);
+            self.unknown(Class::Timeout, true, words, fix)
+        })
+    }
+
+    fn other_tls(&self) -> String {
+        match self.smtp.tls {
+            Tls::Starttls => "ports 465 and 2465 speak TLS from the first byte: set tls = \"implicit\"".into(),
+            Tls::Implicit => "ports 25, 587 and 2587 begin in plain text: set tls = \"starttls\"".into(),
+        }
+    }
+
+    fn unknown(&self, class: Class, temporary: bool, words: String, fix: Option<String>) -> Verdict {
+        let words = self.texts.clean(&format!("{}:{}: {words}", self.smtp.endpoint, self.smtp.port));
+        Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| self.texts.clean(&fix)) }
+    }
+
+    fn not_a_verdict(&self, reply: &str) -> Verdict {
+        let fix = "this is not how a server answers AUTH (RFC 4954): check endpoint and port";
+        self.unknown(Class::Smtp, false, format!("it answered: {reply}"), Some(fix.into()))
+    }
+
+    /// What an error of lettre, TLS or the socket means, while waiting for something.
+    fn failure(&self, error: &(dyn Error + 'static), waiting: &str) -> Verdict {
+        if let Some(tls) = cause::<rustls::Error>(error) {
+            return self.tls_failure(tls);
+        }
+        let smtp = error.downcast_ref::<lettre::transport::smtp::Error>();
+        if let Some(code) = smtp.and_then(|e| e.status()) {
+            let code = u16::from(code);
+            return self.unknown(Class::Smtp, code < 500, reply_of(error), reply_fix(code));
+        }
+        let no_smtp = || {
+            let fix = "check endpoint and port: what answers there is not an SMTP server";
+            let words = format!("what came instead of {waiting} is not SMTP");
+            self.unknown(Class::Smtp, false, words, Some(fix.into()))
+        };
+        match cause::<io::Error>(error) {
+            // A reply that is not UTF-8.
+            Some(io) if io.kind() == io::ErrorKind::InvalidData => no_smtp(),
+            Some(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
+                self.unknown(Class::Network, true, format!("{io}, waiting for {waiting}"), None)
+            }
+            None if !self.closed.load(Ordering::Relaxed) => no_smtp(),
+            _ => self.unknown(Class::Network, true, format!("it closed the connection, waiting for {waiting}"), None),
+        }
+    }
+
+    fn tls_failure(&self, error: &rustls::Error) -> Verdict {
+        let (endpoint, at) = (&self.smtp.endpoint, |t: &UnixTime| {
+            i64::try_from(t.as_secs())
+                .ok()
+                .and_then(|s| jiff::Timestamp::from_second(s).ok())
+                .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
+        });
+        let (words, fix) = match error {
+            rustls::Error::InvalidCertificate(problem) => match problem {
+                CertificateError::ExpiredContext { not_after, .. } => (
+                    format!("its certificate expired on {}", at(not_after)),
+                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
+                ),
+                CertificateError::Expired => (
+                    "its certificate has expired".into(),
+                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
+                ),
+                CertificateError::NotValidYetContext { not_before, .. } => (
+                    format!("its certificate is not valid before {}", at(not_before)),
+                    "set this host's clock; or wait, if it is right".into(),
+                ),
+                CertificateError::UnknownIssuer => (
+                    "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
+                    "set `ca_file` to the certificate of the CA that issued it; SES itself needs none: then find out \
+                     who intercepts TLS on the way"
+                        .into(),
+                ),
+                CertificateError::NotValidForNameContext { presented, .. } => {
+                    let names = presented.iter().take(5).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
+                    (
+                        format!("its certificate is not for the name {endpoint:?} but for {names}"),
+                        "set `endpoint` to a name that the certificate has".into(),
+                    )
+                }
+                CertificateError::NotValidForName => (
+                    format!("its certificate is not for the name {endpoint:?}"),
+                    "set `endpoint` to a name that the certificate has".into(),
+                ),
+                other => (format!("its certificate is not good: {other}"), "have the certificate replaced".into()),
+            },
+            rustls::Error::InvalidMessage(_) => ("what it sends is not TLS".into(), self.other_tls()),
+            other => (
+                format!("TLS failed: {other}"),
+                "the server must speak TLS 1.2 or 1.3; look for a proxy on the way that changes TLS".into(),
+            ),
+        };
+        self.unknown(Class::Tls, false, words, Some(fix))
+    }
+}
+
+/// Looks the name up on a thread of its own: the system's resolver cannot be interrupted, and on the run time's
+/// threads it would hold up the program's end beyond our deadline.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let (done, answer) = tokio::sync::oneshot::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new().name("resolve".into()).spawn(move || {
+        // Nobody listens any more once the deadline has passed.
+        let _ = done.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
+    })?;
+    let addresses: Vec<SocketAddr> = answer.await.map_err(|_| io::Error::other("the resolver gave no answer"))??;
+    if addresses.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(addresses) }
+}
+
+fn client_id(name: &str) -> ClientId {
+    let host_name =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    match name.parse() {
+        Ok(IpAddr::V4(address)) => ClientId::Ipv4(address),
+        Ok(IpAddr::V6(address)) => ClientId::Ipv6(address),
+        Err(_) if host_name => ClientId::Domain(name.to_owned()),
+        Err(_) => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
+    }
+}
+
+/// What to do about replies other than 235 and 535; the codes are those of RFC 4954, section 6 and RFC 5321, and what
+/// the SES developer guide says about them.
+fn reply_fix(code: u16) -> Option<String> {
+    let fix = match code {
+        421 => "there are too many connections, or the server is going down: it is tried again",
+        454 => {
+            "SES has trouble of its own, or too many logins at once; it never means a wrong password: it is tried again"
+        }
+        400..=499 => "it is tried again",
+        530 | 538 => "the server wants TLS first: check `tls` and `port`",
+        534 | 504 => "the server wants another way of logging in than PLAIN and LOGIN: check endpoint and port",
+        554 => {
+            "access is denied, and not for the password: check the IAM policy (ses:SendRawEmail), the account's status \
+             and whether this host may connect"
+        }
+        _ => "check endpoint and port, and read the server's words",
+    };
+    Some(fix.into())
+}
+
+fn words_of(response: &Response) -> String {
+    format!("{} {}", response.code(), response.message().collect::<Vec<_>>().join("\n"))
+}
+
+/// Code and words of a negative reply; lettre keeps the words as the error's source.
+fn reply_of(error: &(dyn Error + 'static)) -> String {
+    let code = error.downcast_ref::<lettre::transport::smtp::Error>().and_then(|e| e.status());
+    let words = error.source().map(ToString::to_string).unwrap_or_default();
+    code.map_or_else(|| words.clone(), |code| format!("{code} {words}"))
+}
+
+/// The first error of type `T` on the way down the sources.
+fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An io::Error that wraps another has that one's source, not that one, as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = match wrapped {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Makes the server's texts fit to be shown. The redactor knows whole forms of the password; a server that quotes what
+/// it was sent may cut it or change its case, so runs of it are taken out as well.
+struct Texts {
+    redactor: Redactor,
+    fragments: HashSet<[u8; FRAGMENT]>,
+}
+
+impl Texts {
+    fn new(login: &Login) -> Self {
+        let raw = login.password.expose();
+        let plain = Zeroizing::new(format!("\0{}\0{raw}", login.username));
+        let forms = [
+            Zeroizing::new(raw.to_owned()),
+            Zeroizing::new(BASE64.encode(raw)),
+            Zeroizing::new(BASE64.encode(plain.as_bytes())),
+        ];
+        let fragments = forms.iter().flat_map(|form| fragments(form.as_bytes()).collect::<Vec<_>>()).collect();
+        Self { redactor: Redactor::new([login]), fragments }
+    }
+
+    fn clean(&self, text: &str) -> String {
+        let mut secret = vec![false; text.len()];
+        for (start, fragment) in fragments(text.as_bytes()).enumerate() {
+            if self.fragments.contains(&fragment) {
+                secret[start..start + FRAGMENT].fill(true);
+            }
+        }
+        let mut out = String::new();
+        for (at, c) in text.char_indices() {
+            // A fragment is ASCII, so it begins and ends where characters do.
+            match (secret[at], at > 0 && secret[at - 1]) {
+                (false, _) => out.push(c),
+                (true, false) => out.push_str("***"),
+                (true, true) => {}
+            }
+        }
+        self.redactor.clean(&out)
+    }
+}
+
+fn fragments(text: &[u8]) -> impl Iterator<Item = [u8; FRAGMENT]> + '_ {
+    text.windows(FRAGMENT).map(|window| std::array::from_fn(|i| window[i].to_ascii_lowercase()))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Hand out one byte at a time, so that the reader above, which stops at a line's end, never holds what follows
+    /// it. Ends with the first byte of TLS that is written.
+    LineByLine,
+    Freely,
+}
+
+/// First byte of a TLS handshake record (RFC 8446, section 5.1); no SMTP command begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The connection as lettre is given it.
+#[derive(Debug)]
+struct Wire<S> {
+    stream: S,
+    peer: SocketAddr,
+    reading: Reading,
+    closed: Arc<AtomicBool>,
+}
+
+impl Wire<TcpStream> {
+    fn new(stream: TcpStream, reading: Reading, closed: &Arc<AtomicBool>) -> Result<Self, Verdict> {
+        let peer = stream.peer_addr().map_err(|e| Verdict::Unknown {
+            class: Class::Network,
+            temporary: true,
+            words: format!("the connection was lost as it was made: {e}"),
+            fix: None,
+        })?;
+        Ok(Self { stream, peer, reading, closed: Arc::clone(closed) })
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> AsyncTokioStream for Wire<S> {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        if self.reading == Reading::LineByLine && room > 0 {
+            let mut byte = [0];
+            let mut one = ReadBuf::new(&mut byte);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut one))?;
+            buf.put_slice(one.filled());
+        } else {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        }
+        if room > 0 && buf.filled().len() == before {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            self.reading = Reading::Freely;
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::Secret;
+
+    const PASSWORD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+
+    fn someone() -> Login {
+        Login::new("AKIAIOSFODNN7EXAMPLE".into(), Secret::new(PASSWORD.into())).expect("login")
+    }
+
+    #[test]
+    fn no_form_or_piece_of_the_password_passes() {
+        let texts = Texts::new(&someone());
+        let plain = BASE64.encode(format!("\0AKIAIOSFODNN7EXAMPLE\0{PASSWORD}"));
+        let encoded = BASE64.encode(PASSWORD);
+        let table = [
+            format!("535 bad: AUTH PLAIN {plain}"),
+            format!("535 bad: {}...", &plain[..plain.len() / 2]),
+            format!("535 bad: {}", &plain[20..]),
+            format!("535 bad: {}", plain.to_uppercase()),
+            format!("535 {encoded} {PASSWORD} {}", PASSWORD.to_lowercase()),
+            format!("535 {}\n535 {}", &encoded[..24], &encoded[24..]),
+            format!("535 \0AKIAIOSFODNN7EXAMPLE\0{PASSWORD}"),
+            format!("535 é{}é", &PASSWORD[10..30]),
+        ];
+        for text in table {
+            let clean = texts.clean(&text).to_lowercase();
+            assert!(clean.starts_with("535 ") && clean.contains("***"), "{clean:?}");
+            for form in [&plain, &encoded, PASSWORD] {
+                let form = form.to_lowercase();
+                let left =
+                    form.as_bytes().windows(FRAGMENT).find(|w| clean.as_bytes().windows(FRAGMENT).any(|c| c == *w));
+                assert_eq!(left, None, "{clean:?}");
+            }
+        }
+        let words = "535 Authentication Credentials Invalid\nAKIAIOSFODNN7EXAMPLE";
+        assert_eq!(texts.clean(words), words);
+        let long = texts.clean(&format!("535 {}\r\n2\n3\n4\n5", "x".repeat(2000)));
+        assert_eq!((long.lines().count(), long.lines().next().map(str::len)), (4, Some(512)));
+        assert_eq!(texts.clean("535 a\u{1b}[31mb"), "535 a\\u{1b}[31mb");
+    }
+
+    #[test]
+    fn ehlo_says_a_host_name_or_an_address() {
+        let table = [
+            ("mx1.example.com", "mx1.example.com"),
+            ("192.0.2.1", "[192.0.2.1]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+            ("", "[127.0.0.1]"),
+            ("mx1\r\nMAIL FROM:<x>", "[127.0.0.1]"),
+            ("höst", "[127.0.0.1]"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(client_id(name).to_string(), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_found_inside_an_io_error() {
+        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        let outer = io::Error::other(inner);
+        assert_eq!(cause::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
+        assert!(cause::<rustls::Error>(&io::Error::other("else")).is_none());
+    }
+
+    #[test]
+    fn a_broken_ca_file_is_a_verdict() {
+        let error = Roots::from_file(std::path::Path::new("/nonexistent/ca.pem")).expect_err("missing");
+        let Verdict::Unknown { class, temporary, words, fix } = Verdict::from(error) else { panic!("unknown") };
+        assert_eq!((class, temporary), (Class::Trust, false));
+        assert!(words.contains("/nonexistent/ca.pem") && fix.is_some(), "{words}");
+    }
+
+    #[test]
+    fn a_login_can_run_on_any_thread() {
+        fn is_send<T: Send>(_: &T) {}
+        let smtp = Smtp {
+            endpoint: "localhost".into(),
+            port: 587,
+            tls: Tls::Starttls,
+            region: None,
+            ca_file: None,
+            timeout: Duration::from_secs(1),
+            propagation: Duration::ZERO,
+            retry: Duration::ZERO,
+            endpoint_aliases: Vec::new(),
+        };
+        if let Ok(roots) = Roots::system() {
+            is_send(&login(&smtp, &someone(), &roots, "mx1.example.com"));
+        }
+    }
 }

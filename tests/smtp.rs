@@ -1,0 +1,364 @@
+//! The login at an SMTP endpoint, against the SES stand-in: every verdict there is, and how long it takes to reach it.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use relaykey::config::{Smtp, Tls};
+use relaykey::credential::{Login, Secret};
+use relaykey::smtp::{Class, Verdict, login};
+use relaykey::standin::{Delay, Fault, Mechanism, Options, Standin};
+use relaykey::tls::{CaFile, Roots};
+
+const USER: &str = "AKIAIOSFODNN7EXAMPLE";
+const PASSWORD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+/// Longer than any login here takes, unless it is meant to run into its time-out.
+const PLENTY: Duration = Duration::from_secs(20);
+/// For logins that are meant to run into it.
+const SHORT: Duration = Duration::from_millis(400);
+
+/// A directory of its own, 0700, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("relaykey-smtp-{}-{number}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).expect("write");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A stand-in that knows one key, and how a host is configured that relays to it.
+struct Lab {
+    standin: Standin,
+    smtp: Smtp,
+    roots: Roots,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
+        let standin = Standin::start(options).expect("stand-in");
+        standin.set_key(USER, &Secret::new(PASSWORD.into()));
+        let smtp = Smtp {
+            endpoint: "localhost".into(),
+            port: standin.starttls_port(),
+            tls: Tls::Starttls,
+            region: None,
+            ca_file: None,
+            timeout: PLENTY,
+            propagation: Duration::from_secs(300),
+            retry: Duration::from_secs(10),
+            endpoint_aliases: Vec::new(),
+        };
+        let roots = roots(&standin);
+        Self { standin, smtp, roots }
+    }
+
+    fn implicit(mut self) -> Self {
+        self.smtp.port = self.standin.implicit_port();
+        self.smtp.tls = Tls::Implicit;
+        self
+    }
+
+    fn login(&self) -> Verdict {
+        self.login_as(USER, PASSWORD)
+    }
+
+    fn login_as(&self, username: &str, password: &str) -> Verdict {
+        attempt(&self.smtp, username, password, &self.roots)
+    }
+
+    /// Whether a login ends within its time-out, give or take the scheduling of a busy machine.
+    fn login_in_time(&self) -> Verdict {
+        let begun = Instant::now();
+        let verdict = self.login();
+        let took = begun.elapsed();
+        assert!(took < self.smtp.timeout + Duration::from_secs(4), "took {took:?}: {verdict:?}");
+        verdict
+    }
+}
+
+fn roots(standin: &Standin) -> Roots {
+    Roots::from_file(&Scratch::new().file("ca.pem", standin.ca_pem())).expect("the stand-in's CA")
+}
+
+fn attempt(smtp: &Smtp, username: &str, password: &str, roots: &Roots) -> Verdict {
+    let credential = Login::new(username.into(), Secret::new(password.into())).expect("login");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+    runtime.block_on(login(smtp, &credential, roots, "mx1.example.com"))
+}
+
+fn accepted() -> Verdict {
+    Verdict::Accepted { reply: "235 Authentication successful.".into() }
+}
+
+fn refused() -> Verdict {
+    Verdict::Refused { reply: "535 Authentication Credentials Invalid".into() }
+}
+
+/// Checks that nothing was proved, and why: class, temporary or not, and words that words and fix must have.
+#[track_caller]
+fn assert_unknown(verdict: &Verdict, class: Class, temporary: bool, expected: &[&str]) {
+    let Verdict::Unknown { class: got, temporary: got_temporary, words, fix } = verdict else {
+        panic!("expected {class:?}: {verdict:?}")
+    };
+    assert_eq!((*got, *got_temporary), (class, temporary), "{verdict:?}");
+    assert_eq!(verdict.is_temporary(), temporary);
+    let text = format!("{words}\n{}", fix.as_deref().unwrap_or_default());
+    for part in expected {
+        assert!(text.contains(part), "{part:?} is missing: {verdict:?}");
+    }
+}
+
+#[test]
+fn a_good_login_is_accepted_and_says_quit() {
+    for (lab, mechanism) in [
+        (Lab::new(), Mechanism::Plain),
+        (Lab::new().implicit(), Mechanism::Plain),
+        (Lab::with(Options { mechanisms: &[Mechanism::Login], ..Options::default() }), Mechanism::Login),
+        (Lab::with(Options { mechanisms: &[Mechanism::Login], ..Options::default() }).implicit(), Mechanism::Login),
+    ] {
+        assert_eq!(lab.login(), accepted());
+        assert!(!lab.login().is_temporary());
+        let logins = lab.standin.logins();
+        assert_eq!(logins.len(), 2);
+        assert!(logins.iter().all(|l| l.accepted && l.tls && l.mechanism == mechanism && l.username == USER));
+        lab.standin.wait_for(PLENTY, "two QUITs", |seen| (seen.quits == 2).then_some(())).expect("QUIT");
+    }
+}
+
+#[test]
+fn a_bad_login_is_refused_and_says_quit() {
+    for lab in [
+        Lab::new(),
+        Lab::new().implicit(),
+        Lab::with(Options { mechanisms: &[Mechanism::Login], ..Options::default() }),
+    ] {
+        assert_eq!(lab.login_as(USER, "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cT"), refused());
+        assert_eq!(lab.login_as("AKIAUNKNOWN", PASSWORD), refused());
+        lab.standin.deactivate(USER);
+        assert_eq!(lab.login(), refused());
+        assert!(!lab.login().is_temporary());
+        lab.standin.activate(USER);
+        assert_eq!(lab.login(), accepted());
+        lab.standin.remove(USER);
+        assert_eq!(lab.login(), refused());
+        lab.standin.wait_for(PLENTY, "six QUITs", |seen| (seen.quits == 6).then_some(())).expect("QUIT");
+    }
+}
+
+#[test]
+fn a_new_key_is_refused_until_it_is_known() {
+    let lab = Lab::new();
+    lab.standin.delay(USER, Delay::Refusals(2));
+    assert_eq!([lab.login(), lab.login(), lab.login()], [refused(), refused(), accepted()]);
+    let until = Instant::now() + Duration::from_secs(3600);
+    lab.standin.delay(USER, Delay::Until(until));
+    assert_eq!(lab.login(), refused());
+    lab.standin.delay(USER, Delay::Until(Instant::now()));
+    assert_eq!(lab.login(), accepted());
+}
+
+#[test]
+fn what_goes_wrong_is_told_apart() {
+    let answer = "waiting for the answer to AUTH";
+    let greeting = "its greeting and the answer to EHLO";
+    let table: [(Fault, Class, bool, &[&str]); 8] = [
+        (Fault::Reply454, Class::Smtp, true, &["454 Temporary authentication failure", "never means a wrong password"]),
+        (Fault::DropAtConnect, Class::Network, true, &["it closed the connection", greeting]),
+        (Fault::DropAfterAuth, Class::Network, true, &["it closed the connection", answer]),
+        (Fault::CutReply, Class::Network, true, &["it closed the connection", answer]),
+        (Fault::Garbage, Class::Smtp, false, &["is not SMTP", "check endpoint and port"]),
+        (Fault::HugeReply, Class::Smtp, false, &["is not SMTP", "the answer to AUTH"]),
+        (Fault::HangAtBanner, Class::Timeout, true, &["gave up after 400ms", greeting]),
+        (Fault::HangAtAuth, Class::Timeout, true, &["gave up after 400ms", answer]),
+    ];
+    for mut lab in [Lab::new(), Lab::new().implicit()] {
+        for (fault, class, temporary, expected) in table {
+            lab.smtp.timeout = if class == Class::Timeout { SHORT } else { PLENTY };
+            lab.standin.fault(fault, 1);
+            let verdict = lab.login_in_time();
+            if fault == Fault::HangAtBanner && lab.smtp.tls == Tls::Implicit {
+                assert_unknown(&verdict, class, temporary, &["gave up after 400ms", "the TLS handshake"]);
+            } else if fault == Fault::DropAtConnect && lab.smtp.tls == Tls::Implicit {
+                assert_unknown(&verdict, class, temporary, &["the TLS handshake"]);
+            } else {
+                assert_unknown(&verdict, class, temporary, expected);
+            }
+        }
+        lab.smtp.timeout = PLENTY;
+        assert_eq!(lab.login(), accepted(), "when all faults are over");
+    }
+}
+
+#[test]
+fn a_quit_that_hangs_changes_no_verdict() {
+    for mechanisms in [&[Mechanism::Plain][..], &[Mechanism::Login]] {
+        let mut lab = Lab::with(Options { mechanisms, ..Options::default() });
+        lab.smtp.timeout = Duration::from_secs(3);
+        lab.standin.fault(Fault::HangAtQuit, 2);
+        assert_eq!(lab.login_in_time(), accepted());
+        assert_eq!(
+            attempt(&lab.smtp, USER, "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cT", &lab.roots),
+            refused(),
+            "{mechanisms:?}"
+        );
+    }
+}
+
+#[test]
+fn without_starttls_there_is_no_login() {
+    let lab = Lab::new();
+    lab.standin.fault(Fault::NoStarttls, 1);
+    assert_unknown(&lab.login(), Class::Tls, false, &["does not offer STARTTLS", "tls = \"implicit\""]);
+    assert!(lab.standin.logins().is_empty());
+    lab.standin.wait_for(PLENTY, "a QUIT", |seen| (seen.quits == 1).then_some(())).expect("QUIT");
+}
+
+#[test]
+fn replies_sent_before_tls_are_not_believed_inside_it() {
+    let lab = Lab::new();
+    lab.standin.fault(Fault::InjectReplies, 1);
+    let verdict = lab.login_as(USER, "a-password-that-nobody-accepts-xxxxxxxxxxxxx");
+    assert_unknown(&verdict, Class::Tls, false, &["what it sends is not TLS"]);
+    assert!(lab.standin.logins().is_empty());
+}
+
+#[test]
+fn the_certificate_is_checked() {
+    for implicit in [false, true] {
+        let lab = |options| if implicit { Lab::with(options).implicit() } else { Lab::with(options) };
+        let other = Standin::start(Options::default()).expect("stand-in");
+        let mut wrong_ca = lab(Options::default());
+        wrong_ca.roots = roots(&other);
+        assert_unknown(&wrong_ca.login(), Class::Tls, false, &["unknown issuer", "ca_file"]);
+
+        let names = vec!["smtp.example.com".to_owned()];
+        let wrong_name = lab(Options { names, ..Options::default() });
+        let expected = ["is not for the name \"localhost\"", "smtp.example.com", "set `endpoint`"];
+        assert_unknown(&wrong_name.login(), Class::Tls, false, &expected);
+
+        let expired = lab(Options { expired: true, ..Options::default() });
+        assert_unknown(&expired.login(), Class::Tls, false, &["expired on 2002-01-01T00:00:00Z", "clock"]);
+
+        for lab in [&wrong_ca, &wrong_name, &expired] {
+            assert!(lab.standin.logins().is_empty(), "no password goes where the certificate is not good");
+        }
+    }
+}
+
+#[test]
+fn an_address_can_be_the_endpoint() {
+    let mut lab = Lab::new();
+    lab.smtp.endpoint = "127.0.0.1".into();
+    assert_eq!(lab.login(), accepted());
+    lab.smtp.endpoint = "localhost.".into();
+    assert_eq!(lab.login(), accepted(), "a final dot is no part of the certificate's name");
+}
+
+#[test]
+fn the_two_kinds_of_tls_are_told_apart() {
+    let mut lab = Lab::new();
+    lab.smtp.tls = Tls::Implicit;
+    assert_unknown(&lab.login(), Class::Tls, false, &["not TLS", "tls = \"starttls\""]);
+    let mut lab = Lab::new();
+    lab.smtp.port = lab.standin.implicit_port();
+    lab.smtp.timeout = SHORT;
+    assert_unknown(&lab.login_in_time(), Class::Timeout, true, &["its greeting"]);
+}
+
+#[test]
+fn where_nobody_answers_it_is_the_network() {
+    let mut lab = Lab::new();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
+    lab.smtp.port = gone;
+    assert_unknown(&lab.login(), Class::Network, true, &["cannot connect", "refused", &format!("TCP port {gone}")]);
+    lab.smtp.endpoint = "smtp.invalid".into();
+    assert_unknown(&lab.login(), Class::Network, true, &["cannot be resolved", "smtp.invalid"]);
+}
+
+#[test]
+fn a_server_without_ways_to_log_in_is_named() {
+    let lab = Lab::with(Options { mechanisms: &[], ..Options::default() });
+    assert_unknown(&lab.login(), Class::Smtp, false, &["offers neither AUTH PLAIN nor AUTH LOGIN"]);
+}
+
+#[test]
+fn too_many_connections_are_temporary() {
+    let lab = Lab::with(Options { max_connections: 0, ..Options::default() });
+    assert_unknown(&lab.login(), Class::Smtp, true, &["421 Too many concurrent SMTP connections"]);
+}
+
+#[test]
+fn a_changed_ca_file_counts_from_the_next_login_on() {
+    let (mut lab, other) = (Lab::new(), Standin::start(Options::default()).expect("stand-in"));
+    let scratch = Scratch::new();
+    let path = scratch.file("ca.pem", other.ca_pem());
+    let mut file = CaFile::new(Some(path.clone()));
+    lab.roots = file.roots().expect("roots");
+    assert_unknown(&lab.login(), Class::Tls, false, &["unknown issuer"]);
+    std::fs::write(&path, lab.standin.ca_pem()).expect("write");
+    lab.roots = file.roots().expect("roots");
+    assert_eq!(lab.login(), accepted());
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").expect("write");
+    let verdict = Verdict::from(file.roots().expect_err("a broken file"));
+    assert_unknown(&verdict, Class::Trust, false, &["ca.pem:1:", "END CERTIFICATE"]);
+}
+
+#[test]
+fn a_server_that_echoes_the_login_gives_nothing_away() {
+    let plain = BASE64.encode(format!("\0{USER}\0{PASSWORD}"));
+    let forms = [PASSWORD.to_owned(), BASE64.encode(PASSWORD), plain];
+    for mechanisms in [&[Mechanism::Plain][..], &[Mechanism::Login]] {
+        let lab = Lab::with(Options { mechanisms, ..Options::default() });
+        lab.standin.fault(Fault::EchoAuth, 1);
+        let verdict = lab.login();
+        let Verdict::Refused { reply } = &verdict else { panic!("expected a refusal: {verdict:?}") };
+        assert!(reply.starts_with("535 ") && reply.contains("***"), "{reply}");
+        let text = format!("{verdict:?}").to_lowercase();
+        for form in &forms {
+            for piece in form.to_lowercase().as_bytes().windows(8) {
+                let piece = std::str::from_utf8(piece).expect("ASCII");
+                assert!(!text.contains(piece), "{piece:?} is in {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_stand_in_waits_for_in_vain_it_names() {
+    let lab = Lab::new();
+    let error = lab.standin.wait_for(Duration::from_millis(10), "a message", |seen| seen.messages.front().map(|_| ()));
+    assert_eq!(error.expect_err("no message").to_string(), "waited 10ms in vain for a message at the SES stand-in");
+}
+
+#[test]
+fn a_dropped_stand_in_is_gone() {
+    let mut lab = Lab::new();
+    lab.smtp.timeout = SHORT;
+    lab.standin.fault(Fault::HangAtAuth, 1);
+    assert_unknown(&lab.login(), Class::Timeout, true, &[]);
+    let Lab { standin, smtp, roots } = lab;
+    drop(standin);
+    assert_unknown(&attempt(&smtp, USER, PASSWORD, &roots), Class::Network, true, &["refused"]);
+}
