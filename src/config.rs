@@ -222,6 +222,7 @@ pub struct Finding {
     pub fix: String,
 }
 
+/// How bad a finding is; the worst sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
