@@ -989,7 +989,12 @@ fn whole(found: &[Finding], text: &str) {
 
 proptest::proptest! {
     // The same texts every time, so that a red test stays red.
-    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, cases: 512, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        cases: 512,
+        ..Default::default()
+    })]
 
     /// Lines of a good file in any order, some of them damaged: refused or accepted, never a panic.
     #[test]
