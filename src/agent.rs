@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::aws;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
@@ -68,6 +69,7 @@ pub struct Agent<'a> {
     pub config: &'a Config,
     pub apply: apply::Client,
     pub identity: HostIdentity,
+    pub http: aws::Http,
 }
 
 impl Agent<'_> {
@@ -84,7 +86,7 @@ impl Agent<'_> {
         let policy = Policy::new(credential);
         let state = store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
         let mut facts = Facts::new(state, &policy, wake, true);
-        let opened = source::open(credential, &self.config.aws, &store.key()?);
+        let opened = source::open(credential, &store.key()?, &self.http);
         let mut fetched: Option<Fetched> = None;
         let (end, reason) = loop {
             // What a crash must find again is on disk before the next step; above all before a swap.
@@ -327,6 +329,13 @@ impl Agent<'_> {
             approved_by: None,
         }
     }
+}
+
+/// The HTTP client for AWS, where a credential has a source there: it trusts what the system trusts.
+pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
+    let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
+    let pem = if config.credentials.iter().all(file) { Vec::new() } else { tls::Roots::system()?.pem() };
+    Ok(aws::Http::new(&pem))
 }
 
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.

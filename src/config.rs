@@ -235,6 +235,7 @@ impl Finding {
     }
 }
 
+/// How bad a finding is; the worst sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
@@ -350,8 +351,8 @@ fn mistakes(findings: &[Finding]) -> String {
 }
 
 impl LoadError {
-    /// The error as findings, so that there is one way to show it: those of the content, or a single one for a file that
-    /// could not be read.
+    /// The error as findings, so that there is one way to show it: those of the content, or a single one for a file
+    /// that could not be read.
     pub fn findings(&self) -> Vec<Finding> {
         let (path, line, what, fix) = match self {
             LoadError::Invalid { findings, .. } => return findings.clone(),
@@ -391,7 +392,8 @@ impl LoadError {
 /// Reads and parses a configuration file. With the configuration come warnings and notes.
 ///
 /// # Errors
-/// The file cannot be read, is no text, or has mistakes; [`LoadError::findings`] and [`render`] say which, and what to do.
+/// The file cannot be read, is no text, or has mistakes; [`LoadError::findings`] and [`render`] say which, and what to
+/// do.
 pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
     let text = read_text(path)?;
     parse(&text).map_err(|findings| LoadError::Invalid { path: path.to_owned(), findings })

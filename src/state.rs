@@ -24,15 +24,15 @@ use crate::host;
 use crate::rollover::State;
 
 /// The largest state file that is read, in bytes.
-const MAX: u64 = 4 << 20;
+const MAX: usize = 4 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error(transparent)]
     Host(#[from] host::HostError),
-    #[error("{path}: line {line}: {what}; move the file aside, and the next `relaykey sync` adopts what is in use")]
+    #[error("{path}:{line}: {what}")]
     Broken { path: PathBuf, line: usize, what: String },
-    #[error("{path}: written by a newer relaykey (schema {schema}); this one reads schema {known}: upgrade relaykey")]
+    #[error("{path}: written by a newer relaykey (schema {schema}); this one reads schema {known}")]
     Newer { path: PathBuf, schema: u64, known: u32 },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
@@ -42,6 +42,18 @@ impl StateError {
     /// Will trying again help without anybody doing anything?
     pub fn is_temporary(&self) -> bool {
         matches!(self, StateError::Host(e) if e.is_temporary())
+    }
+}
+
+impl StateError {
+    /// What to do.
+    pub fn fix(&self) -> String {
+        match self {
+            StateError::Host(e) => e.fix(),
+            StateError::Broken { .. } => "move the file aside; the next `relaykey sync` adopts what is in use".into(),
+            StateError::Newer { .. } => "upgrade relaykey".into(),
+            StateError::Io { .. } => "run as root, or see the path named".into(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Exit, load, print_json, runtime, say};
 use crate::agent;
+use crate::aws;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::config::{self, Config, Finding, Severity};
 use crate::rollover::State;
@@ -134,6 +135,10 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(store) => store,
         Err(e) => return findings.error(None, "state", e.to_string(), "see the path named".into()),
     };
+    let http = match agent::http(config) {
+        Ok(http) => http,
+        Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
+    };
     let apply = apply::Client::in_process(config, apply::Access::Read);
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
@@ -147,7 +152,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         if args.offline {
             continue;
         }
-        let Some(fetched) = source(config, credential, &store, findings).await else { continue };
+        let Some(fetched) = source(credential, &store, &http, findings).await else { continue };
         logins(credential, &fetched, findings).await;
     }
 }
@@ -198,9 +203,9 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
 }
 
 async fn source(
-    config: &Config,
     credential: &config::Credential,
     store: &Store,
+    http: &aws::Http,
     findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
@@ -217,7 +222,7 @@ async fn source(
             return None;
         }
     };
-    let fetched = match source::open(credential, &config.aws, &key) {
+    let fetched = match source::open(credential, &key, http) {
         Ok(source) => source.fetch().await,
         Err(e) => Err(e),
     };

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, complain, print_json, runtime, say};
-use crate::agent::{Agent, End, Ended, Event, Run};
+use crate::agent::{self, Agent, End, Ended, Event, Run};
 use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
@@ -304,6 +304,7 @@ impl Demo<'_> {
             config: &self.config,
             apply: apply::Client::in_process(&self.config, apply::Access::Write),
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
+            http: agent::http(&self.config).map_err(|e| e.to_string())?,
         };
         let teller = &mut *self.teller;
         let mut observer = |event: Event<'_>| {

@@ -132,7 +132,7 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
                     "exit": Exit::Usage.code(),
                 }));
             }
-            eprint!("{}", e.render(path));
+            eprint!("{}", config::render(&e.findings(), path));
             Err(Exit::Usage)
         }
     }

@@ -101,8 +101,11 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
     let outcomes = match runtime.block_on(sync(&config, &chosen, json, args)) {
         Ok(outcomes) => outcomes,
         Err(e) => {
-            let temporary = e.is_temporary();
-            complain(&e.to_string(), if temporary { "nothing: try again" } else { "run as root, or see the path named" });
+            let (temporary, fix) = match &e {
+                Trouble::State(e) => (e.is_temporary(), e.fix()),
+                Trouble::Trust(e) => (e.is_temporary(), e.fix()),
+            };
+            complain(&e.to_string(), &fix);
             return if temporary { Exit::ForNow } else { Exit::ForGood };
         }
     };
@@ -112,6 +115,15 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         print_json(&Document { schema: "relaykey/sync/v1", credentials, exit: exit.code() });
     }
     exit
+}
+
+/// What ends a sync before any credential is looked at.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Trust(#[from] crate::tls::TrustError),
 }
 
 fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Credential>, Exit> {
@@ -133,14 +145,16 @@ async fn sync(
     chosen: &[&config::Credential],
     json: bool,
     args: &SyncArgs,
-) -> Result<Vec<(Outcomes, Exit)>, StateError> {
+) -> Result<Vec<(Outcomes, Exit)>, Trouble> {
     let deadline = Instant::now() + args.wait;
+    let http = agent::http(config)?;
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let mut store = Store::open(&config.host.state_dir, access, args.wait)?;
     let agent = Agent {
         config,
         apply: apply::Client::in_process(config, if args.dry_run { apply::Access::Read } else { apply::Access::Write }),
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
+        http,
     };
     let mut stop = stop_on_signal();
     let mut all = Vec::new();

@@ -85,8 +85,8 @@ struct Door {
     region: Option<At<String>>,
 }
 
-/// Walks the tree and collects what is wrong instead of stopping at the first mistake. Where a value is wrong or missing,
-/// the finding is recorded and a placeholder goes on, since with an error the whole result is dropped.
+/// Walks the tree and collects what is wrong instead of stopping at the first mistake. Where a value is wrong or
+/// missing, the finding is recorded and a placeholder goes on, since with an error the whole result is dropped.
 pub(super) struct Reader<'t> {
     lines: &'t Lines<'t>,
     pub(super) findings: Vec<Finding>,
@@ -144,16 +144,16 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Whether the file has this key. A line that could not be read and a misspelt key are findings of their own, and one
-    /// mistake is said once: they count.
+    /// Whether the file has this key. A line that could not be read and a misspelt key are findings of their own, and
+    /// one mistake is said once: they count.
     fn is_there(&self, view: &View, key: &str) -> bool {
         view.has(key)
             || self.lost.iter().any(|lost| lost == key)
             || view.table.iter().any(|(name, _)| view.meant(name.get_ref()) == Some(key))
     }
 
-    /// A list, each element judged on its own line; no two may be the same when folded. `empty` is what to do about a list
-    /// without elements; where it says nothing, that is a list like any other.
+    /// A list, each element judged on its own line; no two may be the same when folded. `empty` is what to do about a
+    /// list without elements; where it says nothing, that is a list like any other.
     fn list<'d, T>(
         &mut self,
         view: &View<'d>,

@@ -1,5 +1,5 @@
-//! Syntax errors of the file in words that help: what the TOML parser says, where it began, and how much of the rest can
-//! still be believed.
+//! Syntax errors of the file in words that help: what the TOML parser says, where it began, and how much of the rest
+//! can still be believed.
 
 use std::ops::Range;
 
@@ -47,8 +47,8 @@ pub(super) struct Syntax {
     pub(super) lost: Vec<String>,
 }
 
-/// One kind of syntax error: how the parser's message begins, what it means, what to do, and whether the lines around it
-/// keep their places. A message that is not listed counts as one after which nothing is sure.
+/// One kind of syntax error: how the parser's message begins, what it means, what to do, and whether the lines around
+/// it keep their places. A message that is not listed counts as one after which nothing is sure.
 struct SyntaxRule(&'static str, &'static str, &'static str, bool);
 
 const SYNTAX: [SyntaxRule; 15] = [
@@ -122,8 +122,8 @@ const SYNTAX: [SyntaxRule; 15] = [
 /// After so many syntax errors the file is no configuration, and more of them help nobody.
 const ENOUGH: usize = 100;
 
-/// How often the rest of a file is parsed again. The parser reports nearly everything at once, and stops early only at a
-/// few kinds of mistake.
+/// How often the rest of a file is parsed again. The parser reports nearly everything at once, and stops early only at
+/// a few kinds of mistake.
 const PASSES: usize = 16;
 
 impl Syntax {

@@ -1,5 +1,5 @@
-//! Judges of single values: each takes one value of the file and gives what the program uses, or says what is wrong with
-//! it and what to write instead. They know nothing of where the value stands.
+//! Judges of single values: each takes one value of the file and gives what the program uses, or says what is wrong
+//! with it and what to write instead. They know nothing of where the value stands.
 
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
