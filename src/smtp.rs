@@ -9,7 +9,7 @@
 //! server sent along with the answer to STARTTLS and reads it as the answer to the next command *inside* TLS: anybody on
 //! the path could thereby say "235" in the server's name. It does not tell a connection that was closed from a reply that
 //! makes no sense. And its `auth` waits for the answer to QUIT before it tells of a refusal. So the part in plain text is
-//! read byte by byte ([`PlainText`]), and nothing of it is kept when TLS ([`InsideTls`]) begins; AUTH is said command by
+//! read byte by byte (`PlainText`), and nothing of it is kept when TLS (`InsideTls`) begins; AUTH is said command by
 //! command.
 
 use std::collections::HashSet;
@@ -42,10 +42,14 @@ use crate::credential::{Login, Redactor};
 use crate::tls::{Roots, TrustError};
 
 /// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
-const QUIT_WAIT: Duration = Duration::from_secs(2);
+const QUIT_WAIT: Duration = Duration::from_secs(1);
 
 /// No configuration means more than this by `timeout`; it keeps the deadline representable.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How many bytes of replies are read in each part of a dialogue; a login takes some hundred. lettre parses a reply
+/// anew with each of its lines, so a server that never ends one would cost the square of its length.
+const MAX_HEARD: usize = 16 * 1024;
 
 /// Texts of the server that have this many bytes in a row in common with a form of the password do not pass.
 const FRAGMENT: usize = 8;
@@ -140,7 +144,7 @@ impl Attempt<'_> {
             before = b"220 greeted before TLS\r\n";
         }
         let stream = self.handshake(socket).await?;
-        let mut connection = self.greet(InsideTls { stream, before, closed: Arc::clone(&self.closed) }).await?;
+        let mut connection = self.greet(InsideTls { stream, before, heard: Heard::new(&self.closed) }).await?;
         let verdict = self.authenticate(&mut connection).await;
         self.quit(&mut connection).await;
         verdict
@@ -179,7 +183,7 @@ impl Attempt<'_> {
     /// The part in plain text (RFC 3207): gives the socket back when the server waits for the TLS handshake.
     async fn starttls(&self, socket: TcpStream) -> Result<TcpStream, Verdict> {
         let socket = Arc::new(socket);
-        let plain = PlainText { socket: Arc::clone(&socket), closed: Arc::clone(&self.closed) };
+        let plain = PlainText { socket: Arc::clone(&socket), heard: Heard::new(&self.closed) };
         let mut connection = self.greet(plain).await?;
         if !connection.server_info().supports_feature(Extension::StartTls) {
             self.quit(&mut connection).await;
@@ -302,7 +306,7 @@ impl Attempt<'_> {
             self.unknown(Class::Smtp, false, words, Some(fix.into()))
         };
         match cause::<io::Error>(error) {
-            // A reply that is not UTF-8.
+            // A reply that is not UTF-8, or does not end.
             Some(io) if io.kind() == io::ErrorKind::InvalidData => no_smtp(),
             Some(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
                 self.unknown(Class::Network, true, format!("{io}, waiting for {waiting}"), None)
@@ -486,12 +490,34 @@ fn fragments(text: &[u8]) -> impl Iterator<Item = [u8; FRAGMENT]> + '_ {
     text.windows(FRAGMENT).map(|window| std::array::from_fn(|i| window[i].to_ascii_lowercase()))
 }
 
+/// Watches what one part of a dialogue reads: how much, and whether the server closed its side.
+#[derive(Debug)]
+struct Heard {
+    left: usize,
+    closed: Arc<AtomicBool>,
+}
+
+impl Heard {
+    fn new(closed: &Arc<AtomicBool>) -> Self {
+        Self { left: MAX_HEARD, closed: Arc::clone(closed) }
+    }
+
+    fn more(&mut self, count: usize) -> io::Result<()> {
+        if count == 0 {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        let too_much = || io::Error::new(io::ErrorKind::InvalidData, "more than a login's replies");
+        self.left = self.left.checked_sub(count).ok_or_else(too_much)?;
+        Ok(())
+    }
+}
+
 /// The part of a connection before TLS. Hands out one byte at a time, so that the reader above, which stops at a line's
 /// end, never holds what follows it: that is left in the socket, where TLS finds it and refuses it.
 #[derive(Debug)]
 struct PlainText {
     socket: Arc<TcpStream>,
-    closed: Arc<AtomicBool>,
+    heard: Heard,
 }
 
 impl AsyncTokioStream for PlainText {
@@ -501,7 +527,7 @@ impl AsyncTokioStream for PlainText {
 }
 
 impl AsyncRead for PlainText {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -509,12 +535,13 @@ impl AsyncRead for PlainText {
             ready!(self.socket.poll_read_ready(cx))?;
             let mut byte = [0];
             match self.socket.try_read(&mut byte) {
-                Ok(0) => self.closed.store(true, Ordering::Relaxed),
-                Ok(_) => buf.put_slice(&byte),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Ok(count) => {
+                    buf.put_slice(&byte[..count]);
+                    return Poll::Ready(self.heard.more(count));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Poll::Ready(Err(e)),
             }
-            return Poll::Ready(Ok(()));
         }
     }
 }
@@ -545,7 +572,7 @@ impl AsyncWrite for PlainText {
 struct InsideTls {
     stream: TlsStream<TcpStream>,
     before: &'static [u8],
-    closed: Arc<AtomicBool>,
+    heard: Heard,
 }
 
 impl AsyncTokioStream for InsideTls {
@@ -564,10 +591,10 @@ impl AsyncRead for InsideTls {
             return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if room > 0 && buf.filled().len() == filled {
-            self.closed.store(true, Ordering::Relaxed);
+        if room == 0 {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.heard.more(buf.filled().len() - filled))
     }
 }
 
@@ -594,6 +621,20 @@ mod tests {
 
     fn someone() -> Login {
         Login::new("AKIAIOSFODNN7EXAMPLE".into(), Secret::new(PASSWORD.into())).expect("login")
+    }
+
+    fn smtp() -> Smtp {
+        Smtp {
+            endpoint: "localhost".into(),
+            port: 587,
+            tls: Tls::Starttls,
+            region: None,
+            ca_file: None,
+            timeout: Duration::from_secs(1),
+            propagation: Duration::ZERO,
+            retry: Duration::ZERO,
+            endpoint_aliases: Vec::new(),
+        }
     }
 
     #[test]
@@ -652,6 +693,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_certificate_is_said() {
+        let smtp = smtp();
+        let someone = someone();
+        let Ok(roots) = Roots::system() else { return };
+        let attempt = Attempt {
+            smtp: &smtp,
+            login: &someone,
+            roots: &roots,
+            hello: client_id(""),
+            deadline: Instant::now(),
+            texts: Texts::new(&someone),
+            closed: Arc::default(),
+        };
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let table = [
+            (CertificateError::BadSignature.into(), "not signed by the CA that it names", "ca_file"),
+            (CertificateError::UnknownIssuer.into(), "unknown issuer", "ca_file"),
+            (CertificateError::Expired.into(), "has expired", "renew"),
+            (
+                CertificateError::NotValidYetContext { time: time(0), not_before: time(86400) }.into(),
+                "not valid before 1970-01-02T00:00:00Z",
+                "clock",
+            ),
+            (CertificateError::Revoked.into(), "Revoked", "replaced"),
+            (rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion), "ProtocolVersion", "TLS 1.2"),
+        ];
+        for (error, expected, expected_fix) in table {
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            let Verdict::Unknown { class: Class::Tls, temporary: false, words, fix: Some(fix) } =
+                attempt.failure(&error, "the TLS handshake")
+            else {
+                panic!("{error}")
+            };
+            assert!(words.starts_with("localhost:587: ") && words.contains(expected), "{words}");
+            assert!(fix.contains(expected_fix), "{fix}");
+        }
+    }
+
+    #[test]
     fn a_broken_ca_file_is_a_verdict() {
         let error = Roots::from_file(std::path::Path::new("/nonexistent/ca.pem")).expect_err("missing");
         let Verdict::Unknown { class, temporary, words, fix } = Verdict::from(error) else { panic!("unknown") };
@@ -662,17 +742,7 @@ mod tests {
     #[test]
     fn a_login_can_run_on_any_thread() {
         fn is_send<T: Send>(_: &T) {}
-        let smtp = Smtp {
-            endpoint: "localhost".into(),
-            port: 587,
-            tls: Tls::Starttls,
-            region: None,
-            ca_file: None,
-            timeout: Duration::from_secs(1),
-            propagation: Duration::ZERO,
-            retry: Duration::ZERO,
-            endpoint_aliases: Vec::new(),
-        };
+        let smtp = smtp();
         if let Ok(roots) = Roots::system() {
             is_send(&login(&smtp, &someone(), &roots, "mx1.example.com"));
         }

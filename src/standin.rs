@@ -50,6 +50,7 @@ pub struct Options {
     pub mechanisms: &'static [Mechanism],
     /// A client that takes longer than this for a line, a part of a message or the TLS handshake is sent away.
     pub patience: Duration,
+    /// The connection after so many open ones is answered with 421.
     pub max_connections: usize,
 }
 

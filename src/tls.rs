@@ -412,6 +412,8 @@ mod tests {
         assert_eq!(again, roots);
         let other = Roots::from_file(&scratch.file("one.pem", a.pem())).expect("one certificate");
         assert_ne!(other, roots);
+        let first = roots.client_config().crypto_provider().kx_groups.first().map(|group| group.name());
+        assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
     }
 
     #[test]
