@@ -5,10 +5,12 @@
 //! deadline bounds all of it. The certificate and the endpoint's name in it are always checked. Nothing is sent but
 //! the login: no message.
 //!
-//! lettre speaks SMTP. Its own `auth` waits for the answer to QUIT before it tells of a refusal, so AUTH is said here,
-//! command by command. And it keeps what a server sent along with its answer to STARTTLS, to read it as the answer to
-//! the next command *inside* TLS; anybody on the path could thereby send "235" in the server's name. So lettre reads
-//! through [`Wire`], which hands out no byte beyond the line that is due.
+//! lettre speaks SMTP, on streams that are made here, because of three things in its own. Its `starttls` keeps what a
+//! server sent along with the answer to STARTTLS and reads it as the answer to the next command *inside* TLS: anybody on
+//! the path could thereby say "235" in the server's name. It does not tell a connection that was closed from a reply that
+//! makes no sense. And its `auth` waits for the answer to QUIT before it tells of a refusal. So the part in plain text is
+//! read byte by byte (`PlainText`), and nothing of it is kept when TLS (`InsideTls`) begins; AUTH is said command by
+//! command.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -22,8 +24,8 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, CertificateStore, TlsParameters};
-use lettre::transport::smtp::commands::Auth;
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
+use lettre::transport::smtp::commands::{Auth, Quit, Starttls};
 use lettre::transport::smtp::extension::{ClientId, Extension};
 use lettre::transport::smtp::response::Response;
 use rustls::CertificateError;
@@ -32,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::config::{Smtp, Tls};
@@ -39,10 +42,14 @@ use crate::credential::{Login, Redactor};
 use crate::tls::{Roots, TrustError};
 
 /// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
-const QUIT_WAIT: Duration = Duration::from_secs(2);
+const QUIT_WAIT: Duration = Duration::from_secs(1);
 
 /// No configuration means more than this by `timeout`; it keeps the deadline representable.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How many bytes of replies are read in each part of a dialogue; a login takes some hundred. lettre parses a reply
+/// anew with each of its lines, so a server that never ends one would cost the square of its length.
+const MAX_HEARD: usize = 16 * 1024;
 
 /// Texts of the server that have this many bytes in a row in common with a form of the password do not pass.
 const FRAGMENT: usize = 8;
@@ -129,15 +136,17 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// The whole dialogue. What ends it early is its verdict, as the error.
     async fn run(&self) -> Result<Verdict, Verdict> {
-        let socket = self.connect().await?;
-        let mut connection = match self.smtp.tls {
-            Tls::Starttls => self.starttls(socket).await?,
-            Tls::Implicit => self.implicit(socket).await?,
-        };
+        let mut socket = self.connect().await?;
+        let mut before = &b""[..];
+        if self.smtp.tls == Tls::Starttls {
+            socket = self.starttls(socket).await?;
+            // The server greets once, in plain text, and lettre expects it of every stream.
+            before = b"220 greeted before TLS\r\n";
+        }
+        let stream = self.handshake(socket).await?;
+        let mut connection = self.greet(InsideTls { stream, before, heard: Heard::new(&self.closed) }).await?;
         let verdict = self.authenticate(&mut connection).await;
-        // RFC 5321, section 4.1.1.10: say it whatever came before. What becomes of it changes nothing.
-        let until = self.deadline.min(Instant::now() + QUIT_WAIT);
-        let _ = timeout_at(until, connection.quit()).await;
+        self.quit(&mut connection).await;
         verdict
     }
 
@@ -171,44 +180,51 @@ impl Attempt<'_> {
         Err(self.unknown(class, true, format!("cannot connect ({})", failed.join("; ")), Some(blocked)))
     }
 
-    async fn starttls(&self, socket: TcpStream) -> Result<AsyncSmtpConnection, Verdict> {
-        let mut connection = self.greet(Wire::new(socket, Reading::LineByLine, &self.closed)?).await?;
+    /// The part in plain text (RFC 3207): gives the socket back when the server waits for the TLS handshake.
+    async fn starttls(&self, socket: TcpStream) -> Result<TcpStream, Verdict> {
+        let socket = Arc::new(socket);
+        let plain = PlainText { socket: Arc::clone(&socket), heard: Heard::new(&self.closed) };
+        let mut connection = self.greet(plain).await?;
         if !connection.server_info().supports_feature(Extension::StartTls) {
-            let _ = timeout_at(self.deadline.min(Instant::now() + QUIT_WAIT), connection.quit()).await;
+            self.quit(&mut connection).await;
             let fix = "relaykey never logs in without TLS: check endpoint and port, look for a firewall on the way \
                        that strips STARTTLS, or use tls = \"implicit\" with port 465";
             return Err(self.unknown(Class::Tls, false, "it does not offer STARTTLS".into(), Some(fix.into())));
         }
-        let mut builder = TlsParameters::builder(self.host().to_owned()).certificate_store(CertificateStore::None);
-        for certificate in self.roots.lettre_certificates() {
-            builder = builder.add_root_certificate(certificate);
+        let waiting = "the answer to STARTTLS";
+        match self.within(waiting, connection.command(Starttls)).await? {
+            Ok(ready) if ready.has_code(220) => {}
+            Ok(other) => return Err(self.nonsense("STARTTLS (RFC 3207)", &other)),
+            Err(e) => {
+                self.quit(&mut connection).await;
+                return Err(self.failure(&e, waiting));
+            }
         }
-        let parameters = builder.build().map_err(|e| self.failure(&e, "TLS to be set up"))?;
-        let waiting = "STARTTLS, the TLS handshake and the answer to EHLO";
-        self.within(waiting, connection.starttls(parameters, &self.hello))
-            .await?
-            .map_err(|e| self.failure(&e, waiting))?;
-        Ok(connection)
+        drop(connection);
+        let lost = || self.unknown(Class::Network, true, "the connection was lost at STARTTLS".into(), None);
+        Arc::into_inner(socket).ok_or_else(lost)
     }
 
-    async fn implicit(&self, socket: TcpStream) -> Result<AsyncSmtpConnection, Verdict> {
+    async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, Verdict> {
         let name = ServerName::try_from(self.host().to_owned()).map_err(|_| {
             let words = format!("{:?} is neither a host name nor an address", self.smtp.endpoint);
             self.unknown(Class::Tls, false, words, Some("correct `endpoint`".into()))
         })?;
         let connector = TlsConnector::from(Arc::new(self.roots.client_config()));
-        let wire = Wire::new(socket, Reading::Freely, &self.closed)?;
-        let peer = wire.peer;
         let waiting = "the TLS handshake";
-        let stream =
-            self.within(waiting, connector.connect(name, wire)).await?.map_err(|e| self.failure(&e, waiting))?;
-        self.greet(Wire { stream, peer, reading: Reading::Freely, closed: Arc::clone(&self.closed) }).await
+        self.within(waiting, connector.connect(name, socket)).await?.map_err(|e| self.failure(&e, waiting))
     }
 
     async fn greet(&self, stream: impl AsyncTokioStream + 'static) -> Result<AsyncSmtpConnection, Verdict> {
         let waiting = "its greeting and the answer to EHLO";
         let connection = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
         self.within(waiting, connection).await?.map_err(|e| self.failure(&e, waiting))
+    }
+
+    /// RFC 5321, section 4.1.1.10: to be said whatever came before. What becomes of it changes nothing.
+    async fn quit(&self, connection: &mut AsyncSmtpConnection) {
+        let until = self.deadline.min(Instant::now() + QUIT_WAIT);
+        let _ = timeout_at(until, connection.command(Quit)).await;
     }
 
     /// AUTH, and what its answer proves. PLAIN sends the login at once (RFC 4616); LOGIN is asked for the user name and
@@ -235,10 +251,10 @@ impl Attempt<'_> {
                 return Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) });
             }
             if !response.has_code(334) {
-                return Err(self.not_a_verdict(&words_of(&response)));
+                return Err(self.nonsense("AUTH (RFC 4954)", &response));
             }
             command = Auth::new_from_response(mechanism, credentials.clone(), &response)
-                .map_err(|_| self.not_a_verdict(&words_of(&response)))?;
+                .map_err(|_| self.nonsense("AUTH (RFC 4954)", &response))?;
         }
         Err(self.unknown(Class::Smtp, false, "it asks more questions than AUTH LOGIN has".into(), None))
     }
@@ -269,9 +285,9 @@ impl Attempt<'_> {
         Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| self.texts.clean(&fix)) }
     }
 
-    fn not_a_verdict(&self, reply: &str) -> Verdict {
-        let fix = "this is not how a server answers AUTH (RFC 4954): check endpoint and port";
-        self.unknown(Class::Smtp, false, format!("it answered: {reply}"), Some(fix.into()))
+    fn nonsense(&self, command: &str, reply: &Response) -> Verdict {
+        let fix = format!("this is not how a server answers {command}: check endpoint and port");
+        self.unknown(Class::Smtp, false, format!("it answered: {}", words_of(reply)), Some(fix))
     }
 
     /// What an error of lettre, TLS or the socket means, while waiting for something.
@@ -290,7 +306,7 @@ impl Attempt<'_> {
             self.unknown(Class::Smtp, false, words, Some(fix.into()))
         };
         match cause::<io::Error>(error) {
-            // A reply that is not UTF-8.
+            // A reply that is not UTF-8, or does not end.
             Some(io) if io.kind() == io::ErrorKind::InvalidData => no_smtp(),
             Some(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
                 self.unknown(Class::Network, true, format!("{io}, waiting for {waiting}"), None)
@@ -325,6 +341,11 @@ impl Attempt<'_> {
                     "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
                     "set `ca_file` to the certificate of the CA that issued it; SES itself needs none: then find out \
                      who intercepts TLS on the way"
+                        .into(),
+                ),
+                CertificateError::BadSignature => (
+                    "its certificate was not signed by the CA that it names (bad signature)".into(),
+                    "put that CA's present certificate into `ca_file`: it has the name of one there, but another key"
                         .into(),
                 ),
                 CertificateError::NotValidForNameContext { presented, .. } => {
@@ -469,67 +490,116 @@ fn fragments(text: &[u8]) -> impl Iterator<Item = [u8; FRAGMENT]> + '_ {
     text.windows(FRAGMENT).map(|window| std::array::from_fn(|i| window[i].to_ascii_lowercase()))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    /// Hand out one byte at a time, so that the reader above, which stops at a line's end, never holds what follows
-    /// it. Ends with the first byte of TLS that is written.
-    LineByLine,
-    Freely,
-}
-
-/// First byte of a TLS handshake record (RFC 8446, section 5.1); no SMTP command begins with it.
-const TLS_HANDSHAKE: u8 = 0x16;
-
-/// The connection as lettre is given it.
+/// Watches what one part of a dialogue reads: how much, and whether the server closed its side.
 #[derive(Debug)]
-struct Wire<S> {
-    stream: S,
-    peer: SocketAddr,
-    reading: Reading,
+struct Heard {
+    left: usize,
     closed: Arc<AtomicBool>,
 }
 
-impl Wire<TcpStream> {
-    fn new(stream: TcpStream, reading: Reading, closed: &Arc<AtomicBool>) -> Result<Self, Verdict> {
-        let peer = stream.peer_addr().map_err(|e| Verdict::Unknown {
-            class: Class::Network,
-            temporary: true,
-            words: format!("the connection was lost as it was made: {e}"),
-            fix: None,
-        })?;
-        Ok(Self { stream, peer, reading, closed: Arc::clone(closed) })
+impl Heard {
+    fn new(closed: &Arc<AtomicBool>) -> Self {
+        Self { left: MAX_HEARD, closed: Arc::clone(closed) }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> AsyncTokioStream for Wire<S> {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.peer)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (before, room) = (buf.filled().len(), buf.remaining());
-        if self.reading == Reading::LineByLine && room > 0 {
-            let mut byte = [0];
-            let mut one = ReadBuf::new(&mut byte);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut one))?;
-            buf.put_slice(one.filled());
-        } else {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        }
-        if room > 0 && buf.filled().len() == before {
+    fn more(&mut self, count: usize) -> io::Result<()> {
+        if count == 0 {
             self.closed.store(true, Ordering::Relaxed);
         }
+        let too_much = || io::Error::new(io::ErrorKind::InvalidData, "more than a login's replies");
+        self.left = self.left.checked_sub(count).ok_or_else(too_much)?;
+        Ok(())
+    }
+}
+
+/// The part of a connection before TLS. Hands out one byte at a time, so that the reader above, which stops at a line's
+/// end, never holds what follows it: that is left in the socket, where TLS finds it and refuses it.
+#[derive(Debug)]
+struct PlainText {
+    socket: Arc<TcpStream>,
+    heard: Heard,
+}
+
+impl AsyncTokioStream for PlainText {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+}
+
+impl AsyncRead for PlainText {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut byte = [0];
+            match self.socket.try_read(&mut byte) {
+                Ok(count) => {
+                    buf.put_slice(&byte[..count]);
+                    return Poll::Ready(self.heard.more(count));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for PlainText {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The socket outlives this part.
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if bytes.first() == Some(&TLS_HANDSHAKE) {
-            self.reading = Reading::Freely;
+/// The part of a connection inside TLS, with something to be read before what the server says.
+#[derive(Debug)]
+struct InsideTls {
+    stream: TlsStream<TcpStream>,
+    before: &'static [u8],
+    heard: Heard,
+}
+
+impl AsyncTokioStream for InsideTls {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().0.peer_addr()
+    }
+}
+
+impl AsyncRead for InsideTls {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (filled, room) = (buf.filled().len(), buf.remaining());
+        let (now, later) = self.before.split_at(room.min(self.before.len()));
+        if !now.is_empty() {
+            buf.put_slice(now);
+            self.before = later;
+            return Poll::Ready(Ok(()));
         }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if room == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.heard.more(buf.filled().len() - filled))
+    }
+}
+
+impl AsyncWrite for InsideTls {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -551,6 +621,20 @@ mod tests {
 
     fn someone() -> Login {
         Login::new("AKIAIOSFODNN7EXAMPLE".into(), Secret::new(PASSWORD.into())).expect("login")
+    }
+
+    fn smtp() -> Smtp {
+        Smtp {
+            endpoint: "localhost".into(),
+            port: 587,
+            tls: Tls::Starttls,
+            region: None,
+            ca_file: None,
+            timeout: Duration::from_secs(1),
+            propagation: Duration::ZERO,
+            retry: Duration::ZERO,
+            endpoint_aliases: Vec::new(),
+        }
     }
 
     #[test]
@@ -609,6 +693,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_certificate_is_said() {
+        let smtp = smtp();
+        let someone = someone();
+        let Ok(roots) = Roots::system() else { return };
+        let attempt = Attempt {
+            smtp: &smtp,
+            login: &someone,
+            roots: &roots,
+            hello: client_id(""),
+            deadline: Instant::now(),
+            texts: Texts::new(&someone),
+            closed: Arc::default(),
+        };
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let table = [
+            (CertificateError::BadSignature.into(), "not signed by the CA that it names", "ca_file"),
+            (CertificateError::UnknownIssuer.into(), "unknown issuer", "ca_file"),
+            (CertificateError::Expired.into(), "has expired", "renew"),
+            (
+                CertificateError::NotValidYetContext { time: time(0), not_before: time(86400) }.into(),
+                "not valid before 1970-01-02T00:00:00Z",
+                "clock",
+            ),
+            (CertificateError::Revoked.into(), "Revoked", "replaced"),
+            (rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion), "ProtocolVersion", "TLS 1.2"),
+        ];
+        for (error, expected, expected_fix) in table {
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            let Verdict::Unknown { class: Class::Tls, temporary: false, words, fix: Some(fix) } =
+                attempt.failure(&error, "the TLS handshake")
+            else {
+                panic!("{error}")
+            };
+            assert!(words.starts_with("localhost:587: ") && words.contains(expected), "{words}");
+            assert!(fix.contains(expected_fix), "{fix}");
+        }
+    }
+
+    #[test]
     fn a_broken_ca_file_is_a_verdict() {
         let error = Roots::from_file(std::path::Path::new("/nonexistent/ca.pem")).expect_err("missing");
         let Verdict::Unknown { class, temporary, words, fix } = Verdict::from(error) else { panic!("unknown") };
@@ -619,17 +742,7 @@ mod tests {
     #[test]
     fn a_login_can_run_on_any_thread() {
         fn is_send<T: Send>(_: &T) {}
-        let smtp = Smtp {
-            endpoint: "localhost".into(),
-            port: 587,
-            tls: Tls::Starttls,
-            region: None,
-            ca_file: None,
-            timeout: Duration::from_secs(1),
-            propagation: Duration::ZERO,
-            retry: Duration::ZERO,
-            endpoint_aliases: Vec::new(),
-        };
+        let smtp = smtp();
         if let Ok(roots) = Roots::system() {
             is_send(&login(&smtp, &someone(), &roots, "mx1.example.com"));
         }

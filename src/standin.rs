@@ -50,6 +50,7 @@ pub struct Options {
     pub mechanisms: &'static [Mechanism],
     /// A client that takes longer than this for a line, a part of a message or the TLS handshake is sent away.
     pub patience: Duration,
+    /// The connection after so many open ones is answered with 421.
     pub max_connections: usize,
 }
 
@@ -316,7 +317,9 @@ fn certify(options: &Options) -> Result<(ServerConfig, String), Box<dyn std::err
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    ca.distinguished_name.push(DnType::CommonName, "throw-away CA of a relaykey SES stand-in");
+    // Its own name for each: of two CAs with one name, the wrong one looks like a bad signature.
+    let number = getrandom::u64()?;
+    ca.distinguished_name.push(DnType::CommonName, format!("throw-away CA {number:016x} of a relaykey SES stand-in"));
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
     let mut leaf = CertificateParams::new(options.names.clone())?;

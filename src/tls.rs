@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use lettre::transport::smtp::client::Certificate;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -144,13 +143,7 @@ impl Roots {
         pem
     }
 
-    /// The certificates as lettre takes them.
-    pub fn lettre_certificates(&self) -> Vec<Certificate> {
-        // With rustls `from_der` only stores the bytes; it has nothing to fail at.
-        self.certificates.iter().filter_map(|c| Certificate::from_der(c.to_vec()).ok()).collect()
-    }
-
-    /// A client configuration that trusts these certificates: TLS 1.2 and 1.3, aws-lc, post-quantum key exchange first.
+    /// A client configuration that trusts these certificates and no others: TLS 1.2 and 1.3, aws-lc, post-quantum key exchange first.
     pub fn client_config(&self) -> ClientConfig {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(self.certificates.iter().cloned());
@@ -415,11 +408,12 @@ mod tests {
         let text = format!("# A\n{}\n\n# B\r\n{}", a.pem(), b.pem().replace('\n', "\r\n"));
         let roots = Roots::from_file(&scratch.file("two.pem", text)).expect("two certificates");
         assert_eq!(roots.count(), 2);
-        assert_eq!(roots.lettre_certificates().len(), 2);
         let again = Roots::from_file(&scratch.file("again.pem", roots.pem())).expect("our own PEM");
         assert_eq!(again, roots);
         let other = Roots::from_file(&scratch.file("one.pem", a.pem())).expect("one certificate");
         assert_ne!(other, roots);
+        let first = roots.client_config().crypto_provider().kx_groups.first().map(|group| group.name());
+        assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
     }
 
     #[test]
