@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::aws;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
+use crate::aws;
 use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
 use crate::rollover::{
-    self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State, Step,
-    VersionId, Wake,
+    self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
+    Step, VersionId, Wake,
 };
 use crate::smtp::{self, Verdict};
 use crate::source::{self, Fetched, Source};
@@ -342,12 +342,7 @@ pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
 pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
     match tls::CaFile::new(smtp.ca_file.clone()).roots() {
         Ok(roots) => smtp::login(smtp, login, &roots, hello_name).await,
-        Err(e) => Verdict::Unknown {
-            class: smtp::Class::Trust,
-            temporary: e.is_temporary(),
-            words: e.to_string(),
-            fix: Some(e.fix()),
-        },
+        Err(e) => e.into(),
     }
 }
 

@@ -91,6 +91,19 @@ pub enum Class {
     Smtp,
 }
 
+impl Class {
+    /// The word of failures and reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Network => "network",
+            Class::Timeout => "timeout",
+            Class::Tls => "tls",
+            Class::Trust => "trust",
+            Class::Smtp => "smtp",
+        }
+    }
+}
+
 /// No login was tried, as there is nothing to check the server's certificate against.
 impl From<TrustError> for Verdict {
     fn from(error: TrustError) -> Self {

@@ -11,6 +11,8 @@
 //! lists or identities; AUTH is not announced before TLS; one message may have 1000 recipients; its certificate comes
 //! from a CA that is made at the start and forgotten at the end.
 
+pub mod postfix;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};

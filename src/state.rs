@@ -138,7 +138,11 @@ impl Store {
     }
 
     /// Who this host is. `configured` wins over what was kept; without either `fallback` is kept.
-    pub fn identity(&self, configured: Option<&str>, fallback: impl FnOnce() -> String) -> Result<HostIdentity, StateError> {
+    pub fn identity(
+        &self,
+        configured: Option<&str>,
+        fallback: impl FnOnce() -> String,
+    ) -> Result<HostIdentity, StateError> {
         let path = self.dir.join("host.json");
         let kept: Option<HostIdentity> = self.read_json(&path, 1)?;
         let mut identity = match kept.clone() {
@@ -179,7 +183,8 @@ impl Store {
 
     fn read_json<T: serde::de::DeserializeOwned>(&self, path: &Path, known: u32) -> Result<Option<T>, StateError> {
         let Some(bytes) = self.read(path)? else { return Ok(None) };
-        let broken = |e: serde_json::Error| StateError::Broken { path: path.to_owned(), line: e.line(), what: e.to_string() };
+        let broken =
+            |e: serde_json::Error| StateError::Broken { path: path.to_owned(), line: e.line(), what: e.to_string() };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema > u64::from(known) => {

@@ -87,7 +87,9 @@ impl Status {
 /// What a source is, in a few words.
 pub fn source_words(source: &config::Source) -> String {
     match source {
-        config::Source::SecretsManager { secret, stages, .. } => format!("secrets-manager {secret} ({})", stages.join(", ")),
+        config::Source::SecretsManager { secret, stages, .. } => {
+            format!("secrets-manager {secret} ({})", stages.join(", "))
+        }
         config::Source::ParameterStore { parameter, label: None, .. } => format!("parameter-store {parameter}"),
         config::Source::ParameterStore { parameter, label: Some(label), .. } => {
             format!("parameter-store {parameter} ({label})")
@@ -168,7 +170,10 @@ impl CredentialStatus {
         line("source", self.source.clone());
         match &self.applied {
             Some(a) => {
-                line("applied", format!("version {} ({}), {} {}", a.version, a.username, a.outcome.word(), ago(&a.since, now)));
+                line(
+                    "applied",
+                    format!("version {} ({}), {} {}", a.version, a.username, a.outcome.word(), ago(&a.since, now)),
+                );
                 let age = SignedDuration::from_secs(a.key_age_seconds);
                 let old = if age > OLD_KEY { ": older than 90 days, rotate it" } else { "" };
                 line("key age", format!("{}{old}", words(age)));
@@ -197,7 +202,10 @@ impl CredentialStatus {
                 continue;
             }
             said.push(&f.failure);
-            line("error", format!("{} ({} attempts, last {})", f.failure.what, f.attempts, ago(&rfc3339(f.failure.at), now)));
+            line(
+                "error",
+                format!("{} ({} attempts, last {})", f.failure.what, f.attempts, ago(&rfc3339(f.failure.at), now)),
+            );
             line("fix", f.failure.fix.clone());
         }
         if let Some(next) = &self.next {

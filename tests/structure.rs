@@ -20,7 +20,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("state", &["rollover", "host", "credential"]),
     ("standin", &["credential"]),
     ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
-    ("cli", &["agent", "apply", "aws", "config", "credential", "host", "rollover", "smtp", "source", "standin", "state", "status", "tls"]),
+    (
+        "cli",
+        &[
+            "agent",
+            "apply",
+            "aws",
+            "config",
+            "credential",
+            "host",
+            "rollover",
+            "smtp",
+            "source",
+            "standin",
+            "state",
+            "status",
+            "tls",
+        ],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -56,8 +73,7 @@ fn modules() -> BTreeMap<String, String> {
         let first = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let code: String =
-            code.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+        let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
         modules.entry(first).or_default().push_str(&code);
     }
     modules

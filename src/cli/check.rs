@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{Exit, load, print_json, runtime, say};
 use crate::agent;
-use crate::aws;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
+use crate::aws;
 use crate::config::{self, Config, Finding, Severity};
 use crate::rollover::State;
 use crate::smtp::Verdict;
@@ -64,7 +64,11 @@ impl Findings {
     }
 
     fn good(&mut self, credential: Option<&str>, about: &str, what: String) {
-        self.add(credential, about, Finding { severity: Severity::Note, line: None, file: None, what, fix: String::new() });
+        self.add(
+            credential,
+            about,
+            Finding { severity: Severity::Note, line: None, file: None, what, fix: String::new() },
+        );
     }
 
     fn error(&mut self, credential: Option<&str>, about: &str, what: String, fix: String) {
@@ -139,12 +143,20 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = apply::Client::in_process(config, apply::Access::Read);
+    let apply = match apply::Client::in_process(config, apply::Access::Read) {
+        Ok(apply) => apply,
+        Err(e) => return findings.error(None, "state", e.what, e.fix),
+    };
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
             Ok(state) => state,
             Err(e) => {
-                findings.error(Some(&credential.name), "state", e.to_string(), "run as root, or see the path named".into());
+                findings.error(
+                    Some(&credential.name),
+                    "state",
+                    e.to_string(),
+                    "run as root, or see the path named".into(),
+                );
                 None
             }
         };

@@ -57,7 +57,10 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
     let scratch = match Scratch::new() {
         Ok(scratch) => scratch,
         Err(e) => {
-            complain(&format!("cannot make a scratch directory: {e}"), "set TMPDIR to a directory that you may write to");
+            complain(
+                &format!("cannot make a scratch directory: {e}"),
+                "set TMPDIR to a directory that you may write to",
+            );
             return Exit::ForGood;
         }
     };
@@ -67,13 +70,22 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
     let exit = match &shown {
         Ok(()) => Exit::Done,
         Err(what) => {
-            complain(&format!("the demo did not show what it should: {what}"), "please report this with the lines above");
+            complain(
+                &format!("the demo did not show what it should: {what}"),
+                "please report this with the lines above",
+            );
             Exit::ForGood
         }
     };
     if json {
         let steps = teller.told;
-        print_json(&Document { schema: "relaykey/demo/v1", target: kind, steps, failure: shown.err(), exit: exit.code() });
+        print_json(&Document {
+            schema: "relaykey/demo/v1",
+            target: kind,
+            steps,
+            failure: shown.err(),
+            exit: exit.code(),
+        });
     }
     exit
 }
@@ -196,9 +208,17 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
         }
         Place::Text(why) => {
             let table = scratch.join("sasl_passwd");
-            let text = format!("# relays of the demo\n[localhost]:{} {}:{}\n", standin.starttls_port(), first.username, first.password.expose());
+            let text = format!(
+                "# relays of the demo\n[localhost]:{} {}:{}\n",
+                standin.starttls_port(),
+                first.username,
+                first.password.expose()
+            );
             write_secret(&table, &text)?;
-            teller.tell(format!("a table of the demo's own stands for the mail server ({why}), with {} in it", first.username));
+            teller.tell(format!(
+                "a table of the demo's own stands for the mail server ({why}), with {} in it",
+                first.username
+            ));
             (MailServer::Text(table.clone()), table.clone(), TargetKind::Text { path: table })
         }
     };
@@ -209,7 +229,8 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     demo.publish(first)?;
     let ended = demo.sync().await?;
     demo.expect(&ended, End::Done(Some(Completion::Adopted)))?;
-    demo.teller.tell("day one: the host uses the source's version already; verified, read back, adopted, nothing written");
+    demo.teller
+        .tell("day one: the host uses the source's version already; verified, read back, adopted, nothing written");
     demo.message_passes_under(first).await?;
 
     demo.teller.tell("-- a plain rollover");
@@ -299,10 +320,11 @@ impl Demo<'_> {
     /// What `relaykey sync` does, told step by step.
     async fn sync(&mut self) -> Result<Ended, String> {
         let credential = &self.config.credentials[0];
-        let mut store = Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
+        let mut store =
+            Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
         let agent = Agent {
             config: &self.config,
-            apply: apply::Client::in_process(&self.config, apply::Access::Write),
+            apply: apply::Client::in_process(&self.config, apply::Access::Write).map_err(|e| e.what)?,
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             http: agent::http(&self.config).map_err(|e| e.to_string())?,
         };
@@ -314,13 +336,19 @@ impl Demo<'_> {
                 (_, Outcome::Accepted(e)) => format!("verify: {}", e.reply),
                 (_, Outcome::Refused { reply }) => format!("verify: {reply}"),
                 (_, Outcome::Prepared(p)) if p.nothing_to_write => return,
-                (_, Outcome::Prepared(_)) => "prepare: staged; every key gives the candidate in the staged files".into(),
+                (_, Outcome::Prepared(_)) => {
+                    "prepare: staged; every key gives the candidate in the staged files".into()
+                }
                 (_, Outcome::Swapped) => "swap: in place, by rename".into(),
                 (_, Outcome::Activated) => "activate: the mail server has noticed".into(),
-                (_, Outcome::ReadBack(r)) => format!("read back: {} gives the candidate ({})", r.keys.join(", "), r.how),
+                (_, Outcome::ReadBack(r)) => {
+                    format!("read back: {} gives the candidate ({})", r.keys.join(", "), r.how)
+                }
                 (_, Outcome::Committed(r)) => format!("commit: {}", r.outcome),
                 (Step::Wait { .. }, _) => "wait: tried again".into(),
-                (_, Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f)) => format!("failed: {}", f.what),
+                (_, Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f)) => {
+                    format!("failed: {}", f.what)
+                }
                 _ => return,
             };
             teller.tell(format!("  {line}"));
@@ -337,7 +365,12 @@ impl Demo<'_> {
             return Ok(());
         }
         let failures: Vec<&str> = ended.failures.iter().map(|(_, f)| f.what.as_str()).collect();
-        Err(format!("the rollover ended {:?} instead of {expected:?}: {} {}", ended.end, ended.reason, failures.join("; ")))
+        Err(format!(
+            "the rollover ended {:?} instead of {expected:?}: {} {}",
+            ended.end,
+            ended.reason,
+            failures.join("; ")
+        ))
     }
 
     /// Hands the mail server a message and waits until the stand-in has it, under this key.
@@ -345,18 +378,18 @@ impl Demo<'_> {
         self.messages += 1;
         let subject = format!("demo message {}", self.messages);
         match &mut self.server {
-            MailServer::Postfix(instance) => instance.inject(&subject).map_err(|e| format!("Postfix did not take {subject}: {e}"))?,
+            MailServer::Postfix(instance) => {
+                instance.inject(&subject).map_err(|e| format!("Postfix did not take {subject}: {e}"))?
+            }
             MailServer::Text(table) => {
                 let (table, port, ca) = (table.clone(), self.standin.starttls_port(), self.standin.ca_pem().to_owned());
                 relay_under_table(&table, port, &ca, &subject).await?;
             }
         }
         let what = format!("{subject} at the stand-in");
-        let found = |seen: &standin::Seen| {
-            seen.messages.iter().find(|m| m.subject == subject).map(|m| m.username.clone())
-        };
-        let username =
-            self.standin.wait_for(Instant::now() + DELIVERY, &what, found).map_err(|e| e.to_string())?;
+        let found =
+            |seen: &standin::Seen| seen.messages.iter().find(|m| m.subject == subject).map(|m| m.username.clone());
+        let username = self.standin.wait_for(DELIVERY, &what, found).map_err(|e| e.to_string())?;
         if username != login.username {
             return Err(format!("{subject} went out under {username}, not {}", login.username));
         }
@@ -374,7 +407,8 @@ async fn relay_under_table(table: &Path, port: u16, ca_pem: &str, subject: &str)
     use lettre::transport::smtp::authentication::Credentials;
     use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls as LettreTls, TlsParameters};
     use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor, address::Envelope};
-    let text = std::fs::read_to_string(table).map(zeroize::Zeroizing::new).map_err(|e| format!("{}: {e}", table.display()))?;
+    let text =
+        std::fs::read_to_string(table).map(zeroize::Zeroizing::new).map_err(|e| format!("{}: {e}", table.display()))?;
     let key = format!("[localhost]:{port}");
     let value = text.lines().find_map(|l| l.strip_prefix(&key)).map(str::trim).ok_or("the table has no entry")?;
     let (username, password) = value.split_once(':').ok_or("the entry is no login")?;
@@ -390,7 +424,8 @@ async fn relay_under_table(table: &Path, port: u16, ca_pem: &str, subject: &str)
         .credentials(Credentials::new(username.to_owned(), password.to_owned()))
         .build();
     let address = |a: &str| a.parse::<lettre::Address>().map_err(|e| e.to_string());
-    let envelope = Envelope::new(Some(address("demo@demo.invalid")?), vec![address("you@example.com")?]).map_err(|e| e.to_string())?;
+    let envelope = Envelope::new(Some(address("demo@demo.invalid")?), vec![address("you@example.com")?])
+        .map_err(|e| e.to_string())?;
     let message = format!("From: demo@demo.invalid\r\nTo: you@example.com\r\nSubject: {subject}\r\n\r\nhello\r\n");
     transport.send_raw(&envelope, message.as_bytes()).await.map(|_| ()).map_err(|e| e.to_string())
 }

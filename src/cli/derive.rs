@@ -58,7 +58,10 @@ fn read_secret() -> Result<Secret, (String, String)> {
         return Err(("standard input is empty".into(), fix));
     }
     if bytes.len() > 4096 || text.bytes().any(|b| !b.is_ascii_graphic()) {
-        return Err(("standard input is not a secret access key: it has blanks, control characters or several lines".into(), fix));
+        return Err((
+            "standard input is not a secret access key: it has blanks, control characters or several lines".into(),
+            fix,
+        ));
     }
     if text.len() == 20 && (text.starts_with("AKIA") || text.starts_with("ASIA")) {
         return Err(("that is an access key id, not a secret access key".into(), fix));

@@ -61,7 +61,13 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Common {
     /// The configuration file.
-    #[arg(long, global = true, env = "RELAYKEY_CONFIG", value_name = "PATH", default_value = "/etc/relaykey/config.toml")]
+    #[arg(
+        long,
+        global = true,
+        env = "RELAYKEY_CONFIG",
+        value_name = "PATH",
+        default_value = "/etc/relaykey/config.toml"
+    )]
     config: PathBuf,
     /// Print facts as JSON on standard output.
     #[arg(long, global = true)]
@@ -92,7 +98,10 @@ pub fn run() -> ExitCode {
         }
     };
     if let Err(e) = host::process_hardening() {
-        complain(&format!("cannot keep secrets out of core dumps: {e}"), "run on Linux with procfs, as root or as the owner of the files");
+        complain(
+            &format!("cannot keep secrets out of core dumps: {e}"),
+            "run on Linux with procfs, as root or as the owner of the files",
+        );
         return Exit::ForGood.code().into();
     }
     let Common { config, json } = cli.common;

@@ -103,6 +103,7 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         Err(e) => {
             let (temporary, fix) = match &e {
                 Trouble::State(e) => (e.is_temporary(), e.fix()),
+                Trouble::Apply(e) => (e.temporary, e.fix.clone()),
                 Trouble::Trust(e) => (e.is_temporary(), e.fix()),
             };
             complain(&e.to_string(), &fix);
@@ -122,6 +123,8 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
 enum Trouble {
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("{0}")]
+    Apply(#[from] apply::MtaError),
     #[error(transparent)]
     Trust(#[from] crate::tls::TrustError),
 }
@@ -133,7 +136,10 @@ fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Cr
     let find = |name: &String| {
         config.credentials.iter().find(|c| c.name == *name).ok_or_else(|| {
             let known: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
-            complain(&format!("the configuration has no credential {name:?}"), &format!("one of: {}", known.join(", ")));
+            complain(
+                &format!("the configuration has no credential {name:?}"),
+                &format!("one of: {}", known.join(", ")),
+            );
             Exit::Usage
         })
     };
@@ -148,11 +154,14 @@ async fn sync(
 ) -> Result<Vec<(Outcomes, Exit)>, Trouble> {
     let deadline = Instant::now() + args.wait;
     let http = agent::http(config)?;
-    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let (access, touch) = match args.dry_run {
+        true => (Access::Read, apply::Access::Read),
+        false => (Access::Write, apply::Access::Write),
+    };
     let mut store = Store::open(&config.host.state_dir, access, args.wait)?;
     let agent = Agent {
         config,
-        apply: apply::Client::in_process(config, if args.dry_run { apply::Access::Read } else { apply::Access::Write }),
+        apply: apply::Client::in_process(config, touch)?,
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
         http,
     };
@@ -281,7 +290,9 @@ fn progress(credential: &config::Credential, event: &Event<'_>) {
                 Outcome::Activated => "noticed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
-                Outcome::Previewed | Outcome::Undone | Outcome::Discarded | Outcome::Waited | Outcome::Committed(_) => "done".into(),
+                Outcome::Previewed | Outcome::Undone | Outcome::Discarded | Outcome::Waited | Outcome::Committed(_) => {
+                    "done".into()
+                }
             };
             eprintln!("{name}: {:<9}{target} {text} ({:.3} s)", step_word(step), took.as_secs_f64());
         }

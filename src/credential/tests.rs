@@ -32,7 +32,10 @@ fn every_documented_form_is_detected() {
         (format!(r#"{{"smtp_username":"AKIAEXAMPLE","smtp_password":" {GOOD}\n","note":[1,null]}}"#), Form::JsonReady),
     ];
     for (id, secret) in IAM {
-        cases.push((format!(r#"{{"{id}":"AKIAEXAMPLE","{secret}":"{SECRET_KEY}","sessionToken":""}}"#), Form::JsonIamKey));
+        cases.push((
+            format!(r#"{{"{id}":"AKIAEXAMPLE","{secret}":"{SECRET_KEY}","sessionToken":""}}"#),
+            Form::JsonIamKey,
+        ));
     }
     for (text, form) in cases {
         let payload = parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -54,7 +57,8 @@ fn keys_named_in_the_config_are_the_only_ones() {
 
 #[test]
 fn wrong_payloads_are_named_for_what_they_are() {
-    let missing = |missing: &str, present: &str| PayloadError::MissingKey { missing: missing.into(), present: present.into() };
+    let missing =
+        |missing: &str, present: &str| PayloadError::MissingKey { missing: missing.into(), present: present.into() };
     let cases = [
         ("", PayloadError::Nothing),
         (" \n\t", PayloadError::Nothing),
@@ -118,7 +122,11 @@ fn a_password_that_is_none_is_refused_where_the_endpoint_is_ses() {
     for (password, expected) in cases {
         let payload = parse(&format!("AKIAEXAMPLE:{password}")).unwrap();
         assert_eq!(payload.login(SES, None).unwrap_err(), expected);
-        assert_eq!(payload.login("127.0.0.1", Some("us-east-2")).unwrap_err(), expected, "a configured region makes it SES");
+        assert_eq!(
+            payload.login("127.0.0.1", Some("us-east-2")).unwrap_err(),
+            expected,
+            "a configured region makes it SES"
+        );
         assert!(payload.login("smtp.example.com", None).is_ok());
     }
     let key = parse(&format!(r#"{{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"{SECRET_KEY}"}}"#)).unwrap();

@@ -50,6 +50,8 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct View {
     pub kind: &'static str,
+    /// How entries were looked up, for reports: `postmap -q`, `text`.
+    pub how: &'static str,
     /// Our entries, in lookup order for live keys, then by line.
     pub entries: Vec<Entry>,
     /// Lookup keys under which an entry is needed and none exists; they are added as spelt.
@@ -81,6 +83,10 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// Every key that must give the candidate in the staged map before it goes live, and in the live one after.
     pub lookups: Vec<String>,
+    /// The text of the table, symlinks resolved: what a map is compiled from when the text itself does not change.
+    pub text: PathBuf,
+    /// What the mail server finds now under the first live key.
+    pub live: Option<Login>,
     /// Does this mail server notice the change only by a reload? (`texthash:`; DESIGN.md, "field has learned".)
     pub reload_needed: bool,
     /// The same change for people: one masked line per entry, for `--dry-run`.
@@ -147,4 +153,17 @@ pub struct MtaError {
     pub line: Option<usize>,
     pub what: String,
     pub fix: String,
+}
+
+impl From<host::HostError> for MtaError {
+    fn from(e: host::HostError) -> Self {
+        Self {
+            temporary: e.is_temporary(),
+            class: e.class(),
+            file: e.path().map(Path::to_owned),
+            line: None,
+            what: e.to_string(),
+            fix: e.fix(),
+        }
+    }
 }

@@ -153,7 +153,7 @@ impl Postfix {
         candidate: Option<&str>,
     ) -> Result<(), MtaError> {
         if store.text.exists() {
-            let (bytes, seen) = host::read(&store.text, table::MAX_TABLE).map_err(from_host)?;
+            let (bytes, seen) = host::read(&store.text, table::MAX_TABLE)?;
             survey.seen = Some(seen);
             match Table::parse(&bytes) {
                 Ok(table) => survey.table = table,
@@ -603,6 +603,11 @@ impl Mta for Postfix {
             .collect();
         Ok(View {
             kind: "postfix",
+            how: if survey.store.as_ref().is_some_and(|s| s.map.is_some()) {
+                "postmap -q"
+            } else {
+                "postmap -q, on the text"
+            },
             entries,
             missing: survey.pick.missing.clone(),
             running,
@@ -652,7 +657,11 @@ impl Mta for Postfix {
                 files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
             }
         }
-        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
+        // As `inspect` orders them.
+        let owned = survey.pick.owned.iter().filter(|o| o.is_live_key).map(|o| &survey.table.entries()[o.entry].key);
+        let first = owned.chain(&survey.pick.missing).chain(survey.only_in_map()).next();
+        let live = first.and_then(|key| survey.live.get(key).cloned());
+        Ok(Plan { files, text: store.text.clone(), live, lookups, reload_needed: store.map.is_none(), diff })
     }
 
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
@@ -1363,18 +1372,7 @@ fn no_table(config_dir: &Path) -> MtaError {
 }
 
 fn run(argv: &[OsString], stdin: Option<&[u8]>, limit: Duration) -> Result<host::Output, MtaError> {
-    host::run(argv, stdin, limit).map_err(from_host)
-}
-
-fn from_host(e: host::HostError) -> MtaError {
-    MtaError {
-        temporary: e.is_temporary(),
-        class: "io",
-        file: None,
-        line: None,
-        what: e.to_string(),
-        fix: "see what it names; it is tried again".into(),
-    }
+    Ok(host::run(argv, stdin, limit)?)
 }
 
 fn from_io(e: &io::Error, path: &Path) -> MtaError {

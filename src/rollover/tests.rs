@@ -47,7 +47,9 @@ fn applied(policy: &Policy, n: i64) -> State {
         since: at(-500),
     });
     for t in &policy.targets {
-        state.targets.insert(t.name.clone(), TargetState { live_id: Some(format!("live{n}")), ..TargetState::default() });
+        state
+            .targets
+            .insert(t.name.clone(), TargetState { live_id: Some(format!("live{n}")), ..TargetState::default() });
     }
     state
 }
@@ -174,8 +176,20 @@ fn a_plain_rollover_goes_straight_down() {
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
     let (steps, last, _) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
     let expected = [
-        "inspect", "inspect", "fetch", "verify", "verify", "prepare", "prepare", "swap", "activate", "swap", "activate",
-        "read-back", "read-back", "commit",
+        "inspect",
+        "inspect",
+        "fetch",
+        "verify",
+        "verify",
+        "prepare",
+        "prepare",
+        "swap",
+        "activate",
+        "swap",
+        "activate",
+        "read-back",
+        "read-back",
+        "commit",
     ];
     assert_eq!(steps, expected);
     assert_eq!(last, Step::End);
@@ -406,10 +420,7 @@ fn what_is_staged_in_vain_is_discarded() {
 fn a_reload_that_is_owed_is_tried_again_without_the_source() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
-    let owed = Inspection {
-        reload_owed: Some(Owed { since: at(-60), why: "down".into() }),
-        ..holds(1)
-    };
+    let owed = Inspection { reload_owed: Some(Owed { since: at(-60), why: "down".into() }), ..holds(1) };
     let mut go = good(found(1, 0), owed, true);
     let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Fetch => Some(Outcome::Failed(failure(true))),
@@ -558,7 +569,9 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
         }
         Step::Undo { target } => {
             let t = *target;
-            one(Outcome::Undone, &move |w| w.servers[t] = Server { files: 1, noticed: 1, staged: false, swapped: false });
+            one(Outcome::Undone, &move |w| {
+                w.servers[t] = Server { files: 1, noticed: 1, staged: false, swapped: false }
+            });
             one(Outcome::Failed(failure(false)), &same);
         }
         Step::Discard { target } => {
@@ -570,7 +583,9 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
                 assert_eq!((s.files, s.noticed), (2, 2), "confirmed what is not so: {world:?}");
                 assert!(!s.staged, "confirmed with files left staged: {world:?}");
             }
-            one(Outcome::Committed(Box::new(report(stamp.seq))), &|w| w.servers.iter_mut().for_each(|s| s.swapped = false));
+            one(Outcome::Committed(Box::new(report(stamp.seq))), &|w| {
+                w.servers.iter_mut().for_each(|s| s.swapped = false)
+            });
             one(Outcome::Failed(failure(true)), &same);
         }
         Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
