@@ -1,11 +1,1049 @@
-//! To be written.
+//! The operating system's side: files that are replaced whole or not at all, locks, commands, the process itself.
+//!
+//! Words: a [`Directory`] was checked from `/` down and is held open, and all work on its files is relative to it. A
+//! *live* file is one that somebody reads; a *staged* one is its successor beside it, complete before it is renamed
+//! over the live one. Live files are only ever renamed over: a hard link to the old one, or moving it aside, would
+//! keep a running Postfix on the old credential, which looks at the link count (LAB, "Postfix").
+//!
+//! Every call that changes anything passes [`mutate`], which numbers them, so that tests can stop the program at
+//! exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which packages never have,
+//! `CRASH_AT=n` aborts the process just before the n-th call (counted from 1) and `CRASH_LOG=FILE` records each.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+use rustix::time::{ClockId, clock_gettime};
+use zeroize::Zeroizing;
+
+/// What a command may write to its standard output before it is ended: a Postfix with many tables says kilobytes.
+const MAX_STDOUT: usize = 8 * 1024 * 1024;
+/// What is kept of a command's standard error; the rest is read and forgotten.
+const MAX_STDERR: usize = 64 * 1024;
+/// Where commands are looked for. The caller's own `PATH` does not count.
+const COMMAND_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Symbolic links followed on one path, as the kernel's own limit.
+const MAX_LINKS: usize = 40;
+const ACL: &str = "system.posix_acl_access";
+
+/// Why something could not be read or changed. Carries names and reasons, never content.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The call that `doing` names failed.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// Somebody else could put another file or directory in the place of ours.
+    #[error("{} is not safe to work in: {} {reason}", path.display(), directory.display())]
+    UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: String },
+    /// A directory, device, FIFO or socket where a file is expected.
+    #[error("{} is {what}, not a regular file", path.display())]
+    NotRegular { path: PathBuf, what: &'static str },
+    /// More than one name: a rename would part them, writing in place would be seen half done.
+    #[error("{} has {links} hard links, and replacing it would part them", path.display())]
+    Linked { path: PathBuf, links: u32 },
+    /// A file that is a mount point of its own, as containers get one: it cannot be renamed over.
+    #[error("{} is a mount point of its own (a single-file bind mount), which cannot be replaced", path.display())]
+    BindMount { path: PathBuf },
+    /// More bytes than the caller takes.
+    #[error("{} has {size} bytes, more than the {max} that are read", path.display())]
+    TooLarge { path: PathBuf, size: u64, max: u64 },
+    /// Somebody wrote to it after it was read.
+    #[error("{} was changed by somebody else in the meantime", path.display())]
+    Changed { path: PathBuf },
+    /// The live file has an attribute that its successor could not be given.
+    #[error("cannot give {} the attribute {name} of the file it replaces: {source}", path.display())]
+    Attribute { path: PathBuf, name: String, source: io::Error },
+    /// The lock on a directory was not free in time.
+    #[error("{} is locked by {holder}; waited {} s", path.display(), waited.as_secs())]
+    Locked { path: PathBuf, holder: String, waited: Duration },
+    /// A command could not be started.
+    #[error("cannot run {program}: {source}")]
+    NotStarted { program: String, source: io::Error },
+    /// A command was ended, with its process group, because it took too long.
+    #[error("{program} did not end within {} s and was killed", after.as_secs())]
+    TimedOut { program: String, after: Duration },
+    /// A command was ended because it wrote more than is taken.
+    #[error("{program} wrote more than {limit} bytes to its standard output and was killed")]
+    TooMuchOutput { program: String, limit: usize },
+}
+
+impl HostError {
+    fn io(doing: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        HostError::Io { doing, path: path.into(), source: source.into() }
+    }
+
+    /// The file or directory it is about; `None` for commands.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            HostError::Io { path, .. }
+            | HostError::UnsafeDirectory { path, .. }
+            | HostError::NotRegular { path, .. }
+            | HostError::Linked { path, .. }
+            | HostError::BindMount { path }
+            | HostError::TooLarge { path, .. }
+            | HostError::Changed { path }
+            | HostError::Attribute { path, .. }
+            | HostError::Locked { path, .. } => Some(path),
+            HostError::NotStarted { .. } | HostError::TimedOut { .. } | HostError::TooMuchOutput { .. } => None,
+        }
+    }
+
+    /// The operating system's error number behind it.
+    fn errno(&self) -> Option<Errno> {
+        match self {
+            HostError::Io { source, .. } | HostError::NotStarted { source, .. } => Errno::from_io_error(source),
+            _ => None,
+        }
+    }
+
+    /// Is it that nothing of that name exists?
+    pub fn is_not_found(&self) -> bool {
+        self.errno() == Some(Errno::NOENT)
+    }
+
+    /// Will trying again help without anybody doing anything? A full file system counts: mail queues come and go.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            HostError::Changed { .. } | HostError::Locked { .. } | HostError::TimedOut { .. } => true,
+            HostError::Io { .. } | HostError::NotStarted { .. } => matches!(
+                self.errno(),
+                Some(
+                    Errno::NOSPC
+                        | Errno::DQUOT
+                        | Errno::INTR
+                        | Errno::AGAIN
+                        | Errno::NOMEM
+                        | Errno::MFILE
+                        | Errno::NFILE
+                        | Errno::TXTBSY
+                        | Errno::BUSY
+                        | Errno::STALE
+                )
+            ),
+            _ => false,
+        }
+    }
+
+    /// The machine-readable class, in the words of `mta::MtaError`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            HostError::Io { .. } => match self.errno() {
+                Some(Errno::NOSPC | Errno::DQUOT) => "no-space",
+                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "permissions",
+                _ => "io",
+            },
+            HostError::UnsafeDirectory { .. } | HostError::Attribute { .. } => "permissions",
+            HostError::NotRegular { .. } | HostError::Linked { .. } | HostError::BindMount { .. } => "unsupported",
+            HostError::TooLarge { .. } => "too-large",
+            HostError::Changed { .. } => "changed-underneath",
+            HostError::Locked { .. } => "lock-held",
+            HostError::NotStarted { .. } | HostError::TimedOut { .. } | HostError::TooMuchOutput { .. } => "command",
+        }
+    }
+
+    /// What to do about it.
+    pub fn fix(&self) -> String {
+        match self {
+            HostError::Io { path, .. } => match self.errno() {
+                Some(Errno::NOSPC) => format!("free space on the file system that holds {}", path.display()),
+                Some(Errno::DQUOT) => format!("raise the quota of the file system that holds {}", path.display()),
+                Some(Errno::ROFS) => format!(
+                    "mount it writable; under systemd the directory must be in ReadWritePaths=: {}",
+                    path.parent().unwrap_or(path).display()
+                ),
+                Some(Errno::ACCESS | Errno::PERM) => format!(
+                    "run as root; as root, look at `lsattr -d {0}` (chattr -i takes the immutable flag off) and, with \
+                     SELinux, at `ausearch -m avc -ts recent`",
+                    path.display()
+                ),
+                Some(Errno::NOENT) => format!("create {}, or correct the path", path.display()),
+                Some(Errno::LOOP) => format!("look at the symbolic links of {}: namei -l", path.display()),
+                _ => format!("look at the file and at the kernel's log: ls -ld {}; dmesg", path.display()),
+            },
+            HostError::UnsafeDirectory { directory, .. } => {
+                format!(
+                    "chown root {0} && chmod go-w {0}, or move the file to a directory that is so",
+                    directory.display()
+                )
+            }
+            HostError::NotRegular { path, .. } => format!("name a regular file instead of {}", path.display()),
+            HostError::Linked { path, .. } => format!(
+                "find the other names with `find / -xdev -samefile {}` and remove them, or make them symbolic links",
+                path.display()
+            ),
+            HostError::BindMount { path } => {
+                format!("mount the directory {} instead of the file", path.parent().unwrap_or(path).display())
+            }
+            HostError::TooLarge { path, .. } => {
+                format!("is {} what it should be? split it, or name another", path.display())
+            }
+            HostError::Changed { .. } => "it is looked at again; if this stays, find who keeps writing to it".into(),
+            HostError::Attribute { path, name, .. } => format!(
+                "run where that attribute may be set (for security.selinux: a policy that allows relabelling), or \
+                 take it off the live file: setfattr -x {name} {}",
+                path.display()
+            ),
+            HostError::Locked { .. } => "wait until that process is done; if it hangs, end it".into(),
+            HostError::NotStarted { program, .. } => match self.errno() {
+                Some(Errno::NOENT) => format!("install {program}, or write its full path"),
+                Some(Errno::ACCESS) => format!("make {program} executable"),
+                _ => format!("look at {program}: file, ls -l"),
+            },
+            HostError::TimedOut { program, .. } => format!("run {program} by hand and see where it hangs"),
+            HostError::TooMuchOutput { program, .. } => format!("run {program} by hand and see what it writes"),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, HostError>;
 
 /// What `stat` says of a file that was read: if any of it differs later, somebody changed the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
+    /// Device number of the file system.
     pub dev: u64,
+    /// Inode number.
     pub ino: u64,
+    /// Bytes.
     pub size: u64,
+    /// Time of the last change of the content, nanoseconds since 1970.
     pub mtime_ns: i128,
+    /// Time of the last change of content, name count, owner or mode, nanoseconds since 1970.
     pub ctime_ns: i128,
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The choke point
+
+/// One mutating call, as the choke point sees it. `bytes` and `to` are for the tests' log.
+#[cfg_attr(not(feature = "crash-at"), expect(dead_code, reason = "what only the tests' log reads"))]
+struct Op<'a> {
+    /// The verb, as errors say it.
+    doing: &'static str,
+    dir: &'a Path,
+    name: &'a OsStr,
+    to: Option<&'a OsStr>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Op<'a> {
+    fn new(doing: &'static str, dir: &'a Path, name: &'a OsStr) -> Self {
+        Self { doing, dir, name, to: None, bytes: &[] }
+    }
+
+    fn path(&self) -> PathBuf {
+        if self.name.is_empty() { self.dir.to_owned() } else { self.dir.join(self.name) }
+    }
+}
+
+/// The one way to change anything outside this process.
+fn mutate<T, E: Into<io::Error>>(op: &Op<'_>, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    #[cfg(feature = "crash-at")]
+    crash::before();
+    let done = call().map_err(|e| HostError::io(op.doing, op.path(), e))?;
+    #[cfg(feature = "crash-at")]
+    crash::after(op);
+    Ok(done)
+}
+
+/// Stops the process at the n-th mutating call, and records those that were made. Never in a package.
+#[cfg(feature = "crash-at")]
+mod crash {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+
+    use super::Op;
+
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+
+    /// Counts the call, and ends the process if it is the one that `CRASH_AT` names.
+    pub(super) fn before() {
+        let n = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
+        if std::env::var("CRASH_AT").is_ok_and(|at| at.parse() == Ok(n)) {
+            std::process::abort();
+        }
+    }
+
+    /// Appends the call to `CRASH_LOG`, one JSON object per line: what it did, to which path, and the bytes that it
+    /// wrote; for an fsync the bytes that are safe from now on.
+    pub(super) fn after(op: &Op<'_>) {
+        let Some(log) = std::env::var_os("CRASH_LOG") else { return };
+        let safe = if op.doing == "fsync" { std::fs::read(op.path()).unwrap_or_default() } else { op.bytes.to_vec() };
+        let line = serde_json::json!({
+            "n": CALLS.load(Ordering::SeqCst),
+            "op": op.doing,
+            "path": op.path(),
+            "to": op.to.map(|to| op.dir.join(to)),
+            "bytes": BASE64.encode(safe),
+        });
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(log)
+            .expect("CRASH_LOG names a file that can be written");
+        writeln!(file, "{line}").expect("CRASH_LOG can be written");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Directories and files
+
+/// What one `statx` says, in types that are the same on every architecture.
+#[derive(Clone, Copy)]
+struct Stat {
+    id: FileId,
+    kind: FileType,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    mount_root: bool,
+}
+
+impl Stat {
+    fn of(dir: impl AsFd, name: &OsStr, flags: AtFlags) -> rustix::io::Result<Self> {
+        let s = fs::statx(dir, name, flags | AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+        let ns = |t: &fs::StatxTimestamp| i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec);
+        Ok(Self {
+            id: FileId {
+                dev: fs::makedev(s.stx_dev_major, s.stx_dev_minor),
+                ino: s.stx_ino,
+                size: s.stx_size,
+                mtime_ns: ns(&s.stx_mtime),
+                ctime_ns: ns(&s.stx_ctime),
+            },
+            kind: FileType::from_raw_mode(s.stx_mode.into()),
+            mode: u32::from(s.stx_mode) & 0o7777,
+            uid: s.stx_uid,
+            gid: s.stx_gid,
+            links: s.stx_nlink,
+            // Linux 5.8 and later say it; before, the rename fails with EBUSY.
+            mount_root: s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    fn of_fd(fd: impl AsFd) -> rustix::io::Result<Self> {
+        Self::of(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+    }
+
+    fn regular(self, path: impl FnOnce() -> PathBuf) -> Result<Self> {
+        let what = match self.kind {
+            FileType::RegularFile => return Ok(self),
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device",
+            _ => "something else",
+        };
+        Err(HostError::NotRegular { path: path(), what })
+    }
+}
+
+/// May another user change what this owner owns? Root may do everything anyway.
+fn trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// A directory that nobody but root (and ourselves, where we are not root) can change, nor any directory above it.
+/// Symbolic links were resolved once, on the way; the directory is held open, and its files are reached through it.
+pub struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Directory({})", self.path.display())
+    }
+}
+
+impl Directory {
+    /// Opens and checks a directory. Relative paths start at the working directory.
+    ///
+    /// # Errors
+    /// It does not exist or is none; it or one above it may be changed by others ([`HostError::UnsafeDirectory`]).
+    pub fn open(path: &Path) -> Result<Self> {
+        let (directory, name) = Self::walk(path)?;
+        match name {
+            None => Ok(directory),
+            Some(name) => {
+                let exists = directory.look(&name)?.is_some();
+                let why = if exists { Errno::NOTDIR } else { Errno::NOENT };
+                Err(HostError::io("open the directory", directory.path.join(name), why))
+            }
+        }
+    }
+
+    /// Resolves a file's path: its checked directory, and its name in it. The file need not exist; if its name is a
+    /// symbolic link, the directory is that of what it leads to.
+    ///
+    /// # Errors
+    /// As [`Directory::open`]; [`HostError::NotRegular`] if the path is a directory.
+    pub fn of(file: &Path) -> Result<(Self, OsString)> {
+        match Self::walk(file)? {
+            (directory, Some(name)) => Ok((directory, name)),
+            (directory, None) => Err(HostError::NotRegular { path: directory.path, what: "a directory" }),
+        }
+    }
+
+    /// Goes down from `/`, one name at a time. Ends at a directory (no name), or at a last name that is no directory
+    /// or does not exist.
+    fn walk(path: &Path) -> Result<(Self, Option<OsString>)> {
+        let whole = std::path::absolute(path).map_err(|e| HostError::io("resolve", path, e))?;
+        let open = |dir: &OwnedFd, name: &OsStr, at: &Path| {
+            fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| HostError::io("open", at, e))
+        };
+        let root = fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| HostError::io("open", "/", e))?;
+        let unsafe_ = |directory: &Path, reason: String| HostError::UnsafeDirectory {
+            path: whole.clone(),
+            directory: directory.to_owned(),
+            reason,
+        };
+        // The names still to go, and the directories passed, for `..`.
+        let mut ahead: VecDeque<OsString> = names(&whole);
+        let mut passed = vec![(PathBuf::from("/"), root)];
+        let mut links = 0;
+        let last = loop {
+            let (at, dir) = passed.last().expect("the root stays");
+            let here = Stat::of_fd(dir).map_err(|e| HostError::io("look at", at, e))?;
+            if !trusted(here.uid) {
+                return Err(unsafe_(at, format!("belongs to user id {}", here.uid)));
+            }
+            let open_to_others = here.mode & 0o022 != 0;
+            let sticky = here.mode & 0o1000 != 0;
+            if open_to_others && !sticky {
+                return Err(unsafe_(at, format!("may be changed by others (mode {:04o})", here.mode)));
+            }
+            // In a sticky directory nobody can replace our files, but anybody can be first to make one.
+            let may_end_here = || match open_to_others {
+                false => Ok(()),
+                true => Err(unsafe_(at, format!("lets others make files (mode {:04o})", here.mode))),
+            };
+            let Some(name) = ahead.pop_front() else {
+                may_end_here()?;
+                break None;
+            };
+            if name == ".." {
+                if passed.len() > 1 {
+                    passed.pop();
+                }
+                continue;
+            }
+            let below = at.join(&name);
+            let next = match open(dir, &name, &below) {
+                Err(e) if e.is_not_found() && ahead.is_empty() => {
+                    may_end_here()?;
+                    break Some(name);
+                }
+                other => other?,
+            };
+            let stat = Stat::of_fd(&next).map_err(|e| HostError::io("look at", &below, e))?;
+            if open_to_others && !trusted(stat.uid) {
+                return Err(unsafe_(at, format!("let another user make {} (mode {:04o})", below.display(), here.mode)));
+            }
+            match stat.kind {
+                FileType::Directory => passed.push((below, next)),
+                FileType::Symlink => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(HostError::io("resolve", whole.as_path(), Errno::LOOP));
+                    }
+                    let target = fs::readlinkat(&next, "", Vec::new())
+                        .map_err(|e| HostError::io("read the symbolic link", &below, e))?;
+                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    if target.is_absolute() {
+                        passed.truncate(1);
+                    }
+                    for name in names(&target).into_iter().rev() {
+                        ahead.push_front(name);
+                    }
+                }
+                _ if ahead.is_empty() => {
+                    may_end_here()?;
+                    break Some(name);
+                }
+                _ => return Err(HostError::io("open the directory", below, Errno::NOTDIR)),
+            }
+        };
+        let (path, found) = passed.pop().expect("the root stays");
+        // Reopened for reading: an O_PATH descriptor can be neither synced nor locked.
+        let fd = fs::openat(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| HostError::io("open the directory", &path, e))?;
+        Ok((Self { path, fd }, last))
+    }
+
+    /// Where it is, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device and inode: two paths of one directory have the same.
+    ///
+    /// # Errors
+    /// The system call failed.
+    pub fn id(&self) -> Result<(u64, u64)> {
+        let stat = Stat::of_fd(&self.fd).map_err(|e| HostError::io("look at", &self.path, e))?;
+        Ok((stat.id.dev, stat.id.ino))
+    }
+
+    fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
+        match Stat::of(&self.fd, name, AtFlags::empty()) {
+            Ok(stat) => stat.regular(|| self.path.join(name)).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(HostError::io("look at", self.path.join(name), e)),
+        }
+    }
+
+    /// The file as it is now; `None`: there is none of that name.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegular`]; the system call failed.
+    pub fn look(&self, name: &OsStr) -> Result<Option<FileId>> {
+        Ok(self.stat(name)?.map(|stat| stat.id))
+    }
+
+    /// As [`Directory::look`], for a file that is to be replaced.
+    ///
+    /// # Errors
+    /// Also [`HostError::Linked`] and [`HostError::BindMount`]: what a rename would break, or could not do.
+    pub fn look_replaceable(&self, name: &OsStr) -> Result<Option<FileId>> {
+        let Some(stat) = self.stat(name)? else { return Ok(None) };
+        if stat.mount_root {
+            return Err(HostError::BindMount { path: self.path.join(name) });
+        }
+        if stat.links > 1 {
+            return Err(HostError::Linked { path: self.path.join(name), links: stat.links });
+        }
+        Ok(Some(stat.id))
+    }
+
+    fn open_file(&self, name: &OsStr) -> Result<(File, Stat)> {
+        let path = || self.path.join(name);
+        // Looked at before it is opened: opening a FIFO waits, opening a device may do something.
+        let found = Stat::of(&self.fd, name, AtFlags::empty()).map_err(|e| HostError::io("open", path(), e))?;
+        found.regular(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| HostError::io("open", path(), e))?;
+        let stat = Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?.regular(path)?;
+        Ok((File::from(file), stat))
+    }
+
+    /// Reads a whole file of at most `max` bytes, and says which state of it that was.
+    ///
+    /// # Errors
+    /// [`HostError::TooLarge`]; [`HostError::NotRegular`]; [`HostError::Changed`] if it was written to each of the
+    /// three times that it was read; the system call failed, also because there is no such file.
+    pub fn read(&self, name: &OsStr, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
+        let path = || self.path.join(name);
+        let max = max as u64;
+        for _ in 0..3 {
+            let (file, before) = self.open_file(name)?;
+            let too_large = |size| HostError::TooLarge { path: path(), size, max };
+            if before.id.size > max {
+                return Err(too_large(before.id.size));
+            }
+            // The exact room at once: a vector that grows leaves copies of what it held behind.
+            let room = usize::try_from(before.id.size).map_err(|_| too_large(before.id.size))? + 1;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+            (&file).take(max + 1).read_to_end(&mut bytes).map_err(|e| HostError::io("read", path(), e))?;
+            let after = Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?;
+            if bytes.len() as u64 > max {
+                return Err(too_large(after.id.size));
+            }
+            if after.id == before.id && bytes.len() as u64 == after.id.size {
+                return Ok((bytes, after.id));
+            }
+        }
+        Err(HostError::Changed { path: path() })
+    }
+
+    /// Makes a new file with these bytes, 0600 and ours. Not yet synced: [`Directory::dress`] does that.
+    ///
+    /// # Errors
+    /// The name is taken; the system call failed. Then nothing is left behind.
+    pub fn stage(&self, name: &OsStr, bytes: &[u8]) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode))?;
+        let mut file = File::from(file);
+        let op = Op { bytes, ..Op::new("write", &self.path, name) };
+        mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))
+    }
+
+    /// Gives a staged file the owner, mode, ACL, security label and other attributes of the file `like`, and makes its
+    /// content durable. Without `like` it stays ours with mode 0600, without an ACL that the directory's default gave.
+    ///
+    /// The order keeps it as closed as either: owner and ACL are set while the mode is still 0600, then the mode. An
+    /// attribute that it has already, as SELinux gives by the directory, is not set again.
+    ///
+    /// # Errors
+    /// [`HostError::Attribute`] for one that cannot be copied; the system call failed.
+    pub fn dress(&self, staged: &OsStr, like: Option<&OsStr>) -> Result<()> {
+        let op = |doing| Op::new(doing, &self.path, staged);
+        let (file, mut now) = self.open_file(staged)?;
+        let (mode, attributes) = match like {
+            None => (0o600, Vec::new()),
+            Some(like) => {
+                let (live, stat) = self.open_file(like)?;
+                if (stat.uid, stat.gid) != (now.uid, now.gid) {
+                    let (uid, gid) = (fs::Uid::from_raw(stat.uid), fs::Gid::from_raw(stat.gid));
+                    mutate(&op("change the owner of"), || fs::fchown(&file, Some(uid), Some(gid)))?;
+                }
+                (stat.mode, self.attributes(&live, like)?)
+            }
+        };
+        let mine = self.attributes(&file, staged)?;
+        let has_acl = |list: &[(OsString, Vec<u8>)]| list.iter().any(|(name, _)| name == ACL);
+        if has_acl(&mine) && !has_acl(&attributes) {
+            mutate(&op("take the ACL off"), || fs::fremovexattr(&file, ACL))?;
+        }
+        for (name, value) in attributes.iter().filter(|pair| !mine.contains(pair)) {
+            mutate(&op("set an attribute of"), || fs::fsetxattr(&file, name, value, fs::XattrFlags::empty())).map_err(
+                |e| match e {
+                    HostError::Io { path, source, .. } => {
+                        HostError::Attribute { path, name: name.to_string_lossy().into_owned(), source }
+                    }
+                    other => other,
+                },
+            )?;
+        }
+        now = Stat::of_fd(&file).unwrap_or(now);
+        if now.mode != mode {
+            mutate(&op("change the mode of"), || fs::fchmod(&file, Mode::from_raw_mode(mode)))?;
+        }
+        mutate(&op("fsync"), || fs::fsync(&file))
+    }
+
+    /// The extended attributes that belong to the file and not to its content: not IMA's and EVM's signatures of it.
+    fn attributes(&self, file: &File, name: &OsStr) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let failed = |e: Errno| HostError::io("read the attributes of", self.path.join(name), e);
+        let mut list = Vec::with_capacity(64 * 1024); // the kernel's largest list, and largest value
+        match fs::flistxattr(file, rustix::buffer::spare_capacity(&mut list)) {
+            Ok(_) => {}
+            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        }
+        let mut found = Vec::new();
+        for attribute in list.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+            let attribute = OsString::from_vec(attribute.to_vec());
+            if attribute == "security.ima" || attribute == "security.evm" {
+                continue;
+            }
+            let mut value = Vec::with_capacity(64 * 1024);
+            match fs::fgetxattr(file, &attribute, rustix::buffer::spare_capacity(&mut value)) {
+                Ok(_) => found.push((attribute, value)),
+                Err(Errno::NODATA) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Renames a staged file over the live one, if that is still what was `seen` (`None`: still does not exist). The
+    /// name is durable after [`Directory::sync`].
+    ///
+    /// # Errors
+    /// [`HostError::Changed`]; [`HostError::BindMount`]; the system call failed. Then nothing has changed.
+    pub fn rename(&self, staged: &OsStr, live: &OsStr, seen: Option<FileId>) -> Result<()> {
+        let changed = || HostError::Changed { path: self.path.join(live) };
+        if self.look(live)? != seen {
+            return Err(changed());
+        }
+        let op = Op { to: Some(live), ..Op::new("rename", &self.path, staged) };
+        let plain = || fs::renameat(&self.fd, staged, &self.fd, live);
+        let renamed = mutate(&op, || match seen {
+            Some(_) => plain(),
+            // Never over a file that somebody made since; not every file system knows the flag.
+            None => match fs::renameat_with(&self.fd, staged, &self.fd, live, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS) => plain(),
+                other => other,
+            },
+        });
+        renamed.map_err(|e| match e.errno() {
+            Some(Errno::EXIST) => changed(),
+            Some(Errno::BUSY) => HostError::BindMount { path: self.path.join(live) },
+            _ => e,
+        })
+    }
+
+    /// Removes a file; says whether there was one. Durable after [`Directory::sync`].
+    ///
+    /// # Errors
+    /// The system call failed, also because it is a directory.
+    pub fn remove(&self, name: &OsStr) -> Result<bool> {
+        match Stat::of(&self.fd, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(HostError::io("look at", self.path.join(name), e)),
+            Ok(_) => {}
+        }
+        match mutate(&Op::new("remove", &self.path, name), || fs::unlinkat(&self.fd, name, AtFlags::empty())) {
+            Err(e) if e.is_not_found() => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// For clean-up after a failure that is reported already; what stays is removed by name at the next start.
+    fn remove_quietly(&self, name: &OsStr) {
+        let _ = self.remove(name);
+    }
+
+    /// Makes renames, new and removed names durable.
+    ///
+    /// # Errors
+    /// The system call failed.
+    pub fn sync(&self) -> Result<()> {
+        mutate(&Op::new("fsync the directory", &self.path, OsStr::new("")), || fs::fsync(&self.fd))
+    }
+
+    /// Takes the advisory lock (flock(2)) on the directory, waiting for it at most `wait`. No file is made for it.
+    ///
+    /// # Errors
+    /// [`HostError::Locked`], with the process that holds it.
+    pub fn lock(&self, wait: Duration) -> Result<Lock> {
+        // A description of its own: flock belongs to it, and closing it ends the lock.
+        let fd = fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| HostError::io("open the directory", &self.path, e))?;
+        let started = Instant::now();
+        loop {
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _fd: fd }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(e) => return Err(HostError::io("lock", &self.path, e)),
+            }
+            let waited = started.elapsed();
+            if waited >= wait {
+                let (dev, ino) = self.id()?;
+                return Err(HostError::Locked { path: self.path.clone(), holder: holder(dev, ino), waited });
+            }
+            std::thread::sleep(Duration::from_millis(25).min(wait - waited));
+        }
+    }
+}
+
+/// The names of a path, `..` among them.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let wanted = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(wanted).map(|c| c.as_os_str().to_owned()).collect()
+}
+
+/// Who holds the flock on an inode, from `/proc/locks` (proc(5)). Seen from another pid namespace nobody does.
+fn holder(dev: u64, ino: u64) -> String {
+    let unknown = || "a process that /proc/locks does not name".to_owned();
+    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return unknown() };
+    let inode = format!("{:02x}:{:02x}:{ino}", fs::major(dev), fs::minor(dev));
+    let pids = |same: &dyn Fn(&str) -> bool| {
+        let held = |line: &str| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            // `-> ` in the second field: one that waits.
+            matches!(fields.as_slice(), [_, "FLOCK", _, _, _, at, ..] if same(at))
+                .then(|| fields[4].parse::<i32>().ok())
+                .flatten()
+        };
+        locks.lines().filter_map(held).filter(|pid| *pid > 0).collect::<Vec<_>>()
+    };
+    let mut found = pids(&|at| at == inode);
+    if found.is_empty() {
+        // Some file systems (btrfs, overlay) show another device there than stat does.
+        found = pids(&|at| at.rsplit(':').next() == Some(ino.to_string().as_str()));
+    }
+    match found.as_slice() {
+        [] => unknown(),
+        [pid, ..] => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
+            format!("process {pid} ({name})")
+        }
+    }
+}
+
+/// The lock on a directory; free again when dropped, or when the process ends however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _fd: OwnedFd,
+}
+
+/// Takes the lock on a directory that must exist, as [`Directory::lock`].
+///
+/// # Errors
+/// As [`Directory::open`] and [`Directory::lock`].
+pub fn lock(directory: &Path, wait: Duration) -> Result<Lock> {
+    Directory::open(directory)?.lock(wait)
+}
+
+/// Reads a whole file of at most `max` bytes in a safe directory, and says which state of it that was.
+///
+/// # Errors
+/// As [`Directory::of`] and [`Directory::read`].
+pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
+    let (directory, name) = Directory::of(path)?;
+    directory.read(&name, max)
+}
+
+/// Replaces a file of ours, or makes it: its content is the old or the new one, whatever happens, and the new one is
+/// durable when this returns. The caller holds the lock that keeps others from doing the same.
+///
+/// # Errors
+/// As [`Directory::of`], [`Directory::stage`] and [`Directory::rename`]. Then the old file is as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let (directory, name) = Directory::of(path)?;
+    let mut staged = OsString::from(".");
+    staged.push(&name);
+    staged.push(".new");
+    directory.remove(&staged)?;
+    directory.stage(&staged, bytes)?;
+    let finish = || {
+        directory.dress(&staged, None)?;
+        if mode != 0o600 {
+            let (file, _) = directory.open_file(&staged)?;
+            let op = Op::new("change the mode of", &directory.path, &staged);
+            mutate(&op, || fs::fchmod(&file, Mode::from_raw_mode(mode)))?;
+        }
+        let seen = directory.look_replaceable(&name)?;
+        directory.rename(&staged, &name, seen)
+    };
+    finish().inspect_err(|_: &HostError| directory.remove_quietly(&staged))?;
+    directory.sync()
+}
+
+/// Makes a directory with exactly this mode, durably; one that exists stays as it is. The one above must exist.
+///
+/// # Errors
+/// As [`Directory::open`], for the one above and for this; the system call failed.
+pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
+    if let (directory, Some(name)) = Directory::walk(path)? {
+        let mode = Mode::from_raw_mode(mode);
+        match mutate(&Op::new("make the directory", &directory.path, &name), || fs::mkdirat(&directory.fd, &name, mode))
+        {
+            Err(e) if e.errno() == Some(Errno::EXIST) => {}
+            other => other?,
+        }
+        let made = Directory::open(path)?;
+        // The umask may have taken bits away.
+        if Stat::of_fd(&made.fd).map_err(|e| HostError::io("look at", &made.path, e))?.mode != mode.as_raw_mode() {
+            let op = Op::new("change the mode of", &made.path, OsStr::new(""));
+            mutate(&op, || fs::fchmod(&made.fd, mode))?;
+        }
+        directory.sync()?;
+        return Ok(made);
+    }
+    Directory::open(path)
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Commands
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output. May hold secrets (`postmap -q`).
+    pub stdout: Zeroizing<Vec<u8>>,
+    /// The first 64 KiB of its standard error, what is not UTF-8 replaced. May quote secrets: redact before showing.
+    pub stderr: String,
+}
+
+/// Runs a command that only reads: argv without a shell, an environment of `PATH` and the C locale, `/` as working
+/// directory, `stdin` (or nothing) on its standard input, in a process group of its own that is killed whole when
+/// `timeout` is over. Secrets go in through `stdin`, never through `argv`.
+///
+/// # Errors
+/// [`HostError::NotStarted`], [`HostError::TimedOut`], [`HostError::TooMuchOutput`] (8 MiB). A command that ends with a
+/// failure is no error here.
+pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
+    let (program, arguments) = match argv.split_first() {
+        Some((program, arguments)) => (program.as_ref(), arguments),
+        None => (OsStr::new(""), argv),
+    };
+    let name = || program.to_string_lossy().into_owned();
+    let deadline = Instant::now() + timeout;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", COMMAND_PATH)
+        .env("LANG", "C")
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().map_err(|source| HostError::NotStarted { program: name(), source })?;
+    match Running(child).converse(stdin.unwrap_or_default(), deadline) {
+        Ok(output) => Ok(output),
+        Err(Ended::TooLate) => Err(HostError::TimedOut { program: name(), after: timeout }),
+        Err(Ended::TooMuch) => Err(HostError::TooMuchOutput { program: name(), limit: MAX_STDOUT }),
+        Err(Ended::Io(e)) => Err(HostError::io("talk to", program, e)),
+    }
+}
+
+/// As [`run`], for a command that changes something outside this process, and is therefore counted.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_mutating(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
+    let program = argv.first().map(AsRef::as_ref).unwrap_or_default();
+    mutate(&Op::new("run", Path::new(""), program), || Ok::<_, io::Error>(run(argv, stdin, timeout)))?
+}
+
+enum Ended {
+    TooLate,
+    TooMuch,
+    Io(io::Error),
+}
+
+impl From<Errno> for Ended {
+    fn from(e: Errno) -> Self {
+        Ended::Io(e.into())
+    }
+}
+
+/// A child that does not outlive this value, nor does its process group.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // Not reaped yet, so the group's number is still its own.
+            let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+impl Running {
+    /// Writes and reads whatever is possible, in one thread, until the child has ended and its output with it.
+    fn converse(mut self, mut input: &[u8], deadline: Instant) -> std::result::Result<Output, Ended> {
+        /// How long one wait lasts before the child is looked at again: one that ends while a daemon which it started
+        /// keeps its output open is noticed after that.
+        const SLICE: Duration = Duration::from_millis(50);
+        /// How long such a daemon is listened to.
+        const LAST_WORDS: Duration = Duration::from_secs(1);
+        let (mut to, mut out, mut err) = (self.0.stdin.take(), self.0.stdout.take(), self.0.stderr.take());
+        for fd in [to.as_ref().map(AsFd::as_fd), out.as_ref().map(AsFd::as_fd), err.as_ref().map(AsFd::as_fd)] {
+            let Some(fd) = fd else { continue };
+            fs::fcntl_setfl(fd, fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+        }
+        let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
+        let mut stderr = Vec::new();
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        loop {
+            if to.is_some() && input.is_empty() {
+                to = None; // end of file for the child
+            }
+            let mut waiting = Vec::with_capacity(3);
+            waiting.extend(to.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+            waiting.extend(out.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            waiting.extend(err.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let all_closed = out.is_none() && err.is_none();
+            let slice = if all_closed { Duration::from_millis(1) } else { SLICE }.min(left);
+            let slice = Timespec { tv_sec: 0, tv_nsec: i64::from(slice.subsec_nanos()) };
+            let ready = match poll(&mut waiting, Some(&slice)) {
+                Ok(ready) => ready > 0,
+                Err(Errno::INTR) => false,
+                Err(e) => return Err(e.into()),
+            };
+            drop(waiting);
+            if let Some(pipe) = &mut to {
+                match rustix::io::write(&*pipe, input) {
+                    Ok(written) => input = &input[written..],
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    Err(Errno::PIPE) => input = &[], // it does not want the rest
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            if out.as_mut().is_some_and(|pipe| drain(pipe, &mut stdout, MAX_STDOUT + 1)) {
+                out = None;
+            }
+            if stdout.len() > MAX_STDOUT {
+                return Err(Ended::TooMuch);
+            }
+            if err.as_mut().is_some_and(|pipe| drain(pipe, &mut stderr, MAX_STDERR)) {
+                err = None;
+            }
+            let ended_before = ended.is_some();
+            if !ended_before {
+                ended = self.0.try_wait().map_err(Ended::Io)?.map(|status| (status, Instant::now()));
+            }
+            if let Some((status, at)) = &ended {
+                // Once more round the loop after its end, for what it wrote last.
+                let nothing_more = ended_before && (!ready || at.elapsed() > LAST_WORDS);
+                if nothing_more || out.is_none() && err.is_none() {
+                    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+                    return Ok(Output { status: *status, stdout, stderr });
+                }
+            } else if left.is_zero() {
+                return Err(Ended::TooLate);
+            }
+        }
+    }
+}
+
+/// Reads what is there, keeps the first `keep` bytes in all, and says whether that was the end of it.
+fn drain(pipe: &mut impl Read, into: &mut Vec<u8>, keep: usize) -> bool {
+    let mut buffer = Zeroizing::new([0u8; 16 * 1024]);
+    // Bounded, so that a child that writes without end does not keep us from looking at the clock.
+    for _ in 0..16 {
+        match pipe.read(&mut buffer[..]) {
+            Ok(0) => return true,
+            Ok(n) => into.extend_from_slice(&buffer[..n.min(keep.saturating_sub(into.len()))]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(_) => return true,
+        }
+    }
+    false
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The machine and this process
+
+/// Seconds since the machine was started, time asleep included: what process start times are counted in.
+pub fn boot_seconds() -> u64 {
+    clock_gettime(ClockId::Boottime).tv_sec.try_into().unwrap_or(0)
+}
+
+/// A name for the time since the machine was started; another one after the next start.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|e| HostError::io("read", path, e))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Closes the ways by which secrets in memory get out of the process: no core dumps, not traceable by other processes
+/// of the same user, and files that are made without a mode are ours alone. For the start of the program.
+///
+/// # Errors
+/// The system call failed.
+pub fn process_hardening() -> Result<()> {
+    let failed = |doing| move |e: Errno| HostError::io(doing, "/proc/self", e);
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(failed("set the dumpable flag of"))?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(failed("set the core limit of"))?;
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    Ok(())
 }
