@@ -1,1 +1,1406 @@
-//! To be written.
+//! One Postfix instance whose logins stand in one table (`smtp_sasl_password_maps`), for the next hops of `relayhost`.
+//!
+//! What Postfix does, and what this module therefore does: smtp(8) looks a login up under the sender (only with
+//! `smtp_sender_dependent_authentication`), then under the bare name of the host it is connected to, then under the
+//! destination as `relayhost` spells it; keys fold case, and the first of several equal keys wins. So the keys of a
+//! next hop that leads to our endpoint are its bare host name and its spelling, in this order. Where the table has
+//! none of them, the spelling is added, never the bare host: that would win over every later change of the other.
+//!
+//! Settings come from `postconf` (expanded), lookups from `postmap -q`, maps from `postmap`; keys and tables go in
+//! through standard input and files, never on a command line. What `postmap` says on standard error is quoted only
+//! where it gave up, because its warnings quote lines of the table.
+//!
+//! Several tables, `proxy:`, transports, fallback relays, sender-dependent relays and `-o` overrides in `master.cf` are
+//! refused by name, or named in a finding as not looked at.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::{Finding, Reload, Severity, Smtp};
+use crate::credential::{Login, Redactor, ses_region};
+use crate::host;
+use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
+use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+
+/// Bounds a command that reads or signals.
+const COMMAND: Duration = Duration::from_secs(30);
+/// Bounds `postmap` over a large table, and `postfix check`, which walks the queue directories.
+const LONG_COMMAND: Duration = Duration::from_secs(180);
+/// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture Linux still supports.
+const TICKS: u64 = 100;
+
+/// What is asked of `postconf`, in one call. Names that this Postfix does not know are left out of its answer.
+const PARAMETERS: &[&str] = &[
+    "command_directory",
+    "config_directory",
+    "default_cache_db_type",
+    "default_database_type",
+    "default_transport",
+    "multi_instance_directories",
+    "non_bdb_migration_level",
+    "process_id_directory",
+    "queue_directory",
+    "relayhost",
+    "sender_dependent_default_transport_maps",
+    "sender_dependent_relayhost_maps",
+    "smtp_cname_overrides_servername",
+    "smtp_fallback_relay",
+    "smtp_sasl_auth_cache_name",
+    "smtp_sasl_auth_cache_time",
+    "smtp_sasl_auth_enable",
+    "smtp_sasl_auth_soft_bounce",
+    "smtp_sasl_mechanism_filter",
+    "smtp_sasl_password_maps",
+    "smtp_sasl_security_options",
+    "smtp_sasl_tls_security_options",
+    "smtp_sasl_tls_verified_security_options",
+    "smtp_tls_policy_maps",
+    "smtp_tls_security_level",
+    "smtp_tls_wrappermode",
+    "transport_maps",
+];
+
+/// One Postfix instance, named by its configuration directory.
+pub struct Postfix {
+    config_dir: PathBuf,
+    smtp: Smtp,
+    keys: Option<Vec<String>>,
+    reload: Reload,
+}
+
+impl Postfix {
+    /// `smtp` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
+    /// reload is done: an argv array runs instead of `postfix reload`. Nothing is looked at yet.
+    pub fn new(config_dir: &Path, smtp: &Smtp, keys: Option<Vec<String>>, reload: &Reload) -> Self {
+        Self { config_dir: config_dir.to_owned(), smtp: smtp.clone(), keys, reload: reload.clone() }
+    }
+
+    fn settings(&self) -> Result<Settings, MtaError> {
+        let main_cf = self.config_dir.join("main.cf");
+        if !main_cf.is_file() {
+            return Err(MtaError {
+                temporary: false,
+                class: "config",
+                what: format!("there is no Postfix configuration: {} is not a file", main_cf.display()),
+                fix: "set config_dir of the target to what `postconf -h config_directory` says".into(),
+                file: Some(main_cf),
+                line: None,
+            });
+        }
+        let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-x".into()];
+        argv.extend(PARAMETERS.iter().map(OsString::from));
+        let output = run(&argv, None, COMMAND)?;
+        if !output.status.success() {
+            return Err(MtaError {
+                temporary: false,
+                class: "config",
+                what: format!("postconf cannot read the configuration: {}", Redactor::default().clean(&output.stderr)),
+                fix: format!("run: postconf -c {} -n", self.config_dir.display()),
+                file: Some(main_cf),
+                line: None,
+            });
+        }
+        Ok(Settings::parse(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// The next hops of `relayhost`, each with the answer whether it leads to our endpoint.
+    fn next_hops(&self, settings: &Settings) -> Vec<NextHop> {
+        let leads = |host: &str| {
+            std::iter::once(&self.smtp.endpoint)
+                .chain(&self.smtp.endpoint_aliases)
+                .any(|name| name.eq_ignore_ascii_case(host))
+        };
+        let hop = |spelt: &str| {
+            let host = host_part(spelt).to_owned();
+            NextHop { ours: leads(&host), spelt: spelt.to_owned(), host }
+        };
+        settings.list("relayhost").into_iter().map(hop).collect()
+    }
+
+    fn region(&self) -> Option<String> {
+        self.smtp.region.clone().or_else(|| ses_region(&self.smtp.endpoint))
+    }
+
+    /// Everything that `inspect` and `plan` go by. `candidate` is the user name that is about to be written, where one
+    /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
+    /// not be read at all is an error.
+    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+        let settings = self.settings()?;
+        let hops = self.next_hops(&settings);
+        let mut survey = Survey { problems: self.review(&settings, &hops), settings, ..Survey::default() };
+        match Store::new(&survey.settings) {
+            Err(problem) => survey.problems.push(*problem),
+            Ok(store) => {
+                self.survey_table(&mut survey, &store, &hops, ours, candidate)?;
+                survey.store = Some(store);
+            }
+        }
+        survey.problems.sort_by_key(|p| p.finding.severity);
+        Ok(survey)
+    }
+
+    fn survey_table(
+        &self,
+        survey: &mut Survey,
+        store: &Store,
+        hops: &[NextHop],
+        ours: &Ours,
+        candidate: Option<&str>,
+    ) -> Result<(), MtaError> {
+        if store.text.exists() {
+            let (bytes, seen) = host::read(&store.text, table::MAX_TABLE).map_err(from_host)?;
+            survey.seen = Some(seen);
+            match Table::parse(&bytes) {
+                Ok(table) => survey.table = table,
+                Err(e) => {
+                    survey.problems.push(Problem::of_table(e, &store.text));
+                    return Ok(());
+                }
+            }
+        }
+        let region = self.region();
+        let question = Question {
+            table: &survey.table,
+            file: &store.text,
+            hops,
+            keys: self.keys.as_deref(),
+            ours,
+            candidate,
+            region: region.as_deref(),
+        };
+        survey.pick = question.pick();
+        survey.problems.append(&mut survey.pick.problems);
+        survey.problems.extend(self.review_files(store));
+        survey.live = self.look_up_live(survey, store)?;
+        Ok(())
+    }
+
+    /// What the mail server finds now under each key of the survey, in one `postmap`. A map that is missing or cannot
+    /// be read is a problem, not an error: compiling it anew is what mends it.
+    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<HashMap<String, Login>, MtaError> {
+        let mut keys = survey.lookups();
+        keys.extend(survey.pick.candidates.iter().cloned());
+        let failed = match store.read_by_postfix() {
+            file if !file.exists() => None,
+            _ => match self.query(&survey.settings, store.kind, &store.path, &keys)? {
+                Ok(found) => return Ok(found),
+                Err(words) => Some(words),
+            },
+        };
+        if !self.supports(&survey.settings, store.kind)? {
+            survey.problems.push(self.unsupported_here(store.kind));
+        } else if let Some(words) = failed {
+            survey.problems.push(Problem::warning(
+                Some(store.read_by_postfix().to_owned()),
+                format!("the map cannot be read, so mail waits in the queue: {words}"),
+                format!("the next rollover compiles it anew; or now: postmap {}", store.name),
+            ));
+        } else if survey.seen.is_some() && store.map.is_some() {
+            survey.problems.push(Problem::warning(
+                Some(store.read_by_postfix().to_owned()),
+                "the text has no compiled map, so mail waits in the queue".into(),
+                format!("the next rollover compiles it; or now: postmap {}", store.name),
+            ));
+        }
+        Ok(HashMap::new())
+    }
+
+    /// Looks keys up with `postmap -q -`. The inner error is what `postmap` said when it gave up.
+    fn query(
+        &self,
+        settings: &Settings,
+        kind: Kind,
+        path: &Path,
+        keys: &[String],
+    ) -> Result<Result<HashMap<String, Login>, String>, MtaError> {
+        let mut asked = HashSet::new();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
+        if keys.is_empty() {
+            return Ok(Ok(HashMap::new()));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
+        let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
+        let output = run(&argv, Some(lines.as_bytes()), COMMAND)?;
+        // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
+        if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
+            return Ok(Err(self.last_words(&output.stderr, path)));
+        }
+        let text = zeroize::Zeroizing::new(String::from_utf8_lossy(&output.stdout).into_owned());
+        let mut answers = text.lines().peekable();
+        let mut found = HashMap::new();
+        // Answers come in the order of the keys, and only for those that were found.
+        for key in keys {
+            let value = answers.peek().and_then(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+            if let Some(value) = value {
+                if let Ok(login) = Login::from_pair(value) {
+                    found.insert(key.to_owned(), login);
+                }
+                answers.next();
+            }
+        }
+        Ok(Ok(found))
+    }
+
+    fn postmap(&self, settings: &Settings) -> Vec<OsString> {
+        vec![settings.program("postmap"), "-c".into(), self.config_dir.clone().into_os_string()]
+    }
+
+    /// What a command said when it gave up, without any password that stands in the table.
+    fn last_words(&self, stderr: &str, text: &Path) -> String {
+        let logins: Vec<Login> = host::read(text, table::MAX_TABLE)
+            .ok()
+            .and_then(|(bytes, _)| Table::parse(&bytes).ok())
+            .map(|table| table.entries().iter().filter_map(table::Entry::login).collect())
+            .unwrap_or_default();
+        let words = gave_up(stderr);
+        if words.is_empty() { "it gave no reason".into() } else { Redactor::new(&logins).clean(&words) }
+    }
+
+    /// Can this host's Postfix open tables of that kind? Asked only where something failed or there is no map yet.
+    fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, MtaError> {
+        let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
+        let output = run(&argv, None, COMMAND)?;
+        let kinds = String::from_utf8_lossy(&output.stdout);
+        let needed = settings.redirected(kind);
+        Ok(!output.status.success() || kinds.lines().any(|line| line.trim() == needed.name()))
+    }
+
+    fn unsupported_here(&self, kind: Kind) -> Problem {
+        let name = kind.name();
+        let fix = match kind {
+            Kind::Hash | Kind::Btree => {
+                "this Postfix is built without Berkeley DB: change smtp_sasl_password_maps to lmdb: (package \
+                 postfix-lmdb) and run postmap, or follow the NON_BERKELEYDB_README"
+                    .into()
+            }
+            _ => format!(
+                "install the package postfix-{name}; a secondary instance also needs dynamicmaps.cf where its \
+                 meta_directory says"
+            ),
+        };
+        Problem::error(
+            "unsupported",
+            Some(self.config_dir.join("main.cf")),
+            format!("this host's Postfix cannot open {name}: tables (it is not in `postconf -m`)"),
+            fix,
+        )
+    }
+
+    /// What in the settings makes a rotation lose mail, or would make us guess.
+    fn review(&self, settings: &Settings, hops: &[NextHop]) -> Vec<Problem> {
+        let main_cf = || Some(self.config_dir.join("main.cf"));
+        let set =
+            |what: &str| format!("postconf -c {} -e '{what}' && postfix -c {0} reload", self.config_dir.display());
+        let mut problems = Vec::new();
+        let mut error = |what: String, fix: String| problems.push(Problem::error("config", main_cf(), what, fix));
+
+        let endpoint = &self.smtp.endpoint;
+        if hops.is_empty() {
+            error(
+                "relayhost is empty, so no next hop leads to the endpoint; next hops from transport_maps, \
+                 default_transport or sender_dependent_relayhost_maps are not yet supported"
+                    .into(),
+                set(&format!("relayhost = [{endpoint}]:{}", self.smtp.port)),
+            );
+        } else if !hops.iter().any(|hop| hop.ours) {
+            for hop in hops {
+                error(
+                    format!(
+                        "relayhost {:?} does not lead to the endpoint {endpoint:?}: its host is {:?}",
+                        hop.spelt, hop.host
+                    ),
+                    format!(
+                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct endpoint, or relayhost",
+                        hop.host
+                    ),
+                );
+            }
+        }
+        if !settings.yes("smtp_sasl_auth_enable") {
+            error(
+                "smtp_sasl_auth_enable = no: Postfix logs in nowhere, whatever the table holds".into(),
+                set("smtp_sasl_auth_enable = yes"),
+            );
+        }
+
+        let level = settings.get("smtp_tls_security_level").to_ascii_lowercase();
+        let in_clear = matches!(level.as_str(), "" | "none");
+        let is_ses = self.region().is_some();
+        let severity = if is_ses { Severity::Error } else { Severity::Warning };
+        let options: &[&str] = if in_clear {
+            &["smtp_sasl_security_options"]
+        } else {
+            &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"]
+        };
+        for option in options {
+            if settings.list(option).iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
+                let also = if in_clear { "" } else { " (unset, it follows smtp_sasl_security_options)" };
+                problems.push(Problem::new(
+                    severity,
+                    main_cf(),
+                    format!(
+                        "{option} contains noplaintext{also}: that excludes PLAIN and LOGIN, the mechanisms SES offers"
+                    ),
+                    set(&format!("{option} = noanonymous")),
+                ));
+                break;
+            }
+        }
+        let filter = settings.list("smtp_sasl_mechanism_filter");
+        if !["PLAIN", "LOGIN"].iter().any(|mechanism| passes(&filter, mechanism)) {
+            problems.push(Problem::new(
+                severity,
+                main_cf(),
+                format!(
+                    "smtp_sasl_mechanism_filter = {}: it lets neither PLAIN nor LOGIN pass, the mechanisms SES offers",
+                    filter.join(", ")
+                ),
+                set("smtp_sasl_mechanism_filter = plain, login"),
+            ));
+        }
+
+        let mut warning = |what: String, fix: String| problems.push(Problem::warning(main_cf(), what, fix));
+        if !settings.yes("smtp_sasl_auth_soft_bounce") {
+            warning(
+                "smtp_sasl_auth_soft_bounce = no: mail bounces, instead of waiting, when a login is refused with 535"
+                    .into(),
+                set("smtp_sasl_auth_soft_bounce = yes"),
+            );
+        }
+        if !settings.get("smtp_sasl_auth_cache_name").is_empty() {
+            warning(
+                format!(
+                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again for {}",
+                    settings.get("smtp_sasl_auth_cache_time")
+                ),
+                set("smtp_sasl_auth_cache_name ="),
+            );
+        }
+        let policies = settings.get("smtp_tls_policy_maps");
+        if !matches!(level.as_str(), "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure") {
+            let shown = if level.is_empty() { "none" } else { &level };
+            if policies.is_empty() {
+                warning(
+                    format!("smtp_tls_security_level is {shown}: the login may go out without TLS"),
+                    set("smtp_tls_security_level = encrypt"),
+                );
+            } else {
+                problems.push(Problem::note(
+                    main_cf(),
+                    format!("smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say otherwise, is not looked at"),
+                    format!("make sure that it says encrypt, verify or secure for {endpoint}: postmap -q DESTINATION {policies}"),
+                ));
+            }
+        }
+        let mut warning = |what: String, fix: String| problems.push(Problem::warning(main_cf(), what, fix));
+        for hop in hops.iter().filter(|hop| hop.ours) {
+            if matches!(port_part(&hop.spelt), Some("465" | "smtps" | "submissions" | "2465"))
+                && !settings.yes("smtp_tls_wrappermode")
+            {
+                warning(
+                    format!(
+                        "relayhost {:?} names a port for TLS from the first byte, and smtp_tls_wrappermode is no",
+                        hop.spelt
+                    ),
+                    set("smtp_tls_wrappermode = yes"),
+                );
+            }
+            if !hop.spelt.starts_with('[') {
+                warning(
+                    format!(
+                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a login under their names first",
+                        hop.spelt
+                    ),
+                    set(&format!("relayhost = {}", bracketed(&hop.spelt))),
+                );
+            }
+        }
+        if settings.yes("smtp_cname_overrides_servername") {
+            warning(
+                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME leads to, which is not looked at".into(),
+                set("smtp_cname_overrides_servername = no"),
+            );
+        }
+        let mut note = |what: String, fix: String| problems.push(Problem::note(main_cf(), what, fix));
+        if hops.iter().any(|hop| hop.ours) {
+            for hop in hops.iter().filter(|hop| !hop.ours) {
+                note(
+                    format!(
+                        "relayhost {:?} does not lead to the endpoint {endpoint:?}, and its login is left alone",
+                        hop.spelt
+                    ),
+                    format!("if it is another name of the same server, add {:?} to endpoint_aliases", hop.host),
+                );
+            }
+        }
+        for name in [
+            "smtp_fallback_relay",
+            "sender_dependent_relayhost_maps",
+            "sender_dependent_default_transport_maps",
+            "transport_maps",
+        ] {
+            let value = settings.get(name);
+            if !value.is_empty() {
+                note(
+                    format!("{name} = {value} is not yet looked at: a next hop it names keeps its login unless the table holds the applied user name under it"),
+                    "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the table with the same user name".into(),
+                );
+            }
+        }
+        if !matches!(settings.get("default_transport"), "" | "smtp") {
+            note(
+                format!("default_transport = {} is not yet looked at", settings.get("default_transport")),
+                "make sure that mail for the endpoint goes through the smtp transport and relayhost".into(),
+            );
+        }
+        let instances = settings.get("multi_instance_directories");
+        if !instances.is_empty() {
+            note(
+                format!("there are other Postfix instances on this host: {instances}"),
+                "add a target for each of them that relays to the endpoint".into(),
+            );
+        }
+        problems
+    }
+
+    /// Who else can read the files, and whether text and map belong together.
+    fn review_files(&self, store: &Store) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
+            if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
+                problems.push(Problem::warning(
+                    Some(file.clone()),
+                    "every local user can read the logins in it".into(),
+                    format!("chmod 600 {}", file.display()),
+                ));
+            }
+        }
+        let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+        if let Some(map) = &store.map
+            && let (Some(text), Some(compiled)) = (changed(&store.text), changed(map))
+            && text > compiled + Duration::from_secs(1)
+        {
+            problems.push(Problem::warning(
+                Some(store.text.clone()),
+                "it is newer than its compiled map: whatever was edited in it goes live with the next rollover".into(),
+                format!("look at the edits, then: postmap {}", store.name),
+            ));
+        }
+        problems
+    }
+
+    /// The master process that holds this instance's lock, with its start in clock ticks since boot.
+    fn master(&self, settings: &Settings) -> Result<Option<(u32, u64)>, MtaError> {
+        let queue = PathBuf::from(settings.get("queue_directory"));
+        let directory = Some(settings.get("process_id_directory")).filter(|d| !d.is_empty()).unwrap_or("pid");
+        let path = queue.join(directory).join("master.pid");
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(from_io(&e, &path)),
+        };
+        let text = io::read_to_string(&file).map_err(|e| from_io(&e, &path))?;
+        let Ok(pid) = text.trim().parse::<u32>() else { return Ok(None) };
+        // The pid file outlives its process, and the number may be somebody else's by now. Only a process of that name
+        // makes us try the lock, so that a master which is just starting never finds it taken by us.
+        let Some(process) = Process::read(pid).filter(|process| process.name == "master") else { return Ok(None) };
+        match file.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => Ok(Some((pid, process.started))),
+            Err(fs::TryLockError::Error(e)) => Err(from_io(&e, &path)),
+            Ok(()) => Ok(None),
+        }
+    }
+
+    fn running_with(&self, settings: &Settings) -> Result<Running, MtaError> {
+        Ok(match self.master(settings)? {
+            Some((_, ticks)) => Running::Yes { since_boot: ticks / TICKS },
+            None => Running::No,
+        })
+    }
+
+    /// Is main.cf or master.cf newer than what the running instance has read? It reads them at its start and at a
+    /// reload; at a reload its queue manager is started anew, which is the trace a reload leaves.
+    fn edited_since_start(&self, settings: &Settings) -> Result<Option<&'static str>, MtaError> {
+        let (Some((master, started)), Some(boot)) = (self.master(settings)?, boot_time()) else { return Ok(None) };
+        let newer = |ticks: u64| {
+            ["main.cf", "master.cf"].into_iter().find(|name| {
+                let changed = fs::metadata(self.config_dir.join(name)).map_or(0, |m| m.mtime());
+                // One second of tolerance: the boot time is a whole number.
+                u64::try_from(changed).is_ok_and(|changed| changed > boot + ticks / TICKS + 1)
+            })
+        };
+        if newer(started).is_none() {
+            return Ok(None);
+        }
+        let reloaded =
+            Process::all().filter(|p| p.parent == master && matches!(p.name.as_str(), "qmgr" | "nqmgr" | "oqmgr"));
+        Ok(newer(reloaded.map(|p| p.started).max().unwrap_or(started).max(started)))
+    }
+}
+
+impl Mta for Postfix {
+    fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+        let mut survey = self.survey(ours, None)?;
+        let running = self.running_with(&survey.settings)?;
+        let mut problems = std::mem::take(&mut survey.problems);
+        match running {
+            Running::No => problems.push(Problem::warning(
+                None,
+                "this Postfix instance is not running".into(),
+                format!("postfix -c {} start", self.config_dir.display()),
+            )),
+            _ => {
+                if let Some(name) = self.edited_since_start(&survey.settings)? {
+                    problems.push(Problem::warning(
+                        Some(self.config_dir.join(name)),
+                        format!("{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"),
+                        format!("look at the edits, then: postfix -c {} reload", self.config_dir.display()),
+                    ));
+                }
+            }
+        }
+        for key in &survey.pick.missing {
+            problems.push(Problem::warning(
+                survey.store.as_ref().map(|store| store.text.clone()),
+                format!("it has no entry for {key:?}: Postfix goes on without a login, and the mail bounces with 530"),
+                "the next rollover adds it".into(),
+            ));
+        }
+        problems.sort_by_key(|p| p.finding.severity);
+        let map = survey.store.as_ref().map(|store| store.name.as_str()).unwrap_or_default();
+        let in_text = |owned: &Owned| {
+            let entry = &survey.table.entries()[owned.entry];
+            Entry {
+                key: entry.key.clone(),
+                map: map.to_owned(),
+                line: Some(entry.line),
+                text: entry.login(),
+                live: survey.live.get(&entry.key).cloned(),
+                is_live_key: owned.is_live_key,
+            }
+        };
+        let absent = |key: &String| Entry {
+            key: key.clone(),
+            map: map.to_owned(),
+            line: None,
+            text: None,
+            live: survey.live.get(key).cloned(),
+            is_live_key: true,
+        };
+        let (live, others): (Vec<_>, Vec<_>) = survey.pick.owned.iter().partition(|owned| owned.is_live_key);
+        let entries = live
+            .into_iter()
+            .map(in_text)
+            .chain(survey.pick.missing.iter().map(absent))
+            .chain(survey.only_in_map().map(absent))
+            .chain(others.into_iter().map(in_text))
+            .collect();
+        Ok(View {
+            kind: "postfix",
+            entries,
+            missing: survey.pick.missing.clone(),
+            running,
+            findings: problems.into_iter().map(|p| p.finding).collect(),
+            left_out: survey.pick.left_out.clone(),
+        })
+    }
+
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
+        let survey = self.survey(ours, Some(&login.username))?;
+        if let Some(problem) = survey.problems.iter().find(|p| p.finding.severity == Severity::Error) {
+            return Err(problem.clone().into_error());
+        }
+        let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
+        let mut changes = Vec::new();
+        let mut diff = Vec::new();
+        let text = store.text.display();
+        let new = format!("{}:***", login.username);
+        for owned in &survey.pick.owned {
+            let entry = &survey.table.entries()[owned.entry];
+            let old = entry.login();
+            if old.as_ref() != Some(login) {
+                let same_user = entry.username() == Some(&login.username);
+                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
+                let remark = if same_user { " (another password)" } else { "" };
+                diff.push(format!("{text}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
+                changes.push(Change::Replace { entry: owned.entry, login });
+            }
+        }
+        for key in &survey.pick.missing {
+            diff.push(format!("{text}: new line at the end: {key} {new}"));
+            changes.push(Change::Append { key, login });
+        }
+        let lookups = survey.lookups();
+        let mut files = Vec::new();
+        if !changes.is_empty() {
+            let bytes = survey.table.render(&changes).map_err(|e| Problem::of_table(e, &store.text).into_error())?;
+            files.push(PlannedFile { path: store.text.clone(), seen: survey.seen, content: Content::Bytes(bytes) });
+        }
+        if let Some(map) = &store.map {
+            let stale =
+                lookups.iter().any(|key| survey.live.get(key) != Some(login)) || survey.only_in_map().count() > 0;
+            if !files.is_empty() || stale {
+                if files.is_empty() {
+                    diff.push(format!("{}: compiled anew, the text holds the login already", map.display()));
+                }
+                files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
+            }
+        }
+        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
+    }
+
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
+        let settings = self.settings()?;
+        let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
+        let mut argv = self.postmap(&settings);
+        argv.push(store.kind.spell(staged_text));
+        let output = run(&argv, None, LONG_COMMAND)?;
+        let expected = settings.redirected(store.kind).extension();
+        let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
+        match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
+            Some(map) => Ok(map),
+            None if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
+            None => Err(MtaError {
+                temporary: true,
+                class: "command",
+                file: Some(staged_text.to_owned()),
+                line: None,
+                what: format!(
+                    "postmap made no {} map: {}",
+                    store.kind.name(),
+                    self.last_words(&output.stderr, staged_text)
+                ),
+                fix: "make room on that file system, or see what postmap names; it is tried again".into(),
+            }),
+        }
+    }
+
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
+        let settings = self.settings()?;
+        let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
+        let live = text == store.text || text == store.path;
+        if live && !store.read_by_postfix().exists() {
+            return Ok(vec![None; keys.len()]);
+        }
+        // Where the text is a symbolic link, its map stands beside the link.
+        let path = if live { &store.path } else { text };
+        match self.query(&settings, store.kind, path, keys)? {
+            Ok(found) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
+            Err(_) if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
+            Err(words) => Err(MtaError {
+                temporary: true,
+                class: "command",
+                file: Some(path.to_owned()),
+                line: None,
+                what: format!("postmap cannot look keys up: {words}"),
+                fix: format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
+            }),
+        }
+    }
+
+    fn running(&self) -> Result<Running, MtaError> {
+        self.running_with(&self.settings()?)
+    }
+
+    fn activate(&self) -> Result<(), MtaError> {
+        let settings = self.settings()?;
+        let directory = self.config_dir.display();
+        let not_running = || MtaError {
+            temporary: true,
+            class: "not-running",
+            file: None,
+            line: None,
+            what: "this Postfix instance is not running, so there is nothing to reload".into(),
+            fix: format!("postfix -c {directory} start"),
+        };
+        if self.running_with(&settings)? == Running::No {
+            return Err(not_running());
+        }
+        let postfix = |command: &str| -> Vec<OsString> {
+            vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
+        };
+        let check = run(&postfix("check"), None, LONG_COMMAND)?;
+        if !check.status.success() {
+            let edited = self.edited_since_start(&settings)?;
+            let also =
+                edited.map(|name| format!(" ({name} is newer than the last start or reload)")).unwrap_or_default();
+            return Err(MtaError {
+                temporary: false,
+                class: "config",
+                file: Some(self.config_dir.join(edited.unwrap_or("main.cf"))),
+                line: None,
+                what: format!(
+                    "`postfix check` fails, so no reload is done{also}: {}",
+                    Redactor::default().clean(&check.stderr)
+                ),
+                fix: format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
+            });
+        }
+        let argv = match &self.reload {
+            Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
+            _ => postfix("reload"),
+        };
+        let output = run(&argv, None, LONG_COMMAND)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        if self.running_with(&settings)? == Running::No {
+            return Err(not_running());
+        }
+        let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+        Err(MtaError {
+            temporary: true,
+            class: "command",
+            file: None,
+            line: None,
+            what: format!(
+                "the reload failed ({program}, {}): {}",
+                output.status,
+                Redactor::default().clean(&output.stderr)
+            ),
+            fix: format!("reload by hand: postfix -c {directory} reload"),
+        })
+    }
+}
+
+/// What `postconf -x` says, by parameter.
+#[derive(Default)]
+struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    fn parse(text: &str) -> Self {
+        let pair =
+            |line: &str| line.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+        Self(text.lines().filter_map(pair).collect())
+    }
+
+    /// Empty where Postfix does not know the parameter.
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn yes(&self, name: &str) -> bool {
+        self.get(name).eq_ignore_ascii_case("yes")
+    }
+
+    fn list(&self, name: &str) -> Vec<&str> {
+        words(self.get(name))
+    }
+
+    fn program(&self, name: &str) -> OsString {
+        Path::new(self.get("command_directory")).join(name).into_os_string()
+    }
+
+    /// What Postfix really opens for a kind: 3.11 and later may answer `hash:` and `btree:` with another kind
+    /// (NON_BERKELEYDB_README, "enable-redirect").
+    fn redirected(&self, kind: Kind) -> Kind {
+        let to = match kind {
+            Kind::Hash => "default_database_type",
+            Kind::Btree => "default_cache_db_type",
+            _ => return kind,
+        };
+        let enabled = self.get("non_bdb_migration_level").starts_with("enable");
+        Kind::new(self.get(to)).filter(|_| enabled).unwrap_or(kind)
+    }
+}
+
+/// Splits a list as Postfix does: at commas and white space, but not inside braces.
+fn words(list: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let separator = move |c: char| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && (c == ',' || c.is_ascii_whitespace())
+    };
+    list.split(separator).filter(|word| !word.is_empty()).collect()
+}
+
+/// One destination of `relayhost`.
+struct NextHop {
+    spelt: String,
+    host: String,
+    ours: bool,
+}
+
+impl NextHop {
+    /// The keys Postfix tries, in order.
+    fn keys(&self) -> [&str; 2] {
+        [&self.host, &self.spelt]
+    }
+}
+
+/// The host of a destination or of a lookup key: without brackets and port.
+fn host_part(spelt: &str) -> &str {
+    match spelt.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => spelt.split(':').next().unwrap_or(spelt),
+    }
+}
+
+fn port_part(spelt: &str) -> Option<&str> {
+    spelt.rsplit(']').next()?.split_once(':').map(|(_, port)| port)
+}
+
+fn bracketed(spelt: &str) -> String {
+    let port = port_part(spelt).map(|port| format!(":{port}")).unwrap_or_default();
+    format!("[{}]{port}", host_part(spelt))
+}
+
+/// Does `smtp_sasl_mechanism_filter` let a mechanism pass? The first pattern that matches decides; a pattern that is a
+/// file or table is taken to match.
+fn passes(filter: &[&str], mechanism: &str) -> bool {
+    for pattern in filter {
+        let (name, not) = pattern.strip_prefix('!').map_or((*pattern, false), |name| (name, true));
+        if name.contains([':', '/']) || name.eq_ignore_ascii_case(mechanism) {
+            return !not;
+        }
+    }
+    filter.is_empty()
+}
+
+/// The kinds of table that are a text which we may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hash,
+    Btree,
+    Lmdb,
+    Cdb,
+    Texthash,
+}
+
+impl Kind {
+    fn new(name: &str) -> Option<Self> {
+        [Kind::Hash, Kind::Btree, Kind::Lmdb, Kind::Cdb, Kind::Texthash].into_iter().find(|kind| kind.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Hash => "hash",
+            Kind::Btree => "btree",
+            Kind::Lmdb => "lmdb",
+            Kind::Cdb => "cdb",
+            Kind::Texthash => "texthash",
+        }
+    }
+
+    /// What `postmap` adds to the name of the text. `None`: Postfix reads the text itself.
+    fn extension(self) -> Option<&'static str> {
+        match self {
+            Kind::Hash | Kind::Btree => Some("db"),
+            Kind::Lmdb => Some("lmdb"),
+            Kind::Cdb => Some("cdb"),
+            Kind::Texthash => None,
+        }
+    }
+
+    /// `type:path`, as `postmap` takes it.
+    fn spell(self, path: &Path) -> OsString {
+        let mut spelt = OsString::from(format!("{}:", self.name()));
+        spelt.push(path);
+        spelt
+    }
+}
+
+/// Why a kind of table is not one that we write, and what to do about it.
+fn refusal(kind: &str) -> (String, &'static str) {
+    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps =                              hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+    let why = match kind {
+        "proxy" => {
+            return (
+                "proxy: is not yet supported".into(),
+                "name the table itself, without proxy: in front; smtp(8) opens it before it gives up root",
+            );
+        }
+        "ldap" | "mysql" | "pgsql" | "sqlite" | "mongodb" => {
+            "the logins are in a database, not in a file that relaykey writes"
+        }
+        "pcre" | "regexp" | "cidr" => "it matches patterns, so no entry belongs to one key alone",
+        "inline" | "static" => {
+            "the login stands in main.cf itself, which relaykey never writes (and which everybody can read)"
+        }
+        "environ" => "the login stands in the environment of processes",
+        "tcp" | "socketmap" | "memcache" | "nis" | "nisplus" | "netinfo" | "unix" => {
+            "the logins come from another service"
+        }
+        "pipemap" | "unionmap" | "randmap" => "it combines other tables",
+        "internal" | "fail" => "it holds nothing that lasts",
+        "dbm" | "sdbm" => "its map is two files, which cannot be replaced in one step",
+        _ => "relaykey does not know how Postfix reads it",
+    };
+    (format!("smtp_sasl_password_maps is of kind {kind}:, which relaykey cannot write: {why}"), OWN_TABLE)
+}
+
+/// The one table.
+struct Store {
+    kind: Kind,
+    /// `type:path`, as configured; the type is the default one where none was given.
+    name: String,
+    /// As configured.
+    path: PathBuf,
+    /// The text, symbolic links resolved. It need not exist.
+    text: PathBuf,
+    /// The compiled map (beside the configured name), links resolved. `None`: Postfix reads the text.
+    map: Option<PathBuf>,
+}
+
+impl Store {
+    fn new(settings: &Settings) -> Result<Self, Box<Problem>> {
+        let main_cf = || Path::new(settings.get("config_directory")).join("main.cf");
+        let refuse =
+            |class, what: String, fix: &str| Box::new(Problem::error(class, Some(main_cf()), what, fix.into()));
+        let maps = settings.list("smtp_sasl_password_maps");
+        let map = match maps.as_slice() {
+            [one] => *one,
+            [] => {
+                return Err(refuse(
+                    "config",
+                    "smtp_sasl_password_maps is empty: there is no table for the login".into(),
+                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where postconf -m has no hash)",
+                ));
+            }
+            several => {
+                return Err(refuse(
+                    "unsupported",
+                    format!(
+                        "smtp_sasl_password_maps names {} tables ({}), which is not yet supported",
+                        several.len(),
+                        several.join(", ")
+                    ),
+                    "name one table that holds the relay's login",
+                ));
+            }
+        };
+        let (kind, path) = match map.split_once(':').filter(|(kind, _)| !kind.contains(['/', '{'])) {
+            Some(pair) => pair,
+            None => (settings.get("default_database_type"), map),
+        };
+        let Some(kind) = Kind::new(kind) else {
+            let (what, fix) = refusal(kind);
+            return Err(refuse("unsupported", what, fix));
+        };
+        if !path.starts_with('/') {
+            return Err(refuse(
+                "config",
+                format!("the table {map:?} has no absolute path: Postfix would look for it in its queue directory"),
+                "write the path from / on",
+            ));
+        }
+        let path = PathBuf::from(path);
+        let map = settings.redirected(kind).extension().map(|ext| resolve(&with_extension(&path, ext))).transpose()?;
+        Ok(Self { kind, name: format!("{}:{}", kind.name(), path.display()), text: resolve(&path)?, map, path })
+    }
+
+    /// The file that smtp(8) opens.
+    fn read_by_postfix(&self) -> &Path {
+        self.map.as_deref().unwrap_or(&self.text)
+    }
+}
+
+/// `path.ext`, whatever the path ends with.
+fn with_extension(path: &Path, ext: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ext);
+    name.into()
+}
+
+/// The name behind all symbolic links, also where the last component does not exist yet.
+fn resolve(path: &Path) -> Result<PathBuf, Box<Problem>> {
+    let found = match fs::canonicalize(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if path.is_symlink() {
+                return Err(Box::new(Problem::error(
+                    "config",
+                    Some(path.to_owned()),
+                    "it is a symbolic link to a file that does not exist".into(),
+                    "make the file it points to, or remove the link".into(),
+                )));
+            }
+            let parent = path.parent().unwrap_or(path);
+            fs::canonicalize(parent).map(|parent| parent.join(path.file_name().unwrap_or_default()))
+        }
+        other => other,
+    };
+    found.map_err(|e| {
+        let what = format!("its directory cannot be opened: {e}");
+        Box::new(Problem::error("io", Some(path.to_owned()), what, "make the directory, readable for root".into()))
+    })
+}
+
+/// What decides which entries are ours.
+struct Question<'a> {
+    table: &'a Table,
+    file: &'a Path,
+    hops: &'a [NextHop],
+    keys: Option<&'a [String]>,
+    ours: &'a Ours,
+    candidate: Option<&'a str>,
+    region: Option<&'a str>,
+}
+
+/// One entry that is ours.
+struct Owned {
+    /// Its index in the table.
+    entry: usize,
+    is_live_key: bool,
+}
+
+/// Which entries are ours.
+#[derive(Default)]
+struct Pick {
+    /// Live keys in lookup order, then the others by line.
+    owned: Vec<Owned>,
+    /// Keys that are to be added.
+    missing: Vec<String>,
+    /// The keys of entries with an applied or previous user name that `keys` leaves out.
+    left_out: Vec<String>,
+    /// Every key that Postfix tries for a next hop of ours, in order.
+    candidates: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Question<'_> {
+    fn pick(&self) -> Pick {
+        let entries = self.table.entries();
+        let mut pick = Pick::default();
+        let our_hops = || self.hops.iter().filter(|hop| hop.ours);
+        for key in our_hops().flat_map(NextHop::keys) {
+            if !pick.candidates.iter().any(|have| same_key(have, key)) {
+                pick.candidates.push(key.to_owned());
+            }
+        }
+        let find = |key: &str| self.table.get_folded(key).map(|(entry, _)| entry);
+        let live: Vec<usize> = pick.candidates.iter().filter_map(|key| find(key)).collect();
+        let listed: Option<HashSet<String>> = self.keys.map(|keys| keys.iter().map(|key| fold(key)).collect());
+        let is_listed = |key: &str| listed.as_ref().is_some_and(|listed| listed.contains(&fold(key)));
+        let of_keys: Vec<usize> = self.keys.unwrap_or_default().iter().filter_map(|key| find(key)).collect();
+
+        let first = live.iter().chain(&of_keys).next();
+        let applied = self.ours.applied.as_deref().or_else(|| entries[*first?].username());
+        let previous = self.ours.previous.as_deref();
+        let is_in = |user: Option<&str>, known: &[Option<&str>]| user.is_some_and(|user| known.contains(&Some(user)));
+
+        for &entry in &live {
+            let other = &entries[entry];
+            if !is_listed(&other.key) && !is_in(other.username(), &[applied, previous, self.candidate]) {
+                pick.problems.push(self.another_login(other, applied));
+            }
+        }
+
+        let mut chosen: HashSet<usize> = HashSet::new();
+        let mut own = |entry: usize, is_live_key: bool| {
+            if chosen.insert(entry) {
+                pick.owned.push(Owned { entry, is_live_key });
+            }
+        };
+        for &entry in &live {
+            if listed.is_none() || is_listed(&entries[entry].key) {
+                own(entry, true);
+            }
+        }
+        for (at, entry) in entries.iter().enumerate() {
+            let ours = match &listed {
+                None => is_in(entry.username(), &[applied, previous, self.candidate]),
+                Some(_) => is_listed(&entry.key),
+            };
+            if ours {
+                own(at, false);
+            } else if listed.is_some() && is_in(entry.username(), &[applied, previous]) {
+                pick.left_out.push(entry.key.clone());
+            }
+        }
+
+        match self.keys {
+            None => {
+                for hop in our_hops().filter(|hop| hop.keys().iter().all(|key| find(key).is_none())) {
+                    if !pick.missing.iter().any(|have| same_key(have, &hop.spelt)) {
+                        pick.missing.push(hop.spelt.clone());
+                    }
+                }
+            }
+            Some(keys) => {
+                for key in keys.iter().filter(|key| find(key).is_none()) {
+                    if !pick.missing.iter().any(|have| same_key(have, key)) {
+                        pick.missing.push(key.clone());
+                    }
+                }
+                our_hops().for_each(|hop| pick.problems.extend(self.check_keys(hop, &is_listed)));
+            }
+        }
+
+        for owned in &pick.owned {
+            let entry = &entries[owned.entry];
+            pick.problems.extend(self.check_region(&entry.key, Some(entry.line)));
+            pick.problems.extend(self.table.check_editable(owned.entry).err().map(|e| Problem::of_table(e, self.file)));
+        }
+        for key in &pick.missing {
+            pick.problems.extend(self.check_region(key, None));
+        }
+        pick
+    }
+
+    /// Before a candidate is known, an unexpected login may be just that candidate, put there by a run that was killed
+    /// or by hand; it is an error only once a candidate is to replace it, or where no state could explain it.
+    fn another_login(&self, entry: &table::Entry, applied: Option<&str>) -> Problem {
+        let found = match entry.username() {
+            Some(user) => format!("the login of {user:?}"),
+            None => "something that is not USER:PASSWORD".into(),
+        };
+        let expected = applied.map(|user| format!(", not of {user:?}")).unwrap_or_default();
+        let severity = match (self.candidate, &self.ours.applied) {
+            (None, Some(_)) => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let mut problem = Problem::new(
+            severity,
+            Some(self.file.to_owned()),
+            format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
+            format!(
+                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line or correct endpoint",
+                entry.key
+            ),
+        );
+        problem.class = "ambiguous";
+        problem.finding.line = Some(entry.line);
+        problem
+    }
+
+    /// With `keys`: does what is listed take effect for the next hop?
+    fn check_keys(&self, hop: &NextHop, is_listed: &dyn Fn(&str) -> bool) -> Option<Problem> {
+        let [host, spelt] = hop.keys();
+        let shadow = self.table.get_folded(host).map(|(_, entry)| entry).filter(|entry| !is_listed(&entry.key));
+        if let Some(entry) = shadow.filter(|_| is_listed(spelt)) {
+            let mut problem = Problem::error(
+                "ambiguous",
+                Some(self.file.to_owned()),
+                format!("keys lists {spelt:?} but not {:?}, which Postfix finds first", entry.key),
+                format!("list {:?} in keys too, or remove the line", entry.key),
+            );
+            problem.finding.line = Some(entry.line);
+            return Some(problem);
+        }
+        (!is_listed(host) && !is_listed(spelt)).then(|| {
+            Problem::warning(
+                None,
+                format!("keys lists none of the keys that Postfix tries for relayhost {spelt:?}: {host:?}, {spelt:?}"),
+                format!("list {spelt:?} in keys, or take keys out: relaykey finds them"),
+            )
+        })
+    }
+
+    /// SES SMTP passwords hold for one region: this one's must not go to another one's endpoint.
+    fn check_region(&self, key: &str, line: Option<usize>) -> Option<Problem> {
+        let other = ses_region(host_part(key)).filter(|_| !key.contains('@'))?;
+        if Some(other.as_str()) == self.region {
+            return None;
+        }
+        let ours = self.region.map_or("which is not known to be SES's".into(), |region| format!("in {region}"));
+        let fix = if self.keys.is_some() {
+            format!("take {key:?} out of keys, and make a credential with its own endpoint for it")
+        } else {
+            format!(
+                "list in the target's keys every key but {key:?}, which then keeps its login, and make a credential with its own endpoint for it"
+            )
+        };
+        let mut problem = Problem::error(
+            "ambiguous",
+            Some(self.file.to_owned()),
+            format!(
+                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a password derived for one region is refused in another"
+            ),
+            fix,
+        );
+        problem.finding.line = line;
+        Some(problem)
+    }
+}
+
+/// All that was found.
+#[derive(Default)]
+struct Survey {
+    settings: Settings,
+    store: Option<Store>,
+    table: Table,
+    /// The text as it was read; `None`: there is none.
+    seen: Option<host::FileId>,
+    pick: Pick,
+    /// What Postfix finds now, by key as asked.
+    live: HashMap<String, Login>,
+    /// Worst first.
+    problems: Vec<Problem>,
+}
+
+impl Survey {
+    /// The keys that must give the candidate.
+    fn lookups(&self) -> Vec<String> {
+        let owned = self.pick.owned.iter().map(|owned| self.table.entries()[owned.entry].key.clone());
+        owned.chain(self.pick.missing.iter().cloned()).collect()
+    }
+
+    /// Keys that Postfix tries, that are not in the text, and that the map still has: somebody took them out of the
+    /// text and did not compile it, or a run was killed.
+    fn only_in_map(&self) -> impl Iterator<Item = &String> {
+        self.pick.candidates.iter().filter(|key| {
+            self.live.contains_key(*key)
+                && self.table.get_folded(key).is_none()
+                && !self.pick.missing.iter().any(|missing| same_key(missing, key))
+        })
+    }
+}
+
+/// Something that is wrong, on its way to a finding or an error.
+#[derive(Debug, Clone)]
+struct Problem {
+    class: &'static str,
+    finding: Finding,
+}
+
+impl Problem {
+    fn new(severity: Severity, file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self { class: "config", finding: Finding { severity, line: None, file, what, fix } }
+    }
+
+    fn error(class: &'static str, file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self { class, ..Self::new(Severity::Error, file, what, fix) }
+    }
+
+    fn warning(file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self::new(Severity::Warning, file, what, fix)
+    }
+
+    fn note(file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self::new(Severity::Note, file, what, fix)
+    }
+
+    fn of_table(e: TableError, file: &Path) -> Self {
+        let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, e.fix);
+        problem.finding.line = e.line;
+        problem
+    }
+
+    fn into_error(self) -> MtaError {
+        let Finding { line, file, what, fix, .. } = self.finding;
+        MtaError { temporary: false, class: self.class, file, line, what, fix }
+    }
+}
+
+/// One line of `/proc/PID/stat` (proc(5)).
+struct Process {
+    name: String,
+    parent: u32,
+    /// Clock ticks since boot.
+    started: u64,
+}
+
+impl Process {
+    /// `None`: there is no such process, or it is hidden from us.
+    fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // The name stands in parentheses and may contain some.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+        Some(Self {
+            name: head.split_once('(')?.1.to_owned(),
+            // Fields 4 and 22; the tail begins with field 3.
+            parent: fields.get(1)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| Self::read(entry.file_name().to_str()?.parse().ok()?))
+    }
+}
+
+/// When the system was booted, in Unix seconds (proc(5), `/proc/stat`, btime).
+fn boot_time() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// Where the distributions put it; the other programs are where Postfix says.
+fn postconf() -> Result<&'static str, MtaError> {
+    let places = ["/usr/sbin/postconf", "/usr/local/sbin/postconf", "/usr/bin/postconf", "/opt/postfix/sbin/postconf"];
+    places.into_iter().find(|place| Path::new(place).exists()).ok_or_else(|| MtaError {
+        temporary: false,
+        class: "config",
+        file: None,
+        line: None,
+        what: format!("Postfix is not installed: there is no {}", places.join(", no ")),
+        fix: "install Postfix, or remove the target".into(),
+    })
+}
+
+/// The lines with which Postfix's programs give up. Their warnings are left out: they quote lines of tables.
+fn gave_up(stderr: &str) -> String {
+    let last = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
+    stderr.lines().filter(last).collect::<Vec<_>>().join(
+        "
+",
+    )
+}
+
+fn no_table(config_dir: &Path) -> MtaError {
+    MtaError {
+        temporary: false,
+        class: "config",
+        file: Some(config_dir.join("main.cf")),
+        line: None,
+        what: "smtp_sasl_password_maps names no table that relaykey can write".into(),
+        fix: "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd'".into(),
+    }
+}
+
+fn run(argv: &[OsString], stdin: Option<&[u8]>, limit: Duration) -> Result<host::Output, MtaError> {
+    host::run(argv, stdin, limit).map_err(from_host)
+}
+
+fn from_host(e: host::HostError) -> MtaError {
+    MtaError {
+        temporary: e.is_temporary(),
+        class: "io",
+        file: None,
+        line: None,
+        what: e.to_string(),
+        fix: "see what it names; it is tried again".into(),
+    }
+}
+
+fn from_io(e: &io::Error, path: &Path) -> MtaError {
+    let permissions = e.kind() == io::ErrorKind::PermissionDenied;
+    MtaError {
+        temporary: !permissions,
+        class: if permissions { "permissions" } else { "io" },
+        file: Some(path.to_owned()),
+        line: None,
+        what: e.to_string(),
+        fix: if permissions { "run relaykey as root".into() } else { "see what it names; it is tried again".into() },
+    }
+}
+
+/// What `stat` says of a map that is about to be replaced; its bytes are of no interest.
+fn identify(path: &Path) -> Result<Option<host::FileId>, MtaError> {
+    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    match fs::metadata(path) {
+        Ok(m) => Ok(Some(host::FileId {
+            dev: m.dev(),
+            ino: m.ino(),
+            size: m.size(),
+            mtime_ns: nanoseconds(m.mtime(), m.mtime_nsec()),
+            ctime_ns: nanoseconds(m.ctime(), m.ctime_nsec()),
+        })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(from_io(&e, path)),
+    }
+}
