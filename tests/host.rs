@@ -76,7 +76,7 @@ fn swap(live: &Path, bytes: &[u8]) -> Result<(), HostError> {
     let seen = directory.look_replaceable(&name)?;
     directory.remove(&staged())?;
     directory.stage(&staged(), bytes)?;
-    directory.dress(&staged(), seen.is_some().then_some(name.as_os_str()))?;
+    directory.dress(&staged(), seen.map(|_| (&directory, name.as_os_str())))?;
     directory.rename(&staged(), &name, seen)?;
     directory.sync()
 }
@@ -393,6 +393,8 @@ fn a_staged_name_that_is_taken_is_never_followed() {
     let directory = Directory::open(&s.0).unwrap();
     assert!(directory.stage(&staged(), b"new").is_err());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(directory.names_starting(OsStr::new(".relaykey.")).unwrap(), [staged()]);
+    assert!(directory.names_starting(OsStr::new(".relaykey.other.")).unwrap().is_empty());
     assert!(directory.remove(&staged()).unwrap(), "the link itself is removed");
     assert!(!directory.remove(&staged()).unwrap());
     assert!(victim.exists());

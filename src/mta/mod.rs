@@ -145,3 +145,16 @@ pub struct MtaError {
     pub what: String,
     pub fix: String,
 }
+
+impl From<host::HostError> for MtaError {
+    fn from(e: host::HostError) -> Self {
+        Self {
+            temporary: e.is_temporary(),
+            class: e.class(),
+            file: e.path().map(Path::to_owned),
+            line: None,
+            what: e.to_string(),
+            fix: e.fix(),
+        }
+    }
+}

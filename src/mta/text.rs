@@ -1,1 +1,185 @@
-//! To be written.
+//! A key-value text in Postfix's `texthash:` format that is read directly, with no mail server behind it: what
+//! `relaykey demo` rolls over where no Postfix is installed.
+//!
+//! Its live keys are those that Postfix would try for the next hop `[endpoint]:port`, in Postfix's order: the bare host
+//! name, then the next hop as spelt. Where neither is there, the second is added.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Finding, Severity, Smtp};
+use crate::credential::Login;
+use crate::host::{Directory, FileId};
+use crate::mta::table::{Change, MAX_TABLE, Table, TableError, same_key};
+use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+
+/// One such text.
+pub struct Text {
+    path: PathBuf,
+    /// The live keys, in the order in which they are looked up.
+    keys: [String; 2],
+}
+
+/// What is in the text, and which of it is ours.
+struct Survey {
+    /// Symbolic links resolved.
+    path: PathBuf,
+    table: Table,
+    /// `None`: there is no such file.
+    seen: Option<FileId>,
+    /// Indices into the table's entries: live keys in lookup order, then our others.
+    live: Vec<usize>,
+    others: Vec<usize>,
+}
+
+impl Text {
+    /// The text at `path`, for the next hop that `smtp` names. Nothing is looked at yet.
+    pub fn new(path: &Path, smtp: &Smtp) -> Self {
+        let keys = [smtp.endpoint.clone(), format!("[{}]:{}", smtp.endpoint, smtp.port)];
+        Self { path: path.to_owned(), keys }
+    }
+
+    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+        let (directory, name) = Directory::of(&self.path)?;
+        let path = directory.path().join(&name);
+        let (bytes, seen) = match directory.look(&name)? {
+            None => (Default::default(), None),
+            Some(_) => directory.read(&name, MAX_TABLE).map(|(bytes, seen)| (bytes, Some(seen)))?,
+        };
+        let table = Table::parse(&bytes).map_err(|e| in_file(e, &path))?;
+        let live: Vec<usize> = self.keys.iter().filter_map(|key| Some(table.get_folded(key)?.0)).collect();
+        let applied =
+            ours.applied.as_deref().or_else(|| live.first().and_then(|first| table.entries()[*first].username()));
+        let known = [applied, ours.previous.as_deref(), candidate];
+        let is_ours = |(at, entry): &(usize, &super::table::Entry)| {
+            !live.contains(at) && entry.username().is_some_and(|user| known.contains(&Some(user)))
+        };
+        let others = table.entries().iter().enumerate().filter(is_ours).map(|(at, _)| at).collect();
+        let stranger = |at: &&usize| !known.contains(&table.entries()[**at].username());
+        if let (Some(at), Some(_)) = (live.iter().find(stranger), candidate) {
+            let entry = &table.entries()[*at];
+            return Err(MtaError {
+                temporary: false,
+                class: "ambiguous",
+                file: Some(path),
+                line: Some(entry.line),
+                what: format!("the key {:?} holds another login than the one that was applied", entry.key),
+                fix: "remove the line, or correct the endpoint".into(),
+            });
+        }
+        Ok(Survey { path, table, seen, live, others })
+    }
+
+    /// The key that is to be added: the next hop as spelt, where no live key is there.
+    fn missing(&self, survey: &Survey) -> Option<&String> {
+        survey.live.is_empty().then_some(&self.keys[1])
+    }
+}
+
+fn in_file(e: TableError, path: &Path) -> MtaError {
+    let TableError { class, line, what, fix } = e;
+    MtaError { temporary: false, class, file: Some(path.to_owned()), line, what, fix }
+}
+
+impl Mta for Text {
+    fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+        let survey = self.survey(ours, None)?;
+        let map = format!("text:{}", survey.path.display());
+        let of_text = |at: &usize, is_live_key| {
+            let entry = &survey.table.entries()[*at];
+            Entry {
+                key: entry.key.clone(),
+                map: map.clone(),
+                line: Some(entry.line),
+                text: entry.login(),
+                // The first of several equal keys is the one that is found.
+                live: survey.table.get_folded(&entry.key).and_then(|(_, found)| found.login()),
+                is_live_key,
+            }
+        };
+        let missing = self.missing(&survey).map(|key| Entry {
+            key: key.clone(),
+            map: map.clone(),
+            line: None,
+            text: None,
+            live: None,
+            is_live_key: true,
+        });
+        let finding = |key: &String| Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: Some(survey.path.clone()),
+            what: format!("it has no entry for {key:?}"),
+            fix: "the next rollover adds it".into(),
+        };
+        Ok(View {
+            kind: "text",
+            findings: self.missing(&survey).map(finding).into_iter().collect(),
+            missing: self.missing(&survey).cloned().into_iter().collect(),
+            entries: (survey.live.iter().map(|at| of_text(at, true)))
+                .chain(missing)
+                .chain(survey.others.iter().map(|at| of_text(at, false)))
+                .collect(),
+            running: Running::NotApplicable,
+            left_out: Vec::new(),
+        })
+    }
+
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
+        let survey = self.survey(ours, Some(&login.username))?;
+        let new = format!("{}:***", login.username);
+        let file = survey.path.display();
+        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff: Vec::new() };
+        let mut changes = Vec::new();
+        for &at in survey.live.iter().chain(&survey.others) {
+            let entry = &survey.table.entries()[at];
+            if !plan.lookups.iter().any(|have| same_key(have, &entry.key)) {
+                plan.lookups.push(entry.key.clone());
+            }
+            if entry.login().as_ref() != Some(login) {
+                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
+                plan.diff.push(format!("{file}:{}: {} {old} -> {new}", entry.line, entry.key));
+                changes.push(Change::Replace { entry: at, login });
+            }
+        }
+        if let Some(key) = self.missing(&survey) {
+            plan.lookups.push(key.clone());
+            plan.diff.push(format!("{file}: new line at the end: {key} {new}"));
+            changes.push(Change::Append { key, login });
+        }
+        if !changes.is_empty() {
+            let bytes = survey.table.render(&changes).map_err(|e| in_file(e, &survey.path))?;
+            plan.files.push(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
+        }
+        Ok(plan)
+    }
+
+    /// The text is read as it is; no plan of this target asks for a map.
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
+        Err(MtaError {
+            temporary: false,
+            class: "unsupported",
+            file: Some(staged_text.to_owned()),
+            line: None,
+            what: "a text that is read directly has no compiled map".into(),
+            fix: "this is a mistake in relaykey: please report it".into(),
+        })
+    }
+
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
+        let (directory, name) = Directory::of(text)?;
+        let bytes = match directory.look(&name)? {
+            None => Default::default(),
+            Some(_) => directory.read(&name, MAX_TABLE)?.0,
+        };
+        let table = Table::parse(&bytes).map_err(|e| in_file(e, text))?;
+        Ok(keys.iter().map(|key| table.get_folded(key).and_then(|(_, entry)| entry.login())).collect())
+    }
+
+    fn running(&self) -> Result<Running, MtaError> {
+        Ok(Running::NotApplicable)
+    }
+
+    fn activate(&self) -> Result<(), MtaError> {
+        Ok(())
+    }
+}
