@@ -5,17 +5,17 @@
 //! comes back, replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Finding, Reload, TargetKind};
+use crate::config::{Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{LocalKey, Login, ProofFields, proof};
 use crate::host::{self, Directory, FileId};
 use crate::mta::{Content, Entry, Mta, Plan, postfix::Postfix, text::Text};
@@ -201,6 +201,7 @@ pub struct Server {
     slots: BTreeMap<TargetId, Slot>,
     journal: Journal,
     key: LocalKey,
+    locks: Locks,
 }
 
 struct Slot {
@@ -221,8 +222,12 @@ struct Open {
     /// What was there before the swap, in the order of the renames.
     old: Vec<OldFile>,
     swapped: bool,
-    _locks: Vec<host::Lock>,
+    /// Of the directories that the files stand in.
+    _locks: Vec<Arc<host::Lock>>,
 }
+
+/// The locks that open rollovers hold, by device and inode: targets that share a directory share its lock.
+type Locks = BTreeMap<(u64, u64), Weak<host::Lock>>;
 
 struct StagedFile {
     dir: Arc<Directory>,
@@ -263,7 +268,7 @@ impl Server {
                 slots.insert(id, Slot { mta, reload: target.reload.clone(), open: None });
             }
         }
-        Ok(Self { access, slots, journal: Journal::load(&dir)?, key: local_key(&dir, access)? })
+        Ok(Self { access, slots, journal: Journal::load(&dir)?, key: local_key(&dir, access)?, locks: Locks::new() })
     }
 
     fn handle(&mut self, request: Request) -> Result<Reply, MtaError> {
@@ -278,7 +283,7 @@ impl Server {
                 "see [[credential.target]] in the configuration",
             ));
         };
-        let mut work = Work { id: &target, slot, journal: &mut self.journal, key: &self.key };
+        let mut work = Work { id: &target, slot, journal: &mut self.journal, key: &self.key, locks: &mut self.locks };
         match request {
             Request::Inspect { ours, .. } => work.inspect(&ours, self.access).map(Reply::Inspected),
             Request::Preview { ours, login, .. } => {
@@ -326,6 +331,11 @@ impl Request {
     }
 }
 
+/// The tables that entries stand in, as the mail server names them.
+fn tables(entries: &[Entry]) -> BTreeSet<PathBuf> {
+    entries.iter().filter_map(|e| Some(PathBuf::from(e.map.split_once(':')?.1))).collect()
+}
+
 fn refuse(what: &str, fix: &str) -> MtaError {
     MtaError { temporary: false, class: "config", file: None, line: None, what: what.into(), fix: fix.into() }
 }
@@ -342,14 +352,29 @@ struct Work<'a> {
     slot: &'a mut Slot,
     journal: &'a mut Journal,
     key: &'a LocalKey,
+    locks: &'a mut Locks,
 }
 
 impl Work<'_> {
     fn inspect(&mut self, ours: &Ours, access: Access) -> Result<Inspected, MtaError> {
-        let view = self.slot.mta.inspect(ours)?;
+        let mut view = self.slot.mta.inspect(ours)?;
+        let tables = tables(&view.entries);
+        for table in &tables {
+            let replaceable = Directory::of(table).and_then(|(dir, name)| dir.look_replaceable(&name));
+            if let Err(e) = replaceable.map_err(MtaError::from) {
+                let finding = Finding {
+                    severity: Severity::Error,
+                    line: None,
+                    file: Some(table.clone()),
+                    what: e.what,
+                    fix: e.fix,
+                };
+                view.findings.insert(0, finding);
+            }
+        }
         if access == Access::Write {
             if self.slot.open.is_none() {
-                self.tidy(&view.entries);
+                self.tidy(&tables);
             }
             self.settle(view.running)?;
         }
@@ -381,9 +406,8 @@ impl Work<'_> {
     }
 
     /// Removes, by their exact names, staged files that a killed run left. Another program that is at it holds the lock.
-    fn tidy(&self, entries: &[Entry]) {
-        let paths = entries.iter().filter_map(|e| Some(PathBuf::from(e.map.split_once(':')?.1)));
-        for path in paths.collect::<std::collections::BTreeSet<_>>() {
+    fn tidy(&self, tables: &BTreeSet<PathBuf>) {
+        for path in tables {
             let beside = path.parent().map(Path::to_owned);
             let resolved = Directory::of(&path).ok().map(|(dir, _)| dir);
             for dir in beside.and_then(|d| Directory::open(&d).ok()).into_iter().chain(resolved) {
@@ -415,8 +439,7 @@ impl Work<'_> {
         version: String,
     ) -> Result<Prepared, MtaError> {
         self.discard()?;
-        let mut locks: Vec<host::Lock> = Vec::new();
-        let mut locked: Vec<(u64, u64)> = Vec::new();
+        let mut locks: Vec<Arc<host::Lock>> = Vec::new();
         for attempt in 1.. {
             let plan = self.slot.mta.plan(&ours, &login)?;
             let found = plan.live.as_ref().map(|l| self.key.live_id(l));
@@ -433,11 +456,7 @@ impl Work<'_> {
             }
             let dirs = directories(&plan)?;
             for (dir, _) in &dirs {
-                let id = dir.id()?;
-                if !locked.contains(&id) {
-                    locks.push(dir.lock(LOCK_WAIT)?);
-                    locked.push(id);
-                }
+                locks.push(self.lock(dir)?);
             }
             let swapped_before = self.journal.get(self.id).is_some_and(|e| e.version.as_ref() == Some(&version));
             let prepared = Prepared {
@@ -478,6 +497,16 @@ impl Work<'_> {
         unreachable!("the loop returns")
     }
 
+    fn lock(&mut self, dir: &Directory) -> Result<Arc<host::Lock>, MtaError> {
+        let id = dir.id()?;
+        if let Some(lock) = self.locks.get(&id).and_then(Weak::upgrade) {
+            return Ok(lock);
+        }
+        let lock = Arc::new(dir.lock(LOCK_WAIT)?);
+        self.locks.insert(id, Arc::downgrade(&lock));
+        Ok(lock)
+    }
+
     fn open(&mut self, before: &str) -> Result<&mut Open, MtaError> {
         self.slot
             .open
@@ -502,13 +531,7 @@ impl Work<'_> {
             reload_owed: None,
             reload_needed: false,
         };
-        let open = self.open("swapped in")?;
-        // Looked at once more, all of them, before the first rename.
-        for file in &open.files {
-            if file.dir.look_replaceable(&file.live)? != file.seen {
-                return Err(host::HostError::Changed { path: file.dir.path().join(&file.live) }.into());
-            }
-        }
+        let open = self.fresh()?;
         let mut old = Vec::new();
         for file in &open.files {
             let bytes = match file.seen {
@@ -555,6 +578,38 @@ impl Work<'_> {
             let _ = dir.remove(&name);
         }
         Ok(Reply::Swapped { at_boot })
+    }
+
+    /// What is prepared, looked at once more before the first rename: where somebody else wrote meanwhile (another
+    /// target of the same table, an administrator) it is planned and staged anew.
+    fn fresh(&mut self) -> Result<&mut Open, MtaError> {
+        for attempt in 1.. {
+            let open = self.open("swapped in")?;
+            let mut changed = None;
+            for file in &open.files {
+                if file.dir.look_replaceable(&file.live)? != file.seen {
+                    changed = Some(host::HostError::Changed { path: file.dir.path().join(&file.live) });
+                }
+            }
+            match changed {
+                None => break,
+                Some(e) if attempt >= PLANS => return Err(e.into()),
+                Some(_) => {}
+            }
+            let plan = {
+                let Slot { mta, open, .. } = &*self.slot;
+                let open = open.as_ref().expect("looked at above");
+                mta.plan(&open.ours, &open.login)?
+            };
+            let dirs = directories(&plan)?;
+            let open = self.slot.open.as_mut().expect("looked at above");
+            open.remove_staged_files()?;
+            open.files.clear();
+            open.scaffold.clear();
+            open.reload_needed = plan.reload_needed;
+            stage(self.id, self.slot.mta.as_ref(), plan, dirs, open)?;
+        }
+        self.open("swapped in")
     }
 
     fn undo(&mut self) -> Result<(), MtaError> {
@@ -632,9 +687,7 @@ impl Work<'_> {
                 }
             }
         }
-        mismatches.extend(
-            view.findings.iter().filter(|f| f.severity == crate::config::Severity::Error).map(Finding::located),
-        );
+        mismatches.extend(view.findings.iter().filter(|f| f.severity == Severity::Error).map(Finding::located));
         let live: Vec<&Entry> = view.entries.iter().filter(|e| e.is_live_key).collect();
         if live.is_empty() {
             mismatches.push("no key gives a login for a next hop that leads to the endpoint".into());
@@ -792,14 +845,9 @@ fn stage(
         }
     }
     for file in &open.files {
-        // A new map beside an old text is as closed as the text.
-        let like = match file.seen {
-            Some(_) => Some(file.live.clone()),
-            None => {
-                open.files.iter().find(|f| f.seen.is_some() && f.dir.path() == file.dir.path()).map(|f| f.live.clone())
-            }
-        };
-        file.dir.dress(&file.staged, like.as_deref())?;
+        // A new map is as closed as the text that it was made from.
+        let like = std::iter::once(file).chain(&open.files).find(|f| f.seen.is_some());
+        file.dir.dress(&file.staged, like.map(|f| (&*f.dir, f.live.as_os_str())))?;
         if file.dir.look(&file.live)? != file.seen {
             return Err(host::HostError::Changed { path: file.dir.path().join(&file.live) }.into());
         }
@@ -819,7 +867,7 @@ fn put_back(old: &[OldFile]) -> Result<(), MtaError> {
                 staged.push(".undo");
                 file.dir.remove(&staged)?;
                 file.dir.stage(&staged, bytes)?;
-                file.dir.dress(&staged, Some(&file.live))?;
+                file.dir.dress(&staged, Some((&*file.dir, file.live.as_os_str())))?;
                 let seen = file.dir.look(&file.live)?;
                 file.dir.rename(&staged, &file.live, seen)?;
             }

@@ -584,10 +584,8 @@ enum Standing {
 
 fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     let state = &facts.state;
-    if let Some(named) = &facts.wake.accept_version {
-        if *named != found.id.version {
-            return Standing::NotTheNamedOne;
-        }
+    if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
+        return Standing::NotTheNamedOne;
     }
     let accepted =
         facts.wake.accept_version.is_some() || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);

@@ -23,6 +23,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
 use lettre::transport::smtp::commands::{Auth, Quit, Starttls};
@@ -122,6 +123,30 @@ impl From<TrustError> for Verdict {
 /// Ends within `smtp.timeout`, name resolution and QUIT included. Needs a tokio run time with I/O and time. Dropping
 /// the future ends the dialogue.
 pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) -> Verdict {
+    dialogue(smtp, login, roots, hello_name, None).await
+}
+
+/// A message of ASCII lines that end with CR LF, header included.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    pub from: &'a str,
+    pub to: &'a str,
+    pub text: &'a str,
+}
+
+/// As [`login`], and sends one message over the login: a server may say 235 and then take no mail. `Accepted` carries
+/// the answer to the end of DATA.
+pub async fn send(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str, message: Message<'_>) -> Verdict {
+    dialogue(smtp, login, roots, hello_name, Some(message)).await
+}
+
+async fn dialogue(
+    smtp: &Smtp,
+    login: &Login,
+    roots: &Roots,
+    hello_name: &str,
+    message: Option<Message<'_>>,
+) -> Verdict {
     let deadline = Instant::now() + smtp.timeout.min(LONGEST);
     let attempt = Attempt {
         smtp,
@@ -131,6 +156,7 @@ pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) 
         deadline,
         texts: Texts::new(login),
         closed: Arc::default(),
+        message,
     };
     attempt.run().await.unwrap_or_else(|verdict| verdict)
 }
@@ -144,6 +170,7 @@ struct Attempt<'a> {
     texts: Texts,
     /// Set once the server has closed its side.
     closed: Arc<AtomicBool>,
+    message: Option<Message<'a>>,
 }
 
 impl Attempt<'_> {
@@ -158,9 +185,27 @@ impl Attempt<'_> {
         }
         let stream = self.handshake(socket).await?;
         let mut connection = self.greet(InsideTls { stream, before, heard: Heard::new(&self.closed) }).await?;
-        let verdict = self.authenticate(&mut connection).await;
+        let mut verdict = self.authenticate(&mut connection).await;
+        if let (Ok(Verdict::Accepted { .. }), Some(message)) = (&verdict, self.message) {
+            verdict = self.hand_over(&mut connection, message).await;
+        }
         self.quit(&mut connection).await;
         verdict
+    }
+
+    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, message: Message<'_>) -> Result<Verdict, Verdict> {
+        let address = |text: &str| {
+            text.parse().map_err(|_| {
+                let words = format!("{text:?} is not a mail address");
+                self.unknown(Class::Smtp, false, words, Some("correct the address".into()))
+            })
+        };
+        let envelope = Envelope::new(Some(address(message.from)?), vec![address(message.to)?])
+            .map_err(|e| self.failure(&e, "the envelope"))?;
+        let waiting = "the answers to MAIL, RCPT and DATA";
+        let sent = self.within(waiting, connection.send(&envelope, message.text.as_bytes())).await?;
+        let response = sent.map_err(|e| self.failure(&e, waiting))?;
+        Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) })
     }
 
     async fn connect(&self) -> Result<TcpStream, Verdict> {
@@ -718,6 +763,7 @@ mod tests {
             deadline: Instant::now(),
             texts: Texts::new(&someone),
             closed: Arc::default(),
+            message: None,
         };
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let table = [

@@ -188,7 +188,7 @@ impl Store {
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema > u64::from(known) => {
-                return Err(StateError::Newer { path: path.to_owned(), schema, known });
+                Err(StateError::Newer { path: path.to_owned(), schema, known })
             }
             _ => serde_json::from_slice(&bytes).map(Some).map_err(broken),
         }

@@ -221,11 +221,11 @@ async fn source(
     findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
-    if let config::Source::File { path } = &credential.source {
-        if let Some(what) = source::file::permissions(path) {
-            let fix = format!("chmod 0600 {}", path.display());
-            findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
-        }
+    if let config::Source::File { path } = &credential.source
+        && let Some(what) = source::file::permissions(path)
+    {
+        let fix = format!("chmod 0600 {}", path.display());
+        findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
     }
     let key = match store.key() {
         Ok(key) => key,
