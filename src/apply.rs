@@ -409,7 +409,7 @@ impl Work<'_> {
     fn tidy(&self, tables: &BTreeSet<PathBuf>) {
         for path in tables {
             let beside = path.parent().map(Path::to_owned);
-            let resolved = Directory::of(&path).ok().map(|(dir, _)| dir);
+            let resolved = Directory::of(path).ok().map(|(dir, _)| dir);
             for dir in beside.and_then(|d| Directory::open(&d).ok()).into_iter().chain(resolved) {
                 if let Ok(_lock) = dir.lock(Duration::ZERO) {
                     // What cannot be removed now is tried again at the next start.
