@@ -186,6 +186,37 @@ fn the_redactor_knows_every_form_and_bounds_the_text() {
 }
 
 #[test]
+fn no_form_and_no_piece_of_the_password_passes() {
+    let texts = Redactor::new([&Login::from_pair(&format!("AKIAIOSFODNN7EXAMPLE:{GOOD}")).unwrap()]);
+    let plain = BASE64.encode(format!("\0AKIAIOSFODNN7EXAMPLE\0{GOOD}"));
+    let encoded = BASE64.encode(GOOD);
+    let table = [
+        format!("535 bad: AUTH PLAIN {plain}"),
+        format!("535 bad: {}...", &plain[..plain.len() / 2]),
+        format!("535 bad: {}", &plain[20..]),
+        format!("535 bad: {}", plain.to_uppercase()),
+        format!("535 {encoded} {GOOD} {}", GOOD.to_lowercase()),
+        format!("535 {}\n535 {}", &encoded[..24], &encoded[24..]),
+        format!("535 \0AKIAIOSFODNN7EXAMPLE\0{GOOD}"),
+        format!("535 é{}é", &GOOD[10..30]),
+    ];
+    for text in table {
+        let clean = texts.clean(&text).to_lowercase();
+        assert!(clean.starts_with("535 ") && clean.contains("***"), "{clean:?}");
+        for form in [&plain, &encoded, GOOD] {
+            let form = form.to_lowercase();
+            let left = form.as_bytes().windows(FRAGMENT).find(|w| clean.as_bytes().windows(FRAGMENT).any(|c| c == *w));
+            assert_eq!(left, None, "{clean:?}");
+        }
+    }
+    let words = "535 Authentication Credentials Invalid\nAKIAIOSFODNN7EXAMPLE";
+    assert_eq!(texts.clean(words), words);
+    let long = texts.clean(&format!("535 {}\r\n2\n3\n4\n5", "x".repeat(2000)));
+    assert_eq!((long.lines().count(), long.lines().next().map(str::len)), (4, Some(512)));
+    assert_eq!(texts.clean("535 a\u{1b}[31mb"), "535 a\\u{1b}[31mb");
+}
+
+#[test]
 fn live_ids_and_content_versions_are_keyed() {
     let login = Login::from_pair("u:p").unwrap();
     let (a, b) = (LocalKey::new([1; 32]), LocalKey::new([2; 32]));
