@@ -5,11 +5,24 @@
 //! comes back, replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
 
+mod change;
+mod journal;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::config::Finding;
-use crate::credential::{Login, ProofFields};
-use crate::mta::{MtaError, Ours, Running};
+use crate::config::{Config, Finding, Reload, Severity, TargetKind};
+use crate::credential::{self, Login, ProofFields};
+use crate::host::{self, Directory, HostError, Lock};
+use crate::mta::postfix::Postfix;
+use crate::mta::text::Text;
+use crate::mta::{Entry, Mta, MtaError, Ours, Plan, Running, View};
+use change::{Change, Stopped};
+use journal::{Key, Moment, Phase, Record, Store};
 
 /// Names one target: credential and target name of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,13 +150,762 @@ pub struct ReadBack {
 /// The caller's end. Calls block; the agent runs them off its event loop.
 #[derive(Clone)]
 pub enum Client {
-    InProcess(std::sync::Arc<std::sync::Mutex<Server>>),
+    /// The server is in this process.
+    InProcess(Arc<Mutex<Server>>),
 }
 
-pub struct Server {}
-
 impl Client {
-    pub fn call(&self, _request: Request) -> Result<Reply, MtaError> {
-        unimplemented!()
+    /// A client of a server in this process.
+    pub fn in_process(server: Server) -> Self {
+        Client::InProcess(Arc::new(Mutex::new(server)))
+    }
+
+    /// Does what the request says, and waits for it.
+    ///
+    /// # Errors
+    /// What [`Request`] documents; a target that is not configured; a server that ended in the middle of something.
+    pub fn call(&self, request: Request) -> Result<Reply, MtaError> {
+        let Client::InProcess(server) = self;
+        match server.lock() {
+            Ok(mut server) => server.serve(request),
+            Err(_) => Err(MtaError {
+                temporary: false,
+                class: "io",
+                file: None,
+                line: None,
+                what: "an earlier request to change the mail server's files broke off in the middle".into(),
+                fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
+            }),
+        }
+    }
+}
+
+/// How long another process may hold a table's directory: it does so for as long as a rollover is open there.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often a change is planned anew because somebody wrote to the table meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// The mail server's side: does what requests say, one at a time.
+pub struct Server {
+    targets: BTreeMap<TargetId, Target>,
+    store: Store,
+    key: Option<Key>,
+    open: BTreeMap<TargetId, Open>,
+    /// The locks that open changes hold, by device and inode of the directory: several targets may share one.
+    locks: BTreeMap<(u64, u64), Weak<Lock>>,
+}
+
+struct Target {
+    mta: Box<dyn Mta>,
+    reload: Reload,
+    /// The tables that the last look found in use, as the configuration spells them: what `Prepare` locks first.
+    tables: Vec<PathBuf>,
+}
+
+/// What is kept of a target between `Prepare` and `Commit` or `Discard`.
+struct Open {
+    ours: Ours,
+    login: Login,
+    version: String,
+    live_id: String,
+    /// The user name that was in use before.
+    previous: Option<String>,
+    /// The tables in use, as the configuration spells them.
+    tables: Vec<PathBuf>,
+    /// Every key that must give the login in the running configuration after the swap.
+    lookups: Vec<String>,
+    reload_needed: bool,
+    change: Change,
+    swap: Swap,
+    /// What the journal said before the swap.
+    before: Option<Record>,
+    /// Locks of the directories that hold the tables and their maps, by path.
+    locks: BTreeMap<PathBuf, Arc<Lock>>,
+}
+
+/// How far the renames of an open change are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Swap {
+    NotYet,
+    /// `at`: seconds since boot. `reloaded`: the mail server has been made to read what was swapped in.
+    Done {
+        at: u64,
+        reloaded: bool,
+    },
+}
+
+impl Server {
+    /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
+    /// about.
+    pub fn new(config: &Config) -> Self {
+        let mut targets = BTreeMap::new();
+        for credential in &config.credentials {
+            for target in &credential.targets {
+                let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
+                let mta: Box<dyn Mta> = match &target.kind {
+                    TargetKind::Postfix { config_dir } => {
+                        Box::new(Postfix::new(config_dir, &target.smtp, target.keys.clone(), &target.reload))
+                    }
+                    TargetKind::Text { path } => Box::new(Text::new(path, &target.smtp)),
+                };
+                let tables = Vec::new();
+                targets.insert(id, Target { mta, reload: target.reload.clone(), tables });
+            }
+        }
+        let store = Store::new(&config.host.state_dir);
+        Self { targets, store, key: None, open: BTreeMap::new(), locks: BTreeMap::new() }
+    }
+
+    /// Does what a request says.
+    ///
+    /// # Errors
+    /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
+    /// (class `out-of-order`).
+    pub fn serve(&mut self, request: Request) -> Result<Reply, MtaError> {
+        match request {
+            Request::Inspect { target, ours } => self.inspect(&target, &ours).map(Reply::Inspected),
+            Request::Prepare { target, ours, expect, login, version } => {
+                self.prepare(&target, ours, expect.as_deref(), login, version).map(Reply::Prepared)
+            }
+            Request::Preview { target, ours, login } => self.preview(&target, &ours, login),
+            Request::Discard { target } => {
+                self.target(&target)?;
+                self.open.remove(&target);
+                Ok(Reply::Done)
+            }
+            Request::Swap { target } => self.swap(&target).map(|at_boot| Reply::Swapped { at_boot }),
+            Request::Undo { target } => self.undo(&target).map(|()| Reply::Done),
+            Request::Activate { target } => self.activate(&target).map(Reply::Activated),
+            Request::ReadBack { target, prove } => self.read_back(&target, prove.as_ref()).map(Reply::ReadBack),
+            Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
+        }
+    }
+
+    fn target(&self, id: &TargetId) -> Result<&Target, MtaError> {
+        self.targets.get(id).ok_or_else(|| MtaError {
+            temporary: false,
+            class: "config",
+            file: None,
+            line: None,
+            what: format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
+            fix: "add it to the configuration, or restart relaykey after a change of it".into(),
+        })
+    }
+
+    /// The key for live ids; made, but not written, where there is none.
+    fn key(&mut self) -> Result<&mut Key, MtaError> {
+        if self.key.is_none() {
+            self.key = Some(Key::load(&self.store)?);
+        }
+        Ok(self.key.as_mut().expect("made above"))
+    }
+
+    fn lock(&mut self, directory: &Directory, wait: Duration) -> Result<Arc<Lock>, HostError> {
+        let id = directory.id()?;
+        if let Some(lock) = self.locks.get(&id).and_then(Weak::upgrade) {
+            return Ok(lock);
+        }
+        let lock = Arc::new(directory.lock(wait)?);
+        self.locks.insert(id, Arc::downgrade(&lock));
+        Ok(lock)
+    }
+
+    // -- looking ------------------------------------------------------------------------------------------------
+
+    fn inspect(&mut self, id: &TargetId, ours: &Ours) -> Result<Inspected, MtaError> {
+        let view = self.target(id)?.mta.inspect(ours)?;
+        let mut findings = view.findings.clone();
+        let tables = tables(&view);
+        for table in &tables {
+            if let Err(e) = self.tidy(id, table) {
+                let (what, fix) = (e.to_string(), e.fix());
+                findings.push(Finding { severity: Severity::Error, line: None, file: Some(table.clone()), what, fix });
+            }
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        self.remember_tables(id, tables);
+        let record = self.settle(id, view.running)?;
+        let key = self.key()?;
+        let entries = live_entries(&view, key);
+        // What the journal calls swapped may have been stopped before the first rename.
+        let in_place = |record: &Record| {
+            let holds =
+                |login: &Option<Login>| login.as_ref().is_some_and(|login| key.live_id(login) == record.live_id);
+            view.entries.iter().any(|entry| holds(&entry.live) || holds(&entry.text))
+        };
+        Ok(Inspected {
+            kind: view.kind,
+            live_id: one_live_id(&entries),
+            username: first_live(&view).map(|login| login.username.clone()),
+            entries,
+            swapped: record
+                .as_ref()
+                .filter(|record| record.phase == Phase::Swapped && in_place(record))
+                .map(|record| record.version.clone()),
+            missing: view.missing,
+            running: view.running,
+            reload_owed: record.and_then(|record| record.reload_owed),
+            findings,
+        })
+    }
+
+    fn preview(&mut self, id: &TargetId, ours: &Ours, login: Login) -> Result<Reply, MtaError> {
+        let target = self.target(id)?;
+        let plan = target.mta.plan(ours, &printable(login)?)?;
+        let reload = !plan.files.is_empty() && wants_reload(&target.reload, plan.reload_needed);
+        Ok(Reply::Preview { diff: plan.diff, reload })
+    }
+
+    fn remember_tables(&mut self, id: &TargetId, tables: Vec<PathBuf>) {
+        if let Some(target) = self.targets.get_mut(id) {
+            target.tables = tables;
+        }
+    }
+
+    /// Is this table one that can be replaced? Also removes staged files that a killed run left beside it, unless
+    /// another process is at work there.
+    fn tidy(&mut self, id: &TargetId, table: &Path) -> Result<(), HostError> {
+        let (directory, name) = Directory::of(table)?;
+        directory.look_replaceable(&name)?;
+        if self.open.contains_key(id) {
+            return Ok(());
+        }
+        let prefix = change::prefix(id);
+        for directory in directories(table)? {
+            if directory.names_starting(&prefix)?.is_empty() {
+                continue;
+            }
+            match self.lock(&directory, Duration::ZERO) {
+                Ok(_lock) => _ = change::sweep(&directory, &prefix)?,
+                Err(HostError::Locked { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The journal's record, its owed reload taken off where the mail server was started after the swap.
+    fn settle(&mut self, id: &TargetId, running: Running) -> Result<Option<Record>, MtaError> {
+        let Some(mut record) = self.store.get(id)? else { return Ok(None) };
+        if record.reload_owed.is_some() && record.swapped.is_before_start(running, &host::boot_id()?) {
+            self.reload_is_settled(id, &mut record)?;
+        }
+        Ok(Some(record))
+    }
+
+    fn reload_is_settled(&mut self, id: &TargetId, record: &mut Record) -> Result<(), MtaError> {
+        record.reload_owed = None;
+        // A closed record is kept for the reload alone.
+        self.store.set(id, (record.phase == Phase::Swapped).then(|| record.clone()))
+    }
+
+    // -- changing -----------------------------------------------------------------------------------------------
+
+    fn prepare(
+        &mut self,
+        id: &TargetId,
+        ours: Ours,
+        expect: Option<&str>,
+        login: Login,
+        version: String,
+    ) -> Result<Prepared, MtaError> {
+        self.target(id)?;
+        let login = printable(login)?;
+        let mut key = match self.key.take() {
+            Some(key) => key,
+            None => Key::load(&self.store)?,
+        };
+        let kept = key.keep(&self.store);
+        let live_id = key.live_id(&login);
+        self.key = Some(key);
+        kept?;
+        // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
+        self.open.remove(id);
+
+        let prefix = change::prefix(id);
+        let mut locks = BTreeMap::new();
+        for table in self.target(id)?.tables.clone() {
+            self.lock_around(&table, &mut locks, &prefix)?;
+        }
+        let (view, plan) = self.look_under_lock(id, &ours, &login, &mut locks, &prefix)?;
+        let found = first_live(&view);
+        let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
+        let found = match found {
+            Some(login) => Some(self.key()?.live_id(login)),
+            None => None,
+        };
+        if found.as_deref() != expect {
+            return Err(MtaError {
+                temporary: true,
+                class: "changed-underneath",
+                file: None,
+                line: None,
+                what: "the login in use is no longer the one that was there before: somebody else changed it".into(),
+                fix: "what is there now is looked at, and decided about, anew".into(),
+            });
+        }
+        let before = self.store.get(id)?;
+        let mut open = Open {
+            ours,
+            login,
+            version,
+            live_id,
+            previous,
+            tables: tables(&view),
+            lookups: Vec::new(),
+            reload_needed: false,
+            change: Change::default(),
+            swap: Swap::NotYet,
+            before,
+            locks,
+        };
+        let diff = plan.diff.clone();
+        self.stage(id, &mut open, plan)?;
+        let nothing_to_write = open.change.is_empty();
+        let swapped_by_us = |record: &Record| {
+            record.phase == Phase::Swapped && record.version == open.version && record.live_id == open.live_id
+        };
+        let prepared = Prepared {
+            nothing_to_write,
+            swapped_before: nothing_to_write && open.before.as_ref().is_some_and(swapped_by_us),
+            live_id: open.live_id.clone(),
+            diff,
+            reload_needed: open.reload_needed,
+        };
+        self.open.insert(id.clone(), open);
+        Ok(prepared)
+    }
+
+    /// Locks the directories of a table, and removes what a killed run staged there.
+    fn lock_around(
+        &mut self,
+        file: &Path,
+        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
+        prefix: &std::ffi::OsStr,
+    ) -> Result<(), MtaError> {
+        for directory in directories(file)? {
+            if !locks.contains_key(directory.path()) {
+                let lock = self.lock(&directory, LOCK_WAIT)?;
+                change::sweep(&directory, prefix)?;
+                locks.insert(directory.path().to_owned(), lock);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is there, and the plan for it, both read while every directory that the plan writes to was locked. Which
+    /// directories these are is known from the last look; where that was wrong, it is looked at again.
+    fn look_under_lock(
+        &mut self,
+        id: &TargetId,
+        ours: &Ours,
+        login: &Login,
+        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
+        prefix: &std::ffi::OsStr,
+    ) -> Result<(View, Plan), MtaError> {
+        for _ in 0..ATTEMPTS {
+            let mta = &self.target(id)?.mta;
+            let view = mta.inspect(ours)?;
+            let plan = mta.plan(ours, login)?;
+            let held = locks.len();
+            let files: Vec<PathBuf> =
+                tables(&view).into_iter().chain(plan.files.iter().map(|file| file.path.clone())).collect();
+            for file in &files {
+                self.lock_around(file, locks, prefix)?;
+            }
+            self.remember_tables(id, tables(&view));
+            if locks.len() == held {
+                return Ok((view, plan));
+            }
+        }
+        Err(MtaError {
+            temporary: true,
+            class: "changed-underneath",
+            file: None,
+            line: None,
+            what: "the mail server's configuration names another table at each look".into(),
+            fix: "finish what is changing it; it is tried again".into(),
+        })
+    }
+
+    /// Stages a plan; one that is overtaken by somebody else's change is made anew.
+    fn stage(&self, id: &TargetId, open: &mut Open, mut plan: Plan) -> Result<(), MtaError> {
+        let mta = &*self.target(id)?.mta;
+        let prefix = change::prefix(id);
+        for attempt in 1.. {
+            open.lookups = plan.lookups.clone();
+            open.reload_needed = plan.reload_needed;
+            if let Some(elsewhere) = unlocked(&plan, &open.locks)? {
+                return Err(HostError::Changed { path: elsewhere }.into());
+            }
+            match open.change.stage(mta, plan, &open.login, &prefix) {
+                Ok(()) => break,
+                Err(stopped) => {
+                    // A compiler that failed may have left a part of its work.
+                    for path in open.locks.keys() {
+                        // What cannot be removed now is removed at the next look; the failure itself matters more.
+                        let _ = Directory::open(path).and_then(|directory| change::sweep(&directory, &prefix));
+                    }
+                    match stopped {
+                        Stopped::Changed(_) if attempt < ATTEMPTS => {}
+                        Stopped::Changed(e) | Stopped::Failed(e) => return Err(e),
+                    }
+                }
+            }
+            plan = mta.plan(&open.ours, &open.login)?;
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, id: &TargetId) -> Result<u64, MtaError> {
+        self.target(id)?;
+        let Some(mut open) = self.open.remove(id) else { return Err(out_of_order("swap", "nothing is prepared")) };
+        let swapped = match open.swap {
+            Swap::Done { at, .. } => Ok(at),
+            Swap::NotYet if open.change.is_empty() => {
+                // Swapped in before this process: then, or before everything that runs since the machine was started.
+                let ours = open.before.as_ref().filter(|record| record.version == open.version);
+                let this_boot = host::boot_id()?;
+                Ok(match ours.map(|record| &record.swapped) {
+                    Some(swapped) if swapped.boot_id == this_boot => swapped.boot_seconds,
+                    Some(_) => 0,
+                    None => host::boot_seconds(),
+                })
+            }
+            Swap::NotYet => self.rename(id, &mut open),
+        };
+        match swapped {
+            Ok(at) => {
+                if open.swap == Swap::NotYet {
+                    open.swap = Swap::Done { at, reloaded: false };
+                }
+                self.open.insert(id.clone(), open);
+                Ok(at)
+            }
+            Err(e) => {
+                // Dropped, the staged files go with it; kept only where something is in place that `Undo` may put back.
+                if open.change.replaced_any() {
+                    open.swap = Swap::Done { at: host::boot_seconds(), reloaded: false };
+                    self.open.insert(id.clone(), open);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// The renames, with the journal written before the first. If they stop half-way, what was renamed is put back.
+    fn rename(&mut self, id: &TargetId, open: &mut Open) -> Result<u64, MtaError> {
+        for attempt in 1.. {
+            let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
+            let wants_reload = wants_reload(&self.target(id)?.reload, open.reload_needed);
+            let (version, live_id) = (open.version.clone(), open.live_id.clone());
+            let record = |swapped: Moment| {
+                let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
+                let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
+                let (version, live_id) = (version.clone(), live_id.clone());
+                Record { version, live_id, phase: Phase::Swapped, swapped, reload_owed }
+            };
+            let mut at = 0;
+            let renamed = open.change.rename(|| {
+                let moment = Moment::now()?;
+                at = moment.boot_seconds;
+                self.store.set(id, Some(record(moment)))
+            });
+            match renamed {
+                // Seldom: the disk was so slow that a start in between would pass for one after the swap.
+                Ok(()) if host::boot_seconds() >= at + journal::SWAP_SECONDS => {
+                    let moment = Moment::now()?;
+                    at = moment.boot_seconds;
+                    self.store.set(id, Some(record(moment)))?;
+                    return Ok(at);
+                }
+                Ok(()) => return Ok(at),
+                Err(Stopped::Changed(_)) if attempt < ATTEMPTS => {
+                    let planned = self.target(id)?.mta.plan(&open.ours, &open.login);
+                    if let Err(e) = planned.and_then(|plan| self.stage(id, open, plan)) {
+                        return Err(self.put_back(id, open, e));
+                    }
+                }
+                Err(Stopped::Changed(e) | Stopped::Failed(e)) => return Err(self.put_back(id, open, e)),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
+    fn put_back(&mut self, id: &TargetId, open: &mut Open, e: MtaError) -> MtaError {
+        let undone = open.change.undo().map_err(MtaError::from);
+        match undone.and_then(|()| self.store.set(id, open.before.clone())) {
+            Ok(()) => e,
+            Err(also) => MtaError {
+                what: format!("{}; and what was changed before that could not be put back: {}", e.what, also.what),
+                fix: format!("{}; {}", e.fix, also.fix),
+                ..e
+            },
+        }
+    }
+
+    fn undo(&mut self, id: &TargetId) -> Result<(), MtaError> {
+        self.target(id)?;
+        let Some(open) = self.open.get_mut(id) else { return Err(out_of_order("undo", "nothing is open")) };
+        let Swap::Done { reloaded, .. } = open.swap else { return Ok(()) };
+        open.change.undo()?;
+        let mut record = open.before.clone();
+        if reloaded && open.reload_needed {
+            // The mail server has read what is no longer there.
+            let swapped = Moment::now()?;
+            let why = "the login was put back after a reload".to_owned();
+            record = Some(Record {
+                version: open.version.clone(),
+                live_id: open.live_id.clone(),
+                phase: Phase::Undone,
+                reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
+                swapped,
+            });
+        }
+        open.swap = Swap::NotYet;
+        self.store.set(id, record)
+    }
+
+    fn activate(&mut self, id: &TargetId) -> Result<Activated, MtaError> {
+        let running = self.target(id)?.mta.running()?;
+        let owed = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
+        let owed_before = owed(&self.store.get(id)?);
+        let mut record = self.settle(id, running)?;
+        if running == Running::NotApplicable {
+            if let (true, Some(record)) = (owed_before, &mut record) {
+                self.reload_is_settled(id, record)?;
+            }
+            return Ok(Activated::Yes { how: "no-process" });
+        }
+        if !owed(&record) {
+            if owed_before {
+                return Ok(Activated::Yes { how: "started-after" });
+            }
+            match self.unread(id, running, record.is_some())? {
+                None => return Ok(Activated::Yes { how: "indexed-map" }),
+                Some(unread) => record = Some(unread),
+            }
+        }
+        let mut record = record.expect("a reload is owed");
+        let not_done = |why: &str, fix: &str, temporary| (why.to_owned(), fix.to_owned(), temporary);
+        let target = self.target(id)?;
+        let (why, fix, temporary) = match (&target.reload, running) {
+            (Reload::Never, _) => not_done(
+                "the configuration says reload = \"never\"",
+                "restart the mail server: a start after the change settles it (a reload by hand is not seen)",
+                false,
+            ),
+            (_, Running::No) => not_done(
+                "the mail server is not running",
+                "start it: a start after the change settles the reload",
+                true,
+            ),
+            (reload, _) => match target.mta.activate() {
+                Ok(()) => {
+                    let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
+                    self.reload_is_settled(id, &mut record)?;
+                    if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = self.open.get_mut(id) {
+                        *reloaded = true;
+                    }
+                    return Ok(Activated::Yes { how });
+                }
+                Err(e) => (e.what, e.fix, e.temporary),
+            },
+        };
+        record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
+        self.store.set(id, Some(record))?;
+        Ok(Activated::Owed { why, fix, temporary })
+    }
+
+    /// For a table that is read only at a start or reload, and that was found as it should be, with nothing written by
+    /// us: a record that says a reload is owed, unless the mail server was started after the table's last change. A
+    /// reload by hand leaves no trace that could be trusted, and one more does no harm.
+    fn unread(&self, id: &TargetId, running: Running, known: bool) -> Result<Option<Record>, MtaError> {
+        let Some(open) = self.open.get(id) else { return Ok(None) };
+        let reloaded = matches!(open.swap, Swap::Done { reloaded: true, .. });
+        if !open.reload_needed || open.change.replaced_any() || known || reloaded {
+            return Ok(None);
+        }
+        let now = Moment::now()?;
+        if let Running::Yes { since_boot } = running {
+            let age = now.boot_seconds.saturating_sub(since_boot);
+            let started = now.wall.as_nanosecond() - i128::from(age) * 1_000_000_000;
+            let mut read = true;
+            for table in &open.tables {
+                let (directory, name) = Directory::of(table)?;
+                // Start times are whole seconds.
+                read &= directory.look(&name)?.is_some_and(|id| id.ctime_ns + 1_000_000_000 < started);
+            }
+            if read {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Record {
+            version: open.version.clone(),
+            live_id: open.live_id.clone(),
+            phase: Phase::Committed,
+            reload_owed: None,
+            swapped: now,
+        }))
+    }
+
+    fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
+        let target = self.target(id)?;
+        let Some(open) = self.open.get(id) else { return Err(out_of_order("read back", "nothing is prepared")) };
+        // Seen from before: whatever still holds the previous key id shows.
+        let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
+        let has_previous = previous.is_some();
+        let applied = Some(previous.unwrap_or(&open.login.username).clone());
+        let view = target.mta.inspect(&Ours { applied, previous: None })?;
+        let mut found: Vec<(String, Option<Login>)> =
+            view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        let rest: Vec<String> =
+            (open.lookups.iter()).filter(|key| !found.iter().any(|(have, _)| same(have, key))).cloned().collect();
+        if let (false, Some(table)) = (rest.is_empty(), open.tables.first()) {
+            let answers = target.mta.lookup(table, &rest)?;
+            found.extend(rest.into_iter().zip(answers.into_iter().chain(std::iter::repeat(None))));
+        }
+        let wrong = |(key, login): &(String, Option<Login>)| match login {
+            Some(login) if *login == open.login => None,
+            Some(login) if login.username == open.login.username => {
+                Some(format!("{key:?} gives another password for {}", login.username))
+            }
+            Some(login) => Some(format!("{key:?} gives the login of {}", login.username)),
+            None => Some(format!("{key:?} gives no login")),
+        };
+        let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();
+        let live = view.entries.iter().find(|entry| entry.is_live_key);
+        if live.is_none() {
+            mismatches.push("the mail server would find no login for the endpoint".into());
+        }
+        let matches = mismatches.is_empty();
+        let proof = prove
+            .filter(|_| matches)
+            .and_then(|fields| Some(credential::proof(&live?.live.as_ref()?.password, fields)));
+        let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
+        let live_id = one_live_id(&live_entries(&view, self.key()?));
+        Ok(ReadBack {
+            matches,
+            mismatches,
+            keys: found.into_iter().map(|(key, _)| key).collect(),
+            map,
+            how: if view.kind == "text" { "text" } else { "postmap -q" },
+            remaining_old: if has_previous { view.left_out } else { Vec::new() },
+            live_id,
+            running: view.running,
+            proof,
+        })
+    }
+
+    fn commit(&mut self, id: &TargetId) -> Result<(), MtaError> {
+        self.target(id)?;
+        if let Some(record) = self.store.get(id)? {
+            let owed = record.reload_owed.is_some();
+            self.store.set(id, owed.then_some(Record { phase: Phase::Committed, ..record }))?;
+        }
+        self.open.remove(id);
+        Ok(())
+    }
+}
+
+/// Does this setting ask for a reload after a swap?
+fn wants_reload(reload: &Reload, needed: bool) -> bool {
+    match reload {
+        Reload::Always | Reload::Command(_) => true,
+        Reload::IfNeeded | Reload::Never => needed,
+    }
+}
+
+/// The tables in use, as the configuration spells them; texts, not their maps.
+fn tables(view: &View) -> Vec<PathBuf> {
+    let mut tables: Vec<PathBuf> = Vec::new();
+    for entry in &view.entries {
+        // `type:path`, and the type may have parts of its own; the path is absolute.
+        let Some(path) = entry.map.find(":/").map(|at| Path::new(&entry.map[at + 1..])) else { continue };
+        if !tables.iter().any(|have| have == path) {
+            tables.push(path.into());
+        }
+    }
+    tables
+}
+
+/// The directories that a table's files are in: that of the text, and, where its name is a symbolic link, that of the
+/// link, beside which the compiled map stands.
+fn directories(table: &Path) -> Result<Vec<Directory>, HostError> {
+    let mut directories = vec![Directory::of(table)?.0];
+    if let Some(parent) = table.parent() {
+        let beside = Directory::open(parent)?;
+        if beside.path() != directories[0].path() {
+            directories.push(beside);
+        }
+    }
+    // In one order, whoever asks, so that two processes that need both do not wait for each other.
+    directories.sort_by(|a, b| a.path().cmp(b.path()));
+    Ok(directories)
+}
+
+/// A file of the plan in a directory that is not locked.
+fn unlocked(plan: &Plan, locks: &BTreeMap<PathBuf, Arc<Lock>>) -> Result<Option<PathBuf>, HostError> {
+    for file in &plan.files {
+        if !locks.contains_key(Directory::of(&file.path)?.0.path()) {
+            return Ok(Some(file.path.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// What the mail server finds under the first live key that gives anything.
+fn first_live(view: &View) -> Option<&Login> {
+    view.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live.as_ref())
+}
+
+fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
+    let entry = |entry: &Entry| LiveEntry {
+        key: entry.key.clone(),
+        map: entry.map.clone(),
+        line: entry.line,
+        username: entry.live.as_ref().map(|login| login.username.clone()),
+        live_id: entry.live.as_ref().map(|login| key.live_id(login)),
+        is_live_key: entry.is_live_key,
+    };
+    view.entries.iter().map(entry).collect()
+}
+
+/// The live id under every live key, where it is one.
+fn one_live_id(entries: &[LiveEntry]) -> Option<String> {
+    let mut ids = entries.iter().filter(|entry| entry.is_live_key).map(|entry| entry.live_id.as_ref());
+    let first = ids.next()??;
+    ids.all(|id| id == Some(first)).then(|| first.clone())
+}
+
+impl Inspected {
+    /// What `Prepare` expects to find: the live id under the first live key that gives anything.
+    pub fn expect(&self) -> Option<String> {
+        self.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live_id.clone())
+    }
+}
+
+/// Checks a login once more: what comes over the boundary is not believed.
+fn printable(login: Login) -> Result<Login, MtaError> {
+    Login::new(login.username, login.password).map_err(|e| MtaError {
+        temporary: false,
+        class: "unsupported",
+        file: None,
+        line: None,
+        what: format!("the login cannot be written into a mail server's table: {e}"),
+        fix: "store a user name and password of printable ASCII characters without blanks".into(),
+    })
+}
+
+fn out_of_order(asked: &str, because: &str) -> MtaError {
+    MtaError {
+        temporary: true,
+        class: "out-of-order",
+        file: None,
+        line: None,
+        what: format!("cannot {asked}: {because} here"),
+        fix: "what is there is looked at, and decided about, anew".into(),
     }
 }
