@@ -31,6 +31,8 @@ use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running
 const COMMAND: Duration = Duration::from_secs(30);
 /// Bounds `postmap` over a large table, and `postfix check`, which walks the queue directories.
 const LONG_COMMAND: Duration = Duration::from_secs(180);
+/// How many keys one `postmap` is asked for; `host::run` takes megabytes of answers, not tables of any size.
+const KEYS_AT_ONCE: usize = 10_000;
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture Linux still supports.
 const TICKS: u64 = 100;
 
@@ -41,6 +43,7 @@ const PARAMETERS: &[&str] = &[
     "default_cache_db_type",
     "default_database_type",
     "default_transport",
+    "maillog_file",
     "multi_instance_directories",
     "non_bdb_migration_level",
     "process_id_directory",
@@ -94,12 +97,12 @@ impl Postfix {
         }
         let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-x".into()];
         argv.extend(PARAMETERS.iter().map(OsString::from));
-        let output = run(&argv, None, COMMAND)?;
+        let output = host::run(&argv, None, COMMAND).map_err(from_host)?;
         if !output.status.success() {
             return Err(MtaError {
                 temporary: false,
                 class: "config",
-                what: format!("postconf cannot read the configuration: {}", Redactor::default().clean(&output.stderr)),
+                what: format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
                 fix: format!("run: postconf -c {} -n", self.config_dir.display()),
                 file: Some(main_cf),
                 line: None,
@@ -152,14 +155,17 @@ impl Postfix {
         ours: &Ours,
         candidate: Option<&str>,
     ) -> Result<(), MtaError> {
-        if store.text.exists() {
-            let (bytes, seen) = host::read(&store.text, table::MAX_TABLE).map_err(from_host)?;
-            survey.seen = Some(seen);
-            match Table::parse(&bytes) {
-                Ok(table) => survey.table = table,
-                Err(e) => {
-                    survey.problems.push(Problem::of_table(e, &store.text));
-                    return Ok(());
+        match host::read(&store.text, table::MAX_TABLE) {
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(from_host(e)),
+            Ok((bytes, seen)) => {
+                survey.seen = Some(seen);
+                match Table::parse(&bytes) {
+                    Ok(table) => survey.table = table,
+                    Err(e) => {
+                        survey.problems.push(Problem::of_table(e, &store.text));
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -220,28 +226,27 @@ impl Postfix {
     ) -> Result<Result<HashMap<String, Login>, String>, MtaError> {
         let mut asked = HashSet::new();
         let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
-        if keys.is_empty() {
-            return Ok(Ok(HashMap::new()));
-        }
-        let mut argv = self.postmap(settings);
-        argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
-        let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
-        let output = run(&argv, Some(lines.as_bytes()), COMMAND)?;
-        // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
-        if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
-            return Ok(Err(self.last_words(&output.stderr, path)));
-        }
-        let text = zeroize::Zeroizing::new(String::from_utf8_lossy(&output.stdout).into_owned());
-        let mut answers = text.lines().peekable();
         let mut found = HashMap::new();
-        // Answers come in the order of the keys, and only for those that were found.
-        for key in keys {
-            let value = answers.peek().and_then(|line| line.strip_prefix(key)?.strip_prefix('\t'));
-            if let Some(value) = value {
-                if let Ok(login) = Login::from_pair(value) {
-                    found.insert(key.to_owned(), login);
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let mut argv = self.postmap(settings);
+            argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
+            let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
+            let output = host::run(&argv, Some(lines.as_bytes()), COMMAND).map_err(from_host)?;
+            // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
+            if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
+                return Ok(Err(self.last_words(&output.stderr, path)));
+            }
+            // Answers come in the order of the keys, and only for those that were found.
+            let mut answers = output.stdout.split(|byte| *byte == b'\n').peekable();
+            for key in keys {
+                let answer = answers.peek().and_then(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"\t"));
+                if let Some(value) = answer {
+                    if let Some(login) = std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok())
+                    {
+                        found.insert((*key).to_owned(), login);
+                    }
+                    answers.next();
                 }
-                answers.next();
             }
         }
         Ok(Ok(found))
@@ -253,19 +258,39 @@ impl Postfix {
 
     /// What a command said when it gave up, without any password that stands in the table.
     fn last_words(&self, stderr: &str, text: &Path) -> String {
-        let logins: Vec<Login> = host::read(text, table::MAX_TABLE)
-            .ok()
-            .and_then(|(bytes, _)| Table::parse(&bytes).ok())
-            .map(|table| table.entries().iter().filter_map(table::Entry::login).collect())
-            .unwrap_or_default();
-        let words = gave_up(stderr);
-        if words.is_empty() { "it gave no reason".into() } else { Redactor::new(&logins).clean(&words) }
+        self.redactor(text).clean(&or_none(gave_up(stderr)))
+    }
+
+    /// Knows every login of a table; nothing where it cannot be read.
+    fn redactor(&self, text: &Path) -> Redactor {
+        let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::parse(&bytes).ok());
+        let logins = table.iter().flat_map(|table| table.entries().iter().filter_map(table::Entry::login));
+        Redactor::new(&logins.collect::<Vec<_>>())
+    }
+
+    /// Why `postfix check` failed. Without a terminal, postfix(1) itself speaks to the mail log only; another program
+    /// that reads main.cf gives the reason aloud, where the reason stands there.
+    fn check_words(&self, settings: &Settings, stderr: &str) -> Result<String, MtaError> {
+        let said = gave_up(stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-q".into(), "any".into(), "static:any".into()]);
+        let said = gave_up(&host::run(&argv, None, COMMAND).map_err(from_host)?.stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        Ok(match settings.get("maillog_file") {
+            "" => "its reason is in the mail log".into(),
+            file => format!("its reason is in {file}"),
+        })
     }
 
     /// Can this host's Postfix open tables of that kind? Asked only where something failed or there is no map yet.
     fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, MtaError> {
         let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
-        let output = run(&argv, None, COMMAND)?;
+        let output = host::run(&argv, None, COMMAND).map_err(from_host)?;
         let kinds = String::from_utf8_lossy(&output.stdout);
         let needed = settings.redirected(kind);
         Ok(!output.status.success() || kinds.lines().any(|line| line.trim() == needed.name()))
@@ -660,7 +685,7 @@ impl Mta for Postfix {
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         let mut argv = self.postmap(&settings);
         argv.push(store.kind.spell(staged_text));
-        let output = run(&argv, None, LONG_COMMAND)?;
+        let output = host::run_mutating(&argv, None, LONG_COMMAND).map_err(from_host)?;
         let expected = settings.redirected(store.kind).extension();
         let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
@@ -725,7 +750,7 @@ impl Mta for Postfix {
         let postfix = |command: &str| -> Vec<OsString> {
             vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
         };
-        let check = run(&postfix("check"), None, LONG_COMMAND)?;
+        let check = host::run_mutating(&postfix("check"), None, LONG_COMMAND).map_err(from_host)?;
         if !check.status.success() {
             let edited = self.edited_since_start(&settings)?;
             let also =
@@ -737,7 +762,7 @@ impl Mta for Postfix {
                 line: None,
                 what: format!(
                     "`postfix check` fails, so no reload is done{also}: {}",
-                    Redactor::default().clean(&check.stderr)
+                    self.check_words(&settings, &check.stderr)?
                 ),
                 fix: format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
             });
@@ -746,7 +771,7 @@ impl Mta for Postfix {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
             _ => postfix("reload"),
         };
-        let output = run(&argv, None, LONG_COMMAND)?;
+        let output = host::run_mutating(&argv, None, LONG_COMMAND).map_err(from_host)?;
         if output.status.success() {
             return Ok(());
         }
@@ -754,16 +779,15 @@ impl Mta for Postfix {
             return Err(not_running());
         }
         let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+        let redactor = Store::new(&settings).map(|store| self.redactor(&store.text)).unwrap_or_default();
+        let said = redactor.clean(&output.stderr);
+        let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
         Err(MtaError {
             temporary: true,
             class: "command",
             file: None,
             line: None,
-            what: format!(
-                "the reload failed ({program}, {}): {}",
-                output.status,
-                Redactor::default().clean(&output.stderr)
-            ),
+            what: format!("the reload failed ({program}, {}): {said}", output.status),
             fix: format!("reload by hand: postfix -c {directory} reload"),
         })
     }
@@ -1342,13 +1366,20 @@ fn postconf() -> Result<&'static str, MtaError> {
     })
 }
 
-/// The lines with which Postfix's programs give up. Their warnings are left out: they quote lines of tables.
+/// The lines with which Postfix's programs give up, without what they quote. Their warnings are left out: both quote
+/// lines of tables, and of whatever file a parameter names.
 fn gave_up(stderr: &str) -> String {
-    let last = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
-    stderr.lines().filter(last).collect::<Vec<_>>().join(
-        "
-",
-    )
+    let gives_up = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
+    let unquoted = |line: &str| match (line.find('"'), line.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}\"…{}", &line[..first], &line[last..]),
+        (Some(first), _) => format!("{}\"…", &line[..first]),
+        _ => line.to_owned(),
+    };
+    stderr.lines().filter(gives_up).map(unquoted).collect::<Vec<_>>().join("\n")
+}
+
+fn or_none(words: String) -> String {
+    if words.is_empty() { "it gave no reason".into() } else { words }
 }
 
 fn no_table(config_dir: &Path) -> MtaError {
@@ -1362,18 +1393,14 @@ fn no_table(config_dir: &Path) -> MtaError {
     }
 }
 
-fn run(argv: &[OsString], stdin: Option<&[u8]>, limit: Duration) -> Result<host::Output, MtaError> {
-    host::run(argv, stdin, limit).map_err(from_host)
-}
-
 fn from_host(e: host::HostError) -> MtaError {
     MtaError {
         temporary: e.is_temporary(),
-        class: "io",
-        file: None,
+        class: e.class(),
+        file: e.path().map(Path::to_owned),
         line: None,
         what: e.to_string(),
-        fix: "see what it names; it is tried again".into(),
+        fix: e.fix(),
     }
 }
 
@@ -1389,18 +1416,7 @@ fn from_io(e: &io::Error, path: &Path) -> MtaError {
     }
 }
 
-/// What `stat` says of a map that is about to be replaced; its bytes are of no interest.
+/// The state of a map that is about to be replaced; its bytes are of no interest. `None`: there is none.
 fn identify(path: &Path) -> Result<Option<host::FileId>, MtaError> {
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-    match fs::metadata(path) {
-        Ok(m) => Ok(Some(host::FileId {
-            dev: m.dev(),
-            ino: m.ino(),
-            size: m.size(),
-            mtime_ns: nanoseconds(m.mtime(), m.mtime_nsec()),
-            ctime_ns: nanoseconds(m.ctime(), m.ctime_nsec()),
-        })),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(from_io(&e, path)),
-    }
+    host::Directory::of(path).and_then(|(directory, name)| directory.look_replaceable(&name)).map_err(from_host)
 }
