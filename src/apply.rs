@@ -37,8 +37,8 @@ pub enum Request {
     /// server was started after the swap, and changes nothing else.
     Inspect { target: TargetId, ours: Ours },
     /// Plans and stages the change: writes staged copies, compiles, looks every key up in the staged map.
-    /// `expect` is the live id under the first live key that the caller saw (`None`: no entry); if another one is
-    /// there now, nothing is staged. The login is checked again (printable ASCII without blanks).
+    /// `expect` is the live id under the first live key that the caller saw ([`Inspected::expect`]; `None`: no entry);
+    /// if another one is there now, nothing is staged (class `changed-underneath`). The login is checked again (printable ASCII without blanks).
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
     /// The change as people read it, with nothing staged: for `--dry-run`.
     Preview { target: TargetId, ours: Ours, login: Login },
@@ -122,9 +122,12 @@ pub struct Prepared {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activated {
-    /// Reloaded, or the mail server needs no reload (an indexed map replaced by rename, `if-needed`), or was started
-    /// after the swap.
-    Yes { how: &'static str },
+    /// It has noticed, or will at its next look-up.
+    Yes {
+        /// `reload`, `command` (the configured one), `indexed-map` (replaced by rename, and needs no reload),
+        /// `started-after` (the swap), `no-process`, `nothing-owed` (and nothing is open).
+        how: &'static str,
+    },
     /// Not done, and remembered: mail server down, reload failed, `reload = "never"` where one is needed.
     Owed { why: String, fix: String, temporary: bool },
 }
@@ -683,8 +686,8 @@ impl Server {
                 return Ok(Activated::Yes { how: "started-after" });
             }
             match self.unread(id, running, record.is_some())? {
-                None => return Ok(Activated::Yes { how: "indexed-map" }),
-                Some(unread) => record = Some(unread),
+                Ok(how) => return Ok(Activated::Yes { how }),
+                Err(unread) => record = Some(unread),
             }
         }
         let mut record = record.expect("a reload is owed");
@@ -718,14 +721,19 @@ impl Server {
         Ok(Activated::Owed { why, fix, temporary })
     }
 
-    /// For a table that is read only at a start or reload, and that was found as it should be, with nothing written by
-    /// us: a record that says a reload is owed, unless the mail server was started after the table's last change. A
-    /// reload by hand leaves no trace that could be trusted, and one more does no harm.
-    fn unread(&self, id: &TargetId, running: Running, known: bool) -> Result<Option<Record>, MtaError> {
-        let Some(open) = self.open.get(id) else { return Ok(None) };
+    /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
+    /// needed: for a table that is read only at a start or reload, and that was found as it should be with nothing
+    /// written by us, unless the mail server was started after the table's last change. A reload by hand leaves no trace
+    /// that could be trusted, and one more does no harm.
+    fn unread(&self, id: &TargetId, running: Running, known: bool) -> Result<Result<&'static str, Record>, MtaError> {
+        let Some(open) = self.open.get(id) else { return Ok(Ok("nothing-owed")) };
+        if !open.reload_needed {
+            return Ok(Ok("indexed-map"));
+        }
         let reloaded = matches!(open.swap, Swap::Done { reloaded: true, .. });
-        if !open.reload_needed || open.change.replaced_any() || known || reloaded {
-            return Ok(None);
+        if reloaded || known || open.change.replaced_any() {
+            // It was owed, and is no more.
+            return Ok(Ok("reload"));
         }
         let now = Moment::now()?;
         if let Running::Yes { since_boot } = running {
@@ -738,16 +746,11 @@ impl Server {
                 read &= directory.look(&name)?.is_some_and(|id| id.ctime_ns + 1_000_000_000 < started);
             }
             if read {
-                return Ok(None);
+                return Ok(Ok("started-after"));
             }
         }
-        Ok(Some(Record {
-            version: open.version.clone(),
-            live_id: open.live_id.clone(),
-            phase: Phase::Committed,
-            reload_owed: None,
-            swapped: now,
-        }))
+        let (version, live_id) = (open.version.clone(), open.live_id.clone());
+        Ok(Err(Record { version, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
     fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
