@@ -494,7 +494,7 @@ pub enum Reason {
     Adoption,
     Verified(String),
     Staged(String),
-    Swapped(String),
+    InPlace(String),
     ReloadOwed(String),
     AllActivated,
     AllReadBack,
@@ -518,7 +518,7 @@ impl fmt::Display for Reason {
             Reason::Adoption => f.write_str("there is no state: is the source's version in use already?"),
             Reason::Verified(t) => write!(f, "the login for target {t} was accepted"),
             Reason::Staged(t) => write!(f, "every key gives the candidate in the staged files of target {t}"),
-            Reason::Swapped(t) => write!(f, "the files of target {t} are in place"),
+            Reason::InPlace(t) => write!(f, "the files of target {t} are in place"),
             Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
             Reason::AllActivated => f.write_str("every target is in place"),
             Reason::AllReadBack => f.write_str("every target reads back as the candidate"),
@@ -680,10 +680,9 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         if !in_place {
             return (Step::Swap { target }, Reason::Staged(name(target)));
         }
-        // Adoption reloads nothing: what is in use is in use. What we swapped in, now or before a crash, is activated.
-        let owed = t(target).inspected.as_ref().is_some_and(|i| i.reload_owed.is_some());
-        if (t(target).swapped || owed) && !t(target).activated {
-            return (Step::Activate { target }, Reason::Swapped(name(target)));
+        // Also where nothing was written: a table that is read only at a start or reload may be newer than both.
+        if !t(target).activated {
+            return (Step::Activate { target }, Reason::InPlace(name(target)));
         }
     }
     // Targets are independent up to here; the confirmation waits for all.

@@ -143,10 +143,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = match apply::Client::in_process(config, apply::Access::Read) {
-        Ok(apply) => apply,
-        Err(e) => return findings.error(None, "state", e.what, e.fix),
-    };
+    let apply = apply::Client::in_process(apply::Server::looking(config));
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
             Ok(state) => state,

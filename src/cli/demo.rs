@@ -326,7 +326,7 @@ impl Demo<'_> {
             Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
         let agent = Agent {
             config: &self.config,
-            apply: apply::Client::in_process(&self.config, apply::Access::Write).map_err(|e| e.what)?,
+            apply: apply::Client::in_process(apply::Server::new(&self.config)),
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             http: agent::http(&self.config).map_err(|e| e.to_string())?,
         };

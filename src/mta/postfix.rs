@@ -630,11 +630,6 @@ impl Mta for Postfix {
             .collect();
         Ok(View {
             kind: "postfix",
-            how: if survey.store.as_ref().is_some_and(|s| s.map.is_some()) {
-                "postmap -q"
-            } else {
-                "postmap -q, on the text"
-            },
             entries,
             missing: survey.pick.missing.clone(),
             running,
@@ -684,11 +679,7 @@ impl Mta for Postfix {
                 files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
             }
         }
-        // As `inspect` orders them.
-        let owned = survey.pick.owned.iter().filter(|o| o.is_live_key).map(|o| &survey.table.entries()[o.entry].key);
-        let first = owned.chain(&survey.pick.missing).chain(survey.only_in_map()).next();
-        let live = first.and_then(|key| survey.live.get(key).cloned());
-        Ok(Plan { files, text: store.text.clone(), live, lookups, reload_needed: store.map.is_none(), diff })
+        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
     }
 
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {

@@ -113,7 +113,6 @@ impl Mta for Text {
         };
         Ok(View {
             kind: "text",
-            how: "text",
             findings: self.missing(&survey).map(finding).into_iter().collect(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
             entries: (survey.live.iter().map(|at| of_text(at, true)))
@@ -129,15 +128,7 @@ impl Mta for Text {
         let survey = self.survey(ours, Some(&login.username))?;
         let new = format!("{}:***", login.username);
         let file = survey.path.display();
-        let live = survey.live.first().and_then(|at| survey.table.entries()[*at].login());
-        let mut plan = Plan {
-            files: Vec::new(),
-            text: survey.path.clone(),
-            live,
-            lookups: Vec::new(),
-            reload_needed: false,
-            diff: Vec::new(),
-        };
+        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff: Vec::new() };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = &survey.table.entries()[at];

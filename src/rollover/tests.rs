@@ -220,11 +220,11 @@ fn nothing_new_and_nothing_drifted_logs_in_nowhere() {
 }
 
 #[test]
-fn day_one_adopts_what_is_in_use_and_reloads_nothing() {
+fn day_one_adopts_what_is_in_use() {
     let policy = policy(1);
     let mut facts = Facts::new(State::new("ses"), &policy, Wake::default(), false);
     let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(2), true));
-    assert_eq!(steps, ["inspect", "fetch", "verify", "prepare", "read-back", "commit"]);
+    assert_eq!(steps, ["inspect", "fetch", "verify", "prepare", "activate", "read-back", "commit"]);
     assert_eq!(facts.state.applied.as_ref().unwrap().outcome, Completion::Adopted);
     assert_eq!(facts.previous_username(), None);
 }
