@@ -408,6 +408,23 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
     }
 }
 
+/// Some guides say to delete the text once it is compiled. Then the map is the only place for everybody's logins.
+#[test]
+fn a_map_without_its_text_is_not_made_anew() {
+    let text = format!("[smtp.other.example]:587 other:otherpassword\n{HOP} {OLD}\n");
+    let instance = instance("hash", HOP, Some(&text));
+    fs::remove_file(instance.table()).unwrap();
+    let postfix = target(&instance);
+    let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    assert_eq!((e.class, e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
+    assert!(e.fix.contains("postmap -s"), "{e:?}");
+    complete(&e);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);
+    // What the mail server uses is seen all the same.
+    assert_eq!(live(&view), [(HOP.into(), None, None, Some(OLD.into()))]);
+}
+
 #[test]
 fn a_table_whose_directory_is_missing_or_whose_link_leads_nowhere() {
     let instance = instance("hash", HOP, None);

@@ -156,7 +156,25 @@ impl Postfix {
         candidate: Option<&str>,
     ) -> Result<(), MtaError> {
         match host::read(&store.text, table::MAX_TABLE) {
-            Err(e) if e.is_not_found() => {}
+            Err(e) if e.is_not_found() => {
+                if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
+                    survey.problems.push(Problem::error(
+                        "ambiguous",
+                        Some(store.text.clone()),
+                        format!(
+                            "the text is gone and its map {} is there: a map made from a new text would lose whatever \
+                             else the old one holds",
+                            map.display()
+                        ),
+                        format!(
+                            "bring the text back, from a backup or with: (umask 077; postmap -s {} > {1}.new && mv \
+                             {1}.new {1}); it has to stay, in mode 600",
+                            store.name,
+                            store.text.display()
+                        ),
+                    ));
+                }
+            }
             Err(e) => return Err(from_host(e)),
             Ok((bytes, seen)) => {
                 survey.seen = Some(seen);
