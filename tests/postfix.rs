@@ -176,7 +176,7 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
 
 #[test]
 fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away() {
-    let instance = instance("hash", HOP, Some(&format!("{HOST} other:otherpassword\n{HOP} {OLD}\n")));
+    let instance = instance("hash", HOP, Some(&format!("{HOST} other:otherpassword\n{HOP} {NEW}\n")));
     instance.write_table(&format!("{HOP} {NEW}\n"));
     let postfix = target(&instance);
     let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
