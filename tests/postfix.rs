@@ -1,4 +1,5 @@
-//! The Postfix target against real Postfix: private configurations for what only reads, private instances for what runs.
+//! The Postfix target against real Postfix: private configurations for what only reads, a private instance for what
+//! runs.
 
 #[path = "lab/postfix.rs"]
 mod lab;
@@ -65,6 +66,7 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     });
     fs::write(&staged, text.unwrap_or_else(|| fs::read(instance.table()).unwrap())).unwrap();
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
+    lab::cool_down(&staged);
     let compiled = plan.files.iter().any(|file| matches!(file.content, Content::Compiled));
     let map = compiled.then(|| postfix.compile(&staged).unwrap());
     for (key, found) in plan.lookups.iter().zip(postfix.lookup(&staged, &plan.lookups).unwrap()) {
@@ -77,9 +79,7 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
         }
     }
     let _ = fs::remove_file(&staged);
-    if instance.map_type == "texthash" {
-        instance.cool_down();
-    }
+    lab::cool_down(&instance.table());
 }
 
 /// Key, line, and the logins in the text and in the map.
@@ -176,7 +176,7 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
 
 #[test]
 fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away() {
-    let instance = instance("hash", HOP, Some(&format!("{HOST} other:otherpassword\n{HOP} {OLD}\n")));
+    let instance = instance("hash", HOP, Some(&format!("{HOST} other:otherpassword\n{HOP} {NEW}\n")));
     instance.write_table(&format!("{HOP} {NEW}\n"));
     let postfix = target(&instance);
     let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
@@ -328,7 +328,7 @@ fn settings_that_lose_mail_are_findings() {
     let baseline = postfix.inspect(&Ours::default()).unwrap().findings;
     let only: Vec<&str> = baseline.iter().map(|f| f.what.as_str()).collect();
     assert_eq!(only, ["this Postfix instance is not running"], "a sound configuration has nothing else to say");
-    let original = fs::read(instance.main_cf()).unwrap();
+    let original = fs::read_to_string(instance.main_cf()).unwrap();
     for (name, value, severity, needle) in cases {
         instance.set(name, value);
         let view = postfix.inspect(&Ours::default()).unwrap();
@@ -339,7 +339,7 @@ fn settings_that_lose_mail_are_findings() {
         let planned = postfix.plan(&Ours::default(), &login(NEW));
         assert_eq!(planned.is_err(), *severity == Some(Error), "{name} = {value}: {planned:?}");
         planned.err().iter().for_each(complete);
-        fs::write(instance.main_cf(), &original).unwrap();
+        instance.write_main_cf(&original);
     }
     // A relayhost that is another name of the endpoint.
     instance.set("relayhost", "[Relay.Internal]:587");
@@ -408,6 +408,23 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
     }
 }
 
+/// Some guides say to delete the text once it is compiled. Then the map is the only place for everybody's logins.
+#[test]
+fn a_map_without_its_text_is_not_made_anew() {
+    let text = format!("[smtp.other.example]:587 other:otherpassword\n{HOP} {OLD}\n");
+    let instance = instance("hash", HOP, Some(&text));
+    fs::remove_file(instance.table()).unwrap();
+    let postfix = target(&instance);
+    let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    assert_eq!((e.class, e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
+    assert!(e.fix.contains("postmap -s"), "{e:?}");
+    complete(&e);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);
+    // What the mail server uses is seen all the same.
+    assert_eq!(live(&view), [(HOP.into(), None, None, Some(OLD.into()))]);
+}
+
 #[test]
 fn a_table_whose_directory_is_missing_or_whose_link_leads_nowhere() {
     let instance = instance("hash", HOP, None);
@@ -442,7 +459,8 @@ fn a_text_behind_a_link_keeps_its_map_beside_the_link() {
 fn sender_lines_and_other_ports_with_our_user_change_too_and_others_do_not() {
     let text = format!(
         "# c\nalice@example.com {OLD}\nbob@example.com bob:otherpassword\n{HOP} {OLD}\n@example.org\t{OLD}\n\
-         [smtp.other.example]:587 other:otherpassword\n[relay.internal]:2525 AKIAOLDER:olderpassword\n[c.example]:25 {OLD}x\n"
+         [smtp.other.example]:587 other:otherpassword\n[relay.internal]:2525 AKIAOLDER:olderpassword\n\
+         [c.example]:25 {OLD}x\n"
     );
     let instance = instance("lmdb", HOP, Some(&text));
     let postfix = target(&instance);
@@ -659,6 +677,17 @@ fn a_running_instance() {
     assert!(edited(SystemTime::now() + Duration::from_secs(10)));
     assert!(!edited(SystemTime::now() - Duration::from_secs(3600)));
 
+    // The boot time is known to the second, so the edit has to be a little younger than the start.
+    lab::wait_for("the instance to be three seconds old", Duration::from_secs(10), || {
+        (boot_seconds() > since_boot + 3).then_some(())
+    });
+    assert!(edited(SystemTime::now()));
+    postfix.activate().unwrap();
+    lab::wait_for("the reload to have read main.cf", Duration::from_secs(10), || {
+        let findings = postfix.inspect(&Ours::default()).unwrap().findings;
+        (!findings.iter().any(|f| f.what.contains("newer than the last start or reload"))).then_some(())
+    });
+
     // A configuration that does not pass the check is not reloaded.
     let sound = fs::read_to_string(instance.main_cf()).unwrap();
     fs::write(instance.main_cf(), sound.clone() + "default_process_limit = many\n").unwrap();
@@ -675,7 +704,7 @@ fn a_running_instance() {
     assert!(e.what.contains("default_process_limit") && e.what.contains("newer than"), "{e:?}");
     complete(&e);
     assert_eq!(reloads(), had);
-    fs::write(instance.main_cf(), sound).unwrap();
+    instance.write_main_cf(&sound);
 
     // A command of one's own instead of the reload.
     let argv = |argv: &[&str]| Reload::Command(argv.iter().map(|word| (*word).to_owned()).collect());

@@ -158,7 +158,25 @@ impl Postfix {
         candidate: Option<&str>,
     ) -> Result<(), MtaError> {
         match host::read(&store.text, table::MAX_TABLE) {
-            Err(e) if e.is_not_found() => {}
+            Err(e) if e.is_not_found() => {
+                if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
+                    survey.problems.push(Problem::error(
+                        "ambiguous",
+                        Some(store.text.clone()),
+                        format!(
+                            "the text is gone and its map {} is there: a map made from a new text would lose whatever \
+                             else the old one holds",
+                            map.display()
+                        ),
+                        format!(
+                            "bring the text back, from a backup or with: (umask 077; postmap -s {} > {1}.new && mv \
+                             {1}.new {1}); it has to stay, in mode 600",
+                            store.name,
+                            store.text.display()
+                        ),
+                    ));
+                }
+            }
             Err(e) => return Err(e.into()),
             Ok((bytes, seen)) => {
                 survey.seen = Some(seen);
@@ -343,7 +361,8 @@ impl Postfix {
                         hop.spelt, hop.host
                     ),
                     format!(
-                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct endpoint, or relayhost",
+                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct \
+                         endpoint, or relayhost",
                         hop.host
                     ),
                 );
@@ -351,7 +370,9 @@ impl Postfix {
         }
         if !settings.yes("smtp_sasl_auth_enable") {
             error(
-                "smtp_sasl_auth_enable = no: Postfix logs in nowhere, whatever the table holds".into(),
+                "smtp_sasl_auth_enable = no in main.cf: Postfix logs in nowhere, whatever the table holds (-o \
+                 overrides in master.cf are not yet looked at)"
+                    .into(),
                 set("smtp_sasl_auth_enable = yes"),
             );
         }
@@ -403,7 +424,8 @@ impl Postfix {
         if !settings.get("smtp_sasl_auth_cache_name").is_empty() {
             warning(
                 format!(
-                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again for {}",
+                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again \
+                     for {}",
                     settings.get("smtp_sasl_auth_cache_time")
                 ),
                 set("smtp_sasl_auth_cache_name ="),
@@ -420,8 +442,14 @@ impl Postfix {
             } else {
                 problems.push(Problem::note(
                     main_cf(),
-                    format!("smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say otherwise, is not looked at"),
-                    format!("make sure that it says encrypt, verify or secure for {endpoint}: postmap -q DESTINATION {policies}"),
+                    format!(
+                        "smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say \
+                         otherwise, is not looked at"
+                    ),
+                    format!(
+                        "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
+                         DESTINATION {policies}"
+                    ),
                 ));
             }
         }
@@ -441,16 +469,19 @@ impl Postfix {
             if !hop.spelt.starts_with('[') {
                 warning(
                     format!(
-                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a login under their names first",
+                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a \
+                         login under their names first",
                         hop.spelt
                     ),
-                    set(&format!("relayhost = {}", bracketed(&hop.spelt))),
+                    set(&format!("relayhost = {}", with_brackets(hops))),
                 );
             }
         }
         if settings.yes("smtp_cname_overrides_servername") {
             warning(
-                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME leads to, which is not looked at".into(),
+                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME \
+                 leads to, which is not looked at"
+                    .into(),
                 set("smtp_cname_overrides_servername = no"),
             );
         }
@@ -475,8 +506,13 @@ impl Postfix {
             let value = settings.get(name);
             if !value.is_empty() {
                 note(
-                    format!("{name} = {value} is not yet looked at: a next hop it names keeps its login unless the table holds the applied user name under it"),
-                    "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the table with the same user name".into(),
+                    format!(
+                        "{name} = {value} is not yet looked at: a next hop it names keeps its login unless \
+                         the table holds the applied user name under it"
+                    ),
+                    "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the \
+                     table with the same user name"
+                        .into(),
                 );
             }
         }
@@ -586,7 +622,10 @@ impl Mta for Postfix {
                 if let Some(name) = self.edited_since_start(&survey.settings)? {
                     problems.push(Problem::warning(
                         Some(self.config_dir.join(name)),
-                        format!("{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"),
+                        format!(
+                            "{name} is newer than the last start or reload: the reload of a rollover puts \
+                             its edits into effect"
+                        ),
                         format!("look at the edits, then: postfix -c {} reload", self.config_dir.display()),
                     ));
                 }
@@ -876,9 +915,14 @@ fn port_part(spelt: &str) -> Option<&str> {
     spelt.rsplit(']').next()?.split_once(':').map(|(_, port)| port)
 }
 
-fn bracketed(spelt: &str) -> String {
-    let port = port_part(spelt).map(|port| format!(":{port}")).unwrap_or_default();
-    format!("[{}]{port}", host_part(spelt))
+/// `relayhost` with every destination that is ours in brackets.
+fn with_brackets(hops: &[NextHop]) -> String {
+    let spell = |hop: &NextHop| match port_part(&hop.spelt) {
+        _ if !hop.ours => hop.spelt.clone(),
+        Some(port) => format!("[{}]:{port}", hop.host),
+        None => format!("[{}]", hop.host),
+    };
+    hops.iter().map(spell).collect::<Vec<_>>().join(", ")
 }
 
 /// Does `smtp_sasl_mechanism_filter` let a mechanism pass? The first pattern that matches decides; a pattern that is a
@@ -938,7 +982,8 @@ impl Kind {
 
 /// Why a kind of table is not one that we write, and what to do about it.
 fn refusal(kind: &str) -> (String, &'static str) {
-    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps =                              hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps = \
+                             hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
     let why = match kind {
         "proxy" => {
             return (
@@ -990,7 +1035,8 @@ impl Store {
                 return Err(refuse(
                     "config",
                     "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where postconf -m has no hash)",
+                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where \
+                     postconf -m has no hash)",
                 ));
             }
             several => {
@@ -1191,7 +1237,8 @@ impl Question<'_> {
             Some(self.file.to_owned()),
             format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
             format!(
-                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line or correct endpoint",
+                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line \
+                 or correct endpoint",
                 entry.key
             ),
         );
@@ -1234,14 +1281,16 @@ impl Question<'_> {
             format!("take {key:?} out of keys, and make a credential with its own endpoint for it")
         } else {
             format!(
-                "list in the target's keys every key but {key:?}, which then keeps its login, and make a credential with its own endpoint for it"
+                "list in the target's keys every key but {key:?}, which then keeps its login, and make a \
+                 credential with its own endpoint for it"
             )
         };
         let mut problem = Problem::error(
             "ambiguous",
             Some(self.file.to_owned()),
             format!(
-                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a password derived for one region is refused in another"
+                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a \
+                 password derived for one region is refused in another"
             ),
             fix,
         );
@@ -1411,4 +1460,102 @@ fn from_io(e: &io::Error, path: &Path) -> MtaError {
 fn identify(path: &Path) -> Result<Option<host::FileId>, MtaError> {
     let (directory, name) = host::Directory::of(path)?;
     Ok(directory.look_replaceable(&name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_outside_braces() {
+        for (list, expected) in [
+            ("", &[][..]),
+            ("hash:/a", &["hash:/a"]),
+            ("hash:/a, hash:/b\thash:/c", &["hash:/a", "hash:/b", "hash:/c"]),
+            ("inline:{ {a=b}, {c=d} } hash:/b", &["inline:{ {a=b}, {c=d} }", "hash:/b"]),
+            ("odd } hash:/b", &["odd", "}", "hash:/b"]),
+        ] {
+            assert_eq!(words(list), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn parts_of_destinations() {
+        for (spelt, host, port) in [
+            ("[mail.example]:587", "mail.example", Some("587")),
+            ("[mail.example]", "mail.example", None),
+            ("mail.example:submission", "mail.example", Some("submission")),
+            ("mail.example", "mail.example", None),
+            ("[2001:db8::1]:25", "2001:db8::1", Some("25")),
+            ("[127.0.0.1]", "127.0.0.1", None),
+        ] {
+            assert_eq!((host_part(spelt), port_part(spelt)), (host, port), "{spelt}");
+        }
+        let hop = |spelt: &str, ours| NextHop { spelt: spelt.into(), host: host_part(spelt).into(), ours };
+        let hops = [hop("a:587", true), hop("b", true), hop("c:25", false), hop("[d]:25", true)];
+        assert_eq!(with_brackets(&hops), "[a]:587, [b], c:25, [d]:25");
+    }
+
+    #[test]
+    fn mechanism_filters() {
+        for (filter, plain) in [
+            ("", true),
+            ("plain, login", true),
+            ("PLAIN", true),
+            ("login", false),
+            ("!plain, static:all", false),
+            ("!gssapi, static:all", true),
+            ("!gssapi", false),
+            ("/etc/postfix/mechanisms", true),
+        ] {
+            assert_eq!(passes(&words(filter), "PLAIN"), plain, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn settings_and_redirected_kinds() {
+        let of = |level: &str| {
+            Settings::parse(&format!(
+                "default_database_type = lmdb\ndefault_cache_db_type = cdb\nnon_bdb_migration_level = {level}\n\
+                 relayhost = a = b\nempty =\nsmtp_sasl_auth_enable = yes\n"
+            ))
+        };
+        let settings = of("disable");
+        assert_eq!((settings.get("relayhost"), settings.get("empty"), settings.get("absent")), ("a = b", "", ""));
+        assert!(settings.yes("smtp_sasl_auth_enable") && !settings.yes("absent"));
+        for (level, hash, btree) in [
+            ("disable", Kind::Hash, Kind::Btree),
+            ("", Kind::Hash, Kind::Btree),
+            ("enable-redirect", Kind::Lmdb, Kind::Cdb),
+            ("enable-reindex", Kind::Lmdb, Kind::Cdb),
+        ] {
+            let settings = of(level);
+            let kinds = [Kind::Hash, Kind::Btree, Kind::Texthash].map(|kind| settings.redirected(kind));
+            assert_eq!(kinds, [hash, btree, Kind::Texthash], "{level:?}");
+        }
+    }
+
+    #[test]
+    fn last_words_quote_nothing() {
+        for (stderr, expected) in [
+            ("", ""),
+            ("postmap: warning: t, line 4: unbalanced '\"' in '\"k user:password' -- ignoring this line\n", ""),
+            (
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"k user:password\"\n",
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"…\"",
+            ),
+            ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"…\nc: error: plain"),
+        ] {
+            assert_eq!(gave_up(stderr), expected);
+        }
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let this = Process::read(std::process::id()).expect("/proc has it");
+        assert!(this.parent > 0 && this.started > 0 && !this.name.is_empty());
+        assert!(Process::all().any(|process| process.started == this.started && process.name == this.name));
+        assert!(Process::read(u32::MAX).is_none());
+        assert!(boot_time().is_some());
+    }
 }

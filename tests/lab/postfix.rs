@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The services an instance needs to take mail on a loopback port and to relay it. No chroot, so that no file of the
 /// system has to be copied into the queue directory.
@@ -81,6 +81,13 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Optio
     }
 }
 
+/// Makes a file look older than it is. Postfix reads main.cf and `texthash:` tables again and again, for up to two
+/// seconds, while they look as if somebody were still writing to them; tests need not wait for that.
+pub fn cool_down(file: &Path) {
+    let past = SystemTime::now() - Duration::from_secs(60);
+    fs::File::options().write(true).open(file).and_then(|f| f.set_modified(past)).expect("the file can be dated back");
+}
+
 impl Instance {
     /// Writes configuration and table; starts nothing.
     pub fn new(options: &Options<'_>) -> Self {
@@ -133,7 +140,7 @@ impl Instance {
         if let Some(ca_pem) = options.ca_pem {
             main_cf += &format!("smtp_tls_CAfile = {}\n", ca_pem.display());
         }
-        fs::write(instance.main_cf(), main_cf).unwrap();
+        instance.write_main_cf(&main_cf);
         for (name, value) in options.settings {
             instance.set(name, value);
         }
@@ -169,14 +176,7 @@ impl Instance {
     pub fn write_table(&self, text: &str) {
         fs::write(self.table(), text).unwrap();
         fs::set_permissions(self.table(), fs::Permissions::from_mode(0o600)).unwrap();
-        self.cool_down();
-    }
-
-    /// Makes the text look older than it is: Postfix waits up to two seconds for a `texthash:` file that was only just
-    /// written.
-    pub fn cool_down(&self) {
-        let past = std::time::SystemTime::now() - Duration::from_secs(60);
-        fs::File::options().write(true).open(self.table()).unwrap().set_modified(past).unwrap();
+        cool_down(&self.table());
     }
 
     /// Compiles the text, where the kind is compiled.
@@ -187,9 +187,20 @@ impl Instance {
         }
     }
 
-    /// Sets a parameter of main.cf.
+    /// Writes main.cf.
+    pub fn write_main_cf(&self, text: &str) {
+        fs::write(self.main_cf(), text).unwrap();
+        cool_down(&self.main_cf());
+    }
+
+    /// Sets a parameter of main.cf, in place.
     pub fn set(&self, name: &str, value: &str) {
-        expect(self.command("postconf").arg("-e").arg(format!("{name} = {value}")), "postconf");
+        let text = fs::read_to_string(self.main_cf()).unwrap();
+        let is_it = |line: &&str| line.split_once('=').is_some_and(|(have, _)| have.trim() == name);
+        let mut lines: Vec<&str> = text.lines().filter(|line| !is_it(line)).collect();
+        let line = format!("{name} = {value}");
+        lines.push(&line);
+        self.write_main_cf(&(lines.join("\n") + "\n"));
     }
 
     fn command(&self, program: &str) -> Command {
