@@ -28,89 +28,133 @@ use journal::{Key, Moment, Phase, Record, Store};
 /// Names one target: credential and target name of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TargetId {
+    /// Name of the credential.
     pub credential: String,
+    /// Name of the target, unique within the credential.
     pub target: String,
 }
 
+/// What the caller may ask. Per target: `Prepare`, `Swap`, `Activate`, `ReadBack`, `Commit`, in this order; `Discard`
+/// until `Swap`, `Undo` after it; `Inspect` and `Preview` at any time; `Activate` also with nothing open, for a reload
+/// that is owed.
 #[derive(Debug, Clone)]
 pub enum Request {
     /// What is there now. Unless the server only looks, it also removes staged files that a killed run left and settles
-    /// a reload that is owed when the mail server was started after the swap; it changes nothing else.
+    /// a reload that is owed when the mail server was started after the swap; it changes nothing else: it
+    /// makes neither the state directory nor a key.
     Inspect { target: TargetId, ours: Ours },
-    /// Plans and stages the change: writes staged copies, compiles, looks every key up in the staged map.
+    /// Plans and stages the change: writes staged copies, compiles, looks every key up in the staged map. From here to
+    /// `Commit` or `Discard` the directories of the table are locked; another process waits up to 30 s for them.
+    ///
     /// `expect` is the live id under the first live key that the caller saw ([`Inspected::expect`]; `None`: no entry);
-    /// if another one is there now, nothing is staged (class `changed-underneath`). The login is checked again (printable ASCII without blanks).
+    /// if another one is there now, nothing is staged (class `changed-underneath`). The login is checked again
+    /// (printable ASCII without blanks).
+    ///
+    /// Nothing stays staged after an error. What was prepared before for this target is discarded; a swap that was not
+    /// committed stays in place, and its old bytes are forgotten.
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
     /// The change as people read it, with nothing staged: for `--dry-run`.
     Preview { target: TargetId, ours: Ours, login: Login },
-    /// Removes staged files and forgets the login.
+    /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
+    /// killed.
     Discard { target: TargetId },
-    /// Renames the staged files in. Old bytes stay in memory until `Commit`.
+    /// Renames the staged files in. Old bytes stay in memory until `Commit`. What somebody else changed since `Prepare`
+    /// is planned and staged anew, three times at most. If it stops half-way, what was renamed is put back before the
+    /// error is returned; after an error `Prepare` is next.
     Swap { target: TargetId },
-    /// Puts the old bytes back; possible until `Commit`, in the process that swapped.
+    /// Puts the old bytes back; possible until `Commit`, in the process that swapped, unless somebody else has changed
+    /// the files since (class `changed-underneath`).
     Undo { target: TargetId },
     /// Reloads, as `reload` of the target says.
     Activate { target: TargetId },
-    /// Looks every live key up in the running configuration and compares with the login of `Prepare`.
+    /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
+    /// fields of a report for which a proof is wanted.
     ReadBack { target: TargetId, prove: Option<ProofFields> },
-    /// The caller has made it durable: forget old bytes and login, close the journal entry.
+    /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
+    /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
 }
 
+/// What the server answers; each to the request of its name.
 #[derive(Debug, Clone)]
 pub enum Reply {
+    /// To `Inspect`.
     Inspected(Inspected),
+    /// To `Prepare`.
     Prepared(Prepared),
+    /// To `Preview`.
     Preview {
+        /// One masked line per entry that would change.
         diff: Vec<String>,
+        /// Would the mail server be reloaded?
         reload: bool,
     },
+    /// To `Swap`.
     Swapped {
+        /// When, in seconds since boot; 0 when the machine was started since.
         at_boot: u64,
     },
+    /// To `Activate`.
     Activated(Activated),
+    /// To `ReadBack`.
     ReadBack(ReadBack),
     /// `Discard`, `Undo`, `Commit`.
     Done,
 }
 
+/// What a target really holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspected {
+    /// `postfix`, `text`.
     pub kind: &'static str,
     /// Live keys and our other entries.
     pub entries: Vec<LiveEntry>,
+    /// Lookup keys under which an entry is needed and none exists.
     pub missing: Vec<String>,
     /// The one live id under every live key; `None` where none is found or they differ.
     pub live_id: Option<String>,
-    /// The user name under the first live key.
+    /// The user name under the first live key that gives a login.
     pub username: Option<String>,
+    /// Is the mail server up, and since when?
     pub running: Running,
+    /// A reload that is still to be done.
     pub reload_owed: Option<ReloadOwed>,
-    /// A version that was swapped in here and not committed yet: a killed run; `Prepare` finds what is left to do.
+    /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
+    /// left to do.
     pub swapped: Option<String>,
+    /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
 }
 
+/// One entry of a table in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LiveEntry {
+    /// The lookup key as spelt in the table, or as it would be added.
     pub key: String,
+    /// `type:path` of the table.
     pub map: String,
+    /// 1-based line in the text, where it stands there.
     pub line: Option<usize>,
+    /// User name of the login that the mail server finds under it.
     pub username: Option<String>,
     /// HMAC of what the mail server finds, under apply's own key.
     pub live_id: Option<String>,
     /// The same of what stands in the text; differs while the map is not compiled from it.
     pub text_id: Option<String>,
+    /// Would the mail server use it for one of our next hops?
     pub is_live_key: bool,
 }
 
+/// A reload that is remembered until it is done, or until the mail server is started after the swap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadOwed {
     /// Wall time of the swap, for people.
     pub since: jiff::Timestamp,
+    /// Why it could not be done yet.
     pub why: String,
 }
 
+/// What `Prepare` has staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
     /// Nothing is staged: the live files hold the candidate already.
@@ -119,10 +163,13 @@ pub struct Prepared {
     pub swapped_before: bool,
     /// Live id of the candidate.
     pub live_id: String,
+    /// One masked line per entry that changes.
     pub diff: Vec<String>,
+    /// Does this mail server notice the change only by a reload?
     pub reload_needed: bool,
 }
 
+/// Has the mail server noticed?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activated {
     /// It has noticed, or will at its next look-up.
@@ -132,25 +179,38 @@ pub enum Activated {
         how: &'static str,
     },
     /// Not done, and remembered: mail server down, reload failed, `reload = "never"` where one is needed.
-    Owed { why: String, fix: String, temporary: bool },
+    Owed {
+        /// Why it was not done.
+        why: String,
+        /// What to do.
+        fix: String,
+        /// Will trying again help without anybody doing anything?
+        temporary: bool,
+    },
 }
 
+/// What the running configuration gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadBack {
+    /// The kind of mail server: `postfix`, `text`.
     pub kind: &'static str,
     /// Every live key gives the candidate, and so does the text.
     pub matches: bool,
     /// Where it does not: key, and what was found in words (never the value).
     pub mismatches: Vec<String>,
+    /// Every key that was looked up.
     pub keys: Vec<String>,
+    /// `type:path` of the table with the first live key.
     pub map: String,
     /// `postmap -q`, `text`.
     pub how: &'static str,
     /// Entries with the previous key id that are still there under keys that we may not write.
     pub remaining_old: Vec<String>,
+    /// The one live id under every live key; `None` where none is found or they differ.
     pub live_id: Option<String>,
+    /// Is the mail server up, and since when?
     pub running: Running,
-    /// Computed with the read-back password, or why there is none.
+    /// Computed with the read-back password, or why there is none. `None`: not asked for, or no match.
     pub proof: Option<Result<String, &'static str>>,
 }
 

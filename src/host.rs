@@ -39,6 +39,7 @@ const ACL: &str = "system.posix_acl_access";
 
 /// Why something could not be read or changed. Carries names and reasons, never content.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are the parts of each variant's message")]
 pub enum HostError {
     /// The call that `doing` names failed.
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -662,6 +662,34 @@ keep=${0%/*}/keep
     assert!(staged_in(&instance.config_dir).is_empty());
 }
 
+/// `postmap` run as root becomes the owner of the table that it reads: were that not us, the table's owner could meddle.
+#[test]
+fn staged_files_are_ours_and_closed_until_they_are_compiled() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    for file in [instance.table(), instance.map()] {
+        chown(&file, Some(1234), Some(4321)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let log = instance.base.join("rights");
+    with_postmap(
+        &instance,
+        &format!(
+            r#"case "$*" in *relaykey.*) for last; do :; done; stat -c %u:%g:%a "${{last#hash:}}"* >>{};; esac
+            exec $REAL "$@""#,
+            log.display()
+        ),
+    );
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&login("AKIANEW")).unwrap();
+    // The compiler saw the text, the look-up text and map.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "0:0:600\n0:0:600\n0:0:600\n");
+    lab.swap().unwrap();
+    for file in [instance.table(), instance.map()] {
+        let m = fs::metadata(&file).unwrap();
+        assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o644));
+    }
+}
+
 #[test]
 fn a_compiler_that_fails_half_way_leaves_nothing() {
     let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
