@@ -7,7 +7,11 @@ mod moto;
 #[path = "lab/postfix.rs"]
 mod postfix;
 
-use lab::{Host, Key, Setup, fresh, next_second};
+use std::fs;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use lab::{Host, Key, Setup, fresh, keep_secret, next_second};
+use serde_json::{Value, json};
 
 // ---------------------------------------------------------------- a rollover, from each source, with each kind of map
 
@@ -103,4 +107,195 @@ fn a_password_is_derived_from_an_access_key() {
     roll_over("cdb", source, |_, new| {
         moto::shared().put(&name, &new.iam_json(), &["AWSCURRENT"]);
     });
+}
+
+// ---------------------------------------------------------------- what SES refuses, and what is no credential
+
+/// A host that has adopted this key, from a file source. Its Postfix runs.
+fn settled(map_type: &str, key: &Key, setup: &Setup<'_>) -> Host {
+    let host = Host::new(map_type, key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..*setup });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host
+}
+
+#[test]
+fn a_key_that_ses_refuses_changes_nothing() {
+    for map_type in ["hash", "texthash"] {
+        let (old, bad) = (Key::new(), Key::new());
+        let setup = Setup { smtp: "propagation = \"2s\"\nretry = \"200ms\"\n", ..Setup::default() };
+        let host = settled(map_type, &old, &setup);
+        let before = host.snapshot();
+        host.publish(bad.json());
+
+        // SES may not know the key yet: not wrong for good.
+        let ran = host.sync(&["--wait", "0s"], 75);
+        ran.says(&[
+            "535 Authentication Credentials Invalid",
+            "SES may not know a new key for some minutes",
+            "localhost",
+        ]);
+        ran.says_not("confirmed");
+        before.same_as(&host.snapshot());
+        let ran = host.relaykey(&["status"]);
+        ran.expect(0).says(&["ses: pending", "first refused", &bad.id, &old.id, "535"]);
+
+        // It stays so: wrong for good, after `propagation` has passed.
+        let ran = host.sync(&["--wait", "20s"], 1);
+        ran.says(&[
+            "535 Authentication Credentials Invalid",
+            "fix: the old credential stays in place; check that the access key is active",
+            "derived for this endpoint's region",
+        ]);
+        assert!(ran.err.matches("refused: 535").count() > 1, "tried once:\n{}", ran.err);
+        before.same_as(&host.snapshot());
+        host.relaykey(&["status"]).expect(0).says(&["ses: refused", "535", "fix"]);
+        // The first refusal is remembered, so another run need not wait for `propagation` again.
+        host.sync(&["--wait", "0s"], 1).says(&["refused the credential: 535"]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.send(), old.id);
+
+        // The key becomes known after all.
+        host.standin.set_key(&bad.id, &bad.login.password);
+        host.sync(&[], 0).says(&["ses: confirmed", &bad.id]);
+        assert_eq!(host.send(), bad.id);
+    }
+}
+
+/// 535, 535, 235: the usual course with a new key.
+#[test]
+fn a_key_that_ses_does_not_know_yet_is_waited_for() {
+    let (old, new) = (Key::new(), Key::new());
+    let setup = Setup { smtp: "propagation = \"1m\"\nretry = \"100ms\"\n", ..Setup::default() };
+    let host = settled("lmdb", &old, &setup);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.standin.delay(&new.id, relaykey::standin::Delay::Refusals(2));
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["refused: 535", "235 Authentication successful.", "ses: confirmed"]);
+    assert_eq!(host.send(), new.id);
+}
+
+/// Neither a file below the Postfix directory nor the state of what is applied changes, whatever the file source holds.
+#[test]
+fn each_wrong_payload_in_a_file_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = settled("hash", &key, &Setup::default());
+    let before = host.snapshot();
+    let applied = host.state("ses")["applied"].clone();
+    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    let version_2 = BASE64.encode([[2_u8].as_slice(), &[7; 32]].concat());
+    let other_version = BASE64.encode([[9_u8].as_slice(), &[7; 32]].concat());
+    for text in [secret, &version_2, &other_version, "hunter2hunter2"] {
+        keep_secret(text);
+    }
+    let iam = |more: Value| {
+        let mut all = json!({"accessKeyId": key.id, "secretAccessKey": secret});
+        all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        all.to_string()
+    };
+    let table: Vec<(Vec<u8>, &[&str])> = vec![
+        (format!("ASIAIOSFODNN7EXAMPLE:{}", key.password()).into(), &["temporary credentials", "ASIA"]),
+        (iam(json!({"accessKeyId": "ASIAIOSFODNN7EXAMPLE"})).into(), &["temporary credentials", "ASIA"]),
+        (iam(json!({"sessionToken": "hunter2hunter2"})).into(), &["temporary credentials", "session token"]),
+        (secret.into(), &["an AWS secret access key (40 characters) alone", "accessKeyId and secretAccessKey"]),
+        (
+            format!("{}:{secret}", key.id).into(),
+            &["an AWS secret access key (40 characters), not an SES SMTP password", "relaykey derive"],
+        ),
+        (format!("{}:{version_2}", key.id).into(), &["withdrawn Version 2", "relaykey derive"]),
+        (format!("{}:{other_version}", key.id).into(), &["no SES SMTP password"]),
+        (format!("{}:hunter2hunter2", key.id).into(), &["no SES SMTP password"]),
+        (json!({"username": key.id}).to_string().into(), &["has no key \"password\""]),
+        (json!({"password": "hunter2hunter2"}).to_string().into(), &["has no key \"username\""]),
+        (json!({"user": key.id, "pass": "hunter2hunter2"}).to_string().into(), &["username_key and password_key"]),
+        (iam(json!({"username": "a", "password": "hunter2hunter2"})).into(), &["different things"]),
+        (format!("{{\"username\": {:?}, ", key.id).into(), &["not valid JSON", "line 1"]),
+        ("hunter2hunter2".into(), &["none of the forms", "USER:PASSWORD"]),
+        (Vec::new(), &["is empty"]),
+        (" \n\n".into(), &["is empty"]),
+        ([key.pair().as_bytes(), b"\xff\xfe"].concat(), &["not UTF-8", "as text, not as binary"]),
+        ([b"\x7fELF\x02\x01\x01\0".as_slice(), &[0x90; 2000]].concat(), &["not UTF-8"]),
+        (vec![b'x'; 10_000_000], &["larger than 65536 bytes", "not a credential"]),
+        (format!("{}:hunter2\0hunter2", key.id).into(), &["not printable ASCII", "position 8"]),
+        (format!("{}:two words", key.id).into(), &["not printable ASCII", "blanks"]),
+        (format!("{}:", key.id).into(), &["the password is empty"]),
+    ];
+    for (content, words) in table {
+        host.publish(&content);
+        let ran = host.sync(&[], 1);
+        ran.says(words).says(&["fix: "]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["applied"], applied, "{words:?}");
+    }
+
+    // What is not even a file.
+    let path = host.path("credential");
+    fs::remove_file(&path).expect("removed");
+    host.sync(&[], 1).says(&["does not exist", "fix: create it"]);
+    fs::create_dir(&path).expect("made");
+    host.sync(&[], 1).says(&["a directory, not a regular file"]);
+    fs::remove_dir(&path).expect("removed");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("mkfifo");
+    host.sync(&[], 1).says(&["a FIFO, not a regular file"]);
+    before.same_as(&host.snapshot());
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", "a FIFO"]);
+
+    // And then the source is right again.
+    let new = Key::new();
+    host.standin.set_key(&new.id, &new.login.password);
+    fs::remove_file(&path).expect("removed");
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+}
+
+/// The same through AWS's own answers.
+#[test]
+fn each_wrong_payload_in_aws_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let before = host.snapshot();
+    let aws = moto::shared();
+    let binary = |bytes: &[u8]| {
+        let name = fresh("binary");
+        let input = json!({"Name": name, "SecretBinary": BASE64.encode(bytes)});
+        aws.call("secretsmanager.CreateSecret", input);
+        host.secret(&name)
+    };
+    let text = |value: &str| {
+        let name = fresh("text");
+        aws.secret(&name, value);
+        host.secret(&name)
+    };
+    let parameter = |value: &str, kind: &str| {
+        let name = fresh("/wrong");
+        let input = json!({"Name": name, "Value": value, "Type": kind});
+        aws.call("AmazonSSM.PutParameter", input);
+        host.parameter(&name)
+    };
+    let empty = fresh("empty");
+    aws.call("secretsmanager.CreateSecret", json!({"Name": empty}));
+    let gone = fresh("gone");
+    aws.secret(&gone, &key.pair());
+    aws.call("secretsmanager.DeleteSecret", json!({"SecretId": gone, "RecoveryWindowInDays": 7}));
+    let absent = fresh("absent");
+    let table: Vec<(String, &[&str])> = vec![
+        (binary(b"\x01\xff\xfe"), &["not UTF-8"]),
+        (text(&json!({"username": key.id}).to_string()), &["has no key \"password\""]),
+        (text("{\"username\":"), &["not valid JSON"]),
+        (text(&json!({"accessKeyId": "ASIAIOSFODNN7EXAMPLE", "secretAccessKey": key.secret}).to_string()), &["ASIA"]),
+        (text(&format!("{}:{}", key.id, key.secret)), &["an AWS secret access key (40 characters)"]),
+        (text("  "), &["is empty"]),
+        (parameter(&key.pair(), "String"), &["of type String", "unencrypted", "SecureString"]),
+        (parameter("nothing of use", "SecureString"), &["none of the forms"]),
+        (host.secret(&empty), &["AWSCURRENT"]),
+        (host.secret(&gone), &["scheduled for deletion", "restore"]),
+        (host.secret(&absent), &["does not exist", "region"]),
+    ];
+    for (source, words) in table {
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.sync(&[], 1).says(words).says(&["fix: "]);
+        before.same_as(&host.snapshot());
+    }
 }
