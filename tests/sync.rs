@@ -7,10 +7,16 @@ mod moto;
 #[path = "lab/postfix.rs"]
 mod postfix;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use lab::{Host, Key, Setup, fresh, keep_secret, next_second};
+use lab::{DELIVERY, Host, Key, Setup, fresh, keep_secret, next_second};
+use postfix::Instance;
 use serde_json::{Value, json};
 
 // ---------------------------------------------------------------- a rollover, from each source, with each kind of map
@@ -297,5 +303,204 @@ fn each_wrong_payload_in_aws_is_named_for_what_it_is() {
         host.configure(&Setup { source: &source, ..Setup::default() });
         host.sync(&[], 1).says(words).says(&["fix: "]);
         before.same_as(&host.snapshot());
+    }
+}
+
+// ---------------------------------------------------------------- what is not ours stays
+
+/// What real `postmap -q` finds under each of these keys.
+fn look_up(postfix: &Instance, keys: &[String]) -> BTreeMap<String, String> {
+    let mut child = Command::new("/usr/sbin/postmap")
+        .arg("-c")
+        .arg(&postfix.config_dir)
+        .args(["-q", "-", &format!("{}:{}", postfix.map_type, postfix.table().display())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("postmap");
+    let mut input = child.stdin.take().expect("piped");
+    let lines: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().expect("postmap ends");
+    writer.join().expect("no panic").expect("postmap reads");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().filter_map(|line| line.split_once('\t')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Two relays, tabs, a comment first, sender lines, 5,000 entries, no final newline.
+fn large_table(hop: &str, key: &Key) -> (String, Vec<String>) {
+    let mut text = "# logins of the relays, kept by hand\n\n".to_owned();
+    let mut keys = Vec::new();
+    let mut add = |text: &mut String, key: String, blank: &str, value: &str| {
+        *text += &format!("{key}{blank}{value}\n");
+        keys.push(key);
+    };
+    add(&mut text, "[smtp.other.example]:587".into(), "\t\t", "other:its own password");
+    for n in 0..2_500 {
+        add(&mut text, format!("sender{n}@customer.example"), "\t", &format!("customer{n}:pw{n}"));
+        if n % 500 == 0 {
+            text += &format!("   # block {n}\n\n");
+        }
+    }
+    add(&mut text, hop.into(), " \t  ", &key.pair());
+    for n in 2_500..5_000 {
+        add(&mut text, format!("[relay{n}.example]:2525"), "    ", &format!("user{n}:a b c {n}  "));
+    }
+    text += "# [localhost] is the one that is rotated\nlast.example\n\tlast:continued";
+    keys.push("last.example".into());
+    (text, keys)
+}
+
+#[test]
+fn of_five_thousand_entries_only_ours_differs_afterwards() {
+    for map_type in ["hash", "texthash"] {
+        let (old, new) = (Key::new(), Key::new());
+        let mut keys = Vec::new();
+        let mut text = String::new();
+        let host = Host::with(map_type, |hop| {
+            (text, keys) = large_table(hop, &old);
+            Some(text.clone())
+        });
+        assert!(keys.len() > 5_000 && !text.ends_with('\n'));
+        for key in [&old, &new] {
+            host.standin.set_key(&key.id, &key.login.password);
+        }
+        let source = host.publish(old.pair());
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: adopted"]);
+        let mut expected = look_up(&host.postfix, &keys);
+        assert_eq!(expected.len(), keys.len(), "{map_type}: every key is found");
+        assert_eq!(fs::read_to_string(host.postfix.table()).expect("readable"), text);
+
+        host.publish(new.pair());
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        let after = fs::read_to_string(host.postfix.table()).expect("readable");
+        assert!(after == text.replace(&old.pair(), &new.pair()), "{map_type}: more than one entry differs");
+        expected.insert(host.hop(), new.pair());
+        assert_eq!(look_up(&host.postfix, &keys), expected, "{map_type}");
+        assert_eq!(host.send(), new.id);
+    }
+}
+
+/// Sender lines with our user name are ours too; those of others, whatever they look like, are not.
+#[test]
+fn sender_lines_that_hold_our_key_follow_and_others_stay() {
+    let (old, new) = (Key::new(), Key::new());
+    let table = |hop: &str, key: &Key| {
+        format!(
+            "news@example.com\t{0}\nother@example.com\t{1}X:pw\n{hop} {0}\n\n@example.org {0}\nlocalhost.example {1}\n",
+            key.pair(),
+            old.id
+        )
+    };
+    let host = Host::with("lmdb", |hop| Some(table(hop, &old)));
+    for key in [&old, &new] {
+        host.standin.set_key(&key.id, &key.login.password);
+    }
+    let source = host.publish(old.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.set("smtp_sender_dependent_authentication", "yes");
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(fs::read_to_string(host.postfix.table()).expect("readable"), table(&host.hop(), &new));
+    host.standin.deactivate(&old.id);
+    host.postfix.inject_from("news@example.com", 1);
+    host.postfix.queue_empty(DELIVERY);
+    let sent = host.standin.messages();
+    assert_eq!(sent.iter().map(|m| m.username.as_str()).collect::<Vec<_>>(), [new.id.as_str()]);
+}
+
+/// The kernel's form of an access list (acl(5), `linux/posix_acl_xattr.h`): the owner, user 1234 (may read), the group, the
+/// mask, the others.
+fn access_list() -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, NOBODY), (2, 4, 1234), (4, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = Vec::with_capacity(1024);
+    rustix::fs::getxattr(path, name, rustix::buffer::spare_capacity(&mut value)).ok()?;
+    Some(value)
+}
+
+/// Text and map keep owner, mode, access list and attributes, and the symbolic link to the text stays a link.
+#[test]
+fn what_the_files_are_like_is_kept() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let (table, map) = (host.postfix.table(), host.postfix.map());
+    let real = host.postfix.config_dir.join("secrets").join("relays");
+    fs::create_dir(real.parent().expect("a parent")).expect("made");
+    fs::rename(&table, &real).expect("moved");
+    std::os::unix::fs::symlink("secrets/relays", &table).expect("linked");
+    for (path, uid, gid, mode) in [(&real, 1001, 1002, 0o640), (&map, 0, 1003, 0o440)] {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+        for (name, value) in [("user.note", &b"kept"[..]), ("security.test", b"label")] {
+            rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).expect(name);
+        }
+    }
+    let acl = "system.posix_acl_access";
+    rustix::fs::setxattr(&real, acl, &access_list(), rustix::fs::XattrFlags::empty()).expect(acl);
+    let source = host.publish(old.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    assert_eq!(host.send(), old.id);
+    host.sync(&[], 0).says(&["ses: adopted"]);
+
+    let like = |path: &Path| {
+        let m = fs::metadata(path).expect("there");
+        let attributes = [acl, "user.note", "security.test"].map(|name| attribute(path, name));
+        (m.uid(), m.gid(), m.mode(), m.nlink(), attributes)
+    };
+    let before = [like(&real), like(&map)];
+    assert_eq!(before[0].4[0], Some(access_list()));
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!([like(&real), like(&map)], before);
+    assert_eq!(fs::read_link(&table).expect("still a link"), Path::new("secrets/relays"));
+    assert!(fs::read_to_string(&real).expect("readable").contains(&new.pair()));
+    assert_eq!(host.send(), new.id);
+    let names = |dir: &Path| {
+        let all = fs::read_dir(dir)
+            .expect("readable")
+            .map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"));
+        all.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(real.parent().expect("a parent")), ["relays".to_owned()].into());
+    let expected = ["main.cf", "master.cf", "sasl_passwd", "sasl_passwd.db", "secrets"].map(str::to_owned);
+    assert_eq!(names(&host.postfix.config_dir), expected.into(), "nothing staged is left");
+}
+
+/// No table at all: it is made, with the one entry, readable by root alone.
+#[test]
+fn a_missing_table_is_made() {
+    for map_type in ["hash", "texthash"] {
+        let key = Key::new();
+        let host = Host::with(map_type, |_| None);
+        host.standin.set_key(&key.id, &key.login.password);
+        let source = host.publish(key.pair());
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        let text = fs::read_to_string(host.postfix.table()).expect("made");
+        assert_eq!(text, format!("{} {}\n", host.hop(), key.pair()));
+        for path in [host.postfix.table(), host.postfix.map()] {
+            let m = fs::metadata(&path).expect("made");
+            assert_eq!((m.mode() & 0o7777, m.uid(), m.gid()), (0o600, 0, 0), "{}", path.display());
+        }
+        assert_eq!(host.send(), key.id);
     }
 }
