@@ -15,9 +15,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
 use lab::{DELIVERY, Host, Key, Setup, fresh, keep_secret, next_second};
 use postfix::Instance;
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 // ---------------------------------------------------------------- a rollover, from each source, with each kind of map
 
@@ -503,4 +505,386 @@ fn a_missing_table_is_made() {
         }
         assert_eq!(host.send(), key.id);
     }
+}
+
+// ---------------------------------------------------------------- day one, and the report
+
+/// How often this Postfix was reloaded: what `postfix reload` notes in the mail log before it tells the master.
+fn reloads(postfix: &Instance) -> usize {
+    postfix.log().matches("refreshing the Postfix mail system").count()
+}
+
+/// The proof as the report document's definition has it, made here from scratch.
+fn proof_of(password: &str, report: &Value, target: &Value) -> String {
+    let text = |v: &Value| v.as_str().expect("a text").to_owned();
+    let lines = [
+        "relaykey-proof-v1".to_owned(),
+        text(&report["host_id"]),
+        text(&report["host"]),
+        text(&report["credential"]),
+        text(&report["version"]),
+        text(&report["username"]),
+        text(&target["name"]),
+        text(&target["region"]),
+        text(&report["outcome"]),
+        report["seq"].as_u64().expect("a number").to_string(),
+        text(&report["at"]),
+    ];
+    let mut mac = Hmac::<Sha256>::new_from_slice(password.as_bytes()).expect("a key of any length");
+    lines.iter().for_each(|line| mac.update(format!("{line}\n").as_bytes()));
+    BASE64.encode(mac.finalize().into_bytes())
+}
+
+/// Every field of the report document `relaykey/report/v1`, and no other.
+#[track_caller]
+fn complete(report: &Value, target_names: &[&str], password: &str) {
+    let fields =
+        |v: &Value| v.as_object().expect("an object").keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    let expected = [
+        "schema",
+        "id",
+        "seq",
+        "host_id",
+        "host",
+        "credential",
+        "source",
+        "version",
+        "username",
+        "previous_username",
+        "at",
+        "mode",
+        "agent",
+        "outcome",
+        "targets",
+        "error",
+        "approved_by",
+    ];
+    assert_eq!(fields(report), expected.map(str::to_owned).into(), "{report:#}");
+    assert_eq!(report["schema"], "relaykey/report/v1");
+    assert!(report["id"].as_str().is_some_and(|id| !id.is_empty()));
+    let host_id = report["host_id"].as_str().expect("a text");
+    assert!(host_id.len() == 32 && host_id.bytes().all(|b| b.is_ascii_hexdigit()), "{host_id}");
+    assert_eq!(report["host"], "mx1.example.com");
+    assert_eq!(report["credential"], "ses");
+    assert_eq!(report["mode"], "automatic");
+    assert_eq!(report["agent"], concat!("relaykey/", env!("CARGO_PKG_VERSION")));
+    assert_eq!((&report["error"], &report["approved_by"]), (&Value::Null, &Value::Null));
+    // RFC 3339, Z, whole seconds; and of this minute.
+    let at = report["at"].as_str().expect("a text");
+    assert!(at.len() == 20 && at.ends_with('Z'), "{at}");
+    let now = jiff::Timestamp::now();
+    let age = now.duration_since(at.parse().expect("RFC 3339"));
+    assert!((0..90).contains(&age.as_secs()), "{at} is {age} ago");
+    let seq = report["seq"].as_i64().expect("a number");
+    assert!((now.as_millisecond() - seq).abs() < 90_000, "{seq} are not Unix milliseconds");
+
+    let targets = report["targets"].as_array().expect("a list");
+    assert_eq!(targets.iter().map(|t| t["name"].as_str().expect("a text")).collect::<Vec<_>>(), target_names);
+    for target in targets {
+        let expected =
+            ["name", "kind", "map", "keys", "read_back", "remaining_old", "region", "evidence", "proof", "no_proof"];
+        assert_eq!(fields(target), expected.map(str::to_owned).into(), "{target:#}");
+        assert_eq!((&target["kind"], &target["region"]), (&json!("postfix"), &json!(lab::REGION)));
+        assert_eq!((&target["remaining_old"], &target["no_proof"]), (&json!([]), &Value::Null));
+        assert_eq!(fields(&target["evidence"]), ["endpoint", "reply", "at"].map(str::to_owned).into());
+        assert_eq!(target["evidence"]["reply"], "235 Authentication successful.");
+        let tried: jiff::Timestamp = target["evidence"]["at"].as_str().and_then(|t| t.parse().ok()).expect("RFC 3339");
+        assert!((0..90).contains(&now.duration_since(tried).as_secs()), "{tried}");
+        assert_eq!(target["proof"], proof_of(password, report, target), "the proof of {}", target["name"]);
+    }
+}
+
+#[test]
+fn a_host_that_holds_the_current_credential_is_adopted() {
+    for map_type in ["hash", "lmdb", "texthash"] {
+        let key = Key::new();
+        let host = Host::new(map_type, &key);
+        let name = fresh("day-one");
+        let (arn, version) = moto::shared().secret(&name, &key.json());
+        let source = host.secret(&name);
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        assert_eq!(host.send(), key.id);
+        let before = host.snapshot();
+
+        let ran = host.sync(&["--json"], 0);
+        let document = ran.json();
+        let told = &document["credentials"][0];
+        assert_eq!(
+            (
+                &document["schema"],
+                &document["exit"],
+                &told["name"],
+                &told["outcome"],
+                &told["version"],
+                &told["username"]
+            ),
+            (&json!("relaykey/sync/v1"), &json!(0), &json!("ses"), &json!("adopted"), &json!(version), &json!(key.id))
+        );
+        before.same_as(&host.snapshot());
+        assert_eq!(reloads(&host.postfix), 0);
+
+        let state = host.state("ses");
+        let report = &state["report"];
+        assert_eq!(told["report"], *report);
+        complete(report, &["main"], key.password());
+        assert_eq!((&report["outcome"], &report["source"]), (&json!("adopted"), &json!(arn)));
+        assert_eq!((&report["version"], &report["username"]), (&json!(version), &json!(key.id)));
+        assert_eq!(report["previous_username"], Value::Null);
+        let target = &report["targets"][0];
+        assert_eq!(target["keys"], json!([host.hop()]));
+        assert_eq!(target["map"], format!("{map_type}:{}", host.postfix.table().display()));
+        assert!(target["read_back"].as_str().is_some_and(|how| how.starts_with("postmap -q")), "{target:#}");
+        assert_eq!(target["evidence"]["endpoint"], host.hop().replace(['[', ']'], ""));
+        // The one login at the stand-in besides that of the message.
+        assert_eq!(host.standin.logins().iter().map(|l| l.accepted).collect::<Vec<_>>(), [true, true]);
+        assert_eq!(host.standin.messages().len(), 1, "adoption sends no mail");
+
+        // Again: nothing to do, no login, and the state says the same.
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        assert_eq!(host.standin.logins().len(), 2);
+        assert_eq!(host.state("ses"), state);
+        before.same_as(&host.snapshot());
+        host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &version, &key.id, "adopted"]);
+    }
+}
+
+/// A rollover's report says what came before; its seq goes on; and the state holds no secret in any form.
+#[test]
+fn the_report_of_a_rollover_is_complete() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    let first = host.state("ses")["report"].clone();
+    complete(&first, &["main"], old.password());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let report = host.state("ses")["report"].clone();
+    complete(&report, &["main"], new.password());
+    assert_eq!((&report["outcome"], &report["username"]), (&json!("confirmed"), &json!(new.id)));
+    assert_eq!(report["previous_username"], json!(old.id));
+    assert_eq!(report["source"], format!("file:{}", host.path("credential").display()));
+    assert!(report["seq"].as_u64() > first["seq"].as_u64());
+    assert_eq!(report["host_id"], first["host_id"]);
+    assert_ne!(report["id"], first["id"]);
+    let bare = proof_of(old.password(), &report, &report["targets"][0]);
+    assert_ne!(report["targets"][0]["proof"], bare, "the proof tells one password from another");
+
+    let state = host.path("state");
+    let mut files = 0;
+    let mut look = vec![state.clone()];
+    while let Some(dir) = look.pop() {
+        assert_eq!(fs::metadata(&dir).expect("there").mode() & 0o7777, 0o700, "{}", dir.display());
+        for entry in fs::read_dir(&dir).expect("readable") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                look.push(path);
+                continue;
+            }
+            files += 1;
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o600, "{}", path.display());
+            let bytes = fs::read(&path).expect("readable");
+            for key in [&old, &new] {
+                for text in [key.password().to_owned(), key.secret.clone(), BASE64.encode(key.password())] {
+                    let found = bytes.windows(text.len()).any(|w| w == text.as_bytes());
+                    assert!(!found, "a secret is in {}", path.display());
+                }
+            }
+        }
+    }
+    assert!(files >= 4, "state, host, keys, journal");
+}
+
+// ---------------------------------------------------------------- the mail server that is not told
+
+#[test]
+fn a_postfix_that_does_not_run_is_owed_its_reload() {
+    for map_type in ["hash", "texthash"] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled(map_type, &old, &Setup::default());
+        let first = host.state("ses")["report"].clone();
+        host.postfix.stop();
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+
+        let ran = host.sync(&["--wait", "0s"], 75);
+        ran.says(&["not running", "fix: postfix -c", "start"]).says_not("ses: confirmed");
+        let text = fs::read_to_string(host.postfix.table()).expect("readable");
+        assert!(text.contains(&new.pair()), "the files are right");
+        let found = look_up(&host.postfix, &[host.hop()]);
+        assert_eq!(found.get(&host.hop()), Some(&new.pair()), "the map is right");
+        let state = host.state("ses");
+        assert_eq!((&state["report"], &state["applied"]["username"]), (&first, &json!(old.id)), "no confirmation");
+        let status = host.relaykey(&["status"]);
+        status.expect(0).says(&["ses: reload-owed", "owed      target main: a reload, since", "not running"]);
+        let status = host.relaykey(&["status", "--json"]).json();
+        assert_eq!(status["credentials"][0]["owed"][0]["target"], "main");
+        // Again: still owed, and the files stay as they are.
+        let before = host.snapshot();
+        host.sync(&["--wait", "0s"], 75).says(&["not running"]);
+        before.same_as(&host.snapshot());
+
+        // A start after the swap settles it.
+        next_second();
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+        before.same_as(&host.snapshot());
+        assert_eq!(reloads(&host.postfix), 0, "it read the new files at its start");
+        complete(&host.state("ses")["report"], &["main"], new.password());
+        host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("owed");
+        host.standin.deactivate(&old.id);
+        assert_eq!(host.send(), new.id);
+    }
+}
+
+/// Nothing of ours runs at day one either: no confirmation that is not true.
+#[test]
+fn a_postfix_that_does_not_run_is_not_adopted() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    let before = host.snapshot();
+    host.sync(&["--wait", "0s"], 75).says(&["not running"]).says_not("adopted version");
+    before.same_as(&host.snapshot());
+    assert_eq!(host.state("ses")["report"], Value::Null);
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+}
+
+/// What each setting of `reload` does, for a map that Postfix notices by itself and for one that it does not.
+#[test]
+fn reload_does_what_it_says() {
+    for (map_type, reload, done) in [
+        ("hash", "\"always\"", 1),
+        ("hash", "\"if-needed\"", 0),
+        ("hash", "\"never\"", 0),
+        ("texthash", "\"if-needed\"", 1),
+    ] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled(map_type, &old, &Setup { target: &format!("reload = {reload}"), ..Setup::default() });
+        assert_eq!(host.send(), old.id);
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        assert_eq!(reloads(&host.postfix), done, "{map_type}, reload = {reload}");
+        for _ in 0..3 {
+            assert_eq!(host.send(), new.id, "{map_type}, reload = {reload}");
+        }
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        assert_eq!(reloads(&host.postfix), done, "{map_type}, reload = {reload}: none without a change");
+    }
+}
+
+#[test]
+fn a_reload_that_is_needed_and_never_done_stays_owed() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("texthash", &old, &Setup { target: "reload = \"never\"", ..Setup::default() });
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    for _ in 0..2 {
+        host.sync(&["--wait", "0s"], 75).says(&[
+            "only by a reload",
+            "reload = \"never\"",
+            "restarting it settles this",
+        ]);
+        host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed", "target main: a reload, since"]);
+        assert_eq!(reloads(&host.postfix), 0);
+    }
+    assert_eq!(host.state("ses")["applied"]["username"], json!(old.id), "no confirmation");
+    host.postfix.stop();
+    next_second();
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(host.send(), new.id);
+}
+
+#[test]
+fn a_reload_command_runs_as_it_is_written() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("texthash", &old);
+    let ran = host.path("what ran");
+    let script = host.dir.file(
+        "reload it",
+        &format!(
+            "#!/bin/sh\nprintf '%s|' \"$@\" >> '{}'\nexec /usr/sbin/postfix -c {} reload\n",
+            ran.display(),
+            host.postfix.config_dir.display()
+        ),
+    );
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let source = host.publish(old.pair());
+    let command = format!("reload = [{script:?}, \"two words\", \"$HOME; `id`\"]");
+    host.configure(&Setup { source: &source, target: &command, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    assert!(!ran.exists(), "adoption reloads nothing");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(fs::read_to_string(&ran).expect("it ran"), "two words|$HOME; `id`|");
+    assert_eq!(reloads(&host.postfix), 1);
+    assert_eq!(host.send(), new.id);
+
+    // One that fails: the reload is owed, and done when it works again.
+    let third = Key::new();
+    host.standin.set_key(&third.id, &third.login.password);
+    host.publish(third.pair());
+    let fails = host.dir.file("fails", "#!/bin/sh\necho 'no permission to reload' >&2\nexit 7\n");
+    fs::set_permissions(&fails, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let command = format!("reload = [{fails:?}]");
+    host.configure(&Setup { source: &source, target: &command, ..Setup::default() });
+    host.sync(&["--wait", "0s"], 75).says(&[
+        "the reload failed",
+        "exit status: 7",
+        "no permission to reload",
+        "reload by hand",
+    ]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed"]);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+    assert_eq!(reloads(&host.postfix), 2);
+    assert_eq!(host.send(), third.id);
+}
+
+/// What somebody left half-edited must not be put into effect by our reload.
+#[test]
+fn a_half_edited_configuration_is_not_activated() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let good = fs::read_to_string(host.postfix.main_cf()).expect("readable");
+    host.postfix.set("daemon_directory", "/nonexistent");
+    let ran = host.sync(&["--wait", "0s"], 75);
+    ran.says(&["`postfix check` fails, so no reload is done", "/nonexistent", "fix: mend what it names"]);
+    assert_eq!(reloads(&host.postfix), 0);
+    assert_eq!(host.send(), new.id, "the files are in place, and the map is noticed without a reload");
+    fs::write(host.postfix.main_cf(), good).expect("written");
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!((reloads(&host.postfix), host.send()), (1, new.id));
+}
+
+/// Nothing is touched where Postfix's own programs cannot read the configuration.
+#[test]
+fn an_unreadable_configuration_changes_nothing() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let master_cf = host.postfix.config_dir.join("master.cf");
+    let good = fs::read_to_string(&master_cf).expect("readable");
+    fs::write(&master_cf, format!("{good}half a line of somebody who went to lunch\n")).expect("written");
+    let before = host.snapshot();
+    for wait in ["0s", "2s"] {
+        host.sync(&["--wait", wait], 1).says(&[
+            "postconf cannot read the configuration",
+            "went to lunch",
+            "fix: run: postconf",
+        ]);
+        before.same_as(&host.snapshot());
+    }
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", "postconf cannot read", "pending"]);
+    fs::write(&master_cf, good).expect("written");
+    host.sync(&[], 0).says(&["ses: confirmed"]);
 }

@@ -259,11 +259,18 @@ pub fn send(standin: &Standin, postfix: &Instance) -> String {
     arrived.unwrap_or_else(|e| panic!("{e}; the mail log:\n{}", postfix.log()))
 }
 
-/// Waits for the next second of the wall clock: moto keeps creation times in whole seconds, AWS in milliseconds.
+/// Waits for the next second of the wall clock and of the time since boot: moto keeps creation times in whole seconds
+/// (AWS in milliseconds), and a swap is compared with the start of the mail server in whole seconds.
 pub fn next_second() {
-    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let now = second();
-    wait_for("the next second", Duration::from_secs(2), || (second() > now).then_some(()));
+    let seconds = || {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        (wall, rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec)
+    };
+    let before = seconds();
+    wait_for("the next second", Duration::from_secs(3), || {
+        let now = seconds();
+        (now.0 > before.0 && now.1 > before.1).then_some(())
+    });
 }
 
 /// A name that no other test has, nor any other process that shares the AWS API server.
