@@ -857,7 +857,7 @@ fn a_half_edited_configuration_is_not_activated() {
     let good = fs::read_to_string(host.postfix.main_cf()).expect("readable");
     host.postfix.set("daemon_directory", "/nonexistent");
     let ran = host.sync(&["--wait", "0s"], 75);
-    ran.says(&["`postfix check` fails, so no reload is done", "/nonexistent", "fix: mend what it names"]);
+    ran.says(&["`postfix check` fails, so no reload is done", "in the mail log", "in a terminal and mend that"]);
     assert_eq!(reloads(&host.postfix), 0);
     assert_eq!(host.send(), new.id, "the files are in place, and the map is noticed without a reload");
     fs::write(host.postfix.main_cf(), good).expect("written");

@@ -744,11 +744,11 @@ impl Mta for Postfix {
                 class: "config",
                 file: Some(self.config_dir.join(edited.unwrap_or("main.cf"))),
                 line: None,
-                what: format!(
-                    "`postfix check` fails, so no reload is done{also}: {}",
-                    Redactor::default().clean(&check.stderr)
+                what: format!("`postfix check` fails, so no reload is done{also}: {}", reason(&check.stderr)),
+                fix: format!(
+                    "see what it names with `postfix -c {directory} check` in a terminal and mend that, then: \
+                     postfix -c {directory} reload"
                 ),
-                fix: format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
             });
         }
         let argv = match &self.reload {
@@ -768,11 +768,7 @@ impl Mta for Postfix {
             class: "command",
             file: None,
             line: None,
-            what: format!(
-                "the reload failed ({program}, {}): {}",
-                output.status,
-                Redactor::default().clean(&output.stderr)
-            ),
+            what: format!("the reload failed ({program}, {}): {}", output.status, reason(&output.stderr)),
             fix: format!("reload by hand: postfix -c {directory} reload"),
         })
     }
@@ -1358,6 +1354,12 @@ fn gave_up(stderr: &str) -> String {
         "
 ",
     )
+}
+
+/// Why postfix(1) failed. Where its standard error is no terminal it writes the reason to the mail log alone.
+fn reason(stderr: &str) -> String {
+    let words = Redactor::default().clean(stderr);
+    if words.trim().is_empty() { "its reason is in the mail log".into() } else { words }
 }
 
 fn no_table(config_dir: &Path) -> MtaError {
