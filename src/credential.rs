@@ -140,6 +140,8 @@ pub enum PayloadError {
         "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]
     Unknown,
+    #[error("the secret is {what} alone, without {without}")]
+    Alone { what: &'static str, without: &'static str },
     #[error("the secret begins like JSON but is not valid JSON (line {line}, column {column})")]
     BadJson { line: usize, column: usize },
     #[error(
@@ -224,6 +226,9 @@ impl Payload {
     }
 
     fn parse_pair(text: &str) -> Result<Self, PayloadError> {
+        if let Some(half) = half_of_a_key(text) {
+            return Err(half);
+        }
         let login = Login::from_pair(text)?;
         Ok(Self { form: Form::Pair, username: login.username, secret: login.password })
     }
@@ -379,6 +384,27 @@ pub fn ses_password_form(password: &str) -> Result<(), PayloadError> {
         _ if password.len() == 40 => Err(PayloadError::SecretAccessKey),
         _ => Err(PayloadError::NotSesPassword),
     }
+}
+
+/// Is this text one half of a key where both are needed? Access key ids have 20 characters, secret access keys 40 of
+/// base64's (IAM user guide, "IAM identifiers" and "Manage access keys").
+fn half_of_a_key(text: &str) -> Option<PayloadError> {
+    let base64 = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+    let id = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let (what, without) = match text.len() {
+        20 if id && (text.starts_with("AKIA") || text.starts_with("ASIA")) => {
+            ("an access key id", "its secret: store USER:PASSWORD, or JSON with accessKeyId and secretAccessKey")
+        }
+        40 if base64 => (
+            "an AWS secret access key (40 characters)",
+            "its access key id: store JSON with accessKeyId and secretAccessKey, and relaykey derives the SMTP password",
+        ),
+        44 if ses_password_form(text).is_ok() => {
+            ("an SES SMTP password", "its user name, the access key id: store USER:PASSWORD")
+        }
+        _ => return None,
+    };
+    Some(PayloadError::Alone { what, without })
 }
 
 /// The SES region that an endpoint's name contains: standard `email-smtp.REGION.amazonaws.com` (and `.com.cn`), FIPS

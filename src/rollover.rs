@@ -961,10 +961,14 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
                         first_seen: found.at,
                         accepted,
                     });
-                    // A new version resets what the one before it ran into.
-                    for t in facts.state.targets.values_mut() {
-                        t.first_refused = None;
-                        t.retry = Retry::default();
+                    // A new version resets what the one before it ran into; not what this wake found in its way.
+                    for i in 0..facts.targets.len() {
+                        let failed_now = facts.targets[i].failed;
+                        let state = facts.target_state(i);
+                        state.first_refused = None;
+                        if !failed_now {
+                            state.retry = Retry::default();
+                        }
                     }
                 }
             }

@@ -51,7 +51,7 @@ fn driver() {
     };
     let client = Client::in_process(Server::new(&config_of(Path::new(state_dir), kind)));
     let target = TargetId { credential: "ses".into(), target: "main".into() };
-    let ours = Ours { applied: Some("AKIAOLD".into()), previous: None };
+    let ours = Ours { applied: Some("AKIAOLD".into()), previous: None, ..Ours::default() };
     let call = |request| client.call(request).unwrap_or_else(|e| panic!("{e:?}"));
 
     let Reply::Inspected(seen) = call(Request::Inspect { target: target.clone(), ours: ours.clone() }) else {
@@ -143,7 +143,7 @@ impl Subject {
         fs::write(&self.table, text(OLD)).unwrap();
         fs::set_permissions(&self.table, fs::Permissions::from_mode(0o640)).unwrap();
         if let Some(instance) = &self.instance {
-            instance.cool_down();
+            postfix::cool_down(&self.table);
             instance.postmap();
         }
         let _ = fs::remove_dir_all(self.state_dir());
