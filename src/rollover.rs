@@ -964,10 +964,14 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
                         first_seen: found.at,
                         accepted,
                     });
-                    // A new version resets what the one before it ran into.
-                    for t in facts.state.targets.values_mut() {
+                    // A new version resets what the one before it ran into, but not what this wake has met already.
+                    for i in 0..facts.targets.len() {
+                        let failed = facts.targets[i].failed;
+                        let t = facts.target_state(i);
                         t.first_refused = None;
-                        t.retry = Retry::default();
+                        if !failed {
+                            t.retry = Retry::default();
+                        }
                     }
                 }
             }

@@ -405,6 +405,20 @@ fn a_mismatch_after_the_swap_is_undone_and_the_other_target_stays_on_the_candida
 }
 
 #[test]
+fn a_new_version_does_not_hide_what_its_own_wake_has_met() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Inspect { .. } => Some(Outcome::Failed(failure(false))),
+        step => go(step),
+    });
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(facts.failures(), [(Some("t0"), &failure(false))]);
+    assert!(matches!(last, Step::Wait { until } if until > at(0)), "{last:?}");
+}
+
+#[test]
 fn what_is_staged_in_vain_is_discarded() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
