@@ -187,14 +187,9 @@ impl Instance {
         }
     }
 
-    /// Sets a parameter of main.cf, in place. (`postconf -e` would do the same in a second.)
+    /// Sets a parameter of main.cf.
     pub fn set(&self, name: &str, value: &str) {
-        let text = fs::read_to_string(self.main_cf()).unwrap();
-        let is_it = |line: &&str| line.split_once('=').is_some_and(|(have, _)| have.trim() == name);
-        let mut lines: Vec<&str> = text.lines().filter(|line| !is_it(line)).collect();
-        let line = format!("{name} = {value}");
-        lines.push(&line);
-        fs::write(self.main_cf(), lines.join("\n") + "\n").unwrap();
+        expect(self.command("postconf").arg("-e").arg(format!("{name} = {value}")), "postconf");
     }
 
     fn command(&self, program: &str) -> Command {
