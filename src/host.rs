@@ -279,16 +279,22 @@ mod crash {
     }
 
     /// Appends the call to `CRASH_LOG`, one JSON object per line: what it did, to which path, and the bytes that it
-    /// wrote; for an fsync the bytes that are safe from now on.
+    /// wrote; for an fsync the bytes that are safe from now on, for a rename those that got the new name. The file that
+    /// a command made is first told of by one of these two.
     pub(super) fn after(op: &Op<'_>) {
         let Some(log) = std::env::var_os("CRASH_LOG") else { return };
-        let safe = if op.doing == "fsync" { std::fs::read(op.path()).unwrap_or_default() } else { op.bytes.to_vec() };
+        let read = |path| std::fs::read(path).unwrap_or_default();
+        let bytes = match (op.doing, op.to) {
+            ("fsync", _) => read(op.path()),
+            (_, Some(to)) => read(op.dir.join(to)),
+            _ => op.bytes.to_vec(),
+        };
         let line = serde_json::json!({
             "n": CALLS.load(Ordering::SeqCst),
             "op": op.doing,
             "path": op.path(),
             "to": op.to.map(|to| op.dir.join(to)),
-            "bytes": BASE64.encode(safe),
+            "bytes": BASE64.encode(bytes),
         });
         let mut file = std::fs::OpenOptions::new()
             .create(true)

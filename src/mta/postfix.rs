@@ -669,7 +669,7 @@ impl Mta for Postfix {
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         let mut argv = self.postmap(&settings);
         argv.push(store.kind.spell(staged_text));
-        let output = run(&argv, None, LONG_COMMAND)?;
+        let output = run_mutating(&argv)?;
         let expected = settings.redirected(store.kind).extension();
         let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
@@ -734,7 +734,8 @@ impl Mta for Postfix {
         let postfix = |command: &str| -> Vec<OsString> {
             vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
         };
-        let check = run(&postfix("check"), None, LONG_COMMAND)?;
+        // Also makes queue directories that are missing (postfix(1)).
+        let check = run_mutating(&postfix("check"))?;
         if !check.status.success() {
             let edited = self.edited_since_start(&settings)?;
             let also =
@@ -755,7 +756,7 @@ impl Mta for Postfix {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
             _ => postfix("reload"),
         };
-        let output = run(&argv, None, LONG_COMMAND)?;
+        let output = run_mutating(&argv)?;
         if output.status.success() {
             return Ok(());
         }
@@ -1373,6 +1374,10 @@ fn no_table(config_dir: &Path) -> MtaError {
 
 fn run(argv: &[OsString], stdin: Option<&[u8]>, limit: Duration) -> Result<host::Output, MtaError> {
     Ok(host::run(argv, stdin, limit)?)
+}
+
+fn run_mutating(argv: &[OsString]) -> Result<host::Output, MtaError> {
+    Ok(host::run_mutating(argv, None, LONG_COMMAND)?)
 }
 
 fn from_io(e: &io::Error, path: &Path) -> MtaError {
