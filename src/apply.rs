@@ -349,7 +349,7 @@ impl Work<'_> {
         let view = self.slot.mta.inspect(ours)?;
         if access == Access::Write {
             if self.slot.open.is_none() {
-                self.tidy(&view.entries);
+                self.tidy(&view.entries)?;
             }
             self.settle(view.running)?;
         }
@@ -380,19 +380,31 @@ impl Work<'_> {
         })
     }
 
-    /// Removes, by their exact names, staged files that a killed run left. Another program that is at it holds the lock.
-    fn tidy(&self, entries: &[Entry]) {
+    /// Removes, by their exact names, staged files that a killed run left; another program that is at it holds the
+    /// lock. What that run swapped in is made durable before anything is built on it, above all a confirmation: it may
+    /// have been killed between its renames and their fsync.
+    fn tidy(&self, entries: &[Entry]) -> Result<(), MtaError> {
         let paths = entries.iter().filter_map(|e| Some(PathBuf::from(e.map.split_once(':')?.1)));
+        let mut seen: Vec<(u64, u64)> = Vec::new();
         for path in paths.collect::<std::collections::BTreeSet<_>>() {
             let beside = path.parent().map(Path::to_owned);
             let resolved = Directory::of(&path).ok().map(|(dir, _)| dir);
             for dir in beside.and_then(|d| Directory::open(&d).ok()).into_iter().chain(resolved) {
+                let id = dir.id()?;
+                if seen.contains(&id) {
+                    continue;
+                }
+                seen.push(id);
                 if let Ok(_lock) = dir.lock(Duration::ZERO) {
                     // What cannot be removed now is tried again at the next start.
                     let _ = remove_leftovers(self.id, &dir);
                 }
+                if self.journal.get(self.id).is_some() {
+                    dir.sync()?;
+                }
             }
         }
+        Ok(())
     }
 
     /// A mail server that was started after the swap has read the new files: nothing is owed to it.
