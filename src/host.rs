@@ -829,7 +829,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     directory.sync()
 }
 
-/// Makes a directory with exactly this mode, durably; one that exists stays as it is. The one above must exist.
+/// Makes a directory with exactly this mode, durably; one that exists stays as it is, and what a process that was
+/// killed made or renamed in it is durable too when this returns, so that nothing is built on what a power cut would
+/// take back. The one above must exist.
 ///
 /// # Errors
 /// As [`Directory::open`], for the one above and for this; the system call failed.
@@ -850,7 +852,14 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
         directory.sync()?;
         return Ok(made);
     }
-    Directory::open(path)
+    let found = Directory::open(path)?;
+    found.sync()?;
+    // Nothing is made in it before its own name is durable, so only an empty one may lack that.
+    let mut listed = std::fs::read_dir(found.path()).map_err(|e| HostError::io("list", found.path(), e))?;
+    if let (None, Some(above)) = (listed.next(), found.path().parent()) {
+        Directory::open(above)?.sync()?;
+    }
+    Ok(found)
 }
 
 // ---------------------------------------------------------------------------------------------------------------
