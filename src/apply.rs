@@ -249,6 +249,8 @@ impl Server {
         if access == Access::Write {
             host::create_dir(&config.host.state_dir, 0o700)?;
             host::create_dir(&dir, 0o700)?;
+            // A run that was killed while it wrote the journal may have left half a successor.
+            host::remove_successor(&dir.join(Journal::NAME))?;
         }
         let mut slots = BTreeMap::new();
         for credential in &config.credentials {
@@ -870,11 +872,12 @@ struct JournalEntry {
 }
 
 impl Journal {
+    const NAME: &str = "journal.json";
     const SCHEMA: u32 = 1;
     const MAX: usize = 4 << 20;
 
     fn load(dir: &Path) -> Result<Self, MtaError> {
-        let path = dir.join("journal.json");
+        let path = dir.join(Self::NAME);
         let empty = JournalFile { schema: Self::SCHEMA, targets: BTreeMap::new() };
         let file = match std::fs::symlink_metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => empty,

@@ -810,9 +810,7 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
 /// As [`Directory::of`], [`Directory::stage`] and [`Directory::rename`]. Then the old file is as it was.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (directory, name) = Directory::of(path)?;
-    let mut staged = OsString::from(".");
-    staged.push(&name);
-    staged.push(".new");
+    let staged = successor(&name);
     directory.remove(&staged)?;
     directory.stage(&staged, bytes)?;
     let finish = || {
@@ -827,6 +825,23 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     };
     finish().inspect_err(|_: &HostError| directory.remove_quietly(&staged))?;
     directory.sync()
+}
+
+/// Removes what a [`replace`] of this file left beside it when it was killed. The caller holds the lock.
+///
+/// # Errors
+/// As [`Directory::of`] and [`Directory::remove`].
+pub fn remove_successor(path: &Path) -> Result<()> {
+    let (directory, name) = Directory::of(path)?;
+    directory.remove(&successor(&name)).map(drop)
+}
+
+/// The staged name of a file of ours.
+fn successor(name: &OsStr) -> OsString {
+    let mut staged = OsString::from(".");
+    staged.push(name);
+    staged.push(".new");
+    staged
 }
 
 /// Makes a directory with exactly this mode, durably; one that exists stays as it is, and what a process that was
