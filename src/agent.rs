@@ -172,7 +172,9 @@ impl Agent<'_> {
                 }
             };
             observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
-            rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
+            // A commit is absorbed at the time that it was made durable with: what is on disk is not written again.
+            let at = if matches!(step, Step::Commit { .. }) { now } else { Timestamp::now() };
+            rollover::absorb(&mut facts, &policy, id, &step, outcome, at, jitter());
         };
         self.discard_all(credential, &facts).await;
         let failures = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();

@@ -402,6 +402,9 @@ impl Server {
     // -- looking ------------------------------------------------------------------------------------------------
 
     fn inspect(&mut self, id: &TargetId, ours: &Ours) -> Result<Inspected, MtaError> {
+        if self.access == Access::Change {
+            self.store.tidy()?;
+        }
         let view = self.target(id)?.mta.inspect(ours)?;
         let mut findings = view.findings.clone();
         let tables = tables(&view);
@@ -460,7 +463,13 @@ impl Server {
             return Ok(());
         }
         let prefix = change::prefix(id);
+        let uncommitted = self.store.get(id).ok().flatten().is_some();
         for directory in directories(table)? {
+            if uncommitted {
+                // Nothing is built on renames, above all no confirmation, that a power cut could still take back: the
+                // run that made them may have been killed before their fsync.
+                directory.sync()?;
+            }
             if directory.names_starting(&prefix)?.is_empty() {
                 continue;
             }

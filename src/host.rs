@@ -280,16 +280,22 @@ mod crash {
     }
 
     /// Appends the call to `CRASH_LOG`, one JSON object per line: what it did, to which path, and the bytes that it
-    /// wrote; for an fsync the bytes that are safe from now on.
+    /// wrote; for an fsync the bytes that are safe from now on, for a rename those that got the new name. The file that
+    /// a command made is first told of by one of these two.
     pub(super) fn after(op: &Op<'_>) {
         let Some(log) = std::env::var_os("CRASH_LOG") else { return };
-        let safe = if op.doing == "fsync" { std::fs::read(op.path()).unwrap_or_default() } else { op.bytes.to_vec() };
+        let read = |path| std::fs::read(path).unwrap_or_default();
+        let bytes = match (op.doing, op.to) {
+            ("fsync", _) => read(op.path()),
+            (_, Some(to)) => read(op.dir.join(to)),
+            _ => op.bytes.to_vec(),
+        };
         let line = serde_json::json!({
             "n": CALLS.load(Ordering::SeqCst),
             "op": op.doing,
             "path": op.path(),
             "to": op.to.map(|to| op.dir.join(to)),
-            "bytes": BASE64.encode(safe),
+            "bytes": BASE64.encode(bytes),
         });
         let mut file = std::fs::OpenOptions::new()
             .create(true)
@@ -821,9 +827,7 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
 /// As [`Directory::of`], [`Directory::stage`] and [`Directory::rename`]. Then the old file is as it was.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (directory, name) = Directory::of(path)?;
-    let mut staged = OsString::from(".");
-    staged.push(&name);
-    staged.push(".new");
+    let staged = successor(&name);
     directory.remove(&staged)?;
     directory.stage(&staged, bytes)?;
     let finish = || {
@@ -840,7 +844,26 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     directory.sync()
 }
 
-/// Makes a directory with exactly this mode, durably; one that exists stays as it is. The one above must exist.
+/// Removes what a [`replace`] of this file left beside it when it was killed. The caller holds the lock.
+///
+/// # Errors
+/// As [`Directory::of`] and [`Directory::remove`].
+pub fn remove_successor(path: &Path) -> Result<()> {
+    let (directory, name) = Directory::of(path)?;
+    directory.remove(&successor(&name)).map(drop)
+}
+
+/// The staged name of a file of ours.
+fn successor(name: &OsStr) -> OsString {
+    let mut staged = OsString::from(".");
+    staged.push(name);
+    staged.push(".new");
+    staged
+}
+
+/// Makes a directory with exactly this mode, durably; one that exists stays as it is, and what a process that was
+/// killed made or renamed in it is durable too when this returns, so that nothing is built on what a power cut would
+/// take back. The one above must exist.
 ///
 /// # Errors
 /// As [`Directory::open`], for the one above and for this; the system call failed.
@@ -861,7 +884,14 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
         directory.sync()?;
         return Ok(made);
     }
-    Directory::open(path)
+    let found = Directory::open(path)?;
+    found.sync()?;
+    // Nothing is made in it before its own name is durable, so only an empty one may lack that.
+    let mut listed = std::fs::read_dir(found.path()).map_err(|e| HostError::io("list", found.path(), e))?;
+    if let (None, Some(above)) = (listed.next(), found.path().parent()) {
+        Directory::open(above)?.sync()?;
+    }
+    Ok(found)
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ impl Store {
 
     /// The state of one credential; `None` where there is none yet.
     pub fn load(&mut self, credential: &str) -> Result<Option<State>, StateError> {
+        self.tidy(&self.path(credential))?;
         let state: Option<State> = self.read_json(&self.path(credential), State::SCHEMA)?;
         if let Some(state) = &state {
             self.saved.insert(credential.to_owned(), state.clone());
@@ -144,6 +145,7 @@ impl Store {
         fallback: impl FnOnce() -> String,
     ) -> Result<HostIdentity, StateError> {
         let path = self.dir.join("host.json");
+        self.tidy(&path)?;
         let kept: Option<HostIdentity> = self.read_json(&path, 1)?;
         let mut identity = match kept.clone() {
             Some(identity) => identity,
@@ -162,6 +164,14 @@ impl Store {
             host::replace(&path, &text, 0o600)?;
         }
         Ok(identity)
+    }
+
+    /// A run that was killed while it wrote the file may have left half a successor.
+    fn tidy(&self, path: &Path) -> Result<(), StateError> {
+        match self.access {
+            Access::Read => Ok(()),
+            Access::Write => Ok(host::remove_successor(path)?),
+        }
     }
 
     fn machine(&self) -> Result<Option<String>, StateError> {

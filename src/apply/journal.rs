@@ -133,6 +133,16 @@ impl Store {
         Ok(document)
     }
 
+    /// Removes the half-written successor of a file that a killed run left.
+    pub(super) fn tidy(&self) -> Result<(), MtaError> {
+        if self.dir().is_dir() {
+            let _lock = self.make_dirs()?.lock(WAIT)?;
+            host::remove_successor(&self.journal())?;
+            host::remove_successor(&self.dir().join("key"))?;
+        }
+        Ok(())
+    }
+
     /// What is remembered of a target. Changes nothing.
     pub(super) fn get(&self, target: &TargetId) -> Result<Option<Record>, MtaError> {
         Ok(self.load()?.targets.remove(&name(target)))
