@@ -117,10 +117,16 @@ pub fn run() -> ExitCode {
 
 /// Prints an error with its fix.
 fn complain(what: &str, fix: &str) {
-    eprintln!("relaykey: {what}");
+    tell(&format!("relaykey: {what}"));
     if !fix.is_empty() {
-        eprintln!("  fix: {fix}");
+        tell(&format!("  fix: {fix}"));
     }
+}
+
+/// One line on standard error; a reader that has gone away must not end a rollover half-way.
+fn tell(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Loads the configuration; on mistakes prints every one of them.
@@ -128,7 +134,7 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
     match config::load(path) {
         Ok((config, findings)) => {
             if !findings.is_empty() && !json {
-                eprint!("{}", config::render(&findings, path));
+                tell(config::render(&findings, path).trim_end());
             }
             Ok(config)
         }
@@ -141,7 +147,7 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
                     "exit": Exit::Usage.code(),
                 }));
             }
-            eprint!("{}", config::render(&e.findings(), path));
+            tell(config::render(&e.findings(), path).trim_end());
             Err(Exit::Usage)
         }
     }
