@@ -250,7 +250,7 @@ impl Agent<'_> {
         let ours = Ours {
             applied: facts.state.applied.as_ref().map(|a| a.username.clone()),
             previous: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
-            candidate: facts.state.candidate.as_ref().map(|c| c.username.clone()),
+            known: facts.state.candidate.iter().map(|c| c.username.clone()).collect(),
         };
         let login = match step {
             Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {

@@ -24,9 +24,9 @@ pub struct Ours {
     pub applied: Option<String>,
     /// User name of the version before, from state: an entry that still holds it under a key of ours is `remaining_old`.
     pub previous: Option<String>,
-    /// User name of the version that is being rolled over to, from state: after a crash between text and map the text
-    /// holds it already.
-    pub candidate: Option<String>,
+    /// User names of versions that a run put in place without committing them, or is about to: after a crash the table
+    /// holds them, and they are nobody else's.
+    pub known: Vec<String>,
 }
 
 /// One entry under a live key, or another one that is ours.

@@ -133,8 +133,6 @@ impl Postfix {
     /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
     /// not be read at all is an error.
     fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
-        // After a crash between text and map the text holds what is being rolled over to already.
-        let candidate = candidate.or(ours.candidate.as_deref());
         let settings = self.settings()?;
         let hops = self.next_hops(&settings);
         let mut survey = Survey { problems: self.review(&settings, &hops), settings, ..Survey::default() };
@@ -631,7 +629,7 @@ impl Mta for Postfix {
                 }
             }
         }
-        for key in &survey.pick.missing {
+        for key in survey.pick.missing.iter().filter(|key| !survey.live.contains_key(*key)) {
             problems.push(Problem::warning(
                 survey.store.as_ref().map(|store| store.text.clone()),
                 format!("it has no entry for {key:?}: Postfix goes on without a login, and the mail bounces with 530"),
@@ -1159,13 +1157,25 @@ impl Question<'_> {
         let first = live.iter().chain(&of_keys).next();
         let applied = self.ours.applied.as_deref().or_else(|| entries[*first?].username());
         let previous = self.ours.previous.as_deref();
-        let is_in = |user: Option<&str>, known: &[Option<&str>]| user.is_some_and(|user| known.contains(&Some(user)));
+        let is_ours = |user: Option<&str>| {
+            let known = self.ours.known.iter().map(String::as_str);
+            user.is_some_and(|user| {
+                [applied, previous, self.candidate].into_iter().flatten().chain(known).any(|k| k == user)
+            })
+        };
 
         for &entry in &live {
             let other = &entries[entry];
-            if !is_listed(&other.key) && !is_in(other.username(), &[applied, previous, self.candidate]) {
-                pick.problems.push(self.another_login(other, applied));
+            if is_listed(&other.key) || is_ours(other.username()) {
+                continue;
             }
+            let mut problem = self.another_login(other, applied);
+            if listed.is_some() {
+                // Left out on purpose, and left behind by more than one rotation.
+                pick.left_out.push(other.key.clone());
+                problem.finding.severity = Severity::Warning;
+            }
+            pick.problems.push(problem);
         }
 
         let mut chosen: HashSet<usize> = HashSet::new();
@@ -1181,12 +1191,12 @@ impl Question<'_> {
         }
         for (at, entry) in entries.iter().enumerate() {
             let ours = match &listed {
-                None => is_in(entry.username(), &[applied, previous, self.candidate]),
+                None => is_ours(entry.username()),
                 Some(_) => is_listed(&entry.key),
             };
             if ours {
                 own(at, false);
-            } else if listed.is_some() && is_in(entry.username(), &[applied, previous]) {
+            } else if listed.is_some() && self.candidate != entry.username() && is_ours(entry.username()) {
                 pick.left_out.push(entry.key.clone());
             }
         }
@@ -1206,6 +1216,16 @@ impl Question<'_> {
                     }
                 }
                 our_hops().for_each(|hop| pick.problems.extend(self.check_keys(hop, &is_listed)));
+                let unused = |hop: &NextHop| !hop.keys().iter().any(|key| is_listed(key));
+                if our_hops().count() > 0 && our_hops().all(unused) {
+                    let tried = our_hops().map(|hop| format!("{:?}", hop.spelt)).collect::<Vec<_>>().join(", ");
+                    pick.problems.push(Problem::error(
+                        "config",
+                        Some(self.file.to_owned()),
+                        format!("keys lists no key that Postfix tries for the endpoint, so a rollover would change nothing: it tries {tried}"),
+                        format!("list {tried} in keys, or take keys out: relaykey finds them"),
+                    ));
+                }
             }
         }
 
