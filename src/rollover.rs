@@ -832,7 +832,10 @@ pub fn absorb(
             for i in same_place(policy, *target) {
                 facts.targets[i].evidence = Some(evidence.clone());
                 facts.target_state(i).first_refused = None;
-                facts.target_state(i).retry = Retry::default();
+                // What stands in the way of a target besides the login still does.
+                if !facts.targets[i].failed {
+                    facts.target_state(i).retry = Retry::default();
+                }
             }
         }
         (Step::Verify { target }, Outcome::Refused { reply }) => {
