@@ -99,16 +99,19 @@ impl Agent<'_> {
             if *stop.borrow() {
                 break (End::Interrupted, reason);
             }
+            let left = match &step {
+                Step::Wait { until } => Duration::try_from(until.duration_since(now)).unwrap_or_default(),
+                _ => Duration::ZERO,
+            };
+            if matches!(step, Step::Wait { .. }) && Instant::now() + left > deadline {
+                break (ended(&facts), reason);
+            }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
             let began = Instant::now();
             let outcome = match &step {
                 Step::End => break (ended(&facts), reason),
-                Step::Wait { until } => {
-                    let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    if began + left > deadline {
-                        break (ended(&facts), reason);
-                    }
+                Step::Wait { .. } => {
                     // Not the monotonic clock of the steps: a host that slept through the wait has waited.
                     tokio::select! {
                         () = tokio::time::sleep(left) => Outcome::Waited,
