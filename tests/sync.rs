@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
-use lab::{DELIVERY, Host, Key, Setup, fresh, keep_secret, next_second};
+use lab::{DELIVERY, Host, Key, Setup, Snapshot, fresh, keep_secret, next_second};
 use postfix::Instance;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -145,7 +145,7 @@ fn a_key_that_ses_refuses_changes_nothing() {
             "SES may not know a new key for some minutes",
             "localhost",
         ]);
-        ran.says_not("confirmed");
+        ran.says_not("confirmed").says_not("waiting");
         before.same_as(&host.snapshot());
         let ran = host.relaykey(&["status"]);
         ran.expect(0).says(&["ses: pending", "first refused", &bad.id, &old.id, "535"]);
@@ -887,4 +887,322 @@ fn an_unreadable_configuration_changes_nothing() {
     host.relaykey(&["status"]).expect(0).says(&["ses: failing", "postconf cannot read", "pending"]);
     fs::write(&master_cf, good).expect("written");
     host.sync(&[], 0).says(&["ses: confirmed"]);
+}
+
+// ---------------------------------------------------------------- several targets
+
+/// Makes a directory or file immutable (chattr(1)) until dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn new(path: &Path) -> Self {
+        let done = Command::new("/usr/bin/chattr").arg("+i").arg(path).status().expect("chattr");
+        assert!(done.success(), "chattr +i {}: a file system without this flag", path.display());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("/usr/bin/chattr").arg("-i").arg(&self.0).status();
+    }
+}
+
+/// One host with two Postfix instances that use the same credential and have adopted it.
+fn two_targets(key: &Key) -> (Host, Instance) {
+    let host = Host::new("hash", key);
+    let second = host.another("lmdb", &format!("# the second\n{} {}\n", host.hop(), key.pair()));
+    let source = host.publish(key.pair());
+    let setup = Setup { source: &source, ..Setup::default() };
+    let targets = [(&host.postfix, "name = \"main\""), (&second, "name = \"second\"")];
+    host.write_config(&host.credential("ses", &setup, &targets));
+    host.postfix.start();
+    second.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    complete(&host.state("ses")["report"], &["main", "second"], key.password());
+    (host, second)
+}
+
+/// Runs into trouble with the second target; the first one is on the new key, nothing is confirmed; then all is well again.
+fn one_of_two(code: i32, words: &[&str], trouble: impl FnOnce(&Instance) -> Box<dyn FnOnce(&Instance)>) {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, second) = two_targets(&old);
+    let first = host.state("ses")["report"].clone();
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let repair = trouble(&second);
+    let before = Snapshot::of(&second.config_dir);
+
+    let ran = host.sync(&["--wait", "0s"], code);
+    ran.says(words).says(&["ses second: ", "fix: "]).says_not("ses: confirmed");
+    assert_eq!(host.send(), new.id, "the other target is on the candidate");
+    assert_eq!(look_up(&second, &[host.hop()]).get(&host.hop()), Some(&old.pair()));
+    before.same_as(&Snapshot::of(&second.config_dir));
+    let state = host.state("ses");
+    assert_eq!((&state["report"], &state["applied"]["username"]), (&first, &json!(old.id)), "no confirmation");
+    assert_eq!(state["candidate"]["username"], json!(new.id));
+    host.relaykey(&["status"]).expect(0).says(&["pending", &new.id, "error"]);
+    // The one that is done stays so while the other is tried again.
+    let done = host.snapshot();
+    host.sync(&["--wait", "0s"], code).says(words);
+    done.same_as(&host.snapshot());
+    assert_eq!(reloads(&host.postfix), 1);
+
+    repair(&second);
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+    complete(&host.state("ses")["report"], &["main", "second"], new.password());
+    assert_eq!(host.send(), new.id);
+    assert_eq!(lab::send(&host.standin, &second), new.id);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("error");
+}
+
+#[test]
+fn a_target_that_cannot_be_written_does_not_hold_up_the_other() {
+    one_of_two(1, &["Operation not permitted", "lsattr"], |second| {
+        let immutable = Immutable::new(&second.config_dir);
+        Box::new(move |_| drop(immutable))
+    });
+}
+
+#[test]
+fn a_target_with_an_ambiguous_table_does_not_hold_up_the_other() {
+    one_of_two(1, &["sasl_passwd:3: "], |second| {
+        let good = fs::read_to_string(second.table()).expect("readable");
+        let entry = good.lines().last().expect("an entry").to_owned();
+        second.write_table(&format!("{good}{}\n", entry.to_uppercase()));
+        Box::new(move |second| {
+            second.write_table(&good);
+            second.postmap();
+        })
+    });
+}
+
+/// Another program that follows the same rules holds the second directory for longer than is waited for it.
+#[test]
+fn a_target_with_a_table_under_lock_does_not_hold_up_the_other() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, second) = two_targets(&old);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let directory = fs::File::open(&second.config_dir).expect("opened");
+    directory.lock().expect("locked");
+    let before = Snapshot::of(&second.config_dir);
+    let holder = format!("process {}", std::process::id());
+    host.sync(&["--wait", "0s"], 75).says(&["ses second: ", "is locked by", &holder]).says_not("ses: confirmed");
+    before.same_as(&Snapshot::of(&second.config_dir));
+    assert_eq!(host.send(), new.id);
+    drop(directory);
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(lab::send(&host.standin, &second), new.id);
+}
+
+#[test]
+fn a_target_that_does_not_run_does_not_hold_up_the_other() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, second) = two_targets(&old);
+    second.stop();
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&["--wait", "0s"], 75).says(&["ses second: ", "not running"]).says_not("ses: confirmed");
+    assert_eq!(host.send(), new.id);
+    assert_eq!(look_up(&second, &[host.hop()]).get(&host.hop()), Some(&new.pair()));
+    next_second();
+    second.start();
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(lab::send(&host.standin, &second), new.id);
+    assert_eq!((reloads(&host.postfix), reloads(&second)), (1, 0));
+}
+
+// ---------------------------------------------------------------- old answers, and no answers
+
+/// A host on a secret of the AWS API server whose first version it has adopted and whose second it has confirmed.
+fn with_two_versions(old: &Key, new: &Key) -> (Host, String, [String; 2]) {
+    let host = Host::new("hash", old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let name = fresh("versions");
+    let (_, first) = moto::shared().secret(&name, &old.json());
+    let source = host.secret(&name);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    next_second();
+    let second = moto::shared().put(&name, &new.json(), &["AWSCURRENT"]);
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    (host, name, [first, second])
+}
+
+fn move_current(name: &str, from: &str, to: &str) {
+    let input = json!({
+        "SecretId": name, "VersionStage": "AWSCURRENT", "RemoveFromVersionId": from, "MoveToVersionId": to,
+    });
+    moto::shared().call("secretsmanager.UpdateSecretVersionStage", input);
+}
+
+#[test]
+fn a_version_that_was_left_behind_is_not_taken_by_itself() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, name, [first, second]) = with_two_versions(&old, &new);
+    move_current(&name, &second, &first);
+    let before = host.snapshot();
+    let state = host.state("ses");
+    for _ in 0..2 {
+        let ran = host.sync(&[], 1);
+        ran.says(&[&format!("version {first} again, which this host has left behind"), "as a new version"]);
+        ran.says(&[&format!("relaykey sync ses --accept-version {first}")]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["applied"], state["applied"]);
+    }
+    assert_eq!(host.send(), new.id);
+    // A version that is not what the source gives is not taken on a person's word.
+    host.sync(&["ses", "--accept-version", &second], 1).says(&[&format!("current version is {first}, not {second}")]);
+    before.same_as(&host.snapshot());
+
+    host.sync(&["ses", "--accept-version", &first], 0).says(&["ses: confirmed", &first, &old.id]);
+    assert_eq!(host.send(), old.id);
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    // Now the other one is what was left behind.
+    move_current(&name, &first, &second);
+    host.sync(&[], 1).says(&[&format!("version {second} again, which this host has left behind")]);
+}
+
+#[test]
+fn a_label_that_is_moved_back_is_not_followed_by_itself() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("texthash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let name = fresh("/label");
+    let aws = moto::shared();
+    let label = |version: i64| {
+        let input = json!({"Name": name, "ParameterVersion": version, "Labels": ["live"]});
+        aws.call("AmazonSSM.LabelParameterVersion", input);
+    };
+    let first = aws.parameter(&name, &old.pair());
+    label(first);
+    let source = host.parameter(&name) + "label = \"live\"\n";
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let second = aws.parameter(&name, &new.pair());
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    label(second);
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+    label(first);
+    let before = host.snapshot();
+    host.sync(&[], 1).says(&["which this host has left behind", &format!("--accept-version {first}")]);
+    before.same_as(&host.snapshot());
+    host.sync(&["ses", "--accept-version", &first.to_string()], 0).says(&["ses: confirmed", &old.id]);
+    assert_eq!(host.send(), old.id);
+}
+
+/// An older version that this host never had may be meant, or a stale answer: a second read, a minute later, must agree.
+#[test]
+fn a_version_that_is_not_newer_waits_for_a_second_read() {
+    let (never, old) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&never.id, &never.login.password);
+    let name = fresh("stale");
+    let (_, first) = moto::shared().secret(&name, &never.json());
+    next_second();
+    let second = moto::shared().put(&name, &old.json(), &["AWSCURRENT"]);
+    let source = host.secret(&name);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted", &second]);
+    move_current(&name, &second, &first);
+    let before = host.snapshot();
+    host.sync(&["--wait", "0s"], 75).says(&["second read must agree"]);
+    before.same_as(&host.snapshot());
+    host.relaykey(&["status"]).expect(0).says(&["ses: pending", &first]);
+    assert_eq!(host.send(), old.id);
+    // The answer was stale after all.
+    move_current(&name, &first, &second);
+    host.sync(&["--wait", "0s"], 0).says(&["ses: up-to-date"]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("pending");
+    // Or it is meant, and a person says so.
+    move_current(&name, &second, &first);
+    host.sync(&["ses", "--accept-version", &first, "--wait", "0s"], 0).says(&["ses: confirmed", &never.id]);
+    assert_eq!(host.send(), never.id);
+}
+
+/// Deleted and made again: another secret under the same name, whose versions count anew.
+#[test]
+fn a_recreated_secret_is_a_new_one() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, name, _) = with_two_versions(&old, &new);
+    let third = Key::new();
+    host.standin.set_key(&third.id, &third.login.password);
+    moto::shared().call("secretsmanager.DeleteSecret", json!({"SecretId": name, "ForceDeleteWithoutRecovery": true}));
+    let before = host.snapshot();
+    host.sync(&["--wait", "0s"], 1).says(&["does not exist"]);
+    before.same_as(&host.snapshot());
+    let (arn, version) = moto::shared().secret(&name, &third.json());
+    host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed", &version]);
+    assert_eq!(host.state("ses")["source"]["arn"], json!(arn));
+    assert_eq!(host.send(), third.id);
+}
+
+#[test]
+fn a_file_that_is_put_back_is_taken() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    for key in [&new, &old, &new] {
+        host.publish(key.pair());
+        host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed", &key.id]);
+        assert_eq!(host.send(), key.id);
+    }
+}
+
+#[test]
+fn a_source_that_is_down_changes_nothing() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, name, _) = with_two_versions(&old, &new);
+    let before = host.snapshot();
+    let applied = host.state("ses")["applied"].clone();
+    let unchanged = |ran: &lab::Ran| {
+        ran.says(&["fix: "]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["applied"], applied, "{}", ran.what);
+    };
+    let third = Key::new();
+    host.standin.set_key(&third.id, &third.login.password);
+    next_second();
+    moto::shared().put(&name, &third.json(), &["AWSCURRENT"]);
+
+    let nobody = format!("http://127.0.0.1:{}", postfix::free_port());
+    let source = host.secret(&name).replace(&moto::shared().endpoint(), &nobody);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    unchanged(host.sync(&["--wait", "0s"], 75).says(&["Connection refused"]));
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", "not before"]);
+
+    let source = host.secret(&name);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    let faults = [
+        (
+            json!({"kind": "error", "status": 500, "code": "InternalServiceError", "message": "oh no", "count": -1}),
+            75,
+            "oh no",
+        ),
+        (
+            json!({"kind": "error", "status": 400, "code": "ThrottlingException", "message": "slower", "count": -1}),
+            75,
+            "slower",
+        ),
+        (json!({"kind": "truncate", "count": -1}), 75, ""),
+        (
+            json!({"kind": "error", "status": 400, "code": "AccessDeniedException", "message": "not authorized", "count": -1}),
+            1,
+            "secretsmanager:GetSecretValue",
+        ),
+    ];
+    for (fault, code, words) in faults {
+        // With a key of its own each, because the fault stays.
+        let key = Key::new().id;
+        moto::shared().fault(&key, "GetSecretValue", fault);
+        let ran = host.start_as(&key, &["sync", "--wait", "0s"]).wait(lab::RUN);
+        ran.expect(code).says(&[words]);
+        unchanged(&ran);
+    }
+    assert_eq!(host.send(), new.id);
+    host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
 }
