@@ -13,6 +13,9 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -1205,4 +1208,331 @@ fn a_source_that_is_down_changes_nothing() {
     }
     assert_eq!(host.send(), new.id);
     host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+}
+
+// ---------------------------------------------------------------- drift
+
+/// Somebody's configuration management puts the old table back, text and map.
+fn put_back(postfix: &Instance, text: &str) {
+    postfix.write_table(text);
+    postfix.postmap();
+}
+
+#[test]
+fn drift_is_healed_three_times_an_hour_and_then_reported() {
+    for map_type in ["hash", "texthash"] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled(map_type, &old, &Setup::default());
+        let text = fs::read_to_string(host.postfix.table()).expect("readable");
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        let right = fs::read_to_string(host.postfix.table()).expect("readable");
+        for _ in 0..3 {
+            put_back(&host.postfix, &text);
+            host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+            assert_eq!(fs::read_to_string(host.postfix.table()).expect("readable"), right);
+            assert_eq!(host.send(), new.id);
+        }
+        put_back(&host.postfix, &text);
+        let before = host.snapshot();
+        host.sync(&[], 1).says(&[
+            "target main no longer holds the applied version",
+            "healed 3 times",
+            "fix: find out what writes",
+        ]);
+        before.same_as(&host.snapshot());
+        host.relaykey(&["status"]).expect(0).says(&["ses: drift", "healed 3 times"]);
+        // A new version is put in place all the same.
+        let third = Key::new();
+        host.standin.set_key(&third.id, &third.login.password);
+        host.publish(third.pair());
+        host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+        assert_eq!(host.send(), third.id);
+    }
+}
+
+#[test]
+fn drift_is_only_reported_where_that_is_asked_for() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("lmdb", &old, &Setup { target: "drift = \"report\"", ..Setup::default() });
+    let text = fs::read_to_string(host.postfix.table()).expect("readable");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    put_back(&host.postfix, &text);
+    let before = host.snapshot();
+    for _ in 0..2 {
+        host.sync(&[], 1).says(&["target main no longer holds the applied version", "drift = \"report\""]);
+        before.same_as(&host.snapshot());
+    }
+    host.relaykey(&["status"]).expect(0).says(&["ses: drift"]);
+    // Put right by hand: nothing is wrong any more.
+    put_back(&host.postfix, &text.replace(&old.pair(), &new.pair()));
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("drift");
+}
+
+/// Half-done work of others: the text edited and not compiled; the map deleted, emptied, or older than the text; the entry
+/// taken out, and put twice.
+#[test]
+fn what_others_left_half_done_is_healed() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let right = fs::read_to_string(host.postfix.table()).expect("readable");
+    let forget_heals = || {
+        let path = host.path("state/credentials/ses.json");
+        let mut state = host.state("ses");
+        state["targets"]["main"]["heals"] = json!([]);
+        fs::write(&path, state.to_string()).expect("written");
+    };
+    let map = host.postfix.map();
+    let table: [(&str, &dyn Fn()); 5] = [
+        ("the text has the old login, the map the new one", &|| {
+            host.postfix.write_table(&right.replace(&new.pair(), &old.pair()));
+        }),
+        ("the map is gone", &|| fs::remove_file(&map).expect("removed")),
+        ("the map is empty", &|| fs::write(&map, "").expect("written")),
+        ("the map is rubbish", &|| fs::write(&map, [7; 20_000]).expect("written")),
+        ("the entry is gone", &|| {
+            host.postfix.write_table("# nothing here\n");
+            host.postfix.postmap();
+        }),
+    ];
+    for (what, harm) in table {
+        harm();
+        let ran = host.sync(&[], 0);
+        ran.says(&["ses: confirmed"]);
+        let text = fs::read_to_string(host.postfix.table()).expect("readable");
+        assert!(text.contains(&format!("{} {}\n", host.hop(), new.pair())), "{what}");
+        assert_eq!(look_up(&host.postfix, &[host.hop()]).get(&host.hop()), Some(&new.pair()), "{what}");
+        assert_eq!(host.send(), new.id, "{what}");
+        forget_heals();
+    }
+}
+
+// ---------------------------------------------------------------- dry runs, locks, signals, exit codes
+
+#[test]
+fn a_dry_run_shows_the_change_and_changes_nothing() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let source = host.publish(new.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    // Before the first run: not even a state directory is made.
+    let before = (host.snapshot(), Snapshot::of(host.dir.path()));
+    let ran = host.sync(&["--dry-run"], 0);
+    let masked = format!("sasl_passwd:2: {} {}:*** -> {}:***", host.hop(), old.id, new.id);
+    ran.says(&["ses: target main would change:", &masked, "ses: dry-run", &new.id]);
+    let document = host.sync(&["--dry-run", "--json"], 0).json();
+    let preview = &document["credentials"][0]["preview"][0];
+    assert_eq!((&preview["target"], &preview["reload"]), (&json!("main"), &json!(true)), "{document:#}");
+    assert!(preview["change"][0].as_str().is_some_and(|line| line.ends_with(&masked)), "{document:#}");
+    assert_eq!(document["credentials"][0]["outcome"], "dry-run");
+    before.0.same_as(&host.snapshot());
+    before.1.same_as(&Snapshot::of(host.dir.path()));
+    assert!(!host.path("state").exists() && reloads(&host.postfix) == 0);
+    // The candidate was tried all the same: one that is refused is told.
+    assert!(host.standin.logins().iter().all(|login| login.username == new.id && login.accepted));
+    host.standin.deactivate(&new.id);
+    host.sync(&["--dry-run", "--wait", "0s"], 75).says(&["535"]);
+    host.standin.activate(&new.id);
+
+    // And with state.
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let third = Key::new();
+    host.standin.set_key(&third.id, &third.login.password);
+    host.publish(third.pair());
+    let before = (host.snapshot(), Snapshot::of(host.dir.path()));
+    host.sync(&["--dry-run"], 0).says(&[&format!("{}:*** -> {}:***", new.id, third.id)]);
+    before.0.same_as(&host.snapshot());
+    before.1.same_as(&Snapshot::of(host.dir.path()));
+    host.publish(new.pair());
+    host.sync(&["--dry-run"], 0).says(&["ses: up-to-date"]);
+}
+
+#[test]
+fn a_second_relaykey_waits_and_then_names_the_first_and_sigterm_ends_it() {
+    let (old, new) = (Key::new(), Key::new());
+    let setup = Setup { smtp: "propagation = \"10m\"\nretry = \"1s\"\n", ..Setup::default() };
+    let host = settled("hash", &old, &setup);
+    let before = host.snapshot();
+    host.publish(new.pair());
+    let first = host.start(&["sync", "--wait", "5m"]);
+    let refused = |seen: &relaykey::standin::Seen| seen.logins.iter().filter(|l| !l.accepted).nth(1).map(|_| ());
+    host.standin.wait_for(lab::RUN, "the second refusal", refused).expect("it waits and tries again");
+
+    let ran = host.sync(&["--wait", "0s"], 75);
+    ran.says(&["is locked by process", &first.id().to_string(), "relaykey", "fix: wait until that process is done"]);
+    let began = Instant::now();
+    host.sync(&["--wait", "1s"], 75).says(&["waited 1 s"]);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    // What only looks is not held up.
+    host.relaykey(&["status"]).expect(0).says(&["ses: pending"]);
+    host.sync(&["--dry-run", "--wait", "0s"], 75).says(&["535"]);
+
+    first.terminate();
+    let ran = first.wait(lab::RUN);
+    ran.expect(75).says(&["ses: interrupted"]);
+    before.same_as(&host.snapshot());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed"]);
+    assert_eq!(host.send(), new.id);
+}
+
+#[test]
+fn over_several_credentials_the_worst_exit_code_wins() {
+    let (old, new, bad) = (Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let other = host.another("hash", &format!("{} {}\n", host.hop(), old.pair()));
+    host.postfix.start();
+    other.start();
+    let file = |name: &str, key: &Key| {
+        let path = host.dir.file(name, &key.pair());
+        format!("type = \"file\"\npath = {path:?}\n")
+    };
+    let (good_source, bad_source) = (file("good", &new), file("bad", &bad));
+    let good = Setup { source: &good_source, ..Setup::default() };
+    let bad = Setup { source: &bad_source, smtp: "propagation = \"10m\"\n", ..Setup::default() };
+    let bad_for_good = Setup { smtp: "propagation = \"0s\"\n", ..bad };
+    let write = |bad: &Setup<'_>| {
+        let all = host.credential("bad", bad, &[(&other, "name = \"other\"")])
+            + &host.credential("good", &good, &[(&host.postfix, "name = \"main\"")]);
+        host.write_config(&all);
+    };
+
+    write(&bad);
+    host.sync(&["--wait", "0s"], 75).says(&["bad: failed-for-now", "good: confirmed", "535"]);
+    assert_eq!(host.send(), new.id, "one credential does not hold up the other");
+    host.sync(&["good"], 0).says(&["good: up-to-date"]).says_not("bad:");
+    write(&bad_for_good);
+    let ran = host.sync(&["--json"], 1);
+    let document = ran.json();
+    let told = |n: usize, field: &str| document["credentials"][n][field].clone();
+    assert_eq!((told(0, "name"), told(0, "outcome"), told(0, "exit")), (json!("bad"), json!("failed"), json!(1)));
+    assert_eq!((told(1, "name"), told(1, "outcome"), told(1, "exit")), (json!("good"), json!("up-to-date"), json!(0)));
+    assert_eq!(document["exit"], json!(1));
+    assert_eq!(told(0, "failures")[0]["class"], "refused");
+    assert_eq!(lab::send(&host.standin, &other), old.id);
+
+    host.sync(&["nobody"], 2).says(&["no credential \"nobody\"", "fix: one of: bad, good"]);
+    host.sync(&["good", "nobody"], 2);
+    host.sync(&["--accept-version", "x"], 2).says(&["--accept-version is about one credential"]);
+    host.sync(&["--wait", "soon"], 2).says(&["write 30s, 2m, 1h"]);
+    host.sync(&["--wait", "-1s"], 2);
+    host.sync(&["--no-such-option"], 2);
+}
+
+/// What stands between this host and the login, and is not the credential's fault.
+#[test]
+fn trouble_on_the_way_does_not_blame_the_credential() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    let source = host.publish(new.pair());
+    let before = host.snapshot();
+    let stranger = relaykey::standin::Standin::start(relaykey::standin::Options::default()).expect("another stand-in");
+    let other_ca = host.dir.file("other.pem", stranger.ca_pem());
+    let broken_ca = host.dir.file("broken.pem", "-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n");
+    let table = [
+        (format!("ca_file = {other_ca:?}\n"), 1, "certificate", "ca_file"),
+        (format!("ca_file = {broken_ca:?}\n"), 1, "broken.pem", "fix: "),
+        ("ca_file = \"/nonexistent/ca.pem\"\n".to_owned(), 1, "/nonexistent/ca.pem", "fix: "),
+    ];
+    for (smtp, code, words, more) in table {
+        host.configure(&Setup { source: &source, smtp: &smtp, ..Setup::default() });
+        let ran = host.sync(&["--wait", "0s"], code);
+        ran.says(&[words, more]).says_not("access key is active").says_not("refused the credential");
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["targets"]["main"]["first_refused"], Value::Null);
+    }
+    host.configure(&Setup { source: &source, smtp: "timeout = \"1s\"\n", ..Setup::default() });
+    for (fault, words) in [
+        (relaykey::standin::Fault::Reply454, "454 Temporary authentication failure"),
+        (relaykey::standin::Fault::DropAtConnect, "closed the connection"),
+        (relaykey::standin::Fault::HangAtAuth, "gave up after 1s"),
+        (relaykey::standin::Fault::DropAfterAuth, "closed the connection"),
+    ] {
+        host.standin.fault(fault, 1);
+        let ran = host.sync(&["--wait", "0s"], 75);
+        ran.says(&[words, "fix: "]).says_not("access key is active").says_not("refused the credential");
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["targets"]["main"]["first_refused"], Value::Null, "{fault:?}");
+    }
+    // A server that quotes what it was sent: 535, and not a byte of the password.
+    host.standin.fault(relaykey::standin::Fault::EchoAuth, 1);
+    host.sync(&["--wait", "0s"], 75).says(&["535"]);
+    assert_eq!(host.send(), old.id);
+    host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed"]);
+}
+
+// ---------------------------------------------------------------- under load
+
+/// A message every 20 ms while the key is changed five times, the old one dying a second after each: none is lost, none
+/// bounces, none comes twice.
+#[test]
+fn no_message_is_lost_while_keys_change_under_load() {
+    let mut old = Key::new();
+    let host = Arc::new(settled("hash", &old, &Setup::default()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let injector = std::thread::spawn({
+        let (host, stop) = (Arc::clone(&host), Arc::clone(&stop));
+        move || {
+            let mut next = Instant::now();
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                host.postfix.inject_from(&format!("load{sent}@lab.invalid"), 1);
+                sent += 1;
+                next += Duration::from_millis(20);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            sent
+        }
+    });
+    let mut users = vec![old.id.clone()];
+    for _ in 0..5 {
+        let new = Key::new();
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+        let ran = host.relaykey(&["sync"]);
+        if ran.code != 0 {
+            stop.store(true, Ordering::Relaxed);
+        }
+        ran.expect(0).says(&["ses: confirmed"]);
+        // What is tested is that a second is enough.
+        std::thread::sleep(Duration::from_secs(1));
+        host.standin.deactivate(&old.id);
+        users.push(new.id.clone());
+        old = new;
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    stop.store(true, Ordering::Relaxed);
+    let sent: usize = injector.join().expect("every message was taken by Postfix");
+    host.postfix.queue_empty(DELIVERY);
+
+    let messages = host.standin.messages();
+    let mut arrived: Vec<usize> = messages
+        .iter()
+        .map(|m| {
+            m.from.trim_start_matches("load").trim_end_matches("@lab.invalid").parse().expect("one of ours, no bounce")
+        })
+        .collect();
+    arrived.sort_unstable();
+    assert_eq!(arrived, (0..sent).collect::<Vec<_>>(), "lost or doubled");
+    let log = host.postfix.log();
+    for word in ["status=bounced", "status=deferred", "SASL authentication failed", "status=expired"] {
+        assert_eq!(log.matches(word).count(), 0, "{word} in the mail log");
+    }
+    assert!(sent > 200, "only {sent} messages");
+    for user in &users {
+        assert!(messages.iter().any(|m| m.username == *user), "no message under {user}");
+    }
+    assert_eq!(messages.last().map(|m| m.username.as_str()), users.last().map(String::as_str));
+    println!("{sent} messages under {} keys: none lost, bounced, deferred or doubled", users.len());
 }
