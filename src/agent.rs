@@ -127,7 +127,8 @@ impl Agent<'_> {
                 _ => Duration::ZERO,
             };
             let began = Instant::now();
-            if step == Step::End || began + left > deadline {
+            let too_long = matches!(step, Step::Wait { .. }) && began + left > deadline;
+            if step == Step::End || too_long {
                 break (ended(&facts), reason);
             }
             let id = rollover::begin(&mut facts);

@@ -48,8 +48,9 @@ impl Exit {
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done or nothing to do; 1 failed for good; 2 usage or configuration; 3 waits for approval;\n\
-                  75 failed for now, or a reload is owed."
+    after_help = "Exit codes (over several credentials the worst of 2, 1, 75, 3, 0):\n   0  done, nothing to do, or only reports \
+                  owed\n   1  failed for good\n   2  usage or configuration\n   3  waits for approval\n  75  failed for \
+                  now, or a reload is owed"
 )]
 struct Cli {
     #[command(flatten)]

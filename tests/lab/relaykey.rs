@@ -210,14 +210,15 @@ impl Host {
 
     /// Starts `relaykey`, with the rights of the host's own access key.
     pub fn start(&self, arguments: &[&str]) -> Program {
+        self.start_as(&self.aws_key, arguments)
+    }
+
+    /// Starts `relaykey`, with the rights of this access key.
+    pub fn start_as(&self, aws_key: &str, arguments: &[&str]) -> Program {
         let config = self.path("config.toml");
         let mut all = vec!["--config", config.to_str().expect("a path in UTF-8")];
         all.extend(arguments);
-        Program::start(
-            &all,
-            &[("AWS_ACCESS_KEY_ID", &self.aws_key), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")],
-            b"",
-        )
+        Program::start(&all, &[("AWS_ACCESS_KEY_ID", aws_key), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")], b"")
     }
 
     /// The state of a credential, as it stands on disk.
