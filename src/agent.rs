@@ -226,6 +226,7 @@ impl Agent<'_> {
             applied: facts.state.applied.as_ref().map(|a| a.username.clone()),
             previous: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
             candidate: facts.state.candidate.as_ref().map(|c| c.username.clone()),
+            ..Ours::default()
         };
         let login = match step {
             Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {

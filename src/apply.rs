@@ -282,9 +282,9 @@ impl Server {
         };
         let mut work = Work { id: &target, slot, journal: &mut self.journal, key: &self.key };
         match request {
-            Request::Inspect { ours, .. } => work.inspect(&ours, self.access).map(Reply::Inspected),
+            Request::Inspect { ours, .. } => work.inspect(ours, self.access).map(Reply::Inspected),
             Request::Preview { ours, login, .. } => {
-                let plan = work.slot.mta.plan(&ours, &checked(login)?)?;
+                let plan = work.slot.mta.plan(&work.known(ours), &checked(login)?)?;
                 Ok(Reply::Preview { diff: plan.diff, reload: !plan.files.is_empty() })
             }
             Request::Prepare { ours, expect, login, version, .. } => {
@@ -347,8 +347,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn inspect(&mut self, ours: &Ours, access: Access) -> Result<Inspected, MtaError> {
-        let view = self.slot.mta.inspect(ours)?;
+    /// What is ours, with what only the journal remembers.
+    fn known(&self, ours: Ours) -> Ours {
+        Ours { swapped: self.journal.get(self.id).map(|e| e.usernames.clone()).unwrap_or_default(), ..ours }
+    }
+
+    fn inspect(&mut self, ours: Ours, access: Access) -> Result<Inspected, MtaError> {
+        let view = self.slot.mta.inspect(&self.known(ours))?;
         if access == Access::Write {
             if self.slot.open.is_none() {
                 self.tidy(&view.entries)?;
@@ -429,6 +434,7 @@ impl Work<'_> {
         version: String,
     ) -> Result<Prepared, MtaError> {
         self.discard()?;
+        let ours = self.known(ours);
         let mut locks: Vec<host::Lock> = Vec::new();
         let mut locked: Vec<(u64, u64)> = Vec::new();
         for attempt in 1.. {
@@ -515,6 +521,7 @@ impl Work<'_> {
             boot_id: host::boot_id()?,
             reload_owed: None,
             reload_needed: false,
+            usernames: self.journal.get(self.id).map(|e| e.usernames.clone()).unwrap_or_default(),
         };
         let open = self.open("swapped in")?;
         // Looked at once more, all of them, before the first rename.
@@ -533,12 +540,15 @@ impl Work<'_> {
         }
         // Ahead of the first rename: whatever stops us from here on, the next run knows what may be owed.
         let why = "the files were swapped in, and the mail server was not told yet".to_owned();
-        let entry = JournalEntry {
+        let mut entry = JournalEntry {
             version: Some(open.version.clone()),
             reload_owed: Some(ReloadOwed { since: entry.at, why }),
             reload_needed: open.reload_needed,
             ..entry
         };
+        if !entry.usernames.contains(&open.login.username) {
+            entry.usernames.push(open.login.username.clone());
+        }
         let before = self.journal.get(self.id).cloned();
         self.journal.set(self.id, Some(entry))?;
         let open = self.open("swapped in")?;
@@ -869,6 +879,10 @@ struct JournalEntry {
     reload_owed: Option<ReloadOwed>,
     /// Does the mail server notice only by a reload?
     reload_needed: bool,
+    /// User names swapped in since the last commit. A killed run may have left any of them under our keys, and by the
+    /// next one the source may give another version.
+    #[serde(default)]
+    usernames: Vec<String>,
 }
 
 impl Journal {

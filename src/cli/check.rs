@@ -179,6 +179,7 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
             applied: applied.map(|a| a.username.clone()),
             previous: applied.and_then(|a| a.previous_username.clone()),
             candidate: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()),
+            ..Ours::default()
         };
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
         match apply.call(Request::Inspect { target: id, ours }) {

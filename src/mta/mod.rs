@@ -27,6 +27,9 @@ pub struct Ours {
     /// User name of the version that is being rolled over to, from state: after a crash between text and map the text
     /// holds it already.
     pub candidate: Option<String>,
+    /// User names that killed runs swapped in and did not commit, from apply's journal: the source may have gone on, or
+    /// back, since. The caller of apply leaves it empty.
+    pub swapped: Vec<String>,
 }
 
 /// One entry under a live key, or another one that is ours.

@@ -1098,10 +1098,12 @@ impl Question<'_> {
         let applied = self.ours.applied.as_deref().or_else(|| entries[*first?].username());
         let previous = self.ours.previous.as_deref();
         let is_in = |user: Option<&str>, known: &[Option<&str>]| user.is_some_and(|user| known.contains(&Some(user)));
+        let swapped = self.ours.swapped.iter().map(|user| Some(user.as_str()));
+        let known: Vec<Option<&str>> = swapped.chain([applied, previous, self.candidate]).collect();
 
         for &entry in &live {
             let other = &entries[entry];
-            if !is_listed(&other.key) && !is_in(other.username(), &[applied, previous, self.candidate]) {
+            if !is_listed(&other.key) && !is_in(other.username(), &known) {
                 pick.problems.push(self.another_login(other, applied));
             }
         }
@@ -1119,7 +1121,7 @@ impl Question<'_> {
         }
         for (at, entry) in entries.iter().enumerate() {
             let ours = match &listed {
-                None => is_in(entry.username(), &[applied, previous, self.candidate]),
+                None => is_in(entry.username(), &known),
                 Some(_) => is_listed(&entry.key),
             };
             if ours {
