@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use relaykey::credential::{Login, Secret, ses_smtp_password};
@@ -125,8 +126,8 @@ fn table(port: u16, ours: &Login) -> String {
 
 impl Lab {
     fn new(kind: &str, start: Start, reload: &str) -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("relaykey-crash-{}-{number}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&dir).expect("scratch directory");
         let dir = Scratch(dir);
@@ -481,8 +482,9 @@ impl Lab {
         self.complete(when);
     }
 
-    /// Stops the program before its `n`-th mutating call, looks, lets the next run finish, and looks again.
-    fn point(&self, n: usize, notice: Notice) {
+    /// Stops the program before its `n`-th mutating call, looks, lets the next run finish, and looks again. Then judges
+    /// what a power cut in either run may leave; says how many states that are.
+    fn point(&self, n: usize, notice: Notice) -> usize {
         let when = format!("{} {:?}, stopped before call {n}", self.postfix.map_type, self.start);
         self.restore(&self.before);
         let _ = fs::remove_file(self.log_file());
@@ -502,7 +504,7 @@ impl Lab {
             }
             Notice::Nothing => assert_eq!(self.identities(), untouched, "{when}: an adoption wrote to a table"),
         }
-        power::judge(self, &power::read(&self.log_file()), &when);
+        power::judge(self, &power::read(&self.log_file()), &when)
     }
 
     /// What tells a file that was written to, or replaced, from one that was not.
@@ -517,22 +519,27 @@ impl Lab {
 
 /// Every point there is, shared out over so many labs at once: some tables make Postfix wait rather than work.
 fn series(kind: &str, start: Start, reload: &str, notice: Notice, labs: usize) {
-    let points = std::sync::atomic::AtomicUsize::new(0);
+    let (points, states) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for share in 0..labs {
-            let points = &points;
+            let (points, states) = (&points, &states);
             scope.spawn(move || {
                 let lab = Lab::new(kind, start, reload);
                 let calls = lab.count();
                 assert!(calls > 20, "a rollover is more than {calls} calls");
                 for n in (1..=calls).skip(share).step_by(labs) {
-                    lab.point(n, notice);
-                    points.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    states.fetch_add(lab.point(n, notice), Ordering::Relaxed);
+                    points.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     });
-    println!("{kind}, {start:?}, reload {reload}: stopped at each of {} calls", points.into_inner());
+    println!(
+        "{kind}, {start:?}, reload {reload}: stopped at each of {} calls; {} states that a power cut may leave during these \
+         runs and the ones after them were judged",
+        points.into_inner(),
+        states.into_inner()
+    );
 }
 
 #[test]
@@ -841,6 +848,85 @@ mod strace {
 // ---------------------------------------------------------------------------------------------------------------
 // Power cuts
 
+/// From every state that a power cut may leave, the next run completes the rollover.
+fn power_cuts(kind: &str, start: Start) {
+    /// Of the states that no file system with a journal leaves, this many at most, spread evenly.
+    const UNORDERED: usize = 60;
+    let lab = Lab::new(kind, start, "\"if-needed\"");
+    lab.recorded(None);
+    let calls = power::read(&lab.log_file());
+    let judged = power::judge(&lab, &calls, "not stopped");
+    let [ordered, unordered] = power::snapshots(&lab, &calls);
+    let every = unordered.len().div_ceil(UNORDERED).max(1);
+    let tried: Vec<&Snapshot> = ordered.iter().chain(unordered.iter().step_by(every)).collect();
+    for (at, state) in tried.iter().enumerate() {
+        let when = format!("{kind}, {start:?}, power cut, state {at}");
+        lab.restore(state);
+        lab.whole(&when);
+        lab.recover(&when);
+    }
+    println!(
+        "{kind}, {start:?}: {judged} states that a power cut may leave were judged; recovered from all {} that keep the \
+         order and {} of the {} that do not",
+        ordered.len(),
+        tried.len() - ordered.len(),
+        unordered.len()
+    );
+}
+
+#[test]
+fn a_rollover_survives_a_power_cut_at_every_call() {
+    power_cuts("hash", Start::Rollover);
+}
+
+#[test]
+fn a_first_table_survives_a_power_cut_at_every_call() {
+    power_cuts("lmdb", Start::FirstTable);
+}
+
+/// The model has teeth: with any one of these calls left out of the record, it objects.
+#[test]
+fn a_missing_fsync_does_not_pass_for_a_safe_one() {
+    let lab = Lab::new("hash", Start::FirstTable, "\"if-needed\"");
+    lab.recorded(None);
+    let calls = power::read(&lab.log_file());
+    let mut noticed = Vec::new();
+    for (left_out, call) in calls.iter().enumerate().filter(|(_, call)| call.op.starts_with("fsync")) {
+        let rest: Vec<power::Call> =
+            calls.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, call)| call.clone()).collect();
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| power::judge(&lab, &rest, "on purpose")));
+        if judged.is_err() {
+            noticed.push(call.path.clone());
+        }
+    }
+    let etc = &lab.postfix.config_dir;
+    let state = lab.state_dir();
+    let needed = [
+        etc.join(".relaykey.ses.postfix"),
+        etc.join(".relaykey.ses.postfix.db"),
+        etc.clone(),
+        state.join("apply/.key.new"),
+        state.join("apply/.journal.json.new"),
+        state.join("apply"),
+        state.join(".key.new"),
+        state.join(".host.json.new"),
+        state.join("credentials/.ses.json.new"),
+        state.join("credentials"),
+    ];
+    for path in needed {
+        assert!(
+            noticed.contains(&path),
+            "the model does not miss an fsync of {}; it does of {noticed:#?}",
+            path.display()
+        );
+    }
+    println!(
+        "{} of the {} fsyncs, each left out, are missed",
+        noticed.len(),
+        calls.iter().filter(|c| c.op.starts_with("fsync")).count()
+    );
+}
+
 /// What a file system may hold after a power cut, from the record of the calls.
 ///
 /// The model is POSIX's, harsher than any journalling file system: a file's content is there whole only after an fsync
@@ -858,6 +944,7 @@ mod power {
     use super::{Lab, Node, Snapshot, Start};
 
     /// One call that was made.
+    #[derive(Clone)]
     pub struct Call {
         pub op: String,
         pub path: PathBuf,
@@ -1036,21 +1123,30 @@ mod power {
             ordered.chain(each).collect()
         }
 
-        /// Of [`Disk::choices`], those in which nothing later made it where something earlier did not.
-        pub fn ordered(&self) -> Vec<u64> {
-            (0..=self.pending.len()).map(|kept| (1_u64 << kept) - 1).collect()
+        /// In these choices nothing later made it where something earlier did not.
+        fn is_ordered(choice: u64) -> bool {
+            choice & (choice + 1) == 0
         }
 
-        pub fn image(&self, choice: u64) -> Image {
+        /// The names that a power cut leaves, of files and directories.
+        fn names(&self, choice: u64) -> Names {
             let mut names = self.durable.clone();
             let kept = self.pending.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1);
             kept.for_each(|(_, change)| apply(change, &mut names));
-            let reached = |path: &Path| {
-                path.ancestors().skip(1).all(|above| !self.made.contains(above) || names.contains_key(above))
-            };
+            let lost: Vec<&PathBuf> = self.made.iter().filter(|made| !names.contains_key(*made)).collect();
+            let mut reached = names.clone();
+            reached.retain(|path, _| !lost.iter().any(|lost| path.starts_with(lost)));
+            reached
+        }
+
+        fn directories(&self, choice: u64) -> impl Iterator<Item = PathBuf> {
+            self.names(choice).into_iter().filter(|(_, inode)| self.inodes[*inode].directory).map(|(path, _)| path)
+        }
+
+        pub fn image(&self, choice: u64) -> Image {
             let mut image = Image::new();
-            for (path, inode) in names.iter().filter(|(path, _)| reached(path)) {
-                let Inode { content, directory, synced, dressed } = &self.inodes[*inode];
+            for (path, inode) in self.names(choice) {
+                let Inode { content, directory, synced, dressed } = &self.inodes[inode];
                 if *directory {
                     continue;
                 }
@@ -1058,10 +1154,35 @@ mod power {
                 if !synced {
                     contents.extend([Vec::new(), content[..content.len() / 2].to_vec()]);
                 }
-                image.insert(path.clone(), Left { contents, dressed: *dressed });
+                image.insert(path, Left { contents, dressed: *dressed });
             }
             image
         }
+    }
+
+    /// Every state that a power cut may leave over the run, each once, with what was not synced whole, half or empty:
+    /// those that keep the order, and those that do not.
+    pub fn snapshots(lab: &Lab, calls: &[Call]) -> [BTreeSet<Snapshot>; 2] {
+        let mut disk = Disk::new(&lab.before);
+        let mut all = [BTreeSet::new(), BTreeSet::new()];
+        for call in std::iter::once(None).chain(calls.iter().map(Some)) {
+            call.into_iter().for_each(|call| disk.call(call));
+            for choice in disk.choices() {
+                let image = disk.image(choice);
+                for variant in 0..3 {
+                    let file = |(path, left): (&PathBuf, &Left)| {
+                        let bytes = left.contents[variant % left.contents.len()].clone();
+                        (path.clone(), Node::File { bytes, mode: 0o600 })
+                    };
+                    let mut nodes: BTreeMap<PathBuf, Node> = image.iter().map(file).collect();
+                    nodes.extend(disk.directories(choice).map(|path| (path, Node::Directory)));
+                    all[usize::from(!Disk::is_ordered(choice))].insert(Snapshot(nodes));
+                }
+            }
+        }
+        let [ordered, mut others] = all;
+        others.retain(|snapshot| !ordered.contains(snapshot));
+        [ordered, others]
     }
 
     /// Holds every state that a power cut may leave, after each prefix of the calls, to the promises.
