@@ -383,14 +383,14 @@ fn outcome_of(
                     at: now,
                 });
             }
-            let first = seen.entries.iter().find(|e| e.is_live_key);
+            let first_live_id = seen.expect();
             let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
             let one = ids.next().cloned().flatten();
             let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
             Outcome::Inspected(rollover::Inspection {
                 live_id: if same { one } else { None },
                 username: seen.username,
-                first_live_id: first.and_then(|e| e.live_id.clone()),
+                first_live_id,
                 reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
                 swapped: seen.swapped,
             })

@@ -5,113 +5,156 @@
 //! comes back, replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
 
+mod change;
+mod journal;
+
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use crate::config::{Config, Finding, Reload, TargetKind};
-use crate::credential::{LocalKey, Login, ProofFields, proof};
-use crate::host::{self, Directory, FileId};
-use crate::mta::{Content, Entry, Mta, Plan, postfix::Postfix, text::Text};
+use crate::config::{Config, Finding, Reload, Severity, TargetKind};
+use crate::credential::{self, Login, ProofFields};
+use crate::host::{self, Directory, HostError, Lock};
+use crate::mta::postfix::Postfix;
+use crate::mta::text::Text;
+use crate::mta::{Entry, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
-
-/// How long to wait for another program that holds a table's directory.
-const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// Somebody else changes the table while we plan: so often it is planned anew.
-const PLANS: usize = 3;
-/// The largest file whose old bytes are kept for `Undo`.
-const MAX_OLD: usize = 512 << 20;
+use change::{Change, Stopped};
+use journal::{Key, Moment, Phase, Record, Store};
 
 /// Names one target: credential and target name of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TargetId {
+    /// Name of the credential.
     pub credential: String,
+    /// Name of the target, unique within the credential.
     pub target: String,
 }
 
+/// What the caller may ask. Per target: `Prepare`, `Swap`, `Activate`, `ReadBack`, `Commit`, in this order; `Discard`
+/// until `Swap`, `Undo` after it; `Inspect` and `Preview` at any time; `Activate` also with nothing open, for a reload
+/// that is owed.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// What is there now. With [`Access::Write`] it also removes staged files that a killed run left, and settles a
-    /// reload that is owed when the mail server was started after the swap; it changes nothing else.
+    /// What is there now. Unless the server only looks, it also removes staged files that a killed run left and settles
+    /// a reload that is owed when the mail server was started after the swap; it changes nothing else: it
+    /// makes neither the state directory nor a key.
     Inspect { target: TargetId, ours: Ours },
-    /// Plans and stages the change: writes staged copies, compiles, looks every key up in the staged map.
-    /// `expect` is the live id under the first live key that the caller saw (`None`: no entry); if another one is
-    /// there now, nothing is staged. The login is checked again (printable ASCII without blanks).
+    /// Plans and stages the change: writes staged copies, compiles, looks every key up in the staged map. From here to
+    /// `Commit` or `Discard` the directories of the table are locked; another process waits up to 30 s for them.
+    ///
+    /// `expect` is the live id under the first live key that the caller saw ([`Inspected::expect`]; `None`: no entry);
+    /// if another one is there now, nothing is staged (class `changed-underneath`). The login is checked again
+    /// (printable ASCII without blanks).
+    ///
+    /// Nothing stays staged after an error. What was prepared before for this target is discarded; a swap that was not
+    /// committed stays in place, and its old bytes are forgotten.
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
     /// The change as people read it, with nothing staged: for `--dry-run`.
     Preview { target: TargetId, ours: Ours, login: Login },
-    /// Removes staged files and forgets the login.
+    /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
+    /// killed.
     Discard { target: TargetId },
-    /// Renames the staged files in. Old bytes stay in memory until `Commit`.
+    /// Renames the staged files in. Old bytes stay in memory until `Commit`. What somebody else changed since `Prepare`
+    /// is planned and staged anew, three times at most. If it stops half-way, what was renamed is put back before the
+    /// error is returned; after an error `Prepare` is next.
     Swap { target: TargetId },
-    /// Puts the old bytes back; possible until `Commit`, in the process that swapped.
+    /// Puts the old bytes back; possible until `Commit`, in the process that swapped, unless somebody else has changed
+    /// the files since (class `changed-underneath`).
     Undo { target: TargetId },
     /// Reloads, as `reload` of the target says.
     Activate { target: TargetId },
-    /// Looks every live key up in the running configuration and compares with the login of `Prepare`.
+    /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
+    /// fields of a report for which a proof is wanted.
     ReadBack { target: TargetId, prove: Option<ProofFields> },
-    /// The caller has made it durable: forget old bytes and login, close the journal entry.
+    /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
+    /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
 }
 
+/// What the server answers; each to the request of its name.
 #[derive(Debug, Clone)]
 pub enum Reply {
+    /// To `Inspect`.
     Inspected(Inspected),
+    /// To `Prepare`.
     Prepared(Prepared),
+    /// To `Preview`.
     Preview {
+        /// One masked line per entry that would change.
         diff: Vec<String>,
+        /// Would the mail server be reloaded?
         reload: bool,
     },
+    /// To `Swap`.
     Swapped {
+        /// When, in seconds since boot; 0 when the machine was started since.
         at_boot: u64,
     },
+    /// To `Activate`.
     Activated(Activated),
+    /// To `ReadBack`.
     ReadBack(ReadBack),
     /// `Discard`, `Undo`, `Commit`.
     Done,
 }
 
+/// What a target really holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspected {
+    /// `postfix`, `text`.
     pub kind: &'static str,
     /// Live keys and our other entries.
     pub entries: Vec<LiveEntry>,
+    /// Lookup keys under which an entry is needed and none exists.
     pub missing: Vec<String>,
-    /// The user name under the first live key.
+    /// The one live id under every live key; `None` where none is found or they differ.
+    pub live_id: Option<String>,
+    /// The user name under the first live key that gives a login.
     pub username: Option<String>,
+    /// Is the mail server up, and since when?
     pub running: Running,
+    /// A reload that is still to be done.
     pub reload_owed: Option<ReloadOwed>,
-    /// A version that was swapped in here and not committed yet: a killed run; `Prepare` finds what is left to do.
+    /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
+    /// left to do.
     pub swapped: Option<String>,
+    /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
 }
 
+/// One entry of a table in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LiveEntry {
+    /// The lookup key as spelt in the table, or as it would be added.
     pub key: String,
+    /// `type:path` of the table.
     pub map: String,
+    /// 1-based line in the text, where it stands there.
     pub line: Option<usize>,
+    /// User name of the login that the mail server finds under it.
     pub username: Option<String>,
     /// HMAC of what the mail server finds, under apply's own key.
     pub live_id: Option<String>,
-    /// The same of what stands in the text; differs while the map is not compiled.
+    /// The same of what stands in the text; differs while the map is not compiled from it.
     pub text_id: Option<String>,
+    /// Would the mail server use it for one of our next hops?
     pub is_live_key: bool,
 }
 
+/// A reload that is remembered until it is done, or until the mail server is started after the swap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadOwed {
     /// Wall time of the swap, for people.
     pub since: jiff::Timestamp,
+    /// Why it could not be done yet.
     pub why: String,
 }
 
+/// What `Prepare` has staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
     /// Nothing is staged: the live files hold the candidate already.
@@ -120,845 +163,871 @@ pub struct Prepared {
     pub swapped_before: bool,
     /// Live id of the candidate.
     pub live_id: String,
+    /// One masked line per entry that changes.
     pub diff: Vec<String>,
+    /// Does this mail server notice the change only by a reload?
     pub reload_needed: bool,
 }
 
+/// Has the mail server noticed?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activated {
-    /// Reloaded, or the mail server needs no reload (an indexed map replaced by rename, `if-needed`), or was started
-    /// after the swap.
-    Yes { how: &'static str },
+    /// It has noticed, or will at its next look-up.
+    Yes {
+        /// `reload`, `command` (the configured one), `indexed-map` (replaced by rename, and needs no reload),
+        /// `started-after` (the swap), `no-process`, `nothing-owed` (and nothing is open).
+        how: &'static str,
+    },
     /// Not done, and remembered: mail server down, reload failed, `reload = "never"` where one is needed.
-    Owed { why: String, fix: String, temporary: bool },
+    Owed {
+        /// Why it was not done.
+        why: String,
+        /// What to do.
+        fix: String,
+        /// Will trying again help without anybody doing anything?
+        temporary: bool,
+    },
 }
 
+/// What the running configuration gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadBack {
-    /// Every live key gives the candidate, in the running configuration, and so does the text.
-    pub matches: bool,
+    /// The kind of mail server: `postfix`, `text`.
     pub kind: &'static str,
+    /// Every live key gives the candidate, and so does the text.
+    pub matches: bool,
     /// Where it does not: key, and what was found in words (never the value).
     pub mismatches: Vec<String>,
+    /// Every key that was looked up.
     pub keys: Vec<String>,
+    /// `type:path` of the table with the first live key.
     pub map: String,
     /// `postmap -q`, `text`.
     pub how: &'static str,
     /// Entries with the previous key id that are still there under keys that we may not write.
     pub remaining_old: Vec<String>,
+    /// The one live id under every live key; `None` where none is found or they differ.
     pub live_id: Option<String>,
+    /// Is the mail server up, and since when?
     pub running: Running,
-    /// Computed with the read-back password, or why there is none.
+    /// Computed with the read-back password, or why there is none. `None`: not asked for, or no match.
     pub proof: Option<Result<String, &'static str>>,
-}
-
-/// May the server change anything?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// For `check` and `--dry-run`: requests that change something are refused, and nothing is written on the side.
-    Read,
-    Write,
 }
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
 #[derive(Clone)]
 pub enum Client {
+    /// The server is in this process.
     InProcess(Arc<Mutex<Server>>),
 }
 
 impl Client {
-    /// A server in this process.
-    ///
-    /// # Errors
-    /// Its journal or its key cannot be read.
-    pub fn in_process(config: &Config, access: Access) -> Result<Self, MtaError> {
-        Ok(Self::InProcess(Arc::new(Mutex::new(Server::new(config, access)?))))
+    /// A client of a server in this process.
+    pub fn in_process(server: Server) -> Self {
+        Client::InProcess(Arc::new(Mutex::new(server)))
     }
 
-    /// Sends one request and waits for its reply.
+    /// Does what the request says, and waits for it.
     ///
     /// # Errors
-    /// What stood in the way; no secret in it. The request has then changed nothing, or says so.
+    /// What [`Request`] documents; a target that is not configured; a server that ended in the middle of something.
     pub fn call(&self, request: Request) -> Result<Reply, MtaError> {
-        let Self::InProcess(server) = self;
-        let mut server = server.lock().map_err(|_| MtaError {
-            temporary: true,
-            class: "io",
-            file: None,
-            line: None,
-            what: "the apply side broke off in the middle of an earlier request".into(),
-            fix: "restart relaykey: the next run looks at what is there and goes forward".into(),
-        })?;
-        server.handle(request)
+        let Client::InProcess(server) = self;
+        match server.lock() {
+            Ok(mut server) => server.serve(request),
+            Err(_) => Err(MtaError {
+                temporary: false,
+                class: "io",
+                file: None,
+                line: None,
+                what: "an earlier request to change the mail server's files broke off in the middle".into(),
+                fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
+            }),
+        }
     }
 }
 
-// ---------------------------------------------------------------- the server
+/// How long another process may hold a table's directory: it does so for as long as a rollover is open there.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often a change is planned anew because somebody wrote to the table meanwhile.
+const ATTEMPTS: usize = 3;
 
-/// Holds the targets, what is staged and swapped, the journal, and the key for live ids.
+/// May a server change anything?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Look,
+    Change,
+}
+
+/// The mail server's side: does what requests say, one at a time.
 pub struct Server {
     access: Access,
-    slots: BTreeMap<TargetId, Slot>,
-    journal: Journal,
-    key: LocalKey,
+    targets: BTreeMap<TargetId, Target>,
+    store: Store,
+    key: Option<Key>,
+    open: BTreeMap<TargetId, Open>,
+    /// The locks that open changes hold, by device and inode of the directory: several targets may share one.
+    locks: BTreeMap<(u64, u64), Weak<Lock>>,
 }
 
-struct Slot {
+struct Target {
     mta: Box<dyn Mta>,
     reload: Reload,
-    open: Option<Open>,
+    /// The tables that the last look found in use, as the configuration spells them: what `Prepare` locks first.
+    tables: Vec<PathBuf>,
 }
 
-/// A rollover of one target, from `Prepare` to `Commit` or `Discard`. Dropping it zeroises what it holds.
+/// What is kept of a target between `Prepare` and `Commit` or `Discard`.
 struct Open {
     ours: Ours,
     login: Login,
     version: String,
+    live_id: String,
+    /// The user name that was in use before.
+    previous: Option<String>,
+    /// The tables in use, as the configuration spells them.
+    tables: Vec<PathBuf>,
+    /// Every key that must give the login in the running configuration after the swap.
+    lookups: Vec<String>,
     reload_needed: bool,
-    files: Vec<StagedFile>,
-    /// Staged names that are never renamed: a copy of the text that a map was compiled from.
-    scaffold: Vec<(Arc<Directory>, OsString)>,
-    /// What was there before the swap, in the order of the renames.
-    old: Vec<OldFile>,
-    swapped: bool,
-    _locks: Vec<host::Lock>,
+    change: Change,
+    swap: Swap,
+    /// What the journal said before the swap.
+    before: Option<Record>,
+    /// Locks of the directories that hold the tables and their maps, by path.
+    locks: BTreeMap<PathBuf, Arc<Lock>>,
 }
 
-struct StagedFile {
-    dir: Arc<Directory>,
-    live: OsString,
-    staged: OsString,
-    seen: Option<FileId>,
-}
-
-struct OldFile {
-    dir: Arc<Directory>,
-    live: OsString,
-    staged: OsString,
-    /// `None`: there was no such file.
-    bytes: Option<Zeroizing<Vec<u8>>>,
+/// How far the renames of an open change are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Swap {
+    NotYet,
+    /// `at`: seconds since boot. `reloaded`: the mail server has been made to read what was swapped in.
+    Done {
+        at: u64,
+        reloaded: bool,
+    },
 }
 
 impl Server {
-    /// Reads the targets from the configuration, and the journal and key from `STATE_DIR/apply`.
-    ///
-    /// # Errors
-    /// The journal or the key cannot be read, or (with [`Access::Write`]) not be made.
-    pub fn new(config: &Config, access: Access) -> Result<Self, MtaError> {
-        let dir = config.host.state_dir.join("apply");
-        if access == Access::Write {
-            host::create_dir(&config.host.state_dir, 0o700)?;
-            host::create_dir(&dir, 0o700)?;
-            // A run that was killed while it wrote the journal may have left half a successor.
-            host::remove_successor(&dir.join(Journal::NAME))?;
-        }
-        let mut slots = BTreeMap::new();
+    /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
+    /// about.
+    pub fn new(config: &Config) -> Self {
+        Self::with_access(config, Access::Change)
+    }
+
+    /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
+    /// changes nothing on the side.
+    pub fn looking(config: &Config) -> Self {
+        Self::with_access(config, Access::Look)
+    }
+
+    fn with_access(config: &Config, access: Access) -> Self {
+        let mut targets = BTreeMap::new();
         for credential in &config.credentials {
             for target in &credential.targets {
+                let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
                 let mta: Box<dyn Mta> = match &target.kind {
                     TargetKind::Postfix { config_dir } => {
                         Box::new(Postfix::new(config_dir, &target.smtp, target.keys.clone(), &target.reload))
                     }
                     TargetKind::Text { path } => Box::new(Text::new(path, &target.smtp)),
                 };
-                let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-                slots.insert(id, Slot { mta, reload: target.reload.clone(), open: None });
+                let tables = Vec::new();
+                targets.insert(id, Target { mta, reload: target.reload.clone(), tables });
             }
         }
-        Ok(Self { access, slots, journal: Journal::load(&dir)?, key: local_key(&dir, access)? })
+        let store = Store::new(&config.host.state_dir);
+        Self { access, targets, store, key: None, open: BTreeMap::new(), locks: BTreeMap::new() }
     }
 
-    fn handle(&mut self, request: Request) -> Result<Reply, MtaError> {
-        let target = request.target().clone();
-        let reads = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
-        if self.access == Access::Read && !reads {
-            return Err(refuse("this run only looks; it changes nothing", "run it without --dry-run"));
+    /// Does what a request says.
+    ///
+    /// # Errors
+    /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
+    /// (class `out-of-order`).
+    pub fn serve(&mut self, request: Request) -> Result<Reply, MtaError> {
+        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
+        if self.access == Access::Look && !looks {
+            return Err(out_of_order("change anything", "this run only looks"));
         }
-        let Some(slot) = self.slots.get_mut(&target) else {
-            return Err(refuse(
-                &format!("target {} of credential {} is not configured here", target.target, target.credential),
-                "see [[credential.target]] in the configuration",
-            ));
-        };
-        let mut work = Work { id: &target, slot, journal: &mut self.journal, key: &self.key };
         match request {
-            Request::Inspect { ours, .. } => work.inspect(ours, self.access).map(Reply::Inspected),
-            Request::Preview { ours, login, .. } => {
-                let plan = work.slot.mta.plan(&work.known(ours), &checked(login)?)?;
-                Ok(Reply::Preview { diff: plan.diff, reload: !plan.files.is_empty() })
+            Request::Inspect { target, ours } => self.inspect(&target, ours).map(Reply::Inspected),
+            Request::Prepare { target, ours, expect, login, version } => {
+                self.prepare(&target, ours, expect.as_deref(), login, version).map(Reply::Prepared)
             }
-            Request::Prepare { ours, expect, login, version, .. } => {
-                work.prepare(ours, expect.as_deref(), checked(login)?, version).map(Reply::Prepared)
+            Request::Preview { target, ours, login } => self.preview(&target, ours, login),
+            Request::Discard { target } => {
+                self.target(&target)?;
+                self.open.remove(&target);
+                Ok(Reply::Done)
             }
-            Request::Discard { .. } => work.discard().map(|()| Reply::Done),
-            Request::Swap { .. } => work.swap(),
-            Request::Undo { .. } => work.undo().map(|()| Reply::Done),
-            Request::Activate { .. } => work.activate().map(Reply::Activated),
-            Request::ReadBack { prove, .. } => work.read_back(prove.as_ref()).map(Reply::ReadBack),
-            Request::Commit { .. } => work.commit().map(|()| Reply::Done),
+            Request::Swap { target } => self.swap(&target).map(|at_boot| Reply::Swapped { at_boot }),
+            Request::Undo { target } => self.undo(&target).map(|()| Reply::Done),
+            Request::Activate { target } => self.activate(&target).map(Reply::Activated),
+            Request::ReadBack { target, prove } => self.read_back(&target, prove.as_ref()).map(Reply::ReadBack),
+            Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
         }
     }
-}
 
-impl Drop for Server {
-    /// The caller has gone: what is staged goes too. What was swapped in stays, and the journal knows of it.
-    fn drop(&mut self) {
-        for slot in self.slots.values_mut() {
-            if let Some(open) = slot.open.take() {
-                // What cannot be removed now is removed by name at the next start.
-                let _ = open.remove_staged();
-            }
-        }
-    }
-}
-
-impl Request {
-    fn target(&self) -> &TargetId {
-        match self {
-            Request::Inspect { target, .. }
-            | Request::Prepare { target, .. }
-            | Request::Preview { target, .. }
-            | Request::Discard { target }
-            | Request::Swap { target }
-            | Request::Undo { target }
-            | Request::Activate { target }
-            | Request::ReadBack { target, .. }
-            | Request::Commit { target } => target,
-        }
-    }
-}
-
-fn refuse(what: &str, fix: &str) -> MtaError {
-    MtaError { temporary: false, class: "config", file: None, line: None, what: what.into(), fix: fix.into() }
-}
-
-/// The agent has checked this too; but apply may be another process one day, and believes nobody.
-fn checked(login: Login) -> Result<Login, MtaError> {
-    Login::new(login.username, login.password)
-        .map_err(|e| refuse(&format!("not a login that a mail server can use: {e}"), "publish a corrected version"))
-}
-
-/// One request's view of its target.
-struct Work<'a> {
-    id: &'a TargetId,
-    slot: &'a mut Slot,
-    journal: &'a mut Journal,
-    key: &'a LocalKey,
-}
-
-impl Work<'_> {
-    /// What is ours, with what only the journal remembers.
-    fn known(&self, ours: Ours) -> Ours {
-        Ours { swapped: self.journal.get(self.id).map(|e| e.usernames.clone()).unwrap_or_default(), ..ours }
-    }
-
-    fn inspect(&mut self, ours: Ours, access: Access) -> Result<Inspected, MtaError> {
-        let view = self.slot.mta.inspect(&self.known(ours))?;
-        if access == Access::Write {
-            if self.slot.open.is_none() {
-                self.tidy(&view.entries)?;
-            }
-            self.settle(view.running)?;
-        }
-        let id = |login: &Option<Login>| login.as_ref().map(|l| self.key.live_id(l));
-        let entries: Vec<LiveEntry> = view
-            .entries
-            .iter()
-            .map(|e| LiveEntry {
-                key: e.key.clone(),
-                map: e.map.clone(),
-                line: e.line,
-                username: e.live.as_ref().or(e.text.as_ref()).map(|l| l.username.clone()),
-                live_id: id(&e.live),
-                text_id: id(&e.text),
-                is_live_key: e.is_live_key,
-            })
-            .collect();
-        let entry = self.journal.get(self.id);
-        Ok(Inspected {
-            kind: view.kind,
-            username: entries.iter().find(|e| e.is_live_key).and_then(|e| e.username.clone()),
-            entries,
-            missing: view.missing,
-            running: view.running,
-            reload_owed: entry.and_then(|e| e.reload_owed.clone()),
-            swapped: entry.and_then(|e| e.version.clone()),
-            findings: view.findings,
+    fn target(&self, id: &TargetId) -> Result<&Target, MtaError> {
+        self.targets.get(id).ok_or_else(|| MtaError {
+            temporary: false,
+            class: "config",
+            file: None,
+            line: None,
+            what: format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
+            fix: "add it to the configuration, or restart relaykey after a change of it".into(),
         })
     }
 
-    /// Removes, by their exact names, staged files that a killed run left; another program that is at it holds the
-    /// lock. What that run swapped in is made durable before anything is built on it, above all a confirmation: it may
-    /// have been killed between its renames and their fsync.
-    fn tidy(&self, entries: &[Entry]) -> Result<(), MtaError> {
-        let paths = entries.iter().filter_map(|e| Some(PathBuf::from(e.map.split_once(':')?.1)));
-        let mut seen: Vec<(u64, u64)> = Vec::new();
-        for path in paths.collect::<std::collections::BTreeSet<_>>() {
-            let beside = path.parent().map(Path::to_owned);
-            let resolved = Directory::of(&path).ok().map(|(dir, _)| dir);
-            for dir in beside.and_then(|d| Directory::open(&d).ok()).into_iter().chain(resolved) {
-                let id = dir.id()?;
-                if seen.contains(&id) {
-                    continue;
-                }
-                seen.push(id);
-                if let Ok(_lock) = dir.lock(Duration::ZERO) {
-                    // What cannot be removed now is tried again at the next start.
-                    let _ = remove_leftovers(self.id, &dir);
-                }
-                if self.journal.get(self.id).is_some() {
-                    dir.sync()?;
-                }
+    /// The key for live ids; made, but not written, where there is none.
+    fn key(&mut self) -> Result<&mut Key, MtaError> {
+        if self.key.is_none() {
+            self.key = Some(Key::load(&self.store)?);
+        }
+        Ok(self.key.as_mut().expect("made above"))
+    }
+
+    fn lock(&mut self, directory: &Directory, wait: Duration) -> Result<Arc<Lock>, HostError> {
+        let id = directory.id()?;
+        if let Some(lock) = self.locks.get(&id).and_then(Weak::upgrade) {
+            return Ok(lock);
+        }
+        let lock = Arc::new(directory.lock(wait)?);
+        self.locks.insert(id, Arc::downgrade(&lock));
+        Ok(lock)
+    }
+
+    // -- looking ------------------------------------------------------------------------------------------------
+
+    /// What is ours, with what only the journal remembers.
+    fn known(&self, id: &TargetId, ours: Ours) -> Result<Ours, MtaError> {
+        let swapped = self.store.get(id)?.map(|record| record.usernames).unwrap_or_default();
+        Ok(Ours { swapped, ..ours })
+    }
+
+    fn inspect(&mut self, id: &TargetId, ours: Ours) -> Result<Inspected, MtaError> {
+        if self.access == Access::Change {
+            self.store.tidy()?;
+        }
+        let ours = self.known(id, ours)?;
+        let view = self.target(id)?.mta.inspect(&ours)?;
+        let mut findings = view.findings.clone();
+        let tables = tables(&view);
+        for table in &tables {
+            if let Err(e) = self.tidy(id, table) {
+                let (what, fix) = (e.to_string(), e.fix());
+                findings.push(Finding { severity: Severity::Error, line: None, file: Some(table.clone()), what, fix });
+            }
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        self.remember_tables(id, tables);
+        let record = self.settle(id, view.running)?;
+        let key = self.key()?;
+        let entries = live_entries(&view, key);
+        // What the journal calls swapped may have been stopped before the first rename.
+        let in_place = |record: &Record| {
+            let holds =
+                |login: &Option<Login>| login.as_ref().is_some_and(|login| key.live_id(login) == record.live_id);
+            view.entries.iter().any(|entry| holds(&entry.live) || holds(&entry.text))
+        };
+        Ok(Inspected {
+            kind: view.kind,
+            live_id: one_live_id(&entries),
+            username: first_live(&view).map(|login| login.username.clone()),
+            entries,
+            swapped: record
+                .as_ref()
+                .filter(|record| record.phase == Phase::Swapped && in_place(record))
+                .map(|record| record.version.clone()),
+            missing: view.missing,
+            running: view.running,
+            reload_owed: record.and_then(|record| record.reload_owed),
+            findings,
+        })
+    }
+
+    fn preview(&mut self, id: &TargetId, ours: Ours, login: Login) -> Result<Reply, MtaError> {
+        let target = self.target(id)?;
+        let plan = target.mta.plan(&self.known(id, ours)?, &printable(login)?)?;
+        let reload = !plan.files.is_empty() && wants_reload(&target.reload, plan.reload_needed);
+        Ok(Reply::Preview { diff: plan.diff, reload })
+    }
+
+    fn remember_tables(&mut self, id: &TargetId, tables: Vec<PathBuf>) {
+        if let Some(target) = self.targets.get_mut(id) {
+            target.tables = tables;
+        }
+    }
+
+    /// Is this table one that can be replaced? Also removes staged files that a killed run left beside it, unless
+    /// another process is at work there.
+    fn tidy(&mut self, id: &TargetId, table: &Path) -> Result<(), HostError> {
+        let (directory, name) = Directory::of(table)?;
+        directory.look_replaceable(&name)?;
+        if self.open.contains_key(id) || self.access == Access::Look {
+            return Ok(());
+        }
+        let prefix = change::prefix(id);
+        let uncommitted = self.store.get(id).ok().flatten().is_some();
+        for directory in directories(table)? {
+            if uncommitted {
+                // Nothing is built on renames, above all no confirmation, that a power cut could still take back: the
+                // run that made them may have been killed before their fsync.
+                directory.sync()?;
+            }
+            if directory.names_starting(&prefix)?.is_empty() {
+                continue;
+            }
+            match self.lock(&directory, Duration::ZERO) {
+                Ok(_lock) => _ = change::sweep(&directory, &prefix)?,
+                Err(HostError::Locked { .. }) => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(())
     }
 
-    /// A mail server that was started after the swap has read the new files: nothing is owed to it.
-    fn settle(&mut self, running: Running) -> Result<(), MtaError> {
-        let (Running::Yes { since_boot }, Some(entry)) = (running, self.journal.get(self.id)) else { return Ok(()) };
-        let started_after = entry.boot_id != host::boot_id()? || since_boot > entry.at_boot;
-        if entry.reload_owed.is_some() && started_after {
-            let mut settled = entry.clone();
-            settled.reload_owed = None;
-            self.journal.set(self.id, Some(settled))?;
+    /// The journal's record, its owed reload taken off where the mail server was started after the swap.
+    fn settle(&mut self, id: &TargetId, running: Running) -> Result<Option<Record>, MtaError> {
+        let Some(mut record) = self.store.get(id)? else { return Ok(None) };
+        let may_change = self.access == Access::Change;
+        if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &host::boot_id()?) {
+            self.reload_is_settled(id, &mut record)?;
         }
-        Ok(())
+        Ok(Some(record))
     }
+
+    fn reload_is_settled(&mut self, id: &TargetId, record: &mut Record) -> Result<(), MtaError> {
+        record.reload_owed = None;
+        // A closed record is kept for the reload alone.
+        self.store.set(id, (record.phase == Phase::Swapped).then(|| record.clone()))
+    }
+
+    // -- changing -----------------------------------------------------------------------------------------------
 
     fn prepare(
         &mut self,
+        id: &TargetId,
         ours: Ours,
         expect: Option<&str>,
         login: Login,
         version: String,
     ) -> Result<Prepared, MtaError> {
-        self.discard()?;
-        let ours = self.known(ours);
-        let mut locks: Vec<host::Lock> = Vec::new();
-        let mut locked: Vec<(u64, u64)> = Vec::new();
-        for attempt in 1.. {
-            let plan = self.slot.mta.plan(&ours, &login)?;
-            let found = plan.live.as_ref().map(|l| self.key.live_id(l));
-            let live_id = self.key.live_id(&login);
-            if found.as_deref() != expect && found.as_ref() != Some(&live_id) {
-                return Err(MtaError {
-                    temporary: true,
-                    class: "changed-underneath",
-                    file: None,
-                    line: None,
-                    what: "the login in use was changed by somebody else meanwhile".into(),
-                    fix: "nothing: it is looked at anew".into(),
-                });
-            }
-            let dirs = directories(&plan)?;
-            for (dir, _) in &dirs {
-                let id = dir.id()?;
-                if !locked.contains(&id) {
-                    locks.push(dir.lock(LOCK_WAIT)?);
-                    locked.push(id);
-                }
-            }
-            let swapped_before = self.journal.get(self.id).is_some_and(|e| e.version.as_ref() == Some(&version));
-            let prepared = Prepared {
-                nothing_to_write: plan.files.is_empty(),
-                swapped_before,
-                live_id,
-                diff: plan.diff.clone(),
-                reload_needed: plan.reload_needed,
-            };
-            let mut open = Open {
-                ours: ours.clone(),
-                login: login.clone(),
-                version: version.clone(),
-                reload_needed: plan.reload_needed,
-                files: Vec::new(),
-                scaffold: Vec::new(),
-                old: Vec::new(),
-                swapped: false,
-                _locks: Vec::new(),
-            };
-            let staged = stage(self.id, self.slot.mta.as_ref(), plan, dirs, &mut open);
-            match staged {
-                Ok(()) => {
-                    if !open.files.is_empty() {
-                        open._locks = locks;
-                    }
-                    self.slot.open = Some(open);
-                    return Ok(prepared);
-                }
-                Err(e) => {
-                    let _ = open.remove_staged();
-                    if e.class != "changed-underneath" || attempt >= PLANS {
-                        return Err(e);
-                    }
-                }
-            }
+        self.target(id)?;
+        let ours = self.known(id, ours)?;
+        let login = printable(login)?;
+        let mut key = match self.key.take() {
+            Some(key) => key,
+            None => Key::load(&self.store)?,
+        };
+        let kept = key.keep(&self.store);
+        let live_id = key.live_id(&login);
+        self.key = Some(key);
+        kept?;
+        // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
+        self.open.remove(id);
+
+        let prefix = change::prefix(id);
+        let mut locks = BTreeMap::new();
+        for table in self.target(id)?.tables.clone() {
+            self.lock_around(&table, &mut locks, &prefix)?;
         }
-        unreachable!("the loop returns")
-    }
-
-    fn open(&mut self, before: &str) -> Result<&mut Open, MtaError> {
-        self.slot
-            .open
-            .as_mut()
-            .ok_or_else(|| refuse(&format!("nothing is prepared that could be {before}"), "prepare first"))
-    }
-
-    fn discard(&mut self) -> Result<(), MtaError> {
-        match self.slot.open.take() {
-            Some(open) => open.remove_staged(),
-            None => Ok(()),
+        let (view, plan) = self.look_under_lock(id, &ours, &login, &mut locks, &prefix)?;
+        let found = first_live(&view);
+        let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
+        let found = match found {
+            Some(login) => Some(self.key()?.live_id(login)),
+            None => None,
+        };
+        if found.as_deref() != expect {
+            return Err(MtaError {
+                temporary: true,
+                class: "changed-underneath",
+                file: None,
+                line: None,
+                what: "the login in use is no longer the one that was there before: somebody else changed it".into(),
+                fix: "what is there now is looked at, and decided about, anew".into(),
+            });
         }
-    }
-
-    fn swap(&mut self) -> Result<Reply, MtaError> {
-        let at_boot = host::boot_seconds();
-        let entry = JournalEntry {
-            version: None,
-            at: Timestamp::now(),
-            at_boot,
-            boot_id: host::boot_id()?,
-            reload_owed: None,
+        let before = self.store.get(id)?;
+        let mut open = Open {
+            ours,
+            login,
+            version,
+            live_id,
+            previous,
+            tables: tables(&view),
+            lookups: Vec::new(),
             reload_needed: false,
-            usernames: self.journal.get(self.id).map(|e| e.usernames.clone()).unwrap_or_default(),
+            change: Change::default(),
+            swap: Swap::NotYet,
+            before,
+            locks,
         };
-        let open = self.open("swapped in")?;
-        // Looked at once more, all of them, before the first rename.
-        for file in &open.files {
-            if file.dir.look_replaceable(&file.live)? != file.seen {
-                return Err(host::HostError::Changed { path: file.dir.path().join(&file.live) }.into());
-            }
-        }
-        let mut old = Vec::new();
-        for file in &open.files {
-            let bytes = match file.seen {
-                None => None,
-                Some(_) => Some(file.dir.read(&file.live, MAX_OLD)?.0),
-            };
-            old.push(OldFile { dir: file.dir.clone(), live: file.live.clone(), staged: file.staged.clone(), bytes });
-        }
-        // Ahead of the first rename: whatever stops us from here on, the next run knows what may be owed.
-        let why = "the files were swapped in, and the mail server was not told yet".to_owned();
-        let mut entry = JournalEntry {
-            version: Some(open.version.clone()),
-            reload_owed: Some(ReloadOwed { since: entry.at, why }),
+        let diff = plan.diff.clone();
+        self.stage(id, &mut open, plan)?;
+        let nothing_to_write = open.change.is_empty();
+        let swapped_by_us = |record: &Record| {
+            record.phase == Phase::Swapped && record.version == open.version && record.live_id == open.live_id
+        };
+        let prepared = Prepared {
+            nothing_to_write,
+            swapped_before: nothing_to_write && open.before.as_ref().is_some_and(swapped_by_us),
+            live_id: open.live_id.clone(),
+            diff,
             reload_needed: open.reload_needed,
-            ..entry
         };
-        if !entry.usernames.contains(&open.login.username) {
-            entry.usernames.push(open.login.username.clone());
-        }
-        let before = self.journal.get(self.id).cloned();
-        self.journal.set(self.id, Some(entry))?;
-        let open = self.open("swapped in")?;
-        let mut done = 0;
-        let renamed = open.files.iter().try_for_each(|file| {
-            file.dir.rename(&file.staged, &file.live, file.seen)?;
-            done += 1;
-            Ok::<(), MtaError>(())
-        });
-        let synced = renamed.and_then(|()| open.sync());
-        if let Err(e) = synced {
-            old.truncate(done);
-            let undone = put_back(&old);
-            let _ = open.remove_staged_files();
-            let what = match undone {
-                Ok(()) => {
-                    self.slot.open = None;
-                    let _ = self.journal.set(self.id, before);
-                    format!("{}; nothing has changed", e.what)
-                }
-                Err(undo) => format!("{}; and what was swapped in could not be put back: {}", e.what, undo.what),
-            };
-            return Err(MtaError { what, ..e });
-        }
-        open.old = old;
-        open.swapped = true;
-        for (dir, name) in open.scaffold.drain(..) {
-            let _ = dir.remove(&name);
-        }
-        Ok(Reply::Swapped { at_boot })
+        self.open.insert(id.clone(), open);
+        Ok(prepared)
     }
 
-    fn undo(&mut self) -> Result<(), MtaError> {
-        let open = self.open("undone")?;
-        if !open.swapped {
-            return self.discard();
-        }
-        put_back(&open.old)?;
-        self.slot.open = None;
-        // What the mail server noticed in between it has to forget again.
-        if let Some(mut entry) = self.journal.get(self.id).cloned() {
-            entry.version = None;
-            (entry.at, entry.at_boot) = (Timestamp::now(), host::boot_seconds());
-            let why = "the old files were put back, and the mail server was not told yet".to_owned();
-            entry.reload_owed = Some(ReloadOwed { since: entry.at, why });
-            self.journal.set(self.id, Some(entry))?;
+    /// Locks the directories of a table, and removes what a killed run staged there.
+    fn lock_around(
+        &mut self,
+        file: &Path,
+        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
+        prefix: &std::ffi::OsStr,
+    ) -> Result<(), MtaError> {
+        for directory in directories(file)? {
+            if !locks.contains_key(directory.path()) {
+                let lock = self.lock(&directory, LOCK_WAIT)?;
+                change::sweep(&directory, prefix)?;
+                locks.insert(directory.path().to_owned(), lock);
+            }
         }
         Ok(())
     }
 
-    fn activate(&mut self) -> Result<Activated, MtaError> {
-        let entry = self.journal.get(self.id).cloned();
-        let needed =
-            self.slot.open.as_ref().map_or(entry.as_ref().is_some_and(|e| e.reload_needed), |o| o.reload_needed);
-        let how = match (&self.slot.reload, needed) {
-            (Reload::IfNeeded | Reload::Never, false) => "an indexed map, replaced by rename, is noticed by itself",
-            (Reload::Never, true) => {
-                let why = "the mail server notices this change only by a reload, and reload = \"never\"".to_owned();
-                let fix = "reload it by hand, or set reload = \"if-needed\"; restarting it settles this too".to_owned();
-                return self.owe(entry, why, fix, false);
-            }
-            (Reload::Always | Reload::IfNeeded | Reload::Command(_), _) => match self.slot.mta.activate() {
-                Ok(()) => "reloaded",
-                Err(e) => return self.owe(entry, e.what, e.fix, e.temporary),
-            },
-        };
-        if let Some(mut entry) = entry {
-            entry.reload_owed = None;
-            self.journal.set(self.id, Some(entry))?;
-        }
-        Ok(Activated::Yes { how })
-    }
-
-    fn owe(
+    /// What is there, and the plan for it, both read while every directory that the plan writes to was locked. Which
+    /// directories these are is known from the last look; where that was wrong, it is looked at again.
+    fn look_under_lock(
         &mut self,
-        entry: Option<JournalEntry>,
-        why: String,
-        fix: String,
-        temporary: bool,
-    ) -> Result<Activated, MtaError> {
-        if let Some(mut entry) = entry {
-            let since = entry.reload_owed.as_ref().map_or(entry.at, |o| o.since);
-            entry.reload_owed = Some(ReloadOwed { since, why: why.clone() });
-            self.journal.set(self.id, Some(entry))?;
-        }
-        Ok(Activated::Owed { why, fix, temporary })
-    }
-
-    fn read_back(&mut self, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
-        let Some(open) = &self.slot.open else {
-            return Err(refuse("nothing is prepared that could be read back", "prepare first"));
-        };
-        let view = self.slot.mta.inspect(&open.ours)?;
-        let mut mismatches: Vec<String> = view.missing.iter().map(|key| format!("{key} has no entry")).collect();
-        for entry in &view.entries {
-            for (place, found) in [("lookup", &entry.live), ("text", &entry.text)] {
-                match found {
-                    Some(login) if *login == open.login => {}
-                    Some(login) if login.username == open.login.username => {
-                        mismatches
-                            .push(format!("{} gives another password of {} ({place})", entry.key, login.username));
-                    }
-                    Some(login) => mismatches.push(format!("{} gives {} ({place})", entry.key, login.username)),
-                    None => mismatches.push(format!("{} gives no login ({place})", entry.key)),
-                }
+        id: &TargetId,
+        ours: &Ours,
+        login: &Login,
+        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
+        prefix: &std::ffi::OsStr,
+    ) -> Result<(View, Plan), MtaError> {
+        for _ in 0..ATTEMPTS {
+            let mta = &self.target(id)?.mta;
+            let view = mta.inspect(ours)?;
+            let plan = mta.plan(ours, login)?;
+            let held = locks.len();
+            let files: Vec<PathBuf> =
+                tables(&view).into_iter().chain(plan.files.iter().map(|file| file.path.clone())).collect();
+            for file in &files {
+                self.lock_around(file, locks, prefix)?;
+            }
+            self.remember_tables(id, tables(&view));
+            if locks.len() == held {
+                return Ok((view, plan));
             }
         }
-        mismatches.extend(
-            view.findings.iter().filter(|f| f.severity == crate::config::Severity::Error).map(Finding::located),
-        );
-        let live: Vec<&Entry> = view.entries.iter().filter(|e| e.is_live_key).collect();
-        if live.is_empty() {
-            mismatches.push("no key gives a login for a next hop that leads to the endpoint".into());
-        }
-        let read = live.first().and_then(|e| e.live.as_ref());
-        Ok(ReadBack {
-            matches: mismatches.is_empty(),
-            mismatches,
-            kind: view.kind,
-            keys: live.iter().map(|e| e.key.clone()).collect(),
-            map: live.first().map(|e| e.map.clone()).unwrap_or_default(),
-            how: view.how,
-            remaining_old: view.left_out,
-            live_id: read.map(|l| self.key.live_id(l)),
-            running: view.running,
-            // With the password that was read back, not with the one that came in.
-            proof: prove.zip(read).map(|(fields, login)| proof(&login.password, fields)),
+        Err(MtaError {
+            temporary: true,
+            class: "changed-underneath",
+            file: None,
+            line: None,
+            what: "the mail server's configuration names another table at each look".into(),
+            fix: "finish what is changing it; it is tried again".into(),
         })
     }
 
-    fn commit(&mut self) -> Result<(), MtaError> {
-        self.discard()?;
-        self.journal.set(self.id, None)
-    }
-}
-
-impl Open {
-    /// Staged files that were not swapped in.
-    fn remove_staged(&self) -> Result<(), MtaError> {
-        if self.swapped { Ok(()) } else { self.remove_staged_files() }
-    }
-
-    fn remove_staged_files(&self) -> Result<(), MtaError> {
-        let staged = self.files.iter().map(|f| (&f.dir, &f.staged));
-        let all = staged.chain(self.scaffold.iter().map(|(dir, name)| (dir, name)));
-        let mut result = Ok(());
-        for (dir, name) in all {
-            if let Err(e) = dir.remove(name) {
-                result = Err(e.into());
+    /// Stages a plan; one that is overtaken by somebody else's change is made anew.
+    fn stage(&self, id: &TargetId, open: &mut Open, mut plan: Plan) -> Result<(), MtaError> {
+        let mta = &*self.target(id)?.mta;
+        let prefix = change::prefix(id);
+        for attempt in 1.. {
+            open.lookups = plan.lookups.clone();
+            open.reload_needed = plan.reload_needed;
+            if let Some(elsewhere) = unlocked(&plan, &open.locks)? {
+                return Err(HostError::Changed { path: elsewhere }.into());
             }
-        }
-        result
-    }
-
-    /// Makes the renames durable.
-    fn sync(&self) -> Result<(), MtaError> {
-        let mut synced: Vec<&Path> = Vec::new();
-        for file in &self.files {
-            if !synced.contains(&file.dir.path()) {
-                file.dir.sync()?;
-                synced.push(file.dir.path());
+            match open.change.stage(mta, plan, &open.login, &prefix) {
+                Ok(()) => break,
+                Err(stopped) => {
+                    // A compiler that failed may have left a part of its work.
+                    for path in open.locks.keys() {
+                        // What cannot be removed now is removed at the next look; the failure itself matters more.
+                        let _ = Directory::open(path).and_then(|directory| change::sweep(&directory, &prefix));
+                    }
+                    match stopped {
+                        Stopped::Changed(_) if attempt < ATTEMPTS => {}
+                        Stopped::Changed(e) | Stopped::Failed(e) => return Err(e),
+                    }
+                }
             }
+            plan = mta.plan(&open.ours, &open.login)?;
         }
         Ok(())
     }
-}
 
-// ---------------------------------------------------------------- staging
-
-/// The staged name of a target's text; a map compiled from it has an ending more. Fixed, so that a start removes exactly these.
-fn staged_name(id: &TargetId) -> OsString {
-    format!(".relaykey.{}.{}", id.credential, id.target).into()
-}
-
-fn remove_leftovers(id: &TargetId, dir: &Directory) -> Result<(), MtaError> {
-    let base = staged_name(id);
-    for ending in ["", ".db", ".lmdb", ".lmdb-lock", ".cdb", ".cdb.tmp", ".undo"] {
-        let mut name = base.clone();
-        name.push(ending);
-        dir.remove(&name)?;
-    }
-    Ok(())
-}
-
-/// The directory and name of each planned file; files of one directory share it.
-fn directories(plan: &Plan) -> Result<Vec<(Arc<Directory>, OsString)>, MtaError> {
-    let mut known: Vec<Arc<Directory>> = Vec::new();
-    let mut all = Vec::new();
-    for file in &plan.files {
-        let (dir, name) = Directory::of(&file.path)?;
-        let id = dir.id()?;
-        let same = known.iter().find(|k| k.id().is_ok_and(|other| other == id)).cloned();
-        let dir = same.unwrap_or_else(|| {
-            let dir = Arc::new(dir);
-            known.push(dir.clone());
-            dir
-        });
-        all.push((dir, name));
-    }
-    Ok(all)
-}
-
-/// Writes the staged copies, compiles, looks every key up in what will go live, and only then gives the files their
-/// final owner and mode: `postmap` run as root becomes the owner of the text that it compiles.
-fn stage(
-    id: &TargetId,
-    mta: &dyn Mta,
-    plan: Plan,
-    dirs: Vec<(Arc<Directory>, OsString)>,
-    open: &mut Open,
-) -> Result<(), MtaError> {
-    if plan.files.is_empty() {
-        return Ok(());
-    }
-    let base = staged_name(id);
-    for (dir, _) in &dirs {
-        remove_leftovers(id, dir)?;
-    }
-    let mut source: Option<PathBuf> = None;
-    for (file, (dir, live)) in plan.files.iter().zip(dirs) {
-        dir.look_replaceable(&live)?;
-        let staged = match &file.content {
-            Content::Bytes(bytes) => {
-                dir.stage(&base, bytes)?;
-                open.files.push(StagedFile {
-                    dir: dir.clone(),
-                    live: live.clone(),
-                    staged: base.clone(),
-                    seen: file.seen,
-                });
-                source = Some(dir.path().join(&base));
-                continue;
+    fn swap(&mut self, id: &TargetId) -> Result<u64, MtaError> {
+        self.target(id)?;
+        let Some(mut open) = self.open.remove(id) else { return Err(out_of_order("swap", "nothing is prepared")) };
+        let swapped = match open.swap {
+            Swap::Done { at, .. } => Ok(at),
+            Swap::NotYet if open.change.is_empty() => {
+                // Swapped in before this process: then, or before everything that runs since the machine was started.
+                let ours = open.before.as_ref().filter(|record| record.version == open.version);
+                let this_boot = host::boot_id()?;
+                Ok(match ours.map(|record| &record.swapped) {
+                    Some(swapped) if swapped.boot_id == this_boot => swapped.boot_seconds,
+                    Some(_) => 0,
+                    None => host::boot_seconds(),
+                })
             }
-            Content::Compiled => {
-                let here = dir.path().join(&base);
-                if source.as_ref() != Some(&here) {
-                    // The text stays as it is, or stands in another directory: the map is made from a copy beside it.
-                    let copy = match open.files.first() {
-                        Some(text) => text.dir.read(&text.staged, MAX_OLD)?.0,
-                        None => host::read(&plan.text, MAX_OLD)?.0,
-                    };
-                    dir.stage(&base, &copy)?;
-                    open.scaffold.push((dir.clone(), base.clone()));
-                }
-                let map = mta.compile(&here)?;
-                source = Some(here);
-                map.file_name()
-                    .map(OsStr::to_owned)
-                    .ok_or_else(|| refuse("the compiled map has no name", "see postmap"))?
-            }
+            Swap::NotYet => self.rename(id, &mut open),
         };
-        open.files.push(StagedFile { dir, live, staged, seen: file.seen });
+        match swapped {
+            Ok(at) => {
+                if open.swap == Swap::NotYet {
+                    open.swap = Swap::Done { at, reloaded: false };
+                }
+                self.open.insert(id.clone(), open);
+                Ok(at)
+            }
+            Err(e) => {
+                // Dropped, the staged files go with it; kept only where something is in place that `Undo` may put back.
+                if open.change.replaced_any() {
+                    open.swap = Swap::Done { at: host::boot_seconds(), reloaded: false };
+                    self.open.insert(id.clone(), open);
+                }
+                Err(e)
+            }
+        }
     }
-    let Some(source) = source else { return Ok(()) };
-    for (key, found) in plan.lookups.iter().zip(mta.lookup(&source, &plan.lookups)?) {
-        if found.as_ref() != Some(&open.login) {
-            return Err(MtaError {
-                temporary: true,
-                class: "mismatch",
-                file: Some(source),
-                line: None,
-                what: format!("{key} does not give the candidate in the staged table; it was not put in place"),
-                fix: "see that the mail server's table tools work: postmap -q KEY TYPE:FILE".into(),
+
+    /// The renames, with the journal written before the first. If they stop half-way, what was renamed is put back.
+    fn rename(&mut self, id: &TargetId, open: &mut Open) -> Result<u64, MtaError> {
+        for attempt in 1.. {
+            let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
+            let wants_reload = wants_reload(&self.target(id)?.reload, open.reload_needed);
+            let (version, live_id) = (open.version.clone(), open.live_id.clone());
+            let mut usernames = open.ours.swapped.clone();
+            if !usernames.contains(&open.login.username) {
+                usernames.push(open.login.username.clone());
+            }
+            let record = |swapped: Moment| {
+                let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
+                let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
+                let (version, live_id, usernames) = (version.clone(), live_id.clone(), usernames.clone());
+                Record { version, live_id, phase: Phase::Swapped, swapped, reload_owed, usernames }
+            };
+            let mut at = 0;
+            let renamed = open.change.rename(|| {
+                let moment = Moment::now()?;
+                at = moment.boot_seconds;
+                self.store.set(id, Some(record(moment)))
+            });
+            match renamed {
+                // Seldom: the disk was so slow that a start in between would pass for one after the swap.
+                Ok(()) if host::boot_seconds() >= at + journal::SWAP_SECONDS => {
+                    let moment = Moment::now()?;
+                    at = moment.boot_seconds;
+                    self.store.set(id, Some(record(moment)))?;
+                    return Ok(at);
+                }
+                Ok(()) => return Ok(at),
+                Err(Stopped::Changed(_)) if attempt < ATTEMPTS => {
+                    let planned = self.target(id)?.mta.plan(&open.ours, &open.login);
+                    if let Err(e) = planned.and_then(|plan| self.stage(id, open, plan)) {
+                        return Err(self.put_back(id, open, e));
+                    }
+                }
+                Err(Stopped::Changed(e) | Stopped::Failed(e)) => return Err(self.put_back(id, open, e)),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
+    fn put_back(&mut self, id: &TargetId, open: &mut Open, e: MtaError) -> MtaError {
+        let undone = open.change.undo().map_err(MtaError::from);
+        match undone.and_then(|()| self.store.set(id, open.before.clone())) {
+            Ok(()) => e,
+            Err(also) => MtaError {
+                what: format!("{}; and what was changed before that could not be put back: {}", e.what, also.what),
+                fix: format!("{}; {}", e.fix, also.fix),
+                ..e
+            },
+        }
+    }
+
+    fn undo(&mut self, id: &TargetId) -> Result<(), MtaError> {
+        self.target(id)?;
+        let Some(open) = self.open.get_mut(id) else { return Err(out_of_order("undo", "nothing is open")) };
+        let Swap::Done { reloaded, .. } = open.swap else { return Ok(()) };
+        open.change.undo()?;
+        let mut record = open.before.clone();
+        if reloaded && open.reload_needed {
+            // The mail server has read what is no longer there.
+            let swapped = Moment::now()?;
+            let why = "the login was put back after a reload".to_owned();
+            record = Some(Record {
+                version: open.version.clone(),
+                live_id: open.live_id.clone(),
+                phase: Phase::Undone,
+                reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
+                swapped,
+                usernames: open.ours.swapped.clone(),
             });
         }
+        open.swap = Swap::NotYet;
+        self.store.set(id, record)
     }
-    for file in &open.files {
-        // A new map beside an old text is as closed as the text.
-        let like = match file.seen {
-            Some(_) => Some(file.live.clone()),
-            None => {
-                open.files.iter().find(|f| f.seen.is_some() && f.dir.path() == file.dir.path()).map(|f| f.live.clone())
-            }
-        };
-        file.dir.dress(&file.staged, like.as_deref())?;
-        if file.dir.look(&file.live)? != file.seen {
-            return Err(host::HostError::Changed { path: file.dir.path().join(&file.live) }.into());
-        }
-    }
-    Ok(())
-}
 
-/// Puts old bytes back the way new ones went in: staged, dressed, renamed over; a file that was not there goes.
-fn put_back(old: &[OldFile]) -> Result<(), MtaError> {
-    for file in old {
-        match &file.bytes {
-            None => {
-                file.dir.remove(&file.live)?;
+    fn activate(&mut self, id: &TargetId) -> Result<Activated, MtaError> {
+        let running = self.target(id)?.mta.running()?;
+        let owed = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
+        let owed_before = owed(&self.store.get(id)?);
+        let mut record = self.settle(id, running)?;
+        if running == Running::NotApplicable {
+            if let (true, Some(record)) = (owed_before, &mut record) {
+                self.reload_is_settled(id, record)?;
             }
-            Some(bytes) => {
-                let mut staged = file.staged.clone();
-                staged.push(".undo");
-                file.dir.remove(&staged)?;
-                file.dir.stage(&staged, bytes)?;
-                file.dir.dress(&staged, Some(&file.live))?;
-                let seen = file.dir.look(&file.live)?;
-                file.dir.rename(&staged, &file.live, seen)?;
+            return Ok(Activated::Yes { how: "no-process" });
+        }
+        if !owed(&record) {
+            if owed_before {
+                return Ok(Activated::Yes { how: "started-after" });
+            }
+            match self.unread(id, running, record.is_some())? {
+                Ok(how) => return Ok(Activated::Yes { how }),
+                Err(unread) => record = Some(unread),
             }
         }
-        file.dir.sync()?;
-    }
-    Ok(())
-}
-
-// ---------------------------------------------------------------- journal and key
-
-/// What apply remembers of each target between `Swap` and `Commit`. No secret.
-struct Journal {
-    path: PathBuf,
-    file: JournalFile,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct JournalFile {
-    schema: u32,
-    /// By `CREDENTIAL/TARGET`.
-    targets: BTreeMap<String, JournalEntry>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct JournalEntry {
-    /// The version that was swapped in; `None` once it was undone.
-    version: Option<String>,
-    /// When: for people, and to compare with the start of the mail server.
-    at: Timestamp,
-    at_boot: u64,
-    boot_id: String,
-    reload_owed: Option<ReloadOwed>,
-    /// Does the mail server notice only by a reload?
-    reload_needed: bool,
-    /// User names swapped in since the last commit. A killed run may have left any of them under our keys, and by the
-    /// next one the source may give another version.
-    #[serde(default)]
-    usernames: Vec<String>,
-}
-
-impl Journal {
-    const NAME: &str = "journal.json";
-    const SCHEMA: u32 = 1;
-    const MAX: usize = 4 << 20;
-
-    fn load(dir: &Path) -> Result<Self, MtaError> {
-        let path = dir.join(Self::NAME);
-        let empty = JournalFile { schema: Self::SCHEMA, targets: BTreeMap::new() };
-        let file = match std::fs::symlink_metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => empty,
-            _ => {
-                let (bytes, _) = host::read(&path, Self::MAX)?;
-                let broken = |line: Option<usize>, what: String| MtaError {
-                    temporary: false,
-                    class: "config",
-                    file: Some(path.clone()),
-                    line,
-                    what,
-                    fix: "move the file aside: what a killed run had swapped in is then found by looking".into(),
-                };
-                let file: JournalFile =
-                    serde_json::from_slice(&bytes).map_err(|e| broken(Some(e.line()), e.to_string()))?;
-                if file.schema > Self::SCHEMA {
-                    return Err(broken(None, format!("written by a newer relaykey (schema {})", file.schema)));
+        let mut record = record.expect("a reload is owed");
+        let not_done = |why: &str, fix: &str, temporary| (why.to_owned(), fix.to_owned(), temporary);
+        let target = self.target(id)?;
+        let (why, fix, temporary) = match (&target.reload, running) {
+            (Reload::Never, _) => not_done(
+                "the configuration says reload = \"never\"",
+                "restart the mail server: a start after the change settles it (a reload by hand is not seen)",
+                false,
+            ),
+            (_, Running::No) => not_done(
+                "the mail server is not running",
+                "start it: a start after the change settles the reload",
+                true,
+            ),
+            (reload, _) => match target.mta.activate() {
+                Ok(()) => {
+                    let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
+                    self.reload_is_settled(id, &mut record)?;
+                    if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = self.open.get_mut(id) {
+                        *reloaded = true;
+                    }
+                    return Ok(Activated::Yes { how });
                 }
-                file
-            }
+                Err(e) => (e.what, e.fix, e.temporary),
+            },
         };
-        Ok(Self { path, file })
+        record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
+        self.store.set(id, Some(record))?;
+        Ok(Activated::Owed { why, fix, temporary })
     }
 
-    fn get(&self, id: &TargetId) -> Option<&JournalEntry> {
-        self.file.targets.get(&Self::name(id))
-    }
-
-    /// Durable when it returns; `None` closes the entry.
-    fn set(&mut self, id: &TargetId, entry: Option<JournalEntry>) -> Result<(), MtaError> {
-        let mut next = self.file.clone();
-        match entry {
-            Some(entry) => next.targets.insert(Self::name(id), entry),
-            None => next.targets.remove(&Self::name(id)),
-        };
-        if next != self.file {
-            let text = serde_json::to_vec_pretty(&next).expect("a journal has only text keys");
-            host::replace(&self.path, &text, 0o600)?;
-            self.file = next;
+    /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
+    /// needed: for a table that is read only at a start or reload, and that was found as it should be with nothing
+    /// written by us, unless the mail server was started after the table's last change. A reload by hand leaves no trace
+    /// that could be trusted, and one more does no harm.
+    fn unread(&self, id: &TargetId, running: Running, known: bool) -> Result<Result<&'static str, Record>, MtaError> {
+        let Some(open) = self.open.get(id) else { return Ok(Ok("nothing-owed")) };
+        if !open.reload_needed {
+            return Ok(Ok("indexed-map"));
         }
+        let reloaded = matches!(open.swap, Swap::Done { reloaded: true, .. });
+        if reloaded || known || open.change.replaced_any() {
+            // It was owed, and is no more.
+            return Ok(Ok("reload"));
+        }
+        let now = Moment::now()?;
+        if let Running::Yes { since_boot } = running {
+            let age = now.boot_seconds.saturating_sub(since_boot);
+            let started = now.wall.as_nanosecond() - i128::from(age) * 1_000_000_000;
+            let mut read = true;
+            for table in &open.tables {
+                let (directory, name) = Directory::of(table)?;
+                // Start times are whole seconds.
+                read &= directory.look(&name)?.is_some_and(|id| id.ctime_ns + 1_000_000_000 < started);
+            }
+            if read {
+                return Ok(Ok("started-after"));
+            }
+        }
+        let (version, live_id) = (open.version.clone(), open.live_id.clone());
+        let usernames = Vec::new();
+        Ok(Err(Record { version, live_id, phase: Phase::Committed, reload_owed: None, swapped: now, usernames }))
+    }
+
+    fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
+        let target = self.target(id)?;
+        let Some(open) = self.open.get(id) else { return Err(out_of_order("read back", "nothing is prepared")) };
+        // Seen from before: whatever still holds the previous key id shows.
+        let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
+        let has_previous = previous.is_some();
+        let applied = Some(previous.unwrap_or(&open.login.username).clone());
+        let candidate = Some(open.login.username.clone());
+        let view =
+            target.mta.inspect(&Ours { applied, previous: None, candidate, swapped: open.ours.swapped.clone() })?;
+        let mut found: Vec<(String, Option<Login>)> =
+            view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        let rest: Vec<String> =
+            (open.lookups.iter()).filter(|key| !found.iter().any(|(have, _)| same(have, key))).cloned().collect();
+        if let (false, Some(table)) = (rest.is_empty(), open.tables.first()) {
+            let answers = target.mta.lookup(table, &rest)?;
+            found.extend(rest.into_iter().zip(answers.into_iter().chain(std::iter::repeat(None))));
+        }
+        let wrong = |(key, login): &(String, Option<Login>)| match login {
+            Some(login) if *login == open.login => None,
+            Some(login) if login.username == open.login.username => {
+                Some(format!("{key:?} gives another password for {}", login.username))
+            }
+            Some(login) => Some(format!("{key:?} gives the login of {}", login.username)),
+            None => Some(format!("{key:?} gives no login")),
+        };
+        let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();
+        let in_text =
+            |entry: &&Entry| entry.live.as_ref() == Some(&open.login) && entry.text.as_ref() != Some(&open.login);
+        let differs = |entry: &Entry| format!("the text under {:?} is not what its map was compiled from", entry.key);
+        mismatches.extend(view.entries.iter().filter(in_text).map(differs));
+        let live = view.entries.iter().find(|entry| entry.is_live_key);
+        if live.is_none() {
+            mismatches.push("the mail server would find no login for the endpoint".into());
+        }
+        let matches = mismatches.is_empty();
+        let proof = prove
+            .filter(|_| matches)
+            .and_then(|fields| Some(credential::proof(&live?.live.as_ref()?.password, fields)));
+        let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
+        let live_id = one_live_id(&live_entries(&view, self.key()?));
+        Ok(ReadBack {
+            kind: view.kind,
+            matches,
+            mismatches,
+            keys: found.into_iter().map(|(key, _)| key).collect(),
+            map,
+            how: if view.kind == "text" { "text" } else { "postmap -q" },
+            remaining_old: if has_previous { view.left_out } else { Vec::new() },
+            live_id,
+            running: view.running,
+            proof,
+        })
+    }
+
+    fn commit(&mut self, id: &TargetId) -> Result<(), MtaError> {
+        self.target(id)?;
+        if let Some(record) = self.store.get(id)? {
+            let owed = record.reload_owed.is_some();
+            let closed = Record { phase: Phase::Committed, usernames: Vec::new(), ..record };
+            self.store.set(id, owed.then_some(closed))?;
+        }
+        self.open.remove(id);
         Ok(())
     }
+}
 
-    fn name(id: &TargetId) -> String {
-        format!("{}/{}", id.credential, id.target)
+/// Does this setting ask for a reload after a swap?
+fn wants_reload(reload: &Reload, needed: bool) -> bool {
+    match reload {
+        Reload::Always | Reload::Command(_) => true,
+        Reload::IfNeeded | Reload::Never => needed,
     }
 }
 
-/// The key for live ids. Without one, a server that only looks uses a passing one.
-fn local_key(dir: &Path, access: Access) -> Result<LocalKey, MtaError> {
-    let path = dir.join("key");
-    if std::fs::symlink_metadata(&path).is_ok() {
-        let (bytes, _) = host::read(&path, 4096)?;
-        let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| MtaError {
-            file: Some(path.clone()),
-            ..refuse(
-                &format!("{} bytes instead of 32", bytes.len()),
-                "remove the file: live ids are then made anew, and every target is looked at as drifted once",
-            )
-        })?;
-        return Ok(LocalKey::new(key));
+/// The tables in use, as the configuration spells them; texts, not their maps.
+fn tables(view: &View) -> Vec<PathBuf> {
+    let mut tables: Vec<PathBuf> = Vec::new();
+    for entry in &view.entries {
+        // `type:path`, and the type may have parts of its own; the path is absolute.
+        let Some(path) = entry.map.find(":/").map(|at| Path::new(&entry.map[at + 1..])) else { continue };
+        if !tables.iter().any(|have| have == path) {
+            tables.push(path.into());
+        }
     }
-    let mut key = Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *key)
-        .map_err(|e| refuse(&format!("no random numbers: {e}"), "see that the kernel gives random numbers"))?;
-    if access == Access::Write {
-        host::replace(&path, &*key, 0o600)?;
+    tables
+}
+
+/// The directories that a table's files are in: that of the text, and, where its name is a symbolic link, that of the
+/// link, beside which the compiled map stands.
+fn directories(table: &Path) -> Result<Vec<Directory>, HostError> {
+    let mut directories = vec![Directory::of(table)?.0];
+    if let Some(parent) = table.parent() {
+        let beside = Directory::open(parent)?;
+        if beside.path() != directories[0].path() {
+            directories.push(beside);
+        }
     }
-    Ok(LocalKey::new(*key))
+    // In one order, whoever asks, so that two processes that need both do not wait for each other.
+    directories.sort_by(|a, b| a.path().cmp(b.path()));
+    Ok(directories)
+}
+
+/// A file of the plan in a directory that is not locked.
+fn unlocked(plan: &Plan, locks: &BTreeMap<PathBuf, Arc<Lock>>) -> Result<Option<PathBuf>, HostError> {
+    for file in &plan.files {
+        if !locks.contains_key(Directory::of(&file.path)?.0.path()) {
+            return Ok(Some(file.path.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// What the mail server finds under the first live key that gives anything.
+fn first_live(view: &View) -> Option<&Login> {
+    view.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live.as_ref())
+}
+
+fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
+    let entry = |entry: &Entry| LiveEntry {
+        key: entry.key.clone(),
+        map: entry.map.clone(),
+        line: entry.line,
+        username: entry.live.as_ref().map(|login| login.username.clone()),
+        live_id: entry.live.as_ref().map(|login| key.live_id(login)),
+        text_id: entry.text.as_ref().map(|login| key.live_id(login)),
+        is_live_key: entry.is_live_key,
+    };
+    view.entries.iter().map(entry).collect()
+}
+
+/// The live id under every live key, where it is one.
+fn one_live_id(entries: &[LiveEntry]) -> Option<String> {
+    let mut ids = entries.iter().filter(|entry| entry.is_live_key).map(|entry| entry.live_id.as_ref());
+    let first = ids.next()??;
+    ids.all(|id| id == Some(first)).then(|| first.clone())
+}
+
+impl Inspected {
+    /// What `Prepare` expects to find: the live id under the first live key that gives anything.
+    pub fn expect(&self) -> Option<String> {
+        self.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live_id.clone())
+    }
+}
+
+/// Checks a login once more: what comes over the boundary is not believed.
+fn printable(login: Login) -> Result<Login, MtaError> {
+    Login::new(login.username, login.password).map_err(|e| MtaError {
+        temporary: false,
+        class: "unsupported",
+        file: None,
+        line: None,
+        what: format!("the login cannot be written into a mail server's table: {e}"),
+        fix: "store a user name and password of printable ASCII characters without blanks".into(),
+    })
+}
+
+fn out_of_order(asked: &str, because: &str) -> MtaError {
+    MtaError {
+        temporary: true,
+        class: "out-of-order",
+        file: None,
+        line: None,
+        what: format!("cannot {asked}: {because} here"),
+        fix: "what is there is looked at, and decided about, anew".into(),
+    }
 }

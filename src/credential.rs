@@ -4,6 +4,7 @@
 //!
 //! Nothing here does I/O. Passwords live in [`Secret`], which cannot be printed or serialised.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -139,6 +140,8 @@ pub enum PayloadError {
         "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]
     Unknown,
+    #[error("the secret is {what} alone, without {without}")]
+    Alone { what: &'static str, without: &'static str },
     #[error("the secret begins like JSON but is not valid JSON (line {line}, column {column})")]
     BadJson { line: usize, column: usize },
     #[error(
@@ -223,6 +226,9 @@ impl Payload {
     }
 
     fn parse_pair(text: &str) -> Result<Self, PayloadError> {
+        if let Some(half) = half_of_a_key(text) {
+            return Err(half);
+        }
         let login = Login::from_pair(text)?;
         Ok(Self { form: Form::Pair, username: login.username, secret: login.password })
     }
@@ -380,6 +386,27 @@ pub fn ses_password_form(password: &str) -> Result<(), PayloadError> {
     }
 }
 
+/// Is this text one half of a key where both are needed? Access key ids have 20 characters, secret access keys 40 of
+/// base64's (IAM user guide, "IAM identifiers" and "Manage access keys").
+fn half_of_a_key(text: &str) -> Option<PayloadError> {
+    let base64 = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+    let id = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let (what, without) = match text.len() {
+        20 if id && (text.starts_with("AKIA") || text.starts_with("ASIA")) => {
+            ("an access key id", "its secret: store USER:PASSWORD, or JSON with accessKeyId and secretAccessKey")
+        }
+        40 if base64 => (
+            "an AWS secret access key (40 characters)",
+            "its access key id: store JSON with accessKeyId and secretAccessKey, and relaykey derives the SMTP password",
+        ),
+        44 if ses_password_form(text).is_ok() => {
+            ("an SES SMTP password", "its user name, the access key id: store USER:PASSWORD")
+        }
+        _ => return None,
+    };
+    Some(PayloadError::Alone { what, without })
+}
+
 /// The SES region that an endpoint's name contains: standard `email-smtp.REGION.amazonaws.com` (and `.com.cn`), FIPS
 /// `email-smtp-fips.REGION.amazonaws.com`, and VPC endpoint names `vpce-….email-smtp[-fips].REGION.vpce.amazonaws.com`.
 pub fn ses_region(endpoint: &str) -> Option<String> {
@@ -484,14 +511,21 @@ pub fn proof(password: &Secret, fields: &ProofFields) -> Result<String, &'static
     Ok(BASE64.encode(hmac(password.expose().as_bytes(), &[lines.as_bytes()])))
 }
 
-/// Takes every known form of some secrets out of texts that come from SES or from child processes.
+/// So many bytes of a secret in a row are taken out of a text, in upper or lower case.
+const FRAGMENT: usize = 8;
+
+/// Takes secrets out of texts that come from SES or from child processes: whole forms of them, and, as one that quotes
+/// what it was sent may cut it or change its case, every run of eight bytes.
 #[derive(Default)]
-pub struct Redactor(Vec<Zeroizing<String>>);
+pub struct Redactor {
+    whole: Vec<Zeroizing<String>>,
+    fragments: HashSet<[u8; FRAGMENT]>,
+}
 
 impl Redactor {
     /// Knows the raw, base64 and AUTH PLAIN (RFC 4616) forms of each login's password.
     pub fn new<'a>(logins: impl IntoIterator<Item = &'a Login>) -> Self {
-        let mut needles = Vec::new();
+        let mut redactor = Self::default();
         for Login { username, password } in logins {
             let raw = password.expose();
             for plain in [
@@ -500,24 +534,28 @@ impl Redactor {
                 Zeroizing::new(format!("{username}\0{username}\0{raw}")),
                 Zeroizing::new(format!("{username}:{raw}")),
             ] {
-                needles.push(Zeroizing::new(BASE64.encode(plain.as_bytes())));
-                needles.push(plain);
+                redactor.whole.push(Zeroizing::new(BASE64.encode(plain.as_bytes())));
+                redactor.whole.push(plain);
+            }
+            let auth_plain = Zeroizing::new(BASE64.encode(format!("\0{username}\0{raw}")));
+            for form in [raw, &BASE64.encode(raw), auth_plain.as_str()] {
+                redactor.fragments.extend(fragments(form));
             }
         }
         // Longest first, so that no tail of a longer form is left standing.
-        needles.retain(|n| !n.is_empty());
-        needles.sort_by_key(|n| std::cmp::Reverse(n.len()));
-        Self(needles)
+        redactor.whole.sort_by_key(|n| std::cmp::Reverse(n.len()));
+        redactor
     }
 
     /// The text with secrets replaced by `***`, control characters escaped, cut to 4 lines of 512 bytes.
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for needle in &self.0 {
+        for needle in &self.whole {
             if text.contains(needle.as_str()) {
                 text = text.replace(needle.as_str(), "***");
             }
         }
+        let text = self.without_fragments(&text);
         let mut lines = Vec::new();
         for line in text.trim_end().lines().take(4) {
             let mut out = String::new();
@@ -531,6 +569,29 @@ impl Redactor {
         }
         lines.join("\n")
     }
+
+    fn without_fragments(&self, text: &str) -> String {
+        let mut secret = vec![false; text.len()];
+        for (start, fragment) in fragments(text).enumerate() {
+            if self.fragments.contains(&fragment) {
+                secret[start..start + FRAGMENT].fill(true);
+            }
+        }
+        let mut out = String::new();
+        for (at, c) in text.char_indices() {
+            // A fragment is ASCII, so it begins and ends where characters do.
+            match (secret[at], at > 0 && secret[at - 1]) {
+                (false, _) => out.push(c),
+                (true, false) => out.push_str("***"),
+                (true, true) => {}
+            }
+        }
+        out
+    }
+}
+
+fn fragments(text: &str) -> impl Iterator<Item = [u8; FRAGMENT]> + '_ {
+    text.as_bytes().windows(FRAGMENT).map(|window| std::array::from_fn(|i| window[i].to_ascii_lowercase()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,6 +39,7 @@ const ACL: &str = "system.posix_acl_access";
 
 /// Why something could not be read or changed. Carries names and reasons, never content.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are the parts of each variant's message")]
 pub enum HostError {
     /// The call that `doing` names failed.
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -594,26 +595,26 @@ impl Directory {
         mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))
     }
 
-    /// Gives a staged file the owner, mode, ACL, security label and other attributes of the file `like`, and makes its
-    /// content durable. Without `like` it stays ours with mode 0600, without an ACL that the directory's default gave.
+    /// Gives a staged file the owner, mode, ACL, security label and other attributes of the file `like` (here or in
+    /// another directory), and makes its content durable. Without `like` it stays ours with mode 0600, without an ACL that the directory's default gave.
     ///
     /// The order keeps it as closed as either: owner and ACL are set while the mode is still 0600, then the mode. An
     /// attribute that it has already, as SELinux gives by the directory, is not set again.
     ///
     /// # Errors
     /// [`HostError::Attribute`] for one that cannot be copied; the system call failed.
-    pub fn dress(&self, staged: &OsStr, like: Option<&OsStr>) -> Result<()> {
+    pub fn dress(&self, staged: &OsStr, like: Option<(&Directory, &OsStr)>) -> Result<()> {
         let op = |doing| Op::new(doing, &self.path, staged);
         let (file, mut now) = self.open_file(staged)?;
         let (mode, attributes) = match like {
             None => (0o600, Vec::new()),
-            Some(like) => {
-                let (live, stat) = self.open_file(like)?;
+            Some((directory, like)) => {
+                let (live, stat) = directory.open_file(like)?;
                 if (stat.uid, stat.gid) != (now.uid, now.gid) {
                     let (uid, gid) = (fs::Uid::from_raw(stat.uid), fs::Gid::from_raw(stat.gid));
                     mutate(&op("change the owner of"), || fs::fchown(&file, Some(uid), Some(gid)))?;
                 }
-                (stat.mode, self.attributes(&live, like)?)
+                (stat.mode, directory.attributes(&live, like)?)
             }
         };
         let mine = self.attributes(&file, staged)?;
@@ -704,6 +705,22 @@ impl Directory {
             Err(e) if e.is_not_found() => Ok(false),
             other => other.map(|()| true),
         }
+    }
+
+    /// The names here that start with `prefix`, which has to be enough to know them by.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn names_starting(&self, prefix: &OsStr) -> Result<Vec<OsString>> {
+        let failed = |e: Errno| HostError::io("read the directory", &self.path, e);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+            if name.starts_with(prefix.as_bytes()) {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
     }
 
     /// For clean-up after a failure that is reported already; what stays is removed by name at the next start.
@@ -1011,19 +1028,19 @@ impl Running {
             if err.as_mut().is_some_and(|pipe| drain(pipe, &mut stderr, MAX_STDERR)) {
                 err = None;
             }
-            // Once more round the loop after its end, for what it wrote last.
-            let nothing_more = |at: &Instant| !ready || at.elapsed() > LAST_WORDS;
-            if let Some((status, at)) = &ended
-                && (out.is_none() && err.is_none() || nothing_more(at))
-            {
-                let stderr = String::from_utf8_lossy(&stderr).into_owned();
-                return Ok(Output { status: *status, stdout, stderr });
-            }
-            if ended.is_none() {
+            let ended_before = ended.is_some();
+            if !ended_before {
                 ended = self.0.try_wait().map_err(Ended::Io)?.map(|status| (status, Instant::now()));
-                if ended.is_none() && left.is_zero() {
-                    return Err(Ended::TooLate);
+            }
+            if let Some((status, at)) = &ended {
+                // Once more round the loop after its end, for what it wrote last.
+                let nothing_more = ended_before && (!ready || at.elapsed() > LAST_WORDS);
+                if nothing_more || out.is_none() && err.is_none() {
+                    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+                    return Ok(Output { status: *status, stdout, stderr });
                 }
+            } else if left.is_zero() {
+                return Err(Ended::TooLate);
             }
         }
     }

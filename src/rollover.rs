@@ -494,7 +494,7 @@ pub enum Reason {
     Adoption,
     Verified(String),
     Staged(String),
-    Swapped(String),
+    InPlace(String),
     ReloadOwed(String),
     AllActivated,
     AllReadBack,
@@ -518,7 +518,7 @@ impl fmt::Display for Reason {
             Reason::Adoption => f.write_str("there is no state: is the source's version in use already?"),
             Reason::Verified(t) => write!(f, "the login for target {t} was accepted"),
             Reason::Staged(t) => write!(f, "every key gives the candidate in the staged files of target {t}"),
-            Reason::Swapped(t) => write!(f, "the files of target {t} are in place"),
+            Reason::InPlace(t) => write!(f, "the files of target {t} are in place"),
             Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
             Reason::AllActivated => f.write_str("every target is in place"),
             Reason::AllReadBack => f.write_str("every target reads back as the candidate"),
@@ -584,10 +584,8 @@ enum Standing {
 
 fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     let state = &facts.state;
-    if let Some(named) = &facts.wake.accept_version {
-        if *named != found.id.version {
-            return Standing::NotTheNamedOne;
-        }
+    if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
+        return Standing::NotTheNamedOne;
     }
     let accepted =
         facts.wake.accept_version.is_some() || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
@@ -682,10 +680,9 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         if !in_place {
             return (Step::Swap { target }, Reason::Staged(name(target)));
         }
-        // Adoption reloads nothing: what is in use is in use. What we swapped in, now or before a crash, is activated.
-        let owed = t(target).inspected.as_ref().is_some_and(|i| i.reload_owed.is_some());
-        if (t(target).swapped || owed) && !t(target).activated {
-            return (Step::Activate { target }, Reason::Swapped(name(target)));
+        // Also where nothing was written: a table that is read only at a start or reload may be newer than both.
+        if !t(target).activated {
+            return (Step::Activate { target }, Reason::InPlace(name(target)));
         }
     }
     // Targets are independent up to here; the confirmation waits for all.
@@ -964,10 +961,14 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
                         first_seen: found.at,
                         accepted,
                     });
-                    // A new version resets what the one before it ran into.
-                    for t in facts.state.targets.values_mut() {
-                        t.first_refused = None;
-                        t.retry = Retry::default();
+                    // A new version resets what the one before it ran into; not what this wake found in its way.
+                    for i in 0..facts.targets.len() {
+                        let failed_now = facts.targets[i].failed;
+                        let state = facts.target_state(i);
+                        state.first_refused = None;
+                        if !failed_now {
+                            state.retry = Retry::default();
+                        }
                     }
                 }
             }

@@ -198,7 +198,7 @@ impl Store {
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema > u64::from(known) => {
-                return Err(StateError::Newer { path: path.to_owned(), schema, known });
+                Err(StateError::Newer { path: path.to_owned(), schema, known })
             }
             _ => serde_json::from_slice(&bytes).map(Some).map_err(broken),
         }
@@ -210,4 +210,120 @@ fn random<const N: usize>(path: &Path) -> Result<[u8; N], StateError> {
     getrandom::fill(&mut bytes)
         .map_err(|e| StateError::Io { path: path.to_owned(), source: io::Error::other(e.to_string()) })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+
+    use super::*;
+
+    /// A directory of its own, gone at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relaykey-state-{name}-{}", std::process::id()));
+            fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+
+        fn open(&self, access: Access) -> Store {
+            Store::open(&self.0.join("state"), access, Duration::ZERO).unwrap()
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("state/credentials/ses.json")
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn state(seq: u64) -> State {
+        State { seq, ..State::new("ses") }
+    }
+
+    #[test]
+    fn a_state_is_replaced_whole_and_only_when_it_differs() {
+        let scratch = Scratch::new("replaced");
+        let mut store = scratch.open(Access::Write);
+        assert_eq!(store.load("ses").unwrap(), None);
+        store.save(&state(1)).unwrap();
+        let before = fs::metadata(scratch.file()).unwrap();
+        let mut reader = fs::File::open(scratch.file()).unwrap();
+
+        store.save(&state(1)).unwrap();
+        assert_eq!(fs::metadata(scratch.file()).unwrap().ino(), before.ino(), "the same is not written again");
+        store.save(&state(2)).unwrap();
+        assert_ne!(fs::metadata(scratch.file()).unwrap().ino(), before.ino(), "another file, by rename");
+        // Whoever had the old one open, as a crash has, still finds all of it.
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state(1));
+        assert_eq!(scratch.open(Access::Read).load("ses").unwrap(), Some(state(2)));
+        assert_eq!(fs::read_dir(scratch.0.join("state/credentials")).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::metadata(scratch.file()).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn one_that_only_reads_changes_nothing() {
+        let scratch = Scratch::new("reads");
+        let mut store = scratch.open(Access::Read);
+        store.save(&state(1)).unwrap();
+        let identity = store.identity(None, || "mx1.example.com".into()).unwrap();
+        assert_eq!((identity.name.as_str(), identity.host_id.len()), ("mx1.example.com", 32));
+        store.key().unwrap();
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn who_the_host_is_and_its_key_are_kept() {
+        let scratch = Scratch::new("kept");
+        let store = scratch.open(Access::Write);
+        let first = store.identity(None, || "mx1.example.com".into()).unwrap();
+        let again = store.identity(None, || panic!("it is kept")).unwrap();
+        assert_eq!(again, first);
+        let named = store.identity(Some("mx2.example.com"), || panic!("it is configured")).unwrap();
+        assert_eq!((named.host_id, named.name.as_str()), (first.host_id, "mx2.example.com"));
+        let version = |store: &Store| store.key().unwrap().content_version(b"content");
+        assert_eq!(version(&store), version(&scratch.open(Access::Read)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_stops_the_program_and_is_named() {
+        let scratch = Scratch::new("broken");
+        let mut store = scratch.open(Access::Write);
+        for (text, expected) in [
+            ("", "ses.json:1: "),
+            ("{\n\"schema\": 1,\n", "ses.json:3: "),
+            ("{\"schema\": 1}", "missing field"),
+            ("{\"schema\": 2}", "written by a newer relaykey (schema 2); this one reads schema 1"),
+        ] {
+            fs::write(scratch.file(), text).unwrap();
+            let error = store.load("ses").unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!error.is_temporary() && !error.fix().is_empty());
+            assert_eq!(fs::read_to_string(scratch.file()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn only_one_program_decides_at_a_time() {
+        let scratch = Scratch::new("locked");
+        let _held = scratch.open(Access::Write);
+        let Err(error) = Store::open(&scratch.0.join("state"), Access::Write, Duration::from_millis(50)) else {
+            panic!("two programs hold the state directory")
+        };
+        assert!(
+            error.is_temporary() && error.to_string().contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        scratch.open(Access::Read);
+    }
 }

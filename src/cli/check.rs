@@ -143,10 +143,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = match apply::Client::in_process(config, apply::Access::Read) {
-        Ok(apply) => apply,
-        Err(e) => return findings.error(None, "state", e.what, e.fix),
-    };
+    let apply = apply::Client::in_process(apply::Server::looking(config));
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
             Ok(state) => state,
@@ -222,11 +219,11 @@ async fn source(
     findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
-    if let config::Source::File { path } = &credential.source {
-        if let Some(what) = source::file::permissions(path) {
-            let fix = format!("chmod 0600 {}", path.display());
-            findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
-        }
+    if let config::Source::File { path } = &credential.source
+        && let Some(what) = source::file::permissions(path)
+    {
+        let fix = format!("chmod 0600 {}", path.display());
+        findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
     }
     let key = match store.key() {
         Ok(key) => key,

@@ -14,9 +14,11 @@ use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
 use crate::rollover::{Completion, Outcome, Step, Wake};
+use crate::smtp::{self, Verdict};
 use crate::standin::postfix::Instance;
 use crate::standin::{self, Delay, Standin};
 use crate::state::{Access, Store};
+use crate::tls;
 
 const REGION: &str = "us-east-1";
 /// How long the demo goes on trying a key that is bad for good, before it is called so.
@@ -324,7 +326,7 @@ impl Demo<'_> {
             Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
         let agent = Agent {
             config: &self.config,
-            apply: apply::Client::in_process(&self.config, apply::Access::Write).map_err(|e| e.what)?,
+            apply: apply::Client::in_process(apply::Server::new(&self.config)),
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             http: agent::http(&self.config).map_err(|e| e.to_string())?,
         };
@@ -382,8 +384,7 @@ impl Demo<'_> {
                 instance.inject(&subject).map_err(|e| format!("Postfix did not take {subject}: {e}"))?
             }
             MailServer::Text(table) => {
-                let (table, port, ca) = (table.clone(), self.standin.starttls_port(), self.standin.ca_pem().to_owned());
-                relay_under_table(&table, port, &ca, &subject).await?;
+                relay_under_table(table, &self.config.credentials[0].targets[0].smtp, &subject).await?;
             }
         }
         let what = format!("{subject} at the stand-in");
@@ -403,31 +404,20 @@ impl Demo<'_> {
 }
 
 /// Sends one message as a mail server would that reads the table: with the login that stands there.
-async fn relay_under_table(table: &Path, port: u16, ca_pem: &str, subject: &str) -> Result<(), String> {
-    use lettre::transport::smtp::authentication::Credentials;
-    use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls as LettreTls, TlsParameters};
-    use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor, address::Envelope};
+async fn relay_under_table(table: &Path, smtp: &config::Smtp, subject: &str) -> Result<(), String> {
     let text =
         std::fs::read_to_string(table).map(zeroize::Zeroizing::new).map_err(|e| format!("{}: {e}", table.display()))?;
-    let key = format!("[localhost]:{port}");
+    let key = format!("[localhost]:{}", smtp.port);
     let value = text.lines().find_map(|l| l.strip_prefix(&key)).map(str::trim).ok_or("the table has no entry")?;
-    let (username, password) = value.split_once(':').ok_or("the entry is no login")?;
-    let certificate = Certificate::from_pem(ca_pem.as_bytes()).map_err(|e| e.to_string())?;
-    let tls = TlsParameters::builder("localhost".into())
-        .certificate_store(CertificateStore::None)
-        .add_root_certificate(certificate)
-        .build()
-        .map_err(|e| e.to_string())?;
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("localhost")
-        .port(port)
-        .tls(LettreTls::Required(tls))
-        .credentials(Credentials::new(username.to_owned(), password.to_owned()))
-        .build();
-    let address = |a: &str| a.parse::<lettre::Address>().map_err(|e| e.to_string());
-    let envelope = Envelope::new(Some(address("demo@demo.invalid")?), vec![address("you@example.com")?])
-        .map_err(|e| e.to_string())?;
-    let message = format!("From: demo@demo.invalid\r\nTo: you@example.com\r\nSubject: {subject}\r\n\r\nhello\r\n");
-    transport.send_raw(&envelope, message.as_bytes()).await.map(|_| ()).map_err(|e| e.to_string())
+    let login = Login::from_pair(value).map_err(|e| e.to_string())?;
+    let roots = tls::CaFile::new(smtp.ca_file.clone()).roots().map_err(|e| e.to_string())?;
+    let (from, to) = ("demo@demo.invalid", "you@example.com");
+    let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nhello\r\n");
+    match smtp::send(smtp, &login, &roots, "demo.invalid", smtp::Message { from, to, text: &text }).await {
+        Verdict::Accepted { .. } => Ok(()),
+        Verdict::Refused { reply } => Err(reply),
+        Verdict::Unknown { words, .. } => Err(words),
+    }
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {

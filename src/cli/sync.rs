@@ -103,7 +103,6 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         Err(e) => {
             let (temporary, fix) = match &e {
                 Trouble::State(e) => (e.is_temporary(), e.fix()),
-                Trouble::Apply(e) => (e.temporary, e.fix.clone()),
                 Trouble::Trust(e) => (e.is_temporary(), e.fix()),
             };
             complain(&e.to_string(), &fix);
@@ -123,8 +122,6 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
 enum Trouble {
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("{0}")]
-    Apply(#[from] apply::MtaError),
     #[error(transparent)]
     Trust(#[from] crate::tls::TrustError),
 }
@@ -154,14 +151,14 @@ async fn sync(
 ) -> Result<Vec<(Outcomes, Exit)>, Trouble> {
     let deadline = Instant::now() + args.wait;
     let http = agent::http(config)?;
-    let (access, touch) = match args.dry_run {
-        true => (Access::Read, apply::Access::Read),
-        false => (Access::Write, apply::Access::Write),
+    let (access, server) = match args.dry_run {
+        true => (Access::Read, apply::Server::looking(config)),
+        false => (Access::Write, apply::Server::new(config)),
     };
     let mut store = Store::open(&config.host.state_dir, access, args.wait)?;
     let agent = Agent {
         config,
-        apply: apply::Client::in_process(config, touch)?,
+        apply: apply::Client::in_process(server),
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
         http,
     };

@@ -59,10 +59,14 @@ fn keys_named_in_the_config_are_the_only_ones() {
 fn wrong_payloads_are_named_for_what_they_are() {
     let missing =
         |missing: &str, present: &str| PayloadError::MissingKey { missing: missing.into(), present: present.into() };
+    let alone = |what| PayloadError::Alone { what, without: "" };
     let cases = [
         ("", PayloadError::Nothing),
         (" \n\t", PayloadError::Nothing),
         ("hello", PayloadError::Unknown),
+        (SECRET_KEY, alone("an AWS secret access key (40 characters)")),
+        (GOOD, alone("an SES SMTP password")),
+        ("AKIAIOSFODNN7EXAMPLE\n", alone("an access key id")),
         ("AKIAEXAMPLE:", PayloadError::Empty("password")),
         (":secret", PayloadError::Empty("user name")),
         ("AKIAEXAMPLE:pass word", PayloadError::NotPrintable { what: "password", at: 5 }),
@@ -89,7 +93,12 @@ fn wrong_payloads_are_named_for_what_they_are() {
         (r#"{"username":"a:b","password":"p"}"#, PayloadError::ColonInUsername),
     ];
     for (text, expected) in cases {
-        assert_eq!(parse(text).map(|_| ()).unwrap_err(), expected, "{text:?}");
+        match (parse(text).map(|_| ()).unwrap_err(), expected) {
+            (PayloadError::Alone { what, .. }, PayloadError::Alone { what: expected, .. }) => {
+                assert_eq!(what, expected)
+            }
+            (found, expected) => assert_eq!(found, expected, "{text:?}"),
+        }
     }
     assert_eq!(Payload::parse(b"u:\xff", &JsonKeys::default()).unwrap_err(), PayloadError::NotUtf8(3));
     let long = vec![b'x'; 10_000_000];
@@ -183,6 +192,37 @@ fn the_redactor_knows_every_form_and_bounds_the_text() {
     let long = redactor.clean(&"x\u{e4}".repeat(5_000));
     assert!(long.len() <= 512 && long.len() > 500);
     assert_eq!(redactor.clean("1\n2\n3\n4\n5\n6"), "1\n2\n3\n4");
+}
+
+#[test]
+fn no_form_and_no_piece_of_the_password_passes() {
+    let texts = Redactor::new([&Login::from_pair(&format!("AKIAIOSFODNN7EXAMPLE:{GOOD}")).unwrap()]);
+    let plain = BASE64.encode(format!("\0AKIAIOSFODNN7EXAMPLE\0{GOOD}"));
+    let encoded = BASE64.encode(GOOD);
+    let table = [
+        format!("535 bad: AUTH PLAIN {plain}"),
+        format!("535 bad: {}...", &plain[..plain.len() / 2]),
+        format!("535 bad: {}", &plain[20..]),
+        format!("535 bad: {}", plain.to_uppercase()),
+        format!("535 {encoded} {GOOD} {}", GOOD.to_lowercase()),
+        format!("535 {}\n535 {}", &encoded[..24], &encoded[24..]),
+        format!("535 \0AKIAIOSFODNN7EXAMPLE\0{GOOD}"),
+        format!("535 é{}é", &GOOD[10..30]),
+    ];
+    for text in table {
+        let clean = texts.clean(&text).to_lowercase();
+        assert!(clean.starts_with("535 ") && clean.contains("***"), "{clean:?}");
+        for form in [&plain, &encoded, GOOD] {
+            let form = form.to_lowercase();
+            let left = form.as_bytes().windows(FRAGMENT).find(|w| clean.as_bytes().windows(FRAGMENT).any(|c| c == *w));
+            assert_eq!(left, None, "{clean:?}");
+        }
+    }
+    let words = "535 Authentication Credentials Invalid\nAKIAIOSFODNN7EXAMPLE";
+    assert_eq!(texts.clean(words), words);
+    let long = texts.clean(&format!("535 {}\r\n2\n3\n4\n5", "x".repeat(2000)));
+    assert_eq!((long.lines().count(), long.lines().next().map(str::len)), (4, Some(512)));
+    assert_eq!(texts.clean("535 a\u{1b}[31mb"), "535 a\\u{1b}[31mb");
 }
 
 #[test]

@@ -53,8 +53,6 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct View {
     pub kind: &'static str,
-    /// How entries were looked up, for reports: `postmap -q`, `text`.
-    pub how: &'static str,
     /// Our entries, in lookup order for live keys, then by line.
     pub entries: Vec<Entry>,
     /// Lookup keys under which an entry is needed and none exists; they are added as spelt.
@@ -86,10 +84,6 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// Every key that must give the candidate in the staged map before it goes live, and in the live one after.
     pub lookups: Vec<String>,
-    /// The text of the table, symlinks resolved: what a map is compiled from when the text itself does not change.
-    pub text: PathBuf,
-    /// What the mail server finds now under the first live key.
-    pub live: Option<Login>,
     /// Does this mail server notice the change only by a reload? (`texthash:`; DESIGN.md, "field has learned".)
     pub reload_needed: bool,
     /// The same change for people: one masked line per entry, for `--dry-run`.
@@ -150,7 +144,7 @@ pub struct MtaError {
     /// Will trying again help without anybody doing anything (lock held, ENOSPC, mail server down)?
     pub temporary: bool,
     /// Machine-readable class: `ambiguous`, `unsupported`, `config`, `permissions`, `io`, `no-space`, `lock-held`,
-    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`.
+    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`.
     pub class: &'static str,
     pub file: Option<PathBuf>,
     pub line: Option<usize>,

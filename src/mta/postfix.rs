@@ -31,6 +31,8 @@ use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running
 const COMMAND: Duration = Duration::from_secs(30);
 /// Bounds `postmap` over a large table, and `postfix check`, which walks the queue directories.
 const LONG_COMMAND: Duration = Duration::from_secs(180);
+/// How many keys one `postmap` is asked for; `host::run` takes megabytes of answers, not tables of any size.
+const KEYS_AT_ONCE: usize = 10_000;
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture Linux still supports.
 const TICKS: u64 = 100;
 
@@ -41,6 +43,7 @@ const PARAMETERS: &[&str] = &[
     "default_cache_db_type",
     "default_database_type",
     "default_transport",
+    "maillog_file",
     "multi_instance_directories",
     "non_bdb_migration_level",
     "process_id_directory",
@@ -94,12 +97,12 @@ impl Postfix {
         }
         let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-x".into()];
         argv.extend(PARAMETERS.iter().map(OsString::from));
-        let output = run(&argv, None, COMMAND)?;
+        let output = host::run(&argv, None, COMMAND)?;
         if !output.status.success() {
             return Err(MtaError {
                 temporary: false,
                 class: "config",
-                what: format!("postconf cannot read the configuration: {}", Redactor::default().clean(&output.stderr)),
+                what: format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
                 fix: format!("run: postconf -c {} -n", self.config_dir.display()),
                 file: Some(main_cf),
                 line: None,
@@ -130,6 +133,8 @@ impl Postfix {
     /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
     /// not be read at all is an error.
     fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+        // After a crash between text and map the text holds what is being rolled over to already.
+        let candidate = candidate.or(ours.candidate.as_deref());
         let settings = self.settings()?;
         let hops = self.next_hops(&settings);
         let mut survey = Survey { problems: self.review(&settings, &hops), settings, ..Survey::default() };
@@ -152,14 +157,35 @@ impl Postfix {
         ours: &Ours,
         candidate: Option<&str>,
     ) -> Result<(), MtaError> {
-        if store.text.exists() {
-            let (bytes, seen) = host::read(&store.text, table::MAX_TABLE)?;
-            survey.seen = Some(seen);
-            match Table::parse(&bytes) {
-                Ok(table) => survey.table = table,
-                Err(e) => {
-                    survey.problems.push(Problem::of_table(e, &store.text));
-                    return Ok(());
+        match host::read(&store.text, table::MAX_TABLE) {
+            Err(e) if e.is_not_found() => {
+                if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
+                    survey.problems.push(Problem::error(
+                        "ambiguous",
+                        Some(store.text.clone()),
+                        format!(
+                            "the text is gone and its map {} is there: a map made from a new text would lose whatever \
+                             else the old one holds",
+                            map.display()
+                        ),
+                        format!(
+                            "bring the text back, from a backup or with: (umask 077; postmap -s {} > {1}.new && mv \
+                             {1}.new {1}); it has to stay, in mode 600",
+                            store.name,
+                            store.text.display()
+                        ),
+                    ));
+                }
+            }
+            Err(e) => return Err(e.into()),
+            Ok((bytes, seen)) => {
+                survey.seen = Some(seen);
+                match Table::parse(&bytes) {
+                    Ok(table) => survey.table = table,
+                    Err(e) => {
+                        survey.problems.push(Problem::of_table(e, &store.text));
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -220,28 +246,27 @@ impl Postfix {
     ) -> Result<Result<HashMap<String, Login>, String>, MtaError> {
         let mut asked = HashSet::new();
         let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
-        if keys.is_empty() {
-            return Ok(Ok(HashMap::new()));
-        }
-        let mut argv = self.postmap(settings);
-        argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
-        let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
-        let output = run(&argv, Some(lines.as_bytes()), COMMAND)?;
-        // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
-        if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
-            return Ok(Err(self.last_words(&output.stderr, path)));
-        }
-        let text = zeroize::Zeroizing::new(String::from_utf8_lossy(&output.stdout).into_owned());
-        let mut answers = text.lines().peekable();
         let mut found = HashMap::new();
-        // Answers come in the order of the keys, and only for those that were found.
-        for key in keys {
-            let value = answers.peek().and_then(|line| line.strip_prefix(key)?.strip_prefix('\t'));
-            if let Some(value) = value {
-                if let Ok(login) = Login::from_pair(value) {
-                    found.insert(key.to_owned(), login);
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let mut argv = self.postmap(settings);
+            argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
+            let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
+            let output = host::run(&argv, Some(lines.as_bytes()), COMMAND)?;
+            // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
+            if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
+                return Ok(Err(self.last_words(&output.stderr, path)));
+            }
+            // Answers come in the order of the keys, and only for those that were found.
+            let mut answers = output.stdout.split(|byte| *byte == b'\n').peekable();
+            for key in keys {
+                let answer = answers.peek().and_then(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"\t"));
+                if let Some(value) = answer {
+                    if let Some(login) = std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok())
+                    {
+                        found.insert((*key).to_owned(), login);
+                    }
+                    answers.next();
                 }
-                answers.next();
             }
         }
         Ok(Ok(found))
@@ -253,19 +278,39 @@ impl Postfix {
 
     /// What a command said when it gave up, without any password that stands in the table.
     fn last_words(&self, stderr: &str, text: &Path) -> String {
-        let logins: Vec<Login> = host::read(text, table::MAX_TABLE)
-            .ok()
-            .and_then(|(bytes, _)| Table::parse(&bytes).ok())
-            .map(|table| table.entries().iter().filter_map(table::Entry::login).collect())
-            .unwrap_or_default();
-        let words = gave_up(stderr);
-        if words.is_empty() { "it gave no reason".into() } else { Redactor::new(&logins).clean(&words) }
+        self.redactor(text).clean(&or_none(gave_up(stderr)))
+    }
+
+    /// Knows every login of a table; nothing where it cannot be read.
+    fn redactor(&self, text: &Path) -> Redactor {
+        let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::parse(&bytes).ok());
+        let logins = table.iter().flat_map(|table| table.entries().iter().filter_map(table::Entry::login));
+        Redactor::new(&logins.collect::<Vec<_>>())
+    }
+
+    /// Why `postfix check` failed. Without a terminal, postfix(1) itself speaks to the mail log only; another program
+    /// that reads main.cf gives the reason aloud, where the reason stands there.
+    fn check_words(&self, settings: &Settings, stderr: &str) -> Result<String, MtaError> {
+        let said = gave_up(stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-q".into(), "any".into(), "static:any".into()]);
+        let said = gave_up(&host::run(&argv, None, COMMAND)?.stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        Ok(match settings.get("maillog_file") {
+            "" => "its reason is in the mail log".into(),
+            file => format!("its reason is in {file}"),
+        })
     }
 
     /// Can this host's Postfix open tables of that kind? Asked only where something failed or there is no map yet.
     fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, MtaError> {
         let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
-        let output = run(&argv, None, COMMAND)?;
+        let output = host::run(&argv, None, COMMAND)?;
         let kinds = String::from_utf8_lossy(&output.stdout);
         let needed = settings.redirected(kind);
         Ok(!output.status.success() || kinds.lines().any(|line| line.trim() == needed.name()))
@@ -316,7 +361,8 @@ impl Postfix {
                         hop.spelt, hop.host
                     ),
                     format!(
-                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct endpoint, or relayhost",
+                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct \
+                         endpoint, or relayhost",
                         hop.host
                     ),
                 );
@@ -324,7 +370,9 @@ impl Postfix {
         }
         if !settings.yes("smtp_sasl_auth_enable") {
             error(
-                "smtp_sasl_auth_enable = no: Postfix logs in nowhere, whatever the table holds".into(),
+                "smtp_sasl_auth_enable = no in main.cf: Postfix logs in nowhere, whatever the table holds (-o \
+                 overrides in master.cf are not yet looked at)"
+                    .into(),
                 set("smtp_sasl_auth_enable = yes"),
             );
         }
@@ -376,7 +424,8 @@ impl Postfix {
         if !settings.get("smtp_sasl_auth_cache_name").is_empty() {
             warning(
                 format!(
-                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again for {}",
+                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again \
+                     for {}",
                     settings.get("smtp_sasl_auth_cache_time")
                 ),
                 set("smtp_sasl_auth_cache_name ="),
@@ -393,8 +442,14 @@ impl Postfix {
             } else {
                 problems.push(Problem::note(
                     main_cf(),
-                    format!("smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say otherwise, is not looked at"),
-                    format!("make sure that it says encrypt, verify or secure for {endpoint}: postmap -q DESTINATION {policies}"),
+                    format!(
+                        "smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say \
+                         otherwise, is not looked at"
+                    ),
+                    format!(
+                        "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
+                         DESTINATION {policies}"
+                    ),
                 ));
             }
         }
@@ -414,16 +469,19 @@ impl Postfix {
             if !hop.spelt.starts_with('[') {
                 warning(
                     format!(
-                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a login under their names first",
+                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a \
+                         login under their names first",
                         hop.spelt
                     ),
-                    set(&format!("relayhost = {}", bracketed(&hop.spelt))),
+                    set(&format!("relayhost = {}", with_brackets(hops))),
                 );
             }
         }
         if settings.yes("smtp_cname_overrides_servername") {
             warning(
-                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME leads to, which is not looked at".into(),
+                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME \
+                 leads to, which is not looked at"
+                    .into(),
                 set("smtp_cname_overrides_servername = no"),
             );
         }
@@ -448,8 +506,13 @@ impl Postfix {
             let value = settings.get(name);
             if !value.is_empty() {
                 note(
-                    format!("{name} = {value} is not yet looked at: a next hop it names keeps its login unless the table holds the applied user name under it"),
-                    "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the table with the same user name".into(),
+                    format!(
+                        "{name} = {value} is not yet looked at: a next hop it names keeps its login unless \
+                         the table holds the applied user name under it"
+                    ),
+                    "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the \
+                     table with the same user name"
+                        .into(),
                 );
             }
         }
@@ -559,7 +622,10 @@ impl Mta for Postfix {
                 if let Some(name) = self.edited_since_start(&survey.settings)? {
                     problems.push(Problem::warning(
                         Some(self.config_dir.join(name)),
-                        format!("{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"),
+                        format!(
+                            "{name} is newer than the last start or reload: the reload of a rollover puts \
+                             its edits into effect"
+                        ),
                         format!("look at the edits, then: postfix -c {} reload", self.config_dir.display()),
                     ));
                 }
@@ -603,11 +669,6 @@ impl Mta for Postfix {
             .collect();
         Ok(View {
             kind: "postfix",
-            how: if survey.store.as_ref().is_some_and(|s| s.map.is_some()) {
-                "postmap -q"
-            } else {
-                "postmap -q, on the text"
-            },
             entries,
             missing: survey.pick.missing.clone(),
             running,
@@ -657,11 +718,7 @@ impl Mta for Postfix {
                 files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
             }
         }
-        // As `inspect` orders them.
-        let owned = survey.pick.owned.iter().filter(|o| o.is_live_key).map(|o| &survey.table.entries()[o.entry].key);
-        let first = owned.chain(&survey.pick.missing).chain(survey.only_in_map()).next();
-        let live = first.and_then(|key| survey.live.get(key).cloned());
-        Ok(Plan { files, text: store.text.clone(), live, lookups, reload_needed: store.map.is_none(), diff })
+        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
     }
 
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
@@ -669,7 +726,7 @@ impl Mta for Postfix {
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         let mut argv = self.postmap(&settings);
         argv.push(store.kind.spell(staged_text));
-        let output = run_mutating(&argv)?;
+        let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
         let expected = settings.redirected(store.kind).extension();
         let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
@@ -734,8 +791,7 @@ impl Mta for Postfix {
         let postfix = |command: &str| -> Vec<OsString> {
             vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
         };
-        // Also makes queue directories that are missing (postfix(1)).
-        let check = run_mutating(&postfix("check"))?;
+        let check = host::run_mutating(&postfix("check"), None, LONG_COMMAND)?;
         if !check.status.success() {
             let edited = self.edited_since_start(&settings)?;
             let also =
@@ -747,7 +803,7 @@ impl Mta for Postfix {
                 line: None,
                 what: format!(
                     "`postfix check` fails, so no reload is done{also}: {}",
-                    Redactor::default().clean(&check.stderr)
+                    self.check_words(&settings, &check.stderr)?
                 ),
                 fix: format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
             });
@@ -756,7 +812,7 @@ impl Mta for Postfix {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
             _ => postfix("reload"),
         };
-        let output = run_mutating(&argv)?;
+        let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
         if output.status.success() {
             return Ok(());
         }
@@ -764,16 +820,15 @@ impl Mta for Postfix {
             return Err(not_running());
         }
         let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+        let redactor = Store::new(&settings).map(|store| self.redactor(&store.text)).unwrap_or_default();
+        let said = redactor.clean(&output.stderr);
+        let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
         Err(MtaError {
             temporary: true,
             class: "command",
             file: None,
             line: None,
-            what: format!(
-                "the reload failed ({program}, {}): {}",
-                output.status,
-                Redactor::default().clean(&output.stderr)
-            ),
+            what: format!("the reload failed ({program}, {}): {said}", output.status),
             fix: format!("reload by hand: postfix -c {directory} reload"),
         })
     }
@@ -860,9 +915,14 @@ fn port_part(spelt: &str) -> Option<&str> {
     spelt.rsplit(']').next()?.split_once(':').map(|(_, port)| port)
 }
 
-fn bracketed(spelt: &str) -> String {
-    let port = port_part(spelt).map(|port| format!(":{port}")).unwrap_or_default();
-    format!("[{}]{port}", host_part(spelt))
+/// `relayhost` with every destination that is ours in brackets.
+fn with_brackets(hops: &[NextHop]) -> String {
+    let spell = |hop: &NextHop| match port_part(&hop.spelt) {
+        _ if !hop.ours => hop.spelt.clone(),
+        Some(port) => format!("[{}]:{port}", hop.host),
+        None => format!("[{}]", hop.host),
+    };
+    hops.iter().map(spell).collect::<Vec<_>>().join(", ")
 }
 
 /// Does `smtp_sasl_mechanism_filter` let a mechanism pass? The first pattern that matches decides; a pattern that is a
@@ -922,7 +982,8 @@ impl Kind {
 
 /// Why a kind of table is not one that we write, and what to do about it.
 fn refusal(kind: &str) -> (String, &'static str) {
-    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps =                              hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps = \
+                             hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
     let why = match kind {
         "proxy" => {
             return (
@@ -974,7 +1035,8 @@ impl Store {
                 return Err(refuse(
                     "config",
                     "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where postconf -m has no hash)",
+                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where \
+                     postconf -m has no hash)",
                 ));
             }
             several => {
@@ -1177,7 +1239,8 @@ impl Question<'_> {
             Some(self.file.to_owned()),
             format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
             format!(
-                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line or correct endpoint",
+                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line \
+                 or correct endpoint",
                 entry.key
             ),
         );
@@ -1220,14 +1283,16 @@ impl Question<'_> {
             format!("take {key:?} out of keys, and make a credential with its own endpoint for it")
         } else {
             format!(
-                "list in the target's keys every key but {key:?}, which then keeps its login, and make a credential with its own endpoint for it"
+                "list in the target's keys every key but {key:?}, which then keeps its login, and make a \
+                 credential with its own endpoint for it"
             )
         };
         let mut problem = Problem::error(
             "ambiguous",
             Some(self.file.to_owned()),
             format!(
-                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a password derived for one region is refused in another"
+                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a \
+                 password derived for one region is refused in another"
             ),
             fix,
         );
@@ -1354,13 +1419,20 @@ fn postconf() -> Result<&'static str, MtaError> {
     })
 }
 
-/// The lines with which Postfix's programs give up. Their warnings are left out: they quote lines of tables.
+/// The lines with which Postfix's programs give up, without what they quote. Their warnings are left out: both quote
+/// lines of tables, and of whatever file a parameter names.
 fn gave_up(stderr: &str) -> String {
-    let last = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
-    stderr.lines().filter(last).collect::<Vec<_>>().join(
-        "
-",
-    )
+    let gives_up = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
+    let unquoted = |line: &str| match (line.find('"'), line.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}\"…{}", &line[..first], &line[last..]),
+        (Some(first), _) => format!("{}\"…", &line[..first]),
+        _ => line.to_owned(),
+    };
+    stderr.lines().filter(gives_up).map(unquoted).collect::<Vec<_>>().join("\n")
+}
+
+fn or_none(words: String) -> String {
+    if words.is_empty() { "it gave no reason".into() } else { words }
 }
 
 fn no_table(config_dir: &Path) -> MtaError {
@@ -1372,14 +1444,6 @@ fn no_table(config_dir: &Path) -> MtaError {
         what: "smtp_sasl_password_maps names no table that relaykey can write".into(),
         fix: "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd'".into(),
     }
-}
-
-fn run(argv: &[OsString], stdin: Option<&[u8]>, limit: Duration) -> Result<host::Output, MtaError> {
-    Ok(host::run(argv, stdin, limit)?)
-}
-
-fn run_mutating(argv: &[OsString]) -> Result<host::Output, MtaError> {
-    Ok(host::run_mutating(argv, None, LONG_COMMAND)?)
 }
 
 fn from_io(e: &io::Error, path: &Path) -> MtaError {
@@ -1394,18 +1458,106 @@ fn from_io(e: &io::Error, path: &Path) -> MtaError {
     }
 }
 
-/// What `stat` says of a map that is about to be replaced; its bytes are of no interest.
+/// The state of a map that is about to be replaced; its bytes are of no interest. `None`: there is none.
 fn identify(path: &Path) -> Result<Option<host::FileId>, MtaError> {
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-    match fs::metadata(path) {
-        Ok(m) => Ok(Some(host::FileId {
-            dev: m.dev(),
-            ino: m.ino(),
-            size: m.size(),
-            mtime_ns: nanoseconds(m.mtime(), m.mtime_nsec()),
-            ctime_ns: nanoseconds(m.ctime(), m.ctime_nsec()),
-        })),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(from_io(&e, path)),
+    let (directory, name) = host::Directory::of(path)?;
+    Ok(directory.look_replaceable(&name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_outside_braces() {
+        for (list, expected) in [
+            ("", &[][..]),
+            ("hash:/a", &["hash:/a"]),
+            ("hash:/a, hash:/b\thash:/c", &["hash:/a", "hash:/b", "hash:/c"]),
+            ("inline:{ {a=b}, {c=d} } hash:/b", &["inline:{ {a=b}, {c=d} }", "hash:/b"]),
+            ("odd } hash:/b", &["odd", "}", "hash:/b"]),
+        ] {
+            assert_eq!(words(list), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn parts_of_destinations() {
+        for (spelt, host, port) in [
+            ("[mail.example]:587", "mail.example", Some("587")),
+            ("[mail.example]", "mail.example", None),
+            ("mail.example:submission", "mail.example", Some("submission")),
+            ("mail.example", "mail.example", None),
+            ("[2001:db8::1]:25", "2001:db8::1", Some("25")),
+            ("[127.0.0.1]", "127.0.0.1", None),
+        ] {
+            assert_eq!((host_part(spelt), port_part(spelt)), (host, port), "{spelt}");
+        }
+        let hop = |spelt: &str, ours| NextHop { spelt: spelt.into(), host: host_part(spelt).into(), ours };
+        let hops = [hop("a:587", true), hop("b", true), hop("c:25", false), hop("[d]:25", true)];
+        assert_eq!(with_brackets(&hops), "[a]:587, [b], c:25, [d]:25");
+    }
+
+    #[test]
+    fn mechanism_filters() {
+        for (filter, plain) in [
+            ("", true),
+            ("plain, login", true),
+            ("PLAIN", true),
+            ("login", false),
+            ("!plain, static:all", false),
+            ("!gssapi, static:all", true),
+            ("!gssapi", false),
+            ("/etc/postfix/mechanisms", true),
+        ] {
+            assert_eq!(passes(&words(filter), "PLAIN"), plain, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn settings_and_redirected_kinds() {
+        let of = |level: &str| {
+            Settings::parse(&format!(
+                "default_database_type = lmdb\ndefault_cache_db_type = cdb\nnon_bdb_migration_level = {level}\n\
+                 relayhost = a = b\nempty =\nsmtp_sasl_auth_enable = yes\n"
+            ))
+        };
+        let settings = of("disable");
+        assert_eq!((settings.get("relayhost"), settings.get("empty"), settings.get("absent")), ("a = b", "", ""));
+        assert!(settings.yes("smtp_sasl_auth_enable") && !settings.yes("absent"));
+        for (level, hash, btree) in [
+            ("disable", Kind::Hash, Kind::Btree),
+            ("", Kind::Hash, Kind::Btree),
+            ("enable-redirect", Kind::Lmdb, Kind::Cdb),
+            ("enable-reindex", Kind::Lmdb, Kind::Cdb),
+        ] {
+            let settings = of(level);
+            let kinds = [Kind::Hash, Kind::Btree, Kind::Texthash].map(|kind| settings.redirected(kind));
+            assert_eq!(kinds, [hash, btree, Kind::Texthash], "{level:?}");
+        }
+    }
+
+    #[test]
+    fn last_words_quote_nothing() {
+        for (stderr, expected) in [
+            ("", ""),
+            ("postmap: warning: t, line 4: unbalanced '\"' in '\"k user:password' -- ignoring this line\n", ""),
+            (
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"k user:password\"\n",
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"…\"",
+            ),
+            ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"…\nc: error: plain"),
+        ] {
+            assert_eq!(gave_up(stderr), expected);
+        }
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let this = Process::read(std::process::id()).expect("/proc has it");
+        assert!(this.parent > 0 && this.started > 0 && !this.name.is_empty());
+        assert!(Process::all().any(|process| process.started == this.started && process.name == this.name));
+        assert!(Process::read(u32::MAX).is_none());
+        assert!(boot_time().is_some());
     }
 }

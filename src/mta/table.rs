@@ -204,12 +204,15 @@ impl Table {
                     .into(),
             });
         }
-        if this.value.is_none() {
+        if this.value.is_none() || this.key.contains(char::REPLACEMENT_CHARACTER) {
             return Err(TableError {
                 class: "config",
                 line: Some(this.line),
-                what: format!("the value under {:?} is not UTF-8; Postfix may ignore the line", this.key),
-                fix: "write USER:PASSWORD in printable ASCII".into(),
+                what: format!(
+                    "the entry under {:?} is not UTF-8; Postfix ignores such a line, or not, as smtputf8_enable says",
+                    this.key
+                ),
+                fix: "write key and USER:PASSWORD in printable ASCII".into(),
             });
         }
         Ok(())
@@ -376,4 +379,97 @@ fn entry(bytes: &[u8], segments: &[Segment]) -> Option<Entry> {
         value: std::str::from_utf8(value).ok().map(|v| Secret::new(v.to_owned())),
         place: place?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &str) -> Vec<(String, usize, String)> {
+        let table = Table::parse(text.as_bytes()).unwrap();
+        let value = |e: &Entry| e.value.as_ref().unwrap().expose().to_owned();
+        table.entries().iter().map(|e| (e.key.clone(), e.line, value(e))).collect()
+    }
+
+    #[test]
+    fn logical_lines() {
+        for (text, expected) in [
+            ("", &[][..]),
+            ("k v", &[("k", 1, "v")]),
+            ("k v\n", &[("k", 1, "v")]),
+            ("\n\nk\tv \n", &[("k", 3, "v")]),
+            ("k\n v\n", &[("k", 1, "v")]),
+            ("k v\n# c\n w\n", &[("k", 1, "v w")]),
+            ("k v\n\n w\nl x\n", &[("k", 1, "v w"), ("l", 4, "x")]),
+            (" k v\nl w\n", &[("l", 2, "w")]),
+            ("k\nl w\n", &[("l", 2, "w")]),
+            ("\"a b\" v\n", &[("\"a b\"", 1, "v")]),
+            ("\"a\n b\" v\n", &[("\"a b\"", 1, "v")]),
+            ("\"a b v\nl w\n", &[("l", 2, "w")]),
+            ("a\\ b v\n", &[("a\\ b", 1, "v")]),
+            ("a\\", &[]),
+            ("k v\n#", &[("k", 1, "v")]),
+            ("k v\n ", &[("k", 1, "v")]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|(k, l, v)| ((*k).to_owned(), *l, (*v).to_owned())).collect();
+            assert_eq!(entries(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_keys_is_found() {
+        let table = Table::parse("Key a:1\nkEY b:2\n\u{212a}ey c:3\n".as_bytes()).unwrap();
+        assert_eq!(table.get_folded("KEY").map(|(at, e)| (at, e.line)), Some((0, 1)));
+        assert!(table.get_folded("other").is_none());
+        for entry in 0..3 {
+            assert_eq!(table.check_editable(entry).unwrap_err().line, Some(2), "entry {entry}");
+        }
+        // As ICU folds, which is what Postfix uses.
+        assert!(same_key("\u{17f}trasse", "STRASSE") && same_key("stra\u{df}e", "strasse") && !same_key("a", "b"));
+    }
+
+    #[test]
+    fn logins_and_user_names() {
+        for (value, user, login) in [
+            ("AKIA:pass:word", Some("AKIA"), true),
+            ("AKIA:", Some("AKIA"), false),
+            ("AKIA:pass word", Some("AKIA"), false),
+            ("password", None, false),
+        ] {
+            let table = Table::parse(format!("k {value}\n").as_bytes()).unwrap();
+            let entry = &table.entries()[0];
+            assert_eq!((entry.username(), entry.login().is_some()), (user, login), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_changed() {
+        let login = Login::from_pair("user:pass").unwrap();
+        assert_eq!(Table::parse(&vec![b'#'; MAX_TABLE + 1]).unwrap_err().class, "too-large");
+        let table = Table::parse(b"# c\nk\xff AKIA:pw\nl AKIA:\xff\n").unwrap();
+        for (entry, line) in [(0, Some(2)), (1, Some(3)), (2, None)] {
+            assert_eq!(table.render(&[Change::Replace { entry, login: &login }]).unwrap_err().line, line);
+        }
+        for key in ["", "#key", "a b", "a\tb", "\"a\"", "a\\b", "a\nb", "a\u{a0}b"] {
+            let e = table.render(&[Change::Append { key, login: &login }]).unwrap_err();
+            assert_eq!(e.class, "config", "{key:?}");
+        }
+        let twice = [Change::Append { key: "new", login: &login }, Change::Append { key: "NEW", login: &login }];
+        assert!(table.render(&twice).is_err());
+    }
+
+    #[test]
+    fn nothing_is_shown() {
+        let table = Table::parse(b"k user:password\n").unwrap();
+        let shown = format!("{table:?} {:?}", table.entries());
+        assert!(!shown.contains("password"), "{shown}");
+    }
+
+    #[test]
+    fn no_change_is_no_change() {
+        for text in ["", "k v", "k v\n", "\n \n# c"] {
+            let table = Table::parse(text.as_bytes()).unwrap();
+            assert_eq!(table.render(&[]).unwrap().as_slice(), text.as_bytes());
+        }
+    }
 }

@@ -1,116 +1,178 @@
-//! A table text that is read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
-//! can be started. The lookup is that of Postfix: the bare host name first, then the destination as it would be spelt.
+//! A key-value text in Postfix's `texthash:` format that is read directly, with no mail server behind it: what
+//! `relaykey demo` rolls over where no Postfix is installed.
+//!
+//! Its live keys are those that Postfix would try for the next hop `[endpoint]:port`, in Postfix's order: the bare host
+//! name, then the next hop as spelt. Where neither is there, the second is added.
 
 use std::path::{Path, PathBuf};
 
-use super::table::{Change, Table, TableError, fold};
-use super::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
-use crate::config::Smtp;
+use crate::config::{Finding, Severity, Smtp};
 use crate::credential::Login;
-use crate::host::{self, FileId};
+use crate::host::{Directory, FileId};
+use crate::mta::table::{Change, MAX_TABLE, Table, TableError, same_key};
+use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
-/// The largest text that is read, in bytes.
-const MAX: usize = 1 << 20;
-
+/// One such text.
 pub struct Text {
     path: PathBuf,
-    endpoint: String,
-    port: u16,
+    /// The live keys, in the order in which they are looked up.
+    keys: [String; 2],
+}
+
+/// What is in the text, and which of it is ours.
+struct Survey {
+    /// Symbolic links resolved.
+    path: PathBuf,
+    table: Table,
+    /// `None`: there is no such file.
+    seen: Option<FileId>,
+    /// Indices into the table's entries: live keys in lookup order, then our others.
+    live: Vec<usize>,
+    others: Vec<usize>,
 }
 
 impl Text {
+    /// The text at `path`, for the next hop that `smtp` names. Nothing is looked at yet.
     pub fn new(path: &Path, smtp: &Smtp) -> Self {
-        Self { path: path.to_owned(), endpoint: smtp.endpoint.clone(), port: smtp.port }
+        let keys = [smtp.endpoint.clone(), format!("[{}]:{}", smtp.endpoint, smtp.port)];
+        Self { path: path.to_owned(), keys }
     }
 
-    /// The table, and the text as it was read.
-    fn read(&self, path: &Path) -> Result<(Table, Option<FileId>), MtaError> {
-        if std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-            return Ok((self.parse(b"")?, None));
+    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+        let (directory, name) = Directory::of(&self.path)?;
+        let path = directory.path().join(&name);
+        let (bytes, seen) = match directory.look(&name)? {
+            None => (Default::default(), None),
+            Some(_) => directory.read(&name, MAX_TABLE).map(|(bytes, seen)| (bytes, Some(seen)))?,
+        };
+        let table = Table::parse(&bytes).map_err(|e| in_file(e, &path))?;
+        let live: Vec<usize> = self.keys.iter().filter_map(|key| Some(table.get_folded(key)?.0)).collect();
+        let applied =
+            ours.applied.as_deref().or_else(|| live.first().and_then(|first| table.entries()[*first].username()));
+        let known = [applied, ours.previous.as_deref(), ours.candidate.as_deref(), candidate];
+        let is_ours = |(at, entry): &(usize, &super::table::Entry)| {
+            !live.contains(at) && entry.username().is_some_and(|user| known.contains(&Some(user)))
+        };
+        let others = table.entries().iter().enumerate().filter(is_ours).map(|(at, _)| at).collect();
+        let stranger = |at: &&usize| !known.contains(&table.entries()[**at].username());
+        if let (Some(at), Some(_)) = (live.iter().find(stranger), candidate) {
+            let entry = &table.entries()[*at];
+            return Err(MtaError {
+                temporary: false,
+                class: "ambiguous",
+                file: Some(path),
+                line: Some(entry.line),
+                what: format!("the key {:?} holds another login than the one that was applied", entry.key),
+                fix: "remove the line, or correct the endpoint".into(),
+            });
         }
-        let (bytes, seen) = host::read(path, MAX)?;
-        Ok((self.parse(&bytes)?, Some(seen)))
+        Ok(Survey { path, table, seen, live, others })
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Table, MtaError> {
-        Table::parse(bytes).map_err(|e| self.located(e))
-    }
-
-    fn located(&self, e: TableError) -> MtaError {
-        let file = Some(self.path.clone());
-        MtaError { temporary: false, class: e.class, file, line: e.line, what: e.what, fix: e.fix }
-    }
-
-    /// The keys of our one next hop, in lookup order.
-    fn keys(&self) -> [String; 2] {
-        [self.endpoint.clone(), format!("[{}]:{}", self.endpoint, self.port)]
-    }
-
-    /// Indexes of our entries.
-    fn owned(&self, table: &Table) -> Vec<usize> {
-        self.keys().iter().filter_map(|key| table.get_folded(&fold(key)).map(|(index, _)| index)).collect()
+    /// The key that is to be added: the next hop as spelt, where no live key is there.
+    fn missing(&self, survey: &Survey) -> Option<&String> {
+        survey.live.is_empty().then_some(&self.keys[1])
     }
 }
 
+fn in_file(e: TableError, path: &Path) -> MtaError {
+    let TableError { class, line, what, fix } = e;
+    MtaError { temporary: false, class, file: Some(path.to_owned()), line, what, fix }
+}
+
 impl Mta for Text {
-    fn inspect(&self, _ours: &Ours) -> Result<View, MtaError> {
-        let (table, _) = self.read(&self.path)?;
-        let map = format!("texthash:{}", self.path.display());
-        let owned = self.owned(&table);
-        let entries = owned.iter().map(|&index| {
-            let entry = &table.entries()[index];
-            let login = entry.login();
+    fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+        let survey = self.survey(ours, None)?;
+        let map = format!("text:{}", survey.path.display());
+        let of_text = |at: &usize, is_live_key| {
+            let entry = &survey.table.entries()[*at];
             Entry {
                 key: entry.key.clone(),
                 map: map.clone(),
                 line: Some(entry.line),
-                live: login.clone(),
-                text: login,
-                is_live_key: true,
+                text: entry.login(),
+                // The first of several equal keys is the one that is found.
+                live: survey.table.get_folded(&entry.key).and_then(|(_, found)| found.login()),
+                is_live_key,
             }
+        };
+        let missing = self.missing(&survey).map(|key| Entry {
+            key: key.clone(),
+            map: map.clone(),
+            line: None,
+            text: None,
+            live: None,
+            is_live_key: true,
         });
+        let finding = |key: &String| Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: Some(survey.path.clone()),
+            what: format!("it has no entry for {key:?}"),
+            fix: "the next rollover adds it".into(),
+        };
         Ok(View {
             kind: "text",
-            how: "text",
-            entries: entries.collect(),
-            missing: if owned.is_empty() { vec![self.keys()[1].clone()] } else { Vec::new() },
+            findings: self.missing(&survey).map(finding).into_iter().collect(),
+            missing: self.missing(&survey).cloned().into_iter().collect(),
+            entries: (survey.live.iter().map(|at| of_text(at, true)))
+                .chain(missing)
+                .chain(survey.others.iter().map(|at| of_text(at, false)))
+                .collect(),
             running: Running::NotApplicable,
-            findings: Vec::new(),
             left_out: Vec::new(),
         })
     }
 
-    fn plan(&self, _ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
-        let (table, seen) = self.read(&self.path)?;
-        let owned = self.owned(&table);
-        let append = self.keys()[1].clone();
-        let mut lookups: Vec<String> = owned.iter().map(|&index| table.entries()[index].key.clone()).collect();
-        let stale = |index: &&usize| table.entries()[**index].login().as_ref() != Some(login);
-        let mut changes: Vec<Change<'_>> =
-            owned.iter().filter(stale).map(|&entry| Change::Replace { entry, login }).collect();
-        if owned.is_empty() {
-            changes.push(Change::Append { key: &append, login });
-            lookups.push(append.clone());
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
+        let survey = self.survey(ours, Some(&login.username))?;
+        let new = format!("{}:***", login.username);
+        let file = survey.path.display();
+        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff: Vec::new() };
+        let mut changes = Vec::new();
+        for &at in survey.live.iter().chain(&survey.others) {
+            let entry = &survey.table.entries()[at];
+            if !plan.lookups.iter().any(|have| same_key(have, &entry.key)) {
+                plan.lookups.push(entry.key.clone());
+            }
+            if entry.login().as_ref() != Some(login) {
+                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
+                plan.diff.push(format!("{file}:{}: {} {old} -> {new}", entry.line, entry.key));
+                changes.push(Change::Replace { entry: at, login });
+            }
         }
-        let live = owned.first().and_then(|&index| table.entries()[index].login());
-        let diff = lookups.iter().map(|key| format!("{}: {key} {}:***", self.path.display(), login.username));
-        let mut files = Vec::new();
+        if let Some(key) = self.missing(&survey) {
+            plan.lookups.push(key.clone());
+            plan.diff.push(format!("{file}: new line at the end: {key} {new}"));
+            changes.push(Change::Append { key, login });
+        }
         if !changes.is_empty() {
-            let content = Content::Bytes(table.render(&changes).map_err(|e| self.located(e))?);
-            files.push(PlannedFile { path: self.path.clone(), seen, content });
+            let bytes = survey.table.render(&changes).map_err(|e| in_file(e, &survey.path))?;
+            plan.files.push(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
         }
-        let diff = if files.is_empty() { Vec::new() } else { diff.collect() };
-        Ok(Plan { files, text: self.path.clone(), live, lookups, reload_needed: false, diff })
+        Ok(plan)
     }
 
+    /// The text is read as it is; no plan of this target asks for a map.
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
-        // No plan of this target has a compiled file.
-        Ok(staged_text.to_owned())
+        Err(MtaError {
+            temporary: false,
+            class: "unsupported",
+            file: Some(staged_text.to_owned()),
+            line: None,
+            what: "a text that is read directly has no compiled map".into(),
+            fix: "this is a mistake in relaykey: please report it".into(),
+        })
     }
 
     fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
-        let (table, _) = self.read(text)?;
-        Ok(keys.iter().map(|key| table.get_folded(&fold(key)).and_then(|(_, entry)| entry.login())).collect())
+        let (directory, name) = Directory::of(text)?;
+        let bytes = match directory.look(&name)? {
+            None => Default::default(),
+            Some(_) => directory.read(&name, MAX_TABLE)?.0,
+        };
+        let table = Table::parse(&bytes).map_err(|e| in_file(e, text))?;
+        Ok(keys.iter().map(|key| table.get_folded(key).and_then(|(_, entry)| entry.login())).collect())
     }
 
     fn running(&self) -> Result<Running, MtaError> {

@@ -220,11 +220,11 @@ fn nothing_new_and_nothing_drifted_logs_in_nowhere() {
 }
 
 #[test]
-fn day_one_adopts_what_is_in_use_and_reloads_nothing() {
+fn day_one_adopts_what_is_in_use() {
     let policy = policy(1);
     let mut facts = Facts::new(State::new("ses"), &policy, Wake::default(), false);
     let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(2), true));
-    assert_eq!(steps, ["inspect", "fetch", "verify", "prepare", "read-back", "commit"]);
+    assert_eq!(steps, ["inspect", "fetch", "verify", "prepare", "activate", "read-back", "commit"]);
     assert_eq!(facts.state.applied.as_ref().unwrap().outcome, Completion::Adopted);
     assert_eq!(facts.previous_username(), None);
 }
@@ -402,6 +402,79 @@ fn a_mismatch_after_the_swap_is_undone_and_the_other_target_stays_on_the_candida
     assert!(matches!(last, Step::Wait { .. }), "{last:?}");
     assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1), "the confirmation waits for all");
     assert!(facts.targets[1].swapped);
+}
+
+#[test]
+fn a_new_version_does_not_hide_what_its_own_wake_has_met() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Inspect { .. } => Some(Outcome::Failed(failure(false))),
+        step => go(step),
+    });
+    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(facts.failures(), [(Some("t0"), &failure(false))]);
+    assert!(matches!(last, Step::Wait { until } if until > at(0)), "{last:?}");
+}
+
+#[test]
+fn a_confirmation_is_one_change_of_the_state_and_its_seq_only_grows() {
+    let policy = policy(1);
+    let mut before = applied(&policy, 1);
+    // The clock was set back: what was said before is far ahead of it.
+    before.seq = u64::try_from(at(1_000).as_millisecond()).unwrap();
+    let mut facts = Facts::new(before.clone(), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(1), false);
+    let (.., last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Commit { .. } => None,
+        step => go(step),
+    });
+    let Step::Commit { stamp } = last.clone() else { panic!("{last:?}") };
+    assert_eq!(stamp.seq, before.seq + 1);
+    assert_eq!((&facts.state.applied, facts.state.seq), (&before.applied, before.seq), "not before the commit");
+    let id = begin(&mut facts);
+    absorb(&mut facts, &policy, id, &last, Outcome::Committed(Box::new(report(stamp.seq))), at(0), 0.5);
+    let state = &facts.state;
+    assert_eq!(state.applied.as_ref().unwrap().id, version(2));
+    assert_eq!((state.seq, state.report.as_ref().map(|r| r.seq)), (stamp.seq, Some(stamp.seq)));
+    // Later than everything before, the clock counts again.
+    let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
+    drive(&mut facts, &policy, at(2_000), good(found(3, 2_000), holds(2), false));
+    assert_eq!(facts.state.seq, u64::try_from(at(2_000).as_millisecond()).unwrap());
+}
+
+#[test]
+fn what_was_proved_of_one_version_says_nothing_about_another() {
+    let policy = policy(2);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
+    let mut source = found(2, 0);
+    let mut verified = Vec::new();
+    let mut go = good(found(2, 0), holds(1), false);
+    // The source moves on after both logins, before anything is staged.
+    let (_, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Fetch => Some(Outcome::Fetched(source.clone())),
+        Step::Verify { target } => {
+            verified.push((source.id.version.clone(), *target));
+            Some(Outcome::Accepted(evidence()))
+        }
+        Step::Prepare { .. } if source.id == version(2) => None,
+        step => go(step),
+    });
+    assert_eq!(last, Step::Prepare { target: 0 });
+    source = found(3, 10);
+    let id = begin(&mut facts);
+    absorb(&mut facts, &policy, id, &Step::Fetch, Outcome::Fetched(source.clone()), at(10), 0.5);
+    drive(&mut facts, &policy, at(10), |step| match step {
+        Step::Verify { target } => {
+            verified.push((source.id.version.clone(), *target));
+            Some(Outcome::Accepted(evidence()))
+        }
+        step => go(step),
+    });
+    let all = [("v2", 0), ("v2", 1), ("v3", 0), ("v3", 1)].map(|(v, t)| (v.to_owned(), t));
+    assert_eq!(verified, all);
+    assert_eq!(facts.state.applied.unwrap().id, version(3));
 }
 
 #[test]

@@ -1,0 +1,328 @@
+//! One change of one target, from staged files to the renames and back (DESIGN.md, "The swap, exactly").
+//!
+//! Words: the *staged* file is complete and beside the live one before it is renamed over it; staged names all start
+//! with a prefix that is the target's own, so that a start knows what a killed run left. What was replaced stays in
+//! memory as an [`Old`] file until the change is forgotten.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::TargetId;
+use crate::credential::Login;
+use crate::host::{Directory, FileId, HostError};
+use crate::mta::table::MAX_TABLE;
+use crate::mta::{Content, Mta, MtaError, Plan};
+
+/// A compiled map is larger than its text; beyond this it is not kept in memory for `Undo`, and not swapped.
+const MAX_MAP: usize = 2 * MAX_TABLE;
+
+/// What the names of a target's staged files start with: no other target's do, and nothing else does.
+pub(super) fn prefix(target: &TargetId) -> OsString {
+    // Names in the configuration have no dots; should one ever have other bytes, they are spelt out.
+    let spell = |name: &str| -> String {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect()
+    };
+    format!(".relaykey.{}.{}.", spell(&target.credential), spell(&target.target)).into()
+}
+
+/// Removes what starts with the prefix; the caller holds the directory's lock. Says whether there was anything.
+pub(super) fn sweep(directory: &Directory, prefix: &OsStr) -> Result<bool, HostError> {
+    let left = directory.names_starting(prefix)?;
+    for name in &left {
+        directory.remove(name)?;
+    }
+    if !left.is_empty() {
+        directory.sync()?;
+    }
+    Ok(!left.is_empty())
+}
+
+/// A staged file, removed again when dropped unless it was renamed in.
+struct Staged {
+    directory: Arc<Directory>,
+    name: OsString,
+    /// Where it goes; `None`: nowhere, it is a copy for the compiler.
+    live: Option<OsString>,
+    /// The live file as it was when the plan was made.
+    seen: Option<FileId>,
+    /// The file whose owner, mode and attributes it gets: the live one, else the text that it is compiled from.
+    like: Option<(Arc<Directory>, OsString)>,
+    present: bool,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.present {
+            // Best effort: what cannot be removed now is removed at the next look, by its prefix.
+            let _ = self.directory.remove(&self.name);
+        }
+    }
+}
+
+/// A live file that was replaced, as it was.
+struct Old {
+    directory: Arc<Directory>,
+    live: OsString,
+    /// `None`: there was no such file.
+    bytes: Option<Zeroizing<Vec<u8>>>,
+    /// Our file, in its place.
+    ours: FileId,
+    /// For the staged copy of `bytes`.
+    staged: OsString,
+}
+
+/// Staged files that are verified and complete, in the order in which they are renamed in.
+#[derive(Default)]
+pub(super) struct Change {
+    staged: Vec<Staged>,
+    old: Vec<Old>,
+}
+
+/// Why staging or renaming stopped. What was renamed before stays, and can be undone.
+pub(super) enum Stopped {
+    /// A live file is not the one that the plan saw: plan anew.
+    Changed(MtaError),
+    Failed(MtaError),
+}
+
+impl From<HostError> for Stopped {
+    fn from(e: HostError) -> Self {
+        match e {
+            HostError::Changed { .. } => Stopped::Changed(e.into()),
+            _ => Stopped::Failed(e.into()),
+        }
+    }
+}
+
+impl From<MtaError> for Stopped {
+    fn from(e: MtaError) -> Self {
+        Stopped::Failed(e)
+    }
+}
+
+impl Change {
+    /// Writes the staged files of a plan, compiles, and looks every key up in what will go live. The caller holds the
+    /// locks of the plan's directories and has swept them; after an error it sweeps again, for what a compiler left.
+    ///
+    /// What an earlier attempt staged goes first; what it replaced stays known.
+    pub(super) fn stage(&mut self, mta: &dyn Mta, plan: Plan, login: &Login, prefix: &OsStr) -> Result<(), Stopped> {
+        self.staged.clear();
+        let Plan { files, lookups, .. } = plan;
+        let mut staged: Vec<Staged> = Vec::new();
+        let mut verified = false;
+        for (n, file) in files.into_iter().enumerate() {
+            let (directory, live) = Directory::of(&file.path)?;
+            let directory = Arc::new(directory);
+            if directory.look_replaceable(&live)? != file.seen {
+                return Err(HostError::Changed { path: file.path }.into());
+            }
+            let mut name = prefix.to_owned();
+            name.push(n.to_string());
+            let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
+            let put = |live: Option<&OsString>, bytes: &[u8]| -> Result<Staged, HostError> {
+                directory.stage(&name, bytes)?;
+                let (directory, name, live) = (Arc::clone(&directory), name.clone(), live.cloned());
+                Ok(Staged { directory, name, live, seen: file.seen, like: like.clone(), present: true })
+            };
+            match file.content {
+                Content::Bytes(bytes) => staged.push(put(Some(&live), &bytes)?),
+                Content::Compiled => {
+                    // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
+                    let (copy, of_text) = match staged.last() {
+                        Some(text) if text.directory.path() == directory.path() => (None, text.like.clone()),
+                        Some(text) => {
+                            let bytes = text.directory.read(&text.name, MAX_TABLE)?.0;
+                            (Some(put(None, &bytes)?), text.like.clone())
+                        }
+                        None => {
+                            let (beside, text) = Directory::of(&file.path.with_extension(""))?;
+                            let bytes = beside.read(&text, MAX_TABLE)?.0;
+                            (Some(put(None, &bytes)?), Some((Arc::new(beside), text)))
+                        }
+                    };
+                    let text = copy.as_ref().or(staged.last()).expect("one of both was found above");
+                    let text = directory.path().join(&text.name);
+                    let map = mta.compile(&text)?;
+                    let (made, kind) = match (map.parent(), map.file_name(), map.extension()) {
+                        (Some(at), Some(made), Some(kind)) if at == directory.path() => (made.to_owned(), kind),
+                        _ => return Err(elsewhere(&map, directory.path()).into()),
+                    };
+                    // Where `hash:` is redirected to another kind (Postfix 3.11), another map goes live than was there.
+                    let (live, seen) = if file.path.extension() == Some(kind) {
+                        (live, file.seen)
+                    } else {
+                        let live = Path::new(&live).with_extension(kind).into_os_string();
+                        let seen = directory.look_replaceable(&live)?;
+                        (live, seen)
+                    };
+                    let own = seen.map(|_| (Arc::clone(&directory), live.clone()));
+                    let like = own.or(of_text);
+                    let map = Staged { directory, name: made, live: Some(live), seen, like, present: true };
+                    verify(mta, &text, &lookups, login)?;
+                    verified = true;
+                    staged.push(map);
+                }
+            }
+        }
+        if let (false, Some(text)) = (verified, staged.last()) {
+            verify(mta, &text.directory.path().join(&text.name), &lookups, login)?;
+        }
+        // The final owner comes last: `postmap` run as root becomes the owner of the table that it reads.
+        for file in &staged {
+            file.directory.dress(&file.name, file.like.as_ref().map(|(d, name)| (&**d, name.as_os_str())))?;
+        }
+        self.staged = staged;
+        Ok(())
+    }
+
+    /// Is there anything to rename?
+    pub(super) fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    /// Renames what is staged over the live files, text first, and makes that durable. Each live file is read before,
+    /// for [`Change::undo`], and looked at again just before it is replaced.
+    ///
+    /// `first` is called once, when everything is read and before the first rename.
+    pub(super) fn rename(&mut self, first: impl FnOnce() -> Result<(), MtaError>) -> Result<(), Stopped> {
+        let mut before = Vec::new();
+        for file in &self.staged {
+            let Some(live) = &file.live else { continue };
+            before.push(match file.seen {
+                None => None,
+                Some(seen) => {
+                    let (bytes, now) = file.directory.read(live, MAX_MAP)?;
+                    if now != seen {
+                        let path = file.directory.path().join(live);
+                        return Err(HostError::Changed { path }.into());
+                    }
+                    Some(bytes)
+                }
+            });
+        }
+        first()?;
+        let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
+        for ((live, file), bytes) in staged.zip(before) {
+            file.directory.rename(&file.name, &live, file.seen)?;
+            file.present = false;
+            let Some(ours) = file.directory.look(&live)? else {
+                return Err(HostError::Changed { path: file.directory.path().join(&live) }.into());
+            };
+            // Replaced once more after a change by somebody else: what was there first is what goes back.
+            match self.old.iter_mut().find(|o| o.live == live && o.directory.path() == file.directory.path()) {
+                Some(old) => old.ours = ours,
+                None => {
+                    let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
+                    self.old.push(Old { directory, live, bytes, ours, staged });
+                }
+            }
+        }
+        let mut synced: Vec<&Path> = Vec::new();
+        for file in &self.staged {
+            if !synced.contains(&file.directory.path()) {
+                file.directory.sync()?;
+                synced.push(file.directory.path());
+            }
+        }
+        self.staged.clear();
+        Ok(())
+    }
+
+    /// Has anything been replaced that could be put back?
+    pub(super) fn replaced_any(&self) -> bool {
+        !self.old.is_empty()
+    }
+
+    /// Puts the old bytes back, the same way, the compiled map before its text: in between the text is new and the map
+    /// old, which the next run understands. What is back is forgotten; after an error the rest can be tried again.
+    pub(super) fn undo(&mut self) -> Result<(), HostError> {
+        self.staged.clear();
+        while let Some(old) = self.old.last() {
+            let Old { directory, live, bytes, ours, staged } = old;
+            if directory.look(live)? != Some(*ours) {
+                // Somebody else's change; putting ours back would undo theirs.
+                return Err(HostError::Changed { path: directory.path().join(live) });
+            }
+            match bytes {
+                None => {
+                    directory.remove(live)?;
+                }
+                Some(bytes) => {
+                    directory.remove(staged)?;
+                    directory.stage(staged, bytes)?;
+                    let back = directory
+                        .dress(staged, Some((directory, live)))
+                        .and_then(|()| directory.rename(staged, live, Some(*ours)));
+                    if let Err(e) = back {
+                        let _ = directory.remove(staged);
+                        return Err(e);
+                    }
+                }
+            }
+            directory.sync()?;
+            self.old.pop();
+        }
+        Ok(())
+    }
+}
+
+fn elsewhere(map: &Path, directory: &Path) -> MtaError {
+    MtaError {
+        temporary: false,
+        class: "unsupported",
+        file: Some(map.to_owned()),
+        line: None,
+        what: format!("the compiled map did not appear in {}", directory.display()),
+        fix: "use a table type that is compiled into a file beside its text".into(),
+    }
+}
+
+/// Every key must give the login, in the table whose text is `text`.
+fn verify(mta: &dyn Mta, text: &Path, keys: &[String], login: &Login) -> Result<(), MtaError> {
+    let found = mta.lookup(text, keys)?;
+    let wrong = |(n, key): (usize, &String)| match found.get(n).and_then(Option::as_ref) {
+        Some(is) if is == login => None,
+        Some(_) => Some(format!("{key:?} gives another login")),
+        None => Some(format!("{key:?} gives nothing")),
+    };
+    let mut wrong: Vec<String> = keys.iter().enumerate().filter_map(wrong).collect();
+    if keys.is_empty() {
+        wrong.push("no key was named to look up".into());
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(MtaError {
+        temporary: false,
+        class: "mismatch",
+        file: None,
+        line: None,
+        what: format!("the new table was not put in place, because in it {}", wrong.join("; ")),
+        fix: "this host's live table is as it was; look for lines that take precedence, with postmap -q KEY".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staged_names_are_each_targets_own() {
+        let prefix =
+            |c: &str, t: &str| prefix(&TargetId { credential: c.into(), target: t.into() }).into_string().unwrap();
+        assert_eq!(prefix("ses", "main"), ".relaykey.ses.main.");
+        // No prefix is the beginning of another one, whatever the names.
+        let names = ["a", "a-b", "a.b", "b", "a.", "%", "a/b", "ü", "main", "main-2"];
+        let all: Vec<String> = names.iter().flat_map(|c| names.iter().map(|t| prefix(c, t))).collect();
+        for (n, one) in all.iter().enumerate() {
+            assert!(!one.contains('/'));
+            for (m, other) in all.iter().enumerate() {
+                assert!(n == m || !other.starts_with(one.as_str()), "{one} {other}");
+            }
+        }
+    }
+}

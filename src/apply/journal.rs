@@ -1,0 +1,256 @@
+//! What apply remembers between runs: per target which version was swapped in and whether a reload is owed, and the
+//! key under which live ids are made. No secret but that key, which opens nothing.
+//!
+//! Both live in `<state_dir>/apply/`: `journal.json`, replaced whole, and `key`, 32 random bytes, made on first use.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{ReloadOwed, TargetId};
+use crate::credential::{LocalKey, Login};
+use crate::host::{self, HostError};
+use crate::mta::{MtaError, Running};
+
+/// The largest journal that is read. One record has some 300 bytes.
+const MAX_JOURNAL: usize = 4 * 1024 * 1024;
+/// How long another process may hold the journal: it does so for two fsyncs.
+const WAIT: Duration = Duration::from_secs(30);
+/// At most this many seconds pass between the time that a record gives for a swap and its last rename; a swap that
+/// took longer gets a new time.
+pub(super) const SWAP_SECONDS: u64 = 2;
+
+/// A point in time by two clocks: wall time for people, time since boot for comparing with process start times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Moment {
+    pub(super) wall: jiff::Timestamp,
+    pub(super) boot_seconds: u64,
+    pub(super) boot_id: String,
+}
+
+impl Moment {
+    pub(super) fn now() -> Result<Self, HostError> {
+        Ok(Self { wall: jiff::Timestamp::now(), boot_seconds: host::boot_seconds(), boot_id: host::boot_id()? })
+    }
+
+    /// Was the mail server started after this, seen from a time of the boot `boot_id`? Then it has read what was swapped
+    /// in. Not when in doubt.
+    pub(super) fn is_before_start(&self, running: Running, boot_id: &str) -> bool {
+        match running {
+            Running::Yes { since_boot } => {
+                self.boot_id != boot_id || since_boot > self.boot_seconds.saturating_add(SWAP_SECONDS)
+            }
+            Running::No | Running::NotApplicable => false,
+        }
+    }
+}
+
+/// How far a version is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// The renames have begun, and nobody has said `Commit`.
+    Swapped,
+    /// Closed; the record stays only as long as a reload is owed.
+    Committed,
+    /// The old bytes were put back; the record stays only as long as a reload is owed.
+    Undone,
+}
+
+/// What is remembered of one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: String,
+    /// Live id of that version's login: whether any of it is in place shows by it.
+    pub(super) live_id: String,
+    pub(super) phase: Phase,
+    pub(super) swapped: Moment,
+    pub(super) reload_owed: Option<ReloadOwed>,
+    /// User names swapped in since the last commit. A killed run may have left any of them under our keys, and by the
+    /// next one the source may give another version.
+    #[serde(default)]
+    pub(super) usernames: Vec<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: u32,
+    /// By `credential/target`.
+    targets: BTreeMap<String, Record>,
+}
+
+const FORMAT: u32 = 1;
+
+/// The directory that holds both.
+pub(super) struct Store {
+    state_dir: PathBuf,
+}
+
+impl Store {
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned() }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.state_dir.join("apply")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.dir().join("journal.json")
+    }
+
+    fn make_dirs(&self) -> Result<host::Directory, HostError> {
+        host::create_dir(&self.state_dir, 0o700)?;
+        host::create_dir(&self.dir(), 0o700)
+    }
+
+    fn load(&self) -> Result<Document, MtaError> {
+        let path = self.journal();
+        let bytes = match host::read(&path, MAX_JOURNAL) {
+            Ok((bytes, _)) => bytes,
+            Err(e) if e.is_not_found() => return Ok(Document { format: FORMAT, ..Document::default() }),
+            Err(e) => return Err(e.into()),
+        };
+        let broken = |line, what: String| MtaError {
+            temporary: false,
+            class: "config",
+            file: Some(path.clone()),
+            line,
+            what,
+            fix: format!(
+                "remove {}: what is in place is looked at anew, only a reload that is owed is forgotten",
+                path.display()
+            ),
+        };
+        let document: Document = serde_json::from_slice(&bytes)
+            .map_err(|e| broken(Some(e.line()), format!("the journal cannot be read: {e}")))?;
+        if document.format != FORMAT {
+            return Err(broken(
+                None,
+                format!("the journal has format {}, and this relaykey reads {FORMAT}", document.format),
+            ));
+        }
+        Ok(document)
+    }
+
+    /// Removes the half-written successor of a file that a killed run left.
+    pub(super) fn tidy(&self) -> Result<(), MtaError> {
+        if self.dir().is_dir() {
+            let _lock = self.make_dirs()?.lock(WAIT)?;
+            host::remove_successor(&self.journal())?;
+            host::remove_successor(&self.dir().join("key"))?;
+        }
+        Ok(())
+    }
+
+    /// What is remembered of a target. Changes nothing.
+    pub(super) fn get(&self, target: &TargetId) -> Result<Option<Record>, MtaError> {
+        Ok(self.load()?.targets.remove(&name(target)))
+    }
+
+    /// Remembers something else of a target (`None`: nothing), durably. Other processes wait meanwhile.
+    pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), MtaError> {
+        let _lock = self.make_dirs()?.lock(WAIT)?;
+        let mut document = self.load()?;
+        let before = match &record {
+            Some(record) => document.targets.insert(name(target), record.clone()),
+            None => document.targets.remove(&name(target)),
+        };
+        if before == record {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(&document).expect("texts and numbers have a JSON form");
+        Ok(host::replace(&self.journal(), &text, 0o600)?)
+    }
+}
+
+fn name(target: &TargetId) -> String {
+    format!("{}/{}", target.credential, target.target)
+}
+
+/// The key for live ids: the one on disk, or one that is not on disk yet.
+pub(super) struct Key {
+    bytes: Zeroizing<[u8; 32]>,
+    on_disk: bool,
+}
+
+impl Key {
+    /// Reads the key; where there is none, makes one and keeps it in memory. Changes nothing on disk.
+    pub(super) fn load(store: &Store) -> Result<Self, MtaError> {
+        let path = store.dir().join("key");
+        match host::read(&path, 32) {
+            Ok((bytes, _)) if bytes.len() == 32 => {
+                let mut key = Zeroizing::new([0; 32]);
+                key.copy_from_slice(&bytes);
+                Ok(Self { bytes: key, on_disk: true })
+            }
+            Err(e) if e.is_not_found() => {
+                let mut key = Zeroizing::new([0; 32]);
+                getrandom::fill(&mut *key).map_err(|e| MtaError {
+                    temporary: true,
+                    class: "io",
+                    file: None,
+                    line: None,
+                    what: format!("the operating system gives no random numbers: {e}"),
+                    fix: "it is tried again".into(),
+                })?;
+                Ok(Self { bytes: key, on_disk: false })
+            }
+            Ok(_) | Err(HostError::TooLarge { .. }) => Err(MtaError {
+                temporary: false,
+                class: "config",
+                what: "the key for live ids does not have 32 bytes".into(),
+                fix: format!("remove {}: a new one is made, and what is in place is looked at anew", path.display()),
+                file: Some(path),
+                line: None,
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Makes the key durable where it is not; one that another process made meanwhile is taken instead.
+    pub(super) fn keep(&mut self, store: &Store) -> Result<(), MtaError> {
+        if self.on_disk {
+            return Ok(());
+        }
+        let _lock = store.make_dirs()?.lock(WAIT)?;
+        let there = Self::load(store)?;
+        if there.on_disk {
+            *self = there;
+            return Ok(());
+        }
+        host::replace(&store.dir().join("key"), &self.bytes[..], 0o600)?;
+        self.on_disk = true;
+        Ok(())
+    }
+
+    pub(super) fn live_id(&self, login: &Login) -> String {
+        LocalKey::new(*self.bytes).live_id(login)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_counts_only_when_it_was_surely_after_the_swap() {
+        let swap =
+            |boot_id: &str| Moment { wall: jiff::Timestamp::UNIX_EPOCH, boot_seconds: 1000, boot_id: boot_id.into() };
+        for (boot_id, running, after) in [
+            ("b1", Running::Yes { since_boot: 900 }, false),
+            ("b1", Running::Yes { since_boot: 1000 }, false),
+            ("b1", Running::Yes { since_boot: 1002 }, false),
+            ("b1", Running::Yes { since_boot: 1003 }, true),
+            ("b0", Running::Yes { since_boot: 3 }, true),
+            ("b0", Running::No, false),
+            ("b1", Running::NotApplicable, false),
+        ] {
+            assert_eq!(swap(boot_id).is_before_start(running, "b1"), after, "{boot_id} {running:?}");
+        }
+    }
+}

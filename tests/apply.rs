@@ -1,0 +1,798 @@
+//! The apply boundary end to end, through its client: on a text that is read directly, and on real Postfix tables.
+
+#[path = "lab/postfix.rs"]
+mod postfix;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use relaykey::apply::{Activated, Client, Inspected, Prepared, ReadBack, Reply, Request, Server, TargetId};
+use relaykey::config::{self, Config, Reload, TargetKind};
+use relaykey::credential::{JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::mta::{MtaError, Ours, Running};
+
+const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
+const KEY: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
+
+/// A directory of this test alone, and the words that every request needs.
+struct Lab {
+    dir: PathBuf,
+    client: Client,
+    id: TargetId,
+    config: Config,
+}
+
+fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
+    let smtp = config::Smtp {
+        endpoint: ENDPOINT.into(),
+        port: 587,
+        tls: config::Tls::Starttls,
+        region: None,
+        ca_file: None,
+        timeout: Duration::from_secs(10),
+        propagation: Duration::from_secs(300),
+        retry: Duration::from_secs(10),
+        endpoint_aliases: Vec::new(),
+    };
+    let target = config::Target { name: "main".into(), kind, reload, drift: config::Drift::Heal, keys: None, smtp };
+    Config {
+        host: config::Host { name: None, state_dir: state_dir.into(), run_dir: state_dir.into() },
+        aws: config::Aws::default(),
+        credentials: vec![config::Credential {
+            name: "ses".into(),
+            source: config::Source::File { path: "/none".into() },
+            keys: JsonKeys::default(),
+            targets: vec![target],
+        }],
+    }
+}
+
+impl Lab {
+    fn new(kind: impl FnOnce(&Path) -> TargetKind, reload: Reload) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("relaykey-apply-{}-{n}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let dir = fs::canonicalize(dir).unwrap();
+        let config = config_of(&dir.join("state"), kind(&dir), reload);
+        let client = Client::in_process(Server::new(&config));
+        Self { dir, client, id: TargetId { credential: "ses".into(), target: "main".into() }, config }
+    }
+
+    /// On a text at `etc/sasl_passwd`, with this content.
+    fn text(content: &str) -> Self {
+        let lab = Self::new(|dir| TargetKind::Text { path: dir.join("etc/sasl_passwd") }, Reload::Always);
+        fs::create_dir(lab.dir.join("etc")).unwrap();
+        fs::write(lab.table(), content).unwrap();
+        fs::set_permissions(lab.table(), fs::Permissions::from_mode(0o640)).unwrap();
+        lab
+    }
+
+    fn on(instance: &postfix::Instance, reload: Reload) -> Self {
+        Self::new(|_| TargetKind::Postfix { config_dir: instance.config_dir.clone() }, reload)
+    }
+
+    /// As a new process would: nothing in memory.
+    fn restart(&mut self) {
+        self.client = Client::in_process(Server::new(&self.config));
+    }
+
+    fn table(&self) -> PathBuf {
+        self.dir.join("etc/sasl_passwd")
+    }
+
+    fn call(&self, request: Request) -> Result<Reply, MtaError> {
+        self.client.call(request)
+    }
+
+    fn inspect(&self) -> Inspected {
+        match self.call(Request::Inspect { target: self.id.clone(), ours: Ours::default() }).unwrap() {
+            Reply::Inspected(inspected) => inspected,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prepare_expecting(&self, expect: Option<String>, login: &Login) -> Result<Prepared, MtaError> {
+        let (target, login) = (self.id.clone(), login.clone());
+        let version = format!("v-{}", login.username);
+        match self.call(Request::Prepare { target, ours: Ours::default(), expect, login, version })? {
+            Reply::Prepared(prepared) => Ok(prepared),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prepare(&self, login: &Login) -> Result<Prepared, MtaError> {
+        self.prepare_expecting(self.inspect().expect(), login)
+    }
+
+    fn swap(&self) -> Result<u64, MtaError> {
+        match self.call(Request::Swap { target: self.id.clone() })? {
+            Reply::Swapped { at_boot } => Ok(at_boot),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn activate(&self) -> Activated {
+        match self.call(Request::Activate { target: self.id.clone() }).unwrap() {
+            Reply::Activated(activated) => activated,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read_back(&self) -> ReadBack {
+        match self.call(Request::ReadBack { target: self.id.clone(), prove: Some(proof_fields()) }).unwrap() {
+            Reply::ReadBack(read) => read,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn undo(&self) -> Result<Reply, MtaError> {
+        self.call(Request::Undo { target: self.id.clone() })
+    }
+
+    fn commit(&self) {
+        assert!(matches!(self.call(Request::Commit { target: self.id.clone() }), Ok(Reply::Done)));
+    }
+
+    fn journal(&self) -> String {
+        fs::read_to_string(self.dir.join("state/apply/journal.json")).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn login(user: &str) -> Login {
+    Login::new(user.into(), ses_smtp_password(&Secret::new(format!("secret of {user}")), "eu-west-1")).unwrap()
+}
+
+fn line(key: &str, login: &Login) -> String {
+    format!("{key} {}:{}\n", login.username, login.password.expose())
+}
+
+fn proof_fields() -> ProofFields {
+    let text = |s: &str| s.to_owned();
+    ProofFields {
+        host_id: text("h"),
+        host: text("mx1"),
+        credential: text("ses"),
+        version: text("v"),
+        username: text("u"),
+        target: text("main"),
+        region: text("eu-west-1"),
+        outcome: text("confirmed"),
+        seq: 1,
+        at: text("2026-01-01T00:00:00Z"),
+    }
+}
+
+/// Everything below a directory: its name, what stat says of it, its content.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut ahead = vec![dir.to_owned()];
+    while let Some(path) = ahead.pop() {
+        let m = fs::symlink_metadata(&path).unwrap();
+        if m.is_dir() {
+            ahead.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        }
+        let content = if m.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        let stat = format!("{} {:o} {} {} {}.{}", m.ino(), m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec());
+        all.push((path, stat, content));
+    }
+    all.sort();
+    all
+}
+
+fn staged_in(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(".relaykey")).collect()
+}
+
+// -- a text -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_rollover_changes_the_one_entry_and_proves_it() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let before = format!("# relays\n\n[other.example]:25\tjoe:pw\n{}# end", line(KEY, &old));
+    let lab = Lab::text(&before);
+    chown(lab.table(), Some(1234), Some(4321)).unwrap();
+
+    let seen = lab.inspect();
+    assert_eq!((seen.username.as_deref(), seen.swapped, seen.reload_owed), (Some("AKIAOLD"), None, None));
+    assert_eq!(seen.running, Running::NotApplicable);
+    let prepared = lab.prepare(&new).unwrap();
+    assert!(!prepared.nothing_to_write && !prepared.swapped_before);
+    assert!(prepared.diff.iter().all(|line| !line.contains(new.password.expose())), "{:?}", prepared.diff);
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), before, "nothing changed yet");
+    assert_eq!(staged_in(&lab.dir.join("etc")), [".relaykey.ses.main.0"]);
+    lab.swap().unwrap();
+    assert_eq!(lab.activate(), Activated::Yes { how: "no-process" });
+    let read = lab.read_back();
+    assert!(read.matches && read.mismatches.is_empty() && read.remaining_old.is_empty());
+    assert_eq!((read.keys.as_slice(), read.how), (&[KEY.to_owned()][..], "text"));
+    assert_eq!(read.live_id, Some(prepared.live_id));
+    assert!(read.proof.unwrap().is_ok());
+    lab.commit();
+
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), before.replace(&line(KEY, &old), &line(KEY, &new)));
+    let m = fs::metadata(lab.table()).unwrap();
+    assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o640));
+    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    for (file, mode) in [("state", 0o700), ("state/apply", 0o700), ("state/apply/key", 0o600)] {
+        assert_eq!(fs::metadata(lab.dir.join(file)).unwrap().mode() & 0o7777, mode, "{file}");
+    }
+    assert!(!lab.journal().contains("AKIANEW"), "closed: {}", lab.journal());
+}
+
+#[test]
+fn looking_changes_nothing_on_disk() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let before = snapshot(&lab.dir);
+    let seen = lab.inspect();
+    assert_eq!(seen.live_id, lab.inspect().live_id, "live ids hold within the process");
+    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
+    let Reply::Preview { diff, .. } = lab.call(request).unwrap() else { panic!() };
+    assert!(diff.len() == 1 && diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{diff:?}");
+    assert_eq!(snapshot(&lab.dir), before);
+}
+
+#[test]
+fn live_ids_survive_a_restart_and_differ_between_installations() {
+    let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let other = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let first = lab.inspect().live_id;
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.restart();
+    assert_eq!(lab.inspect().live_id, first);
+    assert_ne!(other.inspect().live_id, first);
+}
+
+#[test]
+fn a_candidate_that_is_there_already_is_adopted_with_nothing_written() {
+    let lab = Lab::text(&line(KEY, &login("AKIANEW")));
+    let before = snapshot(&lab.dir.join("etc"));
+    let prepared = lab.prepare(&login("AKIANEW")).unwrap();
+    assert!(prepared.nothing_to_write && !prepared.swapped_before && prepared.diff.is_empty());
+    lab.swap().unwrap();
+    assert_eq!(lab.activate(), Activated::Yes { how: "no-process" });
+    let read = lab.read_back();
+    assert!(read.matches && read.proof.unwrap().is_ok());
+    lab.commit();
+    assert_eq!(snapshot(&lab.dir.join("etc")), before);
+    assert_eq!(lab.journal(), "");
+}
+
+#[test]
+fn a_file_and_an_entry_that_are_missing_are_made() {
+    let lab = Lab::text("");
+    fs::remove_file(lab.table()).unwrap();
+    let seen = lab.inspect();
+    assert_eq!((seen.live_id.as_ref(), seen.missing.as_slice()), (None, &[KEY.to_owned()][..]));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    assert!(lab.read_back().matches);
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), line(KEY, &login("AKIANEW")));
+    assert_eq!(fs::metadata(lab.table()).unwrap().mode() & 0o7777, 0o600);
+    lab.undo().unwrap();
+    assert!(!lab.table().exists(), "undo takes the file away again");
+}
+
+#[test]
+fn what_was_not_expected_is_not_overwritten() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let expect = lab.inspect().expect();
+    fs::write(lab.table(), line(KEY, &login("AKIAOTHER"))).unwrap();
+    let before = snapshot(&lab.dir.join("etc"));
+    let e = lab.prepare_expecting(expect, &login("AKIANEW")).unwrap_err();
+    assert!(e.temporary && e.class == "changed-underneath", "{e:?}");
+    let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
+    assert_eq!(e.class, "changed-underneath");
+    assert_eq!(snapshot(&lab.dir.join("etc")), before);
+    // Nothing is held: the next attempt goes through.
+    lab.prepare(&login("AKIANEW")).unwrap();
+}
+
+#[test]
+fn an_edit_between_prepare_and_swap_is_kept() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    fs::write(lab.table(), format!("# by hand\n{}other.example a:b\n", line(KEY, &login("AKIAOLD")))).unwrap();
+    lab.swap().unwrap();
+    let expected = format!("# by hand\n{}other.example a:b\n", line(KEY, &login("AKIANEW")));
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), expected);
+    assert!(lab.read_back().matches && staged_in(&lab.dir.join("etc")).is_empty());
+}
+
+#[test]
+fn an_edit_that_makes_it_ambiguous_stops_the_swap() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    let twice = line(KEY, &login("AKIAOLD")).repeat(2);
+    fs::write(lab.table(), &twice).unwrap();
+    let e = lab.swap().unwrap_err();
+    assert!(!e.temporary && e.line.is_some() && e.file.is_some(), "{e:?}");
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), twice);
+    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(!lab.journal().contains("AKIANEW"), "{}", lab.journal());
+    assert_eq!(lab.swap().unwrap_err().class, "out-of-order");
+}
+
+#[test]
+fn undo_puts_every_byte_and_right_back() {
+    let lab = Lab::text(&format!("# a\n{}", line(KEY, &login("AKIAOLD"))));
+    chown(lab.table(), Some(1234), Some(4321)).unwrap();
+    let before = fs::read(lab.table()).unwrap();
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    lab.undo().unwrap();
+    let m = fs::metadata(lab.table()).unwrap();
+    assert_eq!(fs::read(lab.table()).unwrap(), before);
+    assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o640));
+    assert!(staged_in(&lab.dir.join("etc")).is_empty() && !lab.journal().contains("AKIANEW"));
+    assert!(!lab.read_back().matches);
+    // And from there a rollover works again.
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    assert!(lab.read_back().matches);
+}
+
+#[test]
+fn a_read_back_that_differs_is_reported_and_somebody_elses_change_is_not_undone() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    fs::write(lab.table(), line(KEY, &login("AKIAOTHER"))).unwrap();
+    let read = lab.read_back();
+    assert!(!read.matches && read.proof.is_none());
+    assert!(read.mismatches.len() == 1 && read.mismatches[0].contains("gives the login of AKIAOTHER"), "{read:?}");
+    assert!(!format!("{read:?}").contains(login("AKIAOTHER").password.expose()));
+    assert_eq!(lab.undo().unwrap_err().class, "changed-underneath");
+    assert_eq!(fs::read_to_string(lab.table()).unwrap(), line(KEY, &login("AKIAOTHER")));
+}
+
+#[test]
+fn an_entry_that_still_holds_the_previous_key_fails_the_read_back() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    fs::write(lab.table(), line(KEY, &login("AKIANEW")) + &line("a@b.example", &login("AKIAOLD"))).unwrap();
+    let read = lab.read_back();
+    assert!(!read.matches && read.mismatches[0].contains("a@b.example"), "{read:?}");
+}
+
+#[test]
+fn a_caller_that_vanishes_leaves_nothing_staged_and_nothing_locked() {
+    let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    assert_eq!(staged_in(&lab.dir.join("etc")).len(), 1);
+    lab.restart();
+    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.call(Request::Discard { target: lab.id.clone() }).unwrap();
+    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(Command::new("flock").arg("-n").arg(lab.dir.join("etc")).arg("true").status().unwrap().success());
+}
+
+#[test]
+fn what_a_killed_run_left_goes_at_the_next_look_and_nothing_else_does() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let etc = lab.dir.join("etc");
+    for name in [".relaykey.ses.main.0", ".relaykey.ses.main.0.db", ".relaykey.ses.main-2.0", ".relaykey.notes"] {
+        fs::write(etc.join(name), "left").unwrap();
+    }
+    // Another process is at work there: not now.
+    let mut holder = Command::new("flock");
+    let mut holder =
+        holder.arg(&etc).args(["sh", "-c", "echo; read x"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Command::new("flock").arg("-n").arg(&etc).arg("true").status().unwrap().success() {
+        assert!(Instant::now() < deadline, "flock did not take the lock within 10 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    lab.inspect();
+    assert_eq!(staged_in(&etc).len(), 4);
+    // Prepare waits for it.
+    let started = Instant::now();
+    let stdin = holder.stdin.take();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(stdin);
+    });
+    lab.prepare(&login("AKIANEW")).unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(250));
+    release.join().unwrap();
+    holder.wait().unwrap();
+    lab.call(Request::Discard { target: lab.id.clone() }).unwrap();
+    lab.inspect();
+    let mut left = staged_in(&etc);
+    left.sort();
+    assert_eq!(left, [".relaykey.notes", ".relaykey.ses.main-2.0"]);
+}
+
+#[test]
+fn a_killed_swap_is_found_and_finished() {
+    let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    lab.prepare(&login("AKIANEW")).unwrap();
+    let at = lab.swap().unwrap();
+    lab.restart();
+    let seen = lab.inspect();
+    assert_eq!((seen.swapped.as_deref(), seen.username.as_deref()), (Some("v-AKIANEW"), Some("AKIANEW")));
+    let prepared = lab.prepare(&login("AKIANEW")).unwrap();
+    assert!(prepared.nothing_to_write && prepared.swapped_before);
+    assert_eq!(lab.swap().unwrap(), at);
+    assert!(lab.read_back().matches);
+    lab.commit();
+    assert_eq!(lab.inspect().swapped, None);
+}
+
+#[test]
+fn requests_that_do_not_fit_are_errors_that_say_so() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let other = TargetId { credential: "ses".into(), target: "second".into() };
+    let e = lab.call(Request::Inspect { target: other, ours: Ours::default() }).unwrap_err();
+    assert!(e.class == "config" && e.what.contains("\"second\""), "{e:?}");
+    for request in [
+        Request::Swap { target: lab.id.clone() },
+        Request::Undo { target: lab.id.clone() },
+        Request::ReadBack { target: lab.id.clone(), prove: None },
+    ] {
+        assert_eq!(lab.call(request).unwrap_err().class, "out-of-order");
+    }
+    // Made without the checks of `Login::new`, as another process could send it.
+    for (user, password) in [("a:b", "c"), ("a", "b c"), ("a", ""), ("ü", "x")] {
+        let login = Login { username: user.into(), password: Secret::new(password.into()) };
+        let e = lab.prepare_expecting(lab.inspect().expect(), &login).unwrap_err();
+        assert!(!e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_replaced_is_a_finding_and_an_error() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    fs::hard_link(lab.table(), lab.dir.join("etc/other")).unwrap();
+    let seen = lab.inspect();
+    assert!(seen.findings.iter().any(|f| f.what.contains("2 hard links")), "{:?}", seen.findings);
+    let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+    assert!(e.class == "unsupported" && !e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
+    fs::remove_file(lab.dir.join("etc/other")).unwrap();
+
+    fs::set_permissions(lab.dir.join("etc"), fs::Permissions::from_mode(0o775)).unwrap();
+    let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
+    assert!(e.class == "permissions" && e.what.contains("0775"), "{e:?}");
+}
+
+#[test]
+fn a_full_disk_is_temporary_and_changes_nothing() {
+    let lab = Lab::text("");
+    let etc = lab.dir.join("etc");
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "t"]).arg(&etc).status().unwrap();
+    assert!(mount.success(), "this test needs the right to mount");
+    let text = format!("{}{}", line(KEY, &login("AKIAOLD")), "# filler\n".repeat(4500));
+    fs::write(lab.table(), &text).unwrap();
+    let result = lab.prepare(&login("AKIANEW"));
+    let after = (fs::read_to_string(lab.table()).unwrap(), staged_in(&etc));
+    Command::new("umount").arg(&etc).status().unwrap();
+    let e = result.unwrap_err();
+    assert!(e.temporary && e.class == "no-space", "{e:?}");
+    assert_eq!(after, (text, vec![]));
+}
+
+#[test]
+fn two_targets_in_one_directory_do_not_lock_each_other_out() {
+    let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let second = lab.dir.join("etc/second");
+    fs::write(&second, line(KEY, &login("AKIAOLD"))).unwrap();
+    let mut target = lab.config.credentials[0].targets[0].clone();
+    (target.name, target.kind) = ("second".into(), TargetKind::Text { path: second.clone() });
+    lab.config.credentials[0].targets.push(target);
+    lab.restart();
+    let started = Instant::now();
+    for target in ["main", "second"] {
+        lab.id.target = target.into();
+        lab.prepare(&login("AKIANEW")).unwrap();
+    }
+    for target in ["second", "main"] {
+        lab.id.target = target.into();
+        lab.swap().unwrap();
+        assert!(lab.read_back().matches);
+        lab.commit();
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(fs::read(&second).unwrap(), fs::read(lab.table()).unwrap());
+}
+
+// -- Postfix ----------------------------------------------------------------------------------------------------------
+
+fn instance(map_type: &str, table: Option<&str>) -> postfix::Instance {
+    postfix::Instance::new(&postfix::Options { map_type, relayhost: KEY, ca_pem: None, table, settings: &[] })
+}
+
+/// What `postmap -q` finds, as Postfix would.
+fn query(instance: &postfix::Instance, key: &str) -> String {
+    let table = format!("{}:{}", instance.map_type, instance.table().display());
+    let out = Command::new("postmap").arg("-c").arg(&instance.config_dir).args(["-q", key, &table]).output().unwrap();
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+fn value(login: &Login) -> String {
+    format!("{}:{}", login.username, login.password.expose())
+}
+
+#[test]
+fn text_and_map_are_swapped_and_put_back_for_every_kind() {
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+        let instance = instance(kind, Some(&(line(KEY, &old) + "[other.example]:25 joe:pw\n")));
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        // The map's owner and mode are its own.
+        chown(instance.map(), Some(1234), Some(4321)).unwrap();
+        fs::set_permissions(instance.map(), fs::Permissions::from_mode(0o640)).unwrap();
+        let rights = |path: &Path| {
+            let m = fs::metadata(path).unwrap();
+            (m.uid(), m.gid(), m.mode() & 0o7777)
+        };
+        let before = (fs::read(instance.table()).unwrap(), fs::read(instance.map()).unwrap());
+        lab.prepare(&new).unwrap();
+        assert_eq!(query(&instance, KEY), value(&old), "{kind}");
+        lab.swap().unwrap();
+        assert_eq!((query(&instance, KEY), query(&instance, "[other.example]:25")), (value(&new), "joe:pw".into()));
+        assert_eq!(rights(&instance.map()), (1234, 4321, 0o640), "{kind}");
+        assert_eq!(rights(&instance.table()), (0, 0, 0o600), "{kind}");
+        assert_eq!(lab.activate(), Activated::Yes { how: "indexed-map" });
+        let read = lab.read_back();
+        assert!(read.matches && read.how == "postmap -q" && read.running == Running::No, "{read:?}");
+        lab.undo().unwrap();
+        assert_eq!((fs::read(instance.table()).unwrap(), fs::read(instance.map()).unwrap()), before, "{kind}");
+        assert_eq!(rights(&instance.map()), (1234, 4321, 0o640), "{kind}");
+        assert!(staged_in(&instance.config_dir).is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn a_new_map_gets_the_rights_of_its_text() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    fs::remove_file(instance.map()).unwrap();
+    chown(instance.table(), Some(0), Some(4321)).unwrap();
+    fs::set_permissions(instance.table(), fs::Permissions::from_mode(0o640)).unwrap();
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    let m = fs::metadata(instance.map()).unwrap();
+    assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (0, 4321, 0o640));
+    assert!(lab.read_back().matches);
+}
+
+#[test]
+fn a_table_that_is_missing_is_made_closed() {
+    let instance = instance("hash", None);
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    for file in [instance.table(), instance.map()] {
+        let m = fs::metadata(&file).unwrap();
+        assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (0, 0, 0o600), "{}", file.display());
+    }
+    assert!(lab.read_back().matches);
+    lab.undo().unwrap();
+    assert!(!instance.table().exists() && !instance.map().exists());
+}
+
+#[test]
+fn a_new_text_with_an_old_map_is_finished_without_touching_the_text() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let instance = instance("hash", Some(&line(KEY, &old)));
+    instance.write_table(&line(KEY, &new));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let before = fs::metadata(instance.table()).unwrap();
+    assert_eq!(lab.inspect().username.as_deref(), Some("AKIAOLD"), "the map counts");
+    let prepared = lab.prepare(&new).unwrap();
+    assert!(!prepared.nothing_to_write);
+    assert_eq!(staged_in(&instance.config_dir), [".relaykey.ses.main.0.db"], "the copy for the compiler is gone");
+    lab.swap().unwrap();
+    assert!(lab.read_back().matches);
+    let after = fs::metadata(instance.table()).unwrap();
+    assert_eq!((after.ino(), after.mtime_nsec()), (before.ino(), before.mtime_nsec()));
+}
+
+#[test]
+fn a_text_behind_a_symbolic_link_has_its_map_beside_the_link() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let instance = instance("hash", Some(&line(KEY, &old)));
+    let secrets = instance.base.join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(instance.table(), secrets.join("passwords")).unwrap();
+    symlink(secrets.join("passwords"), instance.table()).unwrap();
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&new).unwrap();
+    lab.swap().unwrap();
+    assert_eq!(query(&instance, KEY), value(&new));
+    assert!(fs::symlink_metadata(instance.table()).unwrap().is_symlink() && lab.read_back().matches);
+    assert_eq!(fs::read_to_string(secrets.join("passwords")).unwrap(), line(KEY, &new));
+    assert!(staged_in(&instance.config_dir).is_empty() && staged_in(&secrets).is_empty());
+    assert!(!secrets.join("passwords.db").exists());
+    lab.undo().unwrap();
+    assert_eq!(query(&instance, KEY), value(&old));
+}
+
+/// Puts a program of ours before `postmap`, which does what `script` says; `$REAL` is the real one.
+fn with_postmap(instance: &postfix::Instance, script: &str) {
+    let bin = instance.base.join("bin");
+    fs::create_dir(&bin).unwrap();
+    for entry in fs::read_dir("/usr/sbin").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("post") && name != "postmap" {
+            symlink(&path, bin.join(name)).unwrap();
+        }
+    }
+    fs::write(bin.join("postmap"), format!("#!/bin/sh\nREAL=/usr/sbin/postmap\n{script}\n")).unwrap();
+    fs::set_permissions(bin.join("postmap"), fs::Permissions::from_mode(0o755)).unwrap();
+    instance.set("command_directory", bin.to_str().unwrap());
+}
+
+#[test]
+fn a_map_without_the_key_never_goes_live() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    // As if the compiler lost every entry: nobody gets an error until mail bounces.
+    with_postmap(
+        &instance,
+        r#"case "$*" in *-q*) exec $REAL "$@";; esac
+        for last; do :; done
+keep=${0%/*}/keep
+        cp "${last#hash:}" "$keep" && : >"${last#hash:}" && $REAL "$@"
+        cat "$keep" >"${last#hash:}""#,
+    );
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let before = snapshot(&instance.config_dir);
+    let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+    assert!(e.class == "mismatch" && !e.temporary && e.what.contains("gives nothing"), "{e:?}");
+    let after = snapshot(&instance.config_dir);
+    // The directory itself has seen names come and go.
+    assert_eq!(after[1..], before[1..]);
+    assert!(staged_in(&instance.config_dir).is_empty());
+}
+
+/// `postmap` run as root becomes the owner of the table that it reads: were that not us, the table's owner could meddle.
+#[test]
+fn staged_files_are_ours_and_closed_until_they_are_compiled() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    for file in [instance.table(), instance.map()] {
+        chown(&file, Some(1234), Some(4321)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let log = instance.base.join("rights");
+    with_postmap(
+        &instance,
+        &format!(
+            r#"case "$*" in *relaykey.*) for last; do :; done; stat -c %u:%g:%a "${{last#hash:}}"* >>{};; esac
+            exec $REAL "$@""#,
+            log.display()
+        ),
+    );
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&login("AKIANEW")).unwrap();
+    // The compiler saw the text, the look-up text and map.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "0:0:600\n0:0:600\n0:0:600\n");
+    lab.swap().unwrap();
+    for file in [instance.table(), instance.map()] {
+        let m = fs::metadata(&file).unwrap();
+        assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o644));
+    }
+}
+
+#[test]
+fn a_compiler_that_fails_half_way_leaves_nothing() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    with_postmap(
+        &instance,
+        r#"case "$*" in *-q*) exec $REAL "$@";; esac
+        for last; do :; done
+        echo half >"${last#hash:}.db"; echo tmp >"${last#hash:}.db.tmp"
+        echo "postmap: fatal: write error: No space left on device" >&2; exit 1"#,
+    );
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let before = snapshot(&instance.config_dir);
+    let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+    assert_eq!(e.class, "command", "{e:?}");
+    assert_eq!(snapshot(&instance.config_dir)[1..], before[1..]);
+}
+
+#[test]
+fn a_reload_that_cannot_be_done_is_owed_and_shown_until_it_is() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    let mut lab = Lab::on(&instance, Reload::Always);
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    // Killed before it was tried: owed all the same.
+    lab.restart();
+    assert!(lab.inspect().reload_owed.is_some());
+    let Activated::Owed { why, temporary: true, .. } = lab.activate() else { panic!() };
+    assert!(why.contains("not running"), "{why}");
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    assert!(lab.read_back().matches);
+    lab.commit();
+    let owed = lab.inspect().reload_owed.expect("still owed after the commit");
+    assert!(owed.why.contains("not running"));
+    assert_eq!(lab.inspect().swapped, None);
+
+    instance.start();
+    assert!(matches!(lab.inspect().running, Running::Yes { .. }));
+    assert!(matches!(lab.activate(), Activated::Yes { .. }));
+    assert_eq!(lab.inspect().reload_owed, None);
+    assert!(!lab.journal().contains("AKIANEW"));
+}
+
+#[test]
+fn a_start_after_the_swap_settles_the_reload() {
+    let instance = instance("texthash", Some(&line(KEY, &login("AKIAOLD"))));
+    instance.start();
+    let lab = Lab::on(&instance, Reload::Never);
+    let prepared = lab.prepare(&login("AKIANEW")).unwrap();
+    assert!(prepared.reload_needed);
+    let at = lab.swap().unwrap();
+    let Activated::Owed { why, temporary: false, .. } = lab.activate() else { panic!() };
+    assert!(why.contains("never"), "{why}");
+    lab.read_back();
+    lab.commit();
+    assert!(lab.inspect().reload_owed.is_some());
+    instance.stop();
+    assert!(lab.inspect().reload_owed.is_some());
+    // Start times are whole seconds, and doubt counts as before.
+    postfix::wait_for("a start that is surely later", Duration::from_secs(10), || {
+        (relaykey::host::boot_seconds() > at + 3).then_some(())
+    });
+    instance.start();
+    assert_eq!(lab.inspect().reload_owed, None);
+    assert!(!lab.journal().contains("AKIANEW"));
+}
+
+#[test]
+fn a_running_instance_is_reloaded_as_configured() {
+    let reloads = |instance: &postfix::Instance| instance.log().matches("reload -- version").count();
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    instance.start();
+    let marker = instance.base.join("reloaded");
+    let command = Reload::Command(vec!["touch".into(), marker.to_str().unwrap().into()]);
+    for (n, (reload, how, expected)) in
+        [(Reload::Always, "reload", 1), (Reload::IfNeeded, "indexed-map", 1), (command, "command", 1)]
+            .into_iter()
+            .enumerate()
+    {
+        let lab = Lab::on(&instance, reload);
+        lab.prepare(&login(&format!("AKIANEW{n}"))).unwrap();
+        lab.swap().unwrap();
+        assert_eq!(lab.activate(), Activated::Yes { how });
+        assert!(lab.read_back().matches);
+        lab.commit();
+        postfix::wait_for("the reload in the log", Duration::from_secs(10), || {
+            (reloads(&instance) == expected).then_some(())
+        });
+    }
+    assert!(marker.exists());
+}
+
+/// Without that, a host that was changed by hand would be confirmed while it still runs on the old login.
+#[test]
+fn an_adopted_text_that_postfix_has_not_read_since_is_reloaded() {
+    let instance = instance("texthash", Some(&line(KEY, &login("AKIAOLD"))));
+    instance.start();
+    instance.write_table(&line(KEY, &login("AKIANEW")));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let prepared = lab.prepare(&login("AKIANEW")).unwrap();
+    assert!(prepared.nothing_to_write);
+    lab.swap().unwrap();
+    assert_eq!(lab.activate(), Activated::Yes { how: "reload" });
+    assert_eq!(lab.activate(), Activated::Yes { how: "reload" }, "once is enough");
+    assert_eq!(instance.log().matches("reload -- version").count(), 1);
+}

@@ -1,0 +1,888 @@
+//! Where a password is found while relaykey works and afterwards, and where it is not: the real binary, real Postfix,
+//! the AWS API server and the SES stand-in, and a search over everything that they leave behind.
+//!
+//! It may be in the mail server's table and its compiled map, in their staged copies while a rollover runs, in the
+//! file that a `file` source names, and in the memory of a relaykey whose rollover is open. It must not be anywhere
+//! else: no log, output, state, command line, environment, pipe, backup, core dump.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use relaykey::credential::{Secret, ses_smtp_password};
+use relaykey::standin::{Delay, Fault, Options, Standin};
+
+#[path = "lab/moto.rs"]
+mod moto;
+#[path = "lab/postfix.rs"]
+mod postfix;
+
+use postfix::{Instance, wait_for};
+
+const REGION: &str = "us-east-1";
+/// Longer than any run here takes.
+const RUN: Duration = Duration::from_secs(60);
+/// How long something may take that a busy machine delays.
+const SOON: Duration = Duration::from_secs(20);
+/// The staged name of the target's text; its map has an ending more.
+const STAGED: &str = ".relaykey.ses.postfix";
+
+// ---------------------------------------------------------------- what is looked for
+
+/// An IAM secret access key, the SMTP password derived from it, and every form in which either might get out.
+struct Key {
+    username: String,
+    iam_secret: String,
+    password: String,
+}
+
+impl Key {
+    fn new() -> Self {
+        let random = || getrandom::u64().expect("random numbers");
+        let iam_secret = format!("{:016x}/{:016x}+{:06x}", random(), random(), random() >> 40);
+        assert_eq!(iam_secret.len(), 40);
+        let password = ses_smtp_password(&Secret::new(iam_secret.clone()), REGION).expose().to_owned();
+        Self { username: format!("AKIA{:016X}", random()), iam_secret, password }
+    }
+
+    fn pair(&self) -> String {
+        format!("{}:{}", self.username, self.password)
+    }
+
+    fn iam_json(&self) -> String {
+        format!("{{\"accessKeyId\": \"{}\", \"secretAccessKey\": \"{}\"}}", self.username, self.iam_secret)
+    }
+
+    fn needles(&self) -> Vec<String> {
+        [needles(&self.password), needles(&self.iam_secret)].concat()
+    }
+}
+
+/// The forms of a secret, and its thirds, so that no large piece of it passes either: as it is, in base64 wherever it
+/// begins in what was encoded (AUTH PLAIN has a name in front), in hexadecimal, as a URL has it, as `Debug` shows bytes.
+fn needles(secret: &str) -> Vec<String> {
+    let mut forms: Vec<String> = (0..3).map(|third| secret[third * 13..third * 13 + 13].to_owned()).collect();
+    for offset in 0..3 {
+        let whole = (secret.len() - offset) / 3 * 3;
+        let encoded = BASE64.encode(&secret[offset..offset + whole]);
+        forms.extend(encoded.as_bytes().chunks_exact(16).map(|c| String::from_utf8_lossy(c).into_owned()));
+    }
+    let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+    let url: String = secret
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect();
+    let bytes: Vec<String> = secret.bytes().take(10).map(|b| b.to_string()).collect();
+    forms.extend([hex[..24].to_owned(), hex[..24].to_uppercase(), url, bytes.join(", ")]);
+    forms
+}
+
+fn found_in(bytes: &[u8], needles: &[String]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    needles.iter().any(|needle| text.contains(needle.as_str()))
+}
+
+/// Every regular file below these directories that has a form of the secret in it.
+fn holders(roots: &[&Path], needles: &[String]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut todo: Vec<PathBuf> = roots.iter().map(|root| root.to_path_buf()).collect();
+    while let Some(path) = todo.pop() {
+        // Queue and staged files come and go.
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_dir() {
+            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if meta.is_file() && fs::read(&path).is_ok_and(|bytes| found_in(&bytes, needles)) {
+            found.insert(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_search_finds_what_it_should() {
+    let key = Key::new();
+    let (user, password) = (&key.username, &key.password);
+    let plain = BASE64.encode(format!("\0{user}\0{password}"));
+    let table = [
+        password.clone(),
+        key.pair(),
+        format!("[localhost]:587 {}", key.pair()),
+        plain.clone(),
+        plain[plain.len() / 3..].to_owned(),
+        BASE64.encode(password),
+        BASE64.encode(key.pair()),
+        BASE64.encode(format!("{user}\0{user}\0{password}")),
+        format!("{:?}", password.as_bytes()),
+        password[..25].to_owned(),
+        password[password.len() - 30..].to_owned(),
+        format!("{:?}", key.iam_secret),
+        BASE64.encode(key.iam_json()),
+    ];
+    for text in table {
+        assert!(found_in(format!("\0\u{fffd}before{text}after").as_bytes(), &key.needles()), "{text}");
+    }
+    assert!(!found_in(user.as_bytes(), &key.needles()));
+    assert!(!found_in(Key::new().pair().as_bytes(), &key.needles()));
+}
+
+// ---------------------------------------------------------------- the lab
+
+/// A directory of its own, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(mode: u32) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("relaykey-secrets-{}-{number}", std::process::id()));
+        fs::DirBuilder::new().mode(mode).create(&path).expect("a scratch directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes a file that only its owner reads.
+fn write_closed(path: &Path, text: &str) {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).expect("opened");
+    std::io::Write::write_all(&mut file, text.as_bytes()).expect("written");
+}
+
+/// One host: a Postfix instance that relays to a stand-in, and a relaykey that keeps its credential.
+struct Lab {
+    scratch: Scratch,
+    standin: Standin,
+    postfix: Instance,
+    runs: AtomicU32,
+}
+
+/// How one run of relaykey ended.
+struct Ran {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn output(&self) -> String {
+        format!("{}\n{}", self.stdout, self.stderr)
+    }
+
+    #[track_caller]
+    fn expect(&self, code: i32) {
+        assert_eq!(self.status.code(), Some(code), "{}", self.output());
+    }
+}
+
+impl Lab {
+    fn new(map_type: &str, old: &Key) -> Self {
+        let scratch = Scratch::new(0o700);
+        let standin = Standin::start(Options::default()).expect("a stand-in");
+        standin.set_key(&old.username, &Secret::new(old.password.clone()));
+        fs::write(scratch.0.join("ca.pem"), standin.ca_pem()).expect("written");
+        let postfix = Self::instance(map_type, &standin, &scratch.0.join("ca.pem"), old);
+        Self { scratch, standin, postfix, runs: AtomicU32::new(0) }
+    }
+
+    /// The table holds `old` under the next hop, between a comment and another relay's login.
+    fn instance(map_type: &str, standin: &Standin, ca_pem: &Path, old: &Key) -> Instance {
+        let relayhost = format!("[localhost]:{}", standin.starttls_port());
+        let table = format!("# relays\n{relayhost} {}\n[mail.example.net]:587 someone:else\n", old.pair());
+        Instance::new(&postfix::Options {
+            map_type,
+            relayhost: &relayhost,
+            ca_pem: Some(ca_pem),
+            table: Some(&table),
+            settings: &[],
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.0.join(name)
+    }
+
+    /// Writes the configuration; `source` and `target` are the lines of these tables.
+    fn configure(&self, source: &str, target: &str) {
+        let credential = self.credential("ses", source, &self.postfix, target);
+        fs::write(self.path("config.toml"), self.host() + &credential).expect("written");
+    }
+
+    fn host(&self) -> String {
+        format!(
+            "config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n",
+            self.path("state"),
+            self.path("run")
+        )
+    }
+
+    fn credential(&self, name: &str, source: &str, postfix: &Instance, target: &str) -> String {
+        format!(
+            "[[credential]]\nname = {name:?}\n[credential.source]\n{source}\n[credential.smtp]\n\
+             endpoint = \"localhost\"\nport = {}\nregion = {REGION:?}\nca_file = {:?}\ntimeout = \"20s\"\n\
+             propagation = \"5m\"\nretry = \"1s\"\n\
+             [[credential.target]]\ntype = \"postfix\"\nconfig_dir = {:?}\n{target}\n",
+            self.standin.starttls_port(),
+            self.path("ca.pem"),
+            postfix.config_dir
+        )
+    }
+
+    fn source_file(&self) -> PathBuf {
+        self.path("credential")
+    }
+
+    /// A file source with this content, and the configuration for it.
+    fn with_file_source(&self, content: &str) {
+        self.configure(&format!("type = \"file\"\npath = {:?}", self.source_file()), "");
+        self.publish(content);
+    }
+
+    fn publish(&self, content: &str) {
+        let fresh = self.path("credential.new");
+        write_closed(&fresh, content);
+        fs::rename(fresh, self.source_file()).expect("renamed");
+    }
+
+    /// The same with the AWS API server: the lines of `[credential.source]`.
+    fn aws_source(&self, source: &str) {
+        let moto = moto::shared();
+        let place = format!("region = {:?}\nendpoint_url = {:?}", moto::REGION, moto.endpoint());
+        self.configure(&format!("{source}\n{place}"), "");
+    }
+
+    /// relaykey, its output in files of the scratch directory, where the search finds them. `wrapper`: what runs it.
+    fn command(&self, wrapper: &[&str], arguments: &[&str]) -> (Command, PathBuf, PathBuf) {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let (out, err) = (self.path(&format!("stdout-{run}")), self.path(&format!("stderr-{run}")));
+        let mut argv: Vec<&str> = wrapper.to_vec();
+        argv.push(env!("CARGO_BIN_EXE_relaykey"));
+        argv.extend(arguments);
+        let mut command = Command::new(argv[0]);
+        command
+            .args(&argv[1..])
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("AWS_ACCESS_KEY_ID", "AKIASECRETSTEST")
+            .env("AWS_SECRET_ACCESS_KEY", "of-the-host-not-of-the-credential")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .current_dir(&self.scratch.0)
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&out).expect("made"))
+            .stderr(fs::File::create(&err).expect("made"));
+        (command, out, err)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_in(&[], arguments)
+    }
+
+    fn run_in(&self, wrapper: &[&str], arguments: &[&str]) -> Ran {
+        let (mut command, out, err) = self.command(wrapper, arguments);
+        let mut child = Running(command.spawn().expect("relaykey starts"));
+        let status = child.wait(RUN);
+        let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("its output")).into_owned();
+        Ran { status, stdout: read(&out), stderr: read(&err) }
+    }
+
+    /// Everything of this lab: what relaykey wrote and said, the mail server's files, queue and log.
+    fn roots(&self) -> [&Path; 2] {
+        [&self.scratch.0, &self.postfix.base]
+    }
+
+    #[track_caller]
+    fn assert_held_by(&self, key: &Key, expected: &[PathBuf]) {
+        let expected: BTreeSet<PathBuf> = expected.iter().cloned().collect();
+        assert_eq!(holders(&self.roots(), &key.needles()), expected);
+    }
+
+    /// A message goes through, under the new key.
+    fn message_passes_under(&self, key: &Key) {
+        self.postfix.inject(1);
+        self.standin
+            .wait_for(SOON, "a message", |seen| seen.messages.iter().any(|m| m.username == key.username).then_some(()))
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.postfix.log()));
+    }
+}
+
+/// A child that does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait_for("relaykey to end", limit, || self.0.try_wait().expect("a child"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+// ---------------------------------------------------------------- a rollover, watched
+
+/// Looks, until told to stop, at the command line and environment of every process there is, and at the files in a
+/// directory: the secret only under the names given, closed to all but the owner and the live table's group.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    leaks: BTreeSet<String>,
+    /// Programs that were looked at, by name.
+    programs: BTreeSet<String>,
+    looks: usize,
+}
+
+impl Watch {
+    fn start(needles: Vec<String>, directory: PathBuf, may_hold: Vec<PathBuf>, mode: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut seen = Seen::default();
+            while !until.load(Ordering::Relaxed) {
+                seen.look_at_processes(&needles);
+                seen.look_at_files(&needles, &directory, &may_hold, mode);
+                seen.looks += 1;
+            }
+            seen
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the watch")
+    }
+}
+
+impl Seen {
+    fn look_at_processes(&mut self, needles: &[String]) {
+        for entry in fs::read_dir("/proc").expect("procfs").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Ok(program) = fs::read_to_string(entry.path().join("comm")) else { continue };
+            for file in ["cmdline", "environ"] {
+                if fs::read(entry.path().join(file)).is_ok_and(|bytes| found_in(&bytes, needles)) {
+                    self.leaks.insert(format!("/proc/{pid}/{file} of {}", program.trim()));
+                }
+            }
+            self.programs.insert(program.trim().to_owned());
+        }
+    }
+
+    fn look_at_files(&mut self, needles: &[String], directory: &Path, may_hold: &[PathBuf], mode: u32) {
+        for path in holders(&[directory], needles) {
+            if !may_hold.contains(&path) {
+                self.leaks.insert(format!("the file {}", path.display()));
+            }
+            if let Ok(meta) = fs::metadata(&path)
+                && meta.mode() & 0o777 & !mode != 0
+            {
+                self.leaks.insert(format!("{} with mode {:04o}", path.display(), meta.mode() & 0o7777));
+            }
+        }
+    }
+}
+
+/// One rollover from `old` to `new`, watched while it runs; then every place is searched, and once more after mail went
+/// through under the new key.
+fn a_rollover_leaves_nothing(lab: &Lab, old: &Key, new: &Key, source: Option<PathBuf>, arguments: &[&str]) {
+    let (table, map) = (lab.postfix.table(), lab.postfix.map());
+    let staged = ["", ".db", ".lmdb", ".cdb"].map(|ending| lab.postfix.config_dir.join(format!("{STAGED}{ending}")));
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    let postfix = fs::metadata(lab.postfix.base.join("data")).expect("its data directory").uid();
+    chown(&table, None, Some(postfix)).expect("chown");
+    fs::set_permissions(&table, fs::Permissions::from_mode(0o640)).expect("chmod");
+    let kept = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.gid(), m.mode())).expect("a file");
+    let before = [kept(&table), kept(&map)];
+
+    let may_hold = [staged.to_vec(), vec![table.clone(), map.clone()]].concat();
+    let watch = Watch::start(new.needles(), lab.postfix.config_dir.clone(), may_hold, 0o640);
+    let ran = lab.run(arguments);
+    let seen = watch.end();
+    ran.expect(0);
+    assert!(ran.output().contains(&new.username), "{}", ran.output());
+    assert_eq!(seen.leaks, BTreeSet::new(), "in {} looks", seen.looks);
+    assert!(seen.looks > 3 && seen.programs.contains("relaykey"), "{} looks at {:?}", seen.looks, seen.programs);
+    assert_eq!([kept(&table), kept(&map)], before, "owner, group and mode");
+
+    lab.message_passes_under(new);
+    let mut expected = vec![table, map];
+    expected.extend(source);
+    lab.assert_held_by(new, &expected);
+    lab.assert_held_by(old, &[]);
+    let status = lab.run(&["status", "--json"]);
+    status.expect(0);
+    assert!(status.stdout.contains(&new.username), "{}", status.output());
+    lab.run(&["check"]).expect(0);
+    lab.assert_held_by(new, &expected);
+    for file in files_below(&lab.path("state")) {
+        assert_eq!(fs::metadata(&file).expect("a file").mode() & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    assert!(!found.is_empty(), "{} is empty", directory.display());
+    found
+}
+
+#[test]
+fn from_a_file_the_password_gets_into_the_table_and_its_map_only() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.postfix.start();
+    lab.with_file_source(&new.pair());
+    a_rollover_leaves_nothing(&lab, &old, &new, Some(lab.source_file()), &["sync"]);
+}
+
+#[test]
+fn from_secrets_manager_the_password_gets_into_the_table_and_its_map_only() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("lmdb", &old);
+    lab.postfix.start();
+    let name = format!("secrets-test-{}", new.username);
+    moto::shared()
+        .secret(&name, &format!("{{\"username\": \"{}\", \"password\": \"{}\"}}", new.username, new.password));
+    lab.aws_source(&format!("type = \"secrets-manager\"\nsecret = {name:?}"));
+    a_rollover_leaves_nothing(&lab, &old, &new, None, &["sync", "--json"]);
+}
+
+#[test]
+fn from_an_iam_key_the_derived_password_gets_into_the_table_only_and_the_key_nowhere() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("texthash", &old);
+    lab.postfix.start();
+    let name = format!("/secrets-test/{}", new.username);
+    moto::shared().parameter(&name, &new.iam_json());
+    lab.aws_source(&format!("type = \"parameter-store\"\nparameter = {name:?}"));
+    a_rollover_leaves_nothing(&lab, &old, &new, None, &["sync"]);
+    assert_eq!(holders(&lab.roots(), &needles(&new.iam_secret)), BTreeSet::new(), "the IAM secret key");
+}
+
+#[test]
+fn files_that_are_new_are_closed() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    lab.with_file_source(&new.pair());
+    fs::remove_file(lab.postfix.table()).expect("removed");
+    fs::remove_file(lab.postfix.map()).expect("removed");
+    // Postfix does not run, so the reload is owed.
+    lab.run(&["sync", "--wait", "0s"]).expect(75);
+    for file in [lab.postfix.table(), lab.postfix.map()] {
+        assert_eq!(fs::metadata(&file).expect("made").mode() & 0o7777, 0o600, "{}", file.display());
+    }
+    lab.assert_held_by(&new, &[lab.postfix.table(), lab.postfix.map(), lab.source_file()]);
+}
+
+// ---------------------------------------------------------------- every call, traced
+
+/// One line of strace: the call, what its first argument refers to, and all of it.
+struct Call<'a> {
+    name: &'a str,
+    refers_to: &'a str,
+    line: &'a str,
+}
+
+/// The trace of one thread, and the last program that it became.
+struct Trace {
+    text: String,
+    program: Option<String>,
+}
+
+impl Trace {
+    /// In order of thread ids, the first one relaykey's own.
+    fn read(directory: &Path) -> Vec<Self> {
+        let mut files: Vec<(u32, PathBuf)> = fs::read_dir(directory)
+            .expect("traces")
+            .flatten()
+            .map(|e| (e.path().extension().and_then(|e| e.to_str()?.parse().ok()).expect("a thread id"), e.path()))
+            .collect();
+        files.sort();
+        let read = |(_, path): &(u32, PathBuf)| {
+            let text = String::from_utf8_lossy(&fs::read(path).expect("a trace")).into_owned();
+            let program = text
+                .lines()
+                .rfind(|line| line.starts_with("execve(") && line.ends_with("= 0"))
+                .and_then(|line| Some(line.split('"').nth(1)?.rsplit('/').next()?.to_owned()));
+            Self { text, program }
+        };
+        files.iter().map(read).collect()
+    }
+
+    fn calls(&self) -> impl Iterator<Item = Call<'_>> {
+        self.text.lines().filter_map(|line| {
+            let (name, rest) = line.split_once('(')?;
+            let refers_to = rest.split_once('<').and_then(|(fd, rest)| {
+                fd.bytes().all(|b| b.is_ascii_digit()).then(|| rest.split('>').next()).flatten()
+            });
+            Some(Call { name, refers_to: refers_to.unwrap_or_default(), line })
+        })
+    }
+}
+
+#[test]
+fn no_call_hands_the_password_to_anything_but_the_staged_files_and_postmap() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.postfix.start();
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    lab.with_file_source(&new.pair());
+    let traces = Scratch::new(0o700);
+    let log = traces.0.join("trace");
+    let calls = "execve,execveat,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendmmsg,process_vm_writev,vmsplice,\
+                 openat,open,creat,openat2,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,setxattr,\
+                 fsetxattr,copy_file_range,sendfile,splice,tee,memfd_create,fchmod,fchmodat,chmod,prctl,prlimit64,setrlimit";
+    let log = log.to_str().expect("UTF-8");
+    let trace = format!("trace={calls}");
+    // All of every argument, environments too; descriptors with what they refer to; one file per thread.
+    lab.run_in(&["strace", "-ff", "-v", "-yy", "-s", "65535", "-e", &trace, "-o", log], &["sync"]).expect(0);
+    lab.message_passes_under(&new);
+
+    let traces = Trace::read(&traces.0);
+    let needles = [new.needles(), old.needles()].concat();
+    let etc = lab.postfix.config_dir.to_str().expect("UTF-8");
+    let (staged_text, staged_map) = (format!("{etc}/{STAGED}"), format!("{etc}/{STAGED}.db"));
+    let (mut texts, mut maps, mut answers) = (0, 0, 0);
+    for trace in &traces {
+        let program = trace.program.as_deref().unwrap_or("relaykey");
+        for call in trace.calls().filter(|call| found_in(call.line.as_bytes(), &needles)) {
+            let writes = matches!(call.name, "write" | "writev" | "pwrite64");
+            match (program, call.refers_to) {
+                ("relaykey", place) if writes && place == staged_text => texts += 1,
+                ("postmap", place) if writes && place == staged_map => maps += 1,
+                // `postmap -q` tells relaykey what it found.
+                ("postmap", place) if writes && place.starts_with("pipe:") => answers += 1,
+                // Never the line itself: it holds the secret.
+                (program, place) => panic!("{program} hands the password to {} of {place:?}", call.name),
+            }
+        }
+    }
+    assert!(texts > 0 && maps > 0 && answers > 0, "not seen: {texts} texts, {maps} maps, {answers} answers");
+    let ran: BTreeSet<&str> = traces.iter().filter_map(|t| t.program.as_deref()).collect();
+    assert!(["postconf", "postmap", "postfix-script", "relaykey"].iter().all(|p| ran.contains(p)), "{ran:?}");
+    let started: Vec<Call<'_>> = traces.iter().flat_map(Trace::calls).filter(|c| c.name == "execve").collect();
+    assert!(started.len() > 10 && started.iter().all(|c| c.line.contains("PATH=")), "no environments in the trace");
+
+    // What relaykey itself makes is closed from the first moment, is in its state or the table's directory, and is no
+    // copy that the kernel made: that would not have shown above.
+    let state = lab.path("state");
+    let mut made = 0;
+    for call in traces.iter().filter(|t| t.program.as_deref().is_none_or(|p| p == "relaykey")).flat_map(Trace::calls) {
+        let line = call.line;
+        match call.name {
+            "openat" | "open" | "openat2" if line.contains("O_CREAT") || line.contains("O_TMPFILE") => {
+                assert!(line.contains(", 0600)"), "made with another mode: {line}");
+                let inside = Path::new(call.refers_to).starts_with(&state) || call.refers_to == etc;
+                assert!(inside, "made elsewhere: {line}");
+                made += 1;
+            }
+            "creat" | "link" | "linkat" | "symlink" | "symlinkat" | "copy_file_range" | "sendfile" | "splice"
+            | "tee" | "vmsplice" | "memfd_create" | "process_vm_writev" => {
+                panic!("not a way in which relaykey writes: {line}")
+            }
+            _ => {}
+        }
+    }
+    assert!(made >= 4, "only {made} files made");
+
+    // No core dump and no tracing from before the first secret is read.
+    let own: Vec<Call<'_>> = traces[0].calls().collect();
+    let at = |words: &[&str]| own.iter().position(|c| words.iter().all(|w| c.line.contains(w)));
+    let first_secret = traces.iter().flat_map(Trace::calls).any(|c| c.line.contains("/credential\""));
+    assert!(first_secret, "the source was not seen to be read");
+    let config = at(&["config.toml\"", "O_RDONLY"]).expect("the configuration was not seen to be read");
+    let hardened = at(&["PR_SET_DUMPABLE", "SUID_DUMP_DISABLE", "= 0"]).expect("not made undumpable");
+    let limited = at(&["RLIMIT_CORE", "rlim_cur=0, rlim_max=0", "= 0"]).expect("no core limit");
+    assert!(hardened < config && limited < config, "{hardened} {limited} {config}");
+}
+
+// ---------------------------------------------------------------- failures
+
+/// Both ways of saying it; the candidate's secrets must be nowhere but in the source file.
+fn fails_without_a_word_of_it(lab: &Lab, what: &str, key: &Key, code: i32, expected: &str) {
+    for arguments in [&["sync", "--wait", "0s"][..], &["sync", "--wait", "0s", "--json"], &["check"], &["status"]] {
+        let ran = lab.run(arguments);
+        if arguments[0] == "sync" {
+            assert_eq!(ran.status.code(), Some(code), "{what}: {}", ran.output());
+            assert!(ran.output().contains(expected), "{what}: {expected:?} is not in {}", ran.output());
+        }
+        assert!(!found_in(ran.output().as_bytes(), &key.needles()), "{what}: {arguments:?} says it");
+    }
+    let sources: BTreeSet<PathBuf> = [lab.source_file()].into();
+    assert_eq!(holders(&lab.roots(), &key.needles()), sources, "{what}");
+}
+
+#[test]
+fn a_refusal_that_quotes_the_login_is_told_without_it() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.with_file_source(&new.pair());
+    fails_without_a_word_of_it(&lab, "refused", &new, 75, "535 Authentication Credentials Invalid");
+    lab.standin.fault(Fault::EchoAuth, 100);
+    fails_without_a_word_of_it(&lab, "refused, with the AUTH line in the answer", &new, 75, "535");
+}
+
+#[test]
+fn payloads_that_are_no_credential_are_told_without_their_content() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    let (user, password, secret) = (&new.username, &new.password, &new.iam_secret);
+    let table = [
+        ("half of the JSON", new.iam_json()[..new.iam_json().len() - 8].to_owned(), "not valid JSON"),
+        ("JSON without the password's key", format!("{{\"username\": {user:?}, \"pasword\": {password:?}}}"), "no key"),
+        ("JSON without the user name", format!("{{\"secretAccessKey\": {secret:?}}}"), "no key"),
+        ("JSON in a list", format!("[{password:?}, {secret:?}]"), "not an object"),
+        ("a JSON number in its place", format!("{{\"username\": 1, \"password\": {password:?}}}"), "not a string"),
+        ("the secret access key as password", format!("{user}:{secret}"), "AWS secret access key"),
+        ("a temporary key", format!("ASIA0123456789:{password}"), "temporary"),
+        ("a blank in it", format!("{user}:{password} {secret}"), "not printable ASCII"),
+        ("a password of another kind", format!("{user}:x{password}"), "no SES SMTP password"),
+        ("no user name", password.clone(), "none of the forms"),
+        (
+            "a key twice",
+            format!("{{\"username\": {user:?}, \"password\": {password:?}, \"password\": {secret:?}}}"),
+            "JSON",
+        ),
+    ];
+    lab.with_file_source("");
+    for (what, content, expected) in table {
+        lab.publish(&content);
+        fails_without_a_word_of_it(&lab, what, &new, 1, expected);
+    }
+}
+
+/// A directory with Postfix's programs, one of them replaced by a script.
+fn programs_with(lab: &Lab, name: &str, script: &str) -> PathBuf {
+    let directory = lab.path("programs");
+    fs::DirBuilder::new().mode(0o755).create(&directory).expect("made");
+    for program in ["postfix", "postmap", "postconf", "postqueue", "postlog", "postsuper"] {
+        let place = directory.join(program);
+        if program == name {
+            fs::write(&place, script).expect("written");
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("chmod");
+        } else {
+            std::os::unix::fs::symlink(Path::new("/usr/sbin").join(program), &place).expect("linked");
+        }
+    }
+    directory
+}
+
+#[test]
+fn what_postmap_says_of_the_table_is_told_without_the_logins_in_it() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    lab.with_file_source(&new.pair());
+    // postmap quotes the table that it cannot compile, its arguments, its environment and its standard input.
+    let script = "#!/bin/sh\ncase \"$*\" in *-q*) exec /usr/sbin/postmap \"$@\";; esac\n\
+                  { tr '\\n' ' ' < \"${3#*:}\"; echo \"$@\"; env; cat; } | sed 's/^/postmap: fatal: /' >&2\nexit 1\n";
+    let programs = programs_with(&lab, "postmap", script);
+    lab.postfix.set("command_directory", programs.to_str().expect("UTF-8"));
+    fails_without_a_word_of_it(&lab, "postmap fails", &new, 75, "postmap made no hash map");
+    let ran = lab.run(&["sync", "--wait", "0s"]);
+    assert!(ran.output().contains("***"), "{}", ran.output());
+    assert!(!found_in(ran.output().as_bytes(), &old.needles()), "it says the old one");
+    lab.assert_held_by(&old, &[lab.postfix.table(), lab.postfix.map()]);
+}
+
+#[test]
+fn an_ambiguous_table_is_told_without_the_logins_in_it() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    lab.with_file_source(&new.pair());
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    let table = [
+        ("a key twice", format!("{hop} {}\n{hop} {}\n", old.pair(), old.pair()), "line 2"),
+        ("a password without its user name", format!("{hop} {}\n", old.password), "not USER:PASSWORD"),
+        ("a login over two lines", format!("{hop} {}:\n  {}\n", old.username, old.password), "several lines"),
+    ];
+    for (what, text, expected) in table {
+        lab.postfix.write_table(&text);
+        lab.postfix.postmap();
+        fails_without_a_word_of_it(&lab, what, &new, 1, expected);
+        for run in fs::read_dir(&lab.scratch.0).expect("a directory").flatten() {
+            let output = fs::read(run.path()).unwrap_or_default();
+            assert!(!found_in(&output, &old.needles()), "{what}: {} has it", run.path().display());
+        }
+    }
+}
+
+#[test]
+fn what_was_undone_is_gone() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.postfix.start();
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    // A reload that writes the old login back, so that the read-back fails, and says what it was given.
+    let table = lab.postfix.table();
+    let reload = lab.path("reload");
+    let before = lab.path("before");
+    fs::copy(&table, &before).expect("copied");
+    let script = format!(
+        "#!/bin/sh\nexec >&2\nenv; echo \"$@\"; cat\ncp {before:?} {table:?}; /usr/sbin/postmap -c {:?} hash:{table:?}\n",
+        lab.postfix.config_dir
+    );
+    fs::write(&reload, script).expect("written");
+    fs::set_permissions(&reload, fs::Permissions::from_mode(0o755)).expect("chmod");
+    lab.configure(&format!("type = \"file\"\npath = {:?}", lab.source_file()), &format!("reload = [{reload:?}]"));
+    lab.publish(&new.pair());
+    let ran = lab.run(&["sync", "--wait", "0s"]);
+    ran.expect(75);
+    assert!(ran.output().contains("the old files were put back"), "{}", ran.output());
+    lab.assert_held_by(&new, &[lab.source_file()]);
+    lab.assert_held_by(&old, &[table, lab.postfix.map(), before]);
+}
+
+// ---------------------------------------------------------------- the process
+
+/// A relaykey that has sent its login and waits for an answer that does not come.
+fn hold_the_secret(lab: &Lab, as_user: Option<u32>) -> Running {
+    lab.standin.fault(Fault::HangAtAuth, 1);
+    let (mut command, ..) = lab.command(&[], &["check"]);
+    if let Some(user) = as_user {
+        command.uid(user).gid(user);
+    }
+    let connections =
+        |lab: &Lab| lab.standin.wait_for(Duration::ZERO, "", |seen| Some(seen.connections)).expect("seen");
+    let before = connections(lab);
+    let child = Running(command.spawn().expect("relaykey starts"));
+    wait_for("relaykey to connect", SOON, || (connections(lab) > before).then_some(()));
+    child
+}
+
+/// Everything in the private memory of a process, as the kernel shows it to root.
+fn memory_has(pid: u32, needle: &str) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its memory map");
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let writable = maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|p| p.starts_with("rw")));
+    for line in writable {
+        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+        let mut bytes = vec![0; usize::try_from(number(to) - number(from)).expect("a size")];
+        // Some regions are not there to be read, such as the kernel's own.
+        let read = memory.seek(SeekFrom::Start(number(from))).and_then(|_| memory.read_exact(&mut bytes));
+        if read.is_ok() && String::from_utf8_lossy(&bytes).contains(needle) {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_process_that_holds_a_secret_dumps_no_core_and_is_closed_to_its_own_user() {
+    use rustix::process::{Resource, Rlimit, Signal, kill_process};
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.with_file_source(&new.pair());
+    // As a user, who may look at processes of his own, and for whom the core limit is what its parent set: none.
+    let user = 65534;
+    fs::set_permissions(&lab.scratch.0, fs::Permissions::from_mode(0o755)).expect("chmod");
+    chown(lab.source_file(), Some(user), None).expect("chown");
+    let place = Scratch::new(0o700);
+    chown(&place.0, Some(user), None).expect("chown");
+    let unlimited = Rlimit { current: None, maximum: None };
+    rustix::process::setrlimit(Resource::Core, unlimited).expect("root raises its core limit");
+    let may_read = |pid: u32| {
+        let file = format!("/proc/{pid}/environ");
+        Command::new("cat").arg(file).uid(user).gid(user).stdout(Stdio::null()).stderr(Stdio::null()).status()
+    };
+    let core_of = |child: &mut Running, signal: Signal| {
+        let pid = rustix::process::Pid::from_child(&child.0);
+        kill_process(pid, signal).expect("a process");
+        let status = child.wait(SOON);
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+        status.core_dumped()
+    };
+
+    // That it would be otherwise for another program.
+    let mut other =
+        Running(Command::new("sleep").arg("1000").current_dir(&place.0).uid(user).gid(user).spawn().expect("sleep"));
+    wait_for("sleep to start", SOON, || {
+        fs::read_to_string(format!("/proc/{}/comm", other.0.id())).ok().filter(|name| name.trim() == "sleep")
+    });
+    assert!(may_read(other.0.id()).expect("cat").success());
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("procfs");
+    let dumps = core_of(&mut other, Signal::ABORT);
+    assert!(dumps || pattern.starts_with('|') || pattern.trim().is_empty(), "no program dumps core here: {pattern}");
+
+    for signal in [Signal::ABORT, Signal::QUIT] {
+        let mut child = hold_the_secret(&lab, Some(user));
+        let pid = child.0.id();
+        wait_for("the secret in memory", SOON, || memory_has(pid, &new.password).then_some(()));
+        assert!(!may_read(pid).expect("cat").success(), "its own user may look into it");
+        assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).expect("procfs").uid(), 0, "dumpable");
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("procfs");
+        let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("a core limit");
+        assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+        assert!(!core_of(&mut child, signal), "{signal:?} left a core");
+    }
+    let left: Vec<PathBuf> = holders(&[&lab.scratch.0, &place.0], &new.needles()).into_iter().collect();
+    assert_eq!(left, [lab.source_file()]);
+}
+
+#[test]
+fn after_its_rollover_a_secret_is_gone_from_memory() {
+    let (old, first, second) = (Key::new(), Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.postfix.start();
+    lab.standin.set_key(&first.username, &Secret::new(first.password.clone()));
+    lab.standin.set_key(&second.username, &Secret::new(second.password.clone()));
+    // Two credentials: when the first is done, the second waits, because SES does not know its key yet.
+    lab.standin.delay(&second.username, Delay::Until(Instant::now() + RUN));
+    let other = Lab::instance("hash", &lab.standin, &lab.path("ca.pem"), &old);
+    let name = format!("memory-test-{}", first.username);
+    moto::shared().secret(&name, &first.iam_json());
+    let aws = format!("region = {:?}\nendpoint_url = {:?}", moto::REGION, moto::shared().endpoint());
+    lab.publish(&second.pair());
+    let config = [
+        lab.host(),
+        lab.credential("ses", &format!("type = \"secrets-manager\"\nsecret = {name:?}\n{aws}"), &lab.postfix, ""),
+        lab.credential("other", &format!("type = \"file\"\npath = {:?}", lab.source_file()), &other, ""),
+    ];
+    fs::write(lab.path("config.toml"), config.concat()).expect("written");
+
+    let (mut command, out, err) = lab.command(&[], &["sync", "--wait", "60s"]);
+    let child = Running(command.spawn().expect("relaykey starts"));
+    let pid = child.0.id();
+    let said =
+        || format!("{}{}", fs::read_to_string(&out).unwrap_or_default(), fs::read_to_string(&err).unwrap_or_default());
+    wait_for("the first rollover, and the second login", SOON, || {
+        let refused = lab.standin.logins().iter().any(|l| l.username == second.username);
+        (said().contains("ses: confirmed") && refused).then_some(())
+    });
+    // The search sees secrets: the one of the rollover that is open.
+    assert!(memory_has(pid, &second.password), "{}", said());
+    for (what, text) in [("password", &first.password), ("IAM secret key", &first.iam_secret)] {
+        assert!(!memory_has(pid, text), "the {what} of the finished rollover is in memory");
+    }
+    let plain = BASE64.encode(format!("\0{}\0{}", first.username, first.password));
+    assert!(!memory_has(pid, &plain), "the AUTH PLAIN line of the finished rollover is in memory");
+    assert!(!memory_has(pid, &old.password), "the password that was replaced is in memory");
+}

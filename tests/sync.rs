@@ -1,0 +1,890 @@
+//! `relaykey sync`, the real program, against real Postfix, a real AWS API server and the SES stand-in.
+
+#[path = "lab/relaykey.rs"]
+mod lab;
+#[path = "lab/moto.rs"]
+mod moto;
+#[path = "lab/postfix.rs"]
+mod postfix;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
+use lab::{DELIVERY, Host, Key, Setup, fresh, keep_secret, next_second};
+use postfix::Instance;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+// ---------------------------------------------------------------- a rollover, from each source, with each kind of map
+
+/// A host that uses the first key already and has adopted it; then the second one is published, and comes into use;
+/// then the first one is deactivated, and mail still passes.
+fn roll_over(map_type: &str, source: impl FnOnce(&Host, &Key) -> String, publish: impl FnOnce(&Host, &Key)) {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new(map_type, &old);
+    let source = source(&host, &old);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    assert_eq!(host.send(), old.id);
+    host.sync(&[], 0).says(&["ses: adopted", &old.id]);
+
+    host.standin.set_key(&new.id, &new.login.password);
+    publish(&host, &new);
+    let ran = host.sync(&[], 0);
+    ran.says(&["ses: confirmed", &new.id, "235 Authentication successful."]);
+    for _ in 0..3 {
+        assert_eq!(host.send(), new.id, "a message after the rollover");
+    }
+    host.standin.deactivate(&old.id);
+    assert_eq!(host.send(), new.id, "a message after the end of the old key");
+    assert!(host.postfix.queue().is_empty());
+    let refused = host.standin.logins().iter().filter(|login| !login.accepted).count();
+    assert_eq!(refused, 0, "refused logins");
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+}
+
+fn with_secrets_manager(map_type: &str) {
+    let name = fresh("smtp");
+    let source = |host: &Host, old: &Key| {
+        moto::shared().secret(&name, &old.json());
+        next_second();
+        host.secret(&name)
+    };
+    roll_over(map_type, source, |_, new| {
+        moto::shared().put(&name, &new.json(), &["AWSCURRENT"]);
+    });
+}
+
+#[test]
+fn hash_follows_secrets_manager() {
+    with_secrets_manager("hash");
+}
+
+#[test]
+fn btree_follows_secrets_manager() {
+    with_secrets_manager("btree");
+}
+
+#[test]
+fn lmdb_follows_secrets_manager() {
+    with_secrets_manager("lmdb");
+}
+
+#[test]
+fn cdb_follows_secrets_manager() {
+    with_secrets_manager("cdb");
+}
+
+#[test]
+fn texthash_follows_secrets_manager() {
+    with_secrets_manager("texthash");
+}
+
+#[test]
+fn parameter_store_is_followed() {
+    let name = fresh("/ses/smtp");
+    let source = |host: &Host, old: &Key| {
+        moto::shared().parameter(&name, &old.pair());
+        host.parameter(&name)
+    };
+    roll_over("lmdb", source, |_, new| {
+        moto::shared().parameter(&name, &new.pair());
+    });
+}
+
+#[test]
+fn a_file_is_followed() {
+    roll_over("hash", |host, old| host.publish(old.pair() + "\n"), |host, new| drop(host.publish(new.json())));
+}
+
+/// The source holds IAM access keys; the stand-in knows only the passwords that are derived from them.
+#[test]
+fn a_password_is_derived_from_an_access_key() {
+    let name = fresh("iam");
+    let source = |host: &Host, old: &Key| {
+        moto::shared().secret(&name, &old.iam_json());
+        next_second();
+        host.secret(&name)
+    };
+    roll_over("cdb", source, |_, new| {
+        moto::shared().put(&name, &new.iam_json(), &["AWSCURRENT"]);
+    });
+}
+
+// ---------------------------------------------------------------- what SES refuses, and what is no credential
+
+/// A host that has adopted this key, from a file source. Its Postfix runs.
+fn settled(map_type: &str, key: &Key, setup: &Setup<'_>) -> Host {
+    let host = Host::new(map_type, key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..*setup });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host
+}
+
+#[test]
+fn a_key_that_ses_refuses_changes_nothing() {
+    for map_type in ["hash", "texthash"] {
+        let (old, bad) = (Key::new(), Key::new());
+        let setup = Setup { smtp: "propagation = \"2s\"\nretry = \"200ms\"\n", ..Setup::default() };
+        let host = settled(map_type, &old, &setup);
+        let before = host.snapshot();
+        host.publish(bad.json());
+
+        // SES may not know the key yet: not wrong for good.
+        let ran = host.sync(&["--wait", "0s"], 75);
+        ran.says(&[
+            "535 Authentication Credentials Invalid",
+            "SES may not know a new key for some minutes",
+            "localhost",
+        ]);
+        ran.says_not("confirmed");
+        before.same_as(&host.snapshot());
+        let ran = host.relaykey(&["status"]);
+        ran.expect(0).says(&["ses: pending", "first refused", &bad.id, &old.id, "535"]);
+
+        // It stays so: wrong for good, after `propagation` has passed.
+        let ran = host.sync(&["--wait", "20s"], 1);
+        ran.says(&[
+            "535 Authentication Credentials Invalid",
+            "fix: the old credential stays in place; check that the access key is active",
+            "derived for this endpoint's region",
+        ]);
+        assert!(ran.err.matches("refused: 535").count() > 1, "tried once:\n{}", ran.err);
+        before.same_as(&host.snapshot());
+        host.relaykey(&["status"]).expect(0).says(&["ses: refused", "535", "fix"]);
+        // The first refusal is remembered, so another run need not wait for `propagation` again.
+        host.sync(&["--wait", "0s"], 1).says(&["refused the credential: 535"]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.send(), old.id);
+
+        // The key becomes known after all.
+        host.standin.set_key(&bad.id, &bad.login.password);
+        host.sync(&[], 0).says(&["ses: confirmed", &bad.id]);
+        assert_eq!(host.send(), bad.id);
+    }
+}
+
+/// 535, 535, 235: the usual course with a new key.
+#[test]
+fn a_key_that_ses_does_not_know_yet_is_waited_for() {
+    let (old, new) = (Key::new(), Key::new());
+    let setup = Setup { smtp: "propagation = \"1m\"\nretry = \"100ms\"\n", ..Setup::default() };
+    let host = settled("lmdb", &old, &setup);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.standin.delay(&new.id, relaykey::standin::Delay::Refusals(2));
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["refused: 535", "235 Authentication successful.", "ses: confirmed"]);
+    assert_eq!(host.send(), new.id);
+}
+
+/// Neither a file below the Postfix directory nor the state of what is applied changes, whatever the file source holds.
+#[test]
+fn each_wrong_payload_in_a_file_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = settled("hash", &key, &Setup::default());
+    let before = host.snapshot();
+    let applied = host.state("ses")["applied"].clone();
+    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    let version_2 = BASE64.encode([[2_u8].as_slice(), &[7; 32]].concat());
+    let other_version = BASE64.encode([[9_u8].as_slice(), &[7; 32]].concat());
+    for text in [secret, &version_2, &other_version, "hunter2hunter2"] {
+        keep_secret(text);
+    }
+    let iam = |more: Value| {
+        let mut all = json!({"accessKeyId": key.id, "secretAccessKey": secret});
+        all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        all.to_string()
+    };
+    let table: Vec<(Vec<u8>, &[&str])> = vec![
+        (format!("ASIAIOSFODNN7EXAMPLE:{}", key.password()).into(), &["temporary credentials", "ASIA"]),
+        (iam(json!({"accessKeyId": "ASIAIOSFODNN7EXAMPLE"})).into(), &["temporary credentials", "ASIA"]),
+        (iam(json!({"sessionToken": "hunter2hunter2"})).into(), &["temporary credentials", "session token"]),
+        (secret.into(), &["an AWS secret access key (40 characters) alone", "accessKeyId and secretAccessKey"]),
+        (
+            format!("{}:{secret}", key.id).into(),
+            &["an AWS secret access key (40 characters), not an SES SMTP password", "relaykey derive"],
+        ),
+        (format!("{}:{version_2}", key.id).into(), &["withdrawn Version 2", "relaykey derive"]),
+        (format!("{}:{other_version}", key.id).into(), &["no SES SMTP password"]),
+        (format!("{}:hunter2hunter2", key.id).into(), &["no SES SMTP password"]),
+        (json!({"username": key.id}).to_string().into(), &["has no key \"password\""]),
+        (json!({"password": "hunter2hunter2"}).to_string().into(), &["has no key \"username\""]),
+        (json!({"user": key.id, "pass": "hunter2hunter2"}).to_string().into(), &["username_key and password_key"]),
+        (iam(json!({"username": "a", "password": "hunter2hunter2"})).into(), &["different things"]),
+        (format!("{{\"username\": {:?}, ", key.id).into(), &["not valid JSON", "line 1"]),
+        ("hunter2hunter2".into(), &["none of the forms", "USER:PASSWORD"]),
+        (Vec::new(), &["is empty"]),
+        (" \n\n".into(), &["is empty"]),
+        ([key.pair().as_bytes(), b"\xff\xfe"].concat(), &["not UTF-8", "as text, not as binary"]),
+        ([b"\x7fELF\x02\x01\x01\0".as_slice(), &[0x90; 2000]].concat(), &["not UTF-8"]),
+        (vec![b'x'; 10_000_000], &["larger than 65536 bytes", "not a credential"]),
+        (format!("{}:hunter2\0hunter2", key.id).into(), &["not printable ASCII", "position 8"]),
+        (format!("{}:two words", key.id).into(), &["not printable ASCII", "blanks"]),
+        (format!("{}:", key.id).into(), &["the password is empty"]),
+    ];
+    for (content, words) in table {
+        host.publish(&content);
+        let ran = host.sync(&[], 1);
+        ran.says(words).says(&["fix: "]);
+        before.same_as(&host.snapshot());
+        assert_eq!(host.state("ses")["applied"], applied, "{words:?}");
+    }
+
+    // What is not even a file.
+    let path = host.path("credential");
+    fs::remove_file(&path).expect("removed");
+    host.sync(&[], 1).says(&["does not exist", "fix: create it"]);
+    fs::create_dir(&path).expect("made");
+    host.sync(&[], 1).says(&["a directory, not a regular file"]);
+    fs::remove_dir(&path).expect("removed");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("mkfifo");
+    host.sync(&[], 1).says(&["a FIFO, not a regular file"]);
+    before.same_as(&host.snapshot());
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", "a FIFO"]);
+
+    // And then the source is right again.
+    let new = Key::new();
+    host.standin.set_key(&new.id, &new.login.password);
+    fs::remove_file(&path).expect("removed");
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+}
+
+/// The same through AWS's own answers.
+#[test]
+fn each_wrong_payload_in_aws_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let before = host.snapshot();
+    let aws = moto::shared();
+    let binary = |bytes: &[u8]| {
+        let name = fresh("binary");
+        let input = json!({"Name": name, "SecretBinary": BASE64.encode(bytes)});
+        aws.call("secretsmanager.CreateSecret", input);
+        host.secret(&name)
+    };
+    let text = |value: &str| {
+        let name = fresh("text");
+        aws.secret(&name, value);
+        host.secret(&name)
+    };
+    let parameter = |value: &str, kind: &str| {
+        let name = fresh("/wrong");
+        let input = json!({"Name": name, "Value": value, "Type": kind});
+        aws.call("AmazonSSM.PutParameter", input);
+        host.parameter(&name)
+    };
+    let empty = fresh("empty");
+    aws.call("secretsmanager.CreateSecret", json!({"Name": empty}));
+    let gone = fresh("gone");
+    aws.secret(&gone, &key.pair());
+    aws.call("secretsmanager.DeleteSecret", json!({"SecretId": gone, "RecoveryWindowInDays": 7}));
+    let absent = fresh("absent");
+    let table: Vec<(String, &[&str])> = vec![
+        (binary(b"\x01\xff\xfe"), &["not UTF-8"]),
+        (text(&json!({"username": key.id}).to_string()), &["has no key \"password\""]),
+        (text("{\"username\":"), &["not valid JSON"]),
+        (text(&json!({"accessKeyId": "ASIAIOSFODNN7EXAMPLE", "secretAccessKey": key.secret}).to_string()), &["ASIA"]),
+        (text(&format!("{}:{}", key.id, key.secret)), &["an AWS secret access key (40 characters)"]),
+        (text("  "), &["is empty"]),
+        (parameter(&key.pair(), "String"), &["of type String", "unencrypted", "SecureString"]),
+        (parameter("nothing of use", "SecureString"), &["none of the forms"]),
+        (host.secret(&empty), &["AWSCURRENT"]),
+        (host.secret(&gone), &["scheduled for deletion", "restore"]),
+        (host.secret(&absent), &["does not exist", "region"]),
+    ];
+    for (source, words) in table {
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.sync(&[], 1).says(words).says(&["fix: "]);
+        before.same_as(&host.snapshot());
+    }
+}
+
+// ---------------------------------------------------------------- what is not ours stays
+
+/// What real `postmap -q` finds under each of these keys.
+fn look_up(postfix: &Instance, keys: &[String]) -> BTreeMap<String, String> {
+    let mut child = Command::new("/usr/sbin/postmap")
+        .arg("-c")
+        .arg(&postfix.config_dir)
+        .args(["-q", "-", &format!("{}:{}", postfix.map_type, postfix.table().display())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("postmap");
+    let mut input = child.stdin.take().expect("piped");
+    let lines: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().expect("postmap ends");
+    writer.join().expect("no panic").expect("postmap reads");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().filter_map(|line| line.split_once('\t')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Two relays, tabs, a comment first, sender lines, 5,000 entries, no final newline.
+fn large_table(hop: &str, key: &Key) -> (String, Vec<String>) {
+    let mut text = "# logins of the relays, kept by hand\n\n".to_owned();
+    let mut keys = Vec::new();
+    let mut add = |text: &mut String, key: String, blank: &str, value: &str| {
+        *text += &format!("{key}{blank}{value}\n");
+        keys.push(key);
+    };
+    add(&mut text, "[smtp.other.example]:587".into(), "\t\t", "other:its own password");
+    for n in 0..2_500 {
+        add(&mut text, format!("sender{n}@customer.example"), "\t", &format!("customer{n}:pw{n}"));
+        if n % 500 == 0 {
+            text += &format!("   # block {n}\n\n");
+        }
+    }
+    add(&mut text, hop.into(), " \t  ", &key.pair());
+    for n in 2_500..5_000 {
+        add(&mut text, format!("[relay{n}.example]:2525"), "    ", &format!("user{n}:a b c {n}  "));
+    }
+    text += "# [localhost] is the one that is rotated\nlast.example\n\tlast:continued";
+    keys.push("last.example".into());
+    (text, keys)
+}
+
+#[test]
+fn of_five_thousand_entries_only_ours_differs_afterwards() {
+    for map_type in ["hash", "texthash"] {
+        let (old, new) = (Key::new(), Key::new());
+        let mut keys = Vec::new();
+        let mut text = String::new();
+        let host = Host::with(map_type, |hop| {
+            (text, keys) = large_table(hop, &old);
+            Some(text.clone())
+        });
+        assert!(keys.len() > 5_000 && !text.ends_with('\n'));
+        for key in [&old, &new] {
+            host.standin.set_key(&key.id, &key.login.password);
+        }
+        let source = host.publish(old.pair());
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: adopted"]);
+        let mut expected = look_up(&host.postfix, &keys);
+        assert_eq!(expected.len(), keys.len(), "{map_type}: every key is found");
+        assert_eq!(fs::read_to_string(host.postfix.table()).expect("readable"), text);
+
+        host.publish(new.pair());
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        let after = fs::read_to_string(host.postfix.table()).expect("readable");
+        assert!(after == text.replace(&old.pair(), &new.pair()), "{map_type}: more than one entry differs");
+        expected.insert(host.hop(), new.pair());
+        assert_eq!(look_up(&host.postfix, &keys), expected, "{map_type}");
+        assert_eq!(host.send(), new.id);
+    }
+}
+
+/// Sender lines with our user name are ours too; those of others, whatever they look like, are not.
+#[test]
+fn sender_lines_that_hold_our_key_follow_and_others_stay() {
+    let (old, new) = (Key::new(), Key::new());
+    let table = |hop: &str, key: &Key| {
+        format!(
+            "news@example.com\t{0}\nother@example.com\t{1}X:pw\n{hop} {0}\n\n@example.org {0}\nlocalhost.example {1}\n",
+            key.pair(),
+            old.id
+        )
+    };
+    let host = Host::with("lmdb", |hop| Some(table(hop, &old)));
+    for key in [&old, &new] {
+        host.standin.set_key(&key.id, &key.login.password);
+    }
+    let source = host.publish(old.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.set("smtp_sender_dependent_authentication", "yes");
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(fs::read_to_string(host.postfix.table()).expect("readable"), table(&host.hop(), &new));
+    host.standin.deactivate(&old.id);
+    host.postfix.inject_from("news@example.com", 1);
+    host.postfix.queue_empty(DELIVERY);
+    let sent = host.standin.messages();
+    assert_eq!(sent.iter().map(|m| m.username.as_str()).collect::<Vec<_>>(), [new.id.as_str()]);
+}
+
+/// The kernel's form of an access list (acl(5), `linux/posix_acl_xattr.h`): the owner, user 1234 (may read), the group, the
+/// mask, the others.
+fn access_list() -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, NOBODY), (2, 4, 1234), (4, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = Vec::with_capacity(1024);
+    rustix::fs::getxattr(path, name, rustix::buffer::spare_capacity(&mut value)).ok()?;
+    Some(value)
+}
+
+/// Text and map keep owner, mode, access list and attributes, and the symbolic link to the text stays a link.
+#[test]
+fn what_the_files_are_like_is_kept() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let (table, map) = (host.postfix.table(), host.postfix.map());
+    let real = host.postfix.config_dir.join("secrets").join("relays");
+    fs::create_dir(real.parent().expect("a parent")).expect("made");
+    fs::rename(&table, &real).expect("moved");
+    std::os::unix::fs::symlink("secrets/relays", &table).expect("linked");
+    for (path, uid, gid, mode) in [(&real, 1001, 1002, 0o640), (&map, 0, 1003, 0o440)] {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+        for (name, value) in [("user.note", &b"kept"[..]), ("security.test", b"label")] {
+            rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).expect(name);
+        }
+    }
+    let acl = "system.posix_acl_access";
+    rustix::fs::setxattr(&real, acl, &access_list(), rustix::fs::XattrFlags::empty()).expect(acl);
+    let source = host.publish(old.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    assert_eq!(host.send(), old.id);
+    host.sync(&[], 0).says(&["ses: adopted"]);
+
+    let like = |path: &Path| {
+        let m = fs::metadata(path).expect("there");
+        let attributes = [acl, "user.note", "security.test"].map(|name| attribute(path, name));
+        (m.uid(), m.gid(), m.mode(), m.nlink(), attributes)
+    };
+    let before = [like(&real), like(&map)];
+    assert_eq!(before[0].4[0], Some(access_list()));
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!([like(&real), like(&map)], before);
+    assert_eq!(fs::read_link(&table).expect("still a link"), Path::new("secrets/relays"));
+    assert!(fs::read_to_string(&real).expect("readable").contains(&new.pair()));
+    assert_eq!(host.send(), new.id);
+    let names = |dir: &Path| {
+        let all = fs::read_dir(dir)
+            .expect("readable")
+            .map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"));
+        all.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(real.parent().expect("a parent")), ["relays".to_owned()].into());
+    let expected = ["main.cf", "master.cf", "sasl_passwd", "sasl_passwd.db", "secrets"].map(str::to_owned);
+    assert_eq!(names(&host.postfix.config_dir), expected.into(), "nothing staged is left");
+}
+
+/// No table at all: it is made, with the one entry, readable by root alone.
+#[test]
+fn a_missing_table_is_made() {
+    for map_type in ["hash", "texthash"] {
+        let key = Key::new();
+        let host = Host::with(map_type, |_| None);
+        host.standin.set_key(&key.id, &key.login.password);
+        let source = host.publish(key.pair());
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        let text = fs::read_to_string(host.postfix.table()).expect("made");
+        assert_eq!(text, format!("{} {}\n", host.hop(), key.pair()));
+        for path in [host.postfix.table(), host.postfix.map()] {
+            let m = fs::metadata(&path).expect("made");
+            assert_eq!((m.mode() & 0o7777, m.uid(), m.gid()), (0o600, 0, 0), "{}", path.display());
+        }
+        assert_eq!(host.send(), key.id);
+    }
+}
+
+// ---------------------------------------------------------------- day one, and the report
+
+/// How often this Postfix was reloaded: what `postfix reload` notes in the mail log before it tells the master.
+fn reloads(postfix: &Instance) -> usize {
+    postfix.log().matches("refreshing the Postfix mail system").count()
+}
+
+/// The proof as the report document's definition has it, made here from scratch.
+fn proof_of(password: &str, report: &Value, target: &Value) -> String {
+    let text = |v: &Value| v.as_str().expect("a text").to_owned();
+    let lines = [
+        "relaykey-proof-v1".to_owned(),
+        text(&report["host_id"]),
+        text(&report["host"]),
+        text(&report["credential"]),
+        text(&report["version"]),
+        text(&report["username"]),
+        text(&target["name"]),
+        text(&target["region"]),
+        text(&report["outcome"]),
+        report["seq"].as_u64().expect("a number").to_string(),
+        text(&report["at"]),
+    ];
+    let mut mac = Hmac::<Sha256>::new_from_slice(password.as_bytes()).expect("a key of any length");
+    lines.iter().for_each(|line| mac.update(format!("{line}\n").as_bytes()));
+    BASE64.encode(mac.finalize().into_bytes())
+}
+
+/// Every field of the report document `relaykey/report/v1`, and no other.
+#[track_caller]
+fn complete(report: &Value, target_names: &[&str], password: &str) {
+    let fields =
+        |v: &Value| v.as_object().expect("an object").keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    let expected = [
+        "schema",
+        "id",
+        "seq",
+        "host_id",
+        "host",
+        "credential",
+        "source",
+        "version",
+        "username",
+        "previous_username",
+        "at",
+        "mode",
+        "agent",
+        "outcome",
+        "targets",
+        "error",
+        "approved_by",
+    ];
+    assert_eq!(fields(report), expected.map(str::to_owned).into(), "{report:#}");
+    assert_eq!(report["schema"], "relaykey/report/v1");
+    assert!(report["id"].as_str().is_some_and(|id| !id.is_empty()));
+    let host_id = report["host_id"].as_str().expect("a text");
+    assert!(host_id.len() == 32 && host_id.bytes().all(|b| b.is_ascii_hexdigit()), "{host_id}");
+    assert_eq!(report["host"], "mx1.example.com");
+    assert_eq!(report["credential"], "ses");
+    assert_eq!(report["mode"], "automatic");
+    assert_eq!(report["agent"], concat!("relaykey/", env!("CARGO_PKG_VERSION")));
+    assert_eq!((&report["error"], &report["approved_by"]), (&Value::Null, &Value::Null));
+    // RFC 3339, Z, whole seconds; and of this minute.
+    let at = report["at"].as_str().expect("a text");
+    assert!(at.len() == 20 && at.ends_with('Z'), "{at}");
+    let now = jiff::Timestamp::now();
+    let age = now.duration_since(at.parse().expect("RFC 3339"));
+    assert!((0..90).contains(&age.as_secs()), "{at} is {age} ago");
+    let seq = report["seq"].as_i64().expect("a number");
+    assert!((now.as_millisecond() - seq).abs() < 90_000, "{seq} are not Unix milliseconds");
+
+    let targets = report["targets"].as_array().expect("a list");
+    assert_eq!(targets.iter().map(|t| t["name"].as_str().expect("a text")).collect::<Vec<_>>(), target_names);
+    for target in targets {
+        let expected =
+            ["name", "kind", "map", "keys", "read_back", "remaining_old", "region", "evidence", "proof", "no_proof"];
+        assert_eq!(fields(target), expected.map(str::to_owned).into(), "{target:#}");
+        assert_eq!((&target["kind"], &target["region"]), (&json!("postfix"), &json!(lab::REGION)));
+        assert_eq!((&target["remaining_old"], &target["no_proof"]), (&json!([]), &Value::Null));
+        assert_eq!(fields(&target["evidence"]), ["endpoint", "reply", "at"].map(str::to_owned).into());
+        assert_eq!(target["evidence"]["reply"], "235 Authentication successful.");
+        let tried: jiff::Timestamp = target["evidence"]["at"].as_str().and_then(|t| t.parse().ok()).expect("RFC 3339");
+        assert!((0..90).contains(&now.duration_since(tried).as_secs()), "{tried}");
+        assert_eq!(target["proof"], proof_of(password, report, target), "the proof of {}", target["name"]);
+    }
+}
+
+#[test]
+fn a_host_that_holds_the_current_credential_is_adopted() {
+    for map_type in ["hash", "lmdb", "texthash"] {
+        let key = Key::new();
+        let host = Host::new(map_type, &key);
+        let name = fresh("day-one");
+        let (arn, version) = moto::shared().secret(&name, &key.json());
+        let source = host.secret(&name);
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        host.postfix.start();
+        assert_eq!(host.send(), key.id);
+        let before = host.snapshot();
+
+        let ran = host.sync(&["--json"], 0);
+        let document = ran.json();
+        let told = &document["credentials"][0];
+        assert_eq!(
+            (
+                &document["schema"],
+                &document["exit"],
+                &told["name"],
+                &told["outcome"],
+                &told["version"],
+                &told["username"]
+            ),
+            (&json!("relaykey/sync/v1"), &json!(0), &json!("ses"), &json!("adopted"), &json!(version), &json!(key.id))
+        );
+        before.same_as(&host.snapshot());
+        assert_eq!(reloads(&host.postfix), 0);
+
+        let state = host.state("ses");
+        let report = &state["report"];
+        assert_eq!(told["report"], *report);
+        complete(report, &["main"], key.password());
+        assert_eq!((&report["outcome"], &report["source"]), (&json!("adopted"), &json!(arn)));
+        assert_eq!((&report["version"], &report["username"]), (&json!(version), &json!(key.id)));
+        assert_eq!(report["previous_username"], Value::Null);
+        let target = &report["targets"][0];
+        assert_eq!(target["keys"], json!([host.hop()]));
+        assert_eq!(target["map"], format!("{map_type}:{}", host.postfix.table().display()));
+        assert!(target["read_back"].as_str().is_some_and(|how| how.starts_with("postmap -q")), "{target:#}");
+        assert_eq!(target["evidence"]["endpoint"], host.hop().replace(['[', ']'], ""));
+        // The one login at the stand-in besides that of the message.
+        assert_eq!(host.standin.logins().iter().map(|l| l.accepted).collect::<Vec<_>>(), [true, true]);
+        assert_eq!(host.standin.messages().len(), 1, "adoption sends no mail");
+
+        // Again: nothing to do, no login, and the state says the same.
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        assert_eq!(host.standin.logins().len(), 2);
+        assert_eq!(host.state("ses"), state);
+        before.same_as(&host.snapshot());
+        host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &version, &key.id, "adopted"]);
+    }
+}
+
+/// A rollover's report says what came before; its seq goes on; and the state holds no secret in any form.
+#[test]
+fn the_report_of_a_rollover_is_complete() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    let first = host.state("ses")["report"].clone();
+    complete(&first, &["main"], old.password());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let report = host.state("ses")["report"].clone();
+    complete(&report, &["main"], new.password());
+    assert_eq!((&report["outcome"], &report["username"]), (&json!("confirmed"), &json!(new.id)));
+    assert_eq!(report["previous_username"], json!(old.id));
+    assert_eq!(report["source"], format!("file:{}", host.path("credential").display()));
+    assert!(report["seq"].as_u64() > first["seq"].as_u64());
+    assert_eq!(report["host_id"], first["host_id"]);
+    assert_ne!(report["id"], first["id"]);
+    let bare = proof_of(old.password(), &report, &report["targets"][0]);
+    assert_ne!(report["targets"][0]["proof"], bare, "the proof tells one password from another");
+
+    let state = host.path("state");
+    let mut files = 0;
+    let mut look = vec![state.clone()];
+    while let Some(dir) = look.pop() {
+        assert_eq!(fs::metadata(&dir).expect("there").mode() & 0o7777, 0o700, "{}", dir.display());
+        for entry in fs::read_dir(&dir).expect("readable") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                look.push(path);
+                continue;
+            }
+            files += 1;
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o600, "{}", path.display());
+            let bytes = fs::read(&path).expect("readable");
+            for key in [&old, &new] {
+                for text in [key.password().to_owned(), key.secret.clone(), BASE64.encode(key.password())] {
+                    let found = bytes.windows(text.len()).any(|w| w == text.as_bytes());
+                    assert!(!found, "a secret is in {}", path.display());
+                }
+            }
+        }
+    }
+    assert!(files >= 4, "state, host, keys, journal");
+}
+
+// ---------------------------------------------------------------- the mail server that is not told
+
+#[test]
+fn a_postfix_that_does_not_run_is_owed_its_reload() {
+    for map_type in ["hash", "texthash"] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled(map_type, &old, &Setup::default());
+        let first = host.state("ses")["report"].clone();
+        host.postfix.stop();
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+
+        let ran = host.sync(&["--wait", "0s"], 75);
+        ran.says(&["not running", "fix: postfix -c", "start"]).says_not("ses: confirmed");
+        let text = fs::read_to_string(host.postfix.table()).expect("readable");
+        assert!(text.contains(&new.pair()), "the files are right");
+        let found = look_up(&host.postfix, &[host.hop()]);
+        assert_eq!(found.get(&host.hop()), Some(&new.pair()), "the map is right");
+        let state = host.state("ses");
+        assert_eq!((&state["report"], &state["applied"]["username"]), (&first, &json!(old.id)), "no confirmation");
+        let status = host.relaykey(&["status"]);
+        status.expect(0).says(&["ses: reload-owed", "owed      target main: a reload, since", "not running"]);
+        let status = host.relaykey(&["status", "--json"]).json();
+        assert_eq!(status["credentials"][0]["owed"][0]["target"], "main");
+        // Again: still owed, and the files stay as they are.
+        let before = host.snapshot();
+        host.sync(&["--wait", "0s"], 75).says(&["not running"]);
+        before.same_as(&host.snapshot());
+
+        // A start after the swap settles it.
+        next_second();
+        host.postfix.start();
+        host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+        before.same_as(&host.snapshot());
+        assert_eq!(reloads(&host.postfix), 0, "it read the new files at its start");
+        complete(&host.state("ses")["report"], &["main"], new.password());
+        host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("owed");
+        host.standin.deactivate(&old.id);
+        assert_eq!(host.send(), new.id);
+    }
+}
+
+/// Nothing of ours runs at day one either: no confirmation that is not true.
+#[test]
+fn a_postfix_that_does_not_run_is_not_adopted() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    let before = host.snapshot();
+    host.sync(&["--wait", "0s"], 75).says(&["not running"]).says_not("adopted version");
+    before.same_as(&host.snapshot());
+    assert_eq!(host.state("ses")["report"], Value::Null);
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+}
+
+/// What each setting of `reload` does, for a map that Postfix notices by itself and for one that it does not.
+#[test]
+fn reload_does_what_it_says() {
+    for (map_type, reload, done) in [
+        ("hash", "\"always\"", 1),
+        ("hash", "\"if-needed\"", 0),
+        ("hash", "\"never\"", 0),
+        ("texthash", "\"if-needed\"", 1),
+    ] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled(map_type, &old, &Setup { target: &format!("reload = {reload}"), ..Setup::default() });
+        assert_eq!(host.send(), old.id);
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+        assert_eq!(reloads(&host.postfix), done, "{map_type}, reload = {reload}");
+        for _ in 0..3 {
+            assert_eq!(host.send(), new.id, "{map_type}, reload = {reload}");
+        }
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        assert_eq!(reloads(&host.postfix), done, "{map_type}, reload = {reload}: none without a change");
+    }
+}
+
+#[test]
+fn a_reload_that_is_needed_and_never_done_stays_owed() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("texthash", &old, &Setup { target: "reload = \"never\"", ..Setup::default() });
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    for _ in 0..2 {
+        host.sync(&["--wait", "0s"], 75).says(&[
+            "only by a reload",
+            "reload = \"never\"",
+            "restarting it settles this",
+        ]);
+        host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed", "target main: a reload, since"]);
+        assert_eq!(reloads(&host.postfix), 0);
+    }
+    assert_eq!(host.state("ses")["applied"]["username"], json!(old.id), "no confirmation");
+    host.postfix.stop();
+    next_second();
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(host.send(), new.id);
+}
+
+#[test]
+fn a_reload_command_runs_as_it_is_written() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("texthash", &old);
+    let ran = host.path("what ran");
+    let script = host.dir.file(
+        "reload it",
+        &format!(
+            "#!/bin/sh\nprintf '%s|' \"$@\" >> '{}'\nexec /usr/sbin/postfix -c {} reload\n",
+            ran.display(),
+            host.postfix.config_dir.display()
+        ),
+    );
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let source = host.publish(old.pair());
+    let command = format!("reload = [{script:?}, \"two words\", \"$HOME; `id`\"]");
+    host.configure(&Setup { source: &source, target: &command, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    assert!(!ran.exists(), "adoption reloads nothing");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!(fs::read_to_string(&ran).expect("it ran"), "two words|$HOME; `id`|");
+    assert_eq!(reloads(&host.postfix), 1);
+    assert_eq!(host.send(), new.id);
+
+    // One that fails: the reload is owed, and done when it works again.
+    let third = Key::new();
+    host.standin.set_key(&third.id, &third.login.password);
+    host.publish(third.pair());
+    let fails = host.dir.file("fails", "#!/bin/sh\necho 'no permission to reload' >&2\nexit 7\n");
+    fs::set_permissions(&fails, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let command = format!("reload = [{fails:?}]");
+    host.configure(&Setup { source: &source, target: &command, ..Setup::default() });
+    host.sync(&["--wait", "0s"], 75).says(&[
+        "the reload failed",
+        "exit status: 7",
+        "no permission to reload",
+        "reload by hand",
+    ]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed"]);
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+    assert_eq!(reloads(&host.postfix), 2);
+    assert_eq!(host.send(), third.id);
+}
+
+/// What somebody left half-edited must not be put into effect by our reload.
+#[test]
+fn a_half_edited_configuration_is_not_activated() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let good = fs::read_to_string(host.postfix.main_cf()).expect("readable");
+    host.postfix.set("daemon_directory", "/nonexistent");
+    let ran = host.sync(&["--wait", "0s"], 75);
+    ran.says(&["`postfix check` fails, so no reload is done", "in the mail log", "in a terminal and mend that"]);
+    assert_eq!(reloads(&host.postfix), 0);
+    assert_eq!(host.send(), new.id, "the files are in place, and the map is noticed without a reload");
+    fs::write(host.postfix.main_cf(), good).expect("written");
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    assert_eq!((reloads(&host.postfix), host.send()), (1, new.id));
+}
+
+/// Nothing is touched where Postfix's own programs cannot read the configuration.
+#[test]
+fn an_unreadable_configuration_changes_nothing() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let master_cf = host.postfix.config_dir.join("master.cf");
+    let good = fs::read_to_string(&master_cf).expect("readable");
+    fs::write(&master_cf, format!("{good}half a line of somebody who went to lunch\n")).expect("written");
+    let before = host.snapshot();
+    for wait in ["0s", "2s"] {
+        host.sync(&["--wait", wait], 1).says(&[
+            "postconf cannot read the configuration",
+            "went to lunch",
+            "fix: run: postconf",
+        ]);
+        before.same_as(&host.snapshot());
+    }
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", "postconf cannot read", "pending"]);
+    fs::write(&master_cf, good).expect("written");
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+}
