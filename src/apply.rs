@@ -480,8 +480,8 @@ impl Server {
     /// What was swapped in and not committed is ours too, whatever the caller knows of it.
     fn with_uncommitted(&self, id: &TargetId, ours: &Ours) -> Result<Ours, MtaError> {
         let mut ours = ours.clone();
-        let uncommitted = self.store.get(id)?.filter(|record| record.phase == Phase::Swapped);
-        ours.known.extend(uncommitted.map(|record| record.username));
+        let uncommitted = self.store.get(id)?;
+        ours.known.extend(uncommitted.into_iter().flat_map(|record| record.usernames));
         Ok(ours)
     }
 
@@ -739,18 +739,15 @@ impl Server {
             let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
             let wants_reload = wants_reload(&self.target(id)?.reload, open.reload_needed);
             let (version, live_id) = (open.version.clone(), open.live_id.clone());
+            let mut usernames = open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default();
+            if !usernames.contains(&open.login.username) {
+                usernames.push(open.login.username.clone());
+            }
             let record = |swapped: Moment| {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
                 let (version, live_id) = (version.clone(), live_id.clone());
-                Record {
-                    version,
-                    username: open.login.username.clone(),
-                    live_id,
-                    phase: Phase::Swapped,
-                    swapped,
-                    reload_owed,
-                }
+                Record { version, usernames: usernames.clone(), live_id, phase: Phase::Swapped, swapped, reload_owed }
             };
             let mut at = 0;
             let renamed = open.change.rename(|| {
@@ -804,7 +801,7 @@ impl Server {
             let why = "the login was put back after a reload".to_owned();
             record = Some(Record {
                 version: open.version.clone(),
-                username: open.login.username.clone(),
+                usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
                 phase: Phase::Undone,
                 reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
@@ -895,8 +892,8 @@ impl Server {
             }
         }
         let (version, live_id) = (open.version.clone(), open.live_id.clone());
-        let username = open.login.username.clone();
-        Ok(Err(Record { version, username, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
+        let usernames = Vec::new();
+        Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
     fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
@@ -958,7 +955,7 @@ impl Server {
         self.target(id)?;
         if let Some(record) = self.store.get(id)? {
             let owed = record.reload_owed.is_some();
-            self.store.set(id, owed.then_some(Record { phase: Phase::Committed, ..record }))?;
+            self.store.set(id, owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ..record }))?;
         }
         self.open.remove(id);
         Ok(())

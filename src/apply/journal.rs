@@ -64,8 +64,9 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) version: String,
-    /// Its user name: an entry that holds it is ours, also when a later version comes before this one was committed.
-    pub(super) username: String,
+    /// Its user name, and those of versions that were swapped in before it and not committed either: an entry that holds
+    /// one of them is ours, whatever the source gives by then. Empty once committed.
+    pub(super) usernames: Vec<String>,
     /// Live id of that version's login: whether any of it is in place shows by it.
     pub(super) live_id: String,
     pub(super) phase: Phase,
