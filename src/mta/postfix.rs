@@ -144,6 +144,8 @@ impl Postfix {
             }
         }
         survey.problems.sort_by_key(|p| p.finding.severity);
+        // Of two equal keys each is ours, and each has the same to be said of it.
+        survey.problems.dedup_by(|a, b| a.finding == b.finding);
         Ok(survey)
     }
 
