@@ -1,0 +1,350 @@
+//! Private Postfix instances for integration tests: their own configuration, queue, log and loopback port; nothing of
+//! the system's Postfix is touched. Include with `#[path = "lab/postfix.rs"] mod postfix;`. They need root, as Postfix
+//! does.
+#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The services an instance needs to take mail on a loopback port and to relay it. No chroot, so that no file of the
+/// system has to be copied into the queue directory.
+const SERVICES: &str = "\
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsproxy unix - - n - 0 tlsproxy
+postlog unix-dgram n - n - 1 postlogd
+";
+
+/// What an instance is made of.
+pub struct Options<'a> {
+    /// Kind of the login table: `hash`, `btree`, `lmdb`, `cdb`, `texthash`.
+    pub map_type: &'a str,
+    /// As main.cf spells it, for instance `[127.0.0.1]:12587`.
+    pub relayhost: &'a str,
+    /// What the relay's certificate is checked against; `None`: TLS without a check.
+    pub ca_pem: Option<&'a Path>,
+    /// The text of the login table; it is compiled. `None`: there is no such file.
+    pub table: Option<&'a str>,
+    /// Further settings, which win over the ones made here.
+    pub settings: &'a [(&'a str, &'a str)],
+}
+
+/// One private instance. Dropped, it is stopped and its directory removed.
+pub struct Instance {
+    /// Holds all that belongs to it.
+    pub base: PathBuf,
+    pub config_dir: PathBuf,
+    pub map_type: String,
+    /// Where its own SMTP server listens, on 127.0.0.1, once it is started.
+    pub smtpd_port: u16,
+}
+
+/// A port of 127.0.0.1 on which nothing listens now.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a loopback port").port()
+}
+
+/// Waits until `ready` gives something; panics with what it waited for when the time is over.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Makes a file look older than it is. Postfix reads main.cf and `texthash:` tables again and again, for up to two
+/// seconds, while they look as if somebody were still writing to them; tests need not wait for that.
+pub fn cool_down(file: &Path) {
+    let past = SystemTime::now() - Duration::from_secs(60);
+    fs::File::options().write(true).open(file).and_then(|f| f.set_modified(past)).expect("the file can be dated back");
+}
+
+impl Instance {
+    /// Writes configuration and table; starts nothing.
+    pub fn new(options: &Options<'_>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("relaykey-pf-{}-{n}", std::process::id());
+        let base = std::env::temp_dir().join(&name);
+        let config_dir = base.join("etc");
+        // Postfix's own user walks through these.
+        for directory in [&base, &config_dir, &base.join("spool"), &base.join("data"), &base.join("log")] {
+            fs::create_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let owned = Command::new("chown").arg("postfix").arg(base.join("data")).status().expect("chown");
+        assert!(owned.success(), "there is no user postfix, or this is not root");
+
+        let instance = Self { config_dir, map_type: options.map_type.to_owned(), smtpd_port: free_port(), base };
+        let base = instance.base.display();
+        let mut main_cf = format!(
+            "compatibility_level = 3.6\n\
+             queue_directory = {base}/spool\n\
+             data_directory = {base}/data\n\
+             multi_instance_name = postfix-{name}\n\
+             multi_instance_enable = yes\n\
+             maillog_file = {base}/log/mail.log\n\
+             maillog_file_prefixes = {base}\n\
+             inet_interfaces = 127.0.0.1\n\
+             inet_protocols = ipv4\n\
+             myhostname = lab.invalid\n\
+             mydestination =\n\
+             local_recipient_maps =\n\
+             alias_maps =\n\
+             alias_database =\n\
+             mynetworks = 127.0.0.0/8\n\
+             smtpd_relay_restrictions = permit_mynetworks, reject\n\
+             disable_dns_lookups = yes\n\
+             smtp_dns_support_level = disabled\n\
+             smtp_host_lookup = native\n\
+             relayhost = {relayhost}\n\
+             smtp_sasl_auth_enable = yes\n\
+             smtp_sasl_password_maps = {kind}:{table}\n\
+             smtp_sasl_security_options = noanonymous\n\
+             smtp_sasl_tls_security_options = noanonymous\n\
+             smtp_tls_security_level = {level}\n",
+            relayhost = options.relayhost,
+            kind = options.map_type,
+            table = instance.table().display(),
+            level = if options.ca_pem.is_some() { "verify" } else { "encrypt" },
+        );
+        if let Some(ca_pem) = options.ca_pem {
+            main_cf += &format!("smtp_tls_CAfile = {}\n", ca_pem.display());
+        }
+        instance.write_main_cf(&main_cf);
+        for (name, value) in options.settings {
+            instance.set(name, value);
+        }
+        let smtpd = format!("127.0.0.1:{} inet n - n - - smtpd\n", instance.smtpd_port);
+        fs::write(instance.config_dir.join("master.cf"), SERVICES.to_owned() + &smtpd).unwrap();
+        if let Some(text) = options.table {
+            instance.write_table(text);
+            instance.postmap();
+        }
+        instance
+    }
+
+    pub fn main_cf(&self) -> PathBuf {
+        self.config_dir.join("main.cf")
+    }
+
+    /// The text of the login table.
+    pub fn table(&self) -> PathBuf {
+        self.config_dir.join("sasl_passwd")
+    }
+
+    /// What `postmap` makes of it; the text itself where that is what Postfix reads.
+    pub fn map(&self) -> PathBuf {
+        self.config_dir.join(match self.map_type.as_str() {
+            "texthash" => "sasl_passwd",
+            "lmdb" => "sasl_passwd.lmdb",
+            "cdb" => "sasl_passwd.cdb",
+            _ => "sasl_passwd.db",
+        })
+    }
+
+    /// Writes the text in place (0600), without compiling it.
+    pub fn write_table(&self, text: &str) {
+        fs::write(self.table(), text).unwrap();
+        fs::set_permissions(self.table(), fs::Permissions::from_mode(0o600)).unwrap();
+        cool_down(&self.table());
+    }
+
+    /// Compiles the text, where the kind is compiled.
+    pub fn postmap(&self) {
+        if self.map_type != "texthash" {
+            let table = format!("{}:{}", self.map_type, self.table().display());
+            expect(self.command("postmap").arg(&table), "postmap");
+        }
+    }
+
+    /// Writes main.cf.
+    pub fn write_main_cf(&self, text: &str) {
+        fs::write(self.main_cf(), text).unwrap();
+        cool_down(&self.main_cf());
+    }
+
+    /// Sets a parameter of main.cf, in place.
+    pub fn set(&self, name: &str, value: &str) {
+        let text = fs::read_to_string(self.main_cf()).unwrap();
+        let is_it = |line: &&str| line.split_once('=').is_some_and(|(have, _)| have.trim() == name);
+        let mut lines: Vec<&str> = text.lines().filter(|line| !is_it(line)).collect();
+        let line = format!("{name} = {value}");
+        lines.push(&line);
+        self.write_main_cf(&(lines.join("\n") + "\n"));
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(format!("/usr/sbin/{program}"));
+        command.arg("-c").arg(&self.config_dir);
+        command
+    }
+
+    /// Starts it and waits until its SMTP server greets.
+    pub fn start(&self) {
+        expect(self.command("postfix").arg("start"), "postfix start");
+        wait_for("the instance's SMTP server", Duration::from_secs(15), || Smtp::connect(self.smtpd_port).ok());
+    }
+
+    /// Stops it and waits until its master is gone.
+    pub fn stop(&self) {
+        expect(self.command("postfix").arg("stop"), "postfix stop");
+        wait_for("the master process to end", Duration::from_secs(15), || self.master().is_none().then_some(()));
+    }
+
+    pub fn reload(&self) {
+        expect(self.command("postfix").arg("reload"), "postfix reload");
+    }
+
+    /// The process id of its master, while that runs.
+    pub fn master(&self) -> Option<u32> {
+        let pid: u32 = fs::read_to_string(self.base.join("spool/pid/master.pid")).ok()?.trim().parse().ok()?;
+        let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let zombie = state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+        (command.trim() == "master" && !zombie).then_some(pid)
+    }
+
+    /// Hands `n` messages to its SMTP server, and panics when one is not taken.
+    pub fn inject(&self, n: usize) {
+        self.inject_from("sender@lab.invalid", n);
+    }
+
+    /// The same, with a sender of choice.
+    pub fn inject_from(&self, sender: &str, n: usize) {
+        let mut smtp = Smtp::connect(self.smtpd_port).expect("the instance's SMTP server");
+        smtp.say("EHLO test.invalid", "250");
+        for message in 0..n {
+            smtp.say(&format!("MAIL FROM:<{sender}>"), "250");
+            smtp.say("RCPT TO:<recipient@example.com>", "250");
+            smtp.say("DATA", "354");
+            smtp.say(
+                &format!("From: <{sender}>\r\nTo: <recipient@example.com>\r\nSubject: {message}\r\n\r\nhello\r\n."),
+                "250",
+            );
+        }
+        smtp.say("QUIT", "221");
+    }
+
+    /// One JSON document per message in the queue (postqueue(1)).
+    pub fn queue(&self) -> Vec<String> {
+        let output = expect(self.command("postqueue").arg("-j"), "postqueue -j");
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until every message has left the queue: delivered, or bounced (the log says which).
+    pub fn queue_empty(&self, limit: Duration) {
+        let start = Instant::now();
+        while !self.queue().is_empty() {
+            assert!(start.elapsed() < limit, "the queue is not empty after {limit:?}:\n{}", self.log());
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Tries everything in the queue again.
+    pub fn flush(&self) {
+        expect(self.command("postqueue").arg("-f"), "postqueue -f");
+    }
+
+    /// Its mail log so far.
+    pub fn log(&self) -> String {
+        fs::read(self.base.join("log/mail.log"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until a line of the log contains all of these words.
+    pub fn wait_for_log(&self, words: &[&str], limit: Duration) -> String {
+        wait_for(&format!("{words:?} in the mail log"), limit, || {
+            self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.master().is_some() {
+            let _ = self.command("postfix").arg("stop").output();
+            let start = Instant::now();
+            while self.master().is_some() && start.elapsed() < Duration::from_secs(10) {
+                sleep(Duration::from_millis(20));
+            }
+            // By its own number: a lab must leave nothing running behind.
+            if let Some(pid) = self.master() {
+                let _ = Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("mail log of {}:\n{}", self.base.display(), self.log());
+        }
+        let _ = fs::remove_dir_all(&self.base);
+    }
+}
+
+fn expect(command: &mut Command, what: &str) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(output.status.success(), "{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// As much SMTP as it takes to hand over a message.
+struct Smtp(BufReader<TcpStream>);
+
+impl Smtp {
+    fn connect(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut smtp = Self(BufReader::new(stream));
+        match smtp.reply()? {
+            reply if reply.starts_with("220") => Ok(smtp),
+            reply => Err(std::io::Error::other(reply)),
+        }
+    }
+
+    fn reply(&mut self) -> std::io::Result<String> {
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+            }
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Ok(line);
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str, expected: &str) {
+        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("the SMTP server listens");
+        let reply = self.reply().expect("the SMTP server answers");
+        assert!(reply.starts_with(expected), "{line:?} was answered {reply:?}");
+    }
+}
