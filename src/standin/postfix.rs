@@ -25,6 +25,7 @@ trace unix - - n - 0 bounce
 verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
 smtp unix - - n - - smtp
 relay unix - - n - - smtp
 showq unix n - n - - showq
@@ -33,8 +34,44 @@ retry unix - - n - - error
 discard unix - - n - - discard
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
+tlsproxy unix - - n - 0 tlsproxy
 postlog unix-dgram n - n - 1 postlogd
 ";
+
+/// The settings of an instance that lives below `base` and relays everything: all but the relay, its login table and how
+/// its certificate is checked.
+pub fn main_cf(base: &Path, name: &str) -> String {
+    format!(
+        "compatibility_level = 3.6\n\
+         queue_directory = {base}/spool\n\
+         data_directory = {base}/data\n\
+         multi_instance_name = postfix-{name}\n\
+         multi_instance_enable = yes\n\
+         maillog_file = {base}/log/mail.log\n\
+         maillog_file_prefixes = {base}\n\
+         inet_interfaces = 127.0.0.1\n\
+         inet_protocols = ipv4\n\
+         myhostname = lab.invalid\n\
+         mydestination =\n\
+         local_recipient_maps =\n\
+         alias_maps =\n\
+         alias_database =\n\
+         mynetworks = 127.0.0.0/8\n\
+         smtpd_relay_restrictions = permit_mynetworks, reject\n\
+         disable_dns_lookups = yes\n\
+         smtp_dns_support_level = disabled\n\
+         smtp_host_lookup = native\n\
+         smtp_sasl_auth_enable = yes\n\
+         smtp_sasl_security_options = noanonymous\n\
+         smtp_sasl_tls_security_options = noanonymous\n",
+        base = base.display(),
+    )
+}
+
+/// Its services, with an SMTP server on this port of 127.0.0.1.
+pub fn master_cf(port: u16) -> String {
+    format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}")
+}
 
 /// How long a start may take, until its SMTP server greets.
 const START: Duration = Duration::from_secs(20);
@@ -80,39 +117,18 @@ impl Instance {
         chown(base.join("data"), Some(uid), None)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let instance = Self { base, port, started: false };
-        let (base, etc) = (instance.base.display(), instance.config_dir());
-        let main_cf = format!(
-            "compatibility_level = 3.6\n\
-             queue_directory = {base}/spool\n\
-             data_directory = {base}/data\n\
-             multi_instance_name = postfix-relaykey-demo\n\
-             multi_instance_enable = yes\n\
-             maillog_file = {base}/log/mail.log\n\
-             maillog_file_prefixes = {base}\n\
-             inet_interfaces = 127.0.0.1\n\
-             inet_protocols = ipv4\n\
-             myhostname = demo.invalid\n\
-             mydestination =\n\
-             local_recipient_maps =\n\
-             alias_maps =\n\
-             alias_database =\n\
-             mynetworks = 127.0.0.0/8\n\
-             smtpd_relay_restrictions = permit_mynetworks, reject\n\
-             disable_dns_lookups = yes\n\
-             smtp_dns_support_level = disabled\n\
-             smtp_host_lookup = native\n\
-             relayhost = [{relay}]:{relay_port}\n\
-             smtp_sasl_auth_enable = yes\n\
-             smtp_sasl_password_maps = {map_type}:{etc}/sasl_passwd\n\
-             smtp_sasl_security_options = noanonymous\n\
-             smtp_sasl_tls_security_options = noanonymous\n\
+        let etc = instance.config_dir();
+        let mut main_cf = main_cf(&instance.base, "relaykey-demo");
+        main_cf += &format!(
+            "relayhost = [{relay}]:{relay_port}\n\
+             smtp_sasl_password_maps = {map_type}:{}\n\
              smtp_tls_security_level = verify\n\
-             smtp_tls_CAfile = {ca}\n",
-            etc = etc.display(),
-            ca = ca_file.display(),
+             smtp_tls_CAfile = {}\n",
+            instance.table().display(),
+            ca_file.display(),
         );
         open(&etc.join("main.cf"), &main_cf)?;
-        open(&etc.join("master.cf"), &format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}"))?;
+        open(&etc.join("master.cf"), &master_cf(port))?;
         // Read from the configuration directory: without it lmdb: and cdb: are "unsupported dictionary types".
         if Path::new("/etc/postfix/dynamicmaps.cf").is_file() {
             open(&etc.join("dynamicmaps.cf"), &fs::read_to_string("/etc/postfix/dynamicmaps.cf")?)?;

@@ -13,33 +13,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The services an instance needs to take mail on a loopback port and to relay it. No chroot, so that no file of the
-/// system has to be copied into the queue directory.
-const SERVICES: &str = "\
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-tlsproxy unix - - n - 0 tlsproxy
-postlog unix-dgram n - n - 1 postlogd
-";
-
 /// What an instance is made of.
 pub struct Options<'a> {
     /// Kind of the login table: `hash`, `btree`, `lmdb`, `cdb`, `texthash`.
@@ -105,32 +78,10 @@ impl Instance {
         assert!(owned.success(), "there is no user postfix, or this is not root");
 
         let instance = Self { config_dir, map_type: options.map_type.to_owned(), smtpd_port: free_port(), base };
-        let base = instance.base.display();
-        let mut main_cf = format!(
-            "compatibility_level = 3.6\n\
-             queue_directory = {base}/spool\n\
-             data_directory = {base}/data\n\
-             multi_instance_name = postfix-{name}\n\
-             multi_instance_enable = yes\n\
-             maillog_file = {base}/log/mail.log\n\
-             maillog_file_prefixes = {base}\n\
-             inet_interfaces = 127.0.0.1\n\
-             inet_protocols = ipv4\n\
-             myhostname = lab.invalid\n\
-             mydestination =\n\
-             local_recipient_maps =\n\
-             alias_maps =\n\
-             alias_database =\n\
-             mynetworks = 127.0.0.0/8\n\
-             smtpd_relay_restrictions = permit_mynetworks, reject\n\
-             disable_dns_lookups = yes\n\
-             smtp_dns_support_level = disabled\n\
-             smtp_host_lookup = native\n\
-             relayhost = {relayhost}\n\
-             smtp_sasl_auth_enable = yes\n\
+        let mut main_cf = relaykey::standin::postfix::main_cf(&instance.base, &name);
+        main_cf += &format!(
+            "relayhost = {relayhost}\n\
              smtp_sasl_password_maps = {kind}:{table}\n\
-             smtp_sasl_security_options = noanonymous\n\
-             smtp_sasl_tls_security_options = noanonymous\n\
              smtp_tls_security_level = {level}\n",
             relayhost = options.relayhost,
             kind = options.map_type,
@@ -144,8 +95,8 @@ impl Instance {
         for (name, value) in options.settings {
             instance.set(name, value);
         }
-        let smtpd = format!("127.0.0.1:{} inet n - n - - smtpd\n", instance.smtpd_port);
-        fs::write(instance.config_dir.join("master.cf"), SERVICES.to_owned() + &smtpd).unwrap();
+        let master_cf = relaykey::standin::postfix::master_cf(instance.smtpd_port);
+        fs::write(instance.config_dir.join("master.cf"), master_cf).unwrap();
         if let Some(text) = options.table {
             instance.write_table(text);
             instance.postmap();
