@@ -209,6 +209,10 @@ impl Change {
         for ((live, file), bytes) in staged.zip(before) {
             file.directory.rename(&file.name, &live, file.seen)?;
             file.present = false;
+            if file.seen.is_none() {
+                // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
+                file.directory.sync()?;
+            }
             let Some(ours) = file.directory.look(&live)? else {
                 return Err(HostError::Changed { path: file.directory.path().join(&live) }.into());
             };
