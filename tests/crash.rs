@@ -902,8 +902,8 @@ fn a_missing_fsync_does_not_pass_for_a_safe_one() {
     let etc = &lab.postfix.config_dir;
     let state = lab.state_dir();
     let needed = [
-        etc.join(".relaykey.ses.postfix"),
-        etc.join(".relaykey.ses.postfix.db"),
+        etc.join(".relaykey.ses.postfix.0"),
+        etc.join(".relaykey.ses.postfix.0.db"),
         etc.clone(),
         state.join("apply/.key.new"),
         state.join("apply/.journal.json.new"),
