@@ -53,6 +53,19 @@ pub struct Ended {
     pub reason: Reason,
 }
 
+impl Ended {
+    /// A run that could not read or write its state.
+    pub fn broken(credential: &str, e: &StateError) -> Self {
+        let failure = state_failure(e);
+        Self {
+            state: State::new(credential),
+            end: if failure.temporary { End::ForNow } else { End::ForGood },
+            reason: Reason::Blocked(failure.what.clone()),
+            failures: vec![(None, failure)],
+        }
+    }
+}
+
 /// How a run ended, as exit codes tell it: worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -88,33 +101,47 @@ impl Agent<'_> {
         let mut facts = Facts::new(state, &policy, wake, true);
         let opened = source::open(credential, &store.key()?, &self.http);
         let mut fetched: Option<Fetched> = None;
+        let mut unsaved = None;
         let (end, reason) = loop {
-            // What a crash must find again is on disk before the next step; above all before a swap.
-            if let Err(e) = store.save(&facts.state) {
-                self.discard_all(credential, &facts).await;
-                return Err(e);
-            }
             let now = Timestamp::now();
             let (step, reason) = rollover::decide(&facts, &policy, now);
-            if *stop.borrow() {
+            // What a crash must find again is on disk before the next step; above all before a swap. A target that is
+            // in between is put right first, even if nothing can be written down, and even if the program is to end.
+            if let Err(e) = store.save(&facts.state) {
+                unsaved = Some(e);
+            }
+            let goes_on = facts.is_torn()
+                && matches!(
+                    step,
+                    Step::Swap { .. }
+                        | Step::Activate { .. }
+                        | Step::ReadBack { .. }
+                        | Step::Undo { .. }
+                        | Step::Discard { .. }
+                );
+            if !goes_on && (unsaved.is_some() || *stop.borrow()) {
                 break (End::Interrupted, reason);
+            }
+            let left = match step {
+                Step::Wait { until } => Duration::try_from(until.duration_since(now)).unwrap_or_default(),
+                _ => Duration::ZERO,
+            };
+            let began = Instant::now();
+            let too_long = matches!(step, Step::Wait { .. }) && began + left > deadline;
+            if step == Step::End || too_long {
+                break (ended(&facts), reason);
             }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
-            let began = Instant::now();
             let outcome = match &step {
-                Step::End => break (ended(&facts), reason),
-                Step::Wait { until } => {
-                    let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    if began + left > deadline {
-                        break (ended(&facts), reason);
-                    }
-                    // Not the monotonic clock of the steps: a host that slept through the wait has waited.
+                Step::End => unreachable!("the loop has ended"),
+                Step::Wait { .. } => {
                     tokio::select! {
-                        () = tokio::time::sleep(left) => Outcome::Waited,
+                        () = wait(left) => Outcome::Waited,
                         _ = stop.changed() => continue,
                     }
                 }
+                Step::Refrain { .. } => Outcome::Refrained,
                 Step::Fetch => match fetch(&opened).await {
                     Ok(new) => {
                         let found = Found {
@@ -135,8 +162,10 @@ impl Agent<'_> {
                         Err(failure) => Outcome::Failed(failure),
                     }
                 }
-                Step::Commit { stamp } => {
-                    let report = self.report(&facts, credential, stamp);
+                Step::Commit { stamp } => 'commit: {
+                    let Some(report) = self.report(&facts, credential, stamp) else {
+                        break 'commit Outcome::Failed(incomplete());
+                    };
                     let mut durable = facts.clone();
                     // Durable first, then absorbed: the rename of the state file is the commit.
                     rollover::absorb(
@@ -160,15 +189,9 @@ impl Agent<'_> {
                         Err(e) => Outcome::Failed(state_failure(&e)),
                     }
                 }
-                Step::Inspect { target }
-                | Step::Preview { target }
-                | Step::Prepare { target }
-                | Step::Swap { target }
-                | Step::Activate { target }
-                | Step::ReadBack { target, .. }
-                | Step::Undo { target }
-                | Step::Discard { target } => {
-                    self.apply_step(&facts, credential, &step, *target, &fetched, observer).await
+                step => {
+                    let target = step.target().expect("every other step is about a target");
+                    self.apply_step(&facts, credential, step, target, &fetched, observer).await
                 }
             };
             observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
@@ -177,6 +200,9 @@ impl Agent<'_> {
             rollover::absorb(&mut facts, &policy, id, &step, outcome, at, jitter());
         };
         self.discard_all(credential, &facts).await;
+        if let Some(e) = unsaved {
+            return Err(e);
+        }
         let failures = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();
         Ok(Ended { state: facts.state, end, failures, reason })
     }
@@ -225,8 +251,7 @@ impl Agent<'_> {
         let ours = Ours {
             applied: facts.state.applied.as_ref().map(|a| a.username.clone()),
             previous: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
-            candidate: facts.state.candidate.as_ref().map(|c| c.username.clone()),
-            ..Ours::default()
+            known: facts.state.candidate.iter().map(|c| c.username.clone()).collect(),
         };
         let login = match step {
             Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {
@@ -295,9 +320,10 @@ impl Agent<'_> {
     }
 
     /// The confirmation, from what was read back.
-    fn report(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+    /// `None`: a target was not verified or not read back, which would make it incomplete.
+    fn report(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Option<Report> {
         let found = facts.fetched.as_ref();
-        let targets = credential.targets.iter().zip(&facts.targets).filter_map(|(target, facts)| {
+        let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
             let read_back = facts.read_back.as_ref()?;
             Some(ReportTarget {
                 name: target.name.clone(),
@@ -312,7 +338,7 @@ impl Agent<'_> {
                 no_proof: read_back.proof.clone().err(),
             })
         });
-        Report {
+        Some(Report {
             schema: REPORT_SCHEMA.into(),
             id: format!("{}-{}-{}", self.identity.host_id, credential.name, stamp.seq),
             seq: stamp.seq,
@@ -327,18 +353,21 @@ impl Agent<'_> {
             mode: "automatic".into(),
             agent: AGENT.into(),
             outcome: stamp.outcome.word().into(),
-            targets: targets.collect(),
+            targets: targets.collect::<Option<Vec<_>>>()?,
             error: None,
             approved_by: None,
-        }
+        })
     }
 }
 
 /// The HTTP client for AWS, where a credential has a source there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    let pem = if config.credentials.iter().all(file) { Vec::new() } else { tls::Roots::system()?.pem() };
-    Ok(aws::Http::new(&pem))
+    if config.credentials.iter().all(file) {
+        return Ok(aws::Http::new(&[]));
+    }
+    tls::warm_up();
+    Ok(aws::Http::new(&tls::Roots::system()?.pem()))
 }
 
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
@@ -480,9 +509,36 @@ fn state_failure(e: &StateError) -> Failure {
     Failure {
         class: "state".into(),
         what: e.to_string(),
-        fix: "see that the state directory can be written".into(),
+        fix: e.fix(),
         temporary: e.is_temporary(),
         at: Timestamp::now(),
+    }
+}
+
+fn incomplete() -> Failure {
+    Failure {
+        class: "state".into(),
+        what: "a target was not read back, so there is nothing to confirm".into(),
+        fix: "nothing: it is looked at anew".into(),
+        temporary: true,
+        at: Timestamp::now(),
+    }
+}
+
+/// Waits by the clock that also runs while the host sleeps: who slept through a wait has waited.
+async fn wait(left: Duration) {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let due = now() + left;
+    loop {
+        let left = due.saturating_sub(now());
+        if left.is_zero() {
+            return;
+        }
+        // The run time's own clock stands still while the host sleeps: asked again after a short part of the wait.
+        tokio::time::sleep(left.min(Duration::from_secs(5))).await;
     }
 }
 

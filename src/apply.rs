@@ -262,6 +262,8 @@ enum Access {
 /// The mail server's side: does what requests say, one at a time.
 pub struct Server {
     access: Access,
+    /// Was looked for what killed runs left?
+    swept: bool,
     targets: BTreeMap<TargetId, Target>,
     store: Store,
     key: Option<Key>,
@@ -338,7 +340,7 @@ impl Server {
             }
         }
         let store = Store::new(&config.host.state_dir);
-        Self { access, targets, store, key: None, open: BTreeMap::new(), locks: BTreeMap::new() }
+        Self { access, swept: false, targets, store, key: None, open: BTreeMap::new(), locks: BTreeMap::new() }
     }
 
     /// Does what a request says.
@@ -352,13 +354,17 @@ impl Server {
             return Err(out_of_order("change anything", "this run only looks"));
         }
         match request {
-            Request::Inspect { target, ours } => self.inspect(&target, ours).map(Reply::Inspected),
+            Request::Inspect { target, ours } => self.inspect(&target, &ours).map(Reply::Inspected),
             Request::Prepare { target, ours, expect, login, version } => {
                 self.prepare(&target, ours, expect.as_deref(), login, version).map(Reply::Prepared)
             }
-            Request::Preview { target, ours, login } => self.preview(&target, ours, login),
+            Request::Preview { target, ours, login } => self.preview(&target, &ours, login),
             Request::Discard { target } => {
                 self.target(&target)?;
+                // What a swap that failed could not put back is put back now, if it can be.
+                if self.open.get(&target).is_some_and(|open| open.change.replaced_any()) {
+                    self.undo(&target)?;
+                }
                 self.open.remove(&target);
                 Ok(Reply::Done)
             }
@@ -401,18 +407,13 @@ impl Server {
 
     // -- looking ------------------------------------------------------------------------------------------------
 
-    /// What is ours, with what only the journal remembers.
-    fn known(&self, id: &TargetId, ours: Ours) -> Result<Ours, MtaError> {
-        let swapped = self.store.get(id)?.map(|record| record.usernames).unwrap_or_default();
-        Ok(Ours { swapped, ..ours })
-    }
-
-    fn inspect(&mut self, id: &TargetId, ours: Ours) -> Result<Inspected, MtaError> {
-        if self.access == Access::Change {
-            self.store.tidy()?;
+    fn inspect(&mut self, id: &TargetId, ours: &Ours) -> Result<Inspected, MtaError> {
+        if self.access == Access::Change && !self.swept {
+            self.sweep_all()?;
+            self.swept = true;
         }
-        let ours = self.known(id, ours)?;
-        let view = self.target(id)?.mta.inspect(&ours)?;
+        let ours = &self.with_uncommitted(id, ours)?;
+        let view = self.target(id)?.mta.inspect(ours)?;
         let mut findings = view.findings.clone();
         let tables = tables(&view);
         for table in &tables {
@@ -448,11 +449,40 @@ impl Server {
         })
     }
 
-    fn preview(&mut self, id: &TargetId, ours: Ours, login: Login) -> Result<Reply, MtaError> {
+    fn preview(&mut self, id: &TargetId, ours: &Ours, login: Login) -> Result<Reply, MtaError> {
+        let ours = &self.with_uncommitted(id, ours)?;
         let target = self.target(id)?;
-        let plan = target.mta.plan(&self.known(id, ours)?, &printable(login)?)?;
+        let plan = target.mta.plan(ours, &printable(login)?)?;
         let reload = !plan.files.is_empty() && wants_reload(&target.reload, plan.reload_needed);
         Ok(Reply::Preview { diff: plan.diff, reload })
+    }
+
+    /// Once, at the start: removes what killed runs left, also of targets that are no longer configured or that now use
+    /// other tables. Another process that is at work in a directory holds its lock.
+    fn sweep_all(&mut self) -> Result<(), MtaError> {
+        self.store.tidy()?;
+        for (id, path) in self.store.staged_in()? {
+            // A directory that is gone holds nothing any more.
+            let Ok(directory) = Directory::open(&path) else { continue };
+            let prefix = change::prefix(&id);
+            if directory.names_starting(&prefix)?.is_empty() {
+                continue;
+            }
+            match self.lock(&directory, Duration::ZERO) {
+                Ok(_lock) => _ = change::sweep(&directory, &prefix)?,
+                Err(HostError::Locked { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What was swapped in and not committed is ours too, whatever the caller knows of it.
+    fn with_uncommitted(&self, id: &TargetId, ours: &Ours) -> Result<Ours, MtaError> {
+        let mut ours = ours.clone();
+        let uncommitted = self.store.get(id)?;
+        ours.known.extend(uncommitted.into_iter().flat_map(|record| record.usernames));
+        Ok(ours)
     }
 
     fn remember_tables(&mut self, id: &TargetId, tables: Vec<PathBuf>) {
@@ -516,7 +546,7 @@ impl Server {
         version: String,
     ) -> Result<Prepared, MtaError> {
         self.target(id)?;
-        let ours = self.known(id, ours)?;
+        let ours = self.with_uncommitted(id, &ours)?;
         let login = printable(login)?;
         let mut key = match self.key.take() {
             Some(key) => key,
@@ -642,6 +672,9 @@ impl Server {
         for attempt in 1.. {
             open.lookups = plan.lookups.clone();
             open.reload_needed = plan.reload_needed;
+            if !plan.files.is_empty() {
+                self.store.will_stage_in(id, open.locks.keys())?;
+            }
             if let Some(elsewhere) = unlocked(&plan, &open.locks)? {
                 return Err(HostError::Changed { path: elsewhere }.into());
             }
@@ -706,15 +739,15 @@ impl Server {
             let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
             let wants_reload = wants_reload(&self.target(id)?.reload, open.reload_needed);
             let (version, live_id) = (open.version.clone(), open.live_id.clone());
-            let mut usernames = open.ours.swapped.clone();
+            let mut usernames = open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default();
             if !usernames.contains(&open.login.username) {
                 usernames.push(open.login.username.clone());
             }
             let record = |swapped: Moment| {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
-                let (version, live_id, usernames) = (version.clone(), live_id.clone(), usernames.clone());
-                Record { version, live_id, phase: Phase::Swapped, swapped, reload_owed, usernames }
+                let (version, live_id) = (version.clone(), live_id.clone());
+                Record { version, usernames: usernames.clone(), live_id, phase: Phase::Swapped, swapped, reload_owed }
             };
             let mut at = 0;
             let renamed = open.change.rename(|| {
@@ -768,11 +801,11 @@ impl Server {
             let why = "the login was put back after a reload".to_owned();
             record = Some(Record {
                 version: open.version.clone(),
+                usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
                 phase: Phase::Undone,
                 reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
                 swapped,
-                usernames: open.ours.swapped.clone(),
             });
         }
         open.swap = Swap::NotYet;
@@ -860,7 +893,7 @@ impl Server {
         }
         let (version, live_id) = (open.version.clone(), open.live_id.clone());
         let usernames = Vec::new();
-        Ok(Err(Record { version, live_id, phase: Phase::Committed, reload_owed: None, swapped: now, usernames }))
+        Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
     fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
@@ -870,9 +903,8 @@ impl Server {
         let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
         let has_previous = previous.is_some();
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
-        let candidate = Some(open.login.username.clone());
-        let view =
-            target.mta.inspect(&Ours { applied, previous: None, candidate, swapped: open.ours.swapped.clone() })?;
+        let known = vec![open.login.username.clone()];
+        let view = target.mta.inspect(&Ours { applied, previous: None, known })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
         let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
@@ -923,8 +955,7 @@ impl Server {
         self.target(id)?;
         if let Some(record) = self.store.get(id)? {
             let owed = record.reload_owed.is_some();
-            let closed = Record { phase: Phase::Committed, usernames: Vec::new(), ..record };
-            self.store.set(id, owed.then_some(closed))?;
+            self.store.set(id, owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ..record }))?;
         }
         self.open.remove(id);
         Ok(())

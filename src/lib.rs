@@ -3,6 +3,8 @@
 //!
 //! `docs/code-structure.md` explains the whole on one page; `tests/structure.rs` keeps who may import whom.
 #![forbid(unsafe_code)]
+// They panic when the reader has gone away; `cli` has functions that do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 // Pure: no I/O, no clock, no run time.
 pub mod config;

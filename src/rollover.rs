@@ -131,12 +131,19 @@ pub struct TargetState {
     /// Live id under every key of ours when the applied version was read back.
     pub live_id: Option<String>,
     pub retry: Retry,
-    /// First 535 that this version met here: from then on `propagation` counts.
-    pub first_refused: Option<Timestamp>,
+    /// First 535 that a version met here: from then on `propagation` counts for it.
+    pub first_refused: Option<FirstRefused>,
     /// When drift was healed, within the last hour.
     pub heals: Vec<Timestamp>,
     /// Why a reload is owed, as last seen.
     pub reload_owed: Option<Owed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRefused {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +236,8 @@ pub struct Facts {
     pub wake: Wake,
     /// The source's answer in this wake.
     pub fetched: Option<Found>,
+    /// Time has passed since the source gave that: it is asked again before anything is built on it.
+    stale: bool,
     pub targets: Vec<TargetFacts>,
     /// The stamp of the confirmation that is being made.
     pub stamp: Option<Stamp>,
@@ -336,6 +345,7 @@ impl Facts {
             state,
             wake,
             fetched: None,
+            stale: false,
             targets,
             stamp: None,
             committed: None,
@@ -350,11 +360,21 @@ impl Facts {
         let mut all: Vec<(Option<&str>, &Failure)> = Vec::new();
         all.extend(self.blocked.as_ref().map(|f| (None, f)));
         all.extend(self.state.source_retry.failure.as_ref().map(|f| (None, f)));
-        for (name, t) in &self.state.targets {
-            all.extend(t.retry.failure.as_ref().map(|f| (Some(name.as_str()), f)));
+        for t in &self.targets {
+            // What was met before this wake, and not met again, is history.
+            let stands = t.failed || t.inspected.is_none();
+            let failure = self.state.targets.get(&t.name).and_then(|s| s.retry.failure.as_ref());
+            all.extend(failure.filter(|_| stands).map(|f| (Some(t.name.as_str()), f)));
         }
         all.sort_by_key(|(_, f)| f.temporary);
         all
+    }
+
+    /// Is a target in between: swapped in and not read back, or to be put right? Then a run is not to end.
+    pub fn is_torn(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|t| t.must_undo.is_some() || t.must_discard || t.swapped && !t.failed && t.read_back.is_none())
     }
 
     /// The user name that the candidate takes over from: of the applied version, or, without state, of what was found.
@@ -452,6 +472,10 @@ pub enum Step {
     Discard {
         target: usize,
     },
+    /// Leave a drifted target as it is: `drift = "report"`, or it was healed too often within the hour.
+    Refrain {
+        target: usize,
+    },
     /// Make it durable: applied version and report document in one rename.
     Commit {
         stamp: Stamp,
@@ -465,6 +489,26 @@ pub enum Step {
 }
 
 impl Step {
+    /// The step in one word, as progress and `--json` have it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Step::Inspect { .. } => "inspect",
+            Step::Fetch => "fetch",
+            Step::Verify { .. } => "verify",
+            Step::Preview { .. } => "preview",
+            Step::Prepare { .. } => "prepare",
+            Step::Swap { .. } => "swap",
+            Step::Activate { .. } => "activate",
+            Step::ReadBack { .. } => "read-back",
+            Step::Undo { .. } => "undo",
+            Step::Discard { .. } => "discard",
+            Step::Refrain { .. } => "refrain",
+            Step::Commit { .. } => "commit",
+            Step::Wait { .. } => "wait",
+            Step::End => "end",
+        }
+    }
+
     /// The target that the step is about.
     pub fn target(&self) -> Option<usize> {
         match self {
@@ -476,7 +520,8 @@ impl Step {
             | Step::Activate { target }
             | Step::ReadBack { target, .. }
             | Step::Undo { target }
-            | Step::Discard { target } => Some(*target),
+            | Step::Discard { target }
+            | Step::Refrain { target } => Some(*target),
             Step::Fetch | Step::Commit { .. } | Step::Wait { .. } | Step::End => None,
         }
     }
@@ -556,6 +601,7 @@ pub enum Outcome {
     Mismatch(Failure),
     Undone,
     Discarded,
+    Refrained,
     /// The time of a `Wait` has come.
     Waited,
     Committed(Box<Report>),
@@ -632,7 +678,7 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
     }
-    let Some(found) = &facts.fetched else {
+    let Some(found) = facts.fetched.as_ref().filter(|_| !facts.stale) else {
         if facts.state.source_retry.next.is_none_or(|next| next <= now) {
             return (Step::Fetch, Reason::LookAtSource);
         }
@@ -646,16 +692,25 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     let applied = match standing(facts, found, policy) {
         Standing::Applied => true,
         Standing::Take => false,
-        Standing::AgreeAt(until) if until > now => return (Step::Wait { until }, Reason::SecondRead),
-        Standing::AgreeAt(_) => return (Step::Fetch, Reason::SecondRead),
+        // Waiting makes the first read stale: the second one comes after it.
+        Standing::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
         // `blocked` says so; nothing is due.
         Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
     };
-    let work: Vec<usize> = (0..facts.targets.len()).filter(|&i| needs_work(facts, i, applied)).collect();
-    if work.is_empty() {
+    if !(0..facts.targets.len()).any(|i| needs_work(facts, i, applied)) {
         return reload_owed(facts, now).unwrap_or((Step::End, Reason::UpToDate));
     }
-    let ready: Vec<usize> = work.iter().copied().filter(|&i| due_one(facts, i, now)).collect();
+    let ready: Vec<usize> = due(facts, now).collect();
+    // Asked before anything is staged; a heal that is under way is not its own reason to stop.
+    let untouched = |i: usize| !t(i).swapped && t(i).prepared.is_none();
+    let refrain = |&&i: &&usize| applied && drifted(facts, i) && untouched(i) && !may_heal(facts, policy, i, now);
+    if let Some(&target) = ready.iter().find(refrain) {
+        return (Step::Refrain { target }, Reason::Drifted(name(target)));
+    }
+    if !ready.iter().any(|&i| needs_work(facts, i, applied)) {
+        return reload_owed(facts, now).unwrap_or_else(|| waiting(facts, now));
+    }
+    // From here on all targets go the same way, also those that hold the version already: a report names them all.
     if let Some(&target) = ready.iter().find(|&&i| t(i).evidence.is_none()) {
         let why = if applied {
             Reason::Drifted(name(target))
@@ -691,7 +746,9 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         return (Step::ReadBack { target, stamp }, Reason::AllActivated);
     }
     match &facts.stamp {
-        Some(stamp) if ready.len() == work.len() => (Step::Commit { stamp: stamp.clone() }, Reason::AllReadBack),
+        Some(stamp) if ready.len() == facts.targets.len() => {
+            (Step::Commit { stamp: stamp.clone() }, Reason::AllReadBack)
+        }
         _ => waiting(facts, now),
     }
 }
@@ -768,19 +825,26 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
     if let Some(t) = facts.targets.iter().find(|t| overdue(t)) {
         return (Step::Wait { until: now }, Reason::LookAtTarget(t.name.clone()));
     }
-    let retries = facts
-        .state
-        .targets
-        .values()
-        .map(|t| &t.retry)
-        .chain(facts.fetched.is_none().then_some(&facts.state.source_retry));
+    let retries = facts.state.targets.values().map(|t| &t.retry).chain(std::iter::once(&facts.state.source_retry));
     match retries.filter(|r| r.next.is_some_and(|n| n > now)).min_by_key(|r| r.next) {
         Some(retry) => (Step::Wait { until: retry.next.unwrap_or(now) }, back_off(retry)),
         None => (Step::End, Reason::UpToDate),
     }
 }
 
+/// May this drifted target be healed now? Not where `drift = "report"`, and not too often within the hour.
+fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
+    let heals = facts.state.targets.get(&facts.targets[index].name).map(|s| s.heals.as_slice()).unwrap_or_default();
+    let recent = heals.iter().filter(|at| now.duration_since(**at) < HEAL_WINDOW).count();
+    policy.targets[index].drift == Drift::Heal && recent < HEALS
+}
+
 // ---------------------------------------------------------------- absorb
+
+/// Class of a 535 within `propagation`.
+const NOT_YET: &str = "not-yet";
+/// Classes of failures that an accepted login ends.
+const OF_LOGINS: [&str; 8] = [NOT_YET, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
 
 /// Full jitter: a random share of 10 s doubling to 15 min when temporary, of 15 min doubling to 6 h when not.
 pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
@@ -793,7 +857,11 @@ pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
 }
 
 fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
-    retry.attempts += 1;
+    // "Not yet" is tried every few seconds; what comes after it begins to back off from its own start.
+    if retry.failure.as_ref().is_some_and(|f| f.class == NOT_YET) && failure.class != NOT_YET {
+        retry.attempts = 0;
+    }
+    retry.attempts = retry.attempts.saturating_add(1);
     retry.next = now.checked_add(backoff(failure.temporary, retry.attempts, jitter)).ok();
     retry.failure = Some(failure);
 }
@@ -820,7 +888,7 @@ pub fn absorb(
             facts.target_state(*target).reload_owed = owed;
             facts.targets[*target].inspected = Some(found);
         }
-        (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now, jitter),
+        (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
         (Step::Fetch, Outcome::Failed(failure)) => {
             failed(&mut facts.state.source_retry, failure, now, jitter);
         }
@@ -828,8 +896,12 @@ pub fn absorb(
             // One AUTH serves every target that logs in with the same login at the same place.
             for i in same_place(policy, *target) {
                 facts.targets[i].evidence = Some(evidence.clone());
-                facts.target_state(i).first_refused = None;
-                facts.target_state(i).retry = Retry::default();
+                let state = facts.target_state(i);
+                state.first_refused = None;
+                // What else stood in the way is not over yet: its attempts go on counting.
+                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
+                    state.retry = Retry::default();
+                }
             }
         }
         (Step::Verify { target }, Outcome::Refused { reply }) => {
@@ -850,15 +922,21 @@ pub fn absorb(
             let healed = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
                 && drifted(facts, *target);
             if healed {
-                facts.target_state(*target).heals.push(now);
+                let heals = &mut facts.target_state(*target).heals;
+                heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
+                heals.push(now);
             }
             facts.targets[*target].swapped = true;
+            // A stamp and read-backs from before this swap are not of the confirmation that comes now.
+            facts.stamp = None;
+            facts.targets.iter_mut().for_each(|t| t.read_back = None);
         }
         (Step::Activate { target }, Outcome::Activated) => {
             facts.targets[*target].activated = true;
-            let state = facts.target_state(*target);
-            state.reload_owed = None;
-            state.retry = Retry::default();
+            facts.target_state(*target).reload_owed = None;
+            if let Some(found) = &mut facts.targets[*target].inspected {
+                found.reload_owed = None;
+            }
         }
         (Step::Activate { target } | Step::ReadBack { target, .. }, Outcome::ReloadOwed(failure)) => {
             let state = facts.target_state(*target);
@@ -896,7 +974,25 @@ pub fn absorb(
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
+        (Step::Refrain { target }, Outcome::Refrained) => {
+            let why = match policy.targets[*target].drift {
+                Drift::Heal => format!("it was healed {HEALS} times within the hour"),
+                Drift::Report => "drift = \"report\"".to_owned(),
+            };
+            let failure = Failure {
+                class: "drift".into(),
+                what: format!(
+                    "target {} no longer holds the applied version, and is left so: {why}",
+                    facts.targets[*target].name
+                ),
+                fix: "find out what writes the table (configuration management, a script) and make it stop".into(),
+                temporary: false,
+                at: now,
+            };
+            target_failed(facts, *target, failure, now, jitter);
+        }
         (Step::Wait { .. }, Outcome::Waited) => {
+            facts.stale = facts.fetched.is_some();
             for t in &mut facts.targets {
                 let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
                 if t.failed && next.is_none_or(|next| next <= now) {
@@ -925,7 +1021,9 @@ pub fn absorb(
     true
 }
 
-fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jitter: f64) {
+fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
+    facts.stale = false;
+    facts.blocked = None;
     facts.state.source_retry = Retry::default();
     let standing = standing(facts, &found, policy);
     let blocked =
@@ -964,10 +1062,8 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
                     // A new version resets what the one before it ran into; not what this wake found in its way.
                     for i in 0..facts.targets.len() {
                         let failed_now = facts.targets[i].failed;
-                        let state = facts.target_state(i);
-                        state.first_refused = None;
                         if !failed_now {
-                            state.retry = Retry::default();
+                            facts.target_state(i).retry = Retry::default();
                         }
                     }
                 }
@@ -978,9 +1074,8 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp, jit
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
         facts.state.candidate = None;
         for i in 0..facts.targets.len() {
-            if drifted(facts, i) {
-                may_heal(facts, policy, i, now, jitter);
-            } else if facts.targets[i].inspected.as_ref().is_some_and(|v| v.reload_owed.is_none()) {
+            let found = facts.targets[i].inspected.as_ref();
+            if !drifted(facts, i) && found.is_some_and(|v| v.reload_owed.is_none()) {
                 facts.target_state(i).retry = Retry::default();
             }
         }
@@ -1002,14 +1097,26 @@ fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
 
 /// A 535 within `propagation` of the first one is "not yet"; after it the credential is bad for good.
 fn refused(facts: &mut Facts, policy: &TargetPolicy, index: usize, reply: &str, now: Timestamp, jitter: f64) {
-    let first = *facts.target_state(index).first_refused.get_or_insert(now);
+    let id = facts
+        .fetched
+        .as_ref()
+        .map(|f| f.id.clone())
+        .unwrap_or_else(|| VersionId { version: String::new(), order: None });
+    let state = facts.target_state(index);
+    let first = match &state.first_refused {
+        Some(first) if first.id == id => first.since,
+        _ => {
+            state.first_refused = Some(FirstRefused { id, since: now });
+            now
+        }
+    };
     let until = first.saturating_add(policy.propagation).unwrap_or(Timestamp::MAX);
     if now >= until {
         target_failed(facts, index, refusal(policy, reply, now), now, jitter);
         return;
     }
     let failure = Failure {
-        class: "not-yet".into(),
+        class: NOT_YET.into(),
         what: format!("{} answered: {reply}", policy.endpoint),
         fix: format!(
             "nothing yet: SES may not know a new key for some minutes; first refused at {}, given up at {}",
@@ -1045,27 +1152,6 @@ fn target_failed(facts: &mut Facts, index: usize, failure: Failure, now: Timesta
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
 }
 
-/// Leaves a drifted target alone where `drift = "report"`, or where it was healed too often within the hour.
-fn may_heal(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
-    let name = facts.targets[index].name.clone();
-    let heal = policy.targets[index].drift == Drift::Heal;
-    let state = facts.target_state(index);
-    state.heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
-    if heal && state.heals.len() < HEALS {
-        return;
-    }
-    let why =
-        if heal { format!("it was healed {HEALS} times within the hour") } else { "drift = \"report\"".to_owned() };
-    let failure = Failure {
-        class: "drift".into(),
-        what: format!("target {name} no longer holds the applied version, and is left so: {why}"),
-        fix: "find out what writes the table (configuration management, a script) and make it stop".into(),
-        temporary: false,
-        at: now,
-    };
-    target_failed(facts, index, failure, now, jitter);
-}
-
 fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let Some(found) = facts.fetched.clone() else { return };
     let previous_username = facts.previous_username();
@@ -1089,7 +1175,9 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     for t in &facts.targets {
         let durable = state.targets.entry(t.name.clone()).or_default();
         durable.retry = Retry::default();
-        durable.reload_owed = None;
+        if t.activated {
+            durable.reload_owed = None;
+        }
         durable.first_refused = None;
         if let Some(read_back) = &t.read_back {
             durable.live_id = read_back.live_id.clone();

@@ -135,7 +135,7 @@ impl CredentialStatus {
         } else {
             "up-to-date"
         };
-        let first_refused = state.targets.values().filter_map(|t| t.first_refused).min();
+        let first_refused = state.targets.values().filter_map(|t| t.first_refused.as_ref().map(|f| f.since)).min();
         Self {
             name: credential.name.clone(),
             source: source_words(&credential.source),

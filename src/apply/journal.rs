@@ -3,7 +3,7 @@
 //!
 //! Both live in `<state_dir>/apply/`: `journal.json`, replaced whole, and `key`, 32 random bytes, made on first use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,15 +64,14 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) version: String,
+    /// Its user name, and those of versions that were swapped in before it and not committed either: an entry that holds
+    /// one of them is ours, whatever the source gives by then. Empty once committed.
+    pub(super) usernames: Vec<String>,
     /// Live id of that version's login: whether any of it is in place shows by it.
     pub(super) live_id: String,
     pub(super) phase: Phase,
     pub(super) swapped: Moment,
     pub(super) reload_owed: Option<ReloadOwed>,
-    /// User names swapped in since the last commit. A killed run may have left any of them under our keys, and by the
-    /// next one the source may give another version.
-    #[serde(default)]
-    pub(super) usernames: Vec<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +80,9 @@ struct Document {
     format: u32,
     /// By `credential/target`.
     targets: BTreeMap<String, Record>,
+    /// By `credential/target`, configured or not any more: every directory in which files were ever staged, so that a
+    /// start finds what a killed run left there whatever the mail server's configuration says by then.
+    staged_in: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
 const FORMAT: u32 = 1;
@@ -163,7 +165,39 @@ impl Store {
         if before == record {
             return Ok(());
         }
-        let text = serde_json::to_vec_pretty(&document).expect("texts and numbers have a JSON form");
+        self.write(&document)
+    }
+}
+
+impl Store {
+    /// Remembers, ahead of the first file, that files of a target are staged in these directories.
+    pub(super) fn will_stage_in<'a>(
+        &self,
+        target: &TargetId,
+        directories: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<(), MtaError> {
+        let directories: BTreeSet<PathBuf> = directories.cloned().collect();
+        if self.load()?.staged_in.get(&name(target)).is_some_and(|known| known.is_superset(&directories)) {
+            return Ok(());
+        }
+        let _lock = self.make_dirs()?.lock(WAIT)?;
+        let mut document = self.load()?;
+        document.staged_in.entry(name(target)).or_default().extend(directories);
+        self.write(&document)
+    }
+
+    /// Every directory in which files were ever staged, and for which target.
+    pub(super) fn staged_in(&self) -> Result<Vec<(TargetId, PathBuf)>, MtaError> {
+        let id = |name: &str| {
+            let (credential, target) = name.split_once('/')?;
+            Some(TargetId { credential: credential.into(), target: target.into() })
+        };
+        let all = self.load()?.staged_in.into_iter().filter_map(|(name, dirs)| Some((id(&name)?, dirs)));
+        Ok(all.flat_map(|(id, dirs)| dirs.into_iter().map(move |dir| (id.clone(), dir))).collect())
+    }
+
+    fn write(&self, document: &Document) -> Result<(), MtaError> {
+        let text = serde_json::to_vec_pretty(document).expect("texts and numbers have a JSON form");
         Ok(host::replace(&self.journal(), &text, 0o600)?)
     }
 }

@@ -47,8 +47,8 @@ struct Placed {
 struct Findings {
     json: bool,
     all: Vec<Placed>,
-    /// Something that may be different in a minute: exit 75 rather than 1.
-    for_now: bool,
+    /// How many of the errors may be gone in a minute: where all are, exit 75 rather than 1.
+    for_now: usize,
 }
 
 impl Findings {
@@ -93,15 +93,15 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let mut findings = Findings { json, all: Vec::new(), for_now: false };
+    let mut findings = Findings { json, all: Vec::new(), for_now: 0 };
     permissions(&mut findings, path);
     runtime.block_on(check(&config, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
     let exit = match (errors, findings.for_now) {
         (0, _) => Exit::Done,
-        (_, true) => Exit::ForNow,
-        (_, false) => Exit::ForGood,
+        (errors, for_now) if errors == for_now => Exit::ForNow,
+        _ => Exit::ForGood,
     };
     if json {
         print_json(&Document { schema: "relaykey/check/v1", findings: findings.all, exit: exit.code() });
@@ -137,7 +137,7 @@ fn permissions(findings: &mut Findings, path: &Path) {
 async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
     let mut store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
         Ok(store) => store,
-        Err(e) => return findings.error(None, "state", e.to_string(), "see the path named".into()),
+        Err(e) => return findings.error(None, "state", e.to_string(), e.fix()),
     };
     let http = match agent::http(config) {
         Ok(http) => http,
@@ -148,12 +148,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         let state = match store.load(&credential.name) {
             Ok(state) => state,
             Err(e) => {
-                findings.error(
-                    Some(&credential.name),
-                    "state",
-                    e.to_string(),
-                    "run as root, or see the path named".into(),
-                );
+                findings.error(Some(&credential.name), "state", e.to_string(), e.fix());
                 None
             }
         };
@@ -175,15 +170,31 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
         let ours = Ours {
             applied: applied.map(|a| a.username.clone()),
             previous: applied.and_then(|a| a.previous_username.clone()),
-            candidate: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()),
-            ..Ours::default()
+            known: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()).into_iter().collect(),
         };
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
         match apply.call(Request::Inspect { target: id, ours }) {
             Ok(Reply::Inspected(seen)) => {
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {
-                    let who = entry.username.as_deref().unwrap_or("no usable login");
-                    findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map));
+                    match &entry.username {
+                        Some(who) => findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map)),
+                        // There is a finding about it.
+                        None if seen.missing.contains(&entry.key) => {}
+                        None => findings.add(
+                            name,
+                            &about,
+                            Finding {
+                                severity: Severity::Warning,
+                                line: entry.line,
+                                file: None,
+                                what: format!(
+                                    "{} in {} gives no usable login, so mail bounces or waits",
+                                    entry.key, entry.map
+                                ),
+                                fix: "the next rollover puts one there: relaykey sync".into(),
+                            },
+                        ),
+                    }
                 }
                 for finding in seen.findings {
                     findings.add(name, &about, finding);
@@ -204,7 +215,7 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
             }
             Ok(_) => unreachable!("Inspect is answered by Inspected"),
             Err(e) => {
-                findings.for_now |= e.temporary;
+                findings.for_now += usize::from(e.temporary);
                 let (file, line) = (e.file.clone(), e.line);
                 findings.add(name, &about, Finding { severity: Severity::Error, line, file, what: e.what, fix: e.fix });
             }
@@ -228,7 +239,7 @@ async fn source(
     let key = match store.key() {
         Ok(key) => key,
         Err(e) => {
-            findings.error(name, "state", e.to_string(), "run as root, or see the path named".into());
+            findings.error(name, "state", e.to_string(), e.fix());
             return None;
         }
     };
@@ -249,7 +260,7 @@ async fn source(
             Some(fetched)
         }
         Err(e) => {
-            findings.for_now |= e.temporary;
+            findings.for_now += usize::from(e.temporary);
             findings.error(name, "source", e.what, e.fix);
             None
         }
@@ -285,7 +296,7 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &m
                     .into(),
             ),
             Verdict::Unknown { temporary, words, fix, .. } => {
-                findings.for_now |= temporary;
+                findings.for_now += usize::from(temporary);
                 findings.error(name, "login", format!("no login at {place}: {words}"), fix.unwrap_or_else(|| "try again".into()));
             }
         }

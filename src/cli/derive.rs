@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::{Exit, complain};
+use super::{Exit, complain, tell};
 use crate::credential::{self, Secret};
 
 #[derive(Debug, Args)]
@@ -43,11 +43,11 @@ fn read_secret() -> Result<Secret, (String, String)> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(512));
     let echo = stdin.is_terminal().then(|| EchoOff::new(&stdin)).flatten();
     if stdin.is_terminal() {
-        eprint!("IAM secret access key: ");
+        let _ = write!(std::io::stderr().lock(), "IAM secret access key: ");
         let mut line = Zeroizing::new(String::with_capacity(512));
         stdin.read_line(&mut line).map_err(unreadable)?;
         bytes.extend_from_slice(line.as_bytes());
-        eprintln!();
+        tell("");
     } else {
         stdin.lock().take(4097).read_to_end(&mut bytes).map_err(unreadable)?;
     }

@@ -48,8 +48,9 @@ impl Exit {
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done or nothing to do; 1 failed for good; 2 usage or configuration; 3 waits for approval;\n\
-                  75 failed for now, or a reload is owed."
+    after_help = "Exit codes (over several credentials the worst of 2, 1, 75, 3, 0):\n   0  done, nothing to do, or only reports \
+                  owed\n   1  failed for good\n   2  usage or configuration\n   3  waits for approval\n  75  failed for \
+                  now, or a reload is owed"
 )]
 struct Cli {
     #[command(flatten)]
@@ -117,10 +118,16 @@ pub fn run() -> ExitCode {
 
 /// Prints an error with its fix.
 fn complain(what: &str, fix: &str) {
-    eprintln!("relaykey: {what}");
+    tell(&format!("relaykey: {what}"));
     if !fix.is_empty() {
-        eprintln!("  fix: {fix}");
+        tell(&format!("  fix: {fix}"));
     }
+}
+
+/// One line on standard error; a reader that has gone away must not end a rollover half-way.
+fn tell(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Loads the configuration; on mistakes prints every one of them.
@@ -128,7 +135,7 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
     match config::load(path) {
         Ok((config, findings)) => {
             if !findings.is_empty() && !json {
-                eprint!("{}", config::render(&findings, path));
+                tell(config::render(&findings, path).trim_end());
             }
             Ok(config)
         }
@@ -141,7 +148,7 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
                     "exit": Exit::Usage.code(),
                 }));
             }
-            eprint!("{}", config::render(&e.findings(), path));
+            tell(config::render(&e.findings(), path).trim_end());
             Err(Exit::Usage)
         }
     }

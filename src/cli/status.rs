@@ -19,7 +19,7 @@ pub fn run(config: &Path, json: bool) -> Exit {
     let states = match states {
         Ok(states) => states,
         Err(e) => {
-            complain(&e.to_string(), "run as root: state is readable by root alone");
+            complain(&e.to_string(), &e.fix());
             return Exit::ForGood;
         }
     };

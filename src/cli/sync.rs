@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, complain, load, print_json, runtime, say};
+use super::{Exit, complain, load, print_json, runtime, say, tell};
 use crate::agent::{self, Agent, End, Ended, Event, Run};
 use crate::apply;
 use crate::config::{self, Config};
@@ -34,6 +34,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     let signed: jiff::SignedDuration = text.parse().map_err(|_| "not a duration: write 30s, 2m, 1h".to_owned())?;
     Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())
 }
+
+const SCHEMA: &str = "relaykey/sync/v1";
 
 /// What `sync --json` prints.
 #[derive(Serialize)]
@@ -105,14 +107,21 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
                 Trouble::State(e) => (e.is_temporary(), e.fix()),
                 Trouble::Trust(e) => (e.is_temporary(), e.fix()),
             };
+            let exit = if temporary { Exit::ForNow } else { Exit::ForGood };
             complain(&e.to_string(), &fix);
-            return if temporary { Exit::ForNow } else { Exit::ForGood };
+            if json {
+                let error = serde_json::json!({"what": e.to_string(), "fix": fix, "temporary": temporary});
+                print_json(&serde_json::json!({
+                    "schema": SCHEMA, "credentials": [], "error": error, "exit": exit.code(),
+                }));
+            }
+            return exit;
         }
     };
     let exit = outcomes.iter().map(|(_, exit)| *exit).max().unwrap_or(Exit::Done);
     if json {
         let credentials = outcomes.into_iter().map(|(o, _)| o).collect();
-        print_json(&Document { schema: "relaykey/sync/v1", credentials, exit: exit.code() });
+        print_json(&Document { schema: SCHEMA, credentials, exit: exit.code() });
     }
     exit
 }
@@ -149,7 +158,6 @@ async fn sync(
     json: bool,
     args: &SyncArgs,
 ) -> Result<Vec<(Outcomes, Exit)>, Trouble> {
-    let deadline = Instant::now() + args.wait;
     let http = agent::http(config)?;
     let (access, server) = match args.dry_run {
         true => (Access::Read, apply::Server::looking(config)),
@@ -174,7 +182,7 @@ async fn sync(
             match event {
                 Event::Begins { .. } => {}
                 Event::Ended { step, outcome, took } => steps.push(StepTime {
-                    step: step_word(step),
+                    step: step.word(),
                     target: target_name(credential, step).map(str::to_owned),
                     ok: !matches!(
                         outcome,
@@ -188,8 +196,13 @@ async fn sync(
             }
         };
         let wake = Wake { accept_version: args.accept_version.clone(), dry_run: args.dry_run };
+        let deadline = Instant::now() + args.wait;
         let run = Run { credential, wake, deadline, observer: &mut observer };
-        let ended = agent.run(run, &mut store, &mut stop).await?;
+        let ended = match agent.run(run, &mut store, &mut stop).await {
+            Ok(ended) => ended,
+            // This one cannot go on; the others can.
+            Err(e) => Ended::broken(&credential.name, &e),
+        };
         let (word, exit) = judge(&ended, args.dry_run);
         if !json {
             conclude(credential, &ended, word, args.dry_run, &preview);
@@ -237,24 +250,6 @@ fn outcomes(
     }
 }
 
-fn step_word(step: &Step) -> &'static str {
-    match step {
-        Step::Inspect { .. } => "inspect",
-        Step::Fetch => "fetch",
-        Step::Verify { .. } => "verify",
-        Step::Preview { .. } => "preview",
-        Step::Prepare { .. } => "prepare",
-        Step::Swap { .. } => "swap",
-        Step::Activate { .. } => "activate",
-        Step::ReadBack { .. } => "read-back",
-        Step::Undo { .. } => "undo",
-        Step::Discard { .. } => "discard",
-        Step::Commit { .. } => "commit",
-        Step::Wait { .. } => "wait",
-        Step::End => "end",
-    }
-}
-
 fn target_name<'a>(credential: &'a config::Credential, step: &Step) -> Option<&'a str> {
     step.target().map(|i| credential.targets[i].name.as_str())
 }
@@ -266,7 +261,8 @@ fn progress(credential: &config::Credential, event: &Event<'_>) {
         Event::Begins { step: Step::Wait { until }, reason } => {
             let left = until.duration_since(jiff::Timestamp::now());
             if left.as_millis() > 0 {
-                eprintln!("{name}: waiting {} ({reason})", words(left).replace("0 seconds", "a moment"));
+                let left = if left.as_secs() > 0 { words(left) } else { "a moment".to_owned() };
+                tell(&format!("{name}: waiting {left} ({reason})"));
             }
         }
         Event::Begins { .. } | Event::Preview { .. } | Event::Ended { step: Step::Wait { .. }, .. } => {}
@@ -287,11 +283,14 @@ fn progress(credential: &config::Credential, event: &Event<'_>) {
                 Outcome::Activated => "noticed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
-                Outcome::Previewed | Outcome::Undone | Outcome::Discarded | Outcome::Waited | Outcome::Committed(_) => {
-                    "done".into()
-                }
+                Outcome::Refrained
+                | Outcome::Previewed
+                | Outcome::Undone
+                | Outcome::Discarded
+                | Outcome::Waited
+                | Outcome::Committed(_) => "done".into(),
             };
-            eprintln!("{name}: {:<9}{target} {text} ({:.3} s)", step_word(step), took.as_secs_f64());
+            tell(&format!("{name}: {:<9}{target} {text} ({:.3} s)", step.word(), took.as_secs_f64()));
         }
     }
 }
@@ -320,11 +319,11 @@ fn conclude(credential: &config::Credential, ended: &Ended, word: &str, dry_run:
         }
         said.push(&failure.what);
         let target = target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
-        eprintln!("{}{target}: {}", credential.name, failure.what);
-        eprintln!("  fix: {}", failure.fix);
+        tell(&format!("{}{target}: {}", credential.name, failure.what));
+        tell(&format!("  fix: {}", failure.fix));
     }
     if ended.failures.is_empty() && ended.end == End::ForNow {
-        eprintln!("{}: {}", credential.name, ended.reason);
+        tell(&format!("{}: {}", credential.name, ended.reason));
     }
 }
 

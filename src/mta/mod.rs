@@ -24,12 +24,9 @@ pub struct Ours {
     pub applied: Option<String>,
     /// User name of the version before, from state: an entry that still holds it under a key of ours is `remaining_old`.
     pub previous: Option<String>,
-    /// User name of the version that is being rolled over to, from state: after a crash between text and map the text
-    /// holds it already.
-    pub candidate: Option<String>,
-    /// User names that killed runs swapped in and did not commit, from apply's journal: the source may have gone on, or
-    /// back, since. The caller of apply leaves it empty.
-    pub swapped: Vec<String>,
+    /// User names of versions that a run put in place without committing them, or is about to: after a crash the table
+    /// holds them, and they are nobody else's.
+    pub known: Vec<String>,
 }
 
 /// One entry under a live key, or another one that is ours.
@@ -116,7 +113,8 @@ impl std::fmt::Debug for Content {
     }
 }
 
-/// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now and keeps nothing.
+/// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now. What is kept from one
+/// call to the next are settings whose files have not changed since; [`Mta::inspect`] goes by none of that.
 pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError>;

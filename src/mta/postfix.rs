@@ -13,13 +13,14 @@
 //! Several tables, `proxy:`, transports, fallback relays, sender-dependent relays and `-o` overrides in `master.cf` are
 //! refused by name, or named in a finding as not looked at.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
@@ -74,16 +75,38 @@ pub struct Postfix {
     smtp: Smtp,
     keys: Option<Vec<String>>,
     reload: Reload,
+    /// What `postconf` said last, and of which files; `inspect` forgets it.
+    kept: RefCell<Option<(ConfigId, Settings)>>,
 }
 
 impl Postfix {
     /// `smtp` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
     /// reload is done: an argv array runs instead of `postfix reload`. Nothing is looked at yet.
     pub fn new(config_dir: &Path, smtp: &Smtp, keys: Option<Vec<String>>, reload: &Reload) -> Self {
-        Self { config_dir: config_dir.to_owned(), smtp: smtp.clone(), keys, reload: reload.clone() }
+        Self {
+            config_dir: config_dir.to_owned(),
+            smtp: smtp.clone(),
+            keys,
+            reload: reload.clone(),
+            kept: RefCell::default(),
+        }
     }
 
+    /// As they are now. Asked of `postconf` again where main.cf or master.cf is another one than it has read.
     fn settings(&self) -> Result<Settings, MtaError> {
+        let id = ConfigId::of(&self.config_dir);
+        if let (Some(id), Some((known, settings))) = (&id, &*self.kept.borrow())
+            && id == known
+        {
+            return Ok(settings.clone());
+        }
+        let settings = self.read_settings()?;
+        // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
+        *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, settings.clone()));
+        Ok(settings)
+    }
+
+    fn read_settings(&self) -> Result<Settings, MtaError> {
         let main_cf = self.config_dir.join("main.cf");
         if !main_cf.is_file() {
             return Err(MtaError {
@@ -133,8 +156,6 @@ impl Postfix {
     /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
     /// not be read at all is an error.
     fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
-        // After a crash between text and map the text holds what is being rolled over to already.
-        let candidate = candidate.or(ours.candidate.as_deref());
         let settings = self.settings()?;
         let hops = self.next_hops(&settings);
         let mut survey = Survey { problems: self.review(&settings, &hops), settings, ..Survey::default() };
@@ -146,6 +167,8 @@ impl Postfix {
             }
         }
         survey.problems.sort_by_key(|p| p.finding.severity);
+        // Of two equal keys each is ours, and each has the same to be said of it.
+        survey.problems.dedup_by(|a, b| a.finding == b.finding);
         Ok(survey)
     }
 
@@ -609,6 +632,8 @@ impl Postfix {
 
 impl Mta for Postfix {
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+        // What is true now, whatever was true before: the read-back of a rollover is one of these.
+        *self.kept.borrow_mut() = None;
         let mut survey = self.survey(ours, None)?;
         let running = self.running_with(&survey.settings)?;
         let mut problems = std::mem::take(&mut survey.problems);
@@ -631,7 +656,7 @@ impl Mta for Postfix {
                 }
             }
         }
-        for key in &survey.pick.missing {
+        for key in survey.pick.missing.iter().filter(|key| !survey.live.contains_key(*key)) {
             problems.push(Problem::warning(
                 survey.store.as_ref().map(|store| store.text.clone()),
                 format!("it has no entry for {key:?}: Postfix goes on without a login, and the mail bounces with 530"),
@@ -834,8 +859,27 @@ impl Mta for Postfix {
     }
 }
 
+/// The states of the files that Postfix's settings are in.
+#[derive(PartialEq)]
+struct ConfigId([host::FileId; 2]);
+
+impl ConfigId {
+    /// `None` where one of them cannot be looked at: then nothing is kept.
+    fn of(config_dir: &Path) -> Option<Self> {
+        let of = |name| identify(&config_dir.join(name)).ok().flatten();
+        Some(Self([of("main.cf")?, of("master.cf")?]))
+    }
+
+    /// Would another change be seen by it? File systems date changes in ticks: two within one look like one.
+    fn settled(&self, now: SystemTime) -> bool {
+        const SETTLED: i128 = 2_000_000_000;
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.0.iter().all(|file| i128::try_from(now).is_ok_and(|now| now - file.ctime_ns > SETTLED))
+    }
+}
+
 /// What `postconf -x` says, by parameter.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Settings(BTreeMap<String, String>);
 
 impl Settings {
@@ -1159,15 +1203,25 @@ impl Question<'_> {
         let first = live.iter().chain(&of_keys).next();
         let applied = self.ours.applied.as_deref().or_else(|| entries[*first?].username());
         let previous = self.ours.previous.as_deref();
-        let is_in = |user: Option<&str>, known: &[Option<&str>]| user.is_some_and(|user| known.contains(&Some(user)));
-        let swapped = self.ours.swapped.iter().map(|user| Some(user.as_str()));
-        let known: Vec<Option<&str>> = swapped.chain([applied, previous, self.candidate]).collect();
+        let is_ours = |user: Option<&str>| {
+            let known = self.ours.known.iter().map(String::as_str);
+            user.is_some_and(|user| {
+                [applied, previous, self.candidate].into_iter().flatten().chain(known).any(|k| k == user)
+            })
+        };
 
         for &entry in &live {
             let other = &entries[entry];
-            if !is_listed(&other.key) && !is_in(other.username(), &known) {
-                pick.problems.push(self.another_login(other, applied));
+            if is_listed(&other.key) || is_ours(other.username()) {
+                continue;
             }
+            let mut problem = self.another_login(other, applied);
+            if listed.is_some() {
+                // Left out on purpose, and left behind by more than one rotation.
+                pick.left_out.push(other.key.clone());
+                problem.finding.severity = Severity::Warning;
+            }
+            pick.problems.push(problem);
         }
 
         let mut chosen: HashSet<usize> = HashSet::new();
@@ -1183,12 +1237,12 @@ impl Question<'_> {
         }
         for (at, entry) in entries.iter().enumerate() {
             let ours = match &listed {
-                None => is_in(entry.username(), &known),
+                None => is_ours(entry.username()),
                 Some(_) => is_listed(&entry.key),
             };
             if ours {
                 own(at, false);
-            } else if listed.is_some() && is_in(entry.username(), &[applied, previous]) {
+            } else if listed.is_some() && self.candidate != entry.username() && is_ours(entry.username()) {
                 pick.left_out.push(entry.key.clone());
             }
         }
@@ -1208,6 +1262,16 @@ impl Question<'_> {
                     }
                 }
                 our_hops().for_each(|hop| pick.problems.extend(self.check_keys(hop, &is_listed)));
+                let unused = |hop: &NextHop| !hop.keys().iter().any(|key| is_listed(key));
+                if our_hops().count() > 0 && our_hops().all(unused) {
+                    let tried = our_hops().map(|hop| format!("{:?}", hop.spelt)).collect::<Vec<_>>().join(", ");
+                    pick.problems.push(Problem::error(
+                        "config",
+                        Some(self.file.to_owned()),
+                        format!("keys lists no key that Postfix tries for the endpoint, so a rollover would change nothing: it tries {tried}"),
+                        format!("list {tried} in keys, or take keys out: relaykey finds them"),
+                    ));
+                }
             }
         }
 

@@ -49,7 +49,10 @@ impl Text {
         let live: Vec<usize> = self.keys.iter().filter_map(|key| Some(table.get_folded(key)?.0)).collect();
         let applied =
             ours.applied.as_deref().or_else(|| live.first().and_then(|first| table.entries()[*first].username()));
-        let known = [applied, ours.previous.as_deref(), ours.candidate.as_deref(), candidate];
+        let known: Vec<Option<&str>> = [applied, ours.previous.as_deref(), candidate]
+            .into_iter()
+            .chain(ours.known.iter().map(|user| Some(user.as_str())))
+            .collect();
         let is_ours = |(at, entry): &(usize, &super::table::Entry)| {
             !live.contains(at) && entry.username().is_some_and(|user| known.contains(&Some(user)))
         };

@@ -122,29 +122,11 @@ fn drive(
             Some(outcome) => outcome,
             None => return (steps, step, now),
         };
-        steps.push(word(&step));
+        steps.push(step.word());
         if let Step::Wait { until } = step {
             now = now.max(until);
         }
         assert!(absorb(facts, policy, id, &step, outcome, now, 0.5));
-    }
-}
-
-fn word(step: &Step) -> &'static str {
-    match step {
-        Step::Inspect { .. } => "inspect",
-        Step::Fetch => "fetch",
-        Step::Verify { .. } => "verify",
-        Step::Preview { .. } => "preview",
-        Step::Prepare { .. } => "prepare",
-        Step::Swap { .. } => "swap",
-        Step::Activate { .. } => "activate",
-        Step::ReadBack { .. } => "read-back",
-        Step::Undo { .. } => "undo",
-        Step::Discard { .. } => "discard",
-        Step::Commit { .. } => "commit",
-        Step::Wait { .. } => "wait",
-        Step::End => "end",
     }
 }
 
@@ -164,6 +146,7 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
             Step::ReadBack { .. } => Outcome::ReadBack(read_back(2)),
             Step::Undo { .. } => Outcome::Undone,
             Step::Discard { .. } => Outcome::Discarded,
+            Step::Refrain { .. } => Outcome::Refrained,
             Step::Commit { stamp } => Outcome::Committed(Box::new(report(stamp.seq))),
             Step::Wait { .. } | Step::End => return None,
         })
@@ -372,7 +355,7 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
     }
     let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
     let (steps, ..) = drive(&mut facts, &policy, at(200), good(found(2, 0), holds(1), false));
-    assert_eq!(steps, ["inspect", "fetch"]);
+    assert_eq!(steps, ["inspect", "fetch", "refrain"]);
     assert_eq!(facts.failures()[0].1.class, "drift");
     let mut facts = Facts::new(state, &policy, Wake::default(), true);
     let (steps, ..) = drive(&mut facts, &policy, at(3600 + 61), good(found(2, 0), holds(1), false));
@@ -380,13 +363,120 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
 }
 
 #[test]
-fn drift_that_is_only_to_be_reported_is_left_alone() {
+fn drift_that_is_only_to_be_reported_is_left_alone_also_after_waiting() {
     let mut policy = policy(1);
     policy.targets[0].drift = Drift::Report;
     let mut facts = Facts::new(applied(&policy, 2), &policy, Wake::default(), false);
-    let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(2, 0), holds(1), false));
-    assert_eq!(steps, ["inspect", "fetch"]);
+    let (mut waits, mut go) = (0, good(found(2, 0), holds(1), false));
+    let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Wait { .. } if waits < 3 => {
+            waits += 1;
+            Some(Outcome::Waited)
+        }
+        step => go(step),
+    });
+    assert_eq!(steps[..3], ["inspect", "fetch", "refrain"]);
+    assert!(!steps.contains(&"verify") && waits == 3, "{steps:?}");
     assert_eq!(facts.failures()[0].1.class, "drift");
+    assert_eq!(facts.state.targets["t0"].retry.attempts, 4, "and it backs off");
+}
+
+#[test]
+fn a_second_read_that_fails_waits_like_any_other() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 5), &policy, Wake::default(), false);
+    let (mut reads, mut waits) = (0, 0);
+    let mut go = good(found(2, 0), holds(5), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Fetch => {
+            reads += 1;
+            Some(if reads == 1 { Outcome::Fetched(found(2, 0)) } else { Outcome::Failed(failure(true)) })
+        }
+        Step::Wait { .. } if waits < 5 => {
+            waits += 1;
+            Some(Outcome::Waited)
+        }
+        step => go(step),
+    });
+    assert_eq!((reads, waits), (6, 5), "{steps:?}");
+    assert!(matches!(last, Step::Wait { .. }));
+    assert_eq!(facts.state.applied.as_ref().unwrap().id, version(5));
+}
+
+#[test]
+fn back_off_grows_although_the_login_is_good() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let (mut waits, mut go) = (0, good(found(2, 0), holds(1), false));
+    drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Prepare { .. } => Some(Outcome::Failed(failure(true))),
+        Step::Wait { .. } if waits < 6 => {
+            waits += 1;
+            Some(Outcome::Waited)
+        }
+        step => go(step),
+    });
+    assert_eq!(facts.state.targets["t0"].retry.attempts, 7);
+}
+
+#[test]
+fn what_was_written_is_never_called_adopted_and_every_target_is_read_back_after_the_last_swap() {
+    let policy = policy(2);
+    let mut facts = Facts::new(State::new("ses"), &policy, Wake::default(), false);
+    let mut refused_once = false;
+    let mut go = good(found(2, 0), holds(1), false);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Inspect { target: 0 } => Some(Outcome::Inspected(holds(2))),
+        Step::Prepare { target: 0 } => {
+            Some(Outcome::Prepared(Staged { nothing_to_write: true, swapped_before: false, live_id: "live2".into() }))
+        }
+        Step::Verify { target: 1 } if !refused_once => {
+            refused_once = true;
+            Some(Outcome::Failed(failure(true)))
+        }
+        Step::Wait { .. } => Some(Outcome::Waited),
+        step => go(step),
+    });
+    assert_eq!(last, Step::End);
+    assert_eq!(steps[steps.len() - 3..], ["read-back", "read-back", "commit"], "{steps:?}");
+    assert_eq!(facts.state.applied.as_ref().unwrap().outcome, Completion::Confirmed);
+}
+
+#[test]
+fn healing_one_target_reads_all_of_them_back() {
+    let policy = policy(2);
+    let mut facts = Facts::new(applied(&policy, 2), &policy, Wake::default(), false);
+    let mut go = good(found(2, 0), holds(2), true);
+    let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Inspect { target: 1 } => Some(Outcome::Inspected(holds(1))),
+        Step::Prepare { target: 1 } => {
+            Some(Outcome::Prepared(Staged { nothing_to_write: false, swapped_before: false, live_id: "live2".into() }))
+        }
+        step => go(step),
+    });
+    assert_eq!(last, Step::End);
+    assert_eq!(steps.iter().filter(|s| **s == "read-back").count(), 2, "{steps:?}");
+    assert_eq!(steps.iter().filter(|s| **s == "swap").count(), 1, "{steps:?}");
+}
+
+#[test]
+fn a_version_that_flaps_does_not_start_its_propagation_anew() {
+    let policy = policy(1);
+    let refuse = |state: State, n: i64, seconds: i64| {
+        let mut facts = Facts::new(state, &policy, Wake::default(), true);
+        let mut go = good(found(n, seconds), holds(1), true);
+        drive(&mut facts, &policy, at(seconds), |step| match step {
+            Step::Verify { .. } => Some(Outcome::Refused { reply: "535".into() }),
+            step => go(step),
+        });
+        facts
+    };
+    let facts = refuse(applied(&policy, 1), 2, 0);
+    assert_eq!(facts.failures()[0].1.class, "not-yet");
+    let facts = refuse(facts.state, 1, 100);
+    assert!(facts.failures().is_empty(), "{:?}", facts.failures());
+    let facts = refuse(facts.state, 2, 301);
+    assert_eq!(facts.failures()[0].1.class, "refused");
 }
 
 #[test]
@@ -661,6 +751,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             });
             one(Outcome::Failed(failure(true)), &same);
         }
+        Step::Refrain { .. } => panic!("healing is allowed here"),
         Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
         Step::Wait { .. } | Step::End | Step::Preview { .. } => {}
     }
@@ -732,5 +823,4 @@ fn the_model_keeps_its_invariants() {
         }
     }
     assert!(seen.len() > 1_000 && commits > 10, "{} situations, {commits} ways to a confirmation", seen.len());
-    println!("{} situations, {commits} ways to a confirmation", seen.len());
 }
