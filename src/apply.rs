@@ -507,7 +507,7 @@ impl Server {
                 // run that made them may have been killed before their fsync.
                 directory.sync()?;
             }
-            if directory.names_starting(&prefix)?.is_empty() {
+            if change::leftovers(&directory, &prefix)?.is_empty() {
                 continue;
             }
             match self.lock(&directory, Duration::ZERO) {

@@ -687,7 +687,11 @@ impl Directory {
         renamed.map_err(|e| match e.errno() {
             Some(Errno::EXIST) => changed(),
             Some(Errno::BUSY) => HostError::BindMount { path: self.path.join(live) },
-            _ => e,
+            // What stands in the way is the live file's (the immutable flag), not the staged one's.
+            _ => match e {
+                HostError::Io { source, .. } => HostError::io("replace", self.path.join(live), source),
+                other => other,
+            },
         })
     }
 

@@ -61,6 +61,9 @@ struct Lab {
     new_text: Vec<u8>,
 }
 
+/// As `reload`: a command that first does what a test has put into [`Lab::meddler`].
+const HOOK: &str = "hook";
+
 /// A directory of its own, 0700, gone at the end.
 struct Scratch(PathBuf);
 
@@ -100,6 +103,11 @@ impl Synced {
 struct Run<'a> {
     crash_at: Option<usize>,
     log: Option<&'a Path>,
+}
+
+fn script(path: &Path, body: &str) {
+    fs::write(path, format!("#!/bin/sh\nset -e\n{body}")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 fn login(number: u32) -> Login {
@@ -157,7 +165,9 @@ impl Lab {
         };
         let (old_text, new_text) = (text.map(String::into_bytes), new_text.into_bytes());
         let mut lab = Self { postfix, standin, dir, old, new, start, before: Snapshot::default(), old_text, new_text };
-        fs::write(lab.config(), lab.configuration(reload)).unwrap();
+        lab.make_hook();
+        let hook = format!("[\"{}\"]", lab.hook().display());
+        fs::write(lab.config(), lab.configuration(if reload == HOOK { &hook } else { reload })).unwrap();
         lab.postfix.start();
         if start == Start::Rollover {
             lab.publish(&lab.old);
@@ -199,6 +209,25 @@ impl Lab {
 
     fn log_file(&self) -> PathBuf {
         self.dir.0.join("calls")
+    }
+
+    fn hook(&self) -> PathBuf {
+        self.dir.0.join("reload")
+    }
+
+    /// A script that, where there is one, runs between the swap and the read-back.
+    fn meddler(&self) -> PathBuf {
+        self.dir.0.join("meddle")
+    }
+
+    fn make_hook(&self) {
+        let (meddler, etc) = (self.meddler(), &self.postfix.config_dir);
+        let meddler = meddler.display();
+        let etc = etc.display();
+        script(
+            &self.hook(),
+            &format!("if [ -x {meddler} ]; then {meddler}; fi\nexec /usr/sbin/postfix -c {etc} reload\n"),
+        );
     }
 
     /// Puts a login where the source looks for it.
@@ -249,8 +278,10 @@ fn names(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// A staged file, or what `postmap` makes on the way.
 fn hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b".") || name.starts_with(b"__db.")
 }
 
 /// Replaces a file by rename, as everything that Postfix reads has to be, with a time at which it is not new.
@@ -673,6 +704,22 @@ fn a_kill_is_survived_wherever_the_source_goes_from_there() {
     println!("hash: killed with two logins in turn, at {} pairs of calls", points.len() * points.len());
 }
 
+/// A `postmap` that is killed with the program, or by it, leaves what it makes on the way; the one after it would take
+/// that for another one at work, and wait.
+#[test]
+fn what_a_killed_postmap_left_goes() {
+    let lab = Lab::new("hash", Start::Rollover, "\"if-needed\"");
+    for name in
+        ["__db..relaykey.ses.postfix.0.db", ".relaykey.ses.postfix.0.cdb.tmp", ".relaykey.ses.postfix.0.lmdb-lock"]
+    {
+        lab.restore(&lab.before);
+        fs::write(lab.postfix.config_dir.join(name), "").unwrap();
+        let begun = std::time::Instant::now();
+        lab.recover(name);
+        assert!(begun.elapsed() < Duration::from_secs(30), "{name}: {:?}", begun.elapsed());
+    }
+}
+
 /// Every mutating call that the program makes is one that the tests can stop: what strace sees is what the log tells.
 #[test]
 fn every_mutating_system_call_passes_the_choke_point() {
@@ -884,47 +931,41 @@ fn a_first_table_survives_a_power_cut_at_every_call() {
     power_cuts("lmdb", Start::FirstTable);
 }
 
-/// The model has teeth: with any one of these calls left out of the record, it objects.
+/// The model has teeth: with one of these calls left out of the record, it objects.
 #[test]
 fn a_missing_fsync_does_not_pass_for_a_safe_one() {
-    let lab = Lab::new("hash", Start::FirstTable, "\"if-needed\"");
-    lab.recorded(None);
-    let calls = power::read(&lab.log_file());
-    let mut noticed = Vec::new();
-    for (left_out, call) in calls.iter().enumerate().filter(|(_, call)| call.op.starts_with("fsync")) {
-        let rest: Vec<power::Call> =
-            calls.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, call)| call.clone()).collect();
-        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| power::judge(&lab, &rest, "on purpose")));
-        if judged.is_err() {
-            noticed.push(call.path.clone());
+    let needed = |start: Start, lab: &Lab| {
+        let (etc, state) = (&lab.postfix.config_dir, lab.state_dir());
+        let staged = [etc.join(".relaykey.ses.postfix.0"), etc.join(".relaykey.ses.postfix.0.db")];
+        let documents =
+            ["apply/.journal.json.new", "apply", "credentials/.ses.json.new", "credentials"].map(|n| state.join(n));
+        let both = staged.into_iter().chain(documents);
+        match start {
+            // With a new table each of its names is synced by itself, and the directory once more at the end.
+            Start::FirstTable => {
+                both.chain(["apply/.key.new", ".key.new", ".host.json.new"].map(|n| state.join(n))).collect()
+            }
+            _ => both.chain([etc.clone()]).collect::<Vec<PathBuf>>(),
         }
+    };
+    for start in [Start::Rollover, Start::FirstTable] {
+        let lab = Lab::new("hash", start, "\"if-needed\"");
+        lab.recorded(None);
+        let calls = power::read(&lab.log_file());
+        let mut noticed = Vec::new();
+        for (left_out, call) in calls.iter().enumerate().filter(|(_, call)| call.op.starts_with("fsync")) {
+            let mut rest = calls.clone();
+            rest.remove(left_out);
+            let judge = std::panic::AssertUnwindSafe(|| power::judge(&lab, &rest, "an fsync left out on purpose"));
+            if std::panic::catch_unwind(judge).is_err() {
+                noticed.push(call.path.clone());
+            }
+        }
+        for path in needed(start, &lab) {
+            assert!(noticed.contains(&path), "the model does not miss an fsync of {}: {noticed:#?}", path.display());
+        }
+        println!("{start:?}: {} fsyncs, each left out, are missed", noticed.len());
     }
-    let etc = &lab.postfix.config_dir;
-    let state = lab.state_dir();
-    let needed = [
-        etc.join(".relaykey.ses.postfix"),
-        etc.join(".relaykey.ses.postfix.db"),
-        etc.clone(),
-        state.join("apply/.key.new"),
-        state.join("apply/.journal.json.new"),
-        state.join("apply"),
-        state.join(".key.new"),
-        state.join(".host.json.new"),
-        state.join("credentials/.ses.json.new"),
-        state.join("credentials"),
-    ];
-    for path in needed {
-        assert!(
-            noticed.contains(&path),
-            "the model does not miss an fsync of {}; it does of {noticed:#?}",
-            path.display()
-        );
-    }
-    println!(
-        "{} of the {} fsyncs, each left out, are missed",
-        noticed.len(),
-        calls.iter().filter(|c| c.op.starts_with("fsync")).count()
-    );
 }
 
 /// What a file system may hold after a power cut, from the record of the calls.
@@ -1291,5 +1332,272 @@ mod power {
 
     fn parse(bytes: &[u8]) -> Option<Value> {
         serde_json::from_slice::<Value>(bytes).ok().filter(Value::is_object)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Undo
+
+/// Class, words and fix of what stood in the way.
+fn failure(synced: &Synced) -> (String, String) {
+    let failure = &synced.document["credentials"][0]["failures"][0];
+    let text = |name: &str| failure[name].as_str().unwrap_or_default().to_owned();
+    (text("class"), format!("{}; fix: {}", text("what"), text("fix")))
+}
+
+impl Lab {
+    /// The table is as before the run, to the byte, and so is what this host believes.
+    fn undone(&self, when: &str) {
+        for file in [self.postfix.table(), self.postfix.map()] {
+            let now = fs::read(&file).ok();
+            assert!(now.as_ref() == self.before.bytes(&file), "{when}: {} is not as it was", file.display());
+        }
+        assert!(!self.whole(when), "{when}: the new login is in use");
+        let expected = (self.start == Start::Rollover).then(|| self.old.username.clone());
+        assert_eq!(self.applied(), expected, "{when}");
+        self.tidy(when);
+    }
+}
+
+/// While the mail server is reloaded somebody points it elsewhere: the new login does not read back.
+#[test]
+fn what_does_not_read_back_is_put_back_and_a_kill_meanwhile_is_survived() {
+    for start in [Start::Rollover, Start::FirstTable] {
+        let lab = Lab::new("hash", start, HOOK);
+        let (main_cf, etc) = (fs::read(lab.postfix.main_cf()).unwrap(), lab.postfix.config_dir.display());
+        let meddle = || {
+            let edit = format!("/usr/sbin/postconf -c {etc} -e 'relayhost = [elsewhere.invalid]:587'\n");
+            // Postfix waits for a file that was only just written.
+            script(&lab.meddler(), &format!("{edit}touch -d '1 minute ago' {etc}/main.cf\n"));
+        };
+        let mend = || {
+            fs::remove_file(lab.meddler()).unwrap();
+            put(&lab.postfix.main_cf(), &main_cf, 0o644);
+        };
+        meddle();
+        let when = format!("{start:?}, meddled with");
+        let failed = lab.recorded(None);
+        let (class, what) = failure(&failed);
+        assert_eq!((failed.code, class.as_str()), (Some(75), "mismatch"), "{when}: {}", failed.what());
+        for words in ["does not read back as the candidate", "the old files were put back"] {
+            assert!(what.contains(words), "{when}: {what}");
+        }
+        for login in [&lab.old, &lab.new] {
+            assert!(!failed.what().contains(login.password.expose()), "{when}: a password is told");
+        }
+        lab.undone(&when);
+        mend();
+        lab.recover(&format!("{when}, then no more"));
+
+        let calls = power::read(&lab.log_file());
+        let after =
+            calls.iter().position(|call| call.op == "run" && call.path == lab.hook()).expect("the hook ran") + 2;
+        lab.restore(&lab.before);
+        meddle();
+        fs::remove_file(lab.log_file()).unwrap();
+        lab.recorded(None);
+        let last = power::read(&lab.log_file()).len();
+        mend();
+        for n in after..=last {
+            let when = format!("{start:?}, meddled with, stopped before call {n}");
+            lab.restore(&lab.before);
+            meddle();
+            lab.crash(n, &when);
+            mend();
+            lab.whole(&when);
+            if n % 3 == 0 {
+                // The next run meets the same meddler, where it has to reload once more.
+                meddle();
+                let again = lab.recorded(None);
+                let fine = if fs::read(lab.postfix.main_cf()).unwrap() == main_cf { Some(0) } else { Some(75) };
+                assert_eq!(again.code, fine, "{when}, twice: {}", again.what());
+                mend();
+                lab.whole(&format!("{when}, twice"));
+            }
+            lab.recover(&when);
+        }
+        println!("{start:?}: stopped at each of the {} calls after the swap was seen to be in vain", last + 1 - after);
+    }
+}
+
+/// What somebody else wrote meanwhile is theirs: it is neither overwritten nor believed.
+#[test]
+fn what_somebody_else_wrote_over_the_swap_is_not_undone() {
+    let lab = Lab::new("hash", Start::Rollover, HOOK);
+    let stale = lab.dir.0.join("stale");
+    let theirs = format!("# written by configuration management\n{}", table(lab.standin.starttls_port(), &lab.old));
+    fs::write(&stale, &theirs).unwrap();
+    let (table, etc) = (lab.postfix.table(), lab.postfix.config_dir.display());
+    let write = format!(
+        "cat {} > {table}\n/usr/sbin/postmap -c {etc} hash:{table}\n",
+        stale.display(),
+        table = table.display()
+    );
+    script(&lab.meddler(), &write);
+    let failed = lab.recorded(None);
+    assert!(matches!(failed.code, Some(1 | 75)), "{}", failed.what());
+    let (class, what) = failure(&failed);
+    assert_eq!(class, "mismatch", "{}", failed.what());
+    assert!(what.contains("sasl_passwd") && what.contains("changed by somebody else"), "{what}");
+    assert_eq!(fs::read_to_string(&table).unwrap(), theirs, "what they wrote");
+    assert_eq!(lab.answers(), lab.expected(Some(&lab.old)));
+    lab.tidy("meddled with");
+    fs::remove_file(lab.meddler()).unwrap();
+    let again = lab.recorded(None);
+    assert_eq!((again.code, again.outcome()), (Some(0), "confirmed"), "{}", again.what());
+    let ours = format!("# written by configuration management\n{}", String::from_utf8(lab.new_text.clone()).unwrap());
+    assert_eq!(fs::read_to_string(&table).unwrap(), ours);
+    assert_eq!(lab.answers(), lab.expected(Some(&lab.new)));
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Where nothing can be written
+
+fn done(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Something is mounted there until this is dropped.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Puts a directory, with what is in it, on a file system of its own of so many KiB.
+fn move_to_small_disk(directory: &Path, image: &Path, kib: u64) -> Mount {
+    fs::File::create(image).and_then(|file| file.set_len(kib * 1024)).unwrap();
+    done(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "1024", "-m", "0", "-O", "^has_journal"]).arg(image));
+    let beside = image.with_extension("mnt");
+    fs::create_dir(&beside).unwrap();
+    let mount = |at: &Path| {
+        done(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at));
+        Mount(at.to_owned())
+    };
+    {
+        let _mounted = mount(&beside);
+        let mode = fs::metadata(directory).unwrap().permissions();
+        fs::remove_dir(beside.join("lost+found")).unwrap();
+        done(Command::new("cp").arg("-a").arg(directory.join(".")).arg(&beside));
+        fs::set_permissions(&beside, mode).unwrap();
+    }
+    mount(directory)
+}
+
+/// Leaves so many KiB free there.
+fn fill(directory: &Path, leave: u64) {
+    let ballast = directory.join("ballast");
+    let _ = fs::remove_file(&ballast);
+    let mut file = fs::File::create(&ballast).unwrap();
+    let mut written = 0_u64;
+    while std::io::Write::write_all(&mut file, &[0; 1024]).is_ok() {
+        written += 1024;
+    }
+    file.set_len(written.saturating_sub(leave * 1024)).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[test]
+fn a_full_disk_under_the_table_changes_nothing() {
+    let lab = Lab::new("hash", Start::Rollover, "\"if-needed\"");
+    let etc = lab.postfix.config_dir.clone();
+    let _mount = move_to_small_disk(&etc, &lab.dir.0.join("disk"), 2048);
+    let untouched = lab.identities();
+    let mut tried = 0;
+    for room in 0.. {
+        let when = format!("{room} KiB free");
+        assert!(room < 200, "{when}, and still too little");
+        fill(&etc, room);
+        let full = lab.sync(Run::default());
+        if full.code == Some(0) {
+            break;
+        }
+        tried += 1;
+        let (class, what) = failure(&full);
+        assert_eq!(full.code, Some(75), "{when}: {}", full.what());
+        assert!(matches!(class.as_str(), "no-space" | "command" | "mismatch"), "{when}: {}", full.what());
+        assert!(what.contains(etc.to_str().unwrap()) || what.contains("space"), "{when}: {what}");
+        assert_eq!(lab.identities(), untouched, "{when}: something was changed, or left");
+        lab.undone(&when);
+    }
+    assert!(tried > 2, "only {tried} sizes were too small");
+    fs::remove_file(etc.join("ballast")).unwrap();
+    lab.complete("with room enough");
+    println!("the table's disk was too full with each of {tried} sizes, and then was not");
+}
+
+#[test]
+fn a_full_disk_under_the_state_leaves_whole_files() {
+    let lab = Lab::new("hash", Start::Rollover, "\"always\"");
+    let _mount = move_to_small_disk(&lab.state_dir(), &lab.dir.0.join("disk"), 1024);
+    let mut tried = 0;
+    for room in 0.. {
+        let when = format!("{room} KiB free");
+        assert!(room < 100, "{when}, and still too little");
+        fill(&lab.state_dir(), room);
+        let full = lab.sync(Run::default());
+        lab.whole(&when);
+        if full.code == Some(0) {
+            break;
+        }
+        tried += 1;
+        assert_eq!(full.code, Some(75), "{when}: {}", full.what());
+        assert!(full.what().contains("No space left"), "{when}: {}", full.what());
+        lab.tidy(&when);
+    }
+    assert!(tried > 0, "no size was too small");
+    fs::remove_file(lab.state_dir().join("ballast")).unwrap();
+    lab.complete("with room enough");
+    println!("the state's disk was too full with each of {tried} sizes, and then was not");
+}
+
+#[test]
+fn what_must_not_be_replaced_is_named_and_left() {
+    let lab = Lab::new("hash", Start::Rollover, "\"if-needed\"");
+    let (etc, text, map) = (lab.postfix.config_dir.clone(), lab.postfix.table(), lab.postfix.map());
+    let immutable = |path: &Path| {
+        done(Command::new("chattr").arg("+i").arg(path));
+        Undone("chattr", vec!["-i".into(), path.into()])
+    };
+    let bind = |path: &Path, options: &str| {
+        done(Command::new("mount").arg("--bind").arg(path).arg(path));
+        let mounted = Undone("umount", vec!["--lazy".into(), path.into()]);
+        done(Command::new("mount").args(["-o", options]).arg(path));
+        mounted
+    };
+    let cases: [(&str, &Path, &dyn Fn() -> Undone, &str); 6] = [
+        ("an immutable text", &text, &|| immutable(&text), "chattr -i"),
+        ("an immutable map", &map, &|| immutable(&map), "chattr -i"),
+        ("an immutable directory", &etc, &|| immutable(&etc), "chattr -i"),
+        ("a directory that is mounted read-only", &etc, &|| bind(&etc, "remount,bind,ro"), "mount it writable"),
+        ("a text that is a mount of its own", &text, &|| bind(&text, "remount,bind,rw"), "mount the directory"),
+        ("a map that is a mount of its own", &map, &|| bind(&map, "remount,bind,rw"), "mount the directory"),
+    ];
+    for (case, named, make, fix) in cases {
+        lab.restore(&lab.before);
+        let untouched = lab.identities();
+        let until = make();
+        let refused = lab.sync(Run::default());
+        let (class, what) = failure(&refused);
+        assert_eq!(refused.code, Some(1), "{case}: {}", refused.what());
+        assert!(what.contains(named.to_str().unwrap()) && what.contains(fix), "{case} ({class}): {what}");
+        lab.undone(case);
+        drop(until);
+        // A text that was put back is another file with the same content.
+        let same = lab.identities() == untouched;
+        assert!(same || case == "an immutable map", "{case}: a file was written to, and not changed");
+        lab.recover(&format!("{case}, no more"));
+    }
+}
+
+/// Does a command with these arguments when dropped.
+struct Undone(&'static str, Vec<std::ffi::OsString>);
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        let _ = Command::new(self.0).args(&self.1).status();
     }
 }

@@ -29,9 +29,20 @@ pub(super) fn prefix(target: &TargetId) -> OsString {
     format!(".relaykey.{}.{}.", spell(&target.credential), spell(&target.target)).into()
 }
 
-/// Removes what starts with the prefix; the caller holds the directory's lock. Says whether there was anything.
+/// What lies there of a target's staged files. Berkeley DB makes a database under a name of its own, in front of which
+/// it puts `__db.`, and renames it: a `postmap` that was killed, or found no room, leaves that, and every later one waits
+/// for it to go.
+pub(super) fn leftovers(directory: &Directory, prefix: &OsStr) -> Result<Vec<OsString>, HostError> {
+    let mut left = directory.names_starting(prefix)?;
+    let mut passing = OsString::from("__db.");
+    passing.push(prefix);
+    left.extend(directory.names_starting(&passing)?);
+    Ok(left)
+}
+
+/// Removes [`leftovers`]; the caller holds the directory's lock. Says whether there were any.
 pub(super) fn sweep(directory: &Directory, prefix: &OsStr) -> Result<bool, HostError> {
-    let left = directory.names_starting(prefix)?;
+    let left = leftovers(directory, prefix)?;
     for name in &left {
         directory.remove(name)?;
     }
@@ -209,6 +220,10 @@ impl Change {
         for ((live, file), bytes) in staged.zip(before) {
             file.directory.rename(&file.name, &live, file.seen)?;
             file.present = false;
+            if file.seen.is_none() {
+                // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
+                file.directory.sync()?;
+            }
             let Some(ours) = file.directory.look(&live)? else {
                 return Err(HostError::Changed { path: file.directory.path().join(&live) }.into());
             };
