@@ -363,8 +363,11 @@ impl Agent<'_> {
 /// The HTTP client for AWS, where a credential has a source there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    let pem = if config.credentials.iter().all(file) { Vec::new() } else { tls::Roots::system()?.pem() };
-    Ok(aws::Http::new(&pem))
+    if config.credentials.iter().all(file) {
+        return Ok(aws::Http::new(&[]));
+    }
+    tls::warm_up();
+    Ok(aws::Http::new(&tls::Roots::system()?.pem()))
 }
 
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.

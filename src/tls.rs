@@ -41,6 +41,18 @@ const SYSTEM_BUNDLES: [&str; 6] = [
 /// times in ticks, and a second change within one tick leaves the stamp as it was.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Makes the TLS library ready for its first connection, on a thread of its own. For its first random numbers AWS-LC
+/// gathers CPU jitter, which is 20 ms of computing in every process; meanwhile the mail server can be looked at. Who needs
+/// them sooner waits as without this.
+pub fn warm_up() {
+    let gather = || {
+        let mut byte = [0];
+        // What fails here fails again, with somebody to tell it to, at the first connection.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut byte);
+    };
+    let _ = std::thread::Builder::new().name("tls-warm-up".into()).spawn(gather);
+}
+
 /// Certificates that are trusted as issuers; at least one, each known to parse as a trust anchor. Cheap to clone.
 #[derive(Clone)]
 pub struct Roots {

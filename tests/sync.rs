@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
-use lab::{DELIVERY, Host, Key, Setup, Snapshot, fresh, keep_secret, next_second};
+use lab::{DELIVERY, Host, Key, Setup, Snapshot, fresh, keep_secret, let_a_start_be_later, next_second};
 use postfix::Instance;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -33,7 +33,7 @@ fn roll_over(map_type: &str, source: impl FnOnce(&Host, &Key) -> String, publish
     let host = Host::new(map_type, &old);
     let source = source(&host, &old);
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     assert_eq!(host.send(), old.id);
     host.sync(&[], 0).says(&["ses: adopted", &old.id]);
 
@@ -127,7 +127,7 @@ fn settled(map_type: &str, key: &Key, setup: &Setup<'_>) -> Host {
     let host = Host::new(map_type, key);
     let source = host.publish(key.pair());
     host.configure(&Setup { source: &source, ..*setup });
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
     host
 }
@@ -372,7 +372,7 @@ fn of_five_thousand_entries_only_ours_differs_afterwards() {
         }
         let source = host.publish(old.pair());
         host.configure(&Setup { source: &source, ..Setup::default() });
-        host.postfix.start();
+        host.start_postfix();
         host.sync(&[], 0).says(&["ses: adopted"]);
         let mut expected = look_up(&host.postfix, &keys);
         assert_eq!(expected.len(), keys.len(), "{map_type}: every key is found");
@@ -406,7 +406,7 @@ fn sender_lines_that_hold_our_key_follow_and_others_stay() {
     let source = host.publish(old.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
     host.postfix.set("smtp_sender_dependent_authentication", "yes");
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
     host.publish(new.pair());
     host.sync(&[], 0).says(&["ses: confirmed"]);
@@ -461,7 +461,7 @@ fn what_the_files_are_like_is_kept() {
     rustix::fs::setxattr(&real, acl, &access_list(), rustix::fs::XattrFlags::empty()).expect(acl);
     let source = host.publish(old.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     assert_eq!(host.send(), old.id);
     host.sync(&[], 0).says(&["ses: adopted"]);
 
@@ -498,7 +498,7 @@ fn a_missing_table_is_made() {
         host.standin.set_key(&key.id, &key.login.password);
         let source = host.publish(key.pair());
         host.configure(&Setup { source: &source, ..Setup::default() });
-        host.postfix.start();
+        host.start_postfix();
         host.sync(&[], 0).says(&["ses: confirmed"]);
         let text = fs::read_to_string(host.postfix.table()).expect("made");
         assert_eq!(text, format!("{} {}\n", host.hop(), key.pair()));
@@ -606,7 +606,7 @@ fn a_host_that_holds_the_current_credential_is_adopted() {
         let (arn, version) = moto::shared().secret(&name, &key.json());
         let source = host.secret(&name);
         host.configure(&Setup { source: &source, ..Setup::default() });
-        host.postfix.start();
+        host.start_postfix();
         assert_eq!(host.send(), key.id);
         let before = host.snapshot();
 
@@ -711,7 +711,7 @@ fn a_postfix_that_does_not_run_is_owed_its_reload() {
         host.publish(new.pair());
 
         let ran = host.sync(&["--wait", "0s"], 75);
-        ran.says(&["not running", "fix: postfix -c", "start"]).says_not("ses: confirmed");
+        ran.says(&["not running", "fix: ", "start"]).says_not("ses: confirmed");
         let text = fs::read_to_string(host.postfix.table()).expect("readable");
         assert!(text.contains(&new.pair()), "the files are right");
         let found = look_up(&host.postfix, &[host.hop()]);
@@ -728,7 +728,7 @@ fn a_postfix_that_does_not_run_is_owed_its_reload() {
         before.same_as(&host.snapshot());
 
         // A start after the swap settles it.
-        next_second();
+        let_a_start_be_later();
         host.postfix.start();
         host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
         before.same_as(&host.snapshot());
@@ -751,7 +751,7 @@ fn a_postfix_that_does_not_run_is_not_adopted() {
     host.sync(&["--wait", "0s"], 75).says(&["not running"]).says_not("adopted version");
     before.same_as(&host.snapshot());
     assert_eq!(host.state("ses")["report"], Value::Null);
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
 }
 
@@ -786,17 +786,13 @@ fn a_reload_that_is_needed_and_never_done_stays_owed() {
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
     for _ in 0..2 {
-        host.sync(&["--wait", "0s"], 75).says(&[
-            "only by a reload",
-            "reload = \"never\"",
-            "restarting it settles this",
-        ]);
+        host.sync(&["--wait", "0s"], 75).says(&["reload = \"never\"", "settles"]);
         host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed", "target main: a reload, since"]);
         assert_eq!(reloads(&host.postfix), 0);
     }
     assert_eq!(host.state("ses")["applied"]["username"], json!(old.id), "no confirmation");
     host.postfix.stop();
-    next_second();
+    let_a_start_be_later();
     host.postfix.start();
     host.sync(&[], 0).says(&["ses: confirmed"]);
     assert_eq!(host.send(), new.id);
@@ -819,7 +815,7 @@ fn a_reload_command_runs_as_it_is_written() {
     let source = host.publish(old.pair());
     let command = format!("reload = [{script:?}, \"two words\", \"$HOME; `id`\"]");
     host.configure(&Setup { source: &source, target: &command, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
     assert!(!ran.exists(), "adoption reloads nothing");
     host.standin.set_key(&new.id, &new.login.password);
@@ -860,7 +856,7 @@ fn a_half_edited_configuration_is_not_activated() {
     let good = fs::read_to_string(host.postfix.main_cf()).expect("readable");
     host.postfix.set("daemon_directory", "/nonexistent");
     let ran = host.sync(&["--wait", "0s"], 75);
-    ran.says(&["`postfix check` fails, so no reload is done", "in the mail log", "in a terminal and mend that"]);
+    ran.says(&["`postfix check` fails, so no reload is done", "its reason is in", "fix: "]);
     assert_eq!(reloads(&host.postfix), 0);
     assert_eq!(host.send(), new.id, "the files are in place, and the map is noticed without a reload");
     fs::write(host.postfix.main_cf(), good).expect("written");
@@ -880,11 +876,7 @@ fn an_unreadable_configuration_changes_nothing() {
     fs::write(&master_cf, format!("{good}half a line of somebody who went to lunch\n")).expect("written");
     let before = host.snapshot();
     for wait in ["0s", "2s"] {
-        host.sync(&["--wait", wait], 1).says(&[
-            "postconf cannot read the configuration",
-            "went to lunch",
-            "fix: run: postconf",
-        ]);
+        host.sync(&["--wait", wait], 1).says(&["postconf cannot read the configuration", "fix: run: postconf"]);
         before.same_as(&host.snapshot());
     }
     host.relaykey(&["status"]).expect(0).says(&["ses: failing", "postconf cannot read", "pending"]);
@@ -919,7 +911,7 @@ fn two_targets(key: &Key) -> (Host, Instance) {
     let setup = Setup { source: &source, ..Setup::default() };
     let targets = [(&host.postfix, "name = \"main\""), (&second, "name = \"second\"")];
     host.write_config(&host.credential("ses", &setup, &targets));
-    host.postfix.start();
+    host.start_postfix();
     second.start();
     host.sync(&[], 0).says(&["ses: adopted"]);
     complete(&host.state("ses")["report"], &["main", "second"], key.password());
@@ -1009,7 +1001,7 @@ fn a_target_that_does_not_run_does_not_hold_up_the_other() {
     host.sync(&["--wait", "0s"], 75).says(&["ses second: ", "not running"]).says_not("ses: confirmed");
     assert_eq!(host.send(), new.id);
     assert_eq!(look_up(&second, &[host.hop()]).get(&host.hop()), Some(&new.pair()));
-    next_second();
+    let_a_start_be_later();
     second.start();
     host.sync(&[], 0).says(&["ses: confirmed"]);
     assert_eq!(lab::send(&host.standin, &second), new.id);
@@ -1026,7 +1018,7 @@ fn with_two_versions(old: &Key, new: &Key) -> (Host, String, [String; 2]) {
     let (_, first) = moto::shared().secret(&name, &old.json());
     let source = host.secret(&name);
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
     next_second();
     let second = moto::shared().put(&name, &new.json(), &["AWSCURRENT"]);
@@ -1083,7 +1075,7 @@ fn a_label_that_is_moved_back_is_not_followed_by_itself() {
     label(first);
     let source = host.parameter(&name) + "label = \"live\"\n";
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted"]);
     let second = aws.parameter(&name, &new.pair());
     host.sync(&[], 0).says(&["ses: up-to-date"]);
@@ -1109,7 +1101,7 @@ fn a_version_that_is_not_newer_waits_for_a_second_read() {
     let second = moto::shared().put(&name, &old.json(), &["AWSCURRENT"]);
     let source = host.secret(&name);
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     host.sync(&[], 0).says(&["ses: adopted", &second]);
     move_current(&name, &second, &first);
     let before = host.snapshot();
@@ -1323,7 +1315,7 @@ fn a_dry_run_shows_the_change_and_changes_nothing() {
     host.standin.set_key(&new.id, &new.login.password);
     let source = host.publish(new.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    host.start_postfix();
     // Before the first run: not even a state directory is made.
     let before = (host.snapshot(), Snapshot::of(host.dir.path()));
     let ran = host.sync(&["--dry-run"], 0);
@@ -1391,7 +1383,7 @@ fn over_several_credentials_the_worst_exit_code_wins() {
     let host = Host::new("hash", &old);
     host.standin.set_key(&new.id, &new.login.password);
     let other = host.another("hash", &format!("{} {}\n", host.hop(), old.pair()));
-    host.postfix.start();
+    host.start_postfix();
     other.start();
     let file = |name: &str, key: &Key| {
         let path = host.dir.file(name, &key.pair());

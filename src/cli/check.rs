@@ -176,8 +176,25 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
         match apply.call(Request::Inspect { target: id, ours }) {
             Ok(Reply::Inspected(seen)) => {
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {
-                    let who = entry.username.as_deref().unwrap_or("no usable login");
-                    findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map));
+                    match &entry.username {
+                        Some(who) => findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map)),
+                        // There is a finding about it.
+                        None if seen.missing.contains(&entry.key) => {}
+                        None => findings.add(
+                            name,
+                            &about,
+                            Finding {
+                                severity: Severity::Warning,
+                                line: entry.line,
+                                file: None,
+                                what: format!(
+                                    "{} in {} gives no usable login, so mail bounces or waits",
+                                    entry.key, entry.map
+                                ),
+                                fix: "the next rollover puts one there: relaykey sync".into(),
+                            },
+                        ),
+                    }
                 }
                 for finding in seen.findings {
                     findings.add(name, &about, finding);

@@ -113,7 +113,8 @@ impl std::fmt::Debug for Content {
     }
 }
 
-/// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now and keeps nothing.
+/// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now. What is kept from one
+/// call to the next are settings whose files have not changed since; [`Mta::inspect`] goes by none of that.
 pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError>;

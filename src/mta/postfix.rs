@@ -13,13 +13,14 @@
 //! Several tables, `proxy:`, transports, fallback relays, sender-dependent relays and `-o` overrides in `master.cf` are
 //! refused by name, or named in a finding as not looked at.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
@@ -74,16 +75,38 @@ pub struct Postfix {
     smtp: Smtp,
     keys: Option<Vec<String>>,
     reload: Reload,
+    /// What `postconf` said last, and of which files; `inspect` forgets it.
+    kept: RefCell<Option<(ConfigId, Settings)>>,
 }
 
 impl Postfix {
     /// `smtp` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
     /// reload is done: an argv array runs instead of `postfix reload`. Nothing is looked at yet.
     pub fn new(config_dir: &Path, smtp: &Smtp, keys: Option<Vec<String>>, reload: &Reload) -> Self {
-        Self { config_dir: config_dir.to_owned(), smtp: smtp.clone(), keys, reload: reload.clone() }
+        Self {
+            config_dir: config_dir.to_owned(),
+            smtp: smtp.clone(),
+            keys,
+            reload: reload.clone(),
+            kept: RefCell::default(),
+        }
     }
 
+    /// As they are now. Asked of `postconf` again where main.cf or master.cf is another one than it has read.
     fn settings(&self) -> Result<Settings, MtaError> {
+        let id = ConfigId::of(&self.config_dir);
+        if let (Some(id), Some((known, settings))) = (&id, &*self.kept.borrow())
+            && id == known
+        {
+            return Ok(settings.clone());
+        }
+        let settings = self.read_settings()?;
+        // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
+        *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, settings.clone()));
+        Ok(settings)
+    }
+
+    fn read_settings(&self) -> Result<Settings, MtaError> {
         let main_cf = self.config_dir.join("main.cf");
         if !main_cf.is_file() {
             return Err(MtaError {
@@ -144,6 +167,8 @@ impl Postfix {
             }
         }
         survey.problems.sort_by_key(|p| p.finding.severity);
+        // Of two equal keys each is ours, and each has the same to be said of it.
+        survey.problems.dedup_by(|a, b| a.finding == b.finding);
         Ok(survey)
     }
 
@@ -607,6 +632,8 @@ impl Postfix {
 
 impl Mta for Postfix {
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+        // What is true now, whatever was true before: the read-back of a rollover is one of these.
+        *self.kept.borrow_mut() = None;
         let mut survey = self.survey(ours, None)?;
         let running = self.running_with(&survey.settings)?;
         let mut problems = std::mem::take(&mut survey.problems);
@@ -832,8 +859,27 @@ impl Mta for Postfix {
     }
 }
 
+/// The states of the files that Postfix's settings are in.
+#[derive(PartialEq)]
+struct ConfigId([host::FileId; 2]);
+
+impl ConfigId {
+    /// `None` where one of them cannot be looked at: then nothing is kept.
+    fn of(config_dir: &Path) -> Option<Self> {
+        let of = |name| identify(&config_dir.join(name)).ok().flatten();
+        Some(Self([of("main.cf")?, of("master.cf")?]))
+    }
+
+    /// Would another change be seen by it? File systems date changes in ticks: two within one look like one.
+    fn settled(&self, now: SystemTime) -> bool {
+        const SETTLED: i128 = 2_000_000_000;
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.0.iter().all(|file| i128::try_from(now).is_ok_and(|now| now - file.ctime_ns > SETTLED))
+    }
+}
+
 /// What `postconf -x` says, by parameter.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Settings(BTreeMap<String, String>);
 
 impl Settings {
