@@ -34,7 +34,7 @@ const RUN: Duration = Duration::from_secs(60);
 /// How long something may take that a busy machine delays.
 const SOON: Duration = Duration::from_secs(20);
 /// The staged name of the target's text; its map has an ending more.
-const STAGED: &str = ".relaykey.ses.postfix";
+const STAGED: &str = ".relaykey.ses.postfix.0";
 
 // ---------------------------------------------------------------- what is looked for
 
@@ -663,7 +663,7 @@ fn payloads_that_are_no_credential_are_told_without_their_content() {
         ("a temporary key", format!("ASIA0123456789:{password}"), "temporary"),
         ("a blank in it", format!("{user}:{password} {secret}"), "not printable ASCII"),
         ("a password of another kind", format!("{user}:x{password}"), "no SES SMTP password"),
-        ("no user name", password.clone(), "none of the forms"),
+        ("no user name", password.clone(), "without its user name"),
         (
             "a key twice",
             format!("{{\"username\": {user:?}, \"password\": {password:?}, \"password\": {secret:?}}}"),
@@ -740,14 +740,13 @@ fn what_was_undone_is_gone() {
     let lab = Lab::new("hash", &old);
     lab.postfix.start();
     lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
-    // A reload that writes the old login back, so that the read-back fails, and says what it was given.
-    let table = lab.postfix.table();
-    let reload = lab.path("reload");
-    let before = lab.path("before");
-    fs::copy(&table, &before).expect("copied");
+    // A reload that makes Postfix use another table, so that the read-back fails, and says what it was given.
+    let (table, other, reload) = (lab.postfix.table(), lab.postfix.config_dir.join("other"), lab.path("reload"));
+    fs::copy(&table, &other).expect("copied");
+    let maps = format!("smtp_sasl_password_maps=hash:{}", other.display());
+    let etc = &lab.postfix.config_dir;
     let script = format!(
-        "#!/bin/sh\nexec >&2\nenv; echo \"$@\"; cat\ncp {before:?} {table:?}; /usr/sbin/postmap -c {:?} hash:{table:?}\n",
-        lab.postfix.config_dir
+        "#!/bin/sh\nexec >&2\nenv; echo \"$@\"; cat\npostmap hash:{other:?}\npostconf -c {etc:?} -e {maps:?}\n"
     );
     fs::write(&reload, script).expect("written");
     fs::set_permissions(&reload, fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -757,7 +756,42 @@ fn what_was_undone_is_gone() {
     ran.expect(75);
     assert!(ran.output().contains("the old files were put back"), "{}", ran.output());
     lab.assert_held_by(&new, &[lab.source_file()]);
-    lab.assert_held_by(&old, &[table, lab.postfix.map(), before]);
+    let map = other.with_extension("db");
+    lab.assert_held_by(&old, &[table, lab.postfix.map(), other, map]);
+}
+
+#[test]
+fn what_a_killed_run_had_staged_goes_with_the_next_run_also_if_that_has_nothing_to_do() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    lab.postfix.start();
+    lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
+    lab.with_file_source(&old.pair());
+    lab.run(&["sync"]).expect(0);
+    // A compiler that hangs: when it is asked to compile, the staged text is there.
+    let asked = lab.path("asked");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *-q*) exec /usr/sbin/postmap \"$@\";; esac\necho $$ > {asked:?}\nexec sleep 1000\n"
+    );
+    lab.postfix.set("command_directory", programs_with(&lab, "postmap", &script).to_str().expect("UTF-8"));
+    lab.publish(&new.pair());
+    let (mut command, ..) = lab.command(&[], &["sync"]);
+    let mut run = Running(command.spawn().expect("relaykey starts"));
+    let compiler = wait_for("postmap to be asked", SOON, || {
+        fs::read_to_string(&asked).ok().and_then(|pid| pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw))
+    });
+    run.0.kill().expect("killed");
+    run.wait(SOON);
+    rustix::process::kill_process(compiler, rustix::process::Signal::KILL).expect("killed");
+    lab.assert_held_by(&new, &[lab.postfix.config_dir.join(STAGED), lab.source_file()]);
+
+    // The source goes back to what is applied, so that nothing is staged any more.
+    lab.publish(&old.pair());
+    lab.postfix.set("command_directory", "/usr/sbin");
+    let ran = lab.run(&["sync"]);
+    ran.expect(0);
+    assert!(ran.stdout.contains("up-to-date"), "{}", ran.output());
+    lab.assert_held_by(&new, &[]);
 }
 
 // ---------------------------------------------------------------- the process
