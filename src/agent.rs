@@ -228,7 +228,7 @@ impl Agent<'_> {
             Verdict::Refused { reply } => Outcome::Refused { reply },
             Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
                 class: class.word().into(),
-                what: format!("no login at {}:{}: {words}", target.smtp.endpoint, target.smtp.port),
+                what: format!("no login: {words}"),
                 fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
                 temporary,
                 at,

@@ -55,7 +55,7 @@ impl Findings {
     fn add(&mut self, credential: Option<&str>, about: &str, finding: Finding) {
         if !self.json {
             let place = credential.map(|c| format!("{c}: ")).unwrap_or_default();
-            say(&format!("{:<8} {place}{about}: {}", severity_word(finding.severity), finding.located()));
+            say(&format!("{:<8} {place}{about}: {}", word(&finding), finding.located()));
             if !finding.fix.is_empty() {
                 say(&format!("         fix: {}", finding.fix));
             }
@@ -76,11 +76,12 @@ impl Findings {
     }
 }
 
-fn severity_word(severity: Severity) -> &'static str {
-    match severity {
+fn word(finding: &Finding) -> &'static str {
+    match finding.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
-        Severity::Note => "ok",
+        Severity::Note if finding.fix.is_empty() => "ok",
+        Severity::Note => "note",
     }
 }
 
@@ -297,7 +298,7 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &m
             ),
             Verdict::Unknown { temporary, words, fix, .. } => {
                 findings.for_now += usize::from(temporary);
-                findings.error(name, "login", format!("no login at {place}: {words}"), fix.unwrap_or_else(|| "try again".into()));
+                findings.error(name, "login", format!("no login: {words}"), fix.unwrap_or_else(|| "try again".into()));
             }
         }
     }
