@@ -698,7 +698,9 @@ fn a_kill_is_survived_wherever_the_source_goes_from_there() {
         lab.restore(&lab.before);
         lab.crash(n, &when);
         lab.publish(&third);
-        lab.crash(m, &when);
+        let second = lab.recorded(Some(m));
+        // It may have had fewer calls to make.
+        assert!(second.signal == Some(SIGABRT) || second.code == Some(0), "{when}: {}", second.what());
         lab.settle(&lab.old, &format!("{when}, then back at the old login"));
     }
     println!("hash: killed with two logins in turn, at {} pairs of calls", points.len() * points.len());
