@@ -3,7 +3,7 @@
 //! Words: a [`Directory`] was checked from `/` down and is held open, and all work on its files is relative to it. A
 //! *live* file is one that somebody reads; a *staged* one is its successor beside it, complete before it is renamed
 //! over the live one. Live files are only ever renamed over: a hard link to the old one, or moving it aside, would
-//! keep a running Postfix on the old credential, which looks at the link count (LAB, "Postfix").
+//! keep a running Postfix on the old credential, which looks at the link count.
 //!
 //! Every call that changes anything passes [`mutate`], which numbers them, so that tests can stop the program at
 //! exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which packages never have,
