@@ -794,5 +794,7 @@ fn an_adopted_text_that_postfix_has_not_read_since_is_reloaded() {
     lab.swap().unwrap();
     assert_eq!(lab.activate(), Activated::Yes { how: "reload" });
     assert_eq!(lab.activate(), Activated::Yes { how: "reload" }, "once is enough");
-    assert_eq!(instance.log().matches("reload -- version").count(), 1);
+    let reloads = || instance.log().matches("reload -- version").count();
+    postfix::wait_for("the reload in the log", Duration::from_secs(10), || (reloads() > 0).then_some(()));
+    assert_eq!(reloads(), 1);
 }
