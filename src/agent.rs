@@ -295,7 +295,7 @@ impl Agent<'_> {
             Ok(reply) => outcome_of(reply, step, target, observer),
             Err(e) => Outcome::Failed(Failure {
                 class: e.class.into(),
-                what: located(&e),
+                what: config::located(e.file.as_deref(), e.line, &e.what),
                 fix: e.fix,
                 temporary: e.temporary,
                 at: Timestamp::now(),
@@ -495,14 +495,6 @@ fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login
         temporary: false,
         at: Timestamp::now(),
     })
-}
-
-fn located(e: &apply::MtaError) -> String {
-    match (&e.file, e.line) {
-        (Some(file), Some(line)) => format!("{}:{line}: {}", file.display(), e.what),
-        (Some(file), None) if !e.what.contains(&*file.to_string_lossy()) => format!("{}: {}", file.display(), e.what),
-        _ => e.what.clone(),
-    }
 }
 
 fn state_failure(e: &StateError) -> Failure {

@@ -225,13 +225,16 @@ pub struct Finding {
 impl Finding {
     /// What is wrong, with the file and line that it is about in front, where there are such.
     pub fn located(&self) -> String {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => format!("{}:{line}: {}", file.display(), self.what),
-            (Some(file), None) if !self.what.contains(&*file.to_string_lossy()) => {
-                format!("{}: {}", file.display(), self.what)
-            }
-            _ => self.what.clone(),
-        }
+        located(self.file.as_deref(), self.line, &self.what)
+    }
+}
+
+/// What is wrong, with the file and line that it is about in front, unless it names the file itself.
+pub fn located(file: Option<&Path>, line: Option<usize>, what: &str) -> String {
+    match (file, line) {
+        (Some(file), Some(line)) => format!("{}:{line}: {what}", file.display()),
+        (Some(file), None) if !what.contains(&*file.to_string_lossy()) => format!("{}: {what}", file.display()),
+        _ => what.to_owned(),
     }
 }
 
