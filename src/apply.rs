@@ -19,6 +19,7 @@ use crate::config::{Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, Login, ProofFields};
 use crate::host::{self, Directory, HostError, Lock};
 use crate::mta::postfix::Postfix;
+use crate::mta::table::same_key;
 use crate::mta::text::Text;
 use crate::mta::{Entry, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
@@ -907,9 +908,8 @@ impl Server {
         let view = target.mta.inspect(&Ours { applied, previous: None, known })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
-        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
         let rest: Vec<String> =
-            (open.lookups.iter()).filter(|key| !found.iter().any(|(have, _)| same(have, key))).cloned().collect();
+            (open.lookups.iter()).filter(|key| !found.iter().any(|(have, _)| same_key(have, key))).cloned().collect();
         if let (false, Some(table)) = (rest.is_empty(), open.tables.first()) {
             let answers = target.mta.lookup(table, &rest)?;
             found.extend(rest.into_iter().zip(answers.into_iter().chain(std::iter::repeat(None))));
