@@ -281,7 +281,7 @@ pub fn next_second() {
 pub fn let_a_start_be_later() {
     let second = || rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
     let before = second();
-    wait_for("a later start", Duration::from_secs(5), || (second() > before + 2).then_some(()));
+    wait_for("a later start", Duration::from_secs(10), || (second() > before + 3).then_some(()));
 }
 
 /// A name that no other test has, nor any other process that shares the AWS API server.
