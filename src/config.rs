@@ -29,6 +29,9 @@ use crate::credential::JsonKeys;
 /// The version of the schema that this program reads, as in `config_version`.
 pub const VERSION: i64 = 1;
 
+/// The default of `poll`.
+pub const DEFAULT_POLL: Duration = Duration::from_secs(300);
+
 /// The largest configuration file, in bytes. A file above it is something else.
 pub const MAX_FILE: u64 = 1 << 20;
 
@@ -44,6 +47,59 @@ pub struct Config {
     pub aws: Aws,
     /// `[[credential]]`, in the order of the file; at least one.
     pub credentials: Vec<Credential>,
+    /// `[[report]]`, in the order of the file. Without any, nothing is owed.
+    pub reports: Vec<Receiver>,
+    /// `[health]`; absent: no HTTP.
+    pub health: Option<Health>,
+}
+
+/// `[[report]]`: one place that reports go to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receiver {
+    /// Unique; the outbox keys on it.
+    pub name: String,
+    /// How it is reached.
+    pub kind: ReceiverKind,
+    /// The credentials whose reports it gets; `None`: all.
+    pub credentials: Option<Vec<String>>,
+}
+
+impl Receiver {
+    /// Does it get the reports of this credential?
+    pub fn takes(&self, credential: &str) -> bool {
+        self.credentials.as_ref().is_none_or(|names| names.iter().any(|name| name == credential))
+    }
+}
+
+/// The kind of place that reports go to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReceiverKind {
+    /// One parameter per credential and host: `PATH/CREDENTIAL/HOST`. Holds the latest report.
+    ParameterStore {
+        /// Begins with `/`, does not end with it.
+        path: String,
+        /// `[aws]` with what the receiver overrides.
+        aws: Aws,
+    },
+}
+
+/// `[health]`: where the daemon answers over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// At least one, in the order of the file.
+    pub listen: Vec<Listen>,
+    /// Names under which it may be asked for in a `Host` header, besides the addresses it listens at, `localhost` and the
+    /// host's own name.
+    pub hosts: Vec<String>,
+}
+
+/// One place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Beyond loopback only where `public = true` was set.
+    Tcp(std::net::SocketAddr),
+    /// A Unix socket. Absolute.
+    Unix(PathBuf),
 }
 
 /// `[host]`: this machine.
@@ -88,6 +144,8 @@ pub struct Credential {
     pub source: Source,
     /// How to read the JSON of the source (`username_key`, `password_key`).
     pub keys: JsonKeys,
+    /// How often the daemon asks the source; spread by host and jittered.
+    pub poll: Duration,
     /// The mail-server configurations on this host that use it; at least one.
     pub targets: Vec<Target>,
 }
@@ -165,6 +223,8 @@ pub struct Target {
     pub drift: Drift,
     /// Exactly these lookup keys are ours, where given.
     pub keys: Option<Vec<String>>,
+    /// The mail log, whose refusals wake the daemon.
+    pub log: Log,
     /// `[credential.smtp]` with this target's overrides.
     pub smtp: Smtp,
 }
@@ -196,6 +256,17 @@ pub enum Reload {
     Never,
     /// An argv array, run instead of `postfix reload`. Not empty; the program's path is absolute.
     Command(Vec<String>),
+}
+
+/// Where the mail server logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Log {
+    /// Where this host keeps it: found by the daemon.
+    Found,
+    /// The systemd journal.
+    Journal,
+    /// A file, followed across rotation. Absolute.
+    File(PathBuf),
 }
 
 /// What happens when somebody else changes our entries.

@@ -18,6 +18,7 @@ pub mod host;
 pub mod mta;
 
 // The world's side.
+pub mod audit;
 pub mod aws;
 pub mod smtp;
 pub mod source;

@@ -56,8 +56,40 @@ pub struct State {
     pub targets: BTreeMap<String, TargetState>,
     /// Last `seq` that a report of this credential took.
     pub seq: u64,
-    /// The latest report document, complete. What is owed to which receiver comes with `[[report]]`.
+    /// The latest report document, complete.
     pub report: Option<Report>,
+    /// Reports that are owed, by the name of the receiver, in the order of their `seq`.
+    #[serde(default)]
+    pub outbox: BTreeMap<String, Outbox>,
+    /// Where the audit log stands.
+    #[serde(default)]
+    pub audit: AuditHead,
+}
+
+/// What is owed to one receiver.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Outbox {
+    /// In the order of their `seq`; only the latest for a receiver that holds one document per host.
+    pub owed: Vec<Report>,
+    /// Attempts at the first of them, and when it is due again.
+    pub retry: Retry,
+    /// `seq` of the last report that arrived there.
+    pub delivered: u64,
+}
+
+/// Where the audit log of a credential stands. The last line itself is part of it, so that what was done and its line
+/// become durable in one rename; the log file is brought up to it afterwards, and at every start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Number of the last line; 0: there is none.
+    pub number: u64,
+    /// SHA-256 of the last line, hex; empty where there is none.
+    pub hash: String,
+    /// The last line, without its line feed.
+    pub line: String,
+    /// Number of the oldest line that is kept, and the SHA-256 of the one before it.
+    pub oldest: u64,
+    pub before_oldest: String,
 }
 
 impl State {
@@ -75,6 +107,8 @@ impl State {
             targets: BTreeMap::new(),
             seq: 0,
             report: None,
+            outbox: BTreeMap::new(),
+            audit: AuditHead::default(),
         }
     }
 }

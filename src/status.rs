@@ -1,38 +1,182 @@
-//! The one document behind `relaykey status`, later also behind the HTTP endpoint and the service manager's line.
+//! The one document behind `relaykey status`, the health endpoints, the page, the metrics and the service manager's line.
+
+mod cost;
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::cost::Cost;
+use crate::audit::{By, Record};
 use crate::config::{self, Config};
 use crate::rollover::{Completion, Failure, Owed, Report, State, rfc3339};
 
 /// A key that is older than this should have been rotated: the usual 90 days.
 const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-#[derive(Debug, Serialize)]
+/// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
+const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// The document. A program that reads it goes by `schema`; fields may be added.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
-    pub schema: &'static str,
+    /// `relaykey/status/v1`.
+    pub schema: String,
+    /// When it was made, RFC 3339.
     pub at: String,
+    /// The daemon that made it; `None`: it is made of state files alone.
+    pub daemon: Option<Daemon>,
     pub credentials: Vec<CredentialStatus>,
 }
 
-#[derive(Debug, Serialize)]
+/// A running `relaykey run`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// `relaykey/0.1.0`.
+    pub agent: String,
+    /// The host's name in reports.
+    pub host: String,
+    pub pid: u32,
+    pub since: Timestamp,
+    /// The configuration file in force, and since when.
+    pub config: String,
+    pub config_since: Timestamp,
+    /// A newer configuration that was refused.
+    pub config_refused: Option<ConfigRefused>,
+}
+
+/// A configuration that was read anew and refused: the old one stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRefused {
+    pub at: Timestamp,
+    /// Every mistake, with file and line in front, and its fix.
+    pub mistakes: Vec<Mistake>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistake {
+    pub what: String,
+    pub fix: String,
+}
+
+/// What only the running daemon knows of a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Since when this daemon watches the credential.
+    pub since: Timestamp,
+    /// When the source last gave an answer.
+    pub answered: Option<Timestamp>,
+    pub woken: Option<Woken>,
+    pub next_wake: Option<Timestamp>,
+    /// The step that is under way, in one word.
+    pub step: Option<String>,
+    /// What the last wake ended with that no state file says, such as a version that this host left behind.
+    pub failures: Vec<(Option<String>, Failure)>,
+    /// What the mail log said that is not the credential's fault.
+    pub notices: Vec<Notice>,
+    pub counters: Counters,
+    /// Of the audit log, the latest first.
+    pub history: Vec<Record>,
+}
+
+/// The last wake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Woken {
+    pub at: Timestamp,
+    pub by: By,
+}
+
+/// Something that was seen and is for a person to judge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub at: Timestamp,
+    /// `policy`: SES took the login and refused the message. `temporary`: 454.
+    pub class: String,
+    pub what: String,
+    pub fix: String,
+}
+
+/// Counts since the daemon started. Keys come from the program's own words, never from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Wakes, by cause.
+    pub wakes: BTreeMap<String, u64>,
+    /// Requests to the source.
+    pub source_requests: u64,
+    /// Logins at the endpoint: `accepted`, `refused`, `unknown`.
+    pub logins: BTreeMap<String, u64>,
+    /// `adopted`, `confirmed`, `healed`.
+    pub rollovers: BTreeMap<String, u64>,
+    /// Failed steps, by class.
+    pub failures: BTreeMap<String, u64>,
+    /// Lines of the mail log: `refused`, `temporary`, `policy`.
+    pub alarms: BTreeMap<String, u64>,
+    /// Reports: `delivered`, `failed`.
+    pub reports: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CredentialStatus {
     pub name: String,
     pub source: String,
-    /// `up-to-date`, `pending`, `refused`, `failing`, `reload-owed`, `drift`, `never-applied`.
-    pub state: &'static str,
+    /// `up-to-date`, `pending`, `refused`, `failing`, `reload-owed`, `drift`, `report-owed`, `source-down`,
+    /// `never-applied`.
+    pub state: String,
+    /// Empty: ready, which is what `/readyz` tells.
+    pub not_ready: Vec<NotReady>,
     pub applied: Option<AppliedStatus>,
     pub pending: Option<PendingStatus>,
     pub failures: Vec<FailureStatus>,
     pub owed: Vec<OwedStatus>,
+    pub reports_owed: Vec<ReportOwed>,
+    pub notices: Vec<Notice>,
     /// When something that failed is due again.
     pub next: Option<String>,
+    /// What only a running daemon knows.
+    pub live: Option<LiveStatus>,
+    /// What asking the source costs.
+    pub cost: Cost,
     /// The latest confirmation.
     pub report: Option<Report>,
+    /// Recent records of the audit log, the latest first.
+    pub history: Vec<Record>,
 }
 
-#[derive(Debug, Serialize)]
+/// Why a credential is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    /// `never-applied`, `source-down`, `no-look`, `pending`, `refused`, `left-behind`, `failing`, `reload-owed`, `drift`,
+    /// `report-owed`.
+    pub class: String,
+    pub what: String,
+    pub fix: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveStatus {
+    /// When the source last gave an answer.
+    pub answered: Option<Timestamp>,
+    pub woken: Option<Woken>,
+    pub next_wake: Option<Timestamp>,
+    /// The step that is under way.
+    pub step: Option<String>,
+    pub counters: Counters,
+}
+
+/// Reports that are owed to one receiver.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportOwed {
+    pub receiver: String,
+    pub count: usize,
+    /// Of the oldest.
+    pub since: String,
+    pub attempts: u32,
+    pub failure: Option<Failure>,
+    pub next: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AppliedStatus {
     pub version: String,
     pub username: String,
@@ -43,7 +187,7 @@ pub struct AppliedStatus {
     pub key_age_seconds: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PendingStatus {
     pub version: String,
     pub username: String,
@@ -51,7 +195,7 @@ pub struct PendingStatus {
     pub first_refused: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureStatus {
     pub target: Option<String>,
     #[serde(flatten)]
@@ -59,26 +203,82 @@ pub struct FailureStatus {
     pub attempts: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OwedStatus {
     pub target: String,
     #[serde(flatten)]
     pub owed: Owed,
 }
 
+/// One credential, as much as is known of it: input of [`Status::new`].
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub credential: &'a config::Credential,
+    /// `None`: it has never been applied here.
+    pub state: Option<&'a State>,
+    pub live: Option<&'a Live>,
+}
+
 impl Status {
-    /// From the configuration and what state files say; a credential without a state file has never been applied.
-    pub fn new(config: &Config, states: &[Option<State>], now: Timestamp) -> Self {
-        let credentials =
-            config.credentials.iter().zip(states).map(|(c, state)| CredentialStatus::new(c, state.as_ref(), now));
-        Self { schema: "relaykey/status/v1", at: rfc3339(now), credentials: credentials.collect() }
+    /// From what is known; `daemon` where it is made by one.
+    pub fn new<'a>(daemon: Option<Daemon>, known: impl IntoIterator<Item = Known<'a>>, now: Timestamp) -> Self {
+        Self {
+            schema: "relaykey/status/v1".into(),
+            at: rfc3339(now),
+            daemon,
+            credentials: known.into_iter().map(|k| CredentialStatus::new(k, now)).collect(),
+        }
+    }
+
+    /// From state files alone.
+    pub fn at_rest(config: &Config, states: &[Option<State>], now: Timestamp) -> Self {
+        let known = config.credentials.iter().zip(states);
+        Self::new(None, known.map(|(credential, state)| Known { credential, state: state.as_ref(), live: None }), now)
+    }
+
+    /// Is every credential ready?
+    pub fn is_ready(&self) -> bool {
+        self.credentials.iter().all(|c| c.not_ready.is_empty())
+    }
+
+    /// For the service manager: one line that tells what stands in the way, else that nothing does.
+    pub fn line(&self) -> String {
+        let troubled: Vec<String> = self
+            .credentials
+            .iter()
+            .filter_map(|c| Some(format!("{}: {}", c.name, c.not_ready.first()?.what)))
+            .collect();
+        let refused = self.daemon.as_ref().is_some_and(|d| d.config_refused.is_some());
+        let mut line = match (troubled.as_slice(), self.credentials.as_slice()) {
+            ([], [one]) => match &one.applied {
+                Some(a) => format!("{} up to date: version {} ({})", one.name, a.version, a.username),
+                None => one.name.clone(),
+            },
+            ([], all) => format!("{} credentials up to date", all.len()),
+            (troubled, _) => troubled.join("; "),
+        };
+        if refused {
+            line.push_str("; the changed configuration was refused, the old one stays in force");
+        }
+        line
     }
 
     /// For people.
     pub fn text(&self, now: Timestamp) -> String {
+        use std::fmt::Write as _;
         let mut out = String::new();
+        if let Some(refused) = self.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
+            let _ =
+                writeln!(out, "configuration: refused {}, the old one stays in force", ago(&rfc3339(refused.at), now));
+            for m in &refused.mistakes {
+                let _ = writeln!(out, "  error     {}\n  fix       {}", m.what, m.fix);
+            }
+        }
         for c in &self.credentials {
             c.text(now, &mut out);
+        }
+        if self.daemon.is_none() {
+            let _ = writeln!(out, "(no daemon answers: this is what the state files say)");
         }
         out
     }
@@ -99,7 +299,8 @@ pub fn source_words(source: &config::Source) -> String {
 }
 
 impl CredentialStatus {
-    fn new(credential: &config::Credential, state: Option<&State>, now: Timestamp) -> Self {
+    fn new(known: Known<'_>, now: Timestamp) -> Self {
+        let Known { credential, state, live } = known;
         let empty = State::new(&credential.name);
         let state = state.unwrap_or(&empty);
         let retries = std::iter::once((None, &state.source_retry))
@@ -112,34 +313,36 @@ impl CredentialStatus {
                 next = [next, retry.next].into_iter().flatten().min();
             }
         }
+        for (target, failure) in live.iter().flat_map(|l| &l.failures) {
+            if !failures.iter().any(|f| f.failure.what == failure.what) {
+                failures.push(FailureStatus { target: target.clone(), failure: failure.clone(), attempts: 1 });
+            }
+        }
         let owed: Vec<OwedStatus> = state
             .targets
             .iter()
             .filter_map(|(name, t)| Some(OwedStatus { target: name.clone(), owed: t.reload_owed.clone()? }))
             .collect();
-        let has = |class: &str| failures.iter().any(|f| f.failure.class == class);
-        let word = if has("refused") {
-            "refused"
-        } else if has("drift") {
-            "drift"
-        } else if !owed.is_empty() {
-            "reload-owed"
-        } else if has("not-yet") {
-            "pending"
-        } else if !failures.is_empty() {
-            "failing"
-        } else if state.candidate.is_some() {
-            "pending"
-        } else if state.applied.is_none() {
-            "never-applied"
-        } else {
-            "up-to-date"
-        };
+        let reports_owed: Vec<ReportOwed> = state
+            .outbox
+            .iter()
+            .filter_map(|(receiver, outbox)| {
+                Some(ReportOwed {
+                    receiver: receiver.clone(),
+                    count: outbox.owed.len(),
+                    since: outbox.owed.first()?.at.clone(),
+                    attempts: outbox.retry.attempts,
+                    failure: outbox.retry.failure.clone(),
+                    next: outbox.retry.next,
+                })
+            })
+            .collect();
         let first_refused = state.targets.values().filter_map(|t| t.first_refused.as_ref().map(|f| f.since)).min();
-        Self {
+        let mut status = Self {
             name: credential.name.clone(),
             source: source_words(&credential.source),
-            state: word,
+            state: String::new(),
+            not_ready: Vec::new(),
             applied: state.applied.as_ref().map(|a| AppliedStatus {
                 version: a.id.version.clone(),
                 username: a.username.clone(),
@@ -156,9 +359,101 @@ impl CredentialStatus {
             }),
             failures,
             owed,
+            reports_owed,
+            notices: live.map(|l| l.notices.clone()).unwrap_or_default(),
             next: next.map(rfc3339),
+            live: live.map(|l| LiveStatus {
+                answered: l.answered,
+                woken: l.woken.clone(),
+                next_wake: l.next_wake,
+                step: l.step.clone(),
+                counters: l.counters.clone(),
+            }),
+            cost: Cost::of(credential),
             report: state.report.clone(),
+            history: live.map(|l| l.history.clone()).unwrap_or_default(),
+        };
+        status.not_ready = status.unreadiness(credential, live, now);
+        let first = status.not_ready.first().map(|n| n.class.as_str());
+        status.state = match first {
+            None => "up-to-date",
+            Some("left-behind" | "no-look") => "failing",
+            Some(class) => class,
         }
+        .to_owned();
+        status
+    }
+
+    /// Everything that stands in the way of "this host uses the newest credential, and everybody knows", worst first.
+    fn unreadiness(&self, credential: &config::Credential, live: Option<&Live>, now: Timestamp) -> Vec<NotReady> {
+        let mut all = Vec::new();
+        let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
+        let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
+        for class in ["refused", "drift"] {
+            if let Some(f) = failure(class) {
+                say(class, f.what.clone(), f.fix.clone());
+            }
+        }
+        for o in &self.owed {
+            let what = format!("target {} is owed a reload since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
+            let fix = failure("reload-owed").map(|f| f.fix.clone());
+            say("reload-owed", what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
+        }
+        for class in ["left-behind", "not-newer"] {
+            if let Some(f) = failure(class) {
+                say("left-behind", f.what.clone(), f.fix.clone());
+            }
+        }
+        for f in &self.failures {
+            let of_source = f.target.is_none();
+            let told =
+                ["refused", "drift", "reload-owed", "left-behind", "not-newer", "not-yet", "not-the-named-version"];
+            if !of_source && !told.contains(&f.failure.class.as_str()) {
+                say("failing", f.failure.what.clone(), f.failure.fix.clone());
+            }
+        }
+        if self.applied.is_none() {
+            let what = "no version has been applied on this host yet".to_owned();
+            say("never-applied", what, "run `relaykey check`; relaykey goes on trying".into());
+        }
+        if let Some(p) = &self.pending {
+            let (what, fix) = match failure("not-yet") {
+                Some(f) => (format!("version {} is not accepted yet: {}", p.version, f.what), f.fix.clone()),
+                None => (
+                    format!("version {} ({}) waits to be applied", p.version, p.username),
+                    "nothing: it is being worked on".to_owned(),
+                ),
+            };
+            say("pending", what, fix);
+        }
+        if let Some(live) = live {
+            let patience = SignedDuration::try_from(credential.poll * 2).unwrap_or(SignedDuration::MAX);
+            let last = live.answered.unwrap_or(live.since);
+            if now.duration_since(last) > patience.saturating_add(POLL_MARGIN) {
+                let silent = words(now.duration_since(last));
+                let of_source = self.failures.iter().find(|f| f.target.is_none()).map(|f| &f.failure);
+                match of_source {
+                    Some(f) => say(
+                        "source-down",
+                        format!("the source has given no answer for {silent}: {}", f.what),
+                        f.fix.clone(),
+                    ),
+                    None => say(
+                        "no-look",
+                        format!("nothing has been heard of the source for {silent}"),
+                        "look at the log; restart relaykey if it stays so".into(),
+                    ),
+                }
+            }
+        }
+        // A report that has only just been made is on its way, and not yet late.
+        for r in self.reports_owed.iter().filter(|r| r.attempts > 0) {
+            let why = r.failure.as_ref().map(|f| format!(": {}", f.what)).unwrap_or_default();
+            let fix = r.failure.as_ref().map(|f| f.fix.clone()).unwrap_or_default();
+            let what = format!("{} report(s) owed to {} since {}{why}", r.count, r.receiver, r.since);
+            say("report-owed", what, fix);
+        }
+        all
     }
 
     fn text(&self, now: Timestamp, out: &mut String) {
@@ -196,6 +491,14 @@ impl CredentialStatus {
         for o in &self.owed {
             line("owed", format!("target {}: a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why));
         }
+        for r in &self.reports_owed {
+            let why = r.failure.as_ref().map(|f| format!(": {}", f.what)).unwrap_or_default();
+            let count = if r.count == 1 { "a report".to_owned() } else { format!("{} reports", r.count) };
+            line("owed", format!("{count} to {}, since {}{why}", r.receiver, r.since));
+            if let Some(f) = &r.failure {
+                line("fix", f.fix.clone());
+            }
+        }
         let mut said: Vec<&Failure> = Vec::new();
         for f in &self.failures {
             if said.iter().any(|s| s.what == f.failure.what) {
@@ -208,9 +511,25 @@ impl CredentialStatus {
             );
             line("fix", f.failure.fix.clone());
         }
-        if let Some(next) = &self.next {
-            line("next", format!("not before {next}; `relaykey sync` tries at once"));
+        for n in &self.notices {
+            line("notice", format!("{} ({})", n.what, ago(&rfc3339(n.at), now)));
+            line("fix", n.fix.clone());
         }
+        match (&self.live, &self.next) {
+            (Some(live), _) => {
+                if let Some(woken) = &live.woken {
+                    line("looked", format!("{} ({})", ago(&rfc3339(woken.at), now), woken.by.cause));
+                }
+                if let Some(step) = &live.step {
+                    line("doing", step.clone());
+                } else if let Some(next) = live.next_wake {
+                    line("next", format!("in {}; `relaykey sync` looks at once", words(next.duration_since(now))));
+                }
+            }
+            (None, Some(next)) => line("next", format!("not before {next}; `relaykey sync` tries at once")),
+            (None, None) => {}
+        }
+        line("cost", self.cost.to_string());
     }
 }
 

@@ -38,7 +38,15 @@ fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
     };
-    let target = config::Target { name: "main".into(), kind, reload, drift: config::Drift::Heal, keys: None, smtp };
+    let target = config::Target {
+        name: "main".into(),
+        kind,
+        reload,
+        drift: config::Drift::Heal,
+        keys: None,
+        log: config::Log::Found,
+        smtp,
+    };
     Config {
         host: config::Host { name: None, state_dir: state_dir.into(), run_dir: state_dir.into() },
         aws: config::Aws::default(),
@@ -46,8 +54,11 @@ fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
             name: "ses".into(),
             source: config::Source::File { path: "/none".into() },
             keys: JsonKeys::default(),
+            poll: config::DEFAULT_POLL,
             targets: vec![target],
         }],
+        reports: Vec::new(),
+        health: None,
     }
 }
 

@@ -86,7 +86,15 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
         endpoint_aliases: Vec::new(),
     };
     let drift = config::Drift::Heal;
-    let target = config::Target { name: "main".into(), kind, reload: Reload::Always, drift, keys: None, smtp };
+    let target = config::Target {
+        name: "main".into(),
+        kind,
+        reload: Reload::Always,
+        drift,
+        keys: None,
+        log: config::Log::Found,
+        smtp,
+    };
     Config {
         host: config::Host { name: None, state_dir: state_dir.into(), run_dir: state_dir.into() },
         aws: config::Aws::default(),
@@ -94,8 +102,11 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
             name: "ses".into(),
             source: config::Source::File { path: "/none".into() },
             keys: JsonKeys::default(),
+            poll: config::DEFAULT_POLL,
             targets: vec![target],
         }],
+        reports: Vec::new(),
+        health: None,
     }
 }
 

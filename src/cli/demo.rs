@@ -291,8 +291,15 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         retry: RETRY,
         endpoint_aliases: Vec::new(),
     };
-    let target =
-        config::Target { name: "main".into(), kind, reload: Reload::Always, drift: Drift::Heal, keys: None, smtp };
+    let target = config::Target {
+        name: "main".into(),
+        kind,
+        reload: Reload::Always,
+        drift: Drift::Heal,
+        keys: None,
+        log: config::Log::Found,
+        smtp,
+    };
     Config {
         host: config::Host {
             name: Some("demo.invalid".into()),
@@ -304,8 +311,11 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
             name: "ses".into(),
             source: config::Source::File { path: source.to_owned() },
             keys: JsonKeys::default(),
+            poll: config::DEFAULT_POLL,
             targets: vec![target],
         }],
+        reports: Vec::new(),
+        health: None,
     }
 }
 

@@ -24,7 +24,7 @@ pub fn run(config: &Path, json: bool) -> Exit {
         }
     };
     let now = Timestamp::now();
-    let status = Status::new(&config, &states, now);
+    let status = Status::at_rest(&config, &states, now);
     if json {
         print_json(&status);
     } else {

@@ -14,7 +14,8 @@ use super::schema::{
 use super::syntax::Lines;
 use super::value::{self, Id, Judged, Mistake, Scheme, expected, mistake};
 use super::{
-    Aws, Config, Credential, Drift, Finding, Host, Reload, Severity, Smtp, Source, Target, TargetKind, Tls, VERSION,
+    Aws, Config, Credential, DEFAULT_POLL, Drift, Finding, Host, Log, Reload, Severity, Smtp, Source, Target,
+    TargetKind, Tls, VERSION,
 };
 use crate::credential::{JsonKeys, ses_region};
 
@@ -322,7 +323,7 @@ impl<'t> Reader<'t> {
             credentials.push(self.credential(&view, &aws, &mut names));
         }
         self.meetings();
-        Some(Config { host, aws, credentials })
+        Some(Config { host, aws, credentials, reports: Vec::new(), health: None })
     }
 
     fn host(&mut self, top: &View) -> Host {
@@ -439,7 +440,7 @@ impl<'t> Reader<'t> {
             let target_name = own.map(|at| at.value).or_else(|| left.next()).unwrap_or_default();
             targets.push(self.target(view, &name, target_name, &smtp, &door));
         }
-        Credential { name, source, keys, targets }
+        Credential { name, source, keys, poll: DEFAULT_POLL, targets }
     }
 
     /// A table that a credential must have.
@@ -663,7 +664,7 @@ impl<'t> Reader<'t> {
                 keys: keys.as_deref().map(fold),
             });
         }
-        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, keys, smtp }
+        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, keys, log: Log::Found, smtp }
     }
 
     /// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.

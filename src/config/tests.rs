@@ -119,16 +119,21 @@ type = "postfix"
         reload: Reload::Always,
         drift: Drift::Heal,
         keys: None,
+        log: Log::Found,
         smtp,
     };
     let credential = Credential {
         name: "a".into(),
         source: Source::File { path: "/etc/relaykey/a".into() },
         keys: JsonKeys::default(),
+        poll: DEFAULT_POLL,
         targets: vec![target],
     };
     let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into() };
-    assert_eq!(config, Config { host, aws: Aws::default(), credentials: vec![credential] });
+    assert_eq!(
+        config,
+        Config { host, aws: Aws::default(), credentials: vec![credential], reports: Vec::new(), health: None }
+    );
 }
 
 #[test]
