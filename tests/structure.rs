@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("smtp", &["credential", "config", "tls"]),
     ("state", &["rollover", "host", "credential"]),
     ("standin", &["credential"]),
+    ("service", &[]),
     ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
     (
         "cli",

@@ -1,0 +1,384 @@
+//! What the daemon tells the log, one function per kind of event, each with a `MESSAGE_ID` that `systemd/relaykey.catalog`
+//! explains (`journalctl -x`). Under systemd the facts go to the journal as fields of their own (`RELAYKEY_CREDENTIAL=`, …);
+//! elsewhere they stand in the line, on standard error:
+//!
+//! ```text
+//! 2026-11-20T22:00:00Z info ses: confirmed version 7 (AKIA…, before AKIA…) after 1.204 s, woken by timer
+//! ```
+//!
+//! Only events of this crate pass. The AWS SDK, hyper and rustls use the same `tracing`, and what they log is not ours to
+//! vouch for: requests with their bodies, headers with their signatures.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+
+use super::{one_line, stderr_is_the_journal};
+
+/// The longest value that is logged, in characters. Texts of SES and of children are cut shorter before they get here.
+const MAX_VALUE: usize = 4096;
+/// Ours, and the root of every target that passes.
+const TARGET: &str = "relaykey";
+
+/// Sends the program's log lines to the journal where standard error is the journal's, else as text to standard error.
+/// `RELAYKEY_LOG=debug` shows every wake and every look too; `warn` and `error` show less. To be called once, by `run`.
+///
+/// Commands for people do not call it: they print what they have to say.
+pub fn init_log() {
+    let level = match std::env::var("RELAYKEY_LOG").as_deref() {
+        Ok("debug") => LevelFilter::DEBUG,
+        Ok("warn") => LevelFilter::WARN,
+        Ok("error") => LevelFilter::ERROR,
+        _ => LevelFilter::INFO,
+    };
+    // A second call changes nothing.
+    let _ = match stderr_is_the_journal().then(journal).and_then(Result::ok) {
+        Some(journal) => tracing::subscriber::set_global_default(ours_alone(journal, level)),
+        None => tracing::subscriber::set_global_default(ours_alone(Text { write: to_stderr }, level)),
+    };
+}
+
+/// Nothing but this crate's events gets through to `layer`, and none below `level`.
+fn ours_alone<L: Layer<Registry> + Send + Sync>(layer: L, level: LevelFilter) -> impl Subscriber + Send + Sync {
+    // The outer filters are global: what they hold back is not even made.
+    Registry::default().with(layer).with(level).with(filter_fn(is_ours))
+}
+
+/// `relaykey` or `relaykey::…`: not `relaykeys`.
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().strip_prefix(TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// The journal's native protocol. Fails where there is no journal.
+fn journal() -> std::io::Result<tracing_journald::Layer> {
+    let layer = tracing_journald::layer()?
+        .with_field_prefix(None)
+        .with_syslog_identifier(TARGET.to_owned())
+        .with_priority_mappings(PriorityMappings {
+            error: Priority::Error,
+            warn: Priority::Warning,
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            trace: Priority::Debug,
+        });
+    Ok(layer)
+}
+
+/// Plain lines.
+struct Text<W> {
+    write: W,
+}
+
+fn to_stderr(line: &str) {
+    // A reader that has gone away must not end a rollover half-way.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+impl<S, W> Layer<S> for Text<W>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Fn(&str) + 'static,
+{
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            _ => "debug",
+        };
+        let about = if line.credential.is_empty() { "" } else { ": " };
+        let Line { credential, message } = line;
+        (self.write)(&format!("{:.0} {level} {credential}{about}{message}\n", jiff::Timestamp::now()));
+    }
+}
+
+/// What of an event stands in a plain line: the message holds every fact that the fields hold.
+#[derive(Default)]
+struct Line {
+    credential: String,
+    message: String,
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "RELAYKEY_CREDENTIAL" {
+            self.credential = one_line(value, MAX_VALUE).into_owned();
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = one_line(&format!("{value:?}"), MAX_VALUE).into_owned();
+        }
+    }
+}
+
+/// Each event's `MESSAGE_ID`: 128 random bits that are never used for anything else, and never change.
+pub mod id {
+    pub const STARTED: &str = "1398af8d550c4a9589fed196eb3a7f26";
+    pub const STOPPING: &str = "219f17fd812440e9be7c9601d05629a9";
+    pub const CONFIG_RELOADED: &str = "3ee657265c81414797f638cfd71a7c14";
+    pub const CONFIG_REFUSED: &str = "451d063c687441d7927ebe6d2adb04dd";
+    pub const ROLLOVER: &str = "286783dff7e4438d98b9609d524b787f";
+    pub const HEALED: &str = "71e4f5093d914e279e3b2ef7326aa386";
+    pub const DRIFT: &str = "b08c88bde68a434e9bc3ad76df3d3b55";
+    pub const FAILURE: &str = "16ee0f436eaa40bcb7308db0ad1bc7d1";
+    pub const RECOVERED: &str = "d7b738a9000e4c4483d4428779a616bc";
+    pub const ALARM: &str = "09a7861e28ef4944a5469b7b38cf85a5";
+    pub const WOKEN: &str = "36eb6addd69547ac8148efb15dd1ec1c";
+    pub const STEP: &str = "f9ea2501204047db8045129206867541";
+    pub const REPORT: &str = "9bc9fecaa19b414098cb85f757717cfc";
+    pub const TROUBLE: &str = "6272c63916fb4cb2ac756d694a84db15";
+    pub const LISTENING: &str = "4b0aaa53e60448239893f67142ea05f0";
+
+    /// All of them.
+    pub const ALL: [&str; 15] = [
+        STARTED,
+        STOPPING,
+        CONFIG_RELOADED,
+        CONFIG_REFUSED,
+        ROLLOVER,
+        HEALED,
+        DRIFT,
+        FAILURE,
+        RECOVERED,
+        ALARM,
+        WOKEN,
+        STEP,
+        REPORT,
+        TROUBLE,
+        LISTENING,
+    ];
+}
+
+/// One event: level, MESSAGE_ID, further fields, then the message. Values are cut to one line without control characters,
+/// so that no text from outside looks like a line of ours, and `journalctl` shows it as text.
+macro_rules! tell {
+    ($level:ident, $id:expr, { $($name:ident = $value:expr),* $(,)? }, $($message:tt)+) => {{
+        let message = format!($($message)+);
+        tracing::event!(
+            target: TARGET,
+            Level::$level,
+            MESSAGE_ID = $id,
+            $($name = $value,)*
+            "{}",
+            one_line(&message, MAX_VALUE)
+        )
+    }};
+}
+
+/// What a duration is in `RELAYKEY_DURATION_USEC`.
+fn microseconds(took: Duration) -> u64 {
+    took.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// ` for target X`, where there is one.
+fn of_target(target: Option<&str>) -> String {
+    target.map(|t| format!("target {t}: ")).unwrap_or_default()
+}
+
+/// The daemon has begun: its version, the configuration in force, and the credentials in it.
+pub fn started(version: &str, config: &str, credentials: &[&str]) {
+    tell!(INFO, id::STARTED, { RELAYKEY_AGENT = version, RELAYKEY_CONFIG = config },
+        "{version} watches {} by {config}", listed(credentials));
+}
+
+/// The daemon ends, and why: `SIGTERM`, `SIGINT`.
+pub fn stopping(why: &str) {
+    tell!(INFO, id::STOPPING, { RELAYKEY_CAUSE = why }, "stopping on {why}, after the step under way");
+}
+
+/// The configuration was read again and is in force.
+pub fn config_reloaded(config: &str, credentials: &[&str]) {
+    tell!(
+        INFO,
+        id::CONFIG_RELOADED,
+        { RELAYKEY_CONFIG = config },
+        "{config} was read again: watching {}",
+        listed(credentials)
+    );
+}
+
+/// A changed configuration was refused; `mistakes` are pairs of what is wrong, with file and line, and its fix. The old one
+/// stays in force.
+pub fn config_refused<'a>(config: &str, mistakes: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut words = String::new();
+    for (what, fix) in mistakes {
+        let gap = if words.is_empty() { "" } else { "; " };
+        let _ = write!(words, "{gap}{what}{}", and_fix(fix));
+    }
+    tell!(
+        ERROR,
+        id::CONFIG_REFUSED,
+        { RELAYKEY_CONFIG = config },
+        "{config} was refused, the old one stays in force: {words}"
+    );
+}
+
+/// The daemon listens there: an address or a path, and what for.
+pub fn listening(place: &str, what: &str) {
+    tell!(INFO, id::LISTENING, { RELAYKEY_ADDRESS = place }, "{what} at {place}");
+}
+
+/// A rollover or an adoption that is complete.
+#[derive(Debug, Clone, Copy)]
+pub struct Rollover<'a> {
+    pub credential: &'a str,
+    pub version: &'a str,
+    /// The access key id: public.
+    pub username: &'a str,
+    pub previous_username: Option<&'a str>,
+    /// `adopted` or `confirmed`.
+    pub outcome: &'a str,
+    /// What woke the agent: `timer`, `signal`, `operator`, …
+    pub cause: &'a str,
+    /// From the wake to the commit.
+    pub took: Duration,
+}
+
+/// A rollover or an adoption is complete.
+pub fn rollover(r: &Rollover<'_>) {
+    let before = r.previous_username.map(|u| format!(", before {u}")).unwrap_or_default();
+    tell!(INFO, id::ROLLOVER, {
+            RELAYKEY_CREDENTIAL = r.credential,
+            RELAYKEY_VERSION = r.version,
+            RELAYKEY_USERNAME = r.username,
+            RELAYKEY_PREVIOUS_USERNAME = r.previous_username,
+            RELAYKEY_OUTCOME = r.outcome,
+            RELAYKEY_CAUSE = r.cause,
+            RELAYKEY_DURATION_USEC = microseconds(r.took),
+        },
+        "{} version {} ({}{before}) after {:.3} s, woken by {}",
+        r.outcome, r.version, r.username, r.took.as_secs_f64(), r.cause);
+}
+
+/// Somebody had changed our entries, and they were put back.
+pub fn healed(credential: &str, target: &str, version: &str) {
+    tell!(WARN, id::HEALED, {
+            RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_VERSION = version
+        },
+        "target {target}: our entries had been changed, version {version} was put back");
+}
+
+/// Somebody changed our entries, and they stay as they are.
+pub fn drift(credential: &str, target: &str, what: &str, fix: &str) {
+    tell!(WARN, id::DRIFT, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_FIX = fix },
+        "target {target}: {what}{}", and_fix(fix));
+}
+
+/// Something that did not work.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    pub credential: &'a str,
+    /// `None`: it is the source's.
+    pub target: Option<&'a str>,
+    /// The candidate, where there is one.
+    pub version: Option<&'a str>,
+    /// Machine-readable: `refused`, `network`, …
+    pub class: &'a str,
+    pub what: &'a str,
+    pub fix: &'a str,
+    /// Trying again may help without anybody doing anything: a warning, else an error.
+    pub temporary: bool,
+    /// When it is tried again, RFC 3339.
+    pub next: Option<&'a str>,
+}
+
+/// Something did not work: why, what to do, and when it is tried again.
+pub fn failure(f: &Failure<'_>) {
+    let (target, fix) = (of_target(f.target), and_fix(f.fix));
+    let next = f.next.map(|at| format!(" (again at {at})")).unwrap_or_default();
+    macro_rules! at_level {
+        ($level:ident) => {
+            tell!($level, id::FAILURE, {
+                RELAYKEY_CREDENTIAL = f.credential,
+                RELAYKEY_TARGET = f.target,
+                RELAYKEY_VERSION = f.version,
+                RELAYKEY_ERROR_CLASS = f.class,
+                RELAYKEY_FIX = f.fix,
+            }, "{target}{}{fix}{next}", f.what)
+        };
+    }
+    if f.temporary { at_level!(WARN) } else { at_level!(ERROR) }
+}
+
+/// What had failed works again.
+pub fn recovered(credential: &str, target: Option<&str>, class: &str) {
+    tell!(INFO, id::RECOVERED, {
+            RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_ERROR_CLASS = class
+        },
+        "{}works again after: {class}", of_target(target));
+}
+
+/// The mail log said something about our endpoint. `class`: `refused` (535, looked into at once), `temporary` (454),
+/// `policy` (554, the login is good and the message was refused).
+pub fn alarm(credential: &str, class: &str, line: &str) {
+    tell!(WARN, id::ALARM, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_ERROR_CLASS = class },
+        "mail log, {class}: {line}");
+}
+
+/// Something woke the agent: cause, and what exactly where that is known. At debug level.
+pub fn woken(credential: &str, cause: &str, detail: Option<&str>) {
+    let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
+    tell!(DEBUG, id::WOKEN, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_CAUSE = cause }, "woken by {cause}{detail}");
+}
+
+/// A step has ended. Looking is at debug level, what proves or changes something at info level.
+pub fn step(credential: &str, target: Option<&str>, step: &str, ok: bool, took: Duration) {
+    let outcome = if ok { "done" } else { "failed" };
+    macro_rules! at_level {
+        ($level:ident) => {
+            tell!($level, id::STEP, {
+                RELAYKEY_CREDENTIAL = credential,
+                RELAYKEY_TARGET = target,
+                RELAYKEY_STEP = step,
+                RELAYKEY_OUTCOME = outcome,
+                RELAYKEY_DURATION_USEC = microseconds(took),
+            }, "{}{step} {outcome} after {:.3} s", of_target(target), took.as_secs_f64())
+        };
+    }
+    match step {
+        "inspect" | "fetch" | "preview" | "refrain" | "wait" | "end" => at_level!(DEBUG),
+        _ => at_level!(INFO),
+    }
+}
+
+/// Reports went out, or did not: `trouble` is why, and the fix.
+pub fn report(credential: &str, receiver: &str, count: usize, trouble: Option<(&str, &str)>) {
+    match trouble {
+        None => tell!(INFO, id::REPORT, {
+                RELAYKEY_CREDENTIAL = credential, RELAYKEY_RECEIVER = receiver, RELAYKEY_OUTCOME = "delivered"
+            }, "{count} report(s) delivered to {receiver}"),
+        Some((what, fix)) => tell!(WARN, id::REPORT, {
+                RELAYKEY_CREDENTIAL = credential,
+                RELAYKEY_RECEIVER = receiver,
+                RELAYKEY_OUTCOME = "failed",
+                RELAYKEY_FIX = fix,
+            }, "{count} report(s) owed to {receiver}: {what}{}", and_fix(fix)),
+    }
+}
+
+/// Something about the daemon itself, such as an address it cannot listen at: it goes on without.
+pub fn trouble(what: &str, fix: &str) {
+    tell!(ERROR, id::TROUBLE, { RELAYKEY_FIX = fix }, "{what}{}", and_fix(fix));
+}
+
+fn and_fix(fix: &str) -> String {
+    if fix.is_empty() { String::new() } else { format!("; to do: {fix}") }
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        names => names.join(", "),
+    }
+}
