@@ -29,7 +29,7 @@ use crate::tls;
 /// Schema word of report documents.
 const REPORT_SCHEMA: &str = "relaykey/report/v1";
 /// `agent` of report documents.
-const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
 
 /// What the agent tells whoever watches, as it happens.
 pub enum Event<'a> {
@@ -735,7 +735,7 @@ fn target_id(credential: &config::Credential, target: &config::Target) -> Target
 }
 
 /// A random number in [0, 1).
-fn jitter() -> f64 {
+pub fn jitter() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod derive;
+mod run;
 mod status;
 mod sync;
 
@@ -88,6 +89,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The daemon, in the foreground: keeps every credential fresh, until SIGTERM.
+    Run,
     /// A rollover now, if there is anything new; waits for the end.
     Sync(sync::SyncArgs),
     /// Per credential: applied version, key age, pending candidate, last error, what is owed.
@@ -118,6 +121,7 @@ pub fn run() -> ExitCode {
     }
     let Common { config, json } = cli.common;
     let exit = match cli.command {
+        Command::Run => run::run(&config),
         Command::Sync(args) => sync::run(&config, json, &args),
         Command::Status => status::run(&config, json),
         Command::Check(args) => check::run(&config, json, &args),

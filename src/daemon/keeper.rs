@@ -19,7 +19,7 @@ use crate::service::log;
 use crate::status::{Counters, Woken};
 use crate::wake::{self, Cause, Mailbox};
 
-/// Two runs that nobody asked for are at least this far apart.
+/// A run that files or the log cause again comes this much later than the first, doubling while they find nothing to do.
 const CALM: Duration = Duration::from_secs(1);
 /// A run that files or the log keep causing, and that finds nothing to do, is put off this long at most.
 const MOST_CALM: Duration = Duration::from_secs(60);
@@ -80,25 +80,28 @@ impl Keeper {
         let _ = looked.send(());
         loop {
             let left = Duration::try_from(next.at.duration_since(Timestamp::now())).unwrap_or_default();
-            let (causes, order) = tokio::select! {
+            let (mut causes, mut order) = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 Some(order) = self.orders.recv() => (vec![Cause::Operator], Some(order)),
-                causes = self.calmed(memory.calm) => (causes, None),
+                causes = self.mailbox.recv() => (causes, None),
                 () = wake::wait(left) => (vec![next.cause.clone()], None),
             };
+            if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
+                // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    Some(asked) = self.orders.recv() => order = Some(asked),
+                    () = wake::wait(memory.calm.max(SETTLED)) => {}
+                }
+                causes.extend(self.mailbox.take());
+                if order.is_some() {
+                    causes.insert(0, Cause::Operator);
+                }
+            }
             next = self.run(causes, order, &mut memory).await;
         }
-    }
-
-    /// The next causes. What nobody asked for waits until things have settled.
-    async fn calmed(&self, calm: Duration) -> Vec<Cause> {
-        let mut causes = self.mailbox.recv().await;
-        if !causes.iter().any(|c| matches!(c, Cause::Operator | Cause::Signal)) {
-            wake::wait(calm.max(SETTLED)).await;
-            causes.extend(self.mailbox.take());
-        }
-        causes
     }
 
     /// One run of the agent, and when the next one is due.
@@ -173,7 +176,7 @@ impl Keeper {
         self.tell_failures(&ended, memory);
         let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
         memory.calm = match () {
-            () if !news || did => CALM,
+            () if !news || did => Duration::ZERO,
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
         };
         let next = self.next(&ended);
