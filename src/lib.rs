@@ -25,6 +25,7 @@ pub mod source;
 pub mod standin;
 pub mod state;
 pub mod tls;
+pub mod wake;
 
 // Assembly.
 pub mod agent;
