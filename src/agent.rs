@@ -25,6 +25,7 @@ use crate::smtp::{self, Verdict};
 use crate::source::{Fetched, Source, SourceError};
 use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::tls;
+use crate::wake;
 
 /// Schema word of report documents.
 const REPORT_SCHEMA: &str = "relaykey/report/v1";
@@ -292,7 +293,7 @@ impl Agent {
         Done::Outcome(match step {
             Step::End => unreachable!("the loop has ended"),
             Step::Wait { .. } => {
-                wait(left).await;
+                wake::wait(left).await;
                 Outcome::Waited
             }
             Step::Refrain { .. } => Outcome::Refrained,
@@ -706,23 +707,6 @@ fn incomplete() -> Failure {
         fix: "nothing: it is looked at anew".into(),
         temporary: true,
         at: Timestamp::now(),
-    }
-}
-
-/// Waits by the clock that also runs while the host sleeps: who slept through a wait has waited.
-async fn wait(left: Duration) {
-    let now = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    let due = now() + left;
-    loop {
-        let left = due.saturating_sub(now());
-        if left.is_zero() {
-            return;
-        }
-        // The run time's own clock stands still while the host sleeps: asked again after a short part of the wait.
-        tokio::time::sleep(left.min(Duration::from_secs(5))).await;
     }
 }
 

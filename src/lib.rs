@@ -26,7 +26,9 @@ pub mod source;
 pub mod standin;
 pub mod state;
 pub mod tls;
+pub mod wake;
 
 // Assembly.
 pub mod agent;
 pub mod cli;
+pub mod daemon;
