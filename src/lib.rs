@@ -21,6 +21,7 @@ pub mod mta;
 pub mod audit;
 pub mod aws;
 pub mod service;
+pub mod report;
 pub mod smtp;
 pub mod source;
 pub mod standin;
