@@ -5,18 +5,20 @@
 
 pub mod account;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::apply::{self, Ours, Reply, Request, TargetId};
-use crate::audit::{By, Record, StepTime, Trouble};
+use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
+use crate::report;
 use crate::rollover::{
     self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
     Step, VersionId, Wake,
@@ -44,6 +46,8 @@ pub enum Event<'a> {
     Files { target: &'a str, files: &'a [PathBuf], log: Option<&'a PathBuf> },
     /// The state, as it is on disk now.
     Saved(&'a State),
+    /// Something beside the rollover that a person should see to.
+    Trouble { what: &'a str, fix: &'a str },
 }
 
 /// A source, or why it could not be opened.
@@ -112,9 +116,54 @@ pub struct Agent {
     pub store: Arc<Store>,
     /// `[[report]]`: to whom confirmations are owed.
     pub receivers: Vec<config::Receiver>,
+    pub logs: Logs,
 }
 
+/// The audit logs, by credential: each knows how far its files are.
+#[derive(Clone, Default)]
+pub struct Logs(Arc<Mutex<BTreeMap<String, AuditLog>>>);
+
+type AuditLog = Arc<Mutex<audit::Log>>;
+
 impl Agent {
+    fn log(&self, credential: &str) -> AuditLog {
+        let mut logs = self.logs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Mutex::new(audit::Log::new(self.store.dir(), credential)));
+        logs.entry(credential.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Brings the files of the audit log up to what the state says. Mail is more important than the log: what stands in
+    /// the way is said, and the rollover goes on.
+    async fn settle(&self, state: &mut State, observer: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<(), StateError> {
+        if state.audit.number == 0 || self.store.access() == Access::Read {
+            return Ok(());
+        }
+        let log = self.log(&state.credential);
+        let settle = |head: rollover::AuditHead| {
+            let log = log.clone();
+            tokio::task::spawn_blocking(move || {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                match log.settle(&head) {
+                    Err(audit::AuditError::Broken(broken)) => {
+                        let next = log.go_on(&head, &broken);
+                        (Err(audit::AuditError::Broken(broken)), next.ok())
+                    }
+                    result => (result, None),
+                }
+            })
+        };
+        let Ok((Err(e), next)) = settle(state.audit.clone()).await else { return Ok(()) };
+        observer(Event::Trouble { what: &e.to_string(), fix: &e.fix() });
+        let Some(next) = next.filter(|next| *next != state.audit) else { return Ok(()) };
+        let going_on = State { audit: next, ..state.clone() };
+        self.save(&going_on, observer).await?;
+        *state = going_on;
+        if let Ok((Err(e), _)) = settle(state.audit.clone()).await {
+            observer(Event::Trouble { what: &e.to_string(), fix: &e.fix() });
+        }
+        Ok(())
+    }
+
     /// Runs one credential until nothing is left to do, or nothing before the deadline.
     ///
     /// `stop` becomes true when the program is to end: what only looks is broken off, any other step under way is
@@ -122,7 +171,17 @@ impl Agent {
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential);
-        let state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        if self.store.access() == Access::Write {
+            let latest = state.report.clone();
+            let now = Timestamp::now();
+            let name = &credential.name;
+            for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
+                let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
+                observer(Event::Trouble { what: &dropped.to_string(), fix });
+            }
+            self.settle(&mut state, observer).await?;
+        }
         let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
         let mut fetched: Option<Fetched> = None;
         let mut unsaved = None;
@@ -192,6 +251,7 @@ impl Agent {
                                 let _ = self.call(request).await;
                             }
                             facts = durable;
+                            self.settle(&mut facts.state, observer).await?;
                             observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
                             continue;
                         }
@@ -226,7 +286,7 @@ impl Agent {
     }
 
     /// Makes a state durable, off the event loop.
-    async fn save(&self, state: &State, observer: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<(), StateError> {
+    pub async fn save(&self, state: &State, observer: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<(), StateError> {
         if !self.store.differs(state) {
             return Ok(());
         }
@@ -240,7 +300,11 @@ impl Agent {
     /// Puts into the state what becomes durable together with what was done: its line of the audit log, and to whom its
     /// report is owed.
     fn owe(&self, state: &mut State, record: &Record, report: Option<&Report>) {
-        let _ = (state, record, report);
+        let log = self.log(&state.credential);
+        state.audit = log.lock().unwrap_or_else(PoisonError::into_inner).append(&state.audit, record);
+        if let Some(report) = report {
+            report::owe(&mut state.outbox, &self.receivers, report, record.at, jitter());
+        }
     }
 
     /// A run that ended without a commit has its line too, if there is news in it, or if a person asked for it.
@@ -274,6 +338,7 @@ impl Agent {
         let mut state = facts.state.clone();
         self.owe(&mut state, &record, None);
         self.save(&state, observer).await?;
+        self.settle(&mut state, observer).await?;
         facts.state = state;
         Ok(())
     }
@@ -539,7 +604,7 @@ fn is_news(state: &State, record: &Record) -> bool {
     if record.what == "no-change" {
         return false;
     }
-    let before: Option<Record> = serde_json::from_str(&state.audit.line).ok();
+    let before: Option<Record> = state.audit.lines.last().and_then(|line| serde_json::from_str(line).ok());
     before.is_none_or(|b| {
         (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
             != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
@@ -547,16 +612,16 @@ fn is_news(state: &State, record: &Record) -> bool {
 }
 
 /// Comes back when the program is to end.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// The HTTP client for AWS, where a credential has a source there: it trusts what the system trusts.
+/// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    if config.credentials.iter().all(file) {
+    if config.credentials.iter().all(file) && config.reports.is_empty() {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();

@@ -607,7 +607,8 @@ pub fn verify(state_dir: &Path, credential: &str, head: &AuditHead) -> Result<Ve
     };
     let mut verified = Verified { last: head.number, files: head.files.len(), ..Verified::default() };
     verified.first = head.files.first().map_or(0, |file| file.first.min(head.number));
-    verified.lines = if head.files.is_empty() { 0 } else { head.number.saturating_add(1).saturating_sub(verified.first) };
+    verified.lines =
+        if head.files.is_empty() { 0 } else { head.number.saturating_add(1).saturating_sub(verified.first) };
     if head.files.is_empty() && head.number > 0 {
         let what = format!("the state says that there are {} lines, and names no file", head.number);
         wrong.push(Broken { file: dir.clone(), line: 0, what }.into());

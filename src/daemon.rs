@@ -23,9 +23,10 @@ use tokio::task::JoinSet;
 
 use self::board::Board;
 use self::keeper::{Keeper, Order, Sight};
-use crate::agent::{self, Agent};
+use crate::agent::{self, Agent, Logs};
 use crate::apply;
 use crate::config::{self, Config};
+use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
@@ -77,6 +78,7 @@ struct Daemon {
     store: Arc<Store>,
     identity: HostIdentity,
     posts: Posts,
+    logs: Logs,
     sights: mpsc::UnboundedSender<Sight>,
 }
 
@@ -158,7 +160,16 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         config_refused: None,
     }));
     let (sights, mut seen) = mpsc::unbounded_channel();
-    let daemon = Daemon { path: path.to_owned(), notifier, board, store, identity, posts: Posts::default(), sights };
+    let daemon = Daemon {
+        path: path.to_owned(),
+        notifier,
+        board,
+        store,
+        identity,
+        posts: Posts::default(),
+        logs: Logs::default(),
+        sights,
+    };
     let mut generation = daemon.start(config)?;
     let mut first_looks = std::mem::take(&mut generation.first_looks).into_iter();
     let mut awaited = first_looks.next();
@@ -216,7 +227,9 @@ impl Daemon {
             identity: self.identity.clone(),
             store: self.store.clone(),
             receivers: config.reports.clone(),
+            logs: self.logs.clone(),
         };
+        let receivers = Arc::new(Receivers::open(&config.reports, &http));
         let stop = watch::Sender::new(false);
         let mut keepers = JoinSet::new();
         let mut first_looks = Vec::new();
@@ -234,6 +247,7 @@ impl Daemon {
                 mailbox,
                 orders: taken,
                 sights: self.sights.clone(),
+                deliveries: Deliveries::new(receivers.clone()),
                 stop: stop.subscribe(),
             };
             let (looked, first_look) = oneshot::channel();

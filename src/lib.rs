@@ -20,8 +20,8 @@ pub mod mta;
 // The world's side.
 pub mod audit;
 pub mod aws;
-pub mod service;
 pub mod report;
+pub mod service;
 pub mod smtp;
 pub mod source;
 pub mod standin;

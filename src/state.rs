@@ -133,6 +133,11 @@ impl Store {
         self.access == Access::Write && self.saved().get(&state.credential) != Some(state)
     }
 
+    /// The state directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Does it write?
     pub fn access(&self) -> Access {
         self.access

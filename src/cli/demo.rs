@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, complain, print_json, runtime, say};
-use crate::agent::{self, Agent, End, Ended, Event, Run};
+use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
@@ -343,6 +343,7 @@ impl Demo<'_> {
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             store: Arc::new(store),
             receivers: Vec::new(),
+            logs: Logs::default(),
         };
         let teller = &mut *self.teller;
         let mut observer = |event: Event<'_>| {

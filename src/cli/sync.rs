@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, Synced};
-use crate::agent::{self, Agent, End, Ended, Event, Run};
+use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::rollover::Wake;
@@ -132,6 +132,7 @@ async fn sync(
         apply: apply::Client::in_process(server),
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
         receivers: config.reports.clone(),
+        logs: Logs::default(),
         store,
     };
     let mut stop = stop_on_signal();
@@ -142,8 +143,12 @@ async fn sync(
             if let Some(line) = account::line(credential, &event, Timestamp::now()).filter(|_| !json) {
                 tell(&line);
             }
-            if let Event::Preview { target, diff, reload } = event {
-                preview.push(Preview { target: target.to_owned(), change: diff.to_vec(), reload });
+            match event {
+                Event::Preview { target, diff, reload } => {
+                    preview.push(Preview { target: target.to_owned(), change: diff.to_vec(), reload });
+                }
+                Event::Trouble { what, fix } => complain(what, fix),
+                _ => {}
             }
         };
         let run = Run {

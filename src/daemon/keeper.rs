@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::board::Board;
 use crate::agent::account::{self, Synced};
-use crate::agent::{Agent, Ended, Event, Opened, Run, jitter};
+use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
 use crate::audit::{By, Record};
 use crate::config;
+use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log;
 use crate::status::{Counters, Woken};
@@ -58,12 +59,14 @@ pub struct Keeper {
     pub mailbox: Mailbox,
     pub orders: mpsc::Receiver<Order>,
     pub sights: mpsc::UnboundedSender<Sight>,
+    pub deliveries: Deliveries,
     pub stop: watch::Receiver<bool>,
 }
 
 /// What is remembered from one run to the next.
-#[derive(Default)]
 struct Memory {
+    /// As it is on disk.
+    state: State,
     /// Failures that were logged and still stand: by target, class and words.
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
@@ -74,24 +77,41 @@ struct Memory {
 impl Keeper {
     /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
     pub async fn keep(mut self, looked: oneshot::Sender<()>) {
-        let mut memory = Memory::default();
+        let mut memory = Memory {
+            state: State::new(&self.credential.name),
+            told: BTreeMap::new(),
+            calm: Duration::ZERO,
+            sights: BTreeMap::new(),
+        };
         let mut stop = self.stop.clone();
         let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
         let _ = looked.send(());
         loop {
-            let left = Duration::try_from(next.at.duration_since(Timestamp::now())).unwrap_or_default();
+            self.deliveries.begin(&memory.state.outbox, Timestamp::now());
+            let due = self.deliveries.due(&memory.state.outbox).map_or(next.at, |due| due.min(next.at));
+            let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
             let (mut causes, mut order) = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
                 Some(order) = self.orders.recv() => (vec![Cause::Operator], Some(order)),
                 causes = self.mailbox.recv() => (causes, None),
-                () = wake::wait(left) => (vec![next.cause.clone()], None),
+                attempt = self.deliveries.next() => {
+                    self.delivered(&attempt, &mut memory).await;
+                    continue;
+                }
+                () = wake::wait(left) => {
+                    if Timestamp::now() < next.at {
+                        // A report is due.
+                        continue;
+                    }
+                    (vec![next.cause.clone()], None)
+                }
             };
             if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
                 // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
                 tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = stopped(&mut stop) => return,
                     Some(asked) = self.orders.recv() => order = Some(asked),
                     () = wake::wait(memory.calm.max(SETTLED)) => {}
                 }
@@ -102,6 +122,29 @@ impl Keeper {
             }
             next = self.run(causes, order, &mut memory).await;
         }
+    }
+
+    /// What became of an attempt at a report becomes durable before the next one begins.
+    async fn delivered(&self, attempt: &Attempt, memory: &mut Memory) {
+        let name = &self.credential.name;
+        let owed = memory.state.outbox.get(&attempt.receiver).map_or(0, |o| o.owed.len());
+        let trouble = attempt.outcome.as_ref().err();
+        let again = memory.state.outbox.get(&attempt.receiver).and_then(|o| o.retry.failure.clone());
+        if trouble.is_none() || trouble.map(|t| &t.what) != again.as_ref().map(|f| &f.what) {
+            let count = if trouble.is_some() { owed } else { 1 };
+            log::report(name, &attempt.receiver, count, trouble.map(|t| (t.what.as_str(), t.fix.as_str())));
+        }
+        if !report::absorb(&mut memory.state.outbox, attempt, Timestamp::now(), jitter()) {
+            return;
+        }
+        if let Err(e) = self.agent.save(&memory.state, &mut |_| {}).await {
+            // It is delivered again after a restart, which does no harm.
+            log::trouble(&format!("{name}: {e}"), &e.fix());
+        }
+        self.board.set_state(name, &memory.state);
+        self.board.set_live(name, |live| {
+            count(&mut live.counters.reports, if attempt.outcome.is_ok() { "delivered" } else { "failed" });
+        });
     }
 
     /// One run of the agent, and when the next one is due.
@@ -158,6 +201,7 @@ impl Keeper {
                         watched.insert(target.to_owned(), sight);
                     }
                 }
+                Event::Trouble { what, fix } => log::trouble(&format!("{}: {what}", credential.name), fix),
                 Event::Preview { .. } => {}
             }
         };
@@ -182,6 +226,11 @@ impl Keeper {
         let next = self.next(&ended);
         let requests = self.source.as_ref().map_or(0, |_source| 0);
         self.board.set_state(&name, &ended.state);
+        memory.state.clone_from(&ended.state);
+        if order.is_some() {
+            // In memory alone: after a restart the times that were written down hold again.
+            report::hasten(&mut memory.state.outbox);
+        }
         self.board.set_live(&name, |live| {
             live.step = None;
             live.answered = ended.answered.or(live.answered);
@@ -310,7 +359,7 @@ fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome) {
 
 /// Puts the last record of the audit log in front, if it is a new one.
 fn remember(history: &mut Vec<Record>, state: &State) {
-    let Ok(record) = serde_json::from_str::<Record>(&state.audit.line) else { return };
+    let Some(Ok(record)) = state.audit.lines.last().map(|line| serde_json::from_str::<Record>(line)) else { return };
     if history.first() != Some(&record) {
         history.insert(0, record);
         history.truncate(HISTORY);
