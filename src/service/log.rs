@@ -382,3 +382,247 @@ fn listed(names: &[&str]) -> String {
         names => names.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const TOOK: Duration = Duration::from_micros(1_204_017);
+
+    /// The plain lines of what `tell` logs, without their times, which are checked.
+    fn lines(level: LevelFilter, tell: impl FnOnce()) -> Vec<String> {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keeper = Arc::clone(&kept);
+        let layer = Text { write: move |line: &str| keeper.lock().unwrap().push(line.to_owned()) };
+        let before = jiff::Timestamp::now().as_second();
+        tracing::subscriber::with_default(ours_alone(layer, level), tell);
+        let after = jiff::Timestamp::now().as_second();
+        let kept = kept.lock().unwrap();
+        let without_time = |line: &String| {
+            let (at, rest) = line.split_once(' ').unwrap();
+            assert_eq!(at.len(), "2026-11-20T22:00:00Z".len(), "{line}");
+            assert!((before..=after).contains(&at.parse::<jiff::Timestamp>().unwrap().as_second()), "{line}");
+            rest.strip_suffix('\n').unwrap().to_owned()
+        };
+        kept.iter().map(without_time).collect()
+    }
+
+    /// Keeps the fields of each event, and its level.
+    struct Fields(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
+
+    impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Fields {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            struct All(BTreeMap<String, String>);
+            impl Visit for All {
+                fn record_str(&mut self, field: &Field, value: &str) {
+                    self.0.insert(field.name().to_owned(), value.to_owned());
+                }
+                fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                    self.0.insert(field.name().to_owned(), format!("{value:?}"));
+                }
+            }
+            let mut all = All(BTreeMap::from([("level".to_owned(), event.metadata().level().to_string())]));
+            event.record(&mut all);
+            self.0.lock().unwrap().push(all.0);
+        }
+    }
+
+    fn fields(tell: impl FnOnce()) -> Vec<BTreeMap<String, String>> {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let layer = Fields(Arc::clone(&kept));
+        tracing::subscriber::with_default(ours_alone(layer, LevelFilter::TRACE), tell);
+        let kept = kept.lock().unwrap();
+        kept.clone()
+    }
+
+    fn confirmed() -> Rollover<'static> {
+        Rollover {
+            credential: "ses",
+            version: "7",
+            username: "AKIANEW",
+            previous_username: Some("AKIAOLD"),
+            outcome: "confirmed",
+            cause: "timer",
+            took: TOOK,
+        }
+    }
+
+    fn refused() -> Failure<'static> {
+        Failure {
+            credential: "ses",
+            target: Some("postfix"),
+            version: Some("8"),
+            class: "refused",
+            what: "localhost said: 535 Authentication Credentials Invalid",
+            fix: "publish a version that holds a valid login",
+            temporary: false,
+            next: Some("2026-11-20T22:15:00Z"),
+        }
+    }
+
+    /// Every function, once.
+    fn everything() {
+        started("relaykey/0.1.0", "/etc/relaykey/config.toml", &["ses", "backup"]);
+        stopping("SIGTERM");
+        config_reloaded("/etc/relaykey/config.toml", &["ses"]);
+        config_refused(
+            "/etc/relaykey/config.toml",
+            [("config.toml:3: error: a", "do b"), ("config.toml:9: error: c", "")],
+        );
+        listening("127.0.0.1:9465", "health endpoints");
+        rollover(&confirmed());
+        rollover(&Rollover { outcome: "adopted", previous_username: None, ..confirmed() });
+        healed("ses", "postfix", "7");
+        drift("ses", "postfix", "another login stands under our key", "find out what wrote it");
+        failure(&refused());
+        failure(&Failure { target: None, version: None, class: "network", temporary: true, next: None, ..refused() });
+        recovered("ses", None, "network");
+        alarm("ses", "refused", "SASL authentication failed");
+        woken("ses", "file-watch", Some("/run/ses"));
+        step("ses", Some("postfix"), "swap", true, TOOK);
+        step("ses", None, "fetch", false, TOOK);
+        report("ses", "fleet", 1, None);
+        report("ses", "fleet", 2, Some(("AccessDenied", "allow ssm:PutParameter")));
+        trouble("cannot listen at 127.0.0.1:9465: in use", "choose another port");
+    }
+
+    #[test]
+    fn plain_lines_hold_every_fact() {
+        let expected = [
+            "info relaykey/0.1.0 watches ses, backup by /etc/relaykey/config.toml",
+            "info stopping on SIGTERM, after the step under way",
+            "info /etc/relaykey/config.toml was read again: watching ses",
+            "error /etc/relaykey/config.toml was refused, the old one stays in force: config.toml:3: error: a; to do: do b; \
+             config.toml:9: error: c",
+            "info health endpoints at 127.0.0.1:9465",
+            "info ses: confirmed version 7 (AKIANEW, before AKIAOLD) after 1.204 s, woken by timer",
+            "info ses: adopted version 7 (AKIANEW) after 1.204 s, woken by timer",
+            "warning ses: target postfix: our entries had been changed, version 7 was put back",
+            "warning ses: target postfix: another login stands under our key; to do: find out what wrote it",
+            "error ses: target postfix: localhost said: 535 Authentication Credentials Invalid; to do: publish a version \
+             that holds a valid login (again at 2026-11-20T22:15:00Z)",
+            "warning ses: localhost said: 535 Authentication Credentials Invalid; to do: publish a version that holds a \
+             valid login",
+            "info ses: works again after: network",
+            "warning ses: mail log, refused: SASL authentication failed",
+            "debug ses: woken by file-watch: /run/ses",
+            "info ses: target postfix: swap done after 1.204 s",
+            "debug ses: fetch failed after 1.204 s",
+            "info ses: 1 report(s) delivered to fleet",
+            "warning ses: 2 report(s) owed to fleet: AccessDenied; to do: allow ssm:PutParameter",
+            "error cannot listen at 127.0.0.1:9465: in use; to do: choose another port",
+        ];
+        assert_eq!(lines(LevelFilter::DEBUG, everything), expected);
+        let quiet: Vec<_> = expected.into_iter().filter(|l| !l.starts_with("debug")).collect();
+        assert_eq!(lines(LevelFilter::INFO, everything), quiet);
+    }
+
+    #[test]
+    fn the_journals_fields_hold_them_too() {
+        let expect = |level: &str, pairs: &[(&str, &str)]| {
+            pairs.iter().chain(&[("level", level)]).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let mut seen = fields(|| {
+            rollover(&confirmed());
+            failure(&refused());
+            step("ses", Some("postfix"), "swap", true, TOOK);
+        });
+        for event in &mut seen {
+            assert!(event.remove("message").is_some());
+        }
+        let expected: [BTreeMap<String, String>; 3] = [
+            expect(
+                "INFO",
+                &[
+                    ("MESSAGE_ID", id::ROLLOVER),
+                    ("RELAYKEY_CREDENTIAL", "ses"),
+                    ("RELAYKEY_VERSION", "7"),
+                    ("RELAYKEY_USERNAME", "AKIANEW"),
+                    ("RELAYKEY_PREVIOUS_USERNAME", "AKIAOLD"),
+                    ("RELAYKEY_OUTCOME", "confirmed"),
+                    ("RELAYKEY_CAUSE", "timer"),
+                    ("RELAYKEY_DURATION_USEC", "1204017"),
+                ],
+            ),
+            expect(
+                "ERROR",
+                &[
+                    ("MESSAGE_ID", id::FAILURE),
+                    ("RELAYKEY_CREDENTIAL", "ses"),
+                    ("RELAYKEY_TARGET", "postfix"),
+                    ("RELAYKEY_VERSION", "8"),
+                    ("RELAYKEY_ERROR_CLASS", "refused"),
+                    ("RELAYKEY_FIX", "publish a version that holds a valid login"),
+                ],
+            ),
+            expect(
+                "INFO",
+                &[
+                    ("MESSAGE_ID", id::STEP),
+                    ("RELAYKEY_CREDENTIAL", "ses"),
+                    ("RELAYKEY_TARGET", "postfix"),
+                    ("RELAYKEY_STEP", "swap"),
+                    ("RELAYKEY_OUTCOME", "done"),
+                    ("RELAYKEY_DURATION_USEC", "1204017"),
+                ],
+            ),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_others_log_goes_nowhere() {
+        let secret = "wJalrXUtnFEMI/K7MDENG";
+        let others = || {
+            tracing::error!(target: "aws_smithy_runtime::client", "sent {secret}");
+            tracing::warn!(target: "hyper::proto", header = secret, "authorization");
+            tracing::info!(target: "lettre::transport", "AUTH PLAIN {secret}");
+            tracing::debug!(target: "rustls", "{secret}");
+            tracing::trace!(target: "relaykeys", "{secret}");
+            tracing::error!(target: "relaykey-rotate", "{secret}");
+            let span = tracing::error_span!(target: "aws_sdk_ssm", "get_parameter", value = secret);
+            let _inside = span.enter();
+            trouble("one of ours", "");
+        };
+        assert_eq!(lines(LevelFilter::TRACE, others), ["error one of ours"]);
+        assert_eq!(fields(others).len(), 1);
+        let ours = || tracing::info!(target: "relaykey::agent", "passes");
+        assert_eq!(lines(LevelFilter::TRACE, ours), ["info passes"]);
+    }
+
+    #[test]
+    fn no_text_from_outside_makes_a_line_of_its_own() {
+        let line = "535 no\n2026-11-20T22:00:00Z info ses: confirmed version 9";
+        let told = lines(LevelFilter::INFO, || alarm("ses", "refused", line));
+        assert_eq!(
+            told,
+            ["warning ses: mail log, refused: 535 no\\n2026-11-20T22:00:00Z info ses: confirmed version 9"]
+        );
+    }
+
+    #[test]
+    fn every_message_id_is_in_the_catalogue_and_has_an_event() {
+        let catalogue = include_str!("../../systemd/relaykey.catalog");
+        let explained: Vec<&str> = catalogue.lines().filter_map(|l| l.strip_prefix("-- ")).collect();
+        let ids: BTreeSet<&str> = id::ALL.into_iter().collect();
+        assert_eq!(explained.iter().copied().collect::<BTreeSet<_>>(), ids);
+        assert_eq!(explained.len(), ids.len(), "one is explained twice");
+        assert_eq!(ids.len(), id::ALL.len(), "one is used twice");
+        assert!(ids.iter().all(|id| id.len() == 32 && id.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))));
+        let events = fields(everything);
+        let told: BTreeSet<&str> = events.iter().map(|e| e["MESSAGE_ID"].as_str()).collect();
+        assert_eq!(told, ids);
+        // What an entry quotes, every event of its kind has, or journalctl shows the name of the field.
+        for entry in catalogue.split("\n-- ").skip(1) {
+            let id = &entry[..32];
+            for field in entry.split('@').skip(1).step_by(2) {
+                for event in events.iter().filter(|e| e["MESSAGE_ID"] == id) {
+                    assert!(event.contains_key(field), "{id} quotes {field}");
+                }
+            }
+        }
+    }
+}
