@@ -3,27 +3,36 @@
 //! What to do is `rollover`'s; here the steps are done, by the source, the SMTP login and the apply client. The agent
 //! never touches a mail server's files itself: everything goes through [`apply::Client`].
 
+pub mod account;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::apply::{self, Ours, Reply, Request, TargetId};
+use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
+use crate::report;
 use crate::rollover::{
     self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
     Step, VersionId, Wake,
 };
 use crate::smtp::{self, Verdict};
-use crate::source::{self, Fetched, Source};
-use crate::state::{HostIdentity, StateError, Store};
+use crate::source::{Fetched, Source, SourceError};
+use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::tls;
+use crate::wake;
 
 /// Schema word of report documents.
 const REPORT_SCHEMA: &str = "relaykey/report/v1";
 /// `agent` of report documents.
-const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
 
 /// What the agent tells whoever watches, as it happens.
 pub enum Event<'a> {
@@ -33,12 +42,26 @@ pub enum Event<'a> {
     Ended { step: &'a Step, outcome: &'a Outcome, took: Duration },
     /// The change of one target, masked, for `--dry-run`.
     Preview { target: &'a str, diff: &'a [String], reload: bool },
+    /// What a target consists of, as far as it is worth watching.
+    Files { target: &'a str, files: &'a [PathBuf], log: Option<&'a PathBuf> },
+    /// The state, as it is on disk now.
+    Saved(&'a State),
+    /// Something beside the rollover that a person should see to.
+    Trouble { what: &'a str, fix: &'a str },
 }
+
+/// A source, or why it could not be opened.
+pub type Opened = Result<Box<dyn Source>, SourceError>;
 
 /// How one run over one credential goes.
 pub struct Run<'a> {
     pub credential: &'a config::Credential,
+    pub source: &'a Opened,
     pub wake: Wake,
+    /// Who or what wants it, for the audit log.
+    pub by: By,
+    /// Persisted waits do not hold: a person asked, or there is news.
+    pub ignore_backoff: bool,
     /// Steps that are due later than this are not waited for.
     pub deadline: Instant,
     pub observer: &'a mut (dyn FnMut(Event<'_>) + Send),
@@ -51,6 +74,11 @@ pub struct Ended {
     pub end: End,
     pub failures: Vec<(Option<String>, Failure)>,
     pub reason: Reason,
+    pub steps: Vec<StepTime>,
+    /// When something is due again, if something is.
+    pub next: Option<Timestamp>,
+    /// When the source gave its answer, if it did.
+    pub answered: Option<Timestamp>,
 }
 
 impl Ended {
@@ -62,6 +90,9 @@ impl Ended {
             end: if failure.temporary { End::ForNow } else { End::ForGood },
             reason: Reason::Blocked(failure.what.clone()),
             failures: vec![(None, failure)],
+            steps: Vec::new(),
+            next: None,
+            answered: None,
         }
     }
 }
@@ -78,36 +109,90 @@ pub enum End {
 }
 
 /// Everything a run needs that is not about one credential.
-pub struct Agent<'a> {
-    pub config: &'a Config,
+#[derive(Clone)]
+pub struct Agent {
     pub apply: apply::Client,
     pub identity: HostIdentity,
-    pub http: aws::Http,
+    pub store: Arc<Store>,
+    /// `[[report]]`: to whom confirmations are owed.
+    pub receivers: Vec<config::Receiver>,
+    pub logs: Logs,
 }
 
-impl Agent<'_> {
+/// The audit logs, by credential: each knows how far its files are.
+#[derive(Clone, Default)]
+pub struct Logs(Arc<Mutex<BTreeMap<String, AuditLog>>>);
+
+type AuditLog = Arc<Mutex<audit::Log>>;
+
+impl Agent {
+    fn log(&self, credential: &str) -> AuditLog {
+        let mut logs = self.logs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Mutex::new(audit::Log::new(self.store.dir(), credential)));
+        logs.entry(credential.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Brings the files of the audit log up to what the state says. Mail is more important than the log: what stands in
+    /// the way is said, and the rollover goes on.
+    async fn settle(&self, state: &mut State, observer: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<(), StateError> {
+        if state.audit.number == 0 || self.store.access() == Access::Read {
+            return Ok(());
+        }
+        let log = self.log(&state.credential);
+        let settle = |head: rollover::AuditHead| {
+            let log = log.clone();
+            tokio::task::spawn_blocking(move || {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                match log.settle(&head) {
+                    Err(audit::AuditError::Broken(broken)) => {
+                        let next = log.go_on(&head, &broken);
+                        (Err(audit::AuditError::Broken(broken)), next.ok())
+                    }
+                    result => (result, None),
+                }
+            })
+        };
+        let Ok((Err(e), next)) = settle(state.audit.clone()).await else { return Ok(()) };
+        observer(Event::Trouble { what: &e.to_string(), fix: &e.fix() });
+        let Some(next) = next.filter(|next| *next != state.audit) else { return Ok(()) };
+        let going_on = State { audit: next, ..state.clone() };
+        self.save(&going_on, observer).await?;
+        *state = going_on;
+        if let Ok((Err(e), _)) = settle(state.audit.clone()).await {
+            observer(Event::Trouble { what: &e.to_string(), fix: &e.fix() });
+        }
+        Ok(())
+    }
+
     /// Runs one credential until nothing is left to do, or nothing before the deadline.
     ///
-    /// `stop` becomes true when the program is to end: the step under way is finished, what is staged is removed.
-    pub async fn run(
-        &self,
-        run: Run<'_>,
-        store: &mut Store,
-        stop: &mut tokio::sync::watch::Receiver<bool>,
-    ) -> Result<Ended, StateError> {
-        let Run { credential, wake, deadline, observer } = run;
+    /// `stop` becomes true when the program is to end: what only looks is broken off, any other step under way is
+    /// finished, what is staged is removed.
+    pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
+        let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential);
-        let state = store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
-        let mut facts = Facts::new(state, &policy, wake, true);
-        let opened = source::open(credential, &store.key()?, &self.http);
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        if self.store.access() == Access::Write {
+            let latest = state.report.clone();
+            let now = Timestamp::now();
+            let name = &credential.name;
+            for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
+                let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
+                observer(Event::Trouble { what: &dropped.to_string(), fix });
+            }
+            self.settle(&mut state, observer).await?;
+        }
+        let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
         let mut fetched: Option<Fetched> = None;
         let mut unsaved = None;
+        let mut steps = Vec::new();
+        let mut next = None;
         let (end, reason) = loop {
             let now = Timestamp::now();
             let (step, reason) = rollover::decide(&facts, &policy, now);
             // What a crash must find again is on disk before the next step; above all before a swap. A target that is
             // in between is put right first, even if nothing can be written down, and even if the program is to end.
-            if let Err(e) = store.save(&facts.state) {
+            if let Err(e) = self.save(&facts.state, observer).await {
                 unsaved = Some(e);
             }
             let goes_on = facts.is_torn()
@@ -128,83 +213,184 @@ impl Agent<'_> {
             };
             let began = Instant::now();
             let too_long = matches!(step, Step::Wait { .. }) && began + left > deadline;
+            if let Step::Wait { until } = step {
+                next = Some(until).filter(|_| too_long);
+            }
             if step == Step::End || too_long {
                 break (ended(&facts), reason);
             }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
-            let outcome = match &step {
-                Step::End => unreachable!("the loop has ended"),
-                Step::Wait { .. } => {
-                    tokio::select! {
-                        () = wait(left) => Outcome::Waited,
-                        _ = stop.changed() => continue,
-                    }
-                }
-                Step::Refrain { .. } => Outcome::Refrained,
-                Step::Fetch => match fetch(&opened).await {
-                    Ok(new) => {
-                        let found = Found {
-                            identity: new.identity.clone(),
-                            id: VersionId { version: new.version.clone(), order: new.order },
-                            username: new.payload.username().to_owned(),
-                            at: Timestamp::now(),
-                        };
-                        fetched = Some(new);
-                        Outcome::Fetched(found)
-                    }
-                    Err(failure) => Outcome::Failed(failure),
-                },
-                Step::Verify { target } => {
-                    let target = &credential.targets[*target];
-                    match login_for(&fetched, target) {
-                        Ok(login) => self.verify(target, &login).await,
-                        Err(failure) => Outcome::Failed(failure),
-                    }
-                }
-                Step::Commit { stamp } => 'commit: {
-                    let Some(report) = self.report(&facts, credential, stamp) else {
-                        break 'commit Outcome::Failed(incomplete());
-                    };
-                    let mut durable = facts.clone();
-                    // Durable first, then absorbed: the rename of the state file is the commit.
-                    rollover::absorb(
-                        &mut durable,
-                        &policy,
-                        id,
+            // What only looks may be broken off: nothing is torn by it.
+            let only_looks = matches!(step, Step::Wait { .. } | Step::Fetch | Step::Verify { .. });
+            let doing = self.step(&facts, credential, source, &step, &mut fetched, left, observer);
+            let outcome = tokio::select! {
+                outcome = doing => outcome,
+                () = stopped(stop), if only_looks => continue,
+            };
+            let outcome = match (&step, outcome) {
+                (Step::Commit { stamp }, Done::Reported(report)) => {
+                    steps.push(account::step_time(
+                        credential,
                         &step,
-                        Outcome::Committed(Box::new(report.clone())),
-                        now,
-                        0.0,
-                    );
-                    match store.save(&durable.state) {
+                        &Outcome::Committed(report.clone()),
+                        began.elapsed(),
+                    ));
+                    let mut durable = facts.clone();
+                    let outcome = Outcome::Committed(report.clone());
+                    rollover::absorb(&mut durable, &policy, id, &step, outcome.clone(), now, 0.0);
+                    let what = what_was_done(&facts, stamp);
+                    let record = record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now);
+                    self.owe(&mut durable.state, &record, Some(&report));
+                    // What was done, its line of the audit log and what is owed to whom: one rename.
+                    match self.save(&durable.state, observer).await {
                         Ok(()) => {
                             for target in &credential.targets {
                                 let request = Request::Commit { target: target_id(credential, target) };
                                 // What apply forgets here it would find out anew; the commit itself has happened.
                                 let _ = self.call(request).await;
                             }
-                            Outcome::Committed(Box::new(report))
+                            facts = durable;
+                            self.settle(&mut facts.state, observer).await?;
+                            observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
+                            continue;
                         }
                         Err(e) => Outcome::Failed(state_failure(&e)),
                     }
                 }
-                step => {
-                    let target = step.target().expect("every other step is about a target");
-                    self.apply_step(&facts, credential, step, target, &fetched, observer).await
-                }
+                (_, Done::Outcome(outcome)) => outcome,
+                (_, Done::Reported(_)) => unreachable!("only a commit makes a report"),
             };
-            observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
-            // A commit is absorbed at the time that it was made durable with: what is on disk is not written again.
-            let at = if matches!(step, Step::Commit { .. }) { now } else { Timestamp::now() };
-            rollover::absorb(&mut facts, &policy, id, &step, outcome, at, jitter());
+            let took = began.elapsed();
+            if !matches!(step, Step::Wait { .. }) {
+                steps.push(account::step_time(credential, &step, &outcome, took));
+            }
+            observer(Event::Ended { step: &step, outcome: &outcome, took });
+            rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
         self.discard_all(credential, &facts).await;
         if let Some(e) = unsaved {
             return Err(e);
         }
-        let failures = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();
-        Ok(Ended { state: facts.state, end, failures, reason })
+        let failures: Vec<_> = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();
+        self.note(&mut facts, credential, &by, end, &steps, observer).await?;
+        Ok(Ended {
+            end,
+            failures,
+            reason,
+            steps,
+            next,
+            answered: facts.fetched.as_ref().map(|f| f.at),
+            state: facts.state,
+        })
+    }
+
+    /// Makes a state durable, off the event loop.
+    pub async fn save(&self, state: &State, observer: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<(), StateError> {
+        if !self.store.differs(state) {
+            return Ok(());
+        }
+        let (store, new) = (self.store.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || store.save(&new)).await;
+        saved.unwrap_or_else(|e| Err(StateError::broken_off(&state.credential, &e.to_string())))?;
+        observer(Event::Saved(state));
+        Ok(())
+    }
+
+    /// Puts into the state what becomes durable together with what was done: its line of the audit log, and to whom its
+    /// report is owed.
+    fn owe(&self, state: &mut State, record: &Record, report: Option<&Report>) {
+        let log = self.log(&state.credential);
+        state.audit = log.lock().unwrap_or_else(PoisonError::into_inner).append(&state.audit, record);
+        if let Some(report) = report {
+            report::owe(&mut state.outbox, &self.receivers, report, record.at, jitter());
+        }
+    }
+
+    /// A run that ended without a commit has its line too, if there is news in it, or if a person asked for it.
+    async fn note(
+        &self,
+        facts: &mut Facts,
+        credential: &config::Credential,
+        by: &By,
+        end: End,
+        steps: &[StepTime],
+        observer: &mut (dyn FnMut(Event<'_>) + Send),
+    ) -> Result<(), StateError> {
+        if facts.committed.is_some() || facts.wake.dry_run || self.store.access() == Access::Read {
+            return Ok(());
+        }
+        let failed = facts.failures().first().map(|(_, f)| (*f).clone());
+        let settled = steps.iter().any(|s| s.step == "activate" && s.ok);
+        let (what, outcome) = match (&failed, end) {
+            (_, End::Interrupted) => ("interrupted", "interrupted"),
+            (Some(f), _) if f.class == "refused" => ("refused", "failed"),
+            (Some(f), _) if f.class == "drift" => ("drift", "failed"),
+            (Some(_), End::ForGood) => ("failed", "failed"),
+            (Some(_), _) => ("failed", "failed-for-now"),
+            (None, _) if settled => ("reload", "done"),
+            (None, _) => ("no-change", "done"),
+        };
+        let record = record(facts, credential, by, what, outcome, steps, Timestamp::now());
+        if what == "interrupted" && steps.is_empty() || !is_news(&facts.state, &record) {
+            return Ok(());
+        }
+        let mut state = facts.state.clone();
+        self.owe(&mut state, &record, None);
+        self.save(&state, observer).await?;
+        self.settle(&mut state, observer).await?;
+        facts.state = state;
+        Ok(())
+    }
+
+    /// Does one step.
+    #[expect(clippy::too_many_arguments, reason = "everything a step may need, in one place")]
+    async fn step(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        source: &Opened,
+        step: &Step,
+        fetched: &mut Option<Fetched>,
+        left: Duration,
+        observer: &mut (dyn FnMut(Event<'_>) + Send),
+    ) -> Done {
+        Done::Outcome(match step {
+            Step::End => unreachable!("the loop has ended"),
+            Step::Wait { .. } => {
+                wake::wait(left).await;
+                Outcome::Waited
+            }
+            Step::Refrain { .. } => Outcome::Refrained,
+            Step::Fetch => match fetch(source).await {
+                Ok(new) => {
+                    let found = Found {
+                        identity: new.identity.clone(),
+                        id: VersionId { version: new.version.clone(), order: new.order },
+                        username: new.payload.username().to_owned(),
+                        at: Timestamp::now(),
+                    };
+                    *fetched = Some(new);
+                    Outcome::Fetched(found)
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Step::Verify { target } => {
+                let target = &credential.targets[*target];
+                match login_for(fetched, target) {
+                    Ok(login) => self.verify(target, &login).await,
+                    Err(failure) => Outcome::Failed(failure),
+                }
+            }
+            Step::Commit { stamp } => match self.report(facts, credential, stamp) {
+                Some(report) => return Done::Reported(Box::new(report)),
+                None => Outcome::Failed(incomplete()),
+            },
+            step => {
+                let target = step.target().expect("every other step is about a target");
+                self.apply_step(facts, credential, step, target, fetched, observer).await
+            }
+        })
     }
 
     /// Nothing stays staged when a run ends, however it ends.
@@ -292,7 +478,12 @@ impl Agent<'_> {
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
         match self.call(request).await {
-            Ok(reply) => outcome_of(reply, step, target, observer),
+            Ok(reply) => {
+                if let Reply::Inspected(seen) = &reply {
+                    observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
+                }
+                outcome_of(reply, step, target, observer)
+            }
             Err(e) => Outcome::Failed(Failure {
                 class: e.class.into(),
                 what: config::located(e.file.as_deref(), e.line, &e.what),
@@ -360,10 +551,77 @@ impl Agent<'_> {
     }
 }
 
-/// The HTTP client for AWS, where a credential has a source there: it trusts what the system trusts.
+/// What a step gave: its outcome, or the report that a commit is to make durable.
+enum Done {
+    Outcome(Outcome),
+    Reported(Box<Report>),
+}
+
+/// What a commit completes, in the word of the audit log.
+fn what_was_done(facts: &Facts, stamp: &rollover::Stamp) -> &'static str {
+    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
+    match stamp.outcome {
+        rollover::Completion::Adopted => "adoption",
+        rollover::Completion::Confirmed if same => "heal",
+        rollover::Completion::Confirmed => "rollover",
+    }
+}
+
+/// One record of the audit log, of what the facts say now.
+fn record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    what: &str,
+    outcome: &str,
+    steps: &[StepTime],
+    at: Timestamp,
+) -> Record {
+    let found = facts.fetched.as_ref();
+    let applied = facts.state.applied.as_ref();
+    let failure = facts.failures().first().map(|(_, f)| (*f).clone());
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: what.into(),
+        version: found.map(|f| f.id.version.clone()).or_else(|| applied.map(|a| a.id.version.clone())),
+        username: found.map(|f| f.username.clone()).or_else(|| applied.map(|a| a.username.clone())),
+        previous_username: facts.previous_username(),
+        steps: steps.to_vec(),
+        outcome: outcome.into(),
+        error: failure
+            .filter(|_| outcome != "adopted" && outcome != "confirmed")
+            .map(|f| Trouble { class: f.class, words: f.what }),
+    }
+}
+
+/// Is there anything in a record that the one before it did not say? What a person asked for always is.
+fn is_news(state: &State, record: &Record) -> bool {
+    if record.by.cause == "operator" {
+        return true;
+    }
+    if record.what == "no-change" {
+        return false;
+    }
+    let before: Option<Record> = state.audit.lines.last().and_then(|line| serde_json::from_str(line).ok());
+    before.is_none_or(|b| {
+        (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
+            != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
+    })
+}
+
+/// Comes back when the program is to end.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    if config.credentials.iter().all(file) {
+    if config.credentials.iter().all(file) && config.reports.is_empty() {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();
@@ -471,7 +729,7 @@ fn outcome_of(
     }
 }
 
-async fn fetch(source: &Result<Box<dyn Source>, source::SourceError>) -> Result<Fetched, Failure> {
+async fn fetch(source: &Opened) -> Result<Fetched, Failure> {
     let result = match source {
         Ok(source) => source.fetch().await,
         Err(e) => Err(e.clone()),
@@ -517,23 +775,6 @@ fn incomplete() -> Failure {
     }
 }
 
-/// Waits by the clock that also runs while the host sleeps: who slept through a wait has waited.
-async fn wait(left: Duration) {
-    let now = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    let due = now() + left;
-    loop {
-        let left = due.saturating_sub(now());
-        if left.is_zero() {
-            return;
-        }
-        // The run time's own clock stands still while the host sleeps: asked again after a short part of the wait.
-        tokio::time::sleep(left.min(Duration::from_secs(5))).await;
-    }
-}
-
 fn region_of(target: &config::Target) -> Option<String> {
     target.smtp.region.clone().or_else(|| ses_region(&target.smtp.endpoint))
 }
@@ -543,7 +784,7 @@ fn target_id(credential: &config::Credential, target: &config::Target) -> Target
 }
 
 /// A random number in [0, 1).
-fn jitter() -> f64 {
+pub fn jitter() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
 }
 
@@ -560,4 +801,26 @@ pub fn host_name() -> String {
         names.contains(&node.as_str()).then(|| names.iter().find(|n| n.contains('.')).map(|n| (*n).to_owned()))?
     });
     full.into_iter().next().unwrap_or(node)
+}
+
+/// Whoever runs this process, by the kernel's word, and sudo's user as claimed.
+pub fn operator() -> By {
+    let claimed = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty());
+    operator_with(rustix::process::getuid().as_raw(), claimed)
+}
+
+/// An operator with this user id. `claimed`: who they say to be; cut, and without what a terminal would obey.
+pub fn operator_with(uid: u32, claimed: Option<String>) -> By {
+    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    By { cause: "operator".into(), user: user_name(uid), uid: Some(uid), claimed: claimed.map(plain), detail: None }
+}
+
+/// The name of a user that this host knows itself; those of a directory service have none here.
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse::<u32>().ok()? == uid).then(|| name.to_owned())
+    })
 }

@@ -125,6 +125,10 @@ pub struct Inspected {
     pub swapped: Option<String>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
+    /// The tables' files, text and compiled map: a change of one may be drift.
+    pub files: Vec<PathBuf>,
+    /// The file that the mail server logs to itself; `None`: it logs to syslog.
+    pub log: Option<PathBuf>,
 }
 
 /// One entry of a table in use.
@@ -444,6 +448,8 @@ impl Server {
                 .filter(|record| record.phase == Phase::Swapped && in_place(record))
                 .map(|record| record.version.clone()),
             missing: view.missing,
+            files: view.files,
+            log: view.log,
             running: view.running,
             reload_owed: record.and_then(|record| record.reload_owed),
             findings,

@@ -76,7 +76,7 @@ impl Receiver {
 pub enum ReceiverKind {
     /// One parameter per credential and host: `PATH/CREDENTIAL/HOST`. Holds the latest report.
     ParameterStore {
-        /// Begins with `/`, does not end with it.
+        /// Begins with `/`, does not end with it. Fits into a parameter's name with credential and host behind it.
         path: String,
         /// `[aws]` with what the receiver overrides.
         aws: Aws,
@@ -86,17 +86,17 @@ pub enum ReceiverKind {
 /// `[health]`: where the daemon answers over HTTP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
-    /// At least one, in the order of the file.
+    /// In the order of the file. Empty only where `hosts` is set: for sockets that the service manager passes.
     pub listen: Vec<Listen>,
     /// Names under which it may be asked for in a `Host` header, besides the addresses it listens at, `localhost` and the
-    /// host's own name.
+    /// host's own name. Lower case, without port; an IPv6 address stands in brackets.
     pub hosts: Vec<String>,
 }
 
 /// One place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// Beyond loopback only where `public = true` was set.
+    /// Beyond loopback only where `public = true` was set. The port is not 0, and an IPv4 address stands as one.
     Tcp(std::net::SocketAddr),
     /// A Unix socket. Absolute.
     Unix(PathBuf),
@@ -144,7 +144,7 @@ pub struct Credential {
     pub source: Source,
     /// How to read the JSON of the source (`username_key`, `password_key`).
     pub keys: JsonKeys,
-    /// How often the daemon asks the source; spread by host and jittered.
+    /// How often the daemon asks the source, 5 seconds to a day; spread by host and jittered.
     pub poll: Duration,
     /// The mail-server configurations on this host that use it; at least one.
     pub targets: Vec<Target>,

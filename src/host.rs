@@ -12,9 +12,10 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -280,13 +281,13 @@ mod crash {
     }
 
     /// Appends the call to `CRASH_LOG`, one JSON object per line: what it did, to which path, and the bytes that it
-    /// wrote; for an fsync the bytes that are safe from now on, for a rename those that got the new name. The file that
-    /// a command made is first told of by one of these two.
+    /// wrote; for an fsync the bytes that are safe from now on, for a rename those that got the new name, for an append
+    /// all that the file has then. The file that a command made is first told of by one of the first two.
     pub(super) fn after(op: &Op<'_>) {
         let Some(log) = std::env::var_os("CRASH_LOG") else { return };
         let read = |path| std::fs::read(path).unwrap_or_default();
         let bytes = match (op.doing, op.to) {
-            ("fsync", _) => read(op.path()),
+            ("fsync" | "append to", _) => read(op.path()),
             (_, Some(to)) => read(op.dir.join(to)),
             _ => op.bytes.to_vec(),
         };
@@ -593,6 +594,52 @@ impl Directory {
         let mut file = File::from(file);
         let op = Op { bytes, ..Op::new("write", &self.path, name) };
         mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))
+    }
+
+    /// Writes at the end of a file of ours, which is after its first `at` bytes: what stands there already is what an
+    /// earlier try, that was cut off, left of the same bytes. Makes the file, 0600, where there is none. The content,
+    /// also what an earlier process wrote, is durable when this returns, the name of a new file after
+    /// [`Directory::sync`]. The caller holds the lock that keeps others from doing the same.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegular`]; [`HostError::Changed`] if the file ends before `at`; the system call failed, and then
+    /// a part of the bytes may be there.
+    pub fn append(&self, name: &OsStr, at: u64, bytes: &[u8]) -> Result<FileId> {
+        let path = || self.path.join(name);
+        let (flags, mode) = (OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let file = match self.stat(name)? {
+            Some(_) => fs::openat(&self.fd, name, flags, mode).map_err(|e| HostError::io("open", path(), e))?,
+            None => {
+                let (flags, mode) = (flags | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o600));
+                mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode))?
+            }
+        };
+        let file = File::from(file);
+        let found = Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?.regular(path)?;
+        if found.id.size < at {
+            return Err(HostError::Changed { path: path() });
+        }
+        if !bytes.is_empty() {
+            mutate(&Op::new("append to", &self.path, name), || file.write_all_at(bytes, at))?;
+        }
+        mutate(&Op::new("fsync", &self.path, name), || fs::fsync(&file))?;
+        Ok(Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?.id)
+    }
+
+    /// Reads the last bytes of a file, at most `max`, and says how many are before them.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegular`]; the system call failed, also because there is no such file.
+    pub fn read_end(&self, name: &OsStr, max: u64) -> Result<(Vec<u8>, u64)> {
+        let (file, stat) = self.open_file(name)?;
+        let before = stat.id.size.saturating_sub(max);
+        let mut bytes = Vec::new();
+        let mut read = |mut file: &File| {
+            file.seek(io::SeekFrom::Start(before))?;
+            file.take(max).read_to_end(&mut bytes)
+        };
+        read(&file).map_err(|e| HostError::io("read", self.path.join(name), e))?;
+        Ok((bytes, before))
     }
 
     /// Gives a staged file the owner, mode, ACL, security label and other attributes of the file `like` (here or in

@@ -20,13 +20,16 @@ pub mod mta;
 // The world's side.
 pub mod audit;
 pub mod aws;
+pub mod report;
 pub mod service;
 pub mod smtp;
 pub mod source;
 pub mod standin;
 pub mod state;
 pub mod tls;
+pub mod wake;
 
 // Assembly.
 pub mod agent;
 pub mod cli;
+pub mod daemon;

@@ -77,19 +77,33 @@ pub struct Outbox {
     pub delivered: u64,
 }
 
-/// Where the audit log of a credential stands. The last line itself is part of it, so that what was done and its line
-/// become durable in one rename; the log file is brought up to it afterwards, and at every start.
+/// Where the audit log of a credential stands. The lines that its files may lack are part of it, so that what was done
+/// and its line become durable in one rename; the files are brought up to it afterwards, and at every start.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AuditHead {
     /// Number of the last line; 0: there is none.
     pub number: u64,
     /// SHA-256 of the last line, hex; empty where there is none.
     pub hash: String,
-    /// The last line, without its line feed.
-    pub line: String,
-    /// Number of the oldest line that is kept, and the SHA-256 of the one before it.
-    pub oldest: u64,
-    pub before_oldest: String,
+    /// The last lines, up to `number`, each without its line feed: those that may not be in their file yet.
+    pub lines: Vec<String>,
+    /// The files that are kept, the oldest first; lines are added to the last.
+    pub files: Vec<AuditFile>,
+}
+
+/// One file of the audit log. Where it begins stands here too, so that what was dropped because it was old is told from
+/// what somebody took away, and a break in one file does not keep the others from being checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditFile {
+    /// In its name; the next file has a higher one.
+    pub number: u64,
+    /// Number of its first line.
+    pub first: u64,
+    /// SHA-256 of the line before that, hex; 64 zeros where there is none.
+    pub before: String,
+    /// Bytes that it has, once all its lines are there.
+    pub size: u64,
 }
 
 impl State {

@@ -13,8 +13,10 @@
 //! No file here holds a secret of the credential. A file that cannot be read stops the program: forgetting what was
 //! applied would let an old version win.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,11 @@ impl StateError {
 }
 
 impl StateError {
+    /// Writing broke off in the middle.
+    pub fn broken_off(credential: &str, what: &str) -> Self {
+        StateError::Io { path: format!("{credential}.json").into(), source: io::Error::other(what.to_owned()) }
+    }
+
     /// What to do.
     pub fn fix(&self) -> String {
         match self {
@@ -74,7 +81,8 @@ pub struct Store {
     dir: PathBuf,
     access: Access,
     _lock: Option<host::Lock>,
-    saved: std::collections::BTreeMap<String, State>,
+    /// What is on disk, by credential: the same is not written again.
+    saved: Mutex<BTreeMap<String, State>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,29 +103,48 @@ impl Store {
                 Some(host::lock(dir, wait)?)
             }
         };
-        Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: std::collections::BTreeMap::new() })
+        Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: Mutex::new(BTreeMap::new()) })
     }
 
     /// The state of one credential; `None` where there is none yet.
-    pub fn load(&mut self, credential: &str) -> Result<Option<State>, StateError> {
+    pub fn load(&self, credential: &str) -> Result<Option<State>, StateError> {
         self.tidy(&self.path(credential))?;
         let state: Option<State> = self.read_json(&self.path(credential), State::SCHEMA)?;
         if let Some(state) = &state {
-            self.saved.insert(credential.to_owned(), state.clone());
+            self.saved().insert(credential.to_owned(), state.clone());
         }
         Ok(state)
     }
 
     /// Makes a state durable, by one rename; does nothing where it says what is on disk already.
-    pub fn save(&mut self, state: &State) -> Result<(), StateError> {
-        if self.saved.get(&state.credential) == Some(state) || self.access == Access::Read {
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        if !self.differs(state) {
             return Ok(());
         }
         let mut text = serde_json::to_vec_pretty(state).expect("state has only text keys");
         text.push(b'\n');
         host::replace(&self.path(&state.credential), &text, 0o600)?;
-        self.saved.insert(state.credential.clone(), state.clone());
+        self.saved().insert(state.credential.clone(), state.clone());
         Ok(())
+    }
+
+    /// Would [`Self::save`] write?
+    pub fn differs(&self, state: &State) -> bool {
+        self.access == Access::Write && self.saved().get(&state.credential) != Some(state)
+    }
+
+    /// The state directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Does it write?
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    fn saved(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key for versions of `file` sources. Made at first use; a reading store without one gets a passing one.
@@ -252,7 +279,7 @@ mod tests {
     #[test]
     fn a_state_is_replaced_whole_and_only_when_it_differs() {
         let scratch = Scratch::new("replaced");
-        let mut store = scratch.open(Access::Write);
+        let store = scratch.open(Access::Write);
         assert_eq!(store.load("ses").unwrap(), None);
         store.save(&state(1)).unwrap();
         let before = fs::metadata(scratch.file()).unwrap();
@@ -274,7 +301,7 @@ mod tests {
     #[test]
     fn one_that_only_reads_changes_nothing() {
         let scratch = Scratch::new("reads");
-        let mut store = scratch.open(Access::Read);
+        let store = scratch.open(Access::Read);
         store.save(&state(1)).unwrap();
         let identity = store.identity(None, || "mx1.example.com".into()).unwrap();
         assert_eq!((identity.name.as_str(), identity.host_id.len()), ("mx1.example.com", 32));
@@ -298,7 +325,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_stops_the_program_and_is_named() {
         let scratch = Scratch::new("broken");
-        let mut store = scratch.open(Access::Write);
+        let store = scratch.open(Access::Write);
         for (text, expected) in [
             ("", "ses.json:1: "),
             ("{\n\"schema\": 1,\n", "ses.json:3: "),

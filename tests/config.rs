@@ -46,8 +46,9 @@ fn below(header: &str) -> Vec<(usize, &'static str)> {
     let mut here = header.is_empty();
     let mut lines = Vec::new();
     for (number, line) in EXAMPLE.lines().enumerate() {
-        if line.starts_with('[') {
-            here = line == header;
+        // The header of a table that is off belongs to the keys below it all the same.
+        if line.starts_with('[') || line.starts_with("#[") {
+            here = line.trim_start_matches('#') == header;
         } else if here {
             lines.push((number, line));
         }
@@ -67,24 +68,20 @@ fn accepted() -> impl Iterator<Item = (&'static Section, &'static Key)> {
         .filter(|(_, k)| k.later.is_none())
 }
 
-/// Is this a table rather than a value?
-fn is_table(key: &str) -> bool {
-    ["host", "aws", "credential", "source", "smtp", "target"].contains(&key)
-}
-
 #[test]
 fn the_example_parses_as_it_stands() {
     let config = good(EXAMPLE);
     assert_eq!(config.credentials.len(), 1);
     assert_eq!(config.credentials[0].targets.len(), 1);
+    assert_eq!((config.reports, config.health), (vec![], None), "nothing is served or reported unasked");
 }
 
 #[test]
 fn every_accepted_key_is_in_the_example() {
     for (section, key) in accepted() {
         let Key { name, types, .. } = key;
-        let found = if is_table(name) {
-            EXAMPLE.lines().any(|l| {
+        let found = if key.table {
+            EXAMPLE.lines().map(|l| l.trim_start_matches('#')).any(|l| {
                 l == format!("[{name}]")
                     || l == format!("[[{name}]]")
                     || l.ends_with(&format!(".{name}]"))
@@ -146,12 +143,14 @@ fn a_line_that_says_default_shows_it() {
 fn everything_in_the_example_can_be_switched_on() {
     let mut all = String::new();
     for line in EXAMPLE.lines() {
-        let on = line.strip_prefix('#').filter(|l| l.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')));
+        let setting = |l: &&str| l.starts_with('[') || l.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+        let on = line.strip_prefix('#').filter(setting);
         all.push_str(on.unwrap_or(line));
         all.push('\n');
     }
     let config = good(&all);
     assert!(config.aws.proxy.is_some() && config.credentials[0].targets[0].keys.is_some(), "{config:?}");
+    assert_eq!((config.reports.len(), config.health.map(|h| h.listen.len())), (1, Some(2)));
 }
 
 #[test]
@@ -203,7 +202,7 @@ fn four_mistakes_in_a_file() {
          endpoint = \"[smtp.example.com]:587\"\n  fix: write the name alone, \"smtp.example.com\" and port = 587 (brackets \
          are Postfix's way to say that MX records are not looked up; it finds them in main.cf itself)\n\
          {at}:10: error: unknown key \"typ\" in [[credential.target]]\n    typ = …\n  fix: did you mean \"type\"? Allowed here: \
-         name, type, config_dir, reload, drift, write, keys, endpoint, port, tls, region\n"
+         name, type, config_dir, reload, drift, write, keys, log, endpoint, port, tls, region\n"
     );
     assert_eq!(out, want);
 }

@@ -136,7 +136,7 @@ fn permissions(findings: &mut Findings, path: &Path) {
 }
 
 async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
-    let mut store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
+    let store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
         Ok(store) => store,
         Err(e) => return findings.error(None, "state", e.to_string(), e.fix()),
     };

@@ -3,18 +3,20 @@
 //! Every line that is printed was checked: what is shown and is not so ends the demo with exit code 1.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, complain, print_json, runtime, say};
-use crate::agent::{self, Agent, End, Ended, Event, Run};
+use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
 use crate::rollover::{Completion, Outcome, Step, Wake};
 use crate::smtp::{self, Verdict};
+use crate::source;
 use crate::standin::postfix::Instance;
 use crate::standin::{self, Delay, Standin};
 use crate::state::{Access, Store};
@@ -332,13 +334,16 @@ impl Demo<'_> {
     /// What `relaykey sync` does, told step by step.
     async fn sync(&mut self) -> Result<Ended, String> {
         let credential = &self.config.credentials[0];
-        let mut store =
+        let store =
             Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
+        let http = agent::http(&self.config).map_err(|e| e.to_string())?;
+        let source = source::open(credential, &store.key().map_err(|e| e.to_string())?, &http);
         let agent = Agent {
-            config: &self.config,
             apply: apply::Client::in_process(apply::Server::new(&self.config)),
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
-            http: agent::http(&self.config).map_err(|e| e.to_string())?,
+            store: Arc::new(store),
+            receivers: Vec::new(),
+            logs: Logs::default(),
         };
         let teller = &mut *self.teller;
         let mut observer = |event: Event<'_>| {
@@ -368,8 +373,16 @@ impl Demo<'_> {
         let (_tell, mut stop) = tokio::sync::watch::channel(false);
         // Long enough for a refusal to become final; a wait beyond that is the end of this run.
         let deadline = Instant::now() + PROPAGATION + RETRY + Duration::from_secs(1);
-        let run = Run { credential, wake: Wake::default(), deadline, observer: &mut observer };
-        agent.run(run, &mut store, &mut stop).await.map_err(|e| e.to_string())
+        let run = Run {
+            credential,
+            source: &source,
+            wake: Wake::default(),
+            by: agent::operator(),
+            ignore_backoff: true,
+            deadline,
+            observer: &mut observer,
+        };
+        agent.run(run, &mut stop).await.map_err(|e| e.to_string())
     }
 
     fn expect(&self, ended: &Ended, expected: End) -> Result<(), String> {

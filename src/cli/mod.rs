@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod derive;
+mod run;
 mod status;
 mod sync;
 
@@ -42,6 +43,17 @@ impl Exit {
             Exit::ForNow => 75,
         }
     }
+
+    /// The exit that a code stands for.
+    fn of(code: u8) -> Self {
+        let all = [Exit::Done, Exit::Approval, Exit::ForNow, Exit::ForGood, Exit::Usage];
+        all.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::ForGood)
+    }
+
+    /// Over several credentials the worst wins.
+    fn worst(codes: impl IntoIterator<Item = u8>) -> Self {
+        codes.into_iter().map(Exit::of).max().unwrap_or(Exit::Done)
+    }
 }
 
 /// Keeps the SMTP credential of a mail relay fresh: verified before it is written, proven after.
@@ -77,6 +89,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The daemon, in the foreground: keeps every credential fresh, until SIGTERM.
+    Run,
     /// A rollover now, if there is anything new; waits for the end.
     Sync(sync::SyncArgs),
     /// Per credential: applied version, key age, pending candidate, last error, what is owed.
@@ -107,6 +121,7 @@ pub fn run() -> ExitCode {
     }
     let Common { config, json } = cli.common;
     let exit = match cli.command {
+        Command::Run => run::run(&config),
         Command::Sync(args) => sync::run(&config, json, &args),
         Command::Status => status::run(&config, json),
         Command::Check(args) => check::run(&config, json, &args),

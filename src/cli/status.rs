@@ -15,7 +15,7 @@ pub fn run(config: &Path, json: bool) -> Exit {
         Err(exit) => return exit,
     };
     let states = Store::open(&config.host.state_dir, Access::Read, Duration::ZERO)
-        .and_then(|mut store| config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>());
+        .and_then(|store| config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>());
     let states = match states {
         Ok(states) => states,
         Err(e) => {

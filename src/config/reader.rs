@@ -2,6 +2,8 @@
 //! of it.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,19 +11,28 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::schema::{
-    AWS, CREDENTIAL, FILE, HOST, Key, PARAMETER_STORE, SCHEMA, SECRETS_MANAGER, SMTP, SOURCE, Section, TARGET, TOP,
+    AWS, CREDENTIAL, FILE, HEALTH, HOST, Key, PARAMETER_STORE, REPORT, SCHEMA, SECRETS_MANAGER, SMTP, SOURCE, Section,
+    TARGET, TOP,
 };
 use super::syntax::Lines;
 use super::value::{self, Id, Judged, Mistake, Scheme, expected, mistake};
 use super::{
-    Aws, Config, Credential, DEFAULT_POLL, Drift, Finding, Host, Log, Reload, Severity, Smtp, Source, Target,
-    TargetKind, Tls, VERSION,
+    Aws, Config, Credential, DEFAULT_POLL, Drift, Finding, Health, Host, Listen, Log, Receiver, ReceiverKind, Reload,
+    Severity, Smtp, Source, Target, TargetKind, Tls, VERSION,
 };
 use crate::credential::{JsonKeys, ses_region};
 
 /// Keys under which people look for a place to put the login itself.
 const LOGIN_WORDS: [&str; 8] =
     ["password", "passwd", "username", "user", "access_key_id", "secret_access_key", "secret_key", "accesskeyid"];
+
+/// How often a source may be asked. More often would use up the rate that Parameter Store gives a whole account (40 a
+/// second) with some 200 hosts; more seldom, and a new key waits for longer than a day unless something else wakes the
+/// daemon.
+const POLLS: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
+
+/// Below this a source in AWS costs more than anybody expects of a poll.
+const EAGER_POLL: Duration = Duration::from_secs(30);
 
 /// A value and the line it stands on.
 #[derive(Debug, Clone)]
@@ -55,9 +66,22 @@ impl<'d> View<'d> {
     /// The key that was probably meant by a word that is no key here.
     fn meant(&self, word: &str) -> Option<&'static str> {
         let keys = self.section.keys;
-        let elsewhere = SCHEMA.iter().flat_map(|s| s.keys).any(|k| k.name == word);
         let accepted: Vec<&str> = keys.iter().filter(|k| k.later.is_none()).map(|k| k.name).collect();
-        if elsewhere { None } else { value::similar(word, &accepted) }
+        if self.elsewhere(word).next().is_some() { None } else { value::similar(word, &accepted) }
+    }
+
+    /// The keys of other sections that are spelt like a key of this table: tables, where it is one (`[hosts]` is a
+    /// misspelt `[host]`, and not the list of [health]).
+    fn elsewhere(&self, word: &str) -> impl Iterator<Item = (&'static Section, &'static Key)> {
+        let is_table = self.table.iter().find(|(name, _)| name.get_ref() == word).is_some_and(|(_, value)| {
+            let value = value.get_ref();
+            value.is_table()
+                || value.as_array().is_some_and(|a| !a.is_empty() && a.iter().all(|i| i.get_ref().is_table()))
+        });
+        SCHEMA
+            .iter()
+            .flat_map(|section| section.keys.iter().map(move |key| (*section, key)))
+            .filter(move |(_, key)| key.name == word && key.table == is_table)
     }
 
     /// How people are told where they are.
@@ -163,6 +187,19 @@ impl<'t> Reader<'t> {
         judge: impl Fn(&'d DeValue<'d>) -> Judged<T>,
         fold: impl Fn(&T) -> String,
     ) -> Option<Vec<T>> {
+        let list = self.lines_of(view, key, empty, judge, fold)?;
+        Some(list.into_iter().map(|at| at.value).collect())
+    }
+
+    /// Like [`Self::list`], each element with its line.
+    fn lines_of<'d, T>(
+        &mut self,
+        view: &View<'d>,
+        key: &str,
+        empty: &str,
+        judge: impl Fn(&'d DeValue<'d>) -> Judged<T>,
+        fold: impl Fn(&T) -> String,
+    ) -> Option<Vec<At<T>>> {
         let items = self.read(view, key, |v| match v {
             DeValue::Array(items) if items.is_empty() && !empty.is_empty() => mistake("the list is empty", empty),
             DeValue::Array(items) => Ok(items),
@@ -175,7 +212,7 @@ impl<'t> Reader<'t> {
                 Ok(new) if !seen.insert(fold(&new)) => {
                     self.error(line, format!("{key}: an element stands twice"), "remove one of the two");
                 }
-                Ok(new) => list.push(new),
+                Ok(value) => list.push(At { value, line }),
                 Err(Mistake { what, fix }) => self.error(line, format!("{key}: {what}"), fix),
             }
         }
@@ -252,9 +289,8 @@ impl<'t> Reader<'t> {
             if known.is_some_and(|k| k.later.is_none() && fits(k)) {
                 continue;
             }
-            let elsewhere: Vec<&Key> =
-                SCHEMA.iter().flat_map(|s| s.keys).filter(|k| k.name == name && known.is_none()).collect();
-            let later = known.into_iter().chain(elsewhere.iter().copied()).find_map(|k| k.later);
+            let elsewhere: Vec<_> = view.elsewhere(name).filter(|_| known.is_none()).collect();
+            let later = known.into_iter().chain(elsewhere.iter().map(|(_, key)| *key)).find_map(|k| k.later);
             let place = view.place();
             let (what, fix) = if let Some(fix) = later {
                 (format!("{name:?} is not yet supported"), fix.to_owned())
@@ -264,10 +300,9 @@ impl<'t> Reader<'t> {
                     format!("remove it, or set type = {}", value::quoted_list(known.types, " or ")),
                 )
             } else if !elsewhere.is_empty() {
-                let sections: Vec<&str> = SCHEMA
+                let sections: Vec<&str> = elsewhere
                     .iter()
-                    .filter(|s| s.keys.iter().any(|k| k.name == name))
-                    .map(|s| if s.header.is_empty() { "the top of the file" } else { s.header })
+                    .map(|(s, _)| if s.header.is_empty() { "the top of the file" } else { s.header })
                     .collect();
                 (
                     format!("unknown key {name:?} in {place}"),
@@ -323,7 +358,11 @@ impl<'t> Reader<'t> {
             credentials.push(self.credential(&view, &aws, &mut names));
         }
         self.meetings();
-        Some(Config { host, aws, credentials, reports: Vec::new(), health: None })
+        let health = self.table(&top, "health", &HEALTH).and_then(|view| self.health(&view));
+        // Where a name is wrong or missing, it is not known which there are.
+        let known = credentials.iter().all(|c| !c.name.is_empty()) && !credentials.is_empty();
+        let reports = self.reports(&top, &aws, &credentials, known);
+        Some(Config { host, aws, credentials, reports, health })
     }
 
     fn host(&mut self, top: &View) -> Host {
@@ -413,9 +452,13 @@ impl<'t> Reader<'t> {
         });
 
         let source = "add [credential.source] with type = \"secrets-manager\" and secret = \"…\"";
-        let (source, keys) = match self.part(view, "source", &SOURCE, source) {
-            Some(view) => self.source(&view, aws),
-            None => (Source::File { path: PathBuf::new() }, JsonKeys::default()),
+        let (source, keys, poll) = match self.part(view, "source", &SOURCE, source) {
+            Some(view) => {
+                let (source, keys) = self.source(&view, aws);
+                let poll = self.poll(&view, &source);
+                (source, keys, poll)
+            }
+            None => (Source::File { path: PathBuf::new() }, JsonKeys::default(), DEFAULT_POLL),
         };
         let smtp = "add [credential.smtp] with endpoint = \"email-smtp.REGION.amazonaws.com\"";
         let smtp = self.part(view, "smtp", &SMTP, smtp);
@@ -440,7 +483,7 @@ impl<'t> Reader<'t> {
             let target_name = own.map(|at| at.value).or_else(|| left.next()).unwrap_or_default();
             targets.push(self.target(view, &name, target_name, &smtp, &door));
         }
-        Credential { name, source, keys, poll: DEFAULT_POLL, targets }
+        Credential { name, source, keys, poll, targets }
     }
 
     /// A table that a credential must have.
@@ -507,6 +550,22 @@ impl<'t> Reader<'t> {
             None => Source::File { path: PathBuf::new() },
         };
         (source, keys)
+    }
+
+    fn poll(&mut self, view: &View, source: &Source) -> Duration {
+        let Some(At { value: poll, line }) = self.read(view, "poll", |v| value::duration(v, POLLS)) else {
+            return DEFAULT_POLL;
+        };
+        if poll < EAGER_POLL && !matches!(source, Source::File { .. }) {
+            let a_day = 86_400 / poll.as_secs().max(1);
+            self.find(
+                Severity::Warning,
+                line,
+                format!("poll: every host asks AWS {a_day} times a day, and shares one rate with the whole account"),
+                "use \"5m\": SIGHUP, `relaykey sync` and a refused login make the daemon look at once anyway",
+            );
+        }
+        poll
     }
 
     /// The id; where it is an ARN, its region wins over a configured one.
@@ -645,6 +704,8 @@ impl<'t> Reader<'t> {
         let empty = "name a lookup key, or leave `keys` out: they are found then";
         let keys = self.list(view, "keys", empty, value::lookup_key, |key| key.to_lowercase());
 
+        let log = self.read(view, "log", value::log).map_or(Log::Found, |at| at.value);
+
         let door = self.door(view);
         let smtp = self.overridden(smtp, base, &door, view.line);
         // With a mistake in what they hold on to, whether two meet is not known.
@@ -664,7 +725,7 @@ impl<'t> Reader<'t> {
                 keys: keys.as_deref().map(fold),
             });
         }
-        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, keys, log: Log::Found, smtp }
+        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, keys, log, smtp }
     }
 
     /// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.
@@ -702,6 +763,100 @@ impl<'t> Reader<'t> {
         own
     }
 
+    /// `[health]`. `None`: nothing is to be served.
+    fn health(&mut self, view: &View) -> Option<Health> {
+        self.keys(view, None);
+        let public = self.read(view, "public", value::boolean);
+        // With a mistake in `public`, what was meant by it is not known.
+        let open = public.as_ref().map_or(view.has("public"), |at| at.value);
+        let empty = "name an address, or leave `listen` out: nothing is served then";
+        let fold = |listen: &Listen| match listen {
+            Listen::Tcp(address) => address.to_string(),
+            // A path is compared part by part: `//` and `/./` mean nothing.
+            Listen::Unix(path) => path.components().collect::<PathBuf>().display().to_string(),
+        };
+        let places = self.lines_of(view, "listen", empty, value::listen, fold).unwrap_or_default();
+        for (i, At { value: place, line }) in places.iter().enumerate() {
+            let Listen::Tcp(address) = place else { continue };
+            if !address.ip().is_loopback() && !open {
+                self.error(
+                    *line,
+                    format!("listen: {address} can be reached from other hosts"),
+                    format!(
+                        "use \"127.0.0.1:{}\"; or set public = true: who reaches it reads access key ids, versions and failures",
+                        address.port()
+                    ),
+                );
+            }
+            let same = |first: &&At<Listen>| matches!(first.value, Listen::Tcp(first) if overlap(first, *address));
+            if let Some(first) = places[..i].iter().find(same) {
+                let what = format!("listen: {address} is the same port as on line {} once more", first.line);
+                self.error(*line, what, "remove one of the two: the address of all interfaces covers the others");
+            }
+        }
+        let hosts = self.list(view, "hosts", "", value::http_host, String::clone).unwrap_or_default();
+        if places.is_empty() && hosts.is_empty() {
+            return None;
+        }
+        Some(Health { listen: places.into_iter().map(|at| at.value).collect(), hosts })
+    }
+
+    /// `[[report]]`. `known`: the credentials' names are all there, so that one that is not among them is a mistake.
+    fn reports(&mut self, top: &View, aws: &Aws, credentials: &[Credential], known: bool) -> Vec<Receiver> {
+        let views = self.tables(top, "report", &REPORT).unwrap_or_default();
+        let mut names = HashMap::new();
+        let mut receivers: Vec<(usize, Receiver)> = Vec::new();
+        for view in views {
+            let name = self.require(&view, "name", "add name = \"fleet\" below [[report]]", value::name);
+            if let Some(name) = &name {
+                self.unique(name, &mut names, "receiver of reports");
+            }
+            let soon = "remove this [[report]] for now; \"parameter-store\" is the type that works";
+            let later = ["dynamodb", "webhook", "email", "exec"].map(|kind| (kind, soon));
+            let kinds = [(PARAMETER_STORE, PARAMETER_STORE)];
+            let add = "add type = \"parameter-store\"";
+            let kind = self.require(&view, "type", add, |v| value::choice(v, &kinds, &later)).map(|at| at.value);
+            let chosen = self.chosen(&view, credentials, known);
+            // Which keys belong to a type that is not known, is not known either.
+            if kind.is_none() && view.has("type") {
+                continue;
+            }
+            self.keys(&view, kind);
+            let aws = self.aws(&view, aws);
+            let path = self.require(&view, "path", "add path = \"/relaykey\"", value::parameter_path);
+            let (Some(name), Some(path)) = (name, path) else { continue };
+            let kind = ReceiverKind::ParameterStore { path: path.value, aws };
+            let receiver = Receiver { name: name.value, kind, credentials: chosen };
+            // Both would write one parameter, and the older report could come last.
+            let same = |(_, first): &&(usize, Receiver)| {
+                first.kind == receiver.kind
+                    && credentials.iter().any(|c| first.takes(&c.name) && receiver.takes(&c.name))
+            };
+            if let Some((first, _)) = receivers.iter().find(same) {
+                let what = format!("path: the receiver on line {first} writes the same parameters");
+                self.error(path.line, what, "remove one of the two, or give them different `path` or `credentials`");
+            }
+            receivers.push((view.line, receiver));
+        }
+        receivers.into_iter().map(|(_, receiver)| receiver).collect()
+    }
+
+    /// The credentials whose reports a receiver gets; `None`: all.
+    fn chosen(&mut self, view: &View, credentials: &[Credential], known: bool) -> Option<Vec<String>> {
+        let empty = "name a credential, or leave `credentials` out: all of them";
+        let judge = |v: &DeValue| {
+            let name = value::name(v)?;
+            if !known || credentials.iter().any(|c| c.name == name) {
+                return Ok(name);
+            }
+            let names: Vec<&str> = credentials.iter().map(|c| c.name.as_str()).collect();
+            let guess = value::similar(&name, &names).map(|s| format!("did you mean {s:?}? ")).unwrap_or_default();
+            let fix = format!("{guess}There are: {}", value::quoted_list(&names, ", "));
+            mistake(format!("there is no credential {name:?} in the file"), fix)
+        };
+        self.list(view, "credentials", empty, judge, String::clone)
+    }
+
     /// No two targets may hold the same entries of one Postfix instance: each would put its own login there.
     fn meetings(&mut self) {
         let placed = std::mem::take(&mut self.placed);
@@ -735,4 +890,11 @@ fn default_port(tls: Tls) -> u16 {
         Tls::Starttls => 587,
         Tls::Implicit => 465,
     }
+}
+
+/// Does the second of the two fail to be bound? A socket on all IPv6 addresses takes the port on all IPv4 ones too.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers =
+        |all: SocketAddr, one: SocketAddr| all != one && all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a.port() == b.port() && (covers(a, b) || covers(b, a))
 }

@@ -16,16 +16,23 @@ pub struct Key {
     pub name: &'static str,
     /// The default, as TOML; `None` where the key is required, or is not in effect unless it is set.
     pub default: Option<&'static str>,
-    /// In a source: the types that take this key; empty for all.
+    /// In a source or a receiver of reports: the types that take this key; empty for all.
     pub types: &'static [&'static str],
     /// For a key that is planned and not accepted yet: what to do instead.
     pub later: Option<&'static str>,
+    /// A table, or a list of tables, with a section of its own.
+    pub table: bool,
     /// May its value be shown? Not where people tend to put what should stay secret.
     pub(super) shown: bool,
 }
 
 const fn key(name: &'static str) -> Key {
-    Key { name, default: None, types: &[], later: None, shown: true }
+    Key { name, default: None, types: &[], later: None, table: false, shown: true }
+}
+
+/// A key that is a table: people may write anything into it in one line.
+const fn table(name: &'static str) -> Key {
+    Key { table: true, shown: false, ..key(name) }
 }
 
 impl Key {
@@ -53,14 +60,7 @@ const AWS_TYPES: &[&str] = &[SECRETS_MANAGER, PARAMETER_STORE];
 
 pub(super) static TOP: Section = Section {
     header: "",
-    keys: &[
-        key("config_version"),
-        key("host").hidden(),
-        key("aws").hidden(),
-        key("credential").hidden(),
-        key("report").later("remove the [[report]] tables for now; the report document is kept in the state directory"),
-        key("health").later("remove the [health] table for now; `relaykey status --json` gives the same facts"),
-    ],
+    keys: &[key("config_version"), table("host"), table("aws"), table("credential"), table("health"), table("report")],
 };
 
 pub(super) static HOST: Section = Section {
@@ -91,9 +91,9 @@ pub(super) static CREDENTIAL: Section = Section {
     keys: &[
         key("name"),
         key("mode").default("\"automatic\""),
-        key("source").hidden(),
-        key("smtp").hidden(),
-        key("target").hidden(),
+        table("source"),
+        table("smtp"),
+        table("target"),
         key("apply").later("remove it for now; it belongs to manual mode, which is not there yet"),
         key("if_applied_dies").later("remove it for now; it belongs to manual mode, which is not there yet"),
         key("probe").later("remove it for now; a candidate is proved by its login alone"),
@@ -116,7 +116,7 @@ pub(super) static SOURCE: Section = Section {
         key("role_arn").only(AWS_TYPES),
         key("external_id").only(AWS_TYPES).hidden(),
         key("endpoint_url").only(AWS_TYPES).hidden(),
-        key("poll").later("remove it for now, and run `relaykey sync` from a timer"),
+        key("poll").default("\"5m\""),
     ],
 };
 
@@ -145,14 +145,32 @@ pub(super) static TARGET: Section = Section {
         key("drift").default("\"heal\""),
         key("write").default("true"),
         key("keys"),
+        key("log"),
         key("endpoint"),
         key("port"),
         key("tls"),
         key("region"),
-        key("log").later("remove it for now; nothing is read from the mail log yet"),
         key("maps").later("remove it for now; the table is the one that smtp_sasl_password_maps names"),
     ],
 };
 
+pub(super) static HEALTH: Section =
+    Section { header: "[health]", keys: &[key("listen"), key("public").default("false"), key("hosts").default("[]")] };
+
+pub(super) static REPORT: Section = Section {
+    header: "[[report]]",
+    keys: &[
+        key("name"),
+        key("type"),
+        key("path").only(&[PARAMETER_STORE]),
+        key("credentials").hidden(),
+        key("region").only(AWS_TYPES),
+        key("profile").only(AWS_TYPES),
+        key("role_arn").only(AWS_TYPES),
+        key("external_id").only(AWS_TYPES).hidden(),
+        key("endpoint_url").only(AWS_TYPES).hidden(),
+    ],
+};
+
 /// Every section of the file, in its order. The reader, the example and the manual page are held to it.
-pub static SCHEMA: [&Section; 7] = [&TOP, &HOST, &AWS, &CREDENTIAL, &SOURCE, &SMTP, &TARGET];
+pub static SCHEMA: [&Section; 9] = [&TOP, &HOST, &AWS, &CREDENTIAL, &SOURCE, &SMTP, &TARGET, &HEALTH, &REPORT];

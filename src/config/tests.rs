@@ -159,6 +159,7 @@ secret = "ses/prod"
 stage = ["CANARY", "AWSCURRENT"]
 username_key = "u"
 password_key = "p"
+poll = "1h"
 [credential.smtp]
 endpoint = "smtp-relay.example.com"
 port = 2465
@@ -177,6 +178,7 @@ reload = ["/usr/bin/systemctl", "reload", "postfix@a"]
 drift = "report"
 write = true
 keys = ["[smtp-relay.example.com]:2465", "@example.org"]
+log = "/var/log/mail.log"
 [[credential]]
 name = "ps"
 [credential.source]
@@ -192,6 +194,7 @@ tls = "implicit"
 [[credential.target]]
 type = "postfix"
 reload = "never"
+log = "journal"
 [[credential.target]]
 name = "postfix-2"
 type = "postfix"
@@ -200,6 +203,21 @@ reload = "if-needed"
 [[credential.target]]
 type = "postfix"
 config_dir = "/etc/postfix-3"
+[health]
+listen = ["127.0.0.1:9465", "/run/relaykey/health.sock", "[2001:db8::1]:80"]
+public = true
+hosts = ["Mail.example.com", "2001:db8::2"]
+[[report]]
+name = "fleet"
+type = "parameter-store"
+path = "/relaykey/mail"
+credentials = ["ps"]
+region = "eu-central-1"
+[[report]]
+name = "all"
+type = "parameter-store"
+path = "/relaykey"
+role_arn = "arn:aws:iam::111122223333:role/report"
 "#;
     let (config, found) = parse(text).expect("a full file");
     assert_eq!(found, []);
@@ -228,6 +246,25 @@ config_dir = "/etc/postfix-3"
     let times = (main.smtp.timeout, main.smtp.propagation, main.smtp.retry);
     assert_eq!(times, (Duration::from_secs(90), Duration::ZERO, Duration::from_millis(10)));
     assert_eq!(main.smtp.endpoint_aliases, ["a.example.com", "b.example.com"]);
+
+    assert_eq!((sm.poll, ps.poll), (Duration::from_secs(3600), DEFAULT_POLL));
+    let logs: Vec<&Log> = [sm, ps].iter().flat_map(|c| &c.targets).map(|t| &t.log).collect();
+    let file = Log::File("/var/log/mail.log".into());
+    assert_eq!(logs, [&file, &Log::Journal, &Log::Found, &Log::Found]);
+    let listen = vec![
+        Listen::Tcp("127.0.0.1:9465".parse().unwrap()),
+        Listen::Unix("/run/relaykey/health.sock".into()),
+        Listen::Tcp("[2001:db8::1]:80".parse().unwrap()),
+    ];
+    let hosts = vec!["mail.example.com".into(), "[2001:db8::2]".into()];
+    assert_eq!(config.health, Some(Health { listen, hosts }));
+    let [fleet, all] = config.reports.as_slice() else { panic!("{:?}", config.reports) };
+    let elsewhere = Aws { region: Some("eu-central-1".into()), ..aws.clone() };
+    let at = |path: &str, aws| ReceiverKind::ParameterStore { path: path.into(), aws };
+    assert_eq!((fleet.name.as_str(), &fleet.kind), ("fleet", &at("/relaykey/mail", elsewhere)));
+    assert_eq!([fleet.takes("ps"), fleet.takes("sm"), all.takes("ps"), all.takes("sm")], [true, false, true, true]);
+    let role = Some("arn:aws:iam::111122223333:role/report".into());
+    assert_eq!(all.kind, at("/relaykey", Aws { role_arn: role, external_id: None, ..aws.clone() }));
 
     // The source's own role does without the external id that belongs to another.
     let own = Aws {
@@ -417,19 +454,19 @@ fn what_comes_later() {
             "\"probe\" is not yet supported",
             "remove it for now",
         ),
-        (STAGE, "poll = \"5m\"", "\"poll\" is not yet supported", "remove it for now"),
-        ("mode = \"automatic\"", "poll = \"5m\"", "\"poll\" is not yet supported", "remove it for now"),
         (RELOAD, "write = false", "\"write = false\" is not yet supported", "--dry-run"),
-        (RELOAD, "log = \"journal\"", "\"log\" is not yet supported", "remove it for now"),
         (
             RELOAD,
             "maps = [\"hash:/etc/postfix/sasl_passwd\"]",
             "\"maps\" is not yet supported",
             "smtp_sasl_password_maps",
         ),
-        (RELOAD, "[[report]]", "\"report\" is not yet supported", "remove the [[report]] tables for now"),
-        (RELOAD, "[health]", "\"health\" is not yet supported", "remove the [health] table for now"),
     ]);
+    for kind in ["dynamodb", "webhook", "email", "exec"] {
+        // Keys that belong to a type which is to come are not a second mistake.
+        let report = format!("[[report]]\nname = \"r\"\ntype = {kind:?}\nurl = \"https://example.com\"");
+        one(Severity::Error, RELOAD, &report, 2, &format!("{kind:?} is not yet supported"), "remove this [[report]]");
+    }
     for kind in ["exim", "sendmail", "opensmtpd", "msmtp", "iis"] {
         let new = format!("type = {kind:?}");
         one(
@@ -648,6 +685,217 @@ fn lengths_of_time() {
         let (config, _) = parse(&changed(TIMEOUT, &format!("timeout = {text:?}")).0).expect(text);
         assert_eq!(config.credentials[0].targets[0].smtp.timeout, Duration::from_millis(millis), "{text}");
     }
+}
+
+#[test]
+fn polls() {
+    errors(&[
+        (STAGE, "poll = 300", "poll: expected a string, found an integer", "\"5m\""),
+        (STAGE, "poll = \"4s\"", "poll: \"4s\" is out of bounds", "from 5s to 24h"),
+        (STAGE, "poll = \"25h\"", "poll: \"25h\" is out of bounds", "from 5s to 24h"),
+        ("mode = \"automatic\"", "poll = \"5m\"", "unknown key \"poll\" in [[credential]]", "to [credential.source]."),
+    ]);
+    one(Severity::Warning, STAGE, "poll = \"10s\"", 0, "asks AWS 8640 times a day", "use \"5m\"");
+    one(Severity::Warning, STAGE, "poll = \"29s\"", 0, "asks AWS 2979 times a day", "SIGHUP");
+    for (text, seconds) in [("30s", 30), ("1h", 3600), ("24h", 86_400)] {
+        let text = changed(STAGE, &format!("poll = {text:?}")).0;
+        let (config, found) = parse(&text).expect("a good configuration");
+        assert_eq!((config.credentials[0].poll, found), (Duration::from_secs(seconds), vec![]));
+    }
+    // A file costs nothing.
+    let file = changed(KIND, "type = \"file\"\npath = \"/x\"\npoll = \"5s\"").0.replace(SECRET, "").replace(STAGE, "");
+    assert_eq!(findings(&file), []);
+}
+
+#[test]
+fn logs() {
+    errors(&[
+        (RELOAD, "log = \"syslog\"", "log: \"syslog\" is neither a path nor \"journal\"", "\"/var/log/mail.log\""),
+        (RELOAD, "log = \"mail.log\"", "neither a path", "or \"journal\""),
+        (RELOAD, "log = \"./mail.log\"", "\"./mail.log\" is not an absolute path", "from / on"),
+        (RELOAD, "log = \"/var/log/journal/\"", "where the systemd journal keeps its files", "log = \"journal\""),
+        (RELOAD, "log = [\"/var/log/mail.log\"]", "log: expected a string, found a list", "one value"),
+        (TIMEOUT, "log = \"journal\"", "unknown key \"log\" in [credential.smtp]", "move it to [[credential.target]]."),
+    ]);
+}
+
+/// One finding on a line of a table at the end of the good configuration.
+#[track_caller]
+fn in_table(header: &str, good: &str, cases: &[(&str, &str, &str)]) {
+    for (new, what, fix) in cases {
+        let below = 1 + good.lines().count();
+        let text = format!("{header}\n{good}{new}");
+        one(Severity::Error, RELOAD, &text, below, what, fix);
+    }
+}
+
+#[test]
+fn health() {
+    let health = |keys: &str| parse(&changed(RELOAD, &format!("[health]\n{keys}")).0).expect(keys).0.health;
+    for off in ["", "public = true", "hosts = []"] {
+        assert_eq!(health(off), None, "{off}");
+    }
+    // For sockets that the service manager passes.
+    assert_eq!(health("hosts = [\"MX1\"]"), Some(Health { listen: vec![], hosts: vec!["mx1".into()] }));
+    let listen = health("listen = [\"[::ffff:127.0.0.1]:80\", \"[::1]:80\", \"127.0.0.2:80\"]").expect("on").listen;
+    let want = ["127.0.0.1:80", "[::1]:80", "127.0.0.2:80"].map(|a| Listen::Tcp(a.parse().unwrap()));
+    assert_eq!(listen, want);
+    let open = health("public = true\nlisten = [\"0.0.0.0:80\", \"192.0.2.1:81\"]").expect("on");
+    assert_eq!(open.listen.len(), 2);
+
+    let long = format!("listen = [\"/run/{}\"]", "x".repeat(103));
+    in_table(
+        "[health]",
+        "",
+        &[
+            ("listen = []", "listen: the list is empty", "leave `listen` out"),
+            ("listen = \"127.0.0.1:9465\"", "listen: expected a list, found a string", "between brackets"),
+            ("listen = [9465]", "listen: expected a string, found an integer", "\"127.0.0.1:9465\""),
+            ("listen = [\"9465\"]", "\"9465\" names no address", "write \"127.0.0.1:9465\""),
+            ("listen = [\":9465\"]", "\":9465\" names no address", "write \"127.0.0.1:9465\""),
+            ("listen = [\"*:9465\"]", "names no address", "write \"0.0.0.0:9465\""),
+            ("listen = [\"localhost:9465\"]", "names no address", "write \"127.0.0.1:9465\""),
+            ("listen = [\"mx1.example.com:80\"]", "is a name", "write the address itself"),
+            ("listen = [\"127.0.0.1\"]", "\"127.0.0.1\" has no port", "add one: \"127.0.0.1:9465\""),
+            ("listen = [\"::1\"]", "\"::1\" has no port", "add one: \"[::1]:9465\""),
+            ("listen = [\"127.0.0.1:0\"]", "port 0 is another port at every start", "9465"),
+            ("listen = [\"127.0.0.1:70000\"]", "neither an address with a port nor a path", "\"127.0.0.1:9465\""),
+            ("listen = [\"http://127.0.0.1:9465/\"]", "a scheme", "write it without: \"127.0.0.1:9465\""),
+            ("listen = [\"unix:/run/h.sock\"]", "a scheme", "write it without: \"/run/h.sock\""),
+            ("listen = [\"unix:///run/h.sock\"]", "a scheme", "write it without: \"/run/h.sock\""),
+            ("listen = [\"run/h.sock\"]", "neither an address with a port nor a path", "Unix socket"),
+            ("listen = [\"/run/../h.sock\"]", "has \"..\" in it", "without"),
+            ("listen = [\"/run/relaykey/\"]", "is a directory", "the socket itself"),
+            (&long, "longer than the 107 bytes", "a shorter one"),
+            (
+                "listen = [\"0.0.0.0:80\"]",
+                "0.0.0.0:80 can be reached from other hosts",
+                "\"127.0.0.1:80\"; or set public = true",
+            ),
+            ("listen = [\"[::]:80\"]", "can be reached from other hosts", "public = true"),
+            ("listen = [\"10.0.0.1:80\"]", "can be reached from other hosts", "public = true"),
+            ("listen = [\"127.0.0.1:80\", \"[::ffff:127.0.0.1]:80\"]", "stands twice", "remove one"),
+            ("listen = [\"/run/a\", \"/run//a\"]", "stands twice", "remove one"),
+            ("public = \"yes\"", "public: expected a boolean", "true or false"),
+            (
+                "hosts = [\"a.example.com:80\"]",
+                "hosts: \"a.example.com:80\" is not a host name",
+                "without scheme and port",
+            ),
+            ("hosts = [\"*.example.com\"]", "hosts: there is no pattern", "each name"),
+            ("hosts = [\"a\", \"A\"]", "hosts: an element stands twice", "remove one"),
+            ("hosts = [\"AKIAEXAMPLE:hunter2@h\"]", "hosts: there is an @", "without scheme"),
+            (
+                "listn = []",
+                "unknown key \"listn\" in [health]",
+                "did you mean \"listen\"? Allowed here: listen, public, hosts",
+            ),
+            ("port = 80", "unknown key \"port\" in [health]", "move it to"),
+        ],
+    );
+    in_table(
+        "[health]",
+        "public = true\n",
+        &[
+            (
+                "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",
+                "127.0.0.1:80 is the same port as on line 26",
+                "remove one",
+            ),
+            ("listen = [\"127.0.0.1:80\", \"[::]:80\"]", "[::]:80 is the same port as on line 26", "remove one"),
+        ],
+    );
+    assert_eq!(health("public = true\nlisten = [\"0.0.0.0:80\", \"[::1]:80\"]").map(|h| h.listen.len()), Some(2));
+    // With a mistake in `public` it is not known what was meant.
+    let (text, _) = changed(RELOAD, "[health]\npublic = 1\nlisten = [\"0.0.0.0:80\"]");
+    assert_eq!(findings(&text).len(), 1);
+    // Elements are judged where they stand.
+    let (text, line) = changed(RELOAD, "[health]\nlisten = [\n  \"127.0.0.1:80\",\n  \"0.0.0.0:81\",\n]");
+    assert_eq!(findings(&text).iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line + 3)]);
+    let found = findings(&changed(RELOAD, "[[health]]").0);
+    assert!(found[0].what.contains("health: expected one table"), "{found:?}");
+}
+
+#[test]
+fn reports() {
+    let good = "name = \"fleet\"\ntype = \"parameter-store\"\n";
+    in_table(
+        "[[report]]",
+        good,
+        &[
+            ("path = \"relaykey\"", "path: \"relaykey\" does not begin with a slash", "write \"/relaykey\""),
+            ("path = \"/relaykey/\"", "ends with a slash", "write \"/relaykey\""),
+            ("path = \"/\"", "has no name in it", "\"/relaykey\""),
+            ("path = \"/a//b\"", "cannot begin the name of a parameter", "one / between"),
+            ("path = \"/a b\"", "cannot begin the name of a parameter", "letters, digits"),
+            ("path = \"/aws/mail\"", "reserved in Parameter Store", "begin the path otherwise"),
+            ("path = \"/SSMail\"", "reserved in Parameter Store", "begin the path otherwise"),
+            ("path = \"/1/2/3/4/5/6/7/8/9/10/11/12/13/14\"", "too long for Parameter Store", "at most 13 parts"),
+            ("path = \"arn:aws:ssm:eu-west-1:111122223333:parameter/x\"", "this is an ARN", "path alone"),
+        ],
+    );
+    let good = "name = \"fleet\"\ntype = \"parameter-store\"\npath = \"/relaykey\"\n";
+    assert_eq!(findings(&changed(RELOAD, &format!("[[report]]\n{good}")).0), []);
+    in_table(
+        "[[report]]",
+        good,
+        &[
+            ("credentials = []", "credentials: the list is empty", "leave `credentials` out: all"),
+            (
+                "credentials = [\"sse\"]",
+                "there is no credential \"sse\" in the file",
+                "did you mean \"ses\"? There are: \"ses\"",
+            ),
+            ("credentials = [\"ses\", \"ses\"]", "stands twice", "remove one"),
+            ("credentials = [\"Ses\"]", "cannot be a name", "lower case"),
+            ("credential = [\"ses\"]", "unknown key \"credential\" in [[report]]", "did you mean \"credentials\"?"),
+            ("secret = \"x\"", "unknown key \"secret\" in [[report]]", "move it to [credential.source]."),
+            ("proxy = \"http://p:1\"", "unknown key \"proxy\" in [[report]]", "move it to [aws]."),
+            ("region = \"Ireland\"", "region: \"Ireland\" is not a region", "as AWS does"),
+            ("external_id = \"abc\"", "external_id has no effect without role_arn", "add role_arn"),
+            ("endpoint_url = \"http://vpce.example.com\"", "without encryption", "use https"),
+        ],
+    );
+    // What is missing is said on the header's line.
+    for (left_out, what) in
+        [("name", "name is missing in [[report]]"), ("type", "type is"), ("path", "path is missing")]
+    {
+        let kept: String = good.lines().filter(|l| !l.starts_with(left_out)).map(|l| format!("{l}\n")).collect();
+        one(Severity::Error, RELOAD, &format!("[[report]]\n{kept}"), 0, what, &format!("add {left_out} = "));
+    }
+    let two = |second: &str| format!("[[report]]\n{good}[[report]]\n{second}");
+    let same = good.replace("fleet", "two");
+    one(
+        Severity::Error,
+        RELOAD,
+        &two(&same),
+        7,
+        "the receiver on line 24 writes the same parameters",
+        "different `path`",
+    );
+    let other = good.replace("/relaykey", "/other");
+    one(
+        Severity::Error,
+        RELOAD,
+        &two(&other),
+        5,
+        "the receiver of reports on line 25 is called \"fleet\" too",
+        "its own",
+    );
+    for differs in [same.replace("/relaykey", "/other"), same.clone() + "region = \"us-east-1\""] {
+        assert_eq!(findings(&changed(RELOAD, &two(&differs)).0), [], "{differs}");
+    }
+    one(
+        Severity::Error,
+        RELOAD,
+        &format!("[report]\n{good}"),
+        0,
+        "expected a list of tables, found one table",
+        "[[report]]",
+    );
+    // With a mistake in a credential's name it is not known which there are.
+    let text = changed(RELOAD, &format!("[[report]]\n{good}credentials = [\"ses\"]")).0;
+    assert_eq!(findings(&text.replace("name = \"ses\"", "name = \"Ses\"")).len(), 1);
 }
 
 #[test]

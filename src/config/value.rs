@@ -1,6 +1,7 @@
 //! Judges of single values: each takes one value of the file and gives what the program uses, or says what is wrong
 //! with it and what to write instead. They know nothing of where the value stands.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use toml::de::DeValue;
 
-use super::Reload;
+use super::{Listen, Log, Reload};
 use crate::credential::region_shaped;
 
 /// What is wrong with one value, and what to write instead.
@@ -438,13 +439,13 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
         _ => (authority, None),
     };
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let host_fits = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
+    let host_fits = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
     let port_fits = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     if !host_fits || !port_fits || text.contains(char::is_whitespace) || rest.contains(['?', '#']) {
         return mistake("host or port of the URL cannot be right", usage);
     }
     let loopback = match v6 {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
         None => {
             host.eq_ignore_ascii_case("localhost")
                 || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
@@ -496,4 +497,133 @@ pub(super) fn lookup_key(value: &DeValue) -> Judged<String> {
         );
     }
     Ok(text.to_owned())
+}
+
+/// Where the mail server logs.
+pub(super) fn log(value: &DeValue) -> Judged<Log> {
+    let usage = "write the log's path, \"/var/log/mail.log\", or \"journal\"; without the line it is found";
+    match trimmed(value)? {
+        "journal" => Ok(Log::Journal),
+        // The journal's own files are no text.
+        text if text.starts_with("/var/log/journal") || text.starts_with("/run/log/journal") => {
+            mistake(format!("{text:?} is where the systemd journal keeps its files"), "write log = \"journal\"")
+        }
+        text if text.starts_with(['/', '~', '.']) => absolute(value).map(Log::File),
+        text => mistake(format!("{text:?} is neither a path nor \"journal\""), usage),
+    }
+}
+
+/// The longest path that fits into a socket address (`sun_path` with its NUL, unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// An address and a port, or the path of a Unix socket.
+pub(super) fn listen(value: &DeValue) -> Judged<Listen> {
+    let usage = "write \"127.0.0.1:9465\", \"[::1]:9465\", or the path of a Unix socket";
+    let DeValue::String(_) = value else { return mistake(expected("a string", value), usage) };
+    let text = trimmed(value)?;
+    if text.starts_with(['/', '~', '.']) {
+        let path = absolute(value)?;
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            let what = format!("the path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket's may have");
+            return mistake(what, "choose a shorter one, such as \"/run/relaykey/health.sock\"");
+        }
+        if text.ends_with('/') {
+            return mistake(format!("{text:?} is a directory"), "write the path of the socket itself");
+        }
+        return Ok(Listen::Unix(path));
+    }
+    if let Some((scheme, rest)) = text.split_once(':')
+        && ["unix", "http", "https"].contains(&scheme)
+    {
+        let rest = rest.trim_start_matches("//");
+        let rest = if scheme == "unix" { format!("/{}", rest.trim_start_matches('/')) } else { rest.to_owned() };
+        let rest = if scheme == "unix" { rest.as_str() } else { rest.split('/').next().unwrap_or_default() };
+        return mistake(format!("there is a scheme in {text:?}"), format!("write it without: {rest:?}"));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.port() {
+            0 => mistake("port 0 is another port at every start", "name a port, such as 9465"),
+            _ => Ok(Listen::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))),
+        };
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let with_port = SocketAddr::new(ip, 9465).to_string();
+        return mistake(format!("{text:?} has no port"), format!("add one: {with_port:?}"));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    if port.parse::<u16>().is_ok_and(|port| port > 0) {
+        let (what, whole) = match host {
+            "" | "localhost" => ("names no address", format!("127.0.0.1:{port}")),
+            "*" => ("names no address", format!("0.0.0.0:{port}")),
+            host if host.parse::<Ipv6Addr>().is_ok() => ("lacks brackets", format!("[{host}]:{port}")),
+            _ => {
+                let what = format!("{host:?} is a name, and what it stands for may change");
+                return mistake(what, format!("write the address itself: \"127.0.0.1:{port}\", or the host's own"));
+            }
+        };
+        return mistake(format!("{text:?} {what}"), format!("write {whole:?}"));
+    }
+    mistake(format!("{text:?} is neither an address with a port nor a path"), usage)
+}
+
+/// A host as it stands in a `Host` header, without its port: a name, or an address, in brackets where it is IPv6.
+pub(super) fn http_host(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?.to_ascii_lowercase();
+    let usage = "write it as it stands in the address line, without scheme and port: \"mx1.example.com\"";
+    if let Ok(v6) = text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
+        return Ok(format!("[{v6}]"));
+    }
+    if is_host_name(&text) {
+        return Ok(text);
+    }
+    if text.contains('*') {
+        return mistake("there is no pattern for host names", "write each name, one to an element");
+    }
+    if text.contains('@') {
+        return mistake("there is an @ in the host name", usage);
+    }
+    mistake(format!("{text:?} is not a host name"), usage)
+}
+
+/// Levels that a parameter's name may have (Systems Manager, "Requirements and constraints for parameter names"), less the
+/// two that are appended: credential and host.
+const MAX_LEVELS: usize = 13;
+
+/// A name may have 1011 characters, the ARN in front of it and what is appended included; a credential has up to 64, a
+/// host up to 253.
+const MAX_PATH: usize = 512;
+
+/// The path below which reports are stored as parameters.
+pub(super) fn parameter_path(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let example = "write it like \"/relaykey\"";
+    if text.starts_with("arn:") {
+        return mistake("this is an ARN", "write the path alone, like \"/relaykey\"; the region is said by `region`");
+    }
+    if !text.starts_with('/') {
+        return mistake(format!("{text:?} does not begin with a slash"), format!("write \"/{text}\""));
+    }
+    let path = text.trim_end_matches('/');
+    if path.is_empty() {
+        return mistake("the path has no name in it", example);
+    }
+    if path != text {
+        return mistake(format!("{text:?} ends with a slash"), format!("write {path:?}"));
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if parts.iter().any(|part| part.is_empty() || !part.bytes().all(fits)) {
+        let what = format!("{text:?} cannot begin the name of a parameter");
+        return mistake(what, "use letters, digits and _.-, with one / between the parts");
+    }
+    let lower = parts[0].to_ascii_lowercase();
+    if lower.starts_with("aws") || lower.starts_with("ssm") {
+        let what = "names that begin with aws or ssm are reserved in Parameter Store";
+        return mistake(what, "begin the path otherwise: \"/relaykey\"");
+    }
+    if parts.len() > MAX_LEVELS || path.len() > MAX_PATH {
+        let what = "the path is too long for Parameter Store: /CREDENTIAL/HOST is appended to it";
+        return mistake(what, format!("use at most {MAX_LEVELS} parts and {MAX_PATH} characters"));
+    }
+    Ok(path.to_owned())
 }

@@ -59,6 +59,10 @@ pub struct View {
     pub findings: Vec<Finding>,
     /// Entries that hold the previous or applied key id and that we may not write (`keys` leaves them out).
     pub left_out: Vec<String>,
+    /// The tables' files, text and compiled map, as configured: a change of one may be drift.
+    pub files: Vec<PathBuf>,
+    /// The file that the mail server logs to itself; `None`: it logs to syslog.
+    pub log: Option<PathBuf>,
 }
 
 /// Is the mail server up, and since when?

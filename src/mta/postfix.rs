@@ -699,6 +699,8 @@ impl Mta for Postfix {
             running,
             findings: problems.into_iter().map(|p| p.finding).collect(),
             left_out: survey.pick.left_out.clone(),
+            files: survey.store.as_ref().map(Store::files).unwrap_or_default(),
+            log: Some(survey.settings.get("maillog_file")).filter(|file| file.starts_with('/')).map(PathBuf::from),
         })
     }
 
@@ -1068,6 +1070,22 @@ struct Store {
 }
 
 impl Store {
+    /// Text and compiled map under their configured names, and where symbolic links lead.
+    fn files(&self) -> Vec<PathBuf> {
+        let beside = self.kind.extension().map(|extension| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(".");
+            name.push(extension);
+            PathBuf::from(name)
+        });
+        let mut files = vec![self.path.clone(), self.text.clone()];
+        files.extend(beside);
+        files.extend(self.map.clone());
+        files.sort();
+        files.dedup();
+        files
+    }
+
     fn new(settings: &Settings) -> Result<Self, Box<Problem>> {
         let main_cf = || Path::new(settings.get("config_directory")).join("main.cf");
         let refuse =

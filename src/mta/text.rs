@@ -124,6 +124,8 @@ impl Mta for Text {
                 .collect(),
             running: Running::NotApplicable,
             left_out: Vec::new(),
+            files: vec![survey.path.clone()],
+            log: None,
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity};
-use crate::source::{Fetched, Fetching, Source, SourceError, bad_payload, payload};
+use crate::source::{Fetched, Fetching, Looking, Seen, Source, SourceError, bad_payload, payload};
 
 /// A read that takes longer hangs in a network file system.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -29,29 +29,43 @@ impl File {
         Self { path: path.to_owned(), key: key.clone(), keys }
     }
 
-    async fn get(&self) -> Result<Fetched, SourceError> {
+    async fn content(&self) -> Result<Zeroizing<Vec<u8>>, SourceError> {
         let path = self.path.clone();
         let reading = tokio::task::spawn_blocking(move || read(&path));
-        let content = match tokio::time::timeout(DEADLINE, reading).await {
-            Ok(Ok(result)) => result?,
-            Ok(Err(_)) => return Err(temporary(&self.path, "reading it was broken off", "nothing to do if it passes")),
+        match tokio::time::timeout(DEADLINE, reading).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(temporary(&self.path, "reading it was broken off", "nothing to do if it passes")),
             Err(_) => {
                 let what = format!("no answer from its file system in {} seconds", DEADLINE.as_secs());
-                return Err(temporary(&self.path, &what, "check the mount it lies on"));
+                Err(temporary(&self.path, &what, "check the mount it lies on"))
             }
-        };
-        Ok(Fetched {
+        }
+    }
+
+    /// What a file shows without being understood; the content is wiped when this is known.
+    fn seen(&self, content: &[u8]) -> Seen {
+        Seen {
             identity: SourceIdentity { arn: format!("file:{}", self.path.display()), created: None },
-            version: self.key.content_version(&content),
+            version: self.key.content_version(content),
             order: None,
-            payload: payload(&format!("file {}", self.path.display()), &content, &self.keys)?,
-        })
+        }
+    }
+
+    async fn get(&self) -> Result<Fetched, SourceError> {
+        let content = self.content().await?;
+        let Seen { identity, version, order } = self.seen(&content);
+        let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys)?;
+        Ok(Fetched { identity, version, order, payload })
     }
 }
 
 impl Source for File {
     fn fetch(&self) -> Fetching<'_> {
         Box::pin(self.get())
+    }
+
+    fn look(&self) -> Looking<'_> {
+        Box::pin(async { Ok(self.seen(&self.content().await?)) })
     }
 
     fn describe(&self) -> String {
@@ -150,13 +164,20 @@ mod tests {
         }
     }
 
-    fn fetch(path: &Path) -> Result<Fetched, SourceError> {
+    fn ask<T>(path: &Path, ask: impl AsyncFnOnce(File) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a run time");
-        let source = File::new(path, &LocalKey::new([7; 32]), JsonKeys::default());
-        let fetched = runtime.block_on(source.fetch());
+        let answer = runtime.block_on(ask(File::new(path, &LocalKey::new([7; 32]), JsonKeys::default())));
         // A read that hangs must not hang the test.
         runtime.shutdown_background();
-        fetched
+        answer
+    }
+
+    fn fetch(path: &Path) -> Result<Fetched, SourceError> {
+        ask(path, async |source| source.fetch().await)
+    }
+
+    fn look(path: &Path) -> Result<Seen, SourceError> {
+        ask(path, async |source| source.look().await)
     }
 
     #[test]
@@ -171,7 +192,9 @@ mod tests {
         assert_eq!(first.order, None);
         assert_eq!(first.version, fetch(&real).expect("fetched").version);
         std::fs::write(&real, "AKIAEXAMPLE:other\n").expect("write");
-        assert_ne!(first.version, fetch(&link).expect("fetched").version);
+        let second = fetch(&link).expect("fetched");
+        assert_ne!(first.version, second.version);
+        assert_eq!(look(&link).expect("seen"), Seen::from(second), "a look sees what a fetch gets");
     }
 
     #[test]
@@ -199,6 +222,11 @@ mod tests {
             assert_eq!((error.class, error.temporary), (*class, *temporary), "{error:?}");
             assert!(error.what.contains(what), "{error:?}");
             assert!(!error.fix.is_empty() && !format!("{error:?}").contains("hunter2"), "{error:?}");
+            // A look tells the same of everything but the content, which it does not try to understand.
+            match look(path) {
+                Err(looked) => assert_eq!(looked, error),
+                Ok(_) => assert!(path.ends_with("odd"), "{error:?}"),
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Sources: where versions of a credential come from.
 //!
-//! [`open`] gives the [`Source`] that a credential's configuration names; [`Source::fetch`] reads the version that
-//! counts now. A source only reads. What an answer means for the host (is it new, may it be taken) is decided
+//! [`open`] gives the [`Source`] that a credential's configuration names. [`Source::look`] tells which version counts now
+//! with one request and, where that is possible, without the credential itself; [`Source::fetch`] reads it. A source only
+//! reads. What an answer means for the host (is it new, may it be taken) is decided
 //! elsewhere; an answer with nothing in it is an error here, so that it changes nothing.
 
 pub mod file;
@@ -10,6 +11,13 @@ pub mod secrets_manager;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_secretsmanager::error::BoxError;
 
 use crate::aws::{Arn, AwsError, Http};
 use crate::config;
@@ -26,6 +34,25 @@ pub struct Fetched {
     pub order: Option<VersionOrder>,
     /// The credential, its form recognised.
     pub payload: Payload,
+}
+
+/// Which version counts now, without the credential itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The same that [`Fetched::identity`] will be.
+    pub identity: SourceIdentity,
+    /// The same that [`Fetched::version`] will be, unless another one comes in between.
+    pub version: String,
+    /// As in [`Fetched::order`], where it is known: Secrets Manager tells the age of a version only together with its
+    /// value. Whether anything changed is told by identity and version.
+    pub order: Option<VersionOrder>,
+}
+
+impl From<Fetched> for Seen {
+    /// The credential is dropped, and wiped.
+    fn from(fetched: Fetched) -> Self {
+        Self { identity: fetched.identity, version: fetched.version, order: fetched.order }
+    }
 }
 
 /// Why nothing was fetched. Never carries content.
@@ -52,14 +79,43 @@ impl From<AwsError> for SourceError {
 /// What [`Source::fetch`] gives: boxed, so that sources of several kinds stand in one list.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send + 'a>>;
 
+/// What [`Source::look`] gives: boxed for the same reason.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Seen, SourceError>> + Send + 'a>>;
+
 /// One place that versions of a credential come from.
 pub trait Source: Send + Sync {
+    /// Which version counts now? With the fewest requests that tell, and without asking for the credential itself where
+    /// there is a way around it. Fails as [`Source::fetch`] does: a secret that is being deleted, or a label that is on no
+    /// version, has the same class. What only reading the credential can tell (its content, who may decrypt it) is told
+    /// once a day, when a look fetches: so a permission that was lost is noticed before the next rotation needs it.
+    fn look(&self) -> Looking<'_>;
+
     /// Reads the version that counts now. Ends in half a minute per call to AWS, whatever the network does. Back-off is
     /// the caller's: sources in AWS cost money and share a rate with the whole account.
     fn fetch(&self) -> Fetching<'_>;
 
+    /// How many requests were sent to the service so far, each attempt by itself: as AWS counts them for its price. Zero for
+    /// a file.
+    fn requests(&self) -> u64 {
+        0
+    }
+
+    /// What a person could change so that looks cost less or show less, if anything: what is so, and what to do.
+    fn advice(&self) -> Option<Advice> {
+        None
+    }
+
     /// What it is, in words for status and errors: `secret "ses" (AWSCURRENT) in eu-west-1`.
     fn describe(&self) -> String;
+}
+
+/// Something that works, and would be better otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What is so.
+    pub what: String,
+    /// What to do.
+    pub fix: String,
 }
 
 /// Opens the source of a credential. Reaches nothing yet: what is wrong with AWS or the file is told by
@@ -113,4 +169,55 @@ fn incomplete(about: &str, part: &str) -> SourceError {
 /// AWS's time as ours.
 fn timestamp(at: &aws_smithy_types::DateTime) -> Option<jiff::Timestamp> {
     jiff::Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok()
+}
+
+/// So often a look reads the credential itself. Besides what is said at [`Source::look`], it keeps Secrets Manager's
+/// *last accessed* date fresh, by which people find secrets that nobody uses.
+pub const PROOF: Duration = Duration::from_secs(24 * 3600);
+
+/// When the credential itself was last read.
+struct Proof {
+    every: Duration,
+    last: Mutex<Instant>,
+}
+
+impl Proof {
+    /// The first time is due a period from now: who opens a source fetches from it when there is anything new.
+    fn new(every: Duration) -> Self {
+        Self { every, last: Mutex::new(Instant::now()) }
+    }
+
+    fn is_due(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.every
+    }
+
+    fn given(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// Counts what the SDK sends, each attempt by itself.
+#[derive(Debug, Clone, Default)]
+struct Requests(Arc<AtomicU64>);
+
+impl Requests {
+    fn sent(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Intercept for Requests {
+    fn name(&self) -> &'static str {
+        "relaykey-requests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }

@@ -1,5 +1,7 @@
 //! AWS Systems Manager Parameter Store: a SecureString, decrypted; the latest version, or the one with a label.
 
+use std::time::Duration;
+
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use zeroize::Zeroizing;
@@ -7,18 +9,27 @@ use zeroize::Zeroizing;
 use crate::aws::{self, Arn, AwsError, Call, Http, Session};
 use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
-use crate::source::{Fetched, Fetching, Source, SourceError, bad_payload, incomplete, payload, timestamp};
+use crate::source::{
+    Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete, payload,
+    timestamp,
+};
 
 /// A source of type `parameter-store`.
 ///
 /// Version: the number. Order: (last modified, number): a parameter that was deleted and made again starts at 1 with
 /// the same ARN, and only its time tells. Identity: the ARN.
+///
+/// A look is the same GetParameter without decryption: version, time and ARN come with the ciphertext, no key service is
+/// asked, and nothing more has to be allowed. DescribeParameters would not even give the ciphertext, but searches the
+/// account's parameters at a rate of its own, and labels are not in it.
 pub struct ParameterStore {
     parameter: String,
     label: Option<String>,
     region: Option<String>,
     keys: JsonKeys,
     session: Session,
+    requests: Requests,
+    proof: Proof,
 }
 
 impl ParameterStore {
@@ -36,10 +47,32 @@ impl ParameterStore {
             region: aws.region.clone(),
             keys,
             session: Session::new(aws, http)?,
+            requests: Requests::default(),
+            proof: Proof::new(PROOF),
         })
     }
 
+    /// With another period than [`PROOF`].
+    pub fn proving_every(mut self, period: Duration) -> Self {
+        self.proof = Proof::new(period);
+        self
+    }
+
     async fn get(&self) -> Result<Fetched, SourceError> {
+        let fetched = self.fetched(self.ask(Decrypt::Yes).await?)?;
+        self.proof.given();
+        Ok(fetched)
+    }
+
+    async fn seen(&self) -> Result<Seen, SourceError> {
+        if self.proof.is_due() {
+            return Ok(self.get().await?.into());
+        }
+        let (seen, _) = self.understood(self.ask(Decrypt::No).await?)?;
+        Ok(seen)
+    }
+
+    async fn ask(&self, decrypt: Decrypt) -> Result<Parameter, SourceError> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref()).to_owned();
         // Names and ARNs take a selector: `NAME:LABEL`.
@@ -47,11 +80,10 @@ impl ParameterStore {
             Some(label) => format!("{}:{label}", self.parameter),
             None => self.parameter.clone(),
         };
-        match Client::new(&config).get_parameter().name(name).with_decryption(true).send().await {
-            Ok(mut output) => {
-                let parameter = output.parameter.take().ok_or_else(|| incomplete(&self.about(), "parameter"))?;
-                self.fetched(parameter)
-            }
+        let config = aws_sdk_ssm::config::Builder::from(&config).interceptor(self.requests.clone()).build();
+        let decrypt = matches!(decrypt, Decrypt::Yes);
+        match Client::from_conf(config).get_parameter().name(name).with_decryption(decrypt).send().await {
+            Ok(mut output) => output.parameter.take().ok_or_else(|| incomplete(&self.about(), "parameter")),
             Err(error) => {
                 let call = Call {
                     action: "ssm:GetParameter",
@@ -70,7 +102,13 @@ impl ParameterStore {
         }
     }
 
-    fn fetched(&self, mut parameter: Parameter) -> Result<Fetched, SourceError> {
+    fn fetched(&self, parameter: Parameter) -> Result<Fetched, SourceError> {
+        let (Seen { identity, version, order }, content) = self.understood(parameter)?;
+        Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, version, order })
+    }
+
+    /// What a parameter shows, and its value, decrypted or not.
+    fn understood(&self, mut parameter: Parameter) -> Result<(Seen, Zeroizing<Vec<u8>>), SourceError> {
         let about = self.about();
         let content = parameter.value.take().map(String::into_bytes).map(Zeroizing::new);
         match parameter.r#type {
@@ -88,15 +126,15 @@ impl ParameterStore {
         let at = parameter.last_modified_date.as_ref().and_then(timestamp);
         let order =
             VersionOrder { at: at.ok_or_else(|| incomplete(&about, "modification time"))?, number: parameter.version };
-        Ok(Fetched {
-            payload: payload(&about, &content, &self.keys)?,
+        let seen = Seen {
             identity: SourceIdentity {
                 arn: parameter.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?,
                 created: None,
             },
             version: parameter.version.to_string(),
             order: Some(order),
-        })
+        };
+        Ok((seen, content))
     }
 
     /// What only Parameter Store says. Which of the two codes a label that is on no version gets is not documented, so
@@ -142,9 +180,23 @@ impl ParameterStore {
     }
 }
 
+/// Whether the key service is asked.
+enum Decrypt {
+    Yes,
+    No,
+}
+
 impl Source for ParameterStore {
     fn fetch(&self) -> Fetching<'_> {
         Box::pin(self.get())
+    }
+
+    fn look(&self) -> Looking<'_> {
+        Box::pin(self.seen())
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.sent()
     }
 
     fn describe(&self) -> String {

@@ -1,25 +1,55 @@
 //! AWS Secrets Manager: a secret's version that carries a staging label, or the newest one that carries one of several.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use zeroize::Zeroizing;
 
 use crate::aws::{self, Arn, AwsError, Call, Http, Session};
 use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
-use crate::source::{Fetched, Fetching, Source, SourceError, bad_payload, incomplete, payload, timestamp};
+use crate::source::{
+    Advice, Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete,
+    payload, timestamp,
+};
 
 /// A source of type `secrets-manager`.
 ///
 /// Version: the version id. Order: when that version was created. Identity: the secret's ARN, whose last six
 /// characters differ when a secret is deleted and made again under the same name.
+///
+/// A look is one DescribeSecret: which version carries which label, for all labels at once, at the price of one call, and
+/// without the value, so that no key service is asked and nothing secret crosses the network. It needs
+/// `secretsmanager:DescribeSecret` beside `secretsmanager:GetSecretValue`; where that is denied, a look fetches, and
+/// [`Source::advice`] says so. The age of a version is not in it: only where several labels lie on several versions
+/// does that matter, and then each version is fetched once to learn it. ListSecretVersionIds would tell the age, but not
+/// that the secret is scheduled for deletion; BatchGetSecretValue knows no label but AWSCURRENT, and gives the value.
 pub struct SecretsManager {
     secret: String,
     stages: Vec<String>,
     region: Option<String>,
     keys: JsonKeys,
     session: Session,
+    requests: Requests,
+    proof: Proof,
+    learned: Mutex<Learned>,
 }
+
+/// What earlier answers told.
+#[derive(Default)]
+struct Learned {
+    /// By version id. A version's age never changes.
+    orders: BTreeMap<String, VersionOrder>,
+    /// DescribeSecret is denied, since when, and AWS's words about it.
+    denied: Option<(Instant, AwsError)>,
+}
+
+/// So long after it was denied, DescribeSecret is tried again: somebody may have followed the advice.
+const DENIED: Duration = PROOF;
 
 impl SecretsManager {
     /// `stages`: at least one label.
@@ -30,13 +60,98 @@ impl SecretsManager {
             region: aws.region.clone(),
             keys,
             session: Session::new(aws, http)?,
+            requests: Requests::default(),
+            proof: Proof::new(PROOF),
+            learned: Mutex::default(),
         })
     }
 
-    async fn newest(&self) -> Result<Fetched, SourceError> {
+    /// With another period than [`PROOF`].
+    pub fn proving_every(mut self, period: Duration) -> Self {
+        self.proof = Proof::new(period);
+        self
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn client(&self) -> Result<(Client, String), AwsError> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref()).to_owned();
-        let client = Client::new(&config);
+        let config = aws_sdk_secretsmanager::config::Builder::from(&config).interceptor(self.requests.clone()).build();
+        Ok((Client::from_conf(config), region))
+    }
+
+    async fn seen(&self) -> Result<Seen, SourceError> {
+        let denied = self.learned().denied.as_ref().is_some_and(|(since, _)| since.elapsed() < DENIED);
+        if denied || self.proof.is_due() {
+            return Ok(self.newest().await?.into());
+        }
+        let (client, region) = self.client().await?;
+        let error = match client.describe_secret().secret_id(&self.secret).send().await {
+            Ok(output) => {
+                self.learned().denied = None;
+                return match self.described(output, &region)? {
+                    Some(seen) => Ok(seen),
+                    None => Ok(self.newest().await?.into()),
+                };
+            }
+            Err(error) => error,
+        };
+        let call = self.call("secretsmanager:DescribeSecret", format!("secret {:?}", self.secret), &region);
+        let explained = aws::explain(&error, &call);
+        self.session.note(&explained).await;
+        // That the role may not be assumed is no answer of Secrets Manager.
+        if explained.class != "access-denied" || aws::answer(&error).is_none() {
+            return Err(explained.into());
+        }
+        // Where reading is denied too, that is what is to be told, and both are tried again.
+        let fetched = self.newest().await?;
+        self.learned().denied = Some((Instant::now(), explained));
+        Ok(fetched.into())
+    }
+
+    /// The version that a fetch would get, if the answer tells. `None`: several versions carry one of the labels, and
+    /// the age of one of them is not known yet.
+    fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<Seen>, SourceError> {
+        let about = self.about(&self.stages.join(", "));
+        if let Some(at) = &output.deleted_date {
+            let at = timestamp(at).map_or_else(String::new, |at| format!(" (since {at:.0})"));
+            return Err(scheduled_for_deletion(&about, region, &at).into());
+        }
+        let arn = output.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?;
+        let versions = output.version_ids_to_stages.take().unwrap_or_default();
+        let mut learned = self.learned();
+        learned.orders.retain(|id, _| versions.contains_key(id));
+        let mut carriers: Vec<(&String, Option<VersionOrder>)> = Vec::new();
+        for stage in &self.stages {
+            for (id, _) in versions.iter().filter(|(_, stages)| stages.contains(stage)) {
+                if carriers.iter().all(|(known, _)| *known != id) {
+                    carriers.push((id, learned.orders.get(id).copied()));
+                }
+            }
+        }
+        let (id, order) = match carriers.as_slice() {
+            [] => {
+                let absent = |stage: &String| no_such_label(&self.about(stage), region, stage, "").into();
+                return Err(all_absent(self.stages.iter().map(absent)).unwrap_or_else(|| incomplete(&about, "label")));
+            }
+            [one] => *one,
+            several => {
+                // Of two equally old ones the label that stands first wins.
+                let newest = several.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+                match newest.filter(|_| several.iter().all(|(_, order)| order.is_some())) {
+                    Some(newest) => newest,
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok(Some(Seen { identity: SourceIdentity { arn, created: None }, version: id.clone(), order }))
+    }
+
+    async fn newest(&self) -> Result<Fetched, SourceError> {
+        let (client, region) = self.client().await?;
         let mut newest: Option<Version> = None;
         let mut absent = Vec::new();
         for stage in &self.stages {
@@ -49,34 +164,28 @@ impl SecretsManager {
             }
         }
         let Some(version) = newest else {
-            return Err(absent
-                .into_iter()
-                .reduce(|mut all, next| {
-                    all.what = format!("{}; {}", all.what, next.what);
-                    all
-                })
-                .unwrap_or_else(|| incomplete(&self.about(&self.stages.join(", ")), "label to ask for")));
+            return Err(all_absent(absent).unwrap_or_else(|| incomplete(&self.about(&self.stages.join(", ")), "label")));
         };
-        Ok(Fetched {
+        let fetched = Fetched {
             payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
             identity: SourceIdentity { arn: version.arn, created: None },
             version: version.id,
             order: Some(version.order),
-        })
+        };
+        self.proof.given();
+        Ok(fetched)
     }
 
     async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<Version, SourceError> {
         let answer = client.get_secret_value().secret_id(&self.secret).version_stage(stage).send().await;
         match answer {
-            Ok(output) => Version::from_answer(output, stage, &self.about(stage)),
+            Ok(output) => {
+                let version = Version::from_answer(output, stage, &self.about(stage))?;
+                self.learned().orders.insert(version.id.clone(), version.order);
+                Ok(version)
+            }
             Err(error) => {
-                let call = Call {
-                    action: "secretsmanager:GetSecretValue",
-                    about: self.about(stage),
-                    arn: self.arn(region),
-                    region,
-                    role_arn: self.session.role_arn(),
-                };
+                let call = self.call("secretsmanager:GetSecretValue", self.about(stage), region);
                 let explained = match aws::answer(&error) {
                     Some(answer) => special(answer, stage, &call).unwrap_or_else(|| aws::explain_answer(answer, &call)),
                     None => aws::explain(&error, &call),
@@ -85,6 +194,10 @@ impl SecretsManager {
                 Err(explained.into())
             }
         }
+    }
+
+    fn call<'a>(&'a self, action: &'static str, about: String, region: &'a str) -> Call<'a> {
+        Call { action, about, arn: self.arn(region), region, role_arn: self.session.role_arn() }
     }
 
     fn about(&self, stage: &str) -> String {
@@ -110,22 +223,39 @@ fn special(answer: aws::Answer, stage: &str, call: &Call) -> Option<AwsError> {
     let lower = answer.message.to_ascii_lowercase();
     match answer.code {
         "ResourceNotFoundException" if lower.contains("staging label") || lower.contains("versionstage") => {
-            Some(AwsError::new(
-                NO_SUCH_LABEL,
-                format!(
-                    "no version of {} in {} carries the label {stage:?}. AWS says: {said}",
-                    call.about, call.region
-                ),
-                format!("attach the label {stage:?} to a version, or name another one in `stage`"),
-            ))
+            Some(no_such_label(&call.about, call.region, stage, &format!(". AWS says: {said}")))
         }
-        "InvalidRequestException" if lower.contains("deletion") || lower.contains("deleted") => Some(AwsError::new(
-            "scheduled-for-deletion",
-            format!("{} in {} is scheduled for deletion. AWS says: {said}", call.about, call.region),
-            "restore it (`aws secretsmanager restore-secret`), or name another secret; mail goes on with what this host has",
-        )),
+        "InvalidRequestException" if lower.contains("deletion") || lower.contains("deleted") => {
+            Some(scheduled_for_deletion(&call.about, call.region, &format!(". AWS says: {said}")))
+        }
         _ => None,
     }
+}
+
+/// `said`: what is to follow the sentence.
+fn no_such_label(about: &str, region: &str, stage: &str, said: &str) -> AwsError {
+    AwsError::new(
+        NO_SUCH_LABEL,
+        format!("no version of {about} in {region} carries the label {stage:?}{said}"),
+        format!("attach the label {stage:?} to a version, or name another one in `stage`"),
+    )
+}
+
+/// `said`: what is to follow the sentence.
+fn scheduled_for_deletion(about: &str, region: &str, said: &str) -> AwsError {
+    AwsError::new(
+        "scheduled-for-deletion",
+        format!("{about} in {region} is scheduled for deletion{said}"),
+        "restore it (`aws secretsmanager restore-secret`), or name another secret; mail goes on with what this host has",
+    )
+}
+
+/// One error of those about each label.
+fn all_absent(errors: impl IntoIterator<Item = SourceError>) -> Option<SourceError> {
+    errors.into_iter().reduce(|mut all, next| {
+        all.what = format!("{}; {}", all.what, next.what);
+        all
+    })
 }
 
 /// One version as it was answered.
@@ -158,6 +288,23 @@ impl Version {
 impl Source for SecretsManager {
     fn fetch(&self) -> Fetching<'_> {
         Box::pin(self.newest())
+    }
+
+    fn look(&self) -> Looking<'_> {
+        Box::pin(self.seen())
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.sent()
+    }
+
+    fn advice(&self) -> Option<Advice> {
+        let learned = self.learned();
+        let (_, denied) = learned.denied.as_ref()?;
+        Some(Advice {
+            what: format!("each look reads the credential itself, since {}", denied.what),
+            fix: denied.fix.clone(),
+        })
     }
 
     fn describe(&self) -> String {

@@ -128,6 +128,12 @@ impl Moto {
         assert_eq!(status, 200, "{body}");
     }
 
+    /// Ends all faults that were asked for the calls of one access key id.
+    pub fn heal(&self, key: &str) {
+        let (status, body) = self.http("POST", "/lab/heal", "", json!({"key": key}).to_string().as_bytes());
+        assert_eq!(status, 200, "{body}");
+    }
+
     /// Calls made with an access key id so far: service, action, about, external_id, status.
     pub fn calls(&self, key: &str) -> Vec<Value> {
         let (status, body) = self.http("GET", &format!("/lab/calls?key={key}"), "", b"");

@@ -13,6 +13,7 @@ that tests share one server without meeting.
                           hang:      "seconds" without an answer, then the connection closes
                           truncate:  half of the real answer
                      count 0: for good
+  POST /lab/heal     {"key": "AKIA…"}: no more faults for that key
   GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, status
 
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
@@ -115,6 +116,11 @@ class Lab:
             if environ["PATH_INFO"] == "/lab/faults":
                 body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 self.faults.append({"count": 1, **json.loads(body)})
+                reply = {}
+            elif environ["PATH_INFO"] == "/lab/heal":
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                healed = json.loads(body)["key"]
+                self.faults = [fault for fault in self.faults if fault["key"] != healed]
                 reply = {}
             else:
                 key = urllib.parse.parse_qs(environ["QUERY_STRING"])["key"][0]

@@ -1,0 +1,172 @@
+//! What one run came to, for people and for programs: a line per step as it happens, and the outcome of `sync`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{End, Ended, Event};
+use crate::audit::StepTime;
+use crate::config;
+use crate::rollover::{Failure, Outcome, Report, Step};
+use crate::status::words;
+
+/// What one run over one credential came to: an element of what `sync --json` prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Synced {
+    pub name: String,
+    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `failed-for-now`, `failed`, `interrupted`.
+    pub outcome: String,
+    /// Why it ended here.
+    pub reason: String,
+    /// The applied version.
+    pub version: Option<String>,
+    pub username: Option<String>,
+    /// `--dry-run`: the version that would be applied, and its user name.
+    pub candidate: Option<(String, String)>,
+    pub failures: Vec<TargetFailure>,
+    pub steps: Vec<StepTime>,
+    pub preview: Vec<Preview>,
+    /// The confirmation, if this run made one.
+    pub report: Option<Report>,
+    /// The exit code that this stands for.
+    pub exit: u8,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TargetFailure {
+    pub target: Option<String>,
+    #[serde(flatten)]
+    pub failure: Failure,
+}
+
+/// What would change in one target, masked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Preview {
+    pub target: String,
+    pub change: Vec<String>,
+    pub reload: bool,
+}
+
+impl Synced {
+    /// Of a run that has ended.
+    pub fn new(ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
+        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run);
+        let (outcome, exit) = match ended.end {
+            End::Done(Some(completion)) => (completion.word(), 0),
+            End::Done(None) if candidate.is_some() => ("dry-run", 0),
+            End::Done(None) => ("up-to-date", 0),
+            End::ForNow => ("failed-for-now", 75),
+            End::ForGood => ("failed", 1),
+            End::Interrupted => ("interrupted", 75),
+        };
+        let done = matches!(ended.end, End::Done(Some(_)));
+        Self {
+            name: ended.state.credential.clone(),
+            outcome: outcome.into(),
+            reason: ended.reason.to_string(),
+            version: ended.state.applied.as_ref().map(|a| a.id.version.clone()),
+            username: ended.state.applied.as_ref().map(|a| a.username.clone()),
+            candidate: candidate.map(|c| (c.id.version.clone(), c.username.clone())),
+            failures: ended.failures.into_iter().map(|(target, failure)| TargetFailure { target, failure }).collect(),
+            steps: ended.steps,
+            preview,
+            report: if done { ended.state.report } else { None },
+            exit,
+        }
+    }
+
+    /// The last word for people: lines of standard output, and of standard error what stands in the way, with its fix.
+    pub fn lines(&self) -> (Vec<String>, Vec<String>) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        for p in &self.preview {
+            out.push(format!("{}: target {} would change:", self.name, p.target));
+            out.extend(p.change.iter().map(|line| format!("  {line}")));
+            if p.change.is_empty() {
+                out.push("  nothing".into());
+            }
+        }
+        let version = match (&self.candidate, &self.version, &self.username) {
+            (Some((version, username)), _, _) => format!(" version {version} ({username})"),
+            (None, Some(version), Some(username)) if !self.outcome.starts_with("failed") => {
+                format!(" version {version} ({username})")
+            }
+            _ => String::new(),
+        };
+        out.push(format!("{}: {}{version}", self.name, self.outcome));
+        let mut said: Vec<&str> = Vec::new();
+        for f in &self.failures {
+            if said.contains(&f.failure.what.as_str()) {
+                continue;
+            }
+            said.push(&f.failure.what);
+            let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
+            err.push(format!("{}{target}: {}", self.name, f.failure.what));
+            err.push(format!("  fix: {}", f.failure.fix));
+        }
+        if self.failures.is_empty() && self.outcome == "failed-for-now" {
+            err.push(format!("{}: {}", self.name, self.reason));
+        }
+        (out, err)
+    }
+}
+
+/// The target that a step is about.
+pub fn target_name<'a>(credential: &'a config::Credential, step: &Step) -> Option<&'a str> {
+    step.target().map(|i| credential.targets[i].name.as_str())
+}
+
+/// Did the step do what it was for?
+pub fn went_well(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Failed(_) | Outcome::Refused { .. } | Outcome::Mismatch(_) | Outcome::ReloadOwed(_))
+}
+
+/// A step that has ended, as the audit log and `sync --json` have it.
+pub fn step_time(credential: &config::Credential, step: &Step, outcome: &Outcome, took: Duration) -> StepTime {
+    StepTime {
+        step: step.word().into(),
+        target: target_name(credential, step).map(str::to_owned),
+        ok: went_well(outcome),
+        milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// One line per step, as it happens; `None`: nothing that people wait for.
+pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) -> Option<String> {
+    let name = &credential.name;
+    match event {
+        Event::Begins { step: Step::Wait { until }, reason } => {
+            let left = until.duration_since(now);
+            let words = if left.as_secs() > 0 { words(left) } else { "a moment".to_owned() };
+            (left.as_millis() > 0).then(|| format!("{name}: waiting {words} ({reason})"))
+        }
+        Event::Ended { step: Step::Wait { .. }, .. } => None,
+        Event::Ended { step, outcome, took } => {
+            let target = target_name(credential, step).map(|t| format!(" {t}")).unwrap_or_default();
+            let text = match outcome {
+                Outcome::Inspected(i) => match (&i.username, &i.swapped) {
+                    (_, Some(version)) => format!("version {version} was swapped in by a run that did not finish"),
+                    (Some(username), None) => format!("uses {username}"),
+                    (None, None) => "has no entry yet".into(),
+                },
+                Outcome::Fetched(f) => format!("version {} ({})", f.id.version, f.username),
+                Outcome::Accepted(e) => format!("{}: {}", e.endpoint, e.reply),
+                Outcome::Refused { reply } => format!("refused: {reply}"),
+                Outcome::Prepared(p) if p.nothing_to_write => "holds the candidate already, nothing to write".into(),
+                Outcome::Prepared(_) => "staged, every key looked up".into(),
+                Outcome::Swapped => "in place".into(),
+                Outcome::Activated => "noticed".into(),
+                Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
+                Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
+                Outcome::Refrained
+                | Outcome::Previewed
+                | Outcome::Undone
+                | Outcome::Discarded
+                | Outcome::Waited
+                | Outcome::Committed(_) => "done".into(),
+            };
+            Some(format!("{name}: {:<9}{target} {text} ({:.3} s)", step.word(), took.as_secs_f64()))
+        }
+        _ => None,
+    }
+}

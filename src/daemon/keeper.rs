@@ -1,0 +1,367 @@
+//! One credential's task: waits for a cause, runs the agent, puts what came of it on the board. Credentials share no
+//! task, so that one that hangs holds up no other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::board::Board;
+use crate::agent::account::{self, Synced};
+use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
+use crate::audit::{By, Record};
+use crate::config;
+use crate::report::{self, Attempt, Deliveries};
+use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
+use crate::service::log;
+use crate::status::{Counters, Woken};
+use crate::wake::{self, Cause, Mailbox};
+
+/// A run that files or the log cause again comes this much later than the first, doubling while they find nothing to do.
+const CALM: Duration = Duration::from_secs(1);
+/// A run that files or the log keep causing, and that finds nothing to do, is put off this long at most.
+const MOST_CALM: Duration = Duration::from_secs(60);
+/// A file that is being written is looked at when it has been left alone this long.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How many records of the audit log the board shows.
+const HISTORY: usize = 20;
+
+/// An operator's `sync`.
+pub struct Order {
+    pub accept_version: Option<String>,
+    /// How long to wait for what fails for now.
+    pub wait: Duration,
+    pub by: By,
+    /// Lines for whoever asked; a reader that does not keep up misses some.
+    pub progress: mpsc::Sender<String>,
+    pub answer: oneshot::Sender<Synced>,
+}
+
+/// What a target consists of, for those who watch files and logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    pub credential: String,
+    pub target: String,
+    pub files: Vec<PathBuf>,
+    /// The file that the mail server logs to itself.
+    pub log: Option<PathBuf>,
+}
+
+/// Keeps one credential fresh.
+pub struct Keeper {
+    pub credential: config::Credential,
+    pub agent: Agent,
+    pub source: Opened,
+    pub board: Arc<Board>,
+    pub mailbox: Mailbox,
+    pub orders: mpsc::Receiver<Order>,
+    pub sights: mpsc::UnboundedSender<Sight>,
+    pub deliveries: Deliveries,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What is remembered from one run to the next.
+struct Memory {
+    /// As it is on disk.
+    state: State,
+    /// Failures that were logged and still stand: by target, class and words.
+    told: BTreeMap<Option<String>, (String, String)>,
+    /// How long runs that files and the log cause are put off.
+    calm: Duration,
+    sights: BTreeMap<String, Sight>,
+}
+
+impl Keeper {
+    /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
+    pub async fn keep(mut self, looked: oneshot::Sender<()>) {
+        let mut memory = Memory {
+            state: State::new(&self.credential.name),
+            told: BTreeMap::new(),
+            calm: Duration::ZERO,
+            sights: BTreeMap::new(),
+        };
+        let mut stop = self.stop.clone();
+        let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
+        let _ = looked.send(());
+        loop {
+            self.deliveries.begin(&memory.state.outbox, Timestamp::now());
+            let due = self.deliveries.due(&memory.state.outbox).map_or(next.at, |due| due.min(next.at));
+            let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+            let (mut causes, mut order) = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return,
+                Some(order) = self.orders.recv() => (vec![Cause::Operator], Some(order)),
+                causes = self.mailbox.recv() => (causes, None),
+                attempt = self.deliveries.next() => {
+                    self.delivered(&attempt, &mut memory).await;
+                    continue;
+                }
+                () = wake::wait(left) => {
+                    if Timestamp::now() < next.at {
+                        // A report is due.
+                        continue;
+                    }
+                    (vec![next.cause.clone()], None)
+                }
+            };
+            if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
+                // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    Some(asked) = self.orders.recv() => order = Some(asked),
+                    () = wake::wait(memory.calm.max(SETTLED)) => {}
+                }
+                causes.extend(self.mailbox.take());
+                if order.is_some() {
+                    causes.insert(0, Cause::Operator);
+                }
+            }
+            next = self.run(causes, order, &mut memory).await;
+        }
+    }
+
+    /// What became of an attempt at a report becomes durable before the next one begins.
+    async fn delivered(&self, attempt: &Attempt, memory: &mut Memory) {
+        let name = &self.credential.name;
+        let owed = memory.state.outbox.get(&attempt.receiver).map_or(0, |o| o.owed.len());
+        let trouble = attempt.outcome.as_ref().err();
+        let again = memory.state.outbox.get(&attempt.receiver).and_then(|o| o.retry.failure.clone());
+        if trouble.is_none() || trouble.map(|t| &t.what) != again.as_ref().map(|f| &f.what) {
+            let count = if trouble.is_some() { owed } else { 1 };
+            log::report(name, &attempt.receiver, count, trouble.map(|t| (t.what.as_str(), t.fix.as_str())));
+        }
+        if !report::absorb(&mut memory.state.outbox, attempt, Timestamp::now(), jitter()) {
+            return;
+        }
+        if let Err(e) = self.agent.save(&memory.state, &mut |_| {}).await {
+            // It is delivered again after a restart, which does no harm.
+            log::trouble(&format!("{name}: {e}"), &e.fix());
+        }
+        self.board.set_state(name, &memory.state);
+        self.board.set_live(name, |live| {
+            count(&mut live.counters.reports, if attempt.outcome.is_ok() { "delivered" } else { "failed" });
+        });
+    }
+
+    /// One run of the agent, and when the next one is due.
+    async fn run(&mut self, causes: Vec<Cause>, order: Option<Order>, memory: &mut Memory) -> Next {
+        let name = self.credential.name.clone();
+        let by = match &order {
+            Some(order) => order.by.clone(),
+            None => self.by(&causes),
+        };
+        let asked = causes.iter().any(|c| matches!(c, Cause::Operator | Cause::Signal));
+        let news = causes.iter().any(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_)));
+        let began = Timestamp::now();
+        log::woken(&name, &by.cause, by.detail.as_deref());
+        self.board.set_live(&name, |live| {
+            live.woken = Some(Woken { at: began, by: by.clone() });
+            live.next_wake = None;
+            for cause in &causes {
+                count(&mut live.counters.wakes, cause.word());
+            }
+        });
+        let wait = order.as_ref().map_or(Duration::from_millis(100), |o| o.wait);
+        let progress = order.as_ref().map(|o| o.progress.clone());
+        let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
+        let started = Instant::now();
+        let mut watched = std::mem::take(&mut memory.sights);
+        let cause = by.cause.clone();
+        let mut observer = |event: Event<'_>| {
+            if let Some(progress) = &progress
+                && let Some(line) = account::line(&credential, &event, Timestamp::now())
+            {
+                let _ = progress.try_send(line);
+            }
+            match event {
+                Event::Begins { step, .. } => {
+                    board.set_live(&credential.name, |live| live.step = Some(step.word().to_owned()));
+                }
+                Event::Ended { step, outcome, took } => {
+                    tell_step(&credential, step, outcome, took, started, &cause);
+                    board.set_live(&credential.name, |live| count_step(&mut live.counters, step, outcome));
+                }
+                Event::Saved(state) => {
+                    board.set_state(&credential.name, state);
+                    board.set_live(&credential.name, |live| remember(&mut live.history, state));
+                }
+                Event::Files { target, files, log } => {
+                    let sight = Sight {
+                        credential: credential.name.clone(),
+                        target: target.to_owned(),
+                        files: files.to_vec(),
+                        log: log.cloned(),
+                    };
+                    if watched.get(target) != Some(&sight) {
+                        let _ = sights.send(sight.clone());
+                        watched.insert(target.to_owned(), sight);
+                    }
+                }
+                Event::Trouble { what, fix } => log::trouble(&format!("{}: {what}", credential.name), fix),
+                Event::Preview { .. } => {}
+            }
+        };
+        let run = Run {
+            credential: &self.credential,
+            source: &self.source,
+            wake: Wake { accept_version: order.as_ref().and_then(|o| o.accept_version.clone()), dry_run: false },
+            by,
+            ignore_backoff: asked || news,
+            deadline: started + wait,
+            observer: &mut observer,
+        };
+        let result = self.agent.run(run, &mut self.stop).await;
+        memory.sights = watched;
+        let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
+        self.tell_failures(&ended, memory);
+        let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
+        memory.calm = match () {
+            () if !news || did => Duration::ZERO,
+            () => (memory.calm * 2).clamp(CALM, MOST_CALM),
+        };
+        let next = self.next(&ended);
+        let requests = self.source.as_ref().map_or(0, |_source| 0);
+        self.board.set_state(&name, &ended.state);
+        memory.state.clone_from(&ended.state);
+        if order.is_some() {
+            // In memory alone: after a restart the times that were written down hold again.
+            report::hasten(&mut memory.state.outbox);
+        }
+        self.board.set_live(&name, |live| {
+            live.step = None;
+            live.answered = ended.answered.or(live.answered);
+            live.next_wake = Some(next.at);
+            live.failures.clone_from(&ended.failures);
+            live.counters.source_requests = requests;
+        });
+        if let Some(order) = order {
+            let _ = order.answer.send(Synced::new(ended, false, Vec::new()));
+        }
+        next
+    }
+
+    fn by(&self, causes: &[Cause]) -> By {
+        let first = causes.first();
+        By {
+            cause: first.map_or("timer", Cause::word).to_owned(),
+            user: None,
+            uid: None,
+            claimed: None,
+            detail: first.and_then(Cause::detail),
+        }
+    }
+
+    /// The next poll, or what failed if that is due before it.
+    fn next(&self, ended: &Ended) -> Next {
+        let now = Timestamp::now();
+        let poll =
+            wake::next_poll(now, self.credential.poll, &self.agent.identity.host_id, &self.credential.name, jitter());
+        // Never at once: whatever is due and cannot be done must not become a loop.
+        let soonest = now.saturating_add(SignedDuration::try_from(CALM).unwrap_or_default()).unwrap_or(Timestamp::MAX);
+        match ended.next.map(|at| at.max(soonest)) {
+            Some(at) if at < poll => Next { at, cause: Cause::Retry },
+            _ => Next { at: poll, cause: Cause::Timer },
+        }
+    }
+
+    /// A failure has its line when it is new, and when it is over; not at every attempt.
+    fn tell_failures(&self, ended: &Ended, memory: &mut Memory) {
+        let mut stand = BTreeMap::new();
+        for (target, failure) in &ended.failures {
+            let words = (failure.class.clone(), failure.what.clone());
+            if memory.told.get(target) != Some(&words) {
+                self.tell_failure(target.as_deref(), failure, ended);
+            }
+            stand.insert(target.clone(), words);
+        }
+        for (target, (class, _)) in &memory.told {
+            if !stand.contains_key(target) {
+                log::recovered(&self.credential.name, target.as_deref(), class);
+            }
+        }
+        memory.told = stand;
+    }
+
+    fn tell_failure(&self, target: Option<&str>, failure: &Failure, ended: &Ended) {
+        if failure.class == "drift" {
+            log::drift(&self.credential.name, target.unwrap_or_default(), &failure.what, &failure.fix);
+            return;
+        }
+        let next = ended.next.map(crate::rollover::rfc3339);
+        log::failure(&log::Failure {
+            credential: &self.credential.name,
+            target,
+            version: ended.state.candidate.as_ref().map(|c| c.id.version.as_str()),
+            class: &failure.class,
+            what: &failure.what,
+            fix: &failure.fix,
+            temporary: failure.temporary,
+            next: next.as_deref(),
+        });
+    }
+}
+
+/// When a credential is looked at again, and why.
+struct Next {
+    at: Timestamp,
+    cause: Cause,
+}
+
+fn tell_step(
+    credential: &config::Credential,
+    step: &Step,
+    outcome: &Outcome,
+    took: Duration,
+    started: Instant,
+    cause: &str,
+) {
+    let Outcome::Committed(report) = outcome else {
+        if !matches!(step, Step::Wait { .. }) {
+            let target = account::target_name(credential, step);
+            log::step(&credential.name, target, step.word(), account::went_well(outcome), took);
+        }
+        return;
+    };
+    log::rollover(&log::Rollover {
+        credential: &credential.name,
+        version: &report.version,
+        username: &report.username,
+        previous_username: report.previous_username.as_deref(),
+        outcome: &report.outcome,
+        cause,
+        took: started.elapsed(),
+    });
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, key: &str) {
+    *counts.entry(key.to_owned()).or_default() += 1;
+}
+
+fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome) {
+    match outcome {
+        Outcome::Accepted(_) => count(&mut counters.logins, "accepted"),
+        Outcome::Refused { .. } => count(&mut counters.logins, "refused"),
+        Outcome::Failed(_) if matches!(step, Step::Verify { .. }) => count(&mut counters.logins, "unknown"),
+        Outcome::Committed(report) => {
+            let adopted = report.outcome == Completion::Adopted.word();
+            count(&mut counters.rollovers, if adopted { "adopted" } else { "confirmed" });
+        }
+        _ => {}
+    }
+    if let Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) = outcome {
+        count(&mut counters.failures, &f.class);
+    }
+}
+
+/// Puts the last record of the audit log in front, if it is a new one.
+fn remember(history: &mut Vec<Record>, state: &State) {
+    let Some(Ok(record)) = state.audit.lines.last().map(|line| serde_json::from_str::<Record>(line)) else { return };
+    if history.first() != Some(&record) {
+        history.insert(0, record);
+        history.truncate(HISTORY);
+    }
+}

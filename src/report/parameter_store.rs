@@ -1,0 +1,453 @@
+//! AWS Systems Manager Parameter Store: one parameter per credential and host, `PATH/CREDENTIAL/HOST`, of type String in
+//! the standard tier, which costs nothing and holds 4,096 characters. It holds the latest report; the 99 before it are
+//! in the parameter's history.
+//!
+//! Parameter Store has no conditional write, so the parameter is read first: a report that is there already is not
+//! written again, a later one of this installation is not replaced, and neither is anything that is no report. The
+//! parameter is made without permission to overwrite.
+//!
+//! Needs `ssm:GetParameter` and `ssm:PutParameter` on that one parameter.
+
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::operation::RequestId;
+use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
+use serde::Deserialize;
+
+use crate::aws::{self, Answer, AwsError, Call, Http, Session};
+use crate::config::Aws;
+use crate::report::{Delivering, Receiver, Undelivered};
+use crate::rollover::Report;
+
+/// What a standard parameter holds, in characters; counted here in bytes, to be on the safe side.
+const MOST: usize = 4096;
+/// Levels of a name (`/a/b` has two), from the API reference of PutParameter.
+const MOST_LEVELS: usize = 15;
+/// Characters of a name, its ARN included, from the same place.
+const MOST_IN_ARN: usize = 1011;
+
+/// A receiver of type `parameter-store`.
+pub struct ParameterStore {
+    path: String,
+    region: Option<String>,
+    session: Session,
+}
+
+impl ParameterStore {
+    /// `path` begins with `/` and does not end with it.
+    pub fn new(path: &str, aws: &Aws, http: &Http) -> Result<Self, Undelivered> {
+        Ok(Self { path: path.to_owned(), region: aws.region.clone(), session: Session::new(aws, http)? })
+    }
+
+    async fn put(&self, report: &Report) -> Result<(), Undelivered> {
+        let name = name(&self.path, report)?;
+        let document = document(report, MOST)?;
+        let config = self.session.config().await?;
+        let region = config.region().map_or("", |r| r.as_ref());
+        let client = Client::new(&config);
+        let there = match client.get_parameter().name(&name).send().await {
+            Ok(mut output) => Some(There::read(&name, output.parameter.take())?),
+            Err(e) if aws::answer(&e).is_some_and(|answer| answer.code == "ParameterNotFound") => None,
+            Err(e) => return Err(self.explain(&e, "ssm:GetParameter", &name, region).await),
+        };
+        // Another installation under the same name is one that this one follows: a host that was set up anew.
+        match there.as_ref().filter(|there| there.host_id == report.host_id) {
+            Some(there) if there.seq == report.seq => return Ok(()),
+            Some(there) if there.seq > report.seq => return Err(newer_there(&name, there, report)),
+            _ => {}
+        }
+        let request = client
+            .put_parameter()
+            .name(&name)
+            .value(document)
+            .r#type(ParameterType::String)
+            .tier(ParameterTier::Standard)
+            .overwrite(there.is_some());
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(self.explain(&e, "ssm:PutParameter", &name, region).await),
+        }
+    }
+
+    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, name: &str, region: &str) -> Undelivered
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+        SdkError<E>: RequestId,
+    {
+        let call = Call {
+            action,
+            about: format!("parameter {name:?}"),
+            arn: format!("arn:{}:ssm:{region}:*:parameter{name}", aws::partition(region)),
+            region,
+            role_arn: self.session.role_arn(),
+        };
+        let special = aws::answer(error).and_then(|answer| special(answer, &call));
+        let mut explained = special.unwrap_or_else(|| aws::explain(error, &call));
+        if explained.class == "throttled" {
+            explained.fix =
+                "nothing to do if it passes; if it stays, too many hosts report to Parameter Store at the same time: turn on its higher \
+                 throughput for the account (ssm:UpdateServiceSetting, high-throughput-enabled)"
+                    .into();
+        }
+        self.session.note(&explained).await;
+        explained.into()
+    }
+}
+
+impl Receiver for ParameterStore {
+    fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a> {
+        Box::pin(self.put(report))
+    }
+
+    fn describe(&self) -> String {
+        format!("Parameter Store {} in {}", self.path, self.region.as_deref().unwrap_or("the default region"))
+    }
+}
+
+/// The report that is at the place already, as far as it matters here.
+#[derive(Deserialize)]
+struct There {
+    schema: String,
+    host_id: String,
+    seq: u64,
+}
+
+impl There {
+    fn read(name: &str, parameter: Option<Parameter>) -> Result<Self, Undelivered> {
+        let report = parameter
+            .as_ref()
+            .filter(|p| p.r#type == Some(ParameterType::String))
+            .and_then(|p| serde_json::from_str::<There>(p.value()?).ok())
+            .filter(|there| there.schema.starts_with("relaykey/report/"));
+        // What it holds instead is not repeated: it may be a secret.
+        report.ok_or_else(|| {
+            Undelivered::new(
+                "occupied",
+                format!("parameter {name:?} holds something that is no report of relaykey, and is left as it is"),
+                format!(
+                    "set another `path` in [[report]]; or, if nobody needs it, delete it: aws ssm delete-parameter --name {name}"
+                ),
+            )
+        })
+    }
+}
+
+fn newer_there(name: &str, there: &There, report: &Report) -> Undelivered {
+    Undelivered::new(
+        "newer-there",
+        format!(
+            "parameter {name:?} holds a later report of this very installation: number {} there, {} here",
+            there.seq, report.seq
+        ),
+        format!(
+            "find out which: the state of this host came back from a backup, its clock was wrong, or another machine runs with a copy of \
+             its state directory; then: aws ssm delete-parameter --name {name}"
+        ),
+    )
+}
+
+/// `PATH/CREDENTIAL/HOST`, or what in it Parameter Store does not take.
+fn name(path: &str, report: &Report) -> Result<String, Undelivered> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let wrong = |what: String, fix: &str| Err(Undelivered::new("configuration", what, fix));
+    let letters = "Parameter Store takes letters, digits and _ . - in a name";
+    if let Some(c) = report.host.chars().find(|c| !allowed(*c)) {
+        return wrong(
+            format!("the host name {:?} cannot be part of a parameter's name, for its {c:?}: {letters}", report.host),
+            "set `name` under [host] to a name of such characters",
+        );
+    }
+    if report.host.is_empty() {
+        return wrong("the host has no name to report under".into(), "set `name` under [host]");
+    }
+    let bad = path.chars().find(|c| !allowed(*c) && *c != '/');
+    if bad.is_some() || !path.starts_with('/') || path.ends_with('/') || path.contains("//") {
+        return wrong(
+            format!("{path:?} is no path of parameters: {letters}, and / between its levels"),
+            "correct `path` in [[report]]; it looks like /relaykey",
+        );
+    }
+    let name = format!("{path}/{}/{}", report.credential, report.host);
+    // The longest start of an ARN: partition and region of the longest names.
+    let longest = "arn:aws-us-gov:ssm:ap-southeast-99:111122223333:parameter".len() + name.len();
+    if name.matches('/').count() > MOST_LEVELS || longest > MOST_IN_ARN {
+        return wrong(
+            format!(
+                "the parameter name {name:?} is too deep or too long: at most {MOST_LEVELS} levels and, with its ARN, {MOST_IN_ARN} characters"
+            ),
+            "shorten `path` in [[report]]",
+        );
+    }
+    Ok(name)
+}
+
+/// The report as it is stored: JSON of at most `most` bytes.
+///
+/// Where it is longer, texts that no proof is made over are shortened, each ending in `…` then: first the words of the
+/// SMTP server, then lists of keys. A list that was not empty never becomes empty.
+fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
+    let full = json(report);
+    if full.len() <= most {
+        return Ok(full);
+    }
+    for (text, list) in [(200, 100), (80, 20), (40, 5), (20, 1)] {
+        let mut short = report.clone();
+        for target in &mut short.targets {
+            cut(&mut target.evidence.reply, text);
+            target.no_proof.iter_mut().for_each(|words| cut(words, text));
+            cut_list(&mut target.keys, list);
+            cut_list(&mut target.remaining_old, list);
+        }
+        short.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
+        let short = json(&short);
+        if short.len() <= most {
+            return Ok(short);
+        }
+    }
+    Err(Undelivered::new(
+        "too-large",
+        format!("the report has {} bytes, and a standard parameter holds {most}; shortening did not help", full.len()),
+        format!(
+            "split the {} targets of the credential {:?} over several credentials",
+            report.targets.len(),
+            report.credential
+        ),
+    ))
+}
+
+/// One line of JSON. Two opening braces in a row are how Parameter Store refers to other parameters, and it refuses
+/// them; in JSON they can only stand in a text.
+fn json(report: &Report) -> String {
+    serde_json::to_string(report).expect("a report has only text keys").replace("{{", "{\\u007b")
+}
+
+fn cut(text: &mut String, most: usize) {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+fn cut_list(list: &mut Vec<String>, most: usize) {
+    if list.len() > most {
+        let more = list.len() - most;
+        list.truncate(most);
+        list.push(format!("… and {more} more"));
+    }
+}
+
+/// What only PutParameter says.
+fn special(answer: Answer, call: &Call) -> Option<AwsError> {
+    let said = answer.words();
+    let about = format!("{} for {} in {}", call.action, call.about, call.region);
+    let lower = answer.message.to_ascii_lowercase();
+    let told =
+        |class, what: &str, fix: String| Some(AwsError::new(class, format!("{about}: {what}. AWS says: {said}"), fix));
+    match answer.code {
+        // Of several writers one is let through; or somebody made it between the look and the write.
+        "TooManyUpdates" | "ParameterAlreadyExists" => Some(AwsError::temporary(
+            "service",
+            format!("{about}: somebody else writes it at this moment. AWS says: {said}"),
+            "nothing to do if it passes; if it stays, find out what else writes this parameter",
+        )),
+        "ParameterLimitExceeded" => told(
+            "limit",
+            "the account holds as many parameters as it may in this region",
+            "delete parameters that nobody needs, such as those of hosts that are gone; a region holds 10,000 standard ones".into(),
+        ),
+        "ParameterMaxVersionLimitExceeded" => told(
+            "limit",
+            "its oldest version carries a label, and so makes no room for a new one",
+            "take the label off that version, or delete the parameter: reports need no labels".into(),
+        ),
+        "HierarchyLevelLimitExceededException" | "ParameterPatternMismatchException" => told(
+            "configuration",
+            "AWS does not take the name",
+            "set another `path` in [[report]], with fewer levels and only letters, digits and _ . -".into(),
+        ),
+        "HierarchyTypeMismatchException" | "UnsupportedParameterType" => told(
+            "occupied",
+            "it exists and is of another type",
+            "set another `path` in [[report]], or delete the parameter if nobody needs it".into(),
+        ),
+        "ValidationException" if lower.contains("tier") => told(
+            "configuration",
+            "it is an advanced parameter, which cannot become a standard one again",
+            "delete the parameter; relaykey makes it anew, as a standard one".into(),
+        ),
+        "ValidationException" | "AccessDeniedException" if lower.contains("prefixed") || lower.contains("reserved parameter name") => told(
+            "configuration",
+            "the name belongs to AWS",
+            "set a `path` in [[report]] that does not begin with aws or ssm, such as /relaykey".into(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+    use crate::rollover::{Evidence, ReportError, ReportTarget};
+
+    fn target(name: &str, reply: &str) -> ReportTarget {
+        ReportTarget {
+            name: name.into(),
+            kind: "postfix".into(),
+            map: "hash:/etc/postfix/sasl_passwd".into(),
+            keys: vec!["[email-smtp.eu-west-1.amazonaws.com]:587".into()],
+            read_back: "postmap -q, text and map".into(),
+            remaining_old: Vec::new(),
+            region: Some("eu-west-1".into()),
+            evidence: Evidence {
+                endpoint: "email-smtp.eu-west-1.amazonaws.com:587".into(),
+                reply: reply.into(),
+                at: jiff::Timestamp::UNIX_EPOCH,
+            },
+            proof: Some("x".repeat(44)),
+            no_proof: None,
+        }
+    }
+
+    #[test]
+    fn names_are_path_credential_host() {
+        for (path, host, expected) in [
+            ("/relaykey", "mx1.example.com", Ok("/relaykey/ses/mx1.example.com")),
+            ("/mail/fleet_a", "MX-1", Ok("/mail/fleet_a/ses/MX-1")),
+            ("/relaykey", "mx 1", Err("[host]")),
+            ("/relaykey", "mx1/../mx2", Err("[host]")),
+            ("/relaykey", "mäx", Err("[host]")),
+            ("/relaykey", "", Err("[host]")),
+            ("relaykey", "mx1", Err("path")),
+            ("/relaykey/", "mx1", Err("path")),
+            ("/a//b", "mx1", Err("path")),
+            ("/a:b", "mx1", Err("path")),
+            ("/1/2/3/4/5/6/7/8/9/10/11/12/13", "mx1", Ok("/1/2/3/4/5/6/7/8/9/10/11/12/13/ses/mx1")),
+            ("/1/2/3/4/5/6/7/8/9/10/11/12/13/14", "mx1", Err("shorten")),
+            (&format!("/{}", "x".repeat(1000)), "mx1", Err("shorten")),
+        ] {
+            let mut report = report(1);
+            (report.credential, report.host) = ("ses".into(), host.into());
+            match (name(path, &report), expected) {
+                (Ok(name), Ok(expected)) => assert_eq!(name, expected),
+                (Err(e), Err(fix)) => {
+                    assert_eq!((e.class, e.temporary), ("configuration", false), "{path} {host}");
+                    assert!(e.fix.contains(fix), "{path} {host}: {}", e.fix);
+                }
+                (got, expected) => panic!("{path} {host}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_fits_and_what_is_signed_stays_whole() {
+        let reply = "235 Authentication successful. ".repeat(60);
+        let mut long = report(7);
+        long.targets = (0..5).map(|n| target(&format!("t{n}"), &reply)).collect();
+        long.targets[1].remaining_old = (0..300).map(|n| format!("[relay{n}.example.com]:587")).collect();
+        long.error = Some(ReportError { class: "refused".into(), words: "ü".repeat(900) });
+        let text = document(&long, MOST).unwrap();
+        assert!(text.len() <= MOST);
+        let stored: Report = serde_json::from_str(&text).unwrap();
+        let signed = |r: &Report| {
+            let targets: Vec<_> =
+                r.targets.iter().map(|t| (t.name.clone(), t.region.clone(), t.proof.clone())).collect();
+            let r = r.clone();
+            (r.host_id, r.host, r.credential, r.version, r.username, r.outcome, r.seq, r.at, targets)
+        };
+        assert_eq!(signed(&stored), signed(&long));
+        assert!(
+            stored.targets[0].evidence.reply.starts_with("235 ") && stored.targets[0].evidence.reply.ends_with('…')
+        );
+        // Old entries that remain are never shortened away.
+        assert!(stored.targets[1].remaining_old.len() >= 2, "{:?}", stored.targets[1].remaining_old);
+        assert!(stored.targets[1].remaining_old.last().unwrap().ends_with("more"));
+
+        let short = report(8);
+        assert_eq!(serde_json::from_str::<Report>(&document(&short, MOST).unwrap()).unwrap(), short);
+
+        long.targets = (0..40).map(|n| target(&format!("t{n}"), &reply)).collect();
+        let e = document(&long, MOST).unwrap_err();
+        assert_eq!((e.class, e.temporary), ("too-large", false));
+        assert!(e.what.contains("holds 4096"), "{}", e.what);
+    }
+
+    #[test]
+    fn braces_that_parameter_store_would_take_for_a_reference_are_escaped() {
+        let mut braces = report(1);
+        braces.targets = vec![target("main", "235 {{ssm:/ses/password}} {{{{{")];
+        let text = document(&braces, MOST).unwrap();
+        assert!(!text.contains("{{"), "{text}");
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), braces);
+    }
+
+    #[test]
+    fn only_a_report_counts_as_one() {
+        let parameter = |kind: ParameterType, value: &str| Parameter::builder().r#type(kind).value(value).build();
+        let text = document(&report(3), MOST).unwrap();
+        assert_eq!(There::read("/r", Some(parameter(ParameterType::String, &text))).ok().map(|t| t.seq), Some(3));
+        let later = text.replace("report/v1", "report/v2");
+        assert!(There::read("/r", Some(parameter(ParameterType::String, &later))).is_ok());
+        for (kind, value) in [
+            (ParameterType::SecureString, text.as_str()),
+            (ParameterType::StringList, &text),
+            (ParameterType::String, "AKIAIOSFODNN7EXAMPLE:hunter2hunter2"),
+            (ParameterType::String, r#"{"schema":"other/v1","host_id":"x","seq":1}"#),
+            (ParameterType::String, ""),
+        ] {
+            let Err(e) = There::read("/relaykey/ses/mx1", Some(parameter(kind, value))) else { panic!("{value}") };
+            assert_eq!((e.class, e.temporary), ("occupied", false));
+            assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("/relaykey/ses/mx1"), "{e:?}");
+        }
+    }
+
+    #[test]
+    fn what_aws_says_is_explained() {
+        let call = Call {
+            action: "ssm:PutParameter",
+            about: "parameter \"/relaykey/ses/mx1\"".into(),
+            arn: "arn:aws:ssm:eu-west-1:*:parameter/relaykey/ses/mx1".into(),
+            region: "eu-west-1",
+            role_arn: None,
+        };
+        for (code, message, class, temporary, fix) in [
+            ("TooManyUpdates", "", "service", true, "what else writes"),
+            ("ParameterAlreadyExists", "", "service", true, "what else writes"),
+            ("ParameterLimitExceeded", "", "limit", false, "10,000"),
+            ("ParameterMaxVersionLimitExceeded", "", "limit", false, "label"),
+            ("HierarchyLevelLimitExceededException", "", "configuration", false, "path"),
+            ("HierarchyTypeMismatchException", "", "occupied", false, "path"),
+            (
+                "ValidationException",
+                "This parameter uses the advanced-parameter tier. You can't downgrade a parameter from the advanced-parameter tier.",
+                "configuration",
+                false,
+                "delete the parameter",
+            ),
+            (
+                "ValidationException",
+                "Parameter name: can't be prefixed with \"ssm\" (case-insensitive).",
+                "configuration",
+                false,
+                "/relaykey",
+            ),
+            (
+                "AccessDeniedException",
+                "No access to reserved parameter name: /aws/x.",
+                "configuration",
+                false,
+                "/relaykey",
+            ),
+        ] {
+            let e = special(Answer { code, message, ..Answer::default() }, &call).expect(code);
+            assert_eq!((e.class, e.temporary), (class, temporary), "{code}");
+            assert!(e.fix.contains(fix) && e.what.contains(code), "{code}: {e:?}");
+        }
+        for code in ["AccessDeniedException", "ThrottlingException", "ValidationException"] {
+            assert!(
+                special(Answer { code, message: "not authorized", ..Answer::default() }, &call).is_none(),
+                "{code}"
+            );
+        }
+    }
+}
