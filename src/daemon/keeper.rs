@@ -224,7 +224,7 @@ impl Keeper {
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
         };
         let next = self.next(&ended);
-        let requests = self.source.as_ref().map_or(0, |_source| 0);
+        let requests = self.source.as_ref().map_or(0, |source| source.requests());
         self.board.set_state(&name, &ended.state);
         memory.state.clone_from(&ended.state);
         if order.is_some() {
