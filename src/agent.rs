@@ -588,18 +588,17 @@ fn record(
     }
 }
 
-/// Is there anything in a record that the one before it did not say? What a person asked for always is.
+/// Is there anything in a record that the one before it did not say? That another person asked is.
 fn is_news(state: &State, record: &Record) -> bool {
-    if record.by.cause == "operator" {
-        return true;
-    }
-    if record.what == "no-change" {
+    let asked = record.by.cause == "operator";
+    if record.what == "no-change" && !asked {
         return false;
     }
     let before: Option<Record> = state.audit.lines.last().and_then(|line| serde_json::from_str(line).ok());
     before.is_none_or(|b| {
-        (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
-            != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
+        asked && (&b.by.cause, b.by.uid, &b.by.claimed) != (&record.by.cause, record.by.uid, &record.by.claimed)
+            || (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
+                != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
     })
 }
 
