@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("smtp", &["credential", "config", "tls"]),
     ("state", &["rollover", "host", "credential"]),
     ("standin", &["credential"]),
+    ("control", &["host"]),
     ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
     (
         "cli",
@@ -28,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "apply",
             "aws",
             "config",
+            "control",
             "credential",
             "host",
             "rollover",
