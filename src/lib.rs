@@ -22,6 +22,7 @@ pub mod audit;
 pub mod aws;
 pub mod report;
 pub mod service;
+pub mod control;
 pub mod smtp;
 pub mod source;
 pub mod standin;

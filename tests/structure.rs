@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wake", &["config"]),
     ("standin", &["credential"]),
     ("service", &[]),
+    ("control", &["host"]),
     ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
     (
         "cli",
@@ -31,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "apply",
             "aws",
             "config",
+            "control",
             "credential",
             "host",
             "rollover",
