@@ -20,6 +20,7 @@ pub mod mta;
 // The world's side.
 pub mod audit;
 pub mod aws;
+pub mod health;
 pub mod smtp;
 pub mod source;
 pub mod standin;
