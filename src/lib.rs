@@ -23,6 +23,7 @@ pub mod aws;
 pub mod report;
 pub mod service;
 pub mod control;
+pub mod health;
 pub mod smtp;
 pub mod source;
 pub mod standin;
