@@ -28,7 +28,7 @@ pub struct HistoryArgs {
 
 const SCHEMA: &str = "relaykey/history/v1";
 /// How often a log is looked at anew that changed while it was looked at: a running daemon adds to it.
-const LOOKS: usize = 10;
+const LOOKS: usize = 100;
 
 /// What `history --json` prints.
 #[derive(Serialize)]
