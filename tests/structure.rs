@@ -30,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "agent",
             "apply",
+            "audit",
             "aws",
             "config",
             "control",
@@ -52,7 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_native_certs", "rcgen"];
 const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
 /// Modules that know none of them: the pure ones, and the mail server's side.
-const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "state"];
+const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "audit", "state"];
 
 fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
