@@ -46,8 +46,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::hosts::HostAllowList;
-pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use self::listen::Socket;
+pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use crate::status::{NotReady, Status};
 
 /// Connections that are heard at one time, at each place.
@@ -355,7 +355,10 @@ async fn credential_ready(State(shelf): State<Arc<Shelf>>, Path(name): Path<Stri
         Some(c) => readiness(c.not_ready.iter().map(|n| (c.name.as_str(), n))),
         None => {
             let names: Vec<&str> = status.credentials.iter().map(|c| c.name.as_str()).collect();
-            text(StatusCode::NOT_FOUND, format!("there is no credential of that name; there is: {}\n", names.join(", ")))
+            text(
+                StatusCode::NOT_FOUND,
+                format!("there is no credential of that name; there is: {}\n", names.join(", ")),
+            )
         }
     }
 }

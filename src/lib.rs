@@ -20,10 +20,10 @@ pub mod mta;
 // The world's side.
 pub mod audit;
 pub mod aws;
-pub mod report;
-pub mod service;
 pub mod control;
 pub mod health;
+pub mod report;
+pub mod service;
 pub mod smtp;
 pub mod source;
 pub mod standin;

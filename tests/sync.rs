@@ -654,7 +654,8 @@ fn a_host_that_holds_the_current_credential_is_adopted() {
         host.sync(&[], 0).says(&["ses: up-to-date"]);
         assert_eq!(host.standin.logins().len(), 2);
         // But for the line of the audit log that says who asked.
-        let but_for_the_log = |mut state: Value| state.as_object_mut().expect("an object").remove("audit").and(Some(state));
+        let but_for_the_log =
+            |mut state: Value| state.as_object_mut().expect("an object").remove("audit").and(Some(state));
         assert_eq!(but_for_the_log(host.state("ses")), but_for_the_log(state));
         before.same_as(&host.snapshot());
         host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &version, &key.id, "adopted"]);

@@ -1,4 +1,3 @@
-
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -149,13 +149,13 @@ fn open(config: &Config) -> Result<Store, StateError> {
 
 /// One that cannot be read is there, and is told of later.
 fn has_state(config: &Config, name: &str) -> bool {
-    open(config).and_then(|mut store| store.load(name)).map_or(true, |state| state.is_some())
+    open(config).and_then(|store| store.load(name)).map_or(true, |state| state.is_some())
 }
 
 fn tell_of(config: &Config, name: String, args: &HistoryArgs) -> Result<History, Trouble> {
     let dir = &config.host.state_dir;
-    let mut store = open(config)?;
-    let mut head = || -> Result<AuditHead, StateError> { Ok(store.load(&name)?.map(|s| s.audit).unwrap_or_default()) };
+    let store = open(config)?;
+    let head = || -> Result<AuditHead, StateError> { Ok(store.load(&name)?.map(|s| s.audit).unwrap_or_default()) };
     let mut now = head()?;
     let mut judged = args.verify.then(|| audit::verify(dir, &name, &now));
     for _ in 1..LOOKS {

@@ -3,8 +3,8 @@
 mod check;
 mod demo;
 mod derive;
-mod run;
 mod history;
+mod run;
 mod status;
 mod sync;
 

@@ -195,7 +195,11 @@ fn fact(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
 fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
     match &c.applied {
         Some(a) => {
-            fact(out, "Key in use", format_args!("<b>{}</b><br><small>version {}</small>", Safe(&a.username), Safe(&a.version)))?;
+            fact(
+                out,
+                "Key in use",
+                format_args!("<b>{}</b><br><small>version {}</small>", Safe(&a.username), Safe(&a.version)),
+            )?;
             let how = match a.outcome {
                 crate::rollover::Completion::Adopted => "found already in use",
                 crate::rollover::Completion::Confirmed => "put into use",
@@ -236,7 +240,12 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         fact(
             out,
             "Reports owed",
-            format_args!("{count} to {}, the oldest made {}{}", Safe(&r.receiver), Safe(ago(&r.since, now)), Safe(next)),
+            format_args!(
+                "{count} to {}, the oldest made {}{}",
+                Safe(&r.receiver),
+                Safe(ago(&r.since, now)),
+                Safe(next)
+            ),
         )?;
     }
     if let Some(live) = &c.live {

@@ -184,22 +184,22 @@ pub(super) struct Verdict {
 
 /// Of the whole document.
 pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
-    let mut worst: Vec<(&str, Trouble)> = status
-        .credentials
-        .iter()
-        .filter_map(|c| Some((c.name.as_str(), troubles(c).into_iter().next()?)))
-        .collect();
+    let mut worst: Vec<(&str, Trouble)> =
+        status.credentials.iter().filter_map(|c| Some((c.name.as_str(), troubles(c).into_iter().next()?))).collect();
     worst.sort_by_key(|(_, t)| std::cmp::Reverse(t.level));
     let refused = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref());
-    let others: Vec<_> =
-        worst.iter().map(|(name, t)| ((*name).to_owned(), t.level, t.headline.clone())).collect();
+    let others: Vec<_> = worst.iter().map(|(name, t)| ((*name).to_owned(), t.level, t.headline.clone())).collect();
     let others = if worst.len() > 1 || refused.is_some() { others } else { Vec::new() };
     match (worst.first(), refused) {
         (Some((name, t)), refused) if refused.is_none() || t.level >= Level::Soon => Verdict {
             level: t.level,
             sentence: match worst.iter().filter(|(_, t)| t.level >= Level::Soon).count() {
                 0 | 1 => format!("{name}: {}.", t.headline),
-                n => format!("{n} of {} credentials need attention. First {name}: {}.", status.credentials.len(), t.headline),
+                n => format!(
+                    "{n} of {} credentials need attention. First {name}: {}.",
+                    status.credentials.len(),
+                    t.headline
+                ),
             },
             mail: Some(t.mail.clone()),
             fix: Some(t.fix.clone()).filter(|fix| !fix.is_empty()),

@@ -204,7 +204,8 @@ impl Drop for Container {
         let cgroup2 = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>()).find(|m| m.get(2) == Some(&"cgroup2"));
         if let Some(mount) = cgroup2 {
             let group = Path::new(mount[1]).join(&self.name);
-            let _ = Command::new("find").arg(group).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]).output();
+            let _ =
+                Command::new("find").arg(group).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]).output();
         }
     }
 }
