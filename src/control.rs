@@ -24,12 +24,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
@@ -93,7 +94,9 @@ pub struct SyncRequest {
 pub struct Peer {
     /// As the kernel says it.
     pub uid: u32,
+    /// The same.
     pub gid: u32,
+    /// The same; `None`: a process of another pid namespace.
     pub pid: Option<i32>,
     /// Who they say to be, such as sudo's user: at most 64 characters, none of them a control character.
     pub claimed: Option<String>,
@@ -102,7 +105,9 @@ pub struct Peer {
 /// Why there is no document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
+    /// What stands in the way.
     pub what: String,
+    /// What to do about it.
     pub fix: String,
     /// Will asking again help without anybody doing anything?
     pub temporary: bool,
@@ -244,7 +249,7 @@ pub enum ControlError {
     #[error("{} is {what}, not a socket", path.display())]
     NotASocket { path: PathBuf, what: &'static str },
     /// Another daemon listens.
-    #[error("a relaykey daemon runs already: process {pid} (user id {uid}) listens on {}", path.display())]
+    #[error("a relaykey daemon runs already: {} (user id {uid}) listens on {}", process(*pid), path.display())]
     Live { path: PathBuf, pid: i32, uid: u32 },
     /// Socket addresses have 107 bytes (unix(7)).
     #[error("{} is too long for the name of a socket: {} bytes, at most 107", path.display(), path.as_os_str().len())]
@@ -256,20 +261,28 @@ pub enum ControlError {
     #[error("a relaykey daemon runs, but {} is not for this user", path.display())]
     Forbidden { path: PathBuf },
     /// What listens there is neither root's nor ours.
-    #[error("process {pid} of user id {uid} listens on {}, and is not to be believed", path.display())]
+    #[error("{} of user id {uid} listens on {}, and is not to be believed", process(*pid), path.display())]
     Foreign { path: PathBuf, pid: i32, uid: u32 },
+    /// Nobody accepts connections, and the queue for them is full.
+    #[error("a relaykey daemon listens on {}, but accepted nobody for {} s", path.display(), ANSWER_TIME.as_secs())]
+    Full { path: PathBuf },
     /// The daemon is there and says nothing.
-    #[error("the relaykey daemon (process {pid}) said nothing for {} s {}", waited.as_secs(), awaited(*taken))]
+    #[error("the relaykey daemon ({}) said nothing for {} s {}", process(*pid), waited.as_secs(), awaited(*taken))]
     Silent { pid: i32, waited: Duration, taken: bool },
     /// The daemon ended, or dropped the connection.
-    #[error("the relaykey daemon (process {pid}) went away before it had answered")]
+    #[error("the relaykey daemon ({}) went away before it had answered", process(*pid))]
     Lost { pid: i32 },
     /// The daemon said something that no relaykey of this version says.
-    #[error("the relaykey daemon (process {pid}) gave an answer that this version does not understand: {what}")]
-    Unclear { pid: i32, what: String },
+    #[error("the relaykey daemon gave an answer that relaykey {} does not understand: {what}", env!("CARGO_PKG_VERSION"))]
+    Unclear { what: String },
     /// The daemon says why not.
     #[error("{}", .0.what)]
     Refused(Refusal),
+}
+
+/// 0 is a process of another pid namespace, which has no number here.
+fn process(pid: i32) -> String {
+    if pid == 0 { "a process outside this container".to_owned() } else { format!("process {pid}") }
 }
 
 fn awaited(taken: bool) -> &'static str {
@@ -286,7 +299,10 @@ impl ControlError {
         match self {
             ControlError::Host(e) => e.is_temporary(),
             ControlError::Refused(refusal) => refusal.temporary,
-            ControlError::Io { .. } | ControlError::Silent { .. } | ControlError::Lost { .. } => true,
+            ControlError::Io { .. }
+            | ControlError::Full { .. }
+            | ControlError::Silent { .. }
+            | ControlError::Lost { .. } => true,
             _ => false,
         }
     }
@@ -310,6 +326,7 @@ impl ControlError {
             ControlError::Foreign { pid, path, .. } => {
                 format!("find out what process {pid} is; only root may write to the directory of {}", path.display())
             }
+            ControlError::Full { .. } => "see what it does (`journalctl -u relaykey`) and restart it".into(),
             ControlError::Silent { pid, taken: false, .. } => {
                 format!("see what it does (`journalctl -u relaykey`, /proc/{pid}/status) and restart it")
             }
@@ -416,7 +433,8 @@ fn kind(of: FileType) -> &'static str {
 
 /// A connection that is being served.
 struct Slot {
-    stream: Arc<UnixStream>,
+    /// Its task holds it, so that it is closed when that ends.
+    stream: Weak<UnixStream>,
     /// Its request is complete and being worked on.
     asked: Arc<AtomicBool>,
     task: AbortHandle,
@@ -430,12 +448,16 @@ impl Slot {
     /// Has it sent something (or gone away), which its task has not looked at yet?
     fn has_news(&self) -> bool {
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(rustix::net::recv(&*self.stream, &mut [0u8; 1], peek), Err(Errno::AGAIN))
+        self.stream
+            .upgrade()
+            .is_none_or(|stream| !matches!(rustix::net::recv(&*stream, &mut [0u8; 1], peek), Err(Errno::AGAIN)))
     }
 
     fn end(self, why: Refusal) {
         self.task.abort();
-        say_at_once(&self.stream, why);
+        if let Some(stream) = self.stream.upgrade() {
+            say_at_once(&stream, why);
+        }
     }
 }
 
@@ -455,6 +477,7 @@ where
     let mut slots: Vec<Slot> = Vec::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stopped(&mut stop) => break,
             Some(_) = tasks.join_next() => {
                 slots.retain(|slot| !slot.task.is_finished());
@@ -469,8 +492,12 @@ where
                 tracing::warn!("control socket: cannot accept: {e}");
                 tokio::select! {
                     () = stopped(&mut stop) => break,
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                    // One that ends gives its descriptor back.
+                    Some(_) = tasks.join_next() => {}
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                 }
+                slots.retain(|slot| !slot.task.is_finished());
+                continue;
             }
         };
         let Ok(who) = stream.peer_cred() else { continue };
@@ -484,9 +511,10 @@ where
             continue;
         }
         let asked = Arc::new(AtomicBool::new(false));
-        let peer = Peer { uid: who.uid(), gid: who.gid(), pid: who.pid(), claimed: None };
-        let task = tasks.spawn(converse(stream.clone(), peer, asked.clone(), handler.clone()));
-        slots.push(Slot { stream, asked, task });
+        let peer = Peer { uid: who.uid(), gid: who.gid(), pid: who.pid().filter(|pid| *pid != 0), claimed: None };
+        let slot = Arc::downgrade(&stream);
+        let task = tasks.spawn(converse(stream, peer, asked.clone(), handler.clone()));
+        slots.push(Slot { stream: slot, asked, task });
     }
     // Who asks from now on finds no daemon.
     drop(listener);
@@ -643,7 +671,7 @@ pub struct Client {
     pid: i32,
 }
 
-/// Connects to the daemon of this run directory; `None`: there is none.
+/// Connects to the daemon of this run directory; `None`: there is none. To be called within the run time.
 ///
 /// # Errors
 /// This user may not; what listens there belongs to another user; the system call failed.
@@ -667,6 +695,7 @@ fn dial(path: &Path, address: &SocketAddrUnix) -> Result<Option<BlockingStream>,
     match rustix::net::connect(&socket, address) {
         Ok(()) => Ok(Some(socket.into())),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(Errno::AGAIN) => Err(ControlError::Full { path: path.to_owned() }),
         Err(Errno::ACCESS | Errno::PERM) => Err(ControlError::Forbidden { path: path.to_owned() }),
         Err(e) => Err(failed(e)),
     }
@@ -674,16 +703,17 @@ fn dial(path: &Path, address: &SocketAddrUnix) -> Result<Option<BlockingStream>,
 
 /// Process and user id of who listens at the other end.
 fn listener_of(stream: &BlockingStream, path: &Path) -> Result<(i32, u32), ControlError> {
-    let who = sockopt::socket_peercred(stream).map_err(|e| ControlError::io("see who listens on", path, e))?;
-    Ok((who.pid.as_raw_nonzero().get(), who.uid.as_raw()))
+    // By way of tokio: rustix has no place for the process id 0, which one of another pid namespace has.
+    let who = stream.try_clone().and_then(|same| {
+        same.set_nonblocking(true)?;
+        UnixStream::from_std(same)?.peer_cred()
+    });
+    let who = who.and_then(|who| stream.set_nonblocking(false).map(|()| who));
+    let who = who.map_err(|e| ControlError::io("see who listens on", path, e))?;
+    Ok((who.pid().unwrap_or(0), who.uid()))
 }
 
 impl Client {
-    /// The daemon's process id.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// Asks, and gives the document that is the answer. `claimed`: who the operator says to be.
     ///
     /// # Errors
@@ -724,6 +754,7 @@ impl Client {
         }
     }
 
+    /// One request on one connection.
     fn ask(
         &mut self,
         request: &[u8],
@@ -742,7 +773,7 @@ impl Client {
                 Ok(Line::Progress(text)) => on_progress(&text),
                 Ok(Line::Document(document)) => return Ok(document),
                 Ok(Line::Error(refusal)) => return Err(ControlError::Refused(refusal)),
-                Err(e) => return Err(ControlError::Unclear { pid: self.pid, what: said(&e) }),
+                Err(e) => return Err(ControlError::Unclear { what: said(&e) }),
             }
         }
     }
@@ -761,7 +792,7 @@ impl Client {
             looked = rest.len();
             if looked > MAX_ANSWER {
                 let what = format!("a line of more than {MAX_ANSWER} bytes");
-                return Err(ControlError::Unclear { pid: self.pid, what });
+                return Err(ControlError::Unclear { what });
             }
             let left = limit.saturating_sub(began.elapsed());
             let silent = || ControlError::Silent { pid: self.pid, waited: limit, taken };
@@ -779,6 +810,59 @@ impl Client {
                     _ => return Err(ControlError::io("read from", &self.path, e)),
                 },
             }
+        }
+    }
+}
+
+/// The document of an answer, as the type it is.
+///
+/// # Errors
+/// It is none of that type: the daemon is another version.
+pub fn understood<T: DeserializeOwned>(document: Value) -> Result<T, ControlError> {
+    serde_json::from_value(document).map_err(|e| ControlError::Unclear { what: said(&e) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_writes_is_what_the_daemon_reads() {
+        let sync = |names: &[&str], accept_version: Option<&str>, wait_seconds| {
+            Request::Sync(SyncRequest {
+                names: names.iter().map(|n| (*n).to_owned()).collect(),
+                accept_version: accept_version.map(str::to_owned),
+                wait_seconds,
+            })
+        };
+        let table = [
+            (Request::Status, None),
+            (Request::Status, Some("alice")),
+            (sync(&[], None, 0), None),
+            (sync(&["ses", "other"], Some("v \" 1\n"), MAX_WAIT.as_secs()), Some("bob")),
+        ];
+        for (request, claimed) in table {
+            let bytes = request.bytes(claimed);
+            assert_eq!(bytes.iter().position(|b| *b == b'\n'), Some(bytes.len() - 1), "one line");
+            let read = Request::parse(&bytes[..bytes.len() - 1]);
+            assert_eq!(read, Ok((request, claimed.map(str::to_owned))));
+        }
+        let bytes = sync(&[], None, u64::MAX).bytes(None);
+        let (read, _) = Request::parse(&bytes).expect("read");
+        assert_eq!(read, sync(&[], None, MAX_WAIT.as_secs()), "no wait without an end");
+    }
+
+    #[test]
+    fn every_line_of_an_answer_is_one_key() {
+        let refusal = Refusal { what: "a".into(), fix: "b".into(), temporary: true };
+        let table = [
+            (Line::Taken(true), r#"{"taken":true}"#),
+            (Line::Progress("a\nb".into()), r#"{"progress":"a\nb"}"#),
+            (Ok(Value::from(1)).into(), r#"{"document":1}"#),
+            (Err(refusal).into(), r#"{"error":{"what":"a","fix":"b","temporary":true}}"#),
+        ];
+        for (line, text) in table {
+            assert_eq!(String::from_utf8(line.bytes()), Ok(format!("{text}\n")));
         }
     }
 }
