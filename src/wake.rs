@@ -6,6 +6,7 @@
 //! [`wait`] waits for it. Nothing here wakes up by itself: an idle daemon sleeps until the kernel has something to say.
 
 pub mod alarm;
+pub mod log;
 mod watch;
 
 use std::fmt;
