@@ -226,19 +226,16 @@ fn judge(history: &History) {
         }
         return;
     }
-    say(&match verdict.lines {
-        0 => format!("{name}: nothing was recorded yet"),
-        lines => {
-            let owed = match verdict.owed {
-                0 => String::new(),
-                owed => format!("; {owed} of them in the state only, the next run adds to the file"),
-            };
-            format!(
-                "{name}: as it was written: {lines} records in {} files, {} to {}{owed}",
-                verdict.files, verdict.first, verdict.last
-            )
-        }
-    });
+    if verdict.lines == 0 {
+        say(&format!("{name}: nothing was recorded yet"));
+        return;
+    }
+    let files = if verdict.files == 1 { "1 file".to_owned() } else { format!("{} files", verdict.files) };
+    let owed = match verdict.owed {
+        0 => String::new(),
+        owed => format!("; the last {owed} in the state only, until the next run adds to the file"),
+    };
+    say(&format!("{name}: as it was written: records {} to {}, in {files}{owed}", verdict.first, verdict.last));
 }
 
 /// One line per record of all credentials, the latest first.
