@@ -93,7 +93,7 @@ struct Keeper {
 
 impl Keeper {
     fn new(dir: &Path, credential: &str, file_size: u64) -> Self {
-        let mut store = Store::open(dir, Access::Write, Duration::ZERO).unwrap();
+        let store = Store::open(dir, Access::Write, Duration::ZERO).unwrap();
         let state = store.load(credential).unwrap().unwrap_or_else(|| State::new(credential));
         let mut log = Log::with_file_size(dir, credential, file_size);
         log.settle(&state.audit).unwrap();
