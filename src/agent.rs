@@ -362,22 +362,13 @@ impl Agent {
                 Outcome::Waited
             }
             Step::Refrain { .. } => Outcome::Refrained,
-            Step::Fetch => match fetch(source).await {
-                Ok(new) => {
-                    let found = Found {
-                        identity: new.identity.clone(),
-                        id: VersionId { version: new.version.clone(), order: new.order },
-                        username: new.payload.username().to_owned(),
-                        at: Timestamp::now(),
-                    };
-                    *fetched = Some(new);
-                    Outcome::Fetched(found)
-                }
+            Step::Fetch => match look(facts, source, fetched).await {
+                Ok(found) => Outcome::Fetched(found),
                 Err(failure) => Outcome::Failed(failure),
             },
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
-                match login_for(fetched, target) {
+                match have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)) {
                     Ok(login) => self.verify(target, &login).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
@@ -440,6 +431,7 @@ impl Agent {
             known: facts.state.candidate.iter().map(|c| c.username.clone()).collect(),
         };
         let login = match step {
+            // A verified version is at hand.
             Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {
                 Ok(login) => Some(login),
                 Err(failure) => return Outcome::Failed(failure),
@@ -596,18 +588,17 @@ fn record(
     }
 }
 
-/// Is there anything in a record that the one before it did not say? What a person asked for always is.
+/// Is there anything in a record that the one before it did not say? That another person asked is.
 fn is_news(state: &State, record: &Record) -> bool {
-    if record.by.cause == "operator" {
-        return true;
-    }
-    if record.what == "no-change" {
+    let asked = record.by.cause == "operator";
+    if record.what == "no-change" && !asked {
         return false;
     }
     let before: Option<Record> = state.audit.lines.last().and_then(|line| serde_json::from_str(line).ok());
     before.is_none_or(|b| {
-        (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
-            != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
+        asked && (&b.by.cause, b.by.uid, &b.by.claimed) != (&record.by.cause, record.by.uid, &record.by.claimed)
+            || (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
+                != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
     })
 }
 
@@ -729,23 +720,61 @@ fn outcome_of(
     }
 }
 
-async fn fetch(source: &Opened) -> Result<Fetched, Failure> {
-    let result = match source {
-        Ok(source) => source.fetch().await,
-        Err(e) => Err(e.clone()),
-    };
-    result.map_err(|e| Failure {
-        class: e.class.into(),
-        what: e.what,
-        fix: e.fix,
-        temporary: e.temporary,
+/// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is
+/// until a step needs it.
+async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> Result<Found, Failure> {
+    *fetched = None;
+    let state = &facts.state;
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
+        let seen = source.look().await.map_err(source_failure)?;
+        // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
+        let same = seen.version == applied.id.version && seen.order.is_none_or(|order| Some(order) == applied.id.order);
+        if same && seen.identity == *identity {
+            return Ok(Found {
+                identity: seen.identity,
+                id: applied.id.clone(),
+                username: applied.username.clone(),
+                at: Timestamp::now(),
+            });
+        }
+    }
+    let new = source.fetch().await.map_err(source_failure)?;
+    let found = Found {
+        identity: new.identity.clone(),
+        id: VersionId { version: new.version.clone(), order: new.order },
+        username: new.payload.username().to_owned(),
         at: Timestamp::now(),
-    })
+    };
+    *fetched = Some(new);
+    Ok(found)
+}
+
+/// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
+async fn have(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> Result<(), Failure> {
+    let (None, Some(found)) = (&fetched, &facts.fetched) else { return Ok(()) };
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let new = source.fetch().await.map_err(source_failure)?;
+    if new.identity != found.identity || new.version != found.id.version || new.order != found.id.order {
+        return Err(Failure {
+            class: "changed".into(),
+            what: format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
+            fix: "nothing: it is looked at anew".into(),
+            temporary: true,
+            at: Timestamp::now(),
+        });
+    }
+    *fetched = Some(new);
+    Ok(())
+}
+
+fn source_failure(e: SourceError) -> Failure {
+    Failure { class: e.class.into(), what: e.what, fix: e.fix, temporary: e.temporary, at: Timestamp::now() }
 }
 
 /// The login of the fetched payload for one target's endpoint.
 fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login, Failure> {
-    let payload = &fetched.as_ref().expect("steps with a login come after the fetch").payload;
+    let payload = &fetched.as_ref().expect("verifying comes first, and fetches").payload;
     payload.login(&target.smtp.endpoint, target.smtp.region.as_deref()).map_err(|e| Failure {
         class: "payload".into(),
         what: format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),

@@ -15,7 +15,6 @@
 //!
 //! What this proves and what not is told in `docs/audit-log.md`.
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -184,7 +183,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Touches nothing yet.
+    /// Touches nothing yet. The state directory has to exist when the log is settled.
     pub fn new(state_dir: &Path, credential: &str) -> Self {
         Self {
             dir: directory(state_dir),
@@ -252,11 +251,7 @@ impl Log {
     fn write(&mut self, head: &AuditHead, oldest: u64) -> Result<(), AuditError> {
         let directory = match self.directory.take() {
             Some(directory) => directory,
-            None => {
-                let above = self.dir.parent().unwrap_or(&self.dir);
-                host::create_dir(above, 0o700)?;
-                host::create_dir(&self.dir, 0o700)?
-            }
+            None => host::create_dir(&self.dir, 0o700)?,
         };
         for (at, file) in head.files.iter().enumerate() {
             let owed = owed(head, at);
@@ -376,7 +371,8 @@ fn read(directory: &Directory, name: &OsStr) -> Result<Vec<u8>, AuditError> {
 }
 
 fn hash(line: &[u8]) -> String {
-    Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    Sha256::digest(line).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// What the next line gives as the hash of the one before it.
@@ -503,13 +499,12 @@ impl Stretch {
     /// Holds a file against what it has to be; what the head holds itself need not be there yet, or not all of it.
     fn examine(&self, path: &Path, bytes: &[u8], owed: &str) -> Result<Found, Broken> {
         let start = usize::try_from(self.size).unwrap_or(usize::MAX).saturating_sub(owed.len());
-        let (text, found) = match bytes.get(start..).filter(|tail| is_part(tail, owed.as_bytes())) {
-            Some(tail) if tail == owed.as_bytes() => (Cow::Borrowed(bytes), Found::Whole),
-            Some(_) => (Cow::Owned([&bytes[..start], owed.as_bytes()].concat()), Found::Lacking),
-            None => (Cow::Borrowed(bytes), Found::Whole),
-        };
-        match self.follow_back(&text) {
-            Ok(()) => Ok(found),
+        let tail = bytes.get(start..).filter(|tail| is_part(tail, owed.as_bytes()) && *tail != owed.as_bytes());
+        if tail.is_some() && self.follow_back(&[&bytes[..start], owed.as_bytes()].concat()).is_ok() {
+            return Ok(Found::Lacking);
+        }
+        match self.follow_back(bytes) {
+            Ok(()) => Ok(Found::Whole),
             Err((line, what)) => Err(Broken { file: path.to_owned(), line, what }),
         }
     }

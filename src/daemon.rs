@@ -11,33 +11,40 @@
 pub mod board;
 pub mod keeper;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::board::Board;
 use self::keeper::{Keeper, Order, Sight};
+use crate::agent::account::SyncDocument;
 use crate::agent::{self, Agent, Logs};
 use crate::apply;
+use crate::audit::By;
 use crate::config::{self, Config};
+use crate::control::{self, Refusal, SyncRequest};
+use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake};
 use crate::tls;
-use crate::wake::{Cause, Mailbox};
+use crate::wake::{self, Cause, Mailbox, Watch};
 
 /// How long the daemon waits at its start for another relaykey that holds the state directory: a `sync` by hand.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// The service manager is told that the start takes longer than usual, this much at a time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A configuration that is being written is read when it has been left alone this long.
+const EDITED: Duration = Duration::from_millis(200);
+/// Whoever waits for an answer when the daemon ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +55,30 @@ pub enum DaemonError {
     Trust(#[from] tls::TrustError),
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Control(control::ControlError),
+    /// The first of the places that cannot be listened at.
+    #[error(transparent)]
+    Listen(health::ListenError),
 }
 
 impl DaemonError {
+    fn listen(errors: Vec<health::ListenError>) -> Self {
+        let mut errors = errors.into_iter();
+        let first = errors.next().expect("an error has a reason");
+        for e in errors {
+            log::trouble(&e.to_string(), &e.fix());
+        }
+        DaemonError::Listen(first)
+    }
+
     /// Will trying again help without anybody doing anything?
     pub fn is_temporary(&self) -> bool {
         match self {
             DaemonError::State(e) => e.is_temporary(),
             DaemonError::Trust(e) => e.is_temporary(),
-            DaemonError::Signals(_) => false,
+            DaemonError::Control(e) => e.is_temporary(),
+            DaemonError::Signals(_) | DaemonError::Listen(_) => false,
         }
     }
 
@@ -65,6 +87,8 @@ impl DaemonError {
         match self {
             DaemonError::State(e) => e.fix(),
             DaemonError::Trust(e) => e.fix(),
+            DaemonError::Control(e) => e.fix(),
+            DaemonError::Listen(e) => e.fix(),
             DaemonError::Signals(_) => "see the limits of this user (ulimit -n)".into(),
         }
     }
@@ -80,14 +104,20 @@ struct Daemon {
     posts: Posts,
     logs: Logs,
     sights: mpsc::UnboundedSender<Sight>,
+    roles: Roles,
+    /// `None`: this host has no inotify to give; changes are seen at the next poll.
+    watch: Option<Watch>,
+    /// What is listened at for HTTP; kept from one configuration to the next.
+    listeners: Vec<health::Listener>,
 }
 
-/// Where the keepers of the configuration in force are reached, by credential.
+/// Where the keepers of the configuration in force are reached, in the order of the configuration.
 #[derive(Clone, Default)]
-pub struct Posts(Arc<Mutex<BTreeMap<String, Post>>>);
+struct Posts(Arc<Mutex<Vec<Post>>>);
 
 #[derive(Clone)]
 struct Post {
+    credential: String,
     mailbox: Mailbox,
     orders: mpsc::Sender<Order>,
 }
@@ -95,22 +125,93 @@ struct Post {
 impl Posts {
     /// Wakes one credential.
     fn wake(&self, credential: &str, cause: Cause) {
-        if let Some(post) = self.lock().get(credential) {
+        if let Some(post) = self.lock().iter().find(|post| post.credential == credential) {
             post.mailbox.post(cause);
         }
     }
 
     fn wake_all(&self, cause: &Cause) {
-        for post in self.lock().values() {
+        for post in &*self.lock() {
             post.mailbox.post(cause.clone());
         }
     }
 
-    fn orders(&self, credential: &str) -> Option<mpsc::Sender<Order>> {
-        self.lock().get(credential).map(|post| post.orders.clone())
+    fn lock(&self) -> MutexGuard<'_, Vec<Post>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Post>> {
+    /// An operator's `sync`: every credential at the same time, and the outcomes of all.
+    async fn sync(&self, request: SyncRequest, by: By, progress: control::Progress) -> control::Answer {
+        let posts: Vec<Post> = self.lock().clone();
+        let known = |name: &String| posts.iter().any(|post| post.credential == *name);
+        if let Some(name) = request.names.iter().find(|name| !known(name)) {
+            let all: Vec<&str> = posts.iter().map(|post| post.credential.as_str()).collect();
+            return Err(Refusal {
+                what: format!("the daemon's configuration has no credential {name:?}"),
+                fix: format!(
+                    "one of: {}; after a change of the configuration: systemctl reload relaykey",
+                    all.join(", ")
+                ),
+                temporary: false,
+            });
+        }
+        let mut answers = Vec::new();
+        let chosen = |post: &&Post| request.names.is_empty() || request.names.contains(&post.credential);
+        for post in posts.iter().filter(chosen) {
+            let (answer, answered) = oneshot::channel();
+            let progress = progress.clone();
+            let order = Order {
+                accept_version: request.accept_version.clone(),
+                wait: Duration::from_secs(request.wait_seconds),
+                by: by.clone(),
+                progress: Box::new(move |line| progress.line(line)),
+                answer,
+            };
+            post.orders.try_send(order).map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Refusal {
+                    what: format!("{}: others asked for the same, and are waiting for their turn", post.credential),
+                    fix: "wait for them, or look at: relaykey status".into(),
+                    temporary: true,
+                },
+                mpsc::error::TrySendError::Closed(_) => leaving(),
+            })?;
+            answers.push(answered);
+        }
+        let mut outcomes = Vec::new();
+        for answered in answers {
+            outcomes.push(answered.await.map_err(|_| leaving())?);
+        }
+        Ok(json(&SyncDocument::new(outcomes)))
+    }
+}
+
+/// The answer to whoever waits while the configuration is exchanged or the daemon ends.
+fn leaving() -> Refusal {
+    Refusal {
+        what: "the daemon ends, or has taken another configuration, and did not come to it".into(),
+        fix: "ask again".into(),
+        temporary: true,
+    }
+}
+
+fn json(document: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(document).expect("documents have only text keys")
+}
+
+/// What a file is to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    Configuration,
+    /// Of this credential: its source, or a table of one of its targets.
+    Of(String),
+}
+
+/// Which files are watched, and for what.
+#[derive(Clone, Default)]
+struct Roles(Arc<Mutex<Vec<(PathBuf, Role)>>>);
+
+impl Roles {
+    fn lock(&self) -> MutexGuard<'_, Vec<(PathBuf, Role)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,6 +221,8 @@ struct Generation {
     config: Arc<Config>,
     stop: watch::Sender<bool>,
     keepers: JoinSet<()>,
+    /// HTTP.
+    servers: JoinSet<()>,
     /// Each is answered when its keeper has looked for the first time.
     first_looks: Vec<oneshot::Receiver<()>>,
 }
@@ -130,10 +233,12 @@ impl Generation {
         let _ = self.stop.send(true);
         loop {
             tokio::select! {
-                ended = self.keepers.join_next() => if ended.is_none() { return },
+                ended = self.keepers.join_next() => if ended.is_none() { break },
                 () = tokio::time::sleep(PATIENCE / 2) => notifier.extend_timeout(PATIENCE),
             }
         }
+        // What is being answered has a second.
+        while self.servers.join_next().await.is_some() {}
     }
 }
 
@@ -160,22 +265,30 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         config_refused: None,
     }));
     let (sights, mut seen) = mpsc::unbounded_channel();
-    let daemon = Daemon {
-        path: path.to_owned(),
+    let (posts, roles) = (Posts::default(), Roles::default());
+    let edited = Arc::new(Notify::new());
+    let mut daemon = Daemon {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         notifier,
+        watch: watch_files(&posts, &roles, &edited),
         board,
         store,
         identity,
-        posts: Posts::default(),
+        posts,
         logs: Logs::default(),
         sights,
+        roles,
+        listeners: health::inherited().map_err(DaemonError::Listen)?,
     };
+    let socket = control::bind(&config.host.run_dir).map_err(DaemonError::Control)?;
+    let control_stop = watch::Sender::new(false);
+    let mut control = tokio::spawn(daemon.answer(socket, control_stop.subscribe()));
     let mut generation = daemon.start(config)?;
     let mut first_looks = std::mem::take(&mut generation.first_looks).into_iter();
     let mut awaited = first_looks.next();
     let mut changes = daemon.board.changes();
     let watchdog = service::watchdog_interval();
-    let mut fed = tokio::time::interval(watchdog.unwrap_or(Duration::MAX / 4));
+    let mut fed = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     fed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let names: Vec<&str> = generation.config.credentials.iter().map(|c| c.name.as_str()).collect();
     log::started(agent::AGENT, &path.display().to_string(), &names);
@@ -193,15 +306,21 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
             Ok(()) = changes.changed() => {
                 daemon.notifier.status(&daemon.board.status(Timestamp::now()).line());
             }
-            _ = reload.recv() => {
-                generation = daemon.reload(generation).await;
+            _ = reload.recv() => generation = daemon.reload(generation, Asked::Yes).await,
+            () = edited.notified() => {
+                // An editor may still be writing.
+                wake::wait(EDITED).await;
+                generation = daemon.reload(generation, Asked::No).await;
             }
             Some(sight) = seen.recv() => daemon.sighted(sight),
             why = ended(&mut term, &mut int) => {
                 log::stopping(why);
                 daemon.notifier.stopping();
                 daemon.notifier.status("stopping, after the step under way");
+                let _ = control_stop.send(true);
                 generation.end(&daemon.notifier).await;
+                // Whoever waits for an answer has it by now.
+                let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
                 return Ok(());
             }
         }
@@ -218,7 +337,8 @@ async fn ended(term: &mut Signal, int: &mut Signal) -> &'static str {
 
 impl Daemon {
     /// Starts a keeper for each credential.
-    fn start(&self, config: Config) -> Result<Generation, DaemonError> {
+    fn start(&mut self, config: Config) -> Result<Generation, DaemonError> {
+        let listeners = health::open(config.health.as_ref(), &self.listeners).map_err(DaemonError::listen)?;
         let http = agent::http(&config)?;
         let key = self.store.key()?;
         self.board.set_credentials(&config.credentials, Timestamp::now());
@@ -233,12 +353,12 @@ impl Daemon {
         let stop = watch::Sender::new(false);
         let mut keepers = JoinSet::new();
         let mut first_looks = Vec::new();
-        let mut posts = BTreeMap::new();
+        let mut posts = Vec::new();
         for credential in &config.credentials {
             let mailbox = Mailbox::new();
             // Orders wait for their turn; more than a few at once for one credential is a mistake of somebody's.
             let (orders, taken) = mpsc::channel(8);
-            posts.insert(credential.name.clone(), Post { mailbox: mailbox.clone(), orders });
+            posts.push(Post { credential: credential.name.clone(), mailbox: mailbox.clone(), orders });
             let keeper = Keeper {
                 credential: credential.clone(),
                 agent: agent.clone(),
@@ -255,17 +375,44 @@ impl Daemon {
             keepers.spawn(keeper.keep(looked));
         }
         *self.posts.lock() = posts;
-        Ok(Generation { config: Arc::new(config), stop, keepers, first_looks })
+        let mut servers = JoinSet::new();
+        if !listeners.is_empty() {
+            for listener in &listeners {
+                let place = listener.address().ok().flatten();
+                log::listening(&place.map_or("a Unix socket".into(), |at| at.to_string()), "health");
+            }
+            let names = [self.identity.name.as_str()];
+            let hosts = health::HostAllowList::new(config.health.as_ref(), names);
+            let (board, places, stopped) = (self.board.clone(), listeners.clone(), stop.subscribe());
+            let documents = board::documents(board);
+            servers.spawn(async move {
+                if let Err(e) = health::serve(&places, documents, hosts, stopped).await {
+                    log::trouble(&format!("HTTP: {e}"), "see the limits of this service (LimitNOFILE)");
+                }
+            });
+        }
+        self.listeners = listeners;
+        // Files of targets that stay are told of again by their keepers.
+        let sources = config.credentials.iter().filter_map(|c| match &c.source {
+            config::Source::File { path } => Some((path.clone(), Role::Of(c.name.clone()))),
+            _ => None,
+        });
+        *self.roles.lock() = std::iter::once((self.path.clone(), Role::Configuration)).chain(sources).collect();
+        self.watch_roles();
+        Ok(Generation { config: Arc::new(config), stop, keepers, servers, first_looks })
     }
 
     /// Reads the configuration again and looks at everything. One with mistakes is refused; the old stays in force.
-    async fn reload(&self, generation: Generation) -> Generation {
+    async fn reload(&mut self, generation: Generation, asked: Asked) -> Generation {
+        let read = self.read_again(&generation.config);
+        if asked == Asked::Yes {
+            self.posts.wake_all(&Cause::Signal);
+        } else if matches!(read, Ok(None)) {
+            return generation;
+        }
         self.notifier.reloading();
-        let generation = match self.read_again(&generation.config) {
-            Ok(None) => {
-                self.posts.wake_all(&Cause::Signal);
-                generation
-            }
+        let generation = match read {
+            Ok(None) => generation,
             Ok(Some(config)) => {
                 let old = generation.config.clone();
                 generation.end(&self.notifier).await;
@@ -286,6 +433,7 @@ impl Daemon {
                             config: old,
                             stop: watch::Sender::new(false),
                             keepers: JoinSet::new(),
+                            servers: JoinSet::new(),
                             first_looks: Vec::new(),
                         })
                     }
@@ -293,7 +441,6 @@ impl Daemon {
             }
             Err(mistakes) => {
                 self.refuse(mistakes);
-                self.posts.wake_all(&Cause::Signal);
                 generation
             }
         };
@@ -343,7 +490,75 @@ impl Daemon {
         self.board.set_daemon(|d| d.config_refused = Some(ConfigRefused { at: Timestamp::now(), mistakes }));
     }
 
+    /// What a target consists of is known, or has changed: its tables are watched.
     fn sighted(&self, sight: Sight) {
-        let _ = sight;
+        let mut roles = self.roles.lock();
+        for file in sight.files {
+            let role = (file, Role::Of(sight.credential.clone()));
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        drop(roles);
+        self.watch_roles();
+    }
+
+    fn watch_roles(&self) {
+        let Some(watch) = &self.watch else { return };
+        let files: Vec<PathBuf> = self.roles.lock().iter().map(|(path, _)| path.clone()).collect();
+        watch.update(&files);
+        for trouble in watch.troubles() {
+            log::trouble(&trouble.located(), &trouble.fix);
+        }
+    }
+
+    /// Answers at the control socket.
+    fn answer(
+        &self,
+        socket: control::Listener,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (posts, board) = (self.posts.clone(), self.board.clone());
+        control::serve(
+            socket,
+            move |peer: control::Peer, request, progress| {
+                let (posts, board) = (posts.clone(), board.clone());
+                async move {
+                    match request {
+                        control::Request::Status => Ok(json(&board.status(Timestamp::now()))),
+                        control::Request::Sync(request) => {
+                            posts.sync(request, agent::operator_with(peer.uid, peer.claimed), progress).await
+                        }
+                    }
+                }
+            },
+            stop,
+        )
+    }
+}
+
+/// Was it asked for that the configuration is read again, or was the file only seen to change?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
+}
+
+fn watch_files(posts: &Posts, roles: &Roles, edited: &Arc<Notify>) -> Option<Watch> {
+    let (posts, roles, edited) = (posts.clone(), roles.clone(), edited.clone());
+    let on = move |path: &Path| {
+        for (_, role) in roles.lock().iter().filter(|(file, _)| file == path) {
+            match role {
+                Role::Configuration => edited.notify_one(),
+                Role::Of(credential) => posts.wake(credential, Cause::FileWatch(path.to_owned())),
+            }
+        }
+    };
+    match Watch::new(&[], on) {
+        Ok(watch) => Some(watch),
+        Err(e) => {
+            log::trouble(&e.to_string(), &e.fix());
+            None
+        }
     }
 }

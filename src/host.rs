@@ -609,6 +609,7 @@ impl Directory {
         let (flags, mode) = (OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
         let file = match self.stat(name)? {
             Some(_) => fs::openat(&self.fd, name, flags, mode).map_err(|e| HostError::io("open", path(), e))?,
+            None if at > 0 => return Err(HostError::Changed { path: path() }),
             None => {
                 let (flags, mode) = (flags | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o600));
                 mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode))?

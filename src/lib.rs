@@ -20,6 +20,8 @@ pub mod mta;
 // The world's side.
 pub mod audit;
 pub mod aws;
+pub mod control;
+pub mod health;
 pub mod report;
 pub mod service;
 pub mod smtp;

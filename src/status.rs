@@ -446,6 +446,10 @@ impl CredentialStatus {
                 }
             }
         }
+        // Without a daemon nobody says since when; what the last look met still stands.
+        if let (None, Some(f)) = (live, self.failures.iter().find(|f| f.target.is_none()).map(|f| &f.failure)) {
+            say("source-down", format!("the source gave no answer: {}", f.what), f.fix.clone());
+        }
         // A report that has only just been made is on its way, and not yet late.
         for r in self.reports_owed.iter().filter(|r| r.attempts > 0) {
             let why = r.failure.as_ref().map(|f| format!(": {}", f.what)).unwrap_or_default();

@@ -6,6 +6,8 @@
 //! [`wait`] waits for it. Nothing here wakes up by itself: an idle daemon sleeps until the kernel has something to say.
 
 pub mod alarm;
+pub mod log;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 pub use self::alarm::Alarm;
+pub use self::watch::{Growth, Watch, WatchError};
 
 /// So many distinct causes are kept for one run; a flood beyond that adds nothing to "look now".
 const MAX_CAUSES: usize = 32;

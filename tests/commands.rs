@@ -464,7 +464,23 @@ fn status(host: &Host) -> Value {
     assert!(document["at"].as_str().is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok()));
     let one = document["credentials"][0].clone();
     let fields: BTreeSet<&str> = one.as_object().expect("an object").keys().map(String::as_str).collect();
-    let expected = ["name", "source", "state", "applied", "pending", "failures", "owed", "next", "report"];
+    let expected = [
+        "name",
+        "source",
+        "state",
+        "not_ready",
+        "applied",
+        "pending",
+        "failures",
+        "owed",
+        "reports_owed",
+        "notices",
+        "next",
+        "live",
+        "cost",
+        "report",
+        "history",
+    ];
     assert_eq!(fields, expected.into(), "{one:#}");
     one
 }

@@ -1013,6 +1013,8 @@ mod power {
     struct Inode {
         content: Vec<u8>,
         directory: bool,
+        /// What of the content stays whatever happens, because it was only added to.
+        kept: usize,
         /// Is the content durable?
         synced: bool,
         /// Are owner, mode and attributes?
@@ -1074,7 +1076,7 @@ mod power {
                     Node::Directory => (Vec::new(), true),
                     Node::File { bytes, .. } => (bytes.clone(), false),
                 };
-                disk.inodes.push(Inode { content, directory, synced: true, dressed: true });
+                disk.inodes.push(Inode { content, directory, kept: 0, synced: true, dressed: true });
                 disk.durable.insert(path.clone(), disk.inodes.len() - 1);
             }
             disk.now = disk.durable.clone();
@@ -1092,7 +1094,7 @@ mod power {
         }
 
         fn make(&mut self, path: &Path, directory: bool) -> usize {
-            self.inodes.push(Inode { content: Vec::new(), directory, synced: directory, dressed: true });
+            self.inodes.push(Inode { content: Vec::new(), directory, kept: 0, synced: directory, dressed: true });
             let inode = self.inodes.len() - 1;
             self.change(path, None, Some((path, inode)));
             inode
@@ -1117,6 +1119,14 @@ mod power {
                 }
                 "write" => {
                     let file = self.file(path);
+                    (file.content, file.kept, file.synced) = (call.bytes.clone(), 0, false);
+                }
+                "append to" => {
+                    let file = self.file(path);
+                    if file.synced {
+                        // A line that a kill cut off is written over with the same bytes.
+                        file.kept = file.content.iter().zip(&call.bytes).take_while(|(a, b)| a == b).count();
+                    }
                     (file.content, file.synced) = (call.bytes.clone(), false);
                 }
                 "fsync" => {
@@ -1189,13 +1199,13 @@ mod power {
         pub fn image(&self, choice: u64) -> Image {
             let mut image = Image::new();
             for (path, inode) in self.names(choice) {
-                let Inode { content, directory, synced, dressed } = &self.inodes[inode];
+                let Inode { content, directory, kept, synced, dressed } = &self.inodes[inode];
                 if *directory {
                     continue;
                 }
                 let mut contents = vec![content.clone()];
                 if !synced {
-                    contents.extend([Vec::new(), content[..content.len() / 2].to_vec()]);
+                    contents.extend([*kept, kept + (content.len() - kept) / 2].map(|end| content[..end].to_vec()));
                 }
                 image.insert(path, Left { contents, dressed: *dressed });
             }

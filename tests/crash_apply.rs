@@ -362,7 +362,7 @@ impl Disk {
     fn does(&mut self, call: &Call) {
         match call.op.as_str() {
             "create" => _ = self.file(&call.path),
-            "write" => {
+            "write" | "append to" => {
                 let file = self.file(&call.path);
                 self.files[file].1 = call.bytes.clone();
             }

@@ -422,6 +422,51 @@ fn state_files_and_directories_get_exactly_their_mode() {
     assert!(host::create_dir(&s.path("state/s.json"), 0o700).is_err());
 }
 
+#[test]
+fn what_is_added_to_a_file_stands_at_its_end_and_once() {
+    let s = Scratch::new();
+    let (directory, name) = (Directory::open(&s.0).unwrap(), OsStr::new("log"));
+    let content = || fs::read_to_string(s.path("log")).unwrap();
+    directory.append(name, 0, b"one\n").unwrap();
+    assert_eq!(fs::metadata(s.path("log")).unwrap().mode() & 0o7777, 0o600);
+    let id = directory.append(name, 4, b"two\n").unwrap();
+    assert_eq!((content().as_str(), directory.look(name).unwrap()), ("one\ntwo\n", Some(id)));
+    // What an earlier try left of the same bytes is written over.
+    fs::write(s.path("log"), "one\ntwo\nth\0\0").unwrap();
+    directory.append(name, 8, b"three\n").unwrap();
+    assert_eq!(content(), "one\ntwo\nthree\n");
+    assert_eq!(directory.append(name, 14, b"").unwrap().size, 14);
+    assert!(matches!(directory.append(name, 15, b"four\n"), Err(HostError::Changed { .. })));
+    assert!(matches!(directory.append(OsStr::new("none"), 1, b"x"), Err(HostError::Changed { .. })));
+    assert!(!s.path("none").exists());
+    let victim = s.file("victim", "precious", 0o600);
+    symlink(&victim, s.path("link")).unwrap();
+    assert!(matches!(directory.append(OsStr::new("link"), 8, b"x"), Err(HostError::NotRegular { .. })));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    for (max, expected) in
+        [(0, ("", 14)), (6, ("three\n", 8)), (14, ("one\ntwo\nthree\n", 0)), (99, ("one\ntwo\nthree\n", 0))]
+    {
+        let (bytes, before) = directory.read_end(name, max).unwrap();
+        assert_eq!((String::from_utf8(bytes).unwrap().as_str(), before), expected);
+    }
+}
+
+/// A full file system leaves a part of what was to be added; the next try, with room, completes it.
+#[test]
+fn what_a_full_file_system_cut_off_is_completed_later() {
+    let s = Scratch::new();
+    let dir = s.dir("small", 0o700);
+    mount(&["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=64k,mode=0700".as_ref(), "t".as_ref(), dir.as_ref()]);
+    let ballast = s.file("small/ballast", &"x".repeat(56 * 1024), 0o600);
+    let (directory, name, line) = (Directory::open(&dir).unwrap(), OsStr::new("log"), vec![b'y'; 20 * 1024]);
+    let e = directory.append(name, 0, &line).unwrap_err();
+    assert!(e.is_temporary() && e.class() == "no-space" && e.to_string().starts_with("cannot append to "), "{e}");
+    assert!((1..line.len() as u64).contains(&fs::metadata(s.path("small/log")).unwrap().len()), "a part is there");
+    fs::remove_file(ballast).unwrap();
+    directory.append(name, 0, &line).unwrap();
+    assert_eq!(fs::read(s.path("small/log")).unwrap(), line);
+}
+
 // -- what stands in the way -----------------------------------------------------------------------------------------
 
 #[test]

@@ -109,7 +109,7 @@ impl Lab {
     /// Forgets what memory holds, and reads what the disk does.
     fn start(&mut self) {
         self.store = None;
-        let mut store = Store::open(&self.dir.path().join("state"), Access::Write, ROUND).expect("a state directory");
+        let store = Store::open(&self.dir.path().join("state"), Access::Write, ROUND).expect("a state directory");
         self.state = store.load("ses").expect("readable").unwrap_or_else(|| State::new("ses"));
         self.store = Some(store);
     }

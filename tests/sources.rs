@@ -9,7 +9,7 @@ mod moto;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -18,7 +18,9 @@ use moto::{PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{Aws, Credential, Source};
 use relaykey::credential::{JsonKeys, LocalKey};
-use relaykey::source::{self, Fetched, SourceError};
+use relaykey::source::parameter_store::ParameterStore;
+use relaykey::source::secrets_manager::SecretsManager;
+use relaykey::source::{self, Fetched, Seen, SourceError};
 use serde_json::{Value, json};
 
 /// The longest any fetch here may take, including the start of its process.
@@ -117,17 +119,38 @@ impl Fetch {
         self.aws("endpoint_url", moto::shared().tls_endpoint()).env("SSL_CERT_FILE", &bundle.display().to_string())
     }
 
-    fn run(&self) -> Outcome {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
+    fn start(&self, stdin: Stdio) -> Child {
+        Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env(CHILD, self.spec.to_string())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("this program starts again");
+            .expect("this program starts again")
+    }
+
+    /// The source stays open, and is asked again and again.
+    fn open(mut self) -> Open {
+        self.spec["talk"] = true.into();
+        let mut child = self.start(Stdio::piped());
+        let (tell, told) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                assert!(!line.contains(&PASSWORD[..30]), "a secret was printed");
+                if let Some((_, json)) = line.split_once("OUTCOME ") {
+                    let _ = tell.send(json.to_owned());
+                }
+            }
+        });
+        Open { key: self.key, stdin: child.stdin.take(), child, told }
+    }
+
+    fn run(&self) -> Outcome {
+        let mut child = self.start(Stdio::null());
         let readers = [read_all(child.stdout.take()), read_all(child.stderr.take())];
         let deadline = Instant::now() + FETCH;
         while child.try_wait().expect("a child").is_none() {
@@ -144,6 +167,54 @@ impl Fetch {
         let line = out.lines().find_map(|l| l.split_once("OUTCOME ")).map(|(_, json)| json);
         let line = line.unwrap_or_else(|| panic!("no outcome:\n{out}\n{err}"));
         Outcome(serde_json::from_str(line).expect("JSON"))
+    }
+}
+
+/// A source that is kept open in a process of its own.
+struct Open {
+    key: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    told: mpsc::Receiver<String>,
+}
+
+impl Open {
+    fn ask(&mut self, what: &str) -> Outcome {
+        let stdin = self.stdin.as_mut().expect("piped");
+        writeln!(stdin, "{what}").expect("the child reads");
+        let said = self.told.recv_timeout(FETCH).unwrap_or_else(|_| panic!("no answer to {what:?} within {FETCH:?}"));
+        Outcome(serde_json::from_str(&said).expect("JSON"))
+    }
+
+    fn look(&mut self) -> Outcome {
+        self.ask("look")
+    }
+
+    fn fetch(&mut self) -> Outcome {
+        self.ask("fetch")
+    }
+
+    /// The actions that the server saw since the last time, each checked against what the source itself counts.
+    #[track_caller]
+    fn sent(&mut self, before: &mut usize) -> Vec<String> {
+        let calls = moto::shared().calls(&self.key);
+        assert_eq!(self.ask("requests").0, json!(calls.len()), "what the source counted");
+        let new = calls[*before..].iter().map(|call| {
+            assert!(call["action"] != "GetParameter" || call["decrypt"].is_boolean(), "{call}");
+            let plain = if call["decrypt"] == false { " without decryption" } else { "" };
+            format!("{}{plain}", call["action"].as_str().expect("an action"))
+        });
+        let new = new.collect();
+        *before = calls.len();
+        new
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -206,6 +277,32 @@ fn child() {
         http = http.with_limits(Limits { attempt: ms(0), operation: ms(1), ..Limits::default() });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
+    if spec["talk"] == true {
+        let source: Box<dyn source::Source> =
+            match (spec["prove"].as_u64().map(Duration::from_millis), &credential.source) {
+                (None, _) => source::open(&credential, &LocalKey::new([1; 32]), &http).expect("opened"),
+                (Some(every), Source::SecretsManager { secret, stages, aws }) => {
+                    let source = SecretsManager::new(secret, stages, aws, JsonKeys::default(), &http).expect("opened");
+                    Box::new(source.proving_every(every))
+                }
+                (Some(every), Source::ParameterStore { parameter, label, aws }) => {
+                    let source = ParameterStore::new(parameter, label.as_deref(), aws, JsonKeys::default(), &http);
+                    Box::new(source.expect("opened").proving_every(every))
+                }
+                (Some(_), Source::File { .. }) => panic!("a file has nothing to prove"),
+            };
+        for asked in std::io::stdin().lines().map_while(Result::ok) {
+            let answer = match asked.as_str() {
+                "look" => looked(runtime.block_on(source.look())),
+                "fetch" => outcome(runtime.block_on(source.fetch()).map(|fetched| (source.describe(), fetched))),
+                "requests" => json!(source.requests()),
+                "advice" => json!(source.advice().map(|advice| [advice.what, advice.fix])),
+                other => panic!("what is {other:?}?"),
+            };
+            println!("\nOUTCOME {answer}");
+        }
+        return;
+    }
     let fetched = source::open(&credential, &LocalKey::new([1; 32]), &http).and_then(|source| {
         // A person repairs a file while the agent runs.
         if let Some([path, content]) = spec["repair"].as_array().map(Vec::as_slice) {
@@ -231,6 +328,18 @@ fn outcome(fetched: Result<(String, Fetched), SourceError>) -> Value {
             "live_id": f.payload.login("mail.example.net", Some("us-east-2")).ok().map(|l| LocalKey::new([1; 32]).live_id(&l)),
         }),
         Err(e) => json!({"error": {"temporary": e.temporary, "class": e.class, "what": e.what, "fix": e.fix}}),
+    }
+}
+
+fn looked(seen: Result<Seen, SourceError>) -> Value {
+    match seen {
+        Ok(s) => json!({
+            "arn": s.identity.arn,
+            "version": s.version,
+            "at": s.order.map(|o| o.at.as_millisecond()),
+            "number": s.order.map(|o| o.number),
+        }),
+        Err(e) => outcome(Err(e)),
     }
 }
 
@@ -358,6 +467,188 @@ fn parameters_are_read_with_numbers_labels_and_by_arn() {
     moto.call("AmazonSSM.PutParameter", json!({"Name": plain, "Value": LOGIN, "Type": "String"}));
     let (what, fix) = Fetch::parameter(&plain).run().error("payload", false);
     assert!(what.contains("is of type String") && fix.contains("SecureString"), "{what} {fix}");
+}
+
+// What a look costs, and that it does without the credential.
+
+const DESCRIBE: &str = "DescribeSecret";
+const GET: &str = "GetSecretValue";
+const UNDECRYPTED: &str = "GetParameter without decryption";
+
+#[test]
+fn a_look_is_one_request_without_the_credential() {
+    let (moto, name, parameter) = (moto::shared(), fresh("ses/look-"), fresh("/ses/look-"));
+    let (arn, first) = moto.secret(&name, &LOGIN.replace("7EXAMPLE", "7FIRST00"));
+    let (mut source, mut seen) = (Fetch::secret(&name).open(), 0);
+    for _ in 0..3 {
+        let look = source.look();
+        assert_eq!((&look.ok()["version"], &look.ok()["arn"]), (&json!(first), &json!(arn)));
+        assert_eq!(source.sent(&mut seen), [DESCRIBE], "nothing has changed");
+    }
+    let second = moto.put(&name, LOGIN, &["AWSCURRENT"]);
+    let look = source.look();
+    assert_eq!((&look.ok()["version"], &look.ok()["at"]), (&json!(second), &Value::Null));
+    let fetched = source.fetch();
+    assert_eq!(source.sent(&mut seen), [DESCRIBE, GET], "a change is two requests");
+    // What a look says is what a fetch says, and once it was fetched its age is known too.
+    let look = source.look();
+    for field in ["arn", "version", "at", "number"] {
+        assert_eq!(look.ok()[field], fetched.ok()[field], "{field}");
+    }
+    assert_eq!(source.ask("advice").0, Value::Null);
+
+    moto.parameter(&parameter, &LOGIN.replace("7EXAMPLE", "7FIRST00"));
+    let (mut source, mut seen) = (Fetch::parameter(&parameter).open(), 0);
+    for _ in 0..3 {
+        assert_eq!(source.look().ok()["version"], "1");
+        assert_eq!(source.sent(&mut seen), [UNDECRYPTED]);
+    }
+    moto.parameter(&parameter, LOGIN);
+    let (look, fetched) = (source.look(), source.fetch());
+    assert_eq!(source.sent(&mut seen), [UNDECRYPTED, "GetParameter"]);
+    for field in ["arn", "version", "at", "number"] {
+        assert!(!look.ok()[field].is_null(), "{field}");
+        assert_eq!(look.ok()[field], fetched.ok()[field], "{field}");
+    }
+    moto.call(
+        "AmazonSSM.LabelParameterVersion",
+        json!({"Name": parameter, "ParameterVersion": 1, "Labels": ["stable"]}),
+    );
+    assert_eq!(Fetch::parameter(&parameter).label("stable").open().look().ok()["version"], "1");
+}
+
+#[test]
+fn a_look_at_several_labels_is_one_request_too() {
+    let (moto, name) = (moto::shared(), fresh("ses/looks-"));
+    let (_, current) = moto.secret(&name, LOGIN);
+    let labels = ["CANARY", "AWSCURRENT", "NOT-THERE"];
+    let (mut source, mut seen) = (Fetch::stages(&name, &labels).open(), 0);
+    // All of them on one version: nothing is left open.
+    assert_eq!(source.look().ok()["version"], json!(current));
+    assert_eq!(source.sent(&mut seen), [DESCRIBE]);
+    // On two: which is newer is learned once. moto keeps whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let canary = moto.put(&name, &LOGIN.replace("7EXAMPLE", "7CANARY0"), &["CANARY"]);
+    assert_eq!(source.look().ok()["version"], json!(canary));
+    assert_eq!(source.sent(&mut seen), [DESCRIBE, GET, GET, GET]);
+    for _ in 0..2 {
+        let look = source.look();
+        assert_eq!(look.ok()["version"], json!(canary));
+        assert!(look.ok()["at"].is_i64(), "{look:?}");
+        assert_eq!(source.sent(&mut seen), [DESCRIBE]);
+    }
+    assert_eq!(source.fetch().ok()["version"], json!(canary));
+    assert_eq!(source.sent(&mut seen), [GET, GET, GET]);
+    // Back to one version.
+    let put = json!({"SecretId": name, "VersionStage": "CANARY", "RemoveFromVersionId": canary});
+    moto.call("secretsmanager.UpdateSecretVersionStage", put);
+    assert_eq!(source.look().ok()["version"], json!(current));
+    assert_eq!(source.sent(&mut seen), [DESCRIBE]);
+}
+
+#[test]
+fn a_look_fails_as_a_fetch_does() {
+    let (moto, name) = (moto::shared(), fresh("ses/blind-"));
+    let both = |fetch: fn(&str) -> Fetch, name: &str, class: &str| {
+        let mut source = fetch(name).open();
+        let (looked, fetched) = (source.look().error(class, false), source.fetch().error(class, false));
+        assert_eq!(looked.1, fetched.1, "the same to be done");
+        let same = looked.0.split(". AWS says").next().unwrap_or_default().to_owned();
+        assert!(looked.0.contains(name), "{}", looked.0);
+        (same, fetched.0)
+    };
+    let (look, _) = both(Fetch::secret, &name, "not-found");
+    assert!(look.contains("does not exist in") && look.contains(REGION), "{look}");
+    moto.secret(&name, LOGIN);
+    let (look, fetch) = both(|name| Fetch::stages(name, &["NO-A", "NO-B"]), &name, "no-such-label");
+    assert!(look.contains("NO-A") && look.contains("NO-B") && fetch.contains("NO-B"), "{look}");
+    moto.call("secretsmanager.DeleteSecret", json!({"SecretId": name}));
+    let (look, fetch) = both(Fetch::secret, &name, "scheduled-for-deletion");
+    assert!(fetch.starts_with(&look) && look.ends_with("is scheduled for deletion"), "{look}");
+
+    let parameter = fresh("/ses/blind-");
+    both(Fetch::parameter, &parameter, "not-found");
+    moto.call("AmazonSSM.PutParameter", json!({"Name": parameter, "Value": LOGIN, "Type": "String"}));
+    let (look, _) = both(Fetch::parameter, &parameter, "payload");
+    assert!(look.contains("is of type String"), "{look}");
+
+    // An answer with less in it than there must be is none, and each attempt is counted.
+    let name = fresh("ses/less-");
+    let (arn, _) = moto.secret(&name, LOGIN);
+    for (body, class, temporary) in [
+        (json!({}), "service", true),
+        (json!({"ARN": arn}), "no-such-label", false),
+        (json!({"ARN": arn, "VersionIdsToStages": {}}), "no-such-label", false),
+        (json!({"VersionIdsToStages": {"v": ["AWSCURRENT"]}}), "service", true),
+    ] {
+        let answer = json!({"kind": "answer", "count": 0, "status": 200, "body": body.to_string()});
+        Fetch::secret(&name).fault(DESCRIBE, answer).open().look().error(class, temporary);
+    }
+    let throttle =
+        json!({"kind": "error", "count": 0, "status": 400, "code": "ThrottlingException", "message": "Rate exceeded"});
+    let (mut source, mut seen) = (Fetch::secret(&name).fault(DESCRIBE, throttle).open(), 0);
+    source.look().error("throttled", true);
+    assert_eq!(source.sent(&mut seen), [DESCRIBE; 3]);
+    assert_eq!(source.ask("advice").0, Value::Null, "throttling is no denial");
+}
+
+#[test]
+fn where_describing_is_denied_a_look_fetches_and_says_so() {
+    let (moto, name) = (moto::shared(), fresh("ses/undescribed-"));
+    let (_, current) = moto.secret(&name, LOGIN);
+    let denied = |action: &str, count: u32| {
+        json!({"kind": "error", "count": count, "status": 400, "code": "AccessDeniedException", "message": format!(
+            "User: arn:aws:iam::111122223333:user/mx is not authorized to perform: secretsmanager:{action} on resource: {name}")})
+    };
+    let (mut source, mut seen) = (Fetch::secret(&name).fault(DESCRIBE, denied(DESCRIBE, 0)).open(), 0);
+    assert_eq!(source.ask("advice").0, Value::Null);
+    assert_eq!(source.look().ok()["version"], json!(current));
+    assert_eq!(source.sent(&mut seen), [DESCRIBE, GET]);
+    for _ in 0..2 {
+        assert_eq!(source.look().ok()["version"], json!(current));
+        assert_eq!(source.sent(&mut seen), [GET], "it is not asked for in vain again");
+    }
+    let advice = source.ask("advice").0;
+    let (what, fix) = (advice[0].as_str().expect("advice"), advice[1].as_str().expect("a fix"));
+    assert!(what.contains("each look reads the credential itself") && what.contains(DESCRIBE), "{what}");
+    assert!(fix.contains("allow secretsmanager:DescribeSecret on arn:aws:secretsmanager:"), "{fix}");
+
+    // Where reading is denied too, that is what is told; and once both are allowed, nothing is left of it.
+    let fetch = Fetch::secret(&name).fault(DESCRIBE, denied(DESCRIBE, 1)).fault(GET, denied(GET, 1));
+    let (mut source, mut seen) = (fetch.open(), 0);
+    let (what, _) = source.look().error("access-denied", false);
+    assert!(what.contains("secretsmanager:GetSecretValue"), "{what}");
+    assert_eq!(source.sent(&mut seen), [DESCRIBE, GET]);
+    assert_eq!(source.look().ok()["version"], json!(current));
+    assert_eq!(source.sent(&mut seen), [DESCRIBE]);
+    assert_eq!(source.ask("advice").0, Value::Null);
+}
+
+#[test]
+fn once_in_a_while_a_look_proves_that_the_credential_can_be_read() {
+    let (moto, name, parameter) = (moto::shared(), fresh("ses/proof-"), fresh("/ses/proof-"));
+    let (_, current) = moto.secret(&name, LOGIN);
+    moto.parameter(&parameter, LOGIN);
+    let proving = |mut fetch: Fetch, every: u64| {
+        fetch.spec["prove"] = every.into();
+        fetch.open()
+    };
+    let (mut source, mut seen) = (proving(Fetch::secret(&name), 0), 0);
+    assert_eq!(source.look().ok()["version"], json!(current));
+    assert_eq!(source.sent(&mut seen), [GET]);
+    let denied = json!({"kind": "error", "status": 400, "code": "AccessDeniedException", "message": "Access to KMS is not allowed"});
+    moto.fault(&source.key, GET, denied.clone());
+    source.look().error("kms", false);
+    let (mut source, mut seen) = (proving(Fetch::parameter(&parameter), 0), 0);
+    assert_eq!(source.look().ok()["version"], "1");
+    assert_eq!(source.sent(&mut seen), ["GetParameter"]);
+    moto.fault(&source.key, "GetParameter", denied);
+    source.look().error("kms", false);
+    // Not before it is due; a fetch is a proof too.
+    let (mut source, mut seen) = (proving(Fetch::secret(&name), 3_600_000), 0);
+    source.fetch().ok();
+    source.look().ok();
+    assert_eq!(source.sent(&mut seen), [GET, DESCRIBE]);
 }
 
 // What failures are called.

@@ -23,17 +23,48 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wake", &["config"]),
     ("standin", &["credential"]),
     ("service", &[]),
-    ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
+    ("control", &["host"]),
+    ("health", &["audit", "config", "host", "rollover", "status"]),
+    (
+        "agent",
+        &[
+            "apply",
+            "audit",
+            "aws",
+            "config",
+            "credential",
+            "report",
+            "rollover",
+            "smtp",
+            "source",
+            "state",
+            "status",
+            "tls",
+            "wake",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "agent", "apply", "audit", "config", "control", "health", "report", "rollover", "service", "source",
+            "state", "status", "tls", "wake",
+        ],
+    ),
     (
         "cli",
         &[
             "agent",
             "apply",
+            "audit",
             "aws",
             "config",
+            "control",
             "credential",
+            "daemon",
             "host",
+            "report",
             "rollover",
+            "service",
             "smtp",
             "source",
             "standin",
@@ -50,7 +81,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_native_certs", "rcgen"];
 const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
 /// Modules that know none of them: the pure ones, and the mail server's side.
-const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "state"];
+const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "audit", "state"];
 
 fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

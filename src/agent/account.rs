@@ -111,6 +111,24 @@ impl Synced {
     }
 }
 
+/// What `sync --json` prints, through the daemon or not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SyncDocument {
+    /// `relaykey/sync/v1`.
+    pub schema: String,
+    pub credentials: Vec<Synced>,
+    /// The worst of them: 2, 1, 75, 3, 0.
+    pub exit: u8,
+}
+
+impl SyncDocument {
+    pub fn new(credentials: Vec<Synced>) -> Self {
+        const WORST_FIRST: [u8; 5] = [2, 1, 75, 3, 0];
+        let worst = WORST_FIRST.into_iter().find(|code| credentials.iter().any(|c| c.exit == *code));
+        Self { schema: "relaykey/sync/v1".into(), credentials, exit: worst.unwrap_or(0) }
+    }
+}
+
 /// The target that a step is about.
 pub fn target_name<'a>(credential: &'a config::Credential, step: &Step) -> Option<&'a str> {
     step.target().map(|i| credential.targets[i].name.as_str())

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod derive;
+mod history;
 mod run;
 mod status;
 mod sync;
@@ -95,6 +96,8 @@ enum Command {
     Sync(sync::SyncArgs),
     /// Per credential: applied version, key age, pending candidate, last error, what is owed.
     Status,
+    /// What was done here, when and by whom, from the audit log; --verify: is the log as it was written.
+    History(history::HistoryArgs),
     /// Looks at configuration, permissions, mail-server settings, source and SMTP login; changes nothing.
     Check(check::CheckArgs),
     /// IAM secret access key on standard input, SES SMTP password on standard output.
@@ -124,6 +127,7 @@ pub fn run() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Sync(args) => sync::run(&config, json, &args),
         Command::Status => status::run(&config, json),
+        Command::History(args) => history::run(&config, json, &args),
         Command::Check(args) => check::run(&config, json, &args),
         Command::Derive(args) => derive::run(&args),
         Command::Demo(args) => demo::run(json, &args),

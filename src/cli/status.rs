@@ -1,34 +1,79 @@
-//! `relaykey status`: what state files say, for people and for programs.
+//! `relaykey status`: what the daemon says, else what state files say, for people and for programs.
 
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, complain, load, print_json, say};
-use crate::state::{Access, Store};
+use super::{Exit, complain, load, print_json, runtime, say, tell};
+use crate::config::Config;
+use crate::control::{self, Client, ControlError, Request};
+use crate::state::{Access, StateError, Store};
 use crate::status::Status;
 
-pub fn run(config: &Path, json: bool) -> Exit {
-    let config = match load(config, json) {
+pub fn run(path: &Path, json: bool) -> Exit {
+    let config = match load(path, json) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let states = Store::open(&config.host.state_dir, Access::Read, Duration::ZERO)
-        .and_then(|store| config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>());
-    let states = match states {
-        Ok(states) => states,
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(exit) => return exit,
+    };
+    let _within = runtime.enter();
+    let now = Timestamp::now();
+    let asked = control::connect(&config.host.run_dir).and_then(|client| client.map(ask).transpose());
+    let (status, exit) = match asked {
+        Ok(Some(status)) => {
+            differences(&status, path).iter().for_each(|warning| tell(warning));
+            (Ok(status), Exit::Done)
+        }
+        Ok(None) => (at_rest(&config, now), Exit::Done),
+        // Half of the facts are better than none, and the exit code tells that it is half.
+        Err(e) => {
+            complain(&e.to_string(), &e.fix());
+            (at_rest(&config, now), if e.is_temporary() { Exit::ForNow } else { Exit::ForGood })
+        }
+    };
+    let status = match status {
+        Ok(status) => status,
         Err(e) => {
             complain(&e.to_string(), &e.fix());
             return Exit::ForGood;
         }
     };
-    let now = Timestamp::now();
-    let status = Status::at_rest(&config, &states, now);
     if json {
         print_json(&status);
     } else {
         say(status.text(now).trim_end());
     }
-    Exit::Done
+    exit
+}
+
+/// What the daemon says.
+pub fn ask(client: Client) -> Result<Status, ControlError> {
+    control::understood(client.call(&Request::Status, None, |_| {})?)
+}
+
+/// What state files say.
+fn at_rest(config: &Config, now: Timestamp) -> Result<Status, StateError> {
+    let store = Store::open(&config.host.state_dir, Access::Read, Duration::ZERO)?;
+    let states = config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Status::at_rest(config, &states, now))
+}
+
+/// Where the daemon goes by something else than what this command was told: lines for standard error.
+pub fn differences(status: &Status, path: &Path) -> Vec<String> {
+    let Some(daemon) = &status.daemon else { return Vec::new() };
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut all = Vec::new();
+    if real(Path::new(&daemon.config)) != real(path) {
+        all.push(format!(
+            "relaykey: the daemon (process {}) runs with {}, not with {}: what it says and does goes by that one",
+            daemon.pid,
+            daemon.config,
+            path.display()
+        ));
+    }
+    all
 }

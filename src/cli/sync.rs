@@ -1,4 +1,4 @@
-//! `relaykey sync`: a rollover now, in this process.
+//! `relaykey sync`: a rollover now, through the daemon where one runs, else in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::agent::account::{self, Preview, Synced};
 use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
+use crate::control::{self, ControlError};
 use crate::rollover::Wake;
 use crate::source;
 use crate::state::{Access, StateError, Store};
@@ -65,12 +66,21 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let outcomes = match runtime.block_on(sync(&config, &chosen, json, args)) {
+    let outcomes = {
+        let _within = runtime.enter();
+        match through_the_daemon(path, &config, &chosen, json, args) {
+            Ok(None) => runtime.block_on(sync(&config, &chosen, json, args)),
+            Ok(Some(outcomes)) => Ok(outcomes),
+            Err(e) => Err(e.into()),
+        }
+    };
+    let outcomes = match outcomes {
         Ok(outcomes) => outcomes,
         Err(e) => {
             let (temporary, fix) = match &e {
                 Trouble::State(e) => (e.is_temporary(), e.fix()),
                 Trouble::Trust(e) => (e.is_temporary(), e.fix()),
+                Trouble::Control(e) => (e.is_temporary(), e.fix()),
             };
             let exit = if temporary { Exit::ForNow } else { Exit::ForGood };
             complain(&e.to_string(), &fix);
@@ -97,6 +107,8 @@ enum Trouble {
     State(#[from] StateError),
     #[error(transparent)]
     Trust(#[from] crate::tls::TrustError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
 }
 
 fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Credential>, Exit> {
@@ -114,6 +126,50 @@ fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Cr
         })
     };
     names.iter().map(find).collect()
+}
+
+/// Has the running daemon do it; `None`: there is none. `--dry-run` changes nothing and needs none.
+fn through_the_daemon(
+    path: &Path,
+    config: &Config,
+    chosen: &[&config::Credential],
+    json: bool,
+    args: &SyncArgs,
+) -> Result<Option<Vec<Synced>>, ControlError> {
+    if args.dry_run {
+        return Ok(None);
+    }
+    let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
+    // Its configuration is what counts, not the one read here.
+    let status = super::status::ask(client)?;
+    for warning in super::status::differences(&status, path) {
+        tell(&warning);
+    }
+    if status.daemon.is_some_and(|daemon| daemon.config_refused.is_some()) {
+        tell("relaykey: the daemon has refused the changed configuration and goes by the old one: relaykey status");
+    }
+    let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
+    let request = control::Request::Sync(control::SyncRequest {
+        names: match args.names.is_empty() && args.accept_version.is_none() {
+            // All is all that the daemon has.
+            true => Vec::new(),
+            false => chosen.iter().map(|c| c.name.clone()).collect(),
+        },
+        accept_version: args.accept_version.clone(),
+        wait_seconds: args.wait.as_secs().saturating_add(u64::from(args.wait.subsec_nanos() > 0)),
+    });
+    let progress = |line: &str| {
+        if !json {
+            tell(line);
+        }
+    };
+    let mut document = client.call(&request, agent::operator().claimed.as_deref(), progress)?;
+    let outcomes = document.get_mut("credentials").map(serde_json::Value::take).unwrap_or_default();
+    let outcomes: Vec<Synced> = control::understood(outcomes)?;
+    if !json {
+        outcomes.iter().for_each(show);
+    }
+    Ok(Some(outcomes))
 }
 
 async fn sync(

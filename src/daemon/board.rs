@@ -1,13 +1,18 @@
 //! What the daemon knows, in one place, for everybody who asks: the control socket, HTTP, the service manager.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::config;
+use crate::health::Documents;
 use crate::rollover::State;
 use crate::status::{Daemon, Known, Live, Status};
+
+/// So old may a document be that HTTP gives.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// The board. Whoever does something writes it here; whoever is asked reads it, without waiting for anybody's work.
 pub struct Board {
@@ -104,4 +109,23 @@ impl Board {
         // Every change is a plain assignment: what a panic leaves is whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The documents of HTTP: the same one while nothing has changed, and made anew every few seconds, because time alone
+/// makes a host not ready.
+pub fn documents(board: Arc<Board>) -> Documents {
+    let kept: Mutex<Option<(u64, Instant, Arc<Status>)>> = Mutex::default();
+    let changes = board.changes();
+    Arc::new(move || {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = *changes.borrow();
+        match &*kept {
+            Some((of, made, status)) if *of == change && made.elapsed() < FRESH => status.clone(),
+            _ => {
+                let status = Arc::new(board.status(Timestamp::now()));
+                *kept = Some((change, Instant::now(), status.clone()));
+                status
+            }
+        }
+    })
 }

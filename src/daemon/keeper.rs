@@ -35,8 +35,8 @@ pub struct Order {
     /// How long to wait for what fails for now.
     pub wait: Duration,
     pub by: By,
-    /// Lines for whoever asked; a reader that does not keep up misses some.
-    pub progress: mpsc::Sender<String>,
+    /// Takes lines for whoever asked. Never waits: a reader that does not keep up misses some.
+    pub progress: Box<dyn Fn(String) + Send + Sync>,
     pub answer: oneshot::Sender<Synced>,
 }
 
@@ -166,16 +166,15 @@ impl Keeper {
             }
         });
         let wait = order.as_ref().map_or(Duration::from_millis(100), |o| o.wait);
-        let progress = order.as_ref().map(|o| o.progress.clone());
         let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
         let mut watched = std::mem::take(&mut memory.sights);
         let cause = by.cause.clone();
         let mut observer = |event: Event<'_>| {
-            if let Some(progress) = &progress
+            if let Some(order) = &order
                 && let Some(line) = account::line(&credential, &event, Timestamp::now())
             {
-                let _ = progress.try_send(line);
+                (order.progress)(line);
             }
             match event {
                 Event::Begins { step, .. } => {
@@ -224,7 +223,7 @@ impl Keeper {
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
         };
         let next = self.next(&ended);
-        let requests = self.source.as_ref().map_or(0, |_source| 0);
+        let requests = self.source.as_ref().map_or(0, |source| source.requests());
         self.board.set_state(&name, &ended.state);
         memory.state.clone_from(&ended.state);
         if order.is_some() {

@@ -117,8 +117,9 @@ impl SecretsManager {
     fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<Seen>, SourceError> {
         let about = self.about(&self.stages.join(", "));
         if let Some(at) = &output.deleted_date {
-            let at = timestamp(at).map_or_else(String::new, |at| format!(" (since {at:.0})"));
-            return Err(scheduled_for_deletion(&about, region, &at).into());
+            // Not what the date means: the documentation of it and of its siblings disagree.
+            let said = timestamp(at).map_or_else(String::new, |at| format!(". AWS says: DeletedDate {at:.0}"));
+            return Err(scheduled_for_deletion(&about, region, &said).into());
         }
         let arn = output.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?;
         let versions = output.version_ids_to_stages.take().unwrap_or_default();

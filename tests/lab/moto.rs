@@ -134,7 +134,7 @@ impl Moto {
         assert_eq!(status, 200, "{body}");
     }
 
-    /// Calls made with an access key id so far: service, action, about, external_id, status.
+    /// Calls made with an access key id so far: service, action, about, external_id, decrypt, status.
     pub fn calls(&self, key: &str) -> Vec<Value> {
         let (status, body) = self.http("GET", &format!("/lab/calls?key={key}"), "", b"");
         assert_eq!(status, 200, "{body}");

@@ -14,13 +14,14 @@ that tests share one server without meeting.
                           truncate:  half of the real answer
                      count 0: for good
   POST /lab/heal     {"key": "AKIA…"}: no more faults for that key
-  GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, status
+  GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, decrypt, status
 
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
-where moto says that there is no such secret.
+where moto says that there is no such secret; and a SecureString is no readable text unless it is decrypted.
 """
 
 import argparse
+import base64
 import io
 import json
 import os
@@ -33,6 +34,7 @@ import urllib.parse
 
 from moto.secretsmanager.exceptions import SecretHasNoValueException
 from moto.secretsmanager.models import SecretsManagerBackend
+from moto.ssm.models import Parameter
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -54,6 +56,20 @@ def get_secret_value(backend, secret_id, version_id, version_stage):
 
 
 SecretsManagerBackend.get_secret_value = get_secret_value
+
+
+# moto's SecureString is its value behind a prefix; AWS gives ciphertext to those who do not ask for decryption.
+def encrypt(parameter, value):
+    return f"kms:{parameter.keyid}:" + base64.b64encode(value.encode()[::-1]).decode()
+
+
+def decrypt(parameter, value):
+    if parameter.parameter_type != "SecureString":
+        return value
+    return base64.b64decode(value.rpartition(":")[2])[::-1].decode()
+
+
+Parameter.encrypt, Parameter.decrypt = encrypt, decrypt
 
 
 class Quiet(WSGIRequestHandler):
@@ -81,6 +97,7 @@ class Call:
         self.action = target.rpartition(".")[2] or fields.get("Action", "")
         self.about = next((fields[name] for name in SUBJECTS if name in fields), "")
         self.external_id = fields.get("ExternalId")
+        self.decrypt = fields.get("WithDecryption")
 
 
 class Lab:
@@ -98,7 +115,7 @@ class Lab:
             return self.moto(environ, start_response)
         call = Call(environ, *signed.groups())
         entry = {"key": call.key, "service": call.service, "action": call.action, "about": call.about,
-                 "external_id": call.external_id, "status": 0}
+                 "external_id": call.external_id, "decrypt": call.decrypt, "status": 0}
         with self.lock:
             self.calls.append(entry)
         fault = self.due(call)

@@ -1,0 +1,397 @@
+//! What the daemon says over HTTP: is it alive, is it ready and why not, the whole status as JSON, metrics, and a page
+//! for people.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/livez` | 200 as long as the process answers |
+//! | `/readyz`, `/readyz/NAME` | 200 where the newest version is applied and everybody knows, else 503 with each reason and its fix |
+//! | `/status` | [`Status`] as JSON |
+//! | `/metrics` | the same as numbers, for Prometheus |
+//! | `/` | the same for people |
+//!
+//! All of it is read-only and holds no secrets; any local user may read a loopback port all the same, and a Unix socket
+//! keeps them out. Whoever asks is a stranger: a request has a few seconds and 8 KiB, its body is never read, and at each
+//! place only so many are heard at a time. Where those are all taken, the longest standing one has to go.
+
+mod hosts;
+mod listen;
+mod metrics;
+mod page;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::routing::get;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+pub use self::hosts::HostAllowList;
+use self::listen::Socket;
+pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
+use crate::status::{NotReady, Status};
+
+/// Connections that are heard at one time, at each place.
+pub const AT_ONCE: usize = 64;
+/// A connection has this long before it may have to go for another: a request is one packet, and comes at once.
+const GRACE: Duration = Duration::from_millis(250);
+/// The head of a request has to be complete after this.
+const HEAD: Duration = Duration::from_secs(5);
+/// A whole connection, from its first byte to the last of the answer.
+const CONNECTION: Duration = Duration::from_secs(10);
+/// The most that the head of a request may have, in bytes; the smallest that hyper takes.
+const HEAD_SIZE: usize = 8192;
+/// And the most header lines.
+const HEAD_LINES: usize = 64;
+/// The wait after the operating system has run out of something, such as file descriptors.
+const EXHAUSTED: Duration = Duration::from_millis(500);
+/// What is being answered when the daemon stops has this long.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What there is, for those who ask for something else.
+const PATHS: &str = "There is: / (for people), /livez, /readyz, /readyz/NAME, /status (JSON), /metrics (Prometheus).\n";
+
+/// Gives the document of the moment. It is asked for every request: it should be quick, and give the same `Arc` while
+/// nothing has changed, because what is made of it is kept as long as that.
+pub type Documents = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
+
+// ---------------------------------------------------------------- connections
+
+/// Answers at every place until `stop` is true or its sender is gone; what is being answered then may end, for a second.
+/// The sockets themselves stay open as long as somebody has copies of the listeners.
+///
+/// # Errors
+/// A socket cannot be handed to the run time. Nothing is answered then.
+pub async fn serve(
+    listeners: &[Listener],
+    documents: Documents,
+    hosts: HostAllowList,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let front = Arc::new(Front { hosts, app: TowerToHyperService::new(router(documents)) });
+    let sockets = listeners.iter().map(Acceptor::new).collect::<io::Result<Vec<_>>>()?;
+    let mut places = JoinSet::new();
+    for socket in sockets {
+        places.spawn(place(socket, Arc::clone(&front), stop.clone()));
+    }
+    stopped(&mut stop).await;
+    while places.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// A sender that is gone says the same: nobody wants answers any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Acceptor {
+    fn new(listener: &Listener) -> io::Result<Self> {
+        match &*listener.socket {
+            Socket::Tcp(socket) => socket.try_clone().and_then(TcpListener::from_std).map(Self::Tcp),
+            Socket::Unix { listener, .. } => listener.try_clone().and_then(UnixListener::from_std).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+/// Hears everybody who comes to one place.
+async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
+    let mut running = JoinSet::new();
+    let mut standing: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
+    let mut told = false;
+    loop {
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            // What has ended gives its memory back.
+            Some(_) = running.join_next() => continue,
+            accepted = acceptor.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok(stream) => {
+                told = false;
+                stream
+            }
+            // The client has gone again.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => continue,
+            Err(e) => {
+                // Out of descriptors or memory: the next try would end the same way at once, and so on without an end.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("the health endpoint cannot accept connections: {e}");
+                }
+                if let Some((_, oldest)) = standing.pop_front() {
+                    oldest.abort();
+                }
+                tokio::select! {
+                    () = stopped(&mut stop) => break,
+                    () = sleep(EXHAUSTED) => continue,
+                }
+            }
+        };
+        while standing.len() >= AT_ONCE {
+            standing.retain(|(_, connection)| !connection.is_finished());
+            let Some((since, oldest)) = standing.front().filter(|_| standing.len() >= AT_ONCE) else { break };
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                Some(_) = running.join_next() => {}
+                () = sleep_until(*since + GRACE) => {
+                    oldest.abort();
+                    standing.pop_front();
+                }
+            }
+        }
+        let connection = running.spawn(hear(stream, Arc::clone(&front)));
+        standing.push_back((Instant::now(), connection));
+    }
+    // From here on nobody new is accepted.
+    drop(acceptor);
+    let _ = timeout(LAST_ANSWERS, async { while running.join_next().await.is_some() {} }).await;
+}
+
+/// One connection: one request, one answer.
+async fn hear(stream: Stream, front: Arc<Front>) {
+    match stream {
+        Stream::Tcp(stream) => {
+            let local = stream.local_addr().ok();
+            converse(stream, Place::Tcp(local), front).await;
+        }
+        Stream::Unix(stream) => converse(stream, Place::Unix, front).await,
+    }
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// At this address of ours.
+    Tcp(Option<SocketAddr>),
+    Unix,
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Place, front: Arc<Front>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(front.answer(request, place).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE).max_headers(HEAD_LINES);
+    // Who scrapes every half minute gains nothing from a connection that stays. Who has said all (`nc -N`) still listens.
+    http.keep_alive(false).half_close(true);
+    // Whatever went wrong went wrong for the client, who knows it.
+    let _ = timeout(CONNECTION, http.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+// ---------------------------------------------------------------- answers
+
+/// What every request passes.
+struct Front {
+    hosts: HostAllowList,
+    app: TowerToHyperService<Router>,
+}
+
+impl Front {
+    async fn answer(&self, request: Request<Incoming>, place: Place) -> Response<Body> {
+        let ours = match place {
+            // A browser does not come this way.
+            Place::Unix => Ok(()),
+            Place::Tcp(local) => self.hosts.judge(request.uri(), request.headers(), local),
+        };
+        let mut response = match ours {
+            Ok(()) => match self.app.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(why) => text(
+                StatusCode::MISDIRECTED_REQUEST,
+                format!(
+                    "misdirected request: it has {why}, and not a name of this host\nfix: ask for localhost, or for an \
+                     address that relaykey listens at; or add the name to hosts in [health] of relaykey's configuration\n"
+                ),
+            ),
+        };
+        let headers = response.headers_mut();
+        for (name, value) in GUARDS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
+        response
+    }
+}
+
+/// What a browser is told of every answer.
+const GUARDS: [(HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+/// The policy of all that is not the page.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+
+fn router(documents: Documents) -> Router {
+    Router::new()
+        .route("/", get(people))
+        .route("/livez", get(async || text(StatusCode::OK, "ok\n".to_owned())))
+        .route("/readyz", get(ready))
+        .route("/readyz/{credential}", get(credential_ready))
+        .route("/status", get(status))
+        .route("/metrics", get(numbers))
+        .method_not_allowed_fallback(async || {
+            text(StatusCode::METHOD_NOT_ALLOWED, format!("only GET and HEAD: nothing is changed here\n{PATHS}"))
+        })
+        .fallback(async || text(StatusCode::NOT_FOUND, format!("there is nothing of that name\n{PATHS}")))
+        .with_state(Arc::new(Shelf { documents, kept: Mutex::default() }))
+}
+
+/// What was made of the document of the moment: once, whoever asks and however slowly they read.
+struct Shelf {
+    documents: Documents,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    of: Option<Arc<Status>>,
+    json: Option<Bytes>,
+    numbers: Option<Bytes>,
+    open_numbers: Option<Bytes>,
+    /// With the second it was made in: it says how long ago things were.
+    page: Option<(i64, Bytes)>,
+}
+
+impl Shelf {
+    /// Gives what `slot` keeps, made anew where it is of another document.
+    fn keep(&self, slot: impl FnOnce(&mut Kept, &Status) -> Bytes) -> Bytes {
+        let now = (self.documents)();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &now)) {
+            *kept = Kept { of: Some(Arc::clone(&now)), ..Kept::default() };
+        }
+        slot(&mut kept, &now)
+    }
+}
+
+async fn people(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
+    let now = Timestamp::now();
+    let body = shelf.keep(|kept, status| match &kept.page {
+        Some((second, page)) if *second == now.as_second() => page.clone(),
+        _ => {
+            let page = Bytes::from(page::render(status, now));
+            kept.page = Some((now.as_second(), page.clone()));
+            page
+        }
+    });
+    let mut response = answer(StatusCode::OK, "text/html; charset=utf-8", body);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::POLICY.clone());
+    response
+}
+
+async fn status(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
+    let body = shelf.keep(|kept, status| {
+        let made = || {
+            let mut json = serde_json::to_vec_pretty(status).expect("a document of texts and numbers");
+            json.push(b'\n');
+            Bytes::from(json)
+        };
+        kept.json.get_or_insert_with(made).clone()
+    });
+    answer(StatusCode::OK, "application/json", body)
+}
+
+async fn numbers(State(shelf): State<Arc<Shelf>>, headers: HeaderMap) -> Response<Body> {
+    let format = metrics::Format::asked_for(&headers);
+    let body = shelf.keep(|kept, _| {
+        let status = kept.of.clone().unwrap_or_else(|| (shelf.documents)());
+        let slot = match format {
+            metrics::Format::Text => &mut kept.numbers,
+            metrics::Format::OpenMetrics => &mut kept.open_numbers,
+        };
+        slot.get_or_insert_with(|| Bytes::from(metrics::render(status, format))).clone()
+    });
+    answer(StatusCode::OK, format.content_type(), body)
+}
+
+async fn ready(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
+    let status = (shelf.documents)();
+    readiness(status.credentials.iter().flat_map(|c| c.not_ready.iter().map(|n| (c.name.as_str(), n))))
+}
+
+async fn credential_ready(State(shelf): State<Arc<Shelf>>, Path(name): Path<String>) -> Response<Body> {
+    let status = (shelf.documents)();
+    match status.credentials.iter().find(|c| c.name == name) {
+        Some(c) => readiness(c.not_ready.iter().map(|n| (c.name.as_str(), n))),
+        None => {
+            let names: Vec<&str> = status.credentials.iter().map(|c| c.name.as_str()).collect();
+            text(
+                StatusCode::NOT_FOUND,
+                format!("there is no credential of that name; there is: {}\n", names.join(", ")),
+            )
+        }
+    }
+}
+
+/// 200, or 503 with each reason, one on a line, and its fix on the next.
+fn readiness<'a>(reasons: impl Iterator<Item = (&'a str, &'a NotReady)>) -> Response<Body> {
+    let mut said = String::new();
+    for (credential, n) in reasons {
+        let (what, fix) = (one_line(&n.what), one_line(&n.fix));
+        let _ = writeln!(said, "{credential}: {}: {what}\n  fix: {fix}", n.class);
+    }
+    match said.is_empty() {
+        true => text(StatusCode::OK, "ok\n".to_owned()),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, said),
+    }
+}
+
+/// Without anything that would begin a new line, or that a terminal would obey: some words are those of other servers.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    answer(status, "text/plain; charset=utf-8", Bytes::from(body))
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

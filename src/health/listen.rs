@@ -1,0 +1,288 @@
+//! Where the health endpoints listen: addresses, Unix sockets, and sockets that the service manager opened for us.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use listenfd::ListenFd;
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::config::{self, Listen};
+use crate::host::{Directory, HostError};
+
+/// Who may connect to a Unix socket of ours: its owner, and its group. The group is that of the process, or of the
+/// directory where that has the set-group-ID bit: so `chgrp monitoring` and `chmod g+s` on the directory let one in.
+pub const SOCKET_MODE: u32 = 0o660;
+
+/// Connections that the kernel keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Why there is no listening at one place.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be bound.
+    #[error("the health endpoint cannot listen at {address}: {source}")]
+    Tcp {
+        /// As configured.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that is no socket has the name.
+    #[error("the health endpoint cannot listen at {}: there is something that is no socket", path.display())]
+    NotASocket {
+        /// As configured.
+        path: PathBuf,
+    },
+    /// Another process listens there.
+    #[error("the health endpoint cannot listen at {}: another process does", path.display())]
+    Taken {
+        /// As configured.
+        path: PathBuf,
+    },
+    /// Another user could put a socket of theirs in its place, or the directory is not there.
+    #[error("the health endpoint cannot listen at {}: {source}", path.display())]
+    Directory {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong with its directory.
+        #[source]
+        source: HostError,
+    },
+    /// The socket cannot be made.
+    #[error("the health endpoint cannot listen at {}: {source}", path.display())]
+    Unix {
+        /// As configured.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The service manager handed over something else.
+    #[error("socket {number} from the service manager is neither a TCP nor a Unix stream socket: {source}")]
+    Inherited {
+        /// 1-based, in the order of the socket unit.
+        number: usize,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    /// What to do about it.
+    pub fn fix(&self) -> String {
+        match self {
+            ListenError::Tcp { address, source } => match source.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    "`ss -ltnp 'sport = :{}'` shows who listens there; stop it, or set another port in [health] listen",
+                    address.port()
+                ),
+                io::ErrorKind::AddrNotAvailable => {
+                    format!(
+                        "{} is no address of this host: `ip address` lists them; correct [health] listen",
+                        address.ip()
+                    )
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "take a port from 1024 on in [health] listen; the ones below are for privileged processes".into()
+                }
+                _ => "correct [health] listen".into(),
+            },
+            ListenError::NotASocket { path } => {
+                format!("see what {} is; remove it, or name another path in [health] listen", path.display())
+            }
+            ListenError::Taken { path } => {
+                format!(
+                    "`ss -lxp src {}` shows which; stop it, or name another path in [health] listen",
+                    path.display()
+                )
+            }
+            ListenError::Directory { source, .. } => source.fix(),
+            ListenError::Unix { source, .. } => match source.kind() {
+                io::ErrorKind::InvalidInput => {
+                    "a socket's path may have 107 bytes: name a shorter one in [health] listen".into()
+                }
+                _ => "see to the directory, or name another path in [health] listen".into(),
+            },
+            ListenError::Inherited { .. } => {
+                "let the socket unit have ListenStream= lines only, for addresses, ports and paths".into()
+            }
+        }
+    }
+}
+
+/// One socket that is listened at. Copies share the socket; with the last of them, the file of a Unix socket that was
+/// made here goes.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub(super) socket: Arc<Socket>,
+    /// The place in the configuration; `None`: from the service manager.
+    place: Option<Listen>,
+}
+
+/// The socket itself.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Removed at the end.
+        _file: Option<SocketFile>,
+    },
+}
+
+/// The name of a Unix socket that was made here.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: what has its name later may be another's.
+    id: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.id) {
+            // Where it fails, the next start finds a socket that nobody listens at, and replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    /// The address, where it is a TCP socket.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn address(&self) -> io::Result<Option<SocketAddr>> {
+        match &*self.socket {
+            Socket::Tcp(listener) => listener.local_addr().map(Some),
+            Socket::Unix { .. } => Ok(None),
+        }
+    }
+
+    fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Tcp { address, source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { socket: Arc::new(Socket::Tcp(listener)), place: Some(Listen::Tcp(address)) })
+    }
+
+    fn unix(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source: io::Error| ListenError::Unix { path: path.to_owned(), source };
+        let errno = |e: rustix::io::Errno| failed(e.into());
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        Directory::open(directory).map_err(|source| ListenError::Directory { path: path.to_owned(), source })?;
+        remove_stale(path)?;
+        let name = SocketAddrUnix::new(path).map_err(|e| match e {
+            rustix::io::Errno::NAMETOOLONG => failed(io::ErrorKind::InvalidInput.into()),
+            e => errno(e),
+        })?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(errno)?;
+        rustix::net::bind(&socket, &name).map_err(errno)?;
+        // Before it listens nobody can connect, so there is no moment with a wider mode than this.
+        rustix::fs::chmod(path, Mode::from_raw_mode(SOCKET_MODE)).map_err(errno)?;
+        rustix::net::listen(&socket, BACKLOG).map_err(errno)?;
+        let made = fs::symlink_metadata(path).map_err(failed)?;
+        let file = SocketFile { path: path.to_owned(), id: (made.dev(), made.ino()) };
+        let socket = Socket::Unix { listener: socket.into(), _file: Some(file) };
+        Ok(Self { socket: Arc::new(socket), place: Some(Listen::Unix(path.to_owned())) })
+    }
+
+    fn at(place: &Listen) -> Result<Self, ListenError> {
+        match place {
+            Listen::Tcp(address) => Self::tcp(*address),
+            Listen::Unix(path) => Self::unix(path),
+        }
+    }
+
+    /// Is this the place, however it was opened?
+    fn is_at(&self, place: &Listen) -> bool {
+        if let Some(own) = &self.place {
+            return own == place;
+        }
+        match (&*self.socket, place) {
+            (Socket::Tcp(listener), Listen::Tcp(address)) => listener.local_addr().is_ok_and(|a| a == *address),
+            (Socket::Unix { listener, .. }, Listen::Unix(path)) => {
+                listener.local_addr().is_ok_and(|a| a.as_pathname() == Some(path))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Removes a socket that a process which is gone has left behind.
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket { path: path.to_owned() }),
+        Ok(_) => {}
+    }
+    let name = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
+    // Not to wait where the queue of whoever listens is full.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|e| failed(e.into()))?;
+    match rustix::net::connect(&probe, &name) {
+        Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path).map_err(failed),
+        // Also where the queue is full, or the mode keeps us out: somebody is there.
+        Ok(()) | Err(_) => Err(ListenError::Taken { path: path.to_owned() }),
+    }
+}
+
+/// Sockets that the service manager opened for this process (`LISTEN_FDS`), such as by `relaykey.socket`.
+/// They may be taken once in the life of the process.
+///
+/// # Errors
+/// One of them is no stream socket.
+pub fn inherited() -> Result<Vec<Listener>, ListenError> {
+    let mut handed = ListenFd::from_env();
+    (0..handed.len()).filter_map(|index| take(&mut handed, index).transpose()).collect()
+}
+
+fn take(handed: &mut ListenFd, index: usize) -> Result<Option<Listener>, ListenError> {
+    let failed = |source| ListenError::Inherited { number: index + 1, source };
+    let socket = match handed.take_tcp_listener(index) {
+        Ok(None) => return Ok(None),
+        Ok(Some(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            Socket::Tcp(listener)
+        }
+        Err(_) => {
+            let Some(listener) = handed.take_unix_listener(index).map_err(failed)? else { return Ok(None) };
+            listener.set_nonblocking(true).map_err(failed)?;
+            Socket::Unix { listener, _file: None }
+        }
+    };
+    Ok(Some(Listener { socket: Arc::new(socket), place: None }))
+}
+
+/// Opens every place of the configuration. One that is listened at already (`held`: from the service manager, or under
+/// the configuration before) is kept as it is, so that nobody who connects meanwhile is turned away; inherited ones stay
+/// whatever the configuration says.
+///
+/// # Errors
+/// Every place that cannot be listened at. Nothing that is held is closed by that.
+pub fn open(health: Option<&config::Health>, held: &[Listener]) -> Result<Vec<Listener>, Vec<ListenError>> {
+    let mut opened: Vec<Listener> = held.iter().filter(|l| l.place.is_none()).cloned().collect();
+    let mut errors = Vec::new();
+    for place in health.iter().flat_map(|h| &h.listen) {
+        if opened.iter().any(|l| l.is_at(place)) {
+            continue;
+        }
+        match held.iter().find(|l| l.is_at(place)).cloned().map_or_else(|| Listener::at(place), Ok) {
+            Ok(listener) => opened.push(listener),
+            Err(e) => errors.push(e),
+        }
+    }
+    if errors.is_empty() { Ok(opened) } else { Err(errors) }
+}

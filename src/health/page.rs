@@ -1,0 +1,434 @@
+//! The page for people: self-contained, without a script, readable on a phone and in the dark. What is wrong and what to
+//! do about it stands at the top; the facts come after it.
+
+use std::fmt::{self, Display, Write as _};
+use std::sync::LazyLock;
+
+use axum::http::HeaderValue;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::verdict::{Level, Trouble, Verdict, ago, old_key, since, troubles, verdict};
+use crate::audit::{By, Record};
+use crate::rollover::rfc3339;
+use crate::status::{ConfigRefused, CredentialStatus, Daemon, Status, words};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page makes itself anew after so many seconds.
+const REFRESH: u32 = 30;
+/// So many records of the past are shown at once; the rest unfolds.
+const RECENT: usize = 6;
+
+/// What a browser may do with the page: apply this one style sheet, and nothing else.
+pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = BASE64.encode(Sha256::digest(STYLE));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("printable ASCII")
+});
+
+/// Text for the inside of an element or a quoted attribute. What could end either, or change the direction or the place
+/// of the text around it, is written as a reference or shown as what it is: some words come from other servers.
+struct Safe<T>(T);
+
+impl<T: Display> Display for Safe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.to_string().chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                '\n' => f.write_str(" ")?,
+                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+                    write!(f, "{}", c.escape_unicode())?;
+                }
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The page for a document, as seen at `now`.
+pub(super) fn render(status: &Status, now: Timestamp) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    // Writing to a string does not fail.
+    let _ = write_page(&mut out, status, now);
+    out
+}
+
+fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result {
+    let top = verdict(status, now);
+    let host = status.daemon.as_ref().map(|d| d.host.as_str()).unwrap_or("this host");
+    write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"refresh\" content=\"{REFRESH}\">\n\
+         <title>{} {} · relaykey on {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
+        top.level.sign(),
+        top.level.words(),
+        Safe(host),
+    )?;
+    write_verdict(out, &top, host)?;
+    out.push_str("<main>\n");
+    if let Some(refused) = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
+        write_config_refused(out, refused, now)?;
+    }
+    for c in &status.credentials {
+        write_credential(out, c, now)?;
+    }
+    out.push_str("</main>\n");
+    write_footer(out, status.daemon.as_ref(), now)?;
+    out.push_str("</body>\n</html>\n");
+    Ok(())
+}
+
+fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
+    write!(
+        out,
+        "<header class=\"{}\">\n<p class=\"where\">Mail credentials of <b>{}</b></p>\n\
+         <p class=\"level\"><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</p>\n<h1>{}</h1>\n",
+        top.level.class(),
+        Safe(host),
+        top.level.sign(),
+        top.level.words(),
+        Safe(&top.sentence),
+    )?;
+    if let Some(mail) = &top.mail {
+        writeln!(out, "<p class=\"mail\">{}</p>", Safe(mail))?;
+    }
+    if let Some(fix) = &top.fix {
+        writeln!(out, "<p class=\"do\"><b>Do:</b> {}</p>", Safe(fix))?;
+    }
+    if !top.others.is_empty() {
+        out.push_str("<ul class=\"others\">\n");
+        for (name, level, headline) in &top.others {
+            writeln!(
+                out,
+                "<li><span class=\"sign\" aria-hidden=\"true\">{}</span> <a href=\"#{}\">{}</a>: {} <small>({})</small></li>",
+                level.sign(),
+                Safe(name),
+                Safe(name),
+                Safe(headline),
+                level.words().to_lowercase(),
+            )?;
+        }
+        out.push_str("</ul>\n");
+    }
+    out.push_str("</header>\n");
+    Ok(())
+}
+
+fn write_config_refused(out: &mut String, refused: &ConfigRefused, now: Timestamp) -> fmt::Result {
+    write!(
+        out,
+        "<section class=\"card\" id=\"configuration\">\n<h2>Configuration <span class=\"badge soon\">! refused</span></h2>\n\
+         <p>It was changed, read {}, and has mistakes. Until they are gone, the one before it stays in force.</p>\n",
+        Safe(when(refused.at, now)),
+    )?;
+    for m in &refused.mistakes {
+        write!(
+            out,
+            "<div class=\"trouble soon\"><p class=\"said\">{}</p><p class=\"do\"><b>Do:</b> {}</p></div>\n",
+            Safe(&m.what),
+            Safe(&m.fix),
+        )?;
+    }
+    out.push_str("</section>\n");
+    Ok(())
+}
+
+fn write_credential(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
+    let troubles = troubles(c);
+    let level = troubles.first().map_or(Level::Fine, |t| t.level);
+    write!(
+        out,
+        "<section class=\"card\" id=\"{0}\">\n<h2>{0} <span class=\"badge {1}\">{2} {3}</span></h2>\n",
+        Safe(&c.name),
+        level.class(),
+        level.sign(),
+        Safe(state_words(&c.state)),
+    )?;
+    for t in &troubles {
+        write_trouble(out, t)?;
+    }
+    out.push_str("<dl>\n");
+    write_facts(out, c, now)?;
+    out.push_str("</dl>\n");
+    write_history(out, &c.history, now)?;
+    out.push_str("</section>\n");
+    Ok(())
+}
+
+fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
+    write!(
+        out,
+        "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n<p>{}</p>\n",
+        t.level.class(),
+        t.level.sign(),
+        Safe(capitalised(&t.headline)),
+        Safe(&t.mail),
+    )?;
+    if !t.what.is_empty() {
+        writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
+    }
+    if !t.fix.is_empty() {
+        writeln!(out, "<p class=\"do\"><b>Do:</b> {}</p>", Safe(&t.fix))?;
+    }
+    out.push_str("</div>\n");
+    Ok(())
+}
+
+/// One line of the list of facts; `value` is HTML.
+fn fact(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")
+}
+
+fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
+    match &c.applied {
+        Some(a) => {
+            fact(
+                out,
+                "Key in use",
+                format_args!("<b>{}</b><br><small>version {}</small>", Safe(&a.username), Safe(&a.version)),
+            )?;
+            let how = match a.outcome {
+                crate::rollover::Completion::Adopted => "found already in use",
+                crate::rollover::Completion::Confirmed => "put into use",
+            };
+            fact(out, "Since", format_args!("{how} {}", Safe(when_text(&a.since, now))))?;
+            let age = words(jiff::SignedDuration::from_secs(a.key_age_seconds));
+            match old_key(c) {
+                Some(_) => fact(out, "Key age", format_args!("<strong>! {}: older than 90 days</strong>", Safe(age)))?,
+                None => fact(out, "Key age", Safe(age))?,
+            }
+        }
+        None => fact(out, "Key in use", "none yet that relaykey put there")?,
+    }
+    if let Some(p) = &c.pending {
+        let refused = match &p.first_refused {
+            Some(at) => format!(", first refused {}", ago(at, now)),
+            None => String::new(),
+        };
+        fact(
+            out,
+            "New key",
+            format_args!(
+                "<b>{}</b>, not in use yet<br><small>version {}, seen {}{}</small>",
+                Safe(&p.username),
+                Safe(&p.version),
+                Safe(ago(&p.first_seen, now)),
+                Safe(refused),
+            ),
+        )?;
+    }
+    for o in &c.owed {
+        let since = when(o.owed.since, now);
+        fact(out, "Reload owed", format_args!("target {}, since {}", Safe(&o.target), Safe(since)))?;
+    }
+    for r in &c.reports_owed {
+        let next = r.next.map(|next| format!(", next try {}", ahead(next, now))).unwrap_or_default();
+        let count = if r.count == 1 { "1 report".to_owned() } else { format!("{} reports", r.count) };
+        fact(
+            out,
+            "Reports owed",
+            format_args!(
+                "{count} to {}, the oldest made {}{}",
+                Safe(&r.receiver),
+                Safe(ago(&r.since, now)),
+                Safe(next)
+            ),
+        )?;
+    }
+    if let Some(live) = &c.live {
+        match live.answered {
+            Some(at) => fact(out, "Source answered", Safe(when(at, now)))?,
+            None => fact(out, "Source answered", "not since relaykey started")?,
+        }
+        if let Some(woken) = &live.woken {
+            fact(out, "Last look", format_args!("{}: {}", Safe(since(woken.at, now)), Safe(cause(&woken.by))))?;
+        }
+        match (&live.step, live.next_wake) {
+            (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,
+            (None, Some(next)) => {
+                let hint = "<small>at once: <code>relaykey sync</code></small>";
+                fact(out, "Next look", format_args!("{} {hint}", Safe(ahead(next, now))))?;
+            }
+            (None, None) => {}
+        }
+    }
+    // Policies are told as trouble already.
+    for n in c.notices.iter().filter(|n| n.class != "policy") {
+        let (at, what, fix) = (Safe(since(n.at, now)), Safe(&n.what), Safe(&n.fix));
+        fact(out, "Notice", format_args!("{what} <small>({at})</small><br><small>{fix}</small>"))?;
+    }
+    fact(out, "Source", format_args!("<code>{}</code>", Safe(&c.source)))?;
+    let cost = format!("{} requests a day, about ${:.2} in 30 days", c.cost.requests_per_day, c.cost.usd_per_month);
+    fact(out, "Cost of asking", Safe(cost))
+}
+
+fn write_history(out: &mut String, history: &[Record], now: Timestamp) -> fmt::Result {
+    if history.is_empty() {
+        return Ok(());
+    }
+    out.push_str("<h3 class=\"past\">What happened</h3>\n<ol class=\"past\">\n");
+    for r in history.iter().take(RECENT) {
+        write_record(out, r, now)?;
+    }
+    out.push_str("</ol>\n");
+    if history.len() > RECENT {
+        writeln!(out, "<details><summary>{} earlier</summary>\n<ol class=\"past\">", history.len() - RECENT)?;
+        for r in &history[RECENT..] {
+            write_record(out, r, now)?;
+        }
+        out.push_str("</ol></details>\n");
+    }
+    Ok(())
+}
+
+fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
+    let (level, what) = match (r.what.as_str(), r.outcome.as_str()) {
+        ("rollover", "confirmed" | "done") => (Level::Fine, "New key put into use"),
+        ("adoption", "adopted" | "done") => (Level::Fine, "Key found already in use"),
+        ("heal", "confirmed" | "done" | "adopted") => (Level::Fine, "Login put back after somebody else changed it"),
+        ("reload", "done" | "confirmed") => (Level::Fine, "Mail server reloaded"),
+        ("no-change", _) => (Level::Fine, "Looked: nothing to do"),
+        ("refused", _) => (Level::Soon, "New key refused"),
+        (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
+        ("heal", _) => (Level::Soon, "Login could not be put back"),
+        ("reload", _) => (Level::Soon, "Mail server could not be reloaded"),
+        (_, "failed-for-now") => (Level::Soon, "Did not work yet; tried again"),
+        _ => (Level::Soon, "Did not work"),
+    };
+    write!(
+        out,
+        "<li class=\"{}\"><span class=\"sign\" aria-hidden=\"true\">{}</span><div><b>{what}</b> <time datetime=\"{}\">{}</time>",
+        level.class(),
+        level.sign(),
+        Safe(rfc3339(r.at)),
+        Safe(when(r.at, now)),
+    )?;
+    match (&r.previous_username, &r.username) {
+        (Some(old), Some(new)) if old != new => write!(out, "<br>{} → <b>{}</b>", Safe(old), Safe(new))?,
+        (_, Some(name)) => write!(out, "<br>{}", Safe(name))?,
+        _ => {}
+    }
+    if let Some(e) = &r.error {
+        write!(out, "<br><span class=\"said\">{}</span>", Safe(&e.words))?;
+    }
+    let took: u64 = r.steps.iter().map(|s| s.milliseconds).sum();
+    let took = match took {
+        0 => String::new(),
+        ms if ms < 10_000 => format!(", took {}.{} s", ms / 1000, ms % 1000 / 100),
+        ms => format!(", took {} s", ms / 1000),
+    };
+    writeln!(out, "<br><small>{}{took}</small></div></li>", Safe(cause(&r.by)))
+}
+
+fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fmt::Result {
+    out.push_str("<footer>\n");
+    if let Some(d) = daemon {
+        writeln!(
+            out,
+            "<p>{} (process {}) runs since {}. Configuration: <code>{}</code>, read {}.</p>",
+            Safe(&d.agent),
+            d.pid,
+            Safe(when(d.since, now)),
+            Safe(&d.config),
+            Safe(since(d.config_since, now)),
+        )?;
+    }
+    writeln!(
+        out,
+        "<p>Seen at {} (UTC). This page reloads itself every {REFRESH} seconds and changes nothing. For programs: \
+         <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>, <a href=\"/readyz\">/readyz</a>.</p>\n</footer>",
+        Safe(clock(now)),
+    )
+}
+
+// ---------------------------------------------------------------- words
+
+fn state_words(state: &str) -> &str {
+    match state {
+        "up-to-date" => "up to date",
+        "pending" => "new key on its way",
+        "refused" => "key refused",
+        "failing" => "failing",
+        "reload-owed" => "reload owed",
+        "drift" => "changed by somebody else",
+        "report-owed" => "report owed",
+        "source-down" => "source does not answer",
+        "never-applied" => "not yet in use",
+        other => other,
+    }
+}
+
+/// Who or what had something done.
+fn cause(by: &By) -> String {
+    let mut said = match (by.cause.as_str(), &by.user) {
+        ("start", _) => "relaykey started".to_owned(),
+        ("timer", _) => "regular look".to_owned(),
+        ("signal", _) => "asked to by a signal (SIGHUP)".to_owned(),
+        ("operator", Some(user)) => format!("asked for by {user}"),
+        ("operator", None) => "asked for by a person".to_owned(),
+        ("file-watch", _) => "a file changed".to_owned(),
+        ("log-alarm", _) => "the mail log told of a refused login".to_owned(),
+        ("retry", _) => "tried again".to_owned(),
+        (other, _) => other.to_owned(),
+    };
+    if let Some(claimed) = &by.claimed {
+        let _ = write!(said, " (who says to be {claimed})");
+    }
+    if let Some(detail) = &by.detail {
+        let _ = write!(said, ": {detail}");
+    }
+    said
+}
+
+fn step_words(step: &str) -> &str {
+    match step {
+        "inspect" => "looking at the mail server's login",
+        "fetch" => "asking the source",
+        "verify" => "trying the login at the mail relay",
+        "prepare" => "preparing the new tables",
+        "swap" => "putting the new login in place",
+        "activate" => "reloading the mail server",
+        "read-back" => "reading back what the mail server uses",
+        "commit" => "writing down what was done",
+        other => other,
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
+}
+
+/// `2026-11-20 22:10:05`.
+fn clock(at: Timestamp) -> String {
+    rfc3339(at).replace('T', " ").trim_end_matches('Z').to_owned()
+}
+
+/// `3 hours ago (2026-11-20 19:10:05 UTC)`.
+fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ({} UTC)", since(at, now), clock(at))
+}
+
+fn when_text(at: &str, now: Timestamp) -> String {
+    at.parse().map_or_else(|_| at.to_owned(), |at| when(at, now))
+}
+
+fn ahead(at: Timestamp, now: Timestamp) -> String {
+    match at.duration_since(now) {
+        left if left.as_secs() <= 0 => "now".into(),
+        left => format!("in {}", words(left)),
+    }
+}

@@ -1,0 +1,235 @@
+use std::fs::{create_dir_all, rename, write};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+/// A scratch directory of its own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("relaykey-log-{name}-{}", std::process::id()));
+        create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// Everything that is new, in words.
+fn read(tail: &mut Tail) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut each = |said: Said<'_>| {
+        all.push(match said {
+            Said::Line(line) => line.to_owned(),
+            Said::PassedOver(n) => format!("passed over {n}"),
+            Said::Trouble(finding) => panic!("{}", finding.what),
+        });
+    };
+    for _ in 0..10_000 {
+        if !tail.read(&mut each).expect("a readable log") {
+            return all;
+        }
+    }
+    panic!("there is always more to read");
+}
+
+#[test]
+fn the_end_of_a_file_is_followed_across_rotation() {
+    let scratch = Scratch::new("rotation");
+    let log = scratch.path("mail.log");
+    append(&log, "old\nhalf of an old ");
+    let mut tail = Tail::new(&log);
+    assert_eq!(read(&mut tail), [""; 0]);
+    append(&log, "line\none\ntw");
+    assert_eq!(read(&mut tail), ["one"]);
+    append(&log, "o\n");
+    assert_eq!(read(&mut tail), ["two"]);
+
+    // Moved aside, written to a little longer, then a new one.
+    rename(&log, scratch.path("mail.log.1")).unwrap();
+    append(&scratch.path("mail.log.1"), "three\n");
+    assert_eq!(read(&mut tail), ["three"]);
+    append(&scratch.path("mail.log.1"), "four\n");
+    append(&log, "five\n");
+    assert_eq!(read(&mut tail), ["four", "five"]);
+
+    // Copied and cut short.
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    append(&log, "six\n");
+    assert_eq!(read(&mut tail), ["six"]);
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    assert_eq!(read(&mut tail), [""; 0]);
+    append(&log, "eight\n");
+    assert_eq!(read(&mut tail), ["eight"]);
+
+    // Removed, then there again.
+    fs::remove_file(&log).unwrap();
+    assert_eq!(read(&mut tail), [""; 0]);
+    append(&log, "nine\n");
+    assert_eq!(read(&mut tail), ["nine"]);
+}
+
+#[test]
+fn a_log_that_comes_later_is_read_from_its_beginning() {
+    let scratch = Scratch::new("later");
+    let log = scratch.path("mail.log");
+    let mut tail = Tail::new(&log);
+    assert_eq!(read(&mut tail), [""; 0]);
+    append(&log, "first\n");
+    assert_eq!(read(&mut tail), ["first"]);
+}
+
+#[test]
+fn what_is_too_much_is_passed_over_and_said() {
+    let scratch = Scratch::new("much");
+    let log = scratch.path("mail.log");
+    append(&log, "");
+    let mut tail = Tail::new(&log);
+    append(&log, &format!("{}\nafter\n{}\n", "x".repeat(MAX_LINE + 1), "y".repeat(MAX_LINE)));
+    let said = read(&mut tail);
+    assert_eq!(said[..2], [format!("passed over {}", MAX_LINE + 2), "after".into()]);
+    assert_eq!(said[2].len(), MAX_LINE, "a line of exactly the limit");
+
+    let line = format!("{}\n", "z".repeat(99));
+    append(&log, &line.repeat(30_000));
+    let said = read(&mut tail);
+    assert_eq!(said[0], format!("passed over {}", 3_000_000 - MAX_BEHIND));
+    let lines = (MAX_BEHIND / 100) as usize;
+    assert_eq!(said.len() - 1, lines, "whole lines only");
+    assert!(said[1..].iter().all(|l| l.len() == 99));
+}
+
+#[test]
+fn bytes_that_are_no_text_do_no_harm() {
+    let scratch = Scratch::new("bytes");
+    let log = scratch.path("mail.log");
+    write(&log, "").unwrap();
+    let mut tail = Tail::new(&log);
+    File::options().append(true).open(&log).unwrap().write_all(b"caf\xe9 \xff\0\nnext\n").unwrap();
+    assert_eq!(read(&mut tail), ["caf\u{fffd} \u{fffd}\0", "next"]);
+}
+
+#[test]
+fn what_is_no_file_is_an_error_and_does_not_hold_up() {
+    let scratch = Scratch::new("pipe");
+    let pipe = scratch.path("mail.log");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let mut tail = Tail::new(&pipe);
+    assert_eq!(tail.read(&mut |_| ()).unwrap_err().to_string(), "it is not a regular file");
+    let finding = unreadable(&pipe, &tail.read(&mut |_| ()).unwrap_err());
+    assert!(finding.what.contains("not a regular file") && finding.fix.contains("`log`"), "{finding:?}");
+}
+
+#[test]
+fn the_log_is_found_where_the_host_keeps_it() {
+    let now = SystemTime::now();
+    let old = now - FRESH * 2;
+    let file = |path: &str| LogPlace::File(path.into());
+    // Configured, maillog_file, files that exist (old ones with a minus), what is found below the root.
+    let cases: [(config::Log, Option<&str>, &[&str], Option<LogPlace>); 12] = [
+        (config::Log::File("/x.log".into()), Some("/y.log"), &["var/log/mail.log"], Some(file("/x.log"))),
+        (config::Log::Journal, Some("/y.log"), &["var/log/mail.log"], Some(LogPlace::Journal)),
+        (config::Log::Found, Some("/y.log"), &["var/log/mail.log"], Some(file("/y.log"))),
+        (config::Log::Found, Some("/dev/stdout"), &["var/log/maillog"], Some(file("var/log/maillog"))),
+        (config::Log::Found, Some(""), &["var/log/syslog", "var/log/mail.log"], Some(file("var/log/mail.log"))),
+        (config::Log::Found, None, &["-var/log/mail.log", "var/log/messages"], Some(file("var/log/messages"))),
+        (config::Log::Found, None, &["-var/log/mail.log", "run/systemd/journal/x"], Some(LogPlace::Journal)),
+        (config::Log::Found, None, &["-var/log/mail.log", "-var/log/syslog"], Some(file("var/log/mail.log"))),
+        (config::Log::Found, None, &["var/log/mail/inside"], None),
+        (config::Log::Found, None, &["-var/log/syslog"], None),
+        (config::Log::Found, None, &["run/systemd/journal/x"], Some(LogPlace::Journal)),
+        (config::Log::Found, None, &[], None),
+    ];
+    for (n, (configured, maillog_file, files, expected)) in cases.into_iter().enumerate() {
+        let root = Scratch::new(&format!("find-{n}"));
+        for name in files {
+            let path = root.path(name.trim_start_matches('-'));
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(&path, "").unwrap();
+            if name.starts_with('-') {
+                File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+            }
+        }
+        let found = find_below(&root.0, &configured, maillog_file.map(Path::new), now);
+        let expected = expected.map(|place| match place {
+            LogPlace::File(path) if path.is_relative() => LogPlace::File(root.0.join(path)),
+            other => other,
+        });
+        assert_eq!(found.as_ref().ok(), expected.as_ref(), "case {n}: {found:?}");
+    }
+}
+
+#[test]
+fn an_entry_of_the_journal_becomes_a_line() {
+    let entry = |identifier: &str, message: &str| {
+        of_journal(&format!(
+            r#"{{"__CURSOR":"s=1","SYSLOG_IDENTIFIER":{identifier},"SYSLOG_PID":"77","MESSAGE":{message}}}"#
+        ))
+    };
+    assert_eq!(entry(r#""postfix/smtp""#, r#""4A: x""#).as_deref(), Some("postfix/smtp[77]: 4A: x"));
+    assert_eq!(entry(r#""postfix/smtp""#, r#""4A: x\nb""#).as_deref(), Some("postfix/smtp[77]: 4A: x\\nb"));
+    assert_eq!(entry(r#""postfix/smtp[1]: x""#, r#""4A: x""#), None);
+    assert_eq!(entry("null", r#""4A: x""#), None);
+    assert_eq!(entry(r#""postfix/smtp""#, "[1,2]"), None);
+    assert_eq!(of_journal("not JSON"), None);
+}
+
+/// A program in journalctl's place that says what it was called with, then two entries, and ends.
+#[test]
+fn the_journal_is_followed_with_a_clean_environment_and_started_again_when_it_ends() {
+    let scratch = Scratch::new("journal");
+    let program = scratch.path("journalctl");
+    let script = "#!/bin/sh\n\
+         echo '{\"SYSLOG_IDENTIFIER\":\"arguments\",\"SYSLOG_PID\":\"1\",\"MESSAGE\":\"'\"$*\"'\"}'\n\
+         echo '{\"SYSLOG_IDENTIFIER\":\"environment\",\"SYSLOG_PID\":\"1\",\"MESSAGE\":\"'$(env | cut -d= -f1 | sort | xargs)'\"}'\n\
+         echo garbage\n";
+    write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let link = scratch.path("link");
+    symlink(&program, &link).unwrap();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut said = Vec::new();
+    runtime.block_on(async {
+        let programs = [scratch.path("missing"), link];
+        let (done, mut is_done) = tokio::sync::mpsc::unbounded_channel();
+        let mut each = |what: Said<'_>| {
+            said.push(match what {
+                Said::Line(line) => line.to_owned(),
+                Said::Trouble(finding) => finding.what,
+                Said::PassedOver(n) => n.to_string(),
+            });
+            if said.len() == 4 {
+                done.send(()).unwrap();
+            }
+        };
+        tokio::select! {
+            () = follow_journal(&programs, &mut each) => unreachable!("it is followed for ever"),
+            _ = is_done.recv() => {}
+            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("journalctl was not started a second time"),
+        }
+    });
+    assert!(said[0].starts_with("arguments[1]: --follow --lines=0"), "{said:?}");
+    assert!(said[0].ends_with("SYSLOG_FACILITY=2"), "{said:?}");
+    // The shell adds some of its own.
+    let names: Vec<&str> = said[1].split(' ').skip(1).collect();
+    assert!(names.iter().all(|n| ["LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(n)), "{said:?}");
+    assert!(said[2].contains("journalctl ended; tried again in 1 s"), "{said:?}");
+    assert_eq!(said[3], said[0]);
+}
