@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +17,8 @@ use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log;
-use crate::status::{Counters, Woken};
+use crate::status::{Counters, Notice, Woken};
+use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
 
 /// A run that files or the log cause again comes this much later than the first, doubling while they find nothing to do.
@@ -26,6 +27,8 @@ const CALM: Duration = Duration::from_secs(1);
 const MOST_CALM: Duration = Duration::from_secs(60);
 /// A file that is being written is looked at when it has been left alone this long.
 const SETTLED: Duration = Duration::from_millis(100);
+/// What the mail log said is shown this long after it was last said.
+const NOTICE: SignedDuration = SignedDuration::from_hours(1);
 /// How many records of the audit log the board shows.
 const HISTORY: usize = 20;
 
@@ -57,6 +60,7 @@ pub struct Keeper {
     pub source: Opened,
     pub board: Arc<Board>,
     pub mailbox: Mailbox,
+    pub brake: Arc<Mutex<Brake>>,
     pub orders: mpsc::Receiver<Order>,
     pub sights: mpsc::UnboundedSender<Sight>,
     pub deliveries: Deliveries,
@@ -222,7 +226,12 @@ impl Keeper {
             () if !news || did => Duration::ZERO,
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
         };
+        if did {
+            // Another login is in use: what the log says from now on is a new matter.
+            self.brake.lock().unwrap_or_else(PoisonError::into_inner).settle();
+        }
         let next = self.next(&ended);
+        let advice = self.source.as_ref().ok().and_then(|source| source.advice());
         let requests = self.source.as_ref().map_or(0, |source| source.requests());
         self.board.set_state(&name, &ended.state);
         memory.state.clone_from(&ended.state);
@@ -235,6 +244,11 @@ impl Keeper {
             live.answered = ended.answered.or(live.answered);
             live.next_wake = Some(next.at);
             live.failures.clone_from(&ended.failures);
+            live.notices.retain(|n| {
+                let old = began.duration_since(n.at) > NOTICE;
+                n.class != "advice" && !old && !(did && ["refused", "no-login"].contains(&n.class.as_str()))
+            });
+            live.notices.extend(advice.map(|a| Notice { at: began, class: "advice".into(), what: a.what, fix: a.fix }));
             live.counters.source_requests = requests;
         });
         if let Some(order) = order {
