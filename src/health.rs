@@ -46,8 +46,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::hosts::HostAllowList;
-pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use self::listen::Socket;
+pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use crate::status::{NotReady, Status};
 
 /// Connections that are heard at one time, at each place.
@@ -162,18 +162,22 @@ async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<
                 }
             }
         };
-        while standing.len() >= AT_ONCE {
+        while running.len() >= AT_ONCE {
             standing.retain(|(_, connection)| !connection.is_finished());
-            let Some((since, oldest)) = standing.front().filter(|_| standing.len() >= AT_ONCE) else { break };
+            let oldest = standing.front().map_or_else(Instant::now, |(since, _)| *since);
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 Some(_) = running.join_next() => {}
-                () = sleep_until(*since + GRACE) => {
-                    oldest.abort();
-                    standing.pop_front();
+                () = sleep_until(oldest + GRACE) => {
+                    if let Some((_, oldest)) = standing.pop_front() {
+                        oldest.abort();
+                    }
+                    // Until it is gone indeed, and its descriptor with it.
+                    let _ = running.join_next().await;
                 }
             }
         }
+        standing.retain(|(_, connection)| !connection.is_finished());
         let connection = running.spawn(hear(stream, Arc::clone(&front)));
         standing.push_back((Instant::now(), connection));
     }
@@ -355,7 +359,10 @@ async fn credential_ready(State(shelf): State<Arc<Shelf>>, Path(name): Path<Stri
         Some(c) => readiness(c.not_ready.iter().map(|n| (c.name.as_str(), n))),
         None => {
             let names: Vec<&str> = status.credentials.iter().map(|c| c.name.as_str()).collect();
-            text(StatusCode::NOT_FOUND, format!("there is no credential of that name; there is: {}\n", names.join(", ")))
+            text(
+                StatusCode::NOT_FOUND,
+                format!("there is no credential of that name; there is: {}\n", names.join(", ")),
+            )
         }
     }
 }

@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("source", &["aws", "config", "credential"]),
     ("smtp", &["credential", "config", "tls"]),
     ("state", &["rollover", "host", "credential"]),
+    ("health", &["audit", "config", "host", "rollover", "status"]),
     ("standin", &["credential"]),
     ("agent", &["apply", "aws", "config", "credential", "rollover", "smtp", "source", "state", "tls"]),
     (

@@ -85,7 +85,10 @@ impl ListenError {
                     address.port()
                 ),
                 io::ErrorKind::AddrNotAvailable => {
-                    format!("{} is no address of this host: `ip address` lists them; correct [health] listen", address.ip())
+                    format!(
+                        "{} is no address of this host: `ip address` lists them; correct [health] listen",
+                        address.ip()
+                    )
                 }
                 io::ErrorKind::PermissionDenied => {
                     "take a port from 1024 on in [health] listen; the ones below are for privileged processes".into()
@@ -96,7 +99,10 @@ impl ListenError {
                 format!("see what {} is; remove it, or name another path in [health] listen", path.display())
             }
             ListenError::Taken { path } => {
-                format!("`ss -lxp src {}` shows which; stop it, or name another path in [health] listen", path.display())
+                format!(
+                    "`ss -lxp src {}` shows which; stop it, or name another path in [health] listen",
+                    path.display()
+                )
             }
             ListenError::Directory { source, .. } => source.fix(),
             ListenError::Unix { source, .. } => match source.kind() {
@@ -165,6 +171,8 @@ impl Listener {
         let failed = |source| ListenError::Tcp { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
+        // A longer queue than the standard library asks for: where it overflows, clients try again only after a second.
+        rustix::net::listen(&listener, BACKLOG).map_err(|e| failed(e.into()))?;
         Ok(Self { socket: Arc::new(Socket::Tcp(listener)), place: Some(Listen::Tcp(address)) })
     }
 

@@ -175,7 +175,8 @@ impl<'a> Families<'a, '_> {
             for (word, n) in count(&live.counters) {
                 *counts.entry(if is_word(word) { word } else { "other" }).or_default() += n;
             }
-            samples.extend(counts.into_iter().map(|(word, n)| (vec![("credential", c.name.as_str()), (label, word)], n)));
+            samples
+                .extend(counts.into_iter().map(|(word, n)| (vec![("credential", c.name.as_str()), (label, word)], n)));
         }
         self.counter(name, help, samples)
     }
@@ -286,9 +287,10 @@ impl Collector for Numbers {
             &["start", "timer", "signal", "operator", "file-watch", "log-alarm", "retry"],
             |c| &c.wakes,
         )?;
-        let asked = status.credentials.iter().filter_map(|c| {
-            Some((vec![("credential", c.name.as_str())], c.live.as_ref()?.counters.source_requests))
-        });
+        let asked = status
+            .credentials
+            .iter()
+            .filter_map(|c| Some((vec![("credential", c.name.as_str())], c.live.as_ref()?.counters.source_requests)));
         out.counter("relaykey_source_requests", "Requests to the credential's source.", asked.collect())?;
         out.count(
             ("relaykey_logins", "Logins at the SMTP endpoint, by what became of them."),
