@@ -11,9 +11,10 @@
 pub mod board;
 pub mod keeper;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,8 +34,10 @@ use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
-use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake};
+use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
 use crate::tls;
+use crate::wake::alarm::{Alarm, Brake, Kind};
+use crate::wake::log::LogPlace;
 use crate::wake::{self, Cause, Mailbox, Watch};
 
 /// How long the daemon waits at its start for another relaykey that holds the state directory: a `sync` by hand.
@@ -107,6 +110,7 @@ struct Daemon {
     roles: Roles,
     /// `None`: this host has no inotify to give; changes are seen at the next poll.
     watch: Option<Watch>,
+    ears: Ears,
     /// What is listened at for HTTP; kept from one configuration to the next.
     listeners: Vec<health::Listener>,
 }
@@ -119,6 +123,8 @@ struct Posts(Arc<Mutex<Vec<Post>>>);
 struct Post {
     credential: String,
     mailbox: Mailbox,
+    /// Looks that the mail log causes.
+    brake: Arc<Mutex<Brake>>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -278,6 +284,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         logs: Logs::default(),
         sights,
         roles,
+        ears: Ears::default(),
         listeners: health::inherited().map_err(DaemonError::Listen)?,
     };
     let socket = control::bind(&config.host.run_dir).map_err(DaemonError::Control)?;
@@ -312,7 +319,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                 wake::wait(EDITED).await;
                 generation = daemon.reload(generation, Asked::No).await;
             }
-            Some(sight) = seen.recv() => daemon.sighted(sight),
+            Some(sight) = seen.recv() => daemon.sighted(&generation.config, sight),
             why = ended(&mut term, &mut int) => {
                 log::stopping(why);
                 daemon.notifier.stopping();
@@ -358,12 +365,15 @@ impl Daemon {
             let mailbox = Mailbox::new();
             // Orders wait for their turn; more than a few at once for one credential is a mistake of somebody's.
             let (orders, taken) = mpsc::channel(8);
-            posts.push(Post { credential: credential.name.clone(), mailbox: mailbox.clone(), orders });
+            let brake = Arc::new(Mutex::new(Brake::default()));
+            let name = credential.name.clone();
+            posts.push(Post { credential: name, mailbox: mailbox.clone(), brake: brake.clone(), orders });
             let keeper = Keeper {
                 credential: credential.clone(),
                 agent: agent.clone(),
                 source: source::open(credential, &key, &http),
                 board: self.board.clone(),
+                brake,
                 mailbox,
                 orders: taken,
                 sights: self.sights.clone(),
@@ -392,6 +402,7 @@ impl Daemon {
             });
         }
         self.listeners = listeners;
+        self.ears = Ears::default();
         // Files of targets that stay are told of again by their keepers.
         let sources = config.credentials.iter().filter_map(|c| match &c.source {
             config::Source::File { path } => Some((path.clone(), Role::Of(c.name.clone()))),
@@ -490,17 +501,72 @@ impl Daemon {
         self.board.set_daemon(|d| d.config_refused = Some(ConfigRefused { at: Timestamp::now(), mistakes }));
     }
 
-    /// What a target consists of is known, or has changed: its tables are watched.
-    fn sighted(&self, sight: Sight) {
+    /// What a target consists of is known, or has changed: its tables are watched, its mail log is followed.
+    fn sighted(&mut self, config: &Config, sight: Sight) {
         let mut roles = self.roles.lock();
-        for file in sight.files {
-            let role = (file, Role::Of(sight.credential.clone()));
+        let known = roles.len();
+        for file in &sight.files {
+            let role = (file.clone(), Role::Of(sight.credential.clone()));
             if !roles.contains(&role) {
                 roles.push(role);
             }
         }
+        let more = roles.len() > known;
         drop(roles);
-        self.watch_roles();
+        if more {
+            self.watch_roles();
+        } else if let Some(watch) = &self.watch {
+            // What inotify does not tell, such as a directory further up that was exchanged, is found with each look.
+            watch.check();
+        }
+        let credential = config.credentials.iter().find(|c| c.name == sight.credential);
+        let Some(target) = credential.and_then(|c| c.targets.iter().find(|t| t.name == sight.target)) else { return };
+        let place = match wake::log::find(&target.log, sight.log.as_deref(), SystemTime::now()) {
+            Ok(place) => Some(place),
+            Err(finding) => {
+                log::trouble(&finding.located(), &finding.fix);
+                None
+            }
+        };
+        if self.ears.places.insert((sight.credential, sight.target), place.clone()) != Some(place) {
+            self.listen(config);
+        }
+    }
+
+    /// Follows every mail log that a target has, once, for all credentials that are in it.
+    fn listen(&mut self, config: &Config) {
+        self.ears.tasks.abort_all();
+        let posts = self.posts.lock().clone();
+        let places: BTreeSet<LogPlace> = self.ears.places.values().flatten().cloned().collect();
+        for place in places {
+            let mut listeners = Vec::new();
+            for (credential, post) in config.credentials.iter().zip(&posts) {
+                let here = |target: &&config::Target| {
+                    self.ears.places.get(&(credential.name.clone(), target.name.clone())) == Some(&Some(place.clone()))
+                };
+                let endpoints = credential.targets.iter().filter(here).flat_map(|t| {
+                    let hosts = std::iter::once(&t.smtp.endpoint).chain(&t.smtp.endpoint_aliases);
+                    hosts.map(|host| (host.clone(), t.smtp.port))
+                });
+                listeners.push(wake::log::Listener {
+                    endpoints: endpoints.collect(),
+                    mailbox: post.mailbox.clone(),
+                    brake: post.brake.clone(),
+                    heard: hearer(&self.board, &credential.name),
+                });
+            }
+            listeners.retain(|l| !l.endpoints.is_empty());
+            let growth = match (&place, &self.watch) {
+                (LogPlace::File(path), Some(watch)) => Some(watch.follow(path)),
+                _ => None,
+            };
+            self.ears.tasks.spawn(async move {
+                wake::log::listen(&place, growth, &mut listeners, |finding| {
+                    log::trouble(&finding.located(), &finding.fix);
+                })
+                .await;
+            });
+        }
     }
 
     fn watch_roles(&self) {
@@ -535,6 +601,43 @@ impl Daemon {
             stop,
         )
     }
+}
+
+/// The mail logs that are followed. Dropped, it stops.
+#[derive(Default)]
+struct Ears {
+    /// By credential and target; `None`: there is no log to be found.
+    places: BTreeMap<(String, String), Option<LogPlace>>,
+    tasks: JoinSet<()>,
+}
+
+/// An alarm of one kind is written down, and shown anew, this often at most: a revoked key has a line for every message.
+const ALARM_TOLD: Duration = Duration::from_secs(60);
+
+/// Counts alarms of one credential, and shows what a person should know of.
+fn hearer(board: &Arc<Board>, credential: &str) -> Box<dyn FnMut(&Alarm) + Send> {
+    let (board, credential) = (board.clone(), credential.to_owned());
+    let mut told: BTreeMap<&'static str, Instant> = BTreeMap::new();
+    Box::new(move |alarm| {
+        let kind = alarm.kind;
+        let tell = told.get(kind.word()).is_none_or(|at| at.elapsed() > ALARM_TOLD);
+        if tell {
+            told.insert(kind.word(), Instant::now());
+            log::alarm(&credential, kind.word(), &alarm.to_string());
+        }
+        board.set_live(&credential, |live| {
+            *live.counters.alarms.entry(kind.word().to_owned()).or_default() += 1;
+            if tell && kind != Kind::Temporary {
+                live.notices.retain(|n| n.class != kind.word());
+                live.notices.push(Notice {
+                    at: Timestamp::now(),
+                    class: kind.word().into(),
+                    what: format!("{}. The mail log: {alarm}", kind.meaning()),
+                    fix: kind.fix().into(),
+                });
+            }
+        });
+    })
 }
 
 /// Was it asked for that the configuration is read again, or was the file only seen to change?

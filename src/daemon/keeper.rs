@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::Board;
 use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
-use crate::audit::{By, Record};
+use crate::audit::{self, By, Record};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log;
-use crate::status::{Counters, Woken};
+use crate::status::{Counters, Notice, Woken};
+use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
 
 /// A run that files or the log cause again comes this much later than the first, doubling while they find nothing to do.
@@ -26,6 +27,8 @@ const CALM: Duration = Duration::from_secs(1);
 const MOST_CALM: Duration = Duration::from_secs(60);
 /// A file that is being written is looked at when it has been left alone this long.
 const SETTLED: Duration = Duration::from_millis(100);
+/// What the mail log said is shown this long after it was last said.
+const NOTICE: SignedDuration = SignedDuration::from_hours(1);
 /// How many records of the audit log the board shows.
 const HISTORY: usize = 20;
 
@@ -57,6 +60,7 @@ pub struct Keeper {
     pub source: Opened,
     pub board: Arc<Board>,
     pub mailbox: Mailbox,
+    pub brake: Arc<Mutex<Brake>>,
     pub orders: mpsc::Receiver<Order>,
     pub sights: mpsc::UnboundedSender<Sight>,
     pub deliveries: Deliveries,
@@ -71,18 +75,14 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
-    sights: BTreeMap<String, Sight>,
 }
 
 impl Keeper {
     /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
     pub async fn keep(mut self, looked: oneshot::Sender<()>) {
-        let mut memory = Memory {
-            state: State::new(&self.credential.name),
-            told: BTreeMap::new(),
-            calm: Duration::ZERO,
-            sights: BTreeMap::new(),
-        };
+        let mut memory =
+            Memory { state: State::new(&self.credential.name), told: BTreeMap::new(), calm: Duration::ZERO };
+        self.recall().await;
         let mut stop = self.stop.clone();
         let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
         let _ = looked.send(());
@@ -121,6 +121,18 @@ impl Keeper {
                 }
             }
             next = self.run(causes, order, &mut memory).await;
+        }
+    }
+
+    /// What the audit log says of the time before this process.
+    async fn recall(&self) {
+        let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
+        let read = move || {
+            let head = store.load(&name).ok().flatten()?.audit;
+            Some(audit::recent(store.dir(), &name, &head, HISTORY))
+        };
+        if let Ok(Some(history)) = tokio::task::spawn_blocking(read).await {
+            self.board.set_live(&self.credential.name, |live| live.history = history);
         }
     }
 
@@ -168,7 +180,6 @@ impl Keeper {
         let wait = order.as_ref().map_or(Duration::from_millis(100), |o| o.wait);
         let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
-        let mut watched = std::mem::take(&mut memory.sights);
         let cause = by.cause.clone();
         let mut observer = |event: Event<'_>| {
             if let Some(order) = &order
@@ -195,10 +206,7 @@ impl Keeper {
                         files: files.to_vec(),
                         log: log.cloned(),
                     };
-                    if watched.get(target) != Some(&sight) {
-                        let _ = sights.send(sight.clone());
-                        watched.insert(target.to_owned(), sight);
-                    }
+                    let _ = sights.send(sight);
                 }
                 Event::Trouble { what, fix } => log::trouble(&format!("{}: {what}", credential.name), fix),
                 Event::Preview { .. } => {}
@@ -214,7 +222,6 @@ impl Keeper {
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
-        memory.sights = watched;
         let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
         self.tell_failures(&ended, memory);
         let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
@@ -222,7 +229,12 @@ impl Keeper {
             () if !news || did => Duration::ZERO,
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
         };
+        if did {
+            // Another login is in use: what the log says from now on is a new matter.
+            self.brake.lock().unwrap_or_else(PoisonError::into_inner).settle();
+        }
         let next = self.next(&ended);
+        let advice = self.source.as_ref().ok().and_then(|source| source.advice());
         let requests = self.source.as_ref().map_or(0, |source| source.requests());
         self.board.set_state(&name, &ended.state);
         memory.state.clone_from(&ended.state);
@@ -235,6 +247,11 @@ impl Keeper {
             live.answered = ended.answered.or(live.answered);
             live.next_wake = Some(next.at);
             live.failures.clone_from(&ended.failures);
+            live.notices.retain(|n| {
+                let old = began.duration_since(n.at) > NOTICE;
+                n.class != "advice" && !old && !(did && ["refused", "no-login"].contains(&n.class.as_str()))
+            });
+            live.notices.extend(advice.map(|a| Notice { at: began, class: "advice".into(), what: a.what, fix: a.fix }));
             live.counters.source_requests = requests;
         });
         if let Some(order) = order {
