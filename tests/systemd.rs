@@ -6,6 +6,7 @@ mod container;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -190,6 +191,11 @@ impl MailServer {
         let text = self.system.sh(&format!("journalctl --no-pager -o json {arguments}"));
         text.lines().map(|l| serde_json::from_str(l).expect("journalctl writes JSON")).collect()
     }
+}
+
+/// A port of 127.0.0.1 on which nothing listens now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a loopback port").port()
 }
 
 /// Of no importance beyond this test.
@@ -426,6 +432,14 @@ fn the_service_tells_systemd_and_the_journal_what_it_does() {
     let explained = system.sh(&format!("journalctl --no-pager -x MESSAGE_ID={}", id::ROLLOVER));
     assert!(explained.contains(&format!("Subject: Credential ses: version {version} is in use")), "{explained}");
 
+    // Postfix logs to the journal here: a login that the endpoint refuses is heard of at once.
+    server.standin.deactivate("AKIASECOND");
+    system.sh("printf 'Subject: refused\\n\\ntest\\n' | sendmail -f refused@example.com to@example.net");
+    let heard = format!("journalctl -q -o cat -u relaykey MESSAGE_ID={} | grep 'ses: mail log, refused'", id::ALARM);
+    system.wait("the alarm", SOON, &heard);
+    server.standin.activate("AKIASECOND");
+    system.sh("postqueue -f");
+
     // A changed configuration is taken, a bad one refused; the process stays the same.
     let pid = system.property("relaykey", "MainPID");
     let good = server.config("name = \"main\"\n");
@@ -546,4 +560,36 @@ fn a_stop_in_the_middle_of_a_rollover_tears_nothing() {
     let outcome = &server.status()["credentials"][0]["report"]["outcome"];
     assert_eq!(outcome, "confirmed");
     assert_eq!(server.send(), "AKIASECOND");
+}
+
+/// The address stays open while relaykey is restarted, and asking there starts it.
+#[test]
+fn systemd_may_hold_the_health_endpoints_open() {
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    let port = free_port();
+    let places = format!(
+        "[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\nListenStream=/run/health.sock\nSocketMode=0660\n"
+    );
+    system.put("/etc/systemd/system/relaykey.socket.d/places.conf", &places, "0644");
+    server.install("1");
+    server.publish("AKIAFIRST");
+    system.put("/etc/relaykey/config.toml", &server.config(""), "0644");
+    system.sh("systemctl enable relaykey && systemctl enable --now relaykey.socket");
+    assert_eq!(system.property("relaykey", "ActiveState"), "inactive");
+
+    let ask = format!("curl -sS -f -m 30 http://127.0.0.1:{port}/livez");
+    let ask_unix = "curl -sS -f -m 30 --unix-socket /run/health.sock http://localhost/livez";
+    system.sh(&ask);
+    system.sh(ask_unix);
+    system.wait("the start", SOON, "systemctl show --value -p ActiveState relaykey | grep -x active");
+    system.sh(&format!("curl -sS -f http://127.0.0.1:{port}/readyz/ses"));
+
+    // Nobody who asks meanwhile is turned away.
+    let pid = system.property("relaykey", "MainPID");
+    system.sh(&format!("systemctl --no-block restart relaykey; {ask} && {ask_unix}"));
+    system.wait("the restart", SOON, &format!("[ $(systemctl show --value -p MainPID relaykey) != {pid} ]"));
+    system.sh(&ask);
+    let mode = system.sh("stat -c %a /run/health.sock");
+    assert_eq!(mode.trim(), "660");
 }
