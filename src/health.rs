@@ -195,6 +195,7 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut C
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!("the health endpoint cannot accept connections: {e}");
                 }
+                // Linux says so even where nobody waits: then whoever is heard has less time, but no less than it takes.
                 match connections.running.is_empty() {
                     true => sleep(EXHAUSTED).await,
                     false => connections.one_less().await,
