@@ -162,18 +162,22 @@ async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<
                 }
             }
         };
-        while standing.len() >= AT_ONCE {
+        while running.len() >= AT_ONCE {
             standing.retain(|(_, connection)| !connection.is_finished());
-            let Some((since, oldest)) = standing.front().filter(|_| standing.len() >= AT_ONCE) else { break };
+            let oldest = standing.front().map_or_else(Instant::now, |(since, _)| *since);
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 Some(_) = running.join_next() => {}
-                () = sleep_until(*since + GRACE) => {
-                    oldest.abort();
-                    standing.pop_front();
+                () = sleep_until(oldest + GRACE) => {
+                    if let Some((_, oldest)) = standing.pop_front() {
+                        oldest.abort();
+                    }
+                    // Until it is gone indeed, and its descriptor with it.
+                    let _ = running.join_next().await;
                 }
             }
         }
+        standing.retain(|(_, connection)| !connection.is_finished());
         let connection = running.spawn(hear(stream, Arc::clone(&front)));
         standing.push_back((Instant::now(), connection));
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::Board;
 use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
-use crate::audit::{By, Record};
+use crate::audit::{self, By, Record};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
@@ -75,18 +75,14 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
-    sights: BTreeMap<String, Sight>,
 }
 
 impl Keeper {
     /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
     pub async fn keep(mut self, looked: oneshot::Sender<()>) {
-        let mut memory = Memory {
-            state: State::new(&self.credential.name),
-            told: BTreeMap::new(),
-            calm: Duration::ZERO,
-            sights: BTreeMap::new(),
-        };
+        let mut memory =
+            Memory { state: State::new(&self.credential.name), told: BTreeMap::new(), calm: Duration::ZERO };
+        self.recall().await;
         let mut stop = self.stop.clone();
         let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
         let _ = looked.send(());
@@ -125,6 +121,18 @@ impl Keeper {
                 }
             }
             next = self.run(causes, order, &mut memory).await;
+        }
+    }
+
+    /// What the audit log says of the time before this process.
+    async fn recall(&self) {
+        let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
+        let read = move || {
+            let head = store.load(&name).ok().flatten()?.audit;
+            Some(audit::recent(store.dir(), &name, &head, HISTORY))
+        };
+        if let Ok(Some(history)) = tokio::task::spawn_blocking(read).await {
+            self.board.set_live(&self.credential.name, |live| live.history = history);
         }
     }
 
@@ -172,7 +180,6 @@ impl Keeper {
         let wait = order.as_ref().map_or(Duration::from_millis(100), |o| o.wait);
         let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
-        let mut watched = std::mem::take(&mut memory.sights);
         let cause = by.cause.clone();
         let mut observer = |event: Event<'_>| {
             if let Some(order) = &order
@@ -199,10 +206,7 @@ impl Keeper {
                         files: files.to_vec(),
                         log: log.cloned(),
                     };
-                    if watched.get(target) != Some(&sight) {
-                        let _ = sights.send(sight.clone());
-                        watched.insert(target.to_owned(), sight);
-                    }
+                    let _ = sights.send(sight);
                 }
                 Event::Trouble { what, fix } => log::trouble(&format!("{}: {what}", credential.name), fix),
                 Event::Preview { .. } => {}
@@ -218,7 +222,6 @@ impl Keeper {
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
-        memory.sights = watched;
         let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
         self.tell_failures(&ended, memory);
         let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
