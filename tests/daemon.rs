@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use lab::{DELIVERY, Host, Key, Program, REGION, Ran, Setup, fresh, let_a_start_be_later, next_second};
+use lab::{DELIVERY, Host, Key, Program, REGION, Ran, Setup, Snapshot, fresh, let_a_start_be_later, next_second};
 use memory::memory_has;
 use postfix::{Instance, free_port, wait_for};
 use relaykey::standin::{self, Delay, Fault, Standin};
@@ -182,7 +182,8 @@ impl<'a> Daemon<'a> {
         }
         for (place, document) in [("/status", self.status()), ("relaykey status", ran.json())] {
             let credential = &document["credentials"][0];
-            let classes: Vec<&str> = credential["not_ready"].as_array()?.iter().filter_map(|n| n["class"].as_str()).collect();
+            let classes: Vec<&str> =
+                credential["not_ready"].as_array()?.iter().filter_map(|n| n["class"].as_str()).collect();
             let same = class.map_or(classes.is_empty(), |class| classes.contains(&class));
             if !same || !credential["live"].is_object() || !document["daemon"].is_object() {
                 return Some(format!("{place} does not agree with {ready}: {document:#}"));
@@ -200,9 +201,8 @@ impl<'a> Daemon<'a> {
         if is_ready != f64::from(class.is_none()) {
             return Some(format!("relaykey_ready is {is_ready} where /readyz/ses is {code}"));
         }
-        let of_class = class.map(|class| {
-            self.metric(&format!("relaykey_not_ready{{credential=\"ses\",class=\"{class}\"}}"))
-        });
+        let of_class =
+            class.map(|class| self.metric(&format!("relaykey_not_ready{{credential=\"ses\",class=\"{class}\"}}")));
         (of_class == Some(0.0)).then(|| format!("relaykey_not_ready has no {class:?}"))
     }
 
@@ -300,7 +300,8 @@ fn each_way_of_noticing_a_new_version_gets_mail_under_it() {
     table.push(("mail log: 535", (applied, published.elapsed())));
     assert_eq!(daemon.wakes()["log-alarm"], 1);
     let causes: Vec<Value> = daemon.credential("ses")["history"].as_array().expect("a history").clone();
-    let causes: Vec<&str> = causes.iter().filter(|r| r["what"] == "rollover").filter_map(|r| r["by"]["cause"].as_str()).collect();
+    let causes: Vec<&str> =
+        causes.iter().filter(|r| r["what"] == "rollover").filter_map(|r| r["by"]["cause"].as_str()).collect();
     assert_eq!(causes, ["log-alarm", "operator", "signal", "timer"]);
     daemon.ends(SOON);
 
@@ -350,7 +351,8 @@ fn only_a_refusal_by_our_endpoint_makes_it_look() {
     host.postfix.queue_empty(DELIVERY);
     // The policy lacks ses:SendRawEmail: the login is taken, the message is not.
     host.standin.deny_sending(&old.id);
-    host.postfix.inject(1);
+    // Without a sender nobody is told of it, which would be refused as well.
+    host.postfix.inject_from("", 1);
     let notice = daemon.shows("the 554 to be shown", SOON, |s| {
         s["credentials"][0]["notices"].as_array()?.iter().find(|n| n["class"] == "policy").cloned()
     });
@@ -441,7 +443,11 @@ fn who_asked_is_written_down() {
     let history = daemon.credential("ses")["history"].clone();
     let by = |claimed: &str| {
         let records = history.as_array().expect("a list");
-        records.iter().find(|r| r["by"]["claimed"] == claimed).unwrap_or_else(|| panic!("no {claimed} in {history:#}")).clone()
+        records
+            .iter()
+            .find(|r| r["by"]["claimed"] == claimed)
+            .unwrap_or_else(|| panic!("no {claimed} in {history:#}"))
+            .clone()
     };
     for claimed in ["alice", "bob"] {
         let record = by(claimed);
@@ -520,6 +526,8 @@ fn an_owed_reload_is_not_ready_until_the_mail_server_was_started_again() {
     host.postfix.stop();
     let_a_start_be_later();
     host.postfix.start();
+    // It would look by itself, within a quarter of an hour.
+    daemon.program.signal(Signal::HUP);
     daemon.agrees(None, "Everything is fine.", SOON);
     assert_eq!(host.send(), new.id);
     daemon.ends(AT_ONCE);
@@ -575,13 +583,351 @@ fn a_report_that_does_not_get_through_is_not_ready_until_it_has() {
     let denied = json!({"kind": "error", "status": 500, "code": "InternalServerError", "message": "x", "count": 0});
     moto::shared().fault(&host.aws_key, "PutParameter", denied);
     let daemon = host.run(&Setup { source: &(host.publish(old.pair()) + OFTEN), more: &report, ..Setup::default() });
+    // The first attempts of a fleet are spread; who asks need not wait for that.
+    host.sync(&[], 0);
     daemon.agrees(Some("report-owed"), "a report of this host does not get through", SOON);
     assert_eq!(host.send(), old.id);
     moto::shared().heal(&host.aws_key);
-    daemon.agrees(None, "Everything is fine.", Duration::from_secs(60));
+    host.sync(&[], 0);
+    daemon.agrees(None, "Everything is fine.", SOON);
     let name = format!("{path}/ses/mx1.example.com");
     let stored = moto::shared().call("AmazonSSM.GetParameter", json!({"Name": name, "WithDecryption": true}));
     let document: Value = serde_json::from_str(stored["Parameter"]["Value"].as_str().expect("a value")).expect("JSON");
     assert_eq!((&document["username"], &document["outcome"]), (&json!(old.id), &json!("adopted")));
     daemon.ends(AT_ONCE);
+}
+
+#[test]
+fn a_change_that_does_not_last_is_not_tried_again_and_again() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    // Something puts the old table back whenever the mail server is reloaded.
+    let (kept, script) = (host.path("kept"), host.path("reload"));
+    fs::copy(host.postfix.table(), &kept).expect("copied");
+    let (table, etc) = (host.postfix.table(), &host.postfix.config_dir);
+    let lines = format!("#!/bin/sh\ncp {kept:?} {table:?}\n/usr/sbin/postmap -c {etc:?} hash:{table:?}\n");
+    executable(&script, &lines);
+    let target = format!("reload = [{script:?}]");
+    let source = host.publish(old.pair()) + NEVER;
+    let daemon = host.run(&Setup { source: &source, target: &target, ..Setup::default() });
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let tries = |n: usize| {
+        let found = |seen: &standin::Seen| {
+            let at: Vec<_> = seen.logins.iter().filter(|l| l.username == new.id).map(|l| l.at).collect();
+            (at.len() >= n).then(|| at[n - 1].duration_since(at[0]))
+        };
+        host.standin.wait_for(SOON, &format!("login {n} with the new key"), found).expect("tried again")
+    };
+    // 1 s, 2 s and 4 s apart, and so on.
+    let fourth = tries(4);
+    assert!(fourth.as_secs() >= 6, "four attempts within {fourth:?}");
+    assert!(holds(&host.postfix, &old), "it was not put back");
+    daemon.shows("the failure", SOON, |s| {
+        s["credentials"][0]["failures"].as_array()?.iter().find(|f| f["class"] == "mismatch").map(|_| ())
+    });
+    // Nobody is in its way any more.
+    executable(&script, "#!/bin/sh\nexit 0\n");
+    host.sync(&[], 0);
+    daemon.agrees(None, "Everything is fine.", SOON);
+    daemon.ends(AT_ONCE);
+}
+
+/// Writes a program.
+fn executable(path: &std::path::Path, text: &str) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+// ---------------------------------------------------------------- the configuration
+
+/// Waits until the document, `relaykey status` and the page show that the configuration was refused, or that it was not.
+#[track_caller]
+fn refused(daemon: &Daemon<'_>, words: Option<&[&str]>) {
+    daemon.shows("the refusal, or its end", SOON, |s| {
+        let refused = &s["daemon"]["config_refused"];
+        match words {
+            None => refused.is_null().then_some(()),
+            Some(words) => {
+                let said = refused.to_string();
+                (refused.is_object() && words.iter().all(|w| said.contains(w))).then_some(())
+            }
+        }
+    });
+    let ran = daemon.host.relaykey(&["status"]);
+    let (_, page) = daemon.get("/");
+    let sentence = "The changed configuration was refused";
+    match words {
+        Some(words) => {
+            ran.says(&["configuration: refused"]).says(words);
+            assert!(page.contains(sentence) && page.contains(words[0]), "{page}");
+        }
+        None => {
+            ran.says_not("configuration: refused");
+            assert!(!page.contains(sentence), "{page}");
+        }
+    }
+    assert_eq!(daemon.metric("relaykey_config_refused"), f64::from(words.is_some()));
+}
+
+#[test]
+fn a_changed_configuration_is_taken_or_refused_with_its_line() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let table = fs::read_to_string(host.postfix.table()).expect("a table");
+    let second = host.another("hash", &table);
+    second.start();
+    let port = free_port();
+    let source = host.publish(old.pair());
+    let write = |poll: &str, targets: &[(&Instance, &str)]| {
+        let setup = Setup { source: &(source.clone() + poll), ..Setup::default() };
+        host.write_config(&(host.credential("ses", &setup, targets) + &health(port)));
+    };
+    let (main, other) = ((&host.postfix, "name = \"main\""), (&second, "name = \"second\""));
+    let config = host.path("config.toml");
+
+    write(NEVER, &[main]);
+    let daemon = host.run_configured(port);
+    let since = daemon.status()["daemon"]["config_since"].clone();
+
+    // One target more, told by a signal: it is looked at, and from the next rollover on it has the key.
+    write(NEVER, &[main, other]);
+    daemon.program.signal(Signal::HUP);
+    let since = daemon.shows("the new configuration", SOON, |s| {
+        let now = &s["daemon"]["config_since"];
+        (*now != since).then(|| now.clone())
+    });
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.applied(&new);
+    assert!(holds(&host.postfix, &new) && holds(&second, &new), "both targets");
+    let report = daemon.credential("ses")["report"].clone();
+    let names: Vec<&str> =
+        report["targets"].as_array().expect("targets").iter().filter_map(|t| t["name"].as_str()).collect();
+    assert_eq!(names, ["main", "second"]);
+
+    // A mistake, seen by the file watch alone: nothing changes but what is said.
+    let good = fs::read_to_string(&config).expect("the configuration");
+    let line = good.lines().position(|l| l.starts_with("poll")).expect("a poll") + 1;
+    host.dir.file("config.toml", &good.replace("poll =", "pol ="));
+    let place = format!("{}:{line}", config.display());
+    refused(&daemon, Some(&[&place, "poll"]));
+    assert_eq!(daemon.status()["daemon"]["config_since"], since);
+    daemon.agrees_apart_from_the_page();
+    let by_signal = daemon.status()["daemon"]["config_refused"]["at"].clone();
+    daemon.program.signal(Signal::HUP);
+    daemon.shows("a refusal again", SOON, |s| (s["daemon"]["config_refused"]["at"] != by_signal).then_some(()));
+    // Taken back.
+    host.dir.file("config.toml", &good);
+    refused(&daemon, None);
+    assert_eq!(daemon.status()["daemon"]["config_since"], since, "it is the one in force");
+
+    // What cannot change while it runs.
+    host.dir.file("config.toml", &good.replace("/state\"", "/elsewhere\""));
+    daemon.program.signal(Signal::HUP);
+    refused(&daemon, Some(&["state_dir", "systemctl restart"]));
+    assert!(!host.path("elsewhere").exists());
+
+    // A good one after that, by the file watch: another poll, and the second target no more.
+    write(OFTEN, &[main]);
+    refused(&daemon, None);
+    daemon.shows("the other poll to be in force", SOON, |s| {
+        let next: jiff::Timestamp = s["credentials"][0]["live"]["next_wake"].as_str()?.parse().ok()?;
+        (next.duration_since(jiff::Timestamp::now()).as_secs() < 10).then_some(())
+    });
+    let timer = |s: &Value| counts(&s["credentials"][0]["live"]["counters"]["wakes"]).get("timer").copied();
+    daemon.shows("a look by the timer", SOON, |s| timer(s).filter(|n| *n > 0));
+    daemon.agrees(None, "Everything is fine.", SOON);
+    daemon.ends(AT_ONCE);
+}
+
+impl Daemon<'_> {
+    /// Ready, whatever the page puts first.
+    #[track_caller]
+    fn agrees_apart_from_the_page(&self) {
+        self.agrees(None, "", SOON);
+    }
+}
+
+// ---------------------------------------------------------------- the end, and the next start
+
+/// What holds a rollover up, what to undo for the next start, and what the table holds when it was ended there.
+struct Phase {
+    name: &'static str,
+    target: fn(&Host) -> String,
+    hold: fn(&Host, &Key),
+    /// It is there.
+    reached: fn(&Host, &Value) -> bool,
+    release: fn(&Host),
+    holds_new: bool,
+    limit: Duration,
+}
+
+fn doing(status: &Value, step: &str) -> bool {
+    status["credentials"][0]["live"]["step"] == step
+}
+
+/// A `postmap` that takes its time to compile.
+fn slow_postmap(host: &Host) {
+    let programs = host.path("programs");
+    fs::create_dir(&programs).expect("made");
+    for program in ["postfix", "postconf", "postqueue", "postlog", "postsuper"] {
+        std::os::unix::fs::symlink(PathBuf::from("/usr/sbin").join(program), programs.join(program)).expect("linked");
+    }
+    let text = "#!/bin/sh\ncase \"$*\" in *-q*) ;; *) sleep 1;; esac\nexec /usr/sbin/postmap \"$@\"\n";
+    executable(&programs.join("postmap"), text);
+    host.postfix.set("command_directory", programs.to_str().expect("UTF-8"));
+}
+
+/// A reload that takes its time.
+fn slow_reload(host: &Host) -> String {
+    let script = host.path("reload");
+    let etc = &host.postfix.config_dir;
+    executable(&script, &format!("#!/bin/sh\nsleep 1\nexec /usr/sbin/postfix -c {etc:?} reload\n"));
+    format!("reload = [{script:?}]")
+}
+
+#[test]
+fn told_to_end_in_the_middle_it_leaves_all_or_nothing_and_the_next_start_completes() {
+    let none = |_: &Host| String::new();
+    let nothing = |_: &Host| ();
+    let phases = [
+        Phase {
+            name: "while the login gets no answer",
+            target: none,
+            hold: |host, _| host.standin.fault(Fault::HangAtAuth, 1),
+            reached: |host, s| {
+                doing(s, "verify")
+                    && host.standin.wait_for(SOON, "a connection", |seen| (seen.connections > 1).then_some(())).is_ok()
+            },
+            release: nothing,
+            holds_new: false,
+            limit: AT_ONCE,
+        },
+        Phase {
+            name: "while it waits for SES to know the key",
+            target: none,
+            hold: |host, key| host.standin.delay(&key.id, Delay::Refusals(1)),
+            reached: |_, s| s["credentials"][0]["pending"]["first_refused"].is_string(),
+            release: nothing,
+            holds_new: false,
+            limit: AT_ONCE,
+        },
+        Phase {
+            name: "while the map is compiled",
+            target: none,
+            hold: |host, _| slow_postmap(host),
+            reached: |host, s| doing(s, "prepare") && !staged(&host.postfix).is_empty(),
+            release: |host| host.postfix.set("command_directory", "/usr/sbin"),
+            holds_new: false,
+            limit: Duration::from_secs(5),
+        },
+        Phase {
+            name: "while the mail server is reloaded",
+            target: slow_reload,
+            hold: |_, _| (),
+            reached: |_, s| doing(s, "activate"),
+            release: nothing,
+            holds_new: true,
+            limit: Duration::from_secs(5),
+        },
+    ];
+    for phase in phases {
+        println!("{}", phase.name);
+        let (old, new) = (Key::new(), Key::new());
+        let host = Host::new("hash", &old);
+        host.start_postfix();
+        let setup_target = (phase.target)(&host);
+        let smtp = "retry = \"200ms\"\n";
+        let source = host.publish(old.pair()) + NEVER;
+        let setup = Setup { source: &source, target: &setup_target, smtp, more: "" };
+        let daemon = host.run(&setup);
+        host.standin.set_key(&new.id, &new.login.password);
+        (phase.hold)(&host, &new);
+        let held = Snapshot::of(&host.postfix.config_dir);
+        host.publish(new.pair());
+        daemon.shows(phase.name, SOON, |s| (phase.reached)(&host, s).then_some(()));
+        daemon.ends(phase.limit);
+        assert_eq!(staged(&host.postfix), Vec::<PathBuf>::new(), "{}", phase.name);
+        assert_eq!(holds(&host.postfix, &new), phase.holds_new, "{}", phase.name);
+        if !phase.holds_new {
+            held.same_content_as(&Snapshot::of(&host.postfix.config_dir));
+        }
+        assert_eq!(host.state("ses")["applied"]["username"], json!(old.id), "{}", phase.name);
+        host.relaykey(&["history", "--verify"]).expect(0);
+
+        (phase.release)(&host);
+        let daemon = host.run(&setup);
+        daemon.applied(&new);
+        passes_under(&host, &new);
+        let report = daemon.credential("ses")["report"].clone();
+        assert_eq!((&report["outcome"], &report["previous_username"]), (&json!("confirmed"), &json!(old.id)));
+        assert_eq!(staged(&host.postfix), Vec::<PathBuf>::new());
+        daemon.ends(AT_ONCE);
+        host.relaykey(&["history", "--verify"]).expect(0);
+    }
+}
+
+#[test]
+fn told_to_end_while_the_source_hangs_it_ends_at_once() {
+    let old = Key::new();
+    let host = Host::new("hash", &old);
+    let name = fresh("hang");
+    moto::shared().secret(&name, &old.json());
+    all_calls(&host, &json!({"kind": "hang", "seconds": 60, "count": 0}));
+    let port = free_port();
+    let source = host.secret(&name) + NEVER;
+    host.configure(&Setup { source: &source, more: &health(port), ..Setup::default() });
+    let daemon = Daemon { host: &host, program: host.start(&["run"]), port };
+    daemon.shows("the question to the source", SOON, |s| doing(s, "fetch").then_some(()));
+    wait_for("the question to arrive", SOON, || (!moto::shared().calls(&host.aws_key).is_empty()).then_some(()));
+    // Who asks for something meanwhile is told.
+    let asked = host.start(&["sync"]);
+    daemon.ends(AT_ONCE);
+    let ran = asked.wait(lab::RUN);
+    assert_eq!(ran.code, 75, "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let target = slow_reload(&host);
+    let source = host.publish(old.pair()) + NEVER;
+    let setup = Setup { source: &source, target: &target, ..Setup::default() };
+    let daemon = host.run(&setup);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.shows("the reload", SOON, |s| doing(s, "activate").then_some(()));
+    daemon.program.signal(Signal::KILL);
+    let Daemon { program, .. } = daemon;
+    assert_eq!(program.wait(SOON).code, -1);
+    let socket = host.path("run/control.sock");
+    let stale = fs::metadata(&socket).expect("the socket stays").ino();
+    host.relaykey(&["status"]).expect(0).says(&["no daemon answers"]);
+
+    let daemon = host.run(&setup);
+    daemon.applied(&new);
+    passes_under(&host, &new);
+    assert_ne!(fs::metadata(&socket).expect("a socket").ino(), stale);
+    daemon.agrees(None, "Everything is fine.", SOON);
+    let history = daemon.credential("ses")["history"].clone();
+    let done: Vec<&str> = history.as_array().expect("a list").iter().filter_map(|r| r["what"].as_str()).collect();
+    assert_eq!(done, ["rollover", "adoption"], "{history:#}");
+    let seq = daemon.credential("ses")["report"]["seq"].clone();
+    daemon.program.signal(Signal::KILL);
+    let Daemon { program, .. } = daemon;
+    assert_eq!(program.wait(SOON).code, -1);
+
+    // Killed when nothing was under way: nothing is done again.
+    let daemon = host.run(&setup);
+    assert_eq!(daemon.credential("ses")["report"]["seq"], seq);
+    let again = daemon.credential("ses")["history"].as_array().map(Vec::len);
+    assert_eq!(again, Some(2), "{:#}", daemon.status());
+    host.relaykey(&["history", "--verify"]).expect(0);
+    daemon.ends(AT_ONCE);
+    assert!(!socket.exists(), "it leaves no socket behind");
 }

@@ -477,6 +477,16 @@ impl Snapshot {
         found
     }
 
+    /// Every file has the same bytes later, and there are no others.
+    #[track_caller]
+    pub fn same_content_as(&self, later: &Self) {
+        let content = |all: &Self| -> BTreeMap<PathBuf, Vec<u8>> {
+            all.0.iter().map(|(path, seen)| (path.clone(), seen.content.clone())).collect()
+        };
+        let differences = self.differences(later);
+        assert!(content(self) == content(later), "changed: {differences:?}");
+    }
+
     /// Nothing differs later.
     #[track_caller]
     pub fn same_as(&self, later: &Self) {
