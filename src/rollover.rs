@@ -891,6 +891,8 @@ fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> boo
 
 /// Class of a 535 within `propagation`.
 const NOT_YET: &str = "not-yet";
+/// Class of a mail server that has not been told.
+const RELOAD_OWED: &str = "reload-owed";
 /// Classes of failures that an accepted login ends.
 const OF_LOGINS: [&str; 8] = [NOT_YET, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
 
@@ -910,7 +912,9 @@ fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
         retry.attempts = 0;
     }
     retry.attempts = retry.attempts.saturating_add(1);
-    retry.next = now.checked_add(backoff(failure.temporary, retry.attempts, jitter)).ok();
+    // A reload that this host must not do is settled by a start of the mail server, and that is to be noticed.
+    let soon = failure.temporary || failure.class == RELOAD_OWED;
+    retry.next = now.checked_add(backoff(soon, retry.attempts, jitter)).ok();
     retry.failure = Some(failure);
 }
 

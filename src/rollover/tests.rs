@@ -594,6 +594,18 @@ fn a_reload_that_is_owed_is_tried_again_without_the_source() {
 }
 
 #[test]
+fn a_reload_that_only_a_start_settles_is_looked_at_again_within_a_quarter_of_an_hour() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    for attempt in 0..20 {
+        let never = Failure { class: "reload-owed".into(), ..failure(false) };
+        target_failed(&mut facts, 0, never, at(0), 1.0);
+        let next = facts.state.targets["t0"].retry.next.expect("it is due again");
+        assert!(next <= at(900), "attempt {attempt}: {next}");
+    }
+}
+
+#[test]
 fn an_outcome_of_a_step_that_is_no_longer_the_current_one_is_dropped() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
