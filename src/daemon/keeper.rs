@@ -222,7 +222,8 @@ impl Keeper {
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
-        let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
+        // What is known of the state stays known, although it could not be read or written now.
+        let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
         let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
         memory.calm = match () {
