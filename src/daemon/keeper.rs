@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::Board;
 use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
-use crate::audit::{self, By, Record};
+use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
@@ -193,7 +193,11 @@ impl Keeper {
                 }
                 Event::Ended { step, outcome, took } => {
                     tell_step(&credential, step, outcome, took, started, &cause);
-                    board.set_live(&credential.name, |live| count_step(&mut live.counters, step, outcome));
+                    board.set_live(&credential.name, |live| {
+                        // What was committed has its record: both became durable together.
+                        let healed = live.history.first().is_some_and(|record| record.what == "heal");
+                        count_step(&mut live.counters, step, outcome, healed);
+                    });
                 }
                 Event::Saved(state) => {
                     board.set_state(&credential.name, state);
@@ -217,7 +221,8 @@ impl Keeper {
             source: &self.source,
             wake: Wake { accept_version: order.as_ref().and_then(|o| o.accept_version.clone()), dry_run: false },
             by,
-            ignore_backoff: asked || news,
+            // Files that change again and again without any good of it do not make it hammer.
+            ignore_backoff: asked || news && memory.calm < MOST_CALM,
             deadline: started + wait,
             observer: &mut observer,
         };
@@ -225,10 +230,13 @@ impl Keeper {
         // What is known of the state stays known, although it could not be read or written now.
         let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
-        let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
+        // A change that was put back again is none: it would cause the next run, and that the next.
+        let settled = |s: &StepTime| s.ok && ["activate", "commit"].contains(&s.step.as_str());
+        let did = ended.failures.is_empty() && ended.steps.iter().any(settled);
         memory.calm = match () {
-            () if !news || did => Duration::ZERO,
-            () => (memory.calm * 2).clamp(CALM, MOST_CALM),
+            () if asked || did || !news && ended.failures.is_empty() => Duration::ZERO,
+            () if news => (memory.calm * 2).clamp(CALM, MOST_CALM),
+            () => memory.calm,
         };
         if did {
             // Another login is in use: what the log says from now on is a new matter.
@@ -358,14 +366,18 @@ fn count(counts: &mut BTreeMap<String, u64>, key: &str) {
     *counts.entry(key.to_owned()).or_default() += 1;
 }
 
-fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome) {
+fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome, healed: bool) {
     match outcome {
         Outcome::Accepted(_) => count(&mut counters.logins, "accepted"),
         Outcome::Refused { .. } => count(&mut counters.logins, "refused"),
         Outcome::Failed(_) if matches!(step, Step::Verify { .. }) => count(&mut counters.logins, "unknown"),
         Outcome::Committed(report) => {
-            let adopted = report.outcome == Completion::Adopted.word();
-            count(&mut counters.rollovers, if adopted { "adopted" } else { "confirmed" });
+            let word = match report.outcome == Completion::Adopted.word() {
+                true => "adopted",
+                false if healed => "healed",
+                false => "confirmed",
+            };
+            count(&mut counters.rollovers, word);
         }
         _ => {}
     }
