@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::Board;
 use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
-use crate::audit::{self, By, Record};
+use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
@@ -75,13 +75,19 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
+    /// What was swapped in last was not committed. The files that changed may be our own doing.
+    in_vain: bool,
 }
 
 impl Keeper {
     /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
     pub async fn keep(mut self, looked: oneshot::Sender<()>) {
-        let mut memory =
-            Memory { state: State::new(&self.credential.name), told: BTreeMap::new(), calm: Duration::ZERO };
+        let mut memory = Memory {
+            state: State::new(&self.credential.name),
+            told: BTreeMap::new(),
+            calm: Duration::ZERO,
+            in_vain: false,
+        };
         self.recall().await;
         let mut stop = self.stop.clone();
         let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
@@ -217,14 +223,16 @@ impl Keeper {
             source: &self.source,
             wake: Wake { accept_version: order.as_ref().and_then(|o| o.accept_version.clone()), dry_run: false },
             by,
-            ignore_backoff: asked || news,
+            // A rollover that cannot be completed changes tables each time: it must not be its own reason to begin anew.
+            ignore_backoff: asked || news && !memory.in_vain,
             deadline: started + wait,
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
         let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
         self.tell_failures(&ended, memory);
-        let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
+        let did = did_something(&ended.steps);
+        memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
             () if !news || did => Duration::ZERO,
             () => (memory.calm * 2).clamp(CALM, MOST_CALM),
@@ -321,6 +329,21 @@ impl Keeper {
     }
 }
 
+/// Is another login in use, or has the mail server read it, as of this run?
+fn did_something(steps: &[StepTime]) -> bool {
+    let well = |word: &str| steps.iter().any(|s| s.step == word && s.ok);
+    well("commit") || well("activate") && !steps.iter().any(|s| s.step == "undo")
+}
+
+/// Was the last swap for nothing? It stays so through runs that only look, until one has nothing to complain about.
+fn is_in_vain(before: bool, steps: &[StepTime], failed: bool) -> bool {
+    let has = |word: &str| steps.iter().any(|s| s.step == word);
+    match () {
+        () if steps.iter().any(|s| s.step == "commit" && s.ok) => false,
+        () => has("swap") || has("undo") || before && failed,
+    }
+}
+
 /// When a credential is looked at again, and why.
 struct Next {
     at: Timestamp,
@@ -379,5 +402,39 @@ fn remember(history: &mut Vec<Record>, state: &State) {
     if history.first() != Some(&record) {
         history.insert(0, record);
         history.truncate(HISTORY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(words: &[&str]) -> Vec<StepTime> {
+        let step = |word: &&str| {
+            let (word, ok) = word.strip_prefix('!').map_or((*word, true), |word| (word, false));
+            StepTime { step: word.into(), target: None, ok, milliseconds: 1 }
+        };
+        words.iter().map(step).collect()
+    }
+
+    #[test]
+    fn files_that_a_failed_rollover_changed_are_no_reason_to_begin_anew() {
+        // Steps (`!`: failed), whether anything stands in the way after them; in use, in vain.
+        let table: [(&[&str], bool, bool, bool); 7] = [
+            (&["inspect", "fetch"], false, false, false),
+            (&["swap", "activate", "!read-back", "undo"], true, false, true),
+            (&["!swap"], true, false, true),
+            (&["swap", "activate", "read-back", "!commit"], true, true, true),
+            (&["swap", "activate", "read-back", "commit"], false, true, false),
+            (&["swap", "!activate"], true, false, true),
+            (&["activate"], false, true, false),
+        ];
+        for (words, failed, in_use, in_vain) in table {
+            let steps = steps(words);
+            assert_eq!((did_something(&steps), is_in_vain(false, &steps, failed)), (in_use, in_vain), "{words:?}");
+        }
+        // The events of one swap may come in several portions.
+        assert!(is_in_vain(true, &steps(&["fetch"]), true));
+        assert!(!is_in_vain(true, &steps(&["inspect", "fetch"]), false));
     }
 }
