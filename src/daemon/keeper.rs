@@ -88,7 +88,10 @@ impl Keeper {
             calm: Duration::ZERO,
             in_vain: false,
         };
-        self.recall().await;
+        if let Some(state) = self.recall().await {
+            self.board.set_state(&self.credential.name, &state);
+            memory.state = state;
+        }
         let mut stop = self.stop.clone();
         let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
         let _ = looked.send(());
@@ -130,16 +133,17 @@ impl Keeper {
         }
     }
 
-    /// What the audit log says of the time before this process.
-    async fn recall(&self) {
+    /// The state, and what the audit log says of the time before this process. What cannot be read is told by the run.
+    async fn recall(&self) -> Option<State> {
         let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
         let read = move || {
-            let head = store.load(&name).ok().flatten()?.audit;
-            Some(audit::recent(store.dir(), &name, &head, HISTORY))
+            let state = store.load(&name).ok().flatten()?;
+            let history = audit::recent(store.dir(), &name, &state.audit, HISTORY);
+            Some((state, history))
         };
-        if let Ok(Some(history)) = tokio::task::spawn_blocking(read).await {
-            self.board.set_live(&self.credential.name, |live| live.history = history);
-        }
+        let (state, history) = tokio::task::spawn_blocking(read).await.ok().flatten()?;
+        self.board.set_live(&self.credential.name, |live| live.history = history);
+        Some(state)
     }
 
     /// What became of an attempt at a report becomes durable before the next one begins.
@@ -187,6 +191,7 @@ impl Keeper {
         let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
         let cause = by.cause.clone();
+        let durable = &mut memory.state;
         let mut observer = |event: Event<'_>| {
             if let Some(order) = &order
                 && let Some(line) = account::line(&credential, &event, Timestamp::now())
@@ -202,6 +207,7 @@ impl Keeper {
                     board.set_live(&credential.name, |live| count_step(&mut live.counters, step, outcome));
                 }
                 Event::Saved(state) => {
+                    durable.clone_from(state);
                     board.set_state(&credential.name, state);
                     board.set_live(&credential.name, |live| remember(&mut live.history, state));
                 }
@@ -229,7 +235,8 @@ impl Keeper {
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
-        let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
+        // What cannot be written down has not made forgotten what was.
+        let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
         let did = did_something(&ended.steps);
         memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
