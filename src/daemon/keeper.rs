@@ -97,8 +97,9 @@ impl Keeper {
         let _ = looked.send(());
         loop {
             self.deliveries.begin(&memory.state.outbox, Timestamp::now());
-            let due = self.deliveries.due(&memory.state.outbox).map_or(next.at, |due| due.min(next.at));
-            let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+            let report = self.deliveries.due(&memory.state.outbox).map(|due| wake::until(due, Timestamp::now()));
+            let left = next.left();
+            let left = report.map_or(left, |report| report.min(left));
             let (mut causes, mut order) = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
@@ -109,7 +110,7 @@ impl Keeper {
                     continue;
                 }
                 () = wake::wait(left) => {
-                    if Timestamp::now() < next.at {
+                    if !next.left().is_zero() {
                         // A report is due.
                         continue;
                     }
@@ -293,10 +294,11 @@ impl Keeper {
             wake::next_poll(now, self.credential.poll, &self.agent.identity.host_id, &self.credential.name, jitter());
         // Never at once: whatever is due and cannot be done must not become a loop.
         let soonest = now.saturating_add(SignedDuration::try_from(CALM).unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        match ended.next.map(|at| at.max(soonest)) {
-            Some(at) if at < poll => Next { at, cause: Cause::Retry },
-            _ => Next { at: poll, cause: Cause::Timer },
-        }
+        let (at, cause) = match ended.next.map(|at| at.max(soonest)) {
+            Some(at) if at < poll => (at, Cause::Retry),
+            _ => (poll, Cause::Timer),
+        };
+        Next { at, due: wake::boot_time().saturating_add(wake::until(at, now)), cause }
     }
 
     /// A failure has its line when it is new, and when it is over; not at every attempt.
@@ -353,8 +355,17 @@ fn is_in_vain(before: bool, steps: &[StepTime], failed: bool) -> bool {
 
 /// When a credential is looked at again, and why.
 struct Next {
+    /// For people.
     at: Timestamp,
+    /// The same by [`wake::boot_time`]: a wall clock that is put right meanwhile must not move it.
+    due: Duration,
     cause: Cause,
+}
+
+impl Next {
+    fn left(&self) -> Duration {
+        self.due.saturating_sub(wake::boot_time())
+    }
 }
 
 fn tell_step(
