@@ -416,7 +416,12 @@ fn drift_is_healed_by_the_file_watch_and_own_changes_wake_it_once_or_twice() {
     assert!(record["by"]["detail"].as_str().is_some_and(|d| d.contains("sasl_passwd")), "{record}");
     let healed = settled();
     assert_eq!(daemon.metric("relaykey_rollovers_total{credential=\"ses\",outcome=\"healed\"}"), 1.0);
-    assert!(healed - after <= 4, "one heal caused {} looks: {:?}", healed - after, daemon.wakes());
+    assert!(
+        healed - after <= 6,
+        "one heal, of a table changed in several steps, caused {} looks: {:?}",
+        healed - after,
+        daemon.wakes()
+    );
     assert_eq!(host.send(), new.id);
     host.relaykey(&["history", "--verify"]).expect(0);
     daemon.agrees(None, "Everything is fine.", SOON);
@@ -948,7 +953,8 @@ fn idle_after_a_rollover_no_secret_is_in_memory() {
     host.start_postfix();
     let name = fresh("memory");
     moto::shared().secret(&name, &old.iam_json());
-    let daemon = host.run(&Setup { source: &(host.secret(&name) + OFTEN), ..Setup::default() });
+    let smtp = "timeout = \"2s\"\n";
+    let daemon = host.run(&Setup { source: &(host.secret(&name) + OFTEN), smtp, ..Setup::default() });
     host.standin.set_key(&new.id, &new.login.password);
     next_second();
     moto::shared().put(&name, &new.iam_json(), &["AWSCURRENT"]);
@@ -957,7 +963,7 @@ fn idle_after_a_rollover_no_secret_is_in_memory() {
     let pid = daemon.program.id();
     daemon.program.signal(Signal::HUP);
     wait_for("the secret in memory", SOON, || memory_has(pid, new.password()).then_some(()));
-    host.relaykey(&["status"]).expect(0);
+    host.sync(&[], 0);
     daemon.applied(&new);
     passes_under(&host, &new);
     let timer = || daemon.wakes().get("timer").copied().unwrap_or(0);
@@ -1021,6 +1027,8 @@ fn a_source_and_an_endpoint_that_hang_hold_up_no_other_credential() {
     let hop = |i: usize| format!("[c{i}.relay.invalid]:587");
     let table: String = first.iter().enumerate().map(|(i, key)| format!("{} {}\n", hop(i), key.pair())).collect();
     let host = Host::with("hash", |_| Some(table));
+    let hops: Vec<String> = (0..first.len()).map(hop).collect();
+    host.postfix.set("relayhost", &hops.join(", "));
     host.start_postfix();
     let silent = Standin::start(standin::Options::default()).expect("an SES stand-in");
     host.dir.file("silent.pem", silent.ca_pem());
@@ -1051,7 +1059,8 @@ fn a_source_and_an_endpoint_that_hang_hold_up_no_other_credential() {
             i => format!("type = \"file\"\npath = {:?}\n", host.path(&name(i))),
         };
         let target = format!("keys = [{:?}]\nreload = \"if-needed\"\ndrift = \"report\"", hop(i));
-        let setup = Setup { source: &(source + NEVER), ..Setup::default() };
+        let smtp = format!("endpoint_aliases = [\"c{i}.relay.invalid\"]\n");
+        let setup = Setup { source: &(source + NEVER), smtp: &smtp, ..Setup::default() };
         let mut lines = host.credential(&name(i), &setup, &[(&host.postfix, &target)]);
         if i == endpoint_hangs {
             let port = |standin: &Standin| format!("port = {}\n", standin.starttls_port());
