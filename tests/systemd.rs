@@ -6,6 +6,7 @@ mod container;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -110,7 +111,7 @@ impl MailServer {
                  'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' 'smtp_sasl_tls_security_options = noanonymous' \
                  'smtp_tls_security_level = verify' 'smtp_tls_CAfile = /etc/ssl/lab.pem' 'smtp_tls_CApath =' \
                  'smtp_host_lookup = native' 'smtp_dns_support_level = disabled' 'mydestination =' 'local_recipient_maps =' \
-                 'inet_interfaces = loopback-only' 'myhostname = mx1.example.com' &&
+                 'inet_interfaces = loopback-only' 'inet_protocols = ipv4' 'myhostname = mx1.example.com' &&
              postconf -MX smtp/inet && postmap hash:/etc/postfix/sasl_passwd && systemctl start postfix"
         ));
         server
@@ -190,6 +191,11 @@ impl MailServer {
         let text = self.system.sh(&format!("journalctl --no-pager -o json {arguments}"));
         text.lines().map(|l| serde_json::from_str(l).expect("journalctl writes JSON")).collect()
     }
+}
+
+/// A port of 127.0.0.1 on which nothing listens now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a loopback port").port()
 }
 
 /// Of no importance beyond this test.
@@ -364,4 +370,226 @@ fn both_packages_hold_the_same() {
         assert!(deb.iter().any(|l| l.ends_with(file)), "{file} is missing: {deb:#?}");
     }
     assert!(!deb.iter().any(|l| l.contains("crash")), "{deb:#?}");
+}
+
+// ---------------------------------------------------------------- the service
+
+#[test]
+fn the_service_tells_systemd_and_the_journal_what_it_does() {
+    let server = MailServer::in_service("AKIAFIRST", "");
+    let system = &server.system;
+    let line = || system.property("relaykey", "StatusText");
+    let journal_of = |id: &str| server.journal(&format!("-u relaykey MESSAGE_ID={id}"));
+
+    // `systemctl start` came back after the first look.
+    assert_eq!(server.applied().as_deref(), Some("AKIAFIRST"));
+    assert_eq!(system.property("relaykey", "ActiveState"), "active");
+    let told =
+        system.wait("the line of status", SOON, "systemctl show --value -p StatusText relaykey | grep 'up to date'");
+    assert!(told.starts_with("ses up to date: version ") && told.trim_end().ends_with("(AKIAFIRST)"), "{told}");
+    assert!(system.sh("systemctl status relaykey --no-pager").contains("Status: \"ses up to date"));
+
+    // A rollover, on a table that belongs to somebody else: owner and mode are kept, within what the unit allows.
+    system.sh(
+        "cd /etc/postfix && chown daemon:postfix sasl_passwd sasl_passwd.db && chmod 0640 sasl_passwd sasl_passwd.db",
+    );
+    server.publish("AKIASECOND");
+    server.wait_applied("AKIASECOND");
+    assert_eq!(server.send(), "AKIASECOND");
+    let owners = system.sh("cd /etc/postfix && stat -c '%a %U:%G' sasl_passwd sasl_passwd.db");
+    assert_eq!(owners, "640 daemon:postfix\n640 daemon:postfix\n");
+
+    // `journalctl RELAYKEY_CREDENTIAL=ses` shows it, step by step.
+    let rollovers = journal_of(id::ROLLOVER);
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    let outcomes: Vec<_> = rollovers.iter().map(|e| text(e, "RELAYKEY_OUTCOME")).collect();
+    assert_eq!(outcomes, ["adopted", "confirmed"]);
+    let confirmed = &rollovers[1];
+    for (field, value) in [
+        ("RELAYKEY_CREDENTIAL", "ses"),
+        ("RELAYKEY_USERNAME", "AKIASECOND"),
+        ("RELAYKEY_PREVIOUS_USERNAME", "AKIAFIRST"),
+        ("PRIORITY", "6"),
+        ("SYSLOG_IDENTIFIER", "relaykey"),
+        ("_SYSTEMD_UNIT", "relaykey.service"),
+        ("TARGET", "relaykey"),
+    ] {
+        assert_eq!(text(confirmed, field), value, "{field} of {confirmed:#}");
+    }
+    assert!(text(confirmed, "RELAYKEY_DURATION_USEC").parse::<u64>().is_ok_and(|d| d > 0), "{confirmed:#}");
+    let version = text(confirmed, "RELAYKEY_VERSION");
+    assert!(line().contains(&version), "{version} is not in {:?}", line());
+    let all = server.journal("RELAYKEY_CREDENTIAL=ses");
+    let steps: Vec<_> = all
+        .iter()
+        .filter(|e| text(e, "MESSAGE_ID") == id::STEP && text(e, "RELAYKEY_OUTCOME") == "done")
+        .map(|e| text(e, "RELAYKEY_STEP"))
+        .skip_while(|step| step != "swap")
+        .collect();
+    for step in ["swap", "activate", "read-back"] {
+        assert!(steps.iter().any(|s| s == step), "{step} is not among {steps:?}");
+    }
+    let explained = system.sh(&format!("journalctl --no-pager -x MESSAGE_ID={}", id::ROLLOVER));
+    assert!(explained.contains(&format!("Subject: Credential ses: version {version} is in use")), "{explained}");
+
+    // Postfix logs to the journal here: a login that the endpoint refuses is heard of at once.
+    server.standin.deactivate("AKIASECOND");
+    system.sh("printf 'Subject: refused\\n\\ntest\\n' | sendmail -f refused@example.com to@example.net");
+    let heard = format!("journalctl -q -o cat -u relaykey MESSAGE_ID={} | grep 'ses: mail log, refused'", id::ALARM);
+    system.wait("the alarm", SOON, &heard);
+    server.standin.activate("AKIASECOND");
+    system.sh("postqueue -f");
+
+    // A changed configuration is taken, a bad one refused; the process stays the same.
+    let pid = system.property("relaykey", "MainPID");
+    let good = server.config("name = \"main\"\n");
+    system.put("/etc/relaykey/config.toml", &good, "0644");
+    system.sh("systemctl reload relaykey");
+    let event = |id: &str| format!("journalctl -q -o cat -u relaykey MESSAGE_ID={id} | grep .");
+    system.wait("the reload", SOON, &event(id::CONFIG_RELOADED));
+    system.put("/etc/relaykey/config.toml", &good.replace("[credential.smtp]", "[credential.smpt]"), "0644");
+    system.sh("systemctl reload relaykey");
+    system.wait("the refusal", SOON, &event(id::CONFIG_REFUSED));
+    system.wait("the refusal in the line", SOON, "systemctl show --value -p StatusText relaykey | grep refused");
+    let refused = system.sh(&event(id::CONFIG_REFUSED));
+    assert!(refused.contains("config.toml:10: unknown key") && refused.contains("smtp"), "{refused}");
+    // Back from reloading: READY=1 came after RELOADING=1.
+    let active = "systemctl show --value -p ActiveState relaykey | grep -x active";
+    system.wait("the end of the reload", SOON, active);
+    assert_eq!(server.send(), "AKIASECOND");
+    system.put("/etc/relaykey/config.toml", &good, "0644");
+    system.sh("systemctl reload relaykey");
+    system.wait("the line without the refusal", SOON, "! systemctl show -p StatusText relaykey | grep refused");
+    system.wait("the end of the reload", SOON, active);
+    assert_eq!(system.property("relaykey", "MainPID"), pid);
+    assert_eq!(system.property("relaykey", "NRestarts"), "0");
+
+    // Stopped, it says so and leaves nothing running.
+    system.sh("systemctl stop relaykey");
+    assert_eq!(system.property("relaykey", "Result"), "success");
+    assert_eq!(journal_of(id::STOPPING).len(), 1);
+    let passwords = system.sh("journalctl --no-pager -a -o export | grep -c password-of- || true");
+    assert_eq!(passwords.trim(), "0", "a password is in the journal");
+}
+
+#[test]
+fn the_units_are_sound_and_closed() {
+    let system = Container::start();
+    let deb = Packages::get().deb("1");
+    fs::copy(deb, system.lab().join("relaykey.deb")).expect("the package inside");
+    system.sh("apt-get install --yes /lab/relaykey.deb 2>&1");
+    let said = system.sh("systemd-analyze verify relaykey.service relaykey.socket 2>&1");
+    assert_eq!(said, "");
+    let table = system.sh("systemd-analyze security --no-pager relaykey.service");
+    let exposure =
+        table.lines().find_map(|l| l.split_once("exposure level for relaykey.service: ")).expect("a figure").1;
+    let exposure: f64 = exposure.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    assert!(exposure <= 2.8, "less closed than it was: {table}");
+    // Not configured, nothing is started by a boot.
+    system.sh("rm /etc/relaykey/config.toml && systemctl enable relaykey && systemctl start relaykey");
+    assert_eq!(system.property("relaykey", "ConditionResult"), "no");
+    assert_eq!(system.property("relaykey", "ActiveState"), "inactive");
+}
+
+#[test]
+fn a_service_that_is_stuck_is_restarted() {
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    let quick = "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n";
+    system.put("/etc/systemd/system/relaykey.service.d/quick.conf", quick, "0644");
+    server.install("1");
+    server.publish("AKIAFIRST");
+    system.put("/etc/relaykey/config.toml", &server.config(""), "0644");
+    system.sh("systemctl enable --now relaykey");
+    let pid = system.property("relaykey", "MainPID");
+
+    // Its loop reports again and again.
+    let fed = "systemctl show --value -p WatchdogTimestampMonotonic relaykey";
+    for _ in 0..3 {
+        let last = system.sh(fed);
+        system.wait("a sign of life", SOON, &format!("[ \"$({fed})\" != {} ]", last.trim()));
+    }
+    assert_eq!(system.property("relaykey", "NRestarts"), "0");
+
+    system.sh(&format!("kill -STOP {pid}"));
+    let another = format!(
+        "[ $(systemctl show --value -p NRestarts relaykey) = 1 ] && [ $(systemctl show --value -p ActiveState relaykey) = \
+         active ] && [ $(systemctl show --value -p MainPID relaykey) != {pid} ]"
+    );
+    system.wait("another process", SOON, &another);
+    let journal = system.sh("journalctl --no-pager -u relaykey");
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
+    assert!(
+        !Path::new(&format!("/proc/{pid}/cwd")).exists() || !system.run(&format!("kill -0 {pid}")).status.success()
+    );
+    server.publish("AKIASECOND");
+    server.wait_applied("AKIASECOND");
+    assert_eq!(server.send(), "AKIASECOND");
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_rollover_tears_nothing() {
+    // A reload that takes until somebody says so. What the unit lets it write to is below /var/lib/postfix.
+    let slow = "#!/bin/sh\ntouch /var/lib/postfix/begun\nwhile [ ! -e /var/lib/postfix/go ]; do sleep 0.05; done\n\
+                postfix reload && touch /var/lib/postfix/done\n";
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    system.put("/usr/local/sbin/slow-reload", slow, "0755");
+    server.install("1");
+    server.publish("AKIAFIRST");
+    system.put("/etc/relaykey/config.toml", &server.config("reload = [\"/usr/local/sbin/slow-reload\"]\n"), "0644");
+    system.sh("touch /var/lib/postfix/go && systemctl enable --now relaykey && rm -f /var/lib/postfix/*");
+    let pid = system.property("relaykey", "MainPID");
+
+    server.publish("AKIASECOND");
+    system.wait("the reload to begin", SOON, "test -e /var/lib/postfix/begun");
+    system.sh("systemctl --no-block stop relaykey");
+    system.wait("the stop to begin", SOON, "systemctl show -p StatusText relaykey | grep 'stopping, after the step'");
+    assert_eq!(system.property("relaykey", "ActiveState"), "deactivating");
+    // SIGTERM reached relaykey, and neither ended it nor the reload that it waits for.
+    system.sh(&format!("kill -0 {pid} && pgrep -f slow-reload"));
+    system.sh("touch /var/lib/postfix/go");
+    system.wait("the end", SOON, "systemctl show --value -p ActiveState relaykey | grep -x inactive");
+    assert_eq!(system.property("relaykey", "Result"), "success");
+    system.sh("test -e /var/lib/postfix/done");
+    assert_eq!(server.send(), "AKIASECOND");
+
+    // The next start goes on from there: whatever was left to do is done, and confirmed.
+    system.sh("systemctl start relaykey");
+    server.wait_applied("AKIASECOND");
+    let outcome = &server.status()["credentials"][0]["report"]["outcome"];
+    assert_eq!(outcome, "confirmed");
+    assert_eq!(server.send(), "AKIASECOND");
+}
+
+/// The address stays open while relaykey is restarted, and asking there starts it.
+#[test]
+fn systemd_may_hold_the_health_endpoints_open() {
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    let port = free_port();
+    let places = format!(
+        "[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\nListenStream=/run/health.sock\nSocketMode=0660\n"
+    );
+    system.put("/etc/systemd/system/relaykey.socket.d/places.conf", &places, "0644");
+    server.install("1");
+    server.publish("AKIAFIRST");
+    system.put("/etc/relaykey/config.toml", &server.config(""), "0644");
+    system.sh("systemctl enable relaykey && systemctl enable --now relaykey.socket");
+    assert_eq!(system.property("relaykey", "ActiveState"), "inactive");
+
+    let ask = format!("curl -sS -f -m 30 http://127.0.0.1:{port}/livez");
+    let ask_unix = "curl -sS -f -m 30 --unix-socket /run/health.sock http://localhost/livez";
+    system.sh(&ask);
+    system.sh(ask_unix);
+    system.wait("the start", SOON, "systemctl show --value -p ActiveState relaykey | grep -x active");
+    system.sh(&format!("curl -sS -f http://127.0.0.1:{port}/readyz/ses"));
+
+    // Nobody who asks meanwhile is turned away.
+    let pid = system.property("relaykey", "MainPID");
+    system.sh(&format!("systemctl --no-block restart relaykey; {ask} && {ask_unix}"));
+    system.wait("the restart", SOON, &format!("[ $(systemctl show --value -p MainPID relaykey) != {pid} ]"));
+    system.sh(&ask);
+    let mode = system.sh("stat -c %a /run/health.sock");
+    assert_eq!(mode.trim(), "660");
 }
