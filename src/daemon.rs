@@ -33,7 +33,7 @@ use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
-use crate::state::{Access, HostIdentity, StateError, Store};
+use crate::state::{HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
@@ -258,7 +258,10 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let notifier = Notifier::default();
     notifier.status("starting: waiting for the state directory");
-    let store = Arc::new(Store::open(&config.host.state_dir, Access::Write, LOCK_WAIT)?);
+    let store = tokio::select! {
+        store = Store::open_when_free(&config.host.state_dir, LOCK_WAIT) => Arc::new(store?),
+        _ = ended(&mut term, &mut int) => return Ok(()),
+    };
     let identity = store.identity(config.host.name.as_deref(), agent::host_name)?;
     let now = Timestamp::now();
     let board = Arc::new(Board::new(DaemonStatus {

@@ -903,6 +903,43 @@ fn told_to_end_while_the_source_hangs_it_ends_at_once() {
 }
 
 #[test]
+fn it_waits_for_a_sync_that_holds_the_state_and_can_be_told_to_end_meanwhile() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let source = host.publish(old.pair()) + NEVER;
+    let port = free_port();
+    let smtp = "retry = \"200ms\"\n";
+    host.configure(&Setup { source: &source, smtp, more: &health(port), ..Setup::default() });
+    host.sync(&[], 0);
+    // Waits in the middle, until SES knows the key.
+    host.publish(new.pair());
+    let sync = host.start(&["sync"]);
+    let asked = |seen: &standin::Seen| seen.logins.iter().any(|l| l.username == new.id).then_some(());
+    host.standin.wait_for(SOON, "the sync to log in", asked).expect("it does");
+    let waits = |daemon: &Daemon<'_>| {
+        // It has opened the directory to lock it, and nothing to listen at.
+        let at = format!("/proc/{}/status", daemon.program.id());
+        wait_for("the daemon to catch SIGTERM", SOON, || {
+            let status = fs::read_to_string(&at).ok()?;
+            let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"))?.trim().to_owned();
+            (u64::from_str_radix(&caught, 16).ok()? & (1 << 14) != 0).then_some(())
+        });
+        assert!(daemon.ask("/livez").is_err(), "it runs beside a sync");
+    };
+    let daemon = Daemon { host: &host, program: host.start(&["run"]), port };
+    waits(&daemon);
+    daemon.ends(AT_ONCE);
+    let daemon = Daemon { host: &host, program: host.start(&["run"]), port };
+    waits(&daemon);
+    host.standin.set_key(&new.id, &new.login.password);
+    sync.wait(lab::RUN).expect(0);
+    daemon.looked();
+    daemon.agrees(None, "Everything is fine.", SOON);
+    daemon.ends(AT_ONCE);
+}
+
+#[test]
 fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
     let (old, new) = (Key::new(), Key::new());
     let host = Host::new("hash", &old);
