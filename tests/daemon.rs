@@ -1143,28 +1143,22 @@ fn a_state_that_cannot_be_written_is_said_and_what_was_applied_is_not_forgotten(
     let key = Key::new();
     let host = Host::new("hash", &key);
     host.start_postfix();
-    host.configure(&Setup { source: &host.publish(key.pair()), ..Setup::default() });
-    let daemon = host.daemon();
-    let status = || -> serde_json::Value {
-        let ran = host.relaykey(&["status", "--json"]);
-        serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {}{}", ran.out, ran.err))
-    };
-    let ses = |status: serde_json::Value| status["credentials"][0].clone();
-    wait_for("the daemon to be content", SOON, || (ses(status())["state"] == "up-to-date").then_some(()));
+    let daemon = host.run(&Setup { source: &host.publish(key.pair()), ..Setup::default() });
     let (there, away) = (host.path("state/credentials"), host.path("state/credentials.away"));
     std::fs::rename(&there, &away).expect("moved");
     std::fs::write(&there, "no directory").expect("written");
-    daemon.signal(rustix::process::Signal::HUP);
-    let failing = wait_for("the state to be missed", SOON, || {
-        let ses = ses(status());
-        (ses["state"] == "failing").then_some(ses)
+    daemon.program.signal(rustix::process::Signal::HUP);
+    let failing = daemon.shows("the state to be missed", SOON, |status| {
+        let ses = &status["credentials"][0];
+        (ses["state"] == "failing").then(|| ses.clone())
     });
     assert_eq!(failing["applied"]["username"], key.id.as_str(), "{failing:#}");
     assert_eq!(failing["failures"][0]["class"], "state", "{failing:#}");
     std::fs::remove_file(&there).expect("removed");
     std::fs::rename(&away, &there).expect("moved");
-    daemon.signal(rustix::process::Signal::HUP);
-    wait_for("the daemon to be content again", SOON, || (ses(status())["state"] == "up-to-date").then_some(()));
-    daemon.terminate();
-    assert_eq!(daemon.wait(SOON).code, 0);
+    daemon.program.signal(rustix::process::Signal::HUP);
+    daemon.shows("the daemon to be content again", SOON, |status| {
+        (status["credentials"][0]["state"] == "up-to-date").then_some(())
+    });
+    daemon.ends(SOON);
 }
