@@ -1,6 +1,7 @@
 //! `relaykey run`: the daemon, in the foreground.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Exit, complain, load, runtime};
 use crate::daemon;
@@ -16,7 +17,11 @@ pub fn run(path: &Path) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    match runtime.block_on(daemon::run(path, config)) {
+    let ran = runtime.block_on(daemon::run(path, config));
+    // Every step that must not be torn is over. What only looks, such as a read in a network file system that hangs, is not
+    // waited for: the kernel would not let go of it either.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ran {
         Ok(()) => Exit::Done,
         Err(e) => {
             complain(&e.to_string(), &e.fix());
