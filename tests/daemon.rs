@@ -84,3 +84,25 @@ fn a_state_that_cannot_be_written_is_said_and_what_was_applied_is_not_forgotten(
     daemon.terminate();
     assert_eq!(daemon.wait(SOON).code, 0);
 }
+
+#[test]
+fn a_mended_configuration_is_tried_at_once() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let source = host.publish(key.pair());
+    let wrong = format!("ca_file = {:?}\n", host.path("absent.pem"));
+    host.configure(&Setup { source: &source, smtp: &wrong, ..Setup::default() });
+    let daemon = host.start(&["run"]);
+    // Not for the moment: it would be tried again in a minute and a half at the earliest.
+    wait_for("the look to fail", SOON, || {
+        let there = host.path("state").join("credentials/ses.json").exists();
+        (there && host.state("ses")["targets"]["main"]["retry"]["failure"].is_object()).then_some(())
+    });
+    let failure = host.state("ses")["targets"]["main"]["retry"]["failure"].clone();
+    assert_eq!(failure["temporary"], false, "{failure:#}");
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.applied(&key);
+    daemon.terminate();
+    assert_eq!(daemon.wait(SOON).code, 0);
+}
