@@ -106,3 +106,26 @@ fn a_mended_configuration_is_tried_at_once() {
     daemon.terminate();
     assert_eq!(daemon.wait(SOON).code, 0);
 }
+
+#[test]
+fn drift_that_is_healed_is_counted_as_that() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    host.configure(&Setup { source: &host.publish(key.pair()), ..Setup::default() });
+    let daemon = host.daemon();
+    let counted = || -> serde_json::Value {
+        let ran = host.relaykey(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        status["credentials"][0]["live"]["counters"]["rollovers"].clone()
+    };
+    wait_for("the adoption", SOON, || (counted()["adopted"] == 1).then_some(()));
+    let table = host.postfix.config_dir.join("sasl_passwd");
+    let text = std::fs::read_to_string(&table).expect("a table");
+    std::fs::write(&table, text.replace(key.password(), "something-else")).expect("written");
+    daemon.signal(rustix::process::Signal::HUP);
+    let counts = wait_for("the heal", SOON, || Some(counted()).filter(|counts| counts["healed"].is_u64()));
+    assert_eq!(counts, serde_json::json!({"adopted": 1, "healed": 1}));
+    daemon.terminate();
+    assert_eq!(daemon.wait(SOON).code, 0);
+}

@@ -212,7 +212,11 @@ impl Keeper {
                 }
                 Event::Ended { step, outcome, took } => {
                     tell_step(&credential, step, outcome, took, started, &cause);
-                    board.set_live(&credential.name, |live| count_step(&mut live.counters, step, outcome));
+                    board.set_live(&credential.name, |live| {
+                        // Its record stands in front, since it was made durable with it.
+                        let heal = live.history.first().is_some_and(|record| record.what == "heal");
+                        count_step(&mut live.counters, step, outcome, heal);
+                    });
                 }
                 Event::Saved(state) => {
                     durable.clone_from(state);
@@ -405,14 +409,19 @@ fn count(counts: &mut BTreeMap<String, u64>, key: &str) {
     *counts.entry(key.to_owned()).or_default() += 1;
 }
 
-fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome) {
+/// `heal`: a commit is that of the version that was applied before.
+fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome, heal: bool) {
     match outcome {
         Outcome::Accepted(_) => count(&mut counters.logins, "accepted"),
         Outcome::Refused { .. } => count(&mut counters.logins, "refused"),
         Outcome::Failed(_) if matches!(step, Step::Verify { .. }) => count(&mut counters.logins, "unknown"),
         Outcome::Committed(report) => {
-            let adopted = report.outcome == Completion::Adopted.word();
-            count(&mut counters.rollovers, if adopted { "adopted" } else { "confirmed" });
+            let word = match () {
+                () if report.outcome == Completion::Adopted.word() => "adopted",
+                () if heal => "healed",
+                () => "confirmed",
+            };
+            count(&mut counters.rollovers, word);
         }
         _ => {}
     }
