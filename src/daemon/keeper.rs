@@ -65,6 +65,8 @@ pub struct Keeper {
     pub sights: mpsc::UnboundedSender<Sight>,
     pub deliveries: Deliveries,
     pub stop: watch::Receiver<bool>,
+    /// Why it looks at once.
+    pub first: Cause,
 }
 
 /// What is remembered from one run to the next.
@@ -93,7 +95,7 @@ impl Keeper {
             memory.state = state;
         }
         let mut stop = self.stop.clone();
-        let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
+        let mut next = self.run(vec![self.first.clone()], None, &mut memory).await;
         let _ = looked.send(());
         loop {
             self.deliveries.begin(&memory.state.outbox, Timestamp::now());
@@ -119,13 +121,18 @@ impl Keeper {
             };
             if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
                 // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
-                tokio::select! {
-                    biased;
-                    () = stopped(&mut stop) => return,
-                    Some(asked) = self.orders.recv() => order = Some(asked),
-                    () = wake::wait(memory.calm.max(SETTLED)) => {}
+                let settled = wake::wait(memory.calm.max(SETTLED));
+                tokio::pin!(settled);
+                while order.is_none() && !causes.contains(&Cause::Signal) {
+                    tokio::select! {
+                        biased;
+                        () = stopped(&mut stop) => return,
+                        Some(asked) = self.orders.recv() => order = Some(asked),
+                        more = self.mailbox.recv() => Cause::add(&mut causes, more),
+                        () = &mut settled => break,
+                    }
                 }
-                causes.extend(self.mailbox.take());
+                Cause::add(&mut causes, self.mailbox.take());
                 if order.is_some() {
                     causes.insert(0, Cause::Operator);
                 }
