@@ -18,7 +18,7 @@ use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
-use crate::report;
+use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
     self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
     Step, VersionId, Wake,
@@ -175,6 +175,7 @@ impl Agent {
         if self.store.access() == Access::Write {
             let latest = state.report.clone();
             let now = Timestamp::now();
+            state.set_right_by(now);
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
@@ -283,6 +284,28 @@ impl Agent {
             answered: facts.fetched.as_ref().map(|f| f.at),
             state: facts.state,
         })
+    }
+
+    /// Tries every report that is owed, for a program that does nothing else meanwhile. What does not arrive stays owed.
+    /// Gives what became of each attempt.
+    ///
+    /// # Errors
+    /// What became of it could not be written down: it is delivered again, which does no harm.
+    pub async fn deliver(&self, state: &mut State, receivers: &Arc<Receivers>) -> Result<Vec<Attempt>, StateError> {
+        let mut all = Vec::new();
+        report::hasten(&mut state.outbox);
+        loop {
+            let attempts = report::deliver_due(&mut state.outbox, receivers, Timestamp::now(), jitter()).await;
+            if attempts.is_empty() {
+                return Ok(all);
+            }
+            self.save(state, &mut |_| {}).await?;
+            let arrived = attempts.iter().any(|a| a.outcome.is_ok());
+            all.extend(attempts);
+            if !arrived {
+                return Ok(all);
+            }
+        }
     }
 
     /// Makes a state durable, off the event loop.

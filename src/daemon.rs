@@ -504,14 +504,21 @@ impl Daemon {
     /// What a target consists of is known, or has changed: its tables are watched, its mail log is followed.
     fn sighted(&mut self, config: &Config, sight: Sight) {
         let mut roles = self.roles.lock();
+        let known = roles.len();
         for file in &sight.files {
             let role = (file.clone(), Role::Of(sight.credential.clone()));
             if !roles.contains(&role) {
                 roles.push(role);
             }
         }
+        let more = roles.len() > known;
         drop(roles);
-        self.watch_roles();
+        if more {
+            self.watch_roles();
+        } else if let Some(watch) = &self.watch {
+            // What inotify does not tell, such as a directory further up that was exchanged, is found with each look.
+            watch.check();
+        }
         let credential = config.credentials.iter().find(|c| c.name == sight.credential);
         let Some(target) = credential.and_then(|c| c.targets.iter().find(|t| t.name == sight.target)) else { return };
         let place = match wake::log::find(&target.log, sight.log.as_deref(), SystemTime::now()) {

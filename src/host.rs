@@ -606,7 +606,8 @@ impl Directory {
     /// a part of the bytes may be there.
     pub fn append(&self, name: &OsStr, at: u64, bytes: &[u8]) -> Result<FileId> {
         let path = || self.path.join(name);
-        let (flags, mode) = (OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let (access, mode) = (if bytes.is_empty() { OFlags::RDONLY } else { OFlags::WRONLY }, Mode::empty());
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match self.stat(name)? {
             Some(_) => fs::openat(&self.fd, name, flags, mode).map_err(|e| HostError::io("open", path(), e))?,
             None if at > 0 => return Err(HostError::Changed { path: path() }),

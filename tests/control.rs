@@ -34,7 +34,7 @@ use tokio::sync::watch;
 /// Who is none of ours.
 const NOBODY: u32 = 65534;
 /// The longest that an answer may take which waits for nothing, on a machine that others use too.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(4);
 
 type Handler = dyn Fn(Peer, Request, Progress) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
 
@@ -375,6 +375,7 @@ fn a_thousand_connections_hold_up_neither_a_rollover_nor_who_asks() {
     assert!(part[..taken].starts_with(b"{\"taken\":true}"), "{:?}", String::from_utf8_lossy(&part[..taken]));
     // The connections that showed that it listens have ended before it took the rollover.
     let idle = server.files();
+    let before = server.resident();
     let mut after = Vec::new();
     for _ in 0..3 {
         let mut all = Vec::new();
@@ -404,8 +405,8 @@ fn a_thousand_connections_hold_up_neither_a_rollover_nor_who_asks() {
         wait_for("the connections to be gone", Duration::from_secs(10), gone);
         after.push(server.resident());
     }
-    println!("resident kB after each round: {after:?}");
-    assert!(after[2] <= after[0] + 512, "memory grows: {after:?} kB");
+    println!("resident kB before: {before}, after each round: {after:?}");
+    assert!(after[0] <= before + 2048 && after[2] <= after[0] + 512, "memory grows: {before}, then {after:?} kB");
     fs::write(run.join("go"), "").expect("written");
     let said = rest(&rollover);
     assert_eq!(lines(&said).last().expect("an answer")["document"], json!({"credentials": []}));

@@ -122,10 +122,12 @@ pub struct SyncDocument {
 }
 
 impl SyncDocument {
+    pub const SCHEMA: &str = "relaykey/sync/v1";
+
     pub fn new(credentials: Vec<Synced>) -> Self {
         const WORST_FIRST: [u8; 5] = [2, 1, 75, 3, 0];
         let worst = WORST_FIRST.into_iter().find(|code| credentials.iter().any(|c| c.exit == *code));
-        Self { schema: "relaykey/sync/v1".into(), credentials, exit: worst.unwrap_or(0) }
+        Self { schema: Self::SCHEMA.into(), credentials, exit: worst.unwrap_or(0) }
     }
 }
 

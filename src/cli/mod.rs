@@ -50,11 +50,6 @@ impl Exit {
         let all = [Exit::Done, Exit::Approval, Exit::ForNow, Exit::ForGood, Exit::Usage];
         all.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::ForGood)
     }
-
-    /// Over several credentials the worst wins.
-    fn worst(codes: impl IntoIterator<Item = u8>) -> Self {
-        codes.into_iter().map(Exit::of).max().unwrap_or(Exit::Done)
-    }
 }
 
 /// Keeps the SMTP credential of a mail relay fresh: verified before it is written, proven after.

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
-use crate::agent::account::{self, Preview, Synced};
+use crate::agent::account::{self, Preview, SyncDocument, Synced};
 use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
+use crate::report::{Attempt, Receivers};
 use crate::rollover::Wake;
 use crate::source;
 use crate::state::{Access, StateError, Store};
@@ -37,16 +37,6 @@ pub struct SyncArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let signed: jiff::SignedDuration = text.parse().map_err(|_| "not a duration: write 30s, 2m, 1h".to_owned())?;
     Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())
-}
-
-const SCHEMA: &str = "relaykey/sync/v1";
-
-/// What `sync --json` prints.
-#[derive(Serialize)]
-struct Document {
-    schema: &'static str,
-    credentials: Vec<Synced>,
-    exit: u8,
 }
 
 pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
@@ -87,17 +77,17 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
             if json {
                 let error = serde_json::json!({"what": e.to_string(), "fix": fix, "temporary": temporary});
                 print_json(&serde_json::json!({
-                    "schema": SCHEMA, "credentials": [], "error": error, "exit": exit.code(),
+                    "schema": SyncDocument::SCHEMA, "credentials": [], "error": error, "exit": exit.code(),
                 }));
             }
             return exit;
         }
     };
-    let exit = Exit::worst(outcomes.iter().map(|o| o.exit));
+    let document = SyncDocument::new(outcomes);
     if json {
-        print_json(&Document { schema: SCHEMA, credentials: outcomes, exit: exit.code() });
+        print_json(&document);
     }
-    exit
+    Exit::of(document.exit)
 }
 
 /// What ends a sync before any credential is looked at.
@@ -191,6 +181,7 @@ async fn sync(
         logs: Logs::default(),
         store,
     };
+    let receivers = Arc::new(Receivers::open(&config.reports, &http));
     let mut stop = stop_on_signal();
     let mut all = Vec::new();
     for credential in chosen {
@@ -216,11 +207,17 @@ async fn sync(
             deadline: Instant::now() + args.wait,
             observer: &mut observer,
         };
-        let ended = match agent.run(run, &mut stop).await {
+        let mut ended = match agent.run(run, &mut stop).await {
             Ok(ended) => ended,
             // This one cannot go on; the others can.
             Err(e) => Ended::broken(&credential.name, &e),
         };
+        if !args.dry_run && !*stop.borrow() && ended.state.outbox.values().any(|o| !o.owed.is_empty()) {
+            match agent.deliver(&mut ended.state, &receivers).await {
+                Ok(attempts) => attempts.iter().filter(|_| !json).for_each(|a| tell(&delivered(credential, a))),
+                Err(e) => complain(&e.to_string(), &e.fix()),
+            }
+        }
         let interrupted = ended.end == End::Interrupted;
         let synced = Synced::new(ended, args.dry_run, preview);
         if !json {
@@ -232,6 +229,14 @@ async fn sync(
         }
     }
     Ok(all)
+}
+
+fn delivered(credential: &config::Credential, attempt: &Attempt) -> String {
+    let (name, receiver) = (&credential.name, &attempt.receiver);
+    match &attempt.outcome {
+        Ok(()) => format!("{name}: reported to {receiver} ({:.3} s)", attempt.took.as_secs_f64()),
+        Err(e) => format!("{name}: the report to {receiver} stays owed: {}\n  fix: {}", e.what, e.fix),
+    }
 }
 
 fn show(synced: &Synced) {

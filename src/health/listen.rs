@@ -171,6 +171,8 @@ impl Listener {
         let failed = |source| ListenError::Tcp { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
+        // A longer queue than the standard library asks for: where it overflows, clients try again only after a second.
+        rustix::net::listen(&listener, BACKLOG).map_err(|e| failed(e.into()))?;
         Ok(Self { socket: Arc::new(Socket::Tcp(listener)), place: Some(Listen::Tcp(address)) })
     }
 

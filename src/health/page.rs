@@ -9,10 +9,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{Level, Trouble, Verdict, ago, old_key, since, troubles, verdict};
+use super::verdict::{Level, Trouble, Verdict, ago, old_key, rough, since, troubles, verdict};
 use crate::audit::{By, Record};
 use crate::rollover::rfc3339;
-use crate::status::{ConfigRefused, CredentialStatus, Daemon, Status, words};
+use crate::status::{ConfigRefused, CredentialStatus, Daemon, Status};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -82,8 +82,11 @@ fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result 
     if let Some(refused) = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
         write_config_refused(out, refused, now)?;
     }
-    for c in &status.credentials {
-        write_credential(out, c, now)?;
+    let mut credentials: Vec<(&CredentialStatus, Vec<Trouble>)> =
+        status.credentials.iter().map(|c| (c, troubles(c))).collect();
+    credentials.sort_by_key(|(_, troubles)| std::cmp::Reverse(troubles.first().map(|t| t.level)));
+    for (c, troubles) in &credentials {
+        write_credential(out, c, troubles, &top, now)?;
     }
     out.push_str("</main>\n");
     write_footer(out, status.daemon.as_ref(), now)?;
@@ -106,7 +109,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         writeln!(out, "<p class=\"mail\">{}</p>", Safe(mail))?;
     }
     if let Some(fix) = &top.fix {
-        writeln!(out, "<p class=\"do\"><b>Do:</b> {}</p>", Safe(fix))?;
+        write_fix(out, fix)?;
     }
     if !top.others.is_empty() {
         out.push_str("<ul class=\"others\">\n");
@@ -135,19 +138,21 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, now: Timestam
         Safe(when(refused.at, now)),
     )?;
     for m in &refused.mistakes {
-        write!(
-            out,
-            "<div class=\"trouble soon\"><p class=\"said\">{}</p><p class=\"do\"><b>Do:</b> {}</p></div>\n",
-            Safe(&m.what),
-            Safe(&m.fix),
-        )?;
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
+        write_fix(out, &m.fix)?;
+        out.push_str("</div>\n");
     }
     out.push_str("</section>\n");
     Ok(())
 }
 
-fn write_credential(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
-    let troubles = troubles(c);
+fn write_credential(
+    out: &mut String,
+    c: &CredentialStatus,
+    troubles: &[Trouble],
+    top: &Verdict,
+    now: Timestamp,
+) -> fmt::Result {
     let level = troubles.first().map_or(Level::Fine, |t| t.level);
     write!(
         out,
@@ -157,8 +162,10 @@ fn write_credential(out: &mut String, c: &CredentialStatus, now: Timestamp) -> f
         level.sign(),
         Safe(state_words(&c.state)),
     )?;
-    for t in &troubles {
-        write_trouble(out, t)?;
+    for t in troubles {
+        // What fills the top of the page need not be read twice.
+        let told = top.others.is_empty() && top.mail.as_ref() == Some(&t.mail) && top.fix.as_ref() == Some(&t.fix);
+        write_trouble(out, t, told)?;
     }
     out.push_str("<dl>\n");
     write_facts(out, c, now)?;
@@ -168,23 +175,34 @@ fn write_credential(out: &mut String, c: &CredentialStatus, now: Timestamp) -> f
     Ok(())
 }
 
-fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
+fn write_trouble(out: &mut String, t: &Trouble, told: bool) -> fmt::Result {
     write!(
         out,
-        "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n<p>{}</p>\n",
+        "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n",
         t.level.class(),
         t.level.sign(),
         Safe(capitalised(&t.headline)),
-        Safe(&t.mail),
     )?;
+    if !told {
+        writeln!(out, "<p>{}</p>", Safe(&t.mail))?;
+    }
     if !t.what.is_empty() {
         writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
     }
-    if !t.fix.is_empty() {
-        writeln!(out, "<p class=\"do\"><b>Do:</b> {}</p>", Safe(&t.fix))?;
+    if !told && !t.fix.is_empty() {
+        write_fix(out, &t.fix)?;
     }
     out.push_str("</div>\n");
     Ok(())
+}
+
+fn write_fix(out: &mut String, fix: &str) -> fmt::Result {
+    let (label, fix) = match (fix.strip_prefix("nothing: "), fix.strip_prefix("nothing yet: ")) {
+        (Some(why), _) => ("Nothing to do:", why),
+        (_, Some(why)) => ("Nothing to do yet:", why),
+        (None, None) => ("Do:", fix),
+    };
+    writeln!(out, "<p class=\"do\"><b>{label}</b> {}</p>", Safe(fix))
 }
 
 /// One line of the list of facts; `value` is HTML.
@@ -205,7 +223,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
                 crate::rollover::Completion::Confirmed => "put into use",
             };
             fact(out, "Since", format_args!("{how} {}", Safe(when_text(&a.since, now))))?;
-            let age = words(jiff::SignedDuration::from_secs(a.key_age_seconds));
+            let age = rough(jiff::SignedDuration::from_secs(a.key_age_seconds));
             match old_key(c) {
                 Some(_) => fact(out, "Key age", format_args!("<strong>! {}: older than 90 days</strong>", Safe(age)))?,
                 None => fact(out, "Key age", Safe(age))?,
@@ -317,7 +335,10 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         Safe(when(r.at, now)),
     )?;
     match (&r.previous_username, &r.username) {
-        (Some(old), Some(new)) if old != new => write!(out, "<br>{} → <b>{}</b>", Safe(old), Safe(new))?,
+        _ if r.what == "no-change" => {}
+        (Some(old), Some(new)) if old != new && level == Level::Fine => {
+            write!(out, "<br>{} → <b>{}</b>", Safe(old), Safe(new))?
+        }
         (_, Some(name)) => write!(out, "<br>{}", Safe(name))?,
         _ => {}
     }
@@ -338,7 +359,7 @@ fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fm
     if let Some(d) = daemon {
         writeln!(
             out,
-            "<p>{} (process {}) runs since {}. Configuration: <code>{}</code>, read {}.</p>",
+            "<p>{} (process {}) was started {}. Configuration: <code>{}</code>, read {}.</p>",
             Safe(&d.agent),
             d.pid,
             Safe(when(d.since, now)),
@@ -429,6 +450,6 @@ fn when_text(at: &str, now: Timestamp) -> String {
 fn ahead(at: Timestamp, now: Timestamp) -> String {
     match at.duration_since(now) {
         left if left.as_secs() <= 0 => "now".into(),
-        left => format!("in {}", words(left)),
+        left => format!("in {}", rough(left)),
     }
 }

@@ -69,13 +69,11 @@ pub(super) struct Trouble {
 
 /// Everything that is wrong with a credential, what is most urgent first.
 pub(super) fn troubles(c: &CredentialStatus) -> Vec<Trouble> {
-    let mut all: Vec<Trouble> = c.not_ready.iter().map(|n| of_reason(c, n)).collect();
-    // "Nothing was ever applied" explains no more than the failure that stands in its way.
-    if c.applied.is_none() && c.not_ready.len() > 1 {
-        for (t, _) in all.iter_mut().zip(&c.not_ready).filter(|(_, n)| n.class == "never-applied") {
-            t.level = Level::Busy;
-        }
-    }
+    // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
+    let waits = |n: &&NotReady| matches!(n.class.as_str(), "never-applied" | "pending");
+    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n)).collect();
+    let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
+    let mut all: Vec<Trouble> = told.into_iter().map(|n| of_reason(c, n)).collect();
     for n in c.notices.iter().filter(|n| n.class == "policy") {
         all.push(Trouble {
             level: Level::Now,
@@ -89,7 +87,7 @@ pub(super) fn troubles(c: &CredentialStatus) -> Vec<Trouble> {
         all.push(Trouble {
             level: Level::Soon,
             headline: format!("the key is {age} old"),
-            mail: "Mail flows. A key is usually replaced after 90 days.".into(),
+            mail: "Mail is not affected. A key is usually replaced after 90 days.".into(),
             what: String::new(),
             fix: "make a new key and publish it as a new version where this credential comes from; this host takes it from there"
                 .into(),
@@ -116,8 +114,8 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
                 Level::Soon,
                 "the new key is refused by the mail relay".into(),
                 format!(
-                    "Mail still goes out with the old key ({}), for as long as that one is valid. The new one was not \
-                     put into use.",
+                    "Mail still goes out with the old key ({}), for as long as that one is valid. A refused key is \
+                     not put into use.",
                     a.username
                 ),
             ),
@@ -160,7 +158,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
         "report-owed" => (
             Level::Soon,
             "a report of this host does not get through".into(),
-            "Mail flows. But nobody elsewhere knows yet that this host has the new key, so the old key is not retired.".into(),
+            "Mail is not affected. But nobody elsewhere knows yet that this host has the new key, so the old key is not retired.".into(),
         ),
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
         _ => (Level::Soon, "something stands in the way".into(), goes_on),
@@ -188,8 +186,15 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
         status.credentials.iter().filter_map(|c| Some((c.name.as_str(), troubles(c).into_iter().next()?))).collect();
     worst.sort_by_key(|(_, t)| std::cmp::Reverse(t.level));
     let refused = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref());
-    let others: Vec<_> = worst.iter().map(|(name, t)| ((*name).to_owned(), t.level, t.headline.clone())).collect();
-    let others = if worst.len() > 1 || refused.is_some() { others } else { Vec::new() };
+    let mut others: Vec<_> = worst.iter().map(|(name, t)| ((*name).to_owned(), t.level, t.headline.clone())).collect();
+    if refused.is_some() {
+        let headline = "a change was refused, and the one before it is in force".to_owned();
+        others.push(("configuration".to_owned(), Level::Soon, headline));
+    }
+    // A single one is the sentence itself.
+    if others.len() == 1 {
+        others.clear();
+    }
     match (worst.first(), refused) {
         (Some((name, t)), refused) if refused.is_none() || t.level >= Level::Soon => Verdict {
             level: t.level,
@@ -245,6 +250,18 @@ pub(super) fn ago(at: &str, now: Timestamp) -> String {
 pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
     match now.duration_since(then) {
         passed if passed.as_secs() < 5 => "just now".into(),
-        passed => format!("{} ago", words(passed)),
+        passed => format!("{} ago", rough(passed)),
     }
+}
+
+/// A duration in words, as exact as anybody wants to know it.
+pub(super) fn rough(d: SignedDuration) -> String {
+    let seconds = d.as_secs();
+    let unit = match seconds {
+        0..60 => 1,
+        60..86_400 => 60,
+        86_400..864_000 => 3600,
+        _ => 86_400,
+    };
+    words(SignedDuration::from_secs(seconds / unit * unit))
 }

@@ -87,37 +87,26 @@ where
     W: Fn(&str) + 'static,
 {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::default();
-        event.record(&mut line);
+        let mut message = Message::default();
+        event.record(&mut message);
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
             Level::INFO => "info",
             _ => "debug",
         };
-        let about = if line.credential.is_empty() { "" } else { ": " };
-        let Line { credential, message } = line;
-        (self.write)(&format!("{:.0} {level} {credential}{about}{message}\n", jiff::Timestamp::now()));
+        (self.write)(&format!("{:.0} {level} {}\n", jiff::Timestamp::now(), message.0));
     }
 }
 
 /// What of an event stands in a plain line: the message holds every fact that the fields hold.
 #[derive(Default)]
-struct Line {
-    credential: String,
-    message: String,
-}
+struct Message(String);
 
-impl Visit for Line {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "RELAYKEY_CREDENTIAL" {
-            self.credential = one_line(value, MAX_VALUE).into_owned();
-        }
-    }
-
+impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.message = one_line(&format!("{value:?}"), MAX_VALUE).into_owned();
+            self.0 = one_line(&format!("{value:?}"), MAX_VALUE).into_owned();
         }
     }
 }
@@ -181,9 +170,9 @@ fn microseconds(took: Duration) -> u64 {
     took.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-/// ` for target X`, where there is one.
-fn of_target(target: Option<&str>) -> String {
-    target.map(|t| format!("target {t}: ")).unwrap_or_default()
+/// What a line is about: it comes first, for `journalctl -u relaykey` shows all credentials.
+fn about(credential: &str, target: Option<&str>) -> String {
+    target.map_or_else(|| format!("{credential}: "), |target| format!("{credential}: target {target}: "))
 }
 
 /// The daemon has begun: its version, the configuration in force, and the credentials in it.
@@ -257,8 +246,8 @@ pub fn rollover(r: &Rollover<'_>) {
             RELAYKEY_CAUSE = r.cause,
             RELAYKEY_DURATION_USEC = microseconds(r.took),
         },
-        "{} version {} ({}{before}) after {:.3} s, woken by {}",
-        r.outcome, r.version, r.username, r.took.as_secs_f64(), r.cause);
+        "{}: {} version {} ({}{before}) after {:.3} s, woken by {}",
+        r.credential, r.outcome, r.version, r.username, r.took.as_secs_f64(), r.cause);
 }
 
 /// Somebody had changed our entries, and they were put back.
@@ -266,13 +255,13 @@ pub fn healed(credential: &str, target: &str, version: &str) {
     tell!(WARN, id::HEALED, {
             RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_VERSION = version
         },
-        "target {target}: our entries had been changed, version {version} was put back");
+        "{credential}: target {target}: our entries had been changed, version {version} was put back");
 }
 
 /// Somebody changed our entries, and they stay as they are.
 pub fn drift(credential: &str, target: &str, what: &str, fix: &str) {
     tell!(WARN, id::DRIFT, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_FIX = fix },
-        "target {target}: {what}{}", and_fix(fix));
+        "{credential}: target {target}: {what}{}", and_fix(fix));
 }
 
 /// Something that did not work.
@@ -295,7 +284,7 @@ pub struct Failure<'a> {
 
 /// Something did not work: why, what to do, and when it is tried again.
 pub fn failure(f: &Failure<'_>) {
-    let (target, fix) = (of_target(f.target), and_fix(f.fix));
+    let (about, fix) = (about(f.credential, f.target), and_fix(f.fix));
     let next = f.next.map(|at| format!(" (again at {at})")).unwrap_or_default();
     macro_rules! at_level {
         ($level:ident) => {
@@ -305,7 +294,7 @@ pub fn failure(f: &Failure<'_>) {
                 RELAYKEY_VERSION = f.version,
                 RELAYKEY_ERROR_CLASS = f.class,
                 RELAYKEY_FIX = f.fix,
-            }, "{target}{}{fix}{next}", f.what)
+            }, "{about}{}{fix}{next}", f.what)
         };
     }
     if f.temporary { at_level!(WARN) } else { at_level!(ERROR) }
@@ -316,20 +305,20 @@ pub fn recovered(credential: &str, target: Option<&str>, class: &str) {
     tell!(INFO, id::RECOVERED, {
             RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_ERROR_CLASS = class
         },
-        "{}works again after: {class}", of_target(target));
+        "{}works again after: {class}", about(credential, target));
 }
 
 /// The mail log said something about our endpoint. `class`: `refused` (535, looked into at once), `temporary` (454),
 /// `policy` (554, the login is good and the message was refused).
 pub fn alarm(credential: &str, class: &str, line: &str) {
     tell!(WARN, id::ALARM, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_ERROR_CLASS = class },
-        "mail log, {class}: {line}");
+        "{credential}: mail log, {class}: {line}");
 }
 
 /// Something woke the agent: cause, and what exactly where that is known. At debug level.
 pub fn woken(credential: &str, cause: &str, detail: Option<&str>) {
     let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
-    tell!(DEBUG, id::WOKEN, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_CAUSE = cause }, "woken by {cause}{detail}");
+    tell!(DEBUG, id::WOKEN, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_CAUSE = cause }, "{credential}: woken by {cause}{detail}");
 }
 
 /// A step has ended. Looking is at debug level, what proves or changes something at info level.
@@ -343,7 +332,7 @@ pub fn step(credential: &str, target: Option<&str>, step: &str, ok: bool, took: 
                 RELAYKEY_STEP = step,
                 RELAYKEY_OUTCOME = outcome,
                 RELAYKEY_DURATION_USEC = microseconds(took),
-            }, "{}{step} {outcome} after {:.3} s", of_target(target), took.as_secs_f64())
+            }, "{}{step} {outcome} after {:.3} s", about(credential, target), took.as_secs_f64())
         };
     }
     match step {
@@ -357,13 +346,13 @@ pub fn report(credential: &str, receiver: &str, count: usize, trouble: Option<(&
     match trouble {
         None => tell!(INFO, id::REPORT, {
                 RELAYKEY_CREDENTIAL = credential, RELAYKEY_RECEIVER = receiver, RELAYKEY_OUTCOME = "delivered"
-            }, "{count} report(s) delivered to {receiver}"),
+            }, "{credential}: {count} report(s) delivered to {receiver}"),
         Some((what, fix)) => tell!(WARN, id::REPORT, {
                 RELAYKEY_CREDENTIAL = credential,
                 RELAYKEY_RECEIVER = receiver,
                 RELAYKEY_OUTCOME = "failed",
                 RELAYKEY_FIX = fix,
-            }, "{count} report(s) owed to {receiver}: {what}{}", and_fix(fix)),
+            }, "{credential}: {count} report(s) owed to {receiver}: {what}{}", and_fix(fix)),
     }
 }
 

@@ -1,0 +1,416 @@
+//! The health endpoints in this process, on a port of their own, and the states that a host can be in.
+//!
+//! Include with `#[path = "lab/health.rs"] mod lab;`.
+#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use relaykey::audit::{By, Record, StepTime, Trouble};
+use relaykey::config::{self, Config, Listen};
+use relaykey::credential::VersionOrder;
+use relaykey::health::{self, HostAllowList, Listener};
+use relaykey::rollover::{
+    Applied, Candidate, Completion, Failure, FirstRefused, Outbox, Owed, Report, Retry, State, TargetState, VersionId,
+};
+use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
+
+pub const OLD: &str = "AKIAOLDOLDOLDOLDOLD1";
+pub const NEW: &str = "AKIANEWNEWNEWNEWNEW2";
+/// What no answer may take longer than.
+pub const ANSWER: Duration = Duration::from_secs(10);
+
+// ---------------------------------------------------------------- states
+
+/// What is known of one host: made fine, then spoilt by the test.
+pub struct Host {
+    pub now: Timestamp,
+    pub config: Config,
+    pub states: Vec<Option<State>>,
+    pub lives: Vec<Live>,
+    pub daemon: Daemon,
+}
+
+/// `n` hours before `now`.
+pub fn hours(now: Timestamp, n: i64) -> Timestamp {
+    now - SignedDuration::from_hours(n)
+}
+
+pub fn minutes(now: Timestamp, n: i64) -> Timestamp {
+    now - SignedDuration::from_mins(n)
+}
+
+pub fn by(cause: &str) -> By {
+    By { cause: cause.into(), user: None, uid: None, claimed: None, detail: None }
+}
+
+pub fn failure(class: &str, what: &str, fix: &str, at: Timestamp) -> Failure {
+    Failure { class: class.into(), what: what.into(), fix: fix.into(), temporary: false, at }
+}
+
+pub fn retry(failure: Failure) -> Retry {
+    let next = Some(failure.at + SignedDuration::from_mins(20));
+    Retry { attempts: 3, next, failure: Some(failure) }
+}
+
+fn version(version: &str, at: Timestamp) -> VersionId {
+    VersionId { version: version.into(), order: Some(VersionOrder { at, number: 0 }) }
+}
+
+impl Host {
+    /// With these credentials, all of them fine.
+    pub fn fine(names: &[&str]) -> Self {
+        let now = Timestamp::now();
+        let mut text = "config_version = 1\n[aws]\nregion = \"eu-west-1\"\n".to_owned();
+        for name in names {
+            text.push_str(&format!(
+                "[[credential]]\nname = \"{name}\"\n[credential.source]\ntype = \"secrets-manager\"\nsecret = \"mail/{name}\"\n\
+                 [credential.smtp]\nendpoint = \"email-smtp.eu-west-1.amazonaws.com\"\n\
+                 [[credential.target]]\nname = \"main\"\ntype = \"postfix\"\nconfig_dir = \"/etc/postfix-{name}\"\n"
+            ));
+        }
+        let (config, _) = config::parse(&text).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let states = names.iter().map(|name| Some(Self::state(name, now))).collect();
+        let lives = names.iter().map(|name| Self::live(name, now)).collect();
+        let daemon = Daemon {
+            agent: "relaykey/0.1.0".into(),
+            host: "mx1.example.com".into(),
+            pid: 4711,
+            since: hours(now, 300),
+            config: "/etc/relaykey/config.toml".into(),
+            config_since: hours(now, 300),
+            config_refused: None,
+        };
+        Self { now, config, states, lives, daemon }
+    }
+
+    fn state(name: &str, now: Timestamp) -> State {
+        let mut state = State::new(name);
+        state.applied = Some(Applied {
+            id: version("4f6f8d4c-58f0-4a8e-9d5f-5a7b8c2d1e03", hours(now, 30)),
+            username: NEW.into(),
+            previous_username: Some(OLD.into()),
+            outcome: Completion::Confirmed,
+            since: hours(now, 29),
+        });
+        state.targets.insert("main".into(), TargetState::default());
+        state
+    }
+
+    fn live(name: &str, now: Timestamp) -> Live {
+        let counters = Counters {
+            wakes: BTreeMap::from([("timer".into(), 412), ("start".into(), 1)]),
+            source_requests: 413,
+            logins: BTreeMap::from([("accepted".into(), 2)]),
+            rollovers: BTreeMap::from([("confirmed".into(), 1), ("adopted".into(), 1)]),
+            ..Counters::default()
+        };
+        let record = |at, cause: &str, what: &str, outcome: &str| Record {
+            at,
+            credential: name.into(),
+            by: by(cause),
+            what: what.into(),
+            version: None,
+            username: Some(NEW.into()),
+            previous_username: Some(OLD.into()),
+            steps: vec![StepTime { step: "verify".into(), target: Some("main".into()), ok: true, milliseconds: 1_260 }],
+            outcome: outcome.into(),
+            error: None,
+        };
+        let mut refused = record(hours(now, 30), "timer", "refused", "failed-for-now");
+        refused.error =
+            Some(Trouble { class: "not-yet".into(), words: "535 Authentication Credentials Invalid".into() });
+        let mut asked = record(hours(now, 250), "operator", "no-change", "done");
+        asked.by = By { user: Some("root".into()), uid: Some(0), claimed: Some("alice".into()), ..by("operator") };
+        let mut adopted = record(hours(now, 300), "start", "adoption", "adopted");
+        (adopted.username, adopted.previous_username) = (Some(OLD.into()), None);
+        Live {
+            since: hours(now, 300),
+            answered: Some(minutes(now, 2)),
+            woken: Some(Woken { at: minutes(now, 2), by: by("timer") }),
+            next_wake: Some(now + SignedDuration::from_secs(210)),
+            step: None,
+            failures: Vec::new(),
+            notices: Vec::new(),
+            counters,
+            history: vec![record(hours(now, 29), "retry", "rollover", "confirmed"), refused, asked, adopted],
+        }
+    }
+
+    /// The first credential's state.
+    pub fn first(&mut self) -> &mut State {
+        self.states[0].as_mut().expect("it has one")
+    }
+
+    pub fn target(&mut self) -> &mut TargetState {
+        self.first().targets.get_mut("main").expect("there from the start")
+    }
+
+    /// A version that is known and not applied.
+    pub fn pending(&mut self) -> &mut Self {
+        let (now, id) = (self.now, version("b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10", minutes(self.now, 40)));
+        self.first().applied.as_mut().expect("applied").username = OLD.into();
+        self.first().candidate =
+            Some(Candidate { id, username: NEW.into(), first_seen: minutes(now, 38), accepted: false });
+        self
+    }
+
+    pub fn status(&self) -> Status {
+        let known = self.config.credentials.iter().zip(&self.states).zip(&self.lives);
+        let known =
+            known.map(|((credential, state), live)| Known { credential, state: state.as_ref(), live: Some(live) });
+        Status::new(Some(self.daemon.clone()), known, self.now)
+    }
+}
+
+pub const REFUSED: &str =
+    "email-smtp.eu-west-1.amazonaws.com:587 refused the credential: 535 Authentication Credentials Invalid";
+pub const REFUSED_FIX: &str = "the old credential stays in place; check that the access key is active, that the SMTP password was \
+                               derived for this endpoint's region, and publish a corrected version";
+
+/// The states, by name, each with what makes it so, on an otherwise fine host with the credential `ses`.
+pub const STATES: &[(&str, fn(&mut Host))] = &[
+    ("refused", |h| {
+        let now = h.now;
+        h.pending();
+        let id = h.first().candidate.as_ref().expect("pending").id.clone();
+        h.target().first_refused = Some(FirstRefused { id, since: minutes(now, 36) });
+        h.target().retry = retry(failure("refused", REFUSED, REFUSED_FIX, minutes(now, 6)));
+    }),
+    ("not-yet", |h| {
+        let now = h.now;
+        h.pending();
+        let what = "email-smtp.eu-west-1.amazonaws.com:587 answered: 535 Authentication Credentials Invalid";
+        let fix = "nothing yet: SES may not know a new key for some minutes";
+        h.target().retry = retry(failure("not-yet", what, fix, minutes(now, 1)));
+    }),
+    ("reload-owed", |h| {
+        let now = h.now;
+        let why = "reload = \"never\": the mail server has to be told by somebody else";
+        h.target().reload_owed = Some(Owed { since: minutes(now, 50), why: why.into() });
+    }),
+    ("drift", |h| {
+        let now = h.now;
+        let what =
+            "target main no longer holds the applied version, and is left so: it was healed 3 times within the hour";
+        let fix = "find out what writes the table (configuration management, a script) and make it stop";
+        h.target().retry = retry(failure("drift", what, fix, minutes(now, 4)));
+    }),
+    ("report-owed", |h| {
+        let now = h.now;
+        let what = "ssm:PutParameter on /relaykey/ses/mx1.example.com: AccessDeniedException";
+        let fix = "allow ssm:PutParameter on arn:aws:ssm:eu-west-1:123456789012:parameter/relaykey/ses/*";
+        let report = report(hours(now, 2));
+        let outbox =
+            Outbox { owed: vec![report], retry: retry(failure("access", what, fix, minutes(now, 5))), delivered: 0 };
+        h.first().outbox.insert("fleet".into(), outbox);
+    }),
+    ("source-down", |h| {
+        let now = h.now;
+        let what = "secretsmanager:DescribeSecret on mail/ses: no connection to secretsmanager.eu-west-1.amazonaws.com within 5 s";
+        let fix = "see to the way to AWS from this host: name service, firewall, HTTPS_PROXY";
+        h.first().source_retry = retry(failure("network", what, fix, minutes(now, 1)));
+        h.lives[0].answered = Some(minutes(now, 47));
+    }),
+    ("no-look", |h| {
+        h.lives[0].answered = Some(minutes(h.now, 47));
+        h.lives[0].woken = Some(Woken { at: minutes(h.now, 47), by: by("timer") });
+        h.lives[0].step = Some("fetch".into());
+    }),
+    ("left-behind", |h| {
+        let now = h.now;
+        let what = "the source gives version 0a1b again, which this host has left behind";
+        let fix =
+            "publish the old value as a new version, or take it on purpose: relaykey sync ses --accept-version 0a1b";
+        h.lives[0].failures.push((None, failure("left-behind", what, fix, minutes(now, 2))));
+    }),
+    ("failing", |h| {
+        let now = h.now;
+        h.pending();
+        let what =
+            "/etc/postfix/sasl_passwd:7: [email-smtp.eu-west-1.amazonaws.com]:587 stands here for the second time";
+        let fix = "remove one of the lines 3 and 7; Postfix uses the first";
+        h.target().retry = retry(failure("ambiguous", what, fix, minutes(now, 3)));
+    }),
+    ("never-applied", |h| {
+        h.states[0] = None;
+        h.lives[0].history.clear();
+    }),
+    ("pending", |h| {
+        h.pending();
+        h.lives[0].step = Some("swap".into());
+    }),
+];
+
+/// Spoils the first credential.
+pub fn spoil(host: &mut Host, state: &str) {
+    let (_, make) = STATES.iter().find(|(name, _)| *name == state).unwrap_or_else(|| panic!("no state {state}"));
+    make(host);
+}
+
+/// A key that should have been rotated.
+pub fn old_key(host: &mut Host) {
+    let now = host.now;
+    let applied = host.first().applied.as_mut().expect("applied");
+    applied.id.order = Some(VersionOrder { at: hours(now, 118 * 24), number: 0 });
+    applied.since = hours(now, 118 * 24 - 1);
+}
+
+/// SES takes the login and refuses what is sent.
+pub fn policy_notice(host: &mut Host) {
+    host.lives[0].notices.push(Notice {
+        at: minutes(host.now, 3),
+        class: "policy".into(),
+        what: "email-smtp.eu-west-1.amazonaws.com took the login and refused a message: 554 Access denied: User \
+               `arn:aws:iam::123456789012:user/mail' is not authorized to perform `ses:SendRawEmail'"
+            .into(),
+        fix: "it is the IAM policy, not the password: allow ses:SendRawEmail for the identities that this host sends from".into(),
+    });
+}
+
+pub fn config_refused(host: &mut Host) {
+    host.daemon.config_refused = Some(ConfigRefused {
+        at: minutes(host.now, 12),
+        mistakes: vec![Mistake {
+            what: "/etc/relaykey/config.toml:14: unknown key \"endpont\" in [credential.smtp]".into(),
+            fix: "did you mean \"endpoint\"?".into(),
+        }],
+    });
+}
+
+fn report(at: Timestamp) -> Report {
+    Report {
+        schema: "relaykey/report/v1".into(),
+        id: "r1".into(),
+        seq: 1,
+        host_id: "h1".into(),
+        host: "mx1.example.com".into(),
+        credential: "ses".into(),
+        source: "arn".into(),
+        version: "v".into(),
+        username: NEW.into(),
+        previous_username: None,
+        at: relaykey::rollover::rfc3339(at),
+        mode: "automatic".into(),
+        agent: "relaykey/0.1.0".into(),
+        outcome: "confirmed".into(),
+        targets: Vec::new(),
+        error: None,
+        approved_by: None,
+    }
+}
+
+// ---------------------------------------------------------------- the server
+
+/// The endpoints, answering on a thread of their own. Dropped, they end.
+pub struct Server {
+    listeners: Vec<Listener>,
+    status: Arc<Mutex<Arc<Status>>>,
+    stop: tokio::sync::watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// On a loopback port.
+    pub fn start(status: Status) -> Self {
+        Self::at(vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())], &["monitor.example.com"], status)
+    }
+
+    pub fn at(listen: Vec<Listen>, hosts: &[&str], status: Status) -> Self {
+        let config = config::Health { listen, hosts: hosts.iter().map(|h| (*h).to_owned()).collect() };
+        let listeners = health::open(Some(&config), &[]).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let hosts = HostAllowList::new(Some(&config), ["mx1.example.com"]);
+        let status = Arc::new(Mutex::new(Arc::new(status)));
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (given, held) = (Arc::clone(&status), listeners.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
+            let documents: health::Documents = Arc::new(move || Arc::clone(&given.lock().expect("not poisoned")));
+            runtime.block_on(health::serve(&held, documents, hosts, stopped)).expect("serves");
+        });
+        Self { listeners, status, stop, thread: Some(thread) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listeners[0].address().expect("says so").expect("TCP")
+    }
+
+    pub fn set(&self, status: Status) {
+        *self.status.lock().expect("not poisoned") = Arc::new(status);
+    }
+
+    /// Ends, and waits for the end.
+    pub fn stop(&mut self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("ended well");
+        }
+        self.listeners.clear();
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &format!("Host: {}\r\n", self.address()))
+    }
+
+    /// With these header lines and no others.
+    pub fn request(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address()).expect("connects");
+        stream.set_read_timeout(Some(ANSWER)).expect("set");
+        converse(&mut stream, &format!("{method} {path} HTTP/1.1\r\n{headers}\r\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Sends all of it, and reads until the other side closes.
+pub fn converse(stream: &mut (impl Read + Write), request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer in time");
+    Answer::parse(&bytes)
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
+        let status =
+            head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {head:?}"));
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// The value of a header that stands there once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut all = self.head.lines().skip(1).filter_map(|l| l.split_once(": "));
+        let found = all.by_ref().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v);
+        assert!(!all.any(|(n, _)| n.eq_ignore_ascii_case(name)), "{name} twice in {}", self.head);
+        found
+    }
+}
+
+// ---------------------------------------------------------------- programs
+
+/// A program that a test cannot do without.
+pub fn program(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file()).unwrap_or_else(|| {
+        panic!("{name} is not on PATH: it comes with Debian's package {package} (tests/run installs it)")
+    })
+}

@@ -1,0 +1,389 @@
+//! The page in a real browser: what a person sees at the top, for every state; and that what comes from outside stays text.
+//!
+//! `PAGE_PICTURES=1 cargo test --test page` leaves a picture of each state in target/page, as seen on a desk, on a phone
+//! and in the dark, for a person to judge.
+
+#[path = "lab/health.rs"]
+mod lab;
+#[path = "lab/moto.rs"]
+mod moto;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::{Host, Server, config_refused, failure, old_key, policy_notice, program, retry, spoil};
+use moto::PrivateDir;
+use relaykey::audit::By;
+
+/// The longest that a browser may take, on a busy machine.
+const BROWSER: Duration = Duration::from_secs(60);
+
+/// Runs Chromium over one address of this machine; gives what it printed. Nothing of it goes to any network.
+fn chromium(url: &str, args: &[&str]) -> String {
+    let dir = PrivateDir::new("page");
+    let (out, log) = (dir.path().join("out"), dir.path().join("log"));
+    let file = |path: &Path| std::fs::File::create(path).expect("made");
+    let mut child = Command::new(program("chromium", "chromium"))
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+        ])
+        .args(["--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+        .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+        .args(args)
+        .arg(url)
+        .env("HOME", dir.path())
+        .stdin(Stdio::null())
+        .stdout(file(&out))
+        .stderr(file(&log))
+        .spawn()
+        .expect("chromium starts");
+    let end = Instant::now() + BROWSER;
+    let status = loop {
+        match child.try_wait().expect("waited for") {
+            Some(status) => break status,
+            None if Instant::now() > end => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!(
+                    "chromium {args:?} did not end within {BROWSER:?}: {}",
+                    std::fs::read_to_string(&log).expect("read")
+                );
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let said = std::fs::read_to_string(&log).expect("read");
+    assert!(status.success(), "chromium {args:?}: {status}: {said}");
+    // What the page asked for and was not allowed, and every other complaint about it, goes to the console.
+    let complaints: Vec<&str> = said.lines().filter(|l| l.contains("CONSOLE")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    std::fs::read_to_string(&out).expect("text")
+}
+
+/// The page after the browser has made of it what it makes.
+fn dom(server: &Server) -> String {
+    chromium(&format!("http://{}/", server.address()), &["--dump-dom"])
+}
+
+/// The text between the first `open` and the `close` after it, without tags, references resolved.
+fn text<'a>(dom: &'a str, open: &str, close: &str) -> String {
+    let rest = dom.split_once(open).unwrap_or_else(|| panic!("no {open} in {dom}")).1;
+    let inside: &'a str = rest.split_once(close).unwrap_or_else(|| panic!("no {close} after {open}")).0;
+    let mut out = String::new();
+    let mut in_tag = false;
+    for c in inside.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => in_tag = false,
+            c if !in_tag => out.push(c),
+            _ => {}
+        }
+    }
+    out.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+}
+
+/// What a state has to say at the very top: how urgent, what, what of the mail, what to do.
+struct Seen {
+    name: &'static str,
+    make: fn(&mut Host),
+    level: &'static str,
+    sentence: &'static str,
+    mail: &'static str,
+    fix: &'static str,
+    /// And somewhere below.
+    below: &'static [&'static str],
+}
+
+const SEEN: &[Seen] = &[
+    Seen {
+        name: "fine",
+        make: |_| {},
+        level: "Fine",
+        sentence: "Everything is fine.",
+        mail: "Mail logs in with the newest key of ses: AKIANEWNEWNEWNEWNEW2",
+        fix: "",
+        below: &[
+            "up to date",
+            "Next look",
+            "in 3 minutes",
+            "Key age",
+            "1 day 6 hours",
+            "New key put into use",
+            "AKIAOLDOLDOLDOLDOLD1 → AKIANEWNEWNEWNEWNEW2",
+            "asked for by root (who says to be alice)",
+            "Cost of asking",
+        ],
+    },
+    Seen {
+        name: "refused",
+        make: |h| spoil(h, "refused"),
+        level: "Needs attention",
+        sentence: "ses: the new key is refused by the mail relay.",
+        mail: "Mail still goes out with the old key (AKIAOLDOLDOLDOLDOLD1)",
+        fix: "check that the access key is active",
+        below: &["535 Authentication Credentials Invalid", "not in use yet", "first refused 36 minutes ago"],
+    },
+    Seen {
+        name: "not-yet",
+        make: |h| spoil(h, "not-yet"),
+        level: "Under way",
+        sentence: "ses: a new key is being put into use.",
+        mail: "Mail goes on with the key in use (AKIAOLDOLDOLDOLDOLD1)",
+        fix: "SES may not know a new key for some minutes",
+        below: &["535 Authentication Credentials Invalid"],
+    },
+    Seen {
+        name: "drift",
+        make: |h| spoil(h, "drift"),
+        level: "Act now",
+        sentence: "ses: somebody else changed the mail server's login.",
+        mail: "Mail may be going out with another login, or failing",
+        fix: "find out what writes the table",
+        below: &["changed by somebody else"],
+    },
+    Seen {
+        name: "reload-owed",
+        make: |h| spoil(h, "reload-owed"),
+        level: "Needs attention",
+        sentence: "ses: the mail server has not been reloaded.",
+        mail: "do not delete it yet",
+        fix: "postfix reload",
+        below: &["Reload owed", "target main, since 50 minutes ago"],
+    },
+    Seen {
+        name: "report-owed",
+        make: |h| spoil(h, "report-owed"),
+        level: "Needs attention",
+        sentence: "ses: a report of this host does not get through.",
+        mail: "Mail is not affected.",
+        fix: "allow ssm:PutParameter",
+        below: &["Reports owed", "1 report to fleet, the oldest made 2 hours ago"],
+    },
+    Seen {
+        name: "source-down",
+        make: |h| spoil(h, "source-down"),
+        level: "Needs attention",
+        sentence: "ses: the source of the key does not answer.",
+        mail: "A new key would not be noticed.",
+        fix: "see to the way to AWS",
+        below: &["Source answered", "47 minutes ago"],
+    },
+    Seen {
+        name: "no-look",
+        make: |h| spoil(h, "no-look"),
+        level: "Needs attention",
+        sentence: "ses: relaykey has not looked for a new key for too long.",
+        mail: "A new key would not be noticed.",
+        fix: "restart relaykey if it stays so",
+        below: &["asking the source"],
+    },
+    Seen {
+        name: "failing",
+        make: |h| spoil(h, "failing"),
+        level: "Needs attention",
+        sentence: "ses: the new key cannot be put into use.",
+        mail: "Mail goes on with the key in use (AKIAOLDOLDOLDOLDOLD1)",
+        fix: "remove one of the lines 3 and 7",
+        below: &["/etc/postfix/sasl_passwd:7:"],
+    },
+    Seen {
+        name: "left-behind",
+        make: |h| spoil(h, "left-behind"),
+        level: "Needs attention",
+        sentence: "ses: the source offers a version that is no newer, and it is not taken.",
+        mail: "Mail goes on with the key in use",
+        fix: "publish the old value as a new version",
+        below: &["which this host has left behind"],
+    },
+    Seen {
+        name: "never-applied",
+        make: |h| spoil(h, "never-applied"),
+        level: "Needs attention",
+        sentence: "ses: no key has been put into use on this host yet.",
+        mail: "relaykey has changed nothing on this host",
+        fix: "relaykey check",
+        below: &["none yet that relaykey put there"],
+    },
+    Seen {
+        name: "pending",
+        make: |h| spoil(h, "pending"),
+        level: "Under way",
+        sentence: "ses: a new key is being put into use.",
+        mail: "Mail goes on",
+        fix: "it is being worked on",
+        below: &["putting the new login in place"],
+    },
+    Seen {
+        name: "old-key",
+        make: old_key,
+        level: "Needs attention",
+        sentence: "ses: the key is 118 days old.",
+        mail: "Mail is not affected.",
+        fix: "publish it as a new version",
+        below: &["! 118 days: older than 90 days"],
+    },
+    Seen {
+        name: "policy",
+        make: policy_notice,
+        level: "Act now",
+        sentence: "ses: messages are refused although the login is right.",
+        mail: "Mail is being refused.",
+        fix: "allow ses:SendRawEmail",
+        below: &["554 Access denied"],
+    },
+    Seen {
+        name: "config-refused",
+        make: config_refused,
+        level: "Needs attention",
+        sentence: "The changed configuration was refused; the one before it is still in force.",
+        mail: "Mail is not affected.",
+        fix: "did you mean \"endpoint\"?",
+        below: &["unknown key \"endpont\" in [credential.smtp]"],
+    },
+];
+
+fn picture(server: &Server, name: &str) {
+    if std::env::var_os("PAGE_PICTURES").is_none() {
+        return;
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page");
+    std::fs::create_dir_all(&dir).expect("made");
+    let url = format!("http://{}/", server.address());
+    let kinds: [(&str, &[&str]); 3] = [
+        ("desk", &["--window-size=1100,1250"]),
+        ("phone", &["--window-size=500,1500"]),
+        ("dark", &["--window-size=1100,1250", "--force-dark-mode", "--blink-settings=preferredColorScheme=0"]),
+    ];
+    for (kind, args) in kinds {
+        let to = format!("--screenshot={}", dir.join(format!("{name}-{kind}.png")).display());
+        let args: Vec<&str> = args.iter().copied().chain([to.as_str()]).collect();
+        chromium(&url, &args);
+    }
+}
+
+#[test]
+fn each_state_says_at_the_top_what_is_wrong_and_what_to_do() {
+    let server = Server::start(Host::fine(&["ses"]).status());
+    for seen in SEEN {
+        let mut host = Host::fine(&["ses"]);
+        (seen.make)(&mut host);
+        server.set(host.status());
+        let dom = dom(&server);
+        let top = text(&dom, "<header", "</header>");
+        let level = text(&dom, "<p class=\"level\">", "</p>");
+        assert!(level.ends_with(seen.level), "{}: {level}", seen.name);
+        assert!(text(&dom, "<title>", "</title>").contains(seen.level), "{}", seen.name);
+        assert_eq!(text(&dom, "<h1>", "</h1>"), seen.sentence, "{}", seen.name);
+        assert!(top.contains(seen.mail), "{}: {top}", seen.name);
+        let label = if seen.level == "Under way" { "Nothing to do" } else { "Do:" };
+        assert_eq!(top.contains(label), !seen.fix.is_empty(), "{}: {top}", seen.name);
+        assert!(top.contains(seen.fix), "{}: {top}", seen.name);
+        let main = text(&dom, "<main>", "</main>");
+        for below in seen.below {
+            assert!(main.contains(below), "{}: no {below:?} in {main}", seen.name);
+        }
+        picture(&server, seen.name);
+    }
+}
+
+#[test]
+fn of_several_credentials_the_worst_comes_first_and_each_is_named() {
+    let mut host = Host::fine(&["ses", "bulk", "eu", "us"]);
+    spoil(&mut host, "drift");
+    let (report, down) = {
+        let mut other = Host::fine(&["bulk"]);
+        spoil(&mut other, "report-owed");
+        let mut third = Host::fine(&["eu"]);
+        spoil(&mut third, "source-down");
+        (other, third)
+    };
+    host.states[1].clone_from(&report.states[0]);
+    (host.states[2], host.lives[2]) = (down.states[0].clone(), down.lives[0].clone());
+    config_refused(&mut host);
+    let server = Server::start(host.status());
+    let dom = dom(&server);
+    assert_eq!(
+        text(&dom, "<h1>", "</h1>"),
+        "3 of 4 credentials need attention. First ses: somebody else changed the mail server's login."
+    );
+    let top = text(&dom, "<ul class=\"others\">", "</ul>");
+    for line in ["ses: somebody else", "bulk: a report of this host", "eu: the source of the key", "configuration: "] {
+        assert!(top.contains(line), "no {line:?} in {top}");
+    }
+    assert!(!top.contains("us:"), "{top}");
+    picture(&server, "several");
+    server.set(Host::fine(&["ses", "bulk", "eu", "us"]).status());
+    let dom = self::dom(&server);
+    assert_eq!(text(&dom, "<h1>", "</h1>"), "Everything is fine.");
+    assert!(text(&dom, "<header", "</header>").contains("the newest key of each of 4 credentials"));
+    picture(&server, "several-fine");
+}
+
+/// A mail relay, a source and a person with `sudo` choose words that stand on the page.
+#[test]
+fn what_comes_from_outside_stays_text() {
+    let evil = "535 </p><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\
+                <style>*{display:none}</style>'\"&amp;<!-- \u{202e}txet\u{0}\u{1b}[2J";
+    let mut host = Host::fine(&["ses"]);
+    let now = host.now;
+    host.pending();
+    host.target().retry = retry(failure("refused", evil, evil, now));
+    host.first().candidate.as_mut().expect("pending").username = evil.into();
+    host.first().candidate.as_mut().expect("pending").id.version = evil.into();
+    let applied = host.first().applied.as_mut().expect("applied");
+    (applied.username, applied.id.version) = (evil.into(), evil.into());
+    host.daemon.host = evil.into();
+    host.daemon.config = evil.into();
+    config_refused(&mut host);
+    host.daemon.config_refused.as_mut().expect("refused").mistakes[0].what = evil.into();
+    policy_notice(&mut host);
+    host.lives[0].notices[0].what = evil.into();
+    let live = &mut host.lives[0];
+    live.step = Some(evil.into());
+    live.history[0].username = Some(evil.into());
+    live.history[0].error = Some(relaykey::audit::Trouble { class: evil.into(), words: evil.into() });
+    live.history[0].by = By {
+        cause: "operator".into(),
+        user: Some(evil.into()),
+        uid: None,
+        claimed: Some(evil.into()),
+        detail: Some(evil.into()),
+    };
+    let server = Server::start(host.status());
+    let raw = server.get("/").body;
+    for never in ["<script", "<img", "onerror=\"", "<!--", "\u{202e}", "\u{0}", "\u{1b}"] {
+        assert!(!raw.contains(never), "{never:?} in {raw}");
+    }
+    assert_eq!(raw.matches("<style>").count(), 1);
+    let dom = dom(&server);
+    assert!(!text(&dom, "<title>", "</title>").starts_with("owned"));
+    assert!(text(&dom, "<main>", "</main>").contains("<script>document.title='owned'</script>"), "shown as it is");
+}
+
+/// The policy lets the page's own style through, or the pictures would be of black text on white.
+#[test]
+fn the_style_is_the_one_that_the_policy_allows() {
+    let server = Server::start(Host::fine(&["ses"]).status());
+    let answer = server.get("/");
+    let policy = answer.header("Content-Security-Policy").expect("a policy");
+    let style = answer.body.split_once("<style>").expect("a style").1.split_once("</style>").expect("its end").0;
+    let hash = {
+        use base64::Engine as _;
+        use sha2::Digest as _;
+        base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style))
+    };
+    assert_eq!(
+        policy,
+        format!(
+            "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+    );
+    for outside in ["http://", "https://", "<script", "<link", "<img", "style=\"", "url("] {
+        assert!(!answer.body.contains(outside), "{outside} in the page");
+    }
+}
