@@ -175,6 +175,7 @@ impl Agent {
         if self.store.access() == Access::Write {
             let latest = state.report.clone();
             let now = Timestamp::now();
+            state.set_right_by(now);
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
