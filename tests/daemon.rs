@@ -1175,3 +1175,28 @@ fn a_mended_configuration_is_tried_at_once() {
     daemon.applied(&key);
     daemon.ends(SOON);
 }
+
+#[test]
+fn between_two_attempts_the_tables_are_not_locked() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    host.configure(&Setup { source: &host.publish(old.pair()), target: "reload = \"never\"", ..Setup::default() });
+    let daemon = host.daemon();
+    host.postfix.stop();
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    wait_for("the mail server to be missed", SOON, || {
+        (host.state("ses")["targets"]["main"]["retry"]["failure"]["class"] == "reload-owed").then_some(())
+    });
+    let directory = std::fs::File::open(&host.postfix.config_dir).expect("a directory");
+    let free = || rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok();
+    wait_for("the lock of the table's directory", SOON, free);
+    drop(directory);
+    // The next attempt finds what was swapped in, and goes on from there.
+    host.postfix.start();
+    daemon.signal(rustix::process::Signal::HUP);
+    host.applied(&new);
+    daemon.terminate();
+    assert_eq!(daemon.wait(SOON).code, 0);
+}
