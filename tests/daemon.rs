@@ -1181,8 +1181,8 @@ fn between_two_attempts_the_tables_are_not_locked() {
     let (old, new) = (Key::new(), Key::new());
     let host = Host::new("hash", &old);
     host.start_postfix();
-    host.configure(&Setup { source: &host.publish(old.pair()), target: "reload = \"never\"", ..Setup::default() });
-    let daemon = host.daemon();
+    let daemon =
+        host.run(&Setup { source: &host.publish(old.pair()), target: "reload = \"never\"", ..Setup::default() });
     host.postfix.stop();
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
@@ -1195,8 +1195,7 @@ fn between_two_attempts_the_tables_are_not_locked() {
     drop(directory);
     // The next attempt finds what was swapped in, and goes on from there.
     host.postfix.start();
-    daemon.signal(rustix::process::Signal::HUP);
-    host.applied(&new);
-    daemon.terminate();
-    assert_eq!(daemon.wait(SOON).code, 0);
+    daemon.program.signal(rustix::process::Signal::HUP);
+    daemon.applied(&new);
+    daemon.ends(SOON);
 }
