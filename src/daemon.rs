@@ -35,7 +35,7 @@ use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
-use crate::state::{HostIdentity, StateError, Store};
+use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
@@ -44,6 +44,8 @@ use crate::wake::{self, Cause, Mailbox, Watch};
 
 /// How long the daemon waits at its start for another relaykey that holds the state directory: a `sync` by hand.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// How often a lock that somebody holds is tried.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// Keepers finish a step that must not be torn within this: three minutes for `postfix check` and three for
 /// `postfix reload` are the longest. Until then the service manager is told that all is well; after that it is not, and
 /// does what it does with a service that is stuck.
@@ -281,7 +283,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let notifier = Notifier::default();
     notifier.status("starting: waiting for the state directory");
     let store = tokio::select! {
-        store = Store::open_when_free(&config.host.state_dir, LOCK_WAIT) => Arc::new(store?),
+        store = open_when_free(&config.host.state_dir) => Arc::new(store?),
         _ = ended(&mut term, &mut int) => return Ok(()),
     };
     let identity = store.identity(config.host.name.as_deref(), agent::host_name)?;
@@ -373,6 +375,17 @@ async fn reloading(signal: &mut Signal, edited: &Notify) -> Asked {
     tokio::select! {
         _ = signal.recv() => Asked::Yes,
         () = edited.notified() => Asked::No,
+    }
+}
+
+/// The state directory, once nobody else holds it. Does not block the thread: the daemon may be told to end meanwhile.
+async fn open_when_free(dir: &Path) -> Result<Store, StateError> {
+    let since = Instant::now();
+    loop {
+        match Store::open(dir, Access::Write, Duration::ZERO) {
+            Err(e) if e.is_locked() && since.elapsed() < LOCK_WAIT => tokio::time::sleep(LOCK_AGAIN).await,
+            opened => return opened.map_err(|e| e.after(since.elapsed())),
+        }
     }
 }
 
