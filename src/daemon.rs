@@ -323,14 +323,17 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let mut awaited = first_looks.next();
     let mut changes = daemon.board.changes();
     let watchdog = service::watchdog_interval();
-    let mut fed = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
-    fed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // By a timer of the kernel's, and at once for the first time: the run time's own would wake up twice in between.
+    let mut fed = Box::pin(wake::wait(Duration::ZERO));
     let names: Vec<&str> = generation.config.credentials.iter().map(|c| c.name.as_str()).collect();
     log::started(agent::AGENT, &path.display().to_string(), &names);
     loop {
         tokio::select! {
             // The loop that feeds the watchdog is the one that starts, reloads and stops: stuck is stuck.
-            _ = fed.tick(), if watchdog.is_some() => daemon.notifier.watchdog(),
+            () = &mut fed, if watchdog.is_some() => {
+                daemon.notifier.watchdog();
+                fed.set(wake::wait(watchdog.expect("guarded")));
+            }
             looked = async { awaited.as_mut().expect("guarded").await }, if awaited.is_some() => {
                 let _ = looked;
                 awaited = first_looks.next();
