@@ -97,6 +97,15 @@ impl fmt::Display for Has {
     }
 }
 
+/// What its descriptors are of.
+fn opened(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten();
+    let mut all: Vec<String> =
+        entries.filter_map(|e| Some(fs::read_link(e.path()).ok()?.to_string_lossy().into_owned())).collect();
+    all.sort();
+    all
+}
+
 /// A request at a loopback port.
 fn ask(port: u16, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
@@ -556,7 +565,7 @@ fn fifty_configurations_one_after_the_other_leave_nothing_behind() {
     shows(here, "the first look", looked);
     let pid = daemon.id();
     let first = Has::at_rest(pid, None);
-    println!("at the start: {first}");
+    println!("at the start: {first}: {:?}", opened(pid));
 
     // Through one of its two addresses it always says that it is alive, whatever the configuration is at the moment.
     let livez = Asker::start(move || {
@@ -617,7 +626,8 @@ fn fifty_configurations_one_after_the_other_leave_nothing_behind() {
     // With the same configuration as at the start.
     let now = Has::at_rest(pid, None);
     println!("at rest:      {now}");
-    assert!(now.descriptors <= first.descriptors && now.threads <= first.threads, "{first}, then {now}");
+    let open = opened(pid);
+    assert!(now.descriptors <= first.descriptors && now.threads <= first.threads, "{first}, then {now}: {open:?}");
     // And fifty more told at once.
     for n in 0..50 {
         take(n);
