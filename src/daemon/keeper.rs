@@ -77,7 +77,7 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
-    /// What was swapped in last was not committed. The files that changed may be our own doing.
+    /// What was swapped in last was put back. The files that changed may be our own doing.
     in_vain: bool,
 }
 
@@ -357,13 +357,10 @@ fn did_something(steps: &[StepTime]) -> bool {
     well("commit") || well("activate") && !steps.iter().any(|s| s.step == "undo")
 }
 
-/// Was the last swap for nothing? It stays so through runs that only look, until one has nothing to complain about.
+/// Were files changed and put back? It stays so through runs that only look, until one has nothing to complain about.
 fn is_in_vain(before: bool, steps: &[StepTime], failed: bool) -> bool {
-    let has = |word: &str| steps.iter().any(|s| s.step == word);
-    match () {
-        () if steps.iter().any(|s| s.step == "commit" && s.ok) => false,
-        () => has("swap") || has("undo") || before && failed,
-    }
+    let put_back = steps.iter().any(|s| s.step == "undo" || s.step == "swap" && !s.ok);
+    put_back || before && failed
 }
 
 /// When a credential is looked at again, and why.
@@ -459,9 +456,9 @@ mod tests {
             (&["inspect", "fetch"], false, false, false),
             (&["swap", "activate", "!read-back", "undo"], true, false, true),
             (&["!swap"], true, false, true),
-            (&["swap", "activate", "read-back", "!commit"], true, true, true),
+            (&["swap", "activate", "read-back", "!commit"], true, true, false),
             (&["swap", "activate", "read-back", "commit"], false, true, false),
-            (&["swap", "!activate"], true, false, true),
+            (&["swap", "!activate"], true, false, false),
             (&["activate"], false, true, false),
         ];
         for (words, failed, in_use, in_vain) in table {

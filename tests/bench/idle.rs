@@ -15,7 +15,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::standin::postfix::Instance;
@@ -225,6 +225,8 @@ struct Bench<'a> {
     postfix: Instance,
     standin: Standin,
     moto: Moto,
+    /// When the first version was made, by the clock, in seconds.
+    published: u64,
     /// Where relaykey serves HTTP.
     port: u16,
     /// What the service manager is told, and when.
@@ -247,6 +249,7 @@ impl<'a> Bench<'a> {
         postfix.inject("the first message").map_err(|e| format!("the private Postfix: {e}"))?;
         let moto = Moto::start();
         moto.secret(SECRET, &pair(&first));
+        let published = seconds();
         // All of the system's certificates, as on any host, and the API server's.
         let mut trusted = Roots::system().map_err(|e| e.to_string())?.pem();
         trusted.extend_from_slice(moto.ca_pem().as_bytes());
@@ -297,6 +300,7 @@ listen = ["127.0.0.1:{port}"]
             postfix,
             standin,
             moto,
+            published,
             port,
             told: listen(&scratch.join("notify"))?,
             python: root.join("tests/.venv/bin/python"),
@@ -384,6 +388,8 @@ listen = ["127.0.0.1:{port}"]
     fn roll_over(&self, relaykey: &Process) -> Result<()> {
         let new = new_login(2)?;
         self.standin.set_key(&new.username, &new.password);
+        // The server dates versions by whole seconds, and one that is not newer than the applied one is not taken at once.
+        until("the next second", || (seconds() > self.published).then_some(()))?;
         self.moto.put(SECRET, &pair(&new), &["AWSCURRENT"]);
         relaykey.signal(Signal::HUP)?;
         let state = self.options.scratch.join("state/credentials/ses.json");
@@ -603,6 +609,11 @@ fn free_port() -> Result<u16> {
 fn new_login(number: u32) -> Result<Login> {
     let secret = Secret::new(format!("{:040}", getrandom::u64().map_err(|e| format!("no random numbers: {e}"))?));
     Login::new(format!("AKIABENCH{number:011}"), ses_smtp_password(&secret, REGION)).map_err(|e| e.to_string())
+}
+
+/// Wall time.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn pair(login: &Login) -> String {
