@@ -524,6 +524,29 @@ fn a_crowd_holds_up_neither_a_rollover_nor_who_asks_and_leaves_nothing_behind() 
     assert!(ran.err.len() < 64 * 1024, "logged without bound:\n{}", ran.err);
 }
 
+#[test]
+fn polls_do_not_shorten_the_back_off() {
+    let (old, bad) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let port = free_port();
+    let source = host.publish(old.pair()) + "poll = \"5s\"\n";
+    let health = format!("[health]\nlisten = [\"127.0.0.1:{port}\"]\n");
+    let smtp = "propagation = \"1s\"\nretry = \"200ms\"\n";
+    host.configure(&Setup { source: &source, smtp, more: &health, ..Setup::default() });
+    let daemon = host.start(&["run"]);
+    shows(port, "the first look", looked);
+    host.publish(bad.pair());
+    shows(port, "the refusal", |s| (s["credentials"][0]["state"] == "refused").then(|| looked(s)).flatten());
+    let logins = || host.standin.logins().iter().filter(|l| l.username == bad.id).count();
+    let polls = |status: &Value| status["credentials"][0]["live"]["counters"]["wakes"]["timer"].as_u64().unwrap_or(0);
+    let (tried, polled) = (logins(), shows(port, "the polls so far", |s| Some(polls(s))));
+    shows(port, "three polls more", |s| (polls(s) >= polled + 3).then(|| looked(s)).flatten());
+    assert_eq!(logins(), tried, "a refused key waits for more than a minute, not for the next poll");
+    daemon.terminate();
+    daemon.wait(lab::RUN * 10).expect(0);
+}
+
 // ---------------------------------------------------------------- generations
 
 #[test]
