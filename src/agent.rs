@@ -125,6 +125,14 @@ pub struct Logs(Arc<Mutex<BTreeMap<String, AuditLog>>>);
 
 type AuditLog = Arc<Mutex<audit::Log>>;
 
+impl Logs {
+    /// Lets go of the logs of all other credentials, which nobody keeps any more.
+    pub fn retain(&self, credentials: &[config::Credential]) {
+        let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.retain(|name, _| credentials.iter().any(|c| c.name == *name));
+    }
+}
+
 impl Agent {
     fn log(&self, credential: &str) -> AuditLog {
         let mut logs = self.logs.0.lock().unwrap_or_else(PoisonError::into_inner);

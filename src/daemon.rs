@@ -415,6 +415,7 @@ impl Daemon {
     fn start(&mut self, prepared: Prepared, first: &Cause) -> Generation {
         let Prepared { config, listeners, http, key } = prepared;
         self.board.set_credentials(&config.credentials, Timestamp::now());
+        self.logs.retain(&config.credentials);
         let agent = Agent {
             apply: apply::Client::in_process(apply::Server::new(&config)),
             identity: self.identity.clone(),

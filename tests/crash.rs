@@ -505,6 +505,12 @@ impl Lab {
     /// Brings a host that was stopped to the end, and holds it to what the run says.
     fn recover(&self, when: &str) {
         let committed = self.applied().as_ref() == Some(&self.new.username);
+        if committed {
+            // What was done has its line of the audit log in the same state.
+            let state = self.json("credentials/ses.json").expect("a state file");
+            let last = state["audit"]["lines"].as_array().and_then(|lines| lines.last()?.as_str());
+            assert!(last.is_some_and(|line| line.contains(&self.new.username)), "{when}: no line in {state:#}");
+        }
         let again = self.recorded(None);
         assert_eq!(again.code, Some(0), "{when}: {}", again.what());
         let whole = if self.start == Start::Adoption { "adopted" } else { "confirmed" };

@@ -97,6 +97,15 @@ impl fmt::Display for Has {
     }
 }
 
+/// What its descriptors are of.
+fn opened(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten();
+    let mut all: Vec<String> =
+        entries.filter_map(|e| Some(fs::read_link(e.path()).ok()?.to_string_lossy().into_owned())).collect();
+    all.sort();
+    all
+}
+
 /// A request at a loopback port.
 fn ask(port: u16, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
@@ -515,6 +524,29 @@ fn a_crowd_holds_up_neither_a_rollover_nor_who_asks_and_leaves_nothing_behind() 
     assert!(ran.err.len() < 64 * 1024, "logged without bound:\n{}", ran.err);
 }
 
+#[test]
+fn polls_do_not_shorten_the_back_off() {
+    let (old, bad) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let port = free_port();
+    let source = host.publish(old.pair()) + "poll = \"5s\"\n";
+    let health = format!("[health]\nlisten = [\"127.0.0.1:{port}\"]\n");
+    let smtp = "propagation = \"1s\"\nretry = \"200ms\"\n";
+    host.configure(&Setup { source: &source, smtp, more: &health, ..Setup::default() });
+    let daemon = host.start(&["run"]);
+    shows(port, "the first look", looked);
+    host.publish(bad.pair());
+    shows(port, "the refusal", |s| (s["credentials"][0]["state"] == "refused").then(|| looked(s)).flatten());
+    let logins = || host.standin.logins().iter().filter(|l| l.username == bad.id).count();
+    let polls = |status: &Value| status["credentials"][0]["live"]["counters"]["wakes"]["timer"].as_u64().unwrap_or(0);
+    let (tried, polled) = (logins(), shows(port, "the polls so far", |s| Some(polls(s))));
+    shows(port, "three polls more", |s| (polls(s) >= polled + 3).then(|| looked(s)).flatten());
+    assert_eq!(logins(), tried, "a refused key waits for more than a minute, not for the next poll");
+    daemon.terminate();
+    daemon.wait(lab::RUN * 10).expect(0);
+}
+
 // ---------------------------------------------------------------- generations
 
 #[test]
@@ -556,7 +588,7 @@ fn fifty_configurations_one_after_the_other_leave_nothing_behind() {
     shows(here, "the first look", looked);
     let pid = daemon.id();
     let first = Has::at_rest(pid, None);
-    println!("at the start: {first}");
+    println!("at the start: {first}: {:?}", opened(pid));
 
     // Through one of its two addresses it always says that it is alive, whatever the configuration is at the moment.
     let livez = Asker::start(move || {
@@ -617,7 +649,8 @@ fn fifty_configurations_one_after_the_other_leave_nothing_behind() {
     // With the same configuration as at the start.
     let now = Has::at_rest(pid, None);
     println!("at rest:      {now}");
-    assert!(now.descriptors <= first.descriptors && now.threads <= first.threads, "{first}, then {now}");
+    let open = opened(pid);
+    assert!(now.descriptors <= first.descriptors && now.threads <= first.threads, "{first}, then {now}: {open:?}");
     // And fifty more told at once.
     for n in 0..50 {
         take(n);
