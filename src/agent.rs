@@ -175,6 +175,7 @@ impl Agent {
         if self.store.access() == Access::Write {
             let latest = state.report.clone();
             let now = Timestamp::now();
+            state.set_right_by(now);
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
@@ -268,7 +269,8 @@ impl Agent {
             observer(Event::Ended { step: &step, outcome: &outcome, took });
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
-        self.discard_all(credential, &facts).await;
+        self.leave_all(credential, &facts, &steps).await;
+        drop(fetched);
         if let Some(e) = unsaved {
             return Err(e);
         }
@@ -406,12 +408,15 @@ impl Agent {
         })
     }
 
-    /// Nothing stays staged when a run ends, however it ends.
-    async fn discard_all(&self, credential: &config::Credential, facts: &Facts) {
+    /// Nothing stays staged, locked or in memory when a run ends, however it ends: the next one may be hours away.
+    async fn leave_all(&self, credential: &config::Credential, facts: &Facts, steps: &[StepTime]) {
         for (target, facts) in credential.targets.iter().zip(&facts.targets) {
             if facts.prepared.is_some() && !facts.swapped {
                 // What cannot be removed now is removed by name at the next start.
                 let _ = self.call(Request::Discard { target: target_id(credential, target) }).await;
+            }
+            if steps.iter().any(|s| s.step == "prepare" && s.target.as_ref() == Some(&target.name)) {
+                let _ = self.call(Request::Leave { target: target_id(credential, target) }).await;
             }
         }
     }

@@ -74,6 +74,9 @@ pub enum Request {
     /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
     /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
+    /// The caller leaves it for now: forget old bytes and login and let go of the locks, as if it had been killed. Staged
+    /// files go, what was swapped in stays, and the journal says how far it is. Also right when nothing is open.
+    Leave { target: TargetId },
 }
 
 /// What the server answers; each to the request of its name.
@@ -378,6 +381,10 @@ impl Server {
             Request::Activate { target } => self.activate(&target).map(Reply::Activated),
             Request::ReadBack { target, prove } => self.read_back(&target, prove.as_ref()).map(Reply::ReadBack),
             Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
+            Request::Leave { target } => {
+                self.open.remove(&target);
+                Ok(Reply::Done)
+            }
         }
     }
 

@@ -35,6 +35,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::config::Aws;
@@ -54,6 +55,11 @@ impl Http {
     /// that reaches no AWS service needs none.
     pub fn new(roots_pem: &[u8]) -> Self {
         Self { roots_pem: roots_pem.to_vec(), limits: Limits::default() }
+    }
+
+    /// Which certificate authorities are trusted, as a hash: another one, and connections have to be made anew.
+    pub fn trust(&self) -> [u8; 32] {
+        Sha256::digest(&self.roots_pem).into()
     }
 
     /// With other limits than the default ones.

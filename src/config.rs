@@ -32,6 +32,9 @@ pub const VERSION: i64 = 1;
 /// The default of `poll`.
 pub const DEFAULT_POLL: Duration = Duration::from_secs(300);
 
+/// `run_dir` where none is configured.
+const RUN_DIR: &str = "/run/relaykey";
+
 /// The largest configuration file, in bytes. A file above it is something else.
 pub const MAX_FILE: u64 = 1 << 20;
 
@@ -471,6 +474,18 @@ impl LoadError {
 pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
     let text = read_text(path)?;
     parse(&text).map_err(|findings| LoadError::Invalid { path: path.to_owned(), findings })
+}
+
+/// Where the daemon of this configuration is reached: also with mistakes in the file, which a daemon that started before
+/// they were made does not go by.
+pub fn run_dir(path: &Path) -> PathBuf {
+    let named = || {
+        let text = read_text(path).ok()?;
+        let (tree, _) = DeTable::parse_recoverable(&text);
+        let run_dir = tree.get_ref().get("host")?.get_ref().get("run_dir")?.get_ref().as_str()?;
+        Some(PathBuf::from(run_dir)).filter(|dir| dir.is_absolute())
+    };
+    named().unwrap_or_else(|| RUN_DIR.into())
 }
 
 fn read_text(path: &Path) -> Result<String, LoadError> {

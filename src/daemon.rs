@@ -27,13 +27,15 @@ use crate::agent::account::SyncDocument;
 use crate::agent::{self, Agent, Logs};
 use crate::apply;
 use crate::audit::By;
+use crate::aws;
 use crate::config::{self, Config};
 use crate::control::{self, Refusal, SyncRequest};
+use crate::credential::LocalKey;
 use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
-use crate::state::{Access, HostIdentity, StateError, Store};
+use crate::state::{HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
@@ -42,8 +44,12 @@ use crate::wake::{self, Cause, Mailbox, Watch};
 
 /// How long the daemon waits at its start for another relaykey that holds the state directory: a `sync` by hand.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
-/// The service manager is told that the start takes longer than usual, this much at a time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Keepers finish a step that must not be torn within this: three minutes for `postfix check` and three for
+/// `postfix reload` are the longest. Until then the service manager is told that all is well; after that it is not, and
+/// does what it does with a service that is stuck.
+const LONGEST_STEP: Duration = Duration::from_secs(7 * 60);
+/// How often it is told so.
+const TOLD: Duration = Duration::from_secs(30);
 /// A configuration that is being written is read when it has been left alone this long.
 const EDITED: Duration = Duration::from_millis(200);
 /// Whoever waits for an answer when the daemon ends.
@@ -113,6 +119,8 @@ struct Daemon {
     ears: Ears,
     /// What is listened at for HTTP; kept from one configuration to the next.
     listeners: Vec<health::Listener>,
+    /// Every first look is done, and the service manager knows.
+    started: bool,
 }
 
 /// Where the keepers of the configuration in force are reached, in the order of the configuration.
@@ -222,9 +230,19 @@ impl Roles {
     }
 }
 
+/// A configuration that nothing stands in the way of.
+struct Prepared {
+    config: Config,
+    listeners: Vec<health::Listener>,
+    http: aws::Http,
+    key: LocalKey,
+}
+
 /// The keepers of one configuration.
 struct Generation {
     config: Arc<Config>,
+    /// Which roots it trusts.
+    trust: [u8; 32],
     stop: watch::Sender<bool>,
     keepers: JoinSet<()>,
     /// HTTP.
@@ -237,10 +255,14 @@ impl Generation {
     /// Lets every keeper finish the step that must not be torn, and waits for them.
     async fn end(mut self, notifier: &Notifier) {
         let _ = self.stop.send(true);
+        let began = Instant::now();
         loop {
             tokio::select! {
                 ended = self.keepers.join_next() => if ended.is_none() { break },
-                () = tokio::time::sleep(PATIENCE / 2) => notifier.extend_timeout(PATIENCE),
+                () = tokio::time::sleep(TOLD) => if began.elapsed() < LONGEST_STEP {
+                    notifier.watchdog();
+                    notifier.extend_timeout(TOLD * 2);
+                },
             }
         }
         // What is being answered has a second.
@@ -258,7 +280,10 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let notifier = Notifier::default();
     notifier.status("starting: waiting for the state directory");
-    let store = Arc::new(Store::open(&config.host.state_dir, Access::Write, LOCK_WAIT)?);
+    let store = tokio::select! {
+        store = Store::open_when_free(&config.host.state_dir, LOCK_WAIT) => Arc::new(store?),
+        _ = ended(&mut term, &mut int) => return Ok(()),
+    };
     let identity = store.identity(config.host.name.as_deref(), agent::host_name)?;
     let now = Timestamp::now();
     let board = Arc::new(Board::new(DaemonStatus {
@@ -286,11 +311,12 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         roles,
         ears: Ears::default(),
         listeners: health::inherited().map_err(DaemonError::Listen)?,
+        started: false,
     };
     let socket = control::bind(&config.host.run_dir).map_err(DaemonError::Control)?;
     let control_stop = watch::Sender::new(false);
     let mut control = tokio::spawn(daemon.answer(socket, control_stop.subscribe()));
-    let mut generation = daemon.start(config)?;
+    let mut generation = daemon.start(daemon.prepare(config)?, &Cause::Start);
     let mut first_looks = std::mem::take(&mut generation.first_looks).into_iter();
     let mut awaited = first_looks.next();
     let mut changes = daemon.board.changes();
@@ -307,17 +333,25 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                 let _ = looked;
                 awaited = first_looks.next();
                 if awaited.is_none() {
+                    daemon.started = true;
                     daemon.notifier.ready();
                 }
             }
             Ok(()) = changes.changed() => {
                 daemon.notifier.status(&daemon.board.status(Timestamp::now()).line());
             }
-            _ = reload.recv() => generation = daemon.reload(generation, Asked::Yes).await,
-            () = edited.notified() => {
-                // An editor may still be writing.
-                wake::wait(EDITED).await;
-                generation = daemon.reload(generation, Asked::No).await;
+            asked = reloading(&mut reload, &edited) => {
+                if asked == Asked::No {
+                    // An editor may still be writing.
+                    wake::wait(EDITED).await;
+                }
+                generation = daemon.reload(generation, asked).await;
+                let new = std::mem::take(&mut generation.first_looks);
+                if !daemon.started && !new.is_empty() {
+                    // The start is not over before a first look is done, by whatever configuration.
+                    first_looks = new.into_iter();
+                    awaited = first_looks.next();
+                }
             }
             Some(sight) = seen.recv() => daemon.sighted(&generation.config, sight),
             why = ended(&mut term, &mut int) => {
@@ -334,6 +368,14 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     }
 }
 
+/// Comes back when the configuration is to be read again.
+async fn reloading(signal: &mut Signal, edited: &Notify) -> Asked {
+    tokio::select! {
+        _ = signal.recv() => Asked::Yes,
+        () = edited.notified() => Asked::No,
+    }
+}
+
 /// Comes back with the name of the signal that ends the daemon.
 async fn ended(term: &mut Signal, int: &mut Signal) -> &'static str {
     tokio::select! {
@@ -343,11 +385,19 @@ async fn ended(term: &mut Signal, int: &mut Signal) -> &'static str {
 }
 
 impl Daemon {
-    /// Starts a keeper for each credential.
-    fn start(&mut self, config: Config) -> Result<Generation, DaemonError> {
-        let listeners = health::open(config.health.as_ref(), &self.listeners).map_err(DaemonError::listen)?;
-        let http = agent::http(&config)?;
-        let key = self.store.key()?;
+    /// Everything that a configuration needs and that may fail, so that what runs goes on where it does.
+    fn prepare(&self, config: Config) -> Result<Prepared, DaemonError> {
+        Ok(Prepared {
+            listeners: health::open(config.health.as_ref(), &self.listeners).map_err(DaemonError::listen)?,
+            http: agent::http(&config)?,
+            key: self.store.key()?,
+            config,
+        })
+    }
+
+    /// Starts a keeper for each credential. `first`: why each looks at once.
+    fn start(&mut self, prepared: Prepared, first: &Cause) -> Generation {
+        let Prepared { config, listeners, http, key } = prepared;
         self.board.set_credentials(&config.credentials, Timestamp::now());
         let agent = Agent {
             apply: apply::Client::in_process(apply::Server::new(&config)),
@@ -379,6 +429,7 @@ impl Daemon {
                 sights: self.sights.clone(),
                 deliveries: Deliveries::new(receivers.clone()),
                 stop: stop.subscribe(),
+                first: first.clone(),
             };
             let (looked, first_look) = oneshot::channel();
             first_looks.push(first_look);
@@ -410,53 +461,75 @@ impl Daemon {
         });
         *self.roles.lock() = std::iter::once((self.path.clone(), Role::Configuration)).chain(sources).collect();
         self.watch_roles();
-        Ok(Generation { config: Arc::new(config), stop, keepers, servers, first_looks })
+        Generation { config: Arc::new(config), trust: http.trust(), stop, keepers, servers, first_looks }
     }
 
-    /// Reads the configuration again and looks at everything. One with mistakes is refused; the old stays in force.
+    /// Reads the configuration again and looks at everything. One with mistakes, or that cannot be had, is refused; the
+    /// old stays in force.
+    ///
+    /// Asked for, the roots that AWS is checked by are read again too.
     async fn reload(&mut self, generation: Generation, asked: Asked) -> Generation {
         let read = self.read_again(&generation.config);
-        if asked == Asked::Yes {
-            self.posts.wake_all(&Cause::Signal);
-        } else if matches!(read, Ok(None)) {
+        if asked == Asked::No && matches!(read, Ok(None)) {
             return generation;
         }
-        self.notifier.reloading();
+        if self.started {
+            self.notifier.reloading();
+        }
         let generation = match read {
-            Ok(None) => generation,
-            Ok(Some(config)) => {
-                let old = generation.config.clone();
-                generation.end(&self.notifier).await;
-                let names: Vec<String> = config.credentials.iter().map(|c| c.name.clone()).collect();
-                match self.start(config) {
-                    Ok(new) => {
-                        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                        log::config_reloaded(&self.path.display().to_string(), &names);
-                        self.board.set_daemon(|d| {
-                            d.config_since = Timestamp::now();
-                            d.config_refused = None;
-                        });
-                        new
+            Ok(config) => {
+                let changed = config.is_some();
+                let prepared = self.prepare(config.unwrap_or_else(|| Config::clone(&generation.config)));
+                match prepared {
+                    Ok(prepared) if changed || prepared.http.trust() != generation.trust => {
+                        self.exchange(generation, prepared, asked).await
                     }
-                    Err(e) => {
-                        self.refuse(vec![Mistake { what: e.to_string(), fix: e.fix() }]);
-                        self.start(Config::clone(&old)).unwrap_or_else(|_| Generation {
-                            config: old,
-                            stop: watch::Sender::new(false),
-                            keepers: JoinSet::new(),
-                            servers: JoinSet::new(),
-                            first_looks: Vec::new(),
-                        })
+                    result => {
+                        match result {
+                            Ok(_) => {}
+                            Err(e) if changed => self.refuse(vec![Mistake { what: e.to_string(), fix: e.fix() }]),
+                            Err(e) => log::trouble(&e.to_string(), &e.fix()),
+                        }
+                        self.look_again(asked);
+                        generation
                     }
                 }
             }
             Err(mistakes) => {
                 self.refuse(mistakes);
+                self.look_again(asked);
                 generation
             }
         };
-        self.notifier.ready();
+        if self.started {
+            self.notifier.ready();
+        }
         generation
+    }
+
+    fn look_again(&self, asked: Asked) {
+        if asked == Asked::Yes {
+            self.posts.wake_all(&Cause::Signal);
+        }
+    }
+
+    /// Lets the keepers of one configuration end, and starts those of the next.
+    async fn exchange(&mut self, old: Generation, prepared: Prepared, asked: Asked) -> Generation {
+        let since = (old.config.as_ref() != &prepared.config).then(Timestamp::now);
+        old.end(&self.notifier).await;
+        // What was in the way may have been mended just now: these do not wait for what an earlier attempt is due at.
+        let first = match asked {
+            Asked::Yes => Cause::Signal,
+            Asked::No => Cause::FileWatch(self.path.clone()),
+        };
+        let new = self.start(prepared, &first);
+        let names: Vec<&str> = new.config.credentials.iter().map(|c| c.name.as_str()).collect();
+        log::config_reloaded(&self.path.display().to_string(), &names);
+        self.board.set_daemon(|d| {
+            d.config_since = since.unwrap_or(d.config_since);
+            d.config_refused = None;
+        });
+        new
     }
 
     /// The configuration as it stands in the file now; `None`: it is the one in force.
@@ -524,7 +597,10 @@ impl Daemon {
         let place = match wake::log::find(&target.log, sight.log.as_deref(), SystemTime::now()) {
             Ok(place) => Some(place),
             Err(finding) => {
-                log::trouble(&finding.located(), &finding.fix);
+                // Once, not with every look.
+                if self.ears.places.get(&(sight.credential.clone(), sight.target.clone())) != Some(&None) {
+                    log::trouble(&finding.located(), &finding.fix);
+                }
                 None
             }
         };

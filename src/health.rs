@@ -129,61 +129,80 @@ impl Acceptor {
     }
 }
 
+/// The connections of one place.
+#[derive(Default)]
+struct Connections {
+    running: JoinSet<()>,
+    /// Since when each stands, the oldest first. Some may be over.
+    standing: VecDeque<(Instant, AbortHandle)>,
+}
+
+impl Connections {
+    fn hear(&mut self, stream: Stream, front: &Arc<Front>) {
+        self.standing.retain(|(_, connection)| !connection.is_finished());
+        let connection = self.running.spawn(hear(stream, Arc::clone(front)));
+        self.standing.push_back((Instant::now(), connection));
+    }
+
+    /// Until one is over: by itself, or because it stands longest and has had its time.
+    async fn one_less(&mut self) {
+        self.standing.retain(|(_, connection)| !connection.is_finished());
+        let oldest = self.standing.front().map_or_else(Instant::now, |(since, _)| *since);
+        tokio::select! {
+            Some(_) = self.running.join_next() => return,
+            () = sleep_until(oldest + GRACE) => {}
+        }
+        if let Some((_, oldest)) = self.standing.pop_front() {
+            oldest.abort();
+        }
+        // Until it is gone indeed, and its descriptor with it.
+        let _ = self.running.join_next().await;
+    }
+}
+
 /// Hears everybody who comes to one place.
 async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
-    let mut running = JoinSet::new();
-    let mut standing: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
+    let mut connections = Connections::default();
+    tokio::select! {
+        () = stopped(&mut stop) => {}
+        () = accept_all(&acceptor, &front, &mut connections) => {}
+    }
+    // From here on nobody new is accepted.
+    drop(acceptor);
+    let _ = timeout(LAST_ANSWERS, async { while connections.running.join_next().await.is_some() {} }).await;
+}
+
+async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut Connections) {
     let mut told = false;
     loop {
         let accepted = tokio::select! {
-            () = stopped(&mut stop) => break,
             // What has ended gives its memory back.
-            Some(_) = running.join_next() => continue,
+            Some(_) = connections.running.join_next() => continue,
             accepted = acceptor.accept() => accepted,
         };
-        let stream = match accepted {
+        match accepted {
             Ok(stream) => {
                 told = false;
-                stream
+                while connections.running.len() >= AT_ONCE {
+                    connections.one_less().await;
+                }
+                connections.hear(stream, front);
             }
             // The client has gone again.
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => continue,
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
                 // Out of descriptors or memory: the next try would end the same way at once, and so on without an end.
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!("the health endpoint cannot accept connections: {e}");
                 }
-                if let Some((_, oldest)) = standing.pop_front() {
-                    oldest.abort();
-                }
-                tokio::select! {
-                    () = stopped(&mut stop) => break,
-                    () = sleep(EXHAUSTED) => continue,
-                }
-            }
-        };
-        while running.len() >= AT_ONCE {
-            standing.retain(|(_, connection)| !connection.is_finished());
-            let oldest = standing.front().map_or_else(Instant::now, |(since, _)| *since);
-            tokio::select! {
-                () = stopped(&mut stop) => break,
-                Some(_) = running.join_next() => {}
-                () = sleep_until(oldest + GRACE) => {
-                    if let Some((_, oldest)) = standing.pop_front() {
-                        oldest.abort();
-                    }
-                    // Until it is gone indeed, and its descriptor with it.
-                    let _ = running.join_next().await;
+                // Linux says so even where nobody waits: then whoever is heard has less time, but no less than it takes.
+                match connections.running.is_empty() {
+                    true => sleep(EXHAUSTED).await,
+                    false => connections.one_less().await,
                 }
             }
         }
-        standing.retain(|(_, connection)| !connection.is_finished());
-        let connection = running.spawn(hear(stream, Arc::clone(&front)));
-        standing.push_back((Instant::now(), connection));
     }
-    // From here on nobody new is accepted.
-    drop(acceptor);
-    let _ = timeout(LAST_ANSWERS, async { while running.join_next().await.is_some() {} }).await;
 }
 
 /// One connection: one request, one answer.

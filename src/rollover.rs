@@ -127,6 +127,32 @@ impl State {
     }
 }
 
+/// The longest that anything is put off: the last step of the back-off.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(6);
+
+impl State {
+    /// Takes back what was written down while the clock was ahead: times that have not come yet, and waits that are longer
+    /// than any that is ever decided upon. Without it a host that started with a wrong clock would wait for years, or take
+    /// a refused login for one that SES does not know yet for as long.
+    pub fn set_right_by(&mut self, now: Timestamp) {
+        let latest = now.saturating_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX);
+        let retries = self.targets.values_mut().map(|t| &mut t.retry);
+        let retries = retries.chain(self.outbox.values_mut().map(|o| &mut o.retry));
+        for retry in retries.chain([&mut self.source_retry]) {
+            retry.next = retry.next.filter(|next| *next <= latest);
+        }
+        for target in self.targets.values_mut() {
+            target.heals.retain(|at| *at <= now);
+            if let Some(first) = &mut target.first_refused {
+                first.since = first.since.min(now);
+            }
+        }
+        if let Some(candidate) = &mut self.candidate {
+            candidate.first_seen = candidate.first_seen.min(now);
+        }
+    }
+}
+
 /// A version together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionId {
@@ -891,12 +917,14 @@ fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> boo
 
 /// Class of a 535 within `propagation`.
 const NOT_YET: &str = "not-yet";
+/// Class of a mail server that has not been told.
+const RELOAD_OWED: &str = "reload-owed";
 /// Classes of failures that an accepted login ends.
 const OF_LOGINS: [&str; 8] = [NOT_YET, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
 
 /// Full jitter: a random share of 10 s doubling to 15 min when temporary, of 15 min doubling to 6 h when not.
 pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
-    let (first, most) = if temporary { (10_000i64, 900_000) } else { (900_000, 21_600_000) };
+    let (first, most) = if temporary { (10_000i64, 900_000) } else { (900_000, LONGEST_WAIT.as_secs() * 1000) };
     let ceiling = first.saturating_mul(1i64 << attempts.saturating_sub(1).min(20)).min(most);
     // At least a tenth: full jitter may otherwise give a time that has passed before it is written down.
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "milliseconds, far below 2^52")]
@@ -910,7 +938,9 @@ fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
         retry.attempts = 0;
     }
     retry.attempts = retry.attempts.saturating_add(1);
-    retry.next = now.checked_add(backoff(failure.temporary, retry.attempts, jitter)).ok();
+    // A reload that this host must not do is settled by a start of the mail server, and that is to be noticed.
+    let soon = failure.temporary || failure.class == RELOAD_OWED;
+    retry.next = now.checked_add(backoff(soon, retry.attempts, jitter)).ok();
     retry.failure = Some(failure);
 }
 

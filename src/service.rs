@@ -121,6 +121,7 @@ fn one_line(text: &str, max: usize) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stdout, reason = "the child of a test tells its parent")]
 mod tests {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     use std::os::unix::net::UnixDatagram;

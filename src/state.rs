@@ -17,16 +17,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::credential::LocalKey;
-use crate::host;
+use crate::host::{self, HostError};
 use crate::rollover::State;
 
 /// The largest state file that is read, in bytes.
 const MAX: usize = 4 << 20;
+/// How often a lock that somebody holds is tried.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -104,6 +106,23 @@ impl Store {
             }
         };
         Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// The same for writing, without blocking the thread while it waits; giving up the wait is safe at any time.
+    pub async fn open_when_free(dir: &Path, wait: Duration) -> Result<Self, StateError> {
+        let since = Instant::now();
+        loop {
+            match Self::open(dir, Access::Write, Duration::ZERO) {
+                Err(StateError::Host(HostError::Locked { path, holder, .. })) => {
+                    let waited = since.elapsed();
+                    if waited >= wait {
+                        return Err(HostError::Locked { path, holder, waited }.into());
+                    }
+                }
+                opened => return opened,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// The state of one credential; `None` where there is none yet.

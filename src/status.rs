@@ -408,7 +408,8 @@ impl CredentialStatus {
             let of_source = f.target.is_none();
             let told =
                 ["refused", "drift", "reload-owed", "left-behind", "not-newer", "not-yet", "not-the-named-version"];
-            if !of_source && !told.contains(&f.failure.class.as_str()) {
+            // Without a state file nothing is done at all, whatever the source says.
+            if (!of_source || f.failure.class == "state") && !told.contains(&f.failure.class.as_str()) {
                 say("failing", f.failure.what.clone(), f.failure.fix.clone());
             }
         }
@@ -431,7 +432,8 @@ impl CredentialStatus {
             let last = live.answered.unwrap_or(live.since);
             if now.duration_since(last) > patience.saturating_add(POLL_MARGIN) {
                 let silent = words(now.duration_since(last));
-                let of_source = self.failures.iter().find(|f| f.target.is_none()).map(|f| &f.failure);
+                let of_source = self.failures.iter().map(|f| (&f.target, &f.failure));
+                let of_source = of_source.into_iter().find(|(t, f)| t.is_none() && f.class != "state").map(|(_, f)| f);
                 match of_source {
                     Some(f) => say(
                         "source-down",

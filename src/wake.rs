@@ -73,6 +73,16 @@ impl Cause {
         }
     }
 
+    /// Adds what is not said yet, and puts the most telling first.
+    pub fn add(causes: &mut Vec<Cause>, more: Vec<Cause>) {
+        for cause in more {
+            if !causes.iter().any(|have| have.same(&cause)) {
+                causes.push(cause);
+            }
+        }
+        causes.sort_by_key(Cause::rank);
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Cause::Operator => 0,

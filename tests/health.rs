@@ -302,7 +302,8 @@ fn documents(status: Status) -> health::Documents {
 // ---------------------------------------------------------------- a server in a process of its own
 
 /// Not a test by itself: what the tests below start as another process, to see its memory, its descriptors and its sleep.
-/// Says its port, and serves until its standard input ends.
+/// Says its port, and serves until its standard input ends; takes all its descriptors at an `f` there, and gives them
+/// back at an `r`.
 #[test]
 fn serves_for_another_test() {
     if std::env::var_os("HEALTH_SERVES").is_none() {
@@ -325,12 +326,19 @@ fn serves_for_another_test() {
 }
 
 fn serve_until_end_of_input(listeners: &[health::Listener], status: Status) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
     let (stop, stopped) = tokio::sync::watch::channel(false);
     std::thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let mut held = Vec::new();
+        for byte in std::io::stdin().lock().bytes().map_while(Result::ok) {
+            match byte {
+                // Takes every descriptor that there is.
+                b'f' => held.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok())),
+                _ => held.clear(),
+            }
+        }
         let _ = stop.send(true);
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
     runtime
         .block_on(health::serve(listeners, documents(status), HostAllowList::new(None, []), stopped))
         .expect("serves");
@@ -584,35 +592,58 @@ fn garbage_and_enormous_heads_are_turned_away_and_nobody_is_hurt() {
     assert!(after <= before + 2048, "{before} KiB before, {after} KiB after");
 }
 
-#[test]
-fn without_descriptors_it_waits_and_comes_back() {
-    // So few that the connections of one place use them up.
+/// Under a limit of this many descriptors.
+fn with_few_descriptors(limit: usize) -> (Process, SocketAddr) {
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 24; exec \"$@\"", "sh"]).arg(std::env::current_exe().expect("known"));
+    shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
+    shell.arg(std::env::current_exe().expect("known"));
     let server = Process::start(&mut shell, "port ");
     let port: u16 = server.said["port ".len()..].trim().parse().expect("a port");
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    (server, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+#[test]
+fn a_crowd_that_uses_up_the_descriptors_is_thinned_out() {
+    let (server, address) = with_few_descriptors(24);
     let crowd: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).expect("connects")).collect();
-    until("its descriptors are used up", || server.descriptors() >= 23);
-    let ticks = || {
+    assert_eq!(ask(address, "/livez").status, 200);
+    drop((crowd, server));
+}
+
+#[test]
+fn without_descriptors_it_waits_and_comes_back() {
+    let (mut server, address) = with_few_descriptors(24);
+    assert_eq!(ask(address, "/livez").status, 200, "it serves");
+    let mut last = 0;
+    until("it rests", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = server.descriptors();
+        std::mem::replace(&mut last, now) == now
+    });
+    let mut stdin = server.child.stdin.take().expect("piped");
+    stdin.write_all(b"f").expect("told");
+    until("its descriptors are used up", || server.descriptors() >= 24);
+    let waiting: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).expect("waits in the queue")).collect();
+    // In hundredths of a second.
+    let worked = || {
         let stat = fs::read_to_string(server.proc("stat")).expect("it runs");
-        let fields: Vec<u64> = stat
-            .rsplit_once(')')
-            .expect("a name")
-            .1
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|n| n.parse().ok())
-            .collect();
-        fields.iter().sum::<u64>()
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        fields.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
     };
-    let before = ticks();
-    std::thread::sleep(Duration::from_secs(1));
-    let spent = ticks() - before;
-    assert!(spent < 30, "{spent} hundredths of a second of work within one");
-    drop(crowd);
-    assert_eq!(ask(address, "/livez").status, 200, "it comes back");
+    let (worked_before, slept_before) = (worked(), server.sleeps());
+    std::thread::sleep(Duration::from_secs(2));
+    let (work, sleeps) = (worked() - worked_before, server.sleeps() - slept_before);
+    assert!(work < 20 && sleeps < 30, "{work} hundredths of a second of work, woken {sleeps} times, within 2 s");
+    stdin.write_all(b"r").expect("told");
+    drop(waiting);
+    until("it comes back", || {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer.starts_with(b"HTTP/1.1 200 ")
+    });
+    server.child.stdin = Some(stdin);
 }
 
 #[test]

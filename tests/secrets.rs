@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -21,11 +20,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::credential::{Secret, ses_smtp_password};
 use relaykey::standin::{Delay, Fault, Options, Standin};
 
+#[path = "lab/memory.rs"]
+mod memory;
 #[path = "lab/moto.rs"]
 mod moto;
 #[path = "lab/postfix.rs"]
 mod postfix;
 
+use memory::memory_has;
 use postfix::{Instance, wait_for};
 
 const REGION: &str = "us-east-1";
@@ -816,24 +818,6 @@ fn hold_the_secret(lab: &Lab, as_user: Option<u32>) -> Running {
     let child = Running(command.spawn().expect("relaykey starts"));
     wait_for("relaykey to connect", SOON, || (connections(lab) > before).then_some(()));
     child
-}
-
-/// Everything in the private memory of a process, as the kernel shows it to root.
-fn memory_has(pid: u32, needle: &str) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its memory map");
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
-    let writable = maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|p| p.starts_with("rw")));
-    for line in writable {
-        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
-        let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
-        let mut bytes = vec![0; usize::try_from(number(to) - number(from)).expect("a size")];
-        // Some regions are not there to be read, such as the kernel's own.
-        let read = memory.seek(SeekFrom::Start(number(from))).and_then(|_| memory.read_exact(&mut bytes));
-        if read.is_ok() && String::from_utf8_lossy(&bytes).contains(needle) {
-            return true;
-        }
-    }
-    false
 }
 
 #[test]

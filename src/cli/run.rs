@@ -16,7 +16,10 @@ pub fn run(path: &Path) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    match runtime.block_on(daemon::run(path, config)) {
+    let ended = runtime.block_on(daemon::run(path, config));
+    // What may not be torn has been waited for. A look-up of a name that gets no answer has not, and may take its time.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => Exit::Done,
         Err(e) => {
             complain(&e.to_string(), &e.fix());

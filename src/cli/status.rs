@@ -6,22 +6,34 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{self, Client, ControlError, Request};
 use crate::state::{Access, StateError, Store};
 use crate::status::Status;
 
 pub fn run(path: &Path, json: bool) -> Exit {
-    let config = match load(path, json) {
-        Ok(config) => config,
-        Err(exit) => return exit,
-    };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
     let _within = runtime.enter();
     let now = Timestamp::now();
+    let config = match config::load(path) {
+        Ok(_) => load(path, json),
+        // The daemon goes on with the configuration before it, and says what it refused.
+        Err(_) => match control::connect(&config::run_dir(path)).and_then(|client| client.map(ask).transpose()) {
+            Ok(Some(status)) => {
+                differences(&status, path).iter().for_each(|warning| tell(warning));
+                show(&status, json, now);
+                return Exit::Done;
+            }
+            _ => load(path, json),
+        },
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
     let asked = control::connect(&config.host.run_dir).and_then(|client| client.map(ask).transpose());
     let (status, exit) = match asked {
         Ok(Some(status)) => {
@@ -42,12 +54,16 @@ pub fn run(path: &Path, json: bool) -> Exit {
             return Exit::ForGood;
         }
     };
+    show(&status, json, now);
+    exit
+}
+
+fn show(status: &Status, json: bool, now: Timestamp) {
     if json {
-        print_json(&status);
+        print_json(status);
     } else {
         say(status.text(now).trim_end());
     }
-    exit
 }
 
 /// What the daemon says.

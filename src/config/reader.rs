@@ -368,7 +368,7 @@ impl<'t> Reader<'t> {
     fn host(&mut self, top: &View) -> Host {
         let view = self.table(top, "host", &HOST);
         let mut host =
-            Host { name: None, state_dir: PathBuf::from("/var/lib/relaykey"), run_dir: PathBuf::from("/run/relaykey") };
+            Host { name: None, state_dir: PathBuf::from("/var/lib/relaykey"), run_dir: PathBuf::from(super::RUN_DIR) };
         let Some(view) = view else { return host };
         self.keys(&view, None);
         host.name = self.read(&view, "name", value::host_name).map(|at| at.value);

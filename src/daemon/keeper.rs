@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::Board;
 use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
-use crate::audit::{self, By, Record};
+use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
@@ -65,6 +65,8 @@ pub struct Keeper {
     pub sights: mpsc::UnboundedSender<Sight>,
     pub deliveries: Deliveries,
     pub stop: watch::Receiver<bool>,
+    /// Why it looks at once.
+    pub first: Cause,
 }
 
 /// What is remembered from one run to the next.
@@ -75,21 +77,31 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
+    /// What was swapped in last was put back. The files that changed may be our own doing.
+    in_vain: bool,
 }
 
 impl Keeper {
     /// Runs until it is told to stop. `looked` is told when the first look is done, whatever it found.
     pub async fn keep(mut self, looked: oneshot::Sender<()>) {
-        let mut memory =
-            Memory { state: State::new(&self.credential.name), told: BTreeMap::new(), calm: Duration::ZERO };
-        self.recall().await;
+        let mut memory = Memory {
+            state: State::new(&self.credential.name),
+            told: BTreeMap::new(),
+            calm: Duration::ZERO,
+            in_vain: false,
+        };
+        if let Some(state) = self.recall().await {
+            self.board.set_state(&self.credential.name, &state);
+            memory.state = state;
+        }
         let mut stop = self.stop.clone();
-        let mut next = self.run(vec![Cause::Start], None, &mut memory).await;
+        let mut next = self.run(vec![self.first.clone()], None, &mut memory).await;
         let _ = looked.send(());
         loop {
             self.deliveries.begin(&memory.state.outbox, Timestamp::now());
-            let due = self.deliveries.due(&memory.state.outbox).map_or(next.at, |due| due.min(next.at));
-            let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+            let report = self.deliveries.due(&memory.state.outbox).map(|due| wake::until(due, Timestamp::now()));
+            let left = next.left();
+            let left = report.map_or(left, |report| report.min(left));
             let (mut causes, mut order) = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
@@ -100,7 +112,7 @@ impl Keeper {
                     continue;
                 }
                 () = wake::wait(left) => {
-                    if Timestamp::now() < next.at {
+                    if !next.left().is_zero() {
                         // A report is due.
                         continue;
                     }
@@ -109,13 +121,18 @@ impl Keeper {
             };
             if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
                 // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
-                tokio::select! {
-                    biased;
-                    () = stopped(&mut stop) => return,
-                    Some(asked) = self.orders.recv() => order = Some(asked),
-                    () = wake::wait(memory.calm.max(SETTLED)) => {}
+                let settled = wake::wait(memory.calm.max(SETTLED));
+                tokio::pin!(settled);
+                while order.is_none() && !causes.contains(&Cause::Signal) {
+                    tokio::select! {
+                        biased;
+                        () = stopped(&mut stop) => return,
+                        Some(asked) = self.orders.recv() => order = Some(asked),
+                        more = self.mailbox.recv() => Cause::add(&mut causes, more),
+                        () = &mut settled => break,
+                    }
                 }
-                causes.extend(self.mailbox.take());
+                Cause::add(&mut causes, self.mailbox.take());
                 if order.is_some() {
                     causes.insert(0, Cause::Operator);
                 }
@@ -124,16 +141,17 @@ impl Keeper {
         }
     }
 
-    /// What the audit log says of the time before this process.
-    async fn recall(&self) {
+    /// The state, and what the audit log says of the time before this process. What cannot be read is told by the run.
+    async fn recall(&self) -> Option<State> {
         let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
         let read = move || {
-            let head = store.load(&name).ok().flatten()?.audit;
-            Some(audit::recent(store.dir(), &name, &head, HISTORY))
+            let state = store.load(&name).ok().flatten()?;
+            let history = audit::recent(store.dir(), &name, &state.audit, HISTORY);
+            Some((state, history))
         };
-        if let Ok(Some(history)) = tokio::task::spawn_blocking(read).await {
-            self.board.set_live(&self.credential.name, |live| live.history = history);
-        }
+        let (state, history) = tokio::task::spawn_blocking(read).await.ok().flatten()?;
+        self.board.set_live(&self.credential.name, |live| live.history = history);
+        Some(state)
     }
 
     /// What became of an attempt at a report becomes durable before the next one begins.
@@ -181,6 +199,7 @@ impl Keeper {
         let (board, credential, sights) = (self.board.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
         let cause = by.cause.clone();
+        let durable = &mut memory.state;
         let mut observer = |event: Event<'_>| {
             if let Some(order) = &order
                 && let Some(line) = account::line(&credential, &event, Timestamp::now())
@@ -193,9 +212,14 @@ impl Keeper {
                 }
                 Event::Ended { step, outcome, took } => {
                     tell_step(&credential, step, outcome, took, started, &cause);
-                    board.set_live(&credential.name, |live| count_step(&mut live.counters, step, outcome));
+                    board.set_live(&credential.name, |live| {
+                        // What was committed has its record: both became durable together.
+                        let healed = live.history.first().is_some_and(|record| record.what == "heal");
+                        count_step(&mut live.counters, step, outcome, healed);
+                    });
                 }
                 Event::Saved(state) => {
+                    durable.clone_from(state);
                     board.set_state(&credential.name, state);
                     board.set_live(&credential.name, |live| remember(&mut live.history, state));
                 }
@@ -217,17 +241,22 @@ impl Keeper {
             source: &self.source,
             wake: Wake { accept_version: order.as_ref().and_then(|o| o.accept_version.clone()), dry_run: false },
             by,
-            ignore_backoff: asked || news,
+            // Files that change again and again without any good of it do not make it hammer; and a rollover that cannot be
+            // completed changes tables each time: it must not be its own reason to begin anew.
+            ignore_backoff: asked || news && !memory.in_vain && memory.calm < MOST_CALM,
             deadline: started + wait,
             observer: &mut observer,
         };
         let result = self.agent.run(run, &mut self.stop).await;
-        let ended = result.unwrap_or_else(|e| Ended::broken(&name, &e));
+        // What cannot be read or written now has not made forgotten what was.
+        let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
-        let did = ended.steps.iter().any(|s| ["swap", "activate", "commit"].contains(&s.step.as_str()));
+        let did = did_something(&ended.steps);
+        memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
-            () if !news || did => Duration::ZERO,
-            () => (memory.calm * 2).clamp(CALM, MOST_CALM),
+            () if asked || did || !news && ended.failures.is_empty() => Duration::ZERO,
+            () if news => (memory.calm * 2).clamp(CALM, MOST_CALM),
+            () => memory.calm,
         };
         if did {
             // Another login is in use: what the log says from now on is a new matter.
@@ -278,10 +307,11 @@ impl Keeper {
             wake::next_poll(now, self.credential.poll, &self.agent.identity.host_id, &self.credential.name, jitter());
         // Never at once: whatever is due and cannot be done must not become a loop.
         let soonest = now.saturating_add(SignedDuration::try_from(CALM).unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        match ended.next.map(|at| at.max(soonest)) {
-            Some(at) if at < poll => Next { at, cause: Cause::Retry },
-            _ => Next { at: poll, cause: Cause::Timer },
-        }
+        let (at, cause) = match ended.next.map(|at| at.max(soonest)) {
+            Some(at) if at < poll => (at, Cause::Retry),
+            _ => (poll, Cause::Timer),
+        };
+        Next { at, due: wake::boot_time().saturating_add(wake::until(at, now)), cause }
     }
 
     /// A failure has its line when it is new, and when it is over; not at every attempt.
@@ -321,10 +351,31 @@ impl Keeper {
     }
 }
 
+/// Is another login in use, or has the mail server read it, as of this run?
+fn did_something(steps: &[StepTime]) -> bool {
+    let well = |word: &str| steps.iter().any(|s| s.step == word && s.ok);
+    well("commit") || well("activate") && !steps.iter().any(|s| s.step == "undo")
+}
+
+/// Were files changed and put back? It stays so through runs that only look, until one has nothing to complain about.
+fn is_in_vain(before: bool, steps: &[StepTime], failed: bool) -> bool {
+    let put_back = steps.iter().any(|s| s.step == "undo" || s.step == "swap" && !s.ok);
+    put_back || before && failed
+}
+
 /// When a credential is looked at again, and why.
 struct Next {
+    /// For people.
     at: Timestamp,
+    /// The same by [`wake::boot_time`]: a wall clock that is put right meanwhile must not move it.
+    due: Duration,
     cause: Cause,
+}
+
+impl Next {
+    fn left(&self) -> Duration {
+        self.due.saturating_sub(wake::boot_time())
+    }
 }
 
 fn tell_step(
@@ -357,14 +408,18 @@ fn count(counts: &mut BTreeMap<String, u64>, key: &str) {
     *counts.entry(key.to_owned()).or_default() += 1;
 }
 
-fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome) {
+fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome, healed: bool) {
     match outcome {
         Outcome::Accepted(_) => count(&mut counters.logins, "accepted"),
         Outcome::Refused { .. } => count(&mut counters.logins, "refused"),
         Outcome::Failed(_) if matches!(step, Step::Verify { .. }) => count(&mut counters.logins, "unknown"),
         Outcome::Committed(report) => {
-            let adopted = report.outcome == Completion::Adopted.word();
-            count(&mut counters.rollovers, if adopted { "adopted" } else { "confirmed" });
+            let word = match report.outcome == Completion::Adopted.word() {
+                true => "adopted",
+                false if healed => "healed",
+                false => "confirmed",
+            };
+            count(&mut counters.rollovers, word);
         }
         _ => {}
     }
@@ -379,5 +434,39 @@ fn remember(history: &mut Vec<Record>, state: &State) {
     if history.first() != Some(&record) {
         history.insert(0, record);
         history.truncate(HISTORY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(words: &[&str]) -> Vec<StepTime> {
+        let step = |word: &&str| {
+            let (word, ok) = word.strip_prefix('!').map_or((*word, true), |word| (word, false));
+            StepTime { step: word.into(), target: None, ok, milliseconds: 1 }
+        };
+        words.iter().map(step).collect()
+    }
+
+    #[test]
+    fn files_that_a_failed_rollover_changed_are_no_reason_to_begin_anew() {
+        // Steps (`!`: failed), whether anything stands in the way after them; in use, in vain.
+        let table: [(&[&str], bool, bool, bool); 7] = [
+            (&["inspect", "fetch"], false, false, false),
+            (&["swap", "activate", "!read-back", "undo"], true, false, true),
+            (&["!swap"], true, false, true),
+            (&["swap", "activate", "read-back", "!commit"], true, true, false),
+            (&["swap", "activate", "read-back", "commit"], false, true, false),
+            (&["swap", "!activate"], true, false, false),
+            (&["activate"], false, true, false),
+        ];
+        for (words, failed, in_use, in_vain) in table {
+            let steps = steps(words);
+            assert_eq!((did_something(&steps), is_in_vain(false, &steps, failed)), (in_use, in_vain), "{words:?}");
+        }
+        // The events of one swap may come in several portions.
+        assert!(is_in_vain(true, &steps(&["fetch"]), true));
+        assert!(!is_in_vain(true, &steps(&["inspect", "fetch"]), false));
     }
 }

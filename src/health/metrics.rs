@@ -308,7 +308,7 @@ impl Collector for Numbers {
         out.count(
             ("relaykey_mail_log_alarms", "Lines of the mail log about our endpoint, by what they say."),
             "kind",
-            &["refused", "temporary", "policy"],
+            &["refused", "no-login", "temporary", "policy", "no-mechanism"],
             |c| &c.alarms,
         )?;
         out.count(

@@ -87,7 +87,7 @@ pub(super) fn troubles(c: &CredentialStatus) -> Vec<Trouble> {
         all.push(Trouble {
             level: Level::Soon,
             headline: format!("the key is {age} old"),
-            mail: "Mail flows. A key is usually replaced after 90 days.".into(),
+            mail: "Mail is not affected. A key is usually replaced after 90 days.".into(),
             what: String::new(),
             fix: "make a new key and publish it as a new version where this credential comes from; this host takes it from there"
                 .into(),
@@ -114,8 +114,8 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
                 Level::Soon,
                 "the new key is refused by the mail relay".into(),
                 format!(
-                    "Mail still goes out with the old key ({}), for as long as that one is valid. The new one was not \
-                     put into use.",
+                    "Mail still goes out with the old key ({}), for as long as that one is valid. A refused key is \
+                     not put into use.",
                     a.username
                 ),
             ),
@@ -158,7 +158,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
         "report-owed" => (
             Level::Soon,
             "a report of this host does not get through".into(),
-            "Mail flows. But nobody elsewhere knows yet that this host has the new key, so the old key is not retired.".into(),
+            "Mail is not affected. But nobody elsewhere knows yet that this host has the new key, so the old key is not retired.".into(),
         ),
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
         _ => (Level::Soon, "something stands in the way".into(), goes_on),

@@ -594,6 +594,18 @@ fn a_reload_that_is_owed_is_tried_again_without_the_source() {
 }
 
 #[test]
+fn a_reload_that_only_a_start_settles_is_looked_at_again_within_a_quarter_of_an_hour() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    for attempt in 0..20 {
+        let never = Failure { class: "reload-owed".into(), ..failure(false) };
+        target_failed(&mut facts, 0, never, at(0), 1.0);
+        let next = facts.state.targets["t0"].retry.next.expect("it is due again");
+        assert!(next <= at(900), "attempt {attempt}: {next}");
+    }
+}
+
+#[test]
 fn an_outcome_of_a_step_that_is_no_longer_the_current_one_is_dropped() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
@@ -823,4 +835,41 @@ fn the_model_keeps_its_invariants() {
         }
     }
     assert!(seen.len() > 1_000 && commits > 10, "{} situations, {commits} ways to a confirmation", seen.len());
+}
+
+#[test]
+fn what_was_written_down_under_a_clock_that_was_ahead_is_taken_back() {
+    let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+    let hours = |h| now + SignedDuration::from_hours(h);
+    let retry = |next| Retry { attempts: 3, next: Some(next), failure: None };
+    let id = VersionId { version: "v2".into(), order: None };
+    let made = |at: Timestamp| {
+        let mut state = State::new("ses");
+        state.source_retry = retry(at);
+        state.outbox.insert("fleet".into(), Outbox { retry: retry(at), ..Outbox::default() });
+        state.candidate = Some(Candidate { id: id.clone(), username: "AKIA".into(), first_seen: at, accepted: false });
+        let target = TargetState {
+            retry: retry(at),
+            first_refused: Some(FirstRefused { id: id.clone(), since: at }),
+            heals: vec![at],
+            ..TargetState::default()
+        };
+        state.targets.insert("main".into(), target);
+        state
+    };
+    let mut ahead = made(hours(24 * 365));
+    ahead.set_right_by(now);
+    let target = &ahead.targets["main"];
+    assert_eq!((ahead.source_retry.next, ahead.outbox["fleet"].retry.next, target.retry.next), (None, None, None));
+    assert_eq!(ahead.source_retry.attempts, 3, "what was counted stays counted");
+    assert_eq!(ahead.candidate.as_ref().map(|c| c.first_seen), Some(now));
+    assert_eq!(target.first_refused.as_ref().map(|f| f.since), Some(now));
+    assert!(target.heals.is_empty());
+    // The longest back-off there is stands, and so does everything that was.
+    let mut waits = made(hours(6));
+    waits.set_right_by(now);
+    assert_eq!(waits.targets["main"].retry.next, Some(hours(6)));
+    let mut past = made(hours(-1));
+    past.set_right_by(now);
+    assert_eq!(past, made(hours(-1)));
 }

@@ -4,6 +4,8 @@ use std::fs::{Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -21,17 +23,35 @@ pub struct File {
     path: PathBuf,
     key: LocalKey,
     keys: JsonKeys,
+    /// A read is under way. One that hangs keeps its thread, so that there is never a second.
+    reading: Arc<AtomicBool>,
+}
+
+/// Taken while a read is under way.
+struct Reading(Arc<AtomicBool>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl File {
     /// `path` may lead over symlinks, as secrets that a container platform mounts do.
     pub fn new(path: &Path, key: &LocalKey, keys: JsonKeys) -> Self {
-        Self { path: path.to_owned(), key: key.clone(), keys }
+        Self { path: path.to_owned(), key: key.clone(), keys, reading: Arc::default() }
     }
 
     async fn content(&self) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-        let path = self.path.clone();
-        let reading = tokio::task::spawn_blocking(move || read(&path));
+        if self.reading.swap(true, Ordering::AcqRel) {
+            let what = "an earlier read has still no answer from its file system";
+            return Err(temporary(&self.path, what, "check the mount it lies on"));
+        }
+        let (path, under_way) = (self.path.clone(), Reading(Arc::clone(&self.reading)));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _under_way = under_way;
+            read(&path)
+        });
         match tokio::time::timeout(DEADLINE, reading).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(temporary(&self.path, "reading it was broken off", "nothing to do if it passes")),
@@ -243,5 +263,20 @@ mod tests {
             assert!(says.is_none_or(|s| told.as_deref().is_some_and(|t| t.contains(s))), "{mode:o}: {told:?}");
         }
         assert_eq!(permissions(&dir.0.join("none")), None);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_hangs_is_not_joined_by_others() {
+        let path = std::env::temp_dir().join(format!("relaykey-hangs-{}", std::process::id()));
+        std::fs::write(&path, "user:password").unwrap();
+        let file = File::new(&path, &LocalKey::new([1; 32]), JsonKeys::default());
+        file.reading.store(true, Ordering::Release);
+        let e = file.look().await.unwrap_err();
+        assert!(e.temporary && e.what.contains("earlier read"), "{e:?}");
+        file.reading.store(false, Ordering::Release);
+        for _ in 0..3 {
+            file.look().await.unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 }

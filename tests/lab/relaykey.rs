@@ -92,6 +92,8 @@ pub struct Setup<'a> {
     pub smtp: &'a str,
     /// Further lines of `[[credential.target]]`.
     pub target: &'a str,
+    /// Further tables of the file, such as `[health]`.
+    pub more: &'a str,
 }
 
 /// One host. Dropped, its Postfix is stopped and everything removed.
@@ -148,7 +150,7 @@ impl Host {
     /// Writes the configuration: one credential `ses`, one target `main`.
     pub fn configure(&self, setup: &Setup<'_>) {
         let target = format!("name = \"main\"\n{}", setup.target);
-        self.write_config(&self.credential("ses", setup, &[(&self.postfix, &target)]));
+        self.write_config(&(self.credential("ses", setup, &[(&self.postfix, &target)]) + setup.more));
     }
 
     /// Writes a configuration of these credentials.
@@ -381,6 +383,13 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(said) = self.err.recv_timeout(Duration::from_secs(5))
+        {
+            let secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = secrets.iter().fold(said, |said, secret| said.replace(secret, "(a secret!)"));
+            eprintln!("{} said:\n{said}", self.what);
+        }
     }
 }
 
@@ -466,6 +475,16 @@ impl Snapshot {
             found.push(format!("{}: {what}", path.display()));
         }
         found
+    }
+
+    /// Every file has the same bytes later, and there are no others.
+    #[track_caller]
+    pub fn same_content_as(&self, later: &Self) {
+        let content = |all: &Self| -> BTreeMap<PathBuf, Vec<u8>> {
+            all.0.iter().map(|(path, seen)| (path.clone(), seen.content.clone())).collect()
+        };
+        let differences = self.differences(later);
+        assert!(content(self) == content(later), "changed: {differences:?}");
     }
 
     /// Nothing differs later.
