@@ -155,9 +155,11 @@ fn run(options: &Options) -> Result<String> {
     // Left alone.
     let calls = both.map(|p| bench.moto.calls(p.who.aws_key()).len());
     let began = Instant::now();
+    let lines = bench.log_lines();
     let at = both.map(Process::used);
     std::thread::sleep(options.idle);
     let rest = both.map(Process::used);
+    let lines = bench.log_lines().saturating_sub(lines);
     let rested = began.elapsed();
     let memory = both.map(Process::memory);
     if calls != both.map(|p| bench.moto.calls(p.who.aws_key()).len()) {
@@ -197,8 +199,18 @@ fn run(options: &Options) -> Result<String> {
     }
     let [relaykey, poller] = <[Figures; 2]>::try_from(figures).map_err(|_| "there are two")?;
     let packages = packages(&bench.site_packages)?;
-    let results =
-        Results { relaykey, poller, size, packages, listening: median(&listening), adopted, scrape, watched, rested };
+    let results = Results {
+        relaykey,
+        poller,
+        size,
+        packages,
+        listening: median(&listening),
+        adopted,
+        scrape,
+        watched,
+        lines,
+        rested,
+    };
     Ok(if options.json { results.json(options) } else { results.table(options) })
 }
 
@@ -433,6 +445,12 @@ listen = ["127.0.0.1:{port}"]
             (since.elapsed() >= STILL).then_some(since)
         })
         .map_err(|what| process.failed(&what, SOON))
+    }
+
+    /// How many lines Postfix has logged so far.
+    fn log_lines(&self) -> usize {
+        let log = fs::read(self.options.scratch.join("postfix/log/mail.log")).unwrap_or_default();
+        log.iter().filter(|byte| **byte == b'\n').count()
     }
 
     /// One page, as a scraper asks for it.
@@ -700,6 +718,8 @@ struct Results {
     scrape: f64,
     /// How often the watchdog was fed since the last start.
     watched: usize,
+    /// Lines that Postfix wrote into its log meanwhile: each may wake relaykey, which follows it.
+    lines: usize,
     rested: Duration,
 }
 
@@ -769,9 +789,10 @@ impl Results {
         let _ = writeln!(text, "\nthreads of relaykey at rest: {}", names(&self.relaykey.memory.threads));
         let _ = write!(
             text,
-            "at rest for {:.0} s, the watchdog fed {} times since the start; {} polls, CPU time counted in {:.0} ms over all \
+            "at rest for {:.0} s, with {} new lines in the mail log; the watchdog was fed {} times since the start; {} polls, CPU time counted in {:.0} ms over all \
              of them; an hour has {POLLS_PER_HOUR} polls",
             self.rested.as_secs_f64(),
+            self.lines,
             self.watched,
             options.polls,
             1000.0 / TICKS,
@@ -790,6 +811,7 @@ impl Results {
             "polls": options.polls,
             "starts": options.starts,
             "rested_seconds": self.rested.as_secs_f64(),
+            "log_lines": self.lines,
             "polls_per_hour": POLLS_PER_HOUR,
             "threads": self.relaykey.memory.threads,
             "figures": figures,
