@@ -14,6 +14,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
@@ -46,15 +47,17 @@ const MAX_WORDS: usize = 700;
 /// What all AWS connections of this process share: the certificates that are trusted, and how long is waited.
 #[derive(Clone)]
 pub struct Http {
-    roots_pem: Vec<u8>,
+    /// Those that can be used, PEM. A quarter of a megabyte as a rule: once for all clients.
+    roots_pem: Arc<[u8]>,
     limits: Limits,
 }
 
 impl Http {
-    /// `roots_pem`: the trusted certificate authorities, PEM, concatenated. Looked at when a [`Session`] is made: a host
-    /// that reaches no AWS service needs none.
+    /// `roots_pem`: the trusted certificate authorities, PEM, concatenated. That there are any is asked when a [`Session`]
+    /// is made: a host that reaches no AWS service needs none.
     pub fn new(roots_pem: &[u8]) -> Self {
-        Self { roots_pem: roots_pem.to_vec(), limits: Limits::default() }
+        let usable: Vec<u8> = usable_roots(roots_pem).flatten().collect();
+        Self { roots_pem: usable.into(), limits: Limits::default() }
     }
 
     /// Which certificate authorities are trusted, as a hash: another one, and connections have to be made anew.
@@ -70,35 +73,27 @@ impl Http {
 
     /// The SDK's HTTP client, with these roots and `proxy`, or the environment's proxies.
     fn client(&self, proxy: Option<&str>) -> Result<SharedHttpClient, AwsError> {
-        let mut trust = TrustStore::empty();
-        let mut trusted = 0;
-        for pem in usable_roots(&self.roots_pem) {
-            trust.add_pem_certificate(pem);
-            trusted += 1;
-        }
-        if trusted == 0 {
+        if self.roots_pem.is_empty() {
             return Err(AwsError::new(
                 "tls",
                 "no trusted certificate authority is known, so no AWS endpoint can be checked",
                 "install the system's certificates (package ca-certificates), or set SSL_CERT_FILE to a bundle in PEM form",
             ));
         }
-        let tls = TlsContext::builder().with_trust_store(trust).build().map_err(|e| {
-            AwsError::new(
-                "tls",
-                format!("TLS cannot be set up: {}", words(&e.to_string())),
-                "check the certificate bundle",
-            )
-        })?;
+        let roots_pem = Arc::clone(&self.roots_pem);
         let proxy = match proxy {
             Some(url) => explicit_proxy(url)?,
             None => ProxyConfig::from_env(),
         };
         // The SDK's plain `build_https` knows no proxy; this constructor is the one its own default client uses.
         Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+            // Made when a connector is, which is once for each kind of call, and gone with it: only what TLS itself needs
+            // of the certificates stays.
+            let trust = TrustStore::empty().with_pem_certificate(&*roots_pem);
+            let tls = TlsContext::builder().with_trust_store(trust).build().expect("a context is only its parts");
             let mut connector = Connector::builder()
                 .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-                .tls_context(tls.clone())
+                .tls_context(tls)
                 .proxy_config(proxy.clone());
             connector.set_connector_settings(settings.cloned());
             connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));

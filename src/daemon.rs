@@ -35,7 +35,7 @@ use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::service::{self, Notifier, log};
 use crate::source;
-use crate::state::{HostIdentity, StateError, Store};
+use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
@@ -44,6 +44,8 @@ use crate::wake::{self, Cause, Mailbox, Watch};
 
 /// How long the daemon waits at its start for another relaykey that holds the state directory: a `sync` by hand.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// How often a lock that somebody holds is tried.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// Keepers finish a step that must not be torn within this: three minutes for `postfix check` and three for
 /// `postfix reload` are the longest. Until then the service manager is told that all is well; after that it is not, and
 /// does what it does with a service that is stuck.
@@ -281,7 +283,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let notifier = Notifier::default();
     notifier.status("starting: waiting for the state directory");
     let store = tokio::select! {
-        store = Store::open_when_free(&config.host.state_dir, LOCK_WAIT) => Arc::new(store?),
+        store = open_when_free(&config.host.state_dir) => Arc::new(store?),
         _ = ended(&mut term, &mut int) => return Ok(()),
     };
     let identity = store.identity(config.host.name.as_deref(), agent::host_name)?;
@@ -321,14 +323,17 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let mut awaited = first_looks.next();
     let mut changes = daemon.board.changes();
     let watchdog = service::watchdog_interval();
-    let mut fed = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
-    fed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // By a timer of the kernel's, and at once for the first time: the run time's own would wake up twice in between.
+    let mut fed = Box::pin(wake::wait(Duration::ZERO));
     let names: Vec<&str> = generation.config.credentials.iter().map(|c| c.name.as_str()).collect();
     log::started(agent::AGENT, &path.display().to_string(), &names);
     loop {
         tokio::select! {
             // The loop that feeds the watchdog is the one that starts, reloads and stops: stuck is stuck.
-            _ = fed.tick(), if watchdog.is_some() => daemon.notifier.watchdog(),
+            () = &mut fed, if watchdog.is_some() => {
+                daemon.notifier.watchdog();
+                fed.set(wake::wait(watchdog.expect("guarded")));
+            }
             looked = async { awaited.as_mut().expect("guarded").await }, if awaited.is_some() => {
                 let _ = looked;
                 awaited = first_looks.next();
@@ -373,6 +378,17 @@ async fn reloading(signal: &mut Signal, edited: &Notify) -> Asked {
     tokio::select! {
         _ = signal.recv() => Asked::Yes,
         () = edited.notified() => Asked::No,
+    }
+}
+
+/// The state directory, once nobody else holds it. Does not block the thread: the daemon may be told to end meanwhile.
+async fn open_when_free(dir: &Path) -> Result<Store, StateError> {
+    let since = Instant::now();
+    loop {
+        match Store::open(dir, Access::Write, Duration::ZERO) {
+            Err(e) if e.is_locked() && since.elapsed() < LOCK_WAIT => tokio::time::sleep(LOCK_AGAIN).await,
+            opened => return opened.map_err(|e| e.after(since.elapsed())),
+        }
     }
 }
 

@@ -121,8 +121,9 @@ fn one_line(text: &str, max: usize) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-#[expect(clippy::print_stdout, reason = "the child of a test tells its parent")]
 mod tests {
+    #![expect(clippy::print_stdout, reason = "the child of a test tells its parent")]
+
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     use std::os::unix::net::UnixDatagram;
     use std::path::PathBuf;

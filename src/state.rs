@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,6 @@ use crate::rollover::State;
 
 /// The largest state file that is read, in bytes.
 const MAX: usize = 4 << 20;
-/// How often a lock that somebody holds is tried.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -53,6 +51,21 @@ impl StateError {
     /// Writing broke off in the middle.
     pub fn broken_off(credential: &str, what: &str) -> Self {
         StateError::Io { path: format!("{credential}.json").into(), source: io::Error::other(what.to_owned()) }
+    }
+
+    /// Does another process hold the directory?
+    pub fn is_locked(&self) -> bool {
+        matches!(self, StateError::Host(HostError::Locked { .. }))
+    }
+
+    /// The same, after so long a wait for another process.
+    pub fn after(self, waited: Duration) -> Self {
+        match self {
+            StateError::Host(HostError::Locked { path, holder, .. }) => {
+                HostError::Locked { path, holder, waited }.into()
+            }
+            other => other,
+        }
     }
 
     /// What to do.
@@ -106,23 +119,6 @@ impl Store {
             }
         };
         Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: Mutex::new(BTreeMap::new()) })
-    }
-
-    /// The same for writing, without blocking the thread while it waits; giving up the wait is safe at any time.
-    pub async fn open_when_free(dir: &Path, wait: Duration) -> Result<Self, StateError> {
-        let since = Instant::now();
-        loop {
-            match Self::open(dir, Access::Write, Duration::ZERO) {
-                Err(StateError::Host(HostError::Locked { path, holder, .. })) => {
-                    let waited = since.elapsed();
-                    if waited >= wait {
-                        return Err(HostError::Locked { path, holder, waited }.into());
-                    }
-                }
-                opened => return opened,
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
     }
 
     /// The state of one credential; `None` where there is none yet.

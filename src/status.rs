@@ -395,7 +395,8 @@ impl CredentialStatus {
             }
         }
         for o in &self.owed {
-            let what = format!("target {} is owed a reload since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
+            let what =
+                format!("target {} still needs a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
             let fix = failure("reload-owed").map(|f| f.fix.clone());
             say("reload-owed", what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
         }
@@ -415,13 +416,19 @@ impl CredentialStatus {
         }
         if self.applied.is_none() {
             let what = "no version has been applied on this host yet".to_owned();
-            say("never-applied", what, "run `relaykey check`; relaykey goes on trying".into());
+            say(
+                "never-applied",
+                what,
+                "run `relaykey check`, which says what stands in the way; relaykey goes on trying".into(),
+            );
         }
         if let Some(p) = &self.pending {
             let (what, fix) = match failure("not-yet") {
-                Some(f) => (format!("version {} is not accepted yet: {}", p.version, f.what), f.fix.clone()),
+                Some(f) => {
+                    (format!("version {} ({}) is not accepted yet: {}", p.version, p.username, f.what), f.fix.clone())
+                }
                 None => (
-                    format!("version {} ({}) waits to be applied", p.version, p.username),
+                    format!("version {} ({}) waits to be put into use", p.version, p.username),
                     "nothing: it is being worked on".to_owned(),
                 ),
             };
@@ -442,8 +449,8 @@ impl CredentialStatus {
                     ),
                     None => say(
                         "no-look",
-                        format!("nothing has been heard of the source for {silent}"),
-                        "look at the log; restart relaykey if it stays so".into(),
+                        format!("the source has not been looked at for {silent}"),
+                        "look at the log (`journalctl -u relaykey`); restart relaykey if it stays so (`systemctl restart relaykey`)".into(),
                     ),
                 }
             }
@@ -456,7 +463,8 @@ impl CredentialStatus {
         for r in self.reports_owed.iter().filter(|r| r.attempts > 0) {
             let why = r.failure.as_ref().map(|f| format!(": {}", f.what)).unwrap_or_default();
             let fix = r.failure.as_ref().map(|f| f.fix.clone()).unwrap_or_default();
-            let what = format!("{} report(s) owed to {} since {}{why}", r.count, r.receiver, r.since);
+            let count = if r.count == 1 { "a report".to_owned() } else { format!("{} reports", r.count) };
+            let what = format!("{count} to {}, made {}, could not be delivered{why}", r.receiver, r.since);
             say("report-owed", what, fix);
         }
         all

@@ -302,7 +302,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for 
 /// One client of HTTP, again and again; every fourth comes to the Unix socket.
 async fn at_http(n: usize, doors: Doors, stop: Arc<AtomicBool>, counted: Arc<Counted>) {
     const PATHS: [&str; 5] = ["/readyz", "/status", "/metrics", "/", "/livez"];
-    let slow = n % 2 == 0;
+    let slow = n.is_multiple_of(2);
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         let connected: io::Result<Box<dyn Stream>> = match n % 8 {

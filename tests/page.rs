@@ -12,9 +12,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Host, Server, config_refused, failure, old_key, policy_notice, program, retry, spoil};
+use lab::{Host, Server, config_refused, failure, mail_log_notice, old_key, policy_notice, program, retry, spoil};
 use moto::PrivateDir;
 use relaykey::audit::By;
+use relaykey::wake::alarm::Kind;
 
 /// The longest that a browser may take, on a busy machine.
 const BROWSER: Duration = Duration::from_secs(60);
@@ -95,7 +96,7 @@ struct Seen {
     sentence: &'static str,
     mail: &'static str,
     fix: &'static str,
-    /// And somewhere below.
+    /// And somewhere on the page.
     below: &'static [&'static str],
 }
 
@@ -115,7 +116,7 @@ const SEEN: &[Seen] = &[
             "1 day 6 hours",
             "New key put into use",
             "AKIAOLDOLDOLDOLDOLD1 → AKIANEWNEWNEWNEWNEW2",
-            "asked for by root (who says to be alice)",
+            "asked for by root (claims to be alice)",
             "Cost of asking",
         ],
     },
@@ -124,16 +125,16 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "refused"),
         level: "Needs attention",
         sentence: "ses: the new key is refused by the mail relay.",
-        mail: "Mail still goes out with the old key (AKIAOLDOLDOLDOLDOLD1)",
-        fix: "check that the access key is active",
+        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet.",
+        fix: "Do: check that the access key is active",
         below: &["535 Authentication Credentials Invalid", "not in use yet", "first refused 36 minutes ago"],
     },
     Seen {
         name: "not-yet",
         make: |h| spoil(h, "not-yet"),
         level: "Under way",
-        sentence: "ses: a new key is being put into use.",
-        mail: "Mail goes on with the key in use (AKIAOLDOLDOLDOLDOLD1)",
+        sentence: "ses: the mail relay does not take the new key yet.",
+        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid",
         fix: "SES may not know a new key for some minutes",
         below: &["535 Authentication Credentials Invalid"],
     },
@@ -142,27 +143,27 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "drift"),
         level: "Act now",
         sentence: "ses: somebody else changed the mail server's login.",
-        mail: "Mail may be going out with another login, or failing",
+        mail: "Mail may be failing, or going out with another login",
         fix: "find out what writes the table",
-        below: &["changed by somebody else"],
+        below: &["changed by somebody else", "Key put in place", "relaykey puts its login back within about an hour"],
     },
     Seen {
         name: "reload-owed",
         make: |h| spoil(h, "reload-owed"),
         level: "Needs attention",
         sentence: "ses: the mail server has not been reloaded.",
-        mail: "do not delete it yet",
+        mail: "do not delete that one yet",
         fix: "postfix reload",
-        below: &["Reload owed", "target main, since 50 minutes ago"],
+        below: &["Key put in place", "Reload missing", "target main, since 50 minutes ago"],
     },
     Seen {
         name: "report-owed",
         make: |h| spoil(h, "report-owed"),
         level: "Needs attention",
         sentence: "ses: a report of this host does not get through.",
-        mail: "Mail is not affected.",
+        mail: "Mail is not affected: this can wait for the morning.",
         fix: "allow ssm:PutParameter",
-        below: &["Reports owed", "1 report to fleet, the oldest made 2 hours ago"],
+        below: &["Not delivered", "1 report to fleet, the oldest made 2 hours ago"],
     },
     Seen {
         name: "source-down",
@@ -187,7 +188,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "failing"),
         level: "Needs attention",
         sentence: "ses: the new key cannot be put into use.",
-        mail: "Mail goes on with the key in use (AKIAOLDOLDOLDOLDOLD1)",
+        mail: "do not delete that one yet",
         fix: "remove one of the lines 3 and 7",
         below: &["/etc/postfix/sasl_passwd:7:"],
     },
@@ -195,8 +196,8 @@ const SEEN: &[Seen] = &[
         name: "left-behind",
         make: |h| spoil(h, "left-behind"),
         level: "Needs attention",
-        sentence: "ses: the source offers a version that is no newer, and it is not taken.",
-        mail: "Mail goes on with the key in use",
+        sentence: "ses: the source offers a key that is not newer, so it is not used.",
+        mail: "Mail flows for as long as the key in use (AKIANEWNEWNEWNEWNEW2) is valid.",
         fix: "publish the old value as a new version",
         below: &["which this host has left behind"],
     },
@@ -214,7 +215,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "pending"),
         level: "Under way",
         sentence: "ses: a new key is being put into use.",
-        mail: "Mail goes on",
+        mail: "Mail flows",
         fix: "it is being worked on",
         below: &["putting the new login in place"],
     },
@@ -223,7 +224,7 @@ const SEEN: &[Seen] = &[
         make: old_key,
         level: "Needs attention",
         sentence: "ses: the key is 118 days old.",
-        mail: "Mail is not affected.",
+        mail: "Mail is not affected: this can wait for the morning.",
         fix: "publish it as a new version",
         below: &["! 118 days: older than 90 days"],
     },
@@ -232,9 +233,36 @@ const SEEN: &[Seen] = &[
         make: policy_notice,
         level: "Act now",
         sentence: "ses: messages are refused although the login is right.",
-        mail: "Mail is being refused.",
+        mail: "Mail is being refused, at least some of it.",
         fix: "allow ses:SendRawEmail",
         below: &["554 Access denied"],
+    },
+    Seen {
+        name: "login-refused",
+        make: |h| mail_log_notice(h, Kind::Refused, "535 Authentication Credentials Invalid"),
+        level: "Act now",
+        sentence: "ses: the mail relay refuses the mail server's login.",
+        mail: "Mail to this relay is probably held back in the queue, until the key works or another one is there.",
+        fix: "publish a valid one at the source, AWS Secrets Manager mail/ses (AWSCURRENT), then run relaykey sync ses",
+        below: &["535 Authentication Credentials Invalid (3 minutes ago)"],
+    },
+    Seen {
+        name: "no-login",
+        make: |h| mail_log_notice(h, Kind::NoLogin, "530 Authentication required"),
+        level: "Act now",
+        sentence: "ses: the mail server sends without logging in.",
+        mail: "Mail to this relay bounces.",
+        fix: "relaykey check",
+        below: &["530 Authentication required"],
+    },
+    Seen {
+        name: "no-mechanism",
+        make: |h| mail_log_notice(h, Kind::NoMechanism, "no mechanism available"),
+        level: "Act now",
+        sentence: "ses: the mail server has no way of logging in at the mail relay.",
+        mail: "Another key does not help.",
+        fix: "libsasl2-modules",
+        below: &["no mechanism available"],
     },
     Seen {
         name: "config-refused",
@@ -242,7 +270,7 @@ const SEEN: &[Seen] = &[
         level: "Needs attention",
         sentence: "The changed configuration was refused; the one before it is still in force.",
         mail: "Mail is not affected.",
-        fix: "did you mean \"endpoint\"?",
+        fix: "Do: correct it: did you mean \"endpoint\"?",
         below: &["unknown key \"endpont\" in [credential.smtp]"],
     },
 ];
@@ -283,10 +311,15 @@ fn each_state_says_at_the_top_what_is_wrong_and_what_to_do() {
         let label = if seen.level == "Under way" { "Nothing to do" } else { "Do:" };
         assert_eq!(top.contains(label), !seen.fix.is_empty(), "{}: {top}", seen.name);
         assert!(top.contains(seen.fix), "{}: {top}", seen.name);
-        let main = text(&dom, "<main>", "</main>");
+        let body = text(&dom, "<body>", "</body>");
         for below in seen.below {
-            assert!(main.contains(below), "{}: no {below:?} in {main}", seen.name);
+            assert!(body.contains(below), "{}: no {below:?} in {body}", seen.name);
         }
+        assert!(
+            !body.contains('`') || seen.name == "policy",
+            "{}: a command stands in its own type: {body}",
+            seen.name
+        );
         picture(&server, seen.name);
     }
 }
@@ -362,7 +395,7 @@ fn what_comes_from_outside_stays_text() {
     assert_eq!(raw.matches("<style>").count(), 1);
     let dom = dom(&server);
     assert!(!text(&dom, "<title>", "</title>").starts_with("owned"));
-    assert!(text(&dom, "<main>", "</main>").contains("<script>document.title='owned'</script>"), "shown as it is");
+    assert!(text(&dom, "<body>", "</body>").contains("<script>document.title='owned'</script>"), "shown as it is");
 }
 
 /// The policy lets the page's own style through, or the pictures would be of black text on white.

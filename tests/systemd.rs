@@ -54,7 +54,7 @@ impl Packages {
                     continue;
                 }
                 let out = Command::new(root.join("packaging/build"))
-                    .args(["--revision", revision, "--output"])
+                    .args(["--fast", "--revision", revision, "--output"])
                     .arg(&packages.dir)
                     .arg("--binary")
                     .arg(binary)
@@ -432,7 +432,11 @@ fn the_service_tells_systemd_and_the_journal_what_it_does() {
     let explained = system.sh(&format!("journalctl --no-pager -x MESSAGE_ID={}", id::ROLLOVER));
     assert!(explained.contains(&format!("Subject: Credential ses: version {version} is in use")), "{explained}");
 
-    // Postfix logs to the journal here: a login that the endpoint refuses is heard of at once.
+    // Postfix logs to the journal here: a login that the endpoint refuses is heard of at once. What this takes back gives
+    // the service a new /proc, in which systemd-nspawn's boot id is missing, and by that `journalctl --follow` goes.
+    let proc = "[Service]\nProtectKernelTunables=no\nProtectControlGroups=no\nProtectProc=default\n";
+    system.put("/etc/systemd/system/relaykey.service.d/proc.conf", proc, "0644");
+    system.sh("systemctl daemon-reload && systemctl restart relaykey");
     server.standin.deactivate("AKIASECOND");
     system.sh("printf 'Subject: refused\\n\\ntest\\n' | sendmail -f refused@example.com to@example.net");
     let heard = format!("journalctl -q -o cat -u relaykey MESSAGE_ID={} | grep 'ses: mail log, refused'", id::ALARM);
@@ -467,7 +471,7 @@ fn the_service_tells_systemd_and_the_journal_what_it_does() {
     // Stopped, it says so and leaves nothing running.
     system.sh("systemctl stop relaykey");
     assert_eq!(system.property("relaykey", "Result"), "success");
-    assert_eq!(journal_of(id::STOPPING).len(), 1);
+    assert_eq!(journal_of(id::STOPPING).len(), 2, "this stop, and that of the restart");
     let passwords = system.sh("journalctl --no-pager -a -o export | grep -c password-of- || true");
     assert_eq!(passwords.trim(), "0", "a password is in the journal");
 }
@@ -484,7 +488,7 @@ fn the_units_are_sound_and_closed() {
     let exposure =
         table.lines().find_map(|l| l.split_once("exposure level for relaykey.service: ")).expect("a figure").1;
     let exposure: f64 = exposure.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
-    assert!(exposure <= 2.8, "less closed than it was: {table}");
+    assert!(exposure <= 2.6, "less closed than it was: {table}");
     // Not configured, nothing is started by a boot.
     system.sh("rm /etc/relaykey/config.toml && systemctl enable relaykey && systemctl start relaykey");
     assert_eq!(system.property("relaykey", "ConditionResult"), "no");

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{Level, Trouble, Verdict, ago, old_key, rough, since, troubles, verdict};
+use super::verdict::{Level, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict};
 use crate::audit::{By, Record};
 use crate::rollover::rfc3339;
 use crate::status::{ConfigRefused, CredentialStatus, Daemon, Status};
@@ -79,13 +79,19 @@ fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result 
     )?;
     write_verdict(out, &top, host)?;
     out.push_str("<main>\n");
-    if let Some(refused) = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
-        write_config_refused(out, refused, now)?;
-    }
     let mut credentials: Vec<(&CredentialStatus, Vec<Trouble>)> =
-        status.credentials.iter().map(|c| (c, troubles(c))).collect();
+        status.credentials.iter().map(|c| (c, troubles(c, now))).collect();
     credentials.sort_by_key(|(_, troubles)| std::cmp::Reverse(troubles.first().map(|t| t.level)));
-    for (c, troubles) in &credentials {
+    // A refused configuration can wait; what may be stopping the mail stands before it.
+    let urgent = credentials.iter().take_while(|(_, t)| t.first().is_some_and(|t| t.level == Level::Now)).count();
+    let (urgent, others) = credentials.split_at(urgent);
+    for (c, troubles) in urgent {
+        write_credential(out, c, troubles, &top, now)?;
+    }
+    if let Some(refused) = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
+        write_config_refused(out, refused, &top, now)?;
+    }
+    for (c, troubles) in others {
         write_credential(out, c, troubles, &top, now)?;
     }
     out.push_str("</main>\n");
@@ -108,6 +114,9 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
     if let Some(mail) = &top.mail {
         writeln!(out, "<p class=\"mail\">{}</p>", Safe(mail))?;
     }
+    if let Some(what) = &top.what {
+        writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Safe(what))?;
+    }
     if let Some(fix) = &top.fix {
         write_fix(out, fix)?;
     }
@@ -116,7 +125,8 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         for (name, level, headline) in &top.others {
             writeln!(
                 out,
-                "<li><span class=\"sign\" aria-hidden=\"true\">{}</span> <a href=\"#{}\">{}</a>: {} <small>({})</small></li>",
+                "<li class=\"{}\"><span class=\"sign\" aria-hidden=\"true\">{}</span> <a href=\"#{}\">{}</a>: {} <small>({})</small></li>",
+                level.class(),
                 level.sign(),
                 Safe(name),
                 Safe(name),
@@ -130,14 +140,22 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
     Ok(())
 }
 
-fn write_config_refused(out: &mut String, refused: &ConfigRefused, now: Timestamp) -> fmt::Result {
+fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict, now: Timestamp) -> fmt::Result {
     write!(
         out,
         "<section class=\"card\" id=\"configuration\">\n<h2>Configuration <span class=\"badge soon\">! refused</span></h2>\n\
-         <p>It was changed, read {}, and has mistakes. Until they are gone, the one before it stays in force.</p>\n",
+         <p>The changed file, read {}, holds {}. Until that is corrected, the configuration from before the change stays \
+         in force. After the correction: <code>systemctl reload relaykey</code></p>\n",
         Safe(when(refused.at, now)),
+        match refused.mistakes.len() {
+            1 => "a mistake".to_owned(),
+            n => format!("{n} mistakes"),
+        },
     )?;
     for m in &refused.mistakes {
+        if top.others.is_empty() && top.what.as_ref() == Some(&m.what) && top.fix.as_ref() == Some(&m.fix) {
+            continue;
+        }
         writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
         write_fix(out, &m.fix)?;
         out.push_str("</div>\n");
@@ -160,12 +178,15 @@ fn write_credential(
         Safe(&c.name),
         level.class(),
         level.sign(),
-        Safe(state_words(&c.state)),
+        Safe(state_words(&c.state, level).to_lowercase()),
     )?;
-    for t in troubles {
-        // What fills the top of the page need not be read twice.
-        let told = top.others.is_empty() && top.mail.as_ref() == Some(&t.mail) && top.fix.as_ref() == Some(&t.fix);
-        write_trouble(out, t, told)?;
+    // What fills the top of the page is not said twice, unless it has to be told from what else is wrong.
+    let told = |t: &Trouble| {
+        let same = |top: &Option<String>, text: &str| top.as_deref().unwrap_or_default() == text;
+        top.others.is_empty() && same(&top.mail, &t.mail) && same(&top.what, &t.what) && same(&top.fix, &t.fix)
+    };
+    for t in troubles.iter().filter(|t| !told(t)) {
+        write_trouble(out, t)?;
     }
     out.push_str("<dl>\n");
     write_facts(out, c, now)?;
@@ -175,7 +196,7 @@ fn write_credential(
     Ok(())
 }
 
-fn write_trouble(out: &mut String, t: &Trouble, told: bool) -> fmt::Result {
+fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
     write!(
         out,
         "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n",
@@ -183,13 +204,11 @@ fn write_trouble(out: &mut String, t: &Trouble, told: bool) -> fmt::Result {
         t.level.sign(),
         Safe(capitalised(&t.headline)),
     )?;
-    if !told {
-        writeln!(out, "<p>{}</p>", Safe(&t.mail))?;
-    }
+    writeln!(out, "<p>{}</p>", Safe(&t.mail))?;
     if !t.what.is_empty() {
         writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
     }
-    if !told && !t.fix.is_empty() {
+    if !t.fix.is_empty() {
         write_fix(out, &t.fix)?;
     }
     out.push_str("</div>\n");
@@ -202,7 +221,22 @@ fn write_fix(out: &mut String, fix: &str) -> fmt::Result {
         (_, Some(why)) => ("Nothing to do yet:", why),
         (None, None) => ("Do:", fix),
     };
-    writeln!(out, "<p class=\"do\"><b>{label}</b> {}</p>", Safe(fix))
+    // A question alone is nothing that can be done.
+    let asked = if fix.starts_with("did you mean") { "correct it: " } else { "" };
+    write!(out, "<p class=\"do\"><b>{label}</b> {asked}")?;
+    // A command stands between two backticks.
+    if fix.matches('`').count().is_multiple_of(2) {
+        for (i, part) in fix.split('`').enumerate() {
+            match i % 2 {
+                0 => write!(out, "{}", Safe(part))?,
+                _ => write!(out, "<code>{}</code>", Safe(part))?,
+            }
+        }
+    } else {
+        write!(out, "{}", Safe(fix))?;
+    }
+    out.push_str("</p>\n");
+    Ok(())
 }
 
 /// One line of the list of facts; `value` is HTML.
@@ -213,16 +247,19 @@ fn fact(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
 fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
     match &c.applied {
         Some(a) => {
+            // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
+            let doubtful = c.not_ready.iter().any(|n| matches!(n.class.as_str(), "drift" | "reload-owed"));
+            let (name, since) = match (doubtful, a.outcome) {
+                (true, _) => ("Key put in place", "Put in place"),
+                (false, crate::rollover::Completion::Adopted) => ("Key in use", "Found in use"),
+                (false, crate::rollover::Completion::Confirmed) => ("Key in use", "In use since"),
+            };
             fact(
                 out,
-                "Key in use",
+                name,
                 format_args!("<b>{}</b><br><small>version {}</small>", Safe(&a.username), Safe(&a.version)),
             )?;
-            let how = match a.outcome {
-                crate::rollover::Completion::Adopted => "found already in use",
-                crate::rollover::Completion::Confirmed => "put into use",
-            };
-            fact(out, "Since", format_args!("{how} {}", Safe(when_text(&a.since, now))))?;
+            fact(out, since, Safe(when_text(&a.since, now)))?;
             let age = rough(jiff::SignedDuration::from_secs(a.key_age_seconds));
             match old_key(c) {
                 Some(_) => fact(out, "Key age", format_args!("<strong>! {}: older than 90 days</strong>", Safe(age)))?,
@@ -250,14 +287,14 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     }
     for o in &c.owed {
         let since = when(o.owed.since, now);
-        fact(out, "Reload owed", format_args!("target {}, since {}", Safe(&o.target), Safe(since)))?;
+        fact(out, "Reload missing", format_args!("target {}, since {}", Safe(&o.target), Safe(since)))?;
     }
     for r in &c.reports_owed {
         let next = r.next.map(|next| format!(", next try {}", ahead(next, now))).unwrap_or_default();
         let count = if r.count == 1 { "1 report".to_owned() } else { format!("{} reports", r.count) };
         fact(
             out,
-            "Reports owed",
+            "Not delivered",
             format_args!(
                 "{count} to {}, the oldest made {}{}",
                 Safe(&r.receiver),
@@ -266,29 +303,28 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             ),
         )?;
     }
+    fact(out, "Source", Safe(source_words(&c.source)))?;
     if let Some(live) = &c.live {
         match live.answered {
             Some(at) => fact(out, "Source answered", Safe(when(at, now)))?,
             None => fact(out, "Source answered", "not since relaykey started")?,
         }
         if let Some(woken) = &live.woken {
-            fact(out, "Last look", format_args!("{}: {}", Safe(since(woken.at, now)), Safe(cause(&woken.by))))?;
+            fact(out, "Last look", format_args!("{} ({})", Safe(since(woken.at, now)), Safe(cause(&woken.by))))?;
         }
         match (&live.step, live.next_wake) {
             (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,
             (None, Some(next)) => {
-                let hint = "<small>at once: <code>relaykey sync</code></small>";
+                let hint = "<small>(to look at once: <code>relaykey sync</code>)</small>";
                 fact(out, "Next look", format_args!("{} {hint}", Safe(ahead(next, now))))?;
             }
             (None, None) => {}
         }
     }
-    // Policies are told as trouble already.
-    for n in c.notices.iter().filter(|n| n.class != "policy") {
+    for n in c.notices.iter().filter(|n| of_notice(c, n, now).is_none()) {
         let (at, what, fix) = (Safe(since(n.at, now)), Safe(&n.what), Safe(&n.fix));
         fact(out, "Notice", format_args!("{what} <small>({at})</small><br><small>{fix}</small>"))?;
     }
-    fact(out, "Source", format_args!("<code>{}</code>", Safe(&c.source)))?;
     let cost = format!("{} requests a day, about ${:.2} in 30 days", c.cost.requests_per_day, c.cost.usd_per_month);
     fact(out, "Cost of asking", Safe(cost))
 }
@@ -369,7 +405,7 @@ fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fm
     }
     writeln!(
         out,
-        "<p>Seen at {} (UTC). This page reloads itself every {REFRESH} seconds and changes nothing. For programs: \
+        "<p>As of {} UTC. This page reloads itself every {REFRESH} seconds and changes nothing. For programs: \
          <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>, <a href=\"/readyz\">/readyz</a>.</p>\n</footer>",
         Safe(clock(now)),
     )
@@ -377,15 +413,16 @@ fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fm
 
 // ---------------------------------------------------------------- words
 
-fn state_words(state: &str) -> &str {
+fn state_words(state: &str, level: Level) -> &str {
     match state {
-        "up-to-date" => "up to date",
+        "up-to-date" if level == Level::Fine => "up to date",
+        // The key is the newest, or it is not known; what is wrong stands elsewhere.
+        "up-to-date" | "failing" => level.words(),
         "pending" => "new key on its way",
         "refused" => "key refused",
-        "failing" => "failing",
-        "reload-owed" => "reload owed",
+        "reload-owed" => "reload missing",
         "drift" => "changed by somebody else",
-        "report-owed" => "report owed",
+        "report-owed" => "report not delivered",
         "source-down" => "source does not answer",
         "never-applied" => "not yet in use",
         other => other,
@@ -406,7 +443,7 @@ fn cause(by: &By) -> String {
         (other, _) => other.to_owned(),
     };
     if let Some(claimed) = &by.claimed {
-        let _ = write!(said, " (who says to be {claimed})");
+        let _ = write!(said, " (claims to be {claimed})");
     }
     if let Some(detail) = &by.detail {
         let _ = write!(said, ": {detail}");
@@ -428,7 +465,11 @@ fn step_words(step: &str) -> &str {
     }
 }
 
+/// As the beginning of a sentence; the program's own name stays as it is.
 fn capitalised(text: &str) -> String {
+    if text.starts_with("relaykey") {
+        return text.to_owned();
+    }
     let mut chars = text.chars();
     chars.next().map(|c| c.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::status::{CredentialStatus, NotReady, Status, words};
+use crate::status::{CredentialStatus, NotReady, Notice, Status, words};
 
 /// A key that is older should have been rotated: the usual 90 days.
 const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -37,7 +37,7 @@ impl Level {
     pub(super) fn sign(self) -> &'static str {
         match self {
             Level::Fine => "✓",
-            Level::Busy => "…",
+            Level::Busy => "⋯",
             Level::Soon => "!",
             Level::Now => "✕",
         }
@@ -61,36 +61,31 @@ pub(super) struct Trouble {
     pub headline: String,
     /// What it does to the mail.
     pub mail: String,
-    /// What the program or another server said.
+    /// What the program or another server said; empty where the headline says it all.
     pub what: String,
     /// What to do.
     pub fix: String,
 }
 
 /// Everything that is wrong with a credential, what is most urgent first.
-pub(super) fn troubles(c: &CredentialStatus) -> Vec<Trouble> {
+pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
     let waits = |n: &&NotReady| matches!(n.class.as_str(), "never-applied" | "pending");
     let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n)).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
     let mut all: Vec<Trouble> = told.into_iter().map(|n| of_reason(c, n)).collect();
-    for n in c.notices.iter().filter(|n| n.class == "policy") {
-        all.push(Trouble {
-            level: Level::Now,
-            headline: "messages are refused although the login is right".into(),
-            mail: "Mail is being refused. Another key does not help: it is what the key or the sender may do.".into(),
-            what: n.what.clone(),
-            fix: n.fix.clone(),
-        });
-    }
+    all.extend(c.notices.iter().filter_map(|n| of_notice(c, n, now)));
     if let Some(age) = old_key(c) {
         all.push(Trouble {
             level: Level::Soon,
             headline: format!("the key is {age} old"),
-            mail: "Mail is not affected. A key is usually replaced after 90 days.".into(),
-            what: String::new(),
-            fix: "make a new key and publish it as a new version where this credential comes from; this host takes it from there"
+            mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days."
                 .into(),
+            what: String::new(),
+            fix: format!(
+                "make a new key and publish it as a new version at the source, {}; relaykey takes it from there",
+                source_words(&c.source)
+            ),
         });
     }
     all.sort_by_key(|t| std::cmp::Reverse(t.level));
@@ -103,47 +98,109 @@ pub(super) fn old_key(c: &CredentialStatus) -> Option<String> {
     (age > OLD_KEY).then(|| format!("{} days", age.as_hours() / 24))
 }
 
-fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
-    let goes_on = match &c.applied {
-        Some(a) => format!("Mail goes on with the key in use ({}) for as long as that one is valid.", a.username),
-        None => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
+/// What the mail log said, where it is trouble: mail is stopped, whatever the state of the key.
+pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Option<Trouble> {
+    let mut fix = n.fix.clone();
+    let (headline, mail) = match n.class.as_str() {
+        "refused" => {
+            // That relaykey looks for another key by itself is no comfort where there is none.
+            fix = format!(
+                "check in AWS that the key is still active; if it is not, publish a valid one at the source, {}, then run \
+                 `relaykey sync {}`",
+                source_words(&c.source),
+                c.name
+            );
+            (
+                "the mail relay refuses the mail server's login",
+                "Mail to this relay is probably held back in the queue, until the key works or another one is there.",
+            )
+        }
+        "no-login" => {
+            fix = "run `relaykey check`: it names next hops without an entry in the password table".into();
+            ("the mail server sends without logging in", "Mail to this relay bounces.")
+        }
+        "no-mechanism" => (
+            "the mail server has no way of logging in at the mail relay",
+            "Mail to this relay is probably held back in the queue. Another key does not help.",
+        ),
+        "policy" => (
+            "messages are refused although the login is right",
+            "Mail is being refused, at least some of it. Another key does not help: what is missing is a permission, or a \
+             verified sender, in AWS.",
+        ),
+        _ => return None,
     };
+    Some(Trouble {
+        level: Level::Now,
+        headline: headline.into(),
+        mail: mail.into(),
+        what: format!("{} ({})", n.what, since(n.at, now)),
+        fix,
+    })
+}
+
+fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
+    let goes_on = match (&c.applied, &c.pending) {
+        // Who sees that a new key is there may think that the old one can go.
+        (Some(a), Some(_)) => {
+            format!("Mail flows for as long as the old key ({}) is valid: do not delete that one yet.", a.username)
+        }
+        (Some(a), None) => format!("Mail flows for as long as the key in use ({}) is valid.", a.username),
+        (None, _) => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
+    };
+    let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
     let (level, headline, mail) = match n.class.as_str() {
         "refused" => match (&c.applied, &c.pending) {
-            (Some(a), Some(_)) => (
-                Level::Soon,
-                "the new key is refused by the mail relay".into(),
-                format!(
-                    "Mail still goes out with the old key ({}), for as long as that one is valid. A refused key is \
-                     not put into use.",
-                    a.username
-                ),
-            ),
+            (Some(_), Some(_)) => {
+                // The line on the mail says it already.
+                if let Some(rest) = fix.strip_prefix("the old credential stays in place; ") {
+                    fix = rest.to_owned();
+                }
+                (
+                    Level::Soon,
+                    "the new key is refused by the mail relay".into(),
+                    format!("{goes_on} The new key is not put into use."),
+                )
+            }
             (Some(a), None) => (
                 Level::Now,
                 "the key in use is refused by the mail relay".into(),
-                format!("Mail that needs a login now ({}) is probably held back in the queue.", a.username),
+                format!("Mail that logs in with it ({}) is probably held back in the queue.", a.username),
             ),
             (None, _) => (Level::Soon, "the key is refused by the mail relay".into(), goes_on),
         },
-        "drift" => (
-            Level::Now,
-            "somebody else changed the mail server's login".into(),
-            "Mail may be going out with another login, or failing: relaykey no longer knows.".into(),
-        ),
+        "drift" => {
+            fix.push_str(
+                "; then restore the table, or, where drift = \"heal\" is set, wait: relaykey puts its login back within about \
+                 an hour",
+            );
+            (
+                Level::Now,
+                "somebody else changed the mail server's login".into(),
+                "Mail may be failing, or going out with another login: the mail server's password table \
+                 (smtp_sasl_password_maps) no longer holds what relaykey put there."
+                    .into(),
+            )
+        }
         "reload-owed" => (
             Level::Soon,
             "the mail server has not been reloaded".into(),
-            "The new key is in place, but the mail server may still be using the old one. Mail flows for as long as the old \
-             one is valid, so do not delete it yet."
+            "Mail flows for as long as the old key is valid: do not delete that one yet. The new key is in place, but the \
+             mail server may still be using the old one."
                 .into(),
         ),
         "left-behind" => (
             Level::Soon,
-            "the source offers a version that is no newer, and it is not taken".into(),
+            "the source offers a key that is not newer, so it is not used".into(),
             goes_on,
         ),
-        "never-applied" => (Level::Soon, "no key has been put into use on this host yet".into(), goes_on),
+        "never-applied" => {
+            what.clear();
+            (Level::Soon, "no key has been put into use on this host yet".into(), goes_on)
+        }
+        "pending" if c.failures.iter().any(|f| f.failure.class == "not-yet") => {
+            (Level::Busy, "the mail relay does not take the new key yet".into(), goes_on)
+        }
         "pending" => (Level::Busy, "a new key is being put into use".into(), goes_on),
         "source-down" => (
             Level::Soon,
@@ -158,12 +215,23 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
         "report-owed" => (
             Level::Soon,
             "a report of this host does not get through".into(),
-            "Mail is not affected. But nobody elsewhere knows yet that this host has the new key, so the old key is not retired.".into(),
+            "Mail is not affected: this can wait for the morning. Until the report arrives, nobody elsewhere knows that this \
+             host uses the new key, so the old key is not retired."
+                .into(),
         ),
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
-        _ => (Level::Soon, "something stands in the way".into(), goes_on),
+        _ => (Level::Soon, "relaykey cannot do its work".into(), goes_on),
     };
-    Trouble { level, headline, mail, what: n.what.clone(), fix: n.fix.clone() }
+    Trouble { level, headline, mail, what, fix }
+}
+
+/// `AWS Secrets Manager mail/ses (AWSCURRENT)`: the source as its owner calls it.
+pub(super) fn source_words(source: &str) -> String {
+    match source.split_once(' ') {
+        Some(("secrets-manager", rest)) => format!("AWS Secrets Manager {rest}"),
+        Some(("parameter-store", rest)) => format!("AWS Parameter Store {rest}"),
+        _ => source.to_owned(),
+    }
 }
 
 /// What stands at the very top.
@@ -174,6 +242,8 @@ pub(super) struct Verdict {
     pub sentence: String,
     /// What it does to the mail.
     pub mail: Option<String>,
+    /// What the program or another server said.
+    pub what: Option<String>,
     /// What to do.
     pub fix: Option<String>,
     /// Where more than one credential is not fine: the sentence for each, with its name.
@@ -182,8 +252,11 @@ pub(super) struct Verdict {
 
 /// Of the whole document.
 pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
-    let mut worst: Vec<(&str, Trouble)> =
-        status.credentials.iter().filter_map(|c| Some((c.name.as_str(), troubles(c).into_iter().next()?))).collect();
+    let mut worst: Vec<(&str, Trouble)> = status
+        .credentials
+        .iter()
+        .filter_map(|c| Some((c.name.as_str(), troubles(c, now).into_iter().next()?)))
+        .collect();
     worst.sort_by_key(|(_, t)| std::cmp::Reverse(t.level));
     let refused = status.daemon.as_ref().and_then(|d| d.config_refused.as_ref());
     let mut others: Vec<_> = worst.iter().map(|(name, t)| ((*name).to_owned(), t.level, t.headline.clone())).collect();
@@ -207,6 +280,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
                 ),
             },
             mail: Some(t.mail.clone()),
+            what: Some(t.what.clone()).filter(|what| !what.is_empty()),
             fix: Some(t.fix.clone()).filter(|fix| !fix.is_empty()),
             others,
         },
@@ -214,6 +288,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             level: Level::Soon,
             sentence: "The changed configuration was refused; the one before it is still in force.".into(),
             mail: Some("Mail is not affected. What was changed in the configuration has no effect yet.".into()),
+            what: refused.mistakes.first().map(|m| m.what.clone()),
             fix: refused.mistakes.first().map(|m| m.fix.clone()),
             others,
         },
@@ -233,6 +308,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
                 },
                 all => format!("Mail logs in with the newest key of each of {} credentials.", all.len()),
             }),
+            what: None,
             fix: None,
             others: Vec::new(),
         },

@@ -344,6 +344,10 @@ listen = ["127.0.0.1:{port}"]
         if who == Who::Relaykey {
             command.env("NOTIFY_SOCKET", scratch.join("notify"));
             command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+            // What the unit gives it beside that.
+            let unit = include_str!("../../systemd/relaykey.service");
+            let given = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+            command.envs(given);
             for _ in self.told.try_iter() {} // what the one before said
         }
         let began = Instant::now();

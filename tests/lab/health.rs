@@ -20,7 +20,10 @@ use relaykey::rollover::{
     Applied, Candidate, Completion, Failure, FirstRefused, Outbox, Owed, Report, Retry, State, TargetState, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
+use relaykey::wake::alarm::Kind;
 
+/// The key before [`OLD`].
+pub const BEFORE: &str = "AKIABEFOREBEFOREBEF0";
 pub const OLD: &str = "AKIAOLDOLDOLDOLDOLD1";
 pub const NEW: &str = "AKIANEWNEWNEWNEWNEW2";
 /// What no answer may take longer than.
@@ -155,7 +158,14 @@ impl Host {
     /// A version that is known and not applied.
     pub fn pending(&mut self) -> &mut Self {
         let (now, id) = (self.now, version("b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10", minutes(self.now, 40)));
-        self.first().applied.as_mut().expect("applied").username = OLD.into();
+        let applied = self.first().applied.as_mut().expect("applied");
+        (applied.username, applied.previous_username) = (OLD.into(), Some(BEFORE.into()));
+        // What happened was about the key that is in use now.
+        for record in &mut self.lives[0].history {
+            for name in [&mut record.username, &mut record.previous_username].into_iter().flatten() {
+                *name = if name == NEW { OLD.into() } else { BEFORE.into() };
+            }
+        }
         self.first().candidate =
             Some(Candidate { id, username: NEW.into(), first_seen: minutes(now, 38), accepted: false });
         self
@@ -187,8 +197,13 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         let now = h.now;
         h.pending();
         let what = "email-smtp.eu-west-1.amazonaws.com:587 answered: 535 Authentication Credentials Invalid";
-        let fix = "nothing yet: SES may not know a new key for some minutes";
-        h.target().retry = retry(failure("not-yet", what, fix, minutes(now, 1)));
+        let fix = format!(
+            "nothing yet: SES may not know a new key for some minutes; first refused at {}, given up at {}",
+            relaykey::rollover::rfc3339(minutes(now, 3)),
+            relaykey::rollover::rfc3339(now + SignedDuration::from_mins(12)),
+        );
+        h.first().candidate.as_mut().expect("pending").first_seen = minutes(now, 3);
+        h.target().retry = retry(failure("not-yet", what, &fix, minutes(now, 1)));
     }),
     ("reload-owed", |h| {
         let now = h.now;
@@ -260,6 +275,7 @@ pub fn old_key(host: &mut Host) {
     let applied = host.first().applied.as_mut().expect("applied");
     applied.id.order = Some(VersionOrder { at: hours(now, 118 * 24), number: 0 });
     applied.since = hours(now, 118 * 24 - 1);
+    host.lives[0].history.retain(|r| r.what == "no-change");
 }
 
 /// SES takes the login and refuses what is sent.
@@ -271,6 +287,16 @@ pub fn policy_notice(host: &mut Host) {
                `arn:aws:iam::123456789012:user/mail' is not authorized to perform `ses:SendRawEmail'"
             .into(),
         fix: "it is the IAM policy, not the password: allow ses:SendRawEmail for the identities that this host sends from".into(),
+    });
+}
+
+/// What the daemon makes of a line of the mail log.
+pub fn mail_log_notice(host: &mut Host, kind: Kind, words: &str) {
+    host.lives[0].notices.push(Notice {
+        at: minutes(host.now, 3),
+        class: kind.word().into(),
+        what: format!("{}. The mail log: email-smtp.eu-west-1.amazonaws.com:587: {words}", kind.meaning()),
+        fix: kind.fix().into(),
     });
 }
 
