@@ -888,3 +888,121 @@ fn user_name(uid: u32) -> Option<String> {
         (fields.nth(1)?.parse::<u32>().ok()? == uid).then(|| name.to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionOrder};
+    use crate::rollover::{Applied, Completion};
+    use crate::source::{Fetching, Looking, Seen};
+
+    /// A source that says the same each time, and counts how often the credential itself was asked for.
+    struct Fixed {
+        seen: Seen,
+        holds: Fetched,
+        fetches: Arc<AtomicUsize>,
+    }
+
+    impl Source for Fixed {
+        fn look(&self) -> Looking<'_> {
+            Box::pin(async { Ok(self.seen.clone()) })
+        }
+
+        fn fetch(&self) -> Fetching<'_> {
+            self.fetches.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(self.holds.clone()) })
+        }
+
+        fn describe(&self) -> String {
+            "a fixed source".into()
+        }
+    }
+
+    const FIRST: &str = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses";
+    const OTHER: &str = "arn:aws:ssm:eu-west-1:111122223333:parameter/other";
+
+    fn at(seconds: i64) -> Option<VersionOrder> {
+        Some(VersionOrder { at: Timestamp::from_second(seconds).unwrap(), number: 1 })
+    }
+
+    fn source(arn: &str, version: &str, order: Option<VersionOrder>) -> (Opened, Arc<AtomicUsize>) {
+        let identity = SourceIdentity { arn: arn.into(), created: None };
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let holds = Fetched {
+            identity: identity.clone(),
+            version: version.into(),
+            order,
+            payload: Payload::parse(b"AKIAFETCHED:secret", &JsonKeys::default()).unwrap(),
+        };
+        let seen = Seen { identity, version: version.into(), order };
+        (Ok(Box::new(Fixed { seen, holds, fetches: fetches.clone() })), fetches)
+    }
+
+    /// Version 1 of the first parameter, of second 100, is applied.
+    fn facts() -> Facts {
+        let text = "config_version = 1\n[[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = \"/x\"\n\
+                    [credential.smtp]\nendpoint = \"localhost\"\n[[credential.target]]\ntype = \"postfix\"\n";
+        let (config, _) = config::parse(text).unwrap();
+        let mut state = State::new("ses");
+        state.source = Some(SourceIdentity { arn: FIRST.into(), created: None });
+        state.applied = Some(Applied {
+            id: VersionId { version: "1".into(), order: at(100) },
+            username: "AKIAAPPLIED".into(),
+            previous_username: None,
+            outcome: Completion::Confirmed,
+            since: Timestamp::UNIX_EPOCH,
+        });
+        Facts::new(state, &Policy::new(&config.credentials[0]), Wake::default(), false)
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn only_the_applied_version_of_the_same_source_is_not_fetched() {
+        for (arn, version, order, fetched) in [
+            (FIRST, "1", at(100), false),
+            // As Secrets Manager tells it: without the age.
+            (FIRST, "1", None, false),
+            (FIRST, "2", at(200), true),
+            // Deleted and made again: it counts from 1 again.
+            (FIRST, "1", at(200), true),
+            (OTHER, "1", at(100), true),
+        ] {
+            let (source, fetches) = source(arn, version, order);
+            let mut kept = None;
+            let found = now(look(&facts(), &source, &mut kept)).unwrap();
+            let username = if fetched { "AKIAFETCHED" } else { "AKIAAPPLIED" };
+            assert_eq!((found.username.as_str(), kept.is_some()), (username, fetched), "{arn} {version} {order:?}");
+            assert_eq!(fetches.load(Ordering::Relaxed), usize::from(fetched), "{arn} {version} {order:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_needed_later_is_that_of_the_version_decided_upon() {
+        for (arn, version, order, same) in [
+            (FIRST, "1", at(100), true),
+            (FIRST, "2", at(100), false),
+            (FIRST, "1", at(200), false),
+            (OTHER, "1", at(100), false),
+        ] {
+            let mut facts = facts();
+            facts.fetched = Some(Found {
+                identity: SourceIdentity { arn: FIRST.into(), created: None },
+                id: VersionId { version: "1".into(), order: at(100) },
+                username: "AKIAAPPLIED".into(),
+                at: Timestamp::UNIX_EPOCH,
+            });
+            let (source, _) = source(arn, version, order);
+            let mut kept = None;
+            let result = now(have(&facts, &source, &mut kept));
+            assert_eq!((result.is_ok(), kept.is_some()), (same, same), "{arn} {version} {order:?}");
+            if let Err(failure) = result {
+                assert!(failure.temporary && failure.class == "changed", "{failure:?}");
+            }
+        }
+    }
+}
