@@ -43,7 +43,7 @@ fn record(n: u64) -> Record {
 /// As the agent does it: settles at its start, then so many acts, each with one or two records in the commit. `seq` of
 /// the state counts the records.
 fn acts(dir: &Path, count: usize) {
-    let mut store = Store::open(dir, Access::Write, Duration::ZERO).unwrap();
+    let store = Store::open(dir, Access::Write, Duration::ZERO).unwrap();
     let mut state = store.load("ses").unwrap().unwrap_or_else(|| State::new("ses"));
     let mut log = Log::with_file_size(dir, "ses", SIZE);
     log.settle(&state.audit).unwrap();
@@ -66,7 +66,7 @@ fn driver() {
 
 /// What the state says, and whether the log holds by it.
 fn look(dir: &Path, when: &str) -> (u64, Verified) {
-    let mut store = Store::open(dir, Access::Read, Duration::ZERO).unwrap();
+    let store = Store::open(dir, Access::Read, Duration::ZERO).unwrap();
     let state = store.load("ses").unwrap_or_else(|e| panic!("{when}: {e}")).unwrap_or_else(|| State::new("ses"));
     assert_eq!(state.audit.number, state.seq, "{when}: what was done and what was recorded differ");
     let verified = audit::verify(dir, "ses", &state.audit).unwrap_or_else(|e| panic!("{when}: {e:#?}"));
