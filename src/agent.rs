@@ -235,7 +235,7 @@ impl Agent {
             let doing = self.step(&facts, credential, source, &step, &mut fetched, left, observer);
             let outcome = tokio::select! {
                 outcome = doing => outcome,
-                () = stopped(stop), if only_looks => continue,
+                () = wake::stopped(stop), if only_looks => continue,
             };
             let outcome = match (&step, outcome) {
                 (Step::Commit { stamp }, Done::Reported(report)) => {
@@ -264,7 +264,11 @@ impl Agent {
                             observer(Event::Ended { step: &step, outcome: &outcome, took: began.elapsed() });
                             continue;
                         }
-                        Err(e) => Outcome::Failed(state_failure(&e)),
+                        Err(e) => {
+                            // It did not come to pass: as a failed step it is counted below.
+                            steps.pop();
+                            Outcome::Failed(state_failure(&e))
+                        }
                     }
                 }
                 (_, Done::Outcome(outcome)) => outcome,
@@ -637,13 +641,6 @@ fn is_news(state: &State, record: &Record) -> bool {
     })
 }
 
-/// Comes back when the program is to end.
-pub async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
@@ -869,14 +866,15 @@ pub fn host_name() -> String {
 
 /// Whoever runs this process, by the kernel's word, and sudo's user as claimed.
 pub fn operator() -> By {
-    let claimed = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty());
+    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    let claimed = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()).map(plain);
     operator_with(rustix::process::getuid().as_raw(), claimed)
 }
 
-/// An operator with this user id. `claimed`: who they say to be; cut, and without what a terminal would obey.
+/// An operator with this user id. `claimed`: who they say to be, cut, and without what a terminal would obey; the control
+/// socket sees to that for those who ask there.
 pub fn operator_with(uid: u32, claimed: Option<String>) -> By {
-    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
-    By { cause: "operator".into(), user: user_name(uid), uid: Some(uid), claimed: claimed.map(plain), detail: None }
+    By { cause: "operator".into(), user: user_name(uid), uid: Some(uid), claimed, detail: None }
 }
 
 /// The name of a user that this host knows itself; those of a directory service have none here.

@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::host::{self, HostError};
+use crate::wake;
 
 /// The version of the protocol, in every request.
 pub const VERSION: u64 = 1;
@@ -478,7 +479,7 @@ where
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stopped(&mut stop) => break,
+            () = wake::stopped(&mut stop) => break,
             Some(_) = tasks.join_next() => {
                 slots.retain(|slot| !slot.task.is_finished());
                 continue;
@@ -491,7 +492,7 @@ where
                 // Without file descriptors the connection stays where it is, and asking again at once would spin.
                 tracing::warn!("control socket: cannot accept: {e}");
                 tokio::select! {
-                    () = stopped(&mut stop) => break,
+                    () = wake::stopped(&mut stop) => break,
                     // One that ends gives its descriptor back.
                     Some(_) = tasks.join_next() => {}
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -524,13 +525,6 @@ where
         }
     }
     while tasks.join_next().await.is_some() {}
-}
-
-/// Comes back when the program is to end.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Makes room for one more connection, at the cost of the oldest that has not said yet what it wants.

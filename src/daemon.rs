@@ -342,7 +342,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                     daemon.notifier.ready();
                 }
             }
-            Ok(()) = changes.changed() => {
+            Ok(()) = changes.changed(), if daemon.notifier.is_managed() => {
                 daemon.notifier.status(&daemon.board.status(Timestamp::now()).line());
             }
             asked = reloading(&mut reload, &edited) => {

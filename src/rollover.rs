@@ -1265,4 +1265,4 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

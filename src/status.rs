@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::rollover::{Completion, Failure, Owed, Report, State, rfc3339};
 
 /// A key that is older than this should have been rotated: the usual 90 days.
-const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
 const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);

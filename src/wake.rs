@@ -252,6 +252,13 @@ fn timer(left: Duration) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
+/// Comes back when `stop` becomes true. That nobody can say so any more is no reason to stop.
+pub async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Without anything that a terminal or a log reader would obey, and not longer than so many bytes.
 fn printable(text: &str, max: usize) -> String {
     let mut out = String::new();

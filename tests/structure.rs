@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wake", &["config"]),
     ("standin", &["credential"]),
     ("service", &[]),
-    ("control", &["host"]),
+    ("control", &["host", "wake"]),
     ("health", &["audit", "config", "host", "rollover", "status"]),
     (
         "agent",

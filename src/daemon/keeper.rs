@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::board::Board;
 use crate::agent::account::{self, Synced};
-use crate::agent::{Agent, Ended, Event, Opened, Run, jitter, stopped};
+use crate::agent::{Agent, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
@@ -104,7 +104,7 @@ impl Keeper {
             let left = report.map_or(left, |report| report.min(left));
             let (mut causes, mut order) = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return,
+                () = wake::stopped(&mut stop) => return,
                 Some(order) = self.orders.recv() => (vec![Cause::Operator], Some(order)),
                 causes = self.mailbox.recv() => (causes, None),
                 attempt = self.deliveries.next() => {
@@ -126,7 +126,7 @@ impl Keeper {
                 while order.is_none() && !causes.contains(&Cause::Signal) {
                     tokio::select! {
                         biased;
-                        () = stopped(&mut stop) => return,
+                        () = wake::stopped(&mut stop) => return,
                         Some(asked) = self.orders.recv() => order = Some(asked),
                         more = self.mailbox.recv() => Cause::add(&mut causes, more),
                         () = &mut settled => break,

@@ -4,10 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::status::{CredentialStatus, NotReady, Notice, Status, words};
-
-/// A key that is older should have been rotated: the usual 90 days.
-const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
+use crate::status::{CredentialStatus, NotReady, Notice, OLD_KEY, Status, words};
 
 /// How much something wants a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,25 +5,7 @@ use crate::config::Aws;
 
 /// A report with this number and nothing else of note.
 pub(crate) fn report(seq: u64) -> Report {
-    Report {
-        schema: "relaykey/report/v1".into(),
-        id: String::new(),
-        seq,
-        host_id: String::new(),
-        host: String::new(),
-        credential: "ses".into(),
-        source: String::new(),
-        version: String::new(),
-        username: String::new(),
-        previous_username: None,
-        at: "2026-01-01T00:00:00Z".into(),
-        mode: String::new(),
-        agent: String::new(),
-        outcome: "confirmed".into(),
-        targets: Vec::new(),
-        error: None,
-        approved_by: None,
-    }
+    Report { schema: "relaykey/report/v1".into(), at: "2026-01-01T00:00:00Z".into(), ..rollover::tests::report(seq) }
 }
 
 fn receiver(name: &str) -> config::Receiver {

@@ -84,7 +84,8 @@ fn read_back(n: i64) -> ReadBack {
     }
 }
 
-fn report(seq: u64) -> Report {
+/// A report with this number and nothing else.
+pub(crate) fn report(seq: u64) -> Report {
     Report {
         schema: String::new(),
         id: String::new(),
