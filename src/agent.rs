@@ -578,6 +578,7 @@ impl Agent {
             targets: targets.collect::<Option<Vec<_>>>()?,
             error: None,
             approved_by: None,
+            latest: None,
         })
     }
 }

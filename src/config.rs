@@ -12,6 +12,7 @@ mod reader;
 mod schema;
 mod syntax;
 mod value;
+mod window;
 
 use std::fmt;
 use std::fs;
@@ -24,6 +25,7 @@ use toml::de::DeTable;
 use self::reader::Reader;
 pub use self::schema::{Key, SCHEMA, Section};
 use self::syntax::{Lines, Syntax, key_of};
+pub use self::window::{Opening, Window};
 use crate::credential::JsonKeys;
 
 /// The version of the schema that this program reads, as in `config_version`.
@@ -84,6 +86,76 @@ pub enum ReceiverKind {
         /// `[aws]` with what the receiver overrides.
         aws: Aws,
     },
+    /// One item per credential and host. Holds the latest report.
+    DynamoDb {
+        /// Name of the table.
+        table: String,
+        /// `[aws]` with what the receiver overrides.
+        aws: Aws,
+    },
+    /// An HTTPS POST for every report, signed as Standard Webhooks does.
+    Webhook {
+        /// `https`, without user name and password.
+        url: String,
+        /// Holds the signing secret, `whsec_…`. Absolute.
+        secret_file: PathBuf,
+        /// PEM bundle to trust instead of the system's. Absolute.
+        ca_file: Option<PathBuf>,
+    },
+    /// A message for every report but `alive`.
+    Email {
+        /// Mail address of the sender.
+        from: String,
+        /// Mail addresses; at least one.
+        to: Vec<String>,
+        /// Who takes the messages.
+        via: MailVia,
+    },
+    /// A program that is started for every report, which it gets on its standard input.
+    Exec {
+        /// An argv array. Not empty; the program's path is absolute.
+        command: Vec<String>,
+        /// The user it runs as; not root.
+        user: String,
+        /// It is ended after so long, with all that it started.
+        timeout: Duration,
+    },
+}
+
+impl ReceiverKind {
+    /// Its `type` in the file.
+    pub fn word(&self) -> &'static str {
+        match self {
+            ReceiverKind::ParameterStore { .. } => schema::PARAMETER_STORE,
+            ReceiverKind::DynamoDb { .. } => schema::DYNAMODB,
+            ReceiverKind::Webhook { .. } => schema::WEBHOOK,
+            ReceiverKind::Email { .. } => schema::EMAIL,
+            ReceiverKind::Exec { .. } => schema::EXEC,
+        }
+    }
+
+    /// Is it reached with the AWS SDK?
+    pub fn is_aws(&self) -> bool {
+        match self {
+            ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. } => true,
+            ReceiverKind::Email { via, .. } => matches!(via, MailVia::Ses(_)),
+            ReceiverKind::Webhook { .. } | ReceiverKind::Exec { .. } => false,
+        }
+    }
+}
+
+/// Who takes messages of an `email` receiver.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MailVia {
+    /// A mail server, without login and without TLS: the one on this machine.
+    Server {
+        /// `localhost`, or a loopback address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// SES, by its API: with the host's own rights in AWS, not with the credential that is reported about.
+    Ses(Aws),
 }
 
 /// `[health]`: where the daemon answers over HTTP.
@@ -149,8 +221,54 @@ pub struct Credential {
     pub keys: JsonKeys,
     /// How often the daemon asks the source, 5 seconds to a day; spread by host and jittered.
     pub poll: Duration,
+    /// Who decides when a new version goes into use.
+    pub mode: Mode,
+    /// A message that a candidate must be able to send.
+    pub probe: Option<Probe>,
     /// The mail-server configurations on this host that use it; at least one.
     pub targets: Vec<Target>,
+}
+
+/// Who decides when a new version goes into use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// It goes into use once it is verified.
+    Automatic,
+    /// It is verified and held until somebody approves it.
+    Manual {
+        /// Goes by itself within these hours.
+        window: Option<Window>,
+        /// What happens to a held version when the mail server's present login is refused.
+        if_applied_dies: IfAppliedDies,
+    },
+}
+
+impl Mode {
+    /// As the configuration and reports spell it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Mode::Automatic => "automatic",
+            Mode::Manual { .. } => "manual",
+        }
+    }
+}
+
+/// `if_applied_dies`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfAppliedDies {
+    /// It stays held.
+    Wait,
+    /// It goes into use: held mail is worse than an unapproved key.
+    Apply,
+}
+
+/// `[credential.probe]`: a message that goes out over the candidate's login before the swap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Mail address of the sender.
+    pub from: String,
+    /// Mail address of the recipient.
+    pub to: String,
 }
 
 /// `[credential.source]`: where versions come from.
@@ -224,6 +342,8 @@ pub struct Target {
     pub reload: Reload,
     /// What happens when somebody else changes our entries.
     pub drift: Drift,
+    /// False: a person changes it; relaykey shows how, watches and confirms.
+    pub write: bool,
     /// Exactly these lookup keys are ours, where given.
     pub keys: Option<Vec<String>>,
     /// The mail log, whose refusals wake the daemon.

@@ -22,7 +22,11 @@
 //! state file; for one that gets all of them the state file grows by a report, one to two kilobytes, per rollover
 //! missed.
 
+pub mod dynamodb;
+pub mod email;
+pub mod exec;
 pub mod parameter_store;
+pub mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,7 +39,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::aws::{AwsError, Http};
-use crate::config::{self, ReceiverKind};
+use crate::config::{self, MailVia, ReceiverKind};
 use crate::rollover::{self, Failure, Outbox, Report, Retry};
 
 /// An attempt that takes longer is given up, and counts as failed.
@@ -55,8 +59,15 @@ pub enum Keeps {
 /// What a kind of receiver keeps.
 pub fn keeps(kind: &ReceiverKind) -> Keeps {
     match kind {
-        ReceiverKind::ParameterStore { .. } => Keeps::Latest,
+        ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. } => Keeps::Latest,
+        ReceiverKind::Webhook { .. } | ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => Keeps::Every,
     }
+}
+
+/// Does a kind of receiver get reports with this outcome? A sign of life every day is for programs: people would soon
+/// read none of the messages.
+fn wants(kind: &ReceiverKind, outcome: &str) -> bool {
+    !(matches!(kind, ReceiverKind::Email { .. }) && outcome == rollover::ALIVE)
 }
 
 /// Over how long the first attempts of a fleet are spread, so that hosts that rolled over together do not report
@@ -65,6 +76,11 @@ fn spread(kind: &ReceiverKind) -> SignedDuration {
     match kind {
         // PutParameter allows about three calls a second to the whole account: 90 hosts in this time.
         ReceiverKind::ParameterStore { .. } => SignedDuration::from_secs(30),
+        // These take hundreds a second; a relay of one's own, or a receiver that somebody wrote, may not.
+        ReceiverKind::DynamoDb { .. } | ReceiverKind::Webhook { .. } => SignedDuration::from_secs(10),
+        ReceiverKind::Email { via: MailVia::Ses(_), .. } => SignedDuration::from_secs(10),
+        // On this machine.
+        ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => SignedDuration::ZERO,
     }
 }
 
@@ -140,7 +156,8 @@ pub fn owe(
     now: Timestamp,
     jitter: f64,
 ) {
-    for receiver in receivers.iter().filter(|r| r.takes(&report.credential)) {
+    let takes = |r: &&config::Receiver| r.takes(&report.credential) && wants(&r.kind, &report.outcome);
+    for receiver in receivers.iter().filter(takes) {
         let outbox = outboxes.entry(receiver.name.clone()).or_default();
         outbox.owe(report, keeps(&receiver.kind), first_attempt(&receiver.kind, now, jitter));
     }
@@ -290,14 +307,34 @@ pub trait Receiver: Send + Sync {
     /// May be dropped at any await. Back-off is the caller's.
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a>;
 
+    /// Would a report arrive? Looks as closely as it can without leaving anything there, and says what it saw.
+    fn check<'a>(&'a self, whose: &'a Whose) -> Checking<'a>;
+
     /// What it is, in words for status and errors: `Parameter Store /relaykey in eu-west-1`.
     fn describe(&self) -> String;
 }
+
+/// Whose reports a check is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose {
+    pub credential: String,
+    pub host: String,
+    pub host_id: String,
+}
+
+/// What [`Receiver::check`] gives: what was seen, in words; or why a report would not arrive.
+pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<String, Undelivered>> + Send + 'a>>;
 
 /// Opens a receiver. Reaches nothing yet: what is wrong there is told by [`Receiver::deliver`].
 pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver>, Undelivered> {
     Ok(match &receiver.kind {
         ReceiverKind::ParameterStore { path, aws } => Box::new(parameter_store::ParameterStore::new(path, aws, http)?),
+        ReceiverKind::DynamoDb { table, aws } => Box::new(dynamodb::DynamoDb::new(table, aws, http)?),
+        ReceiverKind::Webhook { url, secret_file, ca_file } => {
+            Box::new(webhook::Webhook::new(url, secret_file, ca_file.as_deref())?)
+        }
+        ReceiverKind::Email { from, to, via } => Box::new(email::Email::new(from, to, via, http)?),
+        ReceiverKind::Exec { command, user, timeout } => Box::new(exec::Exec::new(command, user, *timeout)),
     })
 }
 

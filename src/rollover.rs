@@ -35,6 +35,8 @@ pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
 /// Drift is healed this often within [`HEAL_WINDOW`], then only reported.
 pub const HEALS: usize = 3;
 pub const HEAL_WINDOW: SignedDuration = SignedDuration::from_hours(1);
+/// Outcome of a report that is only a sign of life.
+pub const ALIVE: &str = "alive";
 /// How many versions that this host left behind are remembered.
 const LEFT_BEHIND: usize = 100;
 
@@ -268,6 +270,10 @@ pub struct Report {
     pub targets: Vec<ReportTarget>,
     pub error: Option<ReportError>,
     pub approved_by: Option<String>,
+    /// Of `alive`: the latest report that says something else, so that a place that holds one document per host still has
+    /// the evidence and the proof that stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Box<Report>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -265,8 +265,15 @@ fn child() {
         },
     };
     let keys = JsonKeys { username: text(&spec["username_key"]), password: None };
-    let credential =
-        Credential { name: "ses".into(), source, keys, poll: relaykey::config::DEFAULT_POLL, targets: Vec::new() };
+    let credential = Credential {
+        name: "ses".into(),
+        source,
+        keys,
+        poll: relaykey::config::DEFAULT_POLL,
+        mode: relaykey::config::Mode::Automatic,
+        probe: None,
+        targets: Vec::new(),
+    };
     let roots = std::env::var_os("SSL_CERT_FILE").map_or_else(
         || std::fs::read("/etc/ssl/certs/ca-certificates.crt").expect("the system's bundle"),
         |file| std::fs::read(file).expect("SSL_CERT_FILE"),

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aws", &["config"]),
     ("source", &["aws", "config", "credential"]),
     ("smtp", &["credential", "config", "tls"]),
-    ("report", &["aws", "config", "rollover"]),
+    ("report", &["aws", "config", "credential", "host", "rollover", "tls"]),
     ("state", &["rollover", "host", "credential"]),
     ("wake", &["config"]),
     ("standin", &["credential"]),

@@ -294,6 +294,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         endpoint_aliases: Vec::new(),
     };
     let target = config::Target {
+        write: true,
         name: "main".into(),
         kind,
         reload: Reload::Always,
@@ -310,6 +311,8 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         },
         aws: config::Aws::default(),
         credentials: vec![config::Credential {
+            mode: config::Mode::Automatic,
+            probe: None,
             name: "ses".into(),
             source: config::Source::File { path: source.to_owned() },
             keys: JsonKeys::default(),

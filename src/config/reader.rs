@@ -11,14 +11,14 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::schema::{
-    AWS, CREDENTIAL, FILE, HEALTH, HOST, Key, PARAMETER_STORE, REPORT, SCHEMA, SECRETS_MANAGER, SMTP, SOURCE, Section,
-    TARGET, TOP,
+    AWS, CREDENTIAL, DYNAMODB, EMAIL, EXEC, FILE, HEALTH, HOST, Key, PARAMETER_STORE, PROBE, REPORT, SCHEMA,
+    SECRETS_MANAGER, SMTP, SOURCE, Section, TARGET, TOP, WEBHOOK,
 };
 use super::syntax::Lines;
 use super::value::{self, Id, Judged, Mistake, Scheme, expected, mistake};
 use super::{
-    Aws, Config, Credential, DEFAULT_POLL, Drift, Finding, Health, Host, Listen, Log, Receiver, ReceiverKind, Reload,
-    Severity, Smtp, Source, Target, TargetKind, Tls, VERSION,
+    Aws, Config, Credential, DEFAULT_POLL, Drift, Finding, Health, Host, IfAppliedDies, Listen, Log, MailVia, Mode,
+    Probe, Receiver, ReceiverKind, Reload, Severity, Smtp, Source, Target, TargetKind, Tls, VERSION, Window,
 };
 use crate::credential::{JsonKeys, ses_region};
 
@@ -446,10 +446,8 @@ impl<'t> Reader<'t> {
             self.unique(name, names, "credential");
         }
         let name = name.map(|at| at.value).unwrap_or_default();
-        self.read(view, "mode", |v| {
-            let later = [("manual", "set mode = \"automatic\" for now, or leave it out")];
-            value::choice(v, &[("automatic", ())], &later)
-        });
+        let mode = self.mode(view);
+        let probe = self.table(view, "probe", &PROBE).map(|view| self.probe(&view));
 
         let source = "add [credential.source] with type = \"secrets-manager\" and secret = \"…\"";
         let (source, keys, poll) = match self.part(view, "source", &SOURCE, source) {
@@ -483,7 +481,50 @@ impl<'t> Reader<'t> {
             let target_name = own.map(|at| at.value).or_else(|| left.next()).unwrap_or_default();
             targets.push(self.target(view, &name, target_name, &smtp, &door));
         }
-        Credential { name, source, keys, poll, targets }
+        Credential { name, source, keys, poll, mode, probe, targets }
+    }
+
+    /// `mode` and what belongs to it.
+    fn mode(&mut self, view: &View) -> Mode {
+        let modes = [("automatic", false), ("manual", true)];
+        let manual = self.read(view, "mode", |v| value::choice(v, &modes, &[]));
+        // With a mistake in `mode`, what was meant by it is not known.
+        let is_manual = manual.map_or(view.has("mode"), |at| at.value);
+        let window = self.read(view, "apply", |v| {
+            let text = value::word(v)?;
+            let usage = "write days and hours in local time: \"Sat 02:00-04:00\", \"Mon-Fri 22:00-23:30\", \"daily 03:00-04:00\"";
+            Window::parse(&text).or_else(|why| mistake(format!("{text:?} is no window: {why}"), usage))
+        });
+        let choices = [("wait", IfAppliedDies::Wait), ("apply", IfAppliedDies::Apply)];
+        let dies = self.read(view, "if_applied_dies", |v| value::choice(v, &choices, &[]));
+        if is_manual {
+            return Mode::Manual {
+                window: window.map(|at| at.value),
+                if_applied_dies: dies.map_or(IfAppliedDies::Wait, |at| at.value),
+            };
+        }
+        for (key, line) in [("apply", window.map(|at| at.line)), ("if_applied_dies", dies.map(|at| at.line))] {
+            if let Some(line) = line {
+                self.error(
+                    line,
+                    format!("{key} has no effect with mode = \"automatic\""),
+                    format!("add mode = \"manual\", or remove {key}"),
+                );
+            }
+        }
+        Mode::Automatic
+    }
+
+    /// `[credential.probe]`.
+    fn probe(&mut self, view: &View) -> Probe {
+        self.keys(view, None);
+        let add = "add from = \"postmaster@example.com\", an address that SES lets this credential send from";
+        let from = self.require(view, "from", add, value::mail_address);
+        let to = self.read(view, "to", value::mail_address);
+        Probe {
+            from: from.map(|at| at.value).unwrap_or_default(),
+            to: to.map_or_else(|| "success@simulator.amazonses.com".to_owned(), |at| at.value),
+        }
     }
 
     /// A table that a credential must have.
@@ -694,13 +735,7 @@ impl<'t> Reader<'t> {
         let reload = self.read(view, "reload", value::reload).map_or(Reload::Always, |at| at.value);
         let drift = [("heal", Drift::Heal), ("report", Drift::Report)];
         let drift = self.read(view, "drift", |v| value::choice(v, &drift, &[])).map_or(Drift::Heal, |at| at.value);
-        self.read(view, "write", |v| match value::boolean(v)? {
-            true => Ok(()),
-            false => mistake(
-                "\"write = false\" is not yet supported",
-                "remove the line for now; `relaykey sync --dry-run` shows the change and writes nothing",
-            ),
-        });
+        let write = self.read(view, "write", value::boolean).is_none_or(|at| at.value);
         let empty = "name a lookup key, or leave `keys` out: they are found then";
         let keys = self.list(view, "keys", empty, value::lookup_key, |key| key.to_lowercase());
 
@@ -725,7 +760,7 @@ impl<'t> Reader<'t> {
                 keys: keys.as_deref().map(fold),
             });
         }
-        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, keys, log, smtp }
+        Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, write, keys, log, smtp }
     }
 
     /// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.
@@ -811,34 +846,105 @@ impl<'t> Reader<'t> {
             if let Some(name) = &name {
                 self.unique(name, &mut names, "receiver of reports");
             }
-            let soon = "remove this [[report]] for now; \"parameter-store\" is the type that works";
-            let later = ["dynamodb", "webhook", "email", "exec"].map(|kind| (kind, soon));
-            let kinds = [(PARAMETER_STORE, PARAMETER_STORE)];
-            let add = "add type = \"parameter-store\"";
-            let kind = self.require(&view, "type", add, |v| value::choice(v, &kinds, &later)).map(|at| at.value);
+            let kinds = [PARAMETER_STORE, DYNAMODB, WEBHOOK, EMAIL, EXEC].map(|kind| (kind, kind));
+            let add = "add type = \"parameter-store\", \"dynamodb\", \"webhook\", \"email\" or \"exec\"";
+            let kind = self.require(&view, "type", add, |v| value::choice(v, &kinds, &[])).map(|at| at.value);
             let chosen = self.chosen(&view, credentials, known);
             // Which keys belong to a type that is not known, is not known either.
-            if kind.is_none() && view.has("type") {
-                continue;
-            }
-            self.keys(&view, kind);
-            let aws = self.aws(&view, aws);
-            let path = self.require(&view, "path", "add path = \"/relaykey\"", value::parameter_path);
-            let (Some(name), Some(path)) = (name, path) else { continue };
-            let kind = ReceiverKind::ParameterStore { path: path.value, aws };
+            let Some(kind) = kind else { continue };
+            self.keys(&view, Some(kind));
+            let place = self.receiver(&view, kind, aws);
+            let (Some(name), Some(kind)) = (name, place) else { continue };
             let receiver = Receiver { name: name.value, kind, credentials: chosen };
-            // Both would write one parameter, and the older report could come last.
+            // Both would write one document, and the older report could come last.
+            let holds_one =
+                matches!(receiver.kind, ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. });
             let same = |(_, first): &&(usize, Receiver)| {
-                first.kind == receiver.kind
+                holds_one
+                    && first.kind == receiver.kind
                     && credentials.iter().any(|c| first.takes(&c.name) && receiver.takes(&c.name))
             };
             if let Some((first, _)) = receivers.iter().find(same) {
-                let what = format!("path: the receiver on line {first} writes the same parameters");
-                self.error(path.line, what, "remove one of the two, or give them different `path` or `credentials`");
+                let (key, what) = match receiver.kind {
+                    ReceiverKind::ParameterStore { .. } => ("path", "parameters"),
+                    _ => ("table", "items"),
+                };
+                let line = view.get(key).map_or(view.line, |(name, _)| self.lines.at(name.span().start));
+                let what = format!("{key}: the receiver on line {first} writes the same {what}");
+                self.error(
+                    line,
+                    what,
+                    format!("remove one of the two, or give them different `{key}` or `credentials`"),
+                );
             }
             receivers.push((view.line, receiver));
         }
         receivers.into_iter().map(|(_, receiver)| receiver).collect()
+    }
+
+    /// Where a receiver of this type is. `None`: something that it needs is wrong or missing, which is recorded.
+    fn receiver(&mut self, view: &View, kind: &str, aws: &Aws) -> Option<ReceiverKind> {
+        match kind {
+            PARAMETER_STORE => {
+                let aws = self.aws(view, aws);
+                let path = self.require(view, "path", "add path = \"/relaykey\"", value::parameter_path);
+                Some(ReceiverKind::ParameterStore { path: path?.value, aws })
+            }
+            DYNAMODB => {
+                let aws = self.aws(view, aws);
+                let table = self.require(view, "table", "add table = \"relaykey\"", value::table_name);
+                Some(ReceiverKind::DynamoDb { table: table?.value, aws })
+            }
+            WEBHOOK => {
+                let add = "add url = \"https://hooks.example.com/relaykey\"";
+                let url = self.require(view, "url", add, |v| value::url(v, Scheme::Https));
+                let add = "add secret_file = \"/etc/relaykey/webhook.secret\": a file with the signing secret, whsec_…";
+                let secret_file = self.require(view, "secret_file", add, value::absolute);
+                let ca_file = self.read(view, "ca_file", value::absolute).map(|at| at.value);
+                Some(ReceiverKind::Webhook { url: url?.value, secret_file: secret_file?.value, ca_file })
+            }
+            EMAIL => {
+                let from = self.require(view, "from", "add from = \"relaykey@example.com\"", value::mail_address);
+                let empty = "name at least one address";
+                self.must(view, "to", "add to = [\"postmaster@example.com\"]");
+                let to = match view.get("to") {
+                    Some((_, list)) if list.get_ref().is_array() => {
+                        self.list(view, "to", empty, value::mail_address, |to| to.to_lowercase())
+                    }
+                    _ => self.read(view, "to", value::mail_address).map(|at| vec![at.value]),
+                };
+                let server = self.read(view, "server", value::mail_server);
+                let own = ["region", "profile", "role_arn", "external_id", "endpoint_url"];
+                let via = match server.map(|at| at.value) {
+                    Some(None) => MailVia::Ses(self.aws(view, aws)),
+                    server => {
+                        if let Some(key) = own.into_iter().find(|key| view.has(key)) {
+                            self.error(
+                                view.line,
+                                format!("{key} has no effect: the messages go to a mail server, not to AWS"),
+                                format!("remove {key}, or set server = \"ses\""),
+                            );
+                        }
+                        let (host, port) = server.flatten().unwrap_or_else(|| ("localhost".to_owned(), 25));
+                        MailVia::Server { host, port }
+                    }
+                };
+                Some(ReceiverKind::Email { from: from?.value, to: to?, via })
+            }
+            EXEC => {
+                let add = "add command = [\"/usr/local/lib/relaykey/report\"]";
+                let command = self.require(view, "command", add, value::command);
+                let user = self.read(view, "user", value::user_name);
+                let range = Duration::from_secs(1)..=Duration::from_secs(300);
+                let timeout = self.read(view, "timeout", |v| value::duration(v, range));
+                Some(ReceiverKind::Exec {
+                    command: command?.value,
+                    user: user.map_or_else(|| "nobody".to_owned(), |at| at.value),
+                    timeout: timeout.map_or(Duration::from_secs(30), |at| at.value),
+                })
+            }
+            other => unreachable!("{other} is no type of receiver"),
+        }
     }
 
     /// The credentials whose reports a receiver gets; `None`: all.

@@ -56,7 +56,13 @@ impl Key {
 pub(super) const SECRETS_MANAGER: &str = "secrets-manager";
 pub(super) const PARAMETER_STORE: &str = "parameter-store";
 pub(super) const FILE: &str = "file";
+pub(super) const DYNAMODB: &str = "dynamodb";
+pub(super) const WEBHOOK: &str = "webhook";
+pub(super) const EMAIL: &str = "email";
+pub(super) const EXEC: &str = "exec";
 const AWS_TYPES: &[&str] = &[SECRETS_MANAGER, PARAMETER_STORE];
+/// Receivers of reports that are reached by AWS's interface; e-mail goes through SES's own where its server is "ses".
+const REPORT_AWS_TYPES: &[&str] = &[PARAMETER_STORE, DYNAMODB, EMAIL];
 
 pub(super) static TOP: Section = Section {
     header: "",
@@ -94,10 +100,15 @@ pub(super) static CREDENTIAL: Section = Section {
         table("source"),
         table("smtp"),
         table("target"),
-        key("apply").later("remove it for now; it belongs to manual mode, which is not there yet"),
-        key("if_applied_dies").later("remove it for now; it belongs to manual mode, which is not there yet"),
-        key("probe").later("remove it for now; a candidate is proved by its login alone"),
+        key("apply"),
+        key("if_applied_dies").default("\"wait\""),
+        table("probe"),
     ],
+};
+
+pub(super) static PROBE: Section = Section {
+    header: "[credential.probe]",
+    keys: &[key("from").hidden(), key("to").default("\"success@simulator.amazonses.com\"").hidden()],
 };
 
 pub(super) static SOURCE: Section = Section {
@@ -162,15 +173,25 @@ pub(super) static REPORT: Section = Section {
     keys: &[
         key("name"),
         key("type"),
-        key("path").only(&[PARAMETER_STORE]),
         key("credentials").hidden(),
-        key("region").only(AWS_TYPES),
-        key("profile").only(AWS_TYPES),
-        key("role_arn").only(AWS_TYPES),
-        key("external_id").only(AWS_TYPES).hidden(),
-        key("endpoint_url").only(AWS_TYPES).hidden(),
+        key("path").only(&[PARAMETER_STORE]),
+        key("table").only(&[DYNAMODB]),
+        key("url").only(&[WEBHOOK]).hidden(),
+        key("secret_file").only(&[WEBHOOK]),
+        key("ca_file").only(&[WEBHOOK]),
+        key("from").only(&[EMAIL]).hidden(),
+        key("to").only(&[EMAIL]).hidden(),
+        key("server").only(&[EMAIL]).default("\"localhost:25\"").hidden(),
+        key("command").only(&[EXEC]).hidden(),
+        key("user").only(&[EXEC]).default("\"nobody\""),
+        key("timeout").only(&[EXEC]).default("\"30s\""),
+        key("region").only(REPORT_AWS_TYPES),
+        key("profile").only(REPORT_AWS_TYPES),
+        key("role_arn").only(REPORT_AWS_TYPES),
+        key("external_id").only(REPORT_AWS_TYPES).hidden(),
+        key("endpoint_url").only(REPORT_AWS_TYPES).hidden(),
     ],
 };
 
 /// Every section of the file, in its order. The reader, the example and the manual page are held to it.
-pub static SCHEMA: [&Section; 9] = [&TOP, &HOST, &AWS, &CREDENTIAL, &SOURCE, &SMTP, &TARGET, &HEALTH, &REPORT];
+pub static SCHEMA: [&Section; 10] = [&TOP, &HOST, &AWS, &CREDENTIAL, &SOURCE, &SMTP, &PROBE, &TARGET, &HEALTH, &REPORT];

@@ -415,6 +415,8 @@ pub(super) fn external_id(value: &DeValue) -> Judged<String> {
 pub(super) enum Scheme {
     /// A secret comes back from there, so without TLS it must not leave the machine.
     HttpsOrLoopback,
+    /// Nothing but TLS.
+    Https,
     /// TLS runs through it, from end to end.
     Any,
 }
@@ -424,6 +426,7 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
     let text = trimmed(value)?;
     let usage = match schemes {
         Scheme::HttpsOrLoopback => "write it like https://HOST or https://HOST:PORT",
+        Scheme::Https => "write it like https://HOST/PATH",
         Scheme::Any => "write it like http://HOST:PORT",
     };
     let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
@@ -441,7 +444,9 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let host_fits = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
     let port_fits = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
-    if !host_fits || !port_fits || text.contains(char::is_whitespace) || rest.contains(['?', '#']) {
+    // Where reports go, a path may be followed by a query; nothing is asked of a fragment.
+    let extra = rest.contains('#') || rest.contains('?') && !matches!(schemes, Scheme::Https);
+    if !host_fits || !port_fits || !text.bytes().all(|b| b.is_ascii_graphic()) || extra {
         return mistake("host or port of the URL cannot be right", usage);
     }
     let loopback = match v6 {
@@ -456,6 +461,9 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
             "the secret would cross the network without encryption",
             "use https; http is for this machine itself (127.0.0.1)",
         ),
+        Scheme::Https if scheme == "http" => {
+            mistake("the report would cross the network without encryption", "use https")
+        }
         _ => Ok(text.to_owned()),
     }
 }
@@ -472,19 +480,96 @@ pub(super) fn reload(value: &DeValue) -> Judged<Reload> {
             text if text.contains([' ', '/']) => mistake("a command is no string: nothing here splits it", usage),
             _ => choice(value, &words(), &[]).map(|()| Reload::Always),
         },
-        DeValue::Array(items) => {
-            let argv =
-                items.iter().map(|item| string(item.get_ref()).map(str::to_owned)).collect::<Judged<Vec<_>>>()?;
-            match argv.first() {
-                None => mistake("the list is empty", usage),
-                Some(program) if !program.starts_with('/') => {
-                    mistake(format!("the program {program:?} is not an absolute path"), usage)
-                }
-                Some(_) => Ok(Reload::Command(argv)),
-            }
-        }
+        DeValue::Array(_) => argv(value, usage).map(Reload::Command),
         other => mistake(expected("a string or a list of strings", other), usage),
     }
+}
+
+/// A program with its arguments.
+pub(super) fn command(value: &DeValue) -> Judged<Vec<String>> {
+    let usage = "write a list, the program's full path first: [\"/usr/local/lib/relaykey/report\", \"--fleet\"]";
+    match value {
+        DeValue::Array(_) => argv(value, usage),
+        DeValue::String(_) => mistake("a command is no string: nothing here splits it", usage),
+        other => mistake(expected("a list of strings", other), usage),
+    }
+}
+
+fn argv(value: &DeValue, usage: &str) -> Judged<Vec<String>> {
+    let items = value.as_array().into_iter().flatten();
+    let argv = items.map(|item| string(item.get_ref()).map(str::to_owned)).collect::<Judged<Vec<_>>>()?;
+    match argv.first() {
+        None => mistake("the list is empty", usage),
+        Some(program) if !program.starts_with('/') => {
+            mistake(format!("the program {program:?} is not an absolute path"), usage)
+        }
+        Some(_) => Ok(argv),
+    }
+}
+
+/// A user of this host, by name. Whether there is one of that name is for those to say who use it.
+pub(super) fn user_name(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if text == "root" || text.bytes().all(|b| b.is_ascii_digit()) {
+        return mistake(
+            format!("{text:?} cannot be the user that a report is handed to"),
+            "name a user without rights, such as \"nobody\"",
+        );
+    }
+    if text.len() > 32 || text.starts_with('-') || !text.bytes().all(fits) {
+        return mistake(format!("{text:?} is no user name"), "name a user of this host, such as \"nobody\"");
+    }
+    Ok(text.to_owned())
+}
+
+/// A mail address as it stands in an envelope (RFC 5321, section 4.1.2), without quoted local parts.
+pub(super) fn mail_address(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let usage = "write it like \"postmaster@example.com\"";
+    let local = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
+    match text.rsplit_once('@') {
+        Some((name, host))
+            if (1..=64).contains(&name.len()) && name.bytes().all(local) && is_host_name(host) && text.len() <= 254 =>
+        {
+            Ok(text.to_owned())
+        }
+        _ if text.contains(['<', '"', ' ', ',']) => mistake("this is not a bare mail address", usage),
+        _ => mistake("this is no mail address", usage),
+    }
+}
+
+/// A mail server on this machine, or `ses`, which is `None`.
+pub(super) fn mail_server(value: &DeValue) -> Judged<Option<(String, u16)>> {
+    let text = trimmed(value)?;
+    let usage = "write \"localhost:25\", the mail server on this machine, or \"ses\"";
+    if text == "ses" {
+        return Ok(None);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, digits)) if !host.contains(':') || host.ends_with(']') => match digits.parse::<u16>() {
+            Ok(port) if port > 0 => (host, port),
+            _ => return mistake(format!("{text:?} has no port that there is"), usage),
+        },
+        _ => (text, 25),
+    };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback()) {
+        return Ok(Some((host.to_owned(), port)));
+    }
+    mistake(format!("{text:?} is not on this machine, and messages go there without TLS and without a login"), usage)
+}
+
+/// Name of a table (DynamoDB, "Naming rules").
+pub(super) fn table_name(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if (3..=255).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    let what =
+        if text.starts_with("arn:") { "this is an ARN".to_owned() } else { format!("{text:?} is no name of a table") };
+    mistake(what, "write the table's name: 3 to 255 letters, digits and _.-")
 }
 
 /// A key as it stands in a table.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::aws::{self, Answer, AwsError, Call, Http, Session};
 use crate::config::Aws;
-use crate::report::{Delivering, Receiver, Undelivered};
+use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
 use crate::rollover::Report;
 
 /// What a standard parameter holds, in characters; counted here in bytes, to be on the safe side.
@@ -40,7 +40,7 @@ impl ParameterStore {
     }
 
     async fn put(&self, report: &Report) -> Result<(), Undelivered> {
-        let name = name(&self.path, report)?;
+        let name = name(&self.path, &report.credential, &report.host)?;
         let document = document(report, MOST)?;
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
@@ -66,6 +66,23 @@ impl ParameterStore {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(e) => Err(self.explain(&e, "ssm:PutParameter", &name, region).await),
+        }
+    }
+
+    /// The parameter can be read; whether it may be written is known when a report is.
+    async fn look(&self, whose: &Whose) -> Result<String, Undelivered> {
+        let name = name(&self.path, &whose.credential, &whose.host)?;
+        let config = self.session.config().await?;
+        let region = config.region().map_or("", |r| r.as_ref());
+        match Client::new(&config).get_parameter().name(&name).send().await {
+            Ok(mut output) => {
+                let there = There::read(&name, output.parameter.take())?;
+                Ok(format!("parameter {name:?} holds report number {}", there.seq))
+            }
+            Err(e) if aws::answer(&e).is_some_and(|answer| answer.code == "ParameterNotFound") => Ok(format!(
+                "parameter {name:?} is not there yet and will be made; the right to make it (ssm:PutParameter) is not tried"
+            )),
+            Err(e) => Err(self.explain(&e, "ssm:GetParameter", &name, region).await),
         }
     }
 
@@ -97,6 +114,10 @@ impl ParameterStore {
 impl Receiver for ParameterStore {
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a> {
         Box::pin(self.put(report))
+    }
+
+    fn check<'a>(&'a self, whose: &'a Whose) -> Checking<'a> {
+        Box::pin(self.look(whose))
     }
 
     fn describe(&self) -> String {
@@ -147,17 +168,17 @@ fn newer_there(name: &str, there: &There, report: &Report) -> Undelivered {
 }
 
 /// `PATH/CREDENTIAL/HOST`, or what in it Parameter Store does not take.
-fn name(path: &str, report: &Report) -> Result<String, Undelivered> {
+fn name(path: &str, credential: &str, host: &str) -> Result<String, Undelivered> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     let wrong = |what: String, fix: &str| Err(Undelivered::new("configuration", what, fix));
     let letters = "Parameter Store takes letters, digits and _ . - in a name";
-    if let Some(c) = report.host.chars().find(|c| !allowed(*c)) {
+    if let Some(c) = host.chars().find(|c| !allowed(*c)) {
         return wrong(
-            format!("the host name {:?} cannot be part of a parameter's name, for its {c:?}: {letters}", report.host),
+            format!("the host name {:?} cannot be part of a parameter's name, for its {c:?}: {letters}", host),
             "set `name` under [host] to a name of such characters",
         );
     }
-    if report.host.is_empty() {
+    if host.is_empty() {
         return wrong("the host has no name to report under".into(), "set `name` under [host]");
     }
     let bad = path.chars().find(|c| !allowed(*c) && *c != '/');
@@ -167,7 +188,7 @@ fn name(path: &str, report: &Report) -> Result<String, Undelivered> {
             "correct `path` in [[report]]; it looks like /relaykey",
         );
     }
-    let name = format!("{path}/{}/{}", report.credential, report.host);
+    let name = format!("{path}/{credential}/{host}");
     // The longest start of an ARN: partition and region of the longest names.
     let longest = "arn:aws-us-gov:ssm:ap-southeast-99:111122223333:parameter".len() + name.len();
     if name.matches('/').count() > MOST_LEVELS || longest > MOST_IN_ARN {
@@ -328,7 +349,7 @@ mod tests {
         ] {
             let mut report = report(1);
             (report.credential, report.host) = ("ses".into(), host.into());
-            match (name(path, &report), expected) {
+            match (name(path, &report.credential, &report.host), expected) {
                 (Ok(name), Ok(expected)) => assert_eq!(name, expected),
                 (Err(e), Err(fix)) => {
                     assert_eq!((e.class, e.temporary), ("configuration", false), "{path} {host}");

@@ -328,6 +328,10 @@ impl Receiver for Place {
         Box::pin(async { if self.hangs { std::future::pending().await } else { Ok(()) } })
     }
 
+    fn check<'a>(&'a self, _whose: &'a Whose) -> Checking<'a> {
+        Box::pin(async { Ok("it is there".into()) })
+    }
+
     fn describe(&self) -> String {
         "a place of the test".into()
     }

@@ -104,6 +104,7 @@ pub(crate) fn report(seq: u64) -> Report {
         targets: vec![],
         error: None,
         approved_by: None,
+        latest: None,
     }
 }
 
