@@ -233,6 +233,7 @@ fn sample(seq: u64) -> Report {
         }],
         error: None,
         approved_by: None,
+        latest: None,
     }
 }
 

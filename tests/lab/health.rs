@@ -329,6 +329,7 @@ fn report(at: Timestamp) -> Report {
         targets: Vec::new(),
         error: None,
         approved_by: None,
+        latest: None,
     }
 }
 
