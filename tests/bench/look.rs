@@ -87,8 +87,15 @@ async fn run(rounds: u32) -> Result<(), String> {
     let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(wire.endpoint.clone()), ..Aws::default() };
     let open = |source| {
         let poll = config::DEFAULT_POLL;
-        let credential =
-            Credential { name: "ses".into(), source, keys: JsonKeys::default(), poll, targets: Vec::new() };
+        let credential = Credential {
+            name: "ses".into(),
+            source,
+            keys: JsonKeys::default(),
+            poll,
+            mode: relaykey::config::Mode::Automatic,
+            probe: None,
+            targets: Vec::new(),
+        };
         source::open(&credential, &LocalKey::new([1; 32]), &http).map_err(|e| e.to_string())
     };
     let secret = |stages: &[&str]| {
