@@ -103,6 +103,8 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
             source: config::Source::File { path: "/none".into() },
             keys: JsonKeys::default(),
             poll: config::DEFAULT_POLL,
+            mode: config::Mode::Automatic,
+            probe: None,
             targets: vec![target],
         }],
         reports: Vec::new(),
