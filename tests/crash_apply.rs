@@ -91,6 +91,7 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
         kind,
         reload: Reload::Always,
         drift,
+        write: true,
         keys: None,
         log: config::Log::Found,
         smtp,
