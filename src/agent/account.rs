@@ -15,7 +15,8 @@ use crate::status::words;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Synced {
     pub name: String,
-    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `failed-for-now`, `failed`, `interrupted`.
+    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `pending-approval`, `rejected`, `left`, `failed-for-now`, `failed`,
+    /// `interrupted`.
     pub outcome: String,
     /// Why it ended here.
     pub reason: String,
@@ -55,7 +56,10 @@ impl Synced {
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
             End::Done(None) if candidate.is_some() => ("dry-run", 0),
+            End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
+            End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
             End::Done(None) => ("up-to-date", 0),
+            End::Waits => ("pending-approval", 3),
             End::ForNow => ("failed-for-now", 75),
             End::ForGood => ("failed", 1),
             End::Interrupted => ("interrupted", 75),
@@ -179,7 +183,9 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
                 Outcome::Refrained
-                | Outcome::Previewed
+                | Outcome::Previewed(_)
+                | Outcome::Probed
+                | Outcome::Noted
                 | Outcome::Undone
                 | Outcome::Discarded
                 | Outcome::Waited
