@@ -366,6 +366,13 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
+impl Failure {
+    /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
+    pub fn is_an_answer(&self) -> bool {
+        ["nothing-waits", "changed-meanwhile", "rejected", "not-the-named-version"].contains(&self.class.as_str())
+    }
+}
+
 /// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -1808,15 +1815,14 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
 /// Takes down which failures stand, and gives those that are to be reported now: each cause once, one that may pass by
 /// itself only when it has lasted.
 fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
-    // What waits has a report of its own, as has drift; "not yet" is how a new key begins; and a person who asked in vain
-    // has the answer.
-    const OF_THEIR_OWN: [&str; 6] = [NOT_YET, BY_HAND, DRIFT, "nothing-waits", "changed-meanwhile", "rejected"];
+    // What waits has a report of its own, as has drift; and "not yet" is how a new key begins.
+    const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
     let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
     let mut stand: Vec<Failing> = Vec::new();
     let mut due = Vec::new();
     for (_, failure) in facts.failures() {
         let known = stand.iter().any(|f| f.class == failure.class);
-        if known || OF_THEIR_OWN.contains(&failure.class.as_str()) {
+        if known || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
             continue;
         }
         let before = facts.state.failing.iter().find(|f| f.class == failure.class && f.version == version);

@@ -23,7 +23,7 @@ pub struct Synced {
     /// The applied version.
     pub version: Option<String>,
     pub username: Option<String>,
-    /// `--dry-run`: the version that would be applied, and its user name.
+    /// The version that would be applied, or that waits for a person, and its user name.
     pub candidate: Option<(String, String)>,
     pub failures: Vec<TargetFailure>,
     pub steps: Vec<StepTime>,
@@ -52,10 +52,10 @@ pub struct Preview {
 impl Synced {
     /// Of a run that has ended.
     pub fn new(ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
-        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run);
+        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run || ended.end == End::Waits);
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
-            End::Done(None) if candidate.is_some() => ("dry-run", 0),
+            End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
             End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
             End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
             End::Done(None) => ("up-to-date", 0),
@@ -108,8 +108,16 @@ impl Synced {
             err.push(format!("{}{target}: {}", self.name, f.failure.what));
             err.push(format!("  fix: {}", f.failure.fix));
         }
-        if self.failures.is_empty() && self.outcome == "failed-for-now" {
+        if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
             err.push(format!("{}: {}", self.name, self.reason));
+        }
+        if let ("pending-approval", true, Some((version, _))) =
+            (self.outcome.as_str(), self.failures.is_empty(), &self.candidate)
+        {
+            err.push(format!(
+                "  fix: relaykey approve {0} --version {version}; or relaykey reject {0} --version {version} --reason \"...\"",
+                self.name
+            ));
         }
         (out, err)
     }

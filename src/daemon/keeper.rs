@@ -278,7 +278,7 @@ impl Keeper {
             live.step = None;
             live.answered = ended.answered.or(live.answered);
             live.next_wake = Some(next.at);
-            live.failures.clone_from(&ended.failures);
+            live.failures = ended.failures.iter().filter(|(_, f)| !f.is_an_answer()).cloned().collect();
             live.notices.retain(|n| {
                 let old = began.duration_since(n.at) > NOTICE;
                 n.class != "advice" && !old && !(did && ["refused", "no-login"].contains(&n.class.as_str()))
@@ -320,7 +320,7 @@ impl Keeper {
     /// A failure has its line when it is new, and when it is over; not at every attempt.
     fn tell_failures(&self, ended: &Ended, memory: &mut Memory) {
         let mut stand = BTreeMap::new();
-        for (target, failure) in &ended.failures {
+        for (target, failure) in ended.failures.iter().filter(|(_, f)| !f.is_an_answer()) {
             let words = (failure.class.clone(), failure.what.clone());
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);
