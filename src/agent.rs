@@ -255,7 +255,10 @@ impl Agent {
                     rollover::conclude(&mut durable, now, jitter());
                     self.tell(&mut durable, credential);
                     let what = what_was_done(&facts, stamp);
-                    let record = record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now);
+                    let record = Record {
+                        approved_by: facts.approved_by(),
+                        ..record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now)
+                    };
                     self.owe(&mut durable.state, &record, Some(&report));
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
