@@ -1,11 +1,15 @@
 //! `relaykey sync`: a rollover now, through the daemon where one runs, else in this process.
 
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
@@ -13,6 +17,7 @@ use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
+use crate::credential::Login;
 use crate::report::{Attempt, Receivers};
 use crate::rollover::Wake;
 use crate::source;
@@ -26,6 +31,9 @@ pub struct SyncArgs {
     /// Show what would change, masked, after logging in with the candidate; change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run, for root on a terminal: show what to do by hand with the password in it, instead of USER:***.
+    #[arg(long, requires = "dry_run")]
+    reveal: bool,
     /// Take this version although it is one that this host left behind, or not newer than the applied one.
     #[arg(long, value_name = "VERSION")]
     accept_version: Option<String>,
@@ -40,6 +48,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
+    if let Some((what, fix)) = may_not_reveal(json, args) {
+        complain(what, fix);
+        return Exit::Usage;
+    }
     let config = match load(path, json) {
         Ok(config) => config,
         Err(exit) => return exit,
@@ -88,6 +100,37 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         print_json(&document);
     }
     Exit::of(document.exit)
+}
+
+/// Why `--reveal` is not for this run, and what to do; `None` where it is, or was not asked for.
+fn may_not_reveal(json: bool, args: &SyncArgs) -> Option<(&'static str, &'static str)> {
+    if !args.reveal {
+        None
+    } else if json {
+        Some(("--reveal shows a password, and --json is for programs", "leave one of them out"))
+    } else if !rustix::process::geteuid().is_root() {
+        Some(("--reveal shows a password, and only to root", "run it as root"))
+    } else if !std::io::stdout().is_terminal() {
+        Some((
+            "--reveal shows a password, and standard output is not a terminal",
+            "run it on a terminal, with nothing behind it that could keep the output",
+        ))
+    } else {
+        None
+    }
+}
+
+/// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.
+fn reveal(credential: &str, target: &str, change: &apply::Previewed, login: &Login) -> std::io::Result<()> {
+    let masked = format!("{}:***", login.username);
+    let pair = Zeroizing::new(format!("{}:{}", login.username, login.password.expose()));
+    let mut terminal = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    for line in account::by_hand(credential, target, &change.steps) {
+        let revealed = Zeroizing::new(line.replace(&masked, &pair));
+        terminal.write_all(revealed.as_bytes())?;
+        terminal.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// What ends a sync before any credential is looked at.
@@ -191,8 +234,23 @@ async fn sync(
                 tell(&line);
             }
             match event {
-                Event::Preview { target, diff, reload } => {
-                    preview.push(Preview { target: target.to_owned(), change: diff.to_vec(), reload });
+                Event::Preview { target, change, login } => {
+                    let mut steps = change.steps.clone();
+                    if args.reveal {
+                        match reveal(&credential.name, target, change, login) {
+                            // They stand there already.
+                            Ok(()) => steps.clear(),
+                            Err(e) => complain(&format!("cannot write to the terminal: {e}"), "run it on another one"),
+                        }
+                    }
+                    preview.push(Preview {
+                        target: target.to_owned(),
+                        change: change.diff.clone(),
+                        reload: change.reload,
+                        by_hand: credential.targets.iter().any(|t| t.name == target && !t.write),
+                        steps,
+                        differences: change.differences.clone(),
+                    });
                 }
                 Event::Trouble { what, fix } => complain(what, fix),
                 _ => {}

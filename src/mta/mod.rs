@@ -146,6 +146,9 @@ pub trait Mta: Send {
 
     fn running(&self) -> Result<Running, MtaError>;
 
+    /// Does this mail server notice a change of its table only by a reload?
+    fn reload_needed(&self) -> Result<bool, MtaError>;
+
     /// Makes the running mail server notice: checks its configuration first (`postfix check`), then reloads.
     fn activate(&self) -> Result<(), MtaError>;
 }

@@ -860,6 +860,11 @@ impl Mta for Postfix {
         self.running_with(&self.settings()?)
     }
 
+    fn reload_needed(&self) -> Result<bool, MtaError> {
+        let settings = self.settings()?;
+        Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
+    }
+
     fn activate(&self) -> Result<(), MtaError> {
         let settings = self.settings()?;
         let directory = self.config_dir.display();

@@ -203,6 +203,10 @@ impl Mta for Text {
         Ok(Running::NotApplicable)
     }
 
+    fn reload_needed(&self) -> Result<bool, MtaError> {
+        Ok(false)
+    }
+
     fn activate(&self) -> Result<(), MtaError> {
         Ok(())
     }
