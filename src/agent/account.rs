@@ -127,11 +127,7 @@ impl Synced {
 }
 
 /// What a person does, as people read it; nothing where nothing is to be done.
-pub fn by_hand<'a>(
-    credential: &str,
-    target: &str,
-    steps: &'a [String],
-) -> impl Iterator<Item = String> + use<'a> {
+pub fn by_hand<'a>(credential: &str, target: &str, steps: &'a [String]) -> impl Iterator<Item = String> + use<'a> {
     let title = format!("{credential}: target {target}: to change it by hand, as root:");
     let numbered = steps.iter().enumerate().map(|(n, step)| format!("  {}. {step}", n + 1));
     std::iter::once(title).filter(|_| !steps.is_empty()).chain(numbered)

@@ -331,3 +331,112 @@ fn hint(there: &str, right: &str) -> &'static str {
 fn unquoted(text: &str) -> Option<&str> {
     ['"', '\'', '`'].into_iter().find_map(|mark| text.strip_prefix(mark)?.strip_suffix(mark))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOPS: [&str; 2] = ["relay.example", "[relay.example]:587"];
+
+    fn login() -> Login {
+        Login::from_pair("user:pass+word").unwrap()
+    }
+
+    /// Of a text that is read itself; every entry with one of our keys is ours.
+    fn explain(text: &str, missing: &[String]) -> ByHand {
+        let (table, login) = (Table::parse(text.as_bytes()).unwrap(), login());
+        let ours = |entry: &Entry| HOPS.iter().any(|key| same_key(key, &entry.key));
+        let entries = (0..table.entries().len()).filter(|at| ours(&table.entries()[*at])).collect();
+        Task {
+            file: Path::new("/t"),
+            exists: true,
+            table: &table,
+            login: &login,
+            entries,
+            missing,
+            hops: vec![HOPS],
+            map: None,
+            reload: None,
+        }
+        .explain()
+    }
+
+    #[test]
+    fn what_a_value_has_to_do_with_the_login() {
+        for (value, expected) in [
+            ("user:pass+word", None),
+            ("user:", Some("has the right user name user and another password: none at all")),
+            ("user:other", Some("has the right user name user and another password")),
+            ("user:***", Some("has the right user name user and another password: the asterisks")),
+            ("user:`pass+word`", Some("has the right user name user and another password: the right one in quotation")),
+            ("user:PASS+word", Some("has the right user name user and another password: the right one but for")),
+            ("user:pass+wor", Some("has the right user name user and another password")),
+            ("user:cGFzcyt3b3Jk", Some("has the right user name user and another password: the right one, encoded")),
+            ("user:pass+word user", Some("has the right user name user and another password: the right one, and then")),
+            ("user :pass+word", Some("has a blank beside the user name user")),
+            ("User:pass+word", Some("has the user name user in other upper and lower case")),
+            ("pass+word:user", Some("holds password and user name, in the wrong order")),
+            ("pass+word:other", Some("holds something that is not USER:PASSWORD")),
+            ("user pass+word", Some("has a blank where the colon belongs")),
+            ("userpass+word", Some("holds something that is not USER:PASSWORD: it has no colon")),
+            ("AHVzZXIAcGFzcyt3b3Jk", Some("holds the right login encoded in base64")),
+            ("secret", Some("holds something that is not USER:PASSWORD: it has no colon")),
+            ("other:secret", Some("holds the login of other, not of user")),
+        ] {
+            let said = wrong(Some(&Secret::new(value.into())), &login());
+            match (&said, expected) {
+                (None, None) => {}
+                (Some(said), Some(expected)) if said.starts_with(expected) => {
+                    assert!(!said.contains("pass+word") && !said.contains("secret"), "{value}: {said}");
+                }
+                _ => panic!("{value}: {said:?}, not {expected:?}"),
+            }
+        }
+        // What an SES SMTP password looks like is no user name, whoever's it is.
+        let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+        let said = wrong(Some(&Secret::new(format!("{password}:AKIAOTHER"))), &login());
+        assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
+    }
+
+    #[test]
+    fn lines_are_named_so_that_the_steps_can_be_done_in_their_order() {
+        let text = "[relay.example]:587 old:a\n[relay.example]:587 old:b\n# c\nRelay.Example old:a\n[relay.example]:587 old:a\n";
+        assert_eq!(
+            explain(text, &[]).steps,
+            [
+                "in /t, line 1, replace what stands after [relay.example]:587 by user:***",
+                "in /t, line 4, replace what stands after Relay.Example by user:***",
+                "in /t, line 5, remove the line",
+                "in /t, line 2, remove the line",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_nearly_right_is_corrected_and_another_one_is_not() {
+        let missing = vec![HOPS[1].to_owned()];
+        for (key, corrected) in [
+            ("relay.example:587", true),
+            ("RELAY.example:587", true),
+            ("[relay.example]", true),
+            ("[relay.example]:2587", false),
+            ("[relai.example]:587", false),
+            ("me@relay.example", false),
+        ] {
+            let said = explain(&format!("{key} user:pass+word\n"), &missing);
+            let step = match corrected {
+                true => format!("in /t, line 1, write [relay.example]:587 in place of {key}"),
+                false => "in /t, append the line: [relay.example]:587 user:***".to_owned(),
+            };
+            assert_eq!(said.steps, [step], "{key}");
+            let told = said.differences.iter().any(|line| line.contains("but the mail server looks for"));
+            assert_eq!(told, !key.contains('@'), "{key}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_where_nothing_is_to_be_done() {
+        let text = "relay.example user:pass+word\n[relay.example]:2587 user:pass+word\nelse.example joe:pw\n";
+        assert_eq!(explain(text, &[]), ByHand::default());
+    }
+}
