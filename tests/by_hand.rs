@@ -438,6 +438,7 @@ fn wrong_edits_are_explained() {
         (("blank".into(), value(&format!("AKIANEW: {password}"))), &["after a blank or another character"]),
         (("colons".into(), value(&format!("AKIANEW::{password}"))), &["one colon too many"]),
         (("no colon".into(), value(&format!("AKIANEW {password}"))), &["a blank where the colon belongs"]),
+        (("another mark".into(), value(&format!("AKIANEW/{password}"))), &["it has no colon"]),
         (("user alone".into(), value("AKIANEW")), &["holds the user name alone"]),
         (("password alone".into(), value(password)), &["holds the password alone"]),
         (("wrong order".into(), value(&format!("{password}:AKIANEW"))), &["in the wrong order"]),
