@@ -41,8 +41,8 @@ pub enum Event<'a> {
     Begins { step: &'a Step, reason: &'a Reason },
     /// A step has ended.
     Ended { step: &'a Step, outcome: &'a Outcome, took: Duration },
-    /// The change of one target, masked, for `--dry-run`.
-    Preview { target: &'a str, diff: &'a [String], reload: bool },
+    /// The change of one target, masked. `login`: the candidate, for who may show it (`--reveal`).
+    Preview { target: &'a str, change: &'a apply::Previewed, login: &'a Login },
     /// What a target consists of, as far as it is worth watching.
     Files { target: &'a str, files: &'a [PathBuf], log: Option<&'a PathBuf> },
     /// The state, as it is on disk now.
@@ -560,6 +560,7 @@ impl Agent {
             },
             _ => None,
         };
+        let shown = login.clone().filter(|_| matches!(step, Step::Preview { .. }));
         let request = match (step, login) {
             (Step::Inspect { .. }, _) => Request::Inspect { target: id, ours },
             (Step::Preview { .. }, Some(login)) => Request::Preview { target: id, ours, login },
@@ -596,7 +597,10 @@ impl Agent {
                 if let Reply::Inspected(seen) = &reply {
                     observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
                 }
-                outcome_of(reply, step, target, observer)
+                if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
+                    observer(Event::Preview { target: &target.name, change, login });
+                }
+                outcome_of(reply, step, target)
             }
             Err(e) => Outcome::Failed(Failure {
                 class: e.class.into(),
@@ -768,12 +772,7 @@ fn ended(facts: &Facts) -> End {
     }
 }
 
-fn outcome_of(
-    reply: Reply,
-    step: &Step,
-    target: &config::Target,
-    observer: &mut (dyn FnMut(Event<'_>) + Send),
-) -> Outcome {
+fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
     let now = Timestamp::now();
     match reply {
         Reply::Inspected(seen) => {
@@ -803,9 +802,8 @@ fn outcome_of(
             swapped_before: p.swapped_before,
             live_id: p.live_id,
         }),
-        Reply::Preview { diff, reload } => {
-            observer(Event::Preview { target: &target.name, diff: &diff, reload });
-            Outcome::Previewed(Change { diff, reload, ..Change::default() })
+        Reply::Previewed(apply::Previewed { diff, steps, differences, reload }) => {
+            Outcome::Previewed(Change { diff, steps, differences, reload })
         }
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,

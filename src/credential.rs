@@ -75,7 +75,7 @@ pub struct Login {
 
 impl Login {
     /// Refuses what Postfix tables and SASL cannot carry: anything but printable ASCII without blanks, an empty part,
-    /// or a `:` in the user name (Postfix splits at the first one).
+    /// or a `:` in the user name (Postfix splits at the first one). Also an SES SMTP password where the user name belongs.
     pub fn new(username: String, password: Secret) -> Result<Self, PayloadError> {
         let bad = |s: &str| s.bytes().position(|b| !b.is_ascii_graphic());
         for (what, text) in [("user name", username.as_str()), ("password", password.expose())] {
@@ -88,6 +88,10 @@ impl Login {
         }
         if username.contains(':') {
             return Err(PayloadError::ColonInUsername);
+        }
+        if ses_password_form(&username).is_ok() {
+            // User names are shown; a password must not be taken for one.
+            return Err(PayloadError::PasswordAsUsername);
         }
         Ok(Self { username, password })
     }
@@ -136,6 +140,8 @@ pub enum PayloadError {
     NotPrintable { what: &'static str, at: usize },
     #[error("the user name contains ':', at which mail servers split user name and password")]
     ColonInUsername,
+    #[error("an SES SMTP password stands where the user name belongs: are the two in the wrong order?")]
+    PasswordAsUsername,
     #[error(
         "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use relaykey::apply::{Activated, Client, Inspected, Prepared, ReadBack, Reply, Request, Server, TargetId};
+use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config::{self, Config, Reload, TargetKind};
 use relaykey::credential::{JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
 use relaykey::mta::{MtaError, Ours, Running};
@@ -253,7 +253,7 @@ fn looking_changes_nothing_on_disk() {
     let seen = lab.inspect();
     assert_eq!(seen.live_id, lab.inspect().live_id, "live ids hold within the process");
     let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
-    let Reply::Preview { diff, .. } = lab.call(request).unwrap() else { panic!() };
+    let Reply::Previewed(Previewed { diff, .. }) = lab.call(request).unwrap() else { panic!() };
     assert!(diff.len() == 1 && diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{diff:?}");
     assert_eq!(snapshot(&lab.dir), before);
 }

@@ -47,6 +47,15 @@ pub struct Preview {
     pub target: String,
     pub change: Vec<String>,
     pub reload: bool,
+    /// Does a person change it (`write = false`)?
+    #[serde(default)]
+    pub by_hand: bool,
+    /// What a person does to make the change, in this order.
+    #[serde(default)]
+    pub steps: Vec<String>,
+    /// How what is there differs from the candidate.
+    #[serde(default)]
+    pub differences: Vec<String>,
 }
 
 impl Synced {
@@ -89,6 +98,12 @@ impl Synced {
             if p.change.is_empty() {
                 out.push("  nothing".into());
             }
+            // Of a target that relaykey changes itself, the change says it all.
+            if p.by_hand && !p.change.is_empty() {
+                out.push(format!("{}: target {} is changed by hand; what differs now:", self.name, p.target));
+                out.extend(p.differences.iter().map(|line| format!("  {line}")));
+                out.extend(by_hand(&self.name, &p.target, &p.steps));
+            }
         }
         let version = match (&self.candidate, &self.version, &self.username) {
             (Some((version, username)), _, _) => format!(" version {version} ({username})"),
@@ -121,6 +136,13 @@ impl Synced {
         }
         (out, err)
     }
+}
+
+/// What a person does, as people read it; nothing where nothing is to be done.
+pub fn by_hand<'a>(credential: &str, target: &str, steps: &'a [String]) -> impl Iterator<Item = String> + use<'a> {
+    let title = format!("{credential}: target {target}: to change it by hand, as root:");
+    let numbered = steps.iter().enumerate().map(|(n, step)| format!("  {}. {step}", n + 1));
+    std::iter::once(title).filter(|_| !steps.is_empty()).chain(numbered)
 }
 
 /// What `sync --json` prints, through the daemon or not.
