@@ -612,7 +612,8 @@ fn the_password_is_shown_to_root_on_a_terminal_and_nowhere_else() {
 
     // Somebody else at this terminal: the program is asked for before the configuration is.
     let copy = host.postfix.base.join("relaykey");
-    fs::copy(program, &copy).unwrap();
+    // By another process: what a thread of this one starts meanwhile would inherit a file that is being written.
+    assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
     let nobody =
         format!("setpriv --reuid 65534 --regid 65534 --clear-groups {} sync --dry-run --reveal", copy.display());
     let (shown, code) = on_a_terminal(&nobody);

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::board::Board;
 use crate::agent::account::{self, Synced};
-use crate::agent::{Agent, Ended, Event, Opened, Run, jitter};
+use crate::agent::{Agent, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
@@ -77,6 +77,8 @@ struct Memory {
     told: BTreeMap<Option<String>, (String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
+    /// When files or the log last caused a run.
+    stirred: Option<Instant>,
     /// What was swapped in last was put back. The files that changed may be our own doing.
     in_vain: bool,
 }
@@ -88,6 +90,7 @@ impl Keeper {
             state: State::new(&self.credential.name),
             told: BTreeMap::new(),
             calm: Duration::ZERO,
+            stirred: None,
             in_vain: false,
         };
         if let Some(state) = self.recall().await {
@@ -120,6 +123,10 @@ impl Keeper {
                 }
             };
             if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
+                if memory.stirred.is_none_or(|at| at.elapsed() > MOST_CALM) {
+                    memory.calm = Duration::ZERO;
+                }
+                memory.stirred = Some(Instant::now());
                 // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
                 let settled = wake::wait(memory.calm.max(SETTLED));
                 tokio::pin!(settled);
@@ -258,6 +265,8 @@ impl Keeper {
         memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
             () if asked || did || !news && ended.failures.is_empty() => Duration::ZERO,
+            // Somebody is at work on the files, and is not to wait for us.
+            () if news && ended.end == End::Waits => (memory.calm * 2).clamp(SETTLED, MOST_CALM),
             () if news => (memory.calm * 2).clamp(CALM, MOST_CALM),
             () => memory.calm,
         };
