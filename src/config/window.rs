@@ -47,7 +47,8 @@ pub enum Opening {
 impl Window {
     /// Reads one. The error says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (days, hours) = text.split_once(' ').ok_or("it has no days, or no hours")?;
+        let plain = text.replace(", ", ",");
+        let (days, hours) = plain.split_once(' ').ok_or("it has no days, or no hours")?;
         let (from, to) = hours.trim().split_once('-').ok_or("its hours have no beginning or no end")?;
         let (from, to) = (time(from)?, time(to)?);
         if from == to {
@@ -190,7 +191,7 @@ mod tests {
                 ],
             ),
             (
-                "Tue,Thu 12:00-13:00",
+                "Tue, Thu 12:00 - 13:00",
                 &[("2026-11-24T11:00:00Z", "2026-11-24T12:00:00Z"), ("2026-11-26T11:00:00Z", "2026-11-26T12:00:00Z")],
             ),
         ] {
