@@ -361,6 +361,23 @@ impl Receivers {
         self
     }
 
+    /// [`Receiver::check`], bounded as an attempt is. `None`: there is no such receiver.
+    pub async fn check(&self, receiver: &str, whose: &Whose) -> Option<Result<String, Undelivered>> {
+        let receiver = match self.all.get(receiver)? {
+            Ok(receiver) => receiver,
+            Err(e) => return Some(Err(e.clone())),
+        };
+        let checked = tokio::time::timeout(self.limit, receiver.check(whose)).await;
+        Some(checked.unwrap_or_else(|_| {
+            Err(Undelivered {
+                temporary: true,
+                class: "timeout",
+                what: format!("{} did not answer within {:?}", receiver.describe(), self.limit),
+                fix: "check that this host reaches it: route, firewall, proxy".into(),
+            })
+        }))
+    }
+
     /// One attempt, bounded. `None`: there is no such receiver.
     async fn deliver(&self, receiver: &str, report: &Report) -> Option<Result<(), Undelivered>> {
         let receiver = match self.all.get(receiver)? {
