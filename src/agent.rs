@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
 use crate::apply::{self, Ours, Reply, Request, TargetId};
@@ -20,8 +21,8 @@ use crate::config::{self, Config};
 use crate::credential::{Login, ProofFields, ses_region};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
-    self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
-    Step, VersionId, Wake,
+    self, Change, Completion, Evidence, Facts, Failure, Found, News, Outcome, Policy, Reason, Report, ReportTarget,
+    Staged, State, Step, VersionId, Wake,
 };
 use crate::smtp::{self, Verdict};
 use crate::source::{Fetched, Source, SourceError};
@@ -101,6 +102,8 @@ impl Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Done(Option<Completion>),
+    /// A person is to decide, or to change a target by hand.
+    Waits,
     /// Failed for now, or a reload is owed.
     ForNow,
     ForGood,
@@ -178,7 +181,7 @@ impl Agent {
     /// finished, what is staged is removed.
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
-        let policy = Policy::new(credential);
+        let policy = Policy::new(credential, TimeZone::system());
         let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
         if self.store.access() == Access::Write {
             let latest = state.report.clone();
@@ -198,6 +201,7 @@ impl Agent {
         let mut next = None;
         let (end, reason) = loop {
             let now = Timestamp::now();
+            self.tell(&mut facts, credential);
             let (step, reason) = rollover::decide(&facts, &policy, now);
             // What a crash must find again is on disk before the next step; above all before a swap. A target that is
             // in between is put right first, even if nothing can be written down, and even if the program is to end.
@@ -248,8 +252,13 @@ impl Agent {
                     let mut durable = facts.clone();
                     let outcome = Outcome::Committed(report.clone());
                     rollover::absorb(&mut durable, &policy, id, &step, outcome.clone(), now, 0.0);
+                    rollover::conclude(&mut durable, now, jitter());
+                    self.tell(&mut durable, credential);
                     let what = what_was_done(&facts, stamp);
-                    let record = record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now);
+                    let record = Record {
+                        approved_by: facts.approved_by(),
+                        ..record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now)
+                    };
                     self.owe(&mut durable.state, &record, Some(&report));
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
@@ -287,6 +296,10 @@ impl Agent {
             return Err(e);
         }
         let failures: Vec<_> = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();
+        if end != End::Interrupted && self.store.access() == Access::Write {
+            rollover::conclude(&mut facts, Timestamp::now(), jitter());
+            self.tell(&mut facts, credential);
+        }
         self.note(&mut facts, credential, &by, end, &steps, observer).await?;
         Ok(Ended {
             end,
@@ -343,6 +356,50 @@ impl Agent {
         }
     }
 
+    /// Makes reports of what is to be told, and owes them: in the state, which is saved before the next step.
+    fn tell(&self, facts: &mut Facts, credential: &config::Credential) {
+        for news in std::mem::take(&mut facts.news) {
+            if self.store.access() == Access::Read {
+                continue;
+            }
+            let report = self.news(facts, credential, news);
+            report::owe(&mut facts.state.outbox, &self.receivers, &report, Timestamp::now(), jitter());
+            if report.outcome != rollover::ALIVE {
+                facts.state.told = Some(report);
+            }
+        }
+    }
+
+    /// The document of something that is no confirmation.
+    fn news(&self, facts: &Facts, credential: &config::Credential, news: News) -> Report {
+        let source = facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref());
+        let latest = facts.state.told.clone().filter(|_| news.outcome == rollover::ALIVE);
+        Report {
+            schema: REPORT_SCHEMA.into(),
+            id: self.report_id(credential, news.seq),
+            seq: news.seq,
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
+            source: source.map(|s| s.arn.clone()).unwrap_or_default(),
+            version: news.version,
+            username: news.username,
+            previous_username: news.previous_username,
+            at: news.at,
+            mode: credential.mode.word().into(),
+            agent: AGENT.into(),
+            outcome: news.outcome.into(),
+            targets: Vec::new(),
+            error: news.error,
+            approved_by: None,
+            latest: latest.map(Box::new),
+        }
+    }
+
+    fn report_id(&self, credential: &config::Credential, seq: u64) -> String {
+        format!("{}-{}-{seq}", self.identity.host_id, credential.name)
+    }
+
     /// A run that ended without a commit has its line too, if there is news in it, or if a person asked for it.
     async fn note(
         &self,
@@ -353,13 +410,19 @@ impl Agent {
         steps: &[StepTime],
         observer: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<(), StateError> {
-        if facts.committed.is_some() || facts.wake.dry_run || self.store.access() == Access::Read {
+        if facts.wake.dry_run || self.store.access() == Access::Read {
             return Ok(());
+        }
+        if facts.committed.is_some() {
+            return self.save(&facts.state, observer).await;
         }
         let failed = facts.failures().first().map(|(_, f)| (*f).clone());
         let settled = steps.iter().any(|s| s.step == "activate" && s.ok);
         let (what, outcome) = match (&failed, end) {
             (_, End::Interrupted) => ("interrupted", "interrupted"),
+            _ if facts.carried_out() == Some(true) && facts.wake.leave => ("departure", "done"),
+            _ if facts.carried_out() == Some(true) => ("rejection", "done"),
+            (_, End::Waits) => ("waits", "pending-approval"),
             (Some(f), _) if f.class == "refused" => ("refused", "failed"),
             (Some(f), _) if f.class == "drift" => ("drift", "failed"),
             (Some(_), End::ForGood) => ("failed", "failed"),
@@ -367,9 +430,14 @@ impl Agent {
             (None, _) if settled => ("reload", "done"),
             (None, _) => ("no-change", "done"),
         };
-        let record = record(facts, credential, by, what, outcome, steps, Timestamp::now());
+        let mut record = record(facts, credential, by, what, outcome, steps, Timestamp::now());
+        if let ("rejection", Some(rejected)) = (what, facts.state.rejected.last()) {
+            record.version = Some(rejected.id.version.clone());
+            record.username = facts.state.candidate.as_ref().map(|c| c.username.clone());
+            record.error = Some(Trouble { class: "rejected".into(), words: rejected.reason.clone() });
+        }
         if what == "interrupted" && steps.is_empty() || !is_news(&facts.state, &record) {
-            return Ok(());
+            return self.save(&facts.state, observer).await;
         }
         let mut state = facts.state.clone();
         self.owe(&mut state, &record, None);
@@ -398,6 +466,7 @@ impl Agent {
                 Outcome::Waited
             }
             Step::Refrain { .. } => Outcome::Refrained,
+            Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
             Step::Fetch => match look(facts, source, fetched).await {
                 Ok(found) => Outcome::Fetched(found),
                 Err(failure) => Outcome::Failed(failure),
@@ -407,6 +476,15 @@ impl Agent {
                 match have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)) {
                     Ok(login) => self.verify(target, &login).await,
                     Err(failure) => Outcome::Failed(failure),
+                }
+            }
+            Step::Probe { target } => {
+                let target = &credential.targets[*target];
+                match (have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)), &credential.probe)
+                {
+                    (Ok(login), Some(probe)) => self.probe(target, &login, probe).await,
+                    (Ok(_), None) => Outcome::Probed,
+                    (Err(failure), _) => Outcome::Failed(failure),
                 }
             }
             Step::Commit { stamp } => match self.report(facts, credential, stamp) {
@@ -450,6 +528,11 @@ impl Agent {
                 at,
             }),
         }
+    }
+
+    /// Sends one message over the candidate's login: a login may be accepted, and then every message refused.
+    async fn probe(&self, target: &config::Target, login: &Login, probe: &config::Probe) -> Outcome {
+        todo!("{target:?} {login:?} {probe:?}")
     }
 
     /// One request to apply, and its reply as an outcome.
@@ -566,7 +649,7 @@ impl Agent {
         });
         Some(Report {
             schema: REPORT_SCHEMA.into(),
-            id: format!("{}-{}-{}", self.identity.host_id, credential.name, stamp.seq),
+            id: self.report_id(credential, stamp.seq),
             seq: stamp.seq,
             host_id: self.identity.host_id.clone(),
             host: self.identity.name.clone(),
@@ -576,12 +659,12 @@ impl Agent {
             username: found.map(|f| f.username.clone()).unwrap_or_default(),
             previous_username: facts.previous_username(),
             at: stamp.at.clone(),
-            mode: "automatic".into(),
+            mode: credential.mode.word().into(),
             agent: AGENT.into(),
             outcome: stamp.outcome.word().into(),
             targets: targets.collect::<Option<Vec<_>>>()?,
             error: None,
-            approved_by: None,
+            approved_by: facts.approved_by(),
             latest: None,
         })
     }
@@ -598,7 +681,9 @@ fn what_was_done(facts: &Facts, stamp: &rollover::Stamp) -> &'static str {
     let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
     match stamp.outcome {
         rollover::Completion::Adopted => "adoption",
-        rollover::Completion::Confirmed if same => "heal",
+        rollover::Completion::Confirmed if same && facts.targets.iter().any(|t| t.swapped) => "heal",
+        // Somebody asked for it, or what was withdrawn holds again.
+        rollover::Completion::Confirmed if same => "confirmation",
         rollover::Completion::Confirmed => "rollover",
     }
 }
@@ -629,6 +714,7 @@ fn record(
         error: failure
             .filter(|_| outcome != "adopted" && outcome != "confirmed")
             .map(|f| Trouble { class: f.class, words: f.what }),
+        approved_by: facts.approved_by(),
     }
 }
 
@@ -666,13 +752,19 @@ pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> V
 
 /// The exit that the facts stand for when nothing is left to do.
 fn ended(facts: &Facts) -> End {
+    if let Some(done) = facts.carried_out() {
+        return if done { End::Done(None) } else { End::ForGood };
+    }
     let owed = facts.state.targets.values().any(|t| t.reload_owed.is_some());
-    let failures = facts.failures();
+    let failures: Vec<_> = facts.failures().into_iter().filter(|(_, f)| f.class != rollover::BY_HAND).collect();
+    let pending = facts.state.candidate.as_ref().filter(|_| facts.committed.is_none() && !facts.wake.dry_run);
     if failures.iter().any(|(_, f)| !f.temporary && f.class != "reload-owed") {
         End::ForGood
     } else if owed || !failures.is_empty() {
         End::ForNow
-    } else if facts.committed.is_none() && facts.state.candidate.is_some() && !facts.wake.dry_run {
+    } else if facts.committed.is_none() && !facts.wake.dry_run && facts.waits_for_a_person() {
+        End::Waits
+    } else if pending.is_some_and(|c| facts.rejection(&c.id).is_none()) {
         // Seen, and waiting for the second read.
         End::ForNow
     } else {
@@ -710,7 +802,9 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             swapped_before: p.swapped_before,
             live_id: p.live_id,
         }),
-        Reply::Previewed(_) => Outcome::Previewed,
+        Reply::Previewed(apply::Previewed { diff, steps, differences, reload }) => {
+            Outcome::Previewed(Change { diff, steps, differences, reload })
+        }
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
         Reply::Activated(apply::Activated::Owed { why, fix, temporary }) => {
@@ -757,13 +851,17 @@ async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
         let seen = source.look().await.map_err(source_failure)?;
-        // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
-        let same = seen.version == applied.id.version && seen.order.is_none_or(|order| Some(order) == applied.id.order);
-        if same && seen.identity == *identity {
+        // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
+        let waits = state.candidate.iter().filter(|c| c.held.is_some()).map(|c| (&c.id, &c.username));
+        let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
+            // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
+            seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)
+        });
+        if let Some((id, username)) = known.filter(|_| seen.identity == *identity) {
             return Ok(Found {
                 identity: seen.identity,
-                id: applied.id.clone(),
-                username: applied.username.clone(),
+                id: id.clone(),
+                username: username.clone(),
                 at: Timestamp::now(),
             });
         }
@@ -949,7 +1047,7 @@ mod tests {
             outcome: Completion::Confirmed,
             since: Timestamp::UNIX_EPOCH,
         });
-        Facts::new(state, &Policy::new(&config.credentials[0]), Wake::default(), false)
+        Facts::new(state, &Policy::new(&config.credentials[0], TimeZone::UTC), Wake::default(), false)
     }
 
     fn now<T>(future: impl Future<Output = T>) -> T {

@@ -45,7 +45,8 @@ pub struct Record {
     pub at: Timestamp,
     pub credential: String,
     pub by: By,
-    /// `rollover`, `adoption`, `heal`, `reload`, `refused`, `failed`, `no-change` (asked for by a person, nothing to do).
+    /// `rollover`, `adoption`, `heal`, `confirmation`, `reload`, `waits`, `rejection`, `departure`, `refused`, `failed`,
+    /// `drift`, `no-change` (asked for by a person, nothing to do).
     pub what: String,
     pub version: Option<String>,
     pub username: Option<String>,
@@ -53,8 +54,11 @@ pub struct Record {
     pub steps: Vec<StepTime>,
     /// `adopted`, `confirmed`, `done`, `failed-for-now`, `failed`, `interrupted`.
     pub outcome: String,
-    /// Class and words of what stood in the way.
+    /// Class and words of what stood in the way; of a rejection its reason.
     pub error: Option<Trouble>,
+    /// Who let the version go, where somebody had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
 }
 
 /// Who or what had it done.
@@ -69,6 +73,21 @@ pub struct By {
     pub claimed: Option<String>,
     /// What woke it, in words: the file that changed, the line of the mail log.
     pub detail: Option<String>,
+}
+
+/// `alice`, `root (says: alice)`, `uid 1000`, `timer`.
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.user, self.uid) {
+            (Some(user), _) => f.write_str(user)?,
+            (None, Some(uid)) => write!(f, "uid {uid}")?,
+            (None, None) => f.write_str(&self.cause)?,
+        }
+        match &self.claimed {
+            Some(claimed) => write!(f, " (says: {claimed})"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,7 +437,19 @@ fn render(n: u64, prev: &str, record: &Record) -> String {
 /// Cuts every word to what can stand there, in bytes, so that all of them together fit a line.
 fn shorten(record: &mut Record) {
     let some = |text: &mut Option<String>, most| text.iter_mut().for_each(|text| cut(text, most));
-    let Record { at: _, credential, by, what, version, username, previous_username, steps, outcome, error } = record;
+    let Record {
+        at: _,
+        credential,
+        by,
+        what,
+        version,
+        username,
+        previous_username,
+        steps,
+        outcome,
+        error,
+        approved_by,
+    } = record;
     cut(credential, 128);
     let By { cause, user, uid: _, claimed, detail } = by;
     cut(cause, 32);
@@ -434,6 +465,7 @@ fn shorten(record: &mut Record) {
         some(&mut step.target, 64);
     }
     cut(outcome, 32);
+    some(approved_by, 256);
     if let Some(Trouble { class, words }) = error {
         cut(class, 64);
         cut(words, 1024);

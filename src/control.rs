@@ -1,4 +1,4 @@
-//! The control socket, both ends: how `relaykey sync` and `relaykey status` reach a running daemon.
+//! The control socket, both ends: how `relaykey sync`, `status`, `approve` and the like reach a running daemon.
 //!
 //! `RUN_DIR/control.sock`, mode 0600. One request per connection, one JSON object per line:
 //!
@@ -9,8 +9,15 @@
 //! <- {"document":{...}}                              or {"error":{"what":...,"fix":...,"temporary":...}}
 //! ```
 //!
-//! `claimed` is who the operator says to be (sudo's user), and may be missing. The answer to `sync` is
-//! `{"schema":"relaykey/sync/v1","credentials":[...]}`, to `status` the status document.
+//! `claimed` is who the operator says to be (sudo's user), and may be missing. The answer to `status` is the status
+//! document, to everything else `{"schema":"relaykey/sync/v1","credentials":[...]}`. The other commands, with `names`:
+//!
+//! ```text
+//! {"relaykey":1,"command":"approve","names":["ses"],"version":"v2","wait_seconds":60}
+//! {"relaykey":1,"command":"reject","names":["ses"],"version":null,"reason":"not in the change calendar"}
+//! {"relaykey":1,"command":"confirm","names":["ses"],"code":"","wait_seconds":60}     code: null, or a nonce for the typed code
+//! {"relaykey":1,"command":"deregister","names":[]}
+//! ```
 //!
 //! Who may ask is decided by the credentials that the kernel attaches to a connection (`SO_PEERCRED`, unix(7)): root, and
 //! the daemon's own user. The file's mode says the same, but decides nothing.
@@ -68,12 +75,22 @@ const STEP_TIME: Duration = Duration::from_secs(120);
 const BUSY_TIME: Duration = Duration::from_secs(3);
 /// Of a text from outside, what is kept.
 const MAX_CLAIMED: usize = 64;
+/// Of the reason of a rejection, in characters.
+pub const MAX_REASON: usize = 500;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// A rollover now, of what is new.
     Sync(SyncRequest),
+    /// The version that waits may go.
+    Approve(ApproveRequest),
+    /// The version that waits is not to be taken.
+    Reject(RejectRequest),
+    /// Reads back what is there, and confirms it if it is right.
+    Confirm(ConfirmRequest),
+    /// This host leaves the fleet.
+    Deregister(DeregisterRequest),
     /// The status document.
     Status,
 }
@@ -88,6 +105,65 @@ pub struct SyncRequest {
     pub accept_version: Option<String>,
     /// How long to wait for what fails for now; at most [`MAX_WAIT`].
     pub wait_seconds: u64,
+}
+
+/// What `approve` is asked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// One credential.
+    pub names: Vec<String>,
+    /// The version that is meant; without it the one that waits.
+    pub version: Option<String>,
+    /// As for `sync`.
+    pub wait_seconds: u64,
+}
+
+/// What `reject` is asked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejectRequest {
+    /// One credential.
+    pub names: Vec<String>,
+    /// The version that is meant; without it the one that waits.
+    pub version: Option<String>,
+    /// At most [`MAX_REASON`] characters are kept.
+    pub reason: String,
+}
+
+/// What `confirm` is asked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// One credential.
+    pub names: Vec<String>,
+    /// Where the typed code is wanted too: the nonce of the invitation, or an empty text.
+    pub code: Option<String>,
+    /// As for `sync`.
+    pub wait_seconds: u64,
+}
+
+/// What `deregister` is asked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeregisterRequest {
+    /// Credentials; empty: all.
+    pub names: Vec<String>,
+}
+
+impl Request {
+    /// How long the daemon may be silent over it.
+    fn patience(&self) -> Duration {
+        match self {
+            Request::Sync(SyncRequest { wait_seconds, .. })
+            | Request::Approve(ApproveRequest { wait_seconds, .. })
+            | Request::Confirm(ConfirmRequest { wait_seconds, .. }) => {
+                Duration::from_secs(*wait_seconds).min(MAX_WAIT) + STEP_TIME
+            }
+            Request::Reject(_) | Request::Deregister(_) => STEP_TIME,
+            Request::Status => ANSWER_TIME,
+        }
+    }
 }
 
 /// Who asks.
@@ -159,9 +235,14 @@ impl Request {
     /// As a line of the protocol.
     fn bytes(&self, claimed: Option<&str>) -> Vec<u8> {
         let (command, fields) = match self {
-            Request::Sync(sync) => ("sync", serde_json::to_value(sync).expect("a request has only text keys")),
-            Request::Status => ("status", Value::Object(serde_json::Map::new())),
+            Request::Sync(sync) => ("sync", serde_json::to_value(sync)),
+            Request::Approve(approve) => ("approve", serde_json::to_value(approve)),
+            Request::Reject(reject) => ("reject", serde_json::to_value(reject)),
+            Request::Confirm(confirm) => ("confirm", serde_json::to_value(confirm)),
+            Request::Deregister(deregister) => ("deregister", serde_json::to_value(deregister)),
+            Request::Status => ("status", Ok(Value::Object(serde_json::Map::new()))),
         };
+        let fields = fields.expect("a request has only text keys");
         let Value::Object(mut map) = fields else { unreachable!("a struct is an object") };
         map.insert("relaykey".into(), VERSION.into());
         map.insert("command".into(), command.into());
@@ -201,11 +282,30 @@ impl Request {
         };
         let request = match command.as_str() {
             "sync" => {
-                let mut sync: SyncRequest =
-                    serde_json::from_value(Value::Object(map)).map_err(|e| malformed(format!("sync: {}", said(&e))))?;
+                let mut sync: SyncRequest = fields(map, "sync")?;
                 sync.wait_seconds = sync.wait_seconds.min(MAX_WAIT.as_secs());
                 Request::Sync(sync)
             }
+            "approve" => {
+                let mut approve: ApproveRequest = fields(map, "approve")?;
+                approve.wait_seconds = approve.wait_seconds.min(MAX_WAIT.as_secs());
+                Request::Approve(approve)
+            }
+            "reject" => {
+                let mut reject: RejectRequest = fields(map, "reject")?;
+                // It goes to logs, reports and pages.
+                reject.reason = plain(&reject.reason, MAX_REASON).trim().to_owned();
+                if reject.reason.is_empty() {
+                    return Err(malformed("reject: a reason is missing"));
+                }
+                Request::Reject(reject)
+            }
+            "confirm" => {
+                let mut confirm: ConfirmRequest = fields(map, "confirm")?;
+                confirm.wait_seconds = confirm.wait_seconds.min(MAX_WAIT.as_secs());
+                Request::Confirm(confirm)
+            }
+            "deregister" => Request::Deregister(fields(map, "deregister")?),
             "status" => match map.keys().next() {
                 None => Request::Status,
                 Some(key) => return Err(malformed(format!("status: unknown field `{}`", plain(key, 64)))),
@@ -225,8 +325,16 @@ impl Request {
     }
 }
 
+fn fields<T: DeserializeOwned>(map: serde_json::Map<String, Value>, command: &str) -> Result<T, Refusal> {
+    serde_json::from_value(Value::Object(map)).map_err(|e| malformed(format!("{command}: {}", said(&e))))
+}
+
 fn malformed(what: impl Into<String>) -> Refusal {
-    Refusal { what: what.into(), fix: "ask with `relaykey sync` or `relaykey status`".into(), temporary: false }
+    Refusal {
+        what: what.into(),
+        fix: "ask with `relaykey`, such as `relaykey sync` or `relaykey status`".into(),
+        temporary: false,
+    }
 }
 
 /// What a parser says, which may quote what was sent.
@@ -720,10 +828,7 @@ impl Client {
         mut on_progress: impl FnMut(&str),
     ) -> Result<Value, ControlError> {
         let bytes = request.bytes(claimed);
-        let patience = match request {
-            Request::Sync(sync) => Duration::from_secs(sync.wait_seconds).min(MAX_WAIT) + STEP_TIME,
-            Request::Status => ANSWER_TIME,
-        };
+        let patience = request.patience();
         let began = Instant::now();
         loop {
             let mut taken = false;

@@ -29,10 +29,11 @@ use crate::apply;
 use crate::audit::By;
 use crate::aws;
 use crate::config::{self, Config};
-use crate::control::{self, Refusal, SyncRequest};
+use crate::control::{self, Refusal};
 use crate::credential::LocalKey;
 use crate::health;
 use crate::report::{Deliveries, Receivers};
+use crate::rollover::{Approve, Reject, Wake};
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
@@ -156,11 +157,18 @@ impl Posts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An operator's `sync`: every credential at the same time, and the outcomes of all.
-    async fn sync(&self, request: SyncRequest, by: By, progress: control::Progress) -> control::Answer {
+    /// An operator's order to these credentials, or all: at the same time, and the outcomes of all.
+    async fn order(
+        &self,
+        names: &[String],
+        wake: Wake,
+        wait: u64,
+        by: By,
+        progress: control::Progress,
+    ) -> control::Answer {
         let posts: Vec<Post> = self.lock().clone();
         let known = |name: &String| posts.iter().any(|post| post.credential == *name);
-        if let Some(name) = request.names.iter().find(|name| !known(name)) {
+        if let Some(name) = names.iter().find(|name| !known(name)) {
             let all: Vec<&str> = posts.iter().map(|post| post.credential.as_str()).collect();
             return Err(Refusal {
                 what: format!("the daemon's configuration has no credential {name:?}"),
@@ -172,13 +180,13 @@ impl Posts {
             });
         }
         let mut answers = Vec::new();
-        let chosen = |post: &&Post| request.names.is_empty() || request.names.contains(&post.credential);
+        let chosen = |post: &&Post| names.is_empty() || names.contains(&post.credential);
         for post in posts.iter().filter(chosen) {
             let (answer, answered) = oneshot::channel();
             let progress = progress.clone();
             let order = Order {
-                accept_version: request.accept_version.clone(),
-                wait: Duration::from_secs(request.wait_seconds),
+                wake: wake.clone(),
+                wait: Duration::from_secs(wait),
                 by: by.clone(),
                 progress: Box::new(move |line| progress.line(line)),
                 answer,
@@ -683,12 +691,34 @@ impl Daemon {
             move |peer: control::Peer, request, progress| {
                 let (posts, board) = (posts.clone(), board.clone());
                 async move {
-                    match request {
-                        control::Request::Status => Ok(json(&board.status(Timestamp::now()))),
-                        control::Request::Sync(request) => {
-                            posts.sync(request, agent::operator_with(peer.uid, peer.claimed), progress).await
+                    let by = agent::operator_with(peer.uid, peer.claimed);
+                    let (names, wake, wait) = match request {
+                        control::Request::Status => return Ok(json(&board.status(Timestamp::now()))),
+                        control::Request::Sync(r) => {
+                            (r.names, Wake { accept_version: r.accept_version, ..Wake::default() }, r.wait_seconds)
                         }
+                        control::Request::Approve(r) => {
+                            let approve = Approve { version: r.version, by: by.to_string() };
+                            (r.names, Wake { approve: Some(approve), ..Wake::default() }, r.wait_seconds)
+                        }
+                        control::Request::Reject(r) => {
+                            let reject = Reject { version: r.version, reason: r.reason, by: by.to_string() };
+                            (r.names, Wake { reject: Some(reject), ..Wake::default() }, 0)
+                        }
+                        control::Request::Confirm(r) => {
+                            (r.names, Wake { confirm: true, code: r.code, ..Wake::default() }, r.wait_seconds)
+                        }
+                        control::Request::Deregister(r) => (r.names, Wake { leave: true, ..Wake::default() }, 0),
+                    };
+                    let decides = wake.approve.is_some() || wake.reject.is_some() || wake.confirm;
+                    if decides && names.len() != 1 {
+                        return Err(Refusal {
+                            what: "this is about one credential, and the request names another number of them".into(),
+                            fix: "name one credential".into(),
+                            temporary: false,
+                        });
                     }
+                    posts.order(&names, wake, wait, by, progress).await
                 }
             },
             stop,

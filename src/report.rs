@@ -18,9 +18,9 @@
 //! A crash between an arrival and the save that follows delivers the same report again. Its `seq` and `id` tell it from
 //! a new one, and every kind takes it without harm.
 //!
-//! No report is given up, however many are owed. A place that holds one document per host costs one report in the
-//! state file; for one that gets all of them the state file grows by a report, one to two kilobytes, per rollover
-//! missed.
+//! No report is given up, however many are owed; but of signs of life in a row only the last is. A place that holds one
+//! document per host costs one report in the state file; for one that gets all of them the state file grows by a report,
+//! one to two kilobytes, per rollover missed.
 
 pub mod dynamodb;
 pub mod email;
@@ -99,8 +99,12 @@ impl Outbox {
             (false, Some(next)) => Some(next.min(first)),
             (true, _) => Some(first),
         };
+        let is_alive = |r: &Report| r.outcome == rollover::ALIVE;
         if keeps == Keeps::Latest {
             self.owed.clear();
+        } else if is_alive(report) && self.owed.last().is_some_and(is_alive) {
+            // That this host was alive the day before tells nobody anything, now that it is alive today.
+            self.owed.pop();
         }
         self.owed.push(report.clone());
     }

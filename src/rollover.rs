@@ -6,28 +6,38 @@
 //!   inspect every target ──> fetch ─┼─ nothing new, nothing drifted ──> end
 //!            │                      │
 //!            v                      │
-//!   is the version to be taken? ── no: left behind, or not newer and not agreed twice ──> wait
+//!   is the version to be taken? ── no: left behind, rejected, or not newer and not agreed twice ──> wait
 //!            │ yes
 //!            v
-//!   verify at every endpoint ──> prepare every target ──> swap ──> activate ──> read back ──> commit
-//!        │ 535: not yet / refused      │                              │            │
-//!        v                             v                              v            v
-//!       wait                   wait (nothing changed)           reload owed      undo
+//!   verify at every endpoint ──> probe ──> is somebody to decide, or to change it by hand?
+//!        │ 535: not yet / refused             │ no                          │ yes
+//!        v                                    v                             v
+//!       wait                             prepare every target      preview ──> nothing would change: as on the left
+//!                                             │                        │
+//!                                             v                        v
+//!                        swap ──> activate ──> read back ──> commit   hold, refrain ──> wait
+//!                          │         │            │
+//!                          v         v            v
+//!        wait (nothing changed)  reload owed     undo
 //! ```
 //!
 //! [`decide`] looks only at [`Facts`], which are the durable [`State`] plus what this wake has found out. There is no
 //! second path for recovery: after a crash the same function sees what is there and goes forward. [`absorb`] takes the
 //! outcome of a step in; an outcome of a step that is no longer the current one is dropped. Time and randomness are
 //! passed in. Nothing here does I/O.
+//!
+//! What a run has to tell beyond its confirmation ([`News`]) is decided here too: by [`absorb`] where a step brings it,
+//! by [`conclude`] where only the end of a run shows it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Drift};
+use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
 use crate::credential::{SourceIdentity, VersionOrder};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
@@ -37,6 +47,16 @@ pub const HEALS: usize = 3;
 pub const HEAL_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 /// Outcome of a report that is only a sign of life.
 pub const ALIVE: &str = "alive";
+/// How long after the last report such a sign is due; give or take a tenth, so that a fleet does not report at once.
+const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// A failure that may pass by itself is reported when it has stood this long.
+const LASTING: SignedDuration = SignedDuration::from_mins(15);
+/// A version that is held is verified again this long after.
+const HELD_VERIFIED: SignedDuration = SignedDuration::from_hours(24);
+/// A message that went out over the candidate's login proves for this long that it may send.
+const PROBE_HOLDS: SignedDuration = SignedDuration::from_hours(1);
+/// How many rejected versions are remembered.
+const REJECTED: usize = 100;
 /// How many versions that this host left behind are remembered.
 const LEFT_BEHIND: usize = 100;
 
@@ -60,6 +80,24 @@ pub struct State {
     pub seq: u64,
     /// The latest report document, complete.
     pub report: Option<Report>,
+    /// Versions that a person rejected here, the latest last: not taken again by themselves.
+    #[serde(default)]
+    pub rejected: Vec<Rejected>,
+    /// The latest report of all that is no mere sign of life.
+    #[serde(default)]
+    pub told: Option<Report>,
+    /// Since when a target that was confirmed holds something else. Over with the next confirmation.
+    #[serde(default)]
+    pub withdrawn: Option<Timestamp>,
+    /// Failures that stand, and whether they were reported.
+    #[serde(default)]
+    pub failing: Vec<Failing>,
+    /// When a sign of life is due.
+    #[serde(default)]
+    pub alive_due: Option<Timestamp>,
+    /// When this host left the fleet (`relaykey deregister`). Over with the next confirmation.
+    #[serde(default)]
+    pub left: Option<Timestamp>,
     /// Reports that are owed, by the name of the receiver, in the order of their `seq`.
     #[serde(default)]
     pub outbox: BTreeMap<String, Outbox>,
@@ -123,6 +161,12 @@ impl State {
             targets: BTreeMap::new(),
             seq: 0,
             report: None,
+            rejected: Vec::new(),
+            told: None,
+            withdrawn: None,
+            failing: Vec::new(),
+            alive_due: None,
+            left: None,
             outbox: BTreeMap::new(),
             audit: AuditHead::default(),
         }
@@ -151,7 +195,16 @@ impl State {
         }
         if let Some(candidate) = &mut self.candidate {
             candidate.first_seen = candidate.first_seen.min(now);
+            candidate.probed = candidate.probed.filter(|at| *at <= now);
+            if let Some(held) = &mut candidate.held {
+                held.since = held.since.min(now);
+                held.next = held.next.filter(|next| next.duration_since(now) <= HELD_VERIFIED);
+            }
         }
+        for failing in &mut self.failing {
+            failing.since = failing.since.min(now);
+        }
+        self.alive_due = self.alive_due.filter(|due| due.duration_since(now) <= ALIVE_AFTER * 2);
     }
 }
 
@@ -198,8 +251,69 @@ pub struct Candidate {
     pub id: VersionId,
     pub username: String,
     pub first_seen: Timestamp,
-    /// Named by an operator with `--accept-version`.
+    /// Named by an operator with `--accept-version`, or in an approval.
     pub accepted: bool,
+    /// When a message last went out over its login.
+    #[serde(default)]
+    pub probed: Option<Timestamp>,
+    /// Verified, and waiting for a person.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// Who let it go.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+}
+
+/// A version that waits for a person: to approve it, or to change a target by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub since: Timestamp,
+    /// When it is verified again.
+    pub next: Option<Timestamp>,
+}
+
+/// Who or what let a held version go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The operator, as the kernel says it; or the setting that let it go: `apply = …`, `if_applied_dies = "apply"`.
+    pub by: String,
+    pub at: Timestamp,
+    /// Of a window: its end. What was not begun by then waits for the next one.
+    pub until: Option<Timestamp>,
+}
+
+/// A version that a person rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    #[serde(flatten)]
+    pub id: VersionId,
+    /// The operator, as the kernel says it.
+    pub by: String,
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+/// A failure that stands: reported once per cause, not per attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    pub class: String,
+    /// The version that it was met with; `None`: before any was known.
+    pub version: Option<String>,
+    pub since: Timestamp,
+    pub told: bool,
+}
+
+/// What would change in one target, masked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// One line per entry. Empty: nothing is to be written.
+    pub diff: Vec<String>,
+    /// What a person does who makes the change by hand, one step to a line.
+    pub steps: Vec<String>,
+    /// How what is there differs from the candidate, where somebody has begun to change it.
+    pub differences: Vec<String>,
+    /// Would the mail server be reloaded?
+    pub reload: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -213,6 +327,9 @@ pub struct TargetState {
     pub heals: Vec<Timestamp>,
     /// Why a reload is owed, as last seen.
     pub reload_owed: Option<Owed>,
+    /// What waits to be changed here, by relaykey once it may, or by hand.
+    #[serde(default)]
+    pub change: Option<Change>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,13 +357,20 @@ pub struct Retry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
-    /// `not-newer`, `drift`, `reload-owed`, `mismatch`.
+    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`.
     pub class: String,
     pub what: String,
     pub fix: String,
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
     pub at: Timestamp,
+}
+
+impl Failure {
+    /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
+    pub fn is_an_answer(&self) -> bool {
+        ["nothing-waits", "changed-meanwhile", "rejected", "not-the-named-version"].contains(&self.class.as_str())
+    }
 }
 
 /// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
@@ -322,6 +446,14 @@ pub struct Facts {
     /// The stamp of the confirmation that is being made.
     pub stamp: Option<Stamp>,
     pub committed: Option<Completion>,
+    /// What is to be told beyond the confirmation, in this order; whoever drives the machine takes it from here.
+    pub news: Vec<News>,
+    /// A person's order that needs nothing else, such as a rejection, was carried out.
+    ordered: bool,
+    /// [`conclude`] was called.
+    concluded: bool,
+    /// The version that waited for approval when this wake began.
+    waited: Option<String>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
     /// Number of the step that is under way.
@@ -336,6 +468,51 @@ pub struct Wake {
     pub accept_version: Option<String>,
     /// `sync --dry-run`: preview instead of prepare.
     pub dry_run: bool,
+    /// `approve`.
+    pub approve: Option<Approve>,
+    /// `reject`.
+    pub reject: Option<Reject>,
+    /// `confirm`: nothing is written; what is there is read back, and confirmed if it is right.
+    pub confirm: bool,
+    /// `confirm --code`: the nonce, which may be empty.
+    pub code: Option<String>,
+    /// `deregister`.
+    pub leave: bool,
+    /// The mail log says that the login in use is refused.
+    pub applied_refused: bool,
+}
+
+/// `relaykey approve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approve {
+    /// `--version`; without it the version that waited when the wake began.
+    pub version: Option<String>,
+    /// The operator, as the kernel says it.
+    pub by: String,
+}
+
+/// `relaykey reject`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// `--version`; without it the version that waits.
+    pub version: Option<String>,
+    pub reason: String,
+    /// The operator, as the kernel says it.
+    pub by: String,
+}
+
+/// Something to tell beyond a confirmation: a report without evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Of the report document: `failed`, `pending-approval`, `rejected`, `withdrawn`, `alive`, `left`.
+    pub outcome: &'static str,
+    pub seq: u64,
+    /// RFC 3339, Z, seconds.
+    pub at: String,
+    pub version: String,
+    pub username: String,
+    pub previous_username: Option<String>,
+    pub error: Option<ReportError>,
 }
 
 /// A version that the source gave, without its secret.
@@ -354,6 +531,8 @@ pub struct TargetFacts {
     pub name: String,
     pub inspected: Option<Inspection>,
     pub evidence: Option<Evidence>,
+    /// A message went out over the candidate's login, in this wake or not long before it.
+    pub probed: bool,
     pub prepared: Option<Staged>,
     pub swapped: bool,
     pub activated: bool,
@@ -362,7 +541,7 @@ pub struct TargetFacts {
     pub must_undo: Option<Failure>,
     /// Staged, and then something stood in the way: the staged files go.
     pub must_discard: bool,
-    pub previewed: bool,
+    pub previewed: Option<Change>,
     /// Failed in this wake; left alone until its retry is due, then looked at anew.
     pub failed: bool,
 }
@@ -414,6 +593,9 @@ impl Facts {
         if ignore_backoff {
             state.source_retry.next = None;
             state.targets.values_mut().for_each(|t| t.retry.next = None);
+            if let Some(held) = state.candidate.as_mut().and_then(|c| c.held.as_mut()) {
+                held.next = None;
+            }
         }
         state.targets.retain(|name, _| policy.targets.iter().any(|t| t.name == *name));
         for target in &policy.targets {
@@ -421,6 +603,7 @@ impl Facts {
         }
         let targets =
             policy.targets.iter().map(|t| TargetFacts { name: t.name.clone(), ..TargetFacts::default() }).collect();
+        let waited = state.candidate.as_ref().filter(|c| c.held.is_some()).map(|c| c.id.version.clone());
         Self {
             state,
             wake,
@@ -429,6 +612,10 @@ impl Facts {
             targets,
             stamp: None,
             committed: None,
+            news: Vec::new(),
+            ordered: false,
+            concluded: false,
+            waited,
             blocked: None,
             current: None,
             steps: 0,
@@ -470,6 +657,31 @@ impl Facts {
         }
     }
 
+    /// The rejection that stands against a version.
+    pub fn rejection(&self, id: &VersionId) -> Option<&Rejected> {
+        self.state.rejected.iter().find(|r| r.id == *id)
+    }
+
+    /// Who let the version go that is being put in place.
+    pub fn approved_by(&self) -> Option<String> {
+        let candidate = self.state.candidate.as_ref()?;
+        let same = self.fetched.as_ref().is_some_and(|found| found.id == candidate.id);
+        candidate.approval.as_ref().filter(|_| same).map(|a| a.by.clone())
+    }
+
+    /// Does the candidate wait for a person? To approve it, or to change a target by hand.
+    pub fn waits_for_a_person(&self) -> bool {
+        let by_hand = self.failures().iter().any(|(_, f)| f.class == BY_HAND);
+        let held = |c: &Candidate| c.held.is_some() && self.rejection(&c.id).is_none();
+        by_hand || self.state.candidate.as_ref().is_some_and(held)
+    }
+
+    /// Of an order that needs nothing else (`reject`, `deregister`): was it carried out? `None`: this wake has none.
+    pub fn carried_out(&self) -> Option<bool> {
+        let has = self.wake.leave || self.wake.reject.is_some();
+        has.then(|| self.ordered && self.blocked.is_none())
+    }
+
     fn target_state(&mut self, index: usize) -> &mut TargetState {
         self.state.targets.entry(self.targets[index].name.clone()).or_default()
     }
@@ -481,12 +693,19 @@ pub struct Policy {
     pub targets: Vec<TargetPolicy>,
     /// A file is authoritative as it is; AWS sources have an order.
     pub ordered: bool,
+    pub mode: Mode,
+    /// In which a window's hours are meant.
+    pub zone: TimeZone,
+    /// A candidate must be able to send a message before it is put in place.
+    pub probe: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct TargetPolicy {
     pub name: String,
     pub drift: Drift,
+    /// False: a person changes it.
+    pub write: bool,
     pub endpoint: String,
     pub propagation: SignedDuration,
     pub retry: SignedDuration,
@@ -495,7 +714,8 @@ pub struct TargetPolicy {
 }
 
 impl Policy {
-    pub fn new(credential: &config::Credential) -> Self {
+    /// `zone`: this host's local time.
+    pub fn new(credential: &config::Credential, zone: TimeZone) -> Self {
         let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
         let targets: Vec<_> = credential
             .targets
@@ -503,13 +723,20 @@ impl Policy {
             .map(|t| TargetPolicy {
                 name: t.name.clone(),
                 drift: t.drift,
+                write: t.write,
                 endpoint: t.smtp.endpoint.clone(),
                 propagation: signed(t.smtp.propagation),
                 retry: signed(t.smtp.retry),
                 logs_in_as: credential.targets.iter().position(|o| o.smtp == t.smtp).unwrap_or(0),
             })
             .collect();
-        Self { targets, ordered: !matches!(credential.source, config::Source::File { .. }) }
+        Self {
+            targets,
+            ordered: !matches!(credential.source, config::Source::File { .. }),
+            mode: credential.mode.clone(),
+            zone,
+            probe: credential.probe.is_some(),
+        }
     }
 }
 
@@ -527,6 +754,10 @@ pub enum Step {
     },
     Fetch,
     Verify {
+        target: usize,
+    },
+    /// Send a message over the candidate's login.
+    Probe {
         target: usize,
     },
     Preview {
@@ -552,10 +783,22 @@ pub enum Step {
     Discard {
         target: usize,
     },
-    /// Leave a drifted target as it is: `drift = "report"`, or it was healed too often within the hour.
+    /// Leave a target as it is: a drifted one with `drift = "report"` or healed too often within the hour, or one that a
+    /// person changes.
     Refrain {
         target: usize,
     },
+    /// Keep the candidate until somebody approves it.
+    Hold,
+    /// Let the candidate go, by a setting.
+    Release {
+        by: String,
+        until: Option<Timestamp>,
+    },
+    /// A person rejects the candidate.
+    Reject,
+    /// This host leaves the fleet.
+    Leave,
     /// Make it durable: applied version and report document in one rename.
     Commit {
         stamp: Stamp,
@@ -575,6 +818,11 @@ impl Step {
             Step::Inspect { .. } => "inspect",
             Step::Fetch => "fetch",
             Step::Verify { .. } => "verify",
+            Step::Probe { .. } => "probe",
+            Step::Hold => "hold",
+            Step::Release { .. } => "release",
+            Step::Reject => "reject",
+            Step::Leave => "leave",
             Step::Preview { .. } => "preview",
             Step::Prepare { .. } => "prepare",
             Step::Swap { .. } => "swap",
@@ -594,6 +842,7 @@ impl Step {
         match self {
             Step::Inspect { target }
             | Step::Verify { target }
+            | Step::Probe { target }
             | Step::Preview { target }
             | Step::Prepare { target }
             | Step::Swap { target }
@@ -602,7 +851,14 @@ impl Step {
             | Step::Undo { target }
             | Step::Discard { target }
             | Step::Refrain { target } => Some(*target),
-            Step::Fetch | Step::Commit { .. } | Step::Wait { .. } | Step::End => None,
+            Step::Fetch
+            | Step::Hold
+            | Step::Release { .. }
+            | Step::Reject
+            | Step::Leave
+            | Step::Commit { .. }
+            | Step::Wait { .. }
+            | Step::End => None,
         }
     }
 }
@@ -618,6 +874,20 @@ pub enum Reason {
     NewVersion(String),
     Adoption,
     Verified(String),
+    /// May its login send, too?
+    MaySend(String),
+    /// A person decides, or changes the target: what would change?
+    LookFirst(String),
+    ByHand(String),
+    /// Waits for approval; the window opens then.
+    Held {
+        version: String,
+        opens: Option<Timestamp>,
+    },
+    Released(String),
+    Rejected(String),
+    Rejects,
+    Leaves,
     Staged(String),
     InPlace(String),
     ReloadOwed(String),
@@ -642,6 +912,17 @@ impl fmt::Display for Reason {
             Reason::NewVersion(v) => write!(f, "version {v} is new"),
             Reason::Adoption => f.write_str("there is no state: is the source's version in use already?"),
             Reason::Verified(t) => write!(f, "the login for target {t} was accepted"),
+            Reason::MaySend(t) => write!(f, "the login for target {t} was accepted: may it send a message, too?"),
+            Reason::LookFirst(t) => write!(f, "what would change in target {t}?"),
+            Reason::ByHand(t) => write!(f, "target {t} is changed by hand"),
+            Reason::Held { version, opens: None } => write!(f, "version {version} waits for approval"),
+            Reason::Held { version, opens: Some(opens) } => {
+                write!(f, "version {version} waits for approval, or for {}", rfc3339(*opens))
+            }
+            Reason::Released(by) => write!(f, "the version may go: {by}"),
+            Reason::Rejected(version) => write!(f, "version {version} was rejected"),
+            Reason::Rejects => f.write_str("somebody rejects the version that waits"),
+            Reason::Leaves => f.write_str("this host leaves the fleet"),
             Reason::Staged(t) => write!(f, "every key gives the candidate in the staged files of target {t}"),
             Reason::InPlace(t) => write!(f, "the files of target {t} are in place"),
             Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
@@ -670,7 +951,8 @@ pub enum Outcome {
     Refused {
         reply: String,
     },
-    Previewed,
+    Probed,
+    Previewed(Change),
     Prepared(Staged),
     Swapped,
     Activated,
@@ -682,6 +964,8 @@ pub enum Outcome {
     Undone,
     Discarded,
     Refrained,
+    /// A decision was taken down: of `Hold`, `Release`, `Reject`, `Leave`.
+    Noted,
     /// The time of a `Wait` has come.
     Waited,
     Committed(Box<Report>),
@@ -705,7 +989,14 @@ enum Standing {
     /// Not newer: a second read must agree, due then.
     AgreeAt(Timestamp),
     LeftBehind,
+    Rejected,
     NotTheNamedOne,
+}
+
+/// Did a person name this very version?
+fn named(facts: &Facts, found: &Found) -> bool {
+    let is_it = |named: Option<&String>| named == Some(&found.id.version);
+    is_it(facts.wake.accept_version.as_ref()) || is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()))
 }
 
 fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
@@ -713,8 +1004,11 @@ fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
         return Standing::NotTheNamedOne;
     }
-    let accepted =
-        facts.wake.accept_version.is_some() || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
+    let accepted = named(facts, found) || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
+    let is_applied = state.applied.as_ref().is_some_and(|applied| applied.id == found.id);
+    if facts.rejection(&found.id).is_some() && !is_applied && !named(facts, found) {
+        return Standing::Rejected;
+    }
     let same_source = state.source.as_ref().is_none_or(|s| *s == found.identity);
     let Some(applied) = &state.applied else { return Standing::Take };
     if !same_source || accepted && applied.id != found.id {
@@ -741,6 +1035,39 @@ fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     }
 }
 
+/// May the candidate be put in place?
+#[derive(Debug, PartialEq, Eq)]
+enum Permission {
+    /// By itself, or somebody has let it go.
+    Given,
+    /// A setting lets it go now.
+    Give { by: String, until: Option<Timestamp> },
+    /// Not before somebody approves it, or the window opens.
+    Held { opens: Option<Timestamp> },
+}
+
+fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
+    let Mode::Manual { window, if_applied_dies } = &policy.mode else { return Permission::Given };
+    // What was begun goes on, whatever hour it has become: a host in between is worse than either.
+    let version = facts.fetched.as_ref().map(|f| &f.id.version);
+    let begun = |t: &TargetFacts| t.swapped || t.inspected.as_ref().is_some_and(|i| i.swapped.as_ref() == version);
+    let approval = facts.state.candidate.as_ref().and_then(|c| c.approval.as_ref());
+    if facts.targets.iter().any(begun) || approval.is_some_and(|a| a.until.is_none_or(|until| now < until)) {
+        return Permission::Given;
+    }
+    if facts.wake.applied_refused && *if_applied_dies == IfAppliedDies::Apply {
+        let by = "if_applied_dies = \"apply\": the login in use is refused".to_owned();
+        return Permission::Give { by, until: None };
+    }
+    match window.as_ref().map(|window| (window, window.opening(now, &policy.zone))) {
+        Some((window, Opening::Open { until })) => {
+            Permission::Give { by: format!("apply = \"{window}\""), until: Some(until) }
+        }
+        Some((_, Opening::At(opens))) => Permission::Held { opens: Some(opens) },
+        None => Permission::Held { opens: None },
+    }
+}
+
 /// The one next step, and why. Pure: facts, policy and time in.
 pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     let t = |i: usize| &facts.targets[i];
@@ -754,6 +1081,13 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     }
     if facts.committed.is_some() {
         return (Step::End, Reason::Committed);
+    }
+    // What a person orders and what needs nothing else.
+    if facts.wake.leave {
+        return (if facts.ordered { Step::End } else { Step::Leave }, Reason::Leaves);
+    }
+    if facts.wake.reject.is_some() {
+        return (if facts.ordered { Step::End } else { Step::Reject }, Reason::Rejects);
     }
     if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
@@ -776,6 +1110,10 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         Standing::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
         // `blocked` says so; nothing is due.
         Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
+        Standing::Rejected => {
+            let end = (Step::End, Reason::Rejected(found.id.version.clone()));
+            return reload_owed(facts, now).unwrap_or(end);
+        }
     };
     if !(0..facts.targets.len()).any(|i| needs_work(facts, i, applied)) {
         return reload_owed(facts, now).unwrap_or((Step::End, Reason::UpToDate));
@@ -790,6 +1128,14 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     if !ready.iter().any(|&i| needs_work(facts, i, applied)) {
         return reload_owed(facts, now).unwrap_or_else(|| waiting(facts, now));
     }
+    let permission = if applied || facts.wake.confirm { Permission::Given } else { permission(facts, policy, now) };
+    // Held, and verified not long ago: nothing is to be done before the day is over, the window opens, or somebody asks.
+    let held = facts.state.candidate.as_ref().and_then(|c| c.held.as_ref()?.next).filter(|next| *next > now);
+    if let (Permission::Held { opens }, Some(next), false) = (&permission, held, facts.wake.dry_run) {
+        let reason = Reason::Held { version: found.id.version.clone(), opens: *opens };
+        let until = opens.map_or(next, |opens| opens.min(next));
+        return reload_owed(facts, now).unwrap_or((Step::Wait { until }, reason));
+    }
     // From here on all targets go the same way, also those that hold the version already: a report names them all.
     if let Some(&target) = ready.iter().find(|&&i| t(i).evidence.is_none()) {
         let why = if applied {
@@ -801,11 +1147,39 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         };
         return (Step::Verify { target }, why);
     }
+    let probes = policy.probe && !applied && !facts.wake.dry_run && !facts.wake.confirm;
+    if let Some(&target) = ready.iter().find(|&&i| probes && !t(i).probed) {
+        return (Step::Probe { target }, Reason::MaySend(name(target)));
+    }
     if facts.wake.dry_run {
-        return match ready.iter().find(|&&i| !t(i).previewed) {
+        return match ready.iter().find(|&&i| t(i).previewed.is_none()) {
             Some(&target) => (Step::Preview { target }, Reason::DryRun),
             None => (Step::End, Reason::DryRun),
         };
+    }
+    // Where a person decides, or makes the change, it is looked at before anything is staged: it may be made already.
+    let by_hand = |i: usize| is_by_hand(facts, policy, i);
+    let is_held = matches!(permission, Permission::Held { .. });
+    let looks_first = |&&i: &&usize| (by_hand(i) || is_held) && untouched(i) && t(i).previewed.is_none();
+    if let Some(&target) = ready.iter().find(looks_first) {
+        return (Step::Preview { target }, Reason::LookFirst(name(target)));
+    }
+    let changes = |i: usize| untouched(i) && t(i).previewed.as_ref().is_some_and(|change| !change.diff.is_empty());
+    match permission {
+        Permission::Held { opens } if ready.iter().any(|&i| changes(i) && !by_hand(i)) => {
+            return (Step::Hold, Reason::Held { version: found.id.version.clone(), opens });
+        }
+        Permission::Held { .. } | Permission::Give { .. } | Permission::Given => {}
+    }
+    if let Some(&target) = ready.iter().find(|&&i| by_hand(i) && changes(i)) {
+        return (Step::Refrain { target }, Reason::ByHand(name(target)));
+    }
+    match permission {
+        Permission::Give { by, until } => {
+            let reason = Reason::Released(by.clone());
+            return (Step::Release { by, until }, reason);
+        }
+        Permission::Held { .. } | Permission::Given => {}
     }
     if let Some(&target) = ready.iter().find(|&&i| t(i).prepared.is_none()) {
         return (Step::Prepare { target }, Reason::Verified(name(target)));
@@ -833,15 +1207,23 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     }
 }
 
+/// Is this target one that a person changes, at least in this wake?
+fn is_by_hand(facts: &Facts, policy: &Policy, index: usize) -> bool {
+    !policy.targets[index].write || facts.wake.confirm
+}
+
 /// The seq of a report: the larger of last + 1 and Unix milliseconds.
+fn next_seq(state: &State, now: Timestamp) -> u64 {
+    u64::try_from(now.as_millisecond()).unwrap_or(0).max(state.seq + 1)
+}
+
 fn new_stamp(facts: &Facts, now: Timestamp) -> Stamp {
-    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let untouched = facts
         .targets
         .iter()
         .all(|t| !t.swapped && t.prepared.as_ref().is_none_or(|p| p.nothing_to_write && !p.swapped_before));
     Stamp {
-        seq: millis.max(facts.state.seq + 1),
+        seq: next_seq(&facts.state, now),
         at: rfc3339(now),
         outcome: if untouched && facts.state.applied.is_none() { Completion::Adopted } else { Completion::Confirmed },
     }
@@ -878,7 +1260,11 @@ fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason)> {
 
 fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
     let t = &facts.targets[index];
-    if !applied {
+    // A confirmation that somebody asks for, or that was withdrawn and holds again, is made anew although nothing is to be
+    // written.
+    let holds = |i: usize| !facts.targets[i].failed && facts.targets[i].inspected.is_some() && !drifted(facts, i);
+    let again = facts.state.withdrawn.is_some() && (0..facts.targets.len()).all(holds);
+    if !applied || facts.wake.confirm || again {
         return true;
     }
     let Some(found) = &t.inspected else { return true };
@@ -912,21 +1298,26 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
     }
 }
 
-/// May this drifted target be healed now? Not where `drift = "report"`, and not too often within the hour.
+/// May this drifted target be healed now? Not where `drift = "report"` or a person changes it, and not too often within
+/// the hour.
 fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
     let heals = facts.state.targets.get(&facts.targets[index].name).map(|s| s.heals.as_slice()).unwrap_or_default();
     let recent = heals.iter().filter(|at| now.duration_since(**at) < HEAL_WINDOW).count();
-    policy.targets[index].drift == Drift::Heal && recent < HEALS
+    policy.targets[index].drift == Drift::Heal && !is_by_hand(facts, policy, index) && recent < HEALS
 }
 
 // ---------------------------------------------------------------- absorb
 
 /// Class of a 535 within `propagation`.
 const NOT_YET: &str = "not-yet";
+/// Class of a target that a person is to change.
+pub const BY_HAND: &str = "by-hand";
+/// Class of a target that somebody else changed.
+const DRIFT: &str = "drift";
 /// Class of a mail server that has not been told.
 const RELOAD_OWED: &str = "reload-owed";
 /// Classes of failures that an accepted login ends.
-const OF_LOGINS: [&str; 8] = [NOT_YET, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
+const OF_LOGINS: [&str; 9] = [NOT_YET, BY_HAND, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
 
 /// Full jitter: a random share of 10 s doubling to 15 min when temporary, of 15 min doubling to 6 h when not.
 pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
@@ -998,7 +1389,41 @@ pub fn absorb(
                 target_failed(facts, i, failure.clone(), now, jitter);
             }
         }
-        (Step::Preview { target }, Outcome::Previewed) => facts.targets[*target].previewed = true,
+        (Step::Probe { target }, Outcome::Probed) => {
+            for i in same_place(policy, *target) {
+                facts.targets[i].probed = true;
+            }
+            let all = facts.targets.iter().all(|t| t.probed);
+            if let Some(candidate) = facts.state.candidate.as_mut().filter(|_| all) {
+                candidate.probed = Some(now);
+            }
+        }
+        (Step::Probe { target }, Outcome::Failed(failure)) => {
+            for i in same_place(policy, *target) {
+                target_failed(facts, i, failure.clone(), now, jitter);
+            }
+        }
+        (Step::Preview { target }, Outcome::Previewed(change)) => {
+            if !facts.wake.dry_run {
+                facts.target_state(*target).change = Some(change.clone()).filter(|change| !change.diff.is_empty());
+            }
+            facts.targets[*target].previewed = Some(change);
+        }
+        (Step::Hold, Outcome::Noted) => hold(facts, policy, now),
+        (Step::Release { by, until }, Outcome::Noted) => {
+            if let Some(candidate) = &mut facts.state.candidate {
+                candidate.approval = Some(Approval { by: by.clone(), at: now, until: *until });
+            }
+        }
+        (Step::Reject, Outcome::Noted) => {
+            facts.ordered = true;
+            reject(facts, now);
+        }
+        (Step::Leave, Outcome::Noted) => {
+            facts.ordered = true;
+            facts.state.left = Some(now);
+            tell(facts, "left", None, now);
+        }
         (Step::Prepare { target }, Outcome::Prepared(staged)) => {
             facts.targets[*target].prepared = Some(staged);
         }
@@ -1058,13 +1483,18 @@ pub fn absorb(
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
+        (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
+            left_to_a_person(facts, *target, now, jitter);
+        }
         (Step::Refrain { target }, Outcome::Refrained) => {
             let why = match policy.targets[*target].drift {
+                _ if facts.wake.confirm => "this run only confirms".to_owned(),
+                _ if !policy.targets[*target].write => "write = false".to_owned(),
                 Drift::Heal => format!("it was healed {HEALS} times within the hour"),
                 Drift::Report => "drift = \"report\"".to_owned(),
             };
             let failure = Failure {
-                class: "drift".into(),
+                class: DRIFT.into(),
                 what: format!(
                     "target {} no longer holds the applied version, and is left so: {why}",
                     facts.targets[*target].name
@@ -1109,6 +1539,14 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
     facts.stale = false;
     facts.blocked = None;
     facts.state.source_retry = Retry::default();
+    let approved = match approval(facts, policy, &found, now) {
+        Some(Ok(approval)) => Some(approval),
+        Some(Err(failure)) => {
+            facts.blocked = Some(failure);
+            None
+        }
+        None => None,
+    };
     let standing = standing(facts, &found, policy);
     let blocked =
         |class: &str, what: String, fix: String| Failure { class: class.into(), what, fix, temporary: false, at: now };
@@ -1132,17 +1570,21 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                 ),
             ));
         }
+        // A person said no; it stays to be seen what to.
+        Standing::Rejected => {
+            let known = facts.state.candidate.take().filter(|c| c.id == found.id);
+            facts.state.candidate = known.or_else(|| Some(candidate(&found, false)));
+        }
         Standing::Take | Standing::AgreeAt(_) => {
-            let accepted = facts.wake.accept_version.is_some();
+            let accepted = named(facts, &found);
+            if accepted {
+                facts.state.rejected.retain(|r| r.id != found.id);
+            }
             match &mut facts.state.candidate {
                 Some(c) if c.id == found.id => c.accepted |= accepted,
                 _ => {
-                    facts.state.candidate = Some(Candidate {
-                        id: found.id.clone(),
-                        username: found.username.clone(),
-                        first_seen: found.at,
-                        accepted,
-                    });
+                    facts.state.candidate = Some(candidate(&found, accepted));
+                    facts.state.targets.values_mut().for_each(|t| t.change = None);
                     // A new version resets what the one before it ran into; not what this wake found in its way.
                     for i in 0..facts.targets.len() {
                         let failed_now = facts.targets[i].failed;
@@ -1154,9 +1596,15 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             }
         }
     }
+    if let (Some(approval), Some(candidate)) = (approved, &mut facts.state.candidate)
+        && candidate.id == found.id
+    {
+        candidate.approval = Some(approval);
+    }
     if standing == Standing::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
         facts.state.candidate = None;
+        facts.state.targets.values_mut().for_each(|t| t.change = None);
         for i in 0..facts.targets.len() {
             let found = facts.targets[i].inspected.as_ref();
             if !drifted(facts, i) && found.is_some_and(|v| v.reload_owed.is_none()) {
@@ -1168,10 +1616,259 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         // What was proved of one version says nothing about another.
         for t in &mut facts.targets {
             t.evidence = None;
+            t.probed = false;
+            t.previewed = None;
             t.must_discard |= t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
         }
     }
+    let probed = |c: &Candidate| c.id == found.id && c.probed.is_some_and(|at| now.duration_since(at) < PROBE_HOLDS);
+    if facts.state.candidate.as_ref().is_some_and(probed) {
+        facts.targets.iter_mut().for_each(|t| t.probed = true);
+    }
     facts.fetched = Some(found);
+}
+
+fn candidate(found: &Found, accepted: bool) -> Candidate {
+    Candidate {
+        id: found.id.clone(),
+        username: found.username.clone(),
+        first_seen: found.at,
+        accepted,
+        probed: None,
+        held: None,
+        approval: None,
+    }
+}
+
+fn denied(class: &str, what: String, fix: String, at: Timestamp) -> Failure {
+    Failure { class: class.into(), what, fix, temporary: false, at }
+}
+
+/// What an approval comes to, now that it is known what the source has; `None`: nobody approves anything.
+///
+/// Approved is what the person saw: the version that they name, or the one that waited when they said so. Whatever came
+/// in its place since is not.
+fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Option<Result<Approval, Failure>> {
+    let approve = facts.wake.approve.as_ref()?;
+    let (name, there) = (&facts.state.credential, &found.id.version);
+    let no = |class: &str, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
+    let nothing = |why: &str| no("nothing-waits", format!("nothing waits for approval: {why}"), "nothing".into());
+    if policy.mode == Mode::Automatic {
+        return nothing("mode = \"automatic\"");
+    }
+    if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) {
+        return nothing("the source has the version that is in use");
+    }
+    let by_name = format!("relaykey approve {name} --version {there}");
+    match (approve.version.as_ref().or(facts.waited.as_ref()), facts.rejection(&found.id)) {
+        (Some(version), _) if version != there => no(
+            "changed-meanwhile",
+            format!("the source has version {there} now, not {version}: nothing was approved"),
+            format!("look at what waits now (relaykey status), then approve that: {by_name}"),
+        ),
+        (_, Some(rejected)) if approve.version.is_none() => no(
+            "rejected",
+            format!("version {there} was rejected by {}: {}", rejected.by, rejected.reason),
+            format!("to approve it all the same, name it: {by_name}"),
+        ),
+        (None, _) => no(
+            "nothing-waits",
+            format!("version {there} was only seen just now, and waits since"),
+            format!("look at it (relaykey status), then approve it: {by_name}"),
+        ),
+        _ => Some(Ok(Approval { by: approve.by.clone(), at: now, until: None })),
+    }
+}
+
+/// Outcome of a report about a version that waits for a person.
+const PENDING_APPROVAL: &str = "pending-approval";
+
+/// The candidate waits for a person; the first time, that is news.
+fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    let name = facts.state.credential.clone();
+    let permission = permission(facts, policy, now);
+    let Some(candidate) = &mut facts.state.candidate else { return };
+    let since = candidate.held.as_ref().map(|held| held.since);
+    candidate.held = Some(Held { since: since.unwrap_or(now), next: now.checked_add(HELD_VERIFIED).ok() });
+    if since.is_some() {
+        return;
+    }
+    let version = candidate.id.version.clone();
+    let mut words = format!(
+        "verified, and waits for somebody to decide. To put it into use: relaykey approve {name} --version {version}. To \
+         refuse it: relaykey reject {name} --version {version} --reason \"...\". "
+    );
+    words.push_str(&match (&policy.mode, permission) {
+        (Mode::Manual { window: Some(window), .. }, Permission::Held { opens: Some(opens) }) => {
+            format!("If nobody does either, it goes into use by itself at {} (apply = \"{window}\")", rfc3339(opens))
+        }
+        _ => "Until then the present login stays in use".to_owned(),
+    });
+    if matches!(policy.mode, Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. }) {
+        words.push_str("; should the mail relay refuse that one, it goes into use at once");
+    }
+    tell(facts, PENDING_APPROVAL, Some(ReportError { class: "held".into(), words }), now);
+}
+
+/// A target that a person changes does not hold the candidate: said with what to do, and watched.
+fn left_to_a_person(facts: &mut Facts, index: usize, now: Timestamp, jitter: f64) {
+    let t = &facts.targets[index];
+    let change = t.previewed.clone().unwrap_or_default();
+    let (version, username) =
+        facts.fetched.as_ref().map(|f| (f.id.version.clone(), f.username.clone())).unwrap_or_default();
+    let why = if facts.wake.confirm { "this run only confirms" } else { "write = false" };
+    let mut what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
+    if !change.differences.is_empty() {
+        what.push_str(&format!(". {}", change.differences.join(". ")));
+    }
+    let steps = if change.steps.is_empty() { &change.diff } else { &change.steps };
+    let failure = denied(BY_HAND, what, steps.join("; "), now);
+    let words = format!("{}. To do: {}", failure.what, failure.fix);
+    target_failed(facts, index, failure, now, jitter);
+    let first = facts.state.candidate.as_mut().filter(|c| c.held.is_none());
+    if let Some(candidate) = first {
+        candidate.held = Some(Held { since: now, next: None });
+        tell(facts, PENDING_APPROVAL, Some(ReportError { class: BY_HAND.into(), words }), now);
+    }
+}
+
+/// A person rejects the version that waits: it is not taken by itself any more.
+fn reject(facts: &mut Facts, now: Timestamp) {
+    let Some(reject) = facts.wake.reject.clone() else { return };
+    let name = &facts.state.credential;
+    let Some(candidate) = &mut facts.state.candidate else {
+        let what = "nothing waits that could be rejected".to_owned();
+        facts.blocked = Some(denied("nothing-waits", what, "see what there is: relaykey status".into(), now));
+        return;
+    };
+    if let Some(version) = reject.version.filter(|version| *version != candidate.id.version) {
+        let there = &candidate.id.version;
+        facts.blocked = Some(denied(
+            "changed-meanwhile",
+            format!("version {there} waits now, not {version}: nothing was rejected"),
+            format!("look at it (relaykey status), then: relaykey reject {name} --version {there} --reason \"...\""),
+            now,
+        ));
+        return;
+    }
+    (candidate.held, candidate.approval, candidate.accepted) = (None, None, false);
+    let id = candidate.id.clone();
+    let rejected = &mut facts.state.rejected;
+    rejected.retain(|r| r.id != id);
+    rejected.push(Rejected { id, by: reject.by.clone(), reason: reject.reason.clone(), at: now });
+    let surplus = rejected.len().saturating_sub(REJECTED);
+    rejected.drain(..surplus);
+    for t in facts.state.targets.values_mut() {
+        (t.retry, t.first_refused, t.change) = (Retry::default(), None, None);
+    }
+    let words = format!("rejected by {}: {}. The present login stays in use", reject.by, reject.reason);
+    tell(facts, "rejected", Some(ReportError { class: "rejected".into(), words }), now);
+}
+
+/// Something is to be told: about the candidate where it is about one, else about what is applied.
+fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, now: Timestamp) {
+    let applied = facts.state.applied.as_ref().map(|a| (a.id.version.clone(), a.username.clone()));
+    let candidate = facts.state.candidate.as_ref().map(|c| (c.id.version.clone(), c.username.clone()));
+    let of_candidate = ["failed", PENDING_APPROVAL, "rejected"].contains(&outcome);
+    let about = if of_candidate { candidate.or(applied) } else { applied };
+    let (version, username) = about.unwrap_or_default();
+    let previous = facts.state.applied.as_ref().and_then(|a| match a.username == username {
+        true => a.previous_username.clone(),
+        false => Some(a.username.clone()),
+    });
+    let seq = next_seq(&facts.state, now);
+    facts.state.seq = seq;
+    // A confirmation that is being made takes a later number.
+    facts.stamp = None;
+    facts.targets.iter_mut().for_each(|t| t.read_back = None);
+    facts.news.push(News { outcome, seq, at: rfc3339(now), version, username, previous_username: previous, error });
+}
+
+/// What only the end of a run shows: a confirmation that no longer holds, failures that stand, a sign of life that is due.
+/// To be called when nothing is left to do, or with a commit; not when the program was told to end in between. A second call
+/// does nothing.
+///
+/// `jitter` is a random number in [0, 1).
+pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
+    if facts.wake.dry_run || facts.concluded {
+        return;
+    }
+    facts.concluded = true;
+    withdraw(facts, now);
+    for error in standing_failures(facts, now) {
+        tell(facts, "failed", Some(error), now);
+    }
+    let spread = ALIVE_AFTER.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
+    let next = now.checked_add(spread).ok();
+    let told = !facts.news.is_empty() || facts.committed.is_some();
+    match facts.state.alive_due {
+        _ if facts.state.applied.is_none() || facts.state.left.is_some() => facts.state.alive_due = None,
+        Some(due) if due > now && !told => {}
+        Some(_) if !told => {
+            facts.state.alive_due = next;
+            tell(facts, ALIVE, None, now);
+        }
+        _ => facts.state.alive_due = next,
+    }
+}
+
+/// Takes down which failures stand, and gives those that are to be reported now: each cause once, one that may pass by
+/// itself only when it has lasted.
+fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
+    // What waits has a report of its own, as has drift; and "not yet" is how a new key begins.
+    const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
+    let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
+    let mut stand: Vec<Failing> = Vec::new();
+    let mut due = Vec::new();
+    for (_, failure) in facts.failures() {
+        let known = stand.iter().any(|f| f.class == failure.class);
+        if known || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
+            continue;
+        }
+        let before = facts.state.failing.iter().find(|f| f.class == failure.class && f.version == version);
+        let new = || Failing { class: failure.class.clone(), version: version.clone(), since: now, told: false };
+        let mut failing = before.cloned().unwrap_or_else(new);
+        let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
+        if lasts && !failing.told {
+            failing.told = true;
+            let words = format!("{}. To do: {}", failure.what, failure.fix);
+            due.push(ReportError { class: failure.class.clone(), words });
+        }
+        stand.push(failing);
+    }
+    facts.state.failing = stand;
+    due
+}
+
+/// Somebody put something else where this host has confirmed its login, and it stays there: what was confirmed no longer
+/// holds.
+fn withdraw(facts: &mut Facts, now: Timestamp) {
+    if facts.committed.is_some() || facts.state.withdrawn.is_some() || facts.state.report.is_none() {
+        return;
+    }
+    let elsewhere = |i: &usize| {
+        let t = &facts.targets[*i];
+        let untouched = !t.swapped && t.prepared.is_none();
+        // What a person put there may be the candidate.
+        let right = t.previewed.as_ref().is_some_and(|change| change.diff.is_empty());
+        drifted(facts, *i) && untouched && !right
+    };
+    let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
+    if names.is_empty() {
+        return;
+    }
+    let words = format!(
+        "somebody else changed the login that the mail server uses (target {}), and it is not put back",
+        names.join(", ")
+    );
+    facts.state.withdrawn = Some(now);
+    tell(facts, "withdrawn", Some(ReportError { class: DRIFT.into(), words }), now);
+}
+
+/// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?
+fn drifted_from_applied(facts: &Facts, index: usize) -> bool {
+    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
+    same && drifted(facts, index)
 }
 
 fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
@@ -1255,7 +1952,9 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since: now });
     state.candidate = None;
     state.seq = stamp.seq;
+    state.told = Some(report.clone());
     state.report = Some(report);
+    (state.withdrawn, state.left) = (None, None);
     for t in &facts.targets {
         let durable = state.targets.entry(t.name.clone()).or_default();
         durable.retry = Retry::default();
@@ -1263,6 +1962,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
             durable.reload_owed = None;
         }
         durable.first_refused = None;
+        durable.change = None;
         if let Some(read_back) = &t.read_back {
             durable.live_id = read_back.live_id.clone();
         }

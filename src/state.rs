@@ -25,8 +25,8 @@ use crate::credential::LocalKey;
 use crate::host::{self, HostError};
 use crate::rollover::State;
 
-/// The largest state file that is read, in bytes.
-const MAX: usize = 4 << 20;
+/// The largest state file that is read, in bytes: tens of thousands of reports that are owed.
+const MAX: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config};
-use crate::rollover::{Completion, Failure, Owed, Report, State, rfc3339};
+use crate::rollover::{
+    Approval, BY_HAND, Candidate, Change, Completion, Failure, Owed, Rejected, Report, State, rfc3339,
+};
 
 /// A key that is older than this should have been rotated: the usual 90 days.
 pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -120,8 +122,8 @@ pub struct Counters {
 pub struct CredentialStatus {
     pub name: String,
     pub source: String,
-    /// `up-to-date`, `pending`, `refused`, `failing`, `reload-owed`, `drift`, `report-owed`, `source-down`,
-    /// `never-applied`.
+    /// `up-to-date`, `pending`, `pending-approval`, `by-hand`, `rejected`, `refused`, `failing`, `reload-owed`, `drift`,
+    /// `report-owed`, `source-down`, `never-applied`.
     pub state: String,
     /// Empty: ready, which is what `/readyz` tells.
     pub not_ready: Vec<NotReady>,
@@ -129,6 +131,12 @@ pub struct CredentialStatus {
     pub pending: Option<PendingStatus>,
     pub failures: Vec<FailureStatus>,
     pub owed: Vec<OwedStatus>,
+    /// Since when a host that had confirmed holds something else; reported as `withdrawn`.
+    #[serde(default)]
+    pub withdrawn: Option<Timestamp>,
+    /// When this host left the fleet (`relaykey deregister`).
+    #[serde(default)]
+    pub left: Option<Timestamp>,
     pub reports_owed: Vec<ReportOwed>,
     pub notices: Vec<Notice>,
     /// When something that failed is due again.
@@ -146,8 +154,8 @@ pub struct CredentialStatus {
 /// Why a credential is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReady {
-    /// `never-applied`, `source-down`, `no-look`, `pending`, `refused`, `left-behind`, `failing`, `reload-owed`, `drift`,
-    /// `report-owed`.
+    /// `never-applied`, `source-down`, `no-look`, `pending`, `pending-approval`, `by-hand`, `rejected`, `refused`,
+    /// `left-behind`, `failing`, `reload-owed`, `drift`, `report-owed`.
     pub class: String,
     pub what: String,
     pub fix: String,
@@ -193,6 +201,34 @@ pub struct PendingStatus {
     pub username: String,
     pub first_seen: String,
     pub first_refused: Option<String>,
+    /// Since when it waits for a person: to approve it, or to change a target by hand.
+    #[serde(default)]
+    pub waits_since: Option<Timestamp>,
+    /// Does it wait for approval (mode = "manual")?
+    #[serde(default)]
+    pub for_approval: bool,
+    /// The weekly hours in which it goes by itself, in this host's local time: `Sat 02:00-04:00`.
+    #[serde(default)]
+    pub window: Option<String>,
+    /// Who let it go.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+    /// Who said no, and why.
+    #[serde(default)]
+    pub rejected: Option<Rejected>,
+    /// What would change in each target, masked.
+    #[serde(default)]
+    pub changes: Vec<ChangeStatus>,
+}
+
+/// What would change in one target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeStatus {
+    pub target: String,
+    /// A person makes the change (`write = false`).
+    pub by_hand: bool,
+    #[serde(flatten)]
+    pub change: Change,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -351,14 +387,11 @@ impl CredentialStatus {
                 since: rfc3339(a.since),
                 key_age_seconds: now.duration_since(a.id.order.map_or(a.since, |o| o.at)).as_secs().max(0),
             }),
-            pending: state.candidate.as_ref().map(|c| PendingStatus {
-                version: c.id.version.clone(),
-                username: c.username.clone(),
-                first_seen: rfc3339(c.first_seen),
-                first_refused: first_refused.map(rfc3339),
-            }),
+            pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
             failures,
             owed,
+            withdrawn: state.withdrawn,
+            left: state.left,
             reports_owed,
             notices: live.map(|l| l.notices.clone()).unwrap_or_default(),
             next: next.map(rfc3339),
@@ -407,8 +440,16 @@ impl CredentialStatus {
         }
         for f in &self.failures {
             let of_source = f.target.is_none();
-            let told =
-                ["refused", "drift", "reload-owed", "left-behind", "not-newer", "not-yet", "not-the-named-version"];
+            let told = [
+                "refused",
+                "drift",
+                "reload-owed",
+                "left-behind",
+                "not-newer",
+                "not-yet",
+                "not-the-named-version",
+                BY_HAND,
+            ];
             // Without a state file nothing is done at all, whatever the source says.
             if (!of_source || f.failure.class == "state") && !told.contains(&f.failure.class.as_str()) {
                 say("failing", f.failure.what.clone(), f.failure.fix.clone());
@@ -422,7 +463,34 @@ impl CredentialStatus {
                 "run `relaykey check`, which says what stands in the way; relaykey goes on trying".into(),
             );
         }
-        if let Some(p) = &self.pending {
+        for f in self.failures.iter().filter(|f| f.failure.class == BY_HAND) {
+            say(BY_HAND, f.failure.what.clone(), f.failure.fix.clone());
+        }
+        let by_hand = failure(BY_HAND).is_some();
+        if let Some((p, r)) = self.pending.as_ref().and_then(|p| Some((p, p.rejected.as_ref()?))) {
+            say(
+                "rejected",
+                format!("version {} ({}) was rejected by {}: {}", p.version, p.username, r.by, r.reason),
+                format!(
+                    "publish another version; or, to take this one all the same: `relaykey approve {} --version {}`",
+                    self.name, p.version
+                ),
+            );
+        } else if let Some(p) = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
+            let since = p.waits_since.map(|at| format!(" since {}", rfc3339(at))).unwrap_or_default();
+            let by_itself = p.window.as_ref().map(|w| format!("; or wait: it goes by itself {w} (local time)"));
+            say(
+                "pending-approval",
+                format!("version {} ({}) is verified, and waits for approval{since}", p.version, p.username),
+                format!(
+                    "approve it: `relaykey approve {0} --version {1}`; or reject it: `relaykey reject {0} --version {1} \
+                     --reason \"...\"`{2}",
+                    self.name,
+                    p.version,
+                    by_itself.unwrap_or_default()
+                ),
+            );
+        } else if let Some(p) = self.pending.as_ref().filter(|_| !by_hand) {
             let (what, fix) = match failure("not-yet") {
                 Some(f) => {
                     (format!("version {} ({}) is not accepted yet: {}", p.version, p.username, f.what), f.fix.clone())
@@ -502,6 +570,15 @@ impl CredentialStatus {
                 ),
             );
         }
+        if let Some(p) = &self.pending {
+            p.text(&self.name, now, &mut line);
+        }
+        if let Some(at) = self.withdrawn {
+            line("withdrawn", format!("{}: what this host had confirmed no longer holds", ago(&rfc3339(at), now)));
+        }
+        if let Some(at) = self.left {
+            line("left", format!("this host left the fleet {} (relaykey deregister)", ago(&rfc3339(at), now)));
+        }
         for o in &self.owed {
             line("owed", format!("target {}: a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why));
         }
@@ -544,6 +621,69 @@ impl CredentialStatus {
             (None, None) => {}
         }
         line("cost", self.cost.to_string());
+    }
+}
+
+impl PendingStatus {
+    fn new(
+        credential: &config::Credential,
+        state: &State,
+        candidate: &Candidate,
+        first_refused: Option<Timestamp>,
+    ) -> Self {
+        let rejected = state.rejected.iter().find(|r| r.id == candidate.id).cloned();
+        let window = match &credential.mode {
+            config::Mode::Manual { window, .. } => window.as_ref().map(ToString::to_string),
+            config::Mode::Automatic => None,
+        };
+        let changes = credential.targets.iter().filter_map(|target| {
+            let change = state.targets.get(&target.name)?.change.clone()?;
+            Some(ChangeStatus { target: target.name.clone(), by_hand: !target.write, change })
+        });
+        let waits = candidate.held.as_ref().filter(|_| rejected.is_none());
+        Self {
+            version: candidate.id.version.clone(),
+            username: candidate.username.clone(),
+            first_seen: rfc3339(candidate.first_seen),
+            first_refused: first_refused.map(rfc3339),
+            waits_since: waits.map(|held| held.since),
+            for_approval: waits.is_some() && matches!(credential.mode, config::Mode::Manual { .. }),
+            window: window.filter(|_| waits.is_some()),
+            approval: candidate.approval.clone(),
+            rejected,
+            changes: changes.collect(),
+        }
+    }
+
+    /// What a person has to know who is to decide, or to make the change.
+    fn text(&self, name: &str, now: Timestamp, line: &mut impl FnMut(&str, String)) {
+        if let Some(r) = &self.rejected {
+            line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
+            return;
+        }
+        if let Some(a) = &self.approval {
+            line("approved", format!("by {} {}", a.by, ago(&rfc3339(a.at), now)));
+        } else if self.for_approval {
+            let since =
+                self.waits_since.map(|at| format!(", since {}", words(now.duration_since(at)))).unwrap_or_default();
+            line("waits", format!("for approval{since}"));
+            line("approve", format!("relaykey approve {name} --version {}", self.version));
+            line("reject", format!("relaykey reject {name} --version {} --reason \"...\"", self.version));
+            if let Some(window) = &self.window {
+                line("window", format!("it goes by itself {window}, local time"));
+            }
+        }
+        for c in &self.changes {
+            if c.by_hand {
+                line("by hand", format!("target {} is for a person to change (write = false):", c.target));
+                let steps = if c.change.steps.is_empty() { &c.change.diff } else { &c.change.steps };
+                steps.iter().for_each(|step| line("", step.clone()));
+                c.change.differences.iter().for_each(|difference| line("now", difference.clone()));
+                line("", format!("with the password shown: relaykey sync {name} --dry-run --reveal"));
+            } else {
+                c.change.diff.iter().for_each(|diff| line("change", diff.clone()));
+            }
+        }
     }
 }
 

@@ -15,14 +15,15 @@ use crate::status::words;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Synced {
     pub name: String,
-    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `failed-for-now`, `failed`, `interrupted`.
+    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `pending-approval`, `rejected`, `left`, `failed-for-now`, `failed`,
+    /// `interrupted`.
     pub outcome: String,
     /// Why it ended here.
     pub reason: String,
     /// The applied version.
     pub version: Option<String>,
     pub username: Option<String>,
-    /// `--dry-run`: the version that would be applied, and its user name.
+    /// The version that would be applied, or that waits for a person, and its user name.
     pub candidate: Option<(String, String)>,
     pub failures: Vec<TargetFailure>,
     pub steps: Vec<StepTime>,
@@ -60,11 +61,14 @@ pub struct Preview {
 impl Synced {
     /// Of a run that has ended.
     pub fn new(ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
-        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run);
+        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run || ended.end == End::Waits);
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
-            End::Done(None) if candidate.is_some() => ("dry-run", 0),
+            End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
+            End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
+            End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
             End::Done(None) => ("up-to-date", 0),
+            End::Waits => ("pending-approval", 3),
             End::ForNow => ("failed-for-now", 75),
             End::ForGood => ("failed", 1),
             End::Interrupted => ("interrupted", 75),
@@ -119,8 +123,16 @@ impl Synced {
             err.push(format!("{}{target}: {}", self.name, f.failure.what));
             err.push(format!("  fix: {}", f.failure.fix));
         }
-        if self.failures.is_empty() && self.outcome == "failed-for-now" {
+        if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
             err.push(format!("{}: {}", self.name, self.reason));
+        }
+        if let ("pending-approval", true, Some((version, _))) =
+            (self.outcome.as_str(), self.failures.is_empty(), &self.candidate)
+        {
+            err.push(format!(
+                "  fix: relaykey approve {0} --version {version}; or relaykey reject {0} --version {version} --reason \"...\"",
+                self.name
+            ));
         }
         (out, err)
     }
@@ -201,7 +213,9 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
                 Outcome::Refrained
-                | Outcome::Previewed
+                | Outcome::Previewed(_)
+                | Outcome::Probed
+                | Outcome::Noted
                 | Outcome::Undone
                 | Outcome::Discarded
                 | Outcome::Waited

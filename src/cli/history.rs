@@ -278,13 +278,10 @@ fn row(record: &Record) -> [String; 6] {
 }
 
 fn who(by: &By) -> String {
-    let user = match (&by.user, by.uid) {
-        (Some(user), _) => format!(" {user}"),
-        (None, Some(uid)) => format!(" uid {uid}"),
-        (None, None) => String::new(),
-    };
-    let claimed = by.claimed.as_ref().map(|claimed| format!(" (says: {claimed})")).unwrap_or_default();
-    format!("{}{user}{claimed}", by.cause)
+    match by.uid {
+        Some(_) => format!("{} {by}", by.cause),
+        None => by.cause.clone(),
+    }
 }
 
 /// How long it took in all, what woke it, and what stood in the way.
@@ -293,6 +290,9 @@ fn took(record: &Record) -> String {
     let mut text = format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000);
     if let Some(error) = &record.error {
         text.push_str(&format!("  {}: {}", error.class, error.words));
+    }
+    if let Some(approved_by) = &record.approved_by {
+        text.push_str(&format!("  approved by {approved_by}"));
     }
     if let Some(detail) = &record.by.detail {
         text.push_str(&format!("  [{detail}]"));

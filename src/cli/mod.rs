@@ -1,9 +1,14 @@
 //! The command line of `relaykey`: arguments, one file per command, text for people, `--json` for programs.
 
+mod approve;
 mod check;
+mod confirm;
 mod demo;
+mod deregister;
 mod derive;
 mod history;
+mod order;
+mod reject;
 mod run;
 mod status;
 mod sync;
@@ -89,6 +94,15 @@ enum Command {
     Run,
     /// A rollover now, if there is anything new; waits for the end.
     Sync(sync::SyncArgs),
+    /// Manual mode: the version that waits may go into use.
+    Approve(approve::ApproveArgs),
+    /// Manual mode: the version that waits is not to be taken.
+    Reject(reject::RejectArgs),
+    /// For a host that was changed by hand: reads back what the mail server uses, proves it with a login, reports it; writes
+    /// nothing.
+    Confirm(confirm::ConfirmArgs),
+    /// This host leaves the fleet: reports `left`. The credential is kept fresh all the same.
+    Deregister(deregister::DeregisterArgs),
     /// Per credential: applied version, key age, pending candidate, last error, what is owed.
     Status,
     /// What was done here, when and by whom, from the audit log; --verify: is the log as it was written.
@@ -121,6 +135,10 @@ pub fn run() -> ExitCode {
     let exit = match cli.command {
         Command::Run => run::run(&config),
         Command::Sync(args) => sync::run(&config, json, &args),
+        Command::Approve(args) => approve::run(&config, json, &args),
+        Command::Reject(args) => reject::run(&config, json, &args),
+        Command::Confirm(args) => confirm::run(&config, json, &args),
+        Command::Deregister(args) => deregister::run(&config, json, &args),
         Command::Status => status::run(&config, json),
         Command::History(args) => history::run(&config, json, &args),
         Command::Check(args) => check::run(&config, json, &args),

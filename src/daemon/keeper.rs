@@ -32,9 +32,9 @@ const NOTICE: SignedDuration = SignedDuration::from_hours(1);
 /// How many records of the audit log the board shows.
 const HISTORY: usize = 20;
 
-/// An operator's `sync`.
+/// What an operator asks for: `sync`, `approve`, `reject`, `confirm`, `deregister`.
 pub struct Order {
-    pub accept_version: Option<String>,
+    pub wake: Wake,
     /// How long to wait for what fails for now.
     pub wait: Duration,
     pub by: By,
@@ -239,7 +239,10 @@ impl Keeper {
         let run = Run {
             credential: &self.credential,
             source: &self.source,
-            wake: Wake { accept_version: order.as_ref().and_then(|o| o.accept_version.clone()), dry_run: false },
+            wake: Wake {
+                applied_refused: causes.iter().any(Cause::is_refusal),
+                ..order.as_ref().map(|order| order.wake.clone()).unwrap_or_default()
+            },
             by,
             // Files that change again and again without any good of it do not make it hammer; and a rollover that cannot be
             // completed changes tables each time: it must not be its own reason to begin anew.
@@ -275,7 +278,7 @@ impl Keeper {
             live.step = None;
             live.answered = ended.answered.or(live.answered);
             live.next_wake = Some(next.at);
-            live.failures.clone_from(&ended.failures);
+            live.failures = ended.failures.iter().filter(|(_, f)| !f.is_an_answer()).cloned().collect();
             live.notices.retain(|n| {
                 let old = began.duration_since(n.at) > NOTICE;
                 n.class != "advice" && !old && !(did && ["refused", "no-login"].contains(&n.class.as_str()))
@@ -317,7 +320,7 @@ impl Keeper {
     /// A failure has its line when it is new, and when it is over; not at every attempt.
     fn tell_failures(&self, ended: &Ended, memory: &mut Memory) {
         let mut stand = BTreeMap::new();
-        for (target, failure) in &ended.failures {
+        for (target, failure) in ended.failures.iter().filter(|(_, f)| !f.is_an_answer()) {
             let words = (failure.class.clone(), failure.what.clone());
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);

@@ -18,11 +18,14 @@ use prometheus_client::registry::Registry;
 use crate::status::{Counters, CredentialStatus, Status};
 
 /// Every reason not to be ready.
-const CLASSES: [&str; 10] = [
+const CLASSES: [&str; 13] = [
     "never-applied",
     "source-down",
     "no-look",
     "pending",
+    "pending-approval",
+    "by-hand",
+    "rejected",
     "refused",
     "left-behind",
     "failing",

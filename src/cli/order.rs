@@ -1,0 +1,306 @@
+//! What an operator orders, `sync` and its like: through the daemon where one runs, else in this process; either way with
+//! the same words, documents and exit codes.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::{Exit, complain, load, print_json, runtime, say, tell};
+use crate::agent::account::{self, Preview, SyncDocument, Synced};
+use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
+use crate::apply;
+use crate::config::{self, Config};
+use crate::control::{self, ControlError};
+use crate::credential::Login;
+use crate::report::{Attempt, Receivers};
+use crate::rollover::Wake;
+use crate::source;
+use crate::state::{Access, StateError, Store};
+
+/// One order, in the words of both ways.
+pub struct Order<'a> {
+    /// Credentials; empty: all.
+    pub names: &'a [String],
+    /// For this process.
+    pub wake: Wake,
+    /// How long to wait for what fails for now.
+    pub wait: Duration,
+    /// Show what a person does to make a change by hand with the password in it.
+    pub reveal: bool,
+    /// For the daemon, about these credentials; `None`: it is not the daemon's business.
+    pub request: Option<Box<dyn Fn(Vec<String>) -> control::Request + 'a>>,
+}
+
+/// How long an order waits, as the protocol says it: whole seconds, not less than asked for.
+pub fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+/// `60s`, `2m`, of a command line.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| "not a duration: write 30s, 2m, 1h".to_owned())?;
+    Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+/// Carries an order out, and gives the exit that it comes to.
+pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
+    let config = match load(path, json) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let chosen = match choose(&config, order.names) {
+        Ok(chosen) => chosen,
+        Err(exit) => return exit,
+    };
+    let wake = &order.wake;
+    let about_one = [
+        (wake.accept_version.is_some(), "sync NAME --accept-version VERSION"),
+        (wake.approve.is_some(), "approve NAME"),
+        (wake.reject.is_some(), "reject NAME --reason REASON"),
+        (wake.confirm, "confirm NAME"),
+    ];
+    if let Some((_, usage)) = about_one.into_iter().find(|(is, _)| *is && chosen.len() != 1) {
+        complain("this is about one credential", &format!("name it: relaykey {usage}"));
+        return Exit::Usage;
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(exit) => return exit,
+    };
+    let outcomes = {
+        let _within = runtime.enter();
+        match through_the_daemon(path, &config, &chosen, json, order) {
+            Ok(None) => runtime.block_on(here(&config, &chosen, json, order)),
+            Ok(Some(outcomes)) => Ok(outcomes),
+            Err(e) => Err(e.into()),
+        }
+    };
+    let outcomes = match outcomes {
+        Ok(outcomes) => outcomes,
+        Err(e) => {
+            let (temporary, fix) = match &e {
+                Trouble::State(e) => (e.is_temporary(), e.fix()),
+                Trouble::Trust(e) => (e.is_temporary(), e.fix()),
+                Trouble::Control(e) => (e.is_temporary(), e.fix()),
+            };
+            let exit = if temporary { Exit::ForNow } else { Exit::ForGood };
+            complain(&e.to_string(), &fix);
+            if json {
+                let error = serde_json::json!({"what": e.to_string(), "fix": fix, "temporary": temporary});
+                print_json(&serde_json::json!({
+                    "schema": SyncDocument::SCHEMA, "credentials": [], "error": error, "exit": exit.code(),
+                }));
+            }
+            return exit;
+        }
+    };
+    let document = SyncDocument::new(outcomes);
+    if json {
+        print_json(&document);
+    }
+    Exit::of(document.exit)
+}
+
+/// What ends an order before any credential is looked at.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Trust(#[from] crate::tls::TrustError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Credential>, Exit> {
+    if names.is_empty() {
+        return Ok(config.credentials.iter().collect());
+    }
+    let find = |name: &String| {
+        config.credentials.iter().find(|c| c.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
+            complain(
+                &format!("the configuration has no credential {name:?}"),
+                &format!("one of: {}", known.join(", ")),
+            );
+            Exit::Usage
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// Has the running daemon do it; `None`: there is none, or none is needed.
+fn through_the_daemon(
+    path: &Path,
+    config: &Config,
+    chosen: &[&config::Credential],
+    json: bool,
+    order: &Order<'_>,
+) -> Result<Option<Vec<Synced>>, ControlError> {
+    let Some(request) = &order.request else { return Ok(None) };
+    let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
+    // Its configuration is what counts, not the one read here.
+    let status = super::status::ask(client)?;
+    for warning in super::status::differences(&status, path) {
+        tell(&warning);
+    }
+    if status.daemon.is_some_and(|daemon| daemon.config_refused.is_some()) {
+        tell("relaykey: the daemon has refused the changed configuration and goes by the old one: relaykey status");
+    }
+    let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
+    let request = request(match order.names.is_empty() {
+        // All is all that the daemon has.
+        true => Vec::new(),
+        false => chosen.iter().map(|c| c.name.clone()).collect(),
+    });
+    let progress = |line: &str| {
+        if !json {
+            tell(line);
+        }
+    };
+    let mut document = client.call(&request, agent::operator().claimed.as_deref(), progress)?;
+    let outcomes = document.get_mut("credentials").map(serde_json::Value::take).unwrap_or_default();
+    let outcomes: Vec<Synced> = control::understood(outcomes)?;
+    if !json {
+        outcomes.iter().for_each(show);
+    }
+    Ok(Some(outcomes))
+}
+
+/// Does it in this process.
+async fn here(
+    config: &Config,
+    chosen: &[&config::Credential],
+    json: bool,
+    order: &Order<'_>,
+) -> Result<Vec<Synced>, Trouble> {
+    let http = agent::http(config)?;
+    let (dry_run, shows_password) = (order.wake.dry_run, order.reveal);
+    let (access, server) = match dry_run {
+        true => (Access::Read, apply::Server::looking(config)),
+        false => (Access::Write, apply::Server::new(config)),
+    };
+    let store = Arc::new(Store::open(&config.host.state_dir, access, order.wait)?);
+    let agent = Agent {
+        apply: apply::Client::in_process(server),
+        identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
+        receivers: config.reports.clone(),
+        logs: Logs::default(),
+        store,
+    };
+    let receivers = Arc::new(Receivers::open(&config.reports, &http));
+    let mut stop = stop_on_signal();
+    let mut all = Vec::new();
+    for credential in chosen {
+        let mut preview = Vec::new();
+        let mut observer = |event: Event<'_>| {
+            if let Some(line) = account::line(credential, &event, Timestamp::now()).filter(|_| !json) {
+                tell(&line);
+            }
+            match event {
+                Event::Preview { target, change, login } => {
+                    let mut steps = change.steps.clone();
+                    if shows_password {
+                        match reveal(&credential.name, target, change, login) {
+                            // They stand there already.
+                            Ok(()) => steps.clear(),
+                            Err(e) => complain(&format!("cannot write to the terminal: {e}"), "run it on another one"),
+                        }
+                    }
+                    preview.push(Preview {
+                        target: target.to_owned(),
+                        change: change.diff.clone(),
+                        reload: change.reload,
+                        by_hand: credential.targets.iter().any(|t| t.name == target && !t.write),
+                        steps,
+                        differences: change.differences.clone(),
+                    });
+                }
+                Event::Trouble { what, fix } => complain(what, fix),
+                _ => {}
+            }
+        };
+        let run = Run {
+            credential,
+            source: &source::open(credential, &agent.store.key()?, &http),
+            wake: order.wake.clone(),
+            by: agent::operator(),
+            ignore_backoff: true,
+            deadline: Instant::now() + order.wait,
+            observer: &mut observer,
+        };
+        let mut ended = match agent.run(run, &mut stop).await {
+            Ok(ended) => ended,
+            // This one cannot go on; the others can.
+            Err(e) => Ended::broken(&credential.name, &e),
+        };
+        if !dry_run && !*stop.borrow() && ended.state.outbox.values().any(|o| !o.owed.is_empty()) {
+            match agent.deliver(&mut ended.state, &receivers).await {
+                Ok(attempts) => attempts.iter().filter(|_| !json).for_each(|a| tell(&delivered(credential, a))),
+                Err(e) => complain(&e.to_string(), &e.fix()),
+            }
+        }
+        let interrupted = ended.end == End::Interrupted;
+        let synced = Synced::new(ended, dry_run, preview);
+        if !json {
+            show(&synced);
+        }
+        all.push(synced);
+        if interrupted {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.
+fn reveal(credential: &str, target: &str, change: &apply::Previewed, login: &Login) -> std::io::Result<()> {
+    let masked = format!("{}:***", login.username);
+    let pair = Zeroizing::new(format!("{}:{}", login.username, login.password.expose()));
+    let mut terminal = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    for line in account::by_hand(credential, target, &change.steps) {
+        let revealed = Zeroizing::new(line.replace(&masked, &pair));
+        terminal.write_all(revealed.as_bytes())?;
+        terminal.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+fn delivered(credential: &config::Credential, attempt: &Attempt) -> String {
+    let (name, receiver) = (&credential.name, &attempt.receiver);
+    match &attempt.outcome {
+        Ok(()) => format!("{name}: reported to {receiver} ({:.3} s)", attempt.took.as_secs_f64()),
+        Err(e) => format!("{name}: the report to {receiver} stays owed: {}\n  fix: {}", e.what, e.fix),
+    }
+}
+
+fn show(synced: &Synced) {
+    let (out, err) = synced.lines();
+    out.iter().for_each(|line| say(line));
+    err.iter().for_each(|line| tell(line));
+}
+
+/// Becomes true at SIGINT or SIGTERM: the step under way is finished first.
+fn stop_on_signal() -> tokio::sync::watch::Receiver<bool> {
+    let (tell, stop) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        let _ = tell.send(true);
+        // The channel stays open: a receiver that waits for a change must not spin on a closed one.
+        std::future::pending::<()>().await;
+    });
+    stop
+}
