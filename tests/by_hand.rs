@@ -222,11 +222,7 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
     for kind in KINDS {
         let hand = Hand::new(kind, "always", Some(&format!("# relays\n{}other.example joe:pw\n", line(HOP, &old()))));
         hand.postfix.start();
-        // A table that could not be replaced is no trouble here.
-        fs::hard_link(hand.postfix.table(), hand.postfix.base.join("kept")).unwrap();
         let before = Snapshot::of(&hand.postfix.config_dir);
-        let seen = hand.inspect();
-        assert!(!seen.findings.iter().any(|f| f.what.contains("hard links")), "{:?}", seen.findings);
         let (dir, table) = (hand.postfix.config_dir.display(), hand.postfix.table());
         let table = table.display();
         let told = hand.preview();
@@ -254,6 +250,11 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
         before.same_as(&Snapshot::of(&hand.postfix.config_dir));
         assert_eq!(reloads(&hand.postfix), 0);
         gives_nothing_away(&[told.diff, told.steps, told.differences, vec![e.what, e.fix]].concat());
+        // A table that could not be replaced is no trouble here.
+        fs::hard_link(hand.postfix.table(), hand.postfix.base.join("kept")).unwrap();
+        let seen = hand.inspect();
+        assert!(!seen.findings.iter().any(|f| f.what.contains("hard links")), "{:?}", seen.findings);
+        assert_eq!(hand.prepare().unwrap_err().class, "by-hand");
     }
 }
 
