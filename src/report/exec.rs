@@ -395,7 +395,11 @@ impl Drop for Running {
 
 /// Waits for the end of a child of ours, and leaves it to be reaped: until then its number is nobody else's.
 async fn ended(child: Pid) -> io::Result<()> {
-    let readable = |fd| AsyncFd::register_with_interest(fd, Interest::READABLE).ok();
+    #[allow(
+        deprecated,
+        reason = "its successor is `unsafe` for types whose descriptor may change or close; OwnedFd's cannot"
+    )]
+    let readable = |fd| AsyncFd::with_interest(fd, Interest::READABLE).ok();
     let told = pidfd_open(child, PidfdFlags::empty()).ok().and_then(readable);
     loop {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
@@ -417,5 +421,90 @@ async fn listen(pipe: Option<&mut ChildStderr>, said: &mut Vec<u8>) {
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         said.extend_from_slice(&buffer[..count]);
         said.drain(..said.len().saturating_sub(MAX_STDERR));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_and_has_no_rights() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n\
+            broken:x\n\xff\xfe:x:7:7\n\
+            toor:x:0:5::/:/bin/sh\nwheel:x:7:0::/:/bin/sh\nodd:x:many:1::/:/bin/sh\n\
+            nobody:x:65534:65533:nobody:/nonexistent:/usr/sbin/nologin";
+        let found = without_rights(passwd, "nobody").expect("nobody");
+        assert_eq!(found, User { uid: 65534, gid: 65533 });
+        for (name, what) in [
+            ("root", "user id 0"),
+            ("toor", "user id 0"),
+            ("wheel", "group id 0"),
+            ("odd", "no such user"),
+            ("broken", "no such user"),
+            ("nobod", "no such user"),
+            ("", "no such user"),
+        ] {
+            let e = without_rights(passwd, name).expect_err(name);
+            assert_eq!((e.class, e.temporary), ("user", false), "{name}");
+            assert!(e.what.contains(what) && e.fix.contains("user"), "{name}: {e:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_program_that_nobody_else_can_change_is_started() {
+        let dir = std::env::temp_dir().join(format!("relaykey-exec-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o755).create(&dir).unwrap();
+        let open = dir.join("open");
+        std::fs::create_dir(&open).unwrap();
+        let program = |at: &Path, mode| {
+            std::fs::write(at, "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let at = |name: &str| dir.join(name);
+        program(&at("good"), 0o755);
+        program(&open.join("in-open"), 0o755);
+        symlink(at("good"), at("link")).unwrap();
+        symlink(open.join("in-open"), at("link-to-open")).unwrap();
+        for (name, mode) in
+            [("group", 0o775), ("others", 0o757), ("setuid", 0o4755), ("setgid", 0o2755), ("plain", 0o644)]
+        {
+            program(&at(name), mode);
+        }
+        assert_eq!(safe_program(&at("good")).unwrap(), std::fs::canonicalize(at("good")).unwrap());
+        assert_eq!(safe_program(&at("link")).unwrap(), std::fs::canonicalize(at("good")).unwrap());
+        for (path, class, fix) in [
+            (at("group"), "permissions", "chmod go-w"),
+            (at("others"), "permissions", "chmod go-w"),
+            (at("setuid"), "permissions", "chmod ug-s"),
+            (at("setgid"), "permissions", "chmod ug-s"),
+            (at("plain"), "permissions", "chmod 755"),
+            (open.join("in-open"), "permissions", "chmod go-w"),
+            (at("link-to-open"), "permissions", "chmod go-w"),
+            (at("none"), "not-found", "install it"),
+            (dir.clone(), "unsupported", "regular file"),
+        ] {
+            let e = safe_program(&path).expect_err(&path.display().to_string());
+            assert_eq!((e.class, e.temporary), (class, false), "{e:?}");
+            assert!(e.fix.contains(fix), "{e:?}");
+        }
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let stranger = User { uid: 65534, gid: 65534 };
+        assert_eq!(first_closed(&at("good"), stranger), Some(dir.clone()));
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(first_closed(&at("good"), stranger), None);
+        assert_eq!(first_closed(&at("plain"), stranger), Some(at("plain")));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn it_says_how_long_it_may_take_and_not_its_arguments() {
+        let command = ["/usr/local/lib/report".to_owned(), "--token=x".to_owned()];
+        let exec = Exec::new(&command, "nobody", Duration::from_secs(120));
+        assert_eq!(exec.describe(), "program /usr/local/lib/report");
+        assert!(exec.limit() > Duration::from_secs(120) && exec.limit() < Duration::from_secs(130));
     }
 }

@@ -333,9 +333,13 @@ impl Webhook {
             };
             return self.fails(false, "http", words, no_http);
         }
-        let words = match io.filter(|e| e.kind() != io::ErrorKind::UnexpectedEof) {
+        let cut = |e: &&io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+        let closed = io.as_ref().is_some_and(cut)
+            || tls::cause::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message);
+        let words = match io {
+            _ if closed => format!("it closed the connection, waiting for {waiting}"),
             Some(e) => format!("{}, waiting for {waiting}", printable(e.to_string().as_bytes(), MOST_SHOWN)),
-            None => format!("it closed the connection, waiting for {waiting}"),
+            None => format!("{}, waiting for {waiting}", printable(error.to_string().as_bytes(), MOST_SHOWN)),
         };
         self.fails(true, "network", words, "nothing to do if it passes; if it stays, look at the receiver's log")
     }
@@ -653,5 +657,357 @@ impl AsyncWrite for Heard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::report::tests::report;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn webhook(url: &str) -> Webhook {
+        Webhook::new(url, Path::new("/nonexistent/secret"), None).expect("a webhook")
+    }
+
+    /// A directory of its own, 0700, gone at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relaykey-webhook-{name}-{}", std::process::id()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
+            Self(path)
+        }
+
+        fn file(&self, name: &str, content: &[u8], mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).expect("write");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Trusts nobody that a test meets.
+    fn roots(dir: &Scratch) -> Roots {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).expect("a certificate");
+        Roots::from_file(&dir.file("ca.pem", ca.pem().as_bytes(), 0o600)).expect("roots")
+    }
+
+    #[test]
+    fn a_signature_is_the_one_that_other_libraries_make() {
+        // Made with the Python library of Standard Webhooks, 1.1.0.
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_named_without_being_quoted() {
+        for good in [24, 32, 64] {
+            let text = format!(" whsec_{}\r\n", BASE64.encode(vec![7; good]));
+            assert_eq!(SigningSecret::parse(text.as_bytes()).expect("a secret").key.len(), good);
+        }
+        let long = format!("whsec_{}", BASE64.encode([7; 65]));
+        let cases: [(&[u8], &str); 11] = [
+            (b"", "is empty"),
+            (b" \n\n", "is empty"),
+            (b"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "does not begin with whsec_"),
+            (b"whsec_", "has 0 bytes"),
+            (b"whsec_MfKQ9r8GKYqrTwjU", "has 12 bytes"),
+            (b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "not base64, or a part of it is missing"),
+            (b"whsec_MfKQ9r8G!YqrTwjUPD8ILPZIo2LaLaSw", "not base64"),
+            (b"whsec_MfKQ9r8GKYqr\0wjUPD8ILPZIo2LaLaSw", "a NUL byte stands at position 19"),
+            (b"whsec_MfKQ9r8GKYqr\nwjUPD8ILPZIo2LaLaSw", "a blank or a line end"),
+            (b"whsec_MfKQ9r8GKYqr\xffwjUPD8ILPZIo2LaLaSw", "not printable ASCII"),
+            (long.as_bytes(), "has 65 bytes"),
+        ];
+        for (bytes, expected) in cases {
+            let Err(what) = SigningSecret::parse(bytes) else { panic!("{expected}") };
+            assert!(what.contains(expected) && !what.contains("MfKQ9r8G"), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_secret_file_is_for_root_alone() {
+        let dir = Scratch::new("secret");
+        let line = format!("{SECRET}\n");
+        for mode in [0o600, 0o640, 0o400] {
+            let path = dir.file("good", line.as_bytes(), mode);
+            // A temporary directory may hand its group on, which is then not ours.
+            std::os::unix::fs::chown(&path, None, Some(rustix::process::getegid().as_raw())).expect("chown");
+            assert!(SigningSecret::read(&path).is_ok(), "{mode:o}");
+        }
+        let open = dir.0.join("open");
+        std::fs::create_dir(&open).expect("a directory");
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        dir.file("open/secret", line.as_bytes(), 0o600);
+        let fifo = dir.0.join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).expect("a FIFO");
+        for (path, class, what) in [
+            (dir.file("others", line.as_bytes(), 0o644), "secret", "mode 0644"),
+            (dir.file("write", line.as_bytes(), 0o620), "secret", "mode 0620"),
+            (dir.file("empty", b"", 0o600), "secret", "is empty"),
+            (dir.file("large", &vec![b'a'; 10_000_000], 0o600), "too-large", "10000000 bytes"),
+            (dir.0.clone(), "unsupported", "a directory"),
+            (fifo, "unsupported", "a FIFO"),
+            ("/dev/zero".into(), "unsupported", "a device"),
+            (open.join("secret"), "permissions", "may be changed by others"),
+            (dir.0.join("none"), "io", "No such file"),
+        ] {
+            let Err(e) = SigningSecret::read(&path) else { panic!("{what}") };
+            assert_eq!((e.class, e.temporary), (class, false), "{e:?}");
+            assert!(e.what.contains(what) && !e.fix.is_empty() && !format!("{e:?}").contains("MfKQ"), "{e:?}");
+            assert!(e.what.contains(&*path.to_string_lossy()), "{e:?}");
+        }
+        if rustix::process::geteuid().is_root() {
+            let path = dir.file("stranger", line.as_bytes(), 0o600);
+            std::os::unix::fs::chown(&path, Some(65534), None).expect("chown");
+            let Err(e) = SigningSecret::read(&path) else { panic!("a stranger's") };
+            assert!(e.class == "secret" && e.what.contains("user id 65534"), "{e:?}");
+            let path = dir.file("group", line.as_bytes(), 0o640);
+            std::os::unix::fs::chown(&path, None, Some(65534)).expect("chown");
+            assert!(SigningSecret::read(&path).is_err(), "readable for a group that is not root's");
+        }
+    }
+
+    #[test]
+    fn reports_go_to_no_address_where_a_platform_serves_secrets() {
+        for bad in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "169.254.255.255",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "febf:ffff::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "::ffff:169.254.169.254",
+            "::ffff:0.0.0.0",
+            "::ffff:255.255.255.255",
+            "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(forbidden(bad.parse().expect(bad)).is_some(), "{bad}");
+        }
+        for good in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.253.1.1",
+            "169.255.1.1",
+            "198.51.100.1",
+            "::1",
+            "::ffff:10.0.0.1",
+            "fc00::1",
+            "fd00:ec3::254",
+            "2001:db8::1",
+            "2001:db8::a9fe:a9fe",
+            "64:ff9b::198.51.100.1",
+            "2002:c633:6401::1",
+        ] {
+            assert_eq!(forbidden(good.parse().expect(good)), None, "{good}");
+        }
+    }
+
+    /// What the resolver of a test says: the trap's port comes with the question.
+    fn trap_and(other: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address = |text: &str| SocketAddr::new(text.parse().expect("an address"), port);
+        Ok(vec![address("127.0.0.1"), address(other)])
+    }
+
+    #[tokio::test]
+    async fn a_name_with_one_forbidden_address_is_not_reached_at_any() {
+        let trap = TcpListener::bind("127.0.0.1:0").expect("a port");
+        trap.set_nonblocking(true).expect("non-blocking");
+        let port = trap.local_addr().expect("an address").port();
+        let roots = roots(&Scratch::new("forbidden"));
+        let lookups: [Lookup; 5] = [
+            |_, port| trap_and("169.254.169.254", port),
+            |_, port| trap_and("::ffff:169.254.169.254", port),
+            |_, port| trap_and("fe80::1", port),
+            |_, port| trap_and("fd00:ec2::254", port),
+            |_, port| trap_and("0.0.0.0", port),
+        ];
+        for lookup in lookups {
+            let hook = Webhook { lookup, ..webhook(&format!("https://hooks.example.com:{port}/x?token=hunter2")) };
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let Err(e) = hook.connect(deadline, &roots).await else { panic!("connected") };
+            assert_eq!((e.class, e.temporary), ("forbidden-address", false), "{e:?}");
+            assert!(e.what.contains("hooks.example.com has the address") && !e.what.contains("hunter2"), "{e:?}");
+        }
+        assert_eq!(trap.accept().map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::WouldBlock), "a trap was reached");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_mind_is_asked_once() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        // The first answer is judged; a second would lead elsewhere.
+        let lookup: Lookup = |_, port| {
+            let address = if ASKED.fetch_add(1, Ordering::SeqCst) == 0 { "127.0.0.1" } else { "169.254.169.254" };
+            Ok(vec![SocketAddr::new(address.parse().expect("an address"), port)])
+        };
+        let hook = Webhook { lookup, ..webhook(&format!("https://rebinds.example.com:{port}/")) };
+        let roots = roots(&Scratch::new("rebinding"));
+        let ((), connected) = tokio::join!(
+            async {
+                let (socket, _) = listener.accept().await.expect("a connection");
+                drop(socket);
+            },
+            hook.connect(Instant::now() + Duration::from_secs(10), &roots)
+        );
+        let Err(e) = connected else { panic!("there is no TLS") };
+        assert_eq!((e.class, e.temporary, ASKED.load(Ordering::SeqCst)), ("network", true, 1), "{e:?}");
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_hangs_is_left_behind() {
+        let lookup: Lookup = |_, _| {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(Vec::new())
+        };
+        let hook = Webhook { lookup, ..webhook("https://slow.example.com/") };
+        let began = Instant::now();
+        let e = hook.addresses(began + Duration::from_millis(100)).await.expect_err("no answer");
+        assert_eq!((e.class, e.temporary), ("timeout", true), "{e:?}");
+        assert!(e.what.contains("the addresses of its name") && began.elapsed() < Duration::from_secs(4), "{e:?}");
+    }
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let place = |url: &str| {
+            let p = Place::parse(url).expect(url);
+            (p.host, p.port, p.authority, p.target, p.shown)
+        };
+        let all = |a: &str, port, b: &str, c: &str, d: &str| (a.into(), port, b.into(), c.into(), d.into());
+        for (url, expected) in [
+            ("https://a.example", all("a.example", 443, "a.example", "/", "https://a.example/")),
+            ("https://a.example:443/x", all("a.example", 443, "a.example", "/x", "https://a.example/x")),
+            (
+                "https://a.example.:8443/x/y?token=1",
+                all("a.example", 8443, "a.example.:8443", "/x/y?token=1", "https://a.example.:8443/x/y"),
+            ),
+            ("https://[::1]:8443/x", all("::1", 8443, "[::1]:8443", "/x", "https://[::1]:8443/x")),
+            ("https://127.0.0.1/#f", all("127.0.0.1", 443, "127.0.0.1", "/", "https://127.0.0.1/")),
+        ] {
+            assert_eq!(place(url), expected, "{url}");
+        }
+        for url in ["http://a.example/", "a.example", "", "https://", "ftp://a.example/", "/x"] {
+            let e = Place::parse(url).expect_err(url);
+            assert_eq!((e.class, e.temporary), ("configuration", false));
+        }
+        assert_eq!(webhook("https://a.example/x?token=1").describe(), "webhook https://a.example/x");
+    }
+
+    #[test]
+    fn statuses_mean_what_http_says() {
+        let hook = webhook("https://a.example/x");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let ask = |status: u16, headers: &[(&'static str, &str)], body: &[u8]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+            }
+            let status = StatusCode::from_u16(status).expect("a status");
+            hook.judge(&Answer { status, headers: map, body: body.to_vec() }, &secret)
+        };
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(ask(status, &[("location", "https://b.example")], b"no"), Ok(()), "{status}");
+        }
+        for (status, class, temporary) in [
+            (101, "http", false),
+            (300, "redirect", false),
+            (304, "redirect", false),
+            (308, "redirect", false),
+            (400, "refused", false),
+            (401, "access-denied", false),
+            (403, "access-denied", false),
+            (404, "not-found", false),
+            (408, "service", true),
+            (410, "not-found", false),
+            (413, "too-large", false),
+            (422, "refused", false),
+            (425, "service", true),
+            (429, "throttled", true),
+            (500, "service", true),
+            (503, "service", true),
+            (599, "service", true),
+            (600, "http", false),
+            (999, "http", false),
+        ] {
+            let e = ask(status, &[], b"").expect_err("an error");
+            assert_eq!((e.class, e.temporary), (class, temporary), "{status}");
+            assert!(e.what.contains(&format!("it answered {status}")) && !e.fix.is_empty(), "{e:?}");
+        }
+        let e = ask(302, &[("location", "https://b.example/p?token=hunter2#x")], b"").expect_err("a redirect");
+        assert!(e.what.ends_with("302 Found, which leads to \"https://b.example/p\""), "{e:?}");
+        let e =
+            ask(301, &[("location", &format!("https://b.example/{}", "x".repeat(5000)))], b"").expect_err("a redirect");
+        assert!(e.what.chars().count() < 320 && e.what.ends_with("…\""), "{e:?}");
+        for (value, says) in [("120", true), ("99999999999", false), ("Wed, 21 Oct 2015 07:28:00 GMT", false)] {
+            let e = ask(503, &[("retry-after", value)], b"").expect_err("later");
+            assert_eq!(e.what.contains("alone for 120 s"), says, "{e:?}");
+        }
+    }
+
+    #[test]
+    fn of_an_answer_little_is_shown_and_nothing_of_the_secret() {
+        let hook = webhook("https://a.example/x");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let said = |body: &[u8]| {
+            let (status, headers) = (StatusCode::BAD_REQUEST, HeaderMap::new());
+            hook.judge(&Answer { status, headers, body: body.to_vec() }, &secret).expect_err("refused").what
+        };
+        assert!(said(b"no\x1b[31m\x07\r\n\0 way\xe2\x80\xae!").ends_with(": \"no [31m way !\""));
+        let long = said("ä".repeat(40_000).as_bytes());
+        assert!(long.chars().count() < 300 && long.ends_with("ä…\""), "{long}");
+        let echoed = said(format!("expected {SECRET}, and not {}", &SECRET[6..20]).as_bytes());
+        assert!(!echoed.contains("MfKQ") && !echoed.contains("TwjU") && echoed.contains("***"), "{echoed}");
+        assert!(said(b"").ends_with("400 Bad Request"));
+    }
+
+    #[test]
+    fn a_request_is_a_signed_post() {
+        let hook = webhook("https://a.example:8443/x?y=1");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let request = hook.request(&report(3), &secret).expect("a request");
+        assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("POST", "/x?y=1"));
+        let header = |name: &str| request.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!(header("host"), "a.example:8443");
+        assert_eq!(header("webhook-id"), report(3).id);
+        assert!(header("webhook-timestamp").parse::<i64>().is_ok_and(|t| t > 1_700_000_000));
+        let mut broken = report(3);
+        broken.id = "a\r\nx: y".into();
+        let e = hook.request(&broken, &secret).expect_err("no header");
+        assert_eq!((e.class, e.temporary), ("configuration", false));
     }
 }
