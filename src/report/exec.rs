@@ -130,7 +130,7 @@ impl Exec {
             _ if failed.is_temporary() => {
                 "it is tried again; if this stays, look at the limits of processes and memory".to_owned()
             }
-            _ => format!("look at it: file {program}; a script begins with a line like #!/bin/sh"),
+            _ => format!("look at it: file {program}"),
         };
         Undelivered { fix, ..failed.into() }
     }
