@@ -482,7 +482,7 @@ impl Agent {
                 let target = &credential.targets[*target];
                 match (have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)), &credential.probe)
                 {
-                    (Ok(login), Some(probe)) => self.probe(target, &login, probe).await,
+                    (Ok(login), Some(probe)) => self.probe(facts, target, &login, probe).await,
                     (Ok(_), None) => Outcome::Probed,
                     (Err(failure), _) => Outcome::Failed(failure),
                 }
@@ -519,20 +519,23 @@ impl Agent {
                 reply,
                 at,
             }),
-            Verdict::Refused { reply } => Outcome::Refused { reply },
-            Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
-                class: class.word().into(),
-                what: format!("no login: {words}"),
-                fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
-                temporary,
-                at,
-            }),
+            verdict => unproved(verdict, at),
         }
     }
 
     /// Sends one message over the candidate's login: a login may be accepted, and then every message refused.
-    async fn probe(&self, target: &config::Target, login: &Login, probe: &config::Probe) -> Outcome {
-        todo!("{target:?} {login:?} {probe:?}")
+    async fn probe(&self, facts: &Facts, target: &config::Target, login: &Login, probe: &config::Probe) -> Outcome {
+        let at = Timestamp::now();
+        let version = facts.fetched.as_ref().map_or("", |f| f.id.version.as_str());
+        let about = smtp::Probed { host: &self.identity.name, credential: &facts.state.credential, version, at };
+        let roots = match tls::CaFile::new(target.smtp.ca_file.clone()).roots() {
+            Ok(roots) => roots,
+            Err(e) => return unproved(e.into(), at),
+        };
+        match smtp::probe(&target.smtp, login, &roots, &self.identity.name, probe, &about).await {
+            Verdict::Accepted { .. } => Outcome::Probed,
+            verdict => unproved(verdict, at),
+        }
     }
 
     /// One request to apply, and its reply as an outcome.
@@ -918,6 +921,24 @@ fn state_failure(e: &StateError) -> Failure {
         fix: e.fix(),
         temporary: e.is_temporary(),
         at: Timestamp::now(),
+    }
+}
+
+/// What a login, or a message over it, did not prove.
+fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
+    match verdict {
+        Verdict::Accepted { .. } => unreachable!("that is proof"),
+        Verdict::Refused { reply } => Outcome::Refused { reply },
+        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
+            class: class.word().into(),
+            what: match class {
+                smtp::Class::Policy => words,
+                _ => format!("no login: {words}"),
+            },
+            fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
+            temporary,
+            at,
+        }),
     }
 }
 

@@ -1379,12 +1379,12 @@ pub fn absorb(
                 }
             }
         }
-        (Step::Verify { target }, Outcome::Refused { reply }) => {
+        (Step::Verify { target } | Step::Probe { target }, Outcome::Refused { reply }) => {
             for i in same_place(policy, *target) {
                 refused(facts, &policy.targets[i], i, &reply, now, jitter);
             }
         }
-        (Step::Verify { target }, Outcome::Failed(failure)) => {
+        (Step::Verify { target } | Step::Probe { target }, Outcome::Failed(failure)) => {
             for i in same_place(policy, *target) {
                 target_failed(facts, i, failure.clone(), now, jitter);
             }
@@ -1396,11 +1396,6 @@ pub fn absorb(
             let all = facts.targets.iter().all(|t| t.probed);
             if let Some(candidate) = facts.state.candidate.as_mut().filter(|_| all) {
                 candidate.probed = Some(now);
-            }
-        }
-        (Step::Probe { target }, Outcome::Failed(failure)) => {
-            for i in same_place(policy, *target) {
-                target_failed(facts, i, failure.clone(), now, jitter);
             }
         }
         (Step::Preview { target }, Outcome::Previewed(change)) => {

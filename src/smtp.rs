@@ -29,8 +29,7 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
 use lettre::transport::smtp::commands::{Auth, Data, Mail, Quit, Rcpt, Starttls};
 use lettre::transport::smtp::extension::{ClientId, Extension};
 use lettre::transport::smtp::response::Response;
-use rustls::CertificateError;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -39,7 +38,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::{Probe, Smtp, Tls};
 use crate::credential::{Login, Redactor, ses_region};
-use crate::tls::{Roots, TrustError};
+use crate::tls::{self, Roots, TrustError, cause};
 
 /// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
 const QUIT_WAIT: Duration = Duration::from_secs(1);
@@ -489,50 +488,8 @@ impl Attempt<'_> {
     }
 
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
-        let (endpoint, at) = (&self.smtp.endpoint, |t: &UnixTime| {
-            i64::try_from(t.as_secs())
-                .ok()
-                .and_then(|s| jiff::Timestamp::from_second(s).ok())
-                .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
-        });
         let (words, fix) = match error {
-            rustls::Error::InvalidCertificate(problem) => match problem {
-                CertificateError::ExpiredContext { not_after, .. } => (
-                    format!("its certificate expired on {}", at(not_after)),
-                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
-                ),
-                CertificateError::Expired => (
-                    "its certificate has expired".into(),
-                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
-                ),
-                CertificateError::NotValidYetContext { not_before, .. } => (
-                    format!("its certificate is not valid before {}", at(not_before)),
-                    "set this host's clock; or wait, if it is right".into(),
-                ),
-                CertificateError::UnknownIssuer => (
-                    "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
-                    "set `ca_file` to the certificate of the CA that issued it; SES itself needs none: then find out \
-                     who intercepts TLS on the way"
-                        .into(),
-                ),
-                CertificateError::BadSignature => (
-                    "its certificate was not signed by the CA that it names (bad signature)".into(),
-                    "put that CA's present certificate into `ca_file`: it has the name of one there, but another key"
-                        .into(),
-                ),
-                CertificateError::NotValidForNameContext { presented, .. } => {
-                    let names = presented.iter().take(5).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
-                    (
-                        format!("its certificate is not for the name {endpoint:?} but for {names}"),
-                        "set `endpoint` to a name that the certificate has".into(),
-                    )
-                }
-                CertificateError::NotValidForName => (
-                    format!("its certificate is not for the name {endpoint:?}"),
-                    "set `endpoint` to a name that the certificate has".into(),
-                ),
-                other => (format!("its certificate is not good: {other}"), "have the certificate replaced".into()),
-            },
+            rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.smtp.endpoint, "endpoint"),
             rustls::Error::InvalidMessage(_) => ("what it sends is not TLS".into(), self.other_tls()),
             other => (
                 format!("TLS failed: {other}"),
@@ -599,23 +556,6 @@ fn reply_of(error: &(dyn Error + 'static)) -> String {
     let code = error.downcast_ref::<lettre::transport::smtp::Error>().and_then(|e| e.status());
     let words = error.source().map(ToString::to_string).unwrap_or_default();
     code.map_or_else(|| words.clone(), |code| format!("{code} {words}"))
-}
-
-/// The first error of type `T` on the way down the sources.
-fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An io::Error that wraps another has that one's source, not that one, as its source.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
-            return Some(found);
-        }
-        next = match wrapped {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// Watches what one part of a dialogue reads: how much, and whether the server closed its side.
@@ -742,6 +682,9 @@ impl AsyncWrite for InsideTls {
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+    use rustls::pki_types::UnixTime;
+
     use super::*;
     use crate::credential::Secret;
 
@@ -799,14 +742,6 @@ mod tests {
         assert_eq!((header.lines().count(), body.lines().count()), (6, 2), "{text}");
         assert!(text.is_ascii() && !text.replace("\r\n", "").contains(char::is_control), "{text}");
         assert!(text.split("\r\n").all(|line| line.len() <= 998), "RFC 5322, section 2.1.1");
-    }
-
-    #[test]
-    fn a_cause_is_found_inside_an_io_error() {
-        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
-        let outer = io::Error::other(inner);
-        assert_eq!(cause::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
-        assert!(cause::<rustls::Error>(&io::Error::other("else")).is_none());
     }
 
     #[test]
