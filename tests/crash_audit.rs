@@ -37,8 +37,8 @@ fn record(n: u64) -> Record {
         steps: Vec::new(),
         outcome: "confirmed".into(),
         error: None,
-        error: None,
         approved_by: None,
+    }
 }
 
 /// As the agent does it: settles at its start, then so many acts, each with one or two records in the commit. `seq` of

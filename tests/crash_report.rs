@@ -4,6 +4,8 @@
 //! `cargo test --features crash-at --test crash_report`, as root.
 #![cfg(feature = "crash-at")]
 
+#[path = "lab/book.rs"]
+mod book;
 #[path = "lab/relaykey.rs"]
 mod lab;
 #[path = "lab/moto.rs"]
@@ -12,64 +14,16 @@ mod moto;
 mod postfix;
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use book::Book;
 use lab::{Host, Key, Program, Ran, Setup};
 use serde_json::{Value, json};
 
 const ROLLOVERS: usize = 200;
 /// All of it, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(900);
-
-/// Where a program without rights writes down every report that it is given; gone at the end.
-struct Book(PathBuf);
-
-impl Book {
-    fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("relaykey-book-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o755).create(&dir).expect("a directory");
-        fs::create_dir(dir.join("out")).expect("a directory");
-        fs::set_permissions(dir.join("out"), fs::Permissions::from_mode(0o777)).expect("chmod");
-        Self(dir)
-    }
-
-    fn out(&self) -> PathBuf {
-        self.0.join("out")
-    }
-
-    /// Takes none from now on, or all.
-    fn set_down(&self, down: bool) {
-        let flag = self.out().join("down");
-        if down { fs::write(flag, "").expect("written") } else { fs::remove_file(flag).expect("removed") }
-    }
-
-    /// `[[report]]` tables: this book, which gets all, and a parameter, which holds the latest.
-    fn receivers(&self, path: &str) -> String {
-        let script = "test ! -e \"$1/down\" || exit 75; cat >> \"$1/book\"";
-        let out = self.out();
-        let command = ["/bin/sh", "-c", script, "report", out.to_str().expect("UTF-8")];
-        format!(
-            "[[report]]\nname = \"book\"\ntype = \"exec\"\ncommand = {command:?}\n\
-             [[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n",
-            moto::REGION,
-            moto::shared().endpoint()
-        )
-    }
-
-    /// What it was given, in order.
-    fn reports(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.out().join("book")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a report is one line of JSON")).collect()
-    }
-}
-
-impl Drop for Book {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// `relaykey sync`, stopped just before its n-th mutating call.
 fn sync_until(host: &Host, crash_at: Option<usize>, log: Option<&Path>) -> Ran {
@@ -101,7 +55,12 @@ fn two_hundred_rollovers_with_every_receiver_down_and_kills_at_every_point() {
     host.start_postfix();
     let book = Book::new();
     let path = format!("/{}", lab::fresh("two-hundred"));
-    let (source, more) = (host.publish(first.pair()), book.receivers(&path));
+    let fleet = format!(
+        "[[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n",
+        moto::REGION,
+        moto::shared().endpoint()
+    );
+    let (source, more) = (host.publish(first.pair()), book.receiver() + &fleet);
     // No reload for an indexed map: this is not about the mail server.
     host.configure(&Setup { source: &source, target: "reload = \"if-needed\"\n", more: &more, ..Setup::default() });
     book.set_down(true);
