@@ -226,11 +226,11 @@ fn of_standard_error_the_end_is_shown_without_control_characters() {
 fn the_time_out_ends_it_and_all_that_it_started() {
     let scratch = Scratch::new();
     let script = "echo hangs >&2
-        sh -c 'echo $$ > '$1'/grandchild; exec sleep 600' &
+        sh -c 'echo $$ > '$1'/grandchild; exec sleep 60' &
         trap '' TERM HUP INT
         while ! [ -s $1/grandchild ]; do sleep 0.01; done
         echo $$ > $1/pid
-        sleep 600";
+        sleep 60";
     let exec = shell(&scratch, script, SHORT * 2);
     let began = Instant::now();
     refused(&exec, "timeout", true, "did not end within 2s and was killed with all that it had started: \"hangs\"");
@@ -242,11 +242,11 @@ fn the_time_out_ends_it_and_all_that_it_started() {
 #[test]
 fn an_attempt_that_is_dropped_ends_it_too() {
     let scratch = Scratch::new();
-    let script = "sh -c 'echo $$ > '$1'/grandchild; exec sleep 600' &
+    let script = "sh -c 'echo $$ > '$1'/grandchild; exec sleep 60' &
         echo $$ > $1/pid
         while ! [ -s $1/grandchild ]; do sleep 0.01; done
         touch $1/ready
-        sleep 600";
+        sleep 60";
     let (exec, report) = (shell(&scratch, script, PLENTY), report(1));
     run(async {
         let attempt = exec.deliver(&report);
@@ -271,11 +271,11 @@ fn what_it_leaves_behind_is_neither_waited_for_nor_left() {
     let scratch = Scratch::new();
     // In its process group, with its standard error open.
     let began = Instant::now();
-    let script = "sh -c 'echo $$ > '$1'/left; exec sleep 600' & while ! [ -s $1/left ]; do sleep 0.01; done; exit 0";
+    let script = "sh -c 'echo $$ > '$1'/left; exec sleep 60' & while ! [ -s $1/left ]; do sleep 0.01; done; exit 0";
     deliver(&shell(&scratch, script, PLENTY), &report(1)).expect("delivered");
     ends(pid(&scratch, "left"), "what it left behind");
     // Out of it: not ours to end, and not waited for either.
-    let script = "setsid sh -c 'echo $$ > '$1'/away; exec sleep 600' & while ! [ -s $1/away ]; do sleep 0.01; done
+    let script = "setsid sh -c 'echo $$ > '$1'/away; exec sleep 60' & while ! [ -s $1/away ]; do sleep 0.01; done
         echo sent off >&2; exit 3";
     refused(&shell(&scratch, script, PLENTY), "program", false, "status 3: \"sent off\"");
     assert!(began.elapsed() < PLENTY, "{:?}", began.elapsed());
