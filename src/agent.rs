@@ -17,7 +17,7 @@ use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
-use crate::credential::{Login, ProofFields, ses_region};
+use crate::credential::{Login, ses_region};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
     self, Completion, Evidence, Facts, Failure, Found, Outcome, Policy, Reason, Report, ReportTarget, Staged, State,
@@ -491,18 +491,10 @@ impl Agent {
             (Step::Activate { .. }, _) => Request::Activate { target: id },
             (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
                 target: id,
-                prove: Some(ProofFields {
-                    host_id: self.identity.host_id.clone(),
-                    host: self.identity.name.clone(),
-                    credential: credential.name.clone(),
-                    version: facts.fetched.as_ref().map(|f| f.id.version.clone()).unwrap_or_default(),
-                    username: facts.fetched.as_ref().map(|f| f.username.clone()).unwrap_or_default(),
-                    target: target.name.clone(),
-                    region: region_of(target).unwrap_or_default(),
-                    outcome: stamp.outcome.word().into(),
-                    seq: stamp.seq,
-                    at: stamp.at.clone(),
-                }),
+                prove: Some(
+                    self.heading(facts, credential, stamp).proof_fields(&target.name, region_of(target).as_deref()),
+                ),
+                nonce: None,
             },
             (Step::Undo { .. }, _) => Request::Undo { target: id },
             (Step::Discard { .. }, _) => Request::Discard { target: id },
@@ -544,7 +536,6 @@ impl Agent {
     /// The confirmation, from what was read back.
     /// `None`: a target was not verified or not read back, which would make it incomplete.
     fn report(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Option<Report> {
-        let found = facts.fetched.as_ref();
         let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
             let read_back = facts.read_back.as_ref()?;
             Some(ReportTarget {
@@ -560,7 +551,14 @@ impl Agent {
                 no_proof: read_back.proof.clone().err(),
             })
         });
-        Some(Report {
+        let targets = targets.collect::<Option<Vec<_>>>()?;
+        Some(Report { targets, ..self.heading(facts, credential, stamp) })
+    }
+
+    /// Everything of the confirmation but its targets: what their proofs are made over stands here.
+    fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+        let found = facts.fetched.as_ref();
+        Report {
             schema: REPORT_SCHEMA.into(),
             id: format!("{}-{}-{}", self.identity.host_id, credential.name, stamp.seq),
             seq: stamp.seq,
@@ -575,11 +573,11 @@ impl Agent {
             mode: "automatic".into(),
             agent: AGENT.into(),
             outcome: stamp.outcome.word().into(),
-            targets: targets.collect::<Option<Vec<_>>>()?,
+            targets: Vec::new(),
             error: None,
             approved_by: None,
             latest: None,
-        })
+        }
     }
 }
 
@@ -745,6 +743,7 @@ fn outcome_of(
                 Some(proof) => proof.map_err(str::to_owned),
                 None => Err("no proof was asked for".into()),
             },
+            code: r.code.map(|code| code.map_err(str::to_owned)),
         }),
         Reply::Done => match step {
             Step::Undo { .. } => Outcome::Undone,

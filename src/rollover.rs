@@ -28,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift};
-use crate::credential::{SourceIdentity, VersionOrder};
+use crate::credential::{ProofFields, SourceIdentity, VersionOrder};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
@@ -276,6 +276,24 @@ pub struct Report {
     pub latest: Option<Box<Report>>,
 }
 
+impl Report {
+    /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here.
+    pub fn proof_fields(&self, target: &str, region: Option<&str>) -> ProofFields {
+        ProofFields {
+            host_id: self.host_id.clone(),
+            host: self.host.clone(),
+            credential: self.credential.clone(),
+            version: self.version.clone(),
+            username: self.username.clone(),
+            target: target.to_owned(),
+            region: region.unwrap_or_default().to_owned(),
+            outcome: self.outcome.clone(),
+            seq: self.seq,
+            at: self.at.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReportTarget {
     pub name: String,
@@ -397,6 +415,8 @@ pub struct ReadBack {
     pub remaining_old: Vec<String>,
     pub live_id: Option<String>,
     pub proof: Result<String, String>,
+    /// The code that a person may type instead of sending the report, or why there is none; `None`: not asked for.
+    pub code: Option<Result<String, String>>,
 }
 
 /// What the proofs of one confirmation are made over, besides the target.

@@ -81,6 +81,7 @@ fn read_back(n: i64) -> ReadBack {
         remaining_old: vec![],
         live_id: Some(format!("live{n}")),
         proof: Err("none".into()),
+        code: None,
     }
 }
 
