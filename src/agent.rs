@@ -179,15 +179,27 @@ impl Agent {
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential);
-        let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        let mine = || State { host_id: Some(self.identity.host_id.clone()), ..State::new(&credential.name) };
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(mine);
         if self.store.access() == Access::Write {
-            let latest = state.report.clone();
             let now = Timestamp::now();
             state.set_right_by(now);
+            let before = state.applied.clone();
+            let moved = state.moved_to(&self.identity.host_id, self.identity.clone_of.as_ref());
+            let latest = state.report.clone();
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
                 observer(Event::Trouble { what: &dropped.to_string(), fix });
+            }
+            if let Some(moved) = moved {
+                let record = begun_anew(credential, &by, before, &moved, now);
+                self.owe(&mut state, &record, None);
+                self.save(&state, observer).await?;
+                let what = record.error.map(|e| e.words).unwrap_or_default();
+                let fix = "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
+                           the cloud instance has changed";
+                observer(Event::Trouble { what: &what, fix });
             }
             self.settle(&mut state, observer).await?;
         }
@@ -623,6 +635,37 @@ fn record(
         error: failure
             .filter(|_| outcome != "adopted" && outcome != "confirmed")
             .map(|f| Trouble { class: f.class, words: f.what }),
+    }
+}
+
+/// The record of a state that came with a copy of another installation.
+fn begun_anew(
+    credential: &config::Credential,
+    by: &By,
+    before: Option<rollover::Applied>,
+    moved: &rollover::Moved,
+    at: Timestamp,
+) -> Record {
+    let reports = match moved.dropped {
+        0 => "no report was owed by it".to_owned(),
+        1 => "the report that it owed is not sent from here".to_owned(),
+        n => format!("the {n} reports that it owed are not sent from here"),
+    };
+    let words = format!(
+        "this is a copy of the installation {}, on another machine: {reports}, and the credential is adopted anew",
+        moved.from
+    );
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "clone".into(),
+        version: before.as_ref().map(|a| a.id.version.clone()),
+        username: before.map(|a| a.username),
+        previous_username: None,
+        steps: Vec::new(),
+        outcome: "done".into(),
+        error: Some(Trouble { class: "clone".into(), words }),
     }
 }
 

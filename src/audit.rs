@@ -45,7 +45,8 @@ pub struct Record {
     pub at: Timestamp,
     pub credential: String,
     pub by: By,
-    /// `rollover`, `adoption`, `heal`, `reload`, `refused`, `failed`, `no-change` (asked for by a person, nothing to do).
+    /// `rollover`, `adoption`, `heal`, `reload`, `refused`, `failed`, `no-change` (asked for by a person, nothing to do),
+    /// `clone` (the state came with a copy of another installation, which the words name).
     pub what: String,
     pub version: Option<String>,
     pub username: Option<String>,
