@@ -18,7 +18,7 @@ use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
-use crate::credential::{Login, ProofFields, ses_region};
+use crate::credential::{Login, ses_region};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
     self, Change, Completion, Evidence, Facts, Failure, Found, News, Outcome, Policy, Reason, Report, ReportTarget,
@@ -80,6 +80,8 @@ pub struct Ended {
     pub next: Option<Timestamp>,
     /// When the source gave its answer, if it did.
     pub answered: Option<Timestamp>,
+    /// `confirm --code`: what a person types elsewhere, or why there is none.
+    pub code: Option<Result<String, String>>,
 }
 
 impl Ended {
@@ -94,6 +96,7 @@ impl Ended {
             steps: Vec::new(),
             next: None,
             answered: None,
+            code: None,
         }
     }
 }
@@ -182,15 +185,27 @@ impl Agent {
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential, TimeZone::system());
-        let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        let mine = || State { host_id: Some(self.identity.host_id.clone()), ..State::new(&credential.name) };
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(mine);
         if self.store.access() == Access::Write {
-            let latest = state.report.clone();
             let now = Timestamp::now();
             state.set_right_by(now);
+            let before = state.applied.clone();
+            let moved = state.moved_to(&self.identity.host_id, self.identity.clone_of.as_ref());
+            let latest = state.told.clone().or_else(|| state.report.clone());
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
                 observer(Event::Trouble { what: &dropped.to_string(), fix });
+            }
+            if let Some(moved) = moved {
+                let record = begun_anew(credential, &by, before, &moved, now);
+                self.owe(&mut state, &record, None);
+                self.save(&state, observer).await?;
+                let what = record.error.map(|e| e.words).unwrap_or_default();
+                let fix = "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
+                           the cloud instance has changed";
+                observer(Event::Trouble { what: &what, fix });
             }
             self.settle(&mut state, observer).await?;
         }
@@ -301,6 +316,9 @@ impl Agent {
             self.tell(&mut facts, credential);
         }
         self.note(&mut facts, credential, &by, end, &steps, observer).await?;
+        // Of several targets the first that has one: they share a login, or a key of which theirs are made.
+        let codes = facts.targets.iter().filter_map(|t| t.read_back.as_ref()?.code.clone());
+        let (good, bad): (Vec<_>, Vec<_>) = codes.partition(Result::is_ok);
         Ok(Ended {
             end,
             failures,
@@ -308,6 +326,7 @@ impl Agent {
             steps,
             next,
             answered: facts.fetched.as_ref().map(|f| f.at),
+            code: good.into_iter().chain(bad).next().filter(|_| facts.committed.is_some()),
             state: facts.state,
         })
     }
@@ -578,18 +597,10 @@ impl Agent {
             (Step::Activate { .. }, _) => Request::Activate { target: id },
             (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
                 target: id,
-                prove: Some(ProofFields {
-                    host_id: self.identity.host_id.clone(),
-                    host: self.identity.name.clone(),
-                    credential: credential.name.clone(),
-                    version: facts.fetched.as_ref().map(|f| f.id.version.clone()).unwrap_or_default(),
-                    username: facts.fetched.as_ref().map(|f| f.username.clone()).unwrap_or_default(),
-                    target: target.name.clone(),
-                    region: region_of(target).unwrap_or_default(),
-                    outcome: stamp.outcome.word().into(),
-                    seq: stamp.seq,
-                    at: stamp.at.clone(),
-                }),
+                prove: Some(
+                    self.heading(facts, credential, stamp).proof_fields(&target.name, region_of(target).as_deref()),
+                ),
+                nonce: facts.wake.code.clone(),
             },
             (Step::Undo { .. }, _) => Request::Undo { target: id },
             (Step::Discard { .. }, _) => Request::Discard { target: id },
@@ -634,7 +645,6 @@ impl Agent {
     /// The confirmation, from what was read back.
     /// `None`: a target was not verified or not read back, which would make it incomplete.
     fn report(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Option<Report> {
-        let found = facts.fetched.as_ref();
         let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
             let read_back = facts.read_back.as_ref()?;
             Some(ReportTarget {
@@ -650,7 +660,14 @@ impl Agent {
                 no_proof: read_back.proof.clone().err(),
             })
         });
-        Some(Report {
+        let targets = targets.collect::<Option<Vec<_>>>()?;
+        Some(Report { targets, ..self.heading(facts, credential, stamp) })
+    }
+
+    /// Everything of the confirmation but its targets: what their proofs are made over stands here.
+    fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+        let found = facts.fetched.as_ref();
+        Report {
             schema: REPORT_SCHEMA.into(),
             id: self.report_id(credential, stamp.seq),
             seq: stamp.seq,
@@ -665,11 +682,11 @@ impl Agent {
             mode: credential.mode.word().into(),
             agent: AGENT.into(),
             outcome: stamp.outcome.word().into(),
-            targets: targets.collect::<Option<Vec<_>>>()?,
+            targets: Vec::new(),
             error: None,
             approved_by: facts.approved_by(),
             latest: None,
-        })
+        }
     }
 }
 
@@ -721,6 +738,38 @@ fn record(
     }
 }
 
+/// The record of a state that came with a copy of another installation.
+fn begun_anew(
+    credential: &config::Credential,
+    by: &By,
+    before: Option<rollover::Applied>,
+    moved: &rollover::Moved,
+    at: Timestamp,
+) -> Record {
+    let reports = match moved.dropped {
+        0 => "no report was owed by it".to_owned(),
+        1 => "the report that it owed is not sent from here".to_owned(),
+        n => format!("the {n} reports that it owed are not sent from here"),
+    };
+    let words = format!(
+        "this is a copy of the installation {}, on another machine: {reports}, and the credential is adopted anew",
+        moved.from
+    );
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "clone".into(),
+        version: before.as_ref().map(|a| a.id.version.clone()),
+        username: before.map(|a| a.username),
+        previous_username: None,
+        steps: Vec::new(),
+        outcome: "done".into(),
+        error: Some(Trouble { class: "clone".into(), words }),
+        approved_by: None,
+    }
+}
+
 /// Is there anything in a record that the one before it did not say? That another person asked is.
 fn is_news(state: &State, record: &Record) -> bool {
     let asked = record.by.cause == "operator";
@@ -738,7 +787,7 @@ fn is_news(state: &State, record: &Record) -> bool {
 /// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    if config.credentials.iter().all(file) && config.reports.is_empty() {
+    if config.credentials.iter().all(file) && !config.reports.iter().any(|r| r.kind.is_aws()) {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();
@@ -838,6 +887,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
                 Some(proof) => proof.map_err(str::to_owned),
                 None => Err("no proof was asked for".into()),
             },
+            code: r.code.map(|code| code.map_err(str::to_owned)),
         }),
         Reply::Done => match step {
             Step::Undo { .. } => Outcome::Undone,

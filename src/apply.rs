@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Finding, Reload, Severity, TargetKind};
-use crate::credential::{self, Login, ProofFields};
+use crate::credential::{self, CodeFields, Login, ProofFields};
 use crate::host::{self, Directory, HostError, Lock};
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
@@ -77,8 +77,9 @@ pub enum Request {
     /// mail server would most probably notice by itself.
     Activate { target: TargetId },
     /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
-    /// fields of a report for which a proof is wanted.
-    ReadBack { target: TargetId, prove: Option<ProofFields> },
+    /// fields of a report for which a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
+    /// which the code that a person types is wanted too.
+    ReadBack { target: TargetId, prove: Option<ProofFields>, nonce: Option<String> },
     /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
     /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
@@ -238,6 +239,8 @@ pub struct ReadBack {
     pub running: Running,
     /// Computed with the read-back password, or why there is none. `None`: not asked for, or no match.
     pub proof: Option<Result<String, &'static str>>,
+    /// The same for the code that a person types.
+    pub code: Option<Result<String, &'static str>>,
 }
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
@@ -401,7 +404,9 @@ impl Server {
             Request::Swap { target } => self.swap(&target).map(|at_boot| Reply::Swapped { at_boot }),
             Request::Undo { target } => self.undo(&target).map(|()| Reply::Done),
             Request::Activate { target } => self.activate(&target).map(Reply::Activated),
-            Request::ReadBack { target, prove } => self.read_back(&target, prove.as_ref()).map(Reply::ReadBack),
+            Request::ReadBack { target, prove, nonce } => {
+                self.read_back(&target, prove.as_ref(), nonce).map(Reply::ReadBack)
+            }
             Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
             Request::Leave { target } => {
                 self.open.remove(&target);
@@ -990,7 +995,12 @@ impl Server {
         Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
-    fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
+    fn read_back(
+        &mut self,
+        id: &TargetId,
+        prove: Option<&ProofFields>,
+        nonce: Option<String>,
+    ) -> Result<ReadBack, MtaError> {
         let target = self.target(id)?;
         let Some(open) = self.open.get(id) else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
@@ -1025,9 +1035,12 @@ impl Server {
             mismatches.push("the mail server would find no login for the endpoint".into());
         }
         let matches = mismatches.is_empty();
-        let proof = prove
-            .filter(|_| matches)
-            .and_then(|fields| Some(credential::proof(&live?.live.as_ref()?.password, fields)));
+        // With what was read back, not with what came in: so that they prove that the mail server has it.
+        let proven = prove.filter(|_| matches).and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
+        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
+        let code = proven.zip(nonce).map(|((password, fields), nonce)| {
+            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
+        });
         let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
         let live_id = one_live_id(&live_entries(&view, self.key()?));
         Ok(ReadBack {
@@ -1041,6 +1054,7 @@ impl Server {
             live_id,
             running: view.running,
             proof,
+            code,
         })
     }
 

@@ -4,6 +4,8 @@
 //!
 //! Nothing here does I/O. Passwords live in [`Secret`], which cannot be printed or serialised.
 
+mod proof;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -14,6 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+pub use self::proof::{Code, CodeError, CodeFields, ProofFields, ProofVerdict, code, proof, verify_code, verify_proof};
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -473,48 +477,6 @@ impl fmt::Debug for LocalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LocalKey(***)")
     }
-}
-
-/// The signed fields of a report, in the order in which the proof covers them (DESIGN.md, "Report document").
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProofFields {
-    pub host_id: String,
-    pub host: String,
-    pub credential: String,
-    pub version: String,
-    pub username: String,
-    pub target: String,
-    pub region: String,
-    pub outcome: String,
-    pub seq: u64,
-    pub at: String,
-}
-
-/// The proof that its maker holds `password`, or why there is none: only SES-form passwords are strong enough that
-/// a keyed hash of one is no oracle for guessing it.
-pub fn proof(password: &Secret, fields: &ProofFields) -> Result<String, &'static str> {
-    if ses_password_form(password.expose()).is_err() {
-        return Err("the password is not of SES's form, and a proof made with a weak password would help to guess it");
-    }
-    let seq = fields.seq.to_string();
-    let texts = [
-        "relaykey-proof-v1",
-        &fields.host_id,
-        &fields.host,
-        &fields.credential,
-        &fields.version,
-        &fields.username,
-        &fields.target,
-        &fields.region,
-        &fields.outcome,
-        &seq,
-        &fields.at,
-    ];
-    if texts.iter().any(|t| t.chars().any(char::is_control)) {
-        return Err("a signed field has a control character");
-    }
-    let lines: String = texts.iter().flat_map(|t| [*t, "\n"]).collect();
-    Ok(BASE64.encode(hmac(password.expose().as_bytes(), &[lines.as_bytes()])))
 }
 
 /// So many bytes of a secret in a row are taken out of a text, in upper or lower case.

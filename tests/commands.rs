@@ -116,12 +116,22 @@ fn derive_on_a_terminal_does_not_echo() {
 #[test]
 fn help_lists_commands_and_exit_codes() {
     let ran = relaykey(&["--help"], &[], b"");
-    ran.expect(0).says(&["sync", "status", "check", "derive", "demo", "--config", "--json", "RELAYKEY_CONFIG"]);
+    ran.expect(0).says(&[
+        "sync",
+        "status",
+        "verify-proof",
+        "check",
+        "derive",
+        "demo",
+        "--config",
+        "--json",
+        "RELAYKEY_CONFIG",
+    ]);
     for line in ["0  done", "1  failed for good", "2  usage or config", "3  waits for approval", "75  failed for now"] {
         assert!(ran.out.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {}", ran.out);
     }
     assert_eq!(ran.err, "");
-    for command in ["sync", "status", "check", "derive", "demo"] {
+    for command in ["sync", "status", "verify-proof", "check", "derive", "demo"] {
         let ran = relaykey(&[command, "--help"], &[], b"");
         ran.expect(0).says(&["Usage: relaykey", command]);
     }

@@ -30,6 +30,12 @@ pub struct Synced {
     pub preview: Vec<Preview>,
     /// The confirmation, if this run made one.
     pub report: Option<Report>,
+    /// `confirm --code`: what a person types elsewhere.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Why there is none although it was asked for.
+    #[serde(default)]
+    pub no_code: Option<String>,
     /// The exit code that this stands for.
     pub exit: u8,
 }
@@ -85,6 +91,8 @@ impl Synced {
             steps: ended.steps,
             preview,
             report: if done { ended.state.report } else { None },
+            code: ended.code.clone().and_then(Result::ok),
+            no_code: ended.code.and_then(Result::err),
             exit,
         }
     }
@@ -113,6 +121,8 @@ impl Synced {
             _ => String::new(),
         };
         out.push(format!("{}: {}{version}", self.name, self.outcome));
+        out.extend(self.code.iter().map(|code| format!("{}: code {code}", self.name)));
+        err.extend(self.no_code.iter().map(|why| format!("{}: there is no code: {why}", self.name)));
         let mut said: Vec<&str> = Vec::new();
         for f in &self.failures {
             if said.contains(&f.failure.what.as_str()) {

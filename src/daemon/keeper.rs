@@ -17,6 +17,7 @@ use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log;
+use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken};
 use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
@@ -151,8 +152,13 @@ impl Keeper {
     /// The state, and what the audit log says of the time before this process. What cannot be read is told by the run.
     async fn recall(&self) -> Option<State> {
         let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
+        let HostIdentity { host_id, clone_of, .. } = self.agent.identity.clone();
         let read = move || {
-            let state = store.load(&name).ok().flatten()?;
+            let mut state = store.load(&name).ok().flatten()?;
+            if state.copied_from(&host_id, clone_of.as_ref()).is_some() {
+                // The run begins it anew; until it could, what the original owes must not go out from here.
+                state.outbox.clear();
+            }
             let history = audit::recent(store.dir(), &name, &state.audit, HISTORY);
             Some((state, history))
         };
