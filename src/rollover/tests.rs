@@ -15,12 +15,38 @@ fn policy(targets: usize) -> Policy {
     let target = |i: usize| TargetPolicy {
         name: format!("t{i}"),
         drift: Drift::Heal,
+        write: true,
         endpoint: "email-smtp.us-east-1.amazonaws.com".into(),
         propagation: SignedDuration::from_secs(300),
         retry: SignedDuration::from_secs(10),
         logs_in_as: i,
     };
-    Policy { targets: (0..targets).map(target).collect(), ordered: true }
+    Policy {
+        targets: (0..targets).map(target).collect(),
+        ordered: true,
+        mode: Mode::Automatic,
+        zone: TimeZone::UTC,
+        probe: false,
+    }
+}
+
+/// As [`policy`], and a person lets every version go.
+fn manual(targets: usize) -> Policy {
+    Policy { mode: Mode::Manual { window: None, if_applied_dies: IfAppliedDies::Wait }, ..policy(targets) }
+}
+
+fn accept(version: &str) -> Wake {
+    Wake { accept_version: Some(version.into()), ..Wake::default() }
+}
+
+/// A version that was seen `at` this time, and nothing more.
+fn candidate_of(id: VersionId, first_seen: Timestamp) -> Candidate {
+    Candidate { id, username: "AKIA".into(), first_seen, accepted: false, probed: None, held: None, approval: None }
+}
+
+/// One entry of a table would change.
+fn change() -> Change {
+    Change { diff: vec!["[e]:587 AKIA1:… becomes AKIA2:…".into()], ..Change::default() }
 }
 
 fn source(arn: &str) -> SourceIdentity {
@@ -140,7 +166,9 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
             Step::Inspect { .. } => Outcome::Inspected(held.clone()),
             Step::Fetch => Outcome::Fetched(found.clone()),
             Step::Verify { .. } => Outcome::Accepted(evidence()),
-            Step::Preview { .. } => Outcome::Previewed,
+            Step::Probe { .. } => Outcome::Probed,
+            Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
+            Step::Preview { .. } => Outcome::Previewed(if nothing_to_write { Change::default() } else { change() }),
             Step::Prepare { .. } => {
                 Outcome::Prepared(Staged { nothing_to_write, swapped_before: false, live_id: "live2".into() })
             }
@@ -287,10 +315,10 @@ fn a_version_left_behind_is_not_taken_again_by_itself() {
     assert_eq!(facts.failures()[0].1.class, "left-behind");
     assert_eq!(facts.state.applied, state.applied);
     // On purpose it is, and only the version that was named.
-    let (_, facts) = run(Wake { accept_version: Some("v1".into()), dry_run: false });
+    let (_, facts) = run(accept("v1"));
     assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1));
     assert_eq!(facts.state.left_behind, [version(2)]);
-    let (_, facts) = run(Wake { accept_version: Some("v7".into()), dry_run: false });
+    let (_, facts) = run(accept("v7"));
     assert_eq!(facts.failures()[0].1.class, "not-the-named-version");
 }
 
@@ -766,9 +794,15 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             });
             one(Outcome::Failed(failure(true)), &same);
         }
-        Step::Refrain { .. } => panic!("healing is allowed here"),
+        Step::Probe { .. }
+        | Step::Hold
+        | Step::Release { .. }
+        | Step::Reject
+        | Step::Leave
+        | Step::Refrain { .. }
+        | Step::Preview { .. } => panic!("{step:?}: nobody decides here, and healing is allowed"),
         Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
-        Step::Wait { .. } | Step::End | Step::Preview { .. } => {}
+        Step::Wait { .. } | Step::End => {}
     }
     all
 }
@@ -850,7 +884,7 @@ fn what_was_written_down_under_a_clock_that_was_ahead_is_taken_back() {
         let mut state = State::new("ses");
         state.source_retry = retry(at);
         state.outbox.insert("fleet".into(), Outbox { retry: retry(at), ..Outbox::default() });
-        state.candidate = Some(Candidate { id: id.clone(), username: "AKIA".into(), first_seen: at, accepted: false });
+        state.candidate = Some(candidate_of(id.clone(), at));
         let target = TargetState {
             retry: retry(at),
             first_refused: Some(FirstRefused { id: id.clone(), since: at }),
