@@ -131,7 +131,7 @@ impl Hand {
     }
 
     fn read_back(&self) -> ReadBack {
-        match self.call(Request::ReadBack { target: self.id.clone(), prove: None }).unwrap() {
+        match self.call(Request::ReadBack { target: self.id.clone(), prove: None, nonce: None }).unwrap() {
             Reply::ReadBack(read) => read,
             other => panic!("{other:?}"),
         }

@@ -921,7 +921,15 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
     let mut state = applied(&policy, 2);
     state.host_id = Some("original".into());
     state.left_behind = vec![version(1)];
-    state.candidate = Some(Candidate { id: version(3), username: "AKIA3".into(), first_seen: at(-5), accepted: true });
+    state.candidate = Some(Candidate {
+        id: version(3),
+        username: "AKIA3".into(),
+        first_seen: at(-5),
+        accepted: true,
+        probed: None,
+        held: None,
+        approval: None,
+    });
     (state.seq, state.report) = (7, Some(report(7)));
     let owed = |seqs: &[u64]| Outbox { owed: seqs.iter().map(|s| report(*s)).collect(), ..Outbox::default() };
     state.outbox = [("a".into(), owed(&[7])), ("b".into(), owed(&[5, 6, 7])), ("c".into(), owed(&[]))].into();
