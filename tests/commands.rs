@@ -683,6 +683,8 @@ fn status(host: &Host) -> Value {
         "pending",
         "failures",
         "owed",
+        "withdrawn",
+        "left",
         "reports_owed",
         "notices",
         "next",
