@@ -1613,12 +1613,18 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         }
     }
     if facts.fetched.as_ref().is_some_and(|before| before.id != found.id) {
-        // What was proved of one version says nothing about another.
+        // What was proved of one version, and done with it, says nothing about another. Where it was put in place, what is
+        // there now is looked at anew.
+        facts.stamp = None;
         for t in &mut facts.targets {
-            t.evidence = None;
-            t.probed = false;
-            t.previewed = None;
-            t.must_discard |= t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
+            let staged = t.prepared.as_ref().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
+            *t = TargetFacts {
+                name: t.name.clone(),
+                inspected: t.inspected.take().filter(|_| !t.swapped),
+                must_discard: t.must_discard || staged,
+                failed: t.failed,
+                ..TargetFacts::default()
+            };
         }
     }
     let probed = |c: &Candidate| c.id == found.id && c.probed.is_some_and(|at| now.duration_since(at) < PROBE_HOLDS);
