@@ -282,6 +282,13 @@ pub struct Approval {
     pub until: Option<Timestamp>,
 }
 
+impl Approval {
+    /// Does it count at this time?
+    fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// A version that a person rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
@@ -1049,10 +1056,10 @@ enum Permission {
 fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
     let Mode::Manual { window, if_applied_dies } = &policy.mode else { return Permission::Given };
     // What was begun goes on, whatever hour it has become: a host in between is worse than either.
-    let version = facts.fetched.as_ref().map(|f| &f.id.version);
-    let begun = |t: &TargetFacts| t.swapped || t.inspected.as_ref().is_some_and(|i| i.swapped.as_ref() == version);
+    let begun = facts.fetched.as_ref().is_some_and(|found| is_begun(facts, &found.id.version));
+    let staged = |t: &TargetFacts| t.prepared.as_ref().is_some_and(|p| !p.nothing_to_write);
     let approval = facts.state.candidate.as_ref().and_then(|c| c.approval.as_ref());
-    if facts.targets.iter().any(begun) || approval.is_some_and(|a| a.until.is_none_or(|until| now < until)) {
+    if begun || facts.targets.iter().any(staged) || approval.is_some_and(|a| a.holds(now)) {
         return Permission::Given;
     }
     if facts.wake.applied_refused && *if_applied_dies == IfAppliedDies::Apply {
@@ -1066,6 +1073,23 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
         Some((_, Opening::At(opens))) => Permission::Held { opens: Some(opens) },
         None => Permission::Held { opens: None },
     }
+}
+
+/// Is this version in place in a target already, put there by this run or by one that was killed?
+fn is_begun(facts: &Facts, version: &str) -> bool {
+    let by_a_run_before = |t: &TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_deref()) == Some(version);
+    facts.targets.iter().any(|t| t.swapped || by_a_run_before(t))
+}
+
+/// May this target's files be changed? Asked anew when it is known that they would be.
+fn may_write(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
+    let held = || matches!(permission(facts, policy, now), Permission::Held { .. });
+    !is_by_hand(facts, policy, index) && (is_in_use(facts) || !held())
+}
+
+/// Is it the applied version that the source gives?
+fn is_in_use(facts: &Facts) -> bool {
+    facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
 }
 
 /// The one next step, and why. Pure: facts, policy and time in.
@@ -1425,11 +1449,22 @@ pub fn absorb(
             tell(facts, "left", None, now);
         }
         (Step::Prepare { target }, Outcome::Prepared(staged)) => {
+            let writes = !staged.nothing_to_write;
+            let allowed = !writes || may_write(facts, policy, *target, now);
             facts.targets[*target].prepared = Some(staged);
+            if !allowed {
+                let failure = Failure {
+                    class: "changed".into(),
+                    what: format!("target {} changed while it was looked at", facts.targets[*target].name),
+                    fix: "nothing: it is looked at anew".into(),
+                    temporary: true,
+                    at: now,
+                };
+                target_failed(facts, *target, failure, now, jitter);
+            }
         }
         (Step::Swap { target }, Outcome::Swapped) => {
-            let healed = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
-                && drifted(facts, *target);
+            let healed = is_in_use(facts) && drifted(facts, *target);
             if healed {
                 let heals = &mut facts.target_state(*target).heals;
                 heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
@@ -1873,8 +1908,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
 
 /// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?
 fn drifted_from_applied(facts: &Facts, index: usize) -> bool {
-    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
-    same && drifted(facts, index)
+    is_in_use(facts) && drifted(facts, index)
 }
 
 fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
