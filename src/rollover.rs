@@ -1000,10 +1000,16 @@ enum Standing {
     NotTheNamedOne,
 }
 
-/// Did a person name this very version?
-fn named(facts: &Facts, found: &Found) -> bool {
+/// Did a person name this very version, where it counts?
+fn named(facts: &Facts, found: &Found, policy: &Policy) -> bool {
     let is_it = |named: Option<&String>| named == Some(&found.id.version);
-    is_it(facts.wake.accept_version.as_ref()) || is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()))
+    let approved = is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()));
+    is_it(facts.wake.accept_version.as_ref()) || approved && is_approvable(facts, found, policy)
+}
+
+/// Is there anything to approve in this version? What was rejected may be approved in any mode.
+fn is_approvable(facts: &Facts, found: &Found, policy: &Policy) -> bool {
+    policy.mode != Mode::Automatic || facts.rejection(&found.id).is_some()
 }
 
 fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
@@ -1011,9 +1017,10 @@ fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
         return Standing::NotTheNamedOne;
     }
-    let accepted = named(facts, found) || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
+    let named = named(facts, found, policy);
+    let accepted = named || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
     let is_applied = state.applied.as_ref().is_some_and(|applied| applied.id == found.id);
-    if facts.rejection(&found.id).is_some() && !is_applied && !named(facts, found) {
+    if facts.rejection(&found.id).is_some() && !is_applied && !named {
         return Standing::Rejected;
     }
     let same_source = state.source.as_ref().is_none_or(|s| *s == found.identity);
@@ -1611,7 +1618,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             facts.state.candidate = known.or_else(|| Some(candidate(&found, false)));
         }
         Standing::Take | Standing::AgreeAt(_) => {
-            let accepted = named(facts, &found);
+            let accepted = named(facts, &found, policy);
             if accepted {
                 facts.state.rejected.retain(|r| r.id != found.id);
             }
@@ -1694,7 +1701,12 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     let (name, there) = (&facts.state.credential, &found.id.version);
     let no = |class: &str, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
     let nothing = |why: &str| no("nothing-waits", format!("nothing waits for approval: {why}"), "nothing".into());
-    if policy.mode == Mode::Automatic {
+    // Given already, and the source is only asked once more.
+    let before = facts.state.candidate.as_ref().filter(|c| c.id == found.id).and_then(|c| c.approval.as_ref());
+    if let Some(approval) = before.filter(|a| a.by == approve.by && a.until.is_none()) {
+        return Some(Ok(approval.clone()));
+    }
+    if !is_approvable(facts, found, policy) {
         return nothing("mode = \"automatic\"");
     }
     if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) {
