@@ -1526,7 +1526,7 @@ pub fn absorb(
         }
         (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
-            left_to_a_person(facts, *target, now, jitter);
+            left_to_a_person(facts, policy, *target, now, jitter);
         }
         (Step::Refrain { target }, Outcome::Refrained) => {
             let why = match policy.targets[*target].drift {
@@ -1764,7 +1764,7 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
 }
 
 /// A target that a person changes does not hold the candidate: said with what to do, and watched.
-fn left_to_a_person(facts: &mut Facts, index: usize, now: Timestamp, jitter: f64) {
+fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
     let t = &facts.targets[index];
     let change = t.previewed.clone().unwrap_or_default();
     let (version, username) =
@@ -1778,6 +1778,10 @@ fn left_to_a_person(facts: &mut Facts, index: usize, now: Timestamp, jitter: f64
     let failure = denied(BY_HAND, what, steps.join("; "), now);
     let words = format!("{}. To do: {}", failure.what, failure.fix);
     target_failed(facts, index, failure, now, jitter);
+    if policy.targets[index].write {
+        // Asked only to confirm: nobody is to change anything here.
+        return;
+    }
     let first = facts.state.candidate.as_mut().filter(|c| c.held.is_none());
     if let Some(candidate) = first {
         candidate.held = Some(Held { since: now, next: None });
@@ -1847,6 +1851,13 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         return;
     }
     facts.concluded = true;
+    if facts.wake.confirm {
+        // What somebody only asked about is no attempt that the next one would have to wait for.
+        for retry in facts.state.targets.values_mut().map(|t| &mut t.retry) {
+            let asked = retry.failure.as_ref().is_some_and(|f| f.class == BY_HAND || f.class == DRIFT);
+            retry.next = retry.next.filter(|_| !asked);
+        }
+    }
     withdraw(facts, now);
     for error in standing_failures(facts, now) {
         tell(facts, "failed", Some(error), now);
