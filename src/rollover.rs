@@ -455,6 +455,8 @@ pub struct Facts {
     pub committed: Option<Completion>,
     /// What is to be told beyond the confirmation, in this order; whoever drives the machine takes it from here.
     pub news: Vec<News>,
+    /// Something was told in this wake.
+    spoke: bool,
     /// A person's order that needs nothing else, such as a rejection, was carried out.
     ordered: bool,
     /// [`conclude`] was called.
@@ -620,6 +622,7 @@ impl Facts {
             stamp: None,
             committed: None,
             news: Vec::new(),
+            spoke: false,
             ordered: false,
             concluded: false,
             waited,
@@ -1838,6 +1841,7 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     // A confirmation that is being made takes a later number.
     facts.stamp = None;
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
+    facts.spoke = true;
     facts.news.push(News { outcome, seq, at: rfc3339(now), version, username, previous_username: previous, error });
 }
 
@@ -1864,7 +1868,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     }
     let spread = ALIVE_AFTER.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
-    let told = !facts.news.is_empty() || facts.committed.is_some();
+    let told = facts.spoke || facts.committed.is_some();
     match facts.state.alive_due {
         _ if facts.state.applied.is_none() || facts.state.left.is_some() => facts.state.alive_due = None,
         Some(due) if due > now && !told => {}
