@@ -51,6 +51,8 @@ pub const ALIVE: &str = "alive";
 const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
 /// A failure that may pass by itself is reported when it has stood this long.
 const LASTING: SignedDuration = SignedDuration::from_mins(15);
+/// A failure that was not met for so long is over, although others stand: should it come again, it is a new one.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 /// A version that is held is verified again this long after.
 const HELD_VERIFIED: SignedDuration = SignedDuration::from_hours(24);
 /// A message that went out over the candidate's login proves for this long that it may send.
@@ -307,6 +309,9 @@ pub struct Failing {
     /// The version that it was met with; `None`: before any was known.
     pub version: Option<String>,
     pub since: Timestamp,
+    /// When it last stood.
+    #[serde(default)]
+    pub seen: Timestamp,
     pub told: bool,
 }
 
@@ -1887,15 +1892,17 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
     const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
     let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
     let mut stand: Vec<Failing> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     let mut due = Vec::new();
     for (_, failure) in facts.failures() {
-        let known = stand.iter().any(|f| f.class == failure.class);
-        if known || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
+        if known.contains(&failure.class) || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
             continue;
         }
+        known.push(failure.class.clone());
         let before = facts.state.failing.iter().find(|f| f.class == failure.class && f.version == version);
-        let new = || Failing { class: failure.class.clone(), version: version.clone(), since: now, told: false };
-        let mut failing = before.cloned().unwrap_or_else(new);
+        let new =
+            || Failing { class: failure.class.clone(), version: version.clone(), since: now, seen: now, told: false };
+        let mut failing = Failing { seen: now, ..before.cloned().unwrap_or_else(new) };
         let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
         if lasts && !failing.told {
             failing.told = true;
@@ -1903,6 +1910,13 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
             due.push(ReportError { class: failure.class.clone(), words });
         }
         stand.push(failing);
+    }
+    // Causes may take turns, and a run may not come as far as to meet each again. All are over with what they kept from
+    // happening.
+    if facts.committed.is_none() && (facts.state.candidate.is_some() || !stand.is_empty()) {
+        let lately = |f: &Failing| f.version == version && now.duration_since(f.seen) < FORGOTTEN;
+        let others = facts.state.failing.iter().filter(|f| !known.contains(&f.class) && lately(f));
+        stand.extend(others.cloned());
     }
     facts.state.failing = stand;
     due
