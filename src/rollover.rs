@@ -1931,8 +1931,14 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
     let elsewhere = |i: &usize| {
         let t = &facts.targets[*i];
         let untouched = !t.swapped && t.prepared.is_none();
-        // What a person put there may be the candidate.
-        let right = t.previewed.as_ref().is_some_and(|change| change.diff.is_empty());
+        // What a person put there may be the candidate; where that was not looked at, its user name tells.
+        let right = match (&t.previewed, &facts.fetched) {
+            (Some(change), _) => change.diff.is_empty(),
+            (None, Some(found)) => {
+                !is_in_use(facts) && t.inspected.as_ref().is_some_and(|i| i.username.as_ref() == Some(&found.username))
+            }
+            (None, None) => false,
+        };
         drifted(facts, *i) && untouched && !right
     };
     let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
@@ -1940,7 +1946,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         return;
     }
     let words = format!(
-        "somebody else changed the login that the mail server uses (target {}), and it is not put back",
+        "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
         names.join(", ")
     );
     facts.state.withdrawn = Some(now);
