@@ -1750,7 +1750,10 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let permission = permission(facts, policy, now);
     let Some(candidate) = &mut facts.state.candidate else { return };
     let since = candidate.held.as_ref().map(|held| held.since);
-    candidate.held = Some(Held { since: since.unwrap_or(now), next: now.checked_add(HELD_VERIFIED).ok() });
+    let failed = facts.targets.iter().filter(|t| t.failed);
+    let retries = failed.filter_map(|t| facts.state.targets.get(&t.name)?.retry.next);
+    let next = retries.chain(now.checked_add(HELD_VERIFIED)).min();
+    candidate.held = Some(Held { since: since.unwrap_or(now), next });
     if since.is_some() {
         return;
     }
