@@ -1559,7 +1559,9 @@ pub fn absorb(
             facts.stale = facts.fetched.is_some();
             for t in &mut facts.targets {
                 let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
-                if t.failed && next.is_none_or(|next| next <= now) {
+                // So does what was looked at and not touched: hours may have passed, until a window opened.
+                let untouched = !t.failed && !t.swapped && t.prepared.is_none() && t.evidence.is_some();
+                if untouched || t.failed && next.is_none_or(|next| next <= now) {
                     *t = TargetFacts { name: t.name.clone(), ..TargetFacts::default() };
                 }
             }
