@@ -369,7 +369,8 @@ pub struct Retry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
-    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`.
+    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`,
+    /// `begun`.
     pub class: String,
     pub what: String,
     pub fix: String,
@@ -381,7 +382,7 @@ pub struct Failure {
 impl Failure {
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
-        ["nothing-waits", "changed-meanwhile", "rejected", "not-the-named-version"].contains(&self.class.as_str())
+        ["nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"].contains(&self.class.as_str())
     }
 }
 
@@ -1125,11 +1126,12 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     if facts.wake.leave {
         return (if facts.ordered { Step::End } else { Step::Leave }, Reason::Leaves);
     }
-    if facts.wake.reject.is_some() {
-        return (if facts.ordered { Step::End } else { Step::Reject }, Reason::Rejects);
-    }
     if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
+    }
+    // Only now: what is in place in one target already is not to be stopped in between.
+    if facts.wake.reject.is_some() {
+        return (if facts.ordered { Step::End } else { Step::Reject }, Reason::Rejects);
     }
     let Some(found) = facts.fetched.as_ref().filter(|_| !facts.stale) else {
         if facts.state.source_retry.next.is_none_or(|next| next <= now) {
@@ -1819,6 +1821,14 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             format!("look at it (relaykey status), then: relaykey reject {name} --version {there} --reason \"...\""),
             now,
         ));
+        return;
+    }
+    let version = &candidate.id.version;
+    let swapped = |t: &&TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_ref()) == Some(version);
+    if let Some(target) = facts.targets.iter().find(swapped) {
+        let what = format!("target {} uses version {version} already: it cannot be rejected any more", target.name);
+        let fix = "publish what is to be used instead as a new version".to_owned();
+        facts.blocked = Some(denied("begun", what, fix, now));
         return;
     }
     (candidate.held, candidate.approval, candidate.accepted) = (None, None, false);
