@@ -1097,6 +1097,14 @@ fn is_begun(facts: &Facts, version: &str) -> bool {
     facts.targets.iter().any(|t| t.swapped || by_a_run_before(t))
 }
 
+/// Is it known that the candidate's login may send? Where it was put in place, it was known before.
+fn may_send(facts: &Facts, index: usize) -> bool {
+    let t = &facts.targets[index];
+    let version = facts.fetched.as_ref().map(|f| &f.id.version);
+    let in_place = t.inspected.as_ref().and_then(|i| i.swapped.as_ref()).is_some_and(|v| Some(v) == version);
+    t.probed || t.swapped || in_place
+}
+
 /// May this target's files be changed? Asked anew when it is known that they would be.
 fn may_write(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
     let held = || matches!(permission(facts, policy, now), Permission::Held { .. });
@@ -1189,7 +1197,7 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         return (Step::Verify { target }, why);
     }
     let probes = policy.probe && !applied && !facts.wake.dry_run && !facts.wake.confirm;
-    if let Some(&target) = ready.iter().find(|&&i| probes && !t(i).probed) {
+    if let Some(&target) = ready.iter().find(|&&i| probes && !may_send(facts, i)) {
         return (Step::Probe { target }, Reason::MaySend(name(target)));
     }
     if facts.wake.dry_run {
@@ -1415,8 +1423,9 @@ pub fn absorb(
                 let state = facts.target_state(i);
                 state.first_refused = None;
                 // What else stood in the way is not over yet: its attempts go on counting.
-                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
-                    state.retry = Retry::default();
+                let of_login = state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str()));
+                if of_login && (!policy.probe || may_send(facts, i) || is_in_use(facts)) {
+                    facts.target_state(i).retry = Retry::default();
                 }
             }
         }
@@ -1433,8 +1442,12 @@ pub fn absorb(
         (Step::Probe { target }, Outcome::Probed) => {
             for i in same_place(policy, *target) {
                 facts.targets[i].probed = true;
+                let state = facts.target_state(i);
+                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
+                    state.retry = Retry::default();
+                }
             }
-            let all = facts.targets.iter().all(|t| t.probed);
+            let all = (0..facts.targets.len()).all(|i| may_send(facts, i));
             if let Some(candidate) = facts.state.candidate.as_mut().filter(|_| all) {
                 candidate.probed = Some(now);
             }
