@@ -198,6 +198,8 @@ impl State {
         if let Some(candidate) = &mut self.candidate {
             candidate.first_seen = candidate.first_seen.min(now);
             candidate.probed = candidate.probed.filter(|at| *at <= now);
+            // A window that was open by a wrong clock only.
+            candidate.approval = candidate.approval.take().filter(|a| a.until.is_none() || a.at <= now);
             if let Some(held) = &mut candidate.held {
                 held.since = held.since.min(now);
                 held.next = held.next.filter(|next| next.duration_since(now) <= HELD_VERIFIED);
@@ -1501,6 +1503,10 @@ pub fn absorb(
                 heals.push(now);
             }
             facts.targets[*target].swapped = true;
+            // What is begun goes on, whatever has let it go.
+            if let Some(approval) = facts.state.candidate.as_mut().and_then(|c| c.approval.as_mut()) {
+                approval.until = None;
+            }
             // A stamp and read-backs from before this swap are not of the confirmation that comes now.
             facts.stamp = None;
             facts.targets.iter_mut().for_each(|t| t.read_back = None);
@@ -1663,10 +1669,10 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             }
         }
     }
-    if let (Some(approval), Some(candidate)) = (approved, &mut facts.state.candidate)
-        && candidate.id == found.id
-    {
-        candidate.approval = Some(approval);
+    let begun = is_begun(facts, &found.id.version);
+    if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
+        let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
+        candidate.approval = approved.or(before);
     }
     if standing == Standing::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
