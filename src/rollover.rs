@@ -2059,6 +2059,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let previous_username = facts.previous_username();
     let state = &mut facts.state;
     let before = state.applied.take();
+    let since = before.as_ref().filter(|b| b.id == found.id).map_or(now, |b| b.since);
     if let Some(before) = before.filter(|b| b.id != found.id) {
         state.left_behind.retain(|v| *v != before.id && *v != found.id);
         state.left_behind.push(before.id);
@@ -2070,7 +2071,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     }
     state.source = Some(found.identity);
     state.applied =
-        Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since: now });
+        Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since });
     state.candidate = None;
     state.seq = stamp.seq;
     state.told = Some(report.clone());
