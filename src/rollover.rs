@@ -1647,6 +1647,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         Standing::Rejected => {
             let known = facts.state.candidate.take().filter(|c| c.id == found.id);
             facts.state.candidate = known.or_else(|| Some(candidate(&found, false)));
+            facts.state.targets.values_mut().for_each(|t| t.change = None);
         }
         Standing::Take | Standing::AgreeAt(_) => {
             let accepted = named(facts, &found, policy);
