@@ -206,7 +206,7 @@ impl State {
             }
         }
         for failing in &mut self.failing {
-            failing.since = failing.since.min(now);
+            (failing.since, failing.seen) = (failing.since.min(now), failing.seen.min(now));
         }
         self.alive_due = self.alive_due.filter(|due| due.duration_since(now) <= ALIVE_AFTER * 2);
     }
