@@ -51,6 +51,8 @@ pub const ALIVE: &str = "alive";
 const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
 /// A failure that may pass by itself is reported when it has stood this long.
 const LASTING: SignedDuration = SignedDuration::from_mins(15);
+/// A failure that was not met for so long is over, although others stand: should it come again, it is a new one.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 /// A version that is held is verified again this long after.
 const HELD_VERIFIED: SignedDuration = SignedDuration::from_hours(24);
 /// A message that went out over the candidate's login proves for this long that it may send.
@@ -248,13 +250,15 @@ impl State {
         if let Some(candidate) = &mut self.candidate {
             candidate.first_seen = candidate.first_seen.min(now);
             candidate.probed = candidate.probed.filter(|at| *at <= now);
+            // A window that was open by a wrong clock only.
+            candidate.approval = candidate.approval.take().filter(|a| a.until.is_none() || a.at <= now);
             if let Some(held) = &mut candidate.held {
                 held.since = held.since.min(now);
                 held.next = held.next.filter(|next| next.duration_since(now) <= HELD_VERIFIED);
             }
         }
         for failing in &mut self.failing {
-            failing.since = failing.since.min(now);
+            (failing.since, failing.seen) = (failing.since.min(now), failing.seen.min(now));
         }
         self.alive_due = self.alive_due.filter(|due| due.duration_since(now) <= ALIVE_AFTER * 2);
     }
@@ -334,6 +338,13 @@ pub struct Approval {
     pub until: Option<Timestamp>,
 }
 
+impl Approval {
+    /// Does it count at this time?
+    fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// A version that a person rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
@@ -352,6 +363,9 @@ pub struct Failing {
     /// The version that it was met with; `None`: before any was known.
     pub version: Option<String>,
     pub since: Timestamp,
+    /// When it last stood.
+    #[serde(default)]
+    pub seen: Timestamp,
     pub told: bool,
 }
 
@@ -409,7 +423,8 @@ pub struct Retry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
-    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`.
+    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`,
+    /// `begun`.
     pub class: String,
     pub what: String,
     pub fix: String,
@@ -421,7 +436,7 @@ pub struct Failure {
 impl Failure {
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
-        ["nothing-waits", "changed-meanwhile", "rejected", "not-the-named-version"].contains(&self.class.as_str())
+        ["nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"].contains(&self.class.as_str())
     }
 }
 
@@ -518,6 +533,8 @@ pub struct Facts {
     pub committed: Option<Completion>,
     /// What is to be told beyond the confirmation, in this order; whoever drives the machine takes it from here.
     pub news: Vec<News>,
+    /// Something was told in this wake.
+    spoke: bool,
     /// A person's order that needs nothing else, such as a rejection, was carried out.
     ordered: bool,
     /// [`conclude`] was called.
@@ -685,6 +702,7 @@ impl Facts {
             stamp: None,
             committed: None,
             news: Vec::new(),
+            spoke: false,
             ordered: false,
             concluded: false,
             waited,
@@ -1065,10 +1083,16 @@ enum Standing {
     NotTheNamedOne,
 }
 
-/// Did a person name this very version?
-fn named(facts: &Facts, found: &Found) -> bool {
+/// Did a person name this very version, where it counts?
+fn named(facts: &Facts, found: &Found, policy: &Policy) -> bool {
     let is_it = |named: Option<&String>| named == Some(&found.id.version);
-    is_it(facts.wake.accept_version.as_ref()) || is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()))
+    let approved = is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()));
+    is_it(facts.wake.accept_version.as_ref()) || approved && is_approvable(facts, found, policy)
+}
+
+/// Is there anything to approve in this version? What was rejected may be approved in any mode.
+fn is_approvable(facts: &Facts, found: &Found, policy: &Policy) -> bool {
+    policy.mode != Mode::Automatic || facts.rejection(&found.id).is_some()
 }
 
 fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
@@ -1076,9 +1100,10 @@ fn standing(facts: &Facts, found: &Found, policy: &Policy) -> Standing {
     if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
         return Standing::NotTheNamedOne;
     }
-    let accepted = named(facts, found) || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
+    let named = named(facts, found, policy);
+    let accepted = named || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
     let is_applied = state.applied.as_ref().is_some_and(|applied| applied.id == found.id);
-    if facts.rejection(&found.id).is_some() && !is_applied && !named(facts, found) {
+    if facts.rejection(&found.id).is_some() && !is_applied && !named {
         return Standing::Rejected;
     }
     let same_source = state.source.as_ref().is_none_or(|s| *s == found.identity);
@@ -1121,10 +1146,10 @@ enum Permission {
 fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
     let Mode::Manual { window, if_applied_dies } = &policy.mode else { return Permission::Given };
     // What was begun goes on, whatever hour it has become: a host in between is worse than either.
-    let version = facts.fetched.as_ref().map(|f| &f.id.version);
-    let begun = |t: &TargetFacts| t.swapped || t.inspected.as_ref().is_some_and(|i| i.swapped.as_ref() == version);
+    let begun = facts.fetched.as_ref().is_some_and(|found| is_begun(facts, &found.id.version));
+    let staged = |t: &TargetFacts| t.prepared.as_ref().is_some_and(|p| !p.nothing_to_write);
     let approval = facts.state.candidate.as_ref().and_then(|c| c.approval.as_ref());
-    if facts.targets.iter().any(begun) || approval.is_some_and(|a| a.until.is_none_or(|until| now < until)) {
+    if begun || facts.targets.iter().any(staged) || approval.is_some_and(|a| a.holds(now)) {
         return Permission::Given;
     }
     if facts.wake.applied_refused && *if_applied_dies == IfAppliedDies::Apply {
@@ -1138,6 +1163,31 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
         Some((_, Opening::At(opens))) => Permission::Held { opens: Some(opens) },
         None => Permission::Held { opens: None },
     }
+}
+
+/// Is this version in place in a target already, put there by this run or by one that was killed?
+fn is_begun(facts: &Facts, version: &str) -> bool {
+    let by_a_run_before = |t: &TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_deref()) == Some(version);
+    facts.targets.iter().any(|t| t.swapped || by_a_run_before(t))
+}
+
+/// Is it known that the candidate's login may send? Where it was put in place, it was known before.
+fn may_send(facts: &Facts, index: usize) -> bool {
+    let t = &facts.targets[index];
+    let version = facts.fetched.as_ref().map(|f| &f.id.version);
+    let in_place = t.inspected.as_ref().and_then(|i| i.swapped.as_ref()).is_some_and(|v| Some(v) == version);
+    t.probed || t.swapped || in_place
+}
+
+/// May this target's files be changed? Asked anew when it is known that they would be.
+fn may_write(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
+    let held = || matches!(permission(facts, policy, now), Permission::Held { .. });
+    !is_by_hand(facts, policy, index) && (is_in_use(facts) || !held())
+}
+
+/// Is it the applied version that the source gives?
+fn is_in_use(facts: &Facts) -> bool {
+    facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
 }
 
 /// The one next step, and why. Pure: facts, policy and time in.
@@ -1158,11 +1208,12 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     if facts.wake.leave {
         return (if facts.ordered { Step::End } else { Step::Leave }, Reason::Leaves);
     }
-    if facts.wake.reject.is_some() {
-        return (if facts.ordered { Step::End } else { Step::Reject }, Reason::Rejects);
-    }
     if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
+    }
+    // Only now: what is in place in one target already is not to be stopped in between.
+    if facts.wake.reject.is_some() {
+        return (if facts.ordered { Step::End } else { Step::Reject }, Reason::Rejects);
     }
     let Some(found) = facts.fetched.as_ref().filter(|_| !facts.stale) else {
         if facts.state.source_retry.next.is_none_or(|next| next <= now) {
@@ -1220,7 +1271,7 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         return (Step::Verify { target }, why);
     }
     let probes = policy.probe && !applied && !facts.wake.dry_run && !facts.wake.confirm;
-    if let Some(&target) = ready.iter().find(|&&i| probes && !t(i).probed) {
+    if let Some(&target) = ready.iter().find(|&&i| probes && !may_send(facts, i)) {
         return (Step::Probe { target }, Reason::MaySend(name(target)));
     }
     if facts.wake.dry_run {
@@ -1446,8 +1497,9 @@ pub fn absorb(
                 let state = facts.target_state(i);
                 state.first_refused = None;
                 // What else stood in the way is not over yet: its attempts go on counting.
-                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
-                    state.retry = Retry::default();
+                let of_login = state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str()));
+                if of_login && (!policy.probe || may_send(facts, i) || is_in_use(facts)) {
+                    facts.target_state(i).retry = Retry::default();
                 }
             }
         }
@@ -1464,8 +1516,12 @@ pub fn absorb(
         (Step::Probe { target }, Outcome::Probed) => {
             for i in same_place(policy, *target) {
                 facts.targets[i].probed = true;
+                let state = facts.target_state(i);
+                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
+                    state.retry = Retry::default();
+                }
             }
-            let all = facts.targets.iter().all(|t| t.probed);
+            let all = (0..facts.targets.len()).all(|i| may_send(facts, i));
             if let Some(candidate) = facts.state.candidate.as_mut().filter(|_| all) {
                 candidate.probed = Some(now);
             }
@@ -1492,17 +1548,32 @@ pub fn absorb(
             tell(facts, "left", None, now);
         }
         (Step::Prepare { target }, Outcome::Prepared(staged)) => {
+            let writes = !staged.nothing_to_write;
+            let allowed = !writes || may_write(facts, policy, *target, now);
             facts.targets[*target].prepared = Some(staged);
+            if !allowed {
+                let failure = Failure {
+                    class: "changed".into(),
+                    what: format!("target {} changed while it was looked at", facts.targets[*target].name),
+                    fix: "nothing: it is looked at anew".into(),
+                    temporary: true,
+                    at: now,
+                };
+                target_failed(facts, *target, failure, now, jitter);
+            }
         }
         (Step::Swap { target }, Outcome::Swapped) => {
-            let healed = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
-                && drifted(facts, *target);
+            let healed = is_in_use(facts) && drifted(facts, *target);
             if healed {
                 let heals = &mut facts.target_state(*target).heals;
                 heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
                 heals.push(now);
             }
             facts.targets[*target].swapped = true;
+            // What is begun goes on, whatever has let it go.
+            if let Some(approval) = facts.state.candidate.as_mut().and_then(|c| c.approval.as_mut()) {
+                approval.until = None;
+            }
             // A stamp and read-backs from before this swap are not of the confirmation that comes now.
             facts.stamp = None;
             facts.targets.iter_mut().for_each(|t| t.read_back = None);
@@ -1551,7 +1622,7 @@ pub fn absorb(
         }
         (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
-            left_to_a_person(facts, *target, now, jitter);
+            left_to_a_person(facts, policy, *target, now, jitter);
         }
         (Step::Refrain { target }, Outcome::Refrained) => {
             let why = match policy.targets[*target].drift {
@@ -1576,7 +1647,9 @@ pub fn absorb(
             facts.stale = facts.fetched.is_some();
             for t in &mut facts.targets {
                 let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
-                if t.failed && next.is_none_or(|next| next <= now) {
+                // So does what was looked at and not touched: hours may have passed, until a window opened.
+                let untouched = !t.failed && !t.swapped && t.prepared.is_none() && t.evidence.is_some();
+                if untouched || t.failed && next.is_none_or(|next| next <= now) {
                     *t = TargetFacts { name: t.name.clone(), ..TargetFacts::default() };
                 }
             }
@@ -1641,9 +1714,10 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         Standing::Rejected => {
             let known = facts.state.candidate.take().filter(|c| c.id == found.id);
             facts.state.candidate = known.or_else(|| Some(candidate(&found, false)));
+            facts.state.targets.values_mut().for_each(|t| t.change = None);
         }
         Standing::Take | Standing::AgreeAt(_) => {
-            let accepted = named(facts, &found);
+            let accepted = named(facts, &found, policy);
             if accepted {
                 facts.state.rejected.retain(|r| r.id != found.id);
             }
@@ -1663,10 +1737,10 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             }
         }
     }
-    if let (Some(approval), Some(candidate)) = (approved, &mut facts.state.candidate)
-        && candidate.id == found.id
-    {
-        candidate.approval = Some(approval);
+    let begun = is_begun(facts, &found.id.version);
+    if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
+        let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
+        candidate.approval = approved.or(before);
     }
     if standing == Standing::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
@@ -1680,12 +1754,18 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         }
     }
     if facts.fetched.as_ref().is_some_and(|before| before.id != found.id) {
-        // What was proved of one version says nothing about another.
+        // What was proved of one version, and done with it, says nothing about another. Where it was put in place, what is
+        // there now is looked at anew.
+        facts.stamp = None;
         for t in &mut facts.targets {
-            t.evidence = None;
-            t.probed = false;
-            t.previewed = None;
-            t.must_discard |= t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
+            let staged = t.prepared.as_ref().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
+            *t = TargetFacts {
+                name: t.name.clone(),
+                inspected: t.inspected.take().filter(|_| !t.swapped),
+                must_discard: t.must_discard || staged,
+                failed: t.failed,
+                ..TargetFacts::default()
+            };
         }
     }
     let probed = |c: &Candidate| c.id == found.id && c.probed.is_some_and(|at| now.duration_since(at) < PROBE_HOLDS);
@@ -1720,7 +1800,12 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     let (name, there) = (&facts.state.credential, &found.id.version);
     let no = |class: &str, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
     let nothing = |why: &str| no("nothing-waits", format!("nothing waits for approval: {why}"), "nothing".into());
-    if policy.mode == Mode::Automatic {
+    // Given already, and the source is only asked once more.
+    let before = facts.state.candidate.as_ref().filter(|c| c.id == found.id).and_then(|c| c.approval.as_ref());
+    if let Some(approval) = before.filter(|a| a.by == approve.by && a.until.is_none()) {
+        return Some(Ok(approval.clone()));
+    }
+    if !is_approvable(facts, found, policy) {
         return nothing("mode = \"automatic\"");
     }
     if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) {
@@ -1756,7 +1841,10 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let permission = permission(facts, policy, now);
     let Some(candidate) = &mut facts.state.candidate else { return };
     let since = candidate.held.as_ref().map(|held| held.since);
-    candidate.held = Some(Held { since: since.unwrap_or(now), next: now.checked_add(HELD_VERIFIED).ok() });
+    let failed = facts.targets.iter().filter(|t| t.failed);
+    let retries = failed.filter_map(|t| facts.state.targets.get(&t.name)?.retry.next);
+    let next = retries.chain(now.checked_add(HELD_VERIFIED)).min();
+    candidate.held = Some(Held { since: since.unwrap_or(now), next });
     if since.is_some() {
         return;
     }
@@ -1778,7 +1866,7 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
 }
 
 /// A target that a person changes does not hold the candidate: said with what to do, and watched.
-fn left_to_a_person(facts: &mut Facts, index: usize, now: Timestamp, jitter: f64) {
+fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
     let t = &facts.targets[index];
     let change = t.previewed.clone().unwrap_or_default();
     let (version, username) =
@@ -1792,6 +1880,10 @@ fn left_to_a_person(facts: &mut Facts, index: usize, now: Timestamp, jitter: f64
     let failure = denied(BY_HAND, what, steps.join("; "), now);
     let words = format!("{}. To do: {}", failure.what, failure.fix);
     target_failed(facts, index, failure, now, jitter);
+    if policy.targets[index].write {
+        // Asked only to confirm: nobody is to change anything here.
+        return;
+    }
     let first = facts.state.candidate.as_mut().filter(|c| c.held.is_none());
     if let Some(candidate) = first {
         candidate.held = Some(Held { since: now, next: None });
@@ -1816,6 +1908,14 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             format!("look at it (relaykey status), then: relaykey reject {name} --version {there} --reason \"...\""),
             now,
         ));
+        return;
+    }
+    let version = &candidate.id.version;
+    let swapped = |t: &&TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_ref()) == Some(version);
+    if let Some(target) = facts.targets.iter().find(swapped) {
+        let what = format!("target {} uses version {version} already: it cannot be rejected any more", target.name);
+        let fix = "publish what is to be used instead as a new version".to_owned();
+        facts.blocked = Some(denied("begun", what, fix, now));
         return;
     }
     (candidate.held, candidate.approval, candidate.accepted) = (None, None, false);
@@ -1848,6 +1948,7 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     // A confirmation that is being made takes a later number.
     facts.stamp = None;
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
+    facts.spoke = true;
     facts.news.push(News { outcome, seq, at: rfc3339(now), version, username, previous_username: previous, error });
 }
 
@@ -1861,13 +1962,20 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         return;
     }
     facts.concluded = true;
+    if facts.wake.confirm {
+        // What somebody only asked about is no attempt that the next one would have to wait for.
+        for retry in facts.state.targets.values_mut().map(|t| &mut t.retry) {
+            let asked = retry.failure.as_ref().is_some_and(|f| f.class == BY_HAND || f.class == DRIFT);
+            retry.next = retry.next.filter(|_| !asked);
+        }
+    }
     withdraw(facts, now);
     for error in standing_failures(facts, now) {
         tell(facts, "failed", Some(error), now);
     }
     let spread = ALIVE_AFTER.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
-    let told = !facts.news.is_empty() || facts.committed.is_some();
+    let told = facts.spoke || facts.committed.is_some();
     match facts.state.alive_due {
         _ if facts.state.applied.is_none() || facts.state.left.is_some() => facts.state.alive_due = None,
         Some(due) if due > now && !told => {}
@@ -1886,15 +1994,17 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
     const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
     let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
     let mut stand: Vec<Failing> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     let mut due = Vec::new();
     for (_, failure) in facts.failures() {
-        let known = stand.iter().any(|f| f.class == failure.class);
-        if known || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
+        if known.contains(&failure.class) || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
             continue;
         }
+        known.push(failure.class.clone());
         let before = facts.state.failing.iter().find(|f| f.class == failure.class && f.version == version);
-        let new = || Failing { class: failure.class.clone(), version: version.clone(), since: now, told: false };
-        let mut failing = before.cloned().unwrap_or_else(new);
+        let new =
+            || Failing { class: failure.class.clone(), version: version.clone(), since: now, seen: now, told: false };
+        let mut failing = Failing { seen: now, ..before.cloned().unwrap_or_else(new) };
         let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
         if lasts && !failing.told {
             failing.told = true;
@@ -1902,6 +2012,13 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
             due.push(ReportError { class: failure.class.clone(), words });
         }
         stand.push(failing);
+    }
+    // Causes may take turns, and a run may not come as far as to meet each again. All are over with what they kept from
+    // happening.
+    if facts.committed.is_none() && (facts.state.candidate.is_some() || !stand.is_empty()) {
+        let lately = |f: &Failing| f.version == version && now.duration_since(f.seen) < FORGOTTEN;
+        let others = facts.state.failing.iter().filter(|f| !known.contains(&f.class) && lately(f));
+        stand.extend(others.cloned());
     }
     facts.state.failing = stand;
     due
@@ -1916,8 +2033,14 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
     let elsewhere = |i: &usize| {
         let t = &facts.targets[*i];
         let untouched = !t.swapped && t.prepared.is_none();
-        // What a person put there may be the candidate.
-        let right = t.previewed.as_ref().is_some_and(|change| change.diff.is_empty());
+        // What a person put there may be the candidate; where that was not looked at, its user name tells.
+        let right = match (&t.previewed, &facts.fetched) {
+            (Some(change), _) => change.diff.is_empty(),
+            (None, Some(found)) => {
+                !is_in_use(facts) && t.inspected.as_ref().is_some_and(|i| i.username.as_ref() == Some(&found.username))
+            }
+            (None, None) => false,
+        };
         drifted(facts, *i) && untouched && !right
     };
     let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
@@ -1925,7 +2048,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         return;
     }
     let words = format!(
-        "somebody else changed the login that the mail server uses (target {}), and it is not put back",
+        "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
         names.join(", ")
     );
     facts.state.withdrawn = Some(now);
@@ -1934,8 +2057,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
 
 /// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?
 fn drifted_from_applied(facts: &Facts, index: usize) -> bool {
-    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
-    same && drifted(facts, index)
+    is_in_use(facts) && drifted(facts, index)
 }
 
 fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
@@ -2005,6 +2127,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let previous_username = facts.previous_username();
     let state = &mut facts.state;
     let before = state.applied.take();
+    let since = before.as_ref().filter(|b| b.id == found.id).map_or(now, |b| b.since);
     if let Some(before) = before.filter(|b| b.id != found.id) {
         state.left_behind.retain(|v| *v != before.id && *v != found.id);
         state.left_behind.push(before.id);
@@ -2016,7 +2139,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     }
     state.source = Some(found.identity);
     state.applied =
-        Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since: now });
+        Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since });
     state.candidate = None;
     state.seq = stamp.seq;
     state.told = Some(report.clone());
