@@ -60,13 +60,13 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
     };
     let wake = &order.wake;
     let about_one = [
-        (wake.accept_version.is_some(), "sync NAME --accept-version VERSION"),
-        (wake.approve.is_some(), "approve NAME"),
-        (wake.reject.is_some(), "reject NAME --reason REASON"),
-        (wake.confirm, "confirm NAME"),
+        (wake.accept_version.is_some(), "--accept-version", "sync NAME --accept-version VERSION"),
+        (wake.approve.is_some(), "approve", "approve NAME"),
+        (wake.reject.is_some(), "reject", "reject NAME --reason REASON"),
+        (wake.confirm, "confirm", "confirm NAME"),
     ];
-    if let Some((_, usage)) = about_one.into_iter().find(|(is, _)| *is && chosen.len() != 1) {
-        complain("this is about one credential", &format!("name it: relaykey {usage}"));
+    if let Some((_, what, usage)) = about_one.into_iter().find(|(is, ..)| *is && chosen.len() != 1) {
+        complain(&format!("{what} is about one credential"), &format!("name it: relaykey {usage}"));
         return Exit::Usage;
     }
     let runtime = match runtime() {
