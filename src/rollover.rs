@@ -384,7 +384,8 @@ pub struct Failure {
 impl Failure {
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
-        ["nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"].contains(&self.class.as_str())
+        ["nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"]
+            .contains(&self.class.as_str())
     }
 }
 
