@@ -49,7 +49,7 @@ pub enum Opening {
 
 impl Window {
     /// Reads one. The error says what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let plain = text.replace(", ", ",");
         let (days, hours) = plain.split_once(' ').ok_or("it has no days, or no hours")?;
         let (from, to) = hours.trim().split_once('-').ok_or("its hours have no beginning or no end")?;

@@ -1,5 +1,10 @@
 //! Decisions as a transcript, and as a model: every outcome of every step, with invariants.
 
+mod lab;
+mod model;
+mod people;
+mod told;
+
 use std::collections::HashMap;
 
 use super::*;

@@ -1,0 +1,255 @@
+//! A host, its source and the people around it, as far as decisions can tell: runs follow each other as the daemon and
+//! the commands make them, on one durable state and in virtual time.
+
+use super::*;
+
+/// One host and its source.
+pub(super) struct Host {
+    pub policy: Policy,
+    pub state: State,
+    /// The version in each target's files; 9 is nobody's.
+    pub files: Vec<i64>,
+    /// What the mail server's side has written down of swaps that were not committed.
+    pub journal: Vec<Option<String>>,
+    /// The version that the source has.
+    pub source: i64,
+    /// What goes wrong: the step's word, with the target's number where it is about one; and its outcome.
+    pub troubles: Vec<(&'static str, Outcome)>,
+    /// The program is killed before the first step with this word.
+    pub killed_before: Option<&'static str>,
+    /// The source has this one from the second time on that it is asked.
+    pub then: Option<i64>,
+    /// Somebody does this to the files just before the first step with this word.
+    pub meanwhile: Option<(&'static str, usize, i64)>,
+    /// Everything that was ever told, confirmations included.
+    pub seqs: Vec<u64>,
+}
+
+/// What one run came to.
+pub(super) struct Run {
+    pub steps: Vec<&'static str>,
+    pub last: Step,
+    pub reason: String,
+    /// Outcome, version and class.
+    pub news: Vec<(&'static str, String, String)>,
+    pub told: Vec<News>,
+    pub failures: Vec<String>,
+    pub committed: Option<Completion>,
+    pub approved_by: Option<String>,
+    pub waits: bool,
+    pub carried_out: Option<bool>,
+}
+
+impl Run {
+    pub fn wrote(&self) -> bool {
+        self.steps.iter().any(|s| *s == "swap")
+    }
+
+    pub fn staged(&self) -> bool {
+        self.steps.iter().any(|s| *s == "prepare")
+    }
+
+    pub fn outcomes(&self) -> Vec<&'static str> {
+        self.news.iter().map(|n| n.0).collect()
+    }
+}
+
+impl Host {
+    /// Version 1 is applied on every target, and the source has `source`.
+    pub fn new(policy: Policy, source: i64) -> Self {
+        let mut state = applied(&policy, 1);
+        state.report = Some(report(1));
+        state.seq = 1;
+        let targets = policy.targets.len();
+        Self {
+            policy,
+            state,
+            files: vec![1; targets],
+            journal: vec![None; targets],
+            source,
+            troubles: Vec::new(),
+            killed_before: None,
+            then: None,
+            meanwhile: None,
+            seqs: vec![1],
+        }
+    }
+
+    /// Nothing is known yet; the targets hold `files`.
+    pub fn unknown(policy: Policy, files: i64, source: i64) -> Self {
+        let targets = policy.targets.len();
+        Self { state: State::new("ses"), files: vec![files; targets], seqs: vec![0], ..Self::new(policy, source) }
+    }
+
+    /// A run that nobody asked for, at this second.
+    pub fn poll(&mut self, seconds: i64) -> Run {
+        self.run(Wake::default(), false, at(seconds), 0)
+    }
+
+    /// The files changed, and the daemon noticed.
+    pub fn notice(&mut self, seconds: i64) -> Run {
+        self.run(Wake::default(), true, at(seconds), 0)
+    }
+
+    pub fn order(&mut self, wake: Wake, seconds: i64) -> Run {
+        self.run(wake, true, at(seconds), 0)
+    }
+
+    pub fn approve(&mut self, version: Option<&str>, seconds: i64) -> Run {
+        self.order(approve(version), seconds)
+    }
+
+    pub fn reject(&mut self, version: Option<&str>, seconds: i64) -> Run {
+        let reject = Reject { version: version.map(str::to_owned), reason: "not now".into(), by: "root".into() };
+        self.order(Wake { reject: Some(reject), ..Wake::default() }, seconds)
+    }
+
+    /// One run. It waits for at most `patience` seconds at a time, as `sync --wait` does.
+    pub fn run(&mut self, wake: Wake, ignore_backoff: bool, mut now: Timestamp, patience: i64) -> Run {
+        // What is not in the file is not there.
+        let state = serde_json::from_str(&serde_json::to_string(&self.state).unwrap()).unwrap();
+        let mut facts = Facts::new(state, &self.policy, wake, ignore_backoff);
+        let (mut steps, mut told, mut approved_by, mut fetches) = (Vec::new(), Vec::new(), None, 0);
+        let (last, reason) = loop {
+            self.hear(&mut facts, &mut told);
+            let (step, reason) = decide(&facts, &self.policy, now);
+            self.state = facts.state.clone();
+            if self.killed_before == Some(step.word()) {
+                self.killed_before = None;
+                break (step, reason);
+            }
+            if let Step::Wait { until } = step {
+                if until.duration_since(now).as_secs() > patience {
+                    break (step, reason);
+                }
+                now = now.max(until);
+            }
+            if step == Step::End {
+                break (step, reason);
+            }
+            assert!(steps.len() < 100, "no end: {steps:?}");
+            let id = begin(&mut facts);
+            if self.meanwhile.is_some_and(|(word, ..)| word == step.word()) {
+                let (_, target, files) = self.meanwhile.take().unwrap();
+                self.files[target] = files;
+            }
+            if step == Step::Fetch {
+                fetches += 1;
+                self.source = self.then.filter(|_| fetches > 1).unwrap_or(self.source);
+            }
+            let outcome = self.outcome(&step, &facts, now);
+            if let (Step::Commit { stamp }, Outcome::Committed(_)) = (&step, &outcome) {
+                self.number(stamp.seq);
+                approved_by = facts.approved_by();
+            }
+            steps.push(step.word());
+            assert!(absorb(&mut facts, &self.policy, id, &step, outcome, now, 0.5));
+        };
+        let failures = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
+        let killed = last != Step::End && !matches!(last, Step::Wait { .. });
+        if !killed {
+            conclude(&mut facts, now, 0.5);
+            let once = facts.clone();
+            conclude(&mut facts, now, 0.5);
+            assert_eq!((&facts.state, &facts.news), (&once.state, &once.news), "a second time does nothing");
+            self.hear(&mut facts, &mut told);
+            self.state = facts.state.clone();
+        }
+        assert_eq!(self.seqs.last(), Some(&self.state.seq), "the state knows the last number");
+        let class = |n: &News| n.error.as_ref().map(|e| e.class.clone()).unwrap_or_default();
+        Run {
+            steps,
+            last,
+            reason: reason.to_string(),
+            news: told.iter().map(|n| (n.outcome, n.version.clone(), class(n))).collect(),
+            told,
+            failures,
+            committed: facts.committed,
+            approved_by,
+            waits: facts.waits_for_a_person(),
+            carried_out: facts.carried_out(),
+        }
+    }
+
+    fn hear(&mut self, facts: &mut Facts, told: &mut Vec<News>) {
+        facts.news.iter().for_each(|news| self.number(news.seq));
+        told.append(&mut facts.news);
+    }
+
+    fn number(&mut self, seq: u64) {
+        let last = *self.seqs.last().expect("there is a first");
+        assert!(seq > last, "{seq} comes after {last}");
+        self.seqs.push(seq);
+    }
+
+    fn outcome(&mut self, step: &Step, facts: &Facts, now: Timestamp) -> Outcome {
+        let word = step.target().map_or(step.word().to_owned(), |t| format!("{} {t}", step.word()));
+        if let Some((_, outcome)) = self.troubles.iter().find(|(of, _)| *of == word || *of == step.word()) {
+            return outcome.clone();
+        }
+        // The version that the run has got.
+        let candidate = facts.fetched.as_ref().map_or(0, |f| f.id.version[1..].parse::<i64>().unwrap());
+        match step {
+            Step::Inspect { target } => {
+                let swapped = self.journal[*target].clone();
+                Outcome::Inspected(Inspection { swapped, ..holds(self.files[*target]) })
+            }
+            Step::Fetch => Outcome::Fetched(Found { at: now, ..found(self.source, 0) }),
+            Step::Verify { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
+            Step::Probe { .. } => Outcome::Probed,
+            Step::Preview { target } => {
+                Outcome::Previewed(if self.files[*target] == candidate { Change::default() } else { change() })
+            }
+            Step::Prepare { target } => Outcome::Prepared(Staged {
+                nothing_to_write: self.files[*target] == candidate,
+                swapped_before: self.files[*target] == candidate && self.journal[*target].is_some(),
+                live_id: format!("live{candidate}"),
+            }),
+            Step::Swap { target } => {
+                let version = format!("v{candidate}");
+                (self.files[*target], self.journal[*target]) = (candidate, Some(version));
+                Outcome::Swapped
+            }
+            Step::Activate { .. } => Outcome::Activated,
+            Step::ReadBack { target, .. } if self.files[*target] == candidate => {
+                Outcome::ReadBack(read_back(candidate))
+            }
+            Step::ReadBack { .. } => Outcome::Mismatch(failure(true)),
+            Step::Undo { target } => {
+                (self.files[*target], self.journal[*target]) = (1, None);
+                Outcome::Undone
+            }
+            Step::Discard { .. } => Outcome::Discarded,
+            Step::Refrain { .. } => Outcome::Refrained,
+            Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
+            Step::Commit { stamp } => {
+                self.journal.fill(None);
+                Outcome::Committed(Box::new(report(stamp.seq)))
+            }
+            Step::Wait { .. } => Outcome::Waited,
+            Step::End => unreachable!("the run has ended"),
+        }
+    }
+
+    pub fn version(&self) -> &str {
+        &self.state.applied.as_ref().expect("one is applied").id.version
+    }
+
+    pub fn candidate(&self) -> &Candidate {
+        self.state.candidate.as_ref().expect("there is a candidate")
+    }
+}
+
+pub(super) fn approve(version: Option<&str>) -> Wake {
+    let approve = Approve { version: version.map(str::to_owned), by: "alice".into() };
+    Wake { approve: Some(approve), ..Wake::default() }
+}
+
+pub(super) fn refused() -> Outcome {
+    Outcome::Refused { reply: "535 Authentication Credentials Invalid".into() }
+}
+
+/// A failure of this class.
+pub(super) fn trouble(class: &str, temporary: bool) -> Outcome {
+    Outcome::Failed(Failure { class: class.into(), ..failure(temporary) })
+}

@@ -1,0 +1,369 @@
+//! The model with people in it: whoever approves, changes files by hand, or asks for a confirmation may do so at any
+//! point, the source may move on, one step may fail, and the program may be killed before any step.
+
+use std::collections::BTreeMap;
+
+use super::lab::approve;
+use super::*;
+
+/// What may happen.
+#[derive(Debug, Clone)]
+struct Game {
+    policy: Policy,
+    /// Orders that may be given whenever no step is under way.
+    orders: Vec<Wake>,
+    /// What a person may do to the files of the last target, one after the other.
+    edits: Vec<u8>,
+    /// The source may come to have version 3.
+    moves: bool,
+    failures: u8,
+}
+
+/// One target's mail server; versions are numbers, 0 is none and 9 nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Server {
+    files: u8,
+    noticed: u8,
+    staged: u8,
+    /// Journal: swapped in and not committed.
+    swapped: u8,
+    verified: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct World {
+    servers: Vec<Server>,
+    source: u8,
+    /// Versions that somebody has let go.
+    approved: Vec<u8>,
+    /// The number of edits and orders that have happened.
+    edits: usize,
+    orders: usize,
+    waits: u8,
+    crashes: u8,
+    failures: u8,
+    /// Versions of which it was told that they wait.
+    pending: Vec<String>,
+    seq: u64,
+}
+
+/// What was met on all ways together.
+#[derive(Debug, Default)]
+struct Tally {
+    situations: usize,
+    steps: BTreeMap<&'static str, usize>,
+    told: BTreeMap<&'static str, usize>,
+}
+
+impl Game {
+    fn outcomes(&self, step: &Step, facts: &Facts, world: &World) -> Vec<(Outcome, World)> {
+        let mut all = Vec::new();
+        let mut one = |outcome: Outcome, change: &dyn Fn(&mut World)| {
+            let mut after = world.clone();
+            change(&mut after);
+            all.push((outcome, after));
+        };
+        let same = |_: &mut World| {};
+        let fails = world.failures < self.failures;
+        let fail = |w: &mut World| w.failures += 1;
+        // The version that the run has got.
+        let version: u8 = facts.fetched.as_ref().map_or(0, |f| f.id.version[1..].parse().unwrap());
+        let manual = self.policy.mode != Mode::Automatic;
+        // Nothing is staged or swapped that nobody let go, nor where a person makes the change. What is in use is put back.
+        let permitted = |t: usize| {
+            assert!(self.policy.targets[t].write && !facts.wake.confirm && !facts.wake.dry_run, "{step:?}: {world:?}");
+            let let_go = !manual || world.approved.contains(&version) || is_in_use(facts);
+            assert!(let_go, "{step:?} without approval: {world:?}");
+        };
+        match step {
+            Step::Inspect { target } => {
+                let s = world.servers[*target];
+                let owed = (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() });
+                let swapped = (s.swapped > 0).then(|| format!("v{}", s.swapped));
+                one(Outcome::Inspected(Inspection { reload_owed: owed, swapped, ..holds(s.files.into()) }), &same);
+            }
+            Step::Fetch => {
+                one(Outcome::Fetched(found(world.source.into(), 0)), &same);
+                if fails {
+                    one(Outcome::Failed(failure(true)), &fail);
+                }
+            }
+            Step::Verify { target } => {
+                let t = *target;
+                one(Outcome::Accepted(evidence()), &move |w| w.servers[t].verified = version);
+                if fails {
+                    one(Outcome::Failed(failure(true)), &fail);
+                    one(Outcome::Refused { reply: "535".into() }, &fail);
+                }
+            }
+            Step::Preview { target } => {
+                let right = world.servers[*target].files == version;
+                one(Outcome::Previewed(if right { Change::default() } else { change() }), &same);
+            }
+            Step::Prepare { target } => {
+                let (t, s) = (*target, world.servers[*target]);
+                assert_eq!(s.verified, version, "staged before the login was accepted");
+                let nothing_to_write = s.files == version;
+                let swapped_before = nothing_to_write && s.swapped == version;
+                let staged = Staged { nothing_to_write, swapped_before, live_id: format!("live{version}") };
+                if !nothing_to_write && facts.targets[t].previewed.as_ref().is_none_or(|p| !p.diff.is_empty()) {
+                    permitted(t);
+                }
+                one(Outcome::Prepared(staged), &move |w| {
+                    w.servers[t].staged = if nothing_to_write { 0 } else { version }
+                });
+                if fails {
+                    one(Outcome::Failed(failure(true)), &fail);
+                }
+            }
+            Step::Swap { target } => {
+                let t = *target;
+                permitted(t);
+                assert_eq!(world.servers[t].staged, version, "swapped in what was staged");
+                one(Outcome::Swapped, &move |w| {
+                    w.servers[t] = Server { files: version, staged: 0, swapped: version, ..w.servers[t] };
+                });
+                if fails {
+                    one(Outcome::Failed(failure(true)), &fail);
+                }
+            }
+            Step::Activate { target } => {
+                let t = *target;
+                one(Outcome::Activated, &move |w| w.servers[t].noticed = w.servers[t].files);
+                if fails {
+                    one(Outcome::ReloadOwed(failure(true)), &fail);
+                }
+            }
+            Step::ReadBack { target, .. } => {
+                let s = world.servers[*target];
+                if s.files == version && s.noticed == version {
+                    one(Outcome::ReadBack(read_back(version.into())), &same);
+                } else {
+                    one(Outcome::Mismatch(failure(true)), &same);
+                }
+            }
+            Step::Undo { target } => {
+                let t = *target;
+                one(Outcome::Undone, &move |w| {
+                    w.servers[t] = Server { files: 1, noticed: 1, staged: 0, swapped: 0, ..w.servers[t] };
+                });
+            }
+            Step::Discard { target } => {
+                let t = *target;
+                one(Outcome::Discarded, &move |w| w.servers[t].staged = 0);
+            }
+            Step::Refrain { .. } => one(Outcome::Refrained, &same),
+            Step::Hold => {
+                assert!(manual, "nobody is to decide: {world:?}");
+                one(Outcome::Noted, &same);
+            }
+            Step::Commit { stamp } => {
+                assert!(stamp.seq > world.seq, "{stamp:?} {world:?}");
+                for s in &world.servers {
+                    assert_eq!(s.staged, 0, "confirmed with files left staged: {world:?}");
+                }
+                one(Outcome::Committed(Box::new(report(stamp.seq))), &|w| {
+                    w.servers.iter_mut().for_each(|s| s.swapped = 0);
+                    w.seq = stamp.seq;
+                });
+            }
+            Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
+            Step::Wait { .. } | Step::End => {}
+            Step::Probe { .. } | Step::Release { .. } | Step::Reject | Step::Leave => {
+                panic!("{step:?}: not in this game")
+            }
+        }
+        all
+    }
+
+    /// Takes what is to be told, as whoever drives the machine does.
+    fn hear(facts: &mut Facts, world: &mut World, tally: &mut Tally) {
+        for news in std::mem::take(&mut facts.news) {
+            *tally.told.entry(news.outcome).or_default() += 1;
+            assert!(news.seq > world.seq, "{news:?} {world:?}");
+            world.seq = news.seq;
+            if news.outcome == PENDING_APPROVAL {
+                assert!(!world.pending.contains(&news.version), "told twice: {news:?} {world:?}");
+                world.pending.push(news.version);
+            }
+        }
+    }
+
+    fn walk(&self) -> Tally {
+        let server = Server { files: 1, noticed: 1, staged: 0, swapped: 0, verified: 0 };
+        let start = World {
+            servers: vec![server; self.policy.targets.len()],
+            source: 2,
+            approved: Vec::new(),
+            edits: 0,
+            orders: 0,
+            waits: 0,
+            crashes: 0,
+            failures: 0,
+            pending: Vec::new(),
+            seq: 1,
+        };
+        let mut state = applied(&self.policy, 1);
+        (state.seq, state.report) = (1, Some(report(1)));
+        let facts = Facts::new(state, &self.policy, Wake::default(), true);
+        let mut seen: HashMap<String, bool> = HashMap::new();
+        let mut tally = Tally::default();
+        enum Visit {
+            Enter(Box<(Facts, World, Timestamp)>),
+            Leave(String),
+        }
+        let mut stack = vec![Visit::Enter(Box::new((facts, start, at(0))))];
+        while let Some(visit) = stack.pop() {
+            let (mut facts, mut world, now) = match visit {
+                Visit::Leave(key) => {
+                    seen.insert(key, true);
+                    continue;
+                }
+                Visit::Enter(node) => *node,
+            };
+            Self::hear(&mut facts, &mut world, &mut tally);
+            let key = {
+                let mut plain = facts.clone();
+                (plain.current, plain.steps) = (None, 0);
+                format!("{plain:?} {world:?} {}", now.as_second())
+            };
+            let (step, _) = decide(&facts, &self.policy, now);
+            match seen.get(&key) {
+                Some(true) => continue,
+                Some(false) => panic!("a loop without end at {step:?}"),
+                None => {}
+            }
+            seen.insert(key.clone(), false);
+            stack.push(Visit::Leave(key));
+            *tally.steps.entry(step.word()).or_default() += 1;
+            if facts.committed.is_some() {
+                // True when it was made; a person may have changed it since.
+                assert_eq!(step, Step::End);
+            }
+            if step == Step::End && facts.committed.is_none() {
+                // Refused an order, nothing to do, or it has what the source has.
+                let calm = facts.blocked.is_some() || facts.state.candidate.is_none();
+                assert!(calm, "ended without a reason: {facts:?} {world:?}");
+            }
+            for (outcome, after) in self.outcomes(&step, &facts, &world) {
+                let mut next = facts.clone();
+                let id = begin(&mut next);
+                let now = if let Step::Wait { until } = step { now.max(until) } else { now };
+                if let Outcome::Committed(_) = outcome {
+                    let version: u8 = facts.fetched.as_ref().unwrap().id.version[1..].parse().unwrap();
+                    // What was read back and has been changed since is the next run's.
+                    let edited = world.edits > 0;
+                    for (s, t) in world.servers.iter().zip(&facts.targets) {
+                        assert!(edited || (s.files, s.noticed) == (version, version), "not so: {world:?}");
+                        assert_eq!(t.read_back, Some(read_back(version.into())), "{world:?}");
+                    }
+                }
+                assert!(absorb(&mut next, &self.policy, id, &step, outcome, now, 0.5));
+                stack.push(Visit::Enter(Box::new((next, after, now))));
+            }
+            // Others act.
+            if self.moves && world.source == 2 {
+                stack.push(Visit::Enter(Box::new((facts.clone(), World { source: 3, ..world.clone() }, now))));
+            }
+            if let Some(&files) = self.edits.get(world.edits) {
+                let mut after = World { edits: world.edits + 1, ..world.clone() };
+                after.servers.last_mut().unwrap().files = files;
+                stack.push(Visit::Enter(Box::new((facts.clone(), after, now))));
+            }
+            let at_rest = matches!(step, Step::Wait { .. } | Step::End);
+            if at_rest {
+                let mut ended = (facts.clone(), world.clone());
+                conclude(&mut ended.0, now, 0.5);
+                Self::hear(&mut ended.0, &mut ended.1, &mut tally);
+                if let Some(order) = self.orders.get(world.orders) {
+                    let next = World { orders: world.orders + 1, ..ended.1.clone() };
+                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, order.clone(), now))));
+                }
+                if world.crashes == 0 {
+                    let next = World { crashes: 1, ..ended.1 };
+                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, Wake::default(), now))));
+                }
+            } else if world.crashes == 0 {
+                // Killed; and whoever comes next may be a person.
+                let next = World { crashes: 1, ..world.clone() };
+                stack.push(Visit::Enter(Box::new(self.woken(&facts, next.clone(), Wake::default(), now))));
+                if let Some(order) = self.orders.get(world.orders) {
+                    let next = World { orders: world.orders + 1, ..next };
+                    stack.push(Visit::Enter(Box::new(self.woken(&facts, next, order.clone(), now))));
+                }
+            }
+        }
+        tally.situations = seen.len();
+        tally
+    }
+
+    /// Another run begins: on what is durable, with what is staged gone, and nothing proved.
+    fn woken(&self, facts: &Facts, mut world: World, wake: Wake, now: Timestamp) -> (Facts, World, Timestamp) {
+        world.servers.iter_mut().for_each(|s| (s.staged, s.verified) = (0, 0));
+        let facts = Facts::new(facts.state.clone(), &self.policy, wake, true);
+        if let Some(approve) = &facts.wake.approve {
+            // What the person has seen, or names.
+            let version = approve.version.as_ref().or(facts.waited.as_ref());
+            world.approved.extend(version.map(|v| v[1..].parse::<u8>().unwrap()));
+        }
+        (facts, world, now)
+    }
+}
+
+fn game(policy: Policy) -> Game {
+    Game { policy, orders: Vec::new(), edits: Vec::new(), moves: false, failures: 1 }
+}
+
+fn none(tally: &Tally, words: &[&str]) {
+    for word in words {
+        assert!(!tally.steps.contains_key(word), "{word}: {tally:?}");
+    }
+}
+
+fn some(tally: &Tally, words: &[&str]) {
+    for word in words {
+        assert!(tally.steps.contains_key(word) || tally.told.contains_key(word), "no {word}: {tally:?}");
+    }
+}
+
+#[test]
+fn where_nobody_approves_nothing_is_ever_staged() {
+    let tally = Game { moves: true, failures: 2, ..game(manual(2)) }.walk();
+    none(&tally, &["prepare", "swap", "activate", "read-back", "commit"]);
+    some(&tally, &["hold", "pending-approval"]);
+    assert!(tally.situations > 500, "{tally:?}");
+}
+
+#[test]
+fn what_is_approved_goes_and_nothing_else() {
+    for orders in [vec![approve(None), approve(None)], vec![approve(Some("v2")), approve(Some("v3"))]] {
+        let tally = Game { moves: true, orders, ..game(manual(1)) }.walk();
+        some(&tally, &["hold", "swap", "commit", "pending-approval"]);
+        assert!(tally.situations > 500, "{tally:?}");
+    }
+    let tally = Game { orders: vec![approve(None)], moves: true, ..game(manual(2)) }.walk();
+    some(&tally, &["hold", "swap", "commit", "pending-approval"]);
+}
+
+#[test]
+fn what_a_person_changes_is_never_written_and_confirmed_when_it_is_right() {
+    let mut policy = policy(2);
+    policy.targets[1].write = false;
+    let tally = Game { edits: vec![9, 2], ..game(policy.clone()) }.walk();
+    some(&tally, &["refrain", "commit", "pending-approval", "withdrawn"]);
+    let tally = Game { edits: vec![2, 1], ..game(policy.clone()) }.walk();
+    some(&tally, &["refrain", "commit", "pending-approval"]);
+    policy.mode = manual(1).mode;
+    let tally = Game { edits: vec![2], orders: vec![approve(None)], failures: 0, ..game(policy) }.walk();
+    some(&tally, &["refrain", "hold", "commit", "pending-approval"]);
+}
+
+#[test]
+fn a_run_that_only_confirms_never_writes() {
+    let confirm = Wake { confirm: true, ..Wake::default() };
+    for policy in [policy(1), manual(1)] {
+        let tally = Game { edits: vec![2, 9], orders: vec![confirm.clone()], ..game(policy) }.walk();
+        some(&tally, &["refrain", "commit"]);
+        assert!(tally.situations > 300, "{tally:?}");
+    }
+}

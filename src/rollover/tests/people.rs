@@ -1,0 +1,703 @@
+//! Where people decide, or change the files themselves.
+
+use super::lab::{Host, Run, approve, trouble};
+use super::*;
+
+const DAY: i64 = 86_400;
+
+fn confirm() -> Wake {
+    Wake { confirm: true, ..Wake::default() }
+}
+
+/// As [`policy`]; a person changes these targets.
+fn by_hand(targets: usize, hands: &[usize]) -> Policy {
+    let mut policy = policy(targets);
+    hands.iter().for_each(|&i| policy.targets[i].write = false);
+    policy
+}
+
+// ---------------------------------------------------------------- held
+
+#[test]
+fn a_version_is_verified_and_held_and_that_is_told_once() {
+    let mut host = Host::new(manual(1), 2);
+    let run = host.poll(0);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "hold"]);
+    assert_eq!(run.news, [("pending-approval", "v2".to_owned(), "held".to_owned())]);
+    let told = &run.told[0];
+    assert_eq!((told.username.as_str(), told.previous_username.as_deref()), ("AKIA2", Some("AKIA1")));
+    let words = &told.error.as_ref().unwrap().words;
+    assert!(words.contains("relaykey approve ses --version v2"), "{words}");
+    assert!(run.waits && run.failures.is_empty());
+    assert_eq!(run.last, Step::Wait { until: at(DAY) });
+    assert_eq!(run.reason, "version v2 waits for approval");
+    assert_eq!(host.state.targets["t0"].change, Some(change()));
+    // Every five minutes it is looked at, and nothing is done; a day later it is verified again.
+    for seconds in (300..DAY).step_by(3000) {
+        let run = host.poll(seconds);
+        assert_eq!((run.steps.clone(), run.outcomes()), (vec!["inspect", "fetch"], vec![]), "{seconds}");
+        assert!(run.waits);
+    }
+    for day in 1..4 {
+        let run = host.poll(day * DAY);
+        assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "hold"]);
+        assert!(!run.outcomes().contains(&"pending-approval"), "{:?}", run.news);
+    }
+    assert_eq!(host.candidate().held.as_ref().unwrap().since, at(0));
+    // Somebody who asks sees it verified.
+    let run = host.order(Wake::default(), 3 * DAY + 60);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "hold"]);
+    assert_eq!((host.version(), run.news.len()), ("v1", 0));
+}
+
+#[test]
+fn approved_it_goes_straight_down() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    let run = host.approve(None, 60);
+    let down = ["inspect", "fetch", "verify", "prepare", "swap", "activate", "read-back", "commit"];
+    assert_eq!((run.steps.as_slice(), run.approved_by.as_deref()), (down.as_slice(), Some("alice")));
+    assert_eq!((host.version(), host.state.candidate.as_ref(), run.news.len()), ("v2", None, 0));
+    assert_eq!(host.state.targets["t0"].change, None);
+    // By its name it goes without having waited.
+    let mut host = Host::new(manual(1), 2);
+    let run = host.approve(Some("v2"), 0);
+    assert_eq!((run.steps.as_slice(), run.approved_by.as_deref()), (down.as_slice(), Some("alice")));
+}
+
+#[test]
+fn what_nobody_has_seen_is_not_approved_without_its_name() {
+    let mut host = Host::new(manual(1), 2);
+    let run = host.approve(None, 0);
+    assert_eq!((run.failures.clone(), run.steps), (vec!["nothing-waits".to_owned()], vec!["inspect", "fetch"]));
+    assert!(run.news.is_empty(), "the person has the answer: {:?}", run.news);
+    assert_eq!((&host.candidate().approval, &host.candidate().held), (&None, &None));
+    let run = host.poll(60);
+    assert_eq!(run.outcomes(), ["pending-approval"]);
+    // Nothing is there to be approved.
+    let mut host = Host::new(manual(1), 1);
+    assert_eq!(host.approve(None, 0).failures, ["nothing-waits"]);
+    assert_eq!(host.approve(Some("v1"), 0).failures, ["nothing-waits"]);
+    assert_eq!(host.approve(Some("v2"), 0).failures, ["nothing-waits"]);
+}
+
+#[test]
+fn a_newer_version_replaces_the_one_that_is_held() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    host.troubles = vec![("prepare", trouble("io", true))];
+    host.approve(None, 60);
+    assert!(host.candidate().approval.is_some(), "it has not been put in place yet");
+    (host.source, host.troubles) = (3, Vec::new());
+    let run = host.poll(120);
+    assert!(!run.staged(), "{:?}", run.steps);
+    assert_eq!(run.news, [("pending-approval", "v3".to_owned(), "held".to_owned())]);
+    let candidate = host.candidate();
+    assert_eq!((candidate.id.clone(), candidate.approval.clone()), (version(3), None));
+    assert_eq!(candidate.held.as_ref().unwrap().since, at(120));
+    assert_eq!((host.version(), host.files[0]), ("v1", 1));
+}
+
+#[test]
+fn an_approval_of_what_has_changed_meanwhile_applies_nothing() {
+    for named in [None, Some("v2")] {
+        let mut host = Host::new(manual(1), 2);
+        host.poll(0);
+        host.source = 3;
+        let run = host.approve(named, 60);
+        assert_eq!((run.failures.clone(), run.steps), (vec!["changed-meanwhile".to_owned()], vec!["inspect", "fetch"]));
+        assert_eq!((host.version(), run.committed), ("v1", None));
+        let run = host.poll(120);
+        assert_eq!(
+            (run.outcomes(), run.steps),
+            (vec!["pending-approval"], vec!["inspect", "fetch", "verify", "preview", "hold"])
+        );
+        // What waits now is what is approved now.
+        assert_eq!(host.approve(None, 180).committed, Some(Completion::Confirmed));
+        assert_eq!(host.version(), "v3");
+    }
+}
+
+#[test]
+fn a_version_that_comes_while_the_approved_one_is_under_way_is_not_approved() {
+    let mut policy = manual(2);
+    policy.targets[1].retry = SignedDuration::from_secs(10);
+    let mut host = Host::new(policy, 2);
+    host.poll(0);
+    // One target holds version 2, the other could not be logged in for; and then there is version 3.
+    (host.troubles, host.then) = (vec![("verify 1", trouble("network", true))], Some(3));
+    let run = host.run(approve(None), true, at(60), 3600);
+    assert_eq!(run.failures[0], "changed-meanwhile");
+    assert_eq!(host.files, [2, 1]);
+    host.troubles.clear();
+    let run = host.poll(300);
+    assert!(!run.staged(), "{:?}", run.steps);
+    assert_eq!((run.outcomes(), host.files.clone()), (vec!["pending-approval"], vec![2, 1]));
+    let run = host.approve(None, 360);
+    assert_eq!((run.committed, host.files), (Some(Completion::Confirmed), vec![3, 3]));
+}
+
+#[test]
+fn each_version_is_let_go_by_itself() {
+    // The login in use is refused: version 2 goes at once, into one target; version 3 comes before the other can have it.
+    let mut policy = manual(2);
+    policy.mode = Mode::Manual { window: None, if_applied_dies: IfAppliedDies::Apply };
+    let mut host = Host::new(policy, 2);
+    (host.troubles, host.then) = (vec![("verify 1", trouble("network", true))], Some(3));
+    let wake = Wake { applied_refused: true, ..Wake::default() };
+    let run = host.run(wake, true, at(0), 60);
+    assert_eq!(run.steps.iter().filter(|s| **s == "release").count(), 2, "{:?}", run.steps);
+    assert_eq!((&host.files, &host.candidate().id), (&vec![3, 1], &version(3)));
+}
+
+#[test]
+fn an_approval_outlasts_what_fails_for_now_and_a_crash() {
+    let mut host = Host::new(manual(2), 2);
+    host.poll(0);
+    host.troubles = vec![("verify", trouble("network", true))];
+    let run = host.approve(None, 60);
+    assert_eq!(run.failures[0], "network");
+    host.troubles = vec![("prepare 1", trouble("locked", true))];
+    let run = host.poll(3600);
+    assert!(run.wrote() && host.files == [2, 1], "{:?}", run.steps);
+    host.troubles.clear();
+    host.killed_before = Some("swap");
+    host.poll(7200);
+    let run = host.poll(7300);
+    assert_eq!((run.committed, run.approved_by.as_deref()), (Some(Completion::Confirmed), Some("alice")));
+    assert_eq!(host.files, [2, 2]);
+}
+
+#[test]
+fn one_target_that_cannot_be_logged_in_for_is_tried_again_before_the_day_is_over() {
+    let mut host = Host::new(manual(2), 2);
+    host.troubles = vec![("verify 1", trouble("network", true))];
+    let run = host.poll(0);
+    let Step::Wait { until } = run.last else { panic!("{:?}", run.last) };
+    assert!(until <= at(10), "{until}");
+    assert_eq!((run.failures.clone(), run.waits), (vec!["network".to_owned()], true));
+    host.troubles.clear();
+    let run = host.poll(60);
+    assert_eq!(run.steps.iter().filter(|s| **s == "verify").count(), 2, "{:?}", run.steps);
+    assert_eq!((run.failures.clone(), run.last), (vec![], Step::Wait { until: at(60 + DAY) }));
+}
+
+#[test]
+fn a_login_that_was_good_before_a_long_wait_is_tried_again() {
+    let mut policy = manual(1);
+    policy.mode = daily("06:00-07:00");
+    let mut host = Host::new(policy, 2);
+    // `sync --wait 12h`, at five in the morning.
+    let run = host.run(Wake::default(), true, day(0, "05:00:00"), 12 * 3600);
+    assert_eq!(run.committed, Some(Completion::Confirmed));
+    assert_eq!(run.steps.iter().filter(|s| **s == "verify").count(), 2, "{:?}", run.steps);
+    assert_eq!(run.steps.iter().filter(|s| **s == "inspect").count(), 2, "{:?}", run.steps);
+}
+
+#[test]
+fn a_dry_run_shows_what_waits_and_decides_nothing() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    let before = host.state.clone();
+    let dry = || Wake { dry_run: true, ..Wake::default() };
+    let run = host.order(dry(), 60);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview"]);
+    let mut after = host.state.clone();
+    // The order to look again is the person's.
+    after.candidate.as_mut().unwrap().held.as_mut().unwrap().next =
+        before.candidate.as_ref().unwrap().held.as_ref().unwrap().next;
+    assert_eq!((after, run.news.len()), (before, 0));
+    let mut host = Host::new(manual(1), 2);
+    let run = host.order(dry(), 0);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview"]);
+    assert_eq!((&host.candidate().held, &host.state.targets["t0"].change, run.news.len()), (&None, &None, 0));
+}
+
+#[test]
+fn what_is_in_use_already_needs_no_approval() {
+    // Adopted: no state, and the table holds the version.
+    let mut host = Host::unknown(manual(1), 2, 2);
+    let run = host.poll(0);
+    assert_eq!(
+        run.steps.clone(),
+        ["inspect", "fetch", "verify", "preview", "prepare", "activate", "read-back", "commit"]
+    );
+    assert_eq!((run.committed, run.approved_by, run.news.len()), (Some(Completion::Adopted), None, 0));
+    // No state, and it holds another.
+    let mut host = Host::unknown(manual(1), 1, 2);
+    let run = host.poll(0);
+    assert_eq!((run.outcomes(), run.staged()), (vec!["pending-approval"], false));
+    assert_eq!(run.told[0].version, "v2");
+    let run = host.approve(None, 60);
+    assert_eq!((run.committed, host.files), (Some(Completion::Confirmed), vec![2]));
+}
+
+#[test]
+fn a_file_that_changes_between_the_look_and_the_staging_is_not_written() {
+    // It was right when it was looked at: nobody has let it be written.
+    for policy in [manual(1), by_hand(1, &[0])] {
+        let mut host = Host::new(policy, 2);
+        host.files = vec![2];
+        host.meanwhile = Some(("prepare", 0, 9));
+        let run = host.poll(0);
+        assert!(!run.wrote() && run.steps.contains(&"discard"), "{:?}", run.steps);
+        assert_eq!(host.files, [9]);
+        // Looked at again, it waits.
+        let run = host.notice(60);
+        assert!(!run.staged() && run.waits, "{:?}", run.steps);
+    }
+}
+
+// ---------------------------------------------------------------- rejected
+
+#[test]
+fn a_rejected_version_is_not_taken_and_stays_to_be_seen() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    let run = host.reject(None, 60);
+    assert_eq!(run.steps.clone(), ["inspect", "reject"]);
+    assert_eq!((run.news.clone(), run.carried_out), (vec![("rejected", "v2".into(), "rejected".into())], Some(true)));
+    assert_eq!(run.told[0].error.as_ref().unwrap().words, "rejected by root: not now. The present login stays in use");
+    let looks_away = |host: &mut Host, seconds: i64| {
+        for run in [host.poll(seconds), host.order(Wake::default(), seconds + 1)] {
+            assert_eq!((run.steps.clone(), run.outcomes()), (vec!["inspect", "fetch"], vec![]));
+            assert!(!run.waits && run.failures.is_empty());
+            assert_eq!(run.reason, "version v2 was rejected");
+        }
+        assert_eq!((host.version(), host.candidate().id.clone()), ("v1", version(2)));
+        assert_eq!(host.state.rejected.len(), 1);
+    };
+    looks_away(&mut host, 120);
+    // The source goes away from it, and comes back.
+    host.source = 1;
+    host.poll(200);
+    assert_eq!(host.state.candidate, None);
+    host.source = 2;
+    looks_away(&mut host, 300);
+    // Also without anybody to ask.
+    host.policy.mode = Mode::Automatic;
+    looks_away(&mut host, 400);
+    host.policy.mode = manual(1).mode;
+    // Approved without its name it is not; with it, it is.
+    let run = host.approve(None, 500);
+    assert_eq!((run.failures.clone(), host.version()), (vec!["rejected".to_owned()], "v1"));
+    let run = host.approve(Some("v2"), 600);
+    assert_eq!((run.committed, run.approved_by.as_deref()), (Some(Completion::Confirmed), Some("alice")));
+    assert!(host.state.rejected.is_empty());
+}
+
+#[test]
+fn a_rejected_version_does_not_stop_the_next_one() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    host.reject(Some("v2"), 60);
+    host.source = 3;
+    let run = host.poll(120);
+    assert_eq!(run.news, [("pending-approval", "v3".to_owned(), "held".to_owned())]);
+    host.approve(None, 180);
+    assert_eq!(host.version(), "v3");
+    // And the one before, although newer ones were taken since, stays rejected.
+    host.source = 2;
+    assert_eq!(host.poll(240).committed, None);
+    assert_eq!(host.version(), "v3");
+}
+
+#[test]
+fn a_rejection_is_about_what_the_person_saw() {
+    let mut host = Host::new(manual(1), 2);
+    let run = host.reject(None, 0);
+    assert_eq!((run.failures.clone(), run.carried_out), (vec!["nothing-waits".to_owned()], Some(false)));
+    host.poll(60);
+    let run = host.reject(Some("v3"), 120);
+    assert_eq!((run.failures.clone(), run.carried_out), (vec!["changed-meanwhile".to_owned()], Some(false)));
+    assert!(run.news.is_empty() && host.state.rejected.is_empty());
+    assert!(host.candidate().held.is_some(), "it waits as before");
+}
+
+#[test]
+fn what_is_in_place_already_cannot_be_rejected() {
+    let mut host = Host::new(manual(2), 2);
+    host.poll(0);
+    host.troubles = vec![("prepare 1", trouble("locked", true))];
+    host.approve(None, 60);
+    assert_eq!(host.files, [2, 1]);
+    let run = host.reject(None, 120);
+    assert_eq!((run.failures.clone(), run.carried_out), (vec!["begun".to_owned()], Some(false)));
+    host.troubles.clear();
+    let run = host.notice(180);
+    assert_eq!((run.committed, host.files), (Some(Completion::Confirmed), vec![2, 2]));
+}
+
+#[test]
+fn only_so_many_rejections_are_remembered() {
+    let mut host = Host::new(manual(1), 2);
+    for n in 0..i64::try_from(REJECTED).unwrap() + 5 {
+        host.source = n + 2;
+        host.poll(n * 100);
+        host.reject(None, n * 100 + 50);
+    }
+    assert_eq!(host.state.rejected.len(), REJECTED);
+    assert_eq!(host.state.rejected[0].id, version(7));
+}
+
+#[test]
+fn approving_where_nobody_needs_to_undoes_no_rejection() {
+    let mut host = Host::new(manual(1), 3);
+    host.poll(0);
+    host.approve(None, 10);
+    // Left behind: 1. It may not come back because somebody approves it where approvals count for nothing.
+    host.policy.mode = Mode::Automatic;
+    host.source = 1;
+    assert_eq!(host.approve(Some("v1"), 60).failures, ["left-behind"]);
+    host.poll(120);
+    assert_eq!(host.version(), "v3");
+    // What was rejected may be approved by its name in any mode, also if that takes two attempts.
+    (host.source, host.policy.mode) = (4, manual(1).mode);
+    host.poll(180);
+    host.reject(None, 240);
+    host.policy.mode = Mode::Automatic;
+    assert_eq!(host.approve(None, 250).failures[0], "rejected");
+    host.troubles = vec![("verify", trouble("network", true))];
+    let run = host.run(approve(Some("v4")), true, at(300), 60);
+    assert_eq!(run.failures[0], "network");
+    host.troubles.clear();
+    assert_eq!(host.notice(400).committed, Some(Completion::Confirmed));
+    assert_eq!(host.version(), "v4");
+}
+
+#[test]
+fn a_version_that_is_taken_on_purpose_is_still_held() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    host.approve(None, 10);
+    host.source = 1;
+    let run = host.order(accept("v1"), 60);
+    assert_eq!((run.outcomes(), run.staged()), (vec!["pending-approval"], false));
+    // And is, later, without being named again.
+    let run = host.approve(None, 120);
+    assert_eq!((run.committed, host.files), (Some(Completion::Confirmed), vec![1]));
+}
+
+// ---------------------------------------------------------------- windows
+
+/// This day of January 2027 (the 15th is day 0, a Friday), at a time of day in UTC.
+fn day(day: i64, time: &str) -> Timestamp {
+    format!("2027-01-{:02}T{time}Z", 15 + day).parse().unwrap()
+}
+
+fn daily(hours: &str) -> Mode {
+    window(&format!("daily {hours}"))
+}
+
+fn window(text: &str) -> Mode {
+    Mode::Manual { window: Some(config::Window::parse(text).unwrap()), if_applied_dies: IfAppliedDies::Wait }
+}
+
+fn at_time(host: &mut Host, now: Timestamp) -> Run {
+    host.run(Wake::default(), false, now, 0)
+}
+
+#[test]
+fn before_the_window_it_waits_exactly_until_it_opens_and_within_it_goes_by_itself() {
+    let policy = Policy { mode: window("Sat 02:00-04:00"), ..manual(1) };
+    let mut host = Host::new(policy, 2);
+    let run = at_time(&mut host, day(0, "12:00:00"));
+    let opens = day(1, "02:00:00");
+    assert_eq!((run.outcomes(), run.last), (vec!["pending-approval"], Step::Wait { until: opens }));
+    let words = &run.told[0].error.as_ref().unwrap().words;
+    assert!(words.contains("2027-01-16T02:00:00Z (apply = \"Sat 02:00-04:00\")"), "{words}");
+    let run = at_time(&mut host, opens - SignedDuration::from_secs(1));
+    assert!(!run.staged() && run.last == Step::Wait { until: opens }, "{:?}", run.last);
+    let run = at_time(&mut host, opens);
+    let down = ["inspect", "fetch", "verify", "release", "prepare", "swap", "activate", "read-back", "commit"];
+    assert_eq!(
+        (run.steps.as_slice(), run.approved_by.as_deref()),
+        (down.as_slice(), Some("apply = \"Sat 02:00-04:00\""))
+    );
+    // A version that comes while it is open does not wait, and needs no word.
+    host.source = 3;
+    let run = at_time(&mut host, day(1, "03:59:59"));
+    assert_eq!((run.committed, run.news.len()), (Some(Completion::Confirmed), 0));
+    // One that comes after it waits for a week.
+    host.source = 4;
+    let run = at_time(&mut host, day(1, "04:00:00"));
+    assert_eq!(run.outcomes(), ["pending-approval"]);
+    assert!(matches!(run.last, Step::Wait { until } if until == day(2, "04:00:00")), "verified daily: {:?}", run.last);
+    // And a person need not wait for it.
+    let run = host.run(approve(None), true, day(3, "12:00:00"), 0);
+    assert_eq!((run.approved_by.as_deref(), host.version()), (Some("alice"), "v4"));
+}
+
+#[test]
+fn what_failed_while_the_window_was_open_waits_for_the_next_one() {
+    let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(1) }, 2);
+    at_time(&mut host, day(0, "12:00:00"));
+    host.troubles = vec![("prepare", trouble("locked", true))];
+    let run = at_time(&mut host, day(1, "03:59:00"));
+    assert_eq!((run.failures[0].as_str(), host.files[0]), ("locked", 1));
+    host.troubles.clear();
+    let run = at_time(&mut host, day(1, "04:00:00"));
+    assert!(!run.staged(), "{:?}", run.steps);
+    assert_eq!(host.candidate().approval, None, "it is over");
+    assert!(!run.outcomes().contains(&"pending-approval"), "told before");
+    // Whoever puts it in place by hand now has not been let by the window.
+    host.files = vec![2];
+    let run = host.run(Wake::default(), true, day(1, "05:00:00"), 0);
+    assert_eq!((run.committed, run.approved_by), (Some(Completion::Confirmed), None));
+}
+
+#[test]
+fn what_was_begun_goes_on_after_the_window() {
+    for killed_before in ["activate", "read-back", "commit"] {
+        let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
+        at_time(&mut host, day(0, "12:00:00"));
+        host.killed_before = Some(killed_before);
+        let run = at_time(&mut host, day(1, "03:59:59"));
+        assert!(run.wrote() && run.committed.is_none(), "{:?}", run.steps);
+        let run = at_time(&mut host, day(1, "04:00:30"));
+        assert_eq!((run.committed, &host.files), (Some(Completion::Confirmed), &vec![2, 2]), "{killed_before}");
+        assert_eq!(run.approved_by.as_deref(), Some("apply = \"daily 02:00-04:00\""));
+        assert!(run.news.is_empty(), "{:?}", run.news);
+    }
+    // One target is in place and in trouble, so that it is not looked at when the other one's turn comes.
+    let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
+    host.troubles = vec![("activate 0", trouble("locked", true)), ("prepare 1", trouble("locked", true))];
+    at_time(&mut host, day(1, "03:59:59"));
+    assert_eq!(host.files, [2, 1]);
+    host.troubles.clear();
+    host.state.targets.get_mut("t0").unwrap().retry.next = Some(day(1, "05:00:00"));
+    let run = at_time(&mut host, day(1, "04:30:00"));
+    assert_eq!(host.files, [2, 2], "{:?}", run.steps);
+    assert_eq!(run.outcomes(), ["failed"], "of the one that is in trouble, and nobody is asked");
+}
+
+#[test]
+fn the_nights_in_which_the_clock_changes() {
+    // Central Europe. 2027-03-28: 02:00 to 03:00 does not exist. 2027-10-31: it comes twice.
+    for (hours, before, opens, last_second) in [
+        ("Sun 02:10-02:50", "2027-03-27T12:00:00Z", "2027-03-28T01:10:00Z", "2027-03-28T01:49:59Z"),
+        ("Sun 02:30-03:15", "2027-03-27T12:00:00Z", "2027-03-28T01:30:00Z", "2027-03-28T02:14:59Z"),
+        ("Sun 02:10-02:50", "2027-10-30T12:00:00Z", "2027-10-31T00:10:00Z", "2027-10-31T00:49:59Z"),
+        ("Sun 02:00-04:00", "2027-10-30T12:00:00Z", "2027-10-31T00:00:00Z", "2027-10-31T02:59:59Z"),
+    ] {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let policy = Policy { mode: window(hours), zone, ..manual(1) };
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let second = SignedDuration::from_secs(1);
+        for (when, goes) in [
+            (time(opens) - second, false),
+            (time(opens), true),
+            (time(last_second), true),
+            (time(last_second) + second, false),
+        ] {
+            let mut host = Host::new(policy.clone(), 2);
+            let run = at_time(&mut host, time(before));
+            assert_eq!(run.last, Step::Wait { until: time(opens) }, "{hours} {before}");
+            let run = at_time(&mut host, when);
+            assert_eq!(run.committed.is_some(), goes, "{hours} {when}");
+        }
+    }
+}
+
+#[test]
+fn when_the_login_in_use_is_refused_it_waits_or_goes_as_configured() {
+    let alarm = || Wake { applied_refused: true, ..Wake::default() };
+    for (if_applied_dies, goes) in [(IfAppliedDies::Wait, false), (IfAppliedDies::Apply, true)] {
+        let mut host = Host::new(Policy { mode: Mode::Manual { window: None, if_applied_dies }, ..manual(1) }, 2);
+        let words = &host.poll(0).told[0].error.as_ref().unwrap().words.clone();
+        assert_eq!(words.contains("should the mail relay refuse that one"), goes, "{words}");
+        assert_eq!(host.poll(60).committed, None);
+        let run = host.order(alarm(), 120);
+        assert_eq!(run.committed.is_some(), goes, "{:?}", run.steps);
+        if goes {
+            let by = "if_applied_dies = \"apply\": the login in use is refused";
+            assert_eq!(run.approved_by.as_deref(), Some(by));
+        }
+        // A rejected one is not taken for that.
+        let mut host = Host::new(Policy { mode: Mode::Manual { window: None, if_applied_dies }, ..manual(1) }, 2);
+        host.poll(0);
+        host.reject(None, 60);
+        assert_eq!(host.order(alarm(), 120).committed, None);
+    }
+}
+
+// ---------------------------------------------------------------- by hand
+
+#[test]
+fn a_change_by_hand_is_shown_watched_and_confirmed() {
+    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let run = host.poll(0);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "refrain"]);
+    assert_eq!(run.news, [("pending-approval", "v2".to_owned(), "by-hand".to_owned())]);
+    assert_eq!((run.failures.clone(), run.waits), (vec!["by-hand".to_owned()], true));
+    assert_eq!(host.state.targets["t0"].change, Some(change()));
+    // Told once, whoever looks how often.
+    for seconds in [60, 3600, 7200] {
+        let run = host.notice(seconds);
+        assert_eq!((run.outcomes(), run.wrote(), run.waits), (vec![], false, true));
+    }
+    // Something else than what was to be done is there.
+    host.files = vec![9];
+    let run = host.notice(8000);
+    assert_eq!((run.failures.clone(), run.committed), (vec!["by-hand".to_owned()], None));
+    assert_eq!(run.outcomes(), ["withdrawn"], "what was confirmed is not there any more");
+    host.files = vec![2];
+    let run = host.notice(8100);
+    assert_eq!(run.steps, ["inspect", "fetch", "verify", "preview", "prepare", "activate", "read-back", "commit"]);
+    assert_eq!((run.committed, host.version()), (Some(Completion::Confirmed), "v2"));
+    assert_eq!((host.state.withdrawn, host.state.targets["t0"].change.clone()), (None, None));
+}
+
+#[test]
+fn the_other_targets_go_ahead_and_the_confirmation_waits_for_all() {
+    let mut host = Host::new(by_hand(2, &[1]), 2);
+    let run = host.poll(0);
+    assert_eq!((run.committed, host.files.clone(), run.outcomes()), (None, vec![2, 1], vec!["pending-approval"]));
+    assert!(run.told[0].error.as_ref().unwrap().words.contains("target t1"));
+    assert!(!run.steps.contains(&"commit") && run.waits);
+    host.files[1] = 2;
+    let run = host.notice(60);
+    assert_eq!((run.committed, run.wrote(), run.news.len()), (Some(Completion::Confirmed), false, 0));
+}
+
+#[test]
+fn in_manual_mode_what_a_person_changes_needs_no_other_word() {
+    let policy = Policy { mode: manual(1).mode, ..by_hand(2, &[1]) };
+    let mut host = Host::new(policy, 2);
+    let run = host.poll(0);
+    assert_eq!((run.outcomes(), run.staged(), host.files.clone()), (vec!["pending-approval"], false, vec![1, 1]));
+    // Both are to be seen: what is held, and what is to be done.
+    assert!(host.state.targets.values().all(|t| t.change.is_some()));
+    // Early, and right: not approved by that, and no false alarm.
+    host.files[1] = 2;
+    for seconds in [60, 120] {
+        let run = if seconds == 60 { host.notice(seconds) } else { host.poll(seconds) };
+        assert_eq!((run.outcomes(), run.staged()), (vec![], false), "{seconds}");
+    }
+    let run = host.approve(None, 180);
+    assert_eq!((run.committed, host.files.clone(), run.news.len()), (Some(Completion::Confirmed), vec![2, 2], 0));
+    // Approved first.
+    host.source = 3;
+    host.poll(240);
+    let run = host.approve(None, 300);
+    assert_eq!((run.committed, host.files.clone(), run.waits), (None, vec![3, 2], true));
+    host.files[1] = 3;
+    let run = host.notice(360);
+    assert_eq!((run.committed, run.approved_by.as_deref()), (Some(Completion::Confirmed), Some("alice")));
+}
+
+#[test]
+fn a_target_that_a_person_changes_is_not_healed() {
+    let mut host = Host::new(by_hand(1, &[0]), 1);
+    host.files = vec![9];
+    let run = host.notice(0);
+    assert_eq!((run.steps.clone(), run.failures), (vec!["inspect", "fetch", "refrain"], vec!["drift".to_owned()]));
+    assert_eq!(run.news, [("withdrawn", "v1".to_owned(), "drift".to_owned())]);
+    assert_eq!(host.state.withdrawn, Some(at(0)));
+    let run = host.notice(60);
+    assert_eq!((run.news.len(), run.staged()), (0, false));
+    // Put right, it is confirmed anew.
+    host.files = vec![1];
+    let run = host.notice(120);
+    assert_eq!((run.committed, run.wrote(), run.news.len()), (Some(Completion::Confirmed), false, 0));
+    assert_eq!(host.state.withdrawn, None);
+    assert_eq!(host.notice(180).steps, ["inspect", "fetch"]);
+}
+
+// ---------------------------------------------------------------- confirm
+
+#[test]
+fn confirming_what_is_right_makes_a_new_confirmation_and_writes_nothing() {
+    let mut host = Host::new(policy(2), 1);
+    let since = host.state.applied.as_ref().unwrap().since;
+    let (before, run) = (host.state.seq, host.order(confirm(), 60));
+    assert_eq!((run.committed, run.wrote()), (Some(Completion::Confirmed), false));
+    assert!(host.state.seq > before && host.version() == "v1");
+    assert_eq!(host.state.applied.as_ref().unwrap().since, since, "it is in use as long as before");
+}
+
+#[test]
+fn confirming_what_is_not_right_writes_nothing_and_puts_nothing_off() {
+    // Drift that is healed otherwise.
+    let mut host = Host::new(policy(1), 1);
+    host.files = vec![9];
+    let run = host.order(confirm(), 0);
+    assert_eq!(
+        (run.failures.clone(), run.staged(), run.outcomes()),
+        (vec!["drift".to_owned()], false, vec!["withdrawn"])
+    );
+    let run = host.poll(10);
+    assert_eq!((run.committed, host.files.clone()), (Some(Completion::Confirmed), vec![1]));
+    // A version that goes into use by itself otherwise: nobody is to do anything.
+    let mut host = Host::new(policy(1), 2);
+    let run = host.order(confirm(), 0);
+    assert_eq!((run.failures.clone(), run.staged(), run.news.len()), (vec!["by-hand".to_owned()], false, 0));
+    assert_eq!(host.candidate().held, None);
+    let run = host.poll(10);
+    assert_eq!((run.committed, host.version()), (Some(Completion::Confirmed), "v2"));
+    // One that is held.
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    let run = host.order(confirm(), 60);
+    assert_eq!((run.failures.clone(), run.staged(), run.news.len()), (vec!["by-hand".to_owned()], false, 0));
+    // Somebody has made the change.
+    host.files = vec![2];
+    let run = host.order(confirm(), 120);
+    assert_eq!((run.committed, run.wrote(), host.version()), (Some(Completion::Confirmed), false, "v2"));
+}
+
+// ---------------------------------------------------------------- probe
+
+#[test]
+fn a_message_goes_out_before_anything_is_staged() {
+    let probing = || Policy { probe: true, ..policy(1) };
+    let mut host = Host::new(probing(), 2);
+    let run = host.poll(0);
+    assert_eq!(run.steps[..5], ["inspect", "fetch", "verify", "probe", "prepare"]);
+    // It is refused: nothing is touched, and it is tried ever more rarely.
+    let mut host = Host::new(probing(), 2);
+    host.troubles = vec![("probe", trouble("smtp", false))];
+    for (attempt, seconds) in [(1, 0), (2, 10_000), (3, 40_000)] {
+        let run = host.poll(seconds);
+        assert_eq!((run.steps.as_slice(), run.staged()), (["inspect", "fetch", "verify", "probe"].as_slice(), false));
+        assert_eq!(host.state.targets["t0"].retry.attempts, attempt);
+    }
+    // One that went out is good for an hour, whatever else fails.
+    host.troubles = vec![("prepare", trouble("locked", true))];
+    let run = host.notice(50_000);
+    assert!(run.steps.contains(&"probe"));
+    assert!(!host.notice(50_000 + 3599).steps.contains(&"probe"));
+    assert!(host.notice(50_000 + 3600).steps.contains(&"probe"));
+    // And says nothing about another version.
+    host.source = 3;
+    assert!(host.notice(50_000 + 3700).steps.contains(&"probe"));
+}
+
+#[test]
+fn no_message_goes_out_where_nothing_new_is_put_in_place() {
+    let probing = || Policy { probe: true, ..policy(2) };
+    let mut host = Host::new(probing(), 2);
+    let dry = Wake { dry_run: true, ..Wake::default() };
+    assert!(!host.order(dry, 0).steps.contains(&"probe"));
+    assert!(!host.order(confirm(), 0).steps.contains(&"probe"));
+    // Healed.
+    let mut host = Host::new(probing(), 1);
+    host.files = vec![9, 1];
+    let run = host.poll(0);
+    assert!(run.wrote() && !run.steps.contains(&"probe"), "{:?}", run.steps);
+    // In place already, while another target fails for days.
+    host.source = 2;
+    host.troubles = vec![("verify 1", trouble("network", true))];
+    assert!(host.notice(60).steps.contains(&"probe"));
+    for hour in 1..5 {
+        assert!(!host.notice(hour * 4000).steps.contains(&"probe"), "{hour}");
+    }
+}
+
+#[test]
+fn a_held_version_may_send_before_it_is_held() {
+    let mut host = Host::new(Policy { probe: true, ..manual(1) }, 2);
+    let run = host.poll(0);
+    assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "probe", "preview", "hold"]);
+    assert!(!host.approve(None, 60).steps.contains(&"probe"));
+}

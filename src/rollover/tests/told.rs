@@ -1,0 +1,220 @@
+//! What is told, when, and how often.
+
+use super::lab::{Host, refused, trouble};
+use super::*;
+
+const HOUR: i64 = 3600;
+
+fn words(run: &super::lab::Run) -> Vec<(&'static str, &str)> {
+    run.news.iter().map(|(outcome, _, class)| (*outcome, class.as_str())).collect()
+}
+
+#[test]
+fn a_failure_that_is_permanent_is_told_once_per_cause_and_version() {
+    let mut host = Host::new(policy(1), 2);
+    host.troubles = vec![("prepare", trouble("config", false))];
+    assert_eq!(words(&host.poll(0)), [("failed", "config")]);
+    for hour in 1..20 {
+        assert_eq!(words(&host.poll(hour * HOUR)), [], "{hour}");
+    }
+    assert_eq!(words(&host.notice(20 * HOUR)), []);
+    // Another cause, another version.
+    host.troubles = vec![("verify", trouble("tls", false))];
+    assert_eq!(words(&host.notice(20 * HOUR + 10)), [("failed", "tls")]);
+    host.source = 3;
+    let run = host.notice(20 * HOUR + 20);
+    assert_eq!(run.news, [("failed", "v3".to_owned(), "tls".to_owned())]);
+    // It went well, and then it did not.
+    host.troubles.clear();
+    assert_eq!(words(&host.notice(20 * HOUR + 30)), []);
+    assert!(host.state.failing.is_empty());
+    host.source = 4;
+    host.troubles = vec![("verify", trouble("tls", false))];
+    assert_eq!(words(&host.notice(20 * HOUR + 40)), [("failed", "tls")]);
+}
+
+#[test]
+fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() {
+    let mut host = Host::new(policy(1), 2);
+    host.troubles = vec![("verify", trouble("network", true))];
+    for seconds in [0, 300, 600, 899] {
+        assert_eq!(words(&host.notice(seconds)), [], "{seconds}");
+    }
+    assert_eq!(words(&host.notice(900)), [("failed", "network")]);
+    assert_eq!(words(&host.notice(5000)), []);
+    // The source, too, before anything is new.
+    let mut host = Host::new(policy(1), 1);
+    host.troubles = vec![("fetch", trouble("throttled", true))];
+    host.notice(0);
+    assert_eq!(words(&host.notice(899)), []);
+    let run = host.notice(900);
+    assert_eq!(run.news, [("failed", "v1".to_owned(), "throttled".to_owned())]);
+    // Over, and again: the time begins anew.
+    host.troubles.clear();
+    host.notice(1000);
+    host.troubles = vec![("fetch", trouble("throttled", true))];
+    assert_eq!(words(&host.notice(1100)), []);
+    assert_eq!(words(&host.notice(2000)), [("failed", "throttled")]);
+}
+
+#[test]
+fn causes_that_take_turns_are_told_each_once() {
+    let mut host = Host::new(policy(1), 2);
+    let mut told = Vec::new();
+    for minute in 0..240 {
+        let class = if minute % 2 == 0 { "network" } else { "timeout" };
+        host.troubles = vec![("verify", trouble(class, true))];
+        let run = host.notice(minute * 60);
+        told.extend(run.news.iter().map(|n| (minute, n.2.clone())));
+    }
+    assert_eq!(told, [(16, "network".to_owned()), (17, "timeout".to_owned())]);
+    assert_eq!(host.state.failing.len(), 2);
+}
+
+#[test]
+fn what_has_a_report_of_its_own_is_no_failure() {
+    // Not yet known to SES.
+    let mut host = Host::new(policy(1), 2);
+    host.troubles = vec![("verify", refused())];
+    for seconds in [0, 100, 200, 299] {
+        assert_eq!(words(&host.notice(seconds)), [], "{seconds}");
+    }
+    assert_eq!(words(&host.notice(300)), [("failed", "refused")]);
+    assert_eq!(words(&host.notice(400)), []);
+}
+
+#[test]
+fn what_is_put_back_in_the_same_run_was_never_withdrawn() {
+    let mut host = Host::new(policy(1), 1);
+    host.files = vec![9];
+    let run = host.poll(0);
+    assert_eq!((run.committed, run.news.len()), (Some(Completion::Confirmed), 0));
+    // Never confirmed, never withdrawn.
+    let mut host = Host::new(policy(1), 1);
+    host.policy.targets[0].drift = Drift::Report;
+    host.state.report = None;
+    host.files = vec![9];
+    assert_eq!(words(&host.poll(0)), []);
+    // Confirmed: once, until the next confirmation.
+    host.state.report = Some(report(1));
+    assert_eq!(words(&host.notice(60)), [("withdrawn", "drift")]);
+    assert_eq!(words(&host.notice(120)), []);
+    host.files = vec![1];
+    assert_eq!(host.notice(180).committed, Some(Completion::Confirmed));
+    host.files = vec![9];
+    assert_eq!(words(&host.notice(240)), [("withdrawn", "drift")]);
+}
+
+#[test]
+fn a_target_that_is_on_its_way_to_the_candidate_has_not_drifted() {
+    // A run was killed after its swap, and the login cannot be tried now.
+    let mut host = Host::new(policy(2), 2);
+    host.killed_before = Some("activate");
+    host.poll(0);
+    assert_eq!(host.files, [2, 1]);
+    host.troubles = vec![("verify", trouble("network", true))];
+    assert_eq!(words(&host.poll(60)), []);
+    // The source is not there either.
+    host.troubles = vec![("fetch", trouble("network", true))];
+    assert_eq!(words(&host.notice(70)), []);
+    // Somebody put the new one in place before its time.
+    let mut host = Host::new(policy(2), 2);
+    host.files = vec![2, 1];
+    host.troubles = vec![("verify", trouble("network", true))];
+    assert_eq!(words(&host.poll(0)), []);
+    let mut host = Host::new(manual(2), 2);
+    host.poll(0);
+    host.files = vec![1, 2];
+    assert_eq!(words(&host.poll(60)), []);
+    assert_eq!(words(&host.notice(120)), []);
+    // Something else is something else, also while a version waits.
+    host.files = vec![1, 9];
+    assert_eq!(words(&host.poll(180)), [("withdrawn", "drift")]);
+}
+
+#[test]
+fn a_sign_of_life_is_given_daily() {
+    let mut host = Host::new(policy(1), 1);
+    assert_eq!(words(&host.poll(0)), []);
+    let due = host.state.alive_due.unwrap();
+    assert_eq!(due, at(24 * HOUR), "half of the jitter is none");
+    let seconds = due.as_second() - NOW;
+    assert_eq!(words(&host.poll(seconds - 1)), []);
+    let run = host.poll(seconds);
+    assert_eq!(run.news, [(ALIVE, "v1".to_owned(), String::new())]);
+    assert_eq!(host.state.alive_due, Some(due + SignedDuration::from_hours(24)));
+    // Anything else that is told is a sign, too; told by a step, or by the end of a run.
+    host.policy.mode = manual(1).mode;
+    host.source = 2;
+    assert_eq!(words(&host.poll(seconds + 20 * HOUR)), [("pending-approval", "held")]);
+    assert_eq!(host.state.alive_due, Some(due + SignedDuration::from_hours(44)));
+    host.source = 3;
+    assert_eq!(words(&host.poll(seconds + 44 * HOUR)), [("pending-approval", "held")], "not both at once");
+    host.approve(None, seconds + 50 * HOUR);
+    assert_eq!(host.state.alive_due, Some(due + SignedDuration::from_hours(74)));
+    // Not before the first confirmation.
+    let mut host = Host::unknown(policy(1), 1, 2);
+    host.troubles = vec![("verify", trouble("tls", false))];
+    host.poll(0);
+    assert_eq!(host.state.alive_due, None);
+    assert_eq!(words(&host.notice(200 * HOUR)), []);
+}
+
+#[test]
+fn signs_of_life_are_spread_by_a_tenth_of_a_day() {
+    for (jitter, minutes) in [(0.0, 1296), (0.5, 1440), (1.0, 1584)] {
+        let policy = policy(1);
+        let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+        conclude(&mut facts, at(0), jitter);
+        let due = facts.state.alive_due.unwrap().duration_since(at(0));
+        assert!((due.as_secs() - minutes * 60).abs() <= 1, "{jitter}: {due}");
+    }
+}
+
+#[test]
+fn a_host_that_leaves_says_so_and_is_silent_until_it_confirms_again() {
+    let mut host = Host::new(policy(1), 1);
+    host.poll(0);
+    let leave = || Wake { leave: true, ..Wake::default() };
+    let run = host.order(leave(), 60);
+    assert_eq!((run.steps.as_slice(), run.carried_out), (["leave"].as_slice(), Some(true)));
+    assert_eq!(run.news, [("left", "v1".to_owned(), String::new())]);
+    assert_eq!((host.state.left, host.state.alive_due), (Some(at(60)), None));
+    for day in 1..5 {
+        assert_eq!(words(&host.poll(day * 24 * HOUR)), []);
+    }
+    host.source = 2;
+    assert_eq!(host.poll(200 * HOUR).committed, Some(Completion::Confirmed));
+    assert_eq!(host.state.left, None);
+    assert!(host.state.alive_due.is_some());
+}
+
+#[test]
+fn numbers_grow_also_when_the_clock_goes_back() {
+    // The lab looks at every number.
+    let mut host = Host::new(manual(1), 2);
+    host.poll(1_000_000);
+    host.reject(None, 500_000);
+    host.source = 3;
+    host.poll(400_000);
+    host.approve(None, 300_000);
+    host.files = vec![9];
+    host.policy.targets[0].drift = Drift::Report;
+    host.notice(200_000);
+    host.files = vec![3];
+    host.notice(100_000);
+    host.order(Wake { leave: true, ..Wake::default() }, 0);
+    assert_eq!(host.seqs.len(), 1 + 7);
+    assert!(host.seqs.is_sorted(), "{:?}", host.seqs);
+    let first = u64::try_from(at(1_000_000).as_millisecond()).unwrap();
+    assert_eq!(host.seqs[1..], (0..7).map(|n| first + n).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_person_who_asked_in_vain_has_the_answer_and_nobody_else_is_told() {
+    let mut host = Host::new(manual(1), 2);
+    for run in [host.approve(Some("v7"), 0), host.reject(Some("v7"), 10), host.order(accept("v7"), 20)] {
+        assert_eq!((run.failures.len(), words(&run)), (1, vec![]));
+    }
+    assert!(host.state.failing.is_empty());
+}
