@@ -60,7 +60,7 @@ fn readiness_goes_with_each_reason_and_comes_back() {
     let server = Server::start(fine());
     for (state, _) in STATES {
         server.set(spoilt(state));
-        let class = if *state == "not-yet" { "pending" } else { state };
+        let class = lab::class(state);
         for path in ["/readyz", "/readyz/ses"] {
             let answer = server.get(path);
             assert_eq!(answer.status, 503, "{state}: {}", answer.body);
@@ -744,7 +744,7 @@ fn prometheus_takes_the_numbers_of_every_state_without_complaint() {
         ] {
             assert!(body.lines().any(|l| l == line), "{state}: no {line} in\n{body}");
         }
-        let class = if *state == "not-yet" { "pending" } else { state };
+        let class = lab::class(state);
         let reason = format!("relaykey_not_ready{{credential=\"ses\",class=\"{class}\"}} 1.0");
         assert!(body.lines().any(|l| l == reason), "{state}: no {reason} in\n{body}");
     }
