@@ -612,7 +612,13 @@ impl CredentialStatus {
             self.text_of_pending(p, now, &mut line);
         }
         if let Some(at) = self.withdrawn {
-            line("withdrawn", format!("{}: what this host had confirmed no longer holds;", ago(&rfc3339(at), now)));
+            line(
+                "withdrawn",
+                format!(
+                    "{}: what this host had confirmed no longer holds: mail may be failing;",
+                    ago(&rfc3339(at), now)
+                ),
+            );
             line("", "where reports go out, that is told, so that the old key is not retired".into());
         }
         if let Some(at) = self.left {
@@ -668,7 +674,13 @@ impl CredentialStatus {
     /// What a person has to know who is to decide, or to make the change. Commands and steps stand on lines of their own.
     fn text_of_pending(&self, p: &PendingStatus, now: Timestamp, line: &mut impl FnMut(&str, String)) {
         let (name, version) = (&self.name, &p.version);
-        let keep = self.applied.as_ref().map(|a| format!("goes on with {}: do not delete that key yet", a.username));
+        // Where something else is in place than what was confirmed, nobody knows whether it does.
+        let sure = self.withdrawn.is_none() && !self.not_ready.iter().any(|n| n.class == "drift");
+        let keep = self
+            .applied
+            .as_ref()
+            .filter(|_| sure)
+            .map(|a| format!("goes on with {}: do not delete that key yet", a.username));
         let decide = p.for_approval && p.approval.is_none();
         if let Some(r) = &p.rejected {
             line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
@@ -684,14 +696,17 @@ impl CredentialStatus {
             let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
             line("waits", format!("for somebody to approve it{since}"));
             keep.iter().for_each(|keep| line("mail", keep.clone()));
-            line("approve", format!("relaykey approve {name} --version {version}"));
+            // It is tried again every day while it waits, and may be refused by then.
+            if !self.not_ready.iter().any(|n| n.class == "refused") {
+                line("approve", format!("relaykey approve {name} --version {version}"));
+            }
             line("reject", format!("relaykey reject {name} --version {version} --reason \"...\""));
             match &p.window {
                 Some(window) => line("or wait", format!("it goes into use by itself: {window}, local time")),
-                None => line("or wait", "nothing changes until somebody decides".into()),
-            }
-            if p.if_applied_dies {
-                line("", "should the mail relay refuse the key in use, it goes into use at once".into());
+                None => {
+                    let dies = if p.if_applied_dies { ", or the mail relay refuses the key in use" } else { "" };
+                    line("or wait", format!("nothing changes until somebody decides{dies}"));
+                }
             }
         }
         for c in p.changes.iter().filter(|c| !c.by_hand) {
@@ -700,6 +715,9 @@ impl CredentialStatus {
             });
         }
         let by_hand: Vec<&ChangeStatus> = p.changes.iter().filter(|c| c.by_hand).collect();
+        if !decide && !by_hand.is_empty() {
+            keep.iter().for_each(|keep| line("mail", keep.clone()));
+        }
         for c in &by_hand {
             let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
             let waits = match decide {
@@ -715,7 +733,6 @@ impl CredentialStatus {
         if !by_hand.is_empty() {
             line("password", format!("*** stands for it; root sees it with: relaykey sync {name} --dry-run --reveal"));
             line("then", format!("the daemon sees it and confirms by itself; without one: relaykey confirm {name}"));
-            keep.iter().filter(|_| !decide).for_each(|keep| line("mail", keep.clone()));
         }
     }
 }

@@ -320,8 +320,8 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         write_pending(out, c, p, now)?;
     }
     if let Some(at) = c.withdrawn {
-        let what = "what this host had confirmed no longer holds";
-        fact(out, "Taken back", format_args!("its confirmation, {}: {what}", Safe(when(at, now))))?;
+        let what = "the mail server no longer holds what was confirmed";
+        fact(out, "Confirmation", format_args!("taken back {}: {what}", Safe(when(at, now))))?;
     }
     if let Some(at) = c.left {
         fact(out, "Left the fleet", Safe(when(at, now)))?;

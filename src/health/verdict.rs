@@ -81,7 +81,10 @@ pub(super) enum Todo {
 pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
     let waits = |n: &&NotReady| matches!(n.class.as_str(), "never-applied" | "pending");
-    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n)).collect();
+    // It is tried again every day while it waits: there is nothing to decide about a key that is refused by then.
+    let is_refused = c.pending.is_some() && c.not_ready.iter().any(|n| n.class == "refused");
+    let undecided = |n: &&NotReady| is_refused && n.class == "pending-approval";
+    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n) && !undecided(n)).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
     let mut all: Vec<Trouble> = Vec::new();
     for (i, n) in told.iter().enumerate() {
@@ -103,25 +106,23 @@ pub(super) fn old_key(c: &CredentialStatus) -> Option<String> {
 }
 
 fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
-    let source = source_words(&c.source);
-    let fix = match &c.pending {
-        Some(p) if p.rejected.is_none() => {
-            format!(
-                "put the key into use that is here already ({}), as told on this page; another one is not needed",
-                p.username
-            )
-        }
+    let (level, fix) = match &c.pending {
+        Some(p) if p.rejected.is_none() => (
+            Level::Busy,
+            format!("nothing: the new key that is here already ({}) takes its place once it is in use", p.username),
+        ),
         _ => {
             let then = match (c.mode.as_str(), c.by_hand.is_empty()) {
                 (_, false) => "relaykey tries it, then says what is to be changed by hand",
                 ("manual", true) => "relaykey tries it, then waits for somebody to approve it",
                 _ => "relaykey takes it from there",
             };
-            format!("make a new key and publish it as a new version at the source, {source}; {then}")
+            let source = source_words(&c.source);
+            (Level::Soon, format!("make a new key and publish it as a new version at the source, {source}; {then}"))
         }
     };
     Trouble {
-        level: Level::Soon,
+        level,
         headline: format!("the key is {age} old"),
         mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days.".into(),
         what: String::new(),
@@ -135,8 +136,8 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
     Trouble {
         level: Level::Soon,
         headline: "this host has left the fleet".into(),
-        mail: "Mail is not affected yet. But before an old key is deleted, nobody asks any more whether this host still uses \
-               it: mail that still goes out from here may then stop."
+        mail: "Mail is not affected yet. But this host no longer counts among those that are asked before an old key is deleted: \
+               if mail still goes out from here, it may stop then."
             .into(),
         what: format!("relaykey deregister was run here {}", since(at, now)),
         fix: "one of these".into(),
@@ -289,21 +290,15 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
 
 /// A verified key that waits for somebody's decision, or for its hours.
 fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
-    let waits = p.waits_since.map(|at| format!(" It has waited {}.", for_how_long(at, now))).unwrap_or_default();
     let otherwise = match (&p.window, p.if_applied_dies) {
-        (Some(window), _) => {
-            format!(" If nobody decides, it goes into use by itself: {window}, in this host's local time.")
-        }
-        (None, false) => " If nobody decides, it goes on waiting.".to_owned(),
-        (None, true) => " If nobody decides, it goes on waiting, until the mail relay refuses the old key.".to_owned(),
+        (Some(window), _) => format!("it goes into use by itself: {window}, in this host's local time"),
+        (None, false) => "it goes on waiting".to_owned(),
+        (None, true) => "it goes on waiting, until the mail relay refuses the old key".to_owned(),
     };
-    // It is tried again every day, and what became of that stands before this where it went wrong.
-    let refused = c.not_ready.iter().any(|n| n.class == "refused");
-    let tried = if refused { "" } else { " The mail relay accepts the new key." };
     let (level, headline, fix) = match &p.window {
         Some(_) => (
             Level::Busy,
-            "a new key waits for its hours, or for somebody's approval",
+            "a new key waits for its time window, or for somebody's approval",
             "nothing: it goes into use by itself. To decide before that, as root on this host",
         ),
         None => (Level::Soon, "a new key waits for somebody's approval", "decide, as root on this host"),
@@ -311,7 +306,7 @@ fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Time
     Trouble {
         level,
         headline: headline.into(),
-        mail: format!("{goes_on}{tried}{waits}{otherwise}"),
+        mail: format!("{goes_on} {} If nobody decides, {otherwise}.", has_waited(c, p, now)),
         what: String::new(),
         fix: fix.into(),
         list: Todo::Choices(vec![
@@ -341,7 +336,7 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
     let (level, headline, mail) = match c.withdrawn {
         Some(_) => (
             Level::Now,
-            "a new key is only half put into the mail server by hand",
+            "the change to a new key by hand is only half done",
             format!(
                 "Mail may be failing, or going out with another login: the mail server's files no longer hold the old key \
                  rightly, and not yet the new one.{}",
@@ -349,21 +344,20 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
             ),
         ),
         None => {
-            let waits = p.waits_since.map(|at| format!(" It has waited {}.", for_how_long(at, now)));
-            (
-                Level::Soon,
-                "a new key waits for somebody to put it into the mail server",
-                format!("{goes_on} The mail relay accepts the new key.{}", waits.unwrap_or_default()),
-            )
+            let headline = "a new key waits for somebody to put it into the mail server";
+            (Level::Soon, headline, format!("{goes_on} {}", has_waited(c, p, now)))
         }
     };
+    // What is there is what was there, until somebody has begun.
+    let begun = p.changes.iter().filter(|change| change.by_hand && c.withdrawn.is_some());
+    let what: Vec<&str> = begun.flat_map(|c| &c.change.differences).map(String::as_str).collect();
     // A step is a command, or says where what has to stand: either is to be typed.
     let steps = steps.into_iter().map(|step| if step.contains('`') { step } else { format!("`{step}`") }).collect();
     Trouble {
         level,
         headline: headline.into(),
         mail,
-        what: String::new(),
+        what: what.join("; "),
         fix: "change the mail server's files, as root on this host, in this order".into(),
         list: Todo::Steps(
             steps,
@@ -377,12 +371,12 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
 }
 
 fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
-    let said = p.rejected.as_ref().map(|r| format!("{} said {}: {}", r.by, since(r.at, now), r.reason));
+    let said = p.rejected.as_ref().map(|r| format!("rejected by {} {}: {}", r.by, since(r.at, now), r.reason));
     Trouble {
         level: Level::Soon,
         headline: "the new key was rejected".into(),
         mail: match &c.applied {
-            Some(_) => format!("{goes_on} It stays in use until another new key takes its place."),
+            Some(_) => format!("{goes_on} The old key stays in use until another new key takes its place."),
             None => goes_on.to_owned(),
         },
         what: said.unwrap_or_default(),
@@ -398,18 +392,22 @@ fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Tim
 fn taken_back(c: &CredentialStatus) -> &'static str {
     match c.withdrawn {
         Some(_) => {
-            " Where this host reports to a fleet, it has taken its confirmation back, so that nobody retires the old key in the \
-             meantime."
+            " Where this host sends reports, it has told that, so that nobody deletes the old key in the meantime."
         }
         None => "",
     }
 }
 
-/// `for 3 days 4 hours`.
-fn for_how_long(then: Timestamp, now: Timestamp) -> String {
-    match now.duration_since(then) {
-        passed if passed.as_secs() < 5 => "for a moment".into(),
-        passed => format!("for {}", rough(passed)),
+/// A sentence on a key that was tried and waits.
+fn has_waited(c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> String {
+    let waited = p.waits_since.map(|at| rough(now.duration_since(at)));
+    // It is tried again every day while it waits.
+    let accepted = !c.failures.iter().any(|f| f.failure.class == "not-yet");
+    match (accepted, waited) {
+        (true, Some(waited)) => format!("The mail relay accepts the new key, which has waited for {waited}."),
+        (true, None) => "The mail relay accepts the new key.".to_owned(),
+        (false, Some(waited)) => format!("The new key has waited for {waited}."),
+        (false, None) => "The new key waits.".to_owned(),
     }
 }
 
