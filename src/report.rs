@@ -65,10 +65,15 @@ pub fn keeps(kind: &ReceiverKind) -> Keeps {
     }
 }
 
-/// Does a kind of receiver get reports with this outcome? A sign of life every day is for programs: people would soon
-/// read none of the messages.
-fn wants(kind: &ReceiverKind, outcome: &str) -> bool {
-    !(matches!(kind, ReceiverKind::Email { .. }) && outcome == rollover::ALIVE)
+/// Does a kind of receiver get this report? A sign of life every day is for programs: people would soon read none of the
+/// messages.
+fn wants(kind: &ReceiverKind, report: &Report) -> bool {
+    !(matches!(kind, ReceiverKind::Email { .. }) && is_alive(report))
+}
+
+/// Is it a sign of life and nothing else? One may tell of a key that has become old.
+fn is_alive(report: &Report) -> bool {
+    report.outcome == rollover::ALIVE && report.error.is_none()
 }
 
 /// Over how long the first attempts of a fleet are spread, so that hosts that rolled over together do not report
@@ -100,7 +105,6 @@ impl Outbox {
             (false, Some(next)) => Some(next.min(first)),
             (true, _) => Some(first),
         };
-        let is_alive = |r: &Report| r.outcome == rollover::ALIVE;
         if keeps == Keeps::Latest {
             self.owed.clear();
         } else if is_alive(report) && self.owed.last().is_some_and(is_alive) {
@@ -161,7 +165,7 @@ pub fn owe(
     now: Timestamp,
     jitter: f64,
 ) {
-    let takes = |r: &&config::Receiver| r.takes(&report.credential) && wants(&r.kind, &report.outcome);
+    let takes = |r: &&config::Receiver| r.takes(&report.credential) && wants(&r.kind, report);
     for receiver in receivers.iter().filter(takes) {
         let outbox = outboxes.entry(receiver.name.clone()).or_default();
         outbox.owe(report, keeps(&receiver.kind), first_attempt(&receiver.kind, now, jitter));

@@ -49,6 +49,10 @@ pub const HEAL_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 pub const ALIVE: &str = "alive";
 /// How long after the last report such a sign is due; give or take a tenth, so that a fleet does not report at once.
 const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// A key that is older than this should have been rotated: the usual 90 days.
+pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// Class of a sign of life that tells of such a key.
+pub const OLD_KEY_CLASS: &str = "old-key";
 /// A failure that may pass by itself is reported when it has stood this long.
 const LASTING: SignedDuration = SignedDuration::from_mins(15);
 /// A failure that was not met for so long is over, although others stand: should it come again, it is a new one.
@@ -100,6 +104,9 @@ pub struct State {
     /// When a sign of life is due.
     #[serde(default)]
     pub alive_due: Option<Timestamp>,
+    /// The version of which it was told that its key is old.
+    #[serde(default)]
+    pub aged: Option<VersionId>,
     /// When this host left the fleet (`relaykey deregister`). Over with the next confirmation.
     #[serde(default)]
     pub left: Option<Timestamp>,
@@ -172,6 +179,7 @@ impl State {
             withdrawn: None,
             failing: Vec::new(),
             alive_due: None,
+            aged: None,
             left: None,
             outbox: BTreeMap::new(),
             audit: AuditHead::default(),
@@ -280,6 +288,13 @@ pub struct Applied {
     pub outcome: Completion,
     /// When it was committed here.
     pub since: Timestamp,
+}
+
+impl Applied {
+    /// How old the key is: since the source made this version; for a file, since it was applied here.
+    pub fn key_age(&self, now: Timestamp) -> SignedDuration {
+        now.duration_since(self.id.order.map_or(self.since, |order| order.at)).max(SignedDuration::ZERO)
+    }
 }
 
 /// How an applied version came to be applied here.
@@ -1974,6 +1989,9 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     for error in standing_failures(facts, now) {
         tell(facts, "failed", Some(error), now);
     }
+    if let Some(error) = old_key(facts, now) {
+        tell(facts, ALIVE, Some(error), now);
+    }
     let spread = ALIVE_AFTER.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
     let told = facts.spoke || facts.committed.is_some();
@@ -1986,6 +2004,22 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         }
         _ => facts.state.alive_due = next,
     }
+}
+
+/// What is to be told of a key that has become old: once per version. A host that has left is not asked.
+fn old_key(facts: &mut Facts, now: Timestamp) -> Option<ReportError> {
+    let applied = facts.state.applied.as_ref().filter(|_| facts.state.left.is_none())?;
+    let age = applied.key_age(now);
+    if age <= OLD_KEY || facts.state.aged.as_ref() == Some(&applied.id) {
+        return None;
+    }
+    let words = format!(
+        "the key {} is {} days old, and a key is usually replaced after 90: make a new one and publish it at the source",
+        applied.username,
+        age.as_hours() / 24
+    );
+    facts.state.aged = Some(applied.id.clone());
+    Some(ReportError { class: OLD_KEY_CLASS.into(), words })
 }
 
 /// Takes down which failures stand, and gives those that are to be reported now: each cause once, one that may pass by

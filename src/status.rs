@@ -11,11 +11,8 @@ pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, Owed, Rejected, Report, State, rfc3339,
+    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, OLD_KEY, Owed, Rejected, Report, State, rfc3339,
 };
-
-/// A key that is older than this should have been rotated: the usual 90 days.
-pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
 const CLONE_NEWS: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -429,7 +426,7 @@ impl CredentialStatus {
                 previous_username: a.previous_username.clone(),
                 outcome: a.outcome,
                 since: rfc3339(a.since),
-                key_age_seconds: now.duration_since(a.id.order.map_or(a.since, |o| o.at)).as_secs().max(0),
+                key_age_seconds: a.key_age(now).as_secs(),
             }),
             pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
             failures,

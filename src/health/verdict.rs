@@ -4,7 +4,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::status::{CredentialStatus, NotReady, Notice, OLD_KEY, PendingStatus, Status, words};
+use crate::rollover::OLD_KEY;
+use crate::status::{CredentialStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::rollover::{ALIVE, Report, ReportTarget};
+use crate::rollover::{ALIVE, OLD_KEY_CLASS, Report, ReportTarget};
 
 /// Columns of a line, as people's mail programs show them without wrapping.
 const WIDTH: usize = 72;
@@ -144,6 +144,21 @@ fn tell(report: &Report) -> Told {
             ),
             to_do: "Nothing to do if this host is switched off, or gets its keys in another way. Otherwise see to that before the \
                     next change of keys."
+                .into(),
+            said: r.said("What relaykey says about it"),
+            ..Told::empty()
+        },
+        ALIVE if report.error.as_ref().is_some_and(|e| e.class == OLD_KEY_CLASS) => Told {
+            headline: "SMTP key is more than 90 days old".into(),
+            happened: format!(
+                "{} of {}, which {} uses, is more than 90 days old. A key is usually replaced after 90 days.",
+                capital(&r.key),
+                r.login,
+                r.host
+            ),
+            mail: "Mail is not affected: the key goes on working for as long as it is valid. This can wait for the morning.".into(),
+            to_do: "Make a new key and publish it at the source that is named below, as a new version: relaykey takes it from there, \
+                    and reports. Do not delete the old key before every host that uses it has reported that the new one is in use."
                 .into(),
             said: r.said("What relaykey says about it"),
             ..Told::empty()

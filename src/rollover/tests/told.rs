@@ -161,6 +161,24 @@ fn a_sign_of_life_is_given_daily() {
 }
 
 #[test]
+fn a_key_that_has_become_old_is_told_of_once() {
+    let mut host = Host::new(policy(1), 1);
+    let applied = host.state.applied.as_ref().unwrap();
+    let made = applied.id.order.map_or(applied.since, |order| order.at);
+    let after = |days: i64| (made + SignedDuration::from_hours(24 * days)).as_second() - NOW + 1;
+    host.poll(after(89));
+    let old = |run: &[(&str, &str)]| run.iter().filter(|(_, class)| *class == "old-key").count();
+    assert_eq!(old(&words(&host.poll(after(90) - 10))), 0);
+    assert_eq!(words(&host.poll(after(90))), [(ALIVE, "old-key")]);
+    assert_eq!(old(&words(&host.poll(after(92)))), 0, "once");
+    // The next one has its own time.
+    host.source = 2;
+    assert_eq!(old(&words(&host.poll(after(93)))), 1, "made as long ago as the first");
+    assert_eq!(host.state.applied.as_ref().unwrap().username, "AKIA2");
+    assert_eq!(old(&words(&host.poll(after(94)))), 0);
+}
+
+#[test]
 fn signs_of_life_are_spread_by_a_tenth_of_a_day() {
     for (jitter, minutes) in [(0.0, 1296), (0.5, 1440), (1.0, 1584)] {
         let policy = policy(1);

@@ -135,6 +135,10 @@ fn all() -> Vec<(&'static str, Report)> {
         ),
         ("left", bare("left")),
         ("alive", bare("alive")),
+        (
+            "alive, with a key that is old",
+            Report { error: error("old-key", "the key AKIAIOSFODNN7EXAMPLE is 97 days old"), ..bare("alive") },
+        ),
         ("an outcome of a later version", bare("splendid")),
     ]
 }
