@@ -393,7 +393,9 @@ fn write_pending(out: &mut String, c: &CredentialStatus, p: &PendingStatus, now:
             true => ("There now", &change.change.differences),
             false => ("Would change", &change.change.diff),
         };
-        if lines.is_empty() {
+        // What is wrong with a change that somebody has begun is told as the trouble that it is.
+        let told = change.by_hand && waits && c.withdrawn.is_some();
+        if lines.is_empty() || told {
             continue;
         }
         let mut value = String::new();
