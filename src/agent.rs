@@ -18,7 +18,7 @@ use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
-use crate::credential::{Login, ProofFields, ses_region};
+use crate::credential::{Login, ses_region};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
     self, Change, Completion, Evidence, Facts, Failure, Found, News, Outcome, Policy, Reason, Report, ReportTarget,
@@ -41,8 +41,8 @@ pub enum Event<'a> {
     Begins { step: &'a Step, reason: &'a Reason },
     /// A step has ended.
     Ended { step: &'a Step, outcome: &'a Outcome, took: Duration },
-    /// The change of one target, masked, for `--dry-run`.
-    Preview { target: &'a str, diff: &'a [String], reload: bool },
+    /// The change of one target, masked. `login`: the candidate, for who may show it (`--reveal`).
+    Preview { target: &'a str, change: &'a apply::Previewed, login: &'a Login },
     /// What a target consists of, as far as it is worth watching.
     Files { target: &'a str, files: &'a [PathBuf], log: Option<&'a PathBuf> },
     /// The state, as it is on disk now.
@@ -80,6 +80,8 @@ pub struct Ended {
     pub next: Option<Timestamp>,
     /// When the source gave its answer, if it did.
     pub answered: Option<Timestamp>,
+    /// `confirm --code`: what a person types elsewhere, or why there is none.
+    pub code: Option<Result<String, String>>,
 }
 
 impl Ended {
@@ -94,6 +96,7 @@ impl Ended {
             steps: Vec::new(),
             next: None,
             answered: None,
+            code: None,
         }
     }
 }
@@ -182,15 +185,27 @@ impl Agent {
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential, TimeZone::system());
-        let mut state = self.store.load(&credential.name)?.unwrap_or_else(|| State::new(&credential.name));
+        let mine = || State { host_id: Some(self.identity.host_id.clone()), ..State::new(&credential.name) };
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(mine);
         if self.store.access() == Access::Write {
-            let latest = state.report.clone();
             let now = Timestamp::now();
             state.set_right_by(now);
+            let before = state.applied.clone();
+            let moved = state.moved_to(&self.identity.host_id, self.identity.clone_of.as_ref());
+            let latest = state.told.clone().or_else(|| state.report.clone());
             let name = &credential.name;
             for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
                 let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
                 observer(Event::Trouble { what: &dropped.to_string(), fix });
+            }
+            if let Some(moved) = moved {
+                let record = begun_anew(credential, &by, before, &moved, now);
+                self.owe(&mut state, &record, None);
+                self.save(&state, observer).await?;
+                let what = record.error.map(|e| e.words).unwrap_or_default();
+                let fix = "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
+                           the cloud instance has changed";
+                observer(Event::Trouble { what: &what, fix });
             }
             self.settle(&mut state, observer).await?;
         }
@@ -255,7 +270,10 @@ impl Agent {
                     rollover::conclude(&mut durable, now, jitter());
                     self.tell(&mut durable, credential);
                     let what = what_was_done(&facts, stamp);
-                    let record = record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now);
+                    let record = Record {
+                        approved_by: facts.approved_by(),
+                        ..record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now)
+                    };
                     self.owe(&mut durable.state, &record, Some(&report));
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
@@ -298,6 +316,9 @@ impl Agent {
             self.tell(&mut facts, credential);
         }
         self.note(&mut facts, credential, &by, end, &steps, observer).await?;
+        // Of several targets the first that has one: they share a login, or a key of which theirs are made.
+        let codes = facts.targets.iter().filter_map(|t| t.read_back.as_ref()?.code.clone());
+        let (good, bad): (Vec<_>, Vec<_>) = codes.partition(Result::is_ok);
         Ok(Ended {
             end,
             failures,
@@ -305,6 +326,7 @@ impl Agent {
             steps,
             next,
             answered: facts.fetched.as_ref().map(|f| f.at),
+            code: good.into_iter().chain(bad).next().filter(|_| facts.committed.is_some()),
             state: facts.state,
         })
     }
@@ -479,7 +501,7 @@ impl Agent {
                 let target = &credential.targets[*target];
                 match (have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)), &credential.probe)
                 {
-                    (Ok(login), Some(probe)) => self.probe(target, &login, probe).await,
+                    (Ok(login), Some(probe)) => self.probe(facts, target, &login, probe).await,
                     (Ok(_), None) => Outcome::Probed,
                     (Err(failure), _) => Outcome::Failed(failure),
                 }
@@ -516,20 +538,23 @@ impl Agent {
                 reply,
                 at,
             }),
-            Verdict::Refused { reply } => Outcome::Refused { reply },
-            Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
-                class: class.word().into(),
-                what: format!("no login: {words}"),
-                fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
-                temporary,
-                at,
-            }),
+            verdict => unproved(verdict, at),
         }
     }
 
     /// Sends one message over the candidate's login: a login may be accepted, and then every message refused.
-    async fn probe(&self, target: &config::Target, login: &Login, probe: &config::Probe) -> Outcome {
-        todo!("{target:?} {login:?} {probe:?}")
+    async fn probe(&self, facts: &Facts, target: &config::Target, login: &Login, probe: &config::Probe) -> Outcome {
+        let at = Timestamp::now();
+        let version = facts.fetched.as_ref().map_or("", |f| f.id.version.as_str());
+        let about = smtp::Probed { host: &self.identity.name, credential: &facts.state.credential, version, at };
+        let roots = match tls::CaFile::new(target.smtp.ca_file.clone()).roots() {
+            Ok(roots) => roots,
+            Err(e) => return unproved(e.into(), at),
+        };
+        match smtp::probe(&target.smtp, login, &roots, &self.identity.name, probe, &about).await {
+            Verdict::Accepted { .. } => Outcome::Probed,
+            verdict => unproved(verdict, at),
+        }
     }
 
     /// One request to apply, and its reply as an outcome.
@@ -557,6 +582,7 @@ impl Agent {
             },
             _ => None,
         };
+        let shown = login.clone().filter(|_| matches!(step, Step::Preview { .. }));
         let request = match (step, login) {
             (Step::Inspect { .. }, _) => Request::Inspect { target: id, ours },
             (Step::Preview { .. }, Some(login)) => Request::Preview { target: id, ours, login },
@@ -571,18 +597,10 @@ impl Agent {
             (Step::Activate { .. }, _) => Request::Activate { target: id },
             (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
                 target: id,
-                prove: Some(ProofFields {
-                    host_id: self.identity.host_id.clone(),
-                    host: self.identity.name.clone(),
-                    credential: credential.name.clone(),
-                    version: facts.fetched.as_ref().map(|f| f.id.version.clone()).unwrap_or_default(),
-                    username: facts.fetched.as_ref().map(|f| f.username.clone()).unwrap_or_default(),
-                    target: target.name.clone(),
-                    region: region_of(target).unwrap_or_default(),
-                    outcome: stamp.outcome.word().into(),
-                    seq: stamp.seq,
-                    at: stamp.at.clone(),
-                }),
+                prove: Some(
+                    self.heading(facts, credential, stamp).proof_fields(&target.name, region_of(target).as_deref()),
+                ),
+                nonce: facts.wake.code.clone(),
             },
             (Step::Undo { .. }, _) => Request::Undo { target: id },
             (Step::Discard { .. }, _) => Request::Discard { target: id },
@@ -593,7 +611,10 @@ impl Agent {
                 if let Reply::Inspected(seen) = &reply {
                     observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
                 }
-                outcome_of(reply, step, target, observer)
+                if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
+                    observer(Event::Preview { target: &target.name, change, login });
+                }
+                outcome_of(reply, step, target)
             }
             Err(e) => Outcome::Failed(Failure {
                 class: e.class.into(),
@@ -624,7 +645,6 @@ impl Agent {
     /// The confirmation, from what was read back.
     /// `None`: a target was not verified or not read back, which would make it incomplete.
     fn report(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Option<Report> {
-        let found = facts.fetched.as_ref();
         let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
             let read_back = facts.read_back.as_ref()?;
             Some(ReportTarget {
@@ -640,7 +660,14 @@ impl Agent {
                 no_proof: read_back.proof.clone().err(),
             })
         });
-        Some(Report {
+        let targets = targets.collect::<Option<Vec<_>>>()?;
+        Some(Report { targets, ..self.heading(facts, credential, stamp) })
+    }
+
+    /// Everything of the confirmation but its targets: what their proofs are made over stands here.
+    fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+        let found = facts.fetched.as_ref();
+        Report {
             schema: REPORT_SCHEMA.into(),
             id: self.report_id(credential, stamp.seq),
             seq: stamp.seq,
@@ -655,11 +682,11 @@ impl Agent {
             mode: credential.mode.word().into(),
             agent: AGENT.into(),
             outcome: stamp.outcome.word().into(),
-            targets: targets.collect::<Option<Vec<_>>>()?,
+            targets: Vec::new(),
             error: None,
             approved_by: facts.approved_by(),
             latest: None,
-        })
+        }
     }
 }
 
@@ -711,6 +738,38 @@ fn record(
     }
 }
 
+/// The record of a state that came with a copy of another installation.
+fn begun_anew(
+    credential: &config::Credential,
+    by: &By,
+    before: Option<rollover::Applied>,
+    moved: &rollover::Moved,
+    at: Timestamp,
+) -> Record {
+    let reports = match moved.dropped {
+        0 => "no report was owed by it".to_owned(),
+        1 => "the report that it owed is not sent from here".to_owned(),
+        n => format!("the {n} reports that it owed are not sent from here"),
+    };
+    let words = format!(
+        "this is a copy of the installation {}, on another machine: {reports}, and the credential is adopted anew",
+        moved.from
+    );
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "clone".into(),
+        version: before.as_ref().map(|a| a.id.version.clone()),
+        username: before.map(|a| a.username),
+        previous_username: None,
+        steps: Vec::new(),
+        outcome: "done".into(),
+        error: Some(Trouble { class: "clone".into(), words }),
+        approved_by: None,
+    }
+}
+
 /// Is there anything in a record that the one before it did not say? That another person asked is.
 fn is_news(state: &State, record: &Record) -> bool {
     let asked = record.by.cause == "operator";
@@ -728,7 +787,7 @@ fn is_news(state: &State, record: &Record) -> bool {
 /// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     let file = |c: &config::Credential| matches!(c.source, config::Source::File { .. });
-    if config.credentials.iter().all(file) && config.reports.is_empty() {
+    if config.credentials.iter().all(file) && !config.reports.iter().any(|r| r.kind.is_aws()) {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();
@@ -765,12 +824,7 @@ fn ended(facts: &Facts) -> End {
     }
 }
 
-fn outcome_of(
-    reply: Reply,
-    step: &Step,
-    target: &config::Target,
-    observer: &mut (dyn FnMut(Event<'_>) + Send),
-) -> Outcome {
+fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
     let now = Timestamp::now();
     match reply {
         Reply::Inspected(seen) => {
@@ -800,9 +854,8 @@ fn outcome_of(
             swapped_before: p.swapped_before,
             live_id: p.live_id,
         }),
-        Reply::Preview { diff, reload } => {
-            observer(Event::Preview { target: &target.name, diff: &diff, reload });
-            Outcome::Previewed(Change { diff, reload, ..Change::default() })
+        Reply::Previewed(apply::Previewed { diff, steps, differences, reload }) => {
+            Outcome::Previewed(Change { diff, steps, differences, reload })
         }
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
@@ -834,6 +887,7 @@ fn outcome_of(
                 Some(proof) => proof.map_err(str::to_owned),
                 None => Err("no proof was asked for".into()),
             },
+            code: r.code.map(|code| code.map_err(str::to_owned)),
         }),
         Reply::Done => match step {
             Step::Undo { .. } => Outcome::Undone,
@@ -917,6 +971,24 @@ fn state_failure(e: &StateError) -> Failure {
         fix: e.fix(),
         temporary: e.is_temporary(),
         at: Timestamp::now(),
+    }
+}
+
+/// What a login, or a message over it, did not prove.
+fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
+    match verdict {
+        Verdict::Accepted { .. } => unreachable!("that is proof"),
+        Verdict::Refused { reply } => Outcome::Refused { reply },
+        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
+            class: class.word().into(),
+            what: match class {
+                smtp::Class::Policy => words,
+                _ => format!("no login: {words}"),
+            },
+            fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
+            temporary,
+            at,
+        }),
     }
 }
 

@@ -16,12 +16,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Finding, Reload, Severity, TargetKind};
-use crate::credential::{self, Login, ProofFields};
+use crate::credential::{self, CodeFields, Login, ProofFields};
 use crate::host::{self, Directory, HostError, Lock};
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
-use crate::mta::{Entry, Mta, Plan, View};
+use crate::mta::{ByHand, Entry, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
 use change::{Change, Stopped};
 use journal::{Key, Moment, Phase, Record, Store};
@@ -53,8 +53,14 @@ pub enum Request {
     ///
     /// Nothing stays staged after an error. What was prepared before for this target is discarded; a swap that was not
     /// committed stays in place, and its old bytes are forgotten.
+    ///
+    /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
+    /// something is to be changed the answer is an error of the class `by-hand`, permanent, whose words say how what is there
+    /// differs and whose fix are the steps; once text and map hold the login it goes on like any adoption, with
+    /// [`Prepared::nothing_to_write`].
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
-    /// The change as people read it, with nothing staged: for `--dry-run`.
+    /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
+    /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error.
     Preview { target: TargetId, ours: Ours, login: Login },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
@@ -66,11 +72,14 @@ pub enum Request {
     /// Puts the old bytes back; possible until `Commit`, in the process that swapped, unless somebody else has changed
     /// the files since (class `changed-underneath`).
     Undo { target: TargetId },
-    /// Reloads, as `reload` of the target says.
+    /// Reloads, as `reload` of the target says; `write = false` forbids no reload, which changes no file. Where a person has
+    /// changed the table, and the mail server was not started since, `reload = "always"` or a command reloads also where the
+    /// mail server would most probably notice by itself.
     Activate { target: TargetId },
     /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
-    /// fields of a report for which a proof is wanted.
-    ReadBack { target: TargetId, prove: Option<ProofFields> },
+    /// fields of a report for which a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
+    /// which the code that a person types is wanted too.
+    ReadBack { target: TargetId, prove: Option<ProofFields>, nonce: Option<String> },
     /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
     /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
@@ -87,12 +96,7 @@ pub enum Reply {
     /// To `Prepare`.
     Prepared(Prepared),
     /// To `Preview`.
-    Preview {
-        /// One masked line per entry that would change.
-        diff: Vec<String>,
-        /// Would the mail server be reloaded?
-        reload: bool,
-    },
+    Previewed(Previewed),
     /// To `Swap`.
     Swapped {
         /// When, in seconds since boot; 0 when the machine was started since.
@@ -162,6 +166,21 @@ pub struct ReloadOwed {
     pub why: String,
 }
 
+/// What would change in a target, masked. No part of a password stands in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previewed {
+    /// One line per entry that would change. Empty: nothing is to be written, text and map hold the login already.
+    pub diff: Vec<String>,
+    /// Would the mail server be reloaded?
+    pub reload: bool,
+    /// What a person does to make the change, in this order: edits with file and line (of the text as it is now), and
+    /// commands, which stand alone. The login stands in it as `USER:***`.
+    pub steps: Vec<String>,
+    /// How what is there differs from the wanted login, with file and line: for a person who has begun to change it. Empty
+    /// where nothing differs.
+    pub differences: Vec<String>,
+}
+
 /// What `Prepare` has staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
@@ -220,6 +239,8 @@ pub struct ReadBack {
     pub running: Running,
     /// Computed with the read-back password, or why there is none. `None`: not asked for, or no match.
     pub proof: Option<Result<String, &'static str>>,
+    /// The same for the code that a person types.
+    pub code: Option<Result<String, &'static str>>,
 }
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
@@ -283,6 +304,8 @@ pub struct Server {
 struct Target {
     mta: Box<dyn Mta>,
     reload: Reload,
+    /// False: a person changes it, and we never do.
+    write: bool,
     /// The tables that the last look found in use, as the configuration spells them: what `Prepare` locks first.
     tables: Vec<PathBuf>,
 }
@@ -297,6 +320,8 @@ struct Open {
     previous: Option<String>,
     /// The tables in use, as the configuration spells them.
     tables: Vec<PathBuf>,
+    /// Texts and maps.
+    files: Vec<PathBuf>,
     /// Every key that must give the login in the running configuration after the swap.
     lookups: Vec<String>,
     reload_needed: bool,
@@ -344,7 +369,7 @@ impl Server {
                     TargetKind::Text { path } => Box::new(Text::new(path, &target.smtp)),
                 };
                 let tables = Vec::new();
-                targets.insert(id, Target { mta, reload: target.reload.clone(), tables });
+                targets.insert(id, Target { mta, reload: target.reload.clone(), write: target.write, tables });
             }
         }
         let store = Store::new(&config.host.state_dir);
@@ -366,7 +391,7 @@ impl Server {
             Request::Prepare { target, ours, expect, login, version } => {
                 self.prepare(&target, ours, expect.as_deref(), login, version).map(Reply::Prepared)
             }
-            Request::Preview { target, ours, login } => self.preview(&target, &ours, login),
+            Request::Preview { target, ours, login } => self.preview(&target, &ours, login).map(Reply::Previewed),
             Request::Discard { target } => {
                 self.target(&target)?;
                 // What a swap that failed could not put back is put back now, if it can be.
@@ -379,7 +404,9 @@ impl Server {
             Request::Swap { target } => self.swap(&target).map(|at_boot| Reply::Swapped { at_boot }),
             Request::Undo { target } => self.undo(&target).map(|()| Reply::Done),
             Request::Activate { target } => self.activate(&target).map(Reply::Activated),
-            Request::ReadBack { target, prove } => self.read_back(&target, prove.as_ref()).map(Reply::ReadBack),
+            Request::ReadBack { target, prove, nonce } => {
+                self.read_back(&target, prove.as_ref(), nonce).map(Reply::ReadBack)
+            }
             Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
             Request::Leave { target } => {
                 self.open.remove(&target);
@@ -463,12 +490,37 @@ impl Server {
         })
     }
 
-    fn preview(&mut self, id: &TargetId, ours: &Ours, login: Login) -> Result<Reply, MtaError> {
+    fn preview(&self, id: &TargetId, ours: &Ours, login: Login) -> Result<Previewed, MtaError> {
         let ours = &self.with_uncommitted(id, ours)?;
-        let target = self.target(id)?;
-        let plan = target.mta.plan(ours, &printable(login)?)?;
-        let reload = !plan.files.is_empty() && wants_reload(&target.reload, plan.reload_needed);
-        Ok(Reply::Preview { diff: plan.diff, reload })
+        let login = printable(login)?;
+        let Target { mta, reload, write, .. } = self.target(id)?;
+        // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
+        let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
+        let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
+        let (diff, reload) = match planned {
+            Some(plan) => (plan.diff, !plan.files.is_empty() && wants_reload(reload, plan.reload_needed)),
+            None => {
+                let reload = !diff.is_empty() && wants_reload(reload, mta.reload_needed()?);
+                (diff, reload)
+            }
+        };
+        Ok(Previewed { diff, reload, steps, differences })
+    }
+
+    /// Refuses where a person is to change something.
+    fn refuse_by_hand(&self, id: &TargetId, ours: &Ours, login: &Login) -> Result<(), MtaError> {
+        let ByHand { diff, steps, differences } = self.target(id)?.mta.by_hand(ours, login)?;
+        if diff.is_empty() {
+            return Ok(());
+        }
+        Err(MtaError {
+            temporary: false,
+            class: "by-hand",
+            file: None,
+            line: None,
+            what: format!("target {} is changed by hand (write = false): {}", id.target, differences.join("; ")),
+            fix: steps.join("; then "),
+        })
     }
 
     /// Once, at the start: removes what killed runs left, also of targets that are no longer configured or that now use
@@ -509,7 +561,9 @@ impl Server {
     /// another process is at work there.
     fn tidy(&mut self, id: &TargetId, table: &Path) -> Result<(), HostError> {
         let (directory, name) = Directory::of(table)?;
-        directory.look_replaceable(&name)?;
+        if self.targets.get(id).is_some_and(|target| target.write) {
+            directory.look_replaceable(&name)?;
+        }
         if self.open.contains_key(id) || self.access == Access::Look {
             return Ok(());
         }
@@ -573,10 +627,14 @@ impl Server {
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open.remove(id);
 
+        let write = self.target(id)?.write;
+        if !write {
+            self.refuse_by_hand(id, &ours, &login)?;
+        }
         let prefix = change::prefix(id);
         let mut locks = BTreeMap::new();
-        for table in self.target(id)?.tables.clone() {
-            self.lock_around(&table, &mut locks, &prefix)?;
+        for table in self.target(id)?.tables.clone().iter().filter(|_| write) {
+            self.lock_around(table, &mut locks, &prefix)?;
         }
         let (view, plan) = self.look_under_lock(id, &ours, &login, &mut locks, &prefix)?;
         let found = first_live(&view);
@@ -603,6 +661,7 @@ impl Server {
             live_id,
             previous,
             tables: tables(&view),
+            files: view.files,
             lookups: Vec::new(),
             reload_needed: false,
             change: Change::default(),
@@ -659,9 +718,10 @@ impl Server {
             let view = mta.inspect(ours)?;
             let plan = mta.plan(ours, login)?;
             let held = locks.len();
+            let write = self.target(id)?.write;
             let files: Vec<PathBuf> =
                 tables(&view).into_iter().chain(plan.files.iter().map(|file| file.path.clone())).collect();
-            for file in &files {
+            for file in files.iter().filter(|_| write) {
                 self.lock_around(file, locks, prefix)?;
             }
             self.remember_tables(id, tables(&view));
@@ -679,9 +739,21 @@ impl Server {
         })
     }
 
-    /// Stages a plan; one that is overtaken by somebody else's change is made anew.
+    /// Stages a plan; one that is overtaken by somebody else's change is made anew. Nothing is ever written that was not
+    /// staged here.
     fn stage(&self, id: &TargetId, open: &mut Open, mut plan: Plan) -> Result<(), MtaError> {
-        let mta = &*self.target(id)?.mta;
+        let Target { mta, write, .. } = self.target(id)?;
+        let mta = &**mta;
+        if !write && !plan.files.is_empty() {
+            return Err(MtaError {
+                temporary: true,
+                class: "changed-underneath",
+                file: None,
+                line: None,
+                what: "somebody is changing the table this very moment".into(),
+                fix: "what is there now is looked at, and decided about, anew".into(),
+            });
+        }
         let prefix = change::prefix(id);
         for attempt in 1.. {
             open.lookups = plan.lookups.clone();
@@ -841,7 +913,7 @@ impl Server {
             if owed_before {
                 return Ok(Activated::Yes { how: "started-after" });
             }
-            match self.unread(id, running, record.is_some())? {
+            match self.unread(id, running, record.as_ref())? {
                 Ok(how) => return Ok(Activated::Yes { how }),
                 Err(unread) => record = Some(unread),
             }
@@ -878,15 +950,28 @@ impl Server {
     }
 
     /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
-    /// needed: for a table that is read only at a start or reload, and that was found as it should be with nothing
-    /// written by us, unless the mail server was started after the table's last change. A reload by hand leaves no trace
-    /// that could be trusted, and one more does no harm.
-    fn unread(&self, id: &TargetId, running: Running, known: bool) -> Result<Result<&'static str, Record>, MtaError> {
+    /// needed: where the table was found as it should be with nothing written by us, unless the mail server was started
+    /// after its last change. A reload by hand leaves no trace that could be trusted, and one more does no harm.
+    ///
+    /// Needed it is for a table that is read only at a start or reload; and, where a person changes it, for every other one
+    /// too, if the configuration has us reload after a change: `postmap` writes in place, and a running smtp(8) goes by the
+    /// modification time in whole seconds, so that of two edits within one second it may have read the first alone. Once
+    /// committed that is forgotten, and an unchanged table that is confirmed again is reloaded again: only who asks for a
+    /// confirmation brings that about.
+    fn unread(
+        &self,
+        id: &TargetId,
+        running: Running,
+        known: Option<&Record>,
+    ) -> Result<Result<&'static str, Record>, MtaError> {
         let Some(open) = self.open.get(id) else { return Ok(Ok("nothing-owed")) };
-        if !open.reload_needed {
+        let Target { reload, write, .. } = self.target(id)?;
+        let may_be_missed = !write && wants_reload(reload, false);
+        if !open.reload_needed && !may_be_missed {
             return Ok(Ok("indexed-map"));
         }
         let reloaded = matches!(open.swap, Swap::Done { reloaded: true, .. });
+        let known = known.is_some_and(|record| record.live_id == open.live_id);
         if reloaded || known || open.change.replaced_any() {
             // It was owed, and is no more.
             return Ok(Ok("reload"));
@@ -896,10 +981,10 @@ impl Server {
             let age = now.boot_seconds.saturating_sub(since_boot);
             let started = now.wall.as_nanosecond() - i128::from(age) * 1_000_000_000;
             let mut read = true;
-            for table in &open.tables {
-                let (directory, name) = Directory::of(table)?;
-                // Start times are whole seconds.
-                read &= directory.look(&name)?.is_some_and(|id| id.ctime_ns + 1_000_000_000 < started);
+            for file in &open.files {
+                let (directory, name) = Directory::of(file)?;
+                // Start times are whole seconds. What is not there has not changed.
+                read &= directory.look(&name)?.is_none_or(|id| id.ctime_ns + 1_000_000_000 < started);
             }
             if read {
                 return Ok(Ok("started-after"));
@@ -910,7 +995,12 @@ impl Server {
         Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
-    fn read_back(&mut self, id: &TargetId, prove: Option<&ProofFields>) -> Result<ReadBack, MtaError> {
+    fn read_back(
+        &mut self,
+        id: &TargetId,
+        prove: Option<&ProofFields>,
+        nonce: Option<String>,
+    ) -> Result<ReadBack, MtaError> {
         let target = self.target(id)?;
         let Some(open) = self.open.get(id) else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
@@ -945,9 +1035,12 @@ impl Server {
             mismatches.push("the mail server would find no login for the endpoint".into());
         }
         let matches = mismatches.is_empty();
-        let proof = prove
-            .filter(|_| matches)
-            .and_then(|fields| Some(credential::proof(&live?.live.as_ref()?.password, fields)));
+        // With what was read back, not with what came in: so that they prove that the mail server has it.
+        let proven = prove.filter(|_| matches).and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
+        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
+        let code = proven.zip(nonce).map(|((password, fields), nonce)| {
+            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
+        });
         let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
         let live_id = one_live_id(&live_entries(&view, self.key()?));
         Ok(ReadBack {
@@ -961,6 +1054,7 @@ impl Server {
             live_id,
             running: view.running,
             proof,
+            code,
         })
     }
 

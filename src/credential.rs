@@ -4,6 +4,8 @@
 //!
 //! Nothing here does I/O. Passwords live in [`Secret`], which cannot be printed or serialised.
 
+mod proof;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -14,6 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+pub use self::proof::{Code, CodeError, CodeFields, ProofFields, ProofVerdict, code, proof, verify_code, verify_proof};
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -75,7 +79,7 @@ pub struct Login {
 
 impl Login {
     /// Refuses what Postfix tables and SASL cannot carry: anything but printable ASCII without blanks, an empty part,
-    /// or a `:` in the user name (Postfix splits at the first one).
+    /// or a `:` in the user name (Postfix splits at the first one). Also an SES SMTP password where the user name belongs.
     pub fn new(username: String, password: Secret) -> Result<Self, PayloadError> {
         let bad = |s: &str| s.bytes().position(|b| !b.is_ascii_graphic());
         for (what, text) in [("user name", username.as_str()), ("password", password.expose())] {
@@ -88,6 +92,10 @@ impl Login {
         }
         if username.contains(':') {
             return Err(PayloadError::ColonInUsername);
+        }
+        if ses_password_form(&username).is_ok() {
+            // User names are shown; a password must not be taken for one.
+            return Err(PayloadError::PasswordAsUsername);
         }
         Ok(Self { username, password })
     }
@@ -136,6 +144,8 @@ pub enum PayloadError {
     NotPrintable { what: &'static str, at: usize },
     #[error("the user name contains ':', at which mail servers split user name and password")]
     ColonInUsername,
+    #[error("an SES SMTP password stands where the user name belongs: are the two in the wrong order?")]
+    PasswordAsUsername,
     #[error(
         "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]
@@ -467,48 +477,6 @@ impl fmt::Debug for LocalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LocalKey(***)")
     }
-}
-
-/// The signed fields of a report, in the order in which the proof covers them (DESIGN.md, "Report document").
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProofFields {
-    pub host_id: String,
-    pub host: String,
-    pub credential: String,
-    pub version: String,
-    pub username: String,
-    pub target: String,
-    pub region: String,
-    pub outcome: String,
-    pub seq: u64,
-    pub at: String,
-}
-
-/// The proof that its maker holds `password`, or why there is none: only SES-form passwords are strong enough that
-/// a keyed hash of one is no oracle for guessing it.
-pub fn proof(password: &Secret, fields: &ProofFields) -> Result<String, &'static str> {
-    if ses_password_form(password.expose()).is_err() {
-        return Err("the password is not of SES's form, and a proof made with a weak password would help to guess it");
-    }
-    let seq = fields.seq.to_string();
-    let texts = [
-        "relaykey-proof-v1",
-        &fields.host_id,
-        &fields.host,
-        &fields.credential,
-        &fields.version,
-        &fields.username,
-        &fields.target,
-        &fields.region,
-        &fields.outcome,
-        &seq,
-        &fields.at,
-    ];
-    if texts.iter().any(|t| t.chars().any(char::is_control)) {
-        return Err("a signed field has a control character");
-    }
-    let lines: String = texts.iter().flat_map(|t| [*t, "\n"]).collect();
-    Ok(BASE64.encode(hmac(password.expose().as_bytes(), &[lines.as_bytes()])))
 }
 
 /// So many bytes of a secret in a row are taken out of a text, in upper or lower case.

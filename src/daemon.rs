@@ -296,7 +296,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     };
     let identity = store.identity(config.host.name.as_deref(), agent::host_name)?;
     let now = Timestamp::now();
-    let board = Arc::new(Board::new(DaemonStatus {
+    let daemon = DaemonStatus {
         agent: agent::AGENT.into(),
         host: identity.name.clone(),
         pid: std::process::id(),
@@ -304,7 +304,8 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         config: path.display().to_string(),
         config_since: now,
         config_refused: None,
-    }));
+    };
+    let board = Arc::new(Board::new(daemon, identity.clone_of.clone()));
     let (sights, mut seen) = mpsc::unbounded_channel();
     let (posts, roles) = (Posts::default(), Roles::default());
     let edited = Arc::new(Notify::new());

@@ -368,6 +368,24 @@ fn trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
+/// Who owns a file and may do what with it. An ACL shows in the group's bits, as it does to `ls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions {
+    /// User id of the owner.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// The last twelve bits of the mode: set-id, sticky, and rwx three times.
+    pub mode: u32,
+}
+
+impl Permissions {
+    /// Is it root's, or ours where we are not root?
+    pub fn is_trusted(&self) -> bool {
+        trusted(self.uid)
+    }
+}
+
 /// A directory that nobody but root (and ourselves, where we are not root) can change, nor any directory above it.
 /// Symbolic links were resolved once, on the way; the directory is held open, and its files are reached through it.
 pub struct Directory {
@@ -526,6 +544,15 @@ impl Directory {
     /// [`HostError::NotRegular`]; the system call failed.
     pub fn look(&self, name: &OsStr) -> Result<Option<FileId>> {
         Ok(self.stat(name)?.map(|stat| stat.id))
+    }
+
+    /// Who owns a file and may do what with it; `None`: there is none of that name.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegular`]; the system call failed.
+    pub fn permissions(&self, name: &OsStr) -> Result<Option<Permissions>> {
+        let of = |stat: Stat| Permissions { uid: stat.uid, gid: stat.gid, mode: stat.mode };
+        Ok(self.stat(name)?.map(of))
     }
 
     /// As [`Directory::look`], for a file that is to be replaced.

@@ -7,7 +7,7 @@
 //!      ┌───────────────────┴──────────────────────────────┐
 //!      v                                                  │
 //! Deliveries::begin ──> Receiver::deliver ──> absorb ──> save the state
-//!  (what is due)         (30 s at most)      (it arrived: no longer owed; it did not: later again)
+//!  (what is due)         (30 s, mostly)      (it arrived: no longer owed; it did not: later again)
 //! ```
 //!
 //! The outboxes are part of the credential's [`State`](crate::rollover::State) and change only in pure functions:
@@ -18,9 +18,9 @@
 //! A crash between an arrival and the save that follows delivers the same report again. Its `seq` and `id` tell it from
 //! a new one, and every kind takes it without harm.
 //!
-//! No report is given up, however many are owed. A place that holds one document per host costs one report in the
-//! state file; for one that gets all of them the state file grows by a report, one to two kilobytes, per rollover
-//! missed.
+//! No report is given up, however many are owed; but of signs of life in a row only the last is. A place that holds one
+//! document per host costs one report in the state file; for one that gets all of them the state file grows by a report,
+//! one to two kilobytes, per rollover missed.
 
 pub mod dynamodb;
 pub mod email;
@@ -40,9 +40,10 @@ use tokio::task::JoinSet;
 
 use crate::aws::{AwsError, Http};
 use crate::config::{self, MailVia, ReceiverKind};
+use crate::host::HostError;
 use crate::rollover::{self, Failure, Outbox, Report, Retry};
 
-/// An attempt that takes longer is given up, and counts as failed.
+/// An attempt that takes longer is given up, and counts as failed. A receiver may say otherwise ([`Receiver::limit`]).
 pub const ATTEMPT: Duration = Duration::from_secs(30);
 
 // ---------------------------------------------------------------- what is owed: pure
@@ -99,8 +100,12 @@ impl Outbox {
             (false, Some(next)) => Some(next.min(first)),
             (true, _) => Some(first),
         };
+        let is_alive = |r: &Report| r.outcome == rollover::ALIVE;
         if keeps == Keeps::Latest {
             self.owed.clear();
+        } else if is_alive(report) && self.owed.last().is_some_and(is_alive) {
+            // That this host was alive the day before tells nobody anything, now that it is alive today.
+            self.owed.pop();
         }
         self.owed.push(report.clone());
     }
@@ -263,8 +268,9 @@ fn first_attempt(kind: &ReceiverKind, now: Timestamp, jitter: f64) -> Timestamp 
 pub struct Undelivered {
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
-    /// Machine-readable: the classes of [`AwsError`], and `timeout`, `occupied`, `newer-there`,
-    /// `too-large`, `limit`.
+    /// Machine-readable: the classes of [`AwsError`] and of [`HostError`], and `timeout`, `occupied`, `newer-there`,
+    /// `too-large`, `limit`; of webhooks also `forbidden-address`, `redirect`, `http`, `secret` and `trust`; of programs
+    /// `user` and `program`.
     pub class: &'static str,
     /// What was asked of whom, and what they said.
     pub what: String,
@@ -290,6 +296,12 @@ impl Undelivered {
     }
 }
 
+impl From<HostError> for Undelivered {
+    fn from(e: HostError) -> Self {
+        Self { temporary: e.is_temporary(), class: e.class(), what: e.to_string(), fix: e.fix() }
+    }
+}
+
 impl From<AwsError> for Undelivered {
     fn from(e: AwsError) -> Self {
         Self { temporary: e.temporary, class: e.class, what: e.what, fix: e.fix }
@@ -312,6 +324,43 @@ pub trait Receiver: Send + Sync {
 
     /// What it is, in words for status and errors: `Parameter Store /relaykey in eu-west-1`.
     fn describe(&self) -> String;
+
+    /// An attempt that takes longer is given up from outside. A receiver that has a limit of its own ends before.
+    fn limit(&self) -> Duration {
+        ATTEMPT
+    }
+}
+
+/// What somebody else said, as part of an error: what cannot be printed, line ends too, is one blank, and of more than
+/// `most` characters the first are shown.
+fn printable(said: &[u8], most: usize) -> String {
+    // Cut before it is looked at; a character has at most 4 bytes.
+    let text = words(&said[..said.len().min(most.saturating_mul(16))]);
+    let mut shown: String = text.chars().take(most).collect();
+    if shown.len() < text.len() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
+}
+
+/// As [`printable`], of which the last characters are shown: programs say at the end why they gave up.
+fn printable_end(said: &[u8], most: usize) -> String {
+    let text = words(&said[said.len().saturating_sub(most.saturating_mul(16))..]);
+    let count = text.chars().count();
+    if count <= most {
+        return text;
+    }
+    let end: String = text.chars().skip(count - most + 1).collect();
+    format!("…{end}")
+}
+
+fn words(said: &[u8]) -> String {
+    // Formatting characters, such as those that turn the direction of writing, are not printable to `escape_debug`.
+    let shows = |c: char| !c.is_whitespace() && (matches!(c, '"' | '\'' | '\\') || c.escape_debug().count() == 1);
+    let text = String::from_utf8_lossy(said);
+    let blanked: String = text.chars().map(|c| if shows(c) { c } else { ' ' }).collect();
+    blanked.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whose reports a check is about.
@@ -341,20 +390,39 @@ pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver
 /// All receivers of a configuration, opened. Shared by the credentials that report to them.
 pub struct Receivers {
     all: BTreeMap<String, Result<Box<dyn Receiver>, Undelivered>>,
-    limit: Duration,
+    /// For all of them, in place of their own.
+    limit: Option<Duration>,
 }
 
 impl Receivers {
     /// One that cannot be opened stays among them, and fails every attempt with its reason.
     pub fn open(receivers: &[config::Receiver], http: &Http) -> Self {
         let all = receivers.iter().map(|r| (r.name.clone(), open(r, http))).collect();
-        Self { all, limit: ATTEMPT }
+        Self { all, limit: None }
     }
 
-    /// With another limit than [`ATTEMPT`].
+    /// With another limit than their own.
     pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
+        self.limit = Some(limit);
         self
+    }
+
+    /// [`Receiver::check`], bounded as an attempt is. `None`: there is no such receiver.
+    pub async fn check(&self, receiver: &str, whose: &Whose) -> Option<Result<String, Undelivered>> {
+        let receiver = match self.all.get(receiver)? {
+            Ok(receiver) => receiver,
+            Err(e) => return Some(Err(e.clone())),
+        };
+        let limit = self.limit.unwrap_or_else(|| receiver.limit());
+        let checked = tokio::time::timeout(limit, receiver.check(whose)).await;
+        Some(checked.unwrap_or_else(|_| {
+            Err(Undelivered {
+                temporary: true,
+                class: "timeout",
+                what: format!("{} did not answer within {limit:?}", receiver.describe()),
+                fix: "check that this host reaches it: route, firewall, proxy".into(),
+            })
+        }))
     }
 
     /// One attempt, bounded. `None`: there is no such receiver.
@@ -363,12 +431,13 @@ impl Receivers {
             Ok(receiver) => receiver,
             Err(e) => return Some(Err(e.clone())),
         };
-        let outcome = match tokio::time::timeout(self.limit, receiver.deliver(report)).await {
+        let limit = self.limit.unwrap_or_else(|| receiver.limit());
+        let outcome = match tokio::time::timeout(limit, receiver.deliver(report)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Undelivered {
                 temporary: true,
                 class: "timeout",
-                what: format!("{} did not take the report within {:?}", receiver.describe(), self.limit),
+                what: format!("{} did not take the report within {limit:?}", receiver.describe()),
                 fix: "check that this host reaches it: route, firewall, proxy; it is tried again".into(),
             }),
         };
@@ -460,7 +529,7 @@ impl Deliveries {
 
 /// One round for a program that does nothing else meanwhile: tries the first due report at every receiver, all at the
 /// same time, and takes in what becomes of it. Save the state afterwards, and call it again for as long as any arrived.
-/// Ends within [`ATTEMPT`]; dropped earlier, it has taken in what was known until then.
+/// Ends within the longest [`Receiver::limit`]; dropped earlier, it has taken in what was known until then.
 pub async fn deliver_due(
     outboxes: &mut BTreeMap<String, Outbox>,
     receivers: &Arc<Receivers>,

@@ -38,7 +38,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
-use crate::credential::{SourceIdentity, VersionOrder};
+use crate::credential::{ProofFields, SourceIdentity, VersionOrder};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
@@ -70,6 +70,9 @@ pub struct State {
     /// Of the file format: 1.
     pub schema: u32,
     pub credential: String,
+    /// The installation that wrote it: another one's came with a copy of its state directory.
+    #[serde(default)]
+    pub host_id: Option<String>,
     pub source: Option<SourceIdentity>,
     pub applied: Option<Applied>,
     /// Versions that were applied here once and are not taken again by themselves; the latest last.
@@ -155,6 +158,7 @@ impl State {
         Self {
             schema: Self::SCHEMA,
             credential: credential.to_owned(),
+            host_id: None,
             source: None,
             applied: None,
             left_behind: Vec::new(),
@@ -172,6 +176,54 @@ impl State {
             outbox: BTreeMap::new(),
             audit: AuditHead::default(),
         }
+    }
+}
+
+/// That an installation came from a copy of another one's state directory: a machine started from an image, a restore on
+/// other hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneOf {
+    /// Of the original.
+    pub host_id: String,
+    /// When the copy was noticed, and became an installation of its own.
+    pub at: Timestamp,
+}
+
+/// A state that another installation wrote and that was begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The other installation's host id.
+    pub from: String,
+    /// How many reports it owed, and are not owed here.
+    pub dropped: usize,
+}
+
+impl State {
+    /// The other installation that wrote this state, where `host_id` did not. `clone_of`: of what that one is a copy,
+    /// which tells whose a state is that does not say so itself.
+    pub fn copied_from(&self, host_id: &str, clone_of: Option<&CloneOf>) -> Option<String> {
+        let writer = self.host_id.clone().or_else(|| clone_of.map(|original| original.host_id.clone()))?;
+        (writer != host_id).then_some(writer)
+    }
+
+    /// Makes it the state of the installation `host_id`. What another installation wrote is its own affair: the reports
+    /// that it owes it delivers itself, and what it did says nothing about the mail server here, so that the credential
+    /// is adopted anew. What was left behind stays so, with the version that was applied, and numbers go on, because the
+    /// audit log does.
+    pub fn moved_to(&mut self, host_id: &str, clone_of: Option<&CloneOf>) -> Option<Moved> {
+        let from = self.copied_from(host_id, clone_of);
+        self.host_id = Some(host_id.to_owned());
+        let from = from?;
+        let dropped = self.outbox.values().map(|outbox| outbox.owed.len()).sum();
+        let before = std::mem::replace(self, State::new(&self.credential));
+        let State { host_id, source, applied, mut left_behind, rejected, seq, audit, .. } = before;
+        if let Some(applied) = applied {
+            left_behind.retain(|id| *id != applied.id);
+            left_behind.push(applied.id);
+            left_behind.drain(..left_behind.len().saturating_sub(LEFT_BEHIND));
+        }
+        *self = State { host_id, source, left_behind, rejected, seq, audit, ..State::new(&self.credential) };
+        Some(Moved { from, dropped })
     }
 }
 
@@ -416,6 +468,24 @@ pub struct Report {
     pub latest: Option<Box<Report>>,
 }
 
+impl Report {
+    /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here.
+    pub fn proof_fields(&self, target: &str, region: Option<&str>) -> ProofFields {
+        ProofFields {
+            host_id: self.host_id.clone(),
+            host: self.host.clone(),
+            credential: self.credential.clone(),
+            version: self.version.clone(),
+            username: self.username.clone(),
+            target: target.to_owned(),
+            region: region.unwrap_or_default().to_owned(),
+            outcome: self.outcome.clone(),
+            seq: self.seq,
+            at: self.at.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReportTarget {
     pub name: String,
@@ -594,6 +664,8 @@ pub struct ReadBack {
     pub remaining_old: Vec<String>,
     pub live_id: Option<String>,
     pub proof: Result<String, String>,
+    /// The code that a person may type instead of sending the report, or why there is none; `None`: not asked for.
+    pub code: Option<Result<String, String>>,
 }
 
 /// What the proofs of one confirmation are made over, besides the target.
@@ -1432,12 +1504,12 @@ pub fn absorb(
                 }
             }
         }
-        (Step::Verify { target }, Outcome::Refused { reply }) => {
+        (Step::Verify { target } | Step::Probe { target }, Outcome::Refused { reply }) => {
             for i in same_place(policy, *target) {
                 refused(facts, &policy.targets[i], i, &reply, now, jitter);
             }
         }
-        (Step::Verify { target }, Outcome::Failed(failure)) => {
+        (Step::Verify { target } | Step::Probe { target }, Outcome::Failed(failure)) => {
             for i in same_place(policy, *target) {
                 target_failed(facts, i, failure.clone(), now, jitter);
             }
@@ -1453,11 +1525,6 @@ pub fn absorb(
             let all = (0..facts.targets.len()).all(|i| may_send(facts, i));
             if let Some(candidate) = facts.state.candidate.as_mut().filter(|_| all) {
                 candidate.probed = Some(now);
-            }
-        }
-        (Step::Probe { target }, Outcome::Failed(failure)) => {
-            for i in same_place(policy, *target) {
-                target_failed(facts, i, failure.clone(), now, jitter);
             }
         }
         (Step::Preview { target }, Outcome::Previewed(change)) => {

@@ -2,15 +2,16 @@
 //!
 //! The dialogue: resolve the endpoint's name, connect to one of its addresses, greeting and EHLO, TLS (before the
 //! greeting with `implicit`, after EHLO with `starttls`), AUTH PLAIN, or LOGIN where PLAIN is not offered, QUIT. One
-//! deadline bounds all of it. The certificate and the endpoint's name in it are always checked. Nothing is sent but
-//! the login: no message.
+//! deadline bounds all of it. The certificate and the endpoint's name in it are always checked. [`login`] sends nothing
+//! but the login; [`send`] and [`probe`] hand one message over before QUIT, since a server may take a login and then no
+//! mail that comes over it.
 //!
 //! lettre speaks SMTP, on streams that are made here, because of three things in its own. Its `starttls` keeps what a
 //! server sent along with the answer to STARTTLS and reads it as the answer to the next command *inside* TLS: anybody on
 //! the path could thereby say "235" in the server's name. It does not tell a connection that was closed from a reply that
-//! makes no sense. And its `auth` waits for the answer to QUIT before it tells of a refusal. So the part in plain text is
-//! read byte by byte (`PlainText`), and nothing of it is kept when TLS (`InsideTls`) begins; AUTH is said command by
-//! command.
+//! makes no sense. And its `auth` and `send` wait for the answer to QUIT before they tell of a refusal. So the part in
+//! plain text is read byte by byte (`PlainText`), and nothing of it is kept when TLS (`InsideTls`) begins; AUTH, and what
+//! comes after it, is said command by command.
 
 use std::error::Error;
 use std::io;
@@ -21,23 +22,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use lettre::address::Envelope;
+use jiff::Timestamp;
+use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
-use lettre::transport::smtp::commands::{Auth, Quit, Starttls};
+use lettre::transport::smtp::commands::{Auth, Data, Mail, Quit, Rcpt, Starttls};
 use lettre::transport::smtp::extension::{ClientId, Extension};
 use lettre::transport::smtp::response::Response;
-use rustls::CertificateError;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::{Smtp, Tls};
-use crate::credential::{Login, Redactor};
-use crate::tls::{Roots, TrustError};
+use crate::config::{Probe, Smtp, Tls};
+use crate::credential::{Login, Redactor, ses_region};
+use crate::tls::{self, Roots, TrustError, cause};
 
 /// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
 const QUIT_WAIT: Duration = Duration::from_secs(1);
@@ -82,8 +83,10 @@ pub enum Class {
     Tls,
     /// The `ca_file` cannot be used.
     Trust,
-    /// A reply that is neither 235 nor 535, or no SMTP at all.
+    /// A reply that is neither 235 nor 535, or no SMTP at all. After a login, a message that is not taken now (4xx).
     Smtp,
+    /// The login was accepted, and then the message refused (5xx): what the credential may send, not whether it is right.
+    Policy,
 }
 
 impl Class {
@@ -95,6 +98,7 @@ impl Class {
             Class::Tls => "tls",
             Class::Trust => "trust",
             Class::Smtp => "smtp",
+            Class::Policy => "policy",
         }
     }
 }
@@ -128,10 +132,67 @@ pub struct Message<'a> {
     pub text: &'a str,
 }
 
-/// As [`login`], and sends one message over the login: a server may say 235 and then take no mail. `Accepted` carries
-/// the answer to the end of DATA.
+/// As [`login`], and sends one message over the login. `Accepted` carries the answer to the end of DATA. Where the login
+/// is accepted and the message then refused for good, the class is [`Class::Policy`].
 pub async fn send(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str, message: Message<'_>) -> Verdict {
     dialogue(smtp, login, roots, hello_name, Some(message)).await
+}
+
+/// What a probe is about, for those who find the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed<'a> {
+    /// This host, as reports name it.
+    pub host: &'a str,
+    /// The credential's name.
+    pub credential: &'a str,
+    /// The version that the login is of.
+    pub version: &'a str,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Sends the message of `[credential.probe]` over a login ([`send`]): may it send mail, and as this sender?
+///
+/// A message that was given up while its answer was waited for may have been taken all the same.
+pub async fn probe(
+    smtp: &Smtp,
+    login: &Login,
+    roots: &Roots,
+    hello_name: &str,
+    probe: &Probe,
+    about: &Probed<'_>,
+) -> Verdict {
+    let text = probe_message(probe, about);
+    let message = Message { from: &probe.from, to: &probe.to, text: &text };
+    send(smtp, login, roots, hello_name, message).await
+}
+
+/// A probe's header and body (RFC 5322; `Auto-Submitted` is RFC 3834's, so that no vacation answers it): ASCII lines that
+/// end with CR LF.
+pub fn probe_message(probe: &Probe, about: &Probed<'_>) -> String {
+    // A name from the operating system may hold anything; in a header a line end would begin another field.
+    let plain =
+        |text: &str| -> String { text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(200).collect() };
+    let (host, credential, version) = (plain(about.host), plain(about.credential), plain(about.version));
+    let Probe { from, to } = probe;
+    let date = about.at.strftime("%a, %d %b %Y %H:%M:%S +0000");
+    // RFC 5322, section 3.6.4: unique, and on its right a domain of ours.
+    let atom: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let domain = from.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+    let id = format!("relaykey-probe.{credential}.{atom}.{}@{domain}", about.at.as_nanosecond());
+    [
+        &format!("From: {from}"),
+        &format!("To: {to}"),
+        &format!("Subject: relaykey probe: {credential} on {host}"),
+        &format!("Date: {date}"),
+        &format!("Message-ID: <{id}>"),
+        "Auto-Submitted: auto-generated",
+        "",
+        &format!("relaykey on {host} sent this over version {version} of the credential {credential},"),
+        "to see whether it may send mail before it is put in place. Nothing is to be done about it.",
+        "",
+    ]
+    .join("\r\n")
 }
 
 async fn dialogue(
@@ -187,19 +248,77 @@ impl Attempt<'_> {
         verdict
     }
 
+    /// MAIL, RCPT, DATA and the message. `Accepted` carries the answer to its end.
     async fn hand_over(&self, connection: &mut AsyncSmtpConnection, message: Message<'_>) -> Result<Verdict, Verdict> {
         let address = |text: &str| {
-            text.parse().map_err(|_| {
+            text.parse::<Address>().map_err(|_| {
                 let words = format!("{text:?} is not a mail address");
                 self.unknown(Class::Smtp, false, words, Some("correct the address".into()))
             })
         };
-        let envelope = Envelope::new(Some(address(message.from)?), vec![address(message.to)?])
-            .map_err(|e| self.failure(&e, "the envelope"))?;
-        let waiting = "the answers to MAIL, RCPT and DATA";
-        let sent = self.within(waiting, connection.send(&envelope, message.text.as_bytes())).await?;
-        let response = sent.map_err(|e| self.failure(&e, waiting))?;
+        let (from, to) = (address(message.from)?, address(message.to)?);
+        let sender = message.from;
+        self.say(connection, Mail::new(Some(from), Vec::new()), "the answer to MAIL", sender).await?;
+        self.say(connection, Rcpt::new(to, Vec::new()), "the answer to RCPT", sender).await?;
+        self.say(connection, Data, "the answer to DATA", sender).await?;
+        let waiting = "the answer to the message";
+        let answer = self.within(waiting, connection.message(message.text.as_bytes())).await?;
+        let response = answer.map_err(|e| self.not_taken(&e, waiting, sender))?;
         Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) })
+    }
+
+    async fn say(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        command: impl std::fmt::Display,
+        waiting: &str,
+        sender: &str,
+    ) -> Result<(), Verdict> {
+        let answer = self.within(waiting, connection.command(command)).await?;
+        answer.map(drop).map_err(|e| self.not_taken(&e, waiting, sender))
+    }
+
+    /// Why a message was not taken over a login that was.
+    fn not_taken(&self, error: &lettre::transport::smtp::Error, waiting: &str, sender: &str) -> Verdict {
+        match error.status().map(u16::from) {
+            Some(500..) => {
+                let reply = reply_of(error);
+                let fix = self.policy_fix(&reply, sender);
+                let words = format!("it accepted the login and then refused the message: {reply}");
+                self.unknown(Class::Policy, false, words, Some(fix))
+            }
+            Some(_) => {
+                let words = format!("it accepted the login and does not take the message now: {}", reply_of(error));
+                self.unknown(Class::Smtp, true, words, Some("it is tried again".into()))
+            }
+            None => self.failure(error, waiting),
+        }
+    }
+
+    /// What to do about a message that is refused for good; the words are those of the SES developer guide, "SMTP response
+    /// codes".
+    fn policy_fix(&self, reply: &str, sender: &str) -> String {
+        let reply = reply.to_ascii_lowercase();
+        let region = self.smtp.region.clone().or_else(|| ses_region(&self.smtp.endpoint));
+        let region = region.map_or_else(|| "the endpoint's region".to_owned(), |region| format!("region {region}"));
+        if reply.contains("not verified") {
+            format!(
+                "verify the identity of {sender} (the address or its domain) in {region}, or correct `from` of \
+                 [credential.probe]; while the account is in SES's sandbox, the recipient must be verified too"
+            )
+        } else if reply.contains("access denied") || reply.contains("not authorized") {
+            format!(
+                "allow ses:SendRawEmail to the IAM user of this key, for the identity of {sender} in {region}; conditions \
+                 of the policy, such as ses:FromAddress, a permissions boundary and the organization's policies count \
+                 too. The password is right"
+            )
+        } else if reply.contains("suspended") || reply.contains("paused") || reply.contains("shut down") {
+            format!("look at the account's status in the SES console, {region}: SES does not let it send")
+        } else {
+            "read the server's words; if it is the sender or the recipient, correct `from` or `to` of [credential.probe]. \
+             The password is right"
+                .to_owned()
+        }
     }
 
     async fn connect(&self) -> Result<TcpStream, Verdict> {
@@ -369,50 +488,8 @@ impl Attempt<'_> {
     }
 
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
-        let (endpoint, at) = (&self.smtp.endpoint, |t: &UnixTime| {
-            i64::try_from(t.as_secs())
-                .ok()
-                .and_then(|s| jiff::Timestamp::from_second(s).ok())
-                .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
-        });
         let (words, fix) = match error {
-            rustls::Error::InvalidCertificate(problem) => match problem {
-                CertificateError::ExpiredContext { not_after, .. } => (
-                    format!("its certificate expired on {}", at(not_after)),
-                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
-                ),
-                CertificateError::Expired => (
-                    "its certificate has expired".into(),
-                    "renew the server's certificate; or set this host's clock, if that is wrong".into(),
-                ),
-                CertificateError::NotValidYetContext { not_before, .. } => (
-                    format!("its certificate is not valid before {}", at(not_before)),
-                    "set this host's clock; or wait, if it is right".into(),
-                ),
-                CertificateError::UnknownIssuer => (
-                    "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
-                    "set `ca_file` to the certificate of the CA that issued it; SES itself needs none: then find out \
-                     who intercepts TLS on the way"
-                        .into(),
-                ),
-                CertificateError::BadSignature => (
-                    "its certificate was not signed by the CA that it names (bad signature)".into(),
-                    "put that CA's present certificate into `ca_file`: it has the name of one there, but another key"
-                        .into(),
-                ),
-                CertificateError::NotValidForNameContext { presented, .. } => {
-                    let names = presented.iter().take(5).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
-                    (
-                        format!("its certificate is not for the name {endpoint:?} but for {names}"),
-                        "set `endpoint` to a name that the certificate has".into(),
-                    )
-                }
-                CertificateError::NotValidForName => (
-                    format!("its certificate is not for the name {endpoint:?}"),
-                    "set `endpoint` to a name that the certificate has".into(),
-                ),
-                other => (format!("its certificate is not good: {other}"), "have the certificate replaced".into()),
-            },
+            rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.smtp.endpoint, "endpoint"),
             rustls::Error::InvalidMessage(_) => ("what it sends is not TLS".into(), self.other_tls()),
             other => (
                 format!("TLS failed: {other}"),
@@ -479,23 +556,6 @@ fn reply_of(error: &(dyn Error + 'static)) -> String {
     let code = error.downcast_ref::<lettre::transport::smtp::Error>().and_then(|e| e.status());
     let words = error.source().map(ToString::to_string).unwrap_or_default();
     code.map_or_else(|| words.clone(), |code| format!("{code} {words}"))
-}
-
-/// The first error of type `T` on the way down the sources.
-fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An io::Error that wraps another has that one's source, not that one, as its source.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
-            return Some(found);
-        }
-        next = match wrapped {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// Watches what one part of a dialogue reads: how much, and whether the server closed its side.
@@ -622,6 +682,9 @@ impl AsyncWrite for InsideTls {
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+    use rustls::pki_types::UnixTime;
+
     use super::*;
     use crate::credential::Secret;
 
@@ -661,11 +724,24 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_found_inside_an_io_error() {
-        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
-        let outer = io::Error::other(inner);
-        assert_eq!(cause::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
-        assert!(cause::<rustls::Error>(&io::Error::other("else")).is_none());
+    fn a_probe_is_a_message_that_says_what_it_is() {
+        let to = |from: &str| Probe { from: from.into(), to: "success@simulator.amazonses.com".into() };
+        let at: Timestamp = "2026-03-01T07:05:09.25Z".parse().expect("a time");
+        let about = Probed { host: "mx1.example.com", credential: "ses", version: "7f3c-1", at };
+        let text = probe_message(&to("postmaster@example.com"), &about);
+        let want = "From: postmaster@example.com\r\nTo: success@simulator.amazonses.com\r\nSubject: relaykey probe: ses on \
+                    mx1.example.com\r\nDate: Sun, 01 Mar 2026 07:05:09 +0000\r\nMessage-ID: \
+                    <relaykey-probe.ses.mx1examplecom.1772348709250000000@example.com>\r\nAuto-Submitted: \
+                    auto-generated\r\n\r\nrelaykey on mx1.example.com sent this over version 7f3c-1 of the credential \
+                    ses,\r\nto see whether it may send mail before it is put in place. Nothing is to be done about it.\r\n";
+        assert_eq!(text, want);
+        // A host name is what the kernel says, whatever that is.
+        let host = format!("mx1\r\nBcc: höst\0{}", "x".repeat(5000));
+        let text = probe_message(&to("postmaster@example.com"), &Probed { host: &host, version: &host, ..about });
+        let (header, body) = text.split_once("\r\n\r\n").expect("a header and a body");
+        assert_eq!((header.lines().count(), body.lines().count()), (6, 2), "{text}");
+        assert!(text.is_ascii() && !text.replace("\r\n", "").contains(char::is_control), "{text}");
+        assert!(text.split("\r\n").all(|line| line.len() <= 998), "RFC 5322, section 2.1.1");
     }
 
     #[test]

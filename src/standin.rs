@@ -7,8 +7,8 @@
 //! after a while as new IAM keys do, or be denied sending; faults happen on request. It records who logged in and what
 //! was sent. It never records a password.
 //!
-//! How it differs from SES: it delivers nothing; any sender address is good; there are no sending quotas, suppression
-//! lists or identities; AUTH is not announced before TLS; one message may have 1000 recipients; its certificate comes
+//! How it differs from SES: it delivers nothing; any sender address is good that was not said to be unverified; there are
+//! no sending quotas or suppression lists; AUTH is not announced before TLS; one message may have 1000 recipients; its certificate comes
 //! from a CA that is made at the start and forgotten at the end.
 
 pub mod postfix;
@@ -97,6 +97,14 @@ pub enum Fault {
     HangAtBanner,
     /// No answer to AUTH comes.
     HangAtAuth,
+    /// 454 in answer to a message: the account sends too fast.
+    Throttle,
+    /// 451 in answer to RCPT.
+    RecipientLater,
+    /// 550 in answer to RCPT.
+    RecipientNever,
+    /// No answer to a message comes.
+    HangAtData,
     /// No answer to QUIT comes.
     HangAtQuit,
     /// The greeting is not SMTP.
@@ -105,6 +113,8 @@ pub enum Fault {
     CutReply,
     /// A 535 that quotes what the client sent: whole, cut short, and decoded.
     EchoAuth,
+    /// A 554 in answer to a message, which quotes the password: as it is, and as AUTH PLAIN has it.
+    EchoAtData,
     /// STARTTLS is not offered.
     NoStarttls,
     /// An answer to AUTH that does not end for two megabytes.
@@ -255,6 +265,11 @@ impl Standin {
         self.shared.lock().denied.insert(username.to_owned());
     }
 
+    /// Answers each message from this sender with 554, as for an identity that is not verified in the region.
+    pub fn unverify(&self, sender: &str) {
+        self.shared.lock().unverified.insert(sender.to_owned());
+    }
+
     /// Makes the fault happen the next `count` times that there is an occasion for it.
     pub fn fault(&self, fault: Fault, count: u32) {
         self.shared.lock().faults.push((fault, count));
@@ -343,6 +358,7 @@ struct State {
     keys: HashMap<String, Secret>,
     inactive: HashSet<String>,
     denied: HashSet<String>,
+    unverified: HashSet<String>,
     delays: HashMap<String, Delay>,
     faults: Vec<(Fault, u32)>,
     open: usize,
@@ -583,6 +599,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                     let reply = match (&mut self.envelope, address(rest, "TO:")) {
                         (None, _) => "503 Error: need MAIL command",
                         (Some(_), None) => "501 Invalid RCPT TO address provided",
+                        _ if self.shared.strikes(Fault::RecipientLater) => "451 Local error in processing",
+                        _ if self.shared.strikes(Fault::RecipientNever) => "550 No such mailbox",
                         (Some(envelope), _) if envelope.to.len() == MAX_RECIPIENTS => "452 Too many recipients",
                         (Some(envelope), Some(to)) => {
                             envelope.to.push(to);
@@ -761,7 +779,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.send("552 Message is too long.").await?;
             return Ok(true);
         }
+        if self.shared.strikes(Fault::HangAtData) {
+            return std::future::pending().await;
+        }
+        if self.shared.strikes(Fault::EchoAtData) {
+            let password =
+                self.shared.lock().keys.get(&username).cloned().unwrap_or_else(|| Secret::new(String::new()));
+            let plain = BASE64.encode(format!("\0{username}\0{}", password.expose()));
+            self.send(&format!("554-{}\r\n554-AUTH PLAIN {plain}\r\n554 Message rejected", password.expose())).await?;
+            return Ok(true);
+        }
+        if self.shared.strikes(Fault::Throttle) {
+            self.send("454 Throttling failure: Maximum sending rate exceeded.").await?;
+            return Ok(true);
+        }
         let reply = self.shared.note(|state| {
+            if state.unverified.contains(&envelope.from) {
+                return format!(
+                    "554 Message rejected: Email address is not verified. The following identities failed the check in \
+                     region US-EAST-1: {}",
+                    envelope.from
+                );
+            }
             if state.denied.contains(&username) {
                 return format!(
                     "554 Access denied: User `{username}' is not authorized to perform `ses:SendRawEmail' on resource \

@@ -19,14 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::LocalKey;
 use crate::host::{self, HostError};
-use crate::rollover::State;
+use crate::rollover::{CloneOf, State};
 
-/// The largest state file that is read, in bytes.
-const MAX: usize = 4 << 20;
+/// The largest state file that is read, in bytes: tens of thousands of reports that are owed.
+const MAX: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -89,6 +90,50 @@ pub struct HostIdentity {
     pub name: String,
     /// Keyed hash of the machine id that the host id was made on, so that a clone can be told.
     pub machine: Option<String>,
+    /// The same of the cloud instance's id, because images are made with the machine id in them.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The installation that this one is a copy of.
+    #[serde(default)]
+    pub clone_of: Option<CloneOf>,
+}
+
+/// What tells one machine from another, as far as it is known.
+struct Machine {
+    machine_id: Option<String>,
+    instance_id: Option<String>,
+}
+
+impl Machine {
+    fn here() -> Self {
+        Self::of(|path| std::fs::read_to_string(path).ok())
+    }
+
+    /// `read` gives the content of a file.
+    fn of(read: impl Fn(&str) -> Option<String>) -> Self {
+        let text = |path| Some(read(path)?.trim().to_owned());
+        // machine-id(5): "uninitialized" stands there, or nothing, until the first boot has made one.
+        let machine_id = text("/etc/machine-id").filter(|id| !id.is_empty() && id != "uninitialized");
+        // The id of an EC2 instance of the Nitro system (EC2 user guide, "Detect whether a host is an EC2 instance"); else
+        // what cloud-init knows. Not the UUID of a Xen hypervisor: nobody says that it outlives a stop and a start.
+        let of_nitro = text("/sys/devices/virtual/dmi/id/board_asset_tag").filter(|id| is_ec2_instance(id));
+        let of_cloud_init = || text("/var/lib/cloud/data/instance-id").filter(|id| is_ec2_instance(id) || is_uuid(id));
+        let instance_id = of_nitro.or_else(of_cloud_init).map(|id| id.to_ascii_lowercase());
+        Self { machine_id, instance_id }
+    }
+}
+
+/// `i-` and 8 or 17 hex digits (EC2 user guide, "Resource IDs").
+fn is_ec2_instance(id: &str) -> bool {
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// As OpenStack and Azure name instances. Fixed words, such as `nocloud` and `iid-datasource-none`, name none.
+fn is_uuid(id: &str) -> bool {
+    let parts: Vec<&str> = id.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [8, 4, 4, 4, 12] && parts.concat().bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The state directory. With [`Access::Write`] it is made where missing and locked against other programs.
@@ -180,22 +225,59 @@ impl Store {
         Ok(LocalKey::new(key))
     }
 
-    /// Who this host is. `configured` wins over what was kept; without either `fallback` is kept.
+    /// Who this host is. `configured` wins over the name that was kept; without either `fallback` is kept.
+    ///
+    /// Where what was kept was made on another machine, this is a copy: it gets a host id and a name of its own, and
+    /// keeps of what it is a copy. States of credentials say themselves who wrote them, so that this one rename is enough.
     pub fn identity(
         &self,
         configured: Option<&str>,
         fallback: impl FnOnce() -> String,
     ) -> Result<HostIdentity, StateError> {
+        self.identity_on(&Machine::here(), configured, fallback, Timestamp::now())
+    }
+
+    fn identity_on(
+        &self,
+        here: &Machine,
+        configured: Option<&str>,
+        fallback: impl FnOnce() -> String,
+        now: Timestamp,
+    ) -> Result<HostIdentity, StateError> {
         let path = self.dir.join("host.json");
         self.tidy(&path)?;
         let kept: Option<HostIdentity> = self.read_json(&path, 1)?;
+        // Hashes under a key that is gone tell nothing.
+        let comparable = self.read(&self.dir.join("key"))?.is_some();
+        let key = self.key()?;
+        let hash = |id: &String| key.content_version(format!("{id}\n").as_bytes());
+        let (machine, instance) = (here.machine_id.as_ref().map(hash), here.instance_id.as_ref().map(hash));
+        let another = |was: &Option<String>, is: &Option<String>| was.is_some() && is.is_some() && was != is;
+        let fresh = || random::<16>(&path).map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect());
         let mut identity = match kept.clone() {
-            Some(identity) => identity,
             None => HostIdentity {
                 schema: 1,
-                host_id: random::<16>(&path)?.iter().map(|b| format!("{b:02x}")).collect(),
+                host_id: fresh()?,
                 name: configured.map_or_else(fallback, str::to_owned),
-                machine: self.machine()?,
+                machine,
+                instance,
+                clone_of: None,
+            },
+            Some(kept) if comparable && (another(&kept.machine, &machine) || another(&kept.instance, &instance)) => {
+                HostIdentity {
+                    schema: 1,
+                    host_id: fresh()?,
+                    name: configured.map_or_else(fallback, str::to_owned),
+                    machine,
+                    instance,
+                    clone_of: Some(CloneOf { host_id: kept.host_id, at: now }),
+                }
+            }
+            // What is not known at the moment is not another one.
+            Some(kept) => HostIdentity {
+                machine: machine.or(kept.machine.filter(|_| comparable)),
+                instance: instance.or(kept.instance.filter(|_| comparable)),
+                ..kept
             },
         };
         if let Some(name) = configured {
@@ -214,11 +296,6 @@ impl Store {
             Access::Read => Ok(()),
             Access::Write => Ok(host::remove_successor(path)?),
         }
-    }
-
-    fn machine(&self) -> Result<Option<String>, StateError> {
-        let id = std::fs::read("/etc/machine-id").unwrap_or_default();
-        Ok(if id.is_empty() { None } else { Some(self.key()?.content_version(&id)) })
     }
 
     fn path(&self, credential: &str) -> PathBuf {
@@ -335,6 +412,121 @@ mod tests {
         assert_eq!((named.host_id, named.name.as_str()), (first.host_id, "mx2.example.com"));
         let version = |store: &Store| store.key().unwrap().content_version(b"content");
         assert_eq!(version(&store), version(&scratch.open(Access::Read)));
+    }
+
+    fn machine(machine_id: Option<&str>, instance_id: Option<&str>) -> Machine {
+        Machine { machine_id: machine_id.map(str::to_owned), instance_id: instance_id.map(str::to_owned) }
+    }
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    #[test]
+    fn another_machine_or_instance_makes_a_copy_an_installation_of_its_own() {
+        let (a, b) = (Some("3d1219c7c4c5404aaa1f6d2a48adfda4"), Some("ffff19c7c4c5404aaa1f6d2a48adfda4"));
+        let (one, two) = (Some("i-0af01c0123456789a"), Some("i-0bf01c0123456789b"));
+        // Machine and instance before and now; is it a copy?
+        for (before, now, copied) in [
+            ((a, None), (a, None), false),
+            ((a, None), (b, None), true),
+            ((None, None), (a, one), false),
+            ((a, one), (None, None), false),
+            ((a, None), (a, one), false),
+            ((a, one), (a, None), false),
+            // An image with the machine id in it.
+            ((a, one), (a, two), true),
+            ((a, one), (b, None), true),
+            ((None, one), (b, two), true),
+            ((None, one), (b, one), false),
+        ] {
+            let scratch = Scratch::new("clone");
+            let store = scratch.open(Access::Write);
+            let (was, is) = (machine(before.0, before.1), machine(now.0, now.1));
+            let first = store.identity_on(&was, None, || "mx1".into(), NOW).unwrap();
+            let second = store.identity_on(&is, None, || "mx2".into(), NOW).unwrap();
+            if copied {
+                assert_ne!(second.host_id, first.host_id, "{before:?} {now:?}");
+                assert_eq!(second.clone_of, Some(CloneOf { host_id: first.host_id.clone(), at: NOW }));
+                assert_eq!(second.name, "mx2", "the name was the other machine's");
+            } else {
+                assert_eq!(
+                    (&second.host_id, &second.name, second.clone_of.is_none()),
+                    (&first.host_id, &first.name, true)
+                );
+            }
+            // What is known now counts from now on, and what is not known any more is still known.
+            let third = store.identity_on(&machine(None, None), None, || panic!("it is kept"), NOW).unwrap();
+            assert_eq!(third, second, "{before:?} {now:?}");
+            let back = store.identity_on(&was, None, || "mx1".into(), NOW).unwrap();
+            assert_eq!(back.host_id == second.host_id, !copied, "{before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_noticed_by_one_that_only_reads_and_nothing_is_kept() {
+        let scratch = Scratch::new("clone-read");
+        let first =
+            scratch.open(Access::Write).identity_on(&machine(Some("a"), None), None, || "mx1".into(), NOW).unwrap();
+        let reads = scratch.open(Access::Read);
+        for _ in 0..2 {
+            let seen = reads.identity_on(&machine(Some("b"), None), Some("mx9"), || panic!("configured"), NOW).unwrap();
+            assert_eq!((seen.clone_of.map(|c| c.host_id), seen.name.as_str()), (Some(first.host_id.clone()), "mx9"));
+        }
+        let same = reads.identity_on(&machine(Some("a"), None), None, || panic!("it is kept"), NOW).unwrap();
+        assert_eq!(same, first);
+    }
+
+    #[test]
+    fn without_its_key_a_host_is_not_taken_for_a_copy() {
+        let scratch = Scratch::new("clone-key");
+        let store = scratch.open(Access::Write);
+        let here = machine(Some("a"), Some("i-12345678"));
+        let first = store.identity_on(&here, None, || "mx1".into(), NOW).unwrap();
+        fs::remove_file(scratch.0.join("state/key")).unwrap();
+        let second = store.identity_on(&machine(None, None), None, || panic!("it is kept"), NOW).unwrap();
+        assert_eq!((&second.host_id, second.machine, second.instance), (&first.host_id, None, None));
+        let third = store.identity_on(&here, None, || panic!("it is kept"), NOW).unwrap();
+        assert!(third.host_id == first.host_id && third.machine.is_some() && third.clone_of.is_none());
+    }
+
+    #[test]
+    fn a_host_json_from_before_clones_were_told_is_no_copy() {
+        let scratch = Scratch::new("clone-old");
+        let store = scratch.open(Access::Write);
+        let machine_id = "3d1219c7c4c5404aaa1f6d2a48adfda4";
+        let hash = store.key().unwrap().content_version(format!("{machine_id}\n").as_bytes());
+        let text = format!(r#"{{"schema": 1, "host_id": "0123", "name": "mx1", "machine": "{hash}"}}"#);
+        host::replace(&scratch.0.join("state/host.json"), text.as_bytes(), 0o600).unwrap();
+        let here = machine(Some(machine_id), Some("i-12345678"));
+        let identity = store.identity_on(&here, None, || panic!("it is kept"), NOW).unwrap();
+        assert_eq!((identity.host_id.as_str(), identity.clone_of), ("0123", None));
+        assert!(identity.instance.is_some(), "filled in");
+    }
+
+    #[test]
+    fn machines_are_told_apart_by_ids_that_are_some() {
+        let of = |files: &[(&str, &str)]| {
+            let read = |path: &str| files.iter().find(|(p, _)| *p == path).map(|(_, text)| (*text).to_owned());
+            let machine = Machine::of(read);
+            (machine.machine_id, machine.instance_id)
+        };
+        const ID: &str = "/etc/machine-id";
+        const TAG: &str = "/sys/devices/virtual/dmi/id/board_asset_tag";
+        const CLOUD: &str = "/var/lib/cloud/data/instance-id";
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of(&[]), (None, None));
+        assert_eq!(of(&[(ID, "3d12\n")]), (some("3d12"), None));
+        for none in ["", "\n", "uninitialized\n"] {
+            assert_eq!(of(&[(ID, none)]), (None, None), "{none:?}");
+        }
+        let (nitro, uuid) = ("i-0af01c0123456789a", "54a14473-5850-48f8-a777-1951d3edfedb");
+        assert_eq!(of(&[(TAG, "i-0af01c0123456789a\n"), (CLOUD, uuid)]).1, some(nitro));
+        assert_eq!(of(&[(TAG, "Asset-1234567890"), (CLOUD, "i-12345678\n")]).1, some("i-12345678"));
+        assert_eq!(of(&[(CLOUD, &uuid.to_uppercase())]).1, some(uuid));
+        for none in
+            ["nocloud", "iid-datasource-none", "i-", "i-0af01c0123456789", "i-0af01c012345678zz", "1234-5678", ""]
+        {
+            assert_eq!(of(&[(TAG, none), (CLOUD, none)]).1, None, "{none:?}");
+        }
     }
 
     #[test]

@@ -11,11 +11,14 @@ pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config};
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, Completion, Failure, Owed, Rejected, Report, State, rfc3339,
+    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, Owed, Rejected, Report, State, rfc3339,
 };
 
 /// A key that is older than this should have been rotated: the usual 90 days.
 pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// So long `relaykey status` tells that the installation is a copy of another one.
+const CLONE_NEWS: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
 const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -29,6 +32,9 @@ pub struct Status {
     pub at: String,
     /// The daemon that made it; `None`: it is made of state files alone.
     pub daemon: Option<Daemon>,
+    /// The installation that this one is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<CloneOf>,
     pub credentials: Vec<CredentialStatus>,
 }
 
@@ -262,6 +268,7 @@ impl Status {
             schema: "relaykey/status/v1".into(),
             at: rfc3339(now),
             daemon,
+            clone_of: None,
             credentials: known.into_iter().map(|k| CredentialStatus::new(k, now)).collect(),
         }
     }
@@ -309,6 +316,15 @@ impl Status {
             for m in &refused.mistakes {
                 let _ = writeln!(out, "  error     {}\n  fix       {}", m.what, m.fix);
             }
+        }
+        if let Some(original) = self.clone_of.as_ref().filter(|c| now.duration_since(c.at) < CLONE_NEWS) {
+            let _ = writeln!(
+                out,
+                "this installation is a copy of {}, noticed {}: reports that the original owed are not sent from here, and \
+                 every credential is adopted anew",
+                original.host_id,
+                ago(&rfc3339(original.at), now)
+            );
         }
         for c in &self.credentials {
             c.text(now, &mut out);

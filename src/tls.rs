@@ -9,6 +9,7 @@
 //! out and listed by [`Roots::skipped`]. Lines that are not part of a certificate (comments, as bundles have them) and
 //! PEM sections of other kinds are passed over; a private key never is.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -19,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 /// The largest bundle that is read, in bytes. Distributions ship about a quarter of a megabyte.
 pub const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
@@ -321,6 +322,68 @@ impl CaFile {
     }
 }
 
+/// What it means that a server's certificate was refused, and what to do. `name` is the name that the server was reached
+/// under, `setting` the key of the configuration that holds it.
+pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String, String) {
+    let at = |t: &UnixTime| {
+        i64::try_from(t.as_secs())
+            .ok()
+            .and_then(|s| jiff::Timestamp::from_second(s).ok())
+            .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
+    };
+    let renew = "renew the server's certificate; or set this host's clock, if that is wrong";
+    let (words, fix) = match problem {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            (format!("its certificate expired on {}", at(not_after)), renew.to_owned())
+        }
+        CertificateError::Expired => ("its certificate has expired".into(), renew.into()),
+        CertificateError::NotValidYetContext { not_before, .. } => (
+            format!("its certificate is not valid before {}", at(not_before)),
+            "set this host's clock; or wait, if it is right".into(),
+        ),
+        CertificateError::UnknownIssuer => (
+            "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
+            "set `ca_file` to the certificate of the CA that issued it; a server with a certificate of a public CA, as SES \
+             is one, needs none: then find out who intercepts TLS on the way"
+                .into(),
+        ),
+        CertificateError::BadSignature => (
+            "its certificate was not signed by the CA that it names (bad signature)".into(),
+            "put that CA's present certificate into `ca_file`: it has the name of one there, but another key".into(),
+        ),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names = presented.iter().take(5).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
+            (
+                format!("its certificate is not for the name {name:?} but for {names}"),
+                format!("set `{setting}` to a name that the certificate has"),
+            )
+        }
+        CertificateError::NotValidForName => (
+            format!("its certificate is not for the name {name:?}"),
+            format!("set `{setting}` to a name that the certificate has"),
+        ),
+        other => (format!("its certificate is not good: {other}"), "have the certificate replaced".into()),
+    };
+    (words, fix)
+}
+
+/// The first error of type `T` on the way down the sources: what TLS says is found below what its user makes of it.
+pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An io::Error that wraps another has that one's source, not that one, as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = match wrapped {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// Why there is nothing to trust. `Display` says what is wrong and where, [`TrustError::fix`] what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -543,5 +606,13 @@ mod tests {
         let stamp = Stamp { dev: 1, ino: 1, size: 1, mtime: (100, 0), ctime: (100, 0) };
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!([99, 100, 102, 103].map(|s| stamp.settled(at(s))), [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_cause_is_found_inside_an_io_error() {
+        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        let outer = io::Error::other(inner);
+        assert_eq!(cause::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
+        assert!(cause::<rustls::Error>(&io::Error::other("else")).is_none());
     }
 }

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use relaykey::apply::{Activated, Client, Inspected, Prepared, ReadBack, Reply, Request, Server, TargetId};
+use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config::{self, Config, Reload, TargetKind};
-use relaykey::credential::{JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
 use relaykey::mta::{MtaError, Ours, Running};
 
 const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
@@ -139,7 +139,12 @@ impl Lab {
     }
 
     fn read_back(&self) -> ReadBack {
-        match self.call(Request::ReadBack { target: self.id.clone(), prove: Some(proof_fields()) }).unwrap() {
+        self.read_back_with(None)
+    }
+
+    fn read_back_with(&self, nonce: Option<&str>) -> ReadBack {
+        let (prove, nonce) = (Some(proof_fields()), nonce.map(str::to_owned));
+        match self.call(Request::ReadBack { target: self.id.clone(), prove, nonce }).unwrap() {
             Reply::ReadBack(read) => read,
             other => panic!("{other:?}"),
         }
@@ -233,7 +238,11 @@ fn a_rollover_changes_the_one_entry_and_proves_it() {
     assert!(read.matches && read.mismatches.is_empty() && read.remaining_old.is_empty());
     assert_eq!((read.keys.as_slice(), read.how), (&[KEY.to_owned()][..], "text"));
     assert_eq!(read.live_id, Some(prepared.live_id));
-    assert!(read.proof.unwrap().is_ok());
+    assert_eq!((read.proof, read.code), (Some(credential::proof(&new.password, &proof_fields())), None));
+    for nonce in ["", "n-42"] {
+        let code = credential::code(&new.password, &CodeFields::of(&proof_fields(), nonce.into())).unwrap();
+        assert_eq!(lab.read_back_with(Some(nonce)).code, Some(Ok(code.to_string())), "{nonce:?}");
+    }
     lab.commit();
 
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), before.replace(&line(KEY, &old), &line(KEY, &new)));
@@ -253,7 +262,7 @@ fn looking_changes_nothing_on_disk() {
     let seen = lab.inspect();
     assert_eq!(seen.live_id, lab.inspect().live_id, "live ids hold within the process");
     let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
-    let Reply::Preview { diff, .. } = lab.call(request).unwrap() else { panic!() };
+    let Reply::Previewed(Previewed { diff, .. }) = lab.call(request).unwrap() else { panic!() };
     assert!(diff.len() == 1 && diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{diff:?}");
     assert_eq!(snapshot(&lab.dir), before);
 }
@@ -366,6 +375,7 @@ fn a_read_back_that_differs_is_reported_and_somebody_elses_change_is_not_undone(
     fs::write(lab.table(), line(KEY, &login("AKIAOTHER"))).unwrap();
     let read = lab.read_back();
     assert!(!read.matches && read.proof.is_none());
+    assert_eq!(lab.read_back_with(Some("")).code, None);
     assert!(read.mismatches.len() == 1 && read.mismatches[0].contains("gives the login of AKIAOTHER"), "{read:?}");
     assert!(!format!("{read:?}").contains(login("AKIAOTHER").password.expose()));
     assert_eq!(lab.undo().unwrap_err().class, "changed-underneath");
@@ -456,7 +466,7 @@ fn requests_that_do_not_fit_are_errors_that_say_so() {
     for request in [
         Request::Swap { target: lab.id.clone() },
         Request::Undo { target: lab.id.clone() },
-        Request::ReadBack { target: lab.id.clone(), prove: None },
+        Request::ReadBack { target: lab.id.clone(), prove: None, nonce: None },
     ] {
         assert_eq!(lab.call(request).unwrap_err().class, "out-of-order");
     }

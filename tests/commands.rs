@@ -116,12 +116,22 @@ fn derive_on_a_terminal_does_not_echo() {
 #[test]
 fn help_lists_commands_and_exit_codes() {
     let ran = relaykey(&["--help"], &[], b"");
-    ran.expect(0).says(&["sync", "status", "check", "derive", "demo", "--config", "--json", "RELAYKEY_CONFIG"]);
+    ran.expect(0).says(&[
+        "sync",
+        "status",
+        "verify-proof",
+        "check",
+        "derive",
+        "demo",
+        "--config",
+        "--json",
+        "RELAYKEY_CONFIG",
+    ]);
     for line in ["0  done", "1  failed for good", "2  usage or config", "3  waits for approval", "75  failed for now"] {
         assert!(ran.out.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {}", ran.out);
     }
     assert_eq!(ran.err, "");
-    for command in ["sync", "status", "check", "derive", "demo"] {
+    for command in ["sync", "status", "verify-proof", "check", "derive", "demo"] {
         let ran = relaykey(&[command, "--help"], &[], b"");
         ran.expect(0).says(&["Usage: relaykey", command]);
     }
@@ -211,6 +221,7 @@ fn a_good_host_passes_the_check_and_nothing_is_changed() {
 
     let ran = host.relaykey(&["check", "--offline"]);
     ran.expect(0).says(&["config.toml is valid", &format!("{} in hash:", host.hop()), &key.id, "0 errors, 0 warnings"]);
+    ran.says(&["note     reports: there is no [[report]]: nobody is told", "fix: add a [[report]]"]);
     assert_eq!((host.standin.logins().len(), moto::shared().calls(&host.aws_key).len()), (0, 0), "offline");
 
     let ran = host.relaykey(&["check"]);
@@ -227,7 +238,7 @@ fn a_good_host_passes_the_check_and_nothing_is_changed() {
     assert_eq!((&document["schema"], &document["exit"]), (&json!("relaykey/check/v1"), &json!(0)));
     let about: BTreeSet<&str> =
         document["findings"].as_array().expect("a list").iter().filter_map(|f| f["about"].as_str()).collect();
-    assert_eq!(about, ["config", "target main", "source", "login"].into());
+    assert_eq!(about, ["config", "target main", "source", "login", "reports"].into());
     for finding in document["findings"].as_array().expect("a list") {
         assert_eq!(finding["severity"], "note", "{finding:#}");
         let fields: BTreeSet<&str> = finding.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -454,6 +465,205 @@ fn sources_and_logins_that_do_not_work_are_found() {
     host.relaykey(&["check", "--offline"]).expect(1).says(&["there is no Postfix configuration", "config_directory"]);
 }
 
+/// A receiver of reports in the AWS API server.
+fn parameters(name: &str, path: &str, more: &str) -> String {
+    format!(
+        "\n[[report]]\nname = {name:?}\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n{more}",
+        moto::REGION,
+        moto::shared().endpoint()
+    )
+}
+
+/// Whether reports would arrive is known before the first one is owed: each place is asked for each credential that
+/// reports there, and nothing is left at any.
+#[test]
+fn places_that_reports_go_to_are_asked() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    let path = format!("/{}", lab::fresh("reports"));
+    let parameter = format!("{path}/ses/mx1.example.com");
+    let fleet = parameters("fleet", &path, "");
+    let configure = |more: &str| host.configure(&Setup { source: &source, more, ..Setup::default() });
+    host.postfix.start();
+    configure(&fleet);
+    let before = (host.snapshot(), Snapshot::of(host.dir.path()));
+    let found = |document: &Value, receiver: &str| {
+        let about = format!("report {receiver}");
+        let [one] = findings(document, &about, "")[..] else { panic!("{document:#}") };
+        assert_eq!(one["credential"], "ses");
+        ["severity", "what", "fix"].map(|field| one[field].as_str().unwrap_or_default().to_owned())
+    };
+    let check = |code: i32| host.relaykey(&["check", "--json"]).expect(code).json();
+
+    let [severity, what, fix] = found(&check(0), "fleet");
+    assert_eq!((severity.as_str(), fix.as_str()), ("note", ""));
+    assert!(what.starts_with(&format!("parameter {parameter:?} is not there yet and will be made")), "{what}");
+    host.relaykey(&["check"]).expect(0).says(&[&format!("ok       ses: report fleet: {what}"), "0 errors, 0 warnings"]);
+    let called = moto::shared().calls(&host.aws_key).iter().map(|c| c["action"].clone()).collect::<Vec<_>>();
+    assert_eq!(called, [json!("GetParameter"), json!("GetParameter")], "it only looks");
+    host.relaykey(&["check", "--offline"]).expect(0).says_not("report fleet");
+    assert_eq!(moto::shared().calls(&host.aws_key).len(), 2, "offline");
+    before.0.same_as(&host.snapshot());
+    before.1.same_as(&Snapshot::of(host.dir.path()));
+
+    // What is there already is looked at.
+    let put = |value: &str, kind: &str| {
+        let input = json!({"Name": parameter, "Value": value, "Type": kind, "Overwrite": true});
+        moto::shared().call("AmazonSSM.PutParameter", input);
+    };
+    put("{\"schema\": \"relaykey/report/v1\", \"host_id\": \"0\", \"seq\": 17}", "String");
+    assert!(found(&check(0), "fleet")[1].contains("holds report number 17"));
+    put("something of somebody's", "String");
+    let [severity, what, fix] = found(&check(1), "fleet");
+    assert_eq!(severity, "error");
+    assert!(what.contains("no report of relaykey") && fix.contains("another `path`"), "{what} {fix}");
+
+    // Refused: for good.
+    let denied = json!({"kind": "error", "status": 400, "code": "AccessDeniedException", "count": -1, "message": format!(
+        "User: arn:aws:iam::123456789012:user/mx1 is not authorized to perform: ssm:GetParameter on resource: \
+         arn:aws:ssm:eu-west-1:123456789012:parameter{parameter} because no identity-based policy allows the action")});
+    moto::shared().fault(&host.aws_key, "GetParameter", denied);
+    let [severity, what, fix] = found(&check(1), "fleet");
+    assert_eq!(severity, "error");
+    assert!(what.contains("ssm:GetParameter") && what.contains(&parameter), "{what}");
+    assert!(fix.contains("ssm:GetParameter"), "{fix}");
+    moto::shared().heal(&host.aws_key);
+
+    // Nobody there: for now. The others are asked all the same, in the order of the file.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let gone =
+        parameters("gone", "/elsewhere", "").replace(&moto::shared().endpoint(), &format!("http://127.0.0.1:{port}"));
+    configure(&format!(
+        "{gone}{}{}",
+        parameters("fresh", &format!("{path}/fresh"), ""),
+        parameters("more", &format!("{path}/more"), "")
+    ));
+    let document = check(75);
+    let [severity, what, fix] = found(&document, "gone");
+    assert_eq!(severity, "error");
+    assert!(what.contains("ssm:GetParameter") && !fix.is_empty(), "{what} {fix}");
+    assert_eq!((found(&document, "fresh")[0].as_str(), found(&document, "more")[0].as_str()), ("note", "note"));
+    let order: Vec<&str> =
+        document["findings"].as_array().expect("a list").iter().filter_map(|f| f["about"].as_str()).collect();
+    assert!(order.ends_with(&["report gone", "report fresh", "report more"]), "{order:?}");
+    before.0.same_as(&host.snapshot());
+}
+
+/// A report that needs the very relay that it reports about is none when it counts.
+#[test]
+fn reports_that_ride_on_the_relay_are_warned_of() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.postfix.start();
+    let mail = |name: &str, more: &str| {
+        let (from, to) = ("relaykey@mx1.example.com", "postmaster@example.com");
+        format!("\n[[report]]\nname = {name:?}\ntype = \"email\"\nfrom = {from:?}\nto = {to:?}\n{more}")
+    };
+    let check = |more: &str| {
+        host.configure(&Setup { source: &source, more, ..Setup::default() });
+        host.relaykey(&["check", "--offline", "--json"]).expect(0).json()
+    };
+    let one = "the only report rides on the relay that it reports about: when that fails, nobody hears of it";
+    let two = "all reports ride on the relay that it reports about: when that fails, nobody hears of it";
+    for (more, what) in
+        [(mail("a", ""), one), (mail("a", "server = \"127.0.0.1:2525\"\n"), one), (mail("a", "") + &mail("b", ""), two)]
+    {
+        let document = check(&more);
+        let [found] = findings(&document, "reports", "")[..] else { panic!("{document:#}") };
+        assert_eq!(
+            (&found["severity"], &found["credential"], &found["what"]),
+            (&json!("warning"), &json!("ses"), &json!(what))
+        );
+        assert!(found["fix"].as_str().is_some_and(|fix| fix.contains("of another type")), "{found:#}");
+    }
+    host.relaykey(&["check", "--offline"]).expect(0).says(&["0 errors, 1 warning"]);
+    // By SES's own interface a message gets out without the relay; another type beside it is enough.
+    let by_ses = "server = \"ses\"\nregion = \"eu-west-1\"\n";
+    for more in [mail("a", by_ses), mail("a", "") + &mail("b", by_ses), mail("a", "") + &parameters("fleet", "/x", "")]
+    {
+        let document = check(&more);
+        assert_eq!(findings(&document, "reports", ""), Vec::<&Value>::new(), "{more}");
+    }
+    // Which receivers count is a matter of each credential.
+    let second = host.another("hash", "").config_dir.clone();
+    let other = format!(
+        "[[credential]]\nname = \"other\"\nsource = {{ type = \"file\", path = {:?} }}\nsmtp = {{ endpoint = \"smtp.example.com\" }}\n\
+         [[credential.target]]\ntype = \"postfix\"\nconfig_dir = {second:?}\n",
+        host.path("credential")
+    );
+    for (more, about, words) in [
+        (mail("a", "") + &parameters("fleet", "/x", "credentials = [\"ses\"]\n"), "other", one),
+        (
+            parameters("fleet", "/x", "credentials = [\"ses\"]\n"),
+            "other",
+            "no [[report]] takes reports of this credential",
+        ),
+        (
+            parameters("fleet", "/x", "credentials = [\"other\"]\n"),
+            "ses",
+            "no [[report]] takes reports of this credential",
+        ),
+    ] {
+        host.configure(&Setup { source: &source, more: &(other.clone() + &more), ..Setup::default() });
+        let document = host.relaykey(&["check", "--offline", "--json"]).json();
+        let [found] = findings(&document, "reports", "")[..] else { panic!("{document:#}") };
+        assert_eq!(found["credential"], about, "{found:#}");
+        assert!(found["what"].as_str().is_some_and(|what| what.starts_with(words)), "{found:#}");
+    }
+}
+
+/// Of a window people learn when it opens, by the clock on their wall.
+#[test]
+fn the_next_window_is_said_in_local_time() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.postfix.start();
+    let config = host.path("config.toml");
+    let config = config.to_str().expect("UTF-8");
+    let zone = "CET-1CEST,M3.5.0,M10.5.0/3";
+    let check = |lines: &str| {
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        let text = fs::read_to_string(config).expect("readable");
+        fs::write(config, text.replace("name = \"ses\"", &format!("name = \"ses\"\n{lines}"))).expect("written");
+        let document =
+            relaykey(&["--config", config, "check", "--offline", "--json"], &[("TZ", zone)], b"").expect(0).json();
+        findings(&document, "mode", "")
+            .iter()
+            .map(|f| f["what"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(check(""), [""; 0]);
+    assert_eq!(check("mode = \"manual\""), ["manual: a new version waits for `relaykey approve ses`"]);
+    // One that is a day long is open or shut all of today; the other way round for the other days.
+    let zone = jiff::tz::TimeZone::posix(zone).expect("a zone");
+    let today = || jiff::Timestamp::now().to_zoned(zone.clone()).date();
+    let deadline = Instant::now() + RUN;
+    loop {
+        let date = today();
+        let days = |days: i64| date.checked_add(jiff::Span::new().days(days)).expect("a day");
+        let (now, next) = (date.strftime("%a"), days(1));
+        let open = check(&format!("mode = \"manual\"\napply = \"{now} 00:00-24:00\""));
+        let shut = check(&format!("mode = \"manual\"\napply = \"{} 02:30-04:00\"", days(2).strftime("%a")));
+        // At midnight what was said may be of either day.
+        if today() != date {
+            assert!(Instant::now() < deadline, "a day that lasts for a check");
+            continue;
+        }
+        let at = |date: jiff::civil::Date, hour, minute| {
+            let time = date.at(hour, minute, 0, 0).to_zoned(zone.clone()).expect("a time");
+            time.strftime("%a %Y-%m-%d %H:%M %Z").to_string()
+        };
+        let manual = "manual: a new version waits for `relaykey approve ses`, or for the window";
+        assert_eq!(open, [format!("{manual} \"{now} 00:00-24:00\", which is open until {}", at(next, 0, 0))]);
+        let later = days(2).strftime("%a").to_string();
+        assert_eq!(shut, [format!("{manual} \"{later} 02:30-04:00\", which opens next on {}", at(days(2), 2, 30))]);
+        break;
+    }
+}
+
 // ---------------------------------------------------------------- status
 
 /// Every field of the status document, and no other; the one credential of it.
@@ -473,6 +683,8 @@ fn status(host: &Host) -> Value {
         "pending",
         "failures",
         "owed",
+        "withdrawn",
+        "left",
         "reports_owed",
         "notices",
         "next",

@@ -5,7 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use relaykey::config::{self, Config, EXAMPLE, Key, LoadError, MAX_FILE, SCHEMA, Section, Severity};
+use relaykey::config::{
+    self, Config, EXAMPLE, IfAppliedDies, Key, LoadError, MAX_FILE, Mode, SCHEMA, Section, Severity,
+};
 
 /// A private directory that is removed at the end of a test.
 struct Scratch(PathBuf);
@@ -54,11 +56,6 @@ fn below(header: &str) -> Vec<(usize, &'static str)> {
         }
     }
     lines
-}
-
-/// The example with one line replaced.
-fn with(number: usize, new: &str) -> String {
-    EXAMPLE.lines().enumerate().map(|(i, line)| if i == number { new } else { line }).collect::<Vec<_>>().join("\n")
 }
 
 fn accepted() -> impl Iterator<Item = (&'static Section, &'static Key)> {
@@ -110,16 +107,65 @@ fn the_example_has_no_other_keys() {
     }
 }
 
+/// A line of the example as it stands when it is switched on; `None` where it is no setting that is off.
+fn on(line: &str) -> Option<&str> {
+    let setting = |l: &str| l.starts_with('[') || l.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+    let off = line.strip_prefix("#   ").or(line.strip_prefix('#'))?;
+    setting(off).then_some(off)
+}
+
+/// The example with the setting on this line switched on, and without it; both with what it needs around it: the rest
+/// of its table where that is off, or of the settings that are shown, set off, as going together.
+fn on_and_off(number: usize) -> (String, String) {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let is_header = |i: &usize| lines[*i].trim_start_matches('#').starts_with('[');
+    let start = (0..=number).rev().find(is_header).expect("a header");
+    let end = (number + 1..lines.len()).find(is_header).unwrap_or(lines.len());
+    let set_off = |i: usize| lines[i].starts_with("#   ");
+    let goes_along = |i: usize| {
+        (start..end).contains(&i)
+            && if set_off(number) { set_off(i) } else { lines[start].starts_with('#') && !set_off(i) }
+    };
+    let text = |with: bool| {
+        let line = |(i, line): (usize, &&'static str)| {
+            let wanted = if i == number { with } else { goes_along(i) };
+            on(line).filter(|_| wanted).unwrap_or(line)
+        };
+        lines.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+    };
+    (text(true), text(false))
+}
+
 #[test]
 fn the_defaults_that_the_example_states_are_the_readers() {
-    let base = good(EXAMPLE);
     for (section, key) in accepted() {
         let Some(default) = key.default else { continue };
-        let stated = format!("#{} = {default}", key.name);
-        let at = below(section.header).into_iter().find(|(_, l)| *l == stated);
+        let stated = format!("{} = {default}", key.name);
+        let at = below(section.header).into_iter().find(|(_, l)| on(l) == Some(&stated));
         let Some((number, _)) = at else { panic!("{stated:?} does not stand below {:?}", section.header) };
-        let text = with(number, &stated[1..]);
-        assert_eq!(good(&text), base, "{:?} below {:?} changes something", &stated[1..], section.header);
+        let (with, without) = on_and_off(number);
+        assert_ne!(with, without);
+        assert_eq!(good(&with), good(&without), "{stated:?} below {:?} changes something", section.header);
+    }
+}
+
+#[test]
+fn manual_mode_of_the_example_works() {
+    let (number, _) = below("[[credential]]").into_iter().find(|(_, l)| l.contains("   apply = ")).expect("a window");
+    let config = good(&on_and_off(number).0);
+    let Mode::Manual { window: Some(window), if_applied_dies: IfAppliedDies::Wait } = &config.credentials[0].mode
+    else {
+        panic!("{config:?}")
+    };
+    assert_eq!(window.to_string(), "Sat 02:00-04:00");
+    // What the text around it shows is no less of a window.
+    let text = EXAMPLE.replace("\n# ", " ");
+    let shown: Vec<&str> =
+        text.split('"').skip(1).step_by(2).filter(|w| w.contains(' ') && w.contains(":00-")).collect();
+    assert!(shown.len() >= 5, "{shown:?}");
+    for window in shown {
+        let both = format!("mode = \"manual\"\napply = {window:?}");
+        good(&EXAMPLE.replace("#mode = \"automatic\"", &both));
     }
 }
 
@@ -130,7 +176,7 @@ fn a_line_that_says_default_shows_it() {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[0].ends_with("Default:") || pair[0].contains("Default: 587") {
-            let key = pair[1].strip_prefix('#').and_then(|l| l.split_once(" = "));
+            let key = on(pair[1]).and_then(|l| l.split_once(" = "));
             let (name, value) = key.unwrap_or_else(|| panic!("{:?} follows {:?}", pair[1], pair[0]));
             assert!(accepted().any(|(_, k)| k.name == name && k.default == Some(value)), "{name} = {value}");
             stated += 1;
@@ -143,14 +189,16 @@ fn a_line_that_says_default_shows_it() {
 fn everything_in_the_example_can_be_switched_on() {
     let mut all = String::new();
     for line in EXAMPLE.lines() {
-        let setting = |l: &&str| l.starts_with('[') || l.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
-        let on = line.strip_prefix('#').filter(setting);
-        all.push_str(on.unwrap_or(line));
+        // What is set off goes with other settings than those that stand around it.
+        all.push_str(on(line).filter(|_| !line.starts_with("#   ")).unwrap_or(line));
         all.push('\n');
     }
     let config = good(&all);
     assert!(config.aws.proxy.is_some() && config.credentials[0].targets[0].keys.is_some(), "{config:?}");
-    assert_eq!((config.reports.len(), config.health.map(|h| h.listen.len())), (1, Some(2)));
+    let kinds: Vec<&str> = config.reports.iter().map(|r| r.kind.word()).collect();
+    assert_eq!(kinds, ["parameter-store", "dynamodb", "webhook", "email", "exec"]);
+    assert!(config.credentials[0].probe.is_some());
+    assert_eq!(config.health.map(|h| h.listen.len()), Some(2));
 }
 
 #[test]

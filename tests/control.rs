@@ -26,7 +26,10 @@ use std::time::{Duration, Instant};
 use lab::{Program, RUN, Ran};
 use moto::PrivateDir;
 use postfix::wait_for;
-use relaykey::control::{self, Answer, ControlError, Peer, Progress, Refusal, Request, SyncRequest};
+use relaykey::control::{
+    self, Answer, ApproveRequest, ConfirmRequest, ControlError, DeregisterRequest, Peer, Progress, Refusal,
+    RejectRequest, Request, SyncRequest,
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -114,7 +117,7 @@ fn status_only() -> Arc<Handler> {
     handler(|_, request, _| async move {
         match request {
             Request::Status => Ok(json!({"fine": true})),
-            Request::Sync(_) => Err(Refusal { what: "not here".into(), fix: "no".into(), temporary: false }),
+            _ => Err(Refusal { what: "not here".into(), fix: "no".into(), temporary: false }),
         }
     })
 }
@@ -192,8 +195,8 @@ fn a_request_gets_its_progress_and_its_answer_and_the_daemon_knows_who_asks() {
                 progress.line("ses: verify");
                 progress.line("ses: swap \u{1b}[31m\n");
                 match request {
-                    Request::Sync(_) => Ok(json!({"credentials": [1]})),
                     Request::Status => Err(Refusal { what: "not now".into(), fix: "later".into(), temporary: false }),
+                    _ => Ok(json!({"credentials": [1]})),
                 }
             }
         }),
@@ -733,6 +736,62 @@ fn synced(name: &str, outcome: &str, exit: u8) -> Value {
 }
 
 #[test]
+fn what_a_person_decides_goes_through_the_daemon() {
+    let (dir, run) = run_dir("decides");
+    let config = configuration(&dir);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (told, path) = (asked.clone(), config.clone());
+    let _server = Server::start(
+        &run,
+        handler(move |peer, request, _| {
+            let answer = match &request {
+                Request::Status => status_document(&path, &Value::Null),
+                _ => {
+                    told.lock().unwrap().push((peer.claimed, request));
+                    json!({"schema": "relaykey/sync/v1", "credentials": [synced("ses", "confirmed", 0)]})
+                }
+            };
+            async { Ok(answer) }
+        }),
+    );
+    let names = || vec!["ses".to_owned()];
+    let version = || Some("v2".to_owned());
+    for (arguments, expected) in [
+        (&["approve", "ses"][..], Request::Approve(ApproveRequest { names: names(), version: None, wait_seconds: 60 })),
+        (
+            &["approve", "ses", "--version", "v2", "--wait", "2m"],
+            Request::Approve(ApproveRequest { names: names(), version: version(), wait_seconds: 120 }),
+        ),
+        (
+            &["reject", "ses", "--version", "v2", "--reason", "not\u{1b}[31m today "],
+            Request::Reject(RejectRequest { names: names(), version: version(), reason: "not[31m today".into() }),
+        ),
+        (&["confirm", "ses"], Request::Confirm(ConfirmRequest { names: names(), code: None, wait_seconds: 60 })),
+        (
+            &["confirm", "ses", "--code", "--nonce", "n1"],
+            Request::Confirm(ConfirmRequest { names: names(), code: Some("n1".into()), wait_seconds: 60 }),
+        ),
+        (&["deregister"], Request::Deregister(DeregisterRequest { names: Vec::new() })),
+        (&["deregister", "ses"], Request::Deregister(DeregisterRequest { names: names() })),
+    ] {
+        let ran = relaykey(&config, arguments, &[("SUDO_USER", "alice")]);
+        ran.expect(0);
+        assert_eq!(asked.lock().unwrap().pop(), Some((Some("alice".to_owned()), expected)), "{arguments:?}");
+    }
+    for arguments in [
+        &["approve"][..],
+        &["reject", "ses"],
+        &["reject", "ses", "--reason", " "],
+        &["confirm"],
+        &["confirm", "ses", "--nonce", "n1"],
+        &["approve", "nobody"],
+    ] {
+        relaykey(&config, arguments, &[]).expect(2);
+    }
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[test]
 fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
     let (dir, run) = run_dir("control");
     let config = configuration(&dir);
@@ -744,7 +803,7 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
         handler(move |peer, request, progress| {
             let answer = match &request {
                 Request::Status => Ok(status_document(&path, &Value::Null)),
-                Request::Sync(_) => {
+                _ => {
                     progress.line("ses: verify    accepted (0.100 s)");
                     told.lock().unwrap().push((peer.claimed, request));
                     give.lock().unwrap().clone()

@@ -63,7 +63,9 @@ fn driver() {
     call(Request::Prepare { target: target.clone(), ours, expect, login, version: "v2".into() });
     call(Request::Swap { target: target.clone() });
     call(Request::Activate { target: target.clone() });
-    let Reply::ReadBack(read) = call(Request::ReadBack { target: target.clone(), prove: None }) else { panic!() };
+    let Reply::ReadBack(read) = call(Request::ReadBack { target: target.clone(), prove: None, nonce: None }) else {
+        panic!()
+    };
     assert!(read.matches, "{read:?}");
     if std::env::var_os("RELAYKEY_CRASH_UNDO").is_some() {
         call(Request::Undo { target });

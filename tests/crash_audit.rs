@@ -37,6 +37,7 @@ fn record(n: u64) -> Record {
         steps: Vec::new(),
         outcome: "confirmed".into(),
         error: None,
+        approved_by: None,
     }
 }
 

@@ -121,6 +121,7 @@ fn record(seconds: i64) -> Record {
         steps: vec![step("fetch", 50), step("verify", 1_207)],
         outcome: "confirmed".into(),
         error: None,
+        approved_by: None,
     }
 }
 

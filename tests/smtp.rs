@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use relaykey::config::{Smtp, Tls};
+use relaykey::config::{Probe, Smtp, Tls};
 use relaykey::credential::{Login, Secret};
-use relaykey::smtp::{Class, Verdict, login};
+use relaykey::smtp::{Class, Probed, Verdict, login, probe};
 use relaykey::standin::{Delay, Fault, Mechanism, Options, Standin};
 use relaykey::tls::{CaFile, Roots};
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 const PASSWORD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+/// Who probes come from.
+const SENDER: &str = "postmaster@example.com";
 /// Longer than any login here takes, unless it is meant to run into its time-out.
 const PLENTY: Duration = Duration::from_secs(20);
 /// For logins that are meant to run into it, after what they do before.
@@ -86,6 +88,26 @@ impl Lab {
 
     fn login_as(&self, username: &str, password: &str) -> Verdict {
         attempt(&self.smtp, username, password, &self.roots)
+    }
+
+    /// A probe over the login.
+    fn probe(&self) -> Verdict {
+        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
+        let message = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
+        let about = Probed { host: "mx1.example.com", credential: "ses", version: "v-1", at: jiff::Timestamp::now() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+        let begun = Instant::now();
+        let verdict =
+            runtime.block_on(probe(&self.smtp, &credential, &self.roots, "mx1.example.com", &message, &about));
+        let took = begun.elapsed();
+        assert!(took < self.smtp.timeout + Duration::from_secs(4), "took {took:?}: {verdict:?}");
+        let text = format!("{verdict:?}");
+        for form in [PASSWORD.to_owned(), BASE64.encode(PASSWORD), BASE64.encode(format!("\0{USER}\0{PASSWORD}"))] {
+            for piece in form.as_bytes().windows(8) {
+                assert!(!text.contains(std::str::from_utf8(piece).expect("ASCII")), "{text}");
+            }
+        }
+        verdict
     }
 
     /// Whether a login ends within its time-out, give or take the scheduling of a busy machine.
@@ -224,6 +246,110 @@ fn a_quit_that_hangs_changes_no_verdict() {
             "{mechanisms:?}"
         );
     }
+}
+
+#[test]
+fn a_probe_sends_one_message_over_the_login() {
+    for lab in [Lab::new(), Lab::new().implicit()] {
+        let verdict = lab.probe();
+        let Verdict::Accepted { reply } = &verdict else { panic!("{verdict:?}") };
+        assert_eq!(reply, "250 Ok 0100standin00000001-000000");
+        lab.standin.wait_for(PLENTY, "a QUIT", |seen| (seen.quits == 1).then_some(())).expect("QUIT");
+        let messages = lab.standin.messages();
+        let [message] = messages.as_slice() else { panic!("{messages:?}") };
+        assert_eq!((message.username.as_str(), message.from.as_str()), (USER, SENDER));
+        assert_eq!(message.to, ["success@simulator.amazonses.com"]);
+        assert_eq!(message.subject, "relaykey probe: ses on mx1.example.com");
+        let text = String::from_utf8(message.text.clone()).expect("ASCII");
+        assert!(text.contains("\r\nAuto-Submitted: auto-generated\r\n"), "{text}");
+        assert!(text.contains("version v-1 of the credential ses"), "{text}");
+        assert_eq!(lab.standin.logins().len(), 1);
+    }
+}
+
+#[test]
+fn a_login_that_may_not_send_is_the_policys_fault() {
+    let denied = |lab: &Lab| lab.standin.deny_sending(USER);
+    let unverified = |lab: &Lab| lab.standin.unverify(SENDER);
+    let no_mailbox = |lab: &Lab| lab.standin.fault(Fault::RecipientNever, 1);
+    type Row<'a> = (&'a dyn Fn(&Lab), &'a [&'a str]);
+    let table: [Row<'_>; 3] = [
+        (
+            &denied,
+            &[
+                "accepted the login and then refused the message: 554 Access denied: User `AKIAIOSFODNN7EXAMPLE' is not \
+                 authorized to perform `ses:SendRawEmail'",
+                "allow ses:SendRawEmail to the IAM user of this key, for the identity of postmaster@example.com in region \
+                 us-east-1",
+                "ses:FromAddress",
+                "The password is right",
+            ],
+        ),
+        (
+            &unverified,
+            &[
+                "refused the message: 554 Message rejected: Email address is not verified. The following identities",
+                "verify the identity of postmaster@example.com (the address or its domain) in region us-east-1, or correct \
+                 `from` of [credential.probe]",
+            ],
+        ),
+        (
+            &no_mailbox,
+            &[
+                "refused the message: 550 No such mailbox",
+                "read the server's words",
+                "`from` or `to` of [credential.probe]",
+            ],
+        ),
+    ];
+    for (what, expected) in table {
+        let mut lab = Lab::new();
+        lab.smtp.region = Some("us-east-1".into());
+        what(&lab);
+        let verdict = lab.probe();
+        assert_unknown(&verdict, Class::Policy, false, expected);
+        assert!(lab.standin.messages().is_empty());
+        lab.standin.wait_for(PLENTY, "a QUIT", |seen| (seen.quits == 1).then_some(())).expect("QUIT");
+        assert_eq!(lab.login(), accepted(), "the login itself is good");
+    }
+    assert_eq!(Class::Policy.word(), "policy");
+}
+
+#[test]
+fn a_server_that_quotes_the_password_in_its_refusal_gives_nothing_away() {
+    let lab = Lab::new();
+    lab.standin.fault(Fault::EchoAtData, 1);
+    // That nothing of it is said is looked at for every probe here.
+    assert_unknown(&lab.probe(), Class::Policy, false, &["554 ***", "Message rejected"]);
+}
+
+#[test]
+fn a_policy_is_told_in_time_whatever_becomes_of_quit() {
+    let mut lab = Lab::new();
+    lab.smtp.timeout = Duration::from_secs(3);
+    lab.standin.deny_sending(USER);
+    lab.standin.fault(Fault::HangAtQuit, 1);
+    assert_unknown(&lab.probe(), Class::Policy, false, &["554 Access denied", "in the endpoint's region"]);
+}
+
+#[test]
+fn a_message_that_is_not_taken_now_is_temporary() {
+    let mut lab = Lab::new();
+    let now = "it accepted the login and does not take the message now";
+    lab.standin.fault(Fault::Throttle, 1);
+    assert_unknown(&lab.probe(), Class::Smtp, true, &[now, "454 Throttling failure", "it is tried again"]);
+    lab.standin.fault(Fault::RecipientLater, 1);
+    assert_unknown(&lab.probe(), Class::Smtp, true, &[now, "451 Local error in processing", "it is tried again"]);
+    lab.smtp.timeout = SHORT;
+    lab.standin.fault(Fault::HangAtData, 1);
+    assert_unknown(&lab.probe(), Class::Timeout, true, &["gave up after 1s", "the answer to the message"]);
+    lab.smtp.timeout = PLENTY;
+    assert!(lab.standin.messages().is_empty());
+    assert!(matches!(lab.probe(), Verdict::Accepted { .. }), "when all faults are over");
+    // What stands in the way of the login is told as ever, and no message is tried.
+    lab.standin.deactivate(USER);
+    assert_eq!(lab.probe(), refused());
+    assert_eq!(lab.standin.messages().len(), 1);
 }
 
 #[test]

@@ -1269,8 +1269,9 @@ fn drift_is_only_reported_where_that_is_asked_for() {
         before.same_as(&host.snapshot());
     }
     host.relaykey(&["status"]).expect(0).says(&["ses: drift"]);
-    // Put right by hand: nothing is wrong any more.
+    // Put right by hand: nothing is wrong any more, and what was withdrawn is confirmed anew.
     put_back(&host.postfix, &text.replace(&old.pair(), &new.pair()));
+    host.sync(&[], 0).says(&["ses: confirmed"]);
     host.sync(&[], 0).says(&["ses: up-to-date"]);
     host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]).says_not("drift");
 }

@@ -30,6 +30,12 @@ pub struct Synced {
     pub preview: Vec<Preview>,
     /// The confirmation, if this run made one.
     pub report: Option<Report>,
+    /// `confirm --code`: what a person types elsewhere.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Why there is none although it was asked for.
+    #[serde(default)]
+    pub no_code: Option<String>,
     /// The exit code that this stands for.
     pub exit: u8,
 }
@@ -47,6 +53,15 @@ pub struct Preview {
     pub target: String,
     pub change: Vec<String>,
     pub reload: bool,
+    /// Does a person change it (`write = false`)?
+    #[serde(default)]
+    pub by_hand: bool,
+    /// What a person does to make the change, in this order.
+    #[serde(default)]
+    pub steps: Vec<String>,
+    /// How what is there differs from the candidate.
+    #[serde(default)]
+    pub differences: Vec<String>,
 }
 
 impl Synced {
@@ -76,6 +91,8 @@ impl Synced {
             steps: ended.steps,
             preview,
             report: if done { ended.state.report } else { None },
+            code: ended.code.clone().and_then(Result::ok),
+            no_code: ended.code.and_then(Result::err),
             exit,
         }
     }
@@ -89,6 +106,12 @@ impl Synced {
             if p.change.is_empty() {
                 out.push("  nothing".into());
             }
+            // Of a target that relaykey changes itself, the change says it all.
+            if p.by_hand && !p.change.is_empty() {
+                out.push(format!("{}: target {} is changed by hand; what differs now:", self.name, p.target));
+                out.extend(p.differences.iter().map(|line| format!("  {line}")));
+                out.extend(by_hand(&self.name, &p.target, &p.steps));
+            }
         }
         let version = match (&self.candidate, &self.version, &self.username) {
             (Some((version, username)), _, _) => format!(" version {version} ({username})"),
@@ -98,6 +121,8 @@ impl Synced {
             _ => String::new(),
         };
         out.push(format!("{}: {}{version}", self.name, self.outcome));
+        out.extend(self.code.iter().map(|code| format!("{}: code {code}", self.name)));
+        err.extend(self.no_code.iter().map(|why| format!("{}: there is no code: {why}", self.name)));
         let mut said: Vec<&str> = Vec::new();
         for f in &self.failures {
             if said.contains(&f.failure.what.as_str()) {
@@ -121,6 +146,13 @@ impl Synced {
         }
         (out, err)
     }
+}
+
+/// What a person does, as people read it; nothing where nothing is to be done.
+pub fn by_hand<'a>(credential: &str, target: &str, steps: &'a [String]) -> impl Iterator<Item = String> + use<'a> {
+    let title = format!("{credential}: target {target}: to change it by hand, as root:");
+    let numbered = steps.iter().enumerate().map(|(n, step)| format!("  {}. {step}", n + 1));
+    std::iter::once(title).filter(|_| !steps.is_empty()).chain(numbered)
 }
 
 /// What `sync --json` prints, through the daemon or not.

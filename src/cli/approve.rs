@@ -39,6 +39,7 @@ pub fn run(path: &Path, json: bool, args: &ApproveArgs) -> Exit {
         names: slice::from_ref(&args.name),
         wake: Wake { approve: Some(approve), ..Wake::default() },
         wait: args.wait,
+        reveal: false,
         request: Some(Box::new(request)),
     };
     order::carry_out(path, json, &order)

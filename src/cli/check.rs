@@ -2,16 +2,21 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use super::{Exit, load, print_json, runtime, say};
 use crate::agent;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::aws;
-use crate::config::{self, Config, Finding, Severity};
+use crate::config::{self, Config, Finding, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
+use crate::report::{Receivers, Whose};
 use crate::rollover::State;
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched};
@@ -20,7 +25,7 @@ use crate::status::source_words;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Ask neither the source nor the SMTP endpoint.
+    /// Ask neither the source, nor the SMTP endpoint, nor the places that reports go to.
     #[arg(long)]
     offline: bool,
 }
@@ -37,7 +42,7 @@ struct Document {
 #[derive(Serialize)]
 struct Placed {
     credential: Option<String>,
-    /// `config`, `state`, `source`, `login`, `target NAME`.
+    /// `config`, `state`, `mode`, `source`, `login`, `target NAME`, `reports`, `report NAME`.
     about: String,
     #[serde(flatten)]
     finding: Finding,
@@ -72,7 +77,11 @@ impl Findings {
     }
 
     fn error(&mut self, credential: Option<&str>, about: &str, what: String, fix: String) {
-        self.add(credential, about, Finding { severity: Severity::Error, line: None, file: None, what, fix });
+        self.say(Severity::Error, credential, about, what, fix);
+    }
+
+    fn say(&mut self, severity: Severity, credential: Option<&str>, about: &str, what: String, fix: String) {
+        self.add(credential, about, Finding { severity, line: None, file: None, what, fix });
     }
 }
 
@@ -153,12 +162,104 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
                 None
             }
         };
+        mode(credential, Timestamp::now(), &TimeZone::system(), findings);
         targets(credential, state.as_ref(), &apply, findings);
         if args.offline {
             continue;
         }
         let Some(fetched) = source(credential, &store, &http, findings).await else { continue };
         logins(credential, &fetched, findings).await;
+    }
+    who_hears(config, findings);
+    if !args.offline {
+        reports(config, &store, &http, findings).await;
+    }
+}
+
+/// When a version that waits for approval goes into place by itself, in the local time that the window is meant in.
+fn mode(credential: &config::Credential, now: Timestamp, zone: &TimeZone, findings: &mut Findings) {
+    let Mode::Manual { window, .. } = &credential.mode else { return };
+    let name = &credential.name;
+    let what = match window {
+        None => format!("manual: a new version waits for `relaykey approve {name}`"),
+        Some(window) => format!(
+            "manual: a new version waits for `relaykey approve {name}`, or for the window {}",
+            opening(window, now, zone)
+        ),
+    };
+    findings.good(Some(name), "mode", what);
+}
+
+fn opening(window: &Window, now: Timestamp, zone: &TimeZone) -> String {
+    let local = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %Z").to_string();
+    match window.opening(now, zone) {
+        Opening::Open { until } => format!("\"{window}\", which is open until {}", local(until)),
+        Opening::At(at) => format!("\"{window}\", which opens next on {}", local(at)),
+    }
+}
+
+/// Is there anybody who would hear of a failure?
+fn who_hears(config: &Config, findings: &mut Findings) {
+    let nobody =
+        "nobody is told when this host uses a new version, and so nobody can know when the old key is no longer in use";
+    let fix = "add a [[report]]: config.example.toml shows every type";
+    if config.reports.is_empty() {
+        let what = format!("there is no [[report]]: {nobody}");
+        return findings.say(Severity::Note, None, "reports", what, fix.into());
+    }
+    for credential in &config.credentials {
+        let name = Some(credential.name.as_str());
+        let takers: Vec<&config::Receiver> = config.reports.iter().filter(|r| r.takes(&credential.name)).collect();
+        if takers.is_empty() {
+            let what = format!("no [[report]] takes reports of this credential: {nobody}");
+            let fix = format!("add {:?} to the `credentials` of a [[report]], or remove that line", credential.name);
+            findings.say(Severity::Note, name, "reports", what, fix);
+        } else if takers.iter().all(|r| rides_on_this_host(r)) {
+            let only = if takers.len() == 1 { "the only report rides" } else { "all reports ride" };
+            let what = format!("{only} on the relay that it reports about: when that fails, nobody hears of it");
+            let fix = "add a [[report]] of another type, or one with server = \"ses\"".into();
+            findings.say(Severity::Warning, name, "reports", what, fix);
+        }
+    }
+}
+
+/// Does it need this host's mail server to get out? Which way that would send the message is not looked at: it may change
+/// any day, and nobody would think of this then.
+fn rides_on_this_host(receiver: &config::Receiver) -> bool {
+    matches!(receiver.kind, ReceiverKind::Email { via: MailVia::Server { .. }, .. })
+}
+
+/// Would reports arrive? All are asked at the same time, each for as long as an attempt may take.
+async fn reports(config: &Config, store: &Store, http: &aws::Http, findings: &mut Findings) {
+    let identity = match store.identity(config.host.name.as_deref(), agent::host_name) {
+        Ok(identity) => identity,
+        Err(e) => return findings.error(None, "state", e.to_string(), e.fix()),
+    };
+    let receivers = Arc::new(Receivers::open(&config.reports, http));
+    let mut asked = JoinSet::new();
+    for credential in &config.credentials {
+        for receiver in config.reports.iter().filter(|r| r.takes(&credential.name)) {
+            let (receivers, receiver) = (Arc::clone(&receivers), receiver.name.clone());
+            let whose = Whose {
+                credential: credential.name.clone(),
+                host: identity.name.clone(),
+                host_id: identity.host_id.clone(),
+            };
+            let place = asked.len();
+            asked.spawn(async move { (place, receivers.check(&receiver, &whose).await, receiver, whose.credential) });
+        }
+    }
+    let mut checked = asked.join_all().await;
+    checked.sort_by_key(|(place, ..)| *place);
+    for (_, outcome, receiver, credential) in checked {
+        let about = format!("report {receiver}");
+        match outcome.expect("every receiver of the configuration was opened") {
+            Ok(what) => findings.good(Some(&credential), &about, what),
+            Err(e) => {
+                findings.for_now += usize::from(e.temporary);
+                findings.error(Some(&credential), &about, e.what, e.fix);
+            }
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub fn run(path: &Path, json: bool, args: &ConfirmArgs) -> Exit {
         names: slice::from_ref(&args.name),
         wake: Wake { confirm: true, code: code.clone(), ..Wake::default() },
         wait: args.wait,
+        reveal: false,
         request: Some(Box::new(request)),
     };
     order::carry_out(path, json, &order)

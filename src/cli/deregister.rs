@@ -23,6 +23,7 @@ pub fn run(path: &Path, json: bool, args: &DeregisterArgs) -> Exit {
         names: &args.names,
         wake: Wake { leave: true, ..Wake::default() },
         wait: Duration::from_secs(10),
+        reveal: false,
         request: Some(Box::new(request)),
     };
     order::carry_out(path, json, &order)

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use clap::Args;
 use zeroize::Zeroizing;
 
+use super::secret::EchoOff;
 use super::{Exit, complain, tell};
 use crate::credential::{self, Secret};
 
@@ -41,7 +42,7 @@ pub fn run(args: &DeriveArgs) -> Exit {
 fn read_secret() -> Result<Secret, (String, String)> {
     let stdin = std::io::stdin();
     let mut bytes = Zeroizing::new(Vec::with_capacity(512));
-    let echo = stdin.is_terminal().then(|| EchoOff::new(&stdin)).flatten();
+    let echo = stdin.is_terminal().then(|| EchoOff::new(std::io::stdin())).flatten();
     if stdin.is_terminal() {
         let _ = write!(std::io::stderr().lock(), "IAM secret access key: ");
         let mut line = Zeroizing::new(String::with_capacity(512));
@@ -71,23 +72,4 @@ fn read_secret() -> Result<Secret, (String, String)> {
 
 fn unreadable(e: std::io::Error) -> (String, String) {
     (format!("cannot read standard input: {e}"), "pipe the secret access key in".into())
-}
-
-/// Turns the terminal's echo off until dropped.
-struct EchoOff(rustix::termios::Termios);
-
-impl EchoOff {
-    fn new(stdin: &std::io::Stdin) -> Option<Self> {
-        let before = rustix::termios::tcgetattr(stdin).ok()?;
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
-        rustix::termios::tcsetattr(stdin, rustix::termios::OptionalActions::Flush, &quiet).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for EchoOff {
-    fn drop(&mut self) {
-        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, &self.0);
-    }
 }

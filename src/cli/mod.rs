@@ -10,8 +10,10 @@ mod history;
 mod order;
 mod reject;
 mod run;
+mod secret;
 mod status;
 mod sync;
+mod verify_proof;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,6 +109,8 @@ enum Command {
     Status,
     /// What was done here, when and by whom, from the audit log; --verify: is the log as it was written.
     History(history::HistoryArgs),
+    /// Report on standard input, password at the terminal or a file descriptor: is its proof true; or a typed code.
+    VerifyProof(verify_proof::VerifyProofArgs),
     /// Looks at configuration, permissions, mail-server settings, source and SMTP login; changes nothing.
     Check(check::CheckArgs),
     /// IAM secret access key on standard input, SES SMTP password on standard output.
@@ -141,6 +145,7 @@ pub fn run() -> ExitCode {
         Command::Deregister(args) => deregister::run(&config, json, &args),
         Command::Status => status::run(&config, json),
         Command::History(args) => history::run(&config, json, &args),
+        Command::VerifyProof(args) => verify_proof::run(json, &args),
         Command::Check(args) => check::run(&config, json, &args),
         Command::Derive(args) => derive::run(&args),
         Command::Demo(args) => demo::run(json, &args),

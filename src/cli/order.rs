@@ -1,11 +1,15 @@
 //! What an operator orders, `sync` and its like: through the daemon where one runs, else in this process; either way with
 //! the same words, documents and exit codes.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
@@ -13,6 +17,7 @@ use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
+use crate::credential::Login;
 use crate::report::{Attempt, Receivers};
 use crate::rollover::Wake;
 use crate::source;
@@ -26,6 +31,8 @@ pub struct Order<'a> {
     pub wake: Wake,
     /// How long to wait for what fails for now.
     pub wait: Duration,
+    /// Show what a person does to make a change by hand with the password in it.
+    pub reveal: bool,
     /// For the daemon, about these credentials; `None`: it is not the daemon's business.
     pub request: Option<Box<dyn Fn(Vec<String>) -> control::Request + 'a>>,
 }
@@ -53,13 +60,13 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
     };
     let wake = &order.wake;
     let about_one = [
-        (wake.accept_version.is_some(), "sync NAME --accept-version VERSION"),
-        (wake.approve.is_some(), "approve NAME"),
-        (wake.reject.is_some(), "reject NAME --reason REASON"),
-        (wake.confirm, "confirm NAME"),
+        (wake.accept_version.is_some(), "--accept-version", "sync NAME --accept-version VERSION"),
+        (wake.approve.is_some(), "approve", "approve NAME"),
+        (wake.reject.is_some(), "reject", "reject NAME --reason REASON"),
+        (wake.confirm, "confirm", "confirm NAME"),
     ];
-    if let Some((_, usage)) = about_one.into_iter().find(|(is, _)| *is && chosen.len() != 1) {
-        complain("this is about one credential", &format!("name it: relaykey {usage}"));
+    if let Some((_, what, usage)) = about_one.into_iter().find(|(is, ..)| *is && chosen.len() != 1) {
+        complain(&format!("{what} is about one credential"), &format!("name it: relaykey {usage}"));
         return Exit::Usage;
     }
     let runtime = match runtime() {
@@ -174,7 +181,7 @@ async fn here(
     order: &Order<'_>,
 ) -> Result<Vec<Synced>, Trouble> {
     let http = agent::http(config)?;
-    let dry_run = order.wake.dry_run;
+    let (dry_run, shows_password) = (order.wake.dry_run, order.reveal);
     let (access, server) = match dry_run {
         true => (Access::Read, apply::Server::looking(config)),
         false => (Access::Write, apply::Server::new(config)),
@@ -197,8 +204,23 @@ async fn here(
                 tell(&line);
             }
             match event {
-                Event::Preview { target, diff, reload } => {
-                    preview.push(Preview { target: target.to_owned(), change: diff.to_vec(), reload });
+                Event::Preview { target, change, login } => {
+                    let mut steps = change.steps.clone();
+                    if shows_password {
+                        match reveal(&credential.name, target, change, login) {
+                            // They stand there already.
+                            Ok(()) => steps.clear(),
+                            Err(e) => complain(&format!("cannot write to the terminal: {e}"), "run it on another one"),
+                        }
+                    }
+                    preview.push(Preview {
+                        target: target.to_owned(),
+                        change: change.diff.clone(),
+                        reload: change.reload,
+                        by_hand: credential.targets.iter().any(|t| t.name == target && !t.write),
+                        steps,
+                        differences: change.differences.clone(),
+                    });
                 }
                 Event::Trouble { what, fix } => complain(what, fix),
                 _ => {}
@@ -235,6 +257,19 @@ async fn here(
         }
     }
     Ok(all)
+}
+
+/// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.
+fn reveal(credential: &str, target: &str, change: &apply::Previewed, login: &Login) -> std::io::Result<()> {
+    let masked = format!("{}:***", login.username);
+    let pair = Zeroizing::new(format!("{}:{}", login.username, login.password.expose()));
+    let mut terminal = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    for line in account::by_hand(credential, target, &change.steps) {
+        let revealed = Zeroizing::new(line.replace(&masked, &pair));
+        terminal.write_all(revealed.as_bytes())?;
+        terminal.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 fn delivered(credential: &config::Credential, attempt: &Attempt) -> String {

@@ -44,6 +44,7 @@ pub fn run(path: &Path, json: bool, args: &RejectArgs) -> Exit {
         names: slice::from_ref(&args.name),
         wake: Wake { reject: Some(reject), ..Wake::default() },
         wait: Duration::from_secs(10),
+        reveal: false,
         request: Some(Box::new(request)),
     };
     order::carry_out(path, json, &order)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Exit, complain, load, print_json, runtime, say, tell};
+use crate::agent;
 use crate::config::{self, Config};
 use crate::control::{self, Client, ControlError, Request};
 use crate::state::{Access, StateError, Store};
@@ -75,7 +76,8 @@ pub fn ask(client: Client) -> Result<Status, ControlError> {
 fn at_rest(config: &Config, now: Timestamp) -> Result<Status, StateError> {
     let store = Store::open(&config.host.state_dir, Access::Read, Duration::ZERO)?;
     let states = config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Status::at_rest(config, &states, now))
+    let clone_of = store.identity(config.host.name.as_deref(), agent::host_name)?.clone_of;
+    Ok(Status { clone_of, ..Status::at_rest(config, &states, now) })
 }
 
 /// Where the daemon goes by something else than what this command was told: lines for standard error.

@@ -1,12 +1,13 @@
 //! `relaykey sync`: a rollover now, through the daemon where one runs, else in this process.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::Exit;
 use super::order::{self, Order};
+use super::{Exit, complain};
 use crate::control;
 use crate::rollover::Wake;
 
@@ -18,6 +19,9 @@ pub struct SyncArgs {
     /// Show what would change, masked, after logging in with the candidate; change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run, for root on a terminal: show what to do by hand with the password in it, instead of USER:***.
+    #[arg(long, requires = "dry_run")]
+    reveal: bool,
     /// Take this version although it is one that this host left behind, or not newer than the applied one.
     #[arg(long, value_name = "VERSION")]
     accept_version: Option<String>,
@@ -27,6 +31,10 @@ pub struct SyncArgs {
 }
 
 pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
+    if let Some((what, fix)) = may_not_reveal(json, args) {
+        complain(what, fix);
+        return Exit::Usage;
+    }
     let request = |names| {
         control::Request::Sync(control::SyncRequest {
             names,
@@ -38,8 +46,27 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         names: &args.names,
         wake: Wake { accept_version: args.accept_version.clone(), dry_run: args.dry_run, ..Wake::default() },
         wait: args.wait,
+        reveal: args.reveal,
         // One that changes nothing needs no daemon.
         request: if args.dry_run { None } else { Some(Box::new(request)) },
     };
     order::carry_out(path, json, &order)
+}
+
+/// Why `--reveal` is not for this run, and what to do; `None` where it is, or was not asked for.
+fn may_not_reveal(json: bool, args: &SyncArgs) -> Option<(&'static str, &'static str)> {
+    if !args.reveal {
+        None
+    } else if json {
+        Some(("--reveal shows a password, and --json is for programs", "leave one of them out"))
+    } else if !rustix::process::geteuid().is_root() {
+        Some(("--reveal shows a password, and only to root", "run it as root"))
+    } else if !std::io::stdout().is_terminal() {
+        Some((
+            "--reveal shows a password, and standard output is not a terminal",
+            "run it on a terminal, with nothing behind it that could keep the output",
+        ))
+    } else {
+        None
+    }
 }

@@ -914,20 +914,21 @@ impl<'t> Reader<'t> {
                     _ => self.read(view, "to", value::mail_address).map(|at| vec![at.value]),
                 };
                 let server = self.read(view, "server", value::mail_server);
-                let own = ["region", "profile", "role_arn", "external_id", "endpoint_url"];
-                let via = match server.map(|at| at.value) {
-                    Some(None) => MailVia::Ses(self.aws(view, aws)),
-                    server => {
-                        if let Some(key) = own.into_iter().find(|key| view.has(key)) {
-                            self.error(
-                                view.line,
-                                format!("{key} has no effect: the messages go to a mail server, not to AWS"),
-                                format!("remove {key}, or set server = \"ses\""),
-                            );
-                        }
-                        let (host, port) = server.flatten().unwrap_or_else(|| ("localhost".to_owned(), 25));
-                        MailVia::Server { host, port }
+                // With a mistake in `server`, what was meant by it is not known.
+                let ses = server.as_ref().map_or(view.has("server"), |at| at.value.is_none());
+                let via = if ses {
+                    MailVia::Ses(self.aws(view, aws))
+                } else {
+                    for key in ["region", "profile", "role_arn", "external_id", "endpoint_url"] {
+                        let Some((at, _)) = view.get(key) else { continue };
+                        self.error(
+                            self.lines.at(at.span().start),
+                            format!("{key} has no effect: the messages go to a mail server, not to AWS"),
+                            format!("remove {key}, or set server = \"ses\""),
+                        );
                     }
+                    let (host, port) = server.and_then(|at| at.value).unwrap_or_else(|| ("localhost".to_owned(), 25));
+                    MailVia::Server { host, port }
                 };
                 Some(ReceiverKind::Email { from: from?.value, to: to?, via })
             }

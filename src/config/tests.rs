@@ -184,6 +184,12 @@ keys = ["[smtp-relay.example.com]:2465", "@example.org"]
 log = "/var/log/mail.log"
 [[credential]]
 name = "ps"
+mode = "manual"
+apply = "Sat,Sun 23:00-01:00"
+if_applied_dies = "apply"
+[credential.probe]
+from = "probe+relaykey@mail.example.com"
+to = "bounces@example.com"
 [credential.source]
 type = "parameter-store"
 parameter = "/ses/smtp"
@@ -197,6 +203,7 @@ tls = "implicit"
 [[credential.target]]
 type = "postfix"
 reload = "never"
+write = false
 log = "journal"
 [[credential.target]]
 name = "postfix-2"
@@ -221,6 +228,37 @@ name = "all"
 type = "parameter-store"
 path = "/relaykey"
 role_arn = "arn:aws:iam::111122223333:role/report"
+[[report]]
+name = "table"
+type = "dynamodb"
+table = "relaykey.Reports-1"
+region = "eu-central-1"
+[[report]]
+name = "hook"
+type = "webhook"
+url = "https://hooks.example.com:8443/@team/relaykey?v=1"
+secret_file = "/etc/relaykey/hook.secret"
+ca_file = "/etc/relaykey/hook-ca.pem"
+[[report]]
+name = "mail"
+type = "email"
+from = "relaykey@mx1.example.com"
+to = ["a@example.com", "b@example.com"]
+server = "[::1]:2525"
+[[report]]
+name = "mail-ses"
+type = "email"
+from = "relaykey@example.com"
+to = "a@example.com"
+server = "ses"
+region = "eu-central-1"
+[[report]]
+name = "script"
+type = "exec"
+command = ["/usr/local/lib/report", "--fleet", ""]
+user = "relaykey_report"
+timeout = "5s"
+credentials = ["sm"]
 "#;
     let (config, found) = parse(text).expect("a full file");
     assert_eq!(found, []);
@@ -261,13 +299,51 @@ role_arn = "arn:aws:iam::111122223333:role/report"
     ];
     let hosts = vec!["mail.example.com".into(), "[2001:db8::2]".into()];
     assert_eq!(config.health, Some(Health { listen, hosts }));
-    let [fleet, all] = config.reports.as_slice() else { panic!("{:?}", config.reports) };
+    let [fleet, all, table, hook, mail, mail_ses, script] = config.reports.as_slice() else {
+        panic!("{:?}", config.reports)
+    };
     let elsewhere = Aws { region: Some("eu-central-1".into()), ..aws.clone() };
     let at = |path: &str, aws| ReceiverKind::ParameterStore { path: path.into(), aws };
-    assert_eq!((fleet.name.as_str(), &fleet.kind), ("fleet", &at("/relaykey/mail", elsewhere)));
+    assert_eq!((fleet.name.as_str(), &fleet.kind), ("fleet", &at("/relaykey/mail", elsewhere.clone())));
     assert_eq!([fleet.takes("ps"), fleet.takes("sm"), all.takes("ps"), all.takes("sm")], [true, false, true, true]);
     let role = Some("arn:aws:iam::111122223333:role/report".into());
     assert_eq!(all.kind, at("/relaykey", Aws { role_arn: role, external_id: None, ..aws.clone() }));
+    assert_eq!(table.kind, ReceiverKind::DynamoDb { table: "relaykey.Reports-1".into(), aws: elsewhere.clone() });
+    assert_eq!(
+        hook.kind,
+        ReceiverKind::Webhook {
+            url: "https://hooks.example.com:8443/@team/relaykey?v=1".into(),
+            secret_file: "/etc/relaykey/hook.secret".into(),
+            ca_file: Some("/etc/relaykey/hook-ca.pem".into()),
+        }
+    );
+    let email = |from: &str, to: &[&str], via| ReceiverKind::Email {
+        from: from.into(),
+        to: to.iter().map(|to| (*to).to_owned()).collect(),
+        via,
+    };
+    let local = MailVia::Server { host: "::1".into(), port: 2525 };
+    assert_eq!(mail.kind, email("relaykey@mx1.example.com", &["a@example.com", "b@example.com"], local));
+    assert_eq!(mail_ses.kind, email("relaykey@example.com", &["a@example.com"], MailVia::Ses(elsewhere)));
+    let command = ["/usr/local/lib/report", "--fleet", ""].map(str::to_owned).to_vec();
+    let (user, timeout) = ("relaykey_report".to_owned(), Duration::from_secs(5));
+    assert_eq!(script.kind, ReceiverKind::Exec { command, user, timeout });
+    assert_eq!((script.takes("sm"), script.takes("ps")), (true, false));
+    let words: Vec<&str> = config.reports.iter().map(|r| r.kind.word()).collect();
+    let want = ["parameter-store", "parameter-store", "dynamodb", "webhook", "email", "email", "exec"];
+    assert_eq!(words, want);
+    let by_aws: Vec<bool> = config.reports.iter().map(|r| r.kind.is_aws()).collect();
+    assert_eq!(by_aws, [true, true, true, false, false, true, false]);
+
+    assert_eq!((sm.mode.word(), &sm.mode, &sm.probe), ("automatic", &Mode::Automatic, &None));
+    let Mode::Manual { window: Some(window), if_applied_dies: IfAppliedDies::Apply } = &ps.mode else {
+        panic!("{:?}", ps.mode)
+    };
+    assert_eq!((ps.mode.word(), window.to_string().as_str()), ("manual", "Sat,Sun 23:00-01:00"));
+    let probe = Probe { from: "probe+relaykey@mail.example.com".into(), to: "bounces@example.com".into() };
+    assert_eq!(ps.probe, Some(probe));
+    let writes: Vec<bool> = [sm, ps].iter().flat_map(|c| &c.targets).map(|t| t.write).collect();
+    assert_eq!(writes, [true, false, true, true]);
 
     // The source's own role does without the external id that belongs to another.
     let own = Aws {
@@ -711,6 +787,165 @@ fn in_table(header: &str, good: &str, cases: &[(&str, &str, &str)]) {
 }
 
 #[test]
+fn manual_mode() {
+    const MODE: &str = "mode = \"automatic\"";
+    let mode = |keys: &str| parse(&changed(MODE, keys).0).expect(keys).0.credentials.remove(0).mode;
+    let manual = |window: Option<&str>, if_applied_dies| Mode::Manual {
+        window: window.map(|w| Window::parse(w).expect(w)),
+        if_applied_dies,
+    };
+    assert_eq!(mode(""), Mode::Automatic);
+    assert_eq!(mode("mode = \"manual\""), manual(None, IfAppliedDies::Wait));
+    let (apply, dies) = ("apply = \"Mon-Fri 22:00-23:30\"", "if_applied_dies = \"apply\"");
+    let both = manual(Some("Mon-Fri 22:00-23:30"), IfAppliedDies::Apply);
+    // In any order.
+    assert_eq!(mode(&format!("{apply}\n{dies}\nmode = \"manual\"")), both);
+    assert_eq!(mode(&format!("mode = \"manual\"\n{dies}\n{apply}")), both);
+
+    let usage = "write days and hours in local time: \"Sat 02:00-04:00\"";
+    for (window, what) in [
+        ("02:00-04:00", "it has no days, or no hours"),
+        ("Sat", "it has no days, or no hours"),
+        ("Sat 02:00", "its hours have no beginning or no end"),
+        ("Sat 02:00-02:00", "it begins and ends at the same time"),
+        ("Saturday 02:00-04:00", "\"Saturday\" is no day: they are Mon, Tue, Wed, Thu, Fri, Sat, Sun, and daily"),
+        ("weekdays 02:00-04:00", "\"weekdays\" is no day"),
+        ("Sat,Sunday 02:00-04:00", "\"Sunday\" is no day"),
+        ("Sat,, Sun 02:00-04:00", "\"\" is no day"),
+        ("Sat 2am-4am", "\"2am\" is no time of day: write it like 02:00"),
+        ("Sat 02:00-25:00", "\"25:00\" is no time of day"),
+        ("Sat 02:00-04:00 UTC", "\"04:00 UTC\" is no time of day"),
+        ("Sat 02:00:00-04:00:00", "\"02:00:00\" is no time of day"),
+    ] {
+        let what = format!("apply: {window:?} is no window: {what}");
+        one(Severity::Error, MODE, &format!("mode = \"manual\"\napply = {window:?}"), 1, what.trim_end(), usage);
+    }
+    for (new, below, what, fix) in [
+        ("mode = \"manual\"\napply = 2", 1, "apply: expected a string, found an integer", "in quotes"),
+        ("mode = \"manual\"\napply = [\"Sat 02:00-04:00\"]", 1, "apply: expected a string, found a list", "one value"),
+        ("mode = \"manual\"\napply = \"\"", 1, "apply: the value is empty", "or remove the line"),
+        (
+            "mode = \"manual\"\nif_applied_dies = \"aply\"",
+            1,
+            "if_applied_dies: \"aply\" is not known",
+            "did you mean \"apply\"? Allowed here: \"wait\", \"apply\"",
+        ),
+        ("mode = \"manual\"\nif_applied_dies = true", 1, "if_applied_dies: expected a string", "in quotes"),
+        ("mode = true", 0, "mode: expected a string, found a boolean", "in quotes"),
+        (apply, 0, "apply has no effect with mode = \"automatic\"", "add mode = \"manual\", or remove apply"),
+        (dies, 0, "if_applied_dies has no effect with mode", "add mode = \"manual\", or remove if_applied_dies"),
+        ("aply = \"Sat 02:00-04:00\"", 0, "unknown key \"aply\" in [[credential]]", "did you mean \"apply\"?"),
+    ] {
+        one(Severity::Error, MODE, new, below, what, fix);
+    }
+    // With a mistake in `mode` it is not known what was meant by the others.
+    let (text, line) = changed(MODE, &format!("mode = \"manuel\"\n{apply}\n{dies}"));
+    assert_eq!(findings(&text).iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line)]);
+    // Each of the two on its own line.
+    let (text, line) = changed(MODE, &format!("{apply}\n{dies}"));
+    assert_eq!(findings(&text).iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line), Some(line + 1)]);
+    errors(&[
+        (
+            STAGE,
+            "apply = \"Sat 02:00-04:00\"",
+            "unknown key \"apply\" in [credential.source]",
+            "move it to [[credential]].",
+        ),
+        (RELOAD, "mode = \"manual\"", "unknown key \"mode\" in [[credential.target]]", "move it to [[credential]]."),
+    ]);
+}
+
+#[test]
+fn probes() {
+    let probe = |keys: &str| parse(&changed(RELOAD, keys).0).expect(keys).0.credentials.remove(0).probe;
+    let to = |to: &str| Some(Probe { from: "a@example.com".into(), to: to.into() });
+    let header = "[credential.probe]";
+    assert_eq!(probe(&format!("{header}\nfrom = \"a@example.com\"")), to("success@simulator.amazonses.com"));
+    assert_eq!(probe(&format!("{header}\nfrom = \"a@example.com\"\nto = \"b@example.com\"")), to("b@example.com"));
+    let text = changed("mode = \"automatic\"", "probe = { from = \"a@example.com\" }").0;
+    assert_eq!(
+        parse(&text).expect("a good configuration").0.credentials.remove(0).probe,
+        to("success@simulator.amazonses.com")
+    );
+
+    let alone = "write the address alone: \"postmaster@example.com\"";
+    for key in ["from", "to"] {
+        let good = if key == "to" { "from = \"a@example.com\"\n" } else { "" };
+        let long = format!("{}@example.com", "x".repeat(65));
+        for (address, what, fix) in [
+            ("Postmaster <postmaster@example.com>", "there is more than a mail address", alone),
+            ("\\\"a b\\\"@example.com", "there is more than a mail address", alone),
+            ("a@example.com,b@example.com", "more than one mail address", "one address"),
+            ("a@example.com b@example.com", "more than one mail address", "one address"),
+            ("postmaster", "no mail address", alone),
+            ("@example.com", "no mail address", alone),
+            ("postmaster@", "no mail address", alone),
+            ("a@b@example.com", "no mail address", alone),
+            (".a@example.com", "no mail address", alone),
+            ("a..b@example.com", "no mail address", alone),
+            ("a@exa_mple.com", "no mail address", alone),
+            ("a@[192.0.2.1]", "no mail address", alone),
+            ("ä@example.com", "no mail address", alone),
+            ("a@example.com\\r\\nBcc: b@example.com", "control character", "remove it"),
+            (&long, "no mail address", alone),
+            ("", "the value is empty", "give a value"),
+        ] {
+            in_table(header, good, &[(&format!("{key} = \"{address}\""), what, fix)]);
+        }
+        in_table(
+            header,
+            good,
+            &[(&format!("{key} = [\"a@example.com\"]"), "expected a string, found a list", "one value")],
+        );
+    }
+    in_table(
+        header,
+        "from = \"a@example.com\"\n",
+        &[
+            ("subject = \"x\"", "unknown key \"subject\" in [credential.probe]", "Allowed here: from, to"),
+            ("too = \"b@example.com\"", "unknown key \"too\"", "did you mean \"to\"?"),
+            ("endpoint = \"x\"", "unknown key \"endpoint\" in [credential.probe]", "move it to [credential.smtp]"),
+        ],
+    );
+    let add = "add from = \"postmaster@example.com\", an address that SES lets this credential send from";
+    one(Severity::Error, RELOAD, header, 0, "from is missing in [credential.probe]", add);
+    one(
+        Severity::Error,
+        RELOAD,
+        "[[credential.probe]]\nfrom = \"a@b\"",
+        0,
+        "expected one table",
+        "[credential.probe], once",
+    );
+    one(
+        Severity::Error,
+        "mode = \"automatic\"",
+        "probe = true",
+        0,
+        "probe: expected a table, found a boolean",
+        "[credential.probe]",
+    );
+    // A mail address is nobody's business but theirs who may read the file.
+    let (text, _) = changed(RELOAD, "[credential.probe]\nfrom = \"someone <hunter2@example.com>\"");
+    let found = findings(&text);
+    assert!(!format!("{found:?}{}", render_text(&found, Path::new("c"), Some(&text))).contains("hunter2"));
+}
+
+#[test]
+fn targets_changed_by_hand() {
+    let write = |value: &str| {
+        let text = changed(RELOAD, &format!("{RELOAD}\nwrite = {value}")).0;
+        parse(&text).map(|(mut config, _)| config.credentials.remove(0).targets.remove(0).write)
+    };
+    assert_eq!((write("true"), write("false")), (Ok(true), Ok(false)));
+    errors(&[
+        (RELOAD, "write = \"no\"", "write: expected a boolean, found a string", "true or false, without quotes"),
+        (RELOAD, "write = 0", "write: expected a boolean, found an integer", "true or false"),
+        (TIMEOUT, "write = false", "unknown key \"write\" in [credential.smtp]", "move it to [[credential.target]]."),
+    ]);
+}
+
+#[test]
 fn health() {
     let health = |keys: &str| parse(&changed(RELOAD, &format!("[health]\n{keys}")).0).expect(keys).0.health;
     for off in ["", "public = true", "hosts = []"] {
@@ -880,6 +1115,220 @@ fn reports() {
 }
 
 #[test]
+fn kinds_of_receivers() {
+    let kind = |keys: &str| {
+        let text = changed(RELOAD, &format!("[[report]]\nname = \"r\"\n{keys}")).0;
+        let (mut config, found) = parse(&text).expect(keys);
+        assert_eq!(found, [], "{keys}");
+        config.reports.remove(0).kind
+    };
+    // What each needs, and the defaults of the rest.
+    let aws = || Aws { region: Some("eu-west-1".into()), ..Aws::default() };
+    assert_eq!(
+        kind("type = \"dynamodb\"\ntable = \"abc\""),
+        ReceiverKind::DynamoDb { table: "abc".into(), aws: aws() }
+    );
+    let hook = "type = \"webhook\"\nurl = \"https://[2001:db8::1]/\"\nsecret_file = \"/s\"";
+    let url = "https://[2001:db8::1]/".into();
+    assert_eq!(kind(hook), ReceiverKind::Webhook { url, secret_file: "/s".into(), ca_file: None });
+    let mail = "type = \"email\"\nfrom = \"a@example.com\"\nto = \"b@example.com\"";
+    let via = |server: &str| match kind(&format!("{mail}\n{server}")) {
+        ReceiverKind::Email { from, to, via } if from == "a@example.com" && to == ["b@example.com"] => via,
+        other => panic!("{server}: {other:?}"),
+    };
+    let at = |host: &str, port| MailVia::Server { host: host.into(), port };
+    for (server, want) in [
+        ("", at("localhost", 25)),
+        ("server = \"localhost\"", at("localhost", 25)),
+        ("server = \"LocalHost:2525\"", at("localhost", 2525)),
+        ("server = \"127.0.0.2\"", at("127.0.0.2", 25)),
+        ("server = \"::1\"", at("::1", 25)),
+        ("server = \"[::1]\"", at("::1", 25)),
+        ("server = \"[::1]:587\"", at("::1", 587)),
+        ("server = \"ses\"", MailVia::Ses(aws())),
+    ] {
+        assert_eq!(via(server), want, "{server}");
+    }
+    let script = "type = \"exec\"\ncommand = [\"/bin/report\"]";
+    let (command, user, timeout) = (vec!["/bin/report".into()], "nobody".into(), Duration::from_secs(30));
+    assert_eq!(kind(script), ReceiverKind::Exec { command, user, timeout });
+
+    let table = |keys: &str| format!("name = \"r\"\n{keys}\n");
+    let cases = |keys: &str, cases: &[(&str, &str, &str)]| in_table("[[report]]", &table(keys), cases);
+    cases(
+        "type = \"dynamodb\"",
+        &[
+            ("table = \"ab\"", "table: \"ab\" is no name of a table", "3 to 255 letters, digits and _.-"),
+            ("table = \"re lay\"", "is no name of a table", "3 to 255"),
+            ("table = \"relay/key\"", "is no name of a table", "3 to 255"),
+            (
+                "table = \"arn:aws:dynamodb:eu-west-1:111122223333:table/x\"",
+                "table: this is an ARN",
+                "the table's name",
+            ),
+            ("table = 5", "table: expected a string, found an integer", "in quotes"),
+        ],
+    );
+    cases(
+        "type = \"webhook\"\nsecret_file = \"/s\"",
+        &[
+            ("url = \"hooks.example.com\"", "url: this is no http or https URL", "https://HOST/PATH"),
+            ("url = \"ftp://hooks.example.com\"", "no http or https URL", "https://HOST/PATH"),
+            (
+                "url = \"http://hooks.example.com/x\"",
+                "the reports would cross the network without encryption",
+                "use https",
+            ),
+            ("url = \"http://127.0.0.1/x\"", "without encryption", "use https"),
+            ("url = \"https://me:hunter2@hooks.example.com/x\"", "a user name in the URL", "by the signature"),
+            ("url = \"https:///x\"", "host or port of the URL", "https://HOST/PATH"),
+            ("url = \"https://hooks.example.com:0/x\"", "host or port of the URL", "https://HOST/PATH"),
+            ("url = \"https://hooks.example.com/x#part\"", "cannot be right", "https://HOST/PATH"),
+            ("url = \"https://hooks.example.com/a b\"", "cannot be right", "https://HOST/PATH"),
+            ("url = [\"https://hooks.example.com\"]", "url: expected a string, found a list", "one value"),
+        ],
+    );
+    cases(
+        "type = \"webhook\"\nurl = \"https://hooks.example.com\"",
+        &[
+            ("secret_file = \"hook.secret\"", "secret_file: \"hook.secret\" is not an absolute path", "from / on"),
+            ("secret_file = \"/etc/../s\"", "has \"..\" in it", "without"),
+        ],
+    );
+    cases(
+        hook,
+        &[
+            ("ca_file = \"ca.pem\"", "ca_file: \"ca.pem\" is not an absolute path", "from / on"),
+            // The secret itself has no place here.
+            ("secret = \"whsec_hunter2\"", "unknown key \"secret\" in [[report]]", "move it to [credential.source]."),
+            (
+                "region = \"eu-west-1\"",
+                "\"region\" does not go with type = \"webhook\"",
+                "\"parameter-store\" or \"dynamodb\" or \"email\"",
+            ),
+            ("timeout = \"5s\"", "\"timeout\" does not go with type = \"webhook\"", "or set type = \"exec\""),
+        ],
+    );
+    cases(
+        "type = \"email\"\nfrom = \"a@example.com\"",
+        &[
+            ("to = []", "to: the list is empty", "name at least one address"),
+            ("to = [\"b@example.com\", \"B@example.com\"]", "to: an element stands twice", "remove one"),
+            ("to = [\"b\"]", "to: this is no mail address", "\"postmaster@example.com\""),
+            ("to = [1]", "to: expected a string, found an integer", "in quotes"),
+            ("to = \"b\"", "to: this is no mail address", "\"postmaster@example.com\""),
+            ("to = \"b@example.com, c@example.com\"", "to: this is more than one mail address", "one address"),
+        ],
+    );
+    let usage = "write \"localhost:25\", the mail server on this machine, or \"ses\"";
+    cases(
+        mail,
+        &[
+            ("server = \"smtp.example.com:25\"", "server: \"smtp.example.com:25\" is not on this machine", usage),
+            ("server = \"192.0.2.1\"", "is not on this machine, and messages go there without TLS", usage),
+            ("server = \"localhost:0\"", "there is no port \"0\"", usage),
+            ("server = \"localhost:\"", "there is no port \"\"", usage),
+            ("server = \"localhost:smtp\"", "there is no port \"smtp\"", usage),
+            ("server = \"SES\"", "\"SES\" is not on this machine", usage),
+            ("server = 25", "server: expected a string, found an integer", "in quotes"),
+            (
+                "region = \"eu-west-1\"",
+                "region has no effect: the messages go to a mail server",
+                "or set server = \"ses\"",
+            ),
+            ("role_arn = \"arn:aws:iam::111122223333:role/r\"", "role_arn has no effect", "remove role_arn"),
+            ("path = \"/relaykey\"", "\"path\" does not go with type = \"email\"", "or set type = \"parameter-store\""),
+            ("password = \"hunter2\"", "unknown key \"password\"", "no login stands in this file"),
+        ],
+    );
+    // With a mistake in `server`, it is not known whether the others have an effect.
+    let text = format!("[[report]]\n{}server = \"sess\"\nregion = \"eu-west-1\"", table(mail));
+    assert_eq!(findings(&changed(RELOAD, &text).0).len(), 1);
+    let usage = "write a list, the program's full path first";
+    cases(
+        "type = \"exec\"",
+        &[
+            ("command = \"/bin/report --fleet\"", "command: a command is no string: nothing here splits it", usage),
+            ("command = []", "command: the list is empty", usage),
+            ("command = [\"report\"]", "the program \"report\" is not an absolute path", usage),
+            ("command = [\"~/report\"]", "is not an absolute path", usage),
+            ("command = [1]", "command: expected a string, found an integer", "in quotes"),
+            ("command = true", "command: expected a list of strings, found a boolean", usage),
+            ("command = [\"/bin/report\", \"a\\u0000\"]", "control character", "remove it"),
+        ],
+    );
+    cases(
+        script,
+        &[
+            ("user = \"root\"", "user: \"root\" cannot be the user that a report is handed to", "\"nobody\""),
+            ("user = \"0\"", "\"0\" cannot be the user", "a user without rights"),
+            ("user = \"1000\"", "\"1000\" cannot be the user", "a user without rights"),
+            ("user = \"no body\"", "\"no body\" is no user name", "a user of this host"),
+            ("user = \"-x\"", "is no user name", "a user of this host"),
+            ("user = 0", "user: expected a string, found an integer", "in quotes"),
+            ("timeout = \"0s\"", "timeout: \"0s\" is out of bounds", "from 1s to 5m"),
+            ("timeout = \"6m\"", "timeout: \"6m\" is out of bounds", "from 1s to 5m"),
+            ("timeout = 30", "timeout: expected a string, found an integer", "\"10s\""),
+            (
+                "endpoint_url = \"https://x\"",
+                "\"endpoint_url\" does not go with type = \"exec\"",
+                "\"parameter-store\"",
+            ),
+        ],
+    );
+    cases(
+        "",
+        &[(
+            "type = \"sns\"",
+            "type: \"sns\" is not known",
+            "Allowed here: \"parameter-store\", \"dynamodb\", \"webhook\", \"email\", \"exec\"",
+        )],
+    );
+    cases("", &[("type = \"web-hook\"", "\"web-hook\" is not known", "did you mean \"webhook\"?")]);
+
+    // What is missing is said on the header's line.
+    for (keys, key) in [
+        ("type = \"dynamodb\"", "table"),
+        ("type = \"webhook\"\nsecret_file = \"/s\"", "url"),
+        ("type = \"webhook\"\nurl = \"https://hooks.example.com\"", "secret_file"),
+        ("type = \"email\"\nto = \"b@example.com\"", "from"),
+        ("type = \"email\"\nfrom = \"a@example.com\"", "to"),
+        ("type = \"exec\"", "command"),
+    ] {
+        let (what, fix) = (format!("{key} is missing in [[report]]"), format!("add {key} = "));
+        one(Severity::Error, RELOAD, &format!("[[report]]\n{}", table(keys)), 0, &what, &fix);
+    }
+
+    // Two that hold one document per host must not hold the same; others may be there twice.
+    let two = |a: &str, b: &str| {
+        findings(&changed(RELOAD, &format!("[[report]]\nname = \"a\"\n{a}\n[[report]]\nname = \"b\"\n{b}")).0)
+    };
+    let dynamo = "type = \"dynamodb\"\ntable = \"relaykey\"";
+    let found = two(dynamo, dynamo);
+    let [same] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!((same.line, same.what.as_str()), (Some(31), "table: the receiver on line 24 writes the same items"));
+    assert!(same.fix.contains("different `table` or `credentials`"), "{same:?}");
+    assert_eq!(two(dynamo, &dynamo.replace("relaykey", "other")), []);
+    assert_eq!(two(dynamo, &format!("{dynamo}\nregion = \"us-east-1\"")), []);
+    for twice in [hook, mail, script] {
+        assert_eq!(two(twice, twice), [], "{twice}");
+    }
+
+    // What may be a secret, or names a person, is not repeated.
+    for keys in [
+        "type = \"webhook\"\nsecret_file = \"/s\"\nurl = \"https://me:hunter2@x\"",
+        "type = \"webhook\"\nsecret_file = \"/s\"\nurl = \"http://x/hunter2\"",
+        "type = \"email\"\nfrom = \"hunter2\"\nto = [\"hunter2 <b@example.com>\"]",
+        "type = \"exec\"\ncommand = \"/bin/report --token hunter2\"",
+    ] {
+        let (text, _) = changed(RELOAD, &format!("[[report]]\nname = \"r\"\n{keys}"));
+        let found = findings(&text);
+        let said = format!("{found:?}{}", render_text(&found, Path::new("c"), Some(&text)));
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn paths_and_names() {
     errors(&[
         (TARGET_DIR, "config_dir = \"postfix\"", "\"postfix\" is not an absolute path", "from / on"),
@@ -918,7 +1367,13 @@ fn reloads_keys_and_choices() {
         (RELOAD, "write = \"yes\"", "expected a boolean", "true or false"),
         ("type = \"postfix\"", "type = \"postfx\"", "\"postfx\" is not known", "did you mean \"postfix\"?"),
         (KIND, "type = \"secretsmanager\"", "\"secretsmanager\" is not known", "did you mean \"secrets-manager\"?"),
-        ("mode = \"automatic\"", "mode = \"auto\"", "\"auto\" is not known", "Allowed here: \"automatic\""),
+        (
+            "mode = \"automatic\"",
+            "mode = \"auto\"",
+            "mode: \"auto\" is not known",
+            "Allowed here: \"automatic\", \"manual\"",
+        ),
+        ("mode = \"automatic\"", "mode = \"manuel\"", "not known", "did you mean \"manual\"?"),
         (STAGE, "stage = []", "stage: the list is empty", "leave `stage` out"),
         (STAGE, "stage = [\"A\", \"A\"]", "stands twice", "remove one"),
         (STAGE, "stage = \"A B\"", "no staging label", "AWSCURRENT"),

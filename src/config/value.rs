@@ -433,8 +433,18 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
         return mistake("this is no http or https URL", usage);
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    if rest.contains('@') {
-        let fix = "remove the user name and the password: no secret stands in this file; let the proxy admit this host by its address";
+    // Behind the host an @ is a letter like any other, where there may be a path.
+    if authority.contains('@') || rest.contains('@') && !matches!(schemes, Scheme::Https) {
+        let fix = match schemes {
+            Scheme::Https => {
+                "remove the user name and the password: no secret stands in this file; the receiver knows this host by the \
+                 signature that is made with `secret_file`"
+            }
+            _ => {
+                "remove the user name and the password: no secret stands in this file; let the proxy admit this host by its \
+                 address"
+            }
+        };
         return mistake("there is a user name in the URL", fix);
     }
     let (host, port) = match authority.rsplit_once(':') {
@@ -462,7 +472,7 @@ pub(super) fn url(value: &DeValue, schemes: Scheme) -> Judged<String> {
             "use https; http is for this machine itself (127.0.0.1)",
         ),
         Scheme::Https if scheme == "http" => {
-            mistake("the report would cross the network without encryption", "use https")
+            mistake("the reports would cross the network without encryption", "use https")
         }
         _ => Ok(text.to_owned()),
     }
@@ -523,18 +533,28 @@ pub(super) fn user_name(value: &DeValue) -> Judged<String> {
     Ok(text.to_owned())
 }
 
-/// A mail address as it stands in an envelope (RFC 5321, section 4.1.2), without quoted local parts.
+/// A mail address as it stands in an envelope (RFC 5321, section 4.1.2): a dot-string and a domain, without quoted local
+/// parts and address literals.
 pub(super) fn mail_address(value: &DeValue) -> Judged<String> {
     let text = trimmed(value)?;
-    let usage = "write it like \"postmaster@example.com\"";
-    let local = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
+    let usage = "write the address alone: \"postmaster@example.com\"";
+    let atom = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    };
     match text.rsplit_once('@') {
-        Some((name, host))
-            if (1..=64).contains(&name.len()) && name.bytes().all(local) && is_host_name(host) && text.len() <= 254 =>
+        Some((local, domain))
+            if local.len() <= 64
+                && local.split('.').all(atom)
+                && is_host_name(domain)
+                && !domain.contains('_')
+                && text.len() <= 254 =>
         {
             Ok(text.to_owned())
         }
-        _ if text.contains(['<', '"', ' ', ',']) => mistake("this is not a bare mail address", usage),
+        _ if text.contains(['<', '"']) => mistake("there is more than a mail address", usage),
+        _ if text.contains([',', ';', ' ']) => {
+            mistake("this is more than one mail address, or a name with it", "write one address, without a name")
+        }
         _ => mistake("this is no mail address", usage),
     }
 }
@@ -549,13 +569,13 @@ pub(super) fn mail_server(value: &DeValue) -> Judged<Option<(String, u16)>> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, digits)) if !host.contains(':') || host.ends_with(']') => match digits.parse::<u16>() {
             Ok(port) if port > 0 => (host, port),
-            _ => return mistake(format!("{text:?} has no port that there is"), usage),
+            _ => return mistake(format!("there is no port {digits:?}"), usage),
         },
         _ => (text, 25),
     };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback()) {
-        return Ok(Some((host.to_owned(), port)));
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        return Ok(Some((host.to_ascii_lowercase(), port)));
     }
     mistake(format!("{text:?} is not on this machine, and messages go there without TLS and without a login"), usage)
 }

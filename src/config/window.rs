@@ -20,6 +20,9 @@ const DAYS: [(&str, Weekday); 7] = [
     ("Sun", Weekday::Sunday),
 ];
 
+/// As the end of a window: 00:00 of the next day.
+const MIDNIGHT: &str = "24:00";
+
 /// Weekly hours: `Sat 02:00-04:00`, `Mon-Fri 22:00-23:30`, `Sat,Sun 23:00-01:00`, `daily 02:00-04:00`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -47,10 +50,16 @@ pub enum Opening {
 impl Window {
     /// Reads one. The error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (days, hours) = text.split_once(' ').ok_or("it has no days, or no hours")?;
+        let plain = text.replace(", ", ",");
+        let (days, hours) = plain.split_once(' ').ok_or("it has no days, or no hours")?;
         let (from, to) = hours.trim().split_once('-').ok_or("its hours have no beginning or no end")?;
-        let (from, to) = (time(from)?, time(to)?);
-        if from == to {
+        let (from, to) = (from.trim(), to.trim());
+        if from == MIDNIGHT {
+            return Err(format!("{MIDNIGHT} is the end of a day: it begins at 00:00 of the next one"));
+        }
+        let to_midnight = to == MIDNIGHT;
+        let (from, to) = (time(from)?, time(if to_midnight { "00:00" } else { to })?);
+        if from == to && !to_midnight {
             return Err("it begins and ends at the same time".into());
         }
         let mut chosen = [false; 7];
@@ -119,16 +128,15 @@ fn day(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("{text:?} is no day: they are {}, and daily", names.join(", ")))
 }
 
-/// `02:00`, `2:30`; 24:00 is 00:00 of the next day.
+/// `02:00`, `2:30`.
 fn time(text: &str) -> Result<Time, String> {
     let wrong = || format!("{text:?} is no time of day: write it like 02:00");
-    let (hours, minutes) = text.trim().split_once(':').ok_or_else(wrong)?;
+    let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && (1..=2).contains(&text.len());
     if !digits(hours) || !digits(minutes) || minutes.len() != 2 {
         return Err(wrong());
     }
     let (hours, minutes): (i8, i8) = (hours.parse().map_err(|_| wrong())?, minutes.parse().map_err(|_| wrong())?);
-    let hours = if (hours, minutes) == (24, 0) { 0 } else { hours };
     Time::new(hours, minutes, 0, 0).map_err(|_| wrong())
 }
 
@@ -181,6 +189,8 @@ mod tests {
             // Begins on Saturday, ends on Sunday.
             ("Sat 23:00-01:00", &[("2026-11-28T22:00:00Z", "2026-11-29T00:00:00Z")]),
             ("sat 22:00-24:00", &[("2026-11-28T21:00:00Z", "2026-11-28T23:00:00Z")]),
+            // All of Saturday.
+            ("Sat 00:00-24:00", &[("2026-11-27T23:00:00Z", "2026-11-28T23:00:00Z")]),
             (
                 "Fri-Sun 2:00-2:30",
                 &[
@@ -190,7 +200,7 @@ mod tests {
                 ],
             ),
             (
-                "Tue,Thu 12:00-13:00",
+                "Tue, Thu 12:00 - 13:00",
                 &[("2026-11-24T11:00:00Z", "2026-11-24T12:00:00Z"), ("2026-11-26T11:00:00Z", "2026-11-26T12:00:00Z")],
             ),
         ] {
@@ -253,6 +263,8 @@ mod tests {
             ("Sat", "no days"),
             ("Sat 02:00", "no beginning or no end"),
             ("Sat 02:00-02:00", "same time"),
+            ("Sat 00:00-00:00", "same time"),
+            ("Sat 24:00-02:00", "00:00 of the next one"),
             ("Someday 02:00-04:00", "Someday"),
             ("Sat 2-4", "02:00"),
             ("Sat 25:00-26:00", "25:00"),

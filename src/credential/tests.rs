@@ -279,3 +279,127 @@ fn a_proof_covers_every_field_and_needs_a_strong_password() {
     assert!(proof(&password, &split).is_err());
     assert!(proof(&Secret::new("hunter2".into()), &fields()).is_err());
 }
+
+/// Every field that a proof covers, changed; with its name.
+fn changes() -> [(&'static str, fn(&mut ProofFields)); 10] {
+    [
+        ("host_id", |f| f.host_id.push('x')),
+        ("host", |f| f.host = "mx2.example.com".into()),
+        ("credential", |f| f.credential = "ses-2".into()),
+        ("version", |f| f.version = "v2".into()),
+        ("username", |f| f.username = "AKIAOTHER".into()),
+        ("target", |f| f.target.clear()),
+        ("region", |f| f.region = "us-east-1".into()),
+        ("outcome", |f| f.outcome = "adopted".into()),
+        ("seq", |f| f.seq -= 1),
+        ("at", |f| f.at = "2026-11-20T12:00:01Z".into()),
+    ]
+}
+
+#[test]
+fn a_proof_is_refused_with_any_one_field_changed_and_with_another_password() {
+    let password = Secret::new(GOOD.into());
+    let good = proof(&password, &fields()).unwrap();
+    assert_eq!(verify_proof(&password, &fields(), &good), ProofVerdict::True);
+    for (name, change) in changes() {
+        let mut other = fields();
+        change(&mut other);
+        assert_eq!(verify_proof(&password, &other, &good), ProofVerdict::False, "{name}");
+    }
+    // The same key in another region, and another key.
+    for (secret, region) in [(SECRET_KEY, "us-east-1"), ("some+secret+key", "us-east-2")] {
+        let other = ses_smtp_password(&Secret::new(secret.into()), region);
+        assert_eq!(verify_proof(&other, &fields(), &good), ProofVerdict::False);
+    }
+    let weak = Secret::new("hunter2".into());
+    assert!(matches!(verify_proof(&weak, &fields(), &good), ProofVerdict::NoProof(why) if why.contains("SES's form")));
+    // A text moved from one field into the next is another text.
+    let mut moved = fields();
+    moved.host = "mx1.example.co".into();
+    moved.credential = "mses".into();
+    assert_eq!(verify_proof(&password, &moved, &good), ProofVerdict::False);
+}
+
+#[test]
+fn what_cannot_be_a_proof_is_told_from_a_false_one() {
+    let password = Secret::new(GOOD.into());
+    let good = proof(&password, &fields()).unwrap();
+    let short = BASE64.encode(&BASE64.decode(&good).unwrap()[..31]);
+    for bad in ["", "none", &good[..43], &good[1..], &format!("{good}\n"), &short, &good.repeat(9), "\0"] {
+        assert!(matches!(verify_proof(&password, &fields(), bad), ProofVerdict::NoProof(_)), "{bad:?}");
+    }
+    let mut split = fields();
+    split.region.push('\u{85}');
+    assert_eq!(split.with_control_character(), Some("region"));
+    assert!(matches!(verify_proof(&password, &split, &good), ProofVerdict::NoProof(why) if why.contains("control")));
+    assert_eq!(fields().with_control_character(), None);
+}
+
+fn code_fields(nonce: &str) -> CodeFields {
+    CodeFields::of(&fields(), nonce.into())
+}
+
+#[test]
+fn the_code_is_the_one_that_others_compute() {
+    let password = Secret::new(GOOD.into());
+    // h = hmac.new(GOOD, "".join(t + "\n" for t in ["relaykey-code-v1", "mx1.example.com", "ses", "v1", NONCE]).encode(),
+    //              "sha256").digest()[:5]
+    // n = int.from_bytes(h, "big")
+    // "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[n >> 5 * i & 31] for i in range(7, -1, -1))
+    for (nonce, expected) in [("", "WJMJ-2DRA"), ("n-42", "WYV6-PDXK"), ("25", "1Q84-066S"), ("195", "0BYF-2215")] {
+        assert_eq!(code(&password, &code_fields(nonce)).unwrap().to_string(), expected, "{nonce}");
+        assert_eq!(verify_code(&password, &code_fields(nonce), &expected.parse().unwrap()), ProofVerdict::True);
+    }
+    let mut split = code_fields("");
+    split.nonce = "a\nb".into();
+    assert!(code(&password, &split).is_err());
+    assert!(code(&Secret::new("hunter2".into()), &code_fields("")).is_err());
+}
+
+#[test]
+fn a_code_is_refused_for_another_host_credential_version_nonce_or_password() {
+    let password = Secret::new(GOOD.into());
+    let good = code(&password, &code_fields("n-42")).unwrap();
+    let changes: [fn(&mut CodeFields); 4] =
+        [|f| f.host.push('x'), |f| f.credential.push('x'), |f| f.version.push('x'), |f| f.nonce.clear()];
+    for change in changes {
+        let mut other = code_fields("n-42");
+        change(&mut other);
+        assert_eq!(verify_code(&password, &other, &good), ProofVerdict::False, "{other:?}");
+    }
+    let other = ses_smtp_password(&Secret::new(SECRET_KEY.into()), "us-east-1");
+    assert_eq!(verify_code(&other, &code_fields("n-42"), &good), ProofVerdict::False);
+    let weak = verify_code(&Secret::new("hunter2".into()), &code_fields("n-42"), &good);
+    assert!(matches!(weak, ProofVerdict::NoProof(_)));
+    // Each of its 40 bits counts.
+    let mut symbols: Vec<char> = good.to_string().chars().filter(|c| *c != '-').collect();
+    for at in 0..symbols.len() {
+        let kept = symbols[at];
+        for symbol in "0123456789ABCDEFGHJKMNPQRSTVWXYZ".chars().filter(|s| *s != kept) {
+            symbols[at] = symbol;
+            let typed: Code = symbols.iter().collect::<String>().parse().unwrap();
+            assert_eq!(verify_code(&password, &code_fields("n-42"), &typed), ProofVerdict::False, "{symbols:?}");
+        }
+        symbols[at] = kept;
+    }
+}
+
+#[test]
+fn a_code_may_be_typed_as_people_do() {
+    let read = |text: &str| text.parse::<Code>().map(|code| code.to_string());
+    for typed in ["1Q84-066S", "1q84066s", " lq84 O66s\n", "I-q-8-4-o-6-6-S", "iQ84\u{a0}06\t6S"] {
+        assert_eq!(read(typed).as_deref(), Ok("1Q84-066S"), "{typed:?}");
+    }
+    for (typed, expected) in [
+        ("", CodeError::Length(0)),
+        ("1Q84-066", CodeError::Length(7)),
+        ("1Q84-066SS", CodeError::Length(9)),
+        ("UQ84-066S", CodeError::Symbol('U')),
+        ("1Q84-066\u{17f}", CodeError::Symbol('\u{17f}')),
+        ("1Q84_066S", CodeError::Symbol('_')),
+        ("1Q84-066\0", CodeError::Symbol('\0')),
+    ] {
+        assert_eq!(read(typed), Err(expected), "{typed:?}");
+    }
+    assert_eq!(read(&"A".repeat(10_000_000)), Err(CodeError::Length(10_000_000)));
+}

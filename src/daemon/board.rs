@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::health::Documents;
-use crate::rollover::State;
+use crate::rollover::{CloneOf, State};
 use crate::status::{Daemon, Known, Live, Status};
 
 /// So old may a document be that HTTP gives.
@@ -23,6 +23,7 @@ pub struct Board {
 
 struct Inner {
     daemon: Daemon,
+    clone_of: Option<CloneOf>,
     rows: Vec<Row>,
 }
 
@@ -34,9 +35,9 @@ struct Row {
 }
 
 impl Board {
-    /// Without any credential yet.
-    pub fn new(daemon: Daemon) -> Self {
-        Self { inner: Mutex::new(Inner { daemon, rows: Vec::new() }), changed: watch::Sender::new(0) }
+    /// Without any credential yet. `clone_of`: the installation that this one was made from.
+    pub fn new(daemon: Daemon, clone_of: Option<CloneOf>) -> Self {
+        Self { inner: Mutex::new(Inner { daemon, clone_of, rows: Vec::new() }), changed: watch::Sender::new(0) }
     }
 
     /// Becomes another number with every change.
@@ -89,7 +90,7 @@ impl Board {
             state: row.state.as_ref(),
             live: Some(&row.live),
         });
-        Status::new(Some(inner.daemon.clone()), known, now)
+        Status { clone_of: inner.clone_of.clone(), ..Status::new(Some(inner.daemon.clone()), known, now) }
     }
 
     fn row(&self, credential: &str, change: impl FnOnce(&mut Row)) {

@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::board::Board;
 use crate::agent::account::{self, Synced};
-use crate::agent::{Agent, Ended, Event, Opened, Run, jitter};
+use crate::agent::{Agent, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
-use crate::rollover::{Completion, Failure, Outcome, State, Step, Wake};
+use crate::rollover::{BY_HAND, Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log;
+use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken};
 use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
@@ -75,8 +76,12 @@ struct Memory {
     state: State,
     /// Failures that were logged and still stand: by target, class and words.
     told: BTreeMap<Option<String>, (String, String)>,
+    /// What was last said to wait for a person: version, what, and what to do.
+    waits: Option<(String, String, String)>,
     /// How long runs that files and the log cause are put off.
     calm: Duration,
+    /// When files or the log last caused a run.
+    stirred: Option<Instant>,
     /// What was swapped in last was put back. The files that changed may be our own doing.
     in_vain: bool,
 }
@@ -87,7 +92,9 @@ impl Keeper {
         let mut memory = Memory {
             state: State::new(&self.credential.name),
             told: BTreeMap::new(),
+            waits: None,
             calm: Duration::ZERO,
+            stirred: None,
             in_vain: false,
         };
         if let Some(state) = self.recall().await {
@@ -120,6 +127,10 @@ impl Keeper {
                 }
             };
             if causes.iter().all(|c| matches!(c, Cause::FileWatch(_) | Cause::LogAlarm(_))) {
+                if memory.stirred.is_none_or(|at| at.elapsed() > MOST_CALM) {
+                    memory.calm = Duration::ZERO;
+                }
+                memory.stirred = Some(Instant::now());
                 // What nobody asked for waits until things have settled, unless somebody asks meanwhile.
                 let settled = wake::wait(memory.calm.max(SETTLED));
                 tokio::pin!(settled);
@@ -144,8 +155,13 @@ impl Keeper {
     /// The state, and what the audit log says of the time before this process. What cannot be read is told by the run.
     async fn recall(&self) -> Option<State> {
         let (store, name) = (self.agent.store.clone(), self.credential.name.clone());
+        let HostIdentity { host_id, clone_of, .. } = self.agent.identity.clone();
         let read = move || {
-            let state = store.load(&name).ok().flatten()?;
+            let mut state = store.load(&name).ok().flatten()?;
+            if state.copied_from(&host_id, clone_of.as_ref()).is_some() {
+                // The run begins it anew; until it could, what the original owes must not go out from here.
+                state.outbox.clear();
+            }
             let history = audit::recent(store.dir(), &name, &state.audit, HISTORY);
             Some((state, history))
         };
@@ -254,10 +270,13 @@ impl Keeper {
         // What cannot be read or written now has not made forgotten what was.
         let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
+        self.tell_waits(&ended, memory);
         let did = did_something(&ended.steps);
         memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
             () if asked || did || !news && ended.failures.is_empty() => Duration::ZERO,
+            // Somebody is at work on the files, and is not to wait for us.
+            () if news && ended.end == End::Waits => (memory.calm * 2).clamp(SETTLED, MOST_CALM),
             () if news => (memory.calm * 2).clamp(CALM, MOST_CALM),
             () => memory.calm,
         };
@@ -320,7 +339,8 @@ impl Keeper {
     /// A failure has its line when it is new, and when it is over; not at every attempt.
     fn tell_failures(&self, ended: &Ended, memory: &mut Memory) {
         let mut stand = BTreeMap::new();
-        for (target, failure) in ended.failures.iter().filter(|(_, f)| !f.is_an_answer()) {
+        let stands = |f: &Failure| !f.is_an_answer() && f.class != BY_HAND;
+        for (target, failure) in ended.failures.iter().filter(|(_, f)| stands(f)) {
             let words = (failure.class.clone(), failure.what.clone());
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);
@@ -333,6 +353,33 @@ impl Keeper {
             }
         }
         memory.told = stand;
+    }
+
+    /// What waits for a person has its line once, and once more when something else is to be done.
+    fn tell_waits(&self, ended: &Ended, memory: &mut Memory) {
+        let name = &self.credential.name;
+        if let (Some(rejected), true) = (ended.state.rejected.last(), ended.steps.iter().any(|s| s.step == "reject")) {
+            log::rejected(name, &rejected.id.version, &rejected.by, &rejected.reason);
+        }
+        let candidate = ended.state.candidate.as_ref().filter(|_| ended.end == End::Waits);
+        let waits = candidate.map(|c| {
+            let by_hand = ended.failures.iter().find(|(_, f)| f.class == BY_HAND).map(|(_, f)| f);
+            let version = c.id.version.clone();
+            match by_hand {
+                Some(f) => (version, f.what.clone(), f.fix.clone()),
+                None => {
+                    let what = format!("version {version} ({}) waits for approval", c.username);
+                    let fix = format!(
+                        "relaykey approve {name} --version {version}; or relaykey reject {name} --version {version} --reason \"...\""
+                    );
+                    (version, what, fix)
+                }
+            }
+        });
+        if let Some((version, what, fix)) = waits.as_ref().filter(|_| waits != memory.waits) {
+            log::waits(name, version, what, fix);
+        }
+        memory.waits = waits;
     }
 
     fn tell_failure(&self, target: Option<&str>, failure: &Failure, ended: &Ended) {

@@ -355,6 +355,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ("heal", "confirmed" | "done" | "adopted") => (Level::Fine, "Login put back after somebody else changed it"),
         ("reload", "done" | "confirmed") => (Level::Fine, "Mail server reloaded"),
         ("no-change", _) => (Level::Fine, "Looked: nothing to do"),
+        ("clone", _) => (Level::Soon, "Copied from another machine; begun anew"),
         ("refused", _) => (Level::Soon, "New key refused"),
         (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
         ("heal", _) => (Level::Soon, "Login could not be put back"),

@@ -3,6 +3,7 @@
 //! An [`Mta`] reads and plans; it writes only what [`Mta::compile`] and [`Mta::activate`] say. Swapping files in is
 //! the same for all of them and lives in `apply`, on top of `host`. No network, no AWS, no run time here.
 
+pub mod by_hand;
 pub mod postfix;
 pub mod table;
 pub mod text;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Finding;
 use crate::credential::Login;
 use crate::host;
+pub use by_hand::ByHand;
 
 /// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
 /// are ours.
@@ -126,6 +128,15 @@ pub trait Mta: Send {
     /// Renders the complete change that makes `login` the one under every key that is ours. Changes nothing.
     fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError>;
 
+    /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]
+    /// refuses because it would have to guess what an entry is for (a key that stands there twice, a login that is neither
+    /// the old nor the new one) is told apart here like everything else. Nothing to do here means nothing to write there.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the mail server's settings, and what could not be read.
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError>;
+
     /// Compiles the staged text and returns the path of the map that appeared beside it.
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError>;
 
@@ -134,6 +145,9 @@ pub trait Mta: Send {
     fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError>;
 
     fn running(&self) -> Result<Running, MtaError>;
+
+    /// Does this mail server notice a change of its table only by a reload?
+    fn reload_needed(&self) -> Result<bool, MtaError>;
 
     /// Makes the running mail server notice: checks its configuration first (`postfix check`), then reloads.
     fn activate(&self) -> Result<(), MtaError>;
@@ -146,7 +160,8 @@ pub struct MtaError {
     /// Will trying again help without anybody doing anything (lock held, ENOSPC, mail server down)?
     pub temporary: bool,
     /// Machine-readable class: `ambiguous`, `unsupported`, `config`, `permissions`, `io`, `no-space`, `lock-held`,
-    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`.
+    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`, `by-hand` (a person is to
+    /// change it).
     pub class: &'static str,
     pub file: Option<PathBuf>,
     pub line: Option<usize>,

@@ -25,9 +25,12 @@ use std::time::{Duration, SystemTime};
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
 use crate::host;
+use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
-use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
+/// Where Postfix's programs look when nobody says otherwise.
+const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
 /// Bounds a command that reads or signals.
 const COMMAND: Duration = Duration::from_secs(30);
 /// Bounds `postmap` over a large table, and `postfix check`, which walks the queue directories.
@@ -166,6 +169,7 @@ impl Postfix {
                 survey.store = Some(store);
             }
         }
+        survey.hops = hops;
         survey.problems.sort_by_key(|p| p.finding.severity);
         // Of two equal keys each is ours, and each has the same to be said of it.
         survey.problems.dedup_by(|a, b| a.finding == b.finding);
@@ -183,7 +187,7 @@ impl Postfix {
         match host::read(&store.text, table::MAX_TABLE) {
             Err(e) if e.is_not_found() => {
                 if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
-                    survey.problems.push(Problem::error(
+                    let mut problem = Problem::error(
                         "ambiguous",
                         Some(store.text.clone()),
                         format!(
@@ -197,7 +201,9 @@ impl Postfix {
                             store.name,
                             store.text.display()
                         ),
-                    ));
+                    );
+                    problem.subject = Subject::Table;
+                    survey.problems.push(problem);
                 }
             }
             Err(e) => return Err(e.into()),
@@ -581,6 +587,45 @@ impl Postfix {
         problems
     }
 
+    /// A survey as a person is told of it.
+    fn task<'a>(&self, survey: &'a Survey, store: &'a Store, login: &'a Login) -> Task<'a> {
+        let map = store.map.as_ref().map(|path| Map {
+            path,
+            found: &survey.live,
+            only_here: survey.only_in_map().map(String::as_str).collect(),
+            command: format!("postmap{} {}", self.config_option(), store.name),
+        });
+        Task {
+            file: &store.text,
+            exists: survey.seen.is_some(),
+            table: &survey.table,
+            login,
+            entries: survey.pick.owned.iter().map(|owned| owned.entry).collect(),
+            missing: &survey.pick.missing,
+            hops: survey.hops.iter().filter(|hop| hop.ours).map(NextHop::keys).collect(),
+            map,
+            reload: None,
+        }
+    }
+
+    /// `-c DIR`, for people, where they need it.
+    fn config_option(&self) -> String {
+        match self.config_dir == Path::new(DEFAULT_CONFIG_DIR) {
+            true => String::new(),
+            false => format!(" -c {}", self.config_dir.display()),
+        }
+    }
+
+    /// What a person runs where a reload is needed. With `reload = "never"` we do not reload either, and do not see theirs:
+    /// only a start leaves a trace that can be trusted.
+    fn reload_by_hand(&self) -> String {
+        let option = self.config_option();
+        match self.reload {
+            Reload::Never => format!("postfix{option} stop; postfix{option} start"),
+            _ => format!("postfix{option} reload"),
+        }
+    }
+
     /// The master process that holds this instance's lock, with its start in clock ticks since boot.
     fn master(&self, settings: &Settings) -> Result<Option<(u32, u64)>, MtaError> {
         let queue = PathBuf::from(settings.get("queue_directory"));
@@ -710,25 +755,14 @@ impl Mta for Postfix {
             return Err(problem.clone().into_error());
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
+        let diff = self.task(&survey, store, login).explain().diff;
         let mut changes = Vec::new();
-        let mut diff = Vec::new();
-        let text = store.text.display();
-        let new = format!("{}:***", login.username);
         for owned in &survey.pick.owned {
-            let entry = &survey.table.entries()[owned.entry];
-            let old = entry.login();
-            if old.as_ref() != Some(login) {
-                let same_user = entry.username() == Some(&login.username);
-                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
-                let remark = if same_user { " (another password)" } else { "" };
-                diff.push(format!("{text}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
+            if survey.table.entries()[owned.entry].login().as_ref() != Some(login) {
                 changes.push(Change::Replace { entry: owned.entry, login });
             }
         }
-        for key in &survey.pick.missing {
-            diff.push(format!("{text}: new line at the end: {key} {new}"));
-            changes.push(Change::Append { key, login });
-        }
+        changes.extend(survey.pick.missing.iter().map(|key| Change::Append { key, login }));
         let lookups = survey.lookups();
         let mut files = Vec::new();
         if !changes.is_empty() {
@@ -739,13 +773,38 @@ impl Mta for Postfix {
             let stale =
                 lookups.iter().any(|key| survey.live.get(key) != Some(login)) || survey.only_in_map().count() > 0;
             if !files.is_empty() || stale {
-                if files.is_empty() {
-                    diff.push(format!("{}: compiled anew, the text holds the login already", map.display()));
-                }
                 files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
             }
         }
         Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
+    }
+
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
+        let mut survey = self.survey(ours, Some(&login.username))?;
+        let problems = std::mem::take(&mut survey.problems).into_iter();
+        let errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
+        if let Some(problem) = errors.iter().find(|p| p.subject == Subject::Setup) {
+            return Err(problem.clone().into_error());
+        }
+        let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
+        let mut task = self.task(&survey, store, login);
+        if store.map.is_none() && self.running_with(&survey.settings)? != Running::No {
+            task.reload = Some(self.reload_by_hand());
+        }
+        let mut by_hand = task.explain();
+        // First things first: with these out of the way the rest may be another one.
+        let first: Vec<&Problem> = errors.iter().filter(|p| p.subject == Subject::Table).collect();
+        if !first.is_empty() {
+            let whats = || first.iter().map(|p| p.finding.located());
+            by_hand.diff.splice(0..0, whats());
+            by_hand.differences.splice(0..0, whats());
+            let fix = |p: &&Problem| {
+                let line = p.finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
+                format!("in {}{line}: {}", store.text.display(), p.finding.fix)
+            };
+            by_hand.steps = first.iter().map(fix).collect();
+        }
+        Ok(by_hand)
     }
 
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
@@ -799,6 +858,11 @@ impl Mta for Postfix {
 
     fn running(&self) -> Result<Running, MtaError> {
         self.running_with(&self.settings()?)
+    }
+
+    fn reload_needed(&self) -> Result<bool, MtaError> {
+        let settings = self.settings()?;
+        Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
     fn activate(&self) -> Result<(), MtaError> {
@@ -1296,7 +1360,13 @@ impl Question<'_> {
         for owned in &pick.owned {
             let entry = &entries[owned.entry];
             pick.problems.extend(self.check_region(&entry.key, Some(entry.line)));
-            pick.problems.extend(self.table.check_editable(owned.entry).err().map(|e| Problem::of_table(e, self.file)));
+            if let Err(e) = self.table.check_editable(owned.entry) {
+                let mut problem = Problem::of_table(e, self.file);
+                if !self.table.repeats(&entry.key).is_empty() {
+                    problem.subject = Subject::Entry;
+                }
+                pick.problems.push(problem);
+            }
         }
         for key in &pick.missing {
             pick.problems.extend(self.check_region(key, None));
@@ -1327,6 +1397,7 @@ impl Question<'_> {
             ),
         );
         problem.class = "ambiguous";
+        problem.subject = Subject::Entry;
         problem.finding.line = Some(entry.line);
         problem
     }
@@ -1342,6 +1413,7 @@ impl Question<'_> {
                 format!("keys lists {spelt:?} but not {:?}, which Postfix finds first", entry.key),
                 format!("list {:?} in keys too, or remove the line", entry.key),
             );
+            problem.subject = Subject::Table;
             problem.finding.line = Some(entry.line);
             return Some(problem);
         }
@@ -1378,6 +1450,7 @@ impl Question<'_> {
             ),
             fix,
         );
+        problem.subject = Subject::Table;
         problem.finding.line = line;
         Some(problem)
     }
@@ -1387,6 +1460,7 @@ impl Question<'_> {
 #[derive(Default)]
 struct Survey {
     settings: Settings,
+    hops: Vec<NextHop>,
     store: Option<Store>,
     table: Table,
     /// The text as it was read; `None`: there is none.
@@ -1420,12 +1494,24 @@ impl Survey {
 #[derive(Debug, Clone)]
 struct Problem {
     class: &'static str,
+    subject: Subject,
     finding: Finding,
+}
+
+/// What a problem is about: who edits the table by hand can mend the table, and is told of each entry anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// Settings of Postfix, or of the target.
+    Setup,
+    /// The table, or what surrounds it.
+    Table,
+    /// What an entry holds, or that there are two of it.
+    Entry,
 }
 
 impl Problem {
     fn new(severity: Severity, file: Option<PathBuf>, what: String, fix: String) -> Self {
-        Self { class: "config", finding: Finding { severity, line: None, file, what, fix } }
+        Self { class: "config", subject: Subject::Setup, finding: Finding { severity, line: None, file, what, fix } }
     }
 
     fn error(class: &'static str, file: Option<PathBuf>, what: String, fix: String) -> Self {
@@ -1443,6 +1529,7 @@ impl Problem {
     fn of_table(e: TableError, file: &Path) -> Self {
         let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, e.fix);
         problem.finding.line = e.line;
+        problem.subject = Subject::Table;
         problem
     }
 

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::credential::{Login, Secret};
+use crate::credential::{Login, Secret, ses_password_form};
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
@@ -63,11 +63,17 @@ impl Entry {
         Login::from_pair(self.value.as_ref()?.expose()).ok()
     }
 
-    /// What stands before the first colon, where Postfix splits. `None` without a colon: the whole value may then be a
-    /// password that somebody forgot the user name of, and must not be shown.
+    /// The user name of the value, where it has one that may be shown.
     pub fn username(&self) -> Option<&str> {
-        Some(self.value.as_ref()?.expose().split_once(':')?.0)
+        username(self.value.as_ref()?.expose())
     }
+}
+
+/// What stands before the first colon, where Postfix splits. `None` without a colon, or where it is an SES SMTP password:
+/// somebody then forgot the user name, or wrote it last, and what stands there must not be shown.
+pub fn username(value: &str) -> Option<&str> {
+    let (user, _) = value.split_once(':')?;
+    ses_password_form(user).is_err().then_some(user)
 }
 
 /// One change of a table.
@@ -170,6 +176,13 @@ impl Table {
     pub fn get_folded(&self, key: &str) -> Option<(usize, &Entry)> {
         let (first, _) = self.index.get(&fold(key))?;
         Some((*first, &self.entries[*first]))
+    }
+
+    /// The entries after the first with this key: Postfix ignores them.
+    pub fn repeats(&self, key: &str) -> Vec<usize> {
+        let Some((first, Some(_))) = self.index.get(&fold(key)) else { return Vec::new() };
+        let again = |(at, entry): &(usize, &Entry)| at > first && same_key(&entry.key, key);
+        self.entries.iter().enumerate().filter(again).map(|(at, _)| at).collect()
     }
 
     /// Can this entry be changed without guessing?

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::config::{Finding, Severity, Smtp};
 use crate::credential::Login;
 use crate::host::{Directory, FileId};
+use crate::mta::by_hand::Task;
 use crate::mta::table::{Change, MAX_TABLE, Table, TableError, same_key};
-use crate::mta::{Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
 /// One such text.
 pub struct Text {
@@ -29,6 +30,8 @@ struct Survey {
     /// Indices into the table's entries: live keys in lookup order, then our others.
     live: Vec<usize>,
     others: Vec<usize>,
+    /// A live key with the login of somebody else.
+    stranger: Option<usize>,
 }
 
 impl Text {
@@ -58,18 +61,22 @@ impl Text {
         };
         let others = table.entries().iter().enumerate().filter(is_ours).map(|(at, _)| at).collect();
         let stranger = |at: &&usize| !known.contains(&table.entries()[**at].username());
-        if let (Some(at), Some(_)) = (live.iter().find(stranger), candidate) {
-            let entry = &table.entries()[*at];
-            return Err(MtaError {
-                temporary: false,
-                class: "ambiguous",
-                file: Some(path),
-                line: Some(entry.line),
-                what: format!("the key {:?} holds another login than the one that was applied", entry.key),
-                fix: "remove the line, or correct the endpoint".into(),
-            });
+        let stranger = live.iter().find(stranger).copied();
+        Ok(Survey { path, table, seen, live, others, stranger })
+    }
+
+    fn task<'a>(&'a self, survey: &'a Survey, login: &'a Login, missing: &'a [String]) -> Task<'a> {
+        Task {
+            file: &survey.path,
+            exists: survey.seen.is_some(),
+            table: &survey.table,
+            login,
+            entries: survey.live.iter().chain(&survey.others).copied().collect(),
+            missing,
+            hops: vec![[&self.keys[0], &self.keys[1]]],
+            map: None,
+            reload: None,
         }
-        Ok(Survey { path, table, seen, live, others })
     }
 
     /// The key that is to be added: the next hop as spelt, where no live key is there.
@@ -131,9 +138,20 @@ impl Mta for Text {
 
     fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
         let survey = self.survey(ours, Some(&login.username))?;
-        let new = format!("{}:***", login.username);
-        let file = survey.path.display();
-        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff: Vec::new() };
+        if let Some(at) = survey.stranger {
+            let entry = &survey.table.entries()[at];
+            return Err(MtaError {
+                temporary: false,
+                class: "ambiguous",
+                file: Some(survey.path.clone()),
+                line: Some(entry.line),
+                what: format!("the key {:?} holds another login than the one that was applied", entry.key),
+                fix: "remove the line, or correct the endpoint".into(),
+            });
+        }
+        let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
+        let diff = self.task(&survey, login, &missing).explain().diff;
+        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = &survey.table.entries()[at];
@@ -141,21 +159,22 @@ impl Mta for Text {
                 plan.lookups.push(entry.key.clone());
             }
             if entry.login().as_ref() != Some(login) {
-                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
-                plan.diff.push(format!("{file}:{}: {} {old} -> {new}", entry.line, entry.key));
                 changes.push(Change::Replace { entry: at, login });
             }
         }
-        if let Some(key) = self.missing(&survey) {
-            plan.lookups.push(key.clone());
-            plan.diff.push(format!("{file}: new line at the end: {key} {new}"));
-            changes.push(Change::Append { key, login });
-        }
+        plan.lookups.extend(missing.iter().cloned());
+        changes.extend(missing.iter().map(|key| Change::Append { key, login }));
         if !changes.is_empty() {
             let bytes = survey.table.render(&changes).map_err(|e| in_file(e, &survey.path))?;
             plan.files.push(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
         }
         Ok(plan)
+    }
+
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
+        let survey = self.survey(ours, Some(&login.username))?;
+        let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
+        Ok(self.task(&survey, login, &missing).explain())
     }
 
     /// The text is read as it is; no plan of this target asks for a map.
@@ -182,6 +201,10 @@ impl Mta for Text {
 
     fn running(&self) -> Result<Running, MtaError> {
         Ok(Running::NotApplicable)
+    }
+
+    fn reload_needed(&self) -> Result<bool, MtaError> {
+        Ok(false)
     }
 
     fn activate(&self) -> Result<(), MtaError> {

@@ -1,26 +1,271 @@
-//! Stub, filled in by the next commit.
+//! E-mail: a message for people about every report but a sign of life, with the report itself attached for programs.
+//!
+//! The words are those of [`text`]. The message goes to the mail server on this machine, in plain text over loopback, or
+//! to SES by its API, with this host's own rights in AWS. All recipients get one message; where one of them is refused,
+//! none gets it, and the report stays owed and is shown: a recipient that is lost in silence would be no report.
+//!
+//! A message that comes twice has the same Message-ID, by which mail programs know it; SES puts one of its own there, so
+//! the report's id stands in `X-Relaykey-Report` too.
 
+mod server;
+mod ses;
+mod words;
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use lettre::address::Address;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
+
+use crate::aws::Http;
+use crate::config::MailVia;
 use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
 use crate::rollover::Report;
 
-pub struct Email;
+use self::server::Server;
+use self::ses::Ses;
+pub use self::words::text;
+
+/// A receiver of type `email`.
+pub struct Email {
+    envelope: Envelope,
+    via: Via,
+}
+
+/// Who sends and who receives.
+struct Envelope {
+    from: Address,
+    to: Vec<Address>,
+}
+
+enum Via {
+    Server(Server),
+    Ses(Box<Ses>),
+}
 
 impl Email {
-    pub fn new(_: &str, _: &[String], _: &crate::config::MailVia, _: &crate::aws::Http) -> Result<Self, Undelivered> {
-        Ok(Self)
+    /// `from` and `to` are bare mail addresses in ASCII; `to` is not empty.
+    pub fn new(from: &str, to: &[String], via: &MailVia, http: &Http) -> Result<Self, Undelivered> {
+        let envelope = Envelope {
+            from: address("from", from)?,
+            to: to.iter().map(|to| address("to", to)).collect::<Result<_, _>>()?,
+        };
+        let via = match via {
+            MailVia::Server { host, port } => Via::Server(Server::new(host, *port)?),
+            MailVia::Ses(aws) => Via::Ses(Box::new(Ses::new(&envelope, aws, http)?)),
+        };
+        Ok(Self { envelope, via })
     }
 }
 
 impl Receiver for Email {
-    fn deliver<'a>(&'a self, _: &'a Report) -> Delivering<'a> {
-        Box::pin(async { Err(Undelivered::new("stub", "not built", "wait")) })
+    fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a> {
+        Box::pin(async move {
+            let message = self.envelope.message(report, Timestamp::now())?;
+            match &self.via {
+                Via::Server(server) => server.send(&report.host, &self.envelope, &message).await,
+                Via::Ses(ses) => ses.send(&self.envelope, message).await,
+            }
+        })
     }
 
-    fn check<'a>(&'a self, _: &'a Whose) -> Checking<'a> {
-        Box::pin(async { Err(Undelivered::new("stub", "not built", "wait")) })
+    fn check<'a>(&'a self, whose: &'a Whose) -> Checking<'a> {
+        Box::pin(async move {
+            match &self.via {
+                Via::Server(server) => server.check(&whose.host, &self.envelope).await,
+                Via::Ses(ses) => ses.check(&self.envelope).await,
+            }
+        })
     }
 
     fn describe(&self) -> String {
-        String::new()
+        let to = self.envelope.to.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
+        match &self.via {
+            Via::Server(server) => format!("mail to {to} by the mail server at {server}"),
+            Via::Ses(ses) => format!("mail to {to} by {ses}"),
+        }
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<Address, Undelivered> {
+    let wrong = || {
+        let what = format!("{text:?} in `{key}` is not a mail address that a message can be made with");
+        Undelivered::new("configuration", what, format!("correct `{key}` in [[report]]"))
+    };
+    text.parse().ok().filter(|_| text.is_ascii()).ok_or_else(wrong)
+}
+
+impl Envelope {
+    /// The message, ASCII throughout. `now` is its date: the report may be older.
+    fn message(&self, report: &Report, now: Timestamp) -> Result<Vec<u8>, Undelivered> {
+        let (subject, body) = words::text(report);
+        let document = serde_json::to_string_pretty(report).expect("a report has only text keys");
+        let mut message = Message::builder()
+            .from(Mailbox::new(None, self.from.clone()))
+            .subject(subject)
+            .date(now.into())
+            .message_id(Some(message_id(report)));
+        for to in &self.to {
+            message = message.to(Mailbox::new(None, to.clone()));
+        }
+        // RFC 3834, section 5: nobody's holiday responder answers it.
+        for (name, value) in [
+            ("Auto-Submitted", "auto-generated".to_owned()),
+            ("X-Relaykey-Outcome", atom(&report.outcome)),
+            ("X-Relaykey-Report", atom(&report.id)),
+        ] {
+            let name = HeaderName::new_from_ascii(name.into()).expect("a header's name");
+            message = message.raw_header(HeaderValue::new(name, value));
+        }
+        let json = ContentType::parse("application/json").expect("a media type");
+        let parts = MultiPart::mixed()
+            .singlepart(SinglePart::plain(body))
+            .singlepart(Attachment::new("report.json".into()).body(document, json));
+        let message = message.multipart(parts).map_err(|e| {
+            Undelivered::new(
+                "configuration",
+                format!("no message can be made: {e}"),
+                "correct `from` and `to` in [[report]]",
+            )
+        })?;
+        Ok(message.formatted())
+    }
+}
+
+/// `<ID@HOST>` (RFC 5322, section 3.6.4): the same for the same report, however often it is sent.
+fn message_id(report: &Report) -> String {
+    format!("<{}@{}>", atom(&report.id), atom(&report.host))
+}
+
+/// A text that may stand in a header as it is: letters, digits, `-`, `_` and single dots inside.
+fn atom(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(200) {
+        let fits =
+            c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || c == '.' && !out.is_empty() && !out.ends_with('.');
+        out.push(if fits { c } else { '-' });
+    }
+    match out.ends_with('.') || out.is_empty() {
+        true => format!("{out}-"),
+        false => out,
+    }
+}
+
+/// The name of this host as it introduces itself (RFC 5321, section 4.1.1.1): an address literal where it has none.
+fn hello_name(host: &str) -> String {
+    let host_name = !host.is_empty()
+        && host.len() <= 255
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => format!("[{address}]"),
+        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+        Err(_) if host_name => host.to_owned(),
+        Err(_) => "[127.0.0.1]".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+
+    fn envelope() -> Envelope {
+        let address = |text| address("to", text).unwrap();
+        Envelope {
+            from: address("relaykey@example.com"),
+            to: vec![address("postmaster@example.com"), address("security@example.com")],
+        }
+    }
+
+    /// A header's value, unfolded.
+    fn header(message: &str, name: &str) -> String {
+        let head = message.split("\r\n\r\n").next().unwrap().replace("\r\n ", " ");
+        let found: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix(&format!("{name}: "))).collect();
+        assert_eq!(found.len(), 1, "{name} in {head}");
+        found[0].to_owned()
+    }
+
+    #[test]
+    fn a_message_has_what_mail_programs_go_by() {
+        let mut report = report(7);
+        report.host = "mx1.example.com".into();
+        report.id = "5f0c2d9a7b6e4c3f-ses-7".into();
+        report.outcome = "pending-approval".into();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let message = String::from_utf8(envelope().message(&report, now).unwrap()).unwrap();
+        assert!(message.is_ascii() && message.lines().all(|line| line.len() < 998));
+        assert!(message.replace("\r\n", "").find(['\r', '\n']).is_none(), "every line ends with CR LF");
+        for (name, value) in [
+            ("From", "relaykey@example.com"),
+            ("To", "postmaster@example.com, security@example.com"),
+            ("Date", "Fri, 15 Jan 2027 08:00:00 +0000"),
+            ("Message-ID", "<5f0c2d9a7b6e4c3f-ses-7@mx1.example.com>"),
+            ("Auto-Submitted", "auto-generated"),
+            ("X-Relaykey-Outcome", "pending-approval"),
+            ("X-Relaykey-Report", "5f0c2d9a7b6e4c3f-ses-7"),
+            ("MIME-Version", "1.0"),
+            ("Subject", "[relaykey] mx1.example.com: new SMTP key waits for approval (ses)"),
+        ] {
+            assert_eq!(header(&message, name), value);
+        }
+        assert!(message.contains("Content-Type: text/plain; charset=utf-8\r\n"), "{message}");
+        assert!(message.contains("Content-Disposition: attachment; filename=\"report.json\"\r\n"), "{message}");
+    }
+
+    #[test]
+    fn no_text_of_a_report_becomes_a_header() {
+        let mut report = report(7);
+        report.host = "mx1\r\nBcc: thief@example.com\r\n\r\nhello".into();
+        report.id = "a\r\nBcc: thief@example.com".into();
+        report.outcome = "confirmed\r\nBcc: thief@example.com".into();
+        report.credential = "ses\nBcc: thief@example.com".into();
+        let message = String::from_utf8(envelope().message(&report, Timestamp::UNIX_EPOCH).unwrap()).unwrap();
+        let head = message.split("\r\n\r\n").next().unwrap();
+        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+        assert_eq!(header(&message, "To"), "postmaster@example.com, security@example.com");
+    }
+
+    #[test]
+    fn atoms_are_what_rfc_5322_allows() {
+        for (text, expected) in [
+            ("mx1.example.com", "mx1.example.com"),
+            ("mäx 1", "m-x-1"),
+            ("", "-"),
+            (".a..b.", "-a.-b.-"),
+            ("a@b>", "a-b-"),
+        ] {
+            assert_eq!(atom(text), expected);
+        }
+    }
+
+    #[test]
+    fn this_host_introduces_itself_by_a_name_or_a_literal() {
+        for (host, expected) in [
+            ("mx1.example.com", "mx1.example.com"),
+            ("mx 1", "[127.0.0.1]"),
+            ("", "[127.0.0.1]"),
+            ("mx1\r\nRCPT TO:<a@b>", "[127.0.0.1]"),
+            ("192.0.2.1", "[192.0.2.1]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ] {
+            assert_eq!(hello_name(host), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_message_can_be_made_with_are_told() {
+        let http = Http::new(b"");
+        let via = MailVia::Server { host: "localhost".into(), port: 25 };
+        let open = |from: &str, to: &str| Email::new(from, &[to.to_owned()], &via, &http).err();
+        assert_eq!(open("relaykey@example.com", "o'hara+x@example.com"), None);
+        for (from, to, key) in [
+            ("relaykey", "a@example.com", "`from`"),
+            ("a@example.com", "ü@example.com", "`to`"),
+            ("a@b.c", "a@b c", "`to`"),
+        ] {
+            let e = open(from, to).unwrap();
+            assert!(e.class == "configuration" && e.fix.contains(key), "{e:?}");
+        }
     }
 }

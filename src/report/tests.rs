@@ -341,7 +341,7 @@ fn places(limit: Duration) -> Arc<Receivers> {
     let place = |hangs| Ok(Box::new(Place { hangs }) as Box<dyn Receiver>);
     let broken = Err(Undelivered::new("tls", "no trust", "install it"));
     let all = [("broken", broken), ("hangs", place(true)), ("well", place(false))];
-    Arc::new(Receivers { all: all.map(|(name, r)| (name.to_owned(), r)).into(), limit })
+    Arc::new(Receivers { all: all.map(|(name, r)| (name.to_owned(), r)).into(), limit: Some(limit) })
 }
 
 fn all_owed() -> BTreeMap<String, Outbox> {

@@ -1,26 +1,1013 @@
-//! Stub, filled in by the next commit.
+//! Webhooks: an HTTPS POST for every report, the report as JSON in its body, signed as the specification *Standard
+//! Webhooks* (version 1.0.0, symmetric signatures) says, so that a receiver verifies it with any library for that.
+//!
+//! ```text
+//! secret and CA certificates, read anew ──> addresses of the name ──> judged ──> TCP, TLS ──> POST ──> status
+//! ```
+//!
+//! Whoever answers there is not trusted. Every connection serves one report and is made here, to an address that was
+//! judged here ([`forbidden`]): the name is looked up once per attempt, so that it cannot lead elsewhere after it was
+//! judged. A redirect is never followed. The time, the answer's head and body and all that comes over the wire are
+//! bounded, and only a few printable characters of the answer are shown.
+//!
+//! No proxy is used, whatever `HTTPS_PROXY` says: a proxy would resolve the name itself, and what was judged here
+//! would not be what is reached.
+//!
+//! Once the status is there the outcome is known; the body adds words to an error and is not waited for longer than a
+//! tenth of the time.
 
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use rustls::pki_types::ServerName;
+use sha2::Sha256;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+use crate::credential::{Login, Redactor, Secret};
+use crate::host::Directory;
+use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose, printable};
 use crate::rollover::Report;
+use crate::tls::{self, CaFile, Roots, TrustError};
 
-pub struct Webhook;
+/// What one attempt may take, from reading the secret to the status. Less than [`super::ATTEMPT`], so that what was waited
+/// for is said.
+const TIME: Duration = Duration::from_secs(20);
+/// The largest head of an answer that is read, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
+/// What is read of an answer's body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// What is read from one connection in all, TLS and answers that precede the final one (100 Continue) included.
+const MAX_HEARD: usize = 256 * 1024;
+/// Characters of an answer that are shown.
+const MOST_SHOWN: usize = 200;
+/// The largest file that is read for a secret: the longest one has 95 characters.
+const MAX_SECRET_FILE: usize = 4096;
+/// Bytes of a secret, from Standard Webhooks, "Signature scheme".
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Looks a name up; the system's resolver, or a test's.
+type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// A receiver of type `webhook`.
+pub struct Webhook {
+    place: Place,
+    secret_file: PathBuf,
+    ca_file: Option<PathBuf>,
+    limit: Duration,
+    lookup: Lookup,
+}
 
 impl Webhook {
-    pub fn new(_: &str, _: &std::path::Path, _: Option<&std::path::Path>) -> Result<Self, Undelivered> {
-        Ok(Self)
+    /// `url` is an `https` URL. Reads nothing yet.
+    ///
+    /// # Errors
+    /// The URL is none, or not one of `https`.
+    pub fn new(url: &str, secret_file: &Path, ca_file: Option<&Path>) -> Result<Self, Undelivered> {
+        Ok(Self {
+            place: Place::parse(url)?,
+            secret_file: secret_file.to_owned(),
+            ca_file: ca_file.map(Path::to_owned),
+            limit: TIME,
+            lookup: |host, port| (host, port).to_socket_addrs().map(Iterator::collect),
+        })
+    }
+
+    /// With another time for an attempt than 20 seconds.
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    async fn post(&self, report: &Report) -> Result<(), Undelivered> {
+        let deadline = Instant::now() + self.limit;
+        let (secret, roots) = self.files(deadline).await?;
+        let request = self.request(report, &secret)?;
+        let (stream, _) = self.connect(deadline, &roots).await?;
+        let answer = self.exchange(deadline, stream, request).await?;
+        self.judge(&answer, &secret)
+    }
+
+    async fn look(&self) -> Result<String, Undelivered> {
+        let deadline = Instant::now() + self.limit;
+        let (secret, roots) = self.files(deadline).await?;
+        let (_, address) = self.connect(deadline, &roots).await?;
+        let (host, file, bytes) = (&self.place.host, self.secret_file.display(), secret.key.len());
+        Ok(format!(
+            "{address} shows a good certificate for {host}, and {file} holds a secret of {bytes} bytes; no report was sent, \
+             so whether the receiver takes them is not known"
+        ))
+    }
+
+    /// The secret and the certificates, as they are now.
+    async fn files(&self, deadline: Instant) -> Result<(SigningSecret, Roots), Undelivered> {
+        let (secret_file, ca_file) = (self.secret_file.clone(), self.ca_file.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let secret = SigningSecret::read(&secret_file)?;
+            Ok((secret, CaFile::new(ca_file).roots()?))
+        });
+        match self.within(deadline, "the files with its secret and its CA", reading).await? {
+            Ok(read) => read,
+            Err(broken) => match broken.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(self.fails(true, "io", "reading its files was broken off", "nothing to do if it passes")),
+            },
+        }
+    }
+
+    fn request(&self, report: &Report, secret: &SigningSecret) -> Result<Request<Full<Bytes>>, Undelivered> {
+        let body = serde_json::to_vec(report).expect("a report has only text keys");
+        let sent = Timestamp::now().as_second();
+        let signature = secret.sign(&report.id, sent, &body);
+        Request::post(&self.place.target)
+            .header(header::HOST, &self.place.authority)
+            .header(header::USER_AGENT, concat!("relaykey/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close")
+            .header("webhook-id", &report.id)
+            .header("webhook-timestamp", sent)
+            .header("webhook-signature", signature)
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| {
+                let words = "the report's id, host or credential name cannot stand in a header";
+                self.fails(false, "configuration", words, "correct `name` under [host]")
+            })
+    }
+
+    /// A TLS connection to an address that was judged, and which one that is.
+    async fn connect(&self, deadline: Instant, roots: &Roots) -> Result<(TlsStream<Heard>, SocketAddr), Undelivered> {
+        let addresses = self.addresses(deadline).await?;
+        let mut failed = Vec::new();
+        let mut timed_out = false;
+        for (index, address) in addresses.iter().enumerate() {
+            // Each address gets its share of what is left, so that a dead first one does not use it all up.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+            match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok((self.handshake(deadline, roots, socket).await?, *address)),
+                Ok(Err(e)) => failed.push(format!("{address}: {e}")),
+                Err(_) => {
+                    timed_out = true;
+                    failed.push(format!("{address}: no answer"));
+                }
+            }
+        }
+        let class = if timed_out { "timeout" } else { "network" };
+        // A name may have any number of addresses.
+        let words = format!("cannot connect ({})", printable(failed.join("; ").as_bytes(), MOST_SHOWN * 2));
+        let fix = format!("check that a receiver listens there, and allow outgoing TCP port {}", self.place.port);
+        Err(self.fails(true, class, words, fix))
+    }
+
+    /// All addresses of the name, if a report may go to every one of them: which one a connection takes is chance.
+    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, Undelivered> {
+        let Place { host, port, .. } = &self.place;
+        let found = self.within(deadline, "the addresses of its name", resolve(self.lookup, host, *port)).await?;
+        let addresses = found.map_err(|e| {
+            let fix = format!("check the spelling of {host:?} in `url`, and this host's DNS");
+            self.fails(true, "network", format!("its name cannot be resolved: {e}"), fix)
+        })?;
+        if let Some((address, why)) = addresses.iter().find_map(|a| Some((a.ip(), forbidden(a.ip())?))) {
+            return Err(self.fails(
+                false,
+                "forbidden-address",
+                format!("{host} has the address {address}, and no report is sent there: {why}"),
+                "set `url` to a name that has none but the receiver's own addresses; if it should be so already, find out \
+                 who changed its DNS",
+            ));
+        }
+        Ok(addresses)
+    }
+
+    async fn handshake(
+        &self,
+        deadline: Instant,
+        roots: &Roots,
+        socket: TcpStream,
+    ) -> Result<TlsStream<Heard>, Undelivered> {
+        let name = ServerName::try_from(self.place.host.clone()).map_err(|_| {
+            let words = format!("{:?} is neither a host name nor an address", self.place.host);
+            self.fails(false, "configuration", words, "correct `url`")
+        })?;
+        let mut config = roots.client_config();
+        // The name of HTTP/1.1 in ALPN (RFC 7301, section 6).
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let heard = Heard { socket, left: MAX_HEARD };
+        let waiting = "the TLS handshake";
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, heard);
+        self.within(deadline, waiting, connecting).await?.map_err(|e| self.lost(&e, waiting))
+    }
+
+    /// Sends the request, and gives the final answer to it.
+    async fn exchange(
+        &self,
+        deadline: Instant,
+        stream: TlsStream<Heard>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Undelivered> {
+        let waiting = "the answer to the report";
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .max_header_size(MAX_HEAD)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.lost(&e, waiting))?;
+        let talk = async {
+            let answer = self.within(deadline, waiting, sender.send_request(request)).await?;
+            let (head, body) = answer.map_err(|e| self.lost(&e, waiting))?.into_parts();
+            let until = deadline.min(Instant::now() + self.limit / 10);
+            Ok(Answer { status: head.status, headers: head.headers, body: beginning(body, until).await })
+        };
+        // Whatever ends the connection, the talk hears of it.
+        let driver = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        let (talk, driver) = (pin!(talk), pin!(driver));
+        tokio::select! {
+            answer = talk => answer,
+            () = driver => unreachable!("it waits for ever"),
+        }
+    }
+
+    /// What the final answer means (RFC 9110, section 15; 425 is from RFC 8470, 429 from RFC 6585).
+    fn judge(&self, answer: &Answer, secret: &SigningSecret) -> Result<(), Undelivered> {
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        // What its status line calls it is its own invention.
+        let mut words = format!("it answered {}", status.as_u16());
+        if let Some(reason) = status.canonical_reason() {
+            words = format!("{words} {reason}");
+        }
+        if status.is_redirection() {
+            let to =
+                answer.redirect().map_or_else(String::new, |to| format!(", which leads to \"{}\"", secret.hide(&to)));
+            let fix = "redirects are never followed: set `url` to the address that takes reports itself";
+            return Err(self.fails(false, "redirect", format!("{words}{to}"), fix));
+        }
+        if let (429 | 503, Some(seconds)) = (status.as_u16(), answer.retry_after()) {
+            words = format!("{words} and asks to be left alone for {seconds} s");
+        }
+        let said = secret.hide(&printable(&answer.body, MOST_SHOWN * 10));
+        if !said.is_empty() {
+            words = format!("{words}: \"{}\"", printable(said.as_bytes(), MOST_SHOWN));
+        }
+        let secret_file = self.secret_file.display();
+        let (temporary, class, fix) = match status.as_u16() {
+            429 => (
+                true,
+                "throttled",
+                "nothing to do if it passes; if it stays, the receiver takes too few requests".into(),
+            ),
+            408 | 425 | 500..=599 => {
+                (true, "service", "nothing to do if it passes; if it stays, look at the receiver's log".into())
+            }
+            401 | 403 => (
+                false,
+                "access-denied",
+                format!(
+                    "check that {secret_file} holds the secret that the receiver knows, and that both clocks are right"
+                ),
+            ),
+            404 | 410 => (false, "not-found", "check the path in `url`: nobody takes reports there".into()),
+            413 => (false, "too-large", "let the receiver take larger requests, a few hundred kilobytes".into()),
+            400..=499 => {
+                (false, "refused", "read the receiver's words and its log: it must answer 2xx to a report".into())
+            }
+            _ => {
+                (false, "http", "this is no final status of HTTP: check that `url` leads to a webhook receiver".into())
+            }
+        };
+        Err(self.fails(temporary, class, words, fix))
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        waiting: &str,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Undelivered> {
+        timeout_at(deadline, step).await.map_err(|_| {
+            let words = format!("gave up after {:?}, waiting for {waiting}", self.limit);
+            let fix = "check that this host reaches it, and how long the receiver takes: it should answer first and work then";
+            self.fails(true, "timeout", words, fix)
+        })
+    }
+
+    /// What an error of the socket, TLS or HTTP means, while waiting for something.
+    fn lost(&self, error: &(dyn std::error::Error + 'static), waiting: &str) -> Undelivered {
+        if let Some(tls) = tls::cause::<rustls::Error>(error) {
+            return self.tls_failure(tls);
+        }
+        let no_http = "check that `url` leads to a webhook receiver: this is not how one answers";
+        let io = tls::cause::<io::Error>(error);
+        if io.is_some_and(|e| e.get_ref().is_some_and(|inner| inner.is::<TooMuch>())) {
+            let words = format!("it sent more than {MAX_HEARD} bytes, and still not {waiting}");
+            return self.fails(false, "http", words, no_http);
+        }
+        if let Some(http) = tls::cause::<hyper::Error>(error).filter(|e| e.is_parse()) {
+            let words = if http.is_parse_too_large() {
+                format!("the head of its answer is larger than {MAX_HEAD} bytes or has too many lines")
+            } else {
+                format!("what came instead of {waiting} is not HTTP")
+            };
+            return self.fails(false, "http", words, no_http);
+        }
+        let cut = |e: &&io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+        let closed = io.as_ref().is_some_and(cut)
+            || tls::cause::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message);
+        let words = match io {
+            _ if closed => format!("it closed the connection, waiting for {waiting}"),
+            Some(e) => format!("{}, waiting for {waiting}", printable(e.to_string().as_bytes(), MOST_SHOWN)),
+            None => format!("{}, waiting for {waiting}", printable(error.to_string().as_bytes(), MOST_SHOWN)),
+        };
+        self.fails(true, "network", words, "nothing to do if it passes; if it stays, look at the receiver's log")
+    }
+
+    fn tls_failure(&self, error: &rustls::Error) -> Undelivered {
+        let (words, fix) = match error {
+            rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.place.host, "url"),
+            rustls::Error::InvalidMessage(_) => {
+                let fix = format!("set `url` to a port that speaks TLS: {} does not", self.place.port);
+                ("what it sends is not TLS".to_owned(), fix)
+            }
+            other => (
+                format!("TLS failed: {other}"),
+                "the receiver must speak TLS 1.2 or 1.3; look for a proxy on the way that changes TLS".to_owned(),
+            ),
+        };
+        // Names in a certificate are as long as whoever made it wanted.
+        self.fails(false, "tls", printable(words.as_bytes(), MOST_SHOWN * 2), fix)
+    }
+
+    fn fails(
+        &self,
+        temporary: bool,
+        class: &'static str,
+        words: impl std::fmt::Display,
+        fix: impl Into<String>,
+    ) -> Undelivered {
+        Undelivered { temporary, ..Undelivered::new(class, format!("{}: {words}", self.describe()), fix) }
     }
 }
 
 impl Receiver for Webhook {
-    fn deliver<'a>(&'a self, _: &'a Report) -> Delivering<'a> {
-        Box::pin(async { Err(Undelivered::new("stub", "not built", "wait")) })
+    fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a> {
+        Box::pin(self.post(report))
     }
 
     fn check<'a>(&'a self, _: &'a Whose) -> Checking<'a> {
-        Box::pin(async { Err(Undelivered::new("stub", "not built", "wait")) })
+        Box::pin(self.look())
     }
 
+    /// Without the query, which may hold a token.
     fn describe(&self) -> String {
-        String::new()
+        format!("webhook {}", self.place.shown)
+    }
+}
+
+impl From<TrustError> for Undelivered {
+    fn from(e: TrustError) -> Self {
+        Self { temporary: e.is_temporary(), ..Self::new("trust", e.to_string(), e.fix()) }
+    }
+}
+
+// ---------------------------------------------------------------- where it is
+
+/// The parts of an `https` URL.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// A name or an address, as certificates and the resolver spell it.
+    host: String,
+    port: u16,
+    /// Host and port, as the Host header has them: without the port that is https's own (RFC 9110, sections 4.2.2 and 7.2).
+    authority: String,
+    /// Path and query.
+    target: String,
+    /// For people.
+    shown: String,
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self, Undelivered> {
+        let wrong = || {
+            let words = "the URL of the webhook is not one of https";
+            Undelivered::new("configuration", words, "write `url` in [[report]] like https://HOST/PATH")
+        };
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let written = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        if uri.scheme_str() != Some("https") {
+            return Err(wrong());
+        }
+        let port = uri.port_u16().unwrap_or(443);
+        let authority = if port == 443 { written.to_owned() } else { format!("{written}:{port}") };
+        let bare = written.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(written);
+        Ok(Self {
+            host: bare.trim_end_matches('.').to_owned(),
+            port,
+            target: uri.path_and_query().map_or("/", |both| both.as_str()).to_owned(),
+            shown: format!("https://{authority}{}", uri.path()),
+            authority,
+        })
+    }
+}
+
+/// Looks the name up on a thread of its own: the system's resolver cannot be interrupted, and on the run time's
+/// threads it would hold up the program's end beyond our deadline.
+async fn resolve(lookup: Lookup, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let (done, answer) = tokio::sync::oneshot::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new().name("resolve".into()).spawn(move || {
+        // Nobody listens any more once the deadline has passed.
+        let _ = done.send(lookup(&host, port));
+    })?;
+    let addresses = answer.await.map_err(|_| io::Error::other("the resolver gave no answer"))??;
+    if addresses.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(addresses) }
+}
+
+/// Why no report goes to an address; `None`: one may.
+///
+/// Cloud platforms serve instance metadata and credentials at link-local addresses, and EC2 also at those below
+/// `fd00:ec2::/32`: who controls a name could have a root process knock there. Loopback and private addresses are where
+/// receivers of one's own live.
+///
+/// IPv6 has forms that hold an IPv4 address and end there; each is judged by that: IPv4-mapped, -compatible (RFC 4291,
+/// section 2.5.5) and -translated (RFC 2765), NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+fn forbidden(address: IpAddr) -> Option<String> {
+    match address {
+        IpAddr::V4(v4) => forbidden_v4(v4).map(str::to_owned),
+        IpAddr::V6(v6) => forbidden_v6(v6),
+    }
+}
+
+fn forbidden_v4(v4: Ipv4Addr) -> Option<&'static str> {
+    match v4.octets() {
+        [0, ..] => Some("it stands for no host (0.0.0.0/8)"),
+        [169, 254, ..] => Some("it is link-local (169.254.0.0/16), where instance metadata is served"),
+        _ if v4.is_multicast() => Some("it is a multicast address"),
+        [255, 255, 255, 255] => Some("it is the broadcast address"),
+        _ => None,
+    }
+}
+
+fn forbidden_v6(v6: Ipv6Addr) -> Option<String> {
+    let s = v6.segments();
+    let why = match s {
+        [0, 0, 0, 0, 0, 0, 0, 0] => "it stands for no host (::)",
+        [0xfe80..=0xfebf, ..] => "it is link-local (fe80::/10)",
+        [0xff00..=0xffff, ..] => "it is a multicast address",
+        [0xfd00, 0x0ec2, ..] => "instance metadata is served there (fd00:ec2::/32)",
+        _ => {
+            return held_v4(v6).into_iter().find_map(|v4| {
+                let why = forbidden_v4(v4)?;
+                Some(format!("it holds the IPv4 address {v4}, and {why}"))
+            });
+        }
+    };
+    Some(why.to_owned())
+}
+
+/// The IPv4 addresses that an IPv6 address may lead to.
+fn held_v4(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let (s, o) = (v6.segments(), v6.octets());
+    let at = |i: [usize; 4]| Ipv4Addr::from(i.map(|i| o[i]));
+    let last = at([12, 13, 14, 15]);
+    match s {
+        _ if v6.is_loopback() => Vec::new(),
+        // Compatible, mapped, translated; the well-known prefix of NAT64.
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![last],
+        // 64:ff9b:1::/48 is cut further by whoever runs the translator: prefixes of 48, 56, 64 and 96 bits (RFC 6052,
+        // section 2.2; octet 8 is skipped).
+        [0x64, 0xff9b, 1, ..] => vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last],
+        [0x2002, ..] => vec![at([2, 3, 4, 5])],
+        _ => Vec::new(),
+    }
+}
+
+// ---------------------------------------------------------------- the secret
+
+/// What reports are signed with.
+struct SigningSecret {
+    key: Zeroizing<Vec<u8>>,
+    /// For texts from a receiver, which knows the secret and could quote it.
+    redactor: Redactor,
+}
+
+impl SigningSecret {
+    /// Reads the secret. The file is root's (or ours where we are not root) in a directory that nobody else can change,
+    /// and nobody else reads it: who knows the secret can sign reports.
+    fn read(path: &Path) -> Result<Self, Undelivered> {
+        let wrong = |what: String, fix: String| Undelivered::new("secret", format!("{}: {what}", path.display()), fix);
+        let (directory, name) = Directory::of(path)?;
+        let permissions = directory.permissions(&name)?;
+        let close = format!("chown root: {0} && chmod 600 {0}", path.display());
+        if let Some(found) = permissions {
+            let mode = found.mode;
+            let group_is_ours = [0, rustix::process::getegid().as_raw()].contains(&found.gid);
+            if !found.is_trusted() {
+                return Err(wrong(format!("it holds a secret and belongs to user id {}", found.uid), close));
+            }
+            if mode & 0o037 != 0 || mode & 0o040 != 0 && !group_is_ours {
+                return Err(wrong(
+                    format!("it holds a secret, and others may read or change it (mode {mode:04o})"),
+                    close,
+                ));
+            }
+        }
+        let (bytes, _) = directory.read(&name, MAX_SECRET_FILE)?;
+        Self::parse(&bytes).map_err(|what| {
+            let again = "write the secret into it as the receiver gave it, whole: whsec_ and base64; or make a new one for \
+                         both: echo whsec_$(head -c 32 /dev/urandom | base64)";
+            wrong(what, again.into())
+        })
+    }
+
+    /// `whsec_` and base64. Says what is wrong without quoting any of it.
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let trimmed = bytes.trim_ascii();
+        if trimmed.is_empty() {
+            return Err("it is empty".into());
+        }
+        if let Some(at) = trimmed.iter().position(|b| !b.is_ascii_graphic()) {
+            let what = match trimmed[at] {
+                0 => "a NUL byte",
+                b' ' | b'\t' | b'\r' | b'\n' => "a blank or a line end",
+                _ => "a byte that is not printable ASCII",
+            };
+            return Err(format!("{what} stands at position {} of the secret", at + 1));
+        }
+        let text = std::str::from_utf8(trimmed).expect("ASCII");
+        let Some(encoded) = text.strip_prefix("whsec_") else {
+            return Err("what it holds does not begin with whsec_".into());
+        };
+        // Room for the whole at once: a vector that grows leaves pieces behind.
+        let mut key = Zeroizing::new(Vec::with_capacity(encoded.len()));
+        BASE64
+            .decode_vec(encoded, &mut key)
+            .map_err(|_| "what follows whsec_ is not base64, or a part of it is missing".to_owned())?;
+        if !SECRET_BYTES.contains(&key.len()) {
+            let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+            return Err(format!("the secret has {} bytes, and Standard Webhooks has {least} to {most}", key.len()));
+        }
+        let login = Login::new("webhook".into(), Secret::new(text.to_owned())).expect("printable ASCII");
+        Ok(Self { key, redactor: Redactor::new([&login]) })
+    }
+
+    /// The header `webhook-signature`: Standard Webhooks, "Signature scheme".
+    fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
+    }
+
+    fn hide(&self, text: &str) -> String {
+        self.redactor.clean(text)
+    }
+}
+
+// ---------------------------------------------------------------- the answer
+
+/// The final answer to a report.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap<HeaderValue>,
+    /// What came of it in time, at most [`MAX_BODY`].
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// Where a redirect leads, without the query, which may hold a token.
+    fn redirect(&self) -> Option<String> {
+        let location = self.headers.get(header::LOCATION)?.as_bytes();
+        let end = location.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(location.len());
+        Some(printable(&location[..end], MOST_SHOWN))
+    }
+
+    /// The seconds form of Retry-After (RFC 9110, section 10.2.3); it is for people: back-off is the caller's.
+    fn retry_after(&self) -> Option<u32> {
+        self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    }
+}
+
+/// What arrives of a body until then. That it stops half-way changes nothing: the status is there.
+async fn beginning(mut body: Incoming, until: Instant) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_BODY {
+        let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await else { break };
+        if let Some(data) = frame.data_ref() {
+            bytes.extend_from_slice(&data[..data.len().min(MAX_BODY - bytes.len())]);
+        }
+    }
+    bytes
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("more than {MAX_HEARD} bytes")]
+struct TooMuch;
+
+/// A connection from which no more than so many bytes are taken.
+#[derive(Debug)]
+struct Heard {
+    socket: TcpStream,
+    left: usize,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        self.left = self.left.checked_sub(count).ok_or_else(|| io::Error::other(TooMuch))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::report::tests::report;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn webhook(url: &str) -> Webhook {
+        Webhook::new(url, Path::new("/nonexistent/secret"), None).expect("a webhook")
+    }
+
+    /// A directory of its own, 0700, gone at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relaykey-webhook-{name}-{}", std::process::id()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
+            Self(path)
+        }
+
+        fn file(&self, name: &str, content: &[u8], mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).expect("write");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Trusts nobody that a test meets.
+    fn roots(dir: &Scratch) -> Roots {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).expect("a certificate");
+        Roots::from_file(&dir.file("ca.pem", ca.pem().as_bytes(), 0o600)).expect("roots")
+    }
+
+    #[test]
+    fn a_signature_is_the_one_that_other_libraries_make() {
+        // Made with the Python library of Standard Webhooks, 1.1.0.
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_named_without_being_quoted() {
+        for good in [24, 32, 64] {
+            let text = format!(" whsec_{}\r\n", BASE64.encode(vec![7; good]));
+            assert_eq!(SigningSecret::parse(text.as_bytes()).expect("a secret").key.len(), good);
+        }
+        let long = format!("whsec_{}", BASE64.encode([7; 65]));
+        let cases: [(&[u8], &str); 11] = [
+            (b"", "is empty"),
+            (b" \n\n", "is empty"),
+            (b"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "does not begin with whsec_"),
+            (b"whsec_", "has 0 bytes"),
+            (b"whsec_MfKQ9r8GKYqrTwjU", "has 12 bytes"),
+            (b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "not base64, or a part of it is missing"),
+            (b"whsec_MfKQ9r8G!YqrTwjUPD8ILPZIo2LaLaSw", "not base64"),
+            (b"whsec_MfKQ9r8GKYqr\0wjUPD8ILPZIo2LaLaSw", "a NUL byte stands at position 19"),
+            (b"whsec_MfKQ9r8GKYqr\nwjUPD8ILPZIo2LaLaSw", "a blank or a line end"),
+            (b"whsec_MfKQ9r8GKYqr\xffwjUPD8ILPZIo2LaLaSw", "not printable ASCII"),
+            (long.as_bytes(), "has 65 bytes"),
+        ];
+        for (bytes, expected) in cases {
+            let Err(what) = SigningSecret::parse(bytes) else { panic!("{expected}") };
+            assert!(what.contains(expected) && !what.contains("MfKQ9r8G"), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_secret_file_is_for_root_alone() {
+        let dir = Scratch::new("secret");
+        let line = format!("{SECRET}\n");
+        for mode in [0o600, 0o640, 0o400] {
+            let path = dir.file("good", line.as_bytes(), mode);
+            // A temporary directory may hand its group on, which is then not ours.
+            std::os::unix::fs::chown(&path, None, Some(rustix::process::getegid().as_raw())).expect("chown");
+            assert!(SigningSecret::read(&path).is_ok(), "{mode:o}");
+        }
+        let open = dir.0.join("open");
+        std::fs::create_dir(&open).expect("a directory");
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        dir.file("open/secret", line.as_bytes(), 0o600);
+        let fifo = dir.0.join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).expect("a FIFO");
+        for (path, class, what) in [
+            (dir.file("others", line.as_bytes(), 0o644), "secret", "mode 0644"),
+            (dir.file("write", line.as_bytes(), 0o620), "secret", "mode 0620"),
+            (dir.file("empty", b"", 0o600), "secret", "is empty"),
+            (dir.file("large", &vec![b'a'; 10_000_000], 0o600), "too-large", "10000000 bytes"),
+            (dir.0.clone(), "unsupported", "a directory"),
+            (fifo, "unsupported", "a FIFO"),
+            ("/dev/zero".into(), "unsupported", "a device"),
+            (open.join("secret"), "permissions", "may be changed by others"),
+            (dir.0.join("none"), "io", "No such file"),
+        ] {
+            let Err(e) = SigningSecret::read(&path) else { panic!("{what}") };
+            assert_eq!((e.class, e.temporary), (class, false), "{e:?}");
+            assert!(e.what.contains(what) && !e.fix.is_empty() && !format!("{e:?}").contains("MfKQ"), "{e:?}");
+            assert!(e.what.contains(&*path.to_string_lossy()), "{e:?}");
+        }
+        if rustix::process::geteuid().is_root() {
+            let path = dir.file("stranger", line.as_bytes(), 0o600);
+            std::os::unix::fs::chown(&path, Some(65534), None).expect("chown");
+            let Err(e) = SigningSecret::read(&path) else { panic!("a stranger's") };
+            assert!(e.class == "secret" && e.what.contains("user id 65534"), "{e:?}");
+            let path = dir.file("group", line.as_bytes(), 0o640);
+            std::os::unix::fs::chown(&path, None, Some(65534)).expect("chown");
+            assert!(SigningSecret::read(&path).is_err(), "readable for a group that is not root's");
+        }
+    }
+
+    #[test]
+    fn reports_go_to_no_address_where_a_platform_serves_secrets() {
+        for bad in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "169.254.255.255",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "febf:ffff::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "::ffff:169.254.169.254",
+            "::ffff:0.0.0.0",
+            "::ffff:255.255.255.255",
+            "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(forbidden(bad.parse().expect(bad)).is_some(), "{bad}");
+        }
+        for good in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.253.1.1",
+            "169.255.1.1",
+            "198.51.100.1",
+            "::1",
+            "::ffff:10.0.0.1",
+            "fc00::1",
+            "fd00:ec3::254",
+            "2001:db8::1",
+            "2001:db8::a9fe:a9fe",
+            "64:ff9b::198.51.100.1",
+            "2002:c633:6401::1",
+        ] {
+            assert_eq!(forbidden(good.parse().expect(good)), None, "{good}");
+        }
+    }
+
+    /// What the resolver of a test says: the trap's port comes with the question.
+    fn trap_and(other: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address = |text: &str| SocketAddr::new(text.parse().expect("an address"), port);
+        Ok(vec![address("127.0.0.1"), address(other)])
+    }
+
+    #[tokio::test]
+    async fn a_name_with_one_forbidden_address_is_not_reached_at_any() {
+        let trap = TcpListener::bind("127.0.0.1:0").expect("a port");
+        trap.set_nonblocking(true).expect("non-blocking");
+        let port = trap.local_addr().expect("an address").port();
+        let roots = roots(&Scratch::new("forbidden"));
+        let lookups: [Lookup; 5] = [
+            |_, port| trap_and("169.254.169.254", port),
+            |_, port| trap_and("::ffff:169.254.169.254", port),
+            |_, port| trap_and("fe80::1", port),
+            |_, port| trap_and("fd00:ec2::254", port),
+            |_, port| trap_and("0.0.0.0", port),
+        ];
+        for lookup in lookups {
+            let hook = Webhook { lookup, ..webhook(&format!("https://hooks.example.com:{port}/x?token=hunter2")) };
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let Err(e) = hook.connect(deadline, &roots).await else { panic!("connected") };
+            assert_eq!((e.class, e.temporary), ("forbidden-address", false), "{e:?}");
+            assert!(e.what.contains("hooks.example.com has the address") && !e.what.contains("hunter2"), "{e:?}");
+        }
+        assert_eq!(trap.accept().map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::WouldBlock), "a trap was reached");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_mind_is_asked_once() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        // The first answer is judged; a second would lead elsewhere.
+        let lookup: Lookup = |_, port| {
+            let address = if ASKED.fetch_add(1, Ordering::SeqCst) == 0 { "127.0.0.1" } else { "169.254.169.254" };
+            Ok(vec![SocketAddr::new(address.parse().expect("an address"), port)])
+        };
+        let hook = Webhook { lookup, ..webhook(&format!("https://rebinds.example.com:{port}/")) };
+        let roots = roots(&Scratch::new("rebinding"));
+        let ((), connected) = tokio::join!(
+            async {
+                let (socket, _) = listener.accept().await.expect("a connection");
+                drop(socket);
+            },
+            hook.connect(Instant::now() + Duration::from_secs(10), &roots)
+        );
+        let Err(e) = connected else { panic!("there is no TLS") };
+        assert_eq!((e.class, e.temporary, ASKED.load(Ordering::SeqCst)), ("network", true, 1), "{e:?}");
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_hangs_is_left_behind() {
+        let lookup: Lookup = |_, _| {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(Vec::new())
+        };
+        let hook = Webhook { lookup, ..webhook("https://slow.example.com/") };
+        let began = Instant::now();
+        let e = hook.addresses(began + Duration::from_millis(100)).await.expect_err("no answer");
+        assert_eq!((e.class, e.temporary), ("timeout", true), "{e:?}");
+        assert!(e.what.contains("the addresses of its name") && began.elapsed() < Duration::from_secs(4), "{e:?}");
+    }
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let place = |url: &str| {
+            let p = Place::parse(url).expect(url);
+            (p.host, p.port, p.authority, p.target, p.shown)
+        };
+        let all = |a: &str, port, b: &str, c: &str, d: &str| (a.into(), port, b.into(), c.into(), d.into());
+        for (url, expected) in [
+            ("https://a.example", all("a.example", 443, "a.example", "/", "https://a.example/")),
+            ("https://a.example:443/x", all("a.example", 443, "a.example", "/x", "https://a.example/x")),
+            (
+                "https://a.example.:8443/x/y?token=1",
+                all("a.example", 8443, "a.example.:8443", "/x/y?token=1", "https://a.example.:8443/x/y"),
+            ),
+            ("https://[::1]:8443/x", all("::1", 8443, "[::1]:8443", "/x", "https://[::1]:8443/x")),
+            ("https://127.0.0.1/#f", all("127.0.0.1", 443, "127.0.0.1", "/", "https://127.0.0.1/")),
+        ] {
+            assert_eq!(place(url), expected, "{url}");
+        }
+        for url in ["http://a.example/", "a.example", "", "https://", "ftp://a.example/", "/x"] {
+            let e = Place::parse(url).expect_err(url);
+            assert_eq!((e.class, e.temporary), ("configuration", false));
+        }
+        assert_eq!(webhook("https://a.example/x?token=1").describe(), "webhook https://a.example/x");
+    }
+
+    #[test]
+    fn statuses_mean_what_http_says() {
+        let hook = webhook("https://a.example/x");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let ask = |status: u16, headers: &[(&'static str, &str)], body: &[u8]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+            }
+            let status = StatusCode::from_u16(status).expect("a status");
+            hook.judge(&Answer { status, headers: map, body: body.to_vec() }, &secret)
+        };
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(ask(status, &[("location", "https://b.example")], b"no"), Ok(()), "{status}");
+        }
+        for (status, class, temporary) in [
+            (101, "http", false),
+            (300, "redirect", false),
+            (304, "redirect", false),
+            (308, "redirect", false),
+            (400, "refused", false),
+            (401, "access-denied", false),
+            (403, "access-denied", false),
+            (404, "not-found", false),
+            (408, "service", true),
+            (410, "not-found", false),
+            (413, "too-large", false),
+            (422, "refused", false),
+            (425, "service", true),
+            (429, "throttled", true),
+            (500, "service", true),
+            (503, "service", true),
+            (599, "service", true),
+            (600, "http", false),
+            (999, "http", false),
+        ] {
+            let e = ask(status, &[], b"").expect_err("an error");
+            assert_eq!((e.class, e.temporary), (class, temporary), "{status}");
+            assert!(e.what.contains(&format!("it answered {status}")) && !e.fix.is_empty(), "{e:?}");
+        }
+        let e = ask(302, &[("location", "https://b.example/p?token=hunter2#x")], b"").expect_err("a redirect");
+        assert!(e.what.ends_with("302 Found, which leads to \"https://b.example/p\""), "{e:?}");
+        let e =
+            ask(301, &[("location", &format!("https://b.example/{}", "x".repeat(5000)))], b"").expect_err("a redirect");
+        assert!(e.what.chars().count() < 320 && e.what.ends_with("…\""), "{e:?}");
+        for (value, says) in [("120", true), ("99999999999", false), ("Wed, 21 Oct 2015 07:28:00 GMT", false)] {
+            let e = ask(503, &[("retry-after", value)], b"").expect_err("later");
+            assert_eq!(e.what.contains("alone for 120 s"), says, "{e:?}");
+        }
+    }
+
+    #[test]
+    fn of_an_answer_little_is_shown_and_nothing_of_the_secret() {
+        let hook = webhook("https://a.example/x");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let said = |body: &[u8]| {
+            let (status, headers) = (StatusCode::BAD_REQUEST, HeaderMap::new());
+            hook.judge(&Answer { status, headers, body: body.to_vec() }, &secret).expect_err("refused").what
+        };
+        assert!(said(b"no\x1b[31m\x07\r\n\0 way\xe2\x80\xae!").ends_with(": \"no [31m way !\""));
+        let long = said("ä".repeat(40_000).as_bytes());
+        assert!(long.chars().count() < 300 && long.ends_with("ä…\""), "{long}");
+        let echoed = said(format!("expected {SECRET}, and not {}", &SECRET[6..20]).as_bytes());
+        assert!(!echoed.contains("MfKQ") && !echoed.contains("TwjU") && echoed.contains("***"), "{echoed}");
+        assert!(said(b"").ends_with("400 Bad Request"));
+    }
+
+    #[test]
+    fn a_request_is_a_signed_post() {
+        let hook = webhook("https://a.example:8443/x?y=1");
+        let secret = SigningSecret::parse(SECRET.as_bytes()).expect("a secret");
+        let request = hook.request(&report(3), &secret).expect("a request");
+        assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("POST", "/x?y=1"));
+        let header = |name: &str| request.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!(header("host"), "a.example:8443");
+        assert_eq!(header("webhook-id"), report(3).id);
+        assert!(header("webhook-timestamp").parse::<i64>().is_ok_and(|t| t > 1_700_000_000));
+        let mut broken = report(3);
+        broken.id = "a\r\nx: y".into();
+        let e = hook.request(&broken, &secret).expect_err("no header");
+        assert_eq!((e.class, e.temporary), ("configuration", false));
     }
 }

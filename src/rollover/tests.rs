@@ -112,6 +112,7 @@ fn read_back(n: i64) -> ReadBack {
         remaining_old: vec![],
         live_id: Some(format!("live{n}")),
         proof: Err("none".into()),
+        code: None,
     }
 }
 
@@ -913,4 +914,127 @@ fn what_was_written_down_under_a_clock_that_was_ahead_is_taken_back() {
     let mut past = made(hours(-1));
     past.set_right_by(now);
     assert_eq!(past, made(hours(-1)));
+}
+
+fn original() -> CloneOf {
+    CloneOf { host_id: "original".into(), at: at(-100) }
+}
+
+#[test]
+fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
+    let policy = policy(2);
+    let mut state = applied(&policy, 2);
+    state.host_id = Some("original".into());
+    state.left_behind = vec![version(1)];
+    state.candidate = Some(Candidate {
+        id: version(3),
+        username: "AKIA3".into(),
+        first_seen: at(-5),
+        accepted: true,
+        probed: None,
+        held: None,
+        approval: None,
+    });
+    (state.seq, state.report) = (7, Some(report(7)));
+    let owed = |seqs: &[u64]| Outbox { owed: seqs.iter().map(|s| report(*s)).collect(), ..Outbox::default() };
+    state.outbox = [("a".into(), owed(&[7])), ("b".into(), owed(&[5, 6, 7])), ("c".into(), owed(&[]))].into();
+    state.source_retry = Retry { attempts: 3, next: Some(at(100)), failure: Some(failure(true)) };
+    state.audit.number = 12;
+    let before = state.clone();
+
+    assert_eq!(state.copied_from("copy", None), Some("original".into()));
+    assert_eq!(state.moved_to("copy", None), Some(Moved { from: "original".into(), dropped: 4 }));
+    let anew = State {
+        host_id: Some("copy".into()),
+        source: before.source.clone(),
+        left_behind: vec![version(1), version(2)],
+        seq: 7,
+        audit: before.audit.clone(),
+        ..State::new("ses")
+    };
+    assert_eq!(state, anew);
+    // Once; and the original goes on as it was.
+    assert_eq!(state.moved_to("copy", Some(&original())), None);
+    let mut same = before.clone();
+    assert_eq!(same.moved_to("original", None), None);
+    assert_eq!(same, before);
+
+    // What is in use on the copy is adopted, although the original has left it behind or applied it; its seq goes on.
+    for n in [1, 2] {
+        let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
+        let stamp_of = |step: &Step| match step {
+            Step::Commit { stamp } => Some(stamp.clone()),
+            _ => None,
+        };
+        let (_, step, _) = drive(&mut facts, &policy, at(0), |step| match step {
+            Step::Inspect { .. } => Some(Outcome::Inspected(holds(n))),
+            Step::Fetch => Some(Outcome::Fetched(found(n, 0))),
+            Step::Verify { .. } => Some(Outcome::Accepted(evidence())),
+            Step::Prepare { .. } => Some(Outcome::Prepared(Staged {
+                nothing_to_write: true,
+                swapped_before: false,
+                live_id: format!("live{n}"),
+            })),
+            Step::Activate { .. } => Some(Outcome::Activated),
+            Step::ReadBack { .. } => Some(Outcome::ReadBack(read_back(n))),
+            _ => None,
+        });
+        let stamp = stamp_of(&step).unwrap_or_else(|| panic!("version {n} is not adopted: {step:?}"));
+        assert_eq!(stamp.outcome, Completion::Adopted);
+        assert!(stamp.seq > 7);
+    }
+}
+
+#[test]
+fn a_state_that_does_not_say_whose_it_is_belongs_to_who_reads_it_unless_that_is_a_copy() {
+    let mut state = applied(&policy(1), 2);
+    // As it was written before states said so.
+    let mut text = serde_json::to_value(&state).unwrap();
+    text.as_object_mut().unwrap().remove("host_id");
+    assert_eq!(serde_json::from_value::<State>(text).unwrap(), state);
+
+    let mut copied = state.clone();
+    assert_eq!(state.copied_from("me", None), None);
+    assert_eq!(state.moved_to("me", None), None);
+    assert_eq!(state, State { host_id: Some("me".into()), ..applied(&policy(1), 2) });
+    let moved = copied.moved_to("me", Some(&original()));
+    assert_eq!(moved, Some(Moved { from: "original".into(), dropped: 0 }));
+    assert_eq!((copied.applied, copied.host_id), (None, Some("me".into())));
+}
+
+#[test]
+fn who_makes_a_proof_and_who_checks_one_sign_the_same_fields_of_a_report() {
+    let target = |region: Option<&str>| -> ReportTarget {
+        serde_json::from_value(serde_json::json!({
+            "name": "main", "kind": "postfix", "map": "hash:/t", "keys": [], "read_back": "postmap -q",
+            "remaining_old": [], "region": region, "proof": null, "no_proof": null,
+            "evidence": {"endpoint": "e", "reply": "235", "at": at(0)},
+        }))
+        .unwrap()
+    };
+    let heading = Report {
+        host_id: "id".into(),
+        host: "mx1".into(),
+        version: "v".into(),
+        username: "AKIA".into(),
+        at: "then".into(),
+        outcome: "confirmed".into(),
+        ..report(7)
+    };
+    for region in [Some("eu-west-1"), None] {
+        // Before there are targets, and as it is read again.
+        let made = heading.proof_fields("main", region);
+        let whole = Report { targets: vec![target(region)], error: None, ..heading.clone() };
+        let read: Report = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
+        assert_eq!(read.proof_fields(&read.targets[0].name, read.targets[0].region.as_deref()), made);
+        assert_eq!(
+            (made.host_id.as_str(), made.host.as_str(), made.credential.as_str(), made.version.as_str()),
+            ("id", "mx1", "ses", "v")
+        );
+        assert_eq!(
+            (made.username.as_str(), made.target.as_str(), made.region.as_str(), made.outcome.as_str()),
+            ("AKIA", "main", region.unwrap_or_default(), "confirmed")
+        );
+        assert_eq!((made.seq, made.at.as_str()), (7, "then"));
+    }
 }

@@ -127,10 +127,12 @@ pub mod id {
     pub const STEP: &str = "f9ea2501204047db8045129206867541";
     pub const REPORT: &str = "9bc9fecaa19b414098cb85f757717cfc";
     pub const TROUBLE: &str = "6272c63916fb4cb2ac756d694a84db15";
+    pub const WAITS: &str = "6e5824c78e1e4415a855359d8b2dede9";
+    pub const REJECTED: &str = "68c080fc5051424e91a3521bcd7945b4";
     pub const LISTENING: &str = "4b0aaa53e60448239893f67142ea05f0";
 
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 17] = [
         STARTED,
         STOPPING,
         CONFIG_RELOADED,
@@ -146,6 +148,8 @@ pub mod id {
         REPORT,
         TROUBLE,
         LISTENING,
+        WAITS,
+        REJECTED,
     ];
 }
 
@@ -356,6 +360,18 @@ pub fn report(credential: &str, receiver: &str, count: usize, trouble: Option<(&
     }
 }
 
+/// A verified version waits for a person: to approve it, or to change a target by hand.
+pub fn waits(credential: &str, version: &str, what: &str, fix: &str) {
+    tell!(WARN, id::WAITS, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_VERSION = version, RELAYKEY_FIX = fix },
+        "{credential}: {what}{}", and_fix(fix));
+}
+
+/// A person rejected a version.
+pub fn rejected(credential: &str, version: &str, by: &str, reason: &str) {
+    tell!(WARN, id::REJECTED, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_VERSION = version, RELAYKEY_BY = by },
+        "{credential}: version {version} was rejected by {by}: {reason}");
+}
+
 /// Something about the daemon itself, such as an address it cannot listen at: it goes on without.
 pub fn trouble(what: &str, fix: &str) {
     tell!(ERROR, id::TROUBLE, { RELAYKEY_FIX = fix }, "{what}{}", and_fix(fix));
@@ -475,6 +491,8 @@ mod tests {
         step("ses", None, "fetch", false, TOOK);
         report("ses", "fleet", 1, None);
         report("ses", "fleet", 2, Some(("AccessDenied", "allow ssm:PutParameter")));
+        waits("ses", "8", "version 8 waits for approval", "relaykey approve ses --version 8");
+        rejected("ses", "8", "alice", "not today");
         trouble("cannot listen at 127.0.0.1:9465: in use", "choose another port");
     }
 
@@ -502,6 +520,8 @@ mod tests {
             "debug ses: fetch failed after 1.204 s",
             "info ses: 1 report(s) delivered to fleet",
             "warning ses: 2 report(s) owed to fleet: AccessDenied; to do: allow ssm:PutParameter",
+            "warning ses: version 8 waits for approval; to do: relaykey approve ses --version 8",
+            "warning ses: version 8 was rejected by alice: not today",
             "error cannot listen at 127.0.0.1:9465: in use; to do: choose another port",
         ];
         assert_eq!(lines(LevelFilter::DEBUG, everything), expected);

@@ -125,6 +125,7 @@ impl Host {
             steps: vec![StepTime { step: "verify".into(), target: Some("main".into()), ok: true, milliseconds: 1_260 }],
             outcome: outcome.into(),
             error: None,
+            approved_by: None,
         };
         let mut refused = record(hours(now, 30), "timer", "refused", "failed-for-now");
         refused.error =
@@ -166,8 +167,15 @@ impl Host {
                 *name = if name == NEW { OLD.into() } else { BEFORE.into() };
             }
         }
-        self.first().candidate =
-            Some(Candidate { id, username: NEW.into(), first_seen: minutes(now, 38), accepted: false });
+        self.first().candidate = Some(Candidate {
+            id,
+            username: NEW.into(),
+            first_seen: minutes(now, 38),
+            accepted: false,
+            probed: None,
+            held: None,
+            approval: None,
+        });
         self
     }
 

@@ -90,16 +90,34 @@ impl Moto {
         &self.ca_pem
     }
 
-    /// Calls a JSON-protocol API, `secretsmanager.CreateSecret` or `AmazonSSM.PutParameter`, as an administrator.
+    /// Calls a JSON-protocol API, `secretsmanager.CreateSecret`, `AmazonSSM.PutParameter` or `DynamoDB_20120810.PutItem`, as
+    /// an administrator.
     pub fn call(&self, target: &str, input: Value) -> Value {
-        let service = if target.starts_with("AmazonSSM.") { "ssm" } else { "secretsmanager" };
-        let headers = format!(
-            "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: {target}\r\nAuthorization: AWS4-HMAC-SHA256 \
-             Credential=AKIALABADMINISTRATOR/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n"
-        );
+        let service = match target.split('.').next() {
+            Some("AmazonSSM") => "ssm",
+            Some("DynamoDB_20120810") => "dynamodb",
+            _ => "secretsmanager",
+        };
+        let headers =
+            format!("Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: {target}\r\n{}", administrator(service));
         let (status, body) = self.http("POST", "/", &headers, input.to_string().as_bytes());
         assert_eq!(status, 200, "{target}: {body}");
         serde_json::from_str(&body).unwrap_or(Value::Null)
+    }
+
+    /// Lets SES take messages from an address.
+    pub fn verify_identity(&self, address: &str) {
+        let headers = format!("Content-Type: application/json\r\n{}", administrator("ses"));
+        let input = json!({"EmailIdentity": address}).to_string();
+        let (status, body) = self.http("POST", "/v2/email/identities", &headers, input.as_bytes());
+        assert_eq!(status, 200, "{address}: {body}");
+    }
+
+    /// The messages that SES took, as they were given to it: envelope sender, recipients, raw text.
+    pub fn sent_messages(&self) -> Vec<Value> {
+        let (status, body) = self.http("GET", "/lab/messages", "", b"");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
     }
 
     /// Makes a secret with one version, labelled AWSCURRENT. Gives (ARN, version id).
@@ -206,6 +224,14 @@ fn certificates() -> (String, String, String) {
     let server = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("parameters");
     let cert = server.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).expect("a certificate");
     (ca_cert.pem(), cert.pem(), key.serialize_pem())
+}
+
+/// The header that signs a request, for a server that does not check signatures.
+fn administrator(service: &str) -> String {
+    format!(
+        "Authorization: AWS4-HMAC-SHA256 Credential=AKIALABADMINISTRATOR/20260101/{REGION}/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0\r\n"
+    )
 }
 
 fn text(value: &Value) -> String {

@@ -15,6 +15,7 @@ that tests share one server without meeting.
                      count 0: for good
   POST /lab/heal     {"key": "AKIA…"}: no more faults for that key
   GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, decrypt, status
+  GET  /lab/messages          the messages that SES took, in any region: from, to, raw
 
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
 where moto says that there is no such secret; and a SecureString is no readable text unless it is decrypted.
@@ -34,13 +35,16 @@ import urllib.parse
 
 from moto.secretsmanager.exceptions import SecretHasNoValueException
 from moto.secretsmanager.models import SecretsManagerBackend
+from moto.ses.models import ses_backends
 from moto.ssm.models import Parameter
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/aws4_request")
 # What a call is about. Never a value: the log is shown when a test fails.
-SUBJECTS = ("SecretId", "Name", "RoleArn")
+SUBJECTS = ("SecretId", "Name", "RoleArn", "TableName")
+# SES v2 names an action by method and path (a part of them).
+SES_ACTIONS = {"/v2/email/outbound-emails": "SendEmail", "/v2/email/account": "GetAccount"}
 
 
 MOTOS_ANSWER = SecretsManagerBackend.get_secret_value
@@ -88,13 +92,14 @@ class Call:
         body = environ["wsgi.input"].read(size)
         environ["wsgi.input"] = io.BytesIO(body)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
-        self.json = bool(target)
+        rest = SES_ACTIONS.get(environ["PATH_INFO"], "")
+        self.json = bool(target or rest)
         self.key, self.service = key, service
         try:
-            fields = json.loads(body or b"{}") if target else dict(urllib.parse.parse_qsl(body.decode()))
+            fields = json.loads(body or b"{}") if self.json else dict(urllib.parse.parse_qsl(body.decode()))
         except ValueError:
             fields = {}
-        self.action = target.rpartition(".")[2] or fields.get("Action", "")
+        self.action = target.rpartition(".")[2] or rest or fields.get("Action", "")
         self.about = next((fields[name] for name in SUBJECTS if name in fields), "")
         self.external_id = fields.get("ExternalId")
         self.decrypt = fields.get("WithDecryption")
@@ -139,6 +144,10 @@ class Lab:
                 healed = json.loads(body)["key"]
                 self.faults = [fault for fault in self.faults if fault["key"] != healed]
                 reply = {}
+            elif environ["PATH_INFO"] == "/lab/messages":
+                backends = [backend for regions in ses_backends.values() for backend in regions.values()]
+                reply = [{"from": message.source, "to": message.destinations, "raw": message.raw_data}
+                         for backend in backends for message in backend.sent_messages]
             else:
                 key = urllib.parse.parse_qs(environ["QUERY_STRING"])["key"][0]
                 reply = [call for call in self.calls if call["key"] == key]
@@ -164,7 +173,8 @@ class Lab:
             kind = "text/xml"
             body = (f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
                     "<RequestId>lab-request</RequestId></ErrorResponse>")
-        return send(answer, f"{fault['status']} Fault", kind, body.encode(), [("x-amzn-RequestId", "lab-request")])
+        headers = [("x-amzn-RequestId", "lab-request"), ("x-amzn-ErrorType", code)]
+        return send(answer, f"{fault['status']} Fault", kind, body.encode(), headers)
 
     @staticmethod
     def fault_answer(fault, _call, _environ, answer):

@@ -317,8 +317,25 @@ pub struct Ran {
 impl Program {
     /// Starts the real program, with nothing in its environment but the path, no metadata service, and what is given.
     pub fn start(arguments: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_relaykey"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relaykey"));
+        command.args(arguments);
+        Self::spawn(command, format!("relaykey {}", arguments.join(" ")), env, stdin)
+    }
+
+    /// Starts it with this file as file descriptor 3.
+    pub fn start_with_descriptor(arguments: &[&str], file: &Path, stdin: &[u8]) -> Self {
+        Self::start_in_shell("exec \"$@\" 3< \"$0\"", file, arguments, stdin)
+    }
+
+    /// Starts it by a line of shell: `$@` is the program with its arguments, `$0` is `given`.
+    pub fn start_in_shell(line: &str, given: &Path, arguments: &[&str], stdin: &[u8]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).arg(given).arg(env!("CARGO_BIN_EXE_relaykey")).args(arguments);
+        Self::spawn(command, format!("relaykey {}", arguments.join(" ")), &[], stdin)
+    }
+
+    fn spawn(mut command: Command, what: String, env: &[(&str, &str)], stdin: &[u8]) -> Self {
+        let mut child = command
             .env_clear()
             .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/nonexistent")])
             .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -331,7 +348,7 @@ impl Program {
         // It need not read what it is given.
         let _ = child.stdin.take().expect("piped").write_all(stdin);
         let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-        Self { child, out, err, began: Instant::now(), what: format!("relaykey {}", arguments.join(" ")) }
+        Self { child, out, err, began: Instant::now(), what }
     }
 
     pub fn id(&self) -> u32 {

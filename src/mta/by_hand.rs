@@ -1,0 +1,442 @@
+//! A change that a person makes: what of it is still to be done, how exactly, and what is wrong with what was done so
+//! far, in words. Pure.
+//!
+//! Nothing here shows any part of a password, nor how long it is; what is said of a value that differs is only what can
+//! be said by comparing it with the right one: that it stands in quotation marks, that something follows it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use zeroize::Zeroizing;
+
+use super::table::{Entry, Table, fold, same_key};
+use crate::config;
+use crate::credential::{Login, Secret};
+
+/// What a person is told. All of it is masked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByHand {
+    /// One line per entry that is to change. Empty: text and map hold the login already.
+    pub diff: Vec<String>,
+    /// What to do, in this order; commands stand alone. Line numbers are those of the text as it is now, whatever was
+    /// done before in this order. The login stands in it as `USER:***`.
+    pub steps: Vec<String>,
+    /// How what is there differs from what is wanted, with file and line. Empty where nothing is to change.
+    pub differences: Vec<String>,
+}
+
+/// Everything that a person is told about one table.
+pub struct Task<'a> {
+    /// The text, symbolic links resolved.
+    pub file: &'a Path,
+    /// Is there such a file?
+    pub exists: bool,
+    pub table: &'a Table,
+    /// What is to be there.
+    pub login: &'a Login,
+    /// The entries that are to hold it: indices into the table's, live keys first, in lookup order.
+    pub entries: Vec<usize>,
+    /// Keys that are to be added.
+    pub missing: &'a [String],
+    /// What the mail server looks up for each next hop of ours, in its order: the bare host name, the next hop as spelt.
+    pub hops: Vec<[&'a str; 2]>,
+    /// `None`: the mail server reads the text itself.
+    pub map: Option<Map<'a>>,
+    /// The command after which the mail server has noticed, where it does not by itself.
+    pub reload: Option<String>,
+}
+
+/// The compiled map of a table.
+pub struct Map<'a> {
+    pub path: &'a Path,
+    /// What is found in it, by key.
+    pub found: &'a HashMap<String, Login>,
+    /// Keys that the text has no more.
+    pub only_here: Vec<&'a str>,
+    /// What compiles it.
+    pub command: String,
+}
+
+/// What is to be done to the text, with the line that the text has now.
+#[derive(Default)]
+struct Edits {
+    /// Values and keys: no line moves.
+    in_place: Vec<String>,
+    /// Lines to be removed.
+    removed: BTreeSet<usize>,
+    appended: Vec<String>,
+}
+
+impl Task<'_> {
+    /// Compares what is there with what is wanted.
+    pub fn explain(&self) -> ByHand {
+        let mut said = ByHand::default();
+        let mut edits = Edits::default();
+        self.explain_entries(&mut said, &mut edits);
+        self.explain_missing(&mut said, &mut edits);
+        self.explain_map(&mut said);
+        if said.diff.is_empty() {
+            return ByHand::default();
+        }
+        self.explain_spelling(&mut said);
+        let removed = edits.removed.iter().rev().map(|line| format!("{}, remove the line", self.at(*line)));
+        said.steps = edits.in_place.into_iter().chain(removed).chain(edits.appended).collect();
+        said.steps.extend(self.map.as_ref().map(|map| map.command.clone()));
+        said.steps.extend(self.reload.clone());
+        said
+    }
+
+    fn explain_entries(&self, said: &mut ByHand, edits: &mut Edits) {
+        let (file, new) = (self.file.display(), self.masked());
+        for &at in &self.entries {
+            let entry = &self.table.entries()[at];
+            let (first, found) = self.table.get_folded(&entry.key).unwrap_or((at, entry));
+            if first == at
+                && let Some(wrong) = wrong(entry.value.as_ref(), self.login)
+            {
+                let same_user = entry.username() == Some(&self.login.username);
+                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
+                let remark = if same_user { " (another password)" } else { "" };
+                said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
+                edits.in_place.push(format!(
+                    "{}, replace what stands after {} by {new}",
+                    self.at(entry.line),
+                    entry.key
+                ));
+                let before = self.found_before(entry).map_or(String::new(), |right| {
+                    format!(
+                        "; the mail server looks there before it looks under {}, which holds the right login on line {}",
+                        right.key, right.line
+                    )
+                });
+                said.differences.push(self.located(entry.line, &format!("{} {wrong}{before}", entry.key)));
+            }
+            for again in self.table.repeats(&entry.key) {
+                let again = &self.table.entries()[again];
+                if !edits.removed.insert(again.line) {
+                    continue;
+                }
+                said.diff.push(format!("{file}:{}: {} to be removed", again.line, again.key));
+                let holds = |entry: &Entry| match wrong(entry.value.as_ref(), self.login) {
+                    None => "holds the right login".to_owned(),
+                    Some(wrong) => wrong,
+                };
+                said.differences.push(self.located(
+                    again.line,
+                    &format!(
+                        "the key {} stands on line {} already: the first one counts, which {}; this one {} and has no \
+                         effect",
+                        again.key,
+                        found.line,
+                        holds(found),
+                        holds(again)
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn explain_missing(&self, said: &mut ByHand, edits: &mut Edits) {
+        let (file, new) = (self.file.display(), self.masked());
+        for key in self.missing {
+            said.diff.push(format!("{file}: new line at the end: {key} {new}"));
+            let misspelt = self.elsewhere().find(|entry| {
+                wrong(entry.value.as_ref(), self.login).is_none()
+                    && self.hops.iter().any(|hop| same_key(hop[1], key) && alike(&entry.key, hop))
+            });
+            if let Some(entry) = misspelt {
+                edits.in_place.push(format!("{}, write {key} in place of {}", self.at(entry.line), entry.key));
+            } else if self.exists || !edits.appended.is_empty() {
+                edits.appended.push(format!("in {file}, append the line: {key} {new}"));
+            } else {
+                edits.appended.push(format!("make the file {file}, root's and mode 600, with the line: {key} {new}"));
+            }
+            said.differences.push(config::located(Some(self.file), None, &format!("there is no entry for {key}")));
+        }
+    }
+
+    /// The text holds the login, and the map that is made from it does not.
+    fn explain_map(&self, said: &mut ByHand) {
+        let Some(map) = &self.map else { return };
+        let only_text = said.diff.is_empty();
+        let mut stale = Vec::new();
+        for &at in &self.entries {
+            let entry = &self.table.entries()[at];
+            let first = self.table.get_folded(&entry.key).is_none_or(|(first, _)| first == at);
+            let gives = map.found.get(&entry.key);
+            if !first || wrong(entry.value.as_ref(), self.login).is_some() || gives == Some(self.login) {
+                continue;
+            }
+            let gives = match gives {
+                None => "nothing".to_owned(),
+                Some(login) if login.username == self.login.username => "another password".to_owned(),
+                Some(login) => format!("the login of {}", login.username),
+            };
+            stale.push(self.located(
+                entry.line,
+                &format!(
+                    "{} holds the right login, but the compiled map {} was not rebuilt and gives {gives}: run {}",
+                    entry.key,
+                    map.path.display(),
+                    map.command
+                ),
+            ));
+        }
+        stale.extend(map.only_here.iter().map(|key| {
+            let path = map.path.display();
+            format!("{path}: the compiled map still has {key}, which the text has no more: run {}", map.command)
+        }));
+        if only_text && !stale.is_empty() {
+            said.diff.push(format!("{}: compiled anew, the text holds the login already", map.path.display()));
+        }
+        said.differences.append(&mut stale);
+    }
+
+    /// The login, or one of its user name, under keys that the mail server does not look up.
+    fn explain_spelling(&self, said: &mut ByHand) {
+        for hop in &self.hops {
+            let found = hop.iter().find_map(|key| self.table.get_folded(key));
+            if found.is_some_and(|(_, entry)| wrong(entry.value.as_ref(), self.login).is_none()) {
+                continue;
+            }
+            for entry in self.elsewhere() {
+                said.differences.push(self.located(
+                    entry.line,
+                    &format!(
+                        "the login of {} stands under {}, but the mail server looks for {}",
+                        self.login.username, entry.key, hop[1]
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Entries of the login's user name that no next hop finds. Those of senders are looked up by other rules.
+    fn elsewhere(&self) -> impl Iterator<Item = &Entry> {
+        let looked_up = |key: &str| self.hops.iter().flatten().any(|hop| same_key(hop, key));
+        self.table.entries().iter().filter(move |entry| {
+            entry.username() == Some(&self.login.username) && !entry.key.contains('@') && !looked_up(&entry.key)
+        })
+    }
+
+    /// The right login that a next hop would find, were it not for this entry.
+    fn found_before(&self, entry: &Entry) -> Option<&Entry> {
+        let hop = self.hops.iter().find(|[host, spelt]| same_key(host, &entry.key) && !same_key(host, spelt))?;
+        let (_, behind) = self.table.get_folded(hop[1])?;
+        wrong(behind.value.as_ref(), self.login).is_none().then_some(behind)
+    }
+
+    fn masked(&self) -> String {
+        format!("{}:***", self.login.username)
+    }
+
+    fn at(&self, line: usize) -> String {
+        format!("in {}, line {line}", self.file.display())
+    }
+
+    fn located(&self, line: usize, what: &str) -> String {
+        config::located(Some(self.file), Some(line), what)
+    }
+}
+
+/// The next hop with its brackets or its port forgotten, or brackets where it has none.
+fn alike(key: &str, hop: &[&str; 2]) -> bool {
+    let bare = |key: &str| fold(key).replace(['[', ']'], "");
+    hop.iter().any(|hop| bare(hop) == bare(key))
+}
+
+/// How a value differs from the login, in words that go on after the key; `None`: it does not.
+fn wrong(value: Option<&Secret>, login: &Login) -> Option<String> {
+    let Some(value) = value.map(Secret::expose) else { return Some("holds something that is not text".into()) };
+    let (user, password) = (login.username.as_str(), login.password.expose());
+    let right = Zeroizing::new(format!("{user}:{password}"));
+    // RFC 4616: what AUTH PLAIN says.
+    let plain = Zeroizing::new(format!("\0{user}\0{password}"));
+    if value == right.as_str() {
+        return None;
+    }
+    let is_base64_of = |encoded: &str, texts: &[&str]| {
+        let decoded = BASE64.decode(encoded).map(Zeroizing::new);
+        decoded.is_ok_and(|decoded| texts.iter().any(|text| decoded.as_slice() == text.as_bytes()))
+    };
+    let words = match value.split_once(':') {
+        _ if unquoted(value) == Some(&right) => "holds the right login in quotation marks: take them out".into(),
+        Some((before, after)) if (before, after) == (password, user) => {
+            "holds password and user name, in the wrong order".into()
+        }
+        None => match value.strip_prefix(user) {
+            Some("") => "holds the user name alone, without a colon and the password".into(),
+            Some(rest) if rest.trim_start() == password && rest != password => {
+                "has a blank where the colon belongs, between user name and password".into()
+            }
+            _ if value == password => "holds the password alone, without the user name and a colon".into(),
+            _ if is_base64_of(value, &[&right, &plain]) => {
+                "holds the right login encoded in base64: it stands there as it is, USER:PASSWORD".into()
+            }
+            _ => "holds something that is not USER:PASSWORD: it has no colon".into(),
+        },
+        Some((before, after)) if before == user => {
+            format!("has the right user name {user} and another password{}", hint(after, password))
+        }
+        Some((before, _)) if before.trim() == user => format!("has a blank beside the user name {user}"),
+        Some((before, _)) if before.eq_ignore_ascii_case(user) => {
+            format!("has the user name {user} in other upper and lower case")
+        }
+        // What stands before the colon is shown nowhere else either where it may be a password.
+        Some((before, _)) if before.contains(password) => "holds something that is not USER:PASSWORD".into(),
+        Some(_) => match shown(value) {
+            Some(other) => format!("holds the login of {other}, not of {user}"),
+            None => format!("holds something else, not the login of {user}"),
+        },
+    };
+    Some(words)
+}
+
+/// The user name of a value, where it may be shown.
+fn shown(value: &str) -> Option<&str> {
+    super::table::username(value).filter(|user| user.bytes().all(|b| b.is_ascii_graphic()))
+}
+
+/// What a wrong password has to do with the right one, where it has.
+fn hint(there: &str, right: &str) -> &'static str {
+    let encoded = BASE64.decode(there).map(Zeroizing::new).is_ok_and(|decoded| decoded.as_slice() == right.as_bytes());
+    let unseen = |rest: &str| !rest.chars().any(|c| c.is_ascii_graphic());
+    let (after, before) = (there.strip_prefix(right), there.strip_suffix(right));
+    if there.is_empty() {
+        ": none at all"
+    } else if there.bytes().all(|b| b == b'*') {
+        ": the asterisks only stand for it; `relaykey sync NAME --dry-run --reveal` shows it to root on a terminal"
+    } else if unquoted(there) == Some(right) {
+        ": the right one in quotation marks, which count as part of it: take them out"
+    } else if before == Some(":") {
+        ": there is one colon too many before it"
+    } else if after.is_some_and(unseen) {
+        ": the right one, followed by a character that is not seen, such as a carriage return or a blank"
+    } else if before.is_some_and(unseen) {
+        ": the right one, after a blank or another character that is not seen"
+    } else if after.is_some() {
+        ": the right one, and then something that does not belong there"
+    } else if before.is_some() {
+        ": the right one, after something that does not belong there"
+    } else if encoded {
+        ": the right one, encoded in base64 once more"
+    } else if there.eq_ignore_ascii_case(right) {
+        ": the right one but for upper and lower case"
+    } else {
+        ""
+    }
+}
+
+fn unquoted(text: &str) -> Option<&str> {
+    ['"', '\'', '`'].into_iter().find_map(|mark| text.strip_prefix(mark)?.strip_suffix(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOPS: [&str; 2] = ["relay.example", "[relay.example]:587"];
+
+    fn login() -> Login {
+        Login::from_pair("user:pass+word").unwrap()
+    }
+
+    /// Of a text that is read itself; every entry with one of our keys is ours.
+    fn explain(text: &str, missing: &[String]) -> ByHand {
+        let (table, login) = (Table::parse(text.as_bytes()).unwrap(), login());
+        let ours = |entry: &Entry| HOPS.iter().any(|key| same_key(key, &entry.key));
+        let entries = (0..table.entries().len()).filter(|at| ours(&table.entries()[*at])).collect();
+        Task {
+            file: Path::new("/t"),
+            exists: true,
+            table: &table,
+            login: &login,
+            entries,
+            missing,
+            hops: vec![HOPS],
+            map: None,
+            reload: None,
+        }
+        .explain()
+    }
+
+    #[test]
+    fn what_a_value_has_to_do_with_the_login() {
+        for (value, expected) in [
+            ("user:pass+word", None),
+            ("user:", Some("has the right user name user and another password: none at all")),
+            ("user:other", Some("has the right user name user and another password")),
+            ("user:***", Some("has the right user name user and another password: the asterisks")),
+            ("user:`pass+word`", Some("has the right user name user and another password: the right one in quotation")),
+            ("user:PASS+word", Some("has the right user name user and another password: the right one but for")),
+            ("user:pass+wor", Some("has the right user name user and another password")),
+            ("user:cGFzcyt3b3Jk", Some("has the right user name user and another password: the right one, encoded")),
+            ("user:pass+word user", Some("has the right user name user and another password: the right one, and then")),
+            ("user :pass+word", Some("has a blank beside the user name user")),
+            ("User:pass+word", Some("has the user name user in other upper and lower case")),
+            ("pass+word:user", Some("holds password and user name, in the wrong order")),
+            ("pass+word:other", Some("holds something that is not USER:PASSWORD")),
+            ("user pass+word", Some("has a blank where the colon belongs")),
+            ("userpass+word", Some("holds something that is not USER:PASSWORD: it has no colon")),
+            ("AHVzZXIAcGFzcyt3b3Jk", Some("holds the right login encoded in base64")),
+            ("secret", Some("holds something that is not USER:PASSWORD: it has no colon")),
+            ("other:secret", Some("holds the login of other, not of user")),
+        ] {
+            let said = wrong(Some(&Secret::new(value.into())), &login());
+            match (&said, expected) {
+                (None, None) => {}
+                (Some(said), Some(expected)) if said.starts_with(expected) => {
+                    assert!(!said.contains("pass+word") && !said.contains("secret"), "{value}: {said}");
+                }
+                _ => panic!("{value}: {said:?}, not {expected:?}"),
+            }
+        }
+        // What an SES SMTP password looks like is no user name, whoever's it is.
+        let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+        let said = wrong(Some(&Secret::new(format!("{password}:AKIAOTHER"))), &login());
+        assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
+    }
+
+    #[test]
+    fn lines_are_named_so_that_the_steps_can_be_done_in_their_order() {
+        let text = "[relay.example]:587 old:a\n[relay.example]:587 old:b\n# c\nRelay.Example old:a\n[relay.example]:587 old:a\n";
+        assert_eq!(
+            explain(text, &[]).steps,
+            [
+                "in /t, line 1, replace what stands after [relay.example]:587 by user:***",
+                "in /t, line 4, replace what stands after Relay.Example by user:***",
+                "in /t, line 5, remove the line",
+                "in /t, line 2, remove the line",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_nearly_right_is_corrected_and_another_one_is_not() {
+        let missing = vec![HOPS[1].to_owned()];
+        for (key, corrected) in [
+            ("relay.example:587", true),
+            ("RELAY.example:587", true),
+            ("[relay.example]", true),
+            ("[relay.example]:2587", false),
+            ("[relai.example]:587", false),
+            ("me@relay.example", false),
+        ] {
+            let said = explain(&format!("{key} user:pass+word\n"), &missing);
+            let step = match corrected {
+                true => format!("in /t, line 1, write [relay.example]:587 in place of {key}"),
+                false => "in /t, append the line: [relay.example]:587 user:***".to_owned(),
+            };
+            assert_eq!(said.steps, [step], "{key}");
+            let told = said.differences.iter().any(|line| line.contains("but the mail server looks for"));
+            assert_eq!(told, !key.contains('@'), "{key}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_where_nothing_is_to_be_done() {
+        let text = "relay.example user:pass+word\n[relay.example]:2587 user:pass+word\nelse.example joe:pw\n";
+        assert_eq!(explain(text, &[]), ByHand::default());
+    }
+}

@@ -1,0 +1,718 @@
+//! A report in words, for whoever is on duty: what happened, what it does to the mail, what to do; then the facts.
+//!
+//! Only what the report says is said. It says what was true when it was made; the message may come late, so its end
+//! names the command that says how things are now.
+
+use jiff::Timestamp;
+
+use crate::rollover::{ALIVE, Report, ReportTarget};
+
+/// Columns of a line, as people's mail programs show them without wrapping.
+const WIDTH: usize = 72;
+/// Column at which the facts begin.
+const INDENT: usize = 18;
+/// Characters of any one text of a report: the words of servers have no end of their own.
+const LONGEST: usize = 600;
+/// Entries of any one list.
+const MOST: usize = 20;
+
+/// Subject and body of the message about a report. Neither holds a control character, the body's line feeds apart.
+pub fn text(report: &Report) -> (String, String) {
+    let told = tell(report);
+    let host = clean(&report.host);
+    let mut body = Body::default();
+    body.paragraph(&told.happened);
+    body.paragraph(&told.mail);
+    body.paragraph(&told.to_do);
+    for (what, command) in &told.commands {
+        body.paragraph(what);
+        body.line(&format!("    {command}"));
+        body.gap();
+    }
+    if let Some(after) = &told.after {
+        body.paragraph(after);
+    }
+    if let Some((heading, words)) = &told.said {
+        body.heading(heading);
+        for line in words.lines().filter(|line| !line.trim().is_empty()) {
+            body.indented(4, &clean(line));
+        }
+        body.gap();
+    }
+    facts(report, &mut body);
+    for target in &report.targets {
+        of_target(report, target, &mut body);
+    }
+    proofs(report, &mut body);
+    body.heading(&format!("To see how things are now, on {host}, as root:"));
+    body.line("    relaykey status");
+    body.line("    relaykey history      (what was done before)");
+    body.gap();
+    body.paragraph(&format!(
+        "{} on {host} sent this message by itself. The same report, for programs, is attached as report.json.",
+        clean(&report.agent)
+    ));
+    let subject = format!("[relaykey] {host}: {} ({})", told.headline, clean(&report.credential));
+    (subject, body.text.trim_end().to_owned() + "\n")
+}
+
+/// The part of a message that is told in sentences.
+struct Told {
+    /// What happened, for the subject.
+    headline: String,
+    happened: String,
+    /// What it does to the mail.
+    mail: String,
+    to_do: String,
+    /// Commands, each with what it is for.
+    commands: Vec<(String, String)>,
+    /// What happens if nobody does anything.
+    after: Option<String>,
+    /// Words of the report, under a heading of their own.
+    said: Option<(&'static str, String)>,
+}
+
+fn tell(report: &Report) -> Told {
+    let r = Named::new(report);
+    match report.outcome.as_str() {
+        "confirmed" => confirmed(report, &r),
+        "adopted" => Told {
+            headline: "SMTP key found in use and checked".into(),
+            happened: format!(
+                "relaykey looks after {} on {} from now on, and found that the mail server there uses {} already. It has checked \
+                 that {} accepts this key.",
+                r.login, r.host, r.key, r.relay
+            ),
+            mail: left_over(report).unwrap_or_else(|| "Mail is not affected: nothing was changed.".into()),
+            to_do: nothing_or_left_over(report, "Nothing to do."),
+            ..Told::empty()
+        },
+        "failed" => failed(report, &r),
+        "pending-approval" => pending(report, &r),
+        "rejected" => Told {
+            headline: "new SMTP key rejected, old key stays".into(),
+            happened: format!(
+                "A person has rejected {} of {}: relaykey does not put it into use on {}.",
+                r.new_key, r.login, r.host
+            ),
+            mail: r.goes_on(),
+            to_do: format!(
+                "{} Nothing else to do if that was meant. The next key that is published at the source is offered again.",
+                r.keep_old()
+            ),
+            commands: vec![(
+                format!("If it was a mistake, put the key into use after all; on {}, as root:", r.host),
+                r.approve(),
+            )],
+            said: r.said("Reason given"),
+            ..Told::empty()
+        },
+        "withdrawn" => Told {
+            headline: "somebody else changed the mail server's login".into(),
+            happened: format!(
+                "Somebody else has changed the login of the mail server on {}, after relaykey had reported that {} of {} is in \
+                 use there. That report is withdrawn: it is no longer true.",
+                r.host, r.key, r.login
+            ),
+            mail: format!(
+                "Mail to {} may be failing, or may go out with another login: the mail server's password table no longer holds \
+                 what relaykey had put there.",
+                r.relay
+            ),
+            to_do: "Do not delete any key yet, not even an old one: this host may be using it again. Find out who or what changes \
+                    the password table (configuration management such as Puppet or Ansible, a restored backup, a colleague), and \
+                    stop it. Unless the configuration says drift = \"report\", relaykey puts its login back by itself, at most \
+                    three times an hour, and reports again."
+                .into(),
+            commands: vec![(
+                format!("To have the mail server looked at right away; on {}, as root:", r.host),
+                format!("relaykey sync {}", r.credential),
+            )],
+            said: r.said("What relaykey found"),
+            ..Told::empty()
+        },
+        "left" => Told {
+            headline: "relaykey no longer looks after the SMTP key here".into(),
+            happened: format!(
+                "{} has taken its leave: relaykey was told (`relaykey deregister`) not to look after {} there any more.",
+                r.host, r.login
+            ),
+            mail: format!(
+                "Mail is not affected now: the mail server, if it goes on, keeps the key that it has{}. It gets no new one, and \
+                 its mail stops when that key is deleted.",
+                r.in_brackets(&report.username)
+            ),
+            to_do: "Nothing to do if this host is switched off, or gets its keys in another way. Otherwise see to that before the \
+                    next change of keys."
+                .into(),
+            said: r.said("What relaykey says about it"),
+            ..Told::empty()
+        },
+        ALIVE => Told {
+            headline: "still at work, SMTP key unchanged".into(),
+            happened: format!("relaykey on {} is at work; {} uses {}.", r.host, r.login, r.key),
+            mail: "Mail is not affected.".into(),
+            to_do: "Nothing to do.".into(),
+            ..Told::empty()
+        },
+        other => Told {
+            headline: format!("report \"{}\" on the SMTP key", clean(other)),
+            happened: format!(
+                "relaykey on {} reports \"{}\" about {}; this version has no other words for it.",
+                r.host,
+                clean(other),
+                r.login
+            ),
+            mail: "What that does to the mail, it does not say.".into(),
+            to_do: "Look at the facts below, and at the commands at the end of this message.".into(),
+            said: r.said("What relaykey says about it"),
+            ..Told::empty()
+        },
+    }
+}
+
+fn confirmed(report: &Report, r: &Named) -> Told {
+    let old = match &r.old {
+        Some(old) => format!(
+            "Nothing to do. This host no longer needs the previous key, {old}. Others may: delete it only when every host that used \
+             it has reported as this one does."
+        ),
+        None => "Nothing to do.".into(),
+    };
+    Told {
+        headline: match left_over_count(report) {
+            0 => "new SMTP key in use".into(),
+            1 => "new SMTP key in use, but one entry still holds the old key".into(),
+            n => format!("new SMTP key in use, but {n} entries still hold the old key"),
+        },
+        happened: format!(
+            "The mail server on {} now logs in with {} of {}. relaykey has checked that {} accepts this key, and that it is the \
+             one that the mail server uses.",
+            r.host, r.new_key, r.login, r.relay
+        ),
+        mail: left_over(report).unwrap_or_else(|| "Mail is not affected: it goes out with the new key.".into()),
+        to_do: nothing_or_left_over(report, &old),
+        ..Told::empty()
+    }
+}
+
+fn left_over_count(report: &Report) -> usize {
+    report.targets.iter().map(|t| t.remaining_old.len()).sum()
+}
+
+/// What entries that still hold the previous key do to the mail.
+fn left_over(report: &Report) -> Option<String> {
+    let n = left_over_count(report);
+    let (entries, hold) = if n == 1 { ("one entry".to_owned(), "holds") } else { (format!("{n} entries"), "hold") };
+    (n > 0).then(|| {
+        format!(
+            "Mail is not affected yet. But {entries} of the password table still {hold} the previous key, and mail that needs such \
+             an entry stops when that key is deleted."
+        )
+    })
+}
+
+fn nothing_or_left_over(report: &Report, nothing: &str) -> String {
+    if left_over_count(report) == 0 {
+        return nothing.to_owned();
+    }
+    let key = previous(report).map(clean);
+    format!(
+        "Do not delete the previous key{} yet. Change or remove the entries that are listed below as \"still old\": relaykey leaves \
+         them alone, because its configuration does not let it touch them (`keys`, `maps`) or because it cannot write there.",
+        key.map(|key| format!(", {key},")).unwrap_or_default()
+    )
+}
+
+fn pending(report: &Report, r: &Named) -> Told {
+    if report.error.as_ref().is_some_and(|e| e.class == "by-hand") {
+        return Told {
+            headline: "new SMTP key waits: a person has to change the mail server's files".into(),
+            happened: format!(
+                "{} of {} is ready, and a person has to put it into the files of the mail server on {}: relaykey is not allowed to \
+                 write there (write = false in its configuration). {} accepts the key; this was checked.",
+                capital(&r.new_key),
+                r.login,
+                r.host,
+                capital(&r.relay)
+            ),
+            mail: r.goes_on(),
+            to_do: format!(
+                "{} Change the files as it says below. As soon as they hold the new key, relaykey notices that by itself, checks \
+                 it and reports it.",
+                r.keep_old()
+            ),
+            commands: vec![(
+                format!(
+                    "To have the files looked at right away, and to be told what is still missing; on {}, as root:",
+                    r.host
+                ),
+                format!("relaykey confirm {}", r.credential),
+            )],
+            after: Some(format!(
+                "If nobody does anything, the mail server goes on with the old key, and its mail stops when that one is deleted. \
+                 {WAITED_FOR}"
+            )),
+            said: r.said("What to change"),
+        };
+    }
+    Told {
+        headline: "new SMTP key waits for approval".into(),
+        happened: format!(
+            "{} of {} is ready for use on {}, and waits until a person approves it. {} accepts the key; this was checked.",
+            capital(&r.new_key),
+            r.login,
+            r.host,
+            capital(&r.relay)
+        ),
+        mail: r.goes_on(),
+        to_do: format!("{} Decide: approve the new key, or reject it, on {}, as root.", r.keep_old(), r.host),
+        commands: vec![
+            ("To put it into use:".into(), r.approve()),
+            (
+                "To keep the old one (write why in place of the dots; it is kept in the records):".into(),
+                format!("relaykey reject {} --reason \"...\"", r.credential),
+            ),
+        ],
+        after: Some(format!(
+            "If nobody does anything, the new key goes on waiting; only where the configuration names hours for it (`apply`) does \
+             it go into use by itself then. Mail stops if the old key is deleted before. {WAITED_FOR}"
+        )),
+        said: r.said("What relaykey says about it"),
+    }
+}
+
+const WAITED_FOR: &str = "Whoever changes keys for all hosts waits for this one meanwhile.";
+
+fn failed(report: &Report, r: &Named) -> Told {
+    let class = report.error.as_ref().map_or("", |e| e.class.as_str());
+    let check = || {
+        vec![(
+            format!("To have everything checked, each problem with its remedy; on {}, as root:", r.host),
+            "relaykey check".to_owned(),
+        )]
+    };
+    let keep = r.keep_old();
+    let (headline, happened, mail, to_do, commands) = match class {
+        "refused" => (
+            "new SMTP key refused by the mail relay, old key stays",
+            format!(
+                "{} refuses {} of {}, so relaykey does not put it into use on {}.",
+                capital(&r.relay),
+                r.new_key,
+                r.login,
+                r.host
+            ),
+            r.goes_on(),
+            if r.of_aws {
+                format!(
+                    "{keep} Check in AWS that the new key is there and active, and that what is stored at the source belongs to it. \
+                     If not, publish a valid key there, as a new version. relaykey goes on trying by itself."
+                )
+            } else {
+                format!(
+                    "{keep} Check at the mail relay that user name and password are valid. If not, publish valid ones at the \
+                     source, as a new version. relaykey goes on trying by itself."
+                )
+            },
+            check(),
+        ),
+        "policy" | "probe" => (
+            "new SMTP key may not send mail, old key stays",
+            format!(
+                "{} accepts the login with {} of {}, but took no test message over it, so relaykey does not put it into use on {}.",
+                capital(&r.relay),
+                r.new_key,
+                r.login,
+                r.host
+            ),
+            format!("{} With the new key, mail would have been refused.", r.goes_on()),
+            if r.of_aws {
+                format!(
+                    "{keep} Give the IAM user of the new key the permission to send (ses:SendRawEmail), and see that the sender \
+                     address is verified in SES: what the relay said is below. relaykey goes on trying by itself."
+                )
+            } else {
+                format!(
+                    "{keep} Let the mail relay take mail from this user and sender: what it said is below. relaykey goes on trying \
+                     by itself."
+                )
+            },
+            check(),
+        ),
+        "left-behind" | "not-newer" => (
+            "offered SMTP key is not newer, not used",
+            format!(
+                "The source of {} offers a key that is not newer than the one in use, so relaykey does not take it on {}.",
+                r.login, r.host
+            ),
+            r.goes_on(),
+            "Do not delete the key in use. If somebody put an old key back by mistake, publish the right one at the source, as a \
+             new version."
+                .into(),
+            vec![(
+                format!("If going back is meant, put the offered key into use; on {}, as root:", r.host),
+                format!("relaykey sync {} --accept-version {}", r.credential, r.version),
+            )],
+        ),
+        "reload-owed" => (
+            "new SMTP key in place, but the mail server was not reloaded",
+            format!(
+                "{} of {} is in the files of the mail server on {}, but the mail server has not been told to read them again: it \
+                 may still log in with the old key.",
+                capital(&r.new_key),
+                r.login,
+                r.host
+            ),
+            "Mail is not affected for as long as the old key is valid as well.".into(),
+            format!("{keep} Reload the mail server; relaykey notices that by itself and reports it."),
+            vec![(format!("For Postfix, on {}, as root:", r.host), "postfix reload".into())],
+        ),
+        "drift" => (
+            "mail server's login changed by somebody else and not put back",
+            format!(
+                "Somebody else has changed the login of the mail server on {} that relaykey looks after ({}), and relaykey has not \
+                 put its own back: either it is told not to, or it did so three times within an hour.",
+                r.host, r.login
+            ),
+            format!(
+                "Mail to {} may be failing, or may go out with another login: the mail server's password table no longer holds \
+                 what relaykey had put there.",
+                r.relay
+            ),
+            "Do not delete any key. Find out who or what changes the password table (configuration management such as Puppet or \
+             Ansible, a restored backup, a colleague), stop it, and restore the table; or, unless the configuration says \
+             drift = \"report\", wait: relaykey puts its login back within about an hour."
+                .into(),
+            check(),
+        ),
+        _ if report.username.is_empty() => (
+            "cannot look for a new SMTP key",
+            format!("relaykey on {} cannot find out whether there is a new key for {}.", r.host, r.login),
+            r.goes_on(),
+            "Do not delete the key in use: this host would not notice a new one. See to what stood in the way; relaykey goes on \
+             trying by itself."
+                .into(),
+            check(),
+        ),
+        _ => (
+            "new SMTP key could not be put into use",
+            format!("relaykey could not put {} of {} into use on {}.", r.new_key, r.login, r.host),
+            r.goes_on(),
+            format!("{keep} See to what stood in the way; relaykey goes on trying by itself."),
+            check(),
+        ),
+    };
+    let said = r.said("What stood in the way");
+    Told { headline: headline.into(), happened, mail, to_do, commands, said, ..Told::empty() }
+}
+
+impl Told {
+    fn empty() -> Self {
+        Self {
+            headline: String::new(),
+            happened: String::new(),
+            mail: String::new(),
+            to_do: String::new(),
+            commands: Vec::new(),
+            after: None,
+            said: None,
+        }
+    }
+}
+
+/// What sentences are made of: every text of the report that they need, cleaned.
+struct Named {
+    host: String,
+    /// For commands.
+    credential: String,
+    version: String,
+    /// `the SMTP login "ses"`.
+    login: String,
+    /// `the mail relay HOST:PORT`.
+    relay: String,
+    /// `the key AKIA…`.
+    key: String,
+    /// `the new key AKIA…`.
+    new_key: String,
+    /// The key before: its name alone.
+    old: Option<String>,
+    of_aws: bool,
+    words: Option<String>,
+}
+
+impl Named {
+    fn new(report: &Report) -> Self {
+        let key = |new: &str| match report.username.as_str() {
+            "" => format!("the{new} key"),
+            name => format!("the{new} key {}", clean(name)),
+        };
+        let mut relays: Vec<String> = report.targets.iter().map(|t| clean(&t.evidence.endpoint)).collect();
+        relays.retain(|relay| !relay.is_empty());
+        relays.sort();
+        relays.dedup();
+        Self {
+            host: clean(&report.host),
+            credential: argument(&report.credential),
+            version: argument(&report.version),
+            login: format!("the SMTP login \"{}\"", clean(&report.credential)),
+            relay: match relays.as_slice() {
+                [] => "the mail relay".into(),
+                [one] => format!("the mail relay {one}"),
+                several => format!("each of the mail relays {}", several.join(", ")),
+            },
+            key: key(""),
+            new_key: key(" new"),
+            old: previous(report).map(clean),
+            of_aws: is_aws_key(&report.username),
+            words: report.error.as_ref().map(|e| e.words.trim().to_owned()).filter(|words| !words.is_empty()),
+        }
+    }
+
+    /// What a key that is not put into use does to the mail. Several targets are independent, so that one may have the
+    /// new key already.
+    fn goes_on(&self) -> String {
+        match &self.old {
+            Some(old) => format!(
+                "Mail is not affected for now: the mail server goes on with the key that it has ({old}), for as long as that one \
+                 is valid."
+            ),
+            None => "Mail is not affected for now: the mail server goes on with the login that it has, for as long as that one is \
+                     valid."
+                .into(),
+        }
+    }
+
+    fn keep_old(&self) -> String {
+        match &self.old {
+            Some(old) => format!("Do not delete the old key ({old})."),
+            None => "Do not delete the old key, if there is one.".into(),
+        }
+    }
+
+    fn approve(&self) -> String {
+        format!("relaykey approve {} --version {}", self.credential, self.version)
+    }
+
+    fn in_brackets(&self, key: &str) -> String {
+        if key.is_empty() { String::new() } else { format!(" ({})", clean(key)) }
+    }
+
+    fn said(&self, heading: &'static str) -> Option<(&'static str, String)> {
+        self.words.clone().map(|words| (heading, words))
+    }
+}
+
+/// The key before this one, where that is known and another.
+fn previous(report: &Report) -> Option<&str> {
+    report.previous_username.as_deref().filter(|old| !old.is_empty() && *old != report.username)
+}
+
+/// Access key ids begin like this (IAM user guide, "Unique identifiers").
+fn is_aws_key(username: &str) -> bool {
+    username.starts_with("AKIA")
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+// ---------------------------------------------------------------- facts
+
+fn facts(report: &Report, body: &mut Body) {
+    body.heading("Facts");
+    body.fact("host", &report.host);
+    body.fact("SMTP login", &format!("{} (its name in relaykey's configuration)", report.credential));
+    let class = report.error.as_ref().map_or("", |e| e.class.as_str());
+    let (new, old) = match (report.outcome.as_str(), class) {
+        ("withdrawn", _) | ("failed", "drift") => ("relaykey's key", "previous key"),
+        // In the files, and perhaps not in use.
+        ("failed", "reload-owed") => ("new key", "previous key"),
+        ("pending-approval" | "rejected" | "failed", _) => ("new key", "key in use"),
+        _ => ("key in use", "previous key"),
+    };
+    if !report.username.is_empty() {
+        body.fact(new, &report.username);
+    }
+    let previous = previous(report);
+    if let Some(previous) = previous {
+        body.fact(old, previous);
+    }
+    body.explain(if is_aws_key(&report.username) || previous.is_some_and(is_aws_key) {
+        "A key is the user name and password that the mail server logs in with at the mail relay. It is called by its user name, \
+         which in AWS is the \"access key id\" and no secret."
+    } else {
+        "A key is the user name and password that the mail server logs in with at the mail relay. It is called by its user name."
+    });
+    if !report.version.is_empty() {
+        body.fact("version", &format!("{} (what the source calls this key)", report.version));
+    }
+    if !report.source.is_empty() {
+        body.fact("source", &format!("{} (where new keys come from)", report.source));
+    }
+    body.fact("when", &when(&report.at));
+    if let Some(person) = &report.approved_by {
+        // The one who said no stands in the same place.
+        body.fact(if report.outcome == "rejected" { "rejected by" } else { "approved by" }, person);
+    }
+    body.fact("report", &format!("number {}, {}", report.seq, report.id));
+    body.gap();
+}
+
+fn of_target(report: &Report, target: &ReportTarget, body: &mut Body) {
+    body.heading(&format!("Mail server \"{}\" ({})", clean(&target.name), clean(&target.kind)));
+    if !target.map.is_empty() {
+        body.fact("password table", &target.map);
+    }
+    for (n, key) in shortened(&target.keys).iter().enumerate() {
+        body.fact(if n == 0 { "entries" } else { "" }, key);
+    }
+    if !target.evidence.endpoint.is_empty() {
+        let at = when(&crate::rollover::rfc3339(target.evidence.at));
+        body.fact("login tried at", &format!("{}, {at}", target.evidence.endpoint));
+    }
+    if !target.evidence.reply.is_empty() {
+        body.fact("it answered", &target.evidence.reply);
+    }
+    if !target.read_back.is_empty() {
+        body.fact("read back with", &format!("{} (how it was seen what the mail server uses)", target.read_back));
+    }
+    for (n, key) in shortened(&target.remaining_old).iter().enumerate() {
+        body.fact(if n == 0 { "still old" } else { "" }, key);
+    }
+    if !target.remaining_old.is_empty() {
+        let key = previous(report).map(|key| format!(", {}", clean(key)));
+        body.explain(&format!("What still holds the previous key{}.", key.unwrap_or_default()));
+    }
+    body.gap();
+}
+
+/// Which targets have a proof, and why the others have none. The proofs themselves are for programs.
+fn proofs(report: &Report, body: &mut Body) {
+    let several = report.targets.len() > 1;
+    let of = |t: &ReportTarget| if several { format!(" for \"{}\"", clean(&t.name)) } else { String::new() };
+    if report.targets.iter().any(|t| t.proof.is_some()) {
+        body.paragraph(
+            "That this host holds the key can be proved: whoever knows the key's password gives the attached report.json to \
+             `relaykey verify-proof`.",
+        );
+    }
+    for target in &report.targets {
+        if let (None, Some(why)) = (&target.proof, &target.no_proof) {
+            let why = clean(why);
+            let why = why.trim_end_matches('.');
+            body.paragraph(&format!("There is no proof{} that this host holds the key: {why}.", of(target)));
+        }
+    }
+}
+
+fn shortened(list: &[String]) -> Vec<String> {
+    let mut short: Vec<String> = list.iter().take(MOST).cloned().collect();
+    if list.len() > MOST {
+        short.push(format!("and {} more: see report.json", list.len() - MOST));
+    }
+    short
+}
+
+/// `2027-01-15 08:00:00 UTC`; the text itself where it is no time.
+fn when(at: &str) -> String {
+    at.parse::<Timestamp>().map_or_else(|_| at.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+// ---------------------------------------------------------------- text
+
+/// A text from elsewhere, on one line: blanks made one, nothing that a terminal or a mail program would obey, cut.
+pub(super) fn clean(text: &str) -> String {
+    let mut out = String::new();
+    for (n, c) in text.split_whitespace().collect::<Vec<_>>().join(" ").chars().enumerate() {
+        if n == LONGEST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() || invisible(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Characters that take no room, or turn the direction of writing: with them a text looks like another.
+fn invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// One argument of a command that is to be copied into a shell.
+fn argument(text: &str) -> String {
+    let text = clean(text);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@%+=-".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[derive(Default)]
+struct Body {
+    text: String,
+}
+
+impl Body {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    /// An empty line, unless there is one.
+    fn gap(&mut self) {
+        if !self.text.is_empty() && !self.text.ends_with("\n\n") {
+            self.text.push('\n');
+        }
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        self.wrapped("", "", text);
+        self.gap();
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.gap();
+        self.wrapped("", "", text);
+    }
+
+    fn indented(&mut self, columns: usize, text: &str) {
+        let margin = " ".repeat(columns);
+        self.wrapped(&margin, &margin, text);
+    }
+
+    /// A line of the table of facts.
+    fn fact(&mut self, label: &str, text: &str) {
+        let first = format!("  {label:<width$}", width = INDENT - 2);
+        self.wrapped(&first, &" ".repeat(INDENT), &clean(text));
+    }
+
+    /// A remark on the fact above.
+    fn explain(&mut self, text: &str) {
+        self.indented(INDENT, text);
+    }
+
+    /// Lines of at most [`WIDTH`] columns; a word that is longer stands whole, so that it can be copied.
+    fn wrapped(&mut self, first: &str, margin: &str, text: &str) {
+        let mut line = first.to_owned();
+        let mut empty = true;
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                self.line(&line);
+                line = margin.to_owned();
+                empty = true;
+            }
+            if !empty {
+                line.push(' ');
+            }
+            line.push_str(word);
+            empty = false;
+        }
+        self.line(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+use super::*;
+use crate::rollover::{Evidence, ReportError};
+
+const NEW: &str = "AKIAIOSFODNN7EXAMPLE";
+const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
+
+fn target() -> ReportTarget {
+    ReportTarget {
+        name: "main".into(),
+        kind: "postfix".into(),
+        map: "hash:/etc/postfix/sasl_passwd".into(),
+        keys: vec!["[email-smtp.eu-west-1.amazonaws.com]:587".into()],
+        read_back: "postmap -q, text and map".into(),
+        remaining_old: Vec::new(),
+        region: Some("eu-west-1".into()),
+        evidence: Evidence {
+            endpoint: "email-smtp.eu-west-1.amazonaws.com:587".into(),
+            reply: "235 Authentication successful.".into(),
+            at: Timestamp::from_second(1_800_000_000).unwrap(),
+        },
+        proof: Some("x".repeat(44)),
+        no_proof: None,
+    }
+}
+
+fn report(outcome: &str) -> Report {
+    Report {
+        schema: "relaykey/report/v1".into(),
+        id: "5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54-ses-1800000000000".into(),
+        seq: 1_800_000_000_000,
+        host_id: "5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54".into(),
+        host: "mx1.example.com".into(),
+        credential: "ses".into(),
+        source: "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mail/ses-AbCdEf".into(),
+        version: "8a1c8a3e-5f3e-4b7d-9d0f-3c2b1a0f9e8d".into(),
+        username: NEW.into(),
+        previous_username: Some(OLD.into()),
+        at: "2027-01-15T08:00:05Z".into(),
+        mode: "automatic".into(),
+        agent: "relaykey/0.1.0".into(),
+        outcome: outcome.into(),
+        targets: vec![target()],
+        error: None,
+        approved_by: None,
+        latest: None,
+    }
+}
+
+fn error(class: &str, words: &str) -> Option<ReportError> {
+    Some(ReportError { class: class.into(), words: words.into() })
+}
+
+/// A report for every outcome, and the messages about them that `messages.txt` holds.
+fn all() -> Vec<(&'static str, Report)> {
+    let bare = |outcome: &str| Report { targets: Vec::new(), ..report(outcome) };
+    let failed = |class: &str, words: &str| Report { error: error(class, words), ..bare("failed") };
+    let left_over = Report {
+        approved_by: Some("alice (uid 1000)".into()),
+        targets: vec![
+            ReportTarget {
+                remaining_old: vec!["[relay2.example.com]:587".into(), "sales@example.com".into()],
+                ..target()
+            },
+            ReportTarget { name: "bulk".into(), proof: None, no_proof: Some("no SES password".into()), ..target() },
+        ],
+        ..report("confirmed")
+    };
+    let another_relay = Report {
+        username: "mx1".into(),
+        previous_username: None,
+        version: "17".into(),
+        source: "/etc/relaykey/login".into(),
+        ..failed("refused", "smtp.example.net:587: 535 5.7.8 authentication failed")
+    };
+    vec![
+        ("confirmed", report("confirmed")),
+        ("confirmed, with old entries left", left_over),
+        ("adopted", Report { previous_username: None, ..report("adopted") }),
+        (
+            "pending-approval",
+            Report {
+                targets: vec![ReportTarget {
+                    map: String::new(),
+                    keys: Vec::new(),
+                    read_back: String::new(),
+                    proof: None,
+                    ..target()
+                }],
+                mode: "manual".into(),
+                error: error("held", "goes into use by itself from Sat 2027-01-16 02:00 to 04:00, local time"),
+                ..report("pending-approval")
+            },
+        ),
+        (
+            "pending-approval, to be done by hand",
+            Report {
+                error: error(
+                    "by-hand",
+                    "/etc/postfix/sasl_passwd, line 3: put the new login at [email-smtp.eu-west-1.amazonaws.com]:587\n\
+                     then run: postmap hash:/etc/postfix/sasl_passwd",
+                ),
+                ..bare("pending-approval")
+            },
+        ),
+        ("failed: refused", failed("refused", "535 Authentication Credentials Invalid")),
+        ("failed: refused, at another relay", another_relay),
+        ("failed: policy", failed("policy", "554 Access denied: User is not authorized to perform ses:SendRawEmail")),
+        ("failed: not newer", failed("not-newer", "version 16 was stored before version 17, which is in use")),
+        ("failed: reload", failed("reload-owed", "postfix reload: exit code 1")),
+        ("failed: changed by another", failed("drift", "/etc/postfix/sasl_passwd, line 3, holds another login")),
+        ("failed: anything else", failed("configuration", "/etc/postfix is writable by others")),
+        (
+            "failed: no key known",
+            Report {
+                username: String::new(),
+                version: String::new(),
+                source: String::new(),
+                ..failed("access-denied", "secretsmanager:GetSecretValue on mail/ses was denied")
+            },
+        ),
+        (
+            "rejected",
+            Report {
+                approved_by: Some("alice (uid 1000)".into()),
+                error: error("rejected", "change freeze until Monday"),
+                ..bare("rejected")
+            },
+        ),
+        (
+            "withdrawn",
+            Report {
+                error: error("drift", "/etc/postfix/sasl_passwd, line 3, holds another login"),
+                ..bare("withdrawn")
+            },
+        ),
+        ("left", bare("left")),
+        ("alive", bare("alive")),
+        ("an outcome of a later version", bare("splendid")),
+    ]
+}
+
+fn messages() -> String {
+    let message = |(name, report): &(&str, Report)| {
+        let (subject, body) = text(report);
+        format!("######## {name}\nSubject: {subject}\n\n{body}\n")
+    };
+    all().iter().map(message).collect()
+}
+
+#[test]
+fn every_outcome_is_told_in_exactly_these_words() {
+    let (expected, messages) = (include_str!("messages.txt"), messages());
+    for (n, (expected, got)) in expected.lines().zip(messages.lines()).enumerate() {
+        assert_eq!(got, expected, "line {} of messages.txt; all of it would be:\n{messages}", n + 1);
+    }
+    assert!(messages == expected, "messages.txt ends early or late; all of it would be:\n{messages}");
+}
+
+#[test]
+fn messages_can_be_read_by_who_did_not_build_this() {
+    for (name, report) in all() {
+        let (subject, body) = text(&report);
+        for word in ["candidate", "rollover", "live key", "outbox", "read-back", "target", "MTA", "credential"] {
+            assert!(!body.contains(word) && !subject.contains(word), "{name}: {word:?} in\n{subject}\n{body}");
+        }
+        // `drift` stands only as the setting that it is.
+        assert_eq!(body.matches("drift").count(), body.matches("drift = \"report\"").count(), "{name}");
+        // An access key id is explained where it is named.
+        assert_eq!(body.matches("access key id").count(), body.matches("\"access key id\"").count(), "{name}");
+        assert!(subject.starts_with("[relaykey] mx1.example.com: ") && subject.ends_with(" (ses)"), "{subject}");
+        for line in body.lines().filter(|line| line.chars().count() > WIDTH) {
+            // What is to be copied is not broken: one long word after its label, or a command.
+            let command = line.starts_with("    relaykey ");
+            let word = line.get(INDENT..).is_some_and(|rest| !rest.contains(' '));
+            assert!(command || word, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
+    let hostile = "a\r\nSubject: b\u{1b}[2J\u{0}c \u{202e}d\u{200b}\n\n.\n".to_owned() + &"é".repeat(5000);
+    let report = Report {
+        host: hostile.clone(),
+        credential: hostile.clone(),
+        version: hostile.clone(),
+        username: hostile.clone(),
+        previous_username: Some(format!("{hostile}2")),
+        source: hostile.clone(),
+        id: hostile.clone(),
+        at: hostile.clone(),
+        agent: hostile.clone(),
+        approved_by: Some(hostile.clone()),
+        targets: vec![ReportTarget {
+            name: hostile.clone(),
+            kind: hostile.clone(),
+            map: hostile.clone(),
+            keys: vec![hostile.clone(); 1000],
+            read_back: hostile.clone(),
+            remaining_old: vec![hostile.clone(); 1000],
+            evidence: Evidence { endpoint: hostile.clone(), reply: hostile.clone(), at: Timestamp::UNIX_EPOCH },
+            proof: None,
+            no_proof: Some(hostile.clone()),
+            region: None,
+        }],
+        error: error("refused", &hostile),
+        ..report("failed")
+    };
+    let outcomes = ["confirmed", "adopted", "failed", "pending-approval", "rejected", "withdrawn", "left", "alive"];
+    for outcome in outcomes.into_iter().chain([hostile.as_str()]) {
+        let (subject, body) = text(&Report { outcome: outcome.to_owned(), ..report.clone() });
+        let obeyed = |c: char| c.is_control() || invisible(c);
+        assert!(!subject.contains(obeyed) && !body.replace('\n', "").contains(obeyed), "{subject}\n{body}");
+        assert!(!body.lines().any(|line| line.starts_with("Subject:") || line == "."), "{body}");
+        assert!(subject.len() < 8_000 && body.len() < 120_000, "{} {}", subject.len(), body.len());
+        assert!(body.contains("and 980 more: see report.json"), "{body}");
+    }
+}
+
+#[test]
+fn what_is_copied_into_a_shell_is_one_argument() {
+    for (text, expected) in [
+        ("8a1c8a3e-5f3e", "8a1c8a3e-5f3e"),
+        ("17", "17"),
+        ("a b", "'a b'"),
+        ("$(reboot)", "'$(reboot)'"),
+        ("it's", r"'it'\''s'"),
+        ("-x", "'-x'"),
+        ("", "''"),
+    ] {
+        assert_eq!(argument(text), expected);
+    }
+}
+
+#[test]
+fn times_are_told_in_utc() {
+    assert_eq!(when("2027-01-15T08:00:05Z"), "2027-01-15 08:00:05 UTC");
+    assert_eq!(when("yesterday"), "yesterday");
+}

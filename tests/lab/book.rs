@@ -1,0 +1,55 @@
+//! A receiver of reports that keeps them all: a program, as `exec` starts it.
+//!
+//! Include with `#[path = "lab/book.rs"] mod book;`, beside `mod lab;`.
+#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::lab;
+
+/// Where a program without rights writes down every report that it is given; gone at the end.
+pub struct Book(PathBuf);
+
+impl Book {
+    pub fn new() -> Self {
+        let dir = std::env::temp_dir().join(lab::fresh("relaykey-book"));
+        fs::DirBuilder::new().mode(0o755).create(&dir).expect("a directory");
+        fs::create_dir(dir.join("out")).expect("a directory");
+        fs::set_permissions(dir.join("out"), fs::Permissions::from_mode(0o777)).expect("chmod");
+        Self(dir)
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.join("out")
+    }
+
+    /// Takes none from now on, or all.
+    pub fn set_down(&self, down: bool) {
+        let flag = self.out().join("down");
+        if down { fs::write(flag, "").expect("written") } else { fs::remove_file(flag).expect("removed") }
+    }
+
+    /// A `[[report]]` table called `book`: all reports come here.
+    pub fn receiver(&self) -> String {
+        let script = "test ! -e \"$1/down\" || exit 75; cat >> \"$1/book\"";
+        let out = self.out();
+        let command = ["/bin/sh", "-c", script, "report", out.to_str().expect("UTF-8")];
+        format!("[[report]]\nname = \"book\"\ntype = \"exec\"\ncommand = {command:?}\n")
+    }
+
+    /// What it was given, in order.
+    pub fn reports(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.out().join("book")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a report is one line of JSON")).collect()
+    }
+}
+
+impl Drop for Book {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,53 @@
+//! Tests in a process of their own, with AWS keys in its environment and nothing else: the SDK takes its keys from there.
+//! Include with `#[path = "lab/isolated.rs"] mod isolated;`.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set in the process that a test runs in.
+const INSIDE: &str = "RELAYKEY_TEST_ISOLATED";
+const SECRET: &str = "wJalrXUtnFEMI";
+/// The access key id that is in the environment.
+pub const KEY: &str = "AKIATESTISOLATED0000";
+/// The longest a test may take, the start of its servers included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the test of this name, which calls this, in this program started again.
+pub fn isolated(name: &str, test: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let output = std::env::temp_dir().join(format!("relaykey-isolated-{name}-{}", std::process::id()));
+    let file = std::fs::File::create_new(&output).expect("a fresh file");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env(INSIDE, "1")
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("AWS_ACCESS_KEY_ID", KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().expect("a second handle"))
+        .stderr(file)
+        .spawn()
+        .expect("this program starts again");
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let said = std::fs::read_to_string(&output).unwrap_or_default();
+    let _ = std::fs::remove_file(&output);
+    let status = status.unwrap_or_else(|| panic!("{name} did not end within {LIMIT:?}:\n{said}"));
+    assert!(status.success() && said.contains("1 passed"), "{said}");
+    assert!(!said.contains(SECRET), "a secret key in the output");
+}

@@ -1,0 +1,483 @@
+//! Where a person decides or makes the change: the real program, a real Postfix, the SES stand-in. What waits is seen
+//! everywhere, nothing goes before it may, and who let it go stands in the report and in the audit log.
+
+#[path = "lab/relaykey.rs"]
+mod lab;
+#[path = "lab/moto.rs"]
+mod moto;
+#[path = "lab/postfix.rs"]
+mod postfix;
+#[path = "lab/daemon.rs"]
+mod running;
+
+use std::fs;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use lab::{DELIVERY, Host, Key, Setup};
+use postfix::wait_for;
+use relaykey::standin;
+use running::{NEVER, SOON, holds, passes_under};
+use serde_json::Value;
+
+/// A host whose table holds the first key, adopted, with these lines in its `[[credential]]` and its target.
+fn host_with(map_type: &str, key: &Key, credential: &str, target: &str) -> Host {
+    let host = Host::new(map_type, key);
+    host.start_postfix();
+    let source = host.publish(key.pair()) + NEVER;
+    configure(&host, &source, credential, target);
+    host
+}
+
+fn configure(host: &Host, source: &str, credential: &str, target: &str) {
+    host.configure(&Setup { source, target, ..Setup::default() });
+    add_to_credential(host, credential);
+}
+
+/// Puts lines below the name of the credential.
+fn add_to_credential(host: &Host, lines: &str) {
+    let path = host.path("config.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    let text = text.replacen("name = \"ses\"\n", &format!("name = \"ses\"\n{lines}"), 1);
+    fs::write(&path, text).expect("written");
+}
+
+/// A new key that SES knows, published in the file of the source; its version as `sync --json` names it.
+fn publish(host: &Host) -> Key {
+    let key = Key::new();
+    host.standin.set_key(&key.id, &key.login.password);
+    host.publish(key.pair());
+    key
+}
+
+fn applied(host: &Host) -> String {
+    host.state("ses")["applied"]["username"].as_str().expect("applied").to_owned()
+}
+
+fn candidate(host: &Host) -> Value {
+    host.state("ses")["candidate"].clone()
+}
+
+const MANUAL: &str = "mode = \"manual\"\n";
+
+#[test]
+fn what_is_held_is_shown_and_goes_when_somebody_approves_it() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "");
+    // Nothing is written for an adoption, so nobody needs to approve it.
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let second = publish(&host);
+    let before = host.snapshot();
+
+    let ran = host.sync(&[], 3);
+    ran.says(&["ses: pending-approval", &second.id, "waits for approval", "relaykey approve ses --version"]);
+    before.same_as(&host.snapshot());
+    assert_eq!(host.send(), first.id);
+    let held = candidate(&host);
+    let version = held["version"].as_str().expect("a version").to_owned();
+    assert!(held["held"]["since"].is_string() && held["approval"].is_null(), "{held}");
+    let told = &host.state("ses")["told"];
+    assert_eq!((&told["outcome"], &told["mode"]), (&"pending-approval".into(), &"manual".into()));
+    assert!(told["error"]["words"].as_str().expect("words").contains(&format!("--version {version}")), "{told}");
+
+    // It is verified once, and then waits: no login at every look.
+    let logins = host.standin.logins().len();
+    let again = host.relaykey(&["sync", "--json"]);
+    again.expect(3);
+    let document = again.json();
+    let outcome = &document["credentials"][0];
+    assert_eq!((&outcome["outcome"], &outcome["exit"]), (&"pending-approval".into(), &3.into()));
+    assert_eq!(outcome["candidate"][0], version.as_str());
+    assert!(host.standin.logins().len() <= logins + 1);
+    let status = host.relaykey(&["status"]);
+    status.expect(0).says(&["pending-approval", "relaykey approve ses --version", "relaykey reject ses", &second.id]);
+
+    // By name or without, it is what waits that is approved.
+    host.relaykey(&["approve", "ses", "--version", "another"]).expect(1).says(&["nothing was approved"]);
+    before.same_as(&host.snapshot());
+    let ran = host.relaykey(&["approve", "ses"]);
+    ran.expect(0).says(&["ses: confirmed", &second.id]);
+    assert_eq!(host.send(), second.id);
+    let report = host.state("ses")["report"].clone();
+    assert_eq!((&report["outcome"], &report["mode"]), (&"confirmed".into(), &"manual".into()));
+    assert_eq!(report["approved_by"], "root");
+    host.relaykey(&["history"]).expect(0).says(&["rollover", "approved by root", "waits"]);
+    host.relaykey(&["history", "--verify"]).expect(0);
+    host.relaykey(&["approve", "ses"]).expect(1).says(&["nothing waits for approval"]);
+}
+
+#[test]
+fn what_is_rejected_stays_out_until_somebody_names_it() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "");
+    host.sync(&[], 0);
+    host.relaykey(&["reject", "ses", "--reason", "too early"]).expect(1).says(&["nothing waits"]);
+    let second = publish(&host);
+    let before = host.snapshot();
+    host.sync(&[], 3);
+    let version = candidate(&host)["version"].as_str().expect("a version").to_owned();
+    host.relaykey(&["reject", "ses"]).expect(2);
+    host.relaykey(&["reject", "ses", "--reason", "  \n"]).expect(2).says(&["the reason is empty"]);
+    host.relaykey(&["reject", "ses", "--version", "another", "--reason", "no"])
+        .expect(1)
+        .says(&["nothing was rejected"]);
+
+    host.relaykey(&["reject", "ses", "--reason", "not in the change calendar"]).expect(0).says(&["ses: rejected"]);
+    let told = host.state("ses")["told"].clone();
+    assert_eq!((&told["outcome"], &told["version"]), (&"rejected".into(), &version.as_str().into()));
+    assert!(told["error"]["words"].as_str().expect("words").contains("not in the change calendar"), "{told}");
+    host.relaykey(&["history"]).expect(0).says(&["rejection", "not in the change calendar", "operator root"]);
+    // It stays so, and the old one stays in use.
+    for _ in 0..2 {
+        host.sync(&[], 0).says(&["ses: rejected"]);
+    }
+    before.same_as(&host.snapshot());
+    assert_eq!(host.send(), first.id);
+    host.relaykey(&["status"]).expect(0).says(&["rejected", "not in the change calendar"]);
+    host.relaykey(&["approve", "ses"]).expect(1).says(&["was rejected by root", "relaykey approve ses --version"]);
+    before.same_as(&host.snapshot());
+    // The next one waits as any other.
+    let third = publish(&host);
+    host.sync(&[], 3).says(&[&third.id]);
+    // And the rejected one is there again: still not by itself, but by its name.
+    host.publish(second.pair());
+    host.sync(&[], 0).says(&["ses: rejected"]);
+    host.relaykey(&["approve", "ses", "--version", &version]).expect(0).says(&["ses: confirmed", &second.id]);
+    assert_eq!(host.send(), second.id);
+}
+
+#[test]
+fn one_that_changed_meanwhile_is_not_approved() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "");
+    host.sync(&[], 0);
+    publish(&host);
+    host.sync(&[], 3);
+    let seen = candidate(&host)["version"].as_str().expect("a version").to_owned();
+    let third = publish(&host);
+    let before = host.snapshot();
+    for arguments in [&["approve", "ses"][..], &["approve", "ses", "--version", &seen]] {
+        host.relaykey(arguments).expect(1).says(&["nothing was approved", "relaykey approve ses --version"]);
+    }
+    before.same_as(&host.snapshot());
+    assert_eq!(applied(&host), first.id);
+    // The newer one waits in its place.
+    host.sync(&[], 3).says(&[&third.id]);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed", &third.id]);
+    assert_eq!(host.send(), third.id);
+}
+
+#[test]
+fn in_its_window_it_goes_by_itself() {
+    let first = Key::new();
+    // Open at noon, or at midnight: the one of the two that is twelve hours away.
+    let now = jiff::Zoned::now();
+    let window = if (6..18).contains(&now.hour()) { "daily 23:00-01:00" } else { "daily 11:00-13:00" };
+    let host = host_with("hash", &first, &format!("{MANUAL}apply = {window:?}\n"), "");
+    host.sync(&[], 0);
+    let second = publish(&host);
+    host.sync(&[], 3).says(&["waits for approval, or for"]);
+    host.relaykey(&["status"]).expect(0).says(&["by itself", window]);
+    let told = host.state("ses")["told"].clone();
+    assert!(told["error"]["words"].as_str().expect("words").contains("goes into use by itself at"), "{told}");
+    assert_eq!(host.send(), first.id);
+
+    let minute = |offset: i64| {
+        let at = now.saturating_add(jiff::SignedDuration::from_mins(offset));
+        format!("{:02}:{:02}", at.hour(), at.minute())
+    };
+    let open = format!("apply = \"daily {}-{}\"", minute(-5), minute(55));
+    let path = host.path("config.toml");
+    let text = fs::read_to_string(&path).expect("a configuration").replace(&format!("apply = {window:?}"), &open);
+    fs::write(&path, text).expect("written");
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+    assert_eq!(host.state("ses")["report"]["approved_by"], open.as_str());
+    assert_eq!(host.send(), second.id);
+}
+
+#[test]
+fn the_daemon_shows_what_waits_and_takes_the_answer() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let source = host.publish(first.pair()) + NEVER;
+    let port = postfix::free_port();
+    host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
+    add_to_credential(&host, MANUAL);
+    let daemon = host.run_configured(port);
+    let second = publish(&host);
+    daemon.shows("the new key to wait", SOON, |status| {
+        (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
+    });
+    let (code, ready) = daemon.get("/readyz/ses");
+    assert!(
+        code == 503 && ready.contains("ses: pending-approval: ") && ready.contains("relaykey approve ses"),
+        "{ready}"
+    );
+    assert_eq!(daemon.metric("relaykey_not_ready{credential=\"ses\",class=\"pending-approval\"}"), 1.0);
+    let (_, page) = daemon.get("/");
+    assert!(page.contains("relaykey approve ses --version"), "{page}");
+    host.relaykey(&["status"]).expect(0).says(&["pending-approval", &second.id]);
+    host.relaykey(&["sync"]).expect(3).says(&["pending-approval"]);
+    assert_eq!(host.send(), first.id);
+
+    let ran = host.relaykey(&["approve", "ses"]);
+    ran.expect(0).says(&["ses: confirmed", &second.id]);
+    passes_under(&host, &second);
+    let (code, ready) = daemon.get("/readyz/ses");
+    assert_eq!((code, ready.as_str()), (200, "ok\n"));
+    let credential = daemon.credential("ses");
+    assert_eq!(credential["report"]["approved_by"], "root");
+    // Asked for in vain is answered, and leaves no trace among what stands in the way.
+    host.relaykey(&["approve", "ses"]).expect(1).says(&["nothing waits for approval"]);
+    host.relaykey(&["reject", "ses", "--reason", "no"]).expect(1).says(&["nothing waits"]);
+    assert_eq!(daemon.get("/readyz/ses").0, 200);
+
+    let third = publish(&host);
+    daemon.shows("the next one to wait", SOON, |status| {
+        (status["credentials"][0]["pending"]["username"] == third.id.as_str()
+            && status["credentials"][0]["pending"]["for_approval"] == true)
+            .then_some(())
+    });
+    host.relaykey(&["reject", "ses", "--reason", "not today"]).expect(0).says(&["ses: rejected"]);
+    let (code, ready) = daemon.get("/readyz/ses");
+    assert!(code == 503 && ready.contains("ses: rejected: ") && ready.contains("not today"), "{ready}");
+    assert_eq!(host.send(), second.id);
+    daemon.ends(SOON);
+}
+
+#[test]
+fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
+    for (setting, goes) in [("apply", true), ("wait", false)] {
+        let first = Key::new();
+        let host = Host::new("hash", &first);
+        host.start_postfix();
+        let source = host.publish(first.pair()) + NEVER;
+        let port = postfix::free_port();
+        host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
+        add_to_credential(&host, &format!("{MANUAL}if_applied_dies = {setting:?}\n"));
+        let daemon = host.run_configured(port);
+        let second = publish(&host);
+        daemon.shows("the new key to wait", SOON, |status| {
+            (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
+        });
+        host.standin.deactivate(&first.id);
+        host.postfix.inject_from("dead@lab.invalid", 1);
+        host.postfix.wait_for_log(&["status=deferred", "535"], DELIVERY);
+        if goes {
+            daemon.applied(&second);
+            host.postfix.flush();
+            let found = |seen: &standin::Seen| {
+                seen.messages.iter().find(|m| m.from == "dead@lab.invalid").map(|m| m.username.clone())
+            };
+            let under = host.standin.wait_for(DELIVERY, "the message that was held back", found).expect("delivered");
+            assert_eq!(under, second.id);
+            let by = daemon.credential("ses")["report"]["approved_by"].clone();
+            assert_eq!(by, "if_applied_dies = \"apply\": the login in use is refused");
+        } else {
+            daemon.shows("the look that the refusal causes", SOON, |status| {
+                let live = &status["credentials"][0]["live"];
+                (live["counters"]["wakes"]["log-alarm"].as_u64() >= Some(1) && live["step"].is_null()).then_some(())
+            });
+            let credential = daemon.credential("ses");
+            assert_eq!(credential["applied"]["username"], first.id.as_str());
+            assert_eq!(credential["pending"]["for_approval"], true);
+        }
+        daemon.ends(SOON);
+    }
+}
+
+// ---------------------------------------------------------------- changed by hand
+
+/// How a person changes the table.
+#[derive(Debug, Clone, Copy)]
+enum Edit {
+    /// An editor that writes another file and renames it over.
+    Replaced,
+    /// One that writes into the file.
+    InPlace,
+}
+
+impl Edit {
+    fn write(self, host: &Host, text: &str) {
+        let table = host.postfix.table();
+        match self {
+            Edit::Replaced => {
+                let other = table.with_extension("edited");
+                fs::write(&other, text).expect("written");
+                fs::rename(&other, &table).expect("renamed");
+            }
+            Edit::InPlace => {
+                let mut file = fs::File::options().write(true).truncate(true).open(&table).expect("opened");
+                file.write_all(text.as_bytes()).expect("written");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_changed_by_hand_is_confirmed_within_a_second() {
+    for (map_type, edit) in
+        [("hash", Edit::Replaced), ("hash", Edit::InPlace), ("lmdb", Edit::Replaced), ("lmdb", Edit::InPlace)]
+    {
+        let first = Key::new();
+        let host = Host::new(map_type, &first);
+        host.start_postfix();
+        let source = host.publish(first.pair()) + NEVER;
+        let port = postfix::free_port();
+        let target = "write = false\n";
+        host.configure(&Setup { source: &source, target, more: &running::health(port), ..Setup::default() });
+        let daemon = host.run_configured(port);
+        let before = host.snapshot();
+        let second = publish(&host);
+        daemon.shows("what a person is to do", SOON, |status| {
+            let pending = &status["credentials"][0]["pending"];
+            (pending["changes"][0]["by_hand"] == true && status["credentials"][0]["state"] == "by-hand").then_some(())
+        });
+        let (code, ready) = daemon.get("/readyz/ses");
+        assert!(code == 503 && ready.contains("ses: by-hand: "), "{ready}");
+        host.relaykey(&["status"]).expect(0).says(&["write = false", "postmap", &second.id]);
+        before.same_as(&host.snapshot());
+
+        // The text alone changes nothing for the mail server, and is explained.
+        edit.write(&host, &format!("# by hand\n{} {}\n", host.hop(), second.pair()));
+        daemon.shows("that the map was not rebuilt", SOON, |status| {
+            let text = status["credentials"][0]["pending"]["changes"][0]["differences"].to_string();
+            text.contains("postmap").then_some(())
+        });
+        host.postfix.postmap();
+        let done = Instant::now();
+        daemon.applied(&second);
+        let took = done.elapsed();
+        println!("{map_type} {edit:?}: confirmed {:.2} s after postmap", took.as_secs_f64());
+        assert!(took < Duration::from_secs(3), "{map_type} {edit:?}: {took:?}");
+        let report = daemon.credential("ses")["report"].clone();
+        assert_eq!((&report["outcome"], &report["username"]), (&"confirmed".into(), &second.id.as_str().into()));
+        passes_under(&host, &second);
+        assert!(holds(&host.postfix, &second));
+        assert_eq!(daemon.get("/readyz/ses").0, 200);
+        daemon.ends(SOON);
+    }
+}
+
+#[test]
+fn a_wrong_edit_is_explained() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "write = false\n");
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let second = publish(&host);
+    let ran = host.sync(&[], 3);
+    ran.says(&["ses: pending-approval", "write = false", &second.id]);
+    let hop = host.hop();
+    let third = Key::new();
+    let table = |key: &str, pair: &str| format!("# by hand\n{key} {pair}\n");
+    for (text, map, says) in [
+        (table(&hop, &second.pair()), false, &["not rebuilt", "postmap"][..]),
+        (table(&hop, &third.pair()), true, &[&*third.id]),
+        (table(&hop, &format!("{}:{}", second.id, third.password())), true, &["another password"]),
+        (
+            format!("{hop} {}\n{} {}\n", first.pair(), hop.replace(['[', ']'], ""), second.pair()),
+            true,
+            &["looks", &*hop],
+        ),
+    ] {
+        Edit::Replaced.write(&host, &text);
+        if map {
+            host.postfix.postmap();
+        }
+        let before = host.snapshot();
+        host.sync(&[], 3).says(says);
+        host.relaykey(&["confirm", "ses"]).expect(3).says(says);
+        before.same_as(&host.snapshot());
+    }
+    Edit::Replaced.write(&host, &table(&hop, &second.pair()));
+    host.postfix.postmap();
+    let before = host.snapshot();
+    host.relaykey(&["confirm", "ses"]).expect(0).says(&["ses: confirmed", &second.id]);
+    before.same_as(&host.snapshot());
+    assert_eq!(host.send(), second.id);
+}
+
+#[test]
+fn confirm_reads_back_and_never_writes() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "");
+    host.sync(&[], 0);
+    let adopted = host.state("ses")["report"].clone();
+    let before = host.snapshot();
+    // Asked again, it says it again, with a later number.
+    host.relaykey(&["confirm", "ses"]).expect(0).says(&["ses: confirmed", &first.id]);
+    let confirmed = host.state("ses")["report"].clone();
+    assert_eq!(confirmed["outcome"], "confirmed");
+    assert!(confirmed["seq"].as_u64() > adopted["seq"].as_u64());
+    before.same_as(&host.snapshot());
+    // Even where it could write, it does not.
+    let second = publish(&host);
+    let ran = host.relaykey(&["confirm", "ses"]);
+    ran.expect(3).says(&["only confirms", &second.id]);
+    before.same_as(&host.snapshot());
+    assert_eq!(host.state("ses")["report"]["seq"], confirmed["seq"]);
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+}
+
+#[test]
+fn a_confirmation_that_somebody_undoes_is_withdrawn_and_made_anew() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "write = false\n");
+    host.sync(&[], 0);
+    let report = host.state("ses")["report"].clone();
+    let other = Key::new();
+    let good = fs::read_to_string(host.postfix.table()).expect("a table");
+    // The same user name, so that the entry is still ours.
+    Edit::InPlace.write(&host, &format!("{} {}:{}\n", host.hop(), first.id, other.password()));
+    host.postfix.postmap();
+    host.sync(&[], 1).says(&["no longer holds", "write = false"]);
+    let state = host.state("ses");
+    assert_eq!((&state["told"]["outcome"], &state["told"]["username"]), (&"withdrawn".into(), &report["username"]));
+    assert!(state["withdrawn"].is_string());
+    let seq = state["told"]["seq"].clone();
+    host.sync(&[], 1);
+    assert_eq!(host.state("ses")["told"]["seq"], seq, "said once");
+    host.relaykey(&["status"]).expect(0).says(&["withdrawn"]);
+
+    Edit::InPlace.write(&host, &good);
+    host.postfix.postmap();
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let state = host.state("ses");
+    assert_eq!((&state["report"]["outcome"], &state["withdrawn"]), (&"confirmed".into(), &Value::Null));
+    assert!(state["report"]["seq"].as_u64() > seq.as_u64());
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+}
+
+// ---------------------------------------------------------------- the probe
+
+#[test]
+fn a_key_that_may_not_send_is_found_out_before_anything_changes() {
+    let first = Key::new();
+    let probe = "probe = { from = \"postmaster@example.com\", to = \"success@simulator.amazonses.com\" }\n";
+    let host = host_with("hash", &first, probe, "");
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let second = publish(&host);
+    host.standin.deny_sending(&second.id);
+    let before = host.snapshot();
+    let ran = host.sync(&["--wait", "1s"], 1);
+    ran.says(&["554", "ses:SendRawEmail"]);
+    before.same_as(&host.snapshot());
+    assert_eq!((applied(&host), host.send()), (first.id.clone(), first.id.clone()));
+    let state = host.state("ses");
+    assert_eq!((&state["told"]["outcome"], &state["told"]["error"]["class"]), (&"failed".into(), &"policy".into()));
+    // A look that changes nothing sends nothing either.
+    let sent = || host.standin.messages().iter().filter(|m| m.from == "postmaster@example.com").count();
+    // One went out with the adoption: that the login in use may send is proved as well.
+    assert_eq!(sent(), 1);
+    host.sync(&["--dry-run"], 0);
+    assert_eq!(sent(), 1);
+
+    host.standin.set_key(&second.id, &second.login.password);
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+    let seen = host.standin.messages();
+    let probes: Vec<_> = seen.iter().filter(|m| m.from == "postmaster@example.com").collect();
+    assert_eq!(probes.len(), 2);
+    assert_eq!((&probes[1].username, &probes[1].to), (&second.id, &vec!["success@simulator.amazonses.com".to_owned()]));
+    wait_for("the message under the new key", DELIVERY, || (host.send() == second.id).then_some(()));
+}
