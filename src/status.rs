@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
 use crate::audit::{By, Record};
-use crate::config::{self, Config};
+use crate::config::{self, Config, IfAppliedDies};
 use crate::rollover::{
     Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, Owed, Rejected, Report, State, rfc3339,
 };
@@ -131,6 +131,12 @@ pub struct CredentialStatus {
     /// `up-to-date`, `pending`, `pending-approval`, `by-hand`, `rejected`, `refused`, `failing`, `reload-owed`, `drift`,
     /// `report-owed`, `source-down`, `never-applied`.
     pub state: String,
+    /// When a new version goes into use: `automatic` (once it is verified), `manual` (once somebody approves it).
+    #[serde(default)]
+    pub mode: String,
+    /// Targets that a person changes (`write = false`).
+    #[serde(default)]
+    pub by_hand: Vec<String>,
     /// Empty: ready, which is what `/readyz` tells.
     pub not_ready: Vec<NotReady>,
     pub applied: Option<AppliedStatus>,
@@ -216,6 +222,9 @@ pub struct PendingStatus {
     /// The weekly hours in which it goes by itself, in this host's local time: `Sat 02:00-04:00`.
     #[serde(default)]
     pub window: Option<String>,
+    /// Does it go by itself where the mail relay refuses the key in use (if_applied_dies = "apply")?
+    #[serde(default)]
+    pub if_applied_dies: bool,
     /// Who let it go.
     #[serde(default)]
     pub approval: Option<Approval>,
@@ -350,6 +359,23 @@ pub fn source_words(source: &config::Source) -> String {
     }
 }
 
+/// What a state is, in a few words; `None`: its name says it, or what is wrong has to be said.
+pub fn in_words(state: &str) -> Option<&'static str> {
+    Some(match state {
+        "pending" => "new key on its way",
+        "pending-approval" => "new key waits for approval",
+        "by-hand" => "new key waits for a change by hand",
+        "rejected" => "new key rejected",
+        "refused" => "key refused",
+        "reload-owed" => "reload missing",
+        "drift" => "changed by somebody else",
+        "report-owed" => "report not delivered",
+        "source-down" => "source does not answer",
+        "never-applied" => "not yet in use",
+        _ => return None,
+    })
+}
+
 impl CredentialStatus {
     fn new(known: Known<'_>, now: Timestamp) -> Self {
         let Known { credential, state, live } = known;
@@ -394,6 +420,8 @@ impl CredentialStatus {
             name: credential.name.clone(),
             source: source_words(&credential.source),
             state: String::new(),
+            mode: credential.mode.word().to_owned(),
+            by_hand: credential.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
             not_ready: Vec::new(),
             applied: state.applied.as_ref().map(|a| AppliedStatus {
                 version: a.id.version.clone(),
@@ -494,10 +522,12 @@ impl CredentialStatus {
             );
         } else if let Some(p) = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
             let since = p.waits_since.map(|at| format!(" since {}", rfc3339(at))).unwrap_or_default();
+            // It is verified again while it waits, and may be refused by then.
+            let verified = if failure("refused").or(failure("not-yet")).is_some() { "" } else { "is verified, and " };
             let by_itself = p.window.as_ref().map(|w| format!("; or wait: it goes by itself {w} (local time)"));
             say(
                 "pending-approval",
-                format!("version {} ({}) is verified, and waits for approval{since}", p.version, p.username),
+                format!("version {} ({}) {verified}waits for approval{since}", p.version, p.username),
                 format!(
                     "approve it: `relaykey approve {0} --version {1}`; or reject it: `relaykey reject {0} --version {1} \
                      --reason \"...\"`{2}",
@@ -556,7 +586,10 @@ impl CredentialStatus {
 
     fn text(&self, now: Timestamp, out: &mut String) {
         use std::fmt::Write as _;
-        let _ = writeln!(out, "{}: {}", self.name, self.state);
+        let _ = match in_words(&self.state) {
+            Some(words) => writeln!(out, "{}: {} ({words})", self.name, self.state),
+            None => writeln!(out, "{}: {}", self.name, self.state),
+        };
         let mut line = |label: &str, text: String| {
             let _ = writeln!(out, "  {label:<9} {text}");
         };
@@ -568,7 +601,12 @@ impl CredentialStatus {
                     format!("version {} ({}), {} {}", a.version, a.username, a.outcome.word(), ago(&a.since, now)),
                 );
                 let age = SignedDuration::from_secs(a.key_age_seconds);
-                let old = if age > OLD_KEY { ": older than 90 days, rotate it" } else { "" };
+                let replaced = self.pending.as_ref().is_some_and(|p| p.rejected.is_none());
+                let old = match age > OLD_KEY {
+                    true if replaced => ": older than 90 days; the pending one takes its place",
+                    true => ": older than 90 days, rotate it",
+                    false => "",
+                };
                 line("key age", format!("{}{old}", words(age)));
             }
             None => line("applied", "nothing yet: run `relaykey sync`".into()),
@@ -587,13 +625,21 @@ impl CredentialStatus {
             );
         }
         if let Some(p) = &self.pending {
-            p.text(&self.name, now, &mut line);
+            self.text_of_pending(p, now, &mut line);
         }
         if let Some(at) = self.withdrawn {
-            line("withdrawn", format!("{}: what this host had confirmed no longer holds", ago(&rfc3339(at), now)));
+            line(
+                "withdrawn",
+                format!(
+                    "{}: what this host had confirmed no longer holds: mail may be failing;",
+                    ago(&rfc3339(at), now)
+                ),
+            );
+            line("", "where reports go out, that is told, so that the old key is not retired".into());
         }
         if let Some(at) = self.left {
-            line("left", format!("this host left the fleet {} (relaykey deregister)", ago(&rfc3339(at), now)));
+            line("left", format!("the fleet, {} (relaykey deregister): nobody asks this host", ago(&rfc3339(at), now)));
+            line("", format!("before an old key is deleted; to bring it back: relaykey confirm {}", self.name));
         }
         for o in &self.owed {
             line("owed", format!("target {}: a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why));
@@ -607,7 +653,9 @@ impl CredentialStatus {
             }
         }
         let mut said: Vec<&Failure> = Vec::new();
-        for f in &self.failures {
+        // What a person is to change stands above, step by step.
+        let by_hand = self.pending.iter().flat_map(|p| &p.changes).any(|c| c.by_hand);
+        for f in self.failures.iter().filter(|f| !by_hand || f.failure.class != BY_HAND) {
             if said.iter().any(|s| s.what == f.failure.what) {
                 continue;
             }
@@ -638,6 +686,78 @@ impl CredentialStatus {
         }
         line("cost", self.cost.to_string());
     }
+
+    /// What a person has to know who is to decide, or to make the change. Commands and steps stand on lines of their own.
+    fn text_of_pending(&self, p: &PendingStatus, now: Timestamp, line: &mut impl FnMut(&str, String)) {
+        let (name, version) = (&self.name, &p.version);
+        // Where something else is in place than what was confirmed, nobody knows whether it does.
+        let sure = self.withdrawn.is_none() && !self.not_ready.iter().any(|n| n.class == "drift");
+        let keep = self
+            .applied
+            .as_ref()
+            .filter(|_| sure)
+            .map(|a| format!("goes on with {}: do not delete that key yet", a.username));
+        let decide = p.for_approval && p.approval.is_none();
+        if let Some(r) = &p.rejected {
+            line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
+            keep.into_iter().for_each(|keep| line("mail", keep));
+            line("instead", "publish another version; or, to take this one all the same:".into());
+            line("", format!("relaykey approve {name} --version {version}"));
+            return;
+        }
+        if let Some(a) = &p.approval {
+            line("approved", format!("by {} {}", a.by, ago(&rfc3339(a.at), now)));
+        }
+        if decide {
+            let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
+            line("waits", format!("for somebody to approve it{since}"));
+            keep.iter().for_each(|keep| line("mail", keep.clone()));
+            // It is tried again every day while it waits, and may be refused by then.
+            if !self.not_ready.iter().any(|n| n.class == "refused") {
+                line("approve", format!("relaykey approve {name} --version {version}"));
+            }
+            line("reject", format!("relaykey reject {name} --version {version} --reason \"...\""));
+            match &p.window {
+                Some(window) => line("or wait", format!("it goes into use by itself: {window}, local time")),
+                None => {
+                    let dies = if p.if_applied_dies { ", or the mail relay refuses the key in use" } else { "" };
+                    line("or wait", format!("nothing changes until somebody decides{dies}"));
+                }
+            }
+        }
+        for c in p.changes.iter().filter(|c| !c.by_hand) {
+            c.change.diff.iter().enumerate().for_each(|(n, diff)| {
+                line(if n == 0 { "change" } else { "" }, diff.clone());
+            });
+        }
+        let by_hand: Vec<&ChangeStatus> = p.changes.iter().filter(|c| c.by_hand).collect();
+        if !decide && !by_hand.is_empty() {
+            keep.iter().for_each(|keep| line("mail", keep.clone()));
+        }
+        for c in &by_hand {
+            let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
+            let waits = match decide {
+                true => "is for a person to change, after the approval".to_owned(),
+                false => format!("waits for a person to change it{since}"),
+            };
+            line("by hand", format!("target {} {waits}:", c.target));
+            c.todo().iter().enumerate().for_each(|(n, step)| line("", format!("{}. {step}", n + 1)));
+            c.change.differences.iter().enumerate().for_each(|(n, difference)| {
+                line(if n == 0 { "as it is" } else { "" }, difference.clone());
+            });
+        }
+        if !by_hand.is_empty() {
+            line("password", format!("*** stands for it; root sees it with: relaykey sync {name} --dry-run --reveal"));
+            line("then", format!("the daemon sees it and confirms by itself; without one: relaykey confirm {name}"));
+        }
+    }
+}
+
+impl ChangeStatus {
+    /// What a person does who makes the change, one step to a line.
+    pub fn todo(&self) -> &[String] {
+        if self.change.steps.is_empty() { &self.change.diff } else { &self.change.steps }
+    }
 }
 
 impl PendingStatus {
@@ -648,57 +768,33 @@ impl PendingStatus {
         first_refused: Option<Timestamp>,
     ) -> Self {
         let rejected = state.rejected.iter().find(|r| r.id == candidate.id).cloned();
-        let window = match &credential.mode {
-            config::Mode::Manual { window, .. } => window.as_ref().map(ToString::to_string),
-            config::Mode::Automatic => None,
+        let (window, if_applied_dies) = match &credential.mode {
+            config::Mode::Manual { window, if_applied_dies } => {
+                (window.as_ref().map(ToString::to_string), *if_applied_dies == IfAppliedDies::Apply)
+            }
+            config::Mode::Automatic => (None, false),
         };
         let changes = credential.targets.iter().filter_map(|target| {
             let change = state.targets.get(&target.name)?.change.clone()?;
             Some(ChangeStatus { target: target.name.clone(), by_hand: !target.write, change })
         });
+        let changes: Vec<ChangeStatus> = changes.collect();
         let waits = candidate.held.as_ref().filter(|_| rejected.is_none());
+        // What a person changes needs no approval: that person decides.
+        let is_manual = matches!(credential.mode, config::Mode::Manual { .. });
+        let for_approval = waits.is_some() && is_manual && changes.iter().any(|c| !c.by_hand);
         Self {
             version: candidate.id.version.clone(),
             username: candidate.username.clone(),
             first_seen: rfc3339(candidate.first_seen),
             first_refused: first_refused.map(rfc3339),
             waits_since: waits.map(|held| held.since),
-            for_approval: waits.is_some() && matches!(credential.mode, config::Mode::Manual { .. }),
-            window: window.filter(|_| waits.is_some()),
+            for_approval,
+            window: window.filter(|_| for_approval),
+            if_applied_dies: if_applied_dies && for_approval,
             approval: candidate.approval.clone(),
             rejected,
-            changes: changes.collect(),
-        }
-    }
-
-    /// What a person has to know who is to decide, or to make the change.
-    fn text(&self, name: &str, now: Timestamp, line: &mut impl FnMut(&str, String)) {
-        if let Some(r) = &self.rejected {
-            line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
-            return;
-        }
-        if let Some(a) = &self.approval {
-            line("approved", format!("by {} {}", a.by, ago(&rfc3339(a.at), now)));
-        } else if self.for_approval {
-            let since =
-                self.waits_since.map(|at| format!(", since {}", words(now.duration_since(at)))).unwrap_or_default();
-            line("waits", format!("for approval{since}"));
-            line("approve", format!("relaykey approve {name} --version {}", self.version));
-            line("reject", format!("relaykey reject {name} --version {} --reason \"...\"", self.version));
-            if let Some(window) = &self.window {
-                line("window", format!("it goes by itself {window}, local time"));
-            }
-        }
-        for c in &self.changes {
-            if c.by_hand {
-                line("by hand", format!("target {} is for a person to change (write = false):", c.target));
-                let steps = if c.change.steps.is_empty() { &c.change.diff } else { &c.change.steps };
-                steps.iter().for_each(|step| line("", step.clone()));
-                c.change.differences.iter().for_each(|difference| line("now", difference.clone()));
-                line("", format!("with the password shown: relaykey sync {name} --dry-run --reveal"));
-            } else {
-                c.change.diff.iter().for_each(|diff| line("change", diff.clone()));
-            }
+            changes,
         }
     }
 }

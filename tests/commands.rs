@@ -685,6 +685,8 @@ fn status(host: &Host) -> Value {
         "owed",
         "withdrawn",
         "left",
+        "mode",
+        "by_hand",
         "reports_owed",
         "notices",
         "next",

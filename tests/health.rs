@@ -60,7 +60,7 @@ fn readiness_goes_with_each_reason_and_comes_back() {
     let server = Server::start(fine());
     for (state, _) in STATES {
         server.set(spoilt(state));
-        let class = if *state == "not-yet" { "pending" } else { state };
+        let class = lab::class(state);
         for path in ["/readyz", "/readyz/ses"] {
             let answer = server.get(path);
             assert_eq!(answer.status, 503, "{state}: {}", answer.body);
@@ -744,10 +744,47 @@ fn prometheus_takes_the_numbers_of_every_state_without_complaint() {
         ] {
             assert!(body.lines().any(|l| l == line), "{state}: no {line} in\n{body}");
         }
-        let class = if *state == "not-yet" { "pending" } else { state };
+        let class = lab::class(state);
         let reason = format!("relaykey_not_ready{{credential=\"ses\",class=\"{class}\"}} 1.0");
         assert!(body.lines().any(|l| l == reason), "{state}: no {reason} in\n{body}");
     }
+}
+
+/// Since when somebody is waited for is told while it is so, and only where nothing else lets the key go.
+#[test]
+fn numbers_tell_since_when_a_person_is_waited_for() {
+    let lines = |host: Host| {
+        let server = Server::start(host.status());
+        let body = server.get("/metrics").body;
+        let of = |name: &str| body.lines().find(|l| l.starts_with(name)).map(str::to_owned);
+        let at = |hours: i64| lab::hours(host.now, hours).as_second();
+        [
+            ("relaykey_waits_for_person_since_timestamp_seconds{", 26),
+            ("relaykey_rejected_timestamp_seconds{", 3),
+            ("relaykey_left_timestamp_seconds{", 5),
+        ]
+        .map(|(name, hours)| of(name).map(|line| line.replace(&format!(" {}.0", at(hours)), " then")))
+    };
+    let waits = |class: &str| {
+        Some(format!("relaykey_waits_for_person_since_timestamp_seconds{{credential=\"ses\",class=\"{class}\"}} then"))
+    };
+    let rejected = Some("relaykey_rejected_timestamp_seconds{credential=\"ses\"} then".to_owned());
+    for (state, waits, rejected) in [
+        ("pending-approval", waits("pending-approval"), None),
+        ("pending-approval-window", None, None),
+        ("by-hand", waits("by-hand"), None),
+        ("approved-pending", None, None),
+        ("rejected", None, rejected),
+        ("pending", None, None),
+    ] {
+        let mut host = Host::fine(&["ses"]);
+        spoil(&mut host, state);
+        assert_eq!(lines(host), [waits, rejected, None], "{state}");
+    }
+    let mut host = Host::fine(&["ses"]);
+    lab::left(&mut host);
+    let left = Some("relaykey_left_timestamp_seconds{credential=\"ses\"} then".to_owned());
+    assert_eq!(lines(host), [None, None, left]);
 }
 
 /// Before anything was looked at, and with counters that no program of ours would have.
@@ -807,16 +844,16 @@ fn the_alerts_fire_when_they_should_and_only_then() {
 #[test]
 fn every_number_that_an_alert_looks_at_exists() {
     let rules = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(RULES)).expect("there");
-    let mut host = Host::fine(&["ses"]);
-    spoil(&mut host, "report-owed");
-    let pending = {
-        let mut h = Host::fine(&["ses"]);
-        spoil(&mut h, "refused");
-        h.status()
-    };
+    let host = Host::fine(&["ses"]);
     let server = Server::start(host.status());
     let mut numbers = server.get("/metrics").body;
-    server.set(pending);
+    for (state, _) in STATES {
+        server.set(spoilt(state));
+        numbers.push_str(&server.get("/metrics").body);
+    }
+    let mut host = Host::fine(&["ses"]);
+    lab::left(&mut host);
+    server.set(host.status());
     numbers.push_str(&server.get("/metrics").body);
     let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| w.starts_with("relaykey_"));
     for word in words.collect::<BTreeSet<_>>() {

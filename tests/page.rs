@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Host, Server, config_refused, failure, mail_log_notice, old_key, policy_notice, program, retry, spoil};
+use lab::{
+    Host, Server, config_refused, failure, left, mail_log_notice, old_key, policy_notice, program, retry, spoil,
+};
 use moto::PrivateDir;
 use relaykey::audit::By;
 use relaykey::wake::alarm::Kind;
@@ -220,6 +222,168 @@ const SEEN: &[Seen] = &[
         below: &["putting the new login in place"],
     },
     Seen {
+        name: "pending-approval",
+        make: |h| spoil(h, "pending-approval"),
+        level: "Needs attention",
+        sentence: "ses: a new key waits for somebody's approval.",
+        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The mail relay \
+               accepts the new key, which has waited for 1 day 2 hours. If nobody decides, it goes on waiting.",
+        fix: "Do: decide, as root on this host:\n\nto put it into use now: relaykey approve ses --version \
+              b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10\nto refuse it: relaykey reject ses --version \
+              b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 --reason \"...\"\n",
+        below: &[
+            "new key waits for approval",
+            "Waits since1 day 2 hours ago",
+            "Would change/etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLDOLDOLDOLDOLD1:*** -> \
+             AKIANEWNEWNEWNEWNEW2:***",
+            "then the mail server is reloaded",
+            "New keyswait for approval (mode = \"manual\")",
+            "New key waits for a person",
+        ],
+    },
+    Seen {
+        name: "pending-approval-window",
+        make: |h| spoil(h, "pending-approval-window"),
+        level: "Under way",
+        sentence: "ses: a new key waits for its time window, or for somebody's approval.",
+        mail: "If nobody decides, it goes into use by itself: Sat 02:00-04:00, in this host's local time.",
+        fix: "To decide before that, as root on this host:\n\nto put it into use now: relaykey approve ses",
+        below: &["Goes by itselfSat 02:00-04:00, local time of this host"],
+    },
+    Seen {
+        name: "pending-approval-dies",
+        make: |h| spoil(h, "pending-approval-dies"),
+        level: "Needs attention",
+        sentence: "ses: a new key waits for somebody's approval.",
+        mail: "If nobody decides, it goes on waiting, until the mail relay refuses the old key.",
+        fix: "relaykey approve ses",
+        below: &[],
+    },
+    Seen {
+        name: "pending-approval-refused",
+        make: |h| spoil(h, "pending-approval-refused"),
+        level: "Needs attention",
+        sentence: "ses: the new key is refused by the mail relay.",
+        mail: "do not delete that one yet",
+        fix: "check that the access key is active",
+        below: &["Waits since"],
+    },
+    Seen {
+        name: "by-hand",
+        make: |h| spoil(h, "by-hand"),
+        level: "Needs attention",
+        sentence: "ses: a new key waits for somebody to put it into the mail server.",
+        mail: "do not delete that one yet. The mail relay accepts the new key, which has waited for 1 day 2 hours.",
+        fix: "Do: change the mail server's files, as root on this host, in this order:\n\nin /etc/postfix/sasl_passwd, line 3, \
+              replace what stands after [email-smtp.eu-west-1.amazonaws.com]:587 by AKIANEWNEWNEWNEWNEW2:***\npostmap -c \
+              /etc/postfix lmdb:/etc/postfix/sasl_passwd\npostfix -c /etc/postfix reload\n\n*** stands for the password: \
+              relaykey sync ses --dry-run --reveal shows it, to root on a terminal. Within a second of the last step \
+              relaykey sees it and confirms by itself.",
+        below: &[
+            "new key waits for a change by hand",
+            "There now/etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 holds the login of \
+             AKIAOLDOLDOLDOLDOLD1, not of AKIANEWNEWNEWNEWNEW2",
+            "New keyswait for a change by hand (write = false)",
+        ],
+    },
+    Seen {
+        name: "by-hand-begun",
+        make: |h| spoil(h, "by-hand-begun"),
+        level: "Act now",
+        sentence: "ses: the change to a new key by hand is only half done.",
+        mail: "Mail may be failing, or going out with another login: the mail server's files no longer hold the old key \
+               rightly, and not yet the new one. Where this host sends reports, it has told that",
+        fix: "postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd",
+        below: &["Key put in place", "Confirmationtaken back 9 minutes ago", "Why: /etc/postfix/sasl_passwd:3: "],
+    },
+    Seen {
+        name: "rejected",
+        make: |h| spoil(h, "rejected"),
+        level: "Needs attention",
+        sentence: "ses: the new key was rejected.",
+        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The old key stays in use \
+               until another new key takes its place.",
+        fix: "Do: one of these:\n\npublish another new key at the source, AWS Secrets Manager mail/ses (AWSCURRENT)\nto use \
+              this one all the same: relaykey approve ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10\n",
+        below: &[
+            "Why: rejected by root (says: alice) 3 hours ago: not in the change calendar",
+            "Rejected byroot (says: alice), 3 hours ago",
+            "New key rejected",
+        ],
+    },
+    Seen {
+        name: "approved-refused",
+        make: |h| spoil(h, "approved-refused"),
+        level: "Needs attention",
+        sentence: "ses: the new key is refused by the mail relay.",
+        mail: "do not delete that one yet. The new key is not put into use.",
+        fix: "check that the access key is active",
+        below: &["Approved byroot (says: alice), 20 minutes ago"],
+    },
+    Seen {
+        name: "approved-pending",
+        make: |h| spoil(h, "approved-pending"),
+        level: "Under way",
+        sentence: "ses: a new key is being put into use.",
+        mail: "Mail flows",
+        fix: "it is being worked on",
+        below: &["Approved byroot (says: alice), 20 minutes ago"],
+    },
+    Seen {
+        name: "withdrawn",
+        make: |h| spoil(h, "withdrawn"),
+        level: "Act now",
+        sentence: "ses: somebody else changed the mail server's login.",
+        mail: "Where this host sends reports, it has told that, so that nobody deletes the old key in the meantime.",
+        fix: "find out what writes the table",
+        below: &["Confirmationtaken back 4 minutes ago", "Login found changed by somebody else"],
+    },
+    Seen {
+        name: "left",
+        make: left,
+        level: "Needs attention",
+        sentence: "ses: this host has left the fleet.",
+        mail: "Mail is not affected yet. But this host no longer counts among those that are asked before an old key is deleted",
+        fix: "if it is to be part of the fleet again: relaykey confirm ses",
+        below: &["Left the fleet5 hours ago", "This host left the fleet"],
+    },
+    Seen {
+        name: "old-key-manual",
+        make: |h| {
+            h.manual(None, "wait");
+            old_key(h);
+        },
+        level: "Needs attention",
+        sentence: "ses: the key is 118 days old.",
+        mail: "Mail is not affected: this can wait for the morning.",
+        fix: "relaykey tries it, then waits for somebody to approve it",
+        below: &["! 118 days: older than 90 days"],
+    },
+    Seen {
+        name: "old-key-by-hand",
+        make: |h| {
+            h.by_hand();
+            old_key(h);
+        },
+        level: "Needs attention",
+        sentence: "ses: the key is 118 days old.",
+        mail: "Mail is not affected: this can wait for the morning.",
+        fix: "relaykey tries it, then says what is to be changed by hand",
+        below: &[],
+    },
+    Seen {
+        name: "old-key-and-a-new-one",
+        make: |h| {
+            spoil(h, "pending-approval");
+            old_key(h);
+        },
+        level: "Needs attention",
+        sentence: "ses: a new key waits for somebody's approval.",
+        mail: "do not delete that one yet",
+        fix: "relaykey approve ses",
+        below: &["The key is 118 days old", "the new key that is here already (AKIANEWNEWNEWNEWNEW2) takes its place"],
+    },
+    Seen {
         name: "old-key",
         make: old_key,
         level: "Needs attention",
@@ -379,6 +543,7 @@ fn what_comes_from_outside_stays_text() {
     let live = &mut host.lives[0];
     live.step = Some(evil.into());
     live.history[0].username = Some(evil.into());
+    live.history[0].approved_by = Some(evil.into());
     live.history[0].error = Some(relaykey::audit::Trouble { class: evil.into(), words: evil.into() });
     live.history[0].by = By {
         cause: "operator".into(),
@@ -387,15 +552,31 @@ fn what_comes_from_outside_stays_text() {
         claimed: Some(evil.into()),
         detail: Some(evil.into()),
     };
-    let server = Server::start(host.status());
-    let raw = server.get("/").body;
-    for never in ["<script", "<img", "onerror=\"", "<!--", "\u{202e}", "\u{0}", "\u{1b}"] {
-        assert!(!raw.contains(never), "{never:?} in {raw}");
+    // What was typed at a rejection or an approval, and what stands in the mail server's files.
+    let mut rejected = Host::fine(&["ses"]);
+    spoil(&mut rejected, "rejected");
+    let by_whom = &mut rejected.first().rejected[0];
+    (by_whom.by, by_whom.reason) = (evil.into(), evil.into());
+    let mut by_hand = Host::fine(&["ses"]);
+    spoil(&mut by_hand, "by-hand-begun");
+    by_hand.approved();
+    by_hand.candidate().approval.as_mut().expect("approved").by = evil.into();
+    let change = by_hand.target().change.as_mut().expect("waits");
+    (change.steps, change.differences) = (vec![evil.into(), format!("`{evil}`")], vec![evil.into()]);
+    let mut approval = Host::fine(&["ses"]);
+    spoil(&mut approval, "pending-approval");
+    approval.target().change.as_mut().expect("waits").diff = vec![evil.into()];
+    for host in [host, rejected, by_hand, approval] {
+        let server = Server::start(host.status());
+        let raw = server.get("/").body;
+        for never in ["<script", "<img", "onerror=\"", "<!--", "\u{202e}", "\u{0}", "\u{1b}"] {
+            assert!(!raw.contains(never), "{never:?} in {raw}");
+        }
+        assert_eq!(raw.matches("<style>").count(), 1);
+        let dom = dom(&server);
+        assert!(!text(&dom, "<title>", "</title>").starts_with("owned"));
+        assert!(text(&dom, "<body>", "</body>").contains("<script>document.title='owned'</script>"), "shown as it is");
     }
-    assert_eq!(raw.matches("<style>").count(), 1);
-    let dom = dom(&server);
-    assert!(!text(&dom, "<title>", "</title>").starts_with("owned"));
-    assert!(text(&dom, "<body>", "</body>").contains("<script>document.title='owned'</script>"), "shown as it is");
 }
 
 /// The policy lets the page's own style through, or the pictures would be of black text on white.

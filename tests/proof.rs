@@ -321,7 +321,7 @@ fn what_is_no_password_is_told_and_never_shown() {
         verify(&dir, held, &report, &[]).expect(2).says(&[words, "fix: "]);
     }
     let start = |line: &str, given: &Path, arguments: &[&str]| {
-        Program::start_in_shell(line, given, arguments, &report).wait(RUN)
+        Program::start_in_shell(line, given, arguments, &[], &report).wait(RUN)
     };
     let plain = ["verify-proof", "--password-fd", "9"];
     start("exec \"$@\"", dir.path(), &plain).expect(2).says(&["file descriptor 9 is not open", "9<FILE"]);

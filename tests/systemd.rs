@@ -597,3 +597,42 @@ fn systemd_may_hold_the_health_endpoints_open() {
     let mode = system.sh("stat -c %a /run/health.sock");
     assert_eq!(mode.trim(), "660");
 }
+
+#[test]
+fn in_the_sandbox_a_report_program_runs_and_an_approval_is_taken() {
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    server.install("1");
+    server.publish("AKIAFIRST");
+    let manual = "name = \"ses\"\nmode = \"manual\"\n";
+    let logger = "command = [\"/usr/bin/logger\", \"-t\", \"relaykey-report\", \"--size\", \"8192\"]";
+    let config = server.config("").replacen("name = \"ses\"\n", manual, 1)
+        + &format!("[[report]]\nname = \"journal\"\ntype = \"exec\"\n{logger}\n");
+    system.put("/etc/relaykey/config.toml", &config, "0644");
+    system.sh("systemctl enable --now relaykey");
+    // What the program was given stands in the journal, under the user that it ran as.
+    let told = |outcome: &str| {
+        let script = format!("journalctl --no-pager -t relaykey-report | grep -q '\"outcome\":\"{outcome}\"'");
+        system.wait(&format!("the report {outcome}"), SOON, &script);
+        let lines = server.journal("-t relaykey-report");
+        let report = |line: &Value| serde_json::from_str::<Value>(line["MESSAGE"].as_str()?).ok();
+        let found = lines.iter().find(|l| report(l).is_some_and(|r| r["outcome"] == outcome)).expect("it is there");
+        assert_eq!(found["_UID"], "65534", "{found}");
+        report(found).expect("a report")
+    };
+    assert_eq!(told("adopted")["username"], "AKIAFIRST");
+
+    server.publish("AKIASECOND");
+    let held = "relaykey status --json | grep -q '\"for_approval\": *true'";
+    system.wait("the version to wait for approval", SOON, held);
+    assert_eq!(server.send(), "AKIAFIRST");
+    assert_eq!(told("pending-approval")["username"], "AKIASECOND");
+    let waits = server.journal("MESSAGE_ID=6e5824c78e1e4415a855359d8b2dede9");
+    assert!(waits[0]["RELAYKEY_FIX"].as_str().is_some_and(|fix| fix.contains("relaykey approve ses")), "{waits:?}");
+
+    system.sh("relaykey approve ses");
+    assert_eq!(server.applied().as_deref(), Some("AKIASECOND"));
+    assert_eq!(server.send(), "AKIASECOND");
+    let confirmed = told("confirmed");
+    assert_eq!((&confirmed["username"], &confirmed["approved_by"]), (&"AKIASECOND".into(), &"root".into()));
+}

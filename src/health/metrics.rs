@@ -260,6 +260,31 @@ impl Collector for Numbers {
             "When the version that is not yet applied was first seen.",
             |c| parsed(&c.pending.as_ref()?.first_seen),
         )?;
+        let waits = status.credentials.iter().filter_map(|c| {
+            let class = ["pending-approval", "by-hand"];
+            let class = class.into_iter().find(|class| c.not_ready.iter().any(|n| n.class == *class))?;
+            // What goes by itself in a window waits for nobody.
+            let p = c.pending.as_ref().filter(|p| p.window.is_none() || class == "by-hand")?;
+            Some((vec![("credential", c.name.as_str()), ("class", class)], seconds(p.waits_since?)))
+        });
+        out.gauge(
+            "relaykey_waits_for_person_since_timestamp_seconds",
+            "Since when a version waits for a person: to approve it, or to change the mail server's files.",
+            waits,
+        )?;
+        out.per_credential(
+            "relaykey_rejected_timestamp_seconds",
+            "When a person rejected the version that the source has.",
+            |c| Some(seconds(c.pending.as_ref()?.rejected.as_ref()?.at)),
+        )?;
+        out.per_credential(
+            "relaykey_withdrawn_since_timestamp_seconds",
+            "Since when the mail server holds something else than what this host had confirmed.",
+            |c| c.withdrawn.map(seconds),
+        )?;
+        out.per_credential("relaykey_left_timestamp_seconds", "When this host left the fleet.", |c| {
+            c.left.map(seconds)
+        })?;
         out.per_credential("relaykey_reloads_owed", "Mail servers that were not told of the version in use.", |c| {
             Some(number(c.owed.len()))
         })?;

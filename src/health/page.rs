@@ -9,10 +9,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{Level, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict};
+use super::verdict::{
+    Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
+};
 use crate::audit::{By, Record};
 use crate::rollover::rfc3339;
-use crate::status::{ConfigRefused, CredentialStatus, Daemon, Status};
+use crate::status::{ConfigRefused, CredentialStatus, Daemon, PendingStatus, Status, in_words};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -118,7 +120,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Safe(what))?;
     }
     if let Some(fix) = &top.fix {
-        write_fix(out, fix)?;
+        write_fix(out, fix, &top.list)?;
     }
     if !top.others.is_empty() {
         out.push_str("<ul class=\"others\">\n");
@@ -157,7 +159,7 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict
             continue;
         }
         writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
-        write_fix(out, &m.fix)?;
+        write_fix(out, &m.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
     out.push_str("</section>\n");
@@ -183,7 +185,11 @@ fn write_credential(
     // What fills the top of the page is not said twice, unless it has to be told from what else is wrong.
     let told = |t: &Trouble| {
         let same = |top: &Option<String>, text: &str| top.as_deref().unwrap_or_default() == text;
-        top.others.is_empty() && same(&top.mail, &t.mail) && same(&top.what, &t.what) && same(&top.fix, &t.fix)
+        top.others.is_empty()
+            && same(&top.mail, &t.mail)
+            && same(&top.what, &t.what)
+            && same(&top.fix, &t.fix)
+            && top.list == t.list
     };
     for t in troubles.iter().filter(|t| !told(t)) {
         write_trouble(out, t)?;
@@ -209,13 +215,14 @@ fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
         writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
     }
     if !t.fix.is_empty() {
-        write_fix(out, &t.fix)?;
+        write_fix(out, &t.fix, &t.list)?;
     }
     out.push_str("</div>\n");
     Ok(())
 }
 
-fn write_fix(out: &mut String, fix: &str) -> fmt::Result {
+/// What to do, and the list of what that is in detail.
+fn write_fix(out: &mut String, fix: &str, list: &Todo) -> fmt::Result {
     let (label, fix) = match (fix.strip_prefix("nothing: "), fix.strip_prefix("nothing yet: ")) {
         (Some(why), _) => ("Nothing to do:", why),
         (_, Some(why)) => ("Nothing to do yet:", why),
@@ -223,19 +230,44 @@ fn write_fix(out: &mut String, fix: &str) -> fmt::Result {
     };
     // A question alone is nothing that can be done.
     let asked = if fix.starts_with("did you mean") { "correct it: " } else { "" };
-    write!(out, "<p class=\"do\"><b>{label}</b> {asked}")?;
-    // A command stands between two backticks.
-    if fix.matches('`').count().is_multiple_of(2) {
-        for (i, part) in fix.split('`').enumerate() {
-            match i % 2 {
-                0 => write!(out, "{}", Safe(part))?,
-                _ => write!(out, "<code>{}</code>", Safe(part))?,
-            }
+    let colon = if *list == Todo::Nothing { "" } else { ":" };
+    write!(out, "<div class=\"do\"><p><b>{label}</b> {asked}")?;
+    write_commands(out, fix)?;
+    writeln!(out, "{colon}</p>")?;
+    let (tag, items, note) = match list {
+        Todo::Nothing => ("", &[] as &[String], ""),
+        Todo::Steps(items, note) => ("ol", items.as_slice(), note.as_str()),
+        Todo::Choices(items) => ("ul", items.as_slice(), ""),
+    };
+    if !items.is_empty() {
+        writeln!(out, "<{tag}>")?;
+        for item in items {
+            out.push_str("<li>");
+            write_commands(out, item)?;
+            out.push_str("</li>\n");
         }
-    } else {
-        write!(out, "{}", Safe(fix))?;
+        writeln!(out, "</{tag}>")?;
     }
-    out.push_str("</p>\n");
+    if !note.is_empty() {
+        out.push_str("<p>");
+        write_commands(out, note)?;
+        out.push_str("</p>\n");
+    }
+    out.push_str("</div>\n");
+    Ok(())
+}
+
+/// Text in which a command stands between two backticks.
+fn write_commands(out: &mut String, text: &str) -> fmt::Result {
+    if !text.matches('`').count().is_multiple_of(2) {
+        return write!(out, "{}", Safe(text));
+    }
+    for (i, part) in text.split('`').enumerate() {
+        match i % 2 {
+            0 => write!(out, "{}", Safe(part))?,
+            _ => write!(out, "<code>{}</code>", Safe(part))?,
+        }
+    }
     Ok(())
 }
 
@@ -248,7 +280,8 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     match &c.applied {
         Some(a) => {
             // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
-            let doubtful = c.not_ready.iter().any(|n| matches!(n.class.as_str(), "drift" | "reload-owed"));
+            let doubtful = c.withdrawn.is_some()
+                || c.not_ready.iter().any(|n| matches!(n.class.as_str(), "drift" | "reload-owed"));
             let (name, since) = match (doubtful, a.outcome) {
                 (true, _) => ("Key put in place", "Put in place"),
                 (false, crate::rollover::Completion::Adopted) => ("Key in use", "Found in use"),
@@ -284,6 +317,14 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
                 Safe(refused),
             ),
         )?;
+        write_pending(out, c, p, now)?;
+    }
+    if let Some(at) = c.withdrawn {
+        let what = "the mail server no longer holds what was confirmed";
+        fact(out, "Confirmation", format_args!("taken back {}: {what}", Safe(when(at, now))))?;
+    }
+    if let Some(at) = c.left {
+        fact(out, "Left the fleet", Safe(when(at, now)))?;
     }
     for o in &c.owed {
         let since = when(o.owed.since, now);
@@ -304,6 +345,9 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         )?;
     }
     fact(out, "Source", Safe(source_words(&c.source)))?;
+    if let Some(decides) = who_decides(c) {
+        fact(out, "New keys", decides)?;
+    }
     if let Some(live) = &c.live {
         match live.answered {
             Some(at) => fact(out, "Source answered", Safe(when(at, now)))?,
@@ -327,6 +371,52 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     }
     let cost = format!("{} requests a day, about ${:.2} in 30 days", c.cost.requests_per_day, c.cost.usd_per_month);
     fact(out, "Cost of asking", Safe(cost))
+}
+
+/// What a person has to know of a new key who is to decide, or to make the change.
+fn write_pending(out: &mut String, c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> fmt::Result {
+    if let Some(r) = &p.rejected {
+        let (by, at, reason) = (Safe(&r.by), Safe(when(r.at, now)), Safe(&r.reason));
+        return fact(out, "Rejected by", format_args!("{by}, {at}<br><span class=\"said\">{reason}</span>"));
+    }
+    let waits = c.not_ready.iter().any(|n| matches!(n.class.as_str(), "pending-approval" | "by-hand"));
+    if let Some(at) = p.waits_since.filter(|_| waits) {
+        fact(out, "Waits since", Safe(when(at, now)))?;
+    }
+    match (&p.approval, &p.window) {
+        (Some(a), _) => fact(out, "Approved by", format_args!("{}, {}", Safe(&a.by), Safe(when(a.at, now))))?,
+        (None, Some(window)) => fact(out, "Goes by itself", format_args!("{}, local time of this host", Safe(window)))?,
+        (None, None) => {}
+    }
+    for change in &p.changes {
+        let (name, lines) = match change.by_hand {
+            true => ("There now", &change.change.differences),
+            false => ("Would change", &change.change.diff),
+        };
+        if lines.is_empty() {
+            continue;
+        }
+        let mut value = String::new();
+        for line in lines {
+            write!(value, "<code class=\"line\">{}</code>", Safe(line))?;
+        }
+        if !change.by_hand {
+            let reload = if change.change.reload { "; then the mail server is reloaded" } else { "" };
+            write!(value, "<small>target {}; *** stands for a password{reload}</small>", Safe(&change.target))?;
+        }
+        fact(out, name, value)?;
+    }
+    Ok(())
+}
+
+/// Where a person decides about new keys: how.
+fn who_decides(c: &CredentialStatus) -> Option<&'static str> {
+    match (c.mode.as_str(), c.by_hand.is_empty()) {
+        ("manual", true) => Some("wait for approval (mode = \"manual\")"),
+        ("manual", false) => Some("wait for approval (mode = \"manual\"), or for a change by hand (write = false)"),
+        (_, false) => Some("wait for a change by hand (write = false)"),
+        (_, true) => None,
+    }
 }
 
 fn write_history(out: &mut String, history: &[Record], now: Timestamp) -> fmt::Result {
@@ -354,8 +444,13 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ("adoption", "adopted" | "done") => (Level::Fine, "Key found already in use"),
         ("heal", "confirmed" | "done" | "adopted") => (Level::Fine, "Login put back after somebody else changed it"),
         ("reload", "done" | "confirmed") => (Level::Fine, "Mail server reloaded"),
+        ("confirmation", "confirmed" | "done" | "adopted") => (Level::Fine, "Looked at again, and confirmed"),
+        ("rejection", "done") => (Level::Fine, "New key rejected"),
+        ("departure", "done") => (Level::Fine, "This host left the fleet"),
         ("no-change", _) => (Level::Fine, "Looked: nothing to do"),
-        ("clone", _) => (Level::Soon, "Copied from another machine; begun anew"),
+        ("waits", _) => (Level::Busy, "New key waits for a person"),
+        ("drift", _) => (Level::Soon, "Login found changed by somebody else"),
+        ("clone", _) => (Level::Soon, "Found to be a copy of another host; began anew"),
         ("refused", _) => (Level::Soon, "New key refused"),
         (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
         ("heal", _) => (Level::Soon, "Login could not be put back"),
@@ -373,7 +468,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
     )?;
     match (&r.previous_username, &r.username) {
         _ if r.what == "no-change" => {}
-        (Some(old), Some(new)) if old != new && level == Level::Fine => {
+        (Some(old), Some(new)) if old != new && level == Level::Fine && r.what == "rollover" => {
             write!(out, "<br>{} → <b>{}</b>", Safe(old), Safe(new))?
         }
         (_, Some(name)) => write!(out, "<br>{}", Safe(name))?,
@@ -388,7 +483,8 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ms if ms < 10_000 => format!(", took {}.{} s", ms / 1000, ms % 1000 / 100),
         ms => format!(", took {} s", ms / 1000),
     };
-    writeln!(out, "<br><small>{}{took}</small></div></li>", Safe(cause(&r.by)))
+    let approved = r.approved_by.as_ref().map(|by| format!(", approved by {by}")).unwrap_or_default();
+    writeln!(out, "<br><small>{}{}{took}</small></div></li>", Safe(cause(&r.by)), Safe(approved))
 }
 
 fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fmt::Result {
@@ -419,14 +515,7 @@ fn state_words(state: &str, level: Level) -> &str {
         "up-to-date" if level == Level::Fine => "up to date",
         // The key is the newest, or it is not known; what is wrong stands elsewhere.
         "up-to-date" | "failing" => level.words(),
-        "pending" => "new key on its way",
-        "refused" => "key refused",
-        "reload-owed" => "reload missing",
-        "drift" => "changed by somebody else",
-        "report-owed" => "report not delivered",
-        "source-down" => "source does not answer",
-        "never-applied" => "not yet in use",
-        other => other,
+        other => in_words(other).unwrap_or(other),
     }
 }
 
@@ -457,10 +546,19 @@ fn step_words(step: &str) -> &str {
         "inspect" => "looking at the mail server's login",
         "fetch" => "asking the source",
         "verify" => "trying the login at the mail relay",
+        "probe" => "sending a test message over the new login",
+        "preview" => "looking what would change",
+        "hold" => "keeping the new key until somebody approves it",
+        "release" => "letting the new key go",
+        "reject" => "taking down that the new key was rejected",
+        "leave" => "leaving the fleet",
+        "refrain" => "leaving the mail server's login as it is",
         "prepare" => "preparing the new tables",
         "swap" => "putting the new login in place",
         "activate" => "reloading the mail server",
         "read-back" => "reading back what the mail server uses",
+        "undo" => "putting the old login back",
+        "discard" => "removing prepared tables that are not used",
         "commit" => "writing down what was done",
         other => other,
     }

@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::status::{CredentialStatus, NotReady, Notice, OLD_KEY, Status, words};
+use crate::status::{CredentialStatus, NotReady, Notice, OLD_KEY, PendingStatus, Status, words};
 
 /// How much something wants a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,31 +60,41 @@ pub(super) struct Trouble {
     pub mail: String,
     /// What the program or another server said; empty where the headline says it all.
     pub what: String,
-    /// What to do.
+    /// What to do. A command stands between two backticks.
     pub fix: String,
+    /// The same as a list below it, where it is more than one thing.
+    pub list: Todo,
+}
+
+/// What to do, one thing to a line; commands stand between two backticks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Todo {
+    #[default]
+    Nothing,
+    /// All of it, in this order; then what is good to know about it.
+    Steps(Vec<String>, String),
+    /// One of these.
+    Choices(Vec<String>),
 }
 
 /// Everything that is wrong with a credential, what is most urgent first.
 pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
     let waits = |n: &&NotReady| matches!(n.class.as_str(), "never-applied" | "pending");
-    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n)).collect();
+    // It is tried again every day while it waits: there is nothing to decide about a key that is refused by then.
+    let is_refused = c.pending.is_some() && c.not_ready.iter().any(|n| n.class == "refused");
+    let undecided = |n: &&NotReady| is_refused && n.class == "pending-approval";
+    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n) && !undecided(n)).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
-    let mut all: Vec<Trouble> = told.into_iter().map(|n| of_reason(c, n)).collect();
-    all.extend(c.notices.iter().filter_map(|n| of_notice(c, n, now)));
-    if let Some(age) = old_key(c) {
-        all.push(Trouble {
-            level: Level::Soon,
-            headline: format!("the key is {age} old"),
-            mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days."
-                .into(),
-            what: String::new(),
-            fix: format!(
-                "make a new key and publish it as a new version at the source, {}; relaykey takes it from there",
-                source_words(&c.source)
-            ),
-        });
+    let mut all: Vec<Trouble> = Vec::new();
+    for (i, n) in told.iter().enumerate() {
+        // What is to be done by hand is told once, for all targets.
+        let again = n.class == "by-hand" && told[..i].iter().any(|before| before.class == n.class);
+        all.extend((!again).then(|| of_reason(c, n, now)));
     }
+    all.extend(c.notices.iter().filter_map(|n| of_notice(c, n, now)));
+    all.extend(c.left.map(|at| of_leaving(c, at, now)));
+    all.extend(old_key(c).map(|age| of_old_key(c, &age)));
     all.sort_by_key(|t| std::cmp::Reverse(t.level));
     all
 }
@@ -93,6 +103,49 @@ pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
 pub(super) fn old_key(c: &CredentialStatus) -> Option<String> {
     let age = SignedDuration::from_secs(c.applied.as_ref()?.key_age_seconds);
     (age > OLD_KEY).then(|| format!("{} days", age.as_hours() / 24))
+}
+
+fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
+    let (level, fix) = match &c.pending {
+        Some(p) if p.rejected.is_none() => (
+            Level::Busy,
+            format!("nothing: the new key that is here already ({}) takes its place once it is in use", p.username),
+        ),
+        _ => {
+            let then = match (c.mode.as_str(), c.by_hand.is_empty()) {
+                (_, false) => "relaykey tries it, then says what is to be changed by hand",
+                ("manual", true) => "relaykey tries it, then waits for somebody to approve it",
+                _ => "relaykey takes it from there",
+            };
+            let source = source_words(&c.source);
+            (Level::Soon, format!("make a new key and publish it as a new version at the source, {source}; {then}"))
+        }
+    };
+    Trouble {
+        level,
+        headline: format!("the key is {age} old"),
+        mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days.".into(),
+        what: String::new(),
+        fix,
+        list: Todo::Nothing,
+    }
+}
+
+/// `relaykey deregister` was run here, and relaykey still runs.
+fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
+    Trouble {
+        level: Level::Soon,
+        headline: "this host has left the fleet".into(),
+        mail: "Mail is not affected yet. But this host no longer counts among those that are asked before an old key is deleted: \
+               if mail still goes out from here, it may stop then."
+            .into(),
+        what: format!("relaykey deregister was run here {}", since(at, now)),
+        fix: "one of these".into(),
+        list: Todo::Choices(vec![
+            "if this host sends no more mail: stop relaykey, `systemctl disable --now relaykey`".into(),
+            format!("if it is to be part of the fleet again: `relaykey confirm {}`", c.name),
+        ]),
+    }
 }
 
 /// What the mail log said, where it is trouble: mail is stopped, whatever the state of the key.
@@ -133,10 +186,11 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
         mail: mail.into(),
         what: format!("{} ({})", n.what, since(n.at, now)),
         fix,
+        list: Todo::Nothing,
     })
 }
 
-fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
+fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
     let goes_on = match (&c.applied, &c.pending) {
         // Who sees that a new key is there may think that the old one can go.
         (Some(a), Some(_)) => {
@@ -146,6 +200,12 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
         (None, _) => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
     };
     let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
+    match (n.class.as_str(), &c.pending) {
+        ("pending-approval", Some(p)) => return of_approval(c, p, &goes_on, now),
+        ("by-hand", Some(p)) => return of_by_hand(c, p, &goes_on, now),
+        ("rejected", Some(p)) => return of_rejection(c, p, &goes_on, now),
+        _ => {}
+    }
     let (level, headline, mail) = match n.class.as_str() {
         "refused" => match (&c.applied, &c.pending) {
             (Some(_), Some(_)) => {
@@ -167,16 +227,22 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
             (None, _) => (Level::Soon, "the key is refused by the mail relay".into(), goes_on),
         },
         "drift" => {
-            fix.push_str(
-                "; then restore the table, or, where drift = \"heal\" is set, wait: relaykey puts its login back within about \
-                 an hour",
-            );
+            fix.push_str("; then restore the table");
+            // What a person changes is not healed, whatever `drift` says.
+            if c.by_hand.is_empty() {
+                fix.push_str(
+                    ", or, where drift = \"heal\" is set, wait: relaykey puts its login back within about an hour",
+                );
+            }
             (
                 Level::Now,
                 "somebody else changed the mail server's login".into(),
-                "Mail may be failing, or going out with another login: the mail server's password table \
-                 (smtp_sasl_password_maps) no longer holds what relaykey put there."
-                    .into(),
+                format!(
+                    "Mail may be failing, or going out with another login: the mail server's password table \
+                     (smtp_sasl_password_maps) no longer holds what relaykey {}.{}",
+                    if c.by_hand.is_empty() { "put there" } else { "had confirmed" },
+                    taken_back(c)
+                ),
             )
         }
         "reload-owed" => (
@@ -219,7 +285,130 @@ fn of_reason(c: &CredentialStatus, n: &NotReady) -> Trouble {
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
         _ => (Level::Soon, "relaykey cannot do its work".into(), goes_on),
     };
-    Trouble { level, headline, mail, what, fix }
+    Trouble { level, headline, mail, what, fix, list: Todo::Nothing }
+}
+
+/// A verified key that waits for somebody's decision, or for its hours.
+fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+    let otherwise = match (&p.window, p.if_applied_dies) {
+        (Some(window), _) => format!("it goes into use by itself: {window}, in this host's local time"),
+        (None, false) => "it goes on waiting".to_owned(),
+        (None, true) => "it goes on waiting, until the mail relay refuses the old key".to_owned(),
+    };
+    let (level, headline, fix) = match &p.window {
+        Some(_) => (
+            Level::Busy,
+            "a new key waits for its time window, or for somebody's approval",
+            "nothing: it goes into use by itself. To decide before that, as root on this host",
+        ),
+        None => (Level::Soon, "a new key waits for somebody's approval", "decide, as root on this host"),
+    };
+    Trouble {
+        level,
+        headline: headline.into(),
+        mail: format!("{goes_on} {} If nobody decides, {otherwise}.", has_waited(c, p, now)),
+        what: String::new(),
+        fix: fix.into(),
+        list: Todo::Choices(vec![
+            format!("to put it into use now: `relaykey approve {} --version {}`", c.name, p.version),
+            format!("to refuse it: `relaykey reject {} --version {} --reason \"...\"`", c.name, p.version),
+        ]),
+    }
+}
+
+/// A verified key that somebody is to put into the mail server's files.
+fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+    let steps: Vec<String> = p.changes.iter().filter(|change| change.by_hand).flat_map(|c| c.todo()).cloned().collect();
+    if steps.is_empty() {
+        // Somebody ran `relaykey confirm` before the new key was there.
+        return Trouble {
+            level: Level::Busy,
+            headline: "the mail server does not hold the new key yet".into(),
+            mail: goes_on.to_owned(),
+            what: String::new(),
+            fix: format!(
+                "nothing: relaykey puts it there at its next look; to have that now: `relaykey sync {}`",
+                c.name
+            ),
+            list: Todo::Nothing,
+        };
+    }
+    let (level, headline, mail) = match c.withdrawn {
+        Some(_) => (
+            Level::Now,
+            "the change to a new key by hand is only half done",
+            format!(
+                "Mail may be failing, or going out with another login: the mail server's files no longer hold the old key \
+                 rightly, and not yet the new one.{}",
+                taken_back(c)
+            ),
+        ),
+        None => {
+            let headline = "a new key waits for somebody to put it into the mail server";
+            (Level::Soon, headline, format!("{goes_on} {}", has_waited(c, p, now)))
+        }
+    };
+    // What is there is what was there, until somebody has begun.
+    let begun = p.changes.iter().filter(|change| change.by_hand && c.withdrawn.is_some());
+    let what: Vec<&str> = begun.flat_map(|c| &c.change.differences).map(String::as_str).collect();
+    // A step is a command, or says where what has to stand: either is to be typed.
+    let steps = steps.into_iter().map(|step| if step.contains('`') { step } else { format!("`{step}`") }).collect();
+    Trouble {
+        level,
+        headline: headline.into(),
+        mail,
+        what: what.join("; "),
+        fix: "change the mail server's files, as root on this host, in this order".into(),
+        list: Todo::Steps(
+            steps,
+            format!(
+                "`***` stands for the password: `relaykey sync {} --dry-run --reveal` shows it, to root on a terminal. Within a \
+                 second of the last step relaykey sees it and confirms by itself.",
+                c.name
+            ),
+        ),
+    }
+}
+
+fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+    let said = p.rejected.as_ref().map(|r| format!("rejected by {} {}: {}", r.by, since(r.at, now), r.reason));
+    Trouble {
+        level: Level::Soon,
+        headline: "the new key was rejected".into(),
+        mail: match &c.applied {
+            Some(_) => format!("{goes_on} The old key stays in use until another new key takes its place."),
+            None => goes_on.to_owned(),
+        },
+        what: said.unwrap_or_default(),
+        fix: "one of these".into(),
+        list: Todo::Choices(vec![
+            format!("publish another new key at the source, {}", source_words(&c.source)),
+            format!("to use this one all the same: `relaykey approve {} --version {}`", c.name, p.version),
+        ]),
+    }
+}
+
+/// A sentence on the confirmation that this host has taken back; empty where it has not.
+fn taken_back(c: &CredentialStatus) -> &'static str {
+    match c.withdrawn {
+        Some(_) => {
+            " Where this host sends reports, it has told that, so that nobody deletes the old key in the meantime."
+        }
+        None => "",
+    }
+}
+
+/// A sentence on a key that was tried and waits.
+fn has_waited(c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> String {
+    let waited = p.waits_since.map(|at| rough(now.duration_since(at)));
+    // It is tried again every day while it waits.
+    let accepted = !c.failures.iter().any(|f| f.failure.class == "not-yet");
+    match (accepted, waited) {
+        (true, Some(waited)) => format!("The mail relay accepts the new key, which has waited for {waited}."),
+        (true, None) => "The mail relay accepts the new key.".to_owned(),
+        (false, Some(waited)) => format!("The new key has waited for {waited}."),
+        (false, None) => "The new key waits.".to_owned(),
+    }
 }
 
 /// `AWS Secrets Manager mail/ses (AWSCURRENT)`: the source as its owner calls it.
@@ -243,6 +432,7 @@ pub(super) struct Verdict {
     pub what: Option<String>,
     /// What to do.
     pub fix: Option<String>,
+    pub list: Todo,
     /// Where more than one credential is not fine: the sentence for each, with its name.
     pub others: Vec<(String, Level, String)>,
 }
@@ -279,6 +469,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             mail: Some(t.mail.clone()),
             what: Some(t.what.clone()).filter(|what| !what.is_empty()),
             fix: Some(t.fix.clone()).filter(|fix| !fix.is_empty()),
+            list: t.list.clone(),
             others,
         },
         (_, Some(refused)) => Verdict {
@@ -287,6 +478,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             mail: Some("Mail is not affected. What was changed in the configuration has no effect yet.".into()),
             what: refused.mistakes.first().map(|m| m.what.clone()),
             fix: refused.mistakes.first().map(|m| m.fix.clone()),
+            list: Todo::Nothing,
             others,
         },
         (_, None) => Verdict {
@@ -307,6 +499,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             }),
             what: None,
             fix: None,
+            list: Todo::Nothing,
             others: Vec::new(),
         },
     }

@@ -213,13 +213,7 @@ fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
     }
     for (text, list) in [(200, 100), (80, 20), (40, 5), (20, 1)] {
         let mut short = report.clone();
-        for target in &mut short.targets {
-            cut(&mut target.evidence.reply, text);
-            target.no_proof.iter_mut().for_each(|words| cut(words, text));
-            cut_list(&mut target.keys, list);
-            cut_list(&mut target.remaining_old, list);
-        }
-        short.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
+        shorten(&mut short, text, list);
         let short = json(&short);
         if short.len() <= most {
             return Ok(short);
@@ -240,6 +234,19 @@ fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
 /// them; in JSON they can only stand in a text.
 fn json(report: &Report) -> String {
     serde_json::to_string(report).expect("a report has only text keys").replace("{{", "{\\u007b")
+}
+
+fn shorten(report: &mut Report, text: usize, list: usize) {
+    for target in &mut report.targets {
+        cut(&mut target.evidence.reply, text);
+        target.no_proof.iter_mut().for_each(|words| cut(words, text));
+        cut_list(&mut target.keys, list);
+        cut_list(&mut target.remaining_old, list);
+    }
+    report.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
+    if let Some(latest) = &mut report.latest {
+        shorten(latest, text, list);
+    }
 }
 
 fn cut(text: &mut String, most: usize) {
@@ -383,6 +390,13 @@ mod tests {
         // Old entries that remain are never shortened away.
         assert!(stored.targets[1].remaining_old.len() >= 2, "{:?}", stored.targets[1].remaining_old);
         assert!(stored.targets[1].remaining_old.last().unwrap().ends_with("more"));
+
+        // A sign of life carries the report that stands.
+        let mut alive = report(9);
+        (alive.outcome, alive.latest) = ("alive".into(), Some(Box::new(long.clone())));
+        let text = document(&alive, MOST).unwrap();
+        let stored: Report = serde_json::from_str(&text).unwrap();
+        assert!(text.len() <= MOST && signed(&stored.latest.unwrap()) == signed(&long));
 
         let short = report(8);
         assert_eq!(serde_json::from_str::<Report>(&document(&short, MOST).unwrap()).unwrap(), short);

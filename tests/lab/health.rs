@@ -17,7 +17,8 @@ use relaykey::config::{self, Config, Listen};
 use relaykey::credential::VersionOrder;
 use relaykey::health::{self, HostAllowList, Listener};
 use relaykey::rollover::{
-    Applied, Candidate, Completion, Failure, FirstRefused, Outbox, Owed, Report, Retry, State, TargetState, VersionId,
+    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, Outbox, Owed, Rejected, Report,
+    Retry, State, TargetState, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
 use relaykey::wake::alarm::Kind;
@@ -34,6 +35,8 @@ pub const ANSWER: Duration = Duration::from_secs(10);
 /// What is known of one host: made fine, then spoilt by the test.
 pub struct Host {
     pub now: Timestamp,
+    /// Of the configuration.
+    pub text: String,
     pub config: Config,
     pub states: Vec<Option<State>>,
     pub lives: Vec<Live>,
@@ -90,7 +93,7 @@ impl Host {
             config_since: hours(now, 300),
             config_refused: None,
         };
-        Self { now, config, states, lives, daemon }
+        Self { now, text, config, states, lives, daemon }
     }
 
     fn state(name: &str, now: Timestamp) -> State {
@@ -177,6 +180,87 @@ impl Host {
             approval: None,
         });
         self
+    }
+
+    pub fn candidate(&mut self) -> &mut Candidate {
+        self.first().candidate.as_mut().expect("pending")
+    }
+
+    /// Of the first credential: a new version waits until somebody approves it, or for its weekly hours.
+    pub fn manual(&mut self, window: Option<&str>, dies: &str) -> &mut Self {
+        let apply = window.map(|w| format!("apply = \"{w}\"\n")).unwrap_or_default();
+        self.configure(
+            "name = \"ses\"\n",
+            &format!("name = \"ses\"\nmode = \"manual\"\nif_applied_dies = \"{dies}\"\n{apply}"),
+        )
+    }
+
+    /// Of the first credential: a person changes the mail server's files.
+    pub fn by_hand(&mut self) -> &mut Self {
+        self.configure("type = \"postfix\"\n", "type = \"postfix\"\nwrite = false\n")
+    }
+
+    fn configure(&mut self, line: &str, lines: &str) -> &mut Self {
+        self.text = self.text.replacen(line, lines, 1);
+        (self.config, _) = config::parse(&self.text).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        self
+    }
+
+    /// A version that was verified, and waits for a person for a day and two hours, with what would change.
+    pub fn held(&mut self) -> &mut Self {
+        self.pending();
+        let now = self.now;
+        self.candidate().first_seen = hours(now, 26);
+        self.candidate().held = Some(Held { since: hours(now, 26), next: Some(hours(now, 2)) });
+        let hop = "[email-smtp.eu-west-1.amazonaws.com]:587";
+        self.target().change = Some(Change {
+            diff: vec![format!("/etc/postfix/sasl_passwd:3: {hop} {OLD}:*** -> {NEW}:***")],
+            steps: vec![
+                format!("in /etc/postfix/sasl_passwd, line 3, replace what stands after {hop} by {NEW}:***"),
+                "postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd".into(),
+                "postfix -c /etc/postfix reload".into(),
+            ],
+            differences: vec![format!("/etc/postfix/sasl_passwd:3: {hop} holds the login of {OLD}, not of {NEW}")],
+            reload: true,
+        });
+        self.happened(26, "timer", "waits", "pending-approval");
+        self
+    }
+
+    /// One more record at the front of the audit log, about the candidate.
+    pub fn happened(&mut self, hours_ago: i64, cause: &str, what: &str, outcome: &str) -> &mut Record {
+        let mut record = self.lives[0].history[0].clone();
+        record.at = hours(self.now, hours_ago);
+        record.by = match cause {
+            "operator" => {
+                By { user: Some("root".into()), uid: Some(0), claimed: Some("alice".into()), ..by("operator") }
+            }
+            cause => by(cause),
+        };
+        (record.what, record.outcome) = (what.into(), outcome.into());
+        (record.username, record.previous_username) = (Some(NEW.into()), Some(OLD.into()));
+        self.lives[0].history.insert(0, record);
+        &mut self.lives[0].history[0]
+    }
+
+    /// Somebody let the held version go.
+    pub fn approved(&mut self) -> &mut Self {
+        let at = minutes(self.now, 20);
+        self.candidate().approval = Some(Approval { by: "root (says: alice)".into(), at, until: None });
+        self
+    }
+
+    /// The target is for a person, with its steps.
+    fn left_to_a_person(&mut self) {
+        self.by_hand().held();
+        let (now, change) = (self.now, self.target().change.clone().expect("held"));
+        let what = format!(
+            "target main does not hold version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 ({NEW}), and is left so: write = \
+             false. {}",
+            change.differences.join(". ")
+        );
+        let fix = change.steps.join("; ");
+        self.target().retry = retry(failure("by-hand", &what, &fix, minutes(now, 4)));
     }
 
     pub fn status(&self) -> Status {
@@ -269,7 +353,72 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         h.pending();
         h.lives[0].step = Some("swap".into());
     }),
+    ("pending-approval", |h| {
+        h.manual(None, "wait").held();
+    }),
+    ("pending-approval-window", |h| {
+        h.manual(Some("Sat 02:00-04:00"), "wait").held();
+    }),
+    ("pending-approval-dies", |h| {
+        h.manual(None, "apply").held();
+    }),
+    ("pending-approval-refused", |h| {
+        h.manual(None, "wait").held();
+        let now = h.now;
+        h.target().retry = retry(failure("refused", REFUSED, REFUSED_FIX, minutes(now, 6)));
+    }),
+    ("by-hand", |h| h.left_to_a_person()),
+    ("by-hand-begun", |h| {
+        h.left_to_a_person();
+        let now = h.now;
+        let change = h.target().change.as_mut().expect("held");
+        change.differences = vec![
+            format!(
+                "/etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 has the right user name {NEW} and \
+                 another password: something follows it"
+            ),
+            "/etc/postfix/sasl_passwd.lmdb: the compiled map still has email-smtp.eu-west-1.amazonaws.com, which the text has \
+             no more: run postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd"
+                .into(),
+        ];
+        h.first().withdrawn = Some(minutes(now, 9));
+    }),
+    ("rejected", |h| {
+        h.manual(None, "wait").held();
+        let (now, candidate) = (h.now, h.candidate().clone());
+        let (by, reason) = ("root (says: alice)".to_owned(), "not in the change calendar".to_owned());
+        h.candidate().held = None;
+        h.target().change = None;
+        h.first().rejected.push(Rejected { id: candidate.id, by, reason: reason.clone(), at: hours(now, 3) });
+        h.happened(3, "operator", "rejection", "done").error =
+            Some(Trouble { class: "rejected".into(), words: reason });
+    }),
+    ("approved-refused", |h| {
+        h.manual(None, "wait").held().approved();
+        let now = h.now;
+        h.target().retry = retry(failure("refused", REFUSED, REFUSED_FIX, minutes(now, 6)));
+    }),
+    ("approved-pending", |h| {
+        h.manual(None, "wait").held().approved();
+    }),
+    ("withdrawn", |h| {
+        spoil(h, "drift");
+        h.first().withdrawn = Some(minutes(h.now, 4));
+        h.happened(0, "file-watch", "drift", "failed");
+    }),
 ];
+
+/// The class of a state that has another name: `by-hand` of `by-hand-begun`.
+pub fn class(state: &str) -> &str {
+    match state {
+        "not-yet" | "approved-pending" => "pending",
+        "approved-refused" => "refused",
+        "withdrawn" => "drift",
+        "by-hand-begun" => "by-hand",
+        state if state.starts_with("pending-approval") => "pending-approval",
+        state => state,
+    }
+}
 
 /// Spoils the first credential.
 pub fn spoil(host: &mut Host, state: &str) {
@@ -284,6 +433,12 @@ pub fn old_key(host: &mut Host) {
     applied.id.order = Some(VersionOrder { at: hours(now, 118 * 24), number: 0 });
     applied.since = hours(now, 118 * 24 - 1);
     host.lives[0].history.retain(|r| r.what == "no-change");
+}
+
+/// `relaykey deregister` was run, and relaykey goes on.
+pub fn left(host: &mut Host) {
+    host.first().left = Some(hours(host.now, 5));
+    host.happened(5, "operator", "departure", "done");
 }
 
 /// SES takes the login and refuses what is sent.

@@ -324,14 +324,14 @@ impl Program {
 
     /// Starts it with this file as file descriptor 3.
     pub fn start_with_descriptor(arguments: &[&str], file: &Path, stdin: &[u8]) -> Self {
-        Self::start_in_shell("exec \"$@\" 3< \"$0\"", file, arguments, stdin)
+        Self::start_in_shell("exec \"$@\" 3< \"$0\"", file, arguments, &[], stdin)
     }
 
     /// Starts it by a line of shell: `$@` is the program with its arguments, `$0` is `given`.
-    pub fn start_in_shell(line: &str, given: &Path, arguments: &[&str], stdin: &[u8]) -> Self {
+    pub fn start_in_shell(line: &str, given: &Path, arguments: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", line]).arg(given).arg(env!("CARGO_BIN_EXE_relaykey")).args(arguments);
-        Self::spawn(command, format!("relaykey {}", arguments.join(" ")), &[], stdin)
+        Self::spawn(command, format!("relaykey {}", arguments.join(" ")), env, stdin)
     }
 
     fn spawn(mut command: Command, what: String, env: &[(&str, &str)], stdin: &[u8]) -> Self {

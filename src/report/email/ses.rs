@@ -148,7 +148,7 @@ fn special(answer: Answer, call: &Call, from: &Address) -> Option<AwsError> {
             "refused",
             format!("SES in {region} does not take {}. AWS says: {said}", call.about),
             format!(
-                "do what SES says; `from` and `to` in [[report]] must be addresses that SES in {region} sends from and to"
+                "do what SES says; {from}, which is `from` in [[report]], and each address in `to` must be such that SES in {region} takes it"
             ),
         )),
         "MailFromDomainNotVerifiedException" => Some(AwsError::new(

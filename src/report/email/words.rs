@@ -303,7 +303,13 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.login,
                 r.host
             ),
-            r.goes_on(),
+            match r.old {
+                Some(_) => r.goes_on(),
+                // On a host where relaykey begins, this may be the very key that the mail server has.
+                None => "relaykey has changed nothing here: mail goes on with the login that the mail server has, for as long as \
+                         that one is valid. Should it be this same key, mail is probably held back in the queue already."
+                    .into(),
+            },
             if r.of_aws {
                 format!(
                     "{keep} Check in AWS that the new key is there and active, and that what is stored at the source belongs to it. \

@@ -211,7 +211,6 @@ fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
         let (subject, body) = text(&Report { outcome: outcome.to_owned(), ..report.clone() });
         let obeyed = |c: char| c.is_control() || invisible(c);
         assert!(!subject.contains(obeyed) && !body.replace('\n', "").contains(obeyed), "{subject}\n{body}");
-        assert!(!body.lines().any(|line| line.starts_with("Subject:") || line == "."), "{body}");
         assert!(subject.len() < 8_000 && body.len() < 120_000, "{} {}", subject.len(), body.len());
         assert!(body.contains("and 980 more: see report.json"), "{body}");
     }

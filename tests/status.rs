@@ -1,0 +1,182 @@
+//! `relaykey status` as a person reads it on a terminal: the whole text of each state in which somebody has to do something.
+
+#[path = "lab/health.rs"]
+mod lab;
+
+use lab::{Host, STATES, left, old_key, spoil};
+
+fn text(make: impl FnOnce(&mut Host)) -> String {
+    let mut host = Host::fine(&["ses"]);
+    make(&mut host);
+    host.status().text(host.now)
+}
+
+/// What is the same in every state: source, key in use, next look, cost.
+fn body(text: &str) -> String {
+    let always = ["  source ", "  applied ", "  looked ", "  next ", "  cost "];
+    text.lines().filter(|l| !always.iter().any(|a| l.starts_with(a))).map(|l| format!("{l}\n")).collect()
+}
+
+#[test]
+fn a_key_that_waits_for_approval() {
+    let said = text(|h| spoil(h, "pending-approval"));
+    assert_eq!(
+        body(&said),
+        "\
+ses: pending-approval (new key waits for approval)
+  key age   1 day 6 hours
+  pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
+  waits     for somebody to approve it, for 1 day 2 hours
+  mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
+  approve   relaykey approve ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10
+  reject    relaykey reject ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 --reason \"...\"
+  or wait   nothing changes until somebody decides
+  change    /etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLDOLDOLDOLDOLD1:*** -> \
+AKIANEWNEWNEWNEWNEW2:***
+"
+    );
+    let window = text(|h| spoil(h, "pending-approval-window"));
+    assert!(window.contains("\n  or wait   it goes into use by itself: Sat 02:00-04:00, local time\n"), "{window}");
+    let dies = text(|h| spoil(h, "pending-approval-dies"));
+    assert!(
+        dies.contains(
+            "\n  or wait   nothing changes until somebody decides, or the mail relay refuses the key in use\n"
+        ),
+        "{dies}"
+    );
+}
+
+#[test]
+fn a_key_that_a_person_puts_in_place() {
+    let said = text(|h| spoil(h, "by-hand"));
+    assert_eq!(
+        body(&said),
+        "\
+ses: by-hand (new key waits for a change by hand)
+  key age   1 day 6 hours
+  pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
+  mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
+  by hand   target main waits for a person to change it, for 1 day 2 hours:
+            1. in /etc/postfix/sasl_passwd, line 3, replace what stands after \
+[email-smtp.eu-west-1.amazonaws.com]:587 by AKIANEWNEWNEWNEWNEW2:***
+            2. postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd
+            3. postfix -c /etc/postfix reload
+  as it is  /etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 holds the login of \
+AKIAOLDOLDOLDOLDOLD1, not of AKIANEWNEWNEWNEWNEW2
+  password  *** stands for it; root sees it with: relaykey sync ses --dry-run --reveal
+  then      the daemon sees it and confirms by itself; without one: relaykey confirm ses
+"
+    );
+}
+
+/// What is half changed is no reason to believe that mail goes on.
+#[test]
+fn a_key_that_a_person_has_begun_to_put_in_place() {
+    let said = text(|h| spoil(h, "by-hand-begun"));
+    assert!(!said.contains("goes on with"), "{said}");
+    let last = said.split_once("\n  then ").expect("the end of what is to be done").1;
+    assert!(
+        last.contains(
+            "\n  withdrawn 9 minutes ago: what this host had confirmed no longer holds: mail may be failing;\n            \
+             where reports go out, that is told, so that the old key is not retired\n"
+        ),
+        "{said}"
+    );
+    let said = text(|h| spoil(h, "withdrawn"));
+    assert!(said.starts_with("ses: drift (changed by somebody else)\n"), "{said}");
+    assert!(said.contains("\n  withdrawn 4 minutes ago: what this host had confirmed no longer holds"), "{said}");
+    assert!(said.contains("\n  error     target main no longer holds the applied version"), "{said}");
+}
+
+#[test]
+fn a_key_that_was_rejected() {
+    assert_eq!(
+        body(&text(|h| spoil(h, "rejected"))),
+        "\
+ses: rejected (new key rejected)
+  key age   1 day 6 hours
+  pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
+  rejected  by root (says: alice) 3 hours ago: not in the change calendar
+  mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
+  instead   publish another version; or, to take this one all the same:
+            relaykey approve ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10
+"
+    );
+}
+
+#[test]
+fn who_approved_stands_beside_what_came_of_it() {
+    let said = text(|h| spoil(h, "approved-refused"));
+    assert!(said.starts_with("ses: refused (key refused)\n"), "{said}");
+    assert!(said.contains("\n  approved  by root (says: alice) 20 minutes ago\n"), "{said}");
+    assert!(
+        said.contains("\n  error     email-smtp.eu-west-1.amazonaws.com:587 refused the credential: 535"),
+        "{said}"
+    );
+    assert!(!said.contains("relaykey approve"), "{said}");
+    let said = text(|h| spoil(h, "approved-pending"));
+    assert!(said.starts_with("ses: pending (new key on its way)\n"), "{said}");
+    // Held, and refused when it was tried again: not called verified.
+    let mut host = Host::fine(&["ses"]);
+    spoil(&mut host, "pending-approval-refused");
+    let status = host.status();
+    let waits = status.credentials[0].not_ready.iter().find(|n| n.class == "pending-approval").expect("waits");
+    assert!(!waits.what.contains("verified"), "{}", waits.what);
+    let said = status.text(host.now);
+    assert!(said.contains("relaykey reject ses") && !said.contains("relaykey approve"), "{said}");
+}
+
+#[test]
+fn a_host_that_left_and_a_key_that_is_old() {
+    let said = text(left);
+    assert!(
+        said.contains(
+            "\n  left      the fleet, 5 hours ago (relaykey deregister): nobody asks this host\n            before an old key \
+             is deleted; to bring it back: relaykey confirm ses\n"
+        ),
+        "{said}"
+    );
+    let said = text(old_key);
+    assert!(said.contains("\n  key age   118 days: older than 90 days, rotate it\n"), "{said}");
+    let said = text(|h| {
+        spoil(h, "pending-approval");
+        old_key(h);
+    });
+    assert!(said.contains("\n  key age   118 days: older than 90 days; the pending one takes its place\n"), "{said}");
+    let said = text(|h| {
+        spoil(h, "rejected");
+        old_key(h);
+    });
+    assert!(said.contains("\n  key age   118 days: older than 90 days, rotate it\n"), "{said}");
+}
+
+/// In manual mode a target that a person changes asks for no approval besides: whoever changes it decides.
+#[test]
+fn what_a_person_changes_needs_no_approval() {
+    let mut host = Host::fine(&["ses"]);
+    host.manual(Some("daily 03:00-04:00"), "apply");
+    spoil(&mut host, "by-hand");
+    let status = host.status();
+    let ses = &status.credentials[0];
+    assert_eq!(ses.not_ready.iter().map(|n| n.class.as_str()).collect::<Vec<_>>(), ["by-hand"]);
+    let said = status.text(host.now);
+    assert!(!said.contains("approve") && !said.contains("03:00"), "{said}");
+}
+
+/// What a person is to read and decide upon runs on only where it names a place in a file, or a version; and every line
+/// has its label in the same column.
+#[test]
+fn lines_are_of_a_length_that_can_be_read() {
+    for (state, _) in
+        STATES.iter().filter(|(state, _)| ["pending", "by-hand", "reject"].iter().any(|w| state.starts_with(w)))
+    {
+        let said = text(|h| spoil(h, state));
+        let failure = |line: &&str| line.starts_with("  error ") || line.starts_with("  fix ");
+        for line in said.lines().skip(1).filter(|line| !failure(line)) {
+            let (label, words) = line.split_at(12);
+            assert!(label.starts_with("  ") && label.ends_with(' '), "{state}: {line}");
+            let names = words.contains("/etc/postfix/sasl_passwd") || words.contains("version ");
+            assert!(line.len() <= 100 || names, "{state}: {line}");
+        }
+    }
+}
