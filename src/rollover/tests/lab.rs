@@ -42,11 +42,11 @@ pub(super) struct Run {
 
 impl Run {
     pub fn wrote(&self) -> bool {
-        self.steps.iter().any(|s| *s == "swap")
+        self.steps.contains(&"swap")
     }
 
     pub fn staged(&self) -> bool {
-        self.steps.iter().any(|s| *s == "prepare")
+        self.steps.contains(&"prepare")
     }
 
     pub fn outcomes(&self) -> Vec<&'static str> {
