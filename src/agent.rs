@@ -267,14 +267,15 @@ impl Agent {
                     let mut durable = facts.clone();
                     let outcome = Outcome::Committed(report.clone());
                     rollover::absorb(&mut durable, &policy, id, &step, outcome.clone(), now, 0.0);
-                    rollover::conclude(&mut durable, now, jitter());
-                    self.tell(&mut durable, credential);
                     let what = what_was_done(&facts, stamp);
                     let record = Record {
                         approved_by: facts.approved_by(),
                         ..record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now)
                     };
                     self.owe(&mut durable.state, &record, Some(&report));
+                    // What there is to tell besides has later numbers.
+                    rollover::conclude(&mut durable, now, jitter());
+                    self.tell(&mut durable, credential);
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
                         Ok(()) => {
@@ -392,7 +393,12 @@ impl Agent {
     /// The document of something that is no confirmation.
     fn news(&self, facts: &Facts, credential: &config::Credential, news: News) -> Report {
         let source = facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref());
-        let latest = facts.state.told.clone().filter(|_| news.outcome == rollover::ALIVE);
+        // In a place that holds one document per host, this one replaces what still stands.
+        let latest = match news.outcome {
+            rollover::ALIVE => facts.state.told.clone(),
+            "withdrawn" | "left" => None,
+            _ => facts.state.report.clone().filter(|_| facts.state.withdrawn.is_none()),
+        };
         Report {
             schema: REPORT_SCHEMA.into(),
             id: self.report_id(credential, news.seq),
@@ -905,7 +911,8 @@ async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
         let seen = source.look().await.map_err(source_failure)?;
         // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
-        let waits = state.candidate.iter().filter(|c| c.held.is_some()).map(|c| (&c.id, &c.username));
+        let waits = |c: &&rollover::Candidate| c.held.is_some() || facts.rejection(&c.id).is_some();
+        let waits = state.candidate.iter().filter(waits).map(|c| (&c.id, &c.username));
         let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
             // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
             seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)

@@ -477,8 +477,9 @@ pub struct Report {
     pub targets: Vec<ReportTarget>,
     pub error: Option<ReportError>,
     pub approved_by: Option<String>,
-    /// Of `alive`: the latest report that says something else, so that a place that holds one document per host still has
-    /// the evidence and the proof that stand.
+    /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
+    /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
+    /// something else. Not in a confirmation itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<Box<Report>>,
 }

@@ -200,6 +200,13 @@ fn it_is_refused_with_any_signed_field_changed_for_another_host_or_version_and_w
     let mut alive = change(good, "/outcome", json!("alive"));
     (alive["latest"], alive["seq"], alive["targets"]) = (good.clone(), json!(seq + 7), json!([]));
     lab.verify(&alive, &[]).expect(0).says(&["adopted, seq", ": true"]);
+    // Or further in, where something else was told in between; but not where the confirmation was taken back.
+    for (outcome, code) in [("failed", 0), ("withdrawn", 1)] {
+        let mut between = change(&alive, "/outcome", json!(outcome));
+        between["seq"] = json!(seq + 5);
+        let outer = change(&alive, "/latest", between);
+        lab.verify(&outer, &[]).expect(code);
+    }
     alive.as_object_mut().expect("an object").remove("latest");
     lab.verify(&alive, &[]).expect(1).says(&["no proof: a report with outcome alive has none"]);
 }

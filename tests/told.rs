@@ -104,6 +104,8 @@ fn from_the_adoption_to_the_departure() {
     assert_eq!(told(&book, before), [said("alive", &fourth)]);
     let alive = book.reports().pop().expect("one");
     assert_eq!(alive["latest"], *failed, "what stands is in it, whole");
+    assert_eq!((&failed["latest"], &failed["latest"]["outcome"]), (&reports[7], &"confirmed".into()));
+    assert!(reports[6]["outcome"] == "withdrawn" && reports[6]["latest"].is_null());
     host.sync(&["--wait", "1s"], 1);
     assert_eq!(told(&book, before).len(), 1, "once a day");
 

@@ -322,11 +322,13 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
 }
 
 /// The report that has the proof, with nothing in it that no proof is made over.
-fn evidence(report: Report) -> Result<Report, String> {
-    let report = match report.latest {
-        Some(latest) if report.outcome == ALIVE => *latest,
-        _ => report,
-    };
+fn evidence(mut report: Report) -> Result<Report, String> {
+    // What takes a confirmation back, or ends it, says nothing of one that stands.
+    while [ALIVE, "failed", "pending-approval", "rejected"].contains(&report.outcome.as_str())
+        && let Some(latest) = report.latest.take()
+    {
+        report = *latest;
+    }
     let targets = report.targets.iter().map(|t| (t.name.as_str(), t.region.as_deref()));
     for (name, region) in targets.chain([("", None)]) {
         if let Some(field) = report.proof_fields(name, region).with_control_character() {
