@@ -274,7 +274,7 @@ pub struct Undelivered {
     pub temporary: bool,
     /// Machine-readable: the classes of [`AwsError`] and of [`HostError`], and `timeout`, `occupied`, `newer-there`,
     /// `too-large`, `limit`; of webhooks also `forbidden-address`, `redirect`, `http`, `secret` and `trust`; of programs
-    /// `user` and `program`.
+    /// `user` and `program`; of mail servers `refused`, `deferred`, `smtp`.
     pub class: &'static str,
     /// What was asked of whom, and what they said.
     pub what: String,
