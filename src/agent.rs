@@ -851,6 +851,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
                 live_id: if same { one } else { None },
                 username: seen.username,
                 first_live_id,
+                in_use: seen.live_id,
                 reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
                 swapped: seen.swapped,
             })

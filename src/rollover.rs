@@ -659,6 +659,9 @@ pub struct Inspection {
     pub username: Option<String>,
     /// The live id under the first live key.
     pub first_live_id: Option<String>,
+    /// The one live id that the mail server gives under every live key, whatever the text says that its map was compiled
+    /// from; `None`: none, or they differ.
+    pub in_use: Option<String>,
     pub reload_owed: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<String>,
@@ -2077,7 +2080,10 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
             }
             (None, None) => false,
         };
-        drifted(facts, *i) && untouched && !right
+        // Somebody who has edited the text and not compiled it has not changed what the mail server uses.
+        let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
+        let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
+        drifted(facts, *i) && in_use != expected && untouched && !right
     };
     let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
     if names.is_empty() {

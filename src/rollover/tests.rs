@@ -90,6 +90,7 @@ fn holds(n: i64) -> Inspection {
         live_id: Some(format!("live{n}")),
         username: Some(format!("AKIA{n}")),
         first_live_id: Some(format!("live{n}")),
+        in_use: Some(format!("live{n}")),
         reload_owed: None,
         swapped: None,
     }

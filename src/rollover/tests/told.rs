@@ -133,6 +133,30 @@ fn a_target_that_is_on_its_way_to_the_candidate_has_not_drifted() {
 }
 
 #[test]
+fn a_change_by_hand_that_is_under_way_takes_nothing_back() {
+    let mut policy = policy(1);
+    policy.targets[0].write = false;
+    // The text is edited, its map is not compiled yet: the mail server goes on with what was confirmed. Then it does not.
+    for (in_use, withdrawn) in [("live1", 0), ("live9", 1)] {
+        let mut state = applied(&policy, 1);
+        state.report = Some(report(1));
+        let mut facts = Facts::new(state, &policy, Wake::default(), false);
+        let half = Inspection { live_id: None, in_use: Some(in_use.into()), ..holds(1) };
+        let mut go = good(found(2, 0), half, false);
+        drive(&mut facts, &policy, at(0), |step| match step {
+            Step::Preview { .. } => {
+                let diff = vec!["compiled anew".to_owned()];
+                Some(Outcome::Previewed(Change { diff, ..Change::default() }))
+            }
+            step => go(step),
+        });
+        conclude(&mut facts, at(1), 0.5);
+        let count = facts.news.iter().filter(|news| news.outcome == "withdrawn").count();
+        assert_eq!(count, withdrawn, "{in_use}: {:?}", facts.news);
+    }
+}
+
+#[test]
 fn a_sign_of_life_is_given_daily() {
     let mut host = Host::new(policy(1), 1);
     assert_eq!(words(&host.poll(0)), []);
