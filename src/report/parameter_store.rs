@@ -213,13 +213,9 @@ fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
     }
     for (text, list) in [(200, 100), (80, 20), (40, 5), (20, 1)] {
         let mut short = report.clone();
-        for target in &mut short.targets {
-            cut(&mut target.evidence.reply, text);
-            target.no_proof.iter_mut().for_each(|words| cut(words, text));
-            cut_list(&mut target.keys, list);
-            cut_list(&mut target.remaining_old, list);
-        }
-        short.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
+        shorten(&mut short, text, list);
+        // A sign of life brings the latest report along.
+        short.latest.iter_mut().for_each(|latest| shorten(latest, text, list));
         let short = json(&short);
         if short.len() <= most {
             return Ok(short);
@@ -234,6 +230,16 @@ fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
             report.credential
         ),
     ))
+}
+
+fn shorten(report: &mut Report, text: usize, list: usize) {
+    for target in &mut report.targets {
+        cut(&mut target.evidence.reply, text);
+        target.no_proof.iter_mut().for_each(|words| cut(words, text));
+        cut_list(&mut target.keys, list);
+        cut_list(&mut target.remaining_old, list);
+    }
+    report.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
 }
 
 /// One line of JSON. Two opening braces in a row are how Parameter Store refers to other parameters, and it refuses
@@ -383,6 +389,11 @@ mod tests {
         // Old entries that remain are never shortened away.
         assert!(stored.targets[1].remaining_old.len() >= 2, "{:?}", stored.targets[1].remaining_old);
         assert!(stored.targets[1].remaining_old.last().unwrap().ends_with("more"));
+
+        // So is what a sign of life brings along.
+        let alive = Report { latest: Some(Box::new(long.clone())), ..report(9) };
+        let stored: Report = serde_json::from_str(&document(&alive, MOST).unwrap()).unwrap();
+        assert_eq!(signed(&stored.latest.unwrap()), signed(&long));
 
         let short = report(8);
         assert_eq!(serde_json::from_str::<Report>(&document(&short, MOST).unwrap()).unwrap(), short);
