@@ -220,7 +220,9 @@ impl Agent {
             let (step, reason) = rollover::decide(&facts, &policy, now);
             // What a crash must find again is on disk before the next step; above all before a swap. A target that is
             // in between is put right first, even if nothing can be written down, and even if the program is to end.
-            if let Err(e) = self.save(&facts.state, observer).await {
+            // What a person has ordered, a rejection or a departure, waits for its line of the audit log: one rename.
+            let ordered = step == Step::End && facts.carried_out().is_some() && unsaved.is_none();
+            if !ordered && let Err(e) = self.save(&facts.state, observer).await {
                 unsaved = Some(e);
             }
             let goes_on = facts.is_torn()
@@ -232,7 +234,7 @@ impl Agent {
                         | Step::Undo { .. }
                         | Step::Discard { .. }
                 );
-            if !goes_on && (unsaved.is_some() || *stop.borrow()) {
+            if !goes_on && !ordered && (unsaved.is_some() || *stop.borrow()) {
                 break (End::Interrupted, reason);
             }
             let left = match step {
