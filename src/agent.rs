@@ -220,7 +220,9 @@ impl Agent {
             let (step, reason) = rollover::decide(&facts, &policy, now);
             // What a crash must find again is on disk before the next step; above all before a swap. A target that is
             // in between is put right first, even if nothing can be written down, and even if the program is to end.
-            if let Err(e) = self.save(&facts.state, observer).await {
+            // What a person has ordered, a rejection or a departure, waits for its line of the audit log: one rename.
+            let ordered = step == Step::End && facts.carried_out().is_some() && unsaved.is_none();
+            if !ordered && let Err(e) = self.save(&facts.state, observer).await {
                 unsaved = Some(e);
             }
             let goes_on = facts.is_torn()
@@ -232,7 +234,7 @@ impl Agent {
                         | Step::Undo { .. }
                         | Step::Discard { .. }
                 );
-            if !goes_on && (unsaved.is_some() || *stop.borrow()) {
+            if !goes_on && !ordered && (unsaved.is_some() || *stop.borrow()) {
                 break (End::Interrupted, reason);
             }
             let left = match step {
@@ -332,23 +334,34 @@ impl Agent {
         })
     }
 
-    /// Tries every report that is owed, for a program that does nothing else meanwhile. What does not arrive stays owed.
-    /// Gives what became of each attempt.
+    /// Tries every report that is owed, for a program that does nothing else meanwhile. What does not arrive stays owed,
+    /// as does what is not begun before the deadline, or what is under way when the program is told to stop. Gives what
+    /// became of each attempt.
     ///
     /// # Errors
     /// What became of it could not be written down: it is delivered again, which does no harm.
-    pub async fn deliver(&self, state: &mut State, receivers: &Arc<Receivers>) -> Result<Vec<Attempt>, StateError> {
+    pub async fn deliver(
+        &self,
+        state: &mut State,
+        receivers: &Arc<Receivers>,
+        deadline: Instant,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Vec<Attempt>, StateError> {
         let mut all = Vec::new();
         report::hasten(&mut state.outbox);
         loop {
-            let attempts = report::deliver_due(&mut state.outbox, receivers, Timestamp::now(), jitter()).await;
-            if attempts.is_empty() {
-                return Ok(all);
-            }
+            let delivering = report::deliver_due(&mut state.outbox, receivers, Timestamp::now(), jitter());
+            let attempts = tokio::select! {
+                biased;
+                () = wake::stopped(stop) => None,
+                attempts = delivering => Some(attempts),
+            };
+            // Broken off, it may have taken in what some of them came to.
             self.save(state, &mut |_| {}).await?;
+            let Some(attempts) = attempts else { return Ok(all) };
             let arrived = attempts.iter().any(|a| a.outcome.is_ok());
             all.extend(attempts);
-            if !arrived {
+            if !arrived || Instant::now() >= deadline {
                 return Ok(all);
             }
         }

@@ -557,7 +557,9 @@ pub struct Facts {
     /// [`conclude`] was called.
     concluded: bool,
     /// The version that waited for approval when this wake began.
-    waited: Option<String>,
+    waited: Option<VersionId>,
+    /// The version that was shown as the candidate when this wake began, whatever had become of it.
+    shown: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
     /// Number of the step that is under way.
@@ -712,7 +714,8 @@ impl Facts {
         }
         let targets =
             policy.targets.iter().map(|t| TargetFacts { name: t.name.clone(), ..TargetFacts::default() }).collect();
-        let waited = state.candidate.as_ref().filter(|c| c.held.is_some()).map(|c| c.id.version.clone());
+        let waited = state.candidate.as_ref().filter(|c| c.held.is_some()).map(|c| c.id.clone());
+        let shown = state.candidate.as_ref().map(|c| c.id.clone());
         Self {
             state,
             wake,
@@ -726,6 +729,7 @@ impl Facts {
             ordered: false,
             concluded: false,
             waited,
+            shown,
             blocked: None,
             current: None,
             steps: 0,
@@ -1832,7 +1836,19 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         return nothing("the source has the version that is in use");
     }
     let by_name = format!("relaykey approve {name} --version {there}");
-    match (approve.version.as_ref().or(facts.waited.as_ref()), facts.rejection(&found.id)) {
+    // A source that was made anew counts from 1 again: the same number, and not what the person saw.
+    let another = |seen: &VersionId| seen.version == *there && *seen != found.id;
+    if facts.shown.as_ref().is_some_and(another) {
+        return no(
+            "changed-meanwhile",
+            format!(
+                "the source was made anew, and its version {there} is another one than before: nothing was approved"
+            ),
+            format!("look at what waits now (relaykey status), then approve that: {by_name}"),
+        );
+    }
+    let waited = facts.waited.as_ref().map(|id| &id.version);
+    match (approve.version.as_ref().or(waited), facts.rejection(&found.id)) {
         (Some(version), _) if version != there => no(
             "changed-meanwhile",
             format!("the source has version {there} now, not {version}: nothing was approved"),

@@ -114,6 +114,13 @@ fn a_report_is_true_with_every_way_to_hold_the_password_and_python_agrees() {
     ];
     assert_eq!(target["proof"], python(PROOF, lab.key.password(), &texts));
 
+    // Over any other outcome relaykey makes none, whoever can.
+    let mut other = report.clone();
+    other["outcome"] = json!("withdrawn");
+    let texts = texts.map(|text| if text == "adopted" { "withdrawn" } else { text });
+    other["targets"][0]["proof"] = json!(python(PROOF, lab.key.password(), &texts));
+    lab.verify(&other, &[]).expect(1).says(&["REFUSED: a report with outcome withdrawn has none"]);
+
     let password = lab.key.password().to_owned();
     for (held, flags) in [
         (password.clone(), &[][..]),
@@ -206,6 +213,11 @@ fn it_is_refused_with_any_signed_field_changed_for_another_host_or_version_and_w
         between["seq"] = json!(seq + 5);
         let outer = change(&alive, "/latest", between);
         lab.verify(&outer, &[]).expect(code);
+    }
+    for (key, words) in
+        [("/host", "is of host \"mx9\""), ("/host_id", "host id \"mx9\""), ("/credential", "credential \"mx9\"")]
+    {
+        lab.verify(&change(&alive, key, json!("mx9")), &[]).expect(2).says(&[words, "relaykey made no such document"]);
     }
     alive.as_object_mut().expect("an object").remove("latest");
     lab.verify(&alive, &[]).expect(1).says(&["no proof: a report with outcome alive has none"]);

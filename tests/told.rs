@@ -145,3 +145,19 @@ fn a_failure_that_passes_is_not_reported_and_one_that_lasts_is_once() {
     assert_eq!(told(&book, 2), [("confirmed".to_owned(), second.id.clone())]);
     assert_eq!(host.state("ses")["failing"], serde_json::json!([]));
 }
+
+#[test]
+fn sync_is_ended_while_a_slow_receiver_has_the_report_and_the_report_stays_owed() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let book = Book::new();
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, more: &book.slow_receiver(), ..Setup::default() });
+    let sync = host.start(&["sync"]);
+    postfix::wait_for("the program to have the report", lab::RUN, || book.is_busy().then_some(()));
+    sync.terminate();
+    // Not when the program has ended, which is after a minute.
+    sync.wait(std::time::Duration::from_secs(10)).expect(0).says(&["ses: adopted", "still owed to book: 1 report"]);
+    assert_eq!(host.state("ses")["outbox"]["book"]["owed"].as_array().map(Vec::len), Some(1));
+}

@@ -19,9 +19,12 @@ use crate::config::{self, Config};
 use crate::control::{self, ControlError};
 use crate::credential::Login;
 use crate::report::{Attempt, Receivers};
-use crate::rollover::Wake;
+use crate::rollover::{Outbox, State, Wake};
 use crate::source;
 use crate::state::{Access, StateError, Store};
+
+/// After so long no more reports of a credential are begun: a receiver may be slow, and owed very many.
+const DELIVERING: Duration = Duration::from_secs(60);
 
 /// One order, in the words of both ways.
 pub struct Order<'a> {
@@ -241,8 +244,13 @@ async fn here(
             Err(e) => Ended::broken(&credential.name, &e),
         };
         if !dry_run && !*stop.borrow() && ended.state.outbox.values().any(|o| !o.owed.is_empty()) {
-            match agent.deliver(&mut ended.state, &receivers).await {
-                Ok(attempts) => attempts.iter().filter(|_| !json).for_each(|a| tell(&delivered(credential, a))),
+            let until = Instant::now() + DELIVERING;
+            match agent.deliver(&mut ended.state, &receivers, until, &mut stop).await {
+                Ok(attempts) if !json => {
+                    attempts.iter().for_each(|a| tell(&delivered(credential, a)));
+                    left_over(credential, &ended.state, &attempts).for_each(|line| tell(&line));
+                }
+                Ok(_) => {}
                 Err(e) => complain(&e.to_string(), &e.fix()),
             }
         }
@@ -278,6 +286,23 @@ fn delivered(credential: &config::Credential, attempt: &Attempt) -> String {
         Ok(()) => format!("{name}: reported to {receiver} ({:.3} s)", attempt.took.as_secs_f64()),
         Err(e) => format!("{name}: the report to {receiver} stays owed: {}\n  fix: {}", e.what, e.fix),
     }
+}
+
+/// A line for each receiver to which reports stay owed although it is not the one that failed.
+fn left_over(
+    credential: &config::Credential,
+    state: &State,
+    attempts: &[Attempt],
+) -> impl Iterator<Item = String> + use<> {
+    let failed = |name: &String| attempts.iter().any(|a| a.receiver == *name && a.outcome.is_err());
+    let owed = state.outbox.iter().filter(|(name, outbox)| !outbox.owed.is_empty() && !failed(name));
+    let line = |(receiver, outbox): (&String, &Outbox)| {
+        let (name, n) = (&credential.name, outbox.owed.len());
+        let count = if n == 1 { "1 report".to_owned() } else { format!("{n} reports") };
+        let fix = "nothing where the daemon runs, which goes on by itself; else run relaykey sync again";
+        format!("{name}: still owed to {receiver}: {count}; there was no time for more\n  fix: {fix}")
+    };
+    owed.map(line).collect::<Vec<_>>().into_iter()
 }
 
 fn show(synced: &Synced) {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::secret::{self, Echo, Unread};
 use super::{Exit, complain, print_json, say, tell};
 use crate::credential::{self, Code, CodeFields, JsonKeys, Payload, PayloadError, ProofVerdict, Secret};
-use crate::rollover::{ALIVE, Report, ReportTarget};
+use crate::rollover::{ALIVE, Completion, Report, ReportTarget};
 
 #[derive(Debug, Args)]
 pub struct VerifyProofArgs {
@@ -327,6 +327,15 @@ fn evidence(mut report: Report) -> Result<Report, String> {
     while [ALIVE, "failed", "pending-approval", "rejected"].contains(&report.outcome.as_str())
         && let Some(latest) = report.latest.take()
     {
+        let of = |r: &Report| (r.host_id.clone(), r.host.clone(), r.credential.clone());
+        let (outer, inside) = (of(&report), of(&latest));
+        if outer != inside {
+            return Err(format!(
+                "the report {:?} is of host {:?} (host id {:?}), credential {:?}, and the report in it of host {:?} (host id \
+                 {:?}), credential {:?}: relaykey made no such document",
+                report.id, outer.1, outer.0, outer.2, inside.1, inside.0, inside.2
+            ));
+        }
         report = *latest;
     }
     let targets = report.targets.iter().map(|t| (t.name.as_str(), t.region.as_deref()));
@@ -349,6 +358,9 @@ fn judge(report: &Report, held: &Held, args: &VerifyProofArgs) -> Judged {
         Some(format!("it is of {name} {is}, and {expected} was expected"))
     });
     let words = format!("a report with outcome {} has none; adopted and confirmed have", report.outcome);
+    // Whoever holds the password can make a proof over any words; relaykey makes them over these two.
+    let completes = [Completion::Adopted, Completion::Confirmed].iter().any(|c| c.word() == report.outcome);
+    let unexpected = unexpected.chain((!completes && !report.targets.is_empty()).then(|| words.clone()));
     Judged {
         id: report.id.clone(),
         host_id: report.host_id.clone(),

@@ -96,7 +96,9 @@ impl Task<'_> {
                 && let Some(wrong) = wrong(entry.value.as_ref(), self.login)
             {
                 let same_user = entry.username() == Some(&self.login.username);
-                let old = entry.username().map_or("***".to_owned(), |user| format!("{user}:***"));
+                // In the wrong order the password stands where the user name belongs.
+                let user = entry.username().filter(|user| !user.contains(self.login.password.expose()));
+                let old = user.map_or("***".to_owned(), |user| format!("{user}:***"));
                 let remark = if same_user { " (another password)" } else { "" };
                 said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
                 edits.in_place.push(format!(
@@ -396,6 +398,16 @@ mod tests {
         let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
         let said = wrong(Some(&Secret::new(format!("{password}:AKIAOTHER"))), &login());
         assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
+    }
+
+    #[test]
+    fn a_password_in_the_place_of_the_user_name_is_not_shown() {
+        for value in ["pass+word:user", "xpass+word:other"] {
+            let said = explain(&format!("[relay.example]:587 {value}\n"), &[]);
+            assert_eq!(said.diff, ["/t:1: [relay.example]:587 *** -> user:***"], "{value}");
+            let lines = said.diff.iter().chain(&said.steps).chain(&said.differences);
+            assert!(!lines.cloned().collect::<String>().contains("pass+word"), "{said:?}");
+        }
     }
 
     #[test]

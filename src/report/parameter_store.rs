@@ -391,9 +391,8 @@ mod tests {
         assert!(stored.targets[1].remaining_old.len() >= 2, "{:?}", stored.targets[1].remaining_old);
         assert!(stored.targets[1].remaining_old.last().unwrap().ends_with("more"));
 
-        // A sign of life carries the report that stands.
-        let mut alive = report(9);
-        (alive.outcome, alive.latest) = ("alive".into(), Some(Box::new(long.clone())));
+        // So is what a sign of life brings along.
+        let alive = Report { latest: Some(Box::new(long.clone())), ..report(9) };
         let text = document(&alive, MOST).unwrap();
         let stored: Report = serde_json::from_str(&text).unwrap();
         assert!(text.len() <= MOST && signed(&stored.latest.unwrap()) == signed(&long));

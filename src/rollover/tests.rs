@@ -366,6 +366,31 @@ fn a_recreated_source_is_a_new_one() {
 }
 
 #[test]
+fn an_approval_is_of_the_version_that_was_seen_and_not_of_one_with_its_number() {
+    let policy = manual(1);
+    for named in [None, Some("v2".to_owned())] {
+        for anew in [false, true] {
+            let mut state = applied(&policy, 1);
+            let held = Some(Held { since: at(-100), next: None });
+            state.candidate = Some(Candidate { held, ..candidate_of(version(2), at(-100)) });
+            let approve = Approve { version: named.clone(), by: "root".into() };
+            let mut facts = Facts::new(state, &policy, Wake { approve: Some(approve), ..Wake::default() }, true);
+            let mut there = found(2, 0);
+            if anew {
+                // Deleted, and made again with another value.
+                there.id.order = Some(VersionOrder { at: at(-1), number: 2 });
+            }
+            fetched(&mut facts, &policy, there.clone(), at(0));
+            // Looked at once more in the same wake, it is no more approved than before.
+            fetched(&mut facts, &policy, there, at(1));
+            let blocked = facts.blocked.as_ref().map(|f| f.class.as_str());
+            assert_eq!(blocked, anew.then_some("changed-meanwhile"), "{named:?}");
+            assert_eq!(facts.approved_by().is_some(), !anew, "{named:?}");
+        }
+    }
+}
+
+#[test]
 fn a_source_that_gives_nothing_changes_nothing() {
     let policy = policy(1);
     let before = applied(&policy, 1);

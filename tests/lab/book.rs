@@ -41,6 +41,19 @@ impl Book {
         format!("[[report]]\nname = \"book\"\ntype = \"exec\"\ncommand = {command:?}\n")
     }
 
+    /// As [`Self::receiver`], of a program that takes a minute for each.
+    pub fn slow_receiver(&self) -> String {
+        let out = self.out();
+        let script = "touch \"$1/busy\"; exec sleep 60";
+        let command = ["/bin/sh", "-c", script, "report", out.to_str().expect("UTF-8")];
+        format!("[[report]]\nname = \"book\"\ntype = \"exec\"\ntimeout = \"2m\"\ncommand = {command:?}\n")
+    }
+
+    /// Has the slow one begun?
+    pub fn is_busy(&self) -> bool {
+        self.out().join("busy").exists()
+    }
+
     /// What it was given, in order.
     pub fn reports(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.out().join("book")).unwrap_or_default();

@@ -303,7 +303,7 @@ impl Game {
         let facts = Facts::new(facts.state.clone(), &self.policy, wake, true);
         if let Some(approve) = &facts.wake.approve {
             // What the person has seen, or names.
-            let version = approve.version.as_ref().or(facts.waited.as_ref());
+            let version = approve.version.as_ref().or(facts.waited.as_ref().map(|id| &id.version));
             world.approved.extend(version.map(|v| v[1..].parse::<u8>().unwrap()));
         }
         (facts, world, now)
