@@ -601,7 +601,7 @@ impl CredentialStatus {
                 let replaced = self.pending.as_ref().is_some_and(|p| p.rejected.is_none());
                 let old = match age > OLD_KEY {
                     true if replaced => ": older than 90 days; the pending one takes its place",
-                    true => ": older than 90 days, rotate it",
+                    true => ": older than 90 days; mail is not affected; publish a new one at the source",
                     false => "",
                 };
                 line("key age", format!("{}{old}", words(age)));
@@ -624,19 +624,28 @@ impl CredentialStatus {
         if let Some(p) = &self.pending {
             self.text_of_pending(p, now, &mut line);
         }
+        if self.withdrawn.is_some() || self.not_ready.iter().any(|n| n.class == "drift") {
+            line("mail", "may be failing, or going out with another login: do not delete any key".into());
+        }
         if let Some(at) = self.withdrawn {
             line(
                 "withdrawn",
                 format!(
-                    "{}: what this host had confirmed no longer holds: mail may be failing;",
+                    "{}: the mail server no longer holds the key that this host had reported;",
                     ago(&rfc3339(at), now)
                 ),
             );
-            line("", "where reports go out, that is told, so that the old key is not retired".into());
+            line("", "where reports go out, that one is taken back, so that nobody deletes the old key".into());
         }
         if let Some(at) = self.left {
-            line("left", format!("the fleet, {} (relaykey deregister): nobody asks this host", ago(&rfc3339(at), now)));
-            line("", format!("before an old key is deleted; to bring it back: relaykey confirm {}", self.name));
+            line(
+                "left",
+                format!(
+                    "the hosts that share this key, {} (relaykey deregister): nobody waits for it",
+                    ago(&rfc3339(at), now)
+                ),
+            );
+            line("", format!("before an old key is deleted; if it still sends mail: relaykey confirm {}", self.name));
         }
         for o in &self.owed {
             line("owed", format!("target {}: a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why));
@@ -698,7 +707,7 @@ impl CredentialStatus {
         if let Some(r) = &p.rejected {
             line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
             keep.into_iter().for_each(|keep| line("mail", keep));
-            line("instead", "publish another version; or, to take this one all the same:".into());
+            line("to do", "nothing, if that was meant; else publish another version, or take this one:".into());
             line("", format!("relaykey approve {name} --version {version}"));
             return;
         }
@@ -731,6 +740,10 @@ impl CredentialStatus {
         if !decide && !by_hand.is_empty() {
             keep.iter().for_each(|keep| line("mail", keep.clone()));
         }
+        // A new key that cannot be put into use does nothing to the mail either.
+        if !decide && by_hand.is_empty() && self.not_ready.iter().any(|n| ["refused", "failing"].contains(&&*n.class)) {
+            keep.iter().for_each(|keep| line("mail", keep.clone()));
+        }
         for c in &by_hand {
             let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
             let waits = match decide {
@@ -745,7 +758,7 @@ impl CredentialStatus {
         }
         if !by_hand.is_empty() {
             line("password", format!("*** stands for it; root sees it with: relaykey sync {name} --dry-run --reveal"));
-            line("then", format!("the daemon sees it and confirms by itself; without one: relaykey confirm {name}"));
+            line("then", format!("relaykey sees it and reports it; where it does not run: relaykey confirm {name}"));
         }
     }
 }

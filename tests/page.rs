@@ -127,8 +127,8 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "refused"),
         level: "Needs attention",
         sentence: "ses: the new key is refused by the mail relay.",
-        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet.",
-        fix: "Do: check that the access key is active",
+        mail: "Mail is not affected for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet.",
+        fix: "Do: check in AWS that the access key AKIANEWNEWNEWNEWNEW2 is active",
         below: &["535 Authentication Credentials Invalid", "not in use yet", "first refused 36 minutes ago"],
     },
     Seen {
@@ -136,7 +136,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "not-yet"),
         level: "Under way",
         sentence: "ses: the mail relay does not take the new key yet.",
-        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid",
+        mail: "Mail is not affected for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid",
         fix: "SES may not know a new key for some minutes",
         below: &["535 Authentication Credentials Invalid"],
     },
@@ -199,7 +199,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "left-behind"),
         level: "Needs attention",
         sentence: "ses: the source offers a key that is not newer, so it is not used.",
-        mail: "Mail flows for as long as the key in use (AKIANEWNEWNEWNEWNEW2) is valid.",
+        mail: "Mail is not affected for as long as the key in use (AKIANEWNEWNEWNEWNEW2) is valid.",
         fix: "publish the old value as a new version",
         below: &["which this host has left behind"],
     },
@@ -217,7 +217,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "pending"),
         level: "Under way",
         sentence: "ses: a new key is being put into use.",
-        mail: "Mail flows",
+        mail: "Mail is not affected for as long as",
         fix: "it is being worked on",
         below: &["putting the new login in place"],
     },
@@ -226,7 +226,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "pending-approval"),
         level: "Needs attention",
         sentence: "ses: a new key waits for somebody's approval.",
-        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The mail relay \
+        mail: "Mail is not affected for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The mail relay \
                accepts the new key, which has waited for 1 day 2 hours. If nobody decides, it goes on waiting.",
         fix: "Do: decide, as root on this host:\n\nto put it into use now: relaykey approve ses --version \
               b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10\nto refuse it: relaykey reject ses --version \
@@ -265,7 +265,7 @@ const SEEN: &[Seen] = &[
         level: "Needs attention",
         sentence: "ses: the new key is refused by the mail relay.",
         mail: "do not delete that one yet",
-        fix: "check that the access key is active",
+        fix: "check in AWS that the access key AKIANEWNEWNEWNEWNEW2 is active",
         below: &["Waits since"],
     },
     Seen {
@@ -292,7 +292,7 @@ const SEEN: &[Seen] = &[
         level: "Act now",
         sentence: "ses: the change to a new key by hand is only half done.",
         mail: "Mail may be failing, or going out with another login: the mail server's files no longer hold the old key \
-               rightly, and not yet the new one. Where this host sends reports, it has told that",
+               rightly, and not yet the new one. Where this host sends reports, it has taken back that the key is in use",
         fix: "postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd",
         below: &["Key put in place", "Confirmationtaken back 9 minutes ago", "Why: /etc/postfix/sasl_passwd:3: "],
     },
@@ -301,9 +301,9 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "rejected"),
         level: "Needs attention",
         sentence: "ses: the new key was rejected.",
-        mail: "Mail flows for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The old key stays in use \
+        mail: "Mail is not affected for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid: do not delete that one yet. The old key stays in use \
                until another new key takes its place.",
-        fix: "Do: one of these:\n\npublish another new key at the source, AWS Secrets Manager mail/ses (AWSCURRENT)\nto use \
+        fix: "Do: nothing, if that was meant. Otherwise one of these:\n\npublish another new key at the source, AWS Secrets Manager mail/ses (AWSCURRENT)\nto use \
               this one all the same: relaykey approve ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10\n",
         below: &[
             "Why: rejected by root (says: alice) 3 hours ago: not in the change calendar",
@@ -316,8 +316,8 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "approved-refused"),
         level: "Needs attention",
         sentence: "ses: the new key is refused by the mail relay.",
-        mail: "do not delete that one yet. The new key is not put into use.",
-        fix: "check that the access key is active",
+        mail: "do not delete that one yet. This can wait for the morning: the new key is not put into use",
+        fix: "check in AWS that the access key AKIANEWNEWNEWNEWNEW2 is active",
         below: &["Approved byroot (says: alice), 20 minutes ago"],
     },
     Seen {
@@ -325,7 +325,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "approved-pending"),
         level: "Under way",
         sentence: "ses: a new key is being put into use.",
-        mail: "Mail flows",
+        mail: "Mail is not affected for as long as",
         fix: "it is being worked on",
         below: &["Approved byroot (says: alice), 20 minutes ago"],
     },
@@ -334,7 +334,7 @@ const SEEN: &[Seen] = &[
         make: |h| spoil(h, "withdrawn"),
         level: "Act now",
         sentence: "ses: somebody else changed the mail server's login.",
-        mail: "Where this host sends reports, it has told that, so that nobody deletes the old key in the meantime.",
+        mail: "Where this host sends reports, it has taken back that the key is in use, so that nobody deletes the old one.",
         fix: "find out what writes the table",
         below: &["Confirmationtaken back 4 minutes ago", "Login found changed by somebody else"],
     },
@@ -342,9 +342,9 @@ const SEEN: &[Seen] = &[
         name: "left",
         make: left,
         level: "Needs attention",
-        sentence: "ses: this host has left the fleet.",
-        mail: "Mail is not affected yet. But this host no longer counts among those that are asked before an old key is deleted",
-        fix: "if it is to be part of the fleet again: relaykey confirm ses",
+        sentence: "ses: this host has left the fleet, the hosts that share this key.",
+        mail: "Mail is not affected yet. But nobody waits for this host any more before an old key is deleted",
+        fix: "if it still sends mail, so that it counts again: relaykey confirm ses",
         below: &["Left the fleet5 hours ago", "This host left the fleet"],
     },
     Seen {

@@ -64,7 +64,7 @@ ses: by-hand (new key waits for a change by hand)
   as it is  /etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 holds the login of \
 AKIAOLDOLDOLDOLDOLD1, not of AKIANEWNEWNEWNEWNEW2
   password  *** stands for it; root sees it with: relaykey sync ses --dry-run --reveal
-  then      the daemon sees it and confirms by itself; without one: relaykey confirm ses
+  then      relaykey sees it and reports it; where it does not run: relaykey confirm ses
 "
     );
 }
@@ -77,14 +77,23 @@ fn a_key_that_a_person_has_begun_to_put_in_place() {
     let last = said.split_once("\n  then ").expect("the end of what is to be done").1;
     assert!(
         last.contains(
-            "\n  withdrawn 9 minutes ago: what this host had confirmed no longer holds: mail may be failing;\n            \
-             where reports go out, that is told, so that the old key is not retired\n"
+            "\n  mail      may be failing, or going out with another login: do not delete any key\n  withdrawn 9 minutes ago: the mail server no longer holds the key that this host had reported;\n            \
+             where reports go out, that one is taken back, so that nobody deletes the old key\n"
         ),
         "{said}"
     );
     let said = text(|h| spoil(h, "withdrawn"));
     assert!(said.starts_with("ses: drift (changed by somebody else)\n"), "{said}");
-    assert!(said.contains("\n  withdrawn 4 minutes ago: what this host had confirmed no longer holds"), "{said}");
+    assert!(
+        said.contains(
+            "\n  withdrawn 4 minutes ago: the mail server no longer holds the key that this host had reported"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("\n  mail      may be failing, or going out with another login: do not delete any key\n"),
+        "{said}"
+    );
     assert!(said.contains("\n  error     target main no longer holds the applied version"), "{said}");
 }
 
@@ -98,7 +107,7 @@ ses: rejected (new key rejected)
   pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
   rejected  by root (says: alice) 3 hours ago: not in the change calendar
   mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
-  instead   publish another version; or, to take this one all the same:
+  to do     nothing, if that was meant; else publish another version, or take this one:
             relaykey approve ses --version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10
 "
     );
@@ -108,6 +117,7 @@ ses: rejected (new key rejected)
 fn who_approved_stands_beside_what_came_of_it() {
     let said = text(|h| spoil(h, "approved-refused"));
     assert!(said.starts_with("ses: refused (key refused)\n"), "{said}");
+    assert!(said.contains("\n  mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet\n"), "{said}");
     assert!(said.contains("\n  approved  by root (says: alice) 20 minutes ago\n"), "{said}");
     assert!(
         said.contains("\n  error     email-smtp.eu-west-1.amazonaws.com:587 refused the credential: 535"),
@@ -131,13 +141,18 @@ fn a_host_that_left_and_a_key_that_is_old() {
     let said = text(left);
     assert!(
         said.contains(
-            "\n  left      the fleet, 5 hours ago (relaykey deregister): nobody asks this host\n            before an old key \
-             is deleted; to bring it back: relaykey confirm ses\n"
+            "\n  left      the hosts that share this key, 5 hours ago (relaykey deregister): nobody waits for it\n            \
+             before an old key is deleted; if it still sends mail: relaykey confirm ses\n"
         ),
         "{said}"
     );
     let said = text(old_key);
-    assert!(said.contains("\n  key age   118 days: older than 90 days, rotate it\n"), "{said}");
+    assert!(
+        said.contains(
+            "\n  key age   118 days: older than 90 days; mail is not affected; publish a new one at the source\n"
+        ),
+        "{said}"
+    );
     let said = text(|h| {
         spoil(h, "pending-approval");
         old_key(h);
@@ -147,7 +162,12 @@ fn a_host_that_left_and_a_key_that_is_old() {
         spoil(h, "rejected");
         old_key(h);
     });
-    assert!(said.contains("\n  key age   118 days: older than 90 days, rotate it\n"), "{said}");
+    assert!(
+        said.contains(
+            "\n  key age   118 days: older than 90 days; mail is not affected; publish a new one at the source\n"
+        ),
+        "{said}"
+    );
 }
 
 /// In manual mode a target that a person changes asks for no approval besides: whoever changes it decides.

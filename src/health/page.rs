@@ -265,9 +265,23 @@ fn write_commands(out: &mut String, text: &str) -> fmt::Result {
     for (i, part) in text.split('`').enumerate() {
         match i % 2 {
             0 => write!(out, "{}", Safe(part))?,
-            _ => write!(out, "<code>{}</code>", Safe(part))?,
+            _ => write_command(out, part)?,
         }
     }
+    Ok(())
+}
+
+/// A command. An option is not broken at its hyphens, where a narrow screen would show another one.
+fn write_command(out: &mut String, command: &str) -> fmt::Result {
+    out.push_str("<code>");
+    for (i, word) in command.split(' ').enumerate() {
+        out.push_str(if i == 0 { "" } else { " " });
+        match word.starts_with("--") && word.len() <= 20 {
+            true => write!(out, "<span class=\"option\">{}</span>", Safe(word))?,
+            false => write!(out, "{}", Safe(word))?,
+        }
+    }
+    out.push_str("</code>");
     Ok(())
 }
 

@@ -125,7 +125,9 @@ fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
     Trouble {
         level,
         headline: format!("the key is {age} old"),
-        mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days.".into(),
+        mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days; until then the mail server \
+               goes on with it."
+            .into(),
         what: String::new(),
         fix,
         list: Todo::Nothing,
@@ -136,15 +138,15 @@ fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
 fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
     Trouble {
         level: Level::Soon,
-        headline: "this host has left the fleet".into(),
-        mail: "Mail is not affected yet. But this host no longer counts among those that are asked before an old key is deleted: \
-               if mail still goes out from here, it may stop then."
+        headline: "this host has left the fleet, the hosts that share this key".into(),
+        mail: "Mail is not affected yet. But nobody waits for this host any more before an old key is deleted: if mail still goes \
+               out from here, it may stop then."
             .into(),
         what: format!("relaykey deregister was run here {}", since(at, now)),
         fix: "one of these".into(),
         list: Todo::Choices(vec![
             "if this host sends no more mail: stop relaykey, `systemctl disable --now relaykey`".into(),
-            format!("if it is to be part of the fleet again: `relaykey confirm {}`", c.name),
+            format!("if it still sends mail, so that it counts again: `relaykey confirm {}`", c.name),
         ]),
     }
 }
@@ -195,9 +197,12 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
     let goes_on = match (&c.applied, &c.pending) {
         // Who sees that a new key is there may think that the old one can go.
         (Some(a), Some(_)) => {
-            format!("Mail flows for as long as the old key ({}) is valid: do not delete that one yet.", a.username)
+            format!(
+                "Mail is not affected for as long as the old key ({}) is valid: do not delete that one yet.",
+                a.username
+            )
         }
-        (Some(a), None) => format!("Mail flows for as long as the key in use ({}) is valid.", a.username),
+        (Some(a), None) => format!("Mail is not affected for as long as the key in use ({}) is valid.", a.username),
         (None, _) => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
     };
     let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
@@ -209,15 +214,24 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
     }
     let (level, headline, mail) = match n.class.as_str() {
         "refused" => match (&c.applied, &c.pending) {
-            (Some(_), Some(_)) => {
-                // The line on the mail says it already.
-                if let Some(rest) = fix.strip_prefix("the old credential stays in place; ") {
-                    fix = rest.to_owned();
-                }
+            (Some(_), Some(p)) => {
+                // The line on the mail says that the old one stays.
+                fix = if p.username.starts_with("AKIA") {
+                    format!(
+                        "check in AWS that the access key {} is active, and that the stored password is the SMTP password made from \
+                         it for the region of this mail relay; if not, publish a valid one",
+                        p.username
+                    )
+                } else {
+                    "check at the mail relay that user name and password are valid; if not, publish valid ones".into()
+                };
+                fix.push_str(&format!(" as a new version at the source, {}", source_words(&c.source)));
                 (
                     Level::Soon,
                     "the new key is refused by the mail relay".into(),
-                    format!("{goes_on} The new key is not put into use."),
+                    format!(
+                        "{goes_on} This can wait for the morning: the new key is not put into use, and relaykey goes on trying it."
+                    ),
                 )
             }
             (Some(a), None) => (
@@ -228,13 +242,14 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             (None, _) => (Level::Soon, "the key is refused by the mail relay".into(), goes_on),
         },
         "drift" => {
-            fix.push_str("; then restore the table");
             // What a person changes is not healed, whatever `drift` says.
-            if c.by_hand.is_empty() {
-                fix.push_str(
-                    ", or, where drift = \"heal\" is set, wait: relaykey puts its login back within about an hour",
-                );
-            }
+            fix.push_str(if c.by_hand.is_empty() {
+                "; then wait: relaykey puts its login back within about an hour. Where the configuration says \
+                 drift = \"report\", it does not: put it back by hand"
+            } else {
+                "; then put the login back by hand"
+            });
+            fix.push_str(". Do not delete any key meanwhile");
             (
                 Level::Now,
                 "somebody else changed the mail server's login".into(),
@@ -249,7 +264,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         "reload-owed" => (
             Level::Soon,
             "the mail server has not been reloaded".into(),
-            "Mail flows for as long as the old key is valid: do not delete that one yet. The new key is in place, but the \
+            "Mail is not affected for as long as the old key is valid: do not delete that one yet. The new key is in place, but the \
              mail server may still be using the old one."
                 .into(),
         ),
@@ -381,7 +396,7 @@ fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Tim
             None => goes_on.to_owned(),
         },
         what: said.unwrap_or_default(),
-        fix: "one of these".into(),
+        fix: "nothing, if that was meant. Otherwise one of these".into(),
         list: Todo::Choices(vec![
             format!("publish another new key at the source, {}", source_words(&c.source)),
             format!("to use this one all the same: `relaykey approve {} --version {}`", c.name, p.version),
@@ -393,7 +408,7 @@ fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Tim
 fn taken_back(c: &CredentialStatus) -> &'static str {
     match c.withdrawn {
         Some(_) => {
-            " Where this host sends reports, it has told that, so that nobody deletes the old key in the meantime."
+            " Where this host sends reports, it has taken back that the key is in use, so that nobody deletes the old one."
         }
         None => "",
     }

@@ -104,6 +104,7 @@ fn tell(report: &Report) -> Told {
                 format!("If it was a mistake, put the key into use after all; on {}, as root:", r.host),
                 r.approve(),
             )],
+            after: Some("If nobody does anything, the mail server goes on with the old key.".into()),
             said: r.said("Reason given"),
             ..Told::empty()
         },
@@ -125,26 +126,29 @@ fn tell(report: &Report) -> Told {
                     three times an hour, and reports again."
                 .into(),
             commands: vec![(
-                format!("To have the mail server looked at right away; on {}, as root:", r.host),
+                format!("To have relaykey look, and put its login back, right away; on {}, as root:", r.host),
                 format!("relaykey sync {}", r.credential),
             )],
             said: r.said("What relaykey found"),
             ..Told::empty()
         },
         "left" => Told {
-            headline: "relaykey no longer looks after the SMTP key here".into(),
+            headline: "host no longer counts among those that use this SMTP login".into(),
             happened: format!(
-                "{} has taken its leave: relaykey was told (`relaykey deregister`) not to look after {} there any more.",
+                "{} no longer counts among the hosts that use {}: somebody ran `relaykey deregister` there. Nobody waits for its \
+                 reports any more before an old key is deleted.",
                 r.host, r.login
             ),
             mail: format!(
-                "Mail is not affected now: the mail server, if it goes on, keeps the key that it has{}. It gets no new one, and \
-                 its mail stops when that key is deleted.",
+                "Mail is not affected now: the mail server keeps the key that it has{}, and takes new ones for as long as \
+                 relaykey runs there. But a key may be deleted while it still uses it, and then its mail stops.",
                 r.in_brackets(&report.username)
             ),
-            to_do: "Nothing to do if this host is switched off, or gets its keys in another way. Otherwise see to that before the \
-                    next change of keys."
-                .into(),
+            to_do: "Nothing to do if this host sends no more mail, or gets its keys in another way.".into(),
+            commands: vec![(
+                format!("If it does send mail, and is to count again; on {}, as root:", r.host),
+                format!("relaykey confirm {}", r.credential),
+            )],
             said: r.said("What relaykey says about it"),
             ..Told::empty()
         },
@@ -156,10 +160,11 @@ fn tell(report: &Report) -> Told {
                 r.login,
                 r.host
             ),
-            mail: "Mail is not affected: the key goes on working for as long as it is valid. This can wait for the morning.".into(),
+            mail: "Mail is not affected: the mail server goes on with this key. This can wait for the morning.".into(),
             to_do: "Make a new key and publish it at the source that is named below, as a new version: relaykey takes it from there, \
                     and reports. Do not delete the old key before every host that uses it has reported that the new one is in use."
                 .into(),
+            after: Some("If nobody does anything, nothing changes, and this is not told again.".into()),
             said: r.said("What relaykey says about it"),
             ..Told::empty()
         },
@@ -253,48 +258,99 @@ fn pending(report: &Report, r: &Named) -> Told {
             ),
             mail: r.goes_on(),
             to_do: format!(
-                "{} Change the files as it says below. As soon as they hold the new key, relaykey notices that by itself, checks \
-                 it and reports it.",
-                r.keep_old()
+                "{} Change the files as it says below, on {}, as root. As soon as they hold the new key, relaykey notices that by \
+                 itself, checks it and reports it.",
+                r.keep_old(),
+                r.host
             ),
-            commands: vec![(
-                format!(
-                    "To have the files looked at right away, and to be told what is still missing; on {}, as root:",
-                    r.host
+            commands: vec![
+                (
+                    "To see the password of the new key, on a terminal (*** stands for it below):".into(),
+                    format!("relaykey sync {} --dry-run --reveal", r.credential),
                 ),
-                format!("relaykey confirm {}", r.credential),
-            )],
+                (
+                    "To have the files looked at right away, and to be told what is still missing:".into(),
+                    format!("relaykey confirm {}", r.credential),
+                ),
+            ],
             after: Some(format!(
                 "If nobody does anything, the mail server goes on with the old key, and its mail stops when that one is deleted. \
                  {WAITED_FOR}"
             )),
-            said: r.said("What to change"),
+            said: r.words.as_deref().map(|words| ("What to change", steps(words))),
         };
     }
+    let words = r.words.as_deref().unwrap_or_default();
+    let (own, opens, dies) = waits_until(words);
+    let by_itself = opens.map(|at| format!("the new key goes into use by itself {at}"));
+    let dies = if dies { ", or at once when the mail relay refuses the old one" } else { "" };
     Told {
-        headline: "new SMTP key waits for approval".into(),
+        headline: match &by_itself {
+            Some(_) => "new SMTP key waits for its time, or for approval".into(),
+            None => "new SMTP key waits for approval".into(),
+        },
         happened: format!(
-            "{} of {} is ready for use on {}, and waits until a person approves it. {} accepts the key; this was checked.",
+            "{} of {} is ready for use on {}, and waits until {}. {} accepts the key; this was checked.",
             capital(&r.new_key),
             r.login,
             r.host,
+            if by_itself.is_some() { "its time has come, or a person approves it" } else { "a person approves it" },
             capital(&r.relay)
         ),
         mail: r.goes_on(),
-        to_do: format!("{} Decide: approve the new key, or reject it, on {}, as root.", r.keep_old(), r.host),
+        to_do: match &by_itself {
+            Some(by_itself) => format!(
+                "{} Nothing else to do: {by_itself}{dies}. To decide before that, on {}, as root, run one of these.",
+                r.keep_old(),
+                r.host
+            ),
+            None => format!("{} Decide: approve the new key, or reject it, on {}, as root.", r.keep_old(), r.host),
+        },
         commands: vec![
-            ("To put it into use:".into(), r.approve()),
+            ("To put it into use now:".into(), r.approve()),
             (
                 "To keep the old one (write why in place of the dots; it is kept in the records):".into(),
-                format!("relaykey reject {} --reason \"...\"", r.credential),
+                format!("relaykey reject {} --version {} --reason \"...\"", r.credential, r.version),
             ),
         ],
-        after: Some(format!(
-            "If nobody does anything, the new key goes on waiting; only where the configuration names hours for it (`apply`) does \
-             it go into use by itself then. Mail stops if the old key is deleted before. {WAITED_FOR}"
-        )),
-        said: r.said("What relaykey says about it"),
+        after: Some(match (by_itself, dies.is_empty()) {
+            (Some(_), _) => format!("Mail stops if the old key is deleted before. {WAITED_FOR}"),
+            (None, true) => format!(
+                "If nobody does anything, the new key goes on waiting. Mail stops if the old key is deleted before. {WAITED_FOR}"
+            ),
+            (None, false) => format!(
+                "If nobody does anything, the new key goes on waiting; when the mail relay refuses the old one, it goes into use \
+                 at once. {WAITED_FOR}"
+            ),
+        }),
+        // What relaykey says itself is told above, commands and all.
+        said: if own { None } else { r.said("What relaykey says about it") },
     }
+}
+
+/// Of the words about a key that waits: are they those of this version, when does it go into use by itself, and does it
+/// when the old one is refused?
+fn waits_until(words: &str) -> (bool, Option<String>, bool) {
+    let own = words.starts_with("verified, and waits for somebody to decide.");
+    let (before, dies) = match words.split_once("; should the mail relay refuse that one, it goes into use at once") {
+        Some((before, _)) => (before, true),
+        None => (words, false),
+    };
+    let opens = before.split_once("goes into use by itself at ").map(|(_, opens)| {
+        let (at, rest) = opens.split_once(' ').unwrap_or((opens, ""));
+        clean(format!("at {} {rest}", when(at)).trim_end_matches('.'))
+    });
+    (own, opens, dies)
+}
+
+/// What is to be changed by hand, one step to a line.
+fn steps(words: &str) -> String {
+    let Some((found, steps)) = words.split_once(". To do: ") else { return words.to_owned() };
+    let steps: Vec<String> = steps.split("; ").enumerate().map(|(n, step)| format!("{}. {step}", n + 1)).collect();
+    // Before it stands what is told above.
+    let now = found.split_once(" is left so: ").and_then(|(_, rest)| Some(rest.split_once(". ")?.1));
+    let now = now.map(|now| format!("\nAs it is now: {now}.")).unwrap_or_default();
+    format!("{}{now}", steps.join("\n"))
 }
 
 const WAITED_FOR: &str = "Whoever changes keys for all hosts waits for this one meanwhile.";
@@ -319,7 +375,7 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.host
             ),
             match r.old {
-                Some(_) => r.goes_on(),
+                Some(_) => format!("{} As long as nobody deletes it, this can wait for the morning.", r.goes_on()),
                 // On a host where relaykey begins, this may be the very key that the mail server has.
                 None => "relaykey has changed nothing here: mail goes on with the login that the mail server has, for as long as \
                          that one is valid. Should it be this same key, mail is probably held back in the queue already."
@@ -402,8 +458,8 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.relay
             ),
             "Do not delete any key. Find out who or what changes the password table (configuration management such as Puppet or \
-             Ansible, a restored backup, a colleague), stop it, and restore the table; or, unless the configuration says \
-             drift = \"report\", wait: relaykey puts its login back within about an hour."
+             Ansible, a restored backup, a colleague), and stop it. Then wait: relaykey puts its login back within about an \
+             hour. Where the configuration says drift = \"report\", it does not: put it back by hand."
                 .into(),
             check(),
         ),
@@ -424,7 +480,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             check(),
         ),
     };
-    let said = r.said("What stood in the way");
+    let said = r.said(if class == "drift" { "What relaykey found" } else { "What stood in the way" });
     Told { headline: headline.into(), happened, mail, to_do, commands, said, ..Told::empty() }
 }
 

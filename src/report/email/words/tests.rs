@@ -87,8 +87,25 @@ fn all() -> Vec<(&'static str, Report)> {
                     ..target()
                 }],
                 mode: "manual".into(),
-                error: error("held", "goes into use by itself from Sat 2027-01-16 02:00 to 04:00, local time"),
+                error: error(
+                    "held",
+                    "verified, and waits for somebody to decide. To put it into use: relaykey approve ses --version 8a1c. To \
+                     refuse it: relaykey reject ses --version 8a1c --reason \"...\". If nobody does either, it goes into use by \
+                     itself at 2027-01-16T01:00:00Z (apply = \"Sat 02:00-04:00\"); should the mail relay refuse that one, it goes \
+                     into use at once",
+                ),
                 ..report("pending-approval")
+            },
+        ),
+        (
+            "pending-approval, without a time",
+            Report {
+                mode: "manual".into(),
+                error: error(
+                    "held",
+                    "verified, and waits for somebody to decide. Until then the present login stays in use",
+                ),
+                ..bare("pending-approval")
             },
         ),
         (
@@ -96,8 +113,11 @@ fn all() -> Vec<(&'static str, Report)> {
             Report {
                 error: error(
                     "by-hand",
-                    "/etc/postfix/sasl_passwd, line 3: put the new login at [email-smtp.eu-west-1.amazonaws.com]:587\n\
-                     then run: postmap hash:/etc/postfix/sasl_passwd",
+                    "target main does not hold version 8a1c8a3e-5f3e-4b7d-9d0f-3c2b1a0f9e8d (AKIAIOSFODNN7EXAMPLE), and is left \
+                     so: write = false. /etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 holds the login of \
+                     AKIAI44QH8DHBEXAMPLE, not of AKIAIOSFODNN7EXAMPLE. To do: in /etc/postfix/sasl_passwd, line 3, replace what \
+                     stands after [email-smtp.eu-west-1.amazonaws.com]:587 by AKIAIOSFODNN7EXAMPLE:***; postmap -c /etc/postfix \
+                     hash:/etc/postfix/sasl_passwd; postfix -c /etc/postfix reload",
                 ),
                 ..bare("pending-approval")
             },
