@@ -1177,7 +1177,7 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
         return Permission::Given;
     }
     if facts.wake.applied_refused && *if_applied_dies == IfAppliedDies::Apply {
-        let by = "if_applied_dies = \"apply\": the login in use is refused".to_owned();
+        let by = "if_applied_dies = \"apply\": the mail log says that the login in use is refused".to_owned();
         return Permission::Give { by, until: None };
     }
     match window.as_ref().map(|window| (window, window.opening(now, &policy.zone))) {
@@ -1569,7 +1569,7 @@ pub fn absorb(
         (Step::Leave, Outcome::Noted) => {
             facts.ordered = true;
             facts.state.left = Some(now);
-            tell(facts, "left", None, now);
+            tell(facts, LEFT, None, now);
         }
         (Step::Prepare { target }, Outcome::Prepared(staged)) => {
             let writes = !staged.nothing_to_write;
@@ -1868,6 +1868,8 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     }
 }
 
+/// Outcome of the report of a host that leaves.
+const LEFT: &str = "left";
 /// Outcome of a report about a version that waits for a person.
 const PENDING_APPROVAL: &str = "pending-approval";
 
@@ -1970,6 +1972,10 @@ fn reject(facts: &mut Facts, now: Timestamp) {
 
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
 fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, now: Timestamp) {
+    // Who has left is not asked any more, and a place that holds one document per host is to go on saying so.
+    if facts.state.left.is_some() && outcome != LEFT {
+        return;
+    }
     let applied = facts.state.applied.as_ref().map(|a| (a.id.version.clone(), a.username.clone()));
     let candidate = facts.state.candidate.as_ref().map(|c| (c.id.version.clone(), c.username.clone()));
     let of_candidate = ["failed", PENDING_APPROVAL, "rejected"].contains(&outcome);

@@ -14,7 +14,7 @@
 //! | any other status | is tried again, with the long back-off of what a person has to mend |
 //!
 //! When the program has ended, in whatever way, or the attempt is dropped, its process group is killed: nothing that it
-//! started in the background lives on, or is waited for.
+//! started in the background is waited for, nor lives on, unless it left the group on purpose (setsid).
 //!
 //! A root process starts it, so nobody but root may decide what it is: each directory on the way to it and the file
 //! itself belong to root and cannot be changed by others, at every start anew.

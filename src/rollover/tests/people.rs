@@ -510,7 +510,7 @@ fn when_the_login_in_use_is_refused_it_waits_or_goes_as_configured() {
         let run = host.order(alarm(), 120);
         assert_eq!(run.committed.is_some(), goes, "{:?}", run.steps);
         if goes {
-            let by = "if_applied_dies = \"apply\": the login in use is refused";
+            let by = "if_applied_dies = \"apply\": the mail log says that the login in use is refused";
             assert_eq!(run.approved_by.as_deref(), Some(by));
         }
         // A rejected one is not taken for that.
