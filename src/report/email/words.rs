@@ -106,7 +106,6 @@ fn tell(report: &Report) -> Told {
             )],
             after: Some("If nobody does anything, the mail server goes on with the old key.".into()),
             said: r.said("Reason given"),
-            ..Told::empty()
         },
         "withdrawn" => Told {
             headline: "somebody else changed the mail server's login".into(),
