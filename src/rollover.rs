@@ -1652,13 +1652,13 @@ pub fn absorb(
             let why = match policy.targets[*target].drift {
                 _ if facts.wake.confirm => "this run only confirms".to_owned(),
                 _ if !policy.targets[*target].write => "write = false".to_owned(),
-                Drift::Heal => format!("it was healed {HEALS} times within the hour"),
+                Drift::Heal => format!("it was put back {HEALS} times within the hour"),
                 Drift::Report => "drift = \"report\"".to_owned(),
             };
             let failure = Failure {
                 class: DRIFT.into(),
                 what: format!(
-                    "target {} no longer holds the applied version, and is left so: {why}",
+                    "the mail server (target {}) no longer holds the login that relaykey put there, and is left so: {why}",
                     facts.targets[*target].name
                 ),
                 fix: "find out what writes the table (configuration management, a script) and make it stop".into(),
@@ -2168,8 +2168,8 @@ fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Failure {
     Failure {
         class: "refused".into(),
         what: format!("{} refused the credential: {reply}", policy.endpoint),
-        fix: "the old credential stays in place; check that the access key is active, that the SMTP password was derived for \
-              this endpoint's region, and publish a corrected version"
+        fix: "the old credential stays in place; check that the access key is active and that what is stored is the SMTP password \
+              made from it for the region of this mail relay; if not, publish a valid one at the source"
             .into(),
         temporary: false,
         at: now,

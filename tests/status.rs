@@ -94,7 +94,10 @@ fn a_key_that_a_person_has_begun_to_put_in_place() {
         said.contains("\n  mail      may be failing, or going out with another login: do not delete any key\n"),
         "{said}"
     );
-    assert!(said.contains("\n  error     target main no longer holds the applied version"), "{said}");
+    assert!(
+        said.contains("\n  error     the mail server (target main) no longer holds the login that relaykey put there"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn a_key_that_ses_refuses_changes_nothing() {
         ran.says(&[
             "535 Authentication Credentials Invalid",
             "fix: the old credential stays in place; check that the access key is active",
-            "derived for this endpoint's region",
+            "for the region of this mail relay",
         ]);
         assert!(ran.err.matches("refused: 535").count() > 1, "tried once:\n{}", ran.err);
         before.same_as(&host.snapshot());
@@ -1239,12 +1239,12 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
         put_back(&host.postfix, &text);
         let before = host.snapshot();
         host.sync(&[], 1).says(&[
-            "target main no longer holds the applied version",
-            "healed 3 times",
+            "the mail server (target main) no longer holds the login that relaykey put there",
+            "put back 3 times",
             "fix: find out what writes",
         ]);
         before.same_as(&host.snapshot());
-        host.relaykey(&["status"]).expect(0).says(&["ses: drift", "healed 3 times"]);
+        host.relaykey(&["status"]).expect(0).says(&["ses: drift", "put back 3 times"]);
         // A new version is put in place all the same.
         let third = Key::new();
         host.standin.set_key(&third.id, &third.login.password);
@@ -1265,7 +1265,10 @@ fn drift_is_only_reported_where_that_is_asked_for() {
     put_back(&host.postfix, &text);
     let before = host.snapshot();
     for _ in 0..2 {
-        host.sync(&[], 1).says(&["target main no longer holds the applied version", "drift = \"report\""]);
+        host.sync(&[], 1).says(&[
+            "the mail server (target main) no longer holds the login that relaykey put there",
+            "drift = \"report\"",
+        ]);
         before.same_as(&host.snapshot());
     }
     host.relaykey(&["status"]).expect(0).says(&["ses: drift"]);

@@ -111,7 +111,7 @@ fn from_the_adoption_to_the_departure() {
 
     // It leaves, and what it does afterwards brings it back.
     host.relaykey(&["deregister"]).expect(0).says(&["ses: left"]);
-    host.relaykey(&["status"]).expect(0).says(&["left      the fleet"]);
+    host.relaykey(&["status"]).expect(0).says(&["left      the hosts that share this key"]);
     edit_state(&host, |state| assert!(state["alive_due"].is_null()));
     host.sync(&["--wait", "1s"], 1);
     assert_eq!(told(&book, before + 1), [said("left", &fourth)]);

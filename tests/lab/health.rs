@@ -304,8 +304,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     }),
     ("drift", |h| {
         let now = h.now;
-        let what =
-            "target main no longer holds the applied version, and is left so: it was healed 3 times within the hour";
+        let what = "the mail server (target main) no longer holds the login that relaykey put there, and is left so: it was put back 3 times within the hour";
         let fix = "find out what writes the table (configuration management, a script) and make it stop";
         h.target().retry = retry(failure("drift", what, fix, minutes(now, 4)));
     }),
