@@ -15,9 +15,9 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use lab::{DELIVERY, Host, Key, Setup};
-use postfix::wait_for;
+use postfix::{free_port, wait_for};
 use relaykey::standin;
-use running::{NEVER, SOON, holds, passes_under};
+use running::{Daemon, NEVER, SOON, health, holds, passes_under};
 use serde_json::Value;
 
 /// A host whose table holds the first key, adopted, with these lines in its `[[credential]]` and its target.
@@ -40,6 +40,15 @@ fn add_to_credential(host: &Host, lines: &str) {
     let text = fs::read_to_string(&path).expect("a configuration");
     let text = text.replacen("name = \"ses\"\n", &format!("name = \"ses\"\n{lines}"), 1);
     fs::write(&path, text).expect("written");
+}
+
+/// Starts the daemon of a host whose source holds this key, with these lines in its `[[credential]]` and its target.
+fn start_daemon<'a>(host: &'a Host, key: &Key, credential: &str, target: &str) -> Daemon<'a> {
+    let source = host.publish(key.pair()) + NEVER;
+    let port = free_port();
+    host.configure(&Setup { source: &source, target, more: &health(port), ..Setup::default() });
+    add_to_credential(host, credential);
+    host.run_configured(port)
 }
 
 /// A new key that SES knows, published in the file of the source; its version as `sync --json` names it.
@@ -200,11 +209,7 @@ fn the_daemon_shows_what_waits_and_takes_the_answer() {
     let first = Key::new();
     let host = Host::new("hash", &first);
     host.start_postfix();
-    let source = host.publish(first.pair()) + NEVER;
-    let port = postfix::free_port();
-    host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
-    add_to_credential(&host, MANUAL);
-    let daemon = host.run_configured(port);
+    let daemon = start_daemon(&host, &first, MANUAL, "");
     let second = publish(&host);
     daemon.shows("the new key to wait", SOON, |status| {
         (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
@@ -252,11 +257,7 @@ fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
         let first = Key::new();
         let host = Host::new("hash", &first);
         host.start_postfix();
-        let source = host.publish(first.pair()) + NEVER;
-        let port = postfix::free_port();
-        host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
-        add_to_credential(&host, &format!("{MANUAL}if_applied_dies = {setting:?}\n"));
-        let daemon = host.run_configured(port);
+        let daemon = start_daemon(&host, &first, &format!("{MANUAL}if_applied_dies = {setting:?}\n"), "");
         let second = publish(&host);
         daemon.shows("the new key to wait", SOON, |status| {
             (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
@@ -323,11 +324,7 @@ fn a_host_that_is_changed_by_hand_is_confirmed_by_itself() {
         let first = Key::new();
         let host = Host::new(map_type, &first);
         host.start_postfix();
-        let source = host.publish(first.pair()) + NEVER;
-        let port = postfix::free_port();
-        let target = "write = false\n";
-        host.configure(&Setup { source: &source, target, more: &running::health(port), ..Setup::default() });
-        let daemon = host.run_configured(port);
+        let daemon = start_daemon(&host, &first, "", "write = false\n");
         let before = host.snapshot();
         let second = publish(&host);
         daemon.shows("what a person is to do", SOON, |status| {

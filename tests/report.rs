@@ -5,13 +5,15 @@
 //! the name of the test. The state is a real state directory, and a crash here is what memory held and the disk did
 //! not.
 
+#[path = "lab/isolated.rs"]
+mod isolated;
 #[path = "lab/moto.rs"]
 mod moto;
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use isolated::KEY;
 use jiff::{SignedDuration, Timestamp};
 use moto::{Moto, PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
@@ -21,54 +23,15 @@ use relaykey::rollover::{Evidence, Outbox, Report, ReportTarget, State};
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
 
-/// The longest a test may take, the start of its API server included.
-const TEST: Duration = Duration::from_secs(120);
 /// The longest a single round of attempts may take here.
 const ROUND: Duration = Duration::from_secs(20);
-/// Set in the process that a test runs in.
-const INSIDE: &str = "RELAYKEY_TEST_REPORT";
-const KEY: &str = "AKIATESTREPORT000000";
 const NAME: &str = "/relaykey/ses/mx1.example.com";
 /// What the test's clock says first.
 const START: i64 = 1_800_000_000;
 
 /// Runs a test in a process with AWS keys in its environment and nothing else.
 fn isolated(name: &str, test: impl FnOnce(&mut Lab)) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test(&mut Lab::new());
-    }
-    let dir = PrivateDir::new("report-output");
-    let output = dir.path().join("output");
-    let file = std::fs::File::create(&output).expect("a file");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env_clear()
-        .env(INSIDE, "1")
-        .env("AWS_ACCESS_KEY_ID", KEY)
-        .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("HOME", "/nonexistent")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone().expect("a second handle"))
-        .stderr(file)
-        .spawn()
-        .expect("this program starts again");
-    let deadline = Instant::now() + TEST;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            break Some(status);
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let said = std::fs::read_to_string(&output).unwrap_or_default();
-    let status = status.unwrap_or_else(|| panic!("{name} did not end within {TEST:?}:\n{said}"));
-    assert!(status.success() && said.contains("1 passed"), "{said}");
-    assert!(!said.contains("wJalrXUtnFEMI"), "a secret key in the output");
+    isolated::isolated(name, || test(&mut Lab::new()));
 }
 
 /// One host with its state, one receiver, one place.

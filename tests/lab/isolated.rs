@@ -10,7 +10,7 @@ const SECRET: &str = "wJalrXUtnFEMI";
 /// The access key id that is in the environment.
 pub const KEY: &str = "AKIATESTISOLATED0000";
 /// The longest a test may take, the start of its servers included.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the test of this name, which calls this, in this program started again.
 pub fn isolated(name: &str, test: impl FnOnce()) {
