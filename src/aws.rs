@@ -192,12 +192,24 @@ impl Session {
         Ok(config)
     }
 
-    /// Call this with every error of a call: one that blames the identity or the settings makes the next
-    /// [`Session::config`] read profile files and credentials anew.
-    pub async fn note(&self, error: &AwsError) {
-        if matches!(error.class, "credentials" | "clock" | "configuration") {
+    /// What the error of a call means: what `special` makes of the answer, if there is one and it is the service's alone,
+    /// else what [`explain`] says. Every error of a call comes here: one that blames the identity or the settings makes
+    /// the next [`Session::config`] read profile files and credentials anew.
+    pub async fn explain<E>(
+        &self,
+        error: &SdkError<E>,
+        call: &Call<'_>,
+        special: impl FnOnce(Answer<'_>) -> Option<AwsError>,
+    ) -> AwsError
+    where
+        E: Error + ProvideErrorMetadata + 'static,
+        SdkError<E>: RequestId,
+    {
+        let explained = answer(error).and_then(special).unwrap_or_else(|| explain(error, call));
+        if matches!(explained.class, "credentials" | "clock" | "configuration") {
             *self.loaded.lock().await = None;
         }
+        explained
     }
 
     /// The role that is assumed, where one is configured.

@@ -205,12 +205,10 @@ impl DynamoDb {
             region: place.region,
             role_arn: self.session.role_arn(),
         };
-        let special = aws::answer(error).and_then(|answer| special(answer, &call, place));
-        let mut explained = special.unwrap_or_else(|| aws::explain(error, &call));
+        let mut explained = self.session.explain(error, &call, |answer| special(answer, &call, place)).await;
         if explained.class == "throttled" {
             explained.fix = place.grow();
         }
-        self.session.note(&explained).await;
         explained.into()
     }
 }

@@ -98,15 +98,13 @@ impl ParameterStore {
             region,
             role_arn: self.session.role_arn(),
         };
-        let special = aws::answer(error).and_then(|answer| special(answer, &call));
-        let mut explained = special.unwrap_or_else(|| aws::explain(error, &call));
+        let mut explained = self.session.explain(error, &call, |answer| special(answer, &call)).await;
         if explained.class == "throttled" {
             explained.fix =
                 "nothing to do if it passes; if it stays, too many hosts report to Parameter Store at the same time: turn on its higher \
                  throughput for the account (ssm:UpdateServiceSetting, high-throughput-enabled)"
                     .into();
         }
-        self.session.note(&explained).await;
         explained.into()
     }
 }

@@ -92,12 +92,7 @@ impl ParameterStore {
                     region: &region,
                     role_arn: self.session.role_arn(),
                 };
-                let explained = match aws::answer(&error) {
-                    Some(answer) => self.special(answer, &call).unwrap_or_else(|| aws::explain_answer(answer, &call)),
-                    None => aws::explain(&error, &call),
-                };
-                self.session.note(&explained).await;
-                Err(explained.into())
+                Err(self.session.explain(&error, &call, |answer| self.special(answer, &call)).await.into())
             }
         }
     }

@@ -100,8 +100,7 @@ impl SecretsManager {
             Err(error) => error,
         };
         let call = self.call("secretsmanager:DescribeSecret", format!("secret {:?}", self.secret), &region);
-        let explained = aws::explain(&error, &call);
-        self.session.note(&explained).await;
+        let explained = self.session.explain(&error, &call, |_| None).await;
         // That the role may not be assumed is no answer of Secrets Manager.
         if explained.class != "access-denied" || aws::answer(&error).is_none() {
             return Err(explained.into());
@@ -187,12 +186,7 @@ impl SecretsManager {
             }
             Err(error) => {
                 let call = self.call("secretsmanager:GetSecretValue", self.about(stage), region);
-                let explained = match aws::answer(&error) {
-                    Some(answer) => special(answer, stage, &call).unwrap_or_else(|| aws::explain_answer(answer, &call)),
-                    None => aws::explain(&error, &call),
-                };
-                self.session.note(&explained).await;
-                Err(explained.into())
+                Err(self.session.explain(&error, &call, |answer| special(answer, stage, &call)).await.into())
             }
         }
     }

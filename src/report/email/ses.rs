@@ -103,8 +103,7 @@ impl Ses {
         SdkError<E>: RequestId,
     {
         let call = self.call(action, from.as_ref(), region);
-        let special = aws::answer(error).and_then(|answer| special(answer, &call, from));
-        let mut explained = special.unwrap_or_else(|| aws::explain(error, &call));
+        let mut explained = self.session.explain(error, &call, |answer| special(answer, &call, from)).await;
         match explained.class {
             "throttled" => {
                 explained.fix =
@@ -117,7 +116,6 @@ impl Ses {
             }
             _ => {}
         }
-        self.session.note(&explained).await;
         explained.into()
     }
 }
