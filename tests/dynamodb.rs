@@ -5,6 +5,8 @@
 mod isolated;
 #[path = "lab/moto.rs"]
 mod moto;
+#[path = "lab/sample.rs"]
+mod sample;
 
 use std::time::{Duration, Instant};
 
@@ -133,29 +135,6 @@ fn key() -> Value {
     json!({"credential": {"S": "ses"}, "host": {"S": "mx1.example.com"}})
 }
 
-fn sample(host_id: &str, seq: u64) -> Report {
-    Report {
-        schema: "relaykey/report/v1".into(),
-        id: format!("{host_id}-ses-{seq}"),
-        seq,
-        host_id: host_id.into(),
-        host: "mx1.example.com".into(),
-        credential: "ses".into(),
-        source: format!("arn:aws:secretsmanager:{REGION}:123456789012:secret:ses-AbCdEf"),
-        version: format!("version-{seq}"),
-        username: "AKIAIOSFODNN7EXAMPLE".into(),
-        previous_username: None,
-        at: "2027-01-15T08:00:00Z".into(),
-        mode: "automatic".into(),
-        agent: "relaykey/test".into(),
-        outcome: "confirmed".into(),
-        targets: Vec::new(),
-        error: None,
-        approved_by: None,
-        latest: None,
-    }
-}
-
 #[test]
 fn a_report_becomes_one_item_with_its_main_fields() {
     isolated("a_report_becomes_one_item_with_its_main_fields", || {
@@ -163,7 +142,7 @@ fn a_report_becomes_one_item_with_its_main_fields() {
         assert_eq!(lab.receiver.describe(), "DynamoDB table relaykey in eu-west-1");
         let before = lab.check(US).expect("fits");
         assert!(before.contains("table \"relaykey\" fits") && before.contains("UpdateItem) is not tried"), "{before}");
-        let report = sample(US, 1_800_000_000_001);
+        let report = sample::report(US, 1_800_000_000_001);
         lab.arrives(&report);
         let mut item = lab.item();
         let written = item["written"]["S"].take();
@@ -193,7 +172,7 @@ fn a_report_becomes_one_item_with_its_main_fields() {
             json!({"TableName": TABLE, "Key": key(), "UpdateExpression": "SET note = :note",
                    "ExpressionAttributeValues": {":note": {"S": "rack 7"}}}),
         );
-        let later = Report { at: "2027-02-15T08:00:00Z".into(), ..sample(US, 1_800_000_000_002) };
+        let later = Report { at: "2027-02-15T08:00:00Z".into(), ..sample::report(US, 1_800_000_000_002) };
         lab.arrives(&later);
         let item = lab.item();
         expected["seq"]["N"] = "1800000000002".into();
@@ -206,7 +185,7 @@ fn a_report_becomes_one_item_with_its_main_fields() {
             (&json!("2027-01-15T08:00:00Z"), &json!("rack 7"))
         );
         // Without a user name or version, as when a source never answered.
-        let bare = Report { version: String::new(), username: String::new(), ..sample(US, 1_800_000_000_003) };
+        let bare = Report { version: String::new(), username: String::new(), ..sample::report(US, 1_800_000_000_003) };
         lab.arrives(&bare);
     });
 }
@@ -215,22 +194,22 @@ fn a_report_becomes_one_item_with_its_main_fields() {
 fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
     isolated("the_same_report_does_no_harm_and_an_earlier_one_never_wins", || {
         let lab = Lab::new();
-        lab.arrives(&sample(US, 5));
+        lab.arrives(&sample::report(US, 5));
         let item = lab.item();
-        assert_eq!(lab.deliver(&sample(US, 5)), Ok(()));
+        assert_eq!(lab.deliver(&sample::report(US, 5)), Ok(()));
         assert_eq!(lab.item(), item, "it was there: nothing is written again");
-        let e = lab.refused(&sample(US, 4), "newer-there", false);
+        let e = lab.refused(&sample::report(US, 4), "newer-there", false);
         assert!(e.what.contains("number 5 there, 4 here") && e.fix.contains("aws dynamodb delete-item"), "{e:?}");
         assert_eq!(lab.item(), item);
-        lab.arrives(&sample(US, 6));
+        lab.arrives(&sample::report(US, 6));
         // Numbers are compared as numbers.
-        lab.arrives(&sample(US, 10));
+        lab.arrives(&sample::report(US, 10));
 
         // Written, and the answer breaks off: when it is tried again, it is there.
         lab.fault("UpdateItem", json!({"kind": "truncate"}));
-        let lost = lab.deliver(&sample(US, 11));
+        let lost = lab.deliver(&sample::report(US, 11));
         assert!(lost.is_ok() || lost.as_ref().is_err_and(|e| e.temporary), "{lost:?}");
-        lab.arrives(&sample(US, 11));
+        lab.arrives(&sample::report(US, 11));
     });
 }
 
@@ -238,11 +217,11 @@ fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
 fn of_two_machines_with_one_name_neither_hides_the_other() {
     isolated("of_two_machines_with_one_name_neither_hides_the_other", || {
         let lab = Lab::new();
-        lab.arrives(&sample(THEM, 900));
+        lab.arrives(&sample::report(THEM, 900));
         let item = lab.item();
         // The numbers of the two have nothing to do with each other.
         for seq in [1, 900, 1000] {
-            let e = lab.refused(&sample(US, seq), "occupied", false);
+            let e = lab.refused(&sample::report(US, seq), "occupied", false);
             assert!(e.what.contains(THEM) && e.what.contains(US) && e.what.contains("(confirmed)"), "{e:?}");
             assert!(e.fix.contains("[host]") && e.fix.contains("delete-item"), "{e:?}");
         }
@@ -251,26 +230,26 @@ fn of_two_machines_with_one_name_neither_hides_the_other() {
         assert_eq!(lab.item(), item);
 
         lab.age(SILENT - SignedDuration::from_mins(1));
-        lab.refused(&sample(US, 1), "occupied", false);
+        lab.refused(&sample::report(US, 1), "occupied", false);
         // Silent for too long: taken over, and both can be seen.
         lab.age(SILENT + SignedDuration::from_mins(1));
         let said = lab.check(US).expect("free");
         assert!(said.contains("will be taken over") && said.contains(THEM), "{said}");
-        lab.arrives(&sample(US, 1));
+        lab.arrives(&sample::report(US, 1));
         let holders = |item: &Value| {
             ["host_id", "previous_host_id"].map(|name| item[name]["S"].as_str().unwrap_or_default().to_owned())
         };
         assert_eq!(holders(&lab.item()), [US, THEM]);
-        lab.arrives(&sample(US, 2));
+        lab.arrives(&sample::report(US, 2));
         assert_eq!(holders(&lab.item()), [US, THEM], "later reports keep it");
         // The other is back: it is the one that is told now.
-        let e = lab.refused(&sample(THEM, 901), "occupied", false);
+        let e = lab.refused(&sample::report(THEM, 901), "occupied", false);
         assert!(e.what.contains(US), "{e:?}");
 
         // One that has left makes room at once.
-        let left = Report { outcome: "left".into(), at: "2027-03-01T08:00:00Z".into(), ..sample(US, 3) };
+        let left = Report { outcome: "left".into(), at: "2027-03-01T08:00:00Z".into(), ..sample::report(US, 3) };
         lab.arrives(&left);
-        lab.arrives(&Report { at: "2027-03-01T09:00:00Z".into(), ..sample(THEM, 902) });
+        lab.arrives(&Report { at: "2027-03-01T09:00:00Z".into(), ..sample::report(THEM, 902) });
         assert_eq!(holders(&lab.item()), [THEM, US]);
         assert_eq!(lab.item()["host_id_since"]["S"], "2027-03-01T09:00:00Z");
     });
@@ -283,7 +262,7 @@ fn what_is_no_report_is_left_as_it_is() {
         let mut item = key();
         item["password"] = json!({"S": "hunter2"});
         lab.call("PutItem", json!({"TableName": TABLE, "Item": item}));
-        for e in [lab.refused(&sample(US, 1), "occupied", false), lab.check(US).expect_err("occupied")] {
+        for e in [lab.refused(&sample::report(US, 1), "occupied", false), lab.check(US).expect_err("occupied")] {
             assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("no report of relaykey"), "{e:?}");
         }
         assert_eq!(lab.item(), item);
@@ -294,7 +273,7 @@ fn what_is_no_report_is_left_as_it_is() {
 fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it() {
     isolated("a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it", || {
         let lab = Lab::without_table();
-        for e in [lab.refused(&sample(US, 1), "configuration", false), lab.check(US).expect_err("no table")] {
+        for e in [lab.refused(&sample::report(US, 1), "configuration", false), lab.check(US).expect_err("no table")] {
             assert!(e.what.contains("no such table") && e.what.contains("\"relaykey\" in eu-west-1"), "{e:?}");
             let command = "aws dynamodb create-table --table-name relaykey --region eu-west-1 --billing-mode PAY_PER_REQUEST \
                            --attribute-definitions AttributeName=credential,AttributeType=S AttributeName=host,AttributeType=S \
@@ -308,16 +287,18 @@ fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_make
         ];
         for key in other_keys {
             lab.make_table(&key);
-            for e in [lab.refused(&sample(US, 1), "configuration", false), lab.check(US).expect_err("another key")] {
+            for e in
+                [lab.refused(&sample::report(US, 1), "configuration", false), lab.check(US).expect_err("another key")]
+            {
                 assert!(e.what.contains("another key") && e.fix.contains("sort key is `host`"), "{key:?}: {e:?}");
             }
             lab.call("DeleteTable", json!({"TableName": TABLE}));
         }
         lab.make_table(&[("credential", "HASH", "S"), ("host", "RANGE", "S")]);
-        lab.arrives(&sample(US, 1));
+        lab.arrives(&sample::report(US, 1));
         // Gone while it is used.
         lab.call("DeleteTable", json!({"TableName": TABLE}));
-        lab.refused(&sample(US, 2), "configuration", false);
+        lab.refused(&sample::report(US, 2), "configuration", false);
     });
 }
 
@@ -330,12 +311,12 @@ fn aws_refuses_and_is_slow() {
                 "UpdateItem",
                 json!({"kind": "error", "status": 400, "code": code, "message": "slow", "count": 0}),
             );
-            let e = lab.refused(&sample(US, 1), "throttled", true);
+            let e = lab.refused(&sample::report(US, 1), "throttled", true);
             assert!(e.fix.contains("update-table") && e.what.contains(code), "{e:?}");
             lab.moto.heal(KEY);
         }
         lab.fault("UpdateItem", json!({"kind": "error", "status": 500, "code": "InternalServerError", "count": 0}));
-        lab.refused(&sample(US, 1), "service", true);
+        lab.refused(&sample::report(US, 1), "service", true);
         lab.moto.heal(KEY);
         for action in ["UpdateItem", "GetItem"] {
             lab.fault(
@@ -344,7 +325,7 @@ fn aws_refuses_and_is_slow() {
                 "message": "User: arn:aws:iam::123456789012:role/mx is not authorized"}),
             );
         }
-        let e = lab.refused(&sample(US, 1), "access-denied", false);
+        let e = lab.refused(&sample::report(US, 1), "access-denied", false);
         let resource = format!("arn:aws:dynamodb:{REGION}:*:table/relaykey");
         assert_eq!(e.fix, format!("allow dynamodb:UpdateItem on {resource} for arn:aws:iam::123456789012:role/mx"));
         let e = lab.check(US).expect_err("denied");
@@ -357,9 +338,9 @@ fn aws_refuses_and_is_slow() {
         lab.receiver = receiver(&lab.moto, hasty);
         lab.fault("UpdateItem", json!({"kind": "hang", "seconds": 8, "count": 0}));
         let began = Instant::now();
-        lab.refused(&sample(US, 1), "network", true);
+        lab.refused(&sample::report(US, 1), "network", true);
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         lab.moto.heal(KEY);
-        lab.arrives(&sample(US, 1));
+        lab.arrives(&sample::report(US, 1));
     });
 }

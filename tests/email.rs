@@ -7,6 +7,8 @@ mod isolated;
 mod moto;
 #[path = "lab/postfix.rs"]
 mod postfix;
+#[path = "lab/sample.rs"]
+mod sample;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -82,21 +84,10 @@ impl Mail {
 
 /// A report with all that makes a message difficult: letters beyond ASCII, long lines, lines that begin with a dot.
 fn sample(outcome: &str) -> Report {
-    let host_id = "5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54";
     Report {
-        schema: "relaykey/report/v1".into(),
-        id: format!("{host_id}-ses-7"),
-        seq: 7,
-        host_id: host_id.into(),
-        host: "mx1.example.com".into(),
-        credential: "ses".into(),
         source: format!("arn:aws:secretsmanager:{REGION}:123456789012:secret:{}", "ses".repeat(400)),
         version: "8a1c8a3e-5f3e-4b7d-9d0f-3c2b1a0f9e8d".into(),
-        username: "AKIAIOSFODNN7EXAMPLE".into(),
         previous_username: Some("AKIAI44QH8DHBEXAMPLE".into()),
-        at: "2027-01-15T08:00:00Z".into(),
-        mode: "automatic".into(),
-        agent: "relaykey/test".into(),
         outcome: outcome.into(),
         targets: vec![ReportTarget {
             name: "main".into(),
@@ -116,7 +107,7 @@ fn sample(outcome: &str) -> Report {
         }],
         error: Some(ReportError { class: "none".into(), words: ".\n..\n.\r\n".into() }),
         approved_by: Some("Zoë".into()),
-        latest: None,
+        ..sample::report("5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54", 7)
     }
 }
 

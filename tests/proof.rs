@@ -15,9 +15,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use lab::{Host, Key, Program, REGION, RUN, Ran, Setup, keep_secret};
+use lab::{Host, Key, Program, REGION, RUN, Ran, Setup, keep_secret, proof_lines};
 use moto::PrivateDir;
 use relaykey::credential::Secret;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// A key, the report of a host that uses it, and a file that holds what the verifier holds.
@@ -58,7 +59,7 @@ fn verify(dir: &PrivateDir, held: &[u8], document: &[u8], arguments: &[&str]) ->
 }
 
 /// What Python makes of this: key and text as two arguments of a program of its own.
-fn python(script: &str, held: &str, texts: &[&str]) -> String {
+fn python(script: &str, held: &str, texts: &[impl Serialize]) -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/python");
     let mut child = Command::new(python)
         .args(["-c", script])
@@ -98,27 +99,12 @@ fn text(value: &Value) -> &str {
 fn a_report_is_true_with_every_way_to_hold_the_password_and_python_agrees() {
     let lab = Lab::new();
     let (report, target) = (&lab.report, &lab.report["targets"][0]);
-    let seq = report["seq"].to_string();
-    let texts = [
-        "relaykey-proof-v1",
-        text(&report["host_id"]),
-        text(&report["host"]),
-        text(&report["credential"]),
-        text(&report["version"]),
-        text(&report["username"]),
-        text(&target["name"]),
-        text(&target["region"]),
-        text(&report["outcome"]),
-        &seq,
-        text(&report["at"]),
-    ];
-    assert_eq!(target["proof"], python(PROOF, lab.key.password(), &texts));
+    assert_eq!(target["proof"], python(PROOF, lab.key.password(), &proof_lines(report, target)));
 
     // Over any other outcome relaykey makes none, whoever can.
     let mut other = report.clone();
     other["outcome"] = json!("withdrawn");
-    let texts = texts.map(|text| if text == "adopted" { "withdrawn" } else { text });
-    other["targets"][0]["proof"] = json!(python(PROOF, lab.key.password(), &texts));
+    other["targets"][0]["proof"] = json!(python(PROOF, lab.key.password(), &proof_lines(&other, target)));
     lab.verify(&other, &[]).expect(1).says(&["REFUSED: a report with outcome withdrawn has none"]);
 
     let password = lab.key.password().to_owned();

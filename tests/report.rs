@@ -9,6 +9,8 @@
 mod isolated;
 #[path = "lab/moto.rs"]
 mod moto;
+#[path = "lab/sample.rs"]
+mod sample;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ use moto::{Moto, PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, ReceiverKind};
 use relaykey::report::{self, Attempt, Deliveries, Receivers, Undelivered};
-use relaykey::rollover::{Evidence, Outbox, Report, ReportTarget, State};
+use relaykey::rollover::{Outbox, Report, State};
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
 
@@ -162,42 +164,7 @@ fn http(moto: &Moto, limits: Limits) -> Http {
 }
 
 fn sample(seq: u64) -> Report {
-    let host_id = "5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54";
-    Report {
-        schema: "relaykey/report/v1".into(),
-        id: format!("{host_id}-ses-{seq}"),
-        seq,
-        host_id: host_id.into(),
-        host: "mx1.example.com".into(),
-        credential: "ses".into(),
-        source: format!("arn:aws:secretsmanager:{REGION}:123456789012:secret:ses-AbCdEf"),
-        version: format!("version-{seq}"),
-        username: "AKIAIOSFODNN7EXAMPLE".into(),
-        previous_username: None,
-        at: "2027-01-15T08:00:00Z".into(),
-        mode: "automatic".into(),
-        agent: "relaykey/test".into(),
-        outcome: "confirmed".into(),
-        targets: vec![ReportTarget {
-            name: "postfix".into(),
-            kind: "postfix".into(),
-            map: "hash:/etc/postfix/sasl_passwd".into(),
-            keys: vec![format!("[email-smtp.{REGION}.amazonaws.com]:587")],
-            read_back: "postmap".into(),
-            remaining_old: Vec::new(),
-            region: Some(REGION.into()),
-            evidence: Evidence {
-                endpoint: format!("email-smtp.{REGION}.amazonaws.com:587"),
-                reply: "235 Authentication successful. {{really}}".into(),
-                at: Timestamp::UNIX_EPOCH,
-            },
-            proof: None,
-            no_proof: Some("not an SES-form password".into()),
-        }],
-        error: None,
-        approved_by: None,
-        latest: None,
-    }
+    sample::report("5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54", seq)
 }
 
 fn throttled() -> Value {

@@ -526,22 +526,8 @@ fn reloads(postfix: &Instance, expected: usize) -> usize {
 
 /// The proof as the report document's definition has it, made here from scratch.
 fn proof_of(password: &str, report: &Value, target: &Value) -> String {
-    let text = |v: &Value| v.as_str().expect("a text").to_owned();
-    let lines = [
-        "relaykey-proof-v1".to_owned(),
-        text(&report["host_id"]),
-        text(&report["host"]),
-        text(&report["credential"]),
-        text(&report["version"]),
-        text(&report["username"]),
-        text(&target["name"]),
-        text(&target["region"]),
-        text(&report["outcome"]),
-        report["seq"].as_u64().expect("a number").to_string(),
-        text(&report["at"]),
-    ];
     let mut mac = Hmac::<Sha256>::new_from_slice(password.as_bytes()).expect("a key of any length");
-    lines.iter().for_each(|line| mac.update(format!("{line}\n").as_bytes()));
+    lab::proof_lines(report, target).iter().for_each(|line| mac.update(format!("{line}\n").as_bytes()));
     BASE64.encode(mac.finalize().into_bytes())
 }
 

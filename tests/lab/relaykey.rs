@@ -36,6 +36,24 @@ pub fn keep_secret(text: &str) {
     SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
 }
 
+/// The lines that a target's proof is made over, as the report document's definition has them, from scratch.
+pub fn proof_lines(report: &Value, target: &Value) -> [String; 11] {
+    let text = |v: &Value| v.as_str().expect("a text").to_owned();
+    [
+        "relaykey-proof-v1".to_owned(),
+        text(&report["host_id"]),
+        text(&report["host"]),
+        text(&report["credential"]),
+        text(&report["version"]),
+        text(&report["username"]),
+        text(&target["name"]),
+        text(&target["region"]),
+        text(&report["outcome"]),
+        report["seq"].as_u64().expect("a number").to_string(),
+        text(&report["at"]),
+    ]
+}
+
 /// An IAM access key with its SES SMTP password.
 #[derive(Clone)]
 pub struct Key {
