@@ -4,20 +4,32 @@
 //! socket, without network, and everything else runs unprivileged. So a secret goes in once (`Prepare`) and never
 //! comes back, replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
+//!
+//! What is locked, and for how long:
+//!
+//! - Requests about one target are done one after the other, whole, child programs included. Nothing else waits for them:
+//!   a target whose `postfix check` hangs, or whose table is on a file system that does, holds up no other one.
+//! - The directories of a table are locked against other processes from `Prepare` to `Commit`, `Discard` or `Leave`; targets
+//!   of this process share that lock, and take turns at the renames alone ([`registry`]). A change that another target
+//!   overtakes is planned anew, for as long as others get further, and one that is put back after another target has
+//!   renamed there is refused (class `changed-underneath`), as for anybody else's change.
+//! - The journal and the key have a lock of their own, held for two fsyncs of small files in the state directory.
 
 mod change;
 mod journal;
+mod registry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields};
-use crate::host::{self, Directory, HostError, Lock};
+use crate::host::{self, Directory, HostError};
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
@@ -25,6 +37,7 @@ use crate::mta::{ByHand, Entry, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
 use change::{Change, Stopped};
 use journal::{Key, Moment, Phase, Record, Store};
+use registry::{Held, Registry};
 
 /// Names one target: credential and target name of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -247,13 +260,13 @@ pub struct ReadBack {
 #[derive(Clone)]
 pub enum Client {
     /// The server is in this process.
-    InProcess(Arc<Mutex<Server>>),
+    InProcess(Arc<Server>),
 }
 
 impl Client {
     /// A client of a server in this process.
     pub fn in_process(server: Server) -> Self {
-        Client::InProcess(Arc::new(Mutex::new(server)))
+        Client::InProcess(Arc::new(server))
     }
 
     /// Does what the request says, and waits for it.
@@ -262,17 +275,7 @@ impl Client {
     /// What [`Request`] documents; a target that is not configured; a server that ended in the middle of something.
     pub fn call(&self, request: Request) -> Result<Reply, MtaError> {
         let Client::InProcess(server) = self;
-        match server.lock() {
-            Ok(mut server) => server.serve(request),
-            Err(_) => Err(MtaError {
-                temporary: false,
-                class: "io",
-                file: None,
-                line: None,
-                what: "an earlier request to change the mail server's files broke off in the middle".into(),
-                fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
-            }),
-        }
+        server.serve(request)
     }
 }
 
@@ -280,6 +283,9 @@ impl Client {
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// How often a change is planned anew because somebody wrote to the table meanwhile.
 const ATTEMPTS: usize = 3;
+/// How long the first look of a server waits for what killed runs of targets that are no longer configured left: their
+/// directories may be on a file system that hangs.
+const ORPHANS_WAIT: Duration = Duration::from_secs(2);
 
 /// May a server change anything?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,26 +294,35 @@ enum Access {
     Change,
 }
 
-/// The mail server's side: does what requests say, one at a time.
+/// The mail server's side: does what requests say, those about one target one at a time.
 pub struct Server {
-    access: Access,
-    /// Was looked for what killed runs left?
-    swept: bool,
-    targets: BTreeMap<TargetId, Target>,
-    store: Store,
-    key: Option<Key>,
-    open: BTreeMap<TargetId, Open>,
-    /// The locks that open changes hold, by device and inode of the directory: several targets may share one.
-    locks: BTreeMap<(u64, u64), Weak<Lock>>,
+    shared: Arc<Shared>,
+    targets: BTreeMap<TargetId, Mutex<Target>>,
 }
 
+/// What all targets have in common. Nothing of it is held while anything outside is waited for, but the journal's lock.
+struct Shared {
+    access: Access,
+    /// Was looked for what killed runs left of targets that are no longer configured?
+    swept: AtomicBool,
+    store: Store,
+    key: Mutex<Option<Key>>,
+    directories: Registry,
+}
+
+/// One target, its open change among it.
 struct Target {
+    id: TargetId,
+    shared: Arc<Shared>,
     mta: Box<dyn Mta>,
     reload: Reload,
     /// False: a person changes it, and we never do.
     write: bool,
     /// The tables that the last look found in use, as the configuration spells them: what `Prepare` locks first.
     tables: Vec<PathBuf>,
+    /// Was looked for what killed runs left of it?
+    swept: bool,
+    open: Option<Open>,
 }
 
 /// What is kept of a target between `Prepare` and `Commit` or `Discard`.
@@ -325,13 +340,18 @@ struct Open {
     /// Every key that must give the login in the running configuration after the swap.
     lookups: Vec<String>,
     reload_needed: bool,
+    /// When the look began that the staged files are made from.
+    planned: Instant,
     change: Change,
     swap: Swap,
     /// What the journal said before the swap.
     before: Option<Record>,
-    /// Locks of the directories that hold the tables and their maps, by path.
-    locks: BTreeMap<PathBuf, Arc<Lock>>,
+    /// The directories that hold the tables and their maps, by path, and our locks on them.
+    locks: Locks,
 }
+
+/// Directories, by path, that are locked against other processes.
+type Locks = BTreeMap<PathBuf, Arc<Held>>;
 
 /// How far the renames of an open change are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,6 +378,13 @@ impl Server {
     }
 
     fn with_access(config: &Config, access: Access) -> Self {
+        let shared = Arc::new(Shared {
+            access,
+            swept: AtomicBool::new(false),
+            store: Store::new(&config.host.state_dir),
+            key: Mutex::new(None),
+            directories: Registry::default(),
+        });
         let mut targets = BTreeMap::new();
         for credential in &config.credentials {
             for target in &credential.targets {
@@ -368,119 +395,175 @@ impl Server {
                     }
                     TargetKind::Text { path } => Box::new(Text::new(path, &target.smtp)),
                 };
-                let tables = Vec::new();
-                targets.insert(id, Target { mta, reload: target.reload.clone(), write: target.write, tables });
+                let target = Target {
+                    id: id.clone(),
+                    shared: Arc::clone(&shared),
+                    mta,
+                    reload: target.reload.clone(),
+                    write: target.write,
+                    tables: Vec::new(),
+                    swept: false,
+                    open: None,
+                };
+                targets.insert(id, Mutex::new(target));
             }
         }
-        let store = Store::new(&config.host.state_dir);
-        Self { access, swept: false, targets, store, key: None, open: BTreeMap::new(), locks: BTreeMap::new() }
+        Self { shared, targets }
     }
 
-    /// Does what a request says.
+    /// Does what a request says. Waits for other requests about the same target, and for no others.
     ///
     /// # Errors
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
-    pub fn serve(&mut self, request: Request) -> Result<Reply, MtaError> {
+    pub fn serve(&self, request: Request) -> Result<Reply, MtaError> {
         let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
-        if self.access == Access::Look && !looks {
+        if self.shared.access == Access::Look && !looks {
             return Err(out_of_order("change anything", "this run only looks"));
         }
         match request {
-            Request::Inspect { target, ours } => self.inspect(&target, &ours).map(Reply::Inspected),
+            Request::Inspect { target, ours } => {
+                self.sweep_orphans();
+                self.target(&target)?.inspect(&ours).map(Reply::Inspected)
+            }
             Request::Prepare { target, ours, expect, login, version } => {
-                self.prepare(&target, ours, expect.as_deref(), login, version).map(Reply::Prepared)
+                self.target(&target)?.prepare(ours, expect.as_deref(), login, version).map(Reply::Prepared)
             }
-            Request::Preview { target, ours, login } => self.preview(&target, &ours, login).map(Reply::Previewed),
-            Request::Discard { target } => {
-                self.target(&target)?;
-                // What a swap that failed could not put back is put back now, if it can be.
-                if self.open.get(&target).is_some_and(|open| open.change.replaced_any()) {
-                    self.undo(&target)?;
-                }
-                self.open.remove(&target);
-                Ok(Reply::Done)
+            Request::Preview { target, ours, login } => {
+                self.target(&target)?.preview(&ours, login).map(Reply::Previewed)
             }
-            Request::Swap { target } => self.swap(&target).map(|at_boot| Reply::Swapped { at_boot }),
-            Request::Undo { target } => self.undo(&target).map(|()| Reply::Done),
-            Request::Activate { target } => self.activate(&target).map(Reply::Activated),
+            Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
+            Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
+            Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),
+            Request::Activate { target } => self.target(&target)?.activate().map(Reply::Activated),
             Request::ReadBack { target, prove, nonce } => {
-                self.read_back(&target, prove.as_ref(), nonce).map(Reply::ReadBack)
+                self.target(&target)?.read_back(prove.as_ref(), nonce).map(Reply::ReadBack)
             }
-            Request::Commit { target } => self.commit(&target).map(|()| Reply::Done),
+            Request::Commit { target } => self.target(&target)?.commit().map(|()| Reply::Done),
             Request::Leave { target } => {
-                self.open.remove(&target);
+                // One that the configuration no longer has, has nothing open.
+                if let Ok(mut target) = self.target(&target) {
+                    target.open = None;
+                }
                 Ok(Reply::Done)
             }
         }
     }
 
-    fn target(&self, id: &TargetId) -> Result<&Target, MtaError> {
-        self.targets.get(id).ok_or_else(|| MtaError {
+    fn target(&self, id: &TargetId) -> Result<MutexGuard<'_, Target>, MtaError> {
+        let target = self.targets.get(id).ok_or_else(|| MtaError {
             temporary: false,
             class: "config",
             file: None,
             line: None,
             what: format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
             fix: "add it to the configuration, or restart relaykey after a change of it".into(),
+        })?;
+        target.lock().map_err(|_| MtaError {
+            temporary: false,
+            class: "io",
+            file: None,
+            line: None,
+            what: "an earlier request to change the mail server's files broke off in the middle".into(),
+            fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
         })
     }
 
-    /// The key for live ids; made, but not written, where there is none.
-    fn key(&mut self) -> Result<&mut Key, MtaError> {
-        if self.key.is_none() {
-            self.key = Some(Key::load(&self.store)?);
+    /// Once, at the first look: removes what killed runs left of targets that are no longer configured. On a thread of its
+    /// own, which is not waited for where a directory hangs that no target needs any more. What cannot be removed is
+    /// tried again at the next start.
+    fn sweep_orphans(&self) {
+        if self.shared.access == Access::Look || self.shared.swept.swap(true, Ordering::SeqCst) {
+            return;
         }
-        Ok(self.key.as_mut().expect("made above"))
+        let known: BTreeSet<TargetId> = self.targets.keys().cloned().collect();
+        let shared = Arc::clone(&self.shared);
+        let (done, ended) = mpsc::channel();
+        let sweep = move || {
+            for (id, path) in shared.store.staged_in().unwrap_or_default() {
+                // A directory that is gone holds nothing any more.
+                if let (false, Ok(directory)) = (known.contains(&id), Directory::open(&path)) {
+                    let _ = shared.sweep(&id, &directory);
+                }
+            }
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().name("sweep".into()).spawn(sweep).is_ok() {
+            let _ = ended.recv_timeout(ORPHANS_WAIT);
+        }
+    }
+}
+
+impl Shared {
+    /// Works with the key for live ids; made, but not written, where there is none.
+    fn with_key<T>(&self, work: impl FnOnce(&Key) -> T) -> Result<T, MtaError> {
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.is_none() {
+            *key = Some(Key::load(&self.store)?);
+        }
+        Ok(work(key.as_ref().expect("made above")))
     }
 
-    fn lock(&mut self, directory: &Directory, wait: Duration) -> Result<Arc<Lock>, HostError> {
-        let id = directory.id()?;
-        if let Some(lock) = self.locks.get(&id).and_then(Weak::upgrade) {
-            return Ok(lock);
-        }
-        let lock = Arc::new(directory.lock(wait)?);
-        self.locks.insert(id, Arc::downgrade(&lock));
-        Ok(lock)
+    /// Makes the key for live ids durable where it is not.
+    fn keep_key(&self) -> Result<(), MtaError> {
+        let mut key = self.with_key(Key::clone)?;
+        key.keep(&self.store)?;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        Ok(())
     }
 
+    /// Removes what a killed run staged for a target in a directory. Another process that is at work there holds its
+    /// lock.
+    fn sweep(&self, id: &TargetId, directory: &Directory) -> Result<(), HostError> {
+        let prefix = change::prefix(id);
+        if change::leftovers(directory, &prefix)?.is_empty() {
+            return Ok(());
+        }
+        match self.directories.lock(directory, Duration::ZERO) {
+            Ok(_held) => change::sweep(directory, &prefix).map(drop),
+            Err(HostError::Locked { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Target {
     // -- looking ------------------------------------------------------------------------------------------------
 
-    fn inspect(&mut self, id: &TargetId, ours: &Ours) -> Result<Inspected, MtaError> {
-        if self.access == Access::Change && !self.swept {
-            self.sweep_all()?;
+    fn inspect(&mut self, ours: &Ours) -> Result<Inspected, MtaError> {
+        if self.shared.access == Access::Change && !self.swept {
+            self.sweep()?;
             self.swept = true;
         }
-        let ours = &self.with_uncommitted(id, ours)?;
-        let view = self.target(id)?.mta.inspect(ours)?;
+        let ours = &self.with_uncommitted(ours)?;
+        let view = self.look(ours)?;
         let mut findings = view.findings.clone();
         let tables = tables(&view);
         for table in &tables {
-            if let Err(e) = self.tidy(id, table) {
+            if let Err(e) = self.tidy(table) {
                 let (what, fix) = (e.to_string(), e.fix());
                 findings.push(Finding { severity: Severity::Error, line: None, file: Some(table.clone()), what, fix });
             }
         }
         findings.sort_by_key(|finding| finding.severity);
-        self.remember_tables(id, tables);
-        let record = self.settle(id, view.running)?;
-        let key = self.key()?;
-        let entries = live_entries(&view, key);
+        self.tables = tables;
+        let record = self.settle(view.running)?;
+        let entries = self.shared.with_key(|key| live_entries(&view, key))?;
         // What the journal calls swapped may have been stopped before the first rename.
         let in_place = |record: &Record| {
-            let holds =
-                |login: &Option<Login>| login.as_ref().is_some_and(|login| key.live_id(login) == record.live_id);
-            view.entries.iter().any(|entry| holds(&entry.live) || holds(&entry.text))
+            let holds = |id: &Option<String>| id.as_ref() == Some(&record.live_id);
+            entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
         };
+        let swapped = record
+            .as_ref()
+            .filter(|record| record.phase == Phase::Swapped && in_place(record))
+            .map(|record| record.version.clone());
         Ok(Inspected {
             kind: view.kind,
             live_id: one_live_id(&entries),
             username: first_live(&view).map(|login| login.username.clone()),
             entries,
-            swapped: record
-                .as_ref()
-                .filter(|record| record.phase == Phase::Swapped && in_place(record))
-                .map(|record| record.version.clone()),
+            swapped,
             missing: view.missing,
             files: view.files,
             log: view.log,
@@ -490,10 +573,34 @@ impl Server {
         })
     }
 
-    fn preview(&self, id: &TargetId, ours: &Ours, login: Login) -> Result<Previewed, MtaError> {
-        let ours = &self.with_uncommitted(id, ours)?;
+    /// What is there now, and not half of what another target of this process renames there meanwhile.
+    fn look(&self, ours: &Ours) -> Result<View, MtaError> {
+        let around = |view: Option<&View>| ids_around(&view.map_or_else(|| self.tables.clone(), tables));
+        self.undisturbed(around, || self.mta.inspect(ours)).map(|(view, _)| view)
+    }
+
+    /// Looks again where another target of this process renamed in one of the directories meanwhile: text and map may
+    /// have been seen as they never belonged together. Also says when the look began.
+    fn undisturbed<T>(
+        &self,
+        directories: impl Fn(Option<&T>) -> Vec<registry::Id>,
+        look: impl Fn() -> Result<T, MtaError>,
+    ) -> Result<(T, Instant), MtaError> {
+        for attempt in 1.. {
+            let since = Instant::now();
+            let seen = look();
+            let directories = directories(seen.as_ref().ok());
+            if self.shared.directories.quiet_since(&directories, since, LOCK_WAIT) || attempt == ATTEMPTS {
+                return seen.map(|seen| (seen, since));
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn preview(&self, ours: &Ours, login: Login) -> Result<Previewed, MtaError> {
+        let ours = &self.with_uncommitted(ours)?;
         let login = printable(login)?;
-        let Target { mta, reload, write, .. } = self.target(id)?;
+        let Target { mta, reload, write, .. } = self;
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
         let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
@@ -508,8 +615,8 @@ impl Server {
     }
 
     /// Refuses where a person is to change something.
-    fn refuse_by_hand(&self, id: &TargetId, ours: &Ours, login: &Login) -> Result<(), MtaError> {
-        let ByHand { diff, steps, differences } = self.target(id)?.mta.by_hand(ours, login)?;
+    fn refuse_by_hand(&self, ours: &Ours, login: &Login) -> Result<(), MtaError> {
+        let ByHand { diff, steps, differences } = self.mta.by_hand(ours, login)?;
         if diff.is_empty() {
             return Ok(());
         }
@@ -518,129 +625,98 @@ impl Server {
             class: "by-hand",
             file: None,
             line: None,
-            what: format!("target {} is changed by hand (write = false): {}", id.target, differences.join("; ")),
+            what: format!("target {} is changed by hand (write = false): {}", self.id.target, differences.join("; ")),
             fix: steps.join("; then "),
         })
     }
 
-    /// Once, at the start: removes what killed runs left, also of targets that are no longer configured or that now use
-    /// other tables. Another process that is at work in a directory holds its lock.
-    fn sweep_all(&mut self) -> Result<(), MtaError> {
-        self.store.tidy()?;
-        for (id, path) in self.store.staged_in()? {
+    /// Once, at the first look: removes what killed runs left of this target, also beside tables that it no longer uses.
+    fn sweep(&self) -> Result<(), MtaError> {
+        self.shared.store.tidy()?;
+        for (id, path) in self.shared.store.staged_in()? {
             // A directory that is gone holds nothing any more.
-            let Ok(directory) = Directory::open(&path) else { continue };
-            let prefix = change::prefix(&id);
-            if directory.names_starting(&prefix)?.is_empty() {
-                continue;
-            }
-            match self.lock(&directory, Duration::ZERO) {
-                Ok(_lock) => _ = change::sweep(&directory, &prefix)?,
-                Err(HostError::Locked { .. }) => {}
-                Err(e) => return Err(e.into()),
+            if let (true, Ok(directory)) = (id == self.id, Directory::open(&path)) {
+                self.shared.sweep(&id, &directory)?;
             }
         }
         Ok(())
     }
 
     /// What was swapped in and not committed is ours too, whatever the caller knows of it.
-    fn with_uncommitted(&self, id: &TargetId, ours: &Ours) -> Result<Ours, MtaError> {
+    fn with_uncommitted(&self, ours: &Ours) -> Result<Ours, MtaError> {
         let mut ours = ours.clone();
-        let uncommitted = self.store.get(id)?;
+        let uncommitted = self.shared.store.get(&self.id)?;
         ours.known.extend(uncommitted.into_iter().flat_map(|record| record.usernames));
         Ok(ours)
     }
 
-    fn remember_tables(&mut self, id: &TargetId, tables: Vec<PathBuf>) {
-        if let Some(target) = self.targets.get_mut(id) {
-            target.tables = tables;
-        }
-    }
-
     /// Is this table one that can be replaced? Also removes staged files that a killed run left beside it, unless
     /// another process is at work there.
-    fn tidy(&mut self, id: &TargetId, table: &Path) -> Result<(), HostError> {
+    fn tidy(&self, table: &Path) -> Result<(), HostError> {
         let (directory, name) = Directory::of(table)?;
-        if self.targets.get(id).is_some_and(|target| target.write) {
+        if self.write {
             directory.look_replaceable(&name)?;
         }
-        if self.open.contains_key(id) || self.access == Access::Look {
+        if self.open.is_some() || self.shared.access == Access::Look {
             return Ok(());
         }
-        let prefix = change::prefix(id);
-        let uncommitted = self.store.get(id).ok().flatten().is_some();
+        let uncommitted = self.shared.store.get(&self.id).ok().flatten().is_some();
         for directory in directories(table)? {
             if uncommitted {
                 // Nothing is built on renames, above all no confirmation, that a power cut could still take back: the
                 // run that made them may have been killed before their fsync.
                 directory.sync()?;
             }
-            if change::leftovers(&directory, &prefix)?.is_empty() {
-                continue;
-            }
-            match self.lock(&directory, Duration::ZERO) {
-                Ok(_lock) => _ = change::sweep(&directory, &prefix)?,
-                Err(HostError::Locked { .. }) => {}
-                Err(e) => return Err(e),
-            }
+            self.shared.sweep(&self.id, &directory)?;
         }
         Ok(())
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.
-    fn settle(&mut self, id: &TargetId, running: Running) -> Result<Option<Record>, MtaError> {
-        let Some(mut record) = self.store.get(id)? else { return Ok(None) };
-        let may_change = self.access == Access::Change;
+    fn settle(&self, running: Running) -> Result<Option<Record>, MtaError> {
+        let Some(mut record) = self.shared.store.get(&self.id)? else { return Ok(None) };
+        let may_change = self.shared.access == Access::Change;
         if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &host::boot_id()?) {
-            self.reload_is_settled(id, &mut record)?;
+            self.reload_is_settled(&mut record)?;
         }
         Ok(Some(record))
     }
 
-    fn reload_is_settled(&mut self, id: &TargetId, record: &mut Record) -> Result<(), MtaError> {
+    fn reload_is_settled(&self, record: &mut Record) -> Result<(), MtaError> {
         record.reload_owed = None;
         // A closed record is kept for the reload alone.
-        self.store.set(id, (record.phase == Phase::Swapped).then(|| record.clone()))
+        self.shared.store.set(&self.id, (record.phase == Phase::Swapped).then(|| record.clone()))
     }
 
     // -- changing -----------------------------------------------------------------------------------------------
 
     fn prepare(
         &mut self,
-        id: &TargetId,
         ours: Ours,
         expect: Option<&str>,
         login: Login,
         version: String,
     ) -> Result<Prepared, MtaError> {
-        self.target(id)?;
-        let ours = self.with_uncommitted(id, &ours)?;
+        let ours = self.with_uncommitted(&ours)?;
         let login = printable(login)?;
-        let mut key = match self.key.take() {
-            Some(key) => key,
-            None => Key::load(&self.store)?,
-        };
-        let kept = key.keep(&self.store);
-        let live_id = key.live_id(&login);
-        self.key = Some(key);
-        kept?;
+        self.shared.keep_key()?;
+        let live_id = self.shared.with_key(|key| key.live_id(&login))?;
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
-        self.open.remove(id);
+        self.open = None;
 
-        let write = self.target(id)?.write;
-        if !write {
-            self.refuse_by_hand(id, &ours, &login)?;
+        if !self.write {
+            self.refuse_by_hand(&ours, &login)?;
         }
-        let prefix = change::prefix(id);
-        let mut locks = BTreeMap::new();
-        for table in self.target(id)?.tables.clone().iter().filter(|_| write) {
+        let prefix = change::prefix(&self.id);
+        let mut locks = Locks::new();
+        for table in self.tables.iter().filter(|_| self.write) {
             self.lock_around(table, &mut locks, &prefix)?;
         }
-        let (view, plan) = self.look_under_lock(id, &ours, &login, &mut locks, &prefix)?;
+        let (view, plan, since) = self.look_under_lock(&ours, &login, &mut locks, &prefix)?;
         let found = first_live(&view);
         let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
         let found = match found {
-            Some(login) => Some(self.key()?.live_id(login)),
+            Some(login) => Some(self.shared.with_key(|key| key.live_id(login))?),
             None => None,
         };
         if found.as_deref() != expect {
@@ -653,7 +729,7 @@ impl Server {
                 fix: "what is there now is looked at, and decided about, anew".into(),
             });
         }
-        let before = self.store.get(id)?;
+        let before = self.shared.store.get(&self.id)?;
         let mut open = Open {
             ours,
             login,
@@ -664,13 +740,14 @@ impl Server {
             files: view.files,
             lookups: Vec::new(),
             reload_needed: false,
+            planned: since,
             change: Change::default(),
             swap: Swap::NotYet,
             before,
             locks,
         };
         let diff = plan.diff.clone();
-        self.stage(id, &mut open, plan)?;
+        self.stage(&mut open, plan, since)?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
             record.phase == Phase::Swapped && record.version == open.version && record.live_id == open.live_id
@@ -682,51 +759,44 @@ impl Server {
             diff,
             reload_needed: open.reload_needed,
         };
-        self.open.insert(id.clone(), open);
+        self.open = Some(open);
         Ok(prepared)
     }
 
     /// Locks the directories of a table, and removes what a killed run staged there.
-    fn lock_around(
-        &mut self,
-        file: &Path,
-        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
-        prefix: &std::ffi::OsStr,
-    ) -> Result<(), MtaError> {
+    fn lock_around(&self, file: &Path, locks: &mut Locks, prefix: &std::ffi::OsStr) -> Result<(), MtaError> {
         for directory in directories(file)? {
             if !locks.contains_key(directory.path()) {
-                let lock = self.lock(&directory, LOCK_WAIT)?;
+                let held = self.shared.directories.lock(&directory, LOCK_WAIT)?;
                 change::sweep(&directory, prefix)?;
-                locks.insert(directory.path().to_owned(), lock);
+                locks.insert(directory.path().to_owned(), held);
             }
         }
         Ok(())
     }
 
     /// What is there, and the plan for it, both read while every directory that the plan writes to was locked. Which
-    /// directories these are is known from the last look; where that was wrong, it is looked at again.
+    /// directories these are is known from the last look; where that was wrong, it is looked at again. Also says when
+    /// that look began.
     fn look_under_lock(
         &mut self,
-        id: &TargetId,
         ours: &Ours,
         login: &Login,
-        locks: &mut BTreeMap<PathBuf, Arc<Lock>>,
+        locks: &mut Locks,
         prefix: &std::ffi::OsStr,
-    ) -> Result<(View, Plan), MtaError> {
+    ) -> Result<(View, Plan, Instant), MtaError> {
         for _ in 0..ATTEMPTS {
-            let mta = &self.target(id)?.mta;
-            let view = mta.inspect(ours)?;
-            let plan = mta.plan(ours, login)?;
+            let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, login)?));
+            let ((view, plan), since) = self.undisturbed(|_| ids(locks), look)?;
             let held = locks.len();
-            let write = self.target(id)?.write;
             let files: Vec<PathBuf> =
                 tables(&view).into_iter().chain(plan.files.iter().map(|file| file.path.clone())).collect();
-            for file in files.iter().filter(|_| write) {
+            for file in files.iter().filter(|_| self.write) {
                 self.lock_around(file, locks, prefix)?;
             }
-            self.remember_tables(id, tables(&view));
+            self.tables = tables(&view);
             if locks.len() == held {
-                return Ok((view, plan));
+                return Ok((view, plan, since));
             }
         }
         Err(MtaError {
@@ -739,10 +809,10 @@ impl Server {
         })
     }
 
-    /// Stages a plan; one that is overtaken by somebody else's change is made anew. Nothing is ever written that was not
-    /// staged here.
-    fn stage(&self, id: &TargetId, open: &mut Open, mut plan: Plan) -> Result<(), MtaError> {
-        let Target { mta, write, .. } = self.target(id)?;
+    /// Stages a plan, made of what was seen from `since` on; one that is overtaken by somebody else's change is made anew.
+    /// Nothing is ever written that was not staged here.
+    fn stage(&self, open: &mut Open, mut plan: Plan, mut since: Instant) -> Result<(), MtaError> {
+        let Target { mta, write, .. } = self;
         let mta = &**mta;
         if !write && !plan.files.is_empty() {
             return Err(MtaError {
@@ -754,38 +824,47 @@ impl Server {
                 fix: "what is there now is looked at, and decided about, anew".into(),
             });
         }
-        let prefix = change::prefix(id);
-        for attempt in 1.. {
+        let prefix = change::prefix(&self.id);
+        let mut attempt = 1;
+        loop {
             open.lookups = plan.lookups.clone();
             open.reload_needed = plan.reload_needed;
+            open.planned = since;
             if !plan.files.is_empty() {
-                self.store.will_stage_in(id, open.locks.keys())?;
+                self.shared.store.will_stage_in(&self.id, open.locks.keys())?;
             }
             if let Some(elsewhere) = unlocked(&plan, &open.locks)? {
                 return Err(HostError::Changed { path: elsewhere }.into());
             }
-            match open.change.stage(mta, plan, &open.login, &prefix) {
-                Ok(()) => break,
-                Err(stopped) => {
-                    // A compiler that failed may have left a part of its work.
-                    for path in open.locks.keys() {
-                        // What cannot be removed now is removed at the next look; the failure itself matters more.
-                        let _ = Directory::open(path).and_then(|directory| change::sweep(&directory, &prefix));
-                    }
-                    match stopped {
-                        Stopped::Changed(_) if attempt < ATTEMPTS => {}
-                        Stopped::Changed(e) | Stopped::Failed(e) => return Err(e),
-                    }
-                }
+            let Err(stopped) = open.change.stage(mta, plan, &open.login, &prefix) else { return Ok(()) };
+            // A compiler that failed may have left a part of its work.
+            for path in open.locks.keys() {
+                // What cannot be removed now is removed at the next look; the failure itself matters more.
+                let _ = Directory::open(path).and_then(|directory| change::sweep(&directory, &prefix));
             }
-            plan = mta.plan(&open.ours, &open.login)?;
+            // What a target of ours did meanwhile is no reason to give up, as it has got further; nor is what was found
+            // wrong then, with a text and a map of which one was its new one.
+            let overtaken = self.is_overtaken(open, since);
+            match stopped {
+                _ if overtaken => {}
+                Stopped::Changed(_) if attempt < ATTEMPTS => attempt += 1,
+                Stopped::Changed(e) | Stopped::Failed(e) => return Err(e),
+            }
+            (plan, since) = self.plan_anew(open)?;
         }
-        Ok(())
     }
 
-    fn swap(&mut self, id: &TargetId) -> Result<u64, MtaError> {
-        self.target(id)?;
-        let Some(mut open) = self.open.remove(id) else { return Err(out_of_order("swap", "nothing is prepared")) };
+    /// Has another target of this process renamed beside the tables since then?
+    fn is_overtaken(&self, open: &Open, since: Instant) -> bool {
+        !self.shared.directories.quiet_since(&ids(&open.locks), since, LOCK_WAIT)
+    }
+
+    fn plan_anew(&self, open: &Open) -> Result<(Plan, Instant), MtaError> {
+        self.undisturbed(|_| ids(&open.locks), || self.mta.plan(&open.ours, &open.login))
+    }
+
+    fn swap(&mut self) -> Result<u64, MtaError> {
+        let Some(mut open) = self.open.take() else { return Err(out_of_order("swap", "nothing is prepared")) };
         let swapped = match open.swap {
             Swap::Done { at, .. } => Ok(at),
             Swap::NotYet if open.change.is_empty() => {
@@ -798,21 +877,21 @@ impl Server {
                     None => host::boot_seconds(),
                 })
             }
-            Swap::NotYet => self.rename(id, &mut open),
+            Swap::NotYet => self.rename(&mut open),
         };
         match swapped {
             Ok(at) => {
                 if open.swap == Swap::NotYet {
                     open.swap = Swap::Done { at, reloaded: false };
                 }
-                self.open.insert(id.clone(), open);
+                self.open = Some(open);
                 Ok(at)
             }
             Err(e) => {
                 // Dropped, the staged files go with it; kept only where something is in place that `Undo` may put back.
                 if open.change.replaced_any() {
                     open.swap = Swap::Done { at: host::boot_seconds(), reloaded: false };
-                    self.open.insert(id.clone(), open);
+                    self.open = Some(open);
                 }
                 Err(e)
             }
@@ -820,10 +899,11 @@ impl Server {
     }
 
     /// The renames, with the journal written before the first. If they stop half-way, what was renamed is put back.
-    fn rename(&mut self, id: &TargetId, open: &mut Open) -> Result<u64, MtaError> {
-        for attempt in 1.. {
+    fn rename(&self, open: &mut Open) -> Result<u64, MtaError> {
+        let mut attempt = 1;
+        loop {
             let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
-            let wants_reload = wants_reload(&self.target(id)?.reload, open.reload_needed);
+            let wants_reload = wants_reload(&self.reload, open.reload_needed);
             let (version, live_id) = (open.version.clone(), open.live_id.clone());
             let mut usernames = open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default();
             if !usernames.contains(&open.login.username) {
@@ -836,36 +916,42 @@ impl Server {
                 Record { version, usernames: usernames.clone(), live_id, phase: Phase::Swapped, swapped, reload_owed }
             };
             let mut at = 0;
+            let turn = match self.shared.directories.turn(open.locks.values(), LOCK_WAIT) {
+                Ok(turn) => turn,
+                Err(e) => return Err(self.put_back(open, e.into())),
+            };
+            let overtaken = turn.is_overtaken(open.planned);
             let renamed = open.change.rename(|| {
                 let moment = Moment::now()?;
                 at = moment.boot_seconds;
-                self.store.set(id, Some(record(moment)))
+                self.shared.store.set(&self.id, Some(record(moment)))
             });
+            drop(turn);
             match renamed {
                 // Seldom: the disk was so slow that a start in between would pass for one after the swap.
                 Ok(()) if host::boot_seconds() >= at + journal::SWAP_SECONDS => {
                     let moment = Moment::now()?;
                     at = moment.boot_seconds;
-                    self.store.set(id, Some(record(moment)))?;
+                    self.shared.store.set(&self.id, Some(record(moment)))?;
                     return Ok(at);
                 }
                 Ok(()) => return Ok(at),
-                Err(Stopped::Changed(_)) if attempt < ATTEMPTS => {
-                    let planned = self.target(id)?.mta.plan(&open.ours, &open.login);
-                    if let Err(e) = planned.and_then(|plan| self.stage(id, open, plan)) {
-                        return Err(self.put_back(id, open, e));
+                Err(Stopped::Changed(_)) if overtaken || attempt < ATTEMPTS => {
+                    attempt += usize::from(!overtaken);
+                    let planned = self.plan_anew(open);
+                    if let Err(e) = planned.and_then(|(plan, since)| self.stage(open, plan, since)) {
+                        return Err(self.put_back(open, e));
                     }
                 }
-                Err(Stopped::Changed(e) | Stopped::Failed(e)) => return Err(self.put_back(id, open, e)),
+                Err(Stopped::Changed(e) | Stopped::Failed(e)) => return Err(self.put_back(open, e)),
             }
         }
-        unreachable!("the last attempt returns")
     }
 
     /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
-    fn put_back(&mut self, id: &TargetId, open: &mut Open, e: MtaError) -> MtaError {
-        let undone = open.change.undo().map_err(MtaError::from);
-        match undone.and_then(|()| self.store.set(id, open.before.clone())) {
+    fn put_back(&self, open: &mut Open, e: MtaError) -> MtaError {
+        let undone = self.undo_renames(open);
+        match undone.and_then(|()| self.shared.store.set(&self.id, open.before.clone())) {
             Ok(()) => e,
             Err(also) => MtaError {
                 what: format!("{}; and what was changed before that could not be put back: {}", e.what, also.what),
@@ -875,11 +961,34 @@ impl Server {
         }
     }
 
-    fn undo(&mut self, id: &TargetId) -> Result<(), MtaError> {
-        self.target(id)?;
-        let Some(open) = self.open.get_mut(id) else { return Err(out_of_order("undo", "nothing is open")) };
+    fn undo_renames(&self, open: &mut Open) -> Result<(), MtaError> {
+        if !open.change.replaced_any() {
+            // Nothing is renamed, and nobody waited for.
+            return Ok(open.change.undo()?);
+        }
+        let _turn = self.shared.directories.turn(open.locks.values(), LOCK_WAIT)?;
+        Ok(open.change.undo()?)
+    }
+
+    fn discard(&mut self) -> Result<(), MtaError> {
+        // What a swap that failed could not put back is put back now, if it can be.
+        if self.open.as_ref().is_some_and(|open| open.change.replaced_any()) {
+            self.undo()?;
+        }
+        self.open = None;
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<(), MtaError> {
+        let Some(mut open) = self.open.take() else { return Err(out_of_order("undo", "nothing is open")) };
+        let undone = self.undo_open(&mut open);
+        self.open = Some(open);
+        undone
+    }
+
+    fn undo_open(&self, open: &mut Open) -> Result<(), MtaError> {
         let Swap::Done { reloaded, .. } = open.swap else { return Ok(()) };
-        open.change.undo()?;
+        self.undo_renames(open)?;
         let mut record = open.before.clone();
         if reloaded && open.reload_needed {
             // The mail server has read what is no longer there.
@@ -895,17 +1004,17 @@ impl Server {
             });
         }
         open.swap = Swap::NotYet;
-        self.store.set(id, record)
+        self.shared.store.set(&self.id, record)
     }
 
-    fn activate(&mut self, id: &TargetId) -> Result<Activated, MtaError> {
-        let running = self.target(id)?.mta.running()?;
+    fn activate(&mut self) -> Result<Activated, MtaError> {
+        let running = self.mta.running()?;
         let owed = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
-        let owed_before = owed(&self.store.get(id)?);
-        let mut record = self.settle(id, running)?;
+        let owed_before = owed(&self.shared.store.get(&self.id)?);
+        let mut record = self.settle(running)?;
         if running == Running::NotApplicable {
             if let (true, Some(record)) = (owed_before, &mut record) {
-                self.reload_is_settled(id, record)?;
+                self.reload_is_settled(record)?;
             }
             return Ok(Activated::Yes { how: "no-process" });
         }
@@ -913,15 +1022,14 @@ impl Server {
             if owed_before {
                 return Ok(Activated::Yes { how: "started-after" });
             }
-            match self.unread(id, running, record.as_ref())? {
+            match self.unread(running, record.as_ref())? {
                 Ok(how) => return Ok(Activated::Yes { how }),
                 Err(unread) => record = Some(unread),
             }
         }
         let mut record = record.expect("a reload is owed");
         let not_done = |why: &str, fix: &str, temporary| (why.to_owned(), fix.to_owned(), temporary);
-        let target = self.target(id)?;
-        let (why, fix, temporary) = match (&target.reload, running) {
+        let (why, fix, temporary) = match (&self.reload, running) {
             (Reload::Never, _) => not_done(
                 "the configuration says reload = \"never\"",
                 "restart the mail server: a start after the change settles it (a reload by hand is not seen)",
@@ -932,11 +1040,11 @@ impl Server {
                 "start it: a start after the change settles the reload",
                 true,
             ),
-            (reload, _) => match target.mta.activate() {
+            (reload, _) => match self.mta.activate() {
                 Ok(()) => {
                     let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
-                    self.reload_is_settled(id, &mut record)?;
-                    if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = self.open.get_mut(id) {
+                    self.reload_is_settled(&mut record)?;
+                    if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = &mut self.open {
                         *reloaded = true;
                     }
                     return Ok(Activated::Yes { how });
@@ -945,7 +1053,7 @@ impl Server {
             },
         };
         record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
-        self.store.set(id, Some(record))?;
+        self.shared.store.set(&self.id, Some(record))?;
         Ok(Activated::Owed { why, fix, temporary })
     }
 
@@ -958,14 +1066,9 @@ impl Server {
     /// modification time in whole seconds, so that of two edits within one second it may have read the first alone. Once
     /// committed that is forgotten, and an unchanged table that is confirmed again is reloaded again: only who asks for a
     /// confirmation brings that about.
-    fn unread(
-        &self,
-        id: &TargetId,
-        running: Running,
-        known: Option<&Record>,
-    ) -> Result<Result<&'static str, Record>, MtaError> {
-        let Some(open) = self.open.get(id) else { return Ok(Ok("nothing-owed")) };
-        let Target { reload, write, .. } = self.target(id)?;
+    fn unread(&self, running: Running, known: Option<&Record>) -> Result<Result<&'static str, Record>, MtaError> {
+        let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
+        let Target { reload, write, .. } = self;
         let may_be_missed = !write && wants_reload(reload, false);
         if !open.reload_needed && !may_be_missed {
             return Ok(Ok("indexed-map"));
@@ -995,26 +1098,20 @@ impl Server {
         Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
     }
 
-    fn read_back(
-        &mut self,
-        id: &TargetId,
-        prove: Option<&ProofFields>,
-        nonce: Option<String>,
-    ) -> Result<ReadBack, MtaError> {
-        let target = self.target(id)?;
-        let Some(open) = self.open.get(id) else { return Err(out_of_order("read back", "nothing is prepared")) };
+    fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, MtaError> {
+        let Some(open) = &self.open else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
         let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
         let has_previous = previous.is_some();
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
         let known = vec![open.login.username.clone()];
-        let view = target.mta.inspect(&Ours { applied, previous: None, known })?;
+        let view = self.look(&Ours { applied, previous: None, known })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
         let rest: Vec<String> =
             (open.lookups.iter()).filter(|key| !found.iter().any(|(have, _)| same_key(have, key))).cloned().collect();
         if let (false, Some(table)) = (rest.is_empty(), open.tables.first()) {
-            let answers = target.mta.lookup(table, &rest)?;
+            let answers = self.mta.lookup(table, &rest)?;
             found.extend(rest.into_iter().zip(answers.into_iter().chain(std::iter::repeat(None))));
         }
         let wrong = |(key, login): &(String, Option<Login>)| match login {
@@ -1042,7 +1139,7 @@ impl Server {
             credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
         });
         let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
-        let live_id = one_live_id(&live_entries(&view, self.key()?));
+        let live_id = one_live_id(&self.shared.with_key(|key| live_entries(&view, key))?);
         Ok(ReadBack {
             kind: view.kind,
             matches,
@@ -1058,13 +1155,14 @@ impl Server {
         })
     }
 
-    fn commit(&mut self, id: &TargetId) -> Result<(), MtaError> {
-        self.target(id)?;
-        if let Some(record) = self.store.get(id)? {
+    fn commit(&mut self) -> Result<(), MtaError> {
+        if let Some(record) = self.shared.store.get(&self.id)? {
             let owed = record.reload_owed.is_some();
-            self.store.set(id, owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ..record }))?;
+            self.shared
+                .store
+                .set(&self.id, owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ..record }))?;
         }
-        self.open.remove(id);
+        self.open = None;
         Ok(())
     }
 }
@@ -1105,8 +1203,19 @@ fn directories(table: &Path) -> Result<Vec<Directory>, HostError> {
     Ok(directories)
 }
 
+/// The directories that a target has locked.
+fn ids(locks: &Locks) -> Vec<registry::Id> {
+    locks.values().map(|held| held.id()).collect()
+}
+
+/// The directories of tables; without those that cannot be had.
+fn ids_around(tables: &[PathBuf]) -> Vec<registry::Id> {
+    let directories = tables.iter().filter_map(|table| directories(table).ok()).flatten();
+    directories.filter_map(|directory| directory.id().ok()).collect()
+}
+
 /// A file of the plan in a directory that is not locked.
-fn unlocked(plan: &Plan, locks: &BTreeMap<PathBuf, Arc<Lock>>) -> Result<Option<PathBuf>, HostError> {
+fn unlocked(plan: &Plan, locks: &Locks) -> Result<Option<PathBuf>, HostError> {
     for file in &plan.files {
         if !locks.contains_key(Directory::of(&file.path)?.0.path()) {
             return Ok(Some(file.path.clone()));

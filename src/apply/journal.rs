@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -90,11 +91,14 @@ const FORMAT: u32 = 1;
 /// The directory that holds both.
 pub(super) struct Store {
     state_dir: PathBuf,
+    /// Held by the targets of this process in turn, in front of the lock that other processes see. What a killed run left
+    /// half-written was removed?
+    turn: Mutex<bool>,
 }
 
 impl Store {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned() }
+        Self { state_dir: state_dir.to_owned(), turn: Mutex::new(false) }
     }
 
     fn dir(&self) -> PathBuf {
@@ -105,9 +109,13 @@ impl Store {
         self.dir().join("journal.json")
     }
 
-    fn make_dirs(&self) -> Result<host::Directory, HostError> {
+    /// Keeps everybody else from changing anything here, this process first.
+    fn lock(&self) -> Result<(MutexGuard<'_, bool>, host::Lock), HostError> {
+        // What a panic leaves is whole: files are replaced.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         host::create_dir(&self.state_dir, 0o700)?;
-        host::create_dir(&self.dir(), 0o700)
+        let lock = host::create_dir(&self.dir(), 0o700)?.lock(WAIT)?;
+        Ok((turn, lock))
     }
 
     fn load(&self) -> Result<Document, MtaError> {
@@ -139,12 +147,15 @@ impl Store {
         Ok(document)
     }
 
-    /// Removes the half-written successor of a file that a killed run left.
+    /// Once: removes the half-written successor of a file that a killed run left.
     pub(super) fn tidy(&self) -> Result<(), MtaError> {
         if self.dir().is_dir() {
-            let _lock = self.make_dirs()?.lock(WAIT)?;
-            host::remove_successor(&self.journal())?;
-            host::remove_successor(&self.dir().join("key"))?;
+            let (mut tidied, _lock) = self.lock()?;
+            if !*tidied {
+                host::remove_successor(&self.journal())?;
+                host::remove_successor(&self.dir().join("key"))?;
+                *tidied = true;
+            }
         }
         Ok(())
     }
@@ -156,7 +167,7 @@ impl Store {
 
     /// Remembers something else of a target (`None`: nothing), durably. Other processes wait meanwhile.
     pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), MtaError> {
-        let _lock = self.make_dirs()?.lock(WAIT)?;
+        let _lock = self.lock()?;
         let mut document = self.load()?;
         let before = match &record {
             Some(record) => document.targets.insert(name(target), record.clone()),
@@ -180,7 +191,7 @@ impl Store {
         if self.load()?.staged_in.get(&name(target)).is_some_and(|known| known.is_superset(&directories)) {
             return Ok(());
         }
-        let _lock = self.make_dirs()?.lock(WAIT)?;
+        let _lock = self.lock()?;
         let mut document = self.load()?;
         document.staged_in.entry(name(target)).or_default().extend(directories);
         self.write(&document)
@@ -207,6 +218,7 @@ fn name(target: &TargetId) -> String {
 }
 
 /// The key for live ids: the one on disk, or one that is not on disk yet.
+#[derive(Clone)]
 pub(super) struct Key {
     bytes: Zeroizing<[u8; 32]>,
     on_disk: bool,
@@ -251,7 +263,7 @@ impl Key {
         if self.on_disk {
             return Ok(());
         }
-        let _lock = store.make_dirs()?.lock(WAIT)?;
+        let _lock = store.lock()?;
         let there = Self::load(store)?;
         if there.on_disk {
             *self = there;

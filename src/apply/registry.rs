@@ -1,0 +1,161 @@
+//! The directories of tables, as the targets of this process share them.
+//!
+//! Against other processes a directory is locked as long as any target of ours has a change open there; the targets of
+//! this process share that lock, because those of one credential have their changes open at the same time. Between
+//! themselves they take turns at the renames alone, which takes milliseconds and no child program. So:
+//!
+//! - No rename falls between a target's last look at the live files and its own rename, whoever makes it among us; what
+//!   another one has renamed before is seen at that look, and planned anew.
+//! - Text and map are looked at together, or the look is repeated: [`Registry::quiet_since`] says whether one of us renamed
+//!   in between.
+//! - What waits for a target's child program, for its file system or for another process holds up nobody whose tables are in
+//!   other directories. In the same directory it holds up renames for as long as a rename hangs, and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::host::{Directory, HostError, Lock};
+
+/// Device and inode of a directory.
+pub(super) type Id = (u64, u64);
+
+/// How often a lock that another process holds is tried.
+const AGAIN: Duration = Duration::from_millis(25);
+
+/// All directories in which a target of this process ever had a change. The mutex is held for moments, never while
+/// anything is waited for.
+#[derive(Default)]
+pub(super) struct Registry {
+    entries: Mutex<BTreeMap<Id, Entry>>,
+    turn_ended: Condvar,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// The lock that open changes hold.
+    held: Weak<Held>,
+    /// One of us renames at this moment.
+    renaming: bool,
+    /// When one of us last ended to.
+    renamed: Option<Instant>,
+}
+
+/// A directory that is locked against other processes until the last target that holds it lets go.
+pub(super) struct Held {
+    id: Id,
+    path: PathBuf,
+    _lock: Lock,
+}
+
+/// The right to rename in some directories. Ends when dropped.
+pub(super) struct Turn<'a> {
+    registry: &'a Registry,
+    ids: Vec<Id>,
+}
+
+impl Turn<'_> {
+    /// Has another target of this process renamed in one of the directories since then?
+    pub(super) fn is_overtaken(&self, since: Instant) -> bool {
+        let entries = self.registry.lock_entries();
+        self.ids.iter().filter_map(|id| entries.get(id)?.renamed).any(|at| at >= since)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut entries = self.registry.lock_entries();
+        for id in &self.ids {
+            let entry = entries.entry(*id).or_default();
+            entry.renaming = false;
+            entry.renamed = Some(Instant::now());
+        }
+        self.registry.turn_ended.notify_all();
+    }
+}
+
+impl Registry {
+    fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<Id, Entry>> {
+        // Every change is a plain assignment: what a panic leaves is whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks a directory against other processes, waiting for them at most `wait`; where a target of ours has it locked
+    /// already, that lock is shared.
+    pub(super) fn lock(&self, directory: &Directory, wait: Duration) -> Result<Arc<Held>, HostError> {
+        let id = directory.id()?;
+        let deadline = Instant::now() + wait;
+        loop {
+            let mut entries = self.lock_entries();
+            let entry = entries.entry(id).or_default();
+            if let Some(held) = entry.held.upgrade() {
+                return Ok(held);
+            }
+            match directory.lock(Duration::ZERO) {
+                Ok(lock) => {
+                    let held = Arc::new(Held { id, path: directory.path().to_owned(), _lock: lock });
+                    entry.held = Arc::downgrade(&held);
+                    return Ok(held);
+                }
+                Err(HostError::Locked { path, holder, .. }) if Instant::now() >= deadline => {
+                    return Err(HostError::Locked { path, holder, waited: wait });
+                }
+                Err(HostError::Locked { .. }) => {}
+                Err(e) => return Err(e),
+            }
+            drop(entries);
+            std::thread::sleep(AGAIN.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Waits, at most `wait`, until none of us renames in any of these directories, and keeps the others from it.
+    pub(super) fn turn<'a>(
+        &self,
+        held: impl Iterator<Item = &'a Arc<Held>>,
+        wait: Duration,
+    ) -> Result<Turn<'_>, HostError> {
+        let held: BTreeMap<Id, &PathBuf> = held.map(|held| (held.id, &held.path)).collect();
+        let ids: Vec<Id> = held.keys().copied().collect();
+        let mut entries = self.wait_quiet(self.lock_entries(), &ids, wait);
+        if let Some(id) = ids.iter().find(|id| is_renaming(&entries, id)) {
+            let holder = "another target of this process, whose files in it cannot be replaced at the moment".into();
+            return Err(HostError::Locked { path: held[id].clone(), holder, waited: wait });
+        }
+        for id in &ids {
+            entries.entry(*id).or_default().renaming = true;
+        }
+        Ok(Turn { registry: self, ids })
+    }
+
+    fn wait_quiet<'a>(
+        &'a self,
+        entries: MutexGuard<'a, BTreeMap<Id, Entry>>,
+        ids: &[Id],
+        wait: Duration,
+    ) -> MutexGuard<'a, BTreeMap<Id, Entry>> {
+        let busy = |entries: &mut BTreeMap<Id, Entry>| ids.iter().any(|id| is_renaming(entries, id));
+        self.turn_ended.wait_timeout_while(entries, wait, busy).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits, at most `wait`, until none of us renames in any of these directories. Did none since `since`?
+    pub(super) fn quiet_since(&self, ids: &[Id], since: Instant, wait: Duration) -> bool {
+        let entries = self.lock_entries();
+        let disturbed = |entries: &BTreeMap<Id, Entry>| {
+            ids.iter().filter_map(|id| entries.get(id)).any(|e| e.renaming || e.renamed.is_some_and(|at| at >= since))
+        };
+        let was_disturbed = disturbed(&entries);
+        let entries = self.wait_quiet(entries, ids, wait);
+        !was_disturbed && !disturbed(&entries)
+    }
+}
+
+fn is_renaming(entries: &BTreeMap<Id, Entry>, id: &Id) -> bool {
+    entries.get(id).is_some_and(|entry| entry.renaming)
+}
+
+impl Held {
+    pub(super) fn id(&self) -> Id {
+        self.id
+    }
+}
