@@ -321,6 +321,13 @@ pub struct Program {
     what: String,
 }
 
+/// Names another `relaykey` than the one that is tested: the release whose files `tests/legacy.rs` records.
+pub const RECORD_WITH: &str = "RELAYKEY_RECORD_WITH";
+
+fn program() -> PathBuf {
+    std::env::var_os(RECORD_WITH).map_or_else(|| env!("CARGO_BIN_EXE_relaykey").into(), PathBuf::from)
+}
+
 /// What became of a run.
 #[derive(Debug)]
 pub struct Ran {
@@ -335,7 +342,7 @@ pub struct Ran {
 impl Program {
     /// Starts the real program, with nothing in its environment but the path, no metadata service, and what is given.
     pub fn start(arguments: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relaykey"));
+        let mut command = Command::new(program());
         command.args(arguments);
         Self::spawn(command, format!("relaykey {}", arguments.join(" ")), env, stdin)
     }
@@ -348,7 +355,7 @@ impl Program {
     /// Starts it by a line of shell: `$@` is the program with its arguments, `$0` is `given`.
     pub fn start_in_shell(line: &str, given: &Path, arguments: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", line]).arg(given).arg(env!("CARGO_BIN_EXE_relaykey")).args(arguments);
+        command.args(["-c", line]).arg(given).arg(program()).args(arguments);
         Self::spawn(command, format!("relaykey {}", arguments.join(" ")), env, stdin)
     }
 
