@@ -27,6 +27,7 @@ use crate::rollover::{
 use crate::smtp::{self, Verdict};
 use crate::source::{Fetched, Source, SourceError};
 use crate::state::{Access, HostIdentity, StateError, Store};
+use crate::text;
 use crate::tls;
 use crate::wake;
 
@@ -34,6 +35,10 @@ use crate::wake;
 const REPORT_SCHEMA: &str = "relaykey/report/v1";
 /// `agent` of report documents.
 pub const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
+
+/// What to do about a state directory that was removed.
+const RESTORED: &str =
+    "find out what removes it: nothing but relaykey has anything to do there; the audit log in it begins anew";
 
 /// What the agent tells whoever watches, as it happens.
 pub enum Event<'a> {
@@ -186,6 +191,9 @@ impl Agent {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential, TimeZone::system());
         let mine = || State { host_id: Some(self.identity.host_id.clone()), ..State::new(&credential.name) };
+        if let Some(what) = self.store.restore()? {
+            observer(Event::Trouble { what: &what, fix: RESTORED });
+        }
         let mut state = self.store.load(&credential.name)?.unwrap_or_else(mine);
         if self.store.access() == Access::Write {
             let now = Timestamp::now();
@@ -373,8 +381,15 @@ impl Agent {
             return Ok(());
         }
         let (store, new) = (self.store.clone(), state.clone());
-        let saved = tokio::task::spawn_blocking(move || store.save(&new)).await;
-        saved.unwrap_or_else(|e| Err(StateError::broken_off(&state.credential, &e.to_string())))?;
+        let saved = tokio::task::spawn_blocking(move || {
+            let restored = store.restore()?;
+            store.save(&new).map(|()| restored)
+        })
+        .await;
+        let restored = saved.unwrap_or_else(|e| Err(StateError::broken_off(&state.credential, &e.to_string())))?;
+        if let Some(what) = restored {
+            observer(Event::Trouble { what: &what, fix: RESTORED });
+        }
         observer(Event::Saved(state));
         Ok(())
     }
@@ -1053,7 +1068,7 @@ pub fn host_name() -> String {
 
 /// Whoever runs this process, by the kernel's word, and sudo's user as claimed.
 pub fn operator() -> By {
-    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    let plain = |text: String| text::plain(&text, 64);
     let claimed = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()).map(plain);
     operator_with(rustix::process::getuid().as_raw(), claimed)
 }

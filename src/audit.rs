@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::host::{self, Directory, FileId, HostError};
 use crate::rollover::{AuditFile, AuditHead};
+use crate::text::shows;
 
 /// A file that would grow beyond this is followed by another one, in bytes.
 pub const FILE_SIZE: u64 = 1 << 20;
@@ -473,14 +474,17 @@ fn shorten(record: &mut Record) {
     }
 }
 
-/// Cuts at a character, and says that it did. Control characters have no business in a record.
+/// Cuts at a character, and says that it did. What does not show has no business in a record.
 fn cut(text: &mut String, most: usize) {
     const MARK: &str = "…";
-    if text.chars().any(char::is_control) {
-        *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    }
-    if text.len() > most {
+    let long = text.len() > most;
+    if long {
         text.truncate(text.floor_char_boundary(most - MARK.len()));
+    }
+    if !text.chars().all(shows) {
+        *text = text.chars().map(|c| if shows(c) { c } else { ' ' }).collect();
+    }
+    if long {
         text.push_str(MARK);
     }
 }

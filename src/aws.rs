@@ -40,6 +40,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::config::Aws;
+use crate::text::shows;
 
 /// AWS's own words are cut to this many bytes in an error.
 const MAX_WORDS: usize = 700;
@@ -727,8 +728,8 @@ pub fn words(text: &str) -> String {
         }
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
+            c if shows(c) => out.push(c),
+            c => out.extend(c.escape_default()),
         }
     }
     out

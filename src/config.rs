@@ -27,6 +27,7 @@ pub use self::schema::{Key, SCHEMA, Section};
 use self::syntax::{Lines, Syntax, key_of};
 pub use self::window::{Opening, Window};
 use crate::credential::JsonKeys;
+use crate::text::shows;
 
 /// The version of the schema that this program reads, as in `config_version`.
 pub const VERSION: i64 = 1;
@@ -694,8 +695,8 @@ fn printable(text: &str) -> String {
     for c in text.chars().take(200) {
         match c {
             '\t' => out.push(' '),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
+            c if shows(c) => out.push(c),
+            c => out.extend(c.escape_default()),
         }
     }
     out

@@ -45,6 +45,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::host::{self, HostError};
+use crate::text::Repeats;
 use crate::wake;
 
 /// The version of the protocol, in every request.
@@ -65,6 +66,8 @@ const WRITE_TIME: Duration = Duration::from_secs(5);
 const PROGRESS_LINES: usize = 64;
 /// How long nothing is accepted after accepting failed, as it does without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// That none can be accepted is told once in this time.
+const TOLD: Duration = Duration::from_secs(600);
 /// The longest wait that a client may ask for.
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How long the daemon may take to take a request, or to answer one that does not wait.
@@ -344,7 +347,7 @@ fn said(e: &serde_json::Error) -> String {
 
 /// A text from outside, cut, and without what a terminal would obey.
 fn plain(text: &str, max: usize) -> String {
-    text.chars().filter(|c| !c.is_control()).take(max).collect()
+    crate::text::plain(text, max)
 }
 
 /// Why the two ends do not come together.
@@ -584,6 +587,7 @@ where
     let mut tasks = JoinSet::new();
     // The oldest first.
     let mut slots: Vec<Slot> = Vec::new();
+    let mut refusals = Repeats::new(TOLD);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -598,7 +602,9 @@ where
             Ok((stream, _)) => Arc::new(stream),
             Err(e) => {
                 // Without file descriptors the connection stays where it is, and asking again at once would spin.
-                tracing::warn!("control socket: cannot accept: {e}");
+                if let Some(told) = refusals.happened(&e.to_string(), wake::boot_time()) {
+                    tracing::warn!("control socket: cannot accept: {e}{}", told.words());
+                }
                 tokio::select! {
                     () = wake::stopped(&mut stop) => break,
                     // One that ends gives its descriptor back.

@@ -515,7 +515,7 @@ impl Redactor {
         redactor
     }
 
-    /// The text with secrets replaced by `***`, control characters escaped, cut to 4 lines of 512 bytes.
+    /// The text with secrets replaced by `***`, what does not show escaped, cut to 4 lines of 512 bytes.
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for needle in &self.whole {
@@ -526,10 +526,7 @@ impl Redactor {
         let text = self.without_fragments(&text);
         let mut lines = Vec::new();
         for line in text.trim_end().lines().take(4) {
-            let mut out = String::new();
-            for c in line.chars() {
-                if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-            }
+            let mut out = crate::text::line(line).into_owned();
             while out.len() > 512 {
                 out.pop();
             }

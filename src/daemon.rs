@@ -34,10 +34,12 @@ use crate::credential::LocalKey;
 use crate::health;
 use crate::report::{Deliveries, Receivers};
 use crate::rollover::{Approve, Reject, Wake};
+use crate::service::log::Matter;
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
+use crate::text::Repeats;
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
 use crate::wake::log::LogPlace;
@@ -79,7 +81,7 @@ impl DaemonError {
         let mut errors = errors.into_iter();
         let first = errors.next().expect("an error has a reason");
         for e in errors {
-            log::trouble(&e.to_string(), &e.fix());
+            log::trouble(Matter::Error, &e.to_string(), &e.fix());
         }
         DaemonError::Listen(first)
     }
@@ -474,7 +476,7 @@ impl Daemon {
             let documents = board::documents(board);
             servers.spawn(async move {
                 if let Err(e) = health::serve(&places, documents, hosts, stopped).await {
-                    log::trouble(&format!("HTTP: {e}"), "see the limits of this service (LimitNOFILE)");
+                    log::trouble(Matter::Error, &format!("HTTP: {e}"), "see the limits of this service (LimitNOFILE)");
                 }
             });
         }
@@ -514,7 +516,7 @@ impl Daemon {
                         match result {
                             Ok(_) => {}
                             Err(e) if changed => self.refuse(vec![Mistake { what: e.to_string(), fix: e.fix() }]),
-                            Err(e) => log::trouble(&e.to_string(), &e.fix()),
+                            Err(e) => log::trouble(Matter::Error, &e.to_string(), &e.fix()),
                         }
                         self.look_again(asked);
                         generation
@@ -625,7 +627,7 @@ impl Daemon {
             Err(finding) => {
                 // Once, not with every look.
                 if self.ears.places.get(&(sight.credential.clone(), sight.target.clone())) != Some(&None) {
-                    log::trouble(&finding.located(), &finding.fix);
+                    tell(&finding);
                 }
                 None
             }
@@ -664,7 +666,7 @@ impl Daemon {
             };
             self.ears.tasks.spawn(async move {
                 wake::log::listen(&place, growth, &mut listeners, |finding| {
-                    log::trouble(&finding.located(), &finding.fix);
+                    tell(&finding);
                 })
                 .await;
             });
@@ -676,7 +678,7 @@ impl Daemon {
         let files: Vec<PathBuf> = self.roles.lock().iter().map(|(path, _)| path.clone()).collect();
         watch.update(&files);
         for trouble in watch.troubles() {
-            log::trouble(&trouble.located(), &trouble.fix);
+            tell(&trouble);
         }
     }
 
@@ -741,13 +743,13 @@ const ALARM_TOLD: Duration = Duration::from_secs(60);
 /// Counts alarms of one credential, and shows what a person should know of.
 fn hearer(board: &Arc<Board>, credential: &str) -> Box<dyn FnMut(&Alarm) + Send> {
     let (board, credential) = (board.clone(), credential.to_owned());
-    let mut told: BTreeMap<&'static str, Instant> = BTreeMap::new();
+    let (mut told, begun) = (Repeats::new(ALARM_TOLD), Instant::now());
     Box::new(move |alarm| {
         let kind = alarm.kind;
-        let tell = told.get(kind.word()).is_none_or(|at| at.elapsed() > ALARM_TOLD);
-        if tell {
-            told.insert(kind.word(), Instant::now());
-            log::alarm(&credential, kind.word(), &alarm.to_string());
+        let since = told.happened(kind.word(), begun.elapsed());
+        let tell = since.is_some();
+        if let Some(since) = since {
+            log::alarm(&credential, kind.word(), &alarm.to_string(), since);
         }
         board.set_live(&credential, |live| {
             *live.counters.alarms.entry(kind.word().to_owned()).or_default() += 1;
@@ -762,6 +764,16 @@ fn hearer(board: &Arc<Board>, credential: &str) -> Box<dyn FnMut(&Alarm) + Send>
             }
         });
     })
+}
+
+/// A finding has its line, at the level of its severity.
+fn tell(finding: &config::Finding) {
+    let matter = match finding.severity {
+        config::Severity::Error => Matter::Error,
+        config::Severity::Warning => Matter::Warning,
+        config::Severity::Note => Matter::Note,
+    };
+    log::trouble(matter, &finding.located(), &finding.fix);
 }
 
 /// Was it asked for that the configuration is read again, or was the file only seen to change?
@@ -784,7 +796,7 @@ fn watch_files(posts: &Posts, roles: &Roles, edited: &Arc<Notify>) -> Option<Wat
     match Watch::new(&[], on) {
         Ok(watch) => Some(watch),
         Err(e) => {
-            log::trouble(&e.to_string(), &e.fix());
+            log::trouble(Matter::Warning, &e.to_string(), &e.fix());
             None
         }
     }

@@ -11,7 +11,8 @@
 //!
 //! All of it is read-only and holds no secrets; any local user may read a loopback port all the same, and a Unix socket
 //! keeps them out. Whoever asks is a stranger: a request has a few seconds and 8 KiB, its body is never read, and at each
-//! place only so many are heard at a time. Where those are all taken, the longest standing one has to go.
+//! place only so many have not asked yet, and only so many take their answer, at a time. Where there are more, the longest
+//! standing one goes at once: who is slow delays nobody.
 
 mod hosts;
 mod listen;
@@ -24,6 +25,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,17 +44,22 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::hosts::HostAllowList;
 use self::listen::Socket;
 pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use crate::status::{NotReady, Status};
+use crate::text::{self as words, Repeats};
 
-/// Connections that are heard at one time, at each place.
-pub const AT_ONCE: usize = 64;
-/// A connection has this long before it may have to go for another: a request is one packet, and comes at once.
+/// Connections that stand at one time at each place and have not asked yet.
+const UNASKED: usize = 192;
+/// And those that have asked, and take their answer.
+const ANSWERED: usize = 64;
+/// Connections of both kinds, and one that is being accepted.
+pub const AT_ONCE: usize = UNASKED + ANSWERED + 1;
+/// Where descriptors have run out, a connection has this long before it has to go for another.
 const GRACE: Duration = Duration::from_millis(250);
 /// The head of a request has to be complete after this.
 const HEAD: Duration = Duration::from_secs(5);
@@ -64,6 +71,8 @@ const HEAD_SIZE: usize = 8192;
 const HEAD_LINES: usize = 64;
 /// The wait after the operating system has run out of something, such as file descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(500);
+/// That it cannot be heard is told once in this time.
+const TOLD: Duration = Duration::from_secs(600);
 /// What is being answered when the daemon stops has this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -129,31 +138,58 @@ impl Acceptor {
     }
 }
 
-/// The connections of one place.
+/// The connections of one place: those that have not asked yet, and those whose answer is being taken. Each kind has a number
+/// of its own, so that clients who do not read hold up nobody who asks, and clients who do not ask hold up no answer.
 #[derive(Default)]
 struct Connections {
     running: JoinSet<()>,
-    /// Since when each stands, the oldest first. Some may be over.
-    standing: VecDeque<(Instant, AbortHandle)>,
+    /// The oldest first. Some may be over.
+    standing: VecDeque<Connection>,
+}
+
+struct Connection {
+    task: AbortHandle,
+    since: Instant,
+    /// Its request is complete.
+    asked: Arc<AtomicBool>,
 }
 
 impl Connections {
     fn hear(&mut self, stream: Stream, front: &Arc<Front>) {
-        self.standing.retain(|(_, connection)| !connection.is_finished());
-        let connection = self.running.spawn(hear(stream, Arc::clone(front)));
-        self.standing.push_back((Instant::now(), connection));
+        let asked = Arc::new(AtomicBool::new(false));
+        let task = self.running.spawn(hear(stream, Arc::clone(front), Arc::clone(&asked)));
+        self.standing.push_back(Connection { task, since: Instant::now(), asked });
+    }
+
+    /// Where too many stand, those of a kind that have stood longest go, at once: whoever comes next has not to wait for them.
+    /// A request is one packet and comes with the connection, and an answer fits into what the kernel keeps for a client: who
+    /// still stands when so many have come after them takes their time.
+    fn make_room(&mut self) {
+        self.standing.retain(|c| !c.task.is_finished());
+        for (asked, most) in [(false, UNASKED), (true, ANSWERED)] {
+            let of_kind = |c: &Connection| c.asked.load(Ordering::Relaxed) == asked;
+            let mut too_many = self.standing.iter().filter(|c| of_kind(c)).count().saturating_sub(most - 1);
+            self.standing.retain(|c| {
+                let goes = too_many > 0 && of_kind(c);
+                if goes {
+                    too_many -= 1;
+                    c.task.abort();
+                }
+                !goes
+            });
+        }
     }
 
     /// Until one is over: by itself, or because it stands longest and has had its time.
     async fn one_less(&mut self) {
-        self.standing.retain(|(_, connection)| !connection.is_finished());
-        let oldest = self.standing.front().map_or_else(Instant::now, |(since, _)| *since);
+        self.standing.retain(|c| !c.task.is_finished());
+        let oldest = self.standing.front().map_or_else(Instant::now, |c| c.since);
         tokio::select! {
             Some(_) = self.running.join_next() => return,
             () = sleep_until(oldest + GRACE) => {}
         }
-        if let Some((_, oldest)) = self.standing.pop_front() {
-            oldest.abort();
+        if let Some(oldest) = self.standing.pop_front() {
+            oldest.task.abort();
         }
         // Until it is gone indeed, and its descriptor with it.
         let _ = self.running.join_next().await;
@@ -173,7 +209,7 @@ async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<
 }
 
 async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut Connections) {
-    let mut told = false;
+    let (mut refusals, begun) = (Repeats::new(TOLD), Instant::now());
     loop {
         let accepted = tokio::select! {
             // What has ended gives its memory back.
@@ -182,18 +218,18 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut C
         };
         match accepted {
             Ok(stream) => {
-                told = false;
-                while connections.running.len() >= AT_ONCE {
-                    connections.one_less().await;
-                }
+                connections.make_room();
                 connections.hear(stream, front);
+                // Those who have asked are answered before the next one is accepted, and what has to go is gone.
+                yield_now().await;
+                while connections.running.try_join_next().is_some() {}
             }
             // The client has gone again.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
                 // Out of descriptors or memory: the next try would end the same way at once, and so on without an end.
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("the health endpoint cannot accept connections: {e}");
+                if let Some(told) = refusals.happened(&e.to_string(), begun.elapsed()) {
+                    tracing::warn!("the health endpoint cannot accept connections: {e}{}", told.words());
                 }
                 // Linux says so even where nobody waits: then whoever is heard has less time, but no less than it takes.
                 match connections.running.is_empty() {
@@ -206,13 +242,13 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut C
 }
 
 /// One connection: one request, one answer.
-async fn hear(stream: Stream, front: Arc<Front>) {
+async fn hear(stream: Stream, front: Arc<Front>, asked: Arc<AtomicBool>) {
     match stream {
         Stream::Tcp(stream) => {
             let local = stream.local_addr().ok();
-            converse(stream, Place::Tcp(local), front).await;
+            converse(stream, Place::Tcp(local), front, &asked).await;
         }
-        Stream::Unix(stream) => converse(stream, Place::Unix, front).await,
+        Stream::Unix(stream) => converse(stream, Place::Unix, front, &asked).await,
     }
 }
 
@@ -224,8 +260,9 @@ enum Place {
     Unix,
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Place, front: Arc<Front>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Place, front: Arc<Front>, asked: &AtomicBool) {
     let service = service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(front.answer(request, place).await) }
     });
@@ -345,8 +382,9 @@ async fn people(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
 async fn status(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
     let body = shelf.keep(|kept, status| {
         let made = || {
-            let mut json = serde_json::to_vec_pretty(status).expect("a document of texts and numbers");
-            json.push(b'\n');
+            let json = serde_json::to_string_pretty(status).expect("a document of texts and numbers");
+            let mut json = words::json(&json).into_owned();
+            json.push('\n');
             Bytes::from(json)
         };
         kept.json.get_or_insert_with(made).clone()
@@ -390,22 +428,14 @@ async fn credential_ready(State(shelf): State<Arc<Shelf>>, Path(name): Path<Stri
 fn readiness<'a>(reasons: impl Iterator<Item = (&'a str, &'a NotReady)>) -> Response<Body> {
     let mut said = String::new();
     for (credential, n) in reasons {
-        let (what, fix) = (one_line(&n.what), one_line(&n.fix));
+        // Some words are those of other servers.
+        let (what, fix) = (words::line(&n.what), words::line(&n.fix));
         let _ = writeln!(said, "{credential}: {}: {what}\n  fix: {fix}", n.class);
     }
     match said.is_empty() {
         true => text(StatusCode::OK, "ok\n".to_owned()),
         false => text(StatusCode::SERVICE_UNAVAILABLE, said),
     }
-}
-
-/// Without anything that would begin a new line, or that a terminal would obey: some words are those of other servers.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
 }
 
 fn text(status: StatusCode, body: String) -> Response<Body> {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod credential;
 pub mod rollover;
 pub mod status;
+pub mod text;
 
 // The mail server's side: no network, no AWS, no run time; one day a root process of its own.
 pub mod apply;

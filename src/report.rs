@@ -42,6 +42,7 @@ use crate::aws::{AwsError, Http};
 use crate::config::{self, MailVia, ReceiverKind};
 use crate::host::HostError;
 use crate::rollover::{self, Failure, Outbox, Report, Retry};
+use crate::text::shows;
 
 /// An attempt that takes longer is given up, and counts as failed. A receiver may say otherwise ([`Receiver::limit`]).
 pub const ATTEMPT: Duration = Duration::from_secs(30);
@@ -360,8 +361,6 @@ fn printable_end(said: &[u8], most: usize) -> String {
 }
 
 fn words(said: &[u8]) -> String {
-    // Formatting characters, such as those that turn the direction of writing, are not printable to `escape_debug`.
-    let shows = |c: char| !c.is_whitespace() && (matches!(c, '"' | '\'' | '\\') || c.escape_debug().count() == 1);
     let text = String::from_utf8_lossy(said);
     let blanked: String = text.chars().map(|c| if shows(c) { c } else { ' ' }).collect();
     blanked.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")

@@ -101,23 +101,14 @@ fn same_file(stream: &str, found: Option<(u64, u64)>) -> bool {
 /// manager's protocol, and a new line in a log.
 fn one_line(text: &str, max: usize) -> Cow<'_, str> {
     let text = text.trim_end();
-    if !text.contains(|c: char| c.is_control()) && text.chars().count() <= max {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
+    let mut line = crate::text::line(text);
     if let Some((cut, _)) = line.char_indices().nth(max) {
+        let line = line.to_mut();
         let room = line[..cut].char_indices().next_back().map_or(0, |(at, _)| at);
         line.truncate(room);
         line.push('…');
     }
-    Cow::Owned(line)
+    line
 }
 
 #[cfg(test)]

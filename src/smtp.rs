@@ -6,36 +6,30 @@
 //! but the login; [`send`] and [`probe`] hand one message over before QUIT, since a server may take a login and then no
 //! mail that comes over it.
 //!
-//! lettre speaks SMTP, on streams that are made here, because of three things in its own. Its `starttls` keeps what a
-//! server sent along with the answer to STARTTLS and reads it as the answer to the next command *inside* TLS: anybody on
-//! the path could thereby say "235" in the server's name. It does not tell a connection that was closed from a reply that
-//! makes no sense. And its `auth` and `send` wait for the answer to QUIT before they tell of a refusal. So the part in
-//! plain text is read byte by byte (`PlainText`), and nothing of it is kept when TLS (`InsideTls`) begins; AUTH, and what
-//! comes after it, is said command by command.
+//! [`dialogue`] speaks SMTP, and not a library: what those kept of the plain text sent along with the answer to STARTTLS they
+//! read as answers *inside* TLS, so that anybody on the path could say "235" in the server's name; they do not tell a closed
+//! connection from a reply that makes no sense, take a bare "235" for the latter, wait for the answer to QUIT before they tell
+//! of a refusal, and let through line ends that begin another command.
 
-use std::error::Error;
+pub(crate) mod dialogue;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use lettre::Address;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
-use lettre::transport::smtp::commands::{Auth, Data, Mail, Quit, Rcpt, Starttls};
-use lettre::transport::smtp::extension::{ClientId, Extension};
-use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
 
+use self::dialogue::{Broken, Command, Dialogue, Reply, Unfit};
 use crate::config::{Probe, Smtp, Tls};
 use crate::credential::{Login, Redactor, ses_region};
 use crate::tls::{self, Roots, TrustError, cause};
@@ -46,9 +40,18 @@ const QUIT_WAIT: Duration = Duration::from_secs(1);
 /// No configuration means more than this by `timeout`; it keeps the deadline representable.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How many bytes of replies are read in each part of a dialogue; a login takes some hundred. lettre parses a reply
-/// anew with each of its lines, so a server that never ends one would cost the square of its length.
+/// How many bytes of replies are read in each part of a dialogue; a login takes some hundred.
 const MAX_HEARD: usize = 16 * 1024;
+
+/// What is waited for at first.
+const GREETING: &str = "its greeting and the answer to EHLO";
+/// What to do about somebody who does not speak SMTP.
+const NO_SMTP: &str = "check endpoint and port; if they are right, something on the way (a firewall, a proxy) or the server in trouble \
+                       answered: it is tried again";
+
+/// What a dialogue runs over.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// What one login attempt says about the credential. Only `Refused` blames it.
 ///
@@ -83,7 +86,7 @@ pub enum Class {
     Tls,
     /// The `ca_file` cannot be used.
     Trust,
-    /// A reply that is neither 235 nor 535, or no SMTP at all. After a login, a message that is not taken now (4xx).
+    /// A reply that is neither 235 nor 535, or no SMTP at all: what stands between may have answered. After a login, a message that is not taken now (4xx).
     Smtp,
     /// The login was accepted, and then the message refused (5xx): what the credential may send, not whether it is right.
     Policy,
@@ -124,7 +127,7 @@ pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) 
     dialogue(smtp, login, roots, hello_name, None).await
 }
 
-/// A message of ASCII lines that end with CR LF, header included.
+/// A message of ASCII lines of at most 998 characters, header included. One that is none is not sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     pub from: &'a str,
@@ -174,7 +177,7 @@ pub fn probe_message(probe: &Probe, about: &Probed<'_>) -> String {
     let plain =
         |text: &str| -> String { text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(200).collect() };
     let (host, credential, version) = (plain(about.host), plain(about.credential), plain(about.version));
-    let Probe { from, to } = probe;
+    let (from, to) = (plain(&probe.from), plain(&probe.to));
     let date = about.at.strftime("%a, %d %b %Y %H:%M:%S +0000");
     // RFC 5322, section 3.6.4: unique, and on its right a domain of ours.
     let atom: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
@@ -207,10 +210,9 @@ async fn dialogue(
         smtp,
         login,
         roots,
-        hello: client_id(hello_name),
+        hello: introduction(hello_name),
         deadline,
         texts: Redactor::new([login]),
-        closed: Arc::default(),
         message,
     };
     attempt.run().await.unwrap_or_else(|verdict| verdict)
@@ -220,11 +222,10 @@ struct Attempt<'a> {
     smtp: &'a Smtp,
     login: &'a Login,
     roots: &'a Roots,
-    hello: ClientId,
+    /// What EHLO says.
+    hello: String,
     deadline: Instant,
     texts: Redactor,
-    /// Set once the server has closed its side.
-    closed: Arc<AtomicBool>,
     message: Option<Message<'a>>,
 }
 
@@ -232,66 +233,67 @@ impl Attempt<'_> {
     /// The whole dialogue. What ends it early is its verdict, as the error.
     async fn run(&self) -> Result<Verdict, Verdict> {
         let mut socket = self.connect().await?;
-        let mut before = &b""[..];
         if self.smtp.tls == Tls::Starttls {
             socket = self.starttls(socket).await?;
-            // The server greets once, in plain text, and lettre expects it of every stream.
-            before = b"220 greeted before TLS\r\n";
         }
-        let stream = self.handshake(socket).await?;
-        let mut connection = self.greet(InsideTls { stream, before, heard: Heard::new(&self.closed) }).await?;
-        let mut verdict = self.authenticate(&mut connection).await;
+        let mut inside = Dialogue::new(self.handshake(socket).await?, MAX_HEARD);
+        if self.smtp.tls == Tls::Implicit {
+            self.greeted(&mut inside).await?;
+        }
+        let offers = self.hello(&mut inside).await?;
+        let mut verdict = self.authenticate(&mut inside, &offers).await;
         if let (Ok(Verdict::Accepted { .. }), Some(message)) = (&verdict, self.message) {
-            verdict = self.hand_over(&mut connection, message).await;
+            verdict = self.hand_over(&mut inside, message).await;
         }
-        self.quit(&mut connection).await;
+        self.quit(&mut inside).await;
         verdict
     }
 
     /// MAIL, RCPT, DATA and the message. `Accepted` carries the answer to its end.
-    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, message: Message<'_>) -> Result<Verdict, Verdict> {
-        let address = |text: &str| {
-            text.parse::<Address>().map_err(|_| {
+    async fn hand_over<S: Stream>(&self, dialogue: &mut Dialogue<S>, message: Message<'_>) -> Result<Verdict, Verdict> {
+        let address = |text: &str| match text.parse::<Address>() {
+            Ok(_) => Ok(()),
+            Err(_) => {
                 let words = format!("{text:?} is not a mail address");
-                self.unknown(Class::Smtp, false, words, Some("correct the address".into()))
-            })
+                Err(self.unknown(Class::Smtp, false, words, Some("correct the address".into())))
+            }
         };
-        let (from, to) = (address(message.from)?, address(message.to)?);
+        address(message.from)?;
+        address(message.to)?;
+        let unfit = |e: Unfit| self.unfit(&e);
+        // All of it is looked at before any of it is said.
+        let (mail, rcpt) = (Command::mail(message.from).map_err(unfit)?, Command::rcpt(message.to).map_err(unfit)?);
+        let text = dialogue::Message::new(message.text.as_bytes()).map_err(unfit)?;
         let sender = message.from;
-        self.say(connection, Mail::new(Some(from), Vec::new()), "the answer to MAIL", sender).await?;
-        self.say(connection, Rcpt::new(to, Vec::new()), "the answer to RCPT", sender).await?;
-        self.say(connection, Data, "the answer to DATA", sender).await?;
+        for (command, waiting, wanted) in [
+            (mail, "the answer to MAIL", 2),
+            (rcpt, "the answer to RCPT", 2),
+            (Command::fixed("DATA"), "the answer to DATA", 3),
+        ] {
+            let reply = self.heard(waiting, dialogue.ask(&command)).await?;
+            self.taken(&reply, wanted, waiting, sender)?;
+        }
         let waiting = "the answer to the message";
-        let answer = self.within(waiting, connection.message(message.text.as_bytes())).await?;
-        let response = answer.map_err(|e| self.not_taken(&e, waiting, sender))?;
-        Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) })
+        let reply = self.heard(waiting, dialogue.hand_over(&text)).await?;
+        self.taken(&reply, 2, waiting, sender)?;
+        Ok(Verdict::Accepted { reply: self.texts.clean(&reply.to_string()) })
     }
 
-    async fn say(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        command: impl std::fmt::Display,
-        waiting: &str,
-        sender: &str,
-    ) -> Result<(), Verdict> {
-        let answer = self.within(waiting, connection.command(command)).await?;
-        answer.map(drop).map_err(|e| self.not_taken(&e, waiting, sender))
-    }
-
-    /// Why a message was not taken over a login that was.
-    fn not_taken(&self, error: &lettre::transport::smtp::Error, waiting: &str, sender: &str) -> Verdict {
-        match error.status().map(u16::from) {
-            Some(500..) => {
-                let reply = reply_of(error);
+    /// Is that a yes, one of these hundreds? Else why a message was not taken over a login that was.
+    fn taken(&self, reply: &Reply, hundred: u16, waiting: &str, sender: &str) -> Result<(), Verdict> {
+        match reply.code / 100 {
+            yes if yes == hundred => Ok(()),
+            5 => {
+                let reply = reply.to_string();
                 let fix = self.policy_fix(&reply, sender);
                 let words = format!("it accepted the login and then refused the message: {reply}");
-                self.unknown(Class::Policy, false, words, Some(fix))
+                Err(self.unknown(Class::Policy, false, words, Some(fix)))
             }
-            Some(_) => {
-                let words = format!("it accepted the login and does not take the message now: {}", reply_of(error));
-                self.unknown(Class::Smtp, true, words, Some("it is tried again".into()))
+            4 => {
+                let words = format!("it accepted the login and does not take the message now: {reply}");
+                Err(self.unknown(Class::Smtp, true, words, Some("it is tried again".into())))
             }
-            None => self.failure(error, waiting),
+            _ => Err(self.nonsense(waiting, reply)),
         }
     }
 
@@ -353,27 +355,25 @@ impl Attempt<'_> {
 
     /// The part in plain text (RFC 3207): gives the socket back when the server waits for the TLS handshake.
     async fn starttls(&self, socket: TcpStream) -> Result<TcpStream, Verdict> {
-        let socket = Arc::new(socket);
-        let plain = PlainText { socket: Arc::clone(&socket), heard: Heard::new(&self.closed) };
-        let mut connection = self.greet(plain).await?;
-        if !connection.server_info().supports_feature(Extension::StartTls) {
-            self.quit(&mut connection).await;
+        let mut plain = Dialogue::new(socket, MAX_HEARD);
+        self.greeted(&mut plain).await?;
+        let offers = self.hello(&mut plain).await?;
+        if !offers.extensions().any(|(keyword, _)| keyword == "STARTTLS") {
+            self.quit(&mut plain).await;
             let fix = "relaykey never logs in without TLS: check endpoint and port, look for a firewall on the way \
                        that strips STARTTLS, or use tls = \"implicit\" with port 465";
             return Err(self.unknown(Class::Tls, false, "it does not offer STARTTLS".into(), Some(fix.into())));
         }
         let waiting = "the answer to STARTTLS";
-        match self.within(waiting, connection.command(Starttls)).await? {
-            Ok(ready) if ready.has_code(220) => {}
-            Ok(other) => return Err(self.nonsense("STARTTLS (RFC 3207)", &other)),
-            Err(e) => {
-                self.quit(&mut connection).await;
-                return Err(self.failure(&e, waiting));
+        let reply = self.heard(waiting, plain.ask(&Command::fixed("STARTTLS"))).await?;
+        match reply.code {
+            220 => Ok(plain.into_inner()),
+            400.. => {
+                self.quit(&mut plain).await;
+                Err(self.said(&reply))
             }
+            _ => Err(self.nonsense(waiting, &reply)),
         }
-        drop(connection);
-        let lost = || self.unknown(Class::Network, true, "the connection was lost at STARTTLS".into(), None);
-        Arc::into_inner(socket).ok_or_else(lost)
     }
 
     async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, Verdict> {
@@ -386,48 +386,79 @@ impl Attempt<'_> {
         self.within(waiting, connector.connect(name, socket)).await?.map_err(|e| self.failure(&e, waiting))
     }
 
-    async fn greet(&self, stream: impl AsyncTokioStream + 'static) -> Result<AsyncSmtpConnection, Verdict> {
-        let waiting = "its greeting and the answer to EHLO";
-        let connection = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
-        self.within(waiting, connection).await?.map_err(|e| self.failure(&e, waiting))
+    /// The greeting.
+    async fn greeted<S: Stream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
+        let reply = self.heard(GREETING, dialogue.reply()).await?;
+        match reply.code {
+            220 => Ok(()),
+            400.. => Err(self.said(&reply)),
+            _ => Err(self.nonsense("its greeting", &reply)),
+        }
+    }
+
+    /// EHLO, and what the server offers.
+    async fn hello<S: Stream>(&self, dialogue: &mut Dialogue<S>) -> Result<Reply, Verdict> {
+        let command = Command::hello(&self.hello).map_err(|e| self.unfit(&e))?;
+        let reply = self.heard(GREETING, dialogue.ask(&command)).await?;
+        match reply.code {
+            250 => Ok(reply),
+            400.. => Err(self.said(&reply)),
+            _ => Err(self.nonsense("the answer to EHLO", &reply)),
+        }
+    }
+
+    /// What one step of the dialogue was answered with, within the deadline.
+    async fn heard(&self, waiting: &str, step: impl Future<Output = Result<Reply, Broken>>) -> Result<Reply, Verdict> {
+        self.within(waiting, step).await?.map_err(|broken| match broken {
+            Broken::Lost(e) => self.failure(&e, waiting),
+            Broken::Nonsense(what) => {
+                let words = format!("what came instead of {waiting} is not SMTP: {what}");
+                self.unknown(Class::Smtp, true, words, Some(NO_SMTP.into()))
+            }
+        })
     }
 
     /// RFC 5321, section 4.1.1.10: to be said whatever came before. What becomes of it changes nothing.
-    async fn quit(&self, connection: &mut AsyncSmtpConnection) {
+    async fn quit<S: Stream>(&self, dialogue: &mut Dialogue<S>) {
         let until = self.deadline.min(Instant::now() + QUIT_WAIT);
-        let _ = timeout_at(until, connection.command(Quit)).await;
+        let _ = timeout_at(until, dialogue.ask(&Command::fixed("QUIT"))).await;
     }
 
     /// AUTH, and what its answer proves. PLAIN sends the login at once (RFC 4616); LOGIN is asked for the user name and
     /// then for the password.
-    async fn authenticate(&self, connection: &mut AsyncSmtpConnection) -> Result<Verdict, Verdict> {
+    async fn authenticate<S: Stream>(&self, dialogue: &mut Dialogue<S>, offers: &Reply) -> Result<Verdict, Verdict> {
         let waiting = "the answer to AUTH";
-        let Some(mechanism) = connection.server_info().get_auth_mechanism(&[Mechanism::Plain, Mechanism::Login]) else {
+        let offered = |mechanism: &str| {
+            let names = |rest: &str| rest.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case(mechanism));
+            offers.extensions().any(|(keyword, rest)| keyword == "AUTH" && names(rest))
+        };
+        let (user, password) = (&self.login.username, self.login.password.expose());
+        let encoded = |text: &str| Zeroizing::new(BASE64.encode(text));
+        let lines = if offered("PLAIN") {
+            let plain = Zeroizing::new(format!("\0{user}\0{password}"));
+            vec![Zeroizing::new(format!("AUTH PLAIN {}", *encoded(&plain)))]
+        } else if offered("LOGIN") {
+            vec![Zeroizing::new("AUTH LOGIN".to_owned()), encoded(user), encoded(password)]
+        } else {
             let fix = "check endpoint and port: SES offers AUTH PLAIN LOGIN";
             let words = "it offers neither AUTH PLAIN nor AUTH LOGIN";
             return Err(self.unknown(Class::Smtp, false, words.into(), Some(fix.into())));
         };
-        let credentials = Credentials::new(self.login.username.clone(), self.login.password.expose().to_owned());
-        let mut command = Auth::new(mechanism, credentials.clone(), None).map_err(|e| self.failure(&e, waiting))?;
-        for _ in 0..3 {
-            let answer = self.within(waiting, connection.command(command)).await?;
-            let response = match answer {
-                Ok(response) => response,
-                Err(e) if e.status().is_some_and(|code| u16::from(code) == 535) => {
-                    return Ok(Verdict::Refused { reply: self.texts.clean(&reply_of(&e)) });
-                }
-                Err(e) => return Err(self.failure(&e, waiting)),
-            };
-            if response.has_code(235) {
-                return Ok(Verdict::Accepted { reply: self.texts.clean(&words_of(&response)) });
+        let last = lines.len() - 1;
+        for (n, line) in lines.iter().enumerate() {
+            let command = Command::auth(line).map_err(|e| self.unfit(&e))?;
+            let reply = self.heard(waiting, dialogue.ask(&command)).await?;
+            let words = || self.texts.clean(&reply.to_string());
+            match reply.code {
+                // Before all of the login was said, nothing can have been accepted.
+                235 if n == last => return Ok(Verdict::Accepted { reply: words() }),
+                535 => return Ok(Verdict::Refused { reply: words() }),
+                334 if n < last => {}
+                400.. => return Err(self.said(&reply)),
+                _ => return Err(self.nonsense(waiting, &reply)),
             }
-            if !response.has_code(334) {
-                return Err(self.nonsense("AUTH (RFC 4954)", &response));
-            }
-            command = Auth::new_from_response(mechanism, credentials.clone(), &response)
-                .map_err(|_| self.nonsense("AUTH (RFC 4954)", &response))?;
         }
-        Err(self.unknown(Class::Smtp, false, "it asks more questions than AUTH LOGIN has".into(), None))
+        unreachable!("the last line was answered")
     }
 
     /// The endpoint as certificates and the resolver spell it.
@@ -456,35 +487,33 @@ impl Attempt<'_> {
         Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| self.texts.clean(&fix)) }
     }
 
-    fn nonsense(&self, command: &str, reply: &Response) -> Verdict {
-        let fix = format!("this is not how a server answers {command}: check endpoint and port");
-        self.unknown(Class::Smtp, false, format!("it answered: {}", words_of(reply)), Some(fix))
+    /// A reply that says no, or not now, where it is not about the login.
+    fn said(&self, reply: &Reply) -> Verdict {
+        self.unknown(Class::Smtp, reply.code < 500, reply.to_string(), reply_fix(reply.code))
     }
 
-    /// What an error of lettre, TLS or the socket means, while waiting for something.
-    fn failure(&self, error: &(dyn Error + 'static), waiting: &str) -> Verdict {
+    /// A reply that nobody gives there: whoever answers may not be the server.
+    fn nonsense(&self, waiting: &str, reply: &Reply) -> Verdict {
+        let words = format!("instead of {waiting} it said: {reply}");
+        self.unknown(Class::Smtp, true, words, Some(NO_SMTP.into()))
+    }
+
+    /// What we were about to say is nothing to be said.
+    fn unfit(&self, e: &Unfit) -> Verdict {
+        let fix = "correct what the configuration or the source gives for it; nothing of it was sent";
+        self.unknown(Class::Smtp, false, e.to_string(), Some(fix.into()))
+    }
+
+    /// What an error of TLS or the socket means, while waiting for something.
+    fn failure(&self, error: &io::Error, waiting: &str) -> Verdict {
         if let Some(tls) = cause::<rustls::Error>(error) {
             return self.tls_failure(tls);
         }
-        let smtp = error.downcast_ref::<lettre::transport::smtp::Error>();
-        if let Some(code) = smtp.and_then(|e| e.status()) {
-            let code = u16::from(code);
-            return self.unknown(Class::Smtp, code < 500, reply_of(error), reply_fix(code));
-        }
-        let no_smtp = || {
-            let fix = "check endpoint and port: what answers there is not an SMTP server";
-            let words = format!("what came instead of {waiting} is not SMTP");
-            self.unknown(Class::Smtp, false, words, Some(fix.into()))
+        let words = match error.kind() {
+            io::ErrorKind::UnexpectedEof => format!("it closed the connection, waiting for {waiting}"),
+            _ => format!("{error}, waiting for {waiting}"),
         };
-        match cause::<io::Error>(error) {
-            // A reply that is not UTF-8, or does not end.
-            Some(io) if io.kind() == io::ErrorKind::InvalidData => no_smtp(),
-            Some(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
-                self.unknown(Class::Network, true, format!("{io}, waiting for {waiting}"), None)
-            }
-            None if !self.closed.load(Ordering::Relaxed) => no_smtp(),
-            _ => self.unknown(Class::Network, true, format!("it closed the connection, waiting for {waiting}"), None),
-        }
+        self.unknown(Class::Network, true, words, None)
     }
 
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
@@ -516,14 +545,16 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(addresses) }
 }
 
-fn client_id(name: &str) -> ClientId {
-    let host_name =
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+/// What is said after EHLO: a host name, or the address literal of RFC 5321, section 4.1.3.
+pub(crate) fn introduction(name: &str) -> String {
+    let host_name = !name.is_empty()
+        && name.len() <= 255
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     match name.parse() {
-        Ok(IpAddr::V4(address)) => ClientId::Ipv4(address),
-        Ok(IpAddr::V6(address)) => ClientId::Ipv6(address),
-        Err(_) if host_name => ClientId::Domain(name.to_owned()),
-        Err(_) => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
+        Ok(IpAddr::V4(address)) => format!("[{address}]"),
+        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+        Err(_) if host_name => name.to_owned(),
+        Err(_) => "[127.0.0.1]".to_owned(),
     }
 }
 
@@ -545,139 +576,6 @@ fn reply_fix(code: u16) -> Option<String> {
         _ => "check endpoint and port, and read the server's words",
     };
     Some(fix.into())
-}
-
-fn words_of(response: &Response) -> String {
-    format!("{} {}", response.code(), response.message().collect::<Vec<_>>().join("\n"))
-}
-
-/// Code and words of a negative reply; lettre keeps the words as the error's source.
-fn reply_of(error: &(dyn Error + 'static)) -> String {
-    let code = error.downcast_ref::<lettre::transport::smtp::Error>().and_then(|e| e.status());
-    let words = error.source().map(ToString::to_string).unwrap_or_default();
-    code.map_or_else(|| words.clone(), |code| format!("{code} {words}"))
-}
-
-/// Watches what one part of a dialogue reads: how much, and whether the server closed its side.
-#[derive(Debug)]
-struct Heard {
-    left: usize,
-    closed: Arc<AtomicBool>,
-}
-
-impl Heard {
-    fn new(closed: &Arc<AtomicBool>) -> Self {
-        Self { left: MAX_HEARD, closed: Arc::clone(closed) }
-    }
-
-    fn more(&mut self, count: usize) -> io::Result<()> {
-        if count == 0 {
-            self.closed.store(true, Ordering::Relaxed);
-        }
-        let too_much = || io::Error::new(io::ErrorKind::InvalidData, "more than a login's replies");
-        self.left = self.left.checked_sub(count).ok_or_else(too_much)?;
-        Ok(())
-    }
-}
-
-/// The part of a connection before TLS. Hands out one byte at a time, so that the reader above, which stops at a line's
-/// end, never holds what follows it: that is left in the socket, where TLS finds it and refuses it.
-#[derive(Debug)]
-struct PlainText {
-    socket: Arc<TcpStream>,
-    heard: Heard,
-}
-
-impl AsyncTokioStream for PlainText {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
-    }
-}
-
-impl AsyncRead for PlainText {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            let mut byte = [0];
-            match self.socket.try_read(&mut byte) {
-                Ok(count) => {
-                    buf.put_slice(&byte[..count]);
-                    return Poll::Ready(self.heard.more(count));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for PlainText {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            match self.socket.try_write(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-                written => return Poll::Ready(written),
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The socket outlives this part.
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The part of a connection inside TLS, with something to be read before what the server says.
-#[derive(Debug)]
-struct InsideTls {
-    stream: TlsStream<TcpStream>,
-    before: &'static [u8],
-    heard: Heard,
-}
-
-impl AsyncTokioStream for InsideTls {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.get_ref().0.peer_addr()
-    }
-}
-
-impl AsyncRead for InsideTls {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (filled, room) = (buf.filled().len(), buf.remaining());
-        let (now, later) = self.before.split_at(room.min(self.before.len()));
-        if !now.is_empty() {
-            buf.put_slice(now);
-            self.before = later;
-            return Poll::Ready(Ok(()));
-        }
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if room == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(self.heard.more(buf.filled().len() - filled))
-    }
-}
-
-impl AsyncWrite for InsideTls {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]
@@ -719,7 +617,7 @@ mod tests {
             ("höst", "[127.0.0.1]"),
         ];
         for (name, expected) in table {
-            assert_eq!(client_id(name).to_string(), expected, "{name:?}");
+            assert_eq!(introduction(name), expected, "{name:?}");
         }
     }
 
@@ -753,10 +651,9 @@ mod tests {
             smtp: &smtp,
             login: &someone,
             roots: &roots,
-            hello: client_id(""),
+            hello: introduction(""),
             deadline: Instant::now(),
             texts: Redactor::new([&someone]),
-            closed: Arc::default(),
             message: None,
         };
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));

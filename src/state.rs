@@ -15,19 +15,23 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::credential::LocalKey;
 use crate::host::{self, HostError};
-use crate::rollover::{CloneOf, State};
+use crate::rollover::{ALIVE, CloneOf, State};
 
-/// The largest state file that is read, in bytes: tens of thousands of reports that are owed.
-const MAX: usize = 64 << 20;
+/// The largest state file that is written, in bytes: tens of thousands of reports that are owed.
+const MAX_WRITTEN: usize = 64 << 20;
+/// The largest that is read: what is written can be read, and relaykey 0.1.0 did not look at what it wrote.
+const MAX_READ: usize = 4 * MAX_WRITTEN;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -39,6 +43,9 @@ pub enum StateError {
     Newer { path: PathBuf, schema: u64, known: u32 },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    /// It stays as it was, and what is not written down is not done.
+    #[error("{path}: it would have {size} bytes, and at most {MAX_WRITTEN} are written: {owed}")]
+    Full { path: PathBuf, size: usize, owed: String },
 }
 
 impl StateError {
@@ -76,6 +83,11 @@ impl StateError {
             StateError::Broken { .. } => "move the file aside; the next `relaykey sync` adopts what is in use".into(),
             StateError::Newer { .. } => "upgrade relaykey".into(),
             StateError::Io { .. } => "run as root, or see the path named".into(),
+            StateError::Full { .. } => {
+                "let that receiver take what it is owed (`relaykey status` says why it does not), or remove its [[report]]: what it \
+                 was owed is dropped then, and named"
+                    .into()
+            }
         }
     }
 }
@@ -140,9 +152,24 @@ fn is_uuid(id: &str) -> bool {
 pub struct Store {
     dir: PathBuf,
     access: Access,
-    _lock: Option<host::Lock>,
-    /// What is on disk, by credential: the same is not written again.
-    saved: Mutex<BTreeMap<String, State>>,
+    /// Of a writing store: the lock, and which directory it is on.
+    held: Mutex<Option<Held>>,
+    /// What is on disk: the same is not written again, and all of it is when the directory was removed under us.
+    saved: Mutex<Saved>,
+}
+
+struct Held {
+    _lock: host::Lock,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+#[derive(Default)]
+struct Saved {
+    /// By credential.
+    states: BTreeMap<String, State>,
+    key: Option<Zeroizing<[u8; 32]>>,
+    identity: Option<HostIdentity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,15 +182,51 @@ pub enum Access {
 impl Store {
     /// `wait`: how long to wait for another relaykey that holds the directory, before an error that names it.
     pub fn open(dir: &Path, access: Access, wait: Duration) -> Result<Self, StateError> {
-        let lock = match access {
+        let held = match access {
             Access::Read => None,
-            Access::Write => {
-                host::create_dir(dir, 0o700)?;
-                host::create_dir(&dir.join("credentials"), 0o700)?;
-                Some(host::lock(dir, wait)?)
-            }
+            Access::Write => Some(hold(dir, wait)?),
         };
-        Ok(Self { dir: dir.to_owned(), access, _lock: lock, saved: Mutex::new(BTreeMap::new()) })
+        Ok(Self { dir: dir.to_owned(), access, held: Mutex::new(held), saved: Mutex::default() })
+    }
+
+    /// A state directory that was removed, or exchanged, while we hold it: makes it anew, takes its lock, and writes down again
+    /// what is known to have been in it: the states with what they owe, who this host is, its key. Says what happened, where
+    /// something did. (Its audit log begins anew, and says so; the mail server's side makes its own files.)
+    ///
+    /// # Errors
+    /// Another relaykey was quicker, or it cannot be written: nothing is to be decided on it meanwhile.
+    pub fn restore(&self) -> Result<Option<String>, StateError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = held.as_ref() else { return Ok(None) };
+        let now = identify(&self.dir);
+        if now.is_some_and(|id| id == before.id) {
+            return Ok(None);
+        }
+        let anew = hold(&self.dir, Duration::ZERO)?;
+        // It was not there, so nobody wrote there since; what another one has written in a directory of its own stays.
+        let saved = self.saved();
+        let absent = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let key = self.dir.join("key");
+        if let Some(bytes) = saved.key.as_ref().filter(|_| absent(&key)) {
+            host::replace(&key, &bytes[..], 0o600)?;
+        }
+        let host = self.dir.join("host.json");
+        if let Some(identity) = saved.identity.as_ref().filter(|_| absent(&host)) {
+            host::replace(&host, &json(identity), 0o600)?;
+        }
+        let mut names = Vec::new();
+        for (name, state) in &saved.states {
+            if absent(&self.path(name)) {
+                host::replace(&self.path(name), &self.bounded(state)?, 0o600)?;
+                names.push(name.as_str());
+            }
+        }
+        *held = Some(anew);
+        let path = self.dir.display();
+        Ok(Some(format!(
+            "{path} was removed while relaykey ran; it was made anew, with the state of {} as this process knew it",
+            if names.is_empty() { "no credential".to_owned() } else { names.join(", ") }
+        )))
     }
 
     /// The state of one credential; `None` where there is none yet.
@@ -171,7 +234,7 @@ impl Store {
         self.tidy(&self.path(credential))?;
         let state: Option<State> = self.read_json(&self.path(credential), State::SCHEMA)?;
         if let Some(state) = &state {
-            self.saved().insert(credential.to_owned(), state.clone());
+            self.saved().states.insert(credential.to_owned(), state.clone());
         }
         Ok(state)
     }
@@ -181,16 +244,20 @@ impl Store {
         if !self.differs(state) {
             return Ok(());
         }
-        let mut text = serde_json::to_vec_pretty(state).expect("state has only text keys");
-        text.push(b'\n');
-        host::replace(&self.path(&state.credential), &text, 0o600)?;
-        self.saved().insert(state.credential.clone(), state.clone());
+        host::replace(&self.path(&state.credential), &self.bounded(state)?, 0o600)?;
+        self.saved().states.insert(state.credential.clone(), state.clone());
         Ok(())
+    }
+
+    /// A state as it is written: no larger than it may be read. Where it would be, it is written without indentation, then
+    /// without signs of life that a later one follows: nothing is confirmed by them. What is owed besides is never dropped.
+    fn bounded(&self, state: &State) -> Result<Vec<u8>, StateError> {
+        bounded_to(MAX_WRITTEN, &self.path(&state.credential), state)
     }
 
     /// Would [`Self::save`] write?
     pub fn differs(&self, state: &State) -> bool {
-        self.access == Access::Write && self.saved().get(&state.credential) != Some(state)
+        self.access == Access::Write && self.saved().states.get(&state.credential) != Some(state)
     }
 
     /// The state directory.
@@ -203,7 +270,7 @@ impl Store {
         self.access
     }
 
-    fn saved(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+    fn saved(&self) -> MutexGuard<'_, Saved> {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,11 +283,13 @@ impl Store {
                 line: 1,
                 what: format!("{} bytes instead of 32", bytes.len()),
             })?;
+            self.saved().key = Some(Zeroizing::new(key));
             return Ok(LocalKey::new(key));
         }
         let key: [u8; 32] = random(&path)?;
         if self.access == Access::Write {
             host::replace(&path, &key, 0o600)?;
+            self.saved().key = Some(Zeroizing::new(key));
         }
         Ok(LocalKey::new(key))
     }
@@ -284,9 +353,9 @@ impl Store {
             name.clone_into(&mut identity.name);
         }
         if kept.as_ref() != Some(&identity) && self.access == Access::Write {
-            let text = serde_json::to_vec_pretty(&identity).expect("an identity has only text keys");
-            host::replace(&path, &text, 0o600)?;
+            host::replace(&path, &json(&identity), 0o600)?;
         }
+        self.saved().identity = Some(identity.clone());
         Ok(identity)
     }
 
@@ -302,11 +371,11 @@ impl Store {
         self.dir.join("credentials").join(format!("{credential}.json"))
     }
 
-    fn read(&self, path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, StateError> {
+    fn read(&self, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
         match std::fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StateError::Io { path: path.to_owned(), source }),
-            Ok(_) => Ok(Some(host::read(path, MAX)?.0)),
+            Ok(_) => Ok(Some(host::read(path, MAX_READ)?.0)),
         }
     }
 
@@ -322,6 +391,61 @@ impl Store {
             _ => serde_json::from_slice(&bytes).map(Some).map_err(broken),
         }
     }
+}
+
+/// Makes the directory where it is missing, and locks it.
+fn hold(dir: &Path, wait: Duration) -> Result<Held, StateError> {
+    loop {
+        host::create_dir(dir, 0o700)?;
+        host::create_dir(&dir.join("credentials"), 0o700)?;
+        let before = identify(dir);
+        let lock = host::lock(dir, wait)?;
+        // It may have been removed in between, and another one made.
+        if let Some(id) = identify(dir).filter(|id| Some(*id) == before) {
+            return Ok(Held { _lock: lock, id });
+        }
+    }
+}
+
+/// Which directory has this name, by device and inode.
+fn identify(dir: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(dir).ok().map(|m| (m.dev(), m.ino()))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("what is written here has only text keys")
+}
+
+fn bounded_to(most: usize, path: &Path, state: &State) -> Result<Vec<u8>, StateError> {
+    let mut text = json(state);
+    text.push(b'\n');
+    if text.len() <= most {
+        return Ok(text);
+    }
+    let compact = |state: &State| serde_json::to_vec(state).expect("state has only text keys");
+    text = compact(state);
+    if text.len() <= most {
+        return Ok(text);
+    }
+    let mut lighter = state.clone();
+    for outbox in lighter.outbox.values_mut() {
+        let last = outbox.owed.iter().rposition(|r| r.outcome == ALIVE);
+        let mut n = 0;
+        outbox.owed.retain(|r| {
+            n += 1;
+            r.outcome != ALIVE || Some(n - 1) == last
+        });
+    }
+    text = compact(&lighter);
+    if text.len() <= most {
+        return Ok(text);
+    }
+    let most_owed = lighter.outbox.iter().max_by_key(|(_, outbox)| outbox.owed.len());
+    let owed = match most_owed {
+        Some((name, outbox)) => format!("{} reports are owed to receiver {name:?}", outbox.owed.len()),
+        None => "nothing is owed".to_owned(),
+    };
+    Err(StateError::Full { path: path.to_owned(), size: text.len(), owed })
 }
 
 fn random<const N: usize>(path: &Path) -> Result<[u8; N], StateError> {
@@ -362,6 +486,87 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    /// A report with nothing in it but its number and outcome.
+    fn report(seq: u64, outcome: &str) -> crate::rollover::Report {
+        serde_json::from_value(serde_json::json!({
+            "schema": "relaykey/report/v1", "id": format!("id-{seq}"), "seq": seq, "host_id": "0123", "host": "mx1",
+            "credential": "ses", "source": "file:/x", "version": "1", "username": "AKIA", "previous_username": null,
+            "at": "2026-11-20T22:00:00Z", "mode": "automatic", "agent": "relaykey", "outcome": outcome, "targets": [],
+            "error": null, "approved_by": null
+        }))
+        .unwrap()
+    }
+
+    fn owing(outcomes: &[&str]) -> State {
+        let owed = (1..).zip(outcomes).map(|(seq, outcome)| report(seq, outcome)).collect();
+        let outbox = crate::rollover::Outbox { owed, ..Default::default() };
+        State { outbox: BTreeMap::from([("fleet".to_owned(), outbox)]), ..state(9) }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        assert!(MAX_WRITTEN <= MAX_READ);
+        let state = owing(&["confirmed", "alive", "failed", "alive", "alive"]);
+        let path = Path::new("ses.json");
+        let written = |most: usize| {
+            bounded_to(most, path, &state).map(|text| {
+                assert!(text.len() <= most);
+                serde_json::from_slice::<State>(&text).unwrap()
+            })
+        };
+        let pretty = json(&state).len() + 1;
+        let compact = serde_json::to_vec(&state).unwrap().len();
+        assert_eq!(written(pretty).unwrap(), state);
+        assert_eq!(written(pretty - 1).unwrap(), state, "without indentation");
+        let lighter = written(compact - 1).unwrap();
+        let outcomes: Vec<_> = lighter.outbox["fleet"].owed.iter().map(|r| (r.seq, r.outcome.as_str())).collect();
+        assert_eq!(outcomes, [(1, "confirmed"), (3, "failed"), (5, "alive")], "a later sign of life says the same");
+        assert_eq!(State { outbox: state.outbox.clone(), ..lighter }, state, "nothing else is dropped");
+        let e = written(1000).unwrap_err();
+        assert!(!e.is_temporary() && e.to_string().contains("3 reports are owed to receiver \"fleet\""), "{e}");
+        assert!(e.fix().contains("[[report]]"));
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_under_us_is_made_anew() {
+        let scratch = Scratch::new("removed");
+        let dir = scratch.0.join("state");
+        let store = scratch.open(Access::Write);
+        let identity = store.identity(None, || "mx1.example.com".into()).unwrap();
+        let version = store.key().unwrap().content_version(b"content");
+        let owing = owing(&["confirmed"]);
+        store.save(&owing).unwrap();
+        assert_eq!(store.restore().unwrap(), None, "nothing happened");
+
+        fs::remove_dir_all(&dir).unwrap();
+        let said = store.restore().unwrap().expect("it says so");
+        assert!(said.contains("state of ses") && said.contains(dir.to_str().unwrap()), "{said}");
+        assert_eq!(store.restore().unwrap(), None, "once");
+        assert_eq!(store.load("ses").unwrap(), Some(owing.clone()), "what is owed is not lost");
+        assert_eq!(store.identity(None, || panic!("it is kept")).unwrap(), identity);
+        assert_eq!(store.key().unwrap().content_version(b"content"), version);
+        for path in [dir.clone(), dir.join("credentials")] {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o700);
+        }
+        let second = Store::open(&dir, Access::Write, Duration::ZERO).map(drop).unwrap_err();
+        assert!(second.is_locked(), "two programs hold the state directory: {second}");
+    }
+
+    #[test]
+    fn a_directory_that_another_program_has_by_now_is_its_own() {
+        let scratch = Scratch::new("taken");
+        let dir = scratch.0.join("state");
+        let store = scratch.open(Access::Write);
+        store.save(&owing(&["confirmed"])).unwrap();
+        fs::rename(&dir, scratch.0.join("away")).unwrap();
+        let other = scratch.open(Access::Write);
+        other.save(&state(77)).unwrap();
+        assert!(store.restore().unwrap_err().is_locked(), "it is the other's now");
+        drop(other);
+        assert!(store.restore().unwrap().is_some());
+        assert_eq!(store.load("ses").unwrap(), Some(state(77)), "what the other wrote stays");
     }
 
     fn state(seq: u64) -> State {

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 pub use self::alarm::Alarm;
 pub use self::watch::{Growth, Watch, WatchError};
+use crate::text::shows;
 
 /// So many distinct causes are kept for one run; a flood beyond that adds nothing to "look now".
 const MAX_CAUSES: usize = 32;
@@ -269,10 +270,10 @@ fn printable(text: &str, max: usize) -> String {
     let mut out = String::new();
     for c in text.chars() {
         let before = out.len();
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
+        if shows(c) {
             out.push(c)
+        } else {
+            out.extend(c.escape_default())
         }
         if out.len() > max {
             out.truncate(before);

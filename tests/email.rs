@@ -367,7 +367,9 @@ fn what_a_server_says_is_told_with_what_it_means() {
             "the greeting now: 421 too many connections",
         ),
         (&[("greeting", Some("554 no service"))], "refused", false, "554 no service"),
-        (&[("EHLO", Some("250-a\r\n250-b\r\n550 who are you"))], "refused", false, "EHLO: 550 a b who are you"),
+        (&[("EHLO", Some("550-a\r\n550-b\r\n550 who are you"))], "refused", false, "EHLO: 550 a b who are you"),
+        // RFC 5321, section 4.2.1: each line has the same code.
+        (&[("EHLO", Some("250-a\r\n250-b\r\n550 who are you"))], "smtp", true, "one reply with two codes, 250 and 550"),
         (&[("MAIL", Some("553 not yours"))], "refused", false, "MAIL FROM: 553 not yours"),
         (
             &[("RCPT TO:<security", Some("450 4.2.0 greylisted"))],
@@ -381,10 +383,10 @@ fn what_a_server_says_is_told_with_what_it_means() {
         (&[("DATA", None)], "network", true, "waiting for the answer to DATA"),
         (&[("greeting", None)], "network", true, "waiting for the answer to the greeting"),
         // A yes to another question.
-        (&[("DATA", Some("250 fine"))], "smtp", false, "DATA as no mail server does: 250 fine"),
-        (&[("greeting", Some("HTTP/1.1 400 Bad Request"))], "smtp", false, "HTTP/1.1 400 Bad Request"),
-        (&[("greeting", Some(""))], "smtp", false, "the greeting as no mail server does"),
-        (&[("EHLO", Some("250\u{a0}fine"))], "smtp", false, "EHLO as no mail server does"),
+        (&[("DATA", Some("250 fine"))], "smtp", true, "DATA as no mail server does: 250 fine"),
+        (&[("greeting", Some("HTTP/1.1 400 Bad Request"))], "smtp", true, "HTTP/1.1 400 Bad Request"),
+        (&[("greeting", Some(""))], "smtp", true, "the greeting as no mail server does"),
+        (&[("EHLO", Some("250\u{a0}fine"))], "smtp", true, "EHLO as no mail server does"),
         (&[("MAIL", Some("550 a\u{1b}[2Jb\u{0}c"))], "refused", false, "550 a\\u{1b}[2Jb\\u{0}c"),
     ];
     for (script, class, temporary, words) in cases {
@@ -403,7 +405,7 @@ fn endless_answers_are_not_listened_to() {
     let lines: fn(TcpStream) = |mut stream| while stream.write_all(b"220-still greeting\r\n").is_ok() {};
     let one_line: fn(TcpStream) = |mut stream| while stream.write_all(&[b'2'; 4096]).is_ok() {};
     for serve in [lines, one_line] {
-        let e = Mail::to_port(&TO, serving(serve)).refused("smtp", false);
+        let e = Mail::to_port(&TO, serving(serve)).refused("smtp", true);
         assert!(e.what.contains("more than 65536 bytes"), "{e:?}");
     }
     // A long answer is cut.

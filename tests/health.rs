@@ -521,6 +521,50 @@ fn five_hundred_slow_clients_do_not_keep_five_hundred_fast_ones_out() {
     assert!(memory[1] <= memory[0] + 1024, "{memory:?} KiB");
 }
 
+/// The longest of some requests for `/livez`, one after the other, while strangers keep the queue full.
+fn probes_among(address: SocketAddr, strangers: usize, how: &[Slow]) -> Duration {
+    let end = Instant::now() + Duration::from_secs(60);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let how = how.to_vec();
+    let crowd = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
+        runtime.block_on(async {
+            let mut all = tokio::task::JoinSet::new();
+            for n in 0..strangers {
+                all.spawn(slow(address, how[n % how.len()], end));
+            }
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            all.shutdown().await;
+        });
+    });
+    // The slow ones stand in the queue first.
+    std::thread::sleep(Duration::from_millis(500));
+    let longest = (0..40).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(ask(address, "/livez").status, 200);
+        begun.elapsed()
+    });
+    let longest = longest.max().expect("some");
+    drop(stop);
+    crowd.join().expect("the strangers are gone");
+    longest
+}
+
+#[test]
+fn who_is_slow_delays_no_probe() {
+    let (_server, address) = Process::on_a_port();
+    ask(address, "/");
+    for how in
+        [&[Slow::Silent][..], &[Slow::Drips], &[Slow::NeverReads], &[Slow::Silent, Slow::Drips, Slow::NeverReads]]
+    {
+        let longest = probes_among(address, 900, how);
+        println!("900 clients {how:?}: the longest of 40 probes took {longest:?}");
+        assert!(longest < Duration::from_millis(2500), "{how:?}: {longest:?}");
+    }
+}
+
 #[test]
 fn a_slow_client_is_shown_out_in_the_end_even_if_nobody_waits() {
     let server = Server::start(fine());

@@ -3,12 +3,13 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::config::{Probe, Smtp, Tls};
 use relaykey::credential::{Login, Secret};
-use relaykey::smtp::{Class, Probed, Verdict, login, probe};
+use relaykey::smtp::{Class, Message, Probed, Verdict, login, probe, send};
 use relaykey::standin::{Delay, Fault, Mechanism, Options, Standin};
 use relaykey::tls::{CaFile, Roots};
 
@@ -210,8 +211,8 @@ fn what_goes_wrong_is_told_apart() {
         (Fault::DropAtConnect, Class::Network, true, &["it closed the connection", greeting]),
         (Fault::DropAfterAuth, Class::Network, true, &["it closed the connection", answer]),
         (Fault::CutReply, Class::Network, true, &["it closed the connection", answer]),
-        (Fault::Garbage, Class::Smtp, false, &["is not SMTP", "check endpoint and port"]),
-        (Fault::HugeReply, Class::Smtp, false, &["is not SMTP", "the answer to AUTH"]),
+        (Fault::Garbage, Class::Smtp, true, &["is not SMTP", "check endpoint and port", "tried again"]),
+        (Fault::HugeReply, Class::Smtp, true, &["is not SMTP", "the answer to AUTH"]),
         (Fault::HangAtBanner, Class::Timeout, true, &["gave up after 1s", greeting]),
         (Fault::HangAtAuth, Class::Timeout, true, &["gave up after 1s", answer]),
     ];
@@ -488,4 +489,309 @@ fn a_dropped_stand_in_is_gone() {
     let Lab { standin, smtp, roots } = lab;
     drop(standin);
     assert_unknown(&attempt(&smtp, USER, PASSWORD, &roots), Class::Network, true, &["refused"]);
+}
+
+// ---------------------------------------------------------------- the wire, byte by byte
+
+/// What a scripted server says to a line; `None`: it closes.
+type Script = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
+
+/// A server with TLS from the first byte that answers by a script, and keeps every byte that it was sent.
+struct Raw {
+    port: u16,
+    roots: Roots,
+    heard: Arc<Mutex<Vec<u8>>>,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Raw {
+    fn start(script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let roots = Roots::from_file(&Scratch::new().file("ca.pem", &made.cert.pem())).expect("its own root");
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("protocol versions")
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .expect("a server's configuration");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+        let port = listener.local_addr().expect("address").port();
+        let heard = Arc::<Mutex<Vec<u8>>>::default();
+        let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (kept, script) = (heard.clone(), Arc::new(script) as Script);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+            runtime.block_on(async {
+                listener.set_nonblocking(true).expect("non-blocking");
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                let serving = async {
+                    while let Ok((socket, _)) = listener.accept().await {
+                        if let Ok(stream) = acceptor.accept(socket).await {
+                            Self::converse(stream, &script, &kept).await;
+                        }
+                    }
+                };
+                tokio::select! { () = serving => {}, _ = stopped => {} }
+            });
+        });
+        Self { port, roots, heard, _stop }
+    }
+
+    async fn converse(
+        mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+        script: &Script,
+        kept: &Mutex<Vec<u8>>,
+    ) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut line, mut data) = ("greeting".to_owned(), false);
+        loop {
+            // In a message only its end is answered.
+            if !data || line == "." {
+                let Some(answer) = script(&line) else {
+                    let _ = stream.shutdown().await;
+                    return;
+                };
+                data = answer.starts_with(b"354");
+                let last = answer.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
+                let whole = answer.ends_with(b"\n") && last.get(3) != Some(&b'-');
+                if stream.write_all(&answer).await.and(stream.flush().await).is_err() || !whole {
+                    // What is no whole reply is followed by the end of the connection.
+                    let _ = stream.shutdown().await;
+                    return;
+                }
+            }
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte).await {
+                    Ok(1) => bytes.push(byte[0]),
+                    _ => return,
+                }
+                kept.lock().expect("not poisoned").push(byte[0]);
+            }
+            line = String::from_utf8_lossy(&bytes[..bytes.len() - 2]).into_owned();
+        }
+    }
+
+    fn smtp(&self) -> Smtp {
+        Smtp {
+            endpoint: "localhost".into(),
+            port: self.port,
+            tls: Tls::Implicit,
+            region: None,
+            ca_file: None,
+            timeout: PLENTY,
+            propagation: Duration::from_secs(300),
+            retry: Duration::from_secs(10),
+            endpoint_aliases: Vec::new(),
+        }
+    }
+
+    /// All that was said to it, once it was said goodbye or the connection is over.
+    fn heard(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.heard.lock().expect("not poisoned"))).expect("ASCII alone is sent")
+    }
+
+    fn send(&self, hello: &str, message: Message<'_>) -> Verdict {
+        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+        runtime.block_on(send(&self.smtp(), &credential, &self.roots, hello, message))
+    }
+}
+
+/// The usual answers, in the usual words.
+fn usual(line: &str) -> Option<Vec<u8>> {
+    let answer = match line.split(' ').next().unwrap_or_default() {
+        "greeting" => "220 localhost\r\n",
+        "EHLO" => "250-localhost\r\n250 AUTH PLAIN LOGIN\r\n",
+        "AUTH" => "235 ok\r\n",
+        "DATA" => "354 go on\r\n",
+        "QUIT" => "221 bye\r\n",
+        _ => "250 fine\r\n",
+    };
+    Some(answer.into())
+}
+
+/// Texts with which commands could be smuggled, by one who has a host's or a credential's name, a version, an address.
+const SMUGGLED: [&str; 9] = [
+    "x\r\n.\r\nMAIL FROM:<thief@example.com>\r\n",
+    "x\n.\nMAIL FROM:<thief@example.com>\n",
+    "x\r.\rMAIL FROM:<thief@example.com>\r",
+    "x\n.\r\nRSET\r\n",
+    "x\r\n.\nRSET\r\n",
+    "x\0y",
+    "x\u{85}\u{2028}.\u{2029}",
+    "höst",
+    "\u{202e}x",
+];
+
+#[test]
+fn a_probe_says_what_it_is_to_say_and_no_more() {
+    let login = BASE64.encode(format!("\0{USER}\0{PASSWORD}"));
+    let raw = Raw::start(usual);
+    let long = "v".repeat(3000);
+    for hostile in SMUGGLED.into_iter().chain([long.as_str()]) {
+        let about = Probed { host: hostile, credential: hostile, version: hostile, at: jiff::Timestamp::UNIX_EPOCH };
+        let addresses = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
+        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+        let verdict = runtime.block_on(probe(&raw.smtp(), &credential, &raw.roots, hostile, &addresses, &about));
+        assert!(matches!(verdict, Verdict::Accepted { .. }), "{hostile:?}: {verdict:?}");
+        let heard = raw.heard();
+        let (hello, rest) = heard.split_once("\r\n").expect("lines");
+        assert!(hello == "EHLO [127.0.0.1]", "{hello}");
+        let envelope = format!(
+            "AUTH PLAIN {login}\r\nMAIL FROM:<{SENDER}>\r\nRCPT TO:<success@simulator.amazonses.com>\r\nDATA\r\nFrom: {SENDER}\r\n"
+        );
+        assert!(rest.starts_with(&envelope), "{hostile:?}: {heard}");
+        // One message, with one end; then goodbye.
+        assert!(
+            heard.ends_with("\r\n.\r\nQUIT\r\n") && heard.matches("\r\n.\r\n").count() == 1,
+            "{hostile:?}: {heard}"
+        );
+        let commands = |name: &str| heard.split("\r\n").filter(|line| line.starts_with(name)).count();
+        assert_eq!((commands("MAIL "), commands("RCPT "), commands("RSET")), (1, 1, 0), "{hostile:?}: {heard}");
+        assert!(heard.replace("\r\n", "").chars().all(|c| matches!(c, ' '..='~')), "{hostile:?}: {heard}");
+        assert!(heard.split("\r\n").all(|line| line.len() <= 998), "{hostile:?}");
+        let header = rest.split_once("DATA\r\n").and_then(|(_, m)| m.split_once("\r\n\r\n")).expect("a header").0;
+        assert_eq!(header.lines().count(), 6, "{hostile:?}: {header}");
+    }
+}
+
+#[test]
+fn what_could_be_taken_for_a_command_is_not_sent() {
+    let raw = Raw::start(usual);
+    let (from, to) = (SENDER, "success@simulator.amazonses.com");
+    let sent = |from: &str, to: &str, text: &str| raw.send("mx1.example.com", Message { from, to, text });
+    // A text's line ends are made whole, and its dots doubled, once.
+    for (text, expected) in [
+        ("A: b\r\n\r\n.\r\n..x\r\n", "A: b\r\n\r\n..\r\n...x\r\n.\r\n"),
+        ("A: b\n\n.\nMAIL FROM:<thief@example.com>\n", "A: b\r\n\r\n..\r\nMAIL FROM:<thief@example.com>\r\n.\r\n"),
+        ("A: b\n\n.\r\nQUIT", "A: b\r\n\r\n..\r\nQUIT\r\n.\r\n"),
+    ] {
+        assert!(matches!(sent(from, to, text), Verdict::Accepted { .. }), "{text:?}");
+        let heard = raw.heard();
+        let message = heard.split_once("DATA\r\n").expect("DATA").1;
+        assert_eq!(message, format!("{expected}QUIT\r\n"), "{text:?}");
+    }
+    // What cannot be made whole is refused before any of it is said, and the login is not blamed.
+    let long = "x".repeat(999);
+    for text in ["a\rb", "a\r.\rb", "a\r.\r\nb", "a\n\r.\r\nb", "a\r\r\n", "a\0b", "a\u{1b}b", "\u{e4}", long.as_str()]
+    {
+        let verdict = sent(from, to, text);
+        assert_unknown(
+            &verdict,
+            Class::Smtp,
+            false,
+            &["of the message", "nothing of it was sent"][..usize::from(text.len() < 900)],
+        );
+        let heard = raw.heard();
+        assert!(heard.ends_with("QUIT\r\n") && !heard.contains("MAIL") && !heard.contains("DATA"), "{text:?}: {heard}");
+    }
+    for address in [
+        "a@b.example\r\nRCPT TO:<thief@example.com>",
+        "a@b.example> SIZE=1",
+        "a@b.example\n",
+        "a\0@b.example",
+        "<a@b.example",
+        "\u{e4}@b.example",
+    ] {
+        for (from, to) in [(address, to), (from, address)] {
+            assert_unknown(&sent(from, to, "A: b\r\n\r\nc\r\n"), Class::Smtp, false, &[]);
+            let heard = raw.heard();
+            assert!(!heard.contains("MAIL") && !heard.contains("RCPT"), "{address:?}: {heard}");
+        }
+    }
+}
+
+/// What somebody answers to AUTH (whole, with its line ends), and what that proves.
+#[test]
+fn every_answer_to_a_login_is_taken_for_what_it_is() {
+    enum Means {
+        Accepted(&'static str),
+        Refused(&'static str),
+        Temporary(Class, &'static str),
+        Permanent(Class, &'static str),
+    }
+    use Means::{Accepted, Permanent, Refused, Temporary};
+    static LONG: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| [b"235 ", &[b'x'; 40_000][..], b"\r\n"].concat());
+    let nonsense = "not SMTP";
+    let table: Vec<(&'static [u8], Means)> = vec![
+        (b"235 2.7.0 yes\r\n", Accepted("235 2.7.0 yes")),
+        // RFC 5321, section 4.2: the code may stand alone.
+        (b"235\r\n", Accepted("235")),
+        (b"235 \r\n", Accepted("235")),
+        (b"235-a\r\n235 b\r\n", Accepted("235 a\nb")),
+        (b"235-a\r\n235\r\n", Accepted("235 a")),
+        (b"235 without its CR\n", Accepted("235 without its CR")),
+        (b"535\r\n", Refused("535")),
+        (b"535 no\r\n", Refused("535 no")),
+        (b"535-no\r\n535 never\r\n", Refused("535 no\nnever")),
+        (b"535 no\n", Refused("535 no")),
+        (b"454\r\n", Temporary(Class::Smtp, "454")),
+        (b"421 later\r\n", Temporary(Class::Smtp, "421 later")),
+        (b"554 Access denied\r\n", Permanent(Class::Smtp, "554 Access denied")),
+        (b"530\r\n", Permanent(Class::Smtp, "530")),
+        // No SMTP: a proxy, a captive portal, a server in trouble. Tomorrow it may be the server again.
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"ok\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"235ok\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"2350\r\n", Temporary(Class::Smtp, nonsense)),
+        (b" 235 ok\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"135 ok\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"735 ok\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"\xff\xfe\x00\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"235-a\r\n535 b\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"535-a\r\n235 b\r\n", Temporary(Class::Smtp, nonsense)),
+        (b"235-a\r\nxyz\r\n", Temporary(Class::Smtp, nonsense)),
+        (&LONG, Temporary(Class::Smtp, nonsense)),
+        // A reply, and none that anybody gives there.
+        (b"250 fine\r\n", Temporary(Class::Smtp, "it said: 250 fine")),
+        (b"334 more\r\n", Temporary(Class::Smtp, "it said: 334 more")),
+        // Cut off: the network.
+        (b"", Temporary(Class::Network, "closed the connection")),
+        (b"2", Temporary(Class::Network, "closed the connection")),
+        (b"235", Temporary(Class::Network, "closed the connection")),
+        (b"235 yes\r", Temporary(Class::Network, "closed the connection")),
+        (b"235-", Temporary(Class::Network, "closed the connection")),
+        (b"235-yes\r\n", Temporary(Class::Network, "closed the connection")),
+    ];
+    for (answer, means) in table {
+        let said = String::from_utf8_lossy(&answer[..answer.len().min(60)]).into_owned();
+        let raw = Raw::start(move |line| match line.split(' ').next() {
+            Some("AUTH") => (!answer.is_empty()).then(|| answer.to_vec()),
+            _ => usual(line),
+        });
+        let verdict = attempt(&raw.smtp(), USER, PASSWORD, &raw.roots);
+        match means {
+            Accepted(words) => assert_eq!(verdict, Verdict::Accepted { reply: words.into() }, "{said:?}"),
+            Refused(words) => assert_eq!(verdict, Verdict::Refused { reply: words.into() }, "{said:?}"),
+            Temporary(class, words) => assert_unknown(&verdict, class, true, &[words]),
+            Permanent(class, words) => assert_unknown(&verdict, class, false, &[words]),
+        }
+    }
+}
+
+#[test]
+fn what_a_server_offers_is_known_in_any_case_and_spelling() {
+    for offers in [
+        "250-x\r\n250 auth plain login\r\n",
+        "250-x\r\n250-SIZE 1\r\n250 Auth=Plain\r\n",
+        "250-x\n250 AUTH LOGIN PLAIN\n",
+    ] {
+        let raw = Raw::start(move |line| match line.split(' ').next() {
+            Some("EHLO") => Some(offers.into()),
+            _ => usual(line),
+        });
+        assert_eq!(
+            attempt(&raw.smtp(), USER, PASSWORD, &raw.roots),
+            Verdict::Accepted { reply: "235 ok".into() },
+            "{offers:?}"
+        );
+    }
 }

@@ -6,25 +6,26 @@ use std::path::{Path, PathBuf};
 
 /// Module, and what of this crate it may name. `docs/code-structure.md` explains the order.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("credential", &[]),
-    ("config", &["credential"]),
+    ("text", &[]),
+    ("credential", &["text"]),
+    ("config", &["credential", "text"]),
     ("rollover", &["credential", "config"]),
     ("status", &["audit", "rollover", "config"]),
     ("host", &[]),
     ("mta", &["credential", "config", "host"]),
     ("apply", &["mta", "host", "credential", "config"]),
-    ("audit", &["host", "rollover"]),
+    ("audit", &["host", "rollover", "text"]),
     ("tls", &[]),
-    ("aws", &["config"]),
+    ("aws", &["config", "text"]),
     ("source", &["aws", "config", "credential"]),
     ("smtp", &["credential", "config", "tls"]),
-    ("report", &["aws", "config", "credential", "host", "rollover", "tls"]),
+    ("report", &["aws", "config", "credential", "host", "rollover", "smtp", "tls", "text"]),
     ("state", &["rollover", "host", "credential"]),
-    ("wake", &["config"]),
+    ("wake", &["config", "text"]),
     ("standin", &["credential"]),
-    ("service", &[]),
-    ("control", &["host", "wake"]),
-    ("health", &["audit", "config", "host", "rollover", "status"]),
+    ("service", &["text"]),
+    ("control", &["host", "wake", "text"]),
+    ("health", &["audit", "config", "host", "rollover", "status", "text"]),
     (
         "agent",
         &[
@@ -39,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "source",
             "state",
             "status",
+            "text",
             "tls",
             "wake",
         ],
@@ -60,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "source",
             "state",
             "status",
+            "text",
             "tls",
             "wake",
         ],
@@ -84,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "standin",
             "state",
             "status",
+            "text",
             "tls",
         ],
     ),
@@ -95,7 +99,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_native_certs", "rcgen"];
 const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
 /// Modules that know none of them: the pure ones, and the mail server's side.
-const WORLDLESS: &[&str] = &["credential", "config", "rollover", "status", "host", "mta", "apply", "audit", "state"];
+const WORLDLESS: &[&str] =
+    &["text", "credential", "config", "rollover", "status", "host", "mta", "apply", "audit", "state"];
 
 fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

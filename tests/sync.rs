@@ -1240,6 +1240,69 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
     }
 }
 
+/// The state directory, as a backup would have it; puts it back when it is called.
+fn backed_up(host: &Host) -> impl Fn() + use<> {
+    let (state, kept) = (host.path("state"), host.path("state.backup"));
+    let copy = |from: &Path, to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().expect("cp").success());
+    };
+    copy(&state, &kept);
+    move || copy(&kept, &state)
+}
+
+/// A backup of the state directory was put back: the table is ahead of it.
+#[test]
+fn a_state_older_than_the_table_goes_forward() {
+    for map_type in ["hash", "texthash"] {
+        for aws in [false, true] {
+            let (first, second, third) = (Key::new(), Key::new(), Key::new());
+            let host = Host::new(map_type, &first);
+            let name = fresh("backup");
+            let source = match aws {
+                true => {
+                    moto::shared().secret(&name, &first.json());
+                    host.secret(&name)
+                }
+                false => host.publish(first.pair()),
+            };
+            let publish = |key: &Key| {
+                host.standin.set_key(&key.id, &key.login.password);
+                if aws {
+                    next_second();
+                    moto::shared().put(&name, &key.json(), &["AWSCURRENT"]);
+                } else {
+                    host.publish(key.pair());
+                }
+            };
+            host.configure(&Setup { source: &source, ..Setup::default() });
+            host.start_postfix();
+            host.sync(&[], 0).says(&["ses: adopted"]);
+            let put_back = backed_up(&host);
+            publish(&second);
+            host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+
+            // The source's current version is in place: nothing is written.
+            put_back();
+            let before = host.snapshot();
+            host.sync(&[], 0).says(&[&second.id]);
+            before.same_content_as(&host.snapshot());
+            assert_eq!(host.state("ses")["applied"]["username"], second.id);
+            host.sync(&[], 0).says(&["ses: up-to-date"]);
+
+            // The source has gone on: what is in the table is of a version that this state never saw.
+            put_back();
+            publish(&third);
+            let before = host.snapshot();
+            let ran = host.sync(&[], 1);
+            ran.says(&[&second.id, &first.id, "fix: "]);
+            before.same_content_as(&host.snapshot());
+            println!("{}", ran.err);
+            assert_eq!(host.send(), second.id);
+        }
+    }
+}
+
 #[test]
 fn drift_is_only_reported_where_that_is_asked_for() {
     let (old, new) = (Key::new(), Key::new());

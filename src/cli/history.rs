@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::host::HostError;
 use crate::rollover::{AuditHead, rfc3339};
 use crate::state::{Access, StateError, Store};
+use crate::text::shows;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -302,5 +303,5 @@ fn took(record: &Record) -> String {
 
 /// What a terminal may be given: a file that was tampered with could hold anything.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().map(|c| if shows(c) { c } else { '?' }).collect()
 }

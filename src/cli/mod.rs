@@ -161,10 +161,10 @@ fn complain(what: &str, fix: &str) {
     }
 }
 
-/// One line on standard error; a reader that has gone away must not end a rollover half-way.
+/// One line on standard error, of what may be [shown](crate::text::lines); a reader that has gone away must not end a rollover half-way.
 fn tell(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::lines(text));
 }
 
 /// Loads the configuration; on mistakes prints every one of them.
@@ -193,14 +193,14 @@ fn load(path: &Path, json: bool) -> Result<Config, Exit> {
 
 /// One JSON document on standard output.
 fn print_json(document: &impl serde::Serialize) {
-    let text = serde_json::to_string_pretty(document).expect("documents have only text keys");
-    say(&text);
+    let document = serde_json::to_string_pretty(document).expect("documents have only text keys");
+    say(&crate::text::json(&document));
 }
 
-/// One line on standard output; a reader that has gone away is no error of ours.
+/// One line on standard output, of what may be [shown](crate::text::lines); a reader that has gone away is no error of ours.
 fn say(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", crate::text::lines(text));
 }
 
 /// The run time of one command: this thread, and threads for calls that block.

@@ -11,6 +11,7 @@ use super::{Exit, complain};
 use crate::agent;
 use crate::control;
 use crate::rollover::{Reject, Wake};
+use crate::text;
 
 #[derive(Debug, Args)]
 pub struct RejectArgs {
@@ -26,7 +27,7 @@ pub struct RejectArgs {
 }
 
 pub fn run(path: &Path, json: bool, args: &RejectArgs) -> Exit {
-    let reason: String = args.reason.chars().filter(|c| !c.is_control()).take(control::MAX_REASON).collect();
+    let reason: String = text::plain(&args.reason, control::MAX_REASON);
     let reason = reason.trim().to_owned();
     if reason.is_empty() {
         complain("the reason is empty", "say why, for those who ask later: --reason \"not in the change calendar\"");

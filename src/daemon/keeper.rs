@@ -16,9 +16,10 @@ use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{BY_HAND, Completion, Failure, Outcome, State, Step, Wake};
-use crate::service::log;
+use crate::service::log::{self, Matter};
 use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken};
+use crate::text::without_numbers;
 use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
 
@@ -74,7 +75,7 @@ pub struct Keeper {
 struct Memory {
     /// As it is on disk.
     state: State,
-    /// Failures that were logged and still stand: by target, class and words.
+    /// Failures that were logged and still stand: by target, class, and candidate and words.
     told: BTreeMap<Option<String>, (String, String)>,
     /// What was last said to wait for a person: version, what, and what to do.
     waits: Option<(String, String, String)>,
@@ -176,16 +177,23 @@ impl Keeper {
         let owed = memory.state.outbox.get(&attempt.receiver).map_or(0, |o| o.owed.len());
         let trouble = attempt.outcome.as_ref().err();
         let again = memory.state.outbox.get(&attempt.receiver).and_then(|o| o.retry.failure.clone());
-        if trouble.is_none() || trouble.map(|t| &t.what) != again.as_ref().map(|f| &f.what) {
+        if trouble.is_none()
+            || trouble.map(|t| without_numbers(&t.what)) != again.as_ref().map(|f| without_numbers(&f.what))
+        {
             let count = if trouble.is_some() { owed } else { 1 };
             log::report(name, &attempt.receiver, count, trouble.map(|t| (t.what.as_str(), t.fix.as_str())));
         }
         if !report::absorb(&mut memory.state.outbox, attempt, Timestamp::now(), jitter()) {
             return;
         }
-        if let Err(e) = self.agent.save(&memory.state, &mut |_| {}).await {
+        let mut observer = |event: Event<'_>| {
+            if let Event::Trouble { what, fix } = event {
+                log::trouble(Matter::Warning, &format!("{name}: {what}"), fix);
+            }
+        };
+        if let Err(e) = self.agent.save(&memory.state, &mut observer).await {
             // It is delivered again after a restart, which does no harm.
-            log::trouble(&format!("{name}: {e}"), &e.fix());
+            log::trouble(Matter::Error, &format!("{name}: {e}"), &e.fix());
         }
         self.board.set_state(name, &memory.state);
         self.board.set_live(name, |live| {
@@ -248,7 +256,9 @@ impl Keeper {
                     };
                     let _ = sights.send(sight);
                 }
-                Event::Trouble { what, fix } => log::trouble(&format!("{}: {what}", credential.name), fix),
+                Event::Trouble { what, fix } => {
+                    log::trouble(Matter::Warning, &format!("{}: {what}", credential.name), fix);
+                }
                 Event::Preview { .. } => {}
             }
         };
@@ -341,7 +351,9 @@ impl Keeper {
         let mut stand = BTreeMap::new();
         let stands = |f: &Failure| !f.is_an_answer() && f.class != BY_HAND;
         for (target, failure) in ended.failures.iter().filter(|(_, f)| stands(f)) {
-            let words = (failure.class.clone(), failure.what.clone());
+            // Another port, time or request id is no other failure.
+            let version = ended.state.candidate.as_ref().map_or("", |c| &c.id.version);
+            let words = (failure.class.clone(), format!("{version}: {}", without_numbers(&failure.what)));
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);
             }

@@ -15,6 +15,7 @@ use super::verdict::{
 use crate::audit::{By, Record};
 use crate::rollover::rfc3339;
 use crate::status::{ConfigRefused, CredentialStatus, Daemon, PendingStatus, Status, in_words};
+use crate::text::shows;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -46,11 +47,8 @@ impl<T: Display> Display for Safe<T> {
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
                 '\n' => f.write_str(" ")?,
-                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                    write!(f, "{}", c.escape_unicode())?;
-                }
-                c if c.is_control() => write!(f, "{}", c.escape_default())?,
-                c => f.write_char(c)?,
+                c if shows(c) => f.write_char(c)?,
+                c => write!(f, "{}", c.escape_default())?,
             }
         }
         Ok(())

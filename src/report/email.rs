@@ -11,17 +11,17 @@ mod server;
 mod ses;
 mod words;
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use lettre::address::Address;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
+use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
 
 use crate::aws::Http;
 use crate::config::MailVia;
 use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
 use crate::rollover::Report;
+use crate::smtp::dialogue::{Message, Unfit};
+use crate::text;
 
 use self::server::Server;
 use self::ses::Ses;
@@ -98,10 +98,11 @@ fn address(key: &str, text: &str) -> Result<Address, Undelivered> {
 
 impl Envelope {
     /// The message, ASCII throughout. `now` is its date: the report may be older.
-    fn message(&self, report: &Report, now: Timestamp) -> Result<Vec<u8>, Undelivered> {
+    fn message(&self, report: &Report, now: Timestamp) -> Result<Message, Undelivered> {
         let (subject, body) = words::text(report);
         let document = serde_json::to_string_pretty(report).expect("a report has only text keys");
-        let mut message = Message::builder()
+        let document = text::json(&document).into_owned();
+        let mut message = lettre::Message::builder()
             .from(Mailbox::new(None, self.from.clone()))
             .subject(subject)
             .date(now.into())
@@ -129,7 +130,7 @@ impl Envelope {
                 "correct `from` and `to` in [[report]]",
             )
         })?;
-        Ok(message.formatted())
+        Message::new(&message.formatted()).map_err(|e| unsendable(&e))
     }
 }
 
@@ -152,17 +153,14 @@ fn atom(text: &str) -> String {
     }
 }
 
-/// The name of this host as it introduces itself (RFC 5321, section 4.1.1.1): an address literal where it has none.
-fn hello_name(host: &str) -> String {
-    let host_name = !host.is_empty()
-        && host.len() <= 255
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    match host.parse() {
-        Ok(IpAddr::V4(address)) => format!("[{address}]"),
-        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
-        Err(_) if host_name => host.to_owned(),
-        Err(_) => "[127.0.0.1]".into(),
-    }
+/// What we were about to send cannot be sent. It is owed, and shown, until it can.
+fn unsendable(e: &Unfit) -> Undelivered {
+    Undelivered::new(
+        "message",
+        format!("no mail server can be given this: {e}"),
+        "correct `from` and `to` in [[report]] and `name` under [host]; if they are right, report it as a fault of relaykey. The \
+         report itself is in the state and, as it stands, goes to every other receiver",
+    )
 }
 
 #[cfg(test)]
@@ -193,7 +191,7 @@ mod tests {
         report.id = "5f0c2d9a7b6e4c3f-ses-7".into();
         report.outcome = "pending-approval".into();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let message = String::from_utf8(envelope().message(&report, now).unwrap()).unwrap();
+        let message = String::from_utf8(envelope().message(&report, now).unwrap().into_bytes()).unwrap();
         assert!(message.is_ascii() && message.lines().all(|line| line.len() < 998));
         assert!(message.replace("\r\n", "").find(['\r', '\n']).is_none(), "every line ends with CR LF");
         for (name, value) in [
@@ -220,7 +218,8 @@ mod tests {
         report.id = "a\r\nBcc: thief@example.com".into();
         report.outcome = "confirmed\r\nBcc: thief@example.com".into();
         report.credential = "ses\nBcc: thief@example.com".into();
-        let message = String::from_utf8(envelope().message(&report, Timestamp::UNIX_EPOCH).unwrap()).unwrap();
+        let message =
+            String::from_utf8(envelope().message(&report, Timestamp::UNIX_EPOCH).unwrap().into_bytes()).unwrap();
         let head = message.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
         assert_eq!(header(&message, "To"), "postmaster@example.com, security@example.com");
@@ -240,20 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn this_host_introduces_itself_by_a_name_or_a_literal() {
-        for (host, expected) in [
-            ("mx1.example.com", "mx1.example.com"),
-            ("mx 1", "[127.0.0.1]"),
-            ("", "[127.0.0.1]"),
-            ("mx1\r\nRCPT TO:<a@b>", "[127.0.0.1]"),
-            ("192.0.2.1", "[192.0.2.1]"),
-            ("2001:db8::1", "[IPv6:2001:db8::1]"),
-        ] {
-            assert_eq!(hello_name(host), expected);
-        }
-    }
-
-    #[test]
     fn addresses_that_no_message_can_be_made_with_are_told() {
         let http = Http::new(b"");
         let via = MailVia::Server { host: "localhost".into(), port: 25 };
@@ -263,6 +248,8 @@ mod tests {
             ("relaykey", "a@example.com", "`from`"),
             ("a@example.com", "ü@example.com", "`to`"),
             ("a@b.c", "a@b c", "`to`"),
+            ("a@b.c\r\nRCPT TO:<x@y.z>", "a@b.c", "`from`"),
+            ("a@b.c", "a@b.c\0", "`to`"),
         ] {
             let e = open(from, to).unwrap();
             assert!(e.class == "configuration" && e.fix.contains(key), "{e:?}");

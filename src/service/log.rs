@@ -11,7 +11,8 @@
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -21,6 +22,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use super::{one_line, stderr_is_the_journal};
+use crate::text::{Repeats, Tell};
 
 /// The longest value that is logged, in characters. Texts of SES and of children are cut shorter before they get here.
 const MAX_VALUE: usize = 4096;
@@ -187,6 +189,10 @@ pub fn started(version: &str, config: &str, credentials: &[&str]) {
 
 /// The daemon ends, and why: `SIGTERM`, `SIGINT`.
 pub fn stopping(why: &str) {
+    let left_out = TOLD.lock().unwrap_or_else(PoisonError::into_inner).rest();
+    if left_out > 0 {
+        tell_trouble(Matter::Note, &format!("{left_out} more notices and troubles like those above were left out"), "");
+    }
     tell!(INFO, id::STOPPING, { RELAYKEY_CAUSE = why }, "stopping on {why}, after the step under way");
 }
 
@@ -314,9 +320,11 @@ pub fn recovered(credential: &str, target: Option<&str>, class: &str) {
 
 /// The mail log said something about our endpoint. `class`: `refused` (535, looked into at once), `temporary` (454),
 /// `policy` (554, the login is good and the message was refused).
-pub fn alarm(credential: &str, class: &str, line: &str) {
+///
+/// `since`: how many more there were since the one before that was told.
+pub fn alarm(credential: &str, class: &str, line: &str, since: Tell) {
     tell!(WARN, id::ALARM, { RELAYKEY_CREDENTIAL = credential, RELAYKEY_ERROR_CLASS = class },
-        "{credential}: mail log, {class}: {line}");
+        "{credential}: mail log, {class}: {line}{}", since.words());
 }
 
 /// Something woke the agent: cause, and what exactly where that is known. At debug level.
@@ -372,9 +380,47 @@ pub fn rejected(credential: &str, version: &str, by: &str, reason: &str) {
         "{credential}: version {version} was rejected by {by}: {reason}");
 }
 
-/// Something about the daemon itself, such as an address it cannot listen at: it goes on without.
-pub fn trouble(what: &str, fix: &str) {
-    tell!(ERROR, id::TROUBLE, { RELAYKEY_FIX = fix }, "{what}{}", and_fix(fix));
+/// How much something matters that is no rollover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matter {
+    /// It does not work, and somebody has to do something.
+    Error,
+    /// Something works less well than it should.
+    Warning,
+    /// It is good to know.
+    Note,
+}
+
+/// The same trouble has its line once in this time.
+const TROUBLE_TOLD: Duration = Duration::from_secs(600);
+
+static TOLD: Mutex<Repeats> = Mutex::new(Repeats::new(TROUBLE_TOLD));
+
+/// Something beside the rollovers: about the daemon itself, such as an address it cannot listen at, what it watches, or the
+/// mail log. It goes on without. What repeats is told now and again, with how often it came.
+pub fn trouble(matter: Matter, what: &str, fix: &str) {
+    let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner).happened(what, since_begun());
+    if let Some(told) = told {
+        tell_trouble(matter, &format!("{what}{}", told.words()), fix);
+    }
+}
+
+fn tell_trouble(matter: Matter, what: &str, fix: &str) {
+    macro_rules! at_level {
+        ($level:ident) => {
+            tell!($level, id::TROUBLE, { RELAYKEY_FIX = fix }, "{what}{}", and_fix(fix))
+        };
+    }
+    match matter {
+        Matter::Error => at_level!(ERROR),
+        Matter::Warning => at_level!(WARN),
+        Matter::Note => at_level!(INFO),
+    }
+}
+
+fn since_begun() -> Duration {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed()
 }
 
 fn and_fix(fix: &str) -> String {
@@ -485,7 +531,7 @@ mod tests {
         failure(&refused());
         failure(&Failure { target: None, version: None, class: "network", temporary: true, next: None, ..refused() });
         recovered("ses", None, "network");
-        alarm("ses", "refused", "SASL authentication failed");
+        alarm("ses", "refused", "SASL authentication failed", Tell { left_out: 2, others: 0 });
         woken("ses", "file-watch", Some("/run/ses"));
         step("ses", Some("postfix"), "swap", true, TOOK);
         step("ses", None, "fetch", false, TOOK);
@@ -493,7 +539,9 @@ mod tests {
         report("ses", "fleet", 2, Some(("AccessDenied", "allow ssm:PutParameter")));
         waits("ses", "8", "version 8 waits for approval", "relaykey approve ses --version 8");
         rejected("ses", "8", "alice", "not today");
-        trouble("cannot listen at 127.0.0.1:9465: in use", "choose another port");
+        tell_trouble(Matter::Error, "cannot listen at 127.0.0.1:9465: in use", "choose another port");
+        tell_trouble(Matter::Warning, "the mail log cannot be read", "let us read it");
+        tell_trouble(Matter::Note, "4096 bytes of the mail log were passed over", "");
     }
 
     #[test]
@@ -514,7 +562,7 @@ mod tests {
             "warning ses: localhost said: 535 Authentication Credentials Invalid; to do: publish a version that holds a \
              valid login",
             "info ses: works again after: network",
-            "warning ses: mail log, refused: SASL authentication failed",
+            "warning ses: mail log, refused: SASL authentication failed (and 2 more like it since it was last told)",
             "debug ses: woken by file-watch: /run/ses",
             "info ses: target postfix: swap done after 1.204 s",
             "debug ses: fetch failed after 1.204 s",
@@ -523,6 +571,8 @@ mod tests {
             "warning ses: version 8 waits for approval; to do: relaykey approve ses --version 8",
             "warning ses: version 8 was rejected by alice: not today",
             "error cannot listen at 127.0.0.1:9465: in use; to do: choose another port",
+            "warning the mail log cannot be read; to do: let us read it",
+            "info 4096 bytes of the mail log were passed over",
         ];
         assert_eq!(lines(LevelFilter::DEBUG, everything), expected);
         let quiet: Vec<_> = expected.into_iter().filter(|l| !l.starts_with("debug")).collect();
@@ -594,7 +644,7 @@ mod tests {
             tracing::error!(target: "relaykey-rotate", "{secret}");
             let span = tracing::error_span!(target: "aws_sdk_ssm", "get_parameter", value = secret);
             let _inside = span.enter();
-            trouble("one of ours", "");
+            tell_trouble(Matter::Error, "one of ours", "");
         };
         assert_eq!(lines(LevelFilter::TRACE, others), ["error one of ours"]);
         assert_eq!(fields(others).len(), 1);
@@ -603,9 +653,22 @@ mod tests {
     }
 
     #[test]
+    fn what_repeats_has_a_line_now_and_again() {
+        let told = lines(LevelFilter::INFO, || {
+            for n in 0..154 {
+                trouble(Matter::Note, &format!("{} bytes of a flooded log were passed over", 1000 + 17 * n), "");
+            }
+            stopping("SIGTERM");
+        });
+        let [first, rest, _] = told.as_slice() else { panic!("{} lines: {told:#?}", told.len()) };
+        assert_eq!(first, "info 1000 bytes of a flooded log were passed over");
+        assert_eq!(rest, "info 153 more notices and troubles like those above were left out");
+    }
+
+    #[test]
     fn no_text_from_outside_makes_a_line_of_its_own() {
         let line = "535 no\n2026-11-20T22:00:00Z info ses: confirmed version 9";
-        let told = lines(LevelFilter::INFO, || alarm("ses", "refused", line));
+        let told = lines(LevelFilter::INFO, || alarm("ses", "refused", line, Tell { left_out: 0, others: 0 }));
         assert_eq!(
             told,
             ["warning ses: mail log, refused: 535 no\\n2026-11-20T22:00:00Z info ses: confirmed version 9"]

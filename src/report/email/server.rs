@@ -1,28 +1,30 @@
 //! The mail server on this machine: one SMTP transaction (RFC 5321) over loopback, without TLS and login, all recipients
 //! in it.
 //!
-//! The dialogue is five commands in turn, and is spoken here by hand: what matters is to tell a closed connection, a reply
-//! that is none, and silence from each other, and the libraries' connections do not. Whatever the server does, it is
-//! over after [`LIMIT`], and no more than [`MAX_HEARD`] bytes are read.
+//! The dialogue is five commands in turn, spoken by [`dialogue`](crate::smtp::dialogue). Whatever the server does, it is over
+//! after [`LIMIT`], and no more than [`MAX_HEARD`] bytes are read.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Envelope, hello_name};
+use super::{Envelope, unsendable};
 use crate::credential::Redactor;
 use crate::report::Undelivered;
+use crate::smtp::dialogue::{self, Broken, Command, Message, Reply, Unfit};
+use crate::smtp::introduction;
 
 /// Bounds the whole dialogue. Below the limit of an attempt, so that it is said what was waited for.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long the answer to QUIT is waited for. By then it is known what became of the message.
 const QUIT_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of all replies; a dialogue takes some hundred, and more for each recipient.
-const MAX_HEARD: u64 = 64 * 1024;
+const MAX_HEARD: usize = 64 * 1024;
 
 /// A mail server on a loopback address.
 pub(super) struct Server {
@@ -57,14 +59,13 @@ impl Server {
         Ok(Self { host: host.to_owned(), port, addresses })
     }
 
-    /// Hands over one message, whole lines of ASCII. `host`: this host's name.
-    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &[u8]) -> Result<(), Undelivered> {
+    /// Hands over one message. `host`: this host's name.
+    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &Message) -> Result<(), Undelivered> {
         let mut dialogue = self.begin(host).await?;
         dialogue.envelope(envelope).await?;
-        dialogue.command("DATA", "DATA", &[354], "look at the mail server's log").await?;
-        dialogue.say(&stuffed(message)).await?;
+        dialogue.command("DATA", Ok(Command::fixed("DATA")), &[354], "look at the mail server's log").await?;
         let fix = "look at the mail server's log: it took sender and recipients, but not the message";
-        dialogue.reply("the message", &[250], fix).await?;
+        dialogue.hand_over(message, fix).await?;
         dialogue.quit().await;
         Ok(())
     }
@@ -74,7 +75,7 @@ impl Server {
         let mut dialogue = self.begin(host).await?;
         let greeting = dialogue.greeting.clone();
         dialogue.envelope(envelope).await?;
-        dialogue.command("RSET", "RSET", &[250], "look at the mail server's log").await?;
+        dialogue.command("RSET", Ok(Command::fixed("RSET")), &[250], "look at the mail server's log").await?;
         dialogue.quit().await;
         let recipients = match envelope.to.len() {
             1 => "the recipient".to_owned(),
@@ -100,18 +101,12 @@ impl Server {
                 }
                 Err(_) => return Err(self.timed_out("the connection")),
             };
-            let stream = BufReader::new(stream.take(MAX_HEARD));
-            let mut dialogue = Dialogue { server: self, stream, deadline, greeting: String::new() };
+            let inner = dialogue::Dialogue::new(stream, MAX_HEARD);
+            let mut dialogue = Dialogue { server: self, inner, deadline, greeting: String::new() };
             let fix = "look at the mail server's log; it may be going down, or have too many connections";
-            dialogue.greeting = dialogue.reply("the greeting", &[220], fix).await?;
-            dialogue
-                .command(
-                    "EHLO",
-                    &format!("EHLO {}", hello_name(host)),
-                    &[250],
-                    "set `name` under [host] to the host's full name",
-                )
-                .await?;
+            dialogue.greeting = dialogue.greeted(fix).await?;
+            let hello = Command::hello(&introduction(host));
+            dialogue.command("EHLO", hello, &[250], "set `name` under [host] to the host's full name").await?;
             return Ok(dialogue);
         }
         Err(Undelivered {
@@ -138,7 +133,7 @@ impl Server {
 /// One connection.
 struct Dialogue<'a> {
     server: &'a Server,
-    stream: BufReader<Take<TcpStream>>,
+    inner: dialogue::Dialogue<TcpStream>,
     deadline: Instant,
     greeting: String,
 }
@@ -149,43 +144,65 @@ impl Dialogue<'_> {
         let from = &envelope.from;
         let fix =
             format!("let the mail server take mail from {from} from this machine, or correct `from` in [[report]]");
-        self.command("MAIL FROM", &format!("MAIL FROM:<{from}>"), &[250], &fix).await?;
+        self.command("MAIL FROM", Command::mail(from.as_ref()), &[250], &fix).await?;
         for to in &envelope.to {
             let fix = format!(
                 "let the mail server take mail for {to}, or correct `to` in [[report]]: until then the message goes to nobody"
             );
-            self.command(&format!("the recipient {to}"), &format!("RCPT TO:<{to}>"), &[250, 251], &fix).await?;
+            self.command(&format!("the recipient {to}"), Command::rcpt(to.as_ref()), &[250, 251], &fix).await?;
         }
         Ok(())
     }
 
-    async fn command(&mut self, name: &str, line: &str, wanted: &[u16], fix: &str) -> Result<String, Undelivered> {
-        self.say(format!("{line}\r\n").as_bytes()).await?;
-        self.reply(name, wanted, fix).await
+    async fn greeted(&mut self, fix: &str) -> Result<String, Undelivered> {
+        let reply = timeout_at(self.deadline, self.inner.reply()).await;
+        self.judge("the greeting", reply, &[220], fix)
     }
 
-    async fn say(&mut self, bytes: &[u8]) -> Result<(), Undelivered> {
-        match timeout_at(self.deadline, self.stream.get_mut().get_mut().write_all(bytes)).await {
-            Ok(sent) => sent.map_err(|e| self.lost(&e.to_string())),
-            Err(_) => Err(self.server.timed_out("it to take what is sent")),
-        }
+    async fn command(
+        &mut self,
+        to: &str,
+        command: Result<Command, Unfit>,
+        wanted: &[u16],
+        fix: &str,
+    ) -> Result<String, Undelivered> {
+        let command = command.map_err(|e| unsendable(&e))?;
+        let reply = timeout_at(self.deadline, self.inner.ask(&command)).await;
+        self.judge(to, reply, wanted, fix)
     }
 
-    /// Reads one reply, and takes those codes for a yes. `to`: what it is a reply to. Gives its words.
-    async fn reply(&mut self, to: &str, wanted: &[u16], fix: &str) -> Result<String, Undelivered> {
-        let reading = timeout_at(self.deadline, self.read_reply());
-        let (code, words) = match reading.await {
+    async fn hand_over(&mut self, message: &Message, fix: &str) -> Result<String, Undelivered> {
+        let reply = timeout_at(self.deadline, self.inner.hand_over(message)).await;
+        self.judge("the message", reply, &[250], fix)
+    }
+
+    /// Takes those codes for a yes. `to`: what it is a reply to. Gives its words.
+    fn judge(
+        &self,
+        to: &str,
+        reply: Result<Result<Reply, Broken>, Elapsed>,
+        wanted: &[u16],
+        fix: &str,
+    ) -> Result<String, Undelivered> {
+        let reply = match reply {
             Ok(Ok(reply)) => reply,
-            Ok(Err(Broken::Lost(why))) => return Err(self.lost(&format!("{why}, waiting for the answer to {to}"))),
+            Ok(Err(Broken::Lost(e))) => {
+                let why = match e.kind() {
+                    io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+                    _ => e.to_string(),
+                };
+                return Err(self.lost(&format!("{why}, waiting for the answer to {to}")));
+            }
             Ok(Err(Broken::Nonsense(what))) => return Err(self.nonsense(to, &what)),
             Err(_) => return Err(self.server.timed_out(&format!("the answer to {to}"))),
         };
-        if wanted.contains(&code) {
+        let words = printable(&reply.lines.join(" "));
+        if wanted.contains(&reply.code) {
             return Ok(words);
         }
-        let said = format!("{code} {words}");
+        let said = format!("{} {words}", reply.code);
         let server = self.server;
-        match code {
+        match reply.code {
             400..=499 => Err(Undelivered {
                 temporary: true,
                 class: "deferred",
@@ -199,47 +216,9 @@ impl Dialogue<'_> {
         }
     }
 
-    /// Code and words of one reply (RFC 5321, section 4.2).
-    async fn read_reply(&mut self) -> Result<(u16, String), Broken> {
-        let mut words = Vec::new();
-        loop {
-            let mut line = Vec::new();
-            self.stream.read_until(b'\n', &mut line).await.map_err(|e| Broken::Lost(e.to_string()))?;
-            if line.last() != Some(&b'\n') {
-                // Read up, or the other side has closed.
-                return Err(match self.stream.get_ref().limit() {
-                    0 => Broken::Nonsense(format!("more than {MAX_HEARD} bytes")),
-                    _ => Broken::Lost("it closed the connection".into()),
-                });
-            }
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end();
-            let code = text
-                .get(..3)
-                .filter(|code| code.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|code| code.parse().ok());
-            let (code, last) = match (code, text.as_bytes().get(3)) {
-                (Some(code), None | Some(b' ')) => (code, true),
-                (Some(code), Some(b'-')) => (code, false),
-                _ => return Err(Broken::Nonsense(printable(text))),
-            };
-            // Of a long reply the beginning tells.
-            if words.len() < 8 {
-                words.push(text.get(4..).unwrap_or_default().to_owned());
-            }
-            if last {
-                return Ok((code, printable(&words.join(" "))));
-            }
-        }
-    }
-
     /// To be said whatever came before (RFC 5321, section 4.1.1.10). What becomes of it changes nothing.
     async fn quit(&mut self) {
-        let _ = timeout(QUIT_WAIT, async {
-            self.say(b"QUIT\r\n").await?;
-            self.reply("QUIT", &[221], "").await
-        })
-        .await;
+        let _ = timeout(QUIT_WAIT, self.inner.ask(&Command::fixed("QUIT"))).await;
     }
 
     fn lost(&self, why: &str) -> Undelivered {
@@ -251,19 +230,16 @@ impl Dialogue<'_> {
         }
     }
 
+    /// Whoever answers may be something else for a while, such as what takes the port before the mail server does.
     fn nonsense(&self, to: &str, said: &str) -> Undelivered {
-        Undelivered::new(
-            "smtp",
-            format!("what listens at {} answers {to} as no mail server does: {said}", self.server),
-            "correct `server` in [[report]]: host and port of the mail server on this machine",
-        )
+        Undelivered {
+            temporary: true,
+            class: "smtp",
+            what: format!("what listens at {} answers {to} as no mail server does: {}", self.server, printable(said)),
+            fix: "correct `server` in [[report]]: host and port of the mail server on this machine; it is tried again"
+                .into(),
+        }
     }
-}
-
-/// Why there is no reply.
-enum Broken {
-    Lost(String),
-    Nonsense(String),
 }
 
 /// The words of a server: bounded, and nothing in them that a terminal would obey.
@@ -271,35 +247,9 @@ fn printable(text: &str) -> String {
     Redactor::default().clean(&text.replace(['\r', '\n'], " "))
 }
 
-/// A message as it stands after DATA: a dot before each that begins a line, the end mark after it (RFC 5321, section
-/// 4.5.2).
-fn stuffed(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.len() + 16);
-    for line in message.split_inclusive(|b| *b == b'\n') {
-        if line.starts_with(b".") {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
-    }
-    if !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b".\r\n");
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dots_that_begin_a_line_are_doubled() {
-        for (message, expected) in
-            [("a\r\n.\r\n..b\r\nc.\r\n", "a\r\n..\r\n...b\r\nc.\r\n.\r\n"), ("a", "a\r\n.\r\n"), ("", "\r\n.\r\n")]
-        {
-            assert_eq!(String::from_utf8(stuffed(message.as_bytes())).unwrap(), expected);
-        }
-    }
 
     #[test]
     fn only_this_machine_is_spoken_to() {

@@ -17,6 +17,7 @@ use super::Envelope;
 use crate::aws::{self, Answer, AwsError, Call, Http, Session};
 use crate::config::Aws;
 use crate::report::Undelivered;
+use crate::smtp::dialogue::Message;
 
 /// Recipients of one message (SES quotas).
 const MOST_RECIPIENTS: usize = 50;
@@ -44,10 +45,10 @@ impl Ses {
         Ok(Self { region: aws.region.clone(), session: Session::new(aws, http)? })
     }
 
-    pub(super) async fn send(&self, envelope: &Envelope, message: Vec<u8>) -> Result<(), Undelivered> {
+    pub(super) async fn send(&self, envelope: &Envelope, message: Message) -> Result<(), Undelivered> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
-        let raw = RawMessage::builder().data(Blob::new(message)).build().expect("it has data");
+        let raw = RawMessage::builder().data(Blob::new(message.into_bytes())).build().expect("it has data");
         let to = envelope.to.iter().map(Address::to_string).collect();
         let request = Client::new(&config)
             .send_email()

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 
 use crate::rollover::{ALIVE, OLD_KEY_CLASS, Report, ReportTarget};
+use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
 const WIDTH: usize = 72;
@@ -706,14 +707,9 @@ pub(super) fn clean(text: &str) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() || invisible(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+        if shows(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
     }
     out
-}
-
-/// Characters that take no room, or turn the direction of writing: with them a text looks like another.
-fn invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// One argument of a command that is to be copied into a shell.
