@@ -821,3 +821,39 @@ fn the_demo_tells_its_story_with_postfix() {
     demo(&[]).says(&["a private Postfix relays to it", "3 rollovers, 5 messages, none lost"]);
     assert_eq!(demo(&["--json"]).json()["target"], "postfix");
 }
+
+// ---------------------------------------------------------------- what reaches the terminal
+
+/// Names and texts of others turn no direction, hide nothing, and obey no terminal: on either output, as text and as JSON.
+#[test]
+fn nothing_that_is_not_seen_reaches_the_terminal() {
+    let hostile = "\u{202e}\u{2028}\u{2029}\u{85}\u{9b}31m\u{1b}[2J\u{7f}\u{200b}\u{2066}\u{feff}\u{e0041}\u{ad}";
+    let key = Key::new();
+    let host = Host::with("texthash", |hop| Some(format!("{hop}{hostile} {0}\n{hop} AKIA{hostile}:x\n", key.pair())));
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    let config = fs::read_to_string(host.path("config.toml")).expect("readable");
+    let wrong = host.dir.file(
+        &format!("wrong{hostile}.toml").replace('/', ""),
+        &config.replace("[[credential]]", &format!("[\"unknown{}\"]\nx = 1\n[[credential]]", "\u{202e}\u{2028}\u{9b}")),
+    );
+    let missing = host.path(&format!("missing{hostile}.toml"));
+    let config = host.path("config.toml");
+    for config in [&config, &wrong, &missing] {
+        let config = config.to_str().expect("UTF-8");
+        for arguments in
+            [&["check"][..], &["check", "--json"], &["sync"], &["status"], &["status", "--json"], &["history"]]
+        {
+            let ran = relaykey(&[&["--config", config], arguments].concat(), &[], b"");
+            for out in [&ran.out, &ran.err] {
+                let seen = |c: char| {
+                    c == '\n'
+                        || !c.is_control() && !hostile.contains(c)
+                        || matches!(c, '[' | '2' | 'J' | '3' | '1' | 'm')
+                };
+                let bad: String = out.chars().filter(|c| !seen(*c)).collect();
+                assert!(bad.is_empty(), "{arguments:?} {config:?}: {}: {}", bad.escape_unicode(), out.escape_debug());
+            }
+        }
+    }
+}

@@ -403,3 +403,11 @@ fn a_code_may_be_typed_as_people_do() {
     }
     assert_eq!(read(&"A".repeat(10_000_000)), Err(CodeError::Length(10_000_000)));
 }
+
+#[test]
+fn what_others_say_shows_what_it_is() {
+    let hostile = crate::text::tests::HOSTILE;
+    let said = Redactor::default().clean(&format!("535 {hostile}\n{hostile} no"));
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.chars().all(|c| c == '\n' || crate::text::shows(c)), "{said}");
+}
