@@ -444,6 +444,7 @@ impl Agent {
             outcome: news.outcome.into(),
             targets: Vec::new(),
             error: news.error,
+            waiting: news.waiting,
             approved_by: None,
             latest: latest.map(Box::new),
         }
@@ -718,6 +719,7 @@ impl Agent {
             outcome: stamp.outcome.word().into(),
             targets: Vec::new(),
             error: None,
+            waiting: None,
             approved_by: facts.approved_by(),
             latest: None,
         }
@@ -889,9 +891,8 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             swapped_before: p.swapped_before,
             live_id: p.live_id,
         }),
-        Reply::Previewed(apply::Previewed { diff, steps, differences, reload }) => {
-            Outcome::Previewed(Change { diff, steps, differences, reload })
-        }
+        Reply::Previewed(change) => Outcome::Previewed(change_of(change)),
+        Reply::ByHand(change) => Outcome::ByHand(change_of(change)),
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
         Reply::Activated(apply::Activated::Owed { why, fix, temporary }) => {
@@ -929,6 +930,11 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             _ => Outcome::Discarded,
         },
     }
+}
+
+fn change_of(previewed: apply::Previewed) -> Change {
+    let apply::Previewed { diff, steps, differences, reload } = previewed;
+    Change { diff, steps, differences, reload }
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields};
 use crate::host::{self, Directory, HostError};
+use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
@@ -68,8 +69,7 @@ pub enum Request {
     /// committed stays in place, and its old bytes are forgotten.
     ///
     /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
-    /// something is to be changed the answer is an error of the class `by-hand`, permanent, whose words say how what is there
-    /// differs and whose fix are the steps; once text and map hold the login it goes on like any adoption, with
+    /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map hold the login it goes on like any adoption, with
     /// [`Prepared::nothing_to_write`].
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
@@ -108,6 +108,8 @@ pub enum Reply {
     Inspected(Inspected),
     /// To `Prepare`.
     Prepared(Prepared),
+    /// To `Prepare`, where a person is to make a change: nothing is staged.
+    ByHand(Previewed),
     /// To `Preview`.
     Previewed(Previewed),
     /// To `Swap`.
@@ -187,8 +189,8 @@ pub struct Previewed {
     /// Would the mail server be reloaded?
     pub reload: bool,
     /// What a person does to make the change, in this order: edits with file and line (of the text as it is now), and
-    /// commands, which stand alone. The login stands in it as `USER:***`.
-    pub steps: Vec<String>,
+    /// commands. The login stands in it as `USER:***`.
+    pub steps: Vec<Instruction>,
     /// How what is there differs from the wanted login, with file and line: for a person who has begun to change it. Empty
     /// where nothing differs.
     pub differences: Vec<String>,
@@ -427,7 +429,11 @@ impl Server {
                 self.target(&target)?.inspect(&ours).map(Reply::Inspected)
             }
             Request::Prepare { target, ours, expect, login, version } => {
-                self.target(&target)?.prepare(ours, expect.as_deref(), login, version).map(Reply::Prepared)
+                let mut target = self.target(&target)?;
+                match target.left_to_a_person(&ours, &login)? {
+                    Some(change) => Ok(Reply::ByHand(change)),
+                    None => target.prepare(ours, expect.as_deref(), login, version).map(Reply::Prepared),
+                }
             }
             Request::Preview { target, ours, login } => {
                 self.target(&target)?.preview(&ours, login).map(Reply::Previewed)
@@ -614,20 +620,14 @@ impl Target {
         Ok(Previewed { diff, reload, steps, differences })
     }
 
-    /// Refuses where a person is to change something.
-    fn refuse_by_hand(&self, ours: &Ours, login: &Login) -> Result<(), MtaError> {
-        let ByHand { diff, steps, differences } = self.mta.by_hand(ours, login)?;
-        if diff.is_empty() {
-            return Ok(());
+    /// What a person is to change where `write = false`; `None`: nothing, or it is ours to change.
+    fn left_to_a_person(&mut self, ours: &Ours, login: &Login) -> Result<Option<Previewed>, MtaError> {
+        if self.write {
+            return Ok(None);
         }
-        Err(MtaError {
-            temporary: false,
-            class: "by-hand",
-            file: None,
-            line: None,
-            what: format!("target {} is changed by hand (write = false): {}", self.id.target, differences.join("; ")),
-            fix: steps.join("; then "),
-        })
+        self.open = None;
+        let change = self.preview(ours, login.clone())?;
+        Ok(Some(change).filter(|change| !change.diff.is_empty()))
     }
 
     /// Once, at the first look: removes what killed runs left of this target, also beside tables that it no longer uses.
@@ -704,9 +704,6 @@ impl Target {
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
 
-        if !self.write {
-            self.refuse_by_hand(&ours, &login)?;
-        }
         let prefix = change::prefix(&self.id);
         let mut locks = Locks::new();
         for table in self.tables.iter().filter(|_| self.write) {

@@ -9,6 +9,7 @@
 // Pure: no I/O, no clock, no run time.
 pub mod config;
 pub mod credential;
+pub mod instruction;
 pub mod rollover;
 pub mod status;
 pub mod text;

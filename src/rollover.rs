@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
 use crate::credential::{ProofFields, SourceIdentity, VersionOrder};
+use crate::instruction::Instruction;
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
@@ -386,15 +387,42 @@ pub struct Failing {
 
 /// What would change in one target, masked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "WrittenChange", into = "WrittenChange")]
 pub struct Change {
     /// One line per entry. Empty: nothing is to be written.
     pub diff: Vec<String>,
-    /// What a person does who makes the change by hand, one step to a line.
-    pub steps: Vec<String>,
+    /// What a person does who makes the change by hand, in this order.
+    pub steps: Vec<Instruction>,
     /// How what is there differs from the candidate, where somebody has begun to change it.
     pub differences: Vec<String>,
     /// Would the mail server be reloaded?
     pub reload: bool,
+}
+
+/// [`Change`] in JSON. 0.1.0 has the steps as texts alone, and reads no others; what is a command stands in `todo`.
+#[derive(Serialize, Deserialize)]
+struct WrittenChange {
+    diff: Vec<String>,
+    steps: Vec<String>,
+    #[serde(default)]
+    todo: Vec<Instruction>,
+    differences: Vec<String>,
+    reload: bool,
+}
+
+impl From<WrittenChange> for Change {
+    fn from(written: WrittenChange) -> Self {
+        let WrittenChange { diff, steps, todo, differences, reload } = written;
+        let steps = if todo.is_empty() { steps.into_iter().map(Instruction::Text).collect() } else { todo };
+        Self { diff, steps, differences, reload }
+    }
+}
+
+impl From<Change> for WrittenChange {
+    fn from(change: Change) -> Self {
+        let Change { diff, steps, differences, reload } = change;
+        Self { diff, steps: Instruction::plain(&steps), todo: steps, differences, reload }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -476,6 +504,9 @@ pub struct Report {
     pub outcome: String,
     pub targets: Vec<ReportTarget>,
     pub error: Option<ReportError>,
+    /// With `pending-approval`: what the version waits for, and what a person does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     pub approved_by: Option<String>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
@@ -521,7 +552,45 @@ pub struct ReportTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportError {
     pub class: String,
+    /// What is wrong and what to do, in one sentence: all that 0.1.0 has.
     pub words: String,
+    /// What is wrong, and what to do, apart; `None` where there is nothing to be told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl ReportError {
+    /// Words alone.
+    pub fn new(class: &str, words: String) -> Self {
+        Self { class: class.into(), words, what: None, fix: None }
+    }
+
+    /// Something that stands in the way.
+    fn of(failure: &Failure) -> Self {
+        let words = format!("{}. To do: {}", failure.what, failure.fix);
+        let (what, fix) = (Some(failure.what.clone()), Some(failure.fix.clone()));
+        Self { class: failure.class.clone(), words, what, fix }
+    }
+}
+
+/// What a version waits for that a person decides about, or puts in place: facts, of which each receiver makes its own
+/// sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Waiting {
+    /// When it goes into use by itself; `None`: it does not.
+    pub opens: Option<Timestamp>,
+    /// The setting that says so: `Sat 02:00-04:00`, in this host's local time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// Does it go into use at once where the mail relay refuses the key in use?
+    pub if_applied_dies: bool,
+    /// What a person does who makes the change by hand, in this order. `***` stands for the password.
+    pub steps: Vec<Instruction>,
+    /// How what is there differs from what is wanted, one to a line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// What an accepted login proved.
@@ -619,6 +688,7 @@ pub struct News {
     pub username: String,
     pub previous_username: Option<String>,
     pub error: Option<ReportError>,
+    pub waiting: Option<Waiting>,
 }
 
 /// A version that the source gave, without its secret.
@@ -1068,6 +1138,8 @@ pub enum Outcome {
     Probed,
     Previewed(Change),
     Prepared(Staged),
+    /// Of `Prepare`: nothing is staged, a person is to make this change.
+    ByHand(Change),
     Swapped,
     Activated,
     /// Files right, reload not done: remembered.
@@ -1586,6 +1658,13 @@ pub fn absorb(
                 target_failed(facts, *target, failure, now, jitter);
             }
         }
+        (Step::Prepare { target }, Outcome::ByHand(change)) => {
+            if !facts.wake.dry_run {
+                facts.target_state(*target).change = Some(change.clone());
+            }
+            facts.targets[*target].previewed = Some(change);
+            left_to_a_person(facts, policy, *target, now, jitter);
+        }
         (Step::Swap { target }, Outcome::Swapped) => {
             let healed = is_in_use(facts) && drifted(facts, *target);
             if healed {
@@ -1891,16 +1970,24 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
         "verified, and waits for somebody to decide. To put it into use: relaykey approve {name} --version {version}. To \
          refuse it: relaykey reject {name} --version {version} --reason \"...\". "
     );
-    words.push_str(&match (&policy.mode, permission) {
+    words.push_str(&match (&policy.mode, &permission) {
         (Mode::Manual { window: Some(window), .. }, Permission::Held { opens: Some(opens) }) => {
-            format!("If nobody does either, it goes into use by itself at {} (apply = \"{window}\")", rfc3339(opens))
+            format!("If nobody does either, it goes into use by itself at {} (apply = \"{window}\")", rfc3339(*opens))
         }
         _ => "Until then the present login stays in use".to_owned(),
     });
-    if matches!(policy.mode, Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. }) {
+    let dies = matches!(policy.mode, Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. });
+    if dies {
         words.push_str("; should the mail relay refuse that one, it goes into use at once");
     }
-    tell(facts, PENDING_APPROVAL, Some(ReportError { class: "held".into(), words }), now);
+    let (opens, window) = match (&policy.mode, permission) {
+        (Mode::Manual { window: Some(window), .. }, Permission::Held { opens: Some(opens) }) => {
+            (Some(opens), Some(window.to_string()))
+        }
+        _ => (None, None),
+    };
+    let waiting = Waiting { opens, window, if_applied_dies: dies, ..Waiting::default() };
+    tell_of_waiting(facts, ReportError::new("held", words), waiting, now);
 }
 
 /// A target that a person changes does not hold the candidate: said with what to do, and watched.
@@ -1910,13 +1997,14 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
     let (version, username) =
         facts.fetched.as_ref().map(|f| (f.id.version.clone(), f.username.clone())).unwrap_or_default();
     let why = if facts.wake.confirm { "this run only confirms" } else { "write = false" };
-    let mut what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
-    if !change.differences.is_empty() {
-        what.push_str(&format!(". {}", change.differences.join(". ")));
+    let what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
+    let fix = format!("change it by hand: relaykey status shows what to do, step by step ({})", change.steps.len());
+    let failure = denied(BY_HAND, what, fix, now);
+    let mut words = failure.what.clone();
+    for difference in &change.differences {
+        words.push_str(&format!(". {difference}"));
     }
-    let steps = if change.steps.is_empty() { &change.diff } else { &change.steps };
-    let failure = denied(BY_HAND, what, steps.join("; "), now);
-    let words = format!("{}. To do: {}", failure.what, failure.fix);
+    words.push_str(&format!(". To do: {}", Instruction::on_one_line(&change.steps)));
     target_failed(facts, index, failure, now, jitter);
     if policy.targets[index].write {
         // Asked only to confirm: nobody is to change anything here.
@@ -1925,7 +2013,15 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
     let first = facts.state.candidate.as_mut().filter(|c| c.held.is_none());
     if let Some(candidate) = first {
         candidate.held = Some(Held { since: now, next: None });
-        tell(facts, PENDING_APPROVAL, Some(ReportError { class: BY_HAND.into(), words }), now);
+        // All of them were looked at before the first is left to a person.
+        let by_hand = facts.targets.iter().zip(&policy.targets).filter(|(_, policy)| !policy.write);
+        let changes: Vec<&Change> = by_hand.filter_map(|(t, _)| t.previewed.as_ref()).collect();
+        let waiting = Waiting {
+            steps: changes.iter().flat_map(|change| change.steps.clone()).collect(),
+            differences: changes.iter().flat_map(|change| change.differences.clone()).collect(),
+            ..Waiting::default()
+        };
+        tell_of_waiting(facts, ReportError::new(BY_HAND, words), waiting, now);
     }
 }
 
@@ -1967,7 +2063,7 @@ fn reject(facts: &mut Facts, now: Timestamp) {
         (t.retry, t.first_refused, t.change) = (Retry::default(), None, None);
     }
     let words = format!("rejected by {}: {}. The present login stays in use", reject.by, reject.reason);
-    tell(facts, "rejected", Some(ReportError { class: "rejected".into(), words }), now);
+    tell(facts, "rejected", Some(ReportError::new("rejected", words)), now);
 }
 
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
@@ -1991,7 +2087,17 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     facts.stamp = None;
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
     facts.spoke = true;
-    facts.news.push(News { outcome, seq, at: rfc3339(now), version, username, previous_username: previous, error });
+    let (at, waiting, previous_username) = (rfc3339(now), None, previous);
+    facts.news.push(News { outcome, seq, at, version, username, previous_username, error, waiting });
+}
+
+/// The candidate waits for a person: what for.
+fn tell_of_waiting(facts: &mut Facts, error: ReportError, waiting: Waiting, now: Timestamp) {
+    let before = facts.news.len();
+    tell(facts, PENDING_APPROVAL, Some(error), now);
+    if let Some(news) = facts.news.get_mut(before) {
+        news.waiting = Some(waiting);
+    }
 }
 
 /// What only the end of a run shows: a confirmation that no longer holds, failures that stand, a sign of life that is due.
@@ -2045,7 +2151,7 @@ fn old_key(facts: &mut Facts, now: Timestamp) -> Option<ReportError> {
         age.as_hours() / 24
     );
     facts.state.aged = Some(applied.id.clone());
-    Some(ReportError { class: OLD_KEY_CLASS.into(), words })
+    Some(ReportError::new(OLD_KEY_CLASS, words))
 }
 
 /// Takes down which failures stand, and gives those that are to be reported now: each cause once, one that may pass by
@@ -2069,8 +2175,7 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
         let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
         if lasts && !failing.told {
             failing.told = true;
-            let words = format!("{}. To do: {}", failure.what, failure.fix);
-            due.push(ReportError { class: failure.class.clone(), words });
+            due.push(ReportError::of(failure));
         }
         stand.push(failing);
     }
@@ -2116,7 +2221,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         names.join(", ")
     );
     facts.state.withdrawn = Some(now);
-    tell(facts, "withdrawn", Some(ReportError { class: DRIFT.into(), words }), now);
+    tell(facts, "withdrawn", Some(ReportError::new(DRIFT, words)), now);
 }
 
 /// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
+use crate::instruction::Instruction;
 use crate::rollover::{
     Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, OLD_KEY, Owed, Rejected, Report, State, rfc3339,
 };
@@ -764,9 +765,12 @@ impl CredentialStatus {
 }
 
 impl ChangeStatus {
-    /// What a person does who makes the change, one step to a line.
-    pub fn todo(&self) -> &[String] {
-        if self.change.steps.is_empty() { &self.change.diff } else { &self.change.steps }
+    /// What a person does who makes the change, in this order.
+    pub fn todo(&self) -> Vec<Instruction> {
+        match self.change.steps.as_slice() {
+            [] => self.change.diff.iter().cloned().map(Instruction::Text).collect(),
+            steps => steps.to_vec(),
+        }
     }
 }
 

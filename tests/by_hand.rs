@@ -19,6 +19,7 @@ use postfix::{Instance, Options, cool_down, wait_for};
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config;
 use relaykey::credential::{Login, Secret, ses_smtp_password};
+use relaykey::instruction::Instruction;
 use relaykey::mta::{MtaError, Ours};
 use serde_json::json;
 
@@ -99,11 +100,13 @@ impl Hand {
         }
     }
 
-    fn prepare(&self) -> Result<Prepared, MtaError> {
+    /// What is staged, or what a person is to change.
+    fn prepare(&self) -> Result<Prepared, Previewed> {
         let expect = self.inspect().expect();
         let (target, ours, version) = (self.id.clone(), self.ours(), "v2".into());
-        match self.call(Request::Prepare { target, ours, expect, login: new(), version })? {
+        match self.call(Request::Prepare { target, ours, expect, login: new(), version }).unwrap() {
             Reply::Prepared(prepared) => Ok(prepared),
+            Reply::ByHand(change) => Err(change),
             other => panic!("{other:?}"),
         }
     }
@@ -156,9 +159,15 @@ impl Hand {
     }
 
     /// Does what the steps say, and nothing else.
-    fn do_as_told(&self, steps: &[String]) {
+    fn do_as_told(&self, steps: &[Instruction]) {
         for step in steps {
-            let step = step.replace("AKIANEW:***", &pair(&new()));
+            let command = matches!(step, Instruction::Command(_));
+            let step = step.as_str().replace("AKIANEW:***", &pair(&new()));
+            if command {
+                let ran = Command::new("sh").args(["-c", &step]).output().unwrap();
+                assert!(ran.status.success(), "{step}: {}", String::from_utf8_lossy(&ran.stderr));
+                continue;
+            }
             let file = self.postfix.table().display().to_string();
             let edit = |words: &str| {
                 let (number, what) = words.split_once(", ").unwrap_or_else(|| panic!("{words}"));
@@ -188,8 +197,7 @@ impl Hand {
                 assert!(!self.postfix.table().exists());
                 self.write_in_place(&format!("{line}\n"));
             } else {
-                let ran = Command::new("sh").args(["-c", &step]).output().unwrap();
-                assert!(ran.status.success(), "{step}: {}", String::from_utf8_lossy(&ran.stderr));
+                panic!("{step} is no edit that a person would know how to make");
             }
         }
     }
@@ -197,6 +205,11 @@ impl Hand {
 
 fn reloads(postfix: &Instance) -> usize {
     postfix.log().matches("reload -- version").count()
+}
+
+/// All that a person is told.
+fn said(told: Previewed) -> Vec<String> {
+    [told.diff, Instruction::plain(&told.steps), told.differences].concat()
 }
 
 /// Nothing that is said has a password in it, whole or in part.
@@ -237,11 +250,9 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
             _ => format!("postmap -c {dir} {kind}:{table}"),
         };
         let edit = format!("in {table}, line 2, replace what stands after {HOP} by AKIANEW:***");
-        assert_eq!((told.steps.as_slice(), told.reload), (&[edit.clone(), command.clone()][..], true), "{kind}");
-        let e = hand.prepare().unwrap_err();
-        assert!(e.class == "by-hand" && !e.temporary, "{e:?}");
-        assert_eq!(e.what, format!("target main is changed by hand (write = false): {}", told.differences[0]));
-        assert_eq!(e.fix, format!("{edit}; then {command}"));
+        let steps = [Instruction::Text(edit), Instruction::Command(command)];
+        assert_eq!((told.steps.as_slice(), told.reload), (&steps[..], true), "{kind}");
+        assert_eq!(hand.prepare().unwrap_err(), told, "{kind}");
         // Nothing is open, and nothing is locked for whoever edits it now.
         let swap = hand.call(Request::Swap { target: hand.id.clone() }).unwrap_err();
         assert_eq!(swap.class, "out-of-order");
@@ -249,12 +260,12 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
         assert!(free.success(), "{kind}");
         before.same_as(&Snapshot::of(&hand.postfix.config_dir));
         assert_eq!(reloads(&hand.postfix), 0);
-        gives_nothing_away(&[told.diff, told.steps, told.differences, vec![e.what, e.fix]].concat());
+        gives_nothing_away(&said(told));
         // A table that could not be replaced is no trouble here.
         fs::hard_link(hand.postfix.table(), hand.postfix.base.join("kept")).unwrap();
         let seen = hand.inspect();
         assert!(!seen.findings.iter().any(|f| f.what.contains("hard links")), "{:?}", seen.findings);
-        assert_eq!(hand.prepare().unwrap_err().class, "by-hand");
+        assert!(hand.prepare().is_err());
     }
 }
 
@@ -282,7 +293,7 @@ fn an_edit_behind_our_back_is_not_completed_by_us() {
     assert!(!read.matches && read.mismatches[0].contains("gives the login of AKIAOLD"), "{read:?}");
     hand.call(Request::Undo { target: hand.id.clone() }).unwrap();
     hand.call(Request::Discard { target: hand.id.clone() }).unwrap();
-    assert_eq!(hand.prepare().unwrap_err().class, "by-hand");
+    assert!(hand.prepare().is_err());
     before.same_as(&Snapshot::of(&hand.postfix.config_dir));
 }
 
@@ -497,13 +508,9 @@ fn wrong_edits_are_explained() {
                 assert!(said.contains(words), "{kind}, {name}: {words:?} is not in {said:?}");
             }
             assert!(!told.diff.is_empty() && !told.steps.is_empty(), "{kind}, {name}: {told:?}");
-            gives_nothing_away(&[told.diff, told.steps, told.differences].concat());
+            assert_eq!(hand.prepare().unwrap_err(), told, "{kind}, {name}");
+            gives_nothing_away(&self::said(told));
             gives_nothing_away(&[format!("{:?}", hand.inspect())]);
-            let (target, ours, version) = (hand.id.clone(), hand.ours(), "v2".into());
-            let expect = hand.inspect().expect();
-            let e = hand.call(Request::Prepare { target, ours, expect, login: new.clone(), version }).unwrap_err();
-            assert!(e.class == "by-hand" && e.what.contains(said.lines().next().unwrap()), "{kind}, {name}: {e:?}");
-            gives_nothing_away(&[e.what, e.fix]);
             before.same_as(&Snapshot::of(&hand.postfix.base));
         }
         // Keys fold case: this one is right.
@@ -530,8 +537,8 @@ fn a_map_that_was_not_rebuilt_is_told() {
                 map.display()
             )]
         );
-        assert_eq!(told.steps, [command.as_str()]);
-        assert_eq!(hand.prepare().unwrap_err().class, "by-hand");
+        assert_eq!(told.steps, [Instruction::Command(command)]);
+        assert!(hand.prepare().is_err());
         // Taken out of the text, and still in the map.
         hand.replace(&line(HOP, &new()));
         hand.postfix.postmap();
@@ -619,4 +626,120 @@ fn the_password_is_shown_to_root_on_a_terminal_and_nowhere_else() {
         format!("setpriv --reuid 65534 --regid 65534 --clear-groups {} sync --dry-run --reveal", copy.display());
     let (shown, code) = on_a_terminal(&nobody);
     assert!(code == 2 && shown.contains("only to root"), "{code}: {shown}");
+}
+
+// ---------------------------------------------------------------- what is pasted
+
+/// The text of a message, as Python's MIME parser finds it.
+fn body(message: &[u8]) -> String {
+    use std::io::Write as _;
+    let script = "import email, email.policy, sys\n\
+                  m = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)\n\
+                  sys.stdout.write(m.get_body(('plain',)).get_content())";
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/python");
+    let mut child =
+        Command::new(python).args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(message).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(message));
+    String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n")
+}
+
+/// A host that mails its reports through its own Postfix; its target has these lines.
+fn host_that_mails(map_type: &str, first: &Key, target: &str) -> Host {
+    let host = Host::new(map_type, first);
+    host.start_postfix();
+    let mail = format!(
+        "[[report]]\nname = \"mail\"\ntype = \"email\"\nfrom = \"relaykey@example.com\"\nto = \"postmaster@example.com\"\n\
+         server = \"127.0.0.1:{}\"\n",
+        host.postfix.smtpd_port
+    );
+    let source = host.publish(first.pair());
+    host.configure(&Setup { source: &source, target, more: &mail, ..Setup::default() });
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host
+}
+
+/// The message about this outcome, once it has arrived.
+fn mail_about(host: &Host, outcome: &str) -> String {
+    let header = format!("X-Relaykey-Outcome: {outcome}");
+    let found = |seen: &relaykey::standin::Seen| {
+        seen.messages.iter().find(|m| String::from_utf8_lossy(&m.text).contains(&header)).map(|m| m.text.clone())
+    };
+    body(&host.standin.wait_for(lab::DELIVERY, "the message", found).unwrap())
+}
+
+/// Pastes it into root's shell, which has the umask that shells have.
+fn paste(command: &str) {
+    let ran = Command::new("sh").args(["-c", &format!("umask 022\n{command}\n")]).output().unwrap();
+    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn the_commands_of_a_message_and_of_status_are_whole() {
+    let (first, second) = (Key::new(), Key::new());
+    let host = host_that_mails("texthash", &first, "write = false\nreload = \"never\"\n");
+    host.standin.set_key(&second.id, &second.login.password);
+    host.publish(second.pair());
+    host.sync(&[], 3).says(&["write = false", "1. in "]);
+    let mail = mail_about(&host, "pending-approval");
+    let dir = host.postfix.config_dir.display();
+    // One command, with a `;` in it.
+    let command = format!("postfix -c {dir} stop; postfix -c {dir} start");
+    let mut lines = mail.lines().skip_while(|line| !line.ends_with("Run this command:"));
+    assert_eq!(lines.nth(1), Some(format!("    {command}").as_str()), "{mail}");
+    let status = host.relaykey(&["status"]);
+    status.expect(0).says(&[&format!("2. {command}\n")]);
+    let change = &host.relaykey(&["status", "--json"]).json()["credentials"][0]["pending"]["changes"][0];
+    assert_eq!(change["todo"][1], json!({"command": command}), "{change}");
+    // As 0.1.0 had it.
+    assert_eq!(change["steps"][1], json!(command), "{change}");
+    let told = &host.state("ses")["told"];
+    assert_eq!(told["waiting"]["steps"], change["todo"], "{told}");
+
+    let table = fs::read_to_string(host.postfix.table()).unwrap();
+    host.postfix.write_table(&table.replace(&first.pair(), &second.pair()));
+    let_a_start_be_later();
+    paste(&command);
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+}
+
+/// The text was deleted after `postmap`, as happens in the field: what brings it back has a `;` in it, and must not leave
+/// the logins for everybody to read.
+#[test]
+fn the_command_that_brings_a_text_back_is_whole_wherever_it_is_told() {
+    use std::os::unix::fs::MetadataExt as _;
+    for target in ["", "write = false\n"] {
+        let (first, second) = (Key::new(), Key::new());
+        let host = host_that_mails("hash", &first, target);
+        host.standin.set_key(&second.id, &second.login.password);
+        host.publish(second.pair());
+        let (table, map) = (host.postfix.table(), host.postfix.map());
+        fs::remove_file(&table).unwrap();
+        host.sync(&["--wait", "1s"], 1).says(&["the text is gone"]);
+        let command = format!(
+            "(umask 077; postmap -c {0} -s hash:{1} > {1}.new && chown --reference={2} {1}.new && mv {1}.new {1})",
+            host.postfix.config_dir.display(),
+            table.display(),
+            map.display()
+        );
+        let status = host.relaykey(&["status"]);
+        status.expect(0);
+        for told in [mail_about(&host, "failed"), status.out.clone()] {
+            assert!(told.lines().any(|line| line.contains(&command)), "{command}\nis not whole in\n{told}");
+            paste(&command);
+            let (text, map) = (fs::metadata(&table).unwrap(), fs::metadata(&map).unwrap());
+            assert_eq!((text.mode() & 0o7777, text.uid(), text.gid()), (0o600, map.uid(), map.gid()));
+            assert!(fs::read_to_string(&table).unwrap().contains(&first.pair()));
+            if told != status.out {
+                fs::remove_file(&table).unwrap();
+            }
+        }
+        // And it is seen that it is there again.
+        if target.is_empty() {
+            host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+        } else {
+            host.sync(&[], 3).says(&["1. in ", &second.id]);
+        }
+    }
 }

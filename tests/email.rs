@@ -105,7 +105,7 @@ fn sample(outcome: &str) -> Report {
             proof: Some("x".repeat(44)),
             no_proof: None,
         }],
-        error: Some(ReportError { class: "none".into(), words: ".\n..\n.\r\n".into() }),
+        error: Some(ReportError::new("none", ".\n..\n.\r\n".into())),
         approved_by: Some("Zoë".into()),
         ..sample::report("5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54", 7)
     }

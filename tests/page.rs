@@ -17,6 +17,7 @@ use lab::{
 };
 use moto::PrivateDir;
 use relaykey::audit::By;
+use relaykey::instruction::Instruction;
 use relaykey::wake::alarm::Kind;
 
 /// The longest that a browser may take, on a busy machine.
@@ -562,7 +563,8 @@ fn what_comes_from_outside_stays_text() {
     by_hand.approved();
     by_hand.candidate().approval.as_mut().expect("approved").by = evil.into();
     let change = by_hand.target().change.as_mut().expect("waits");
-    (change.steps, change.differences) = (vec![evil.into(), format!("`{evil}`")], vec![evil.into()]);
+    change.steps = vec![Instruction::Text(evil.into()), Instruction::Command(format!("`{evil}`"))];
+    change.differences = vec![evil.into()];
     let mut approval = Host::fine(&["ses"]);
     spoil(&mut approval, "pending-approval");
     approval.target().change.as_mut().expect("waits").diff = vec![evil.into()];

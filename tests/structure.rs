@@ -9,23 +9,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("credential", &["text"]),
     ("config", &["credential", "text"]),
-    ("rollover", &["credential", "config"]),
-    ("status", &["audit", "rollover", "config"]),
+    ("instruction", &[]),
+    ("rollover", &["credential", "config", "instruction"]),
+    ("status", &["audit", "rollover", "config", "instruction"]),
     ("host", &[]),
-    ("mta", &["credential", "config", "host"]),
-    ("apply", &["mta", "host", "credential", "config"]),
+    ("mta", &["credential", "config", "host", "instruction"]),
+    ("apply", &["mta", "host", "credential", "config", "instruction"]),
     ("audit", &["host", "rollover", "text"]),
     ("tls", &[]),
     ("aws", &["config", "text"]),
     ("source", &["aws", "config", "credential"]),
     ("smtp", &["credential", "config", "tls"]),
-    ("report", &["aws", "config", "credential", "host", "rollover", "smtp", "tls", "text"]),
+    ("report", &["aws", "config", "credential", "host", "instruction", "rollover", "smtp", "tls", "text"]),
     ("state", &["rollover", "host", "credential"]),
     ("wake", &["config", "text"]),
     ("standin", &["credential"]),
     ("service", &["text"]),
     ("control", &["host", "wake", "text"]),
-    ("health", &["audit", "config", "host", "rollover", "status", "text"]),
+    ("health", &["audit", "config", "host", "instruction", "rollover", "status", "text"]),
     (
         "agent",
         &[
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "aws",
             "config",
             "credential",
+            "instruction",
             "report",
             "rollover",
             "smtp",
@@ -56,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "control",
             "credential",
             "health",
+            "instruction",
             "report",
             "rollover",
             "service",
@@ -79,6 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "credential",
             "daemon",
             "host",
+            "instruction",
             "report",
             "rollover",
             "service",
@@ -100,7 +104,7 @@ const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_na
 const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
 /// Modules that know none of them: the pure ones, and the mail server's side.
 const WORLDLESS: &[&str] =
-    &["text", "credential", "config", "rollover", "status", "host", "mta", "apply", "audit", "state"];
+    &["text", "credential", "config", "instruction", "rollover", "status", "host", "mta", "apply", "audit", "state"];
 
 fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

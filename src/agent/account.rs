@@ -1,5 +1,6 @@
 //! What one run came to, for people and for programs: a line per step as it happens, and the outcome of `sync`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
-use crate::rollover::{Failure, Outcome, Report, Step};
+use crate::instruction::Instruction;
+use crate::rollover::{BY_HAND, Change, Failure, Outcome, Report, Step, TargetState};
 use crate::status::words;
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
@@ -45,6 +47,20 @@ pub struct TargetFailure {
     pub target: Option<String>,
     #[serde(flatten)]
     pub failure: Failure,
+    /// Of a target that a person changes: what that person does, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Instruction>,
+    /// How what is there differs from what is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+}
+
+impl TargetFailure {
+    fn new(target: Option<String>, failure: Failure, targets: &BTreeMap<String, TargetState>) -> Self {
+        let change = target.as_ref().filter(|_| failure.class == BY_HAND).and_then(|t| targets.get(t)?.change.clone());
+        let Change { steps, differences, .. } = change.unwrap_or_default();
+        Self { target, failure, steps, differences }
+    }
 }
 
 /// What would change in one target, masked.
@@ -56,9 +72,12 @@ pub struct Preview {
     /// Does a person change it (`write = false`)?
     #[serde(default)]
     pub by_hand: bool,
-    /// What a person does to make the change, in this order.
+    /// What a person does to make the change, in this order, as texts.
     #[serde(default)]
     pub steps: Vec<String>,
+    /// The same, told apart: what is an edit, and what is a command.
+    #[serde(default)]
+    pub todo: Vec<Instruction>,
     /// How what is there differs from the candidate.
     #[serde(default)]
     pub differences: Vec<String>,
@@ -87,7 +106,7 @@ impl Synced {
             version: ended.state.applied.as_ref().map(|a| a.id.version.clone()),
             username: ended.state.applied.as_ref().map(|a| a.username.clone()),
             candidate: candidate.map(|c| (c.id.version.clone(), c.username.clone())),
-            failures: ended.failures.into_iter().map(|(target, failure)| TargetFailure { target, failure }).collect(),
+            failures: ended.failures.into_iter().map(|(t, f)| TargetFailure::new(t, f, &ended.state.targets)).collect(),
             steps: ended.steps,
             preview,
             report: if done { ended.state.report } else { None },
@@ -110,7 +129,7 @@ impl Synced {
             if p.by_hand && !p.change.is_empty() {
                 out.push(format!("{}: target {} is changed by hand; what differs now:", self.name, p.target));
                 out.extend(p.differences.iter().map(|line| format!("  {line}")));
-                out.extend(by_hand(&self.name, &p.target, &p.steps));
+                out.extend(by_hand(&self.name, &p.target, &p.todo));
             }
         }
         let version = match (&self.candidate, &self.version, &self.username) {
@@ -131,7 +150,13 @@ impl Synced {
             said.push(&f.failure.what);
             let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
             err.push(format!("{}{target}: {}", self.name, f.failure.what));
-            err.push(format!("  fix: {}", f.failure.fix));
+            if f.steps.is_empty() {
+                err.push(format!("  fix: {}", f.failure.fix));
+            } else {
+                err.extend(f.differences.iter().map(|line| format!("  as it is: {line}")));
+                err.push("  fix: change it by hand, as root:".into());
+                err.extend(numbered(&f.steps));
+            }
         }
         if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
             err.push(format!("{}: {}", self.name, self.reason));
@@ -149,10 +174,14 @@ impl Synced {
 }
 
 /// What a person does, as people read it; nothing where nothing is to be done.
-pub fn by_hand<'a>(credential: &str, target: &str, steps: &'a [String]) -> impl Iterator<Item = String> + use<'a> {
+pub fn by_hand<'a>(credential: &str, target: &str, steps: &'a [Instruction]) -> impl Iterator<Item = String> + use<'a> {
     let title = format!("{credential}: target {target}: to change it by hand, as root:");
-    let numbered = steps.iter().enumerate().map(|(n, step)| format!("  {}. {step}", n + 1));
-    std::iter::once(title).filter(|_| !steps.is_empty()).chain(numbered)
+    std::iter::once(title).filter(|_| !steps.is_empty()).chain(numbered(steps))
+}
+
+/// One step to a line.
+fn numbered(steps: &[Instruction]) -> impl Iterator<Item = String> + use<'_> {
+    steps.iter().enumerate().map(|(n, step)| format!("  {}. {step}", n + 1))
 }
 
 /// What `sync --json` prints, through the daemon or not.
@@ -182,7 +211,14 @@ pub fn target_name<'a>(credential: &'a config::Credential, step: &Step) -> Optio
 
 /// Did the step do what it was for?
 pub fn went_well(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Failed(_) | Outcome::Refused { .. } | Outcome::Mismatch(_) | Outcome::ReloadOwed(_))
+    !matches!(
+        outcome,
+        Outcome::ByHand(_)
+            | Outcome::Failed(_)
+            | Outcome::Refused { .. }
+            | Outcome::Mismatch(_)
+            | Outcome::ReloadOwed(_)
+    )
 }
 
 /// A step that has ended, as the audit log and `sync --json` have it.
@@ -218,6 +254,7 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::Refused { reply } => format!("refused: {reply}"),
                 Outcome::Prepared(p) if p.nothing_to_write => "holds the candidate already, nothing to write".into(),
                 Outcome::Prepared(_) => "staged, every key looked up".into(),
+                Outcome::ByHand(_) => "is for a person to change".into(),
                 Outcome::Swapped => "in place".into(),
                 Outcome::Activated => "noticed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),

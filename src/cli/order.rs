@@ -18,6 +18,7 @@ use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
 use crate::credential::Login;
+use crate::instruction::Instruction;
 use crate::report::{Attempt, Receivers};
 use crate::rollover::{Outbox, State, Wake};
 use crate::source;
@@ -208,11 +209,11 @@ async fn here(
             }
             match event {
                 Event::Preview { target, change, login } => {
-                    let mut steps = change.steps.clone();
+                    let mut todo = change.steps.clone();
                     if shows_password {
                         match reveal(&credential.name, target, change, login) {
                             // They stand there already.
-                            Ok(()) => steps.clear(),
+                            Ok(()) => todo.clear(),
                             Err(e) => complain(&format!("cannot write to the terminal: {e}"), "run it on another one"),
                         }
                     }
@@ -221,7 +222,8 @@ async fn here(
                         change: change.diff.clone(),
                         reload: change.reload,
                         by_hand: credential.targets.iter().any(|t| t.name == target && !t.write),
-                        steps,
+                        steps: Instruction::plain(&todo),
+                        todo,
                         differences: change.differences.clone(),
                     });
                 }

@@ -14,6 +14,7 @@ use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
+use crate::instruction::Instruction;
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{BY_HAND, Completion, Failure, Outcome, State, Step, Wake};
 use crate::service::log::{self, Matter};
@@ -378,7 +379,12 @@ impl Keeper {
             let by_hand = ended.failures.iter().find(|(_, f)| f.class == BY_HAND).map(|(_, f)| f);
             let version = c.id.version.clone();
             match by_hand {
-                Some(f) => (version, f.what.clone(), f.fix.clone()),
+                Some(f) => {
+                    let changes = ended.state.targets.values().filter_map(|t| t.change.as_ref());
+                    let todo: Vec<Instruction> = changes.flat_map(|change| change.steps.clone()).collect();
+                    let fix = if todo.is_empty() { f.fix.clone() } else { Instruction::on_one_line(&todo) };
+                    (version, f.what.clone(), fix)
+                }
                 None => {
                     let what = format!("version {version} ({}) waits for approval", c.username);
                     let fix = format!(

@@ -232,24 +232,29 @@ fn write_fix(out: &mut String, fix: &str, list: &Todo) -> fmt::Result {
     write!(out, "<div class=\"do\"><p><b>{label}</b> {asked}")?;
     write_commands(out, fix)?;
     writeln!(out, "{colon}</p>")?;
-    let (tag, items, note) = match list {
-        Todo::Nothing => ("", &[] as &[String], ""),
-        Todo::Steps(items, note) => ("ol", items.as_slice(), note.as_str()),
-        Todo::Choices(items) => ("ul", items.as_slice(), ""),
-    };
-    if !items.is_empty() {
-        writeln!(out, "<{tag}>")?;
-        for item in items {
-            out.push_str("<li>");
-            write_commands(out, item)?;
-            out.push_str("</li>\n");
+    match list {
+        Todo::Nothing => {}
+        Todo::Steps(steps, note) => {
+            out.push_str("<ol>\n");
+            for step in steps {
+                out.push_str("<li>");
+                // An edit is to be typed too.
+                write_command(out, step.as_str())?;
+                out.push_str("</li>\n");
+            }
+            out.push_str("</ol>\n<p>");
+            write_commands(out, note)?;
+            out.push_str("</p>\n");
         }
-        writeln!(out, "</{tag}>")?;
-    }
-    if !note.is_empty() {
-        out.push_str("<p>");
-        write_commands(out, note)?;
-        out.push_str("</p>\n");
+        Todo::Choices(items) => {
+            out.push_str("<ul>\n");
+            for item in items {
+                out.push_str("<li>");
+                write_commands(out, item)?;
+                out.push_str("</li>\n");
+            }
+            out.push_str("</ul>\n");
+        }
     }
     out.push_str("</div>\n");
     Ok(())

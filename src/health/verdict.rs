@@ -4,6 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::instruction::Instruction;
 use crate::rollover::OLD_KEY;
 use crate::status::{CredentialStatus, NotReady, Notice, PendingStatus, Status, words};
 
@@ -67,13 +68,13 @@ pub(super) struct Trouble {
     pub list: Todo,
 }
 
-/// What to do, one thing to a line; commands stand between two backticks.
+/// What to do, one thing to a line; in sentences commands stand between two backticks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Todo {
     #[default]
     Nothing,
     /// All of it, in this order; then what is good to know about it.
-    Steps(Vec<String>, String),
+    Steps(Vec<Instruction>, String),
     /// One of these.
     Choices(Vec<String>),
 }
@@ -334,7 +335,8 @@ fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Time
 
 /// A verified key that somebody is to put into the mail server's files.
 fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
-    let steps: Vec<String> = p.changes.iter().filter(|change| change.by_hand).flat_map(|c| c.todo()).cloned().collect();
+    let by_hand = p.changes.iter().filter(|change| change.by_hand);
+    let steps: Vec<Instruction> = by_hand.flat_map(|change| change.todo()).collect();
     if steps.is_empty() {
         // Somebody ran `relaykey confirm` before the new key was there.
         return Trouble {
@@ -367,8 +369,6 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
     // What is there is what was there, until somebody has begun.
     let begun = p.changes.iter().filter(|change| change.by_hand && c.withdrawn.is_some());
     let what: Vec<&str> = begun.flat_map(|c| &c.change.differences).map(String::as_str).collect();
-    // A step is a command, or says where what has to stand: either is to be typed.
-    let steps = steps.into_iter().map(|step| if step.contains('`') { step } else { format!("`{step}`") }).collect();
     Trouble {
         level,
         headline: headline.into(),

@@ -13,15 +13,16 @@ use zeroize::Zeroizing;
 use super::table::{Entry, Table, fold, same_key};
 use crate::config;
 use crate::credential::{Login, Secret};
+use crate::instruction::Instruction;
 
 /// What a person is told. All of it is masked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ByHand {
     /// One line per entry that is to change. Empty: text and map hold the login already.
     pub diff: Vec<String>,
-    /// What to do, in this order; commands stand alone. Line numbers are those of the text as it is now, whatever was
+    /// What to do, in this order. Line numbers are those of the text as it is now, whatever was
     /// done before in this order. The login stands in it as `USER:***`.
-    pub steps: Vec<String>,
+    pub steps: Vec<Instruction>,
     /// How what is there differs from what is wanted, with file and line. Empty where nothing is to change.
     pub differences: Vec<String>,
 }
@@ -81,9 +82,10 @@ impl Task<'_> {
         }
         self.explain_spelling(&mut said);
         let removed = edits.removed.iter().rev().map(|line| format!("{}, remove the line", self.at(*line)));
-        said.steps = edits.in_place.into_iter().chain(removed).chain(edits.appended).collect();
-        said.steps.extend(self.map.as_ref().map(|map| map.command.clone()));
-        said.steps.extend(self.reload.clone());
+        let edits = edits.in_place.into_iter().chain(removed).chain(edits.appended);
+        said.steps = edits.map(Instruction::Text).collect();
+        let commands = self.map.as_ref().map(|map| &map.command).into_iter().chain(&self.reload);
+        said.steps.extend(commands.cloned().map(Instruction::Command));
         said
     }
 
@@ -405,7 +407,8 @@ mod tests {
         for value in ["pass+word:user", "xpass+word:other"] {
             let said = explain(&format!("[relay.example]:587 {value}\n"), &[]);
             assert_eq!(said.diff, ["/t:1: [relay.example]:587 *** -> user:***"], "{value}");
-            let lines = said.diff.iter().chain(&said.steps).chain(&said.differences);
+            let steps = Instruction::plain(&said.steps);
+            let lines = said.diff.iter().chain(&steps).chain(&said.differences);
             assert!(!lines.cloned().collect::<String>().contains("pass+word"), "{said:?}");
         }
     }
@@ -414,7 +417,7 @@ mod tests {
     fn lines_are_named_so_that_the_steps_can_be_done_in_their_order() {
         let text = "[relay.example]:587 old:a\n[relay.example]:587 old:b\n# c\nRelay.Example old:a\n[relay.example]:587 old:a\n";
         assert_eq!(
-            explain(text, &[]).steps,
+            Instruction::plain(&explain(text, &[]).steps),
             [
                 "in /t, line 1, replace what stands after [relay.example]:587 by user:***",
                 "in /t, line 4, replace what stands after Relay.Example by user:***",
@@ -440,7 +443,7 @@ mod tests {
                 true => format!("in /t, line 1, write [relay.example]:587 in place of {key}"),
                 false => "in /t, append the line: [relay.example]:587 user:***".to_owned(),
             };
-            assert_eq!(said.steps, [step], "{key}");
+            assert_eq!(said.steps, [Instruction::Text(step)], "{key}");
             let told = said.differences.iter().any(|line| line.contains("but the mail server looks for"));
             assert_eq!(told, !key.contains('@'), "{key}: {said:?}");
         }

@@ -160,8 +160,7 @@ pub struct MtaError {
     /// Will trying again help without anybody doing anything (lock held, ENOSPC, mail server down)?
     pub temporary: bool,
     /// Machine-readable class: `ambiguous`, `unsupported`, `config`, `permissions`, `io`, `no-space`, `lock-held`,
-    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`, `by-hand` (a person is to
-    /// change it).
+    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`.
     pub class: &'static str,
     pub file: Option<PathBuf>,
     pub line: Option<usize>,

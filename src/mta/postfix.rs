@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
 use crate::host;
+use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
 use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
@@ -187,6 +188,7 @@ impl Postfix {
         match host::read(&store.text, table::MAX_TABLE) {
             Err(e) if e.is_not_found() => {
                 if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
+                    let command = store.text_from_map(map, &self.config_option());
                     let mut problem = Problem::error(
                         "ambiguous",
                         Some(store.text.clone()),
@@ -195,14 +197,21 @@ impl Postfix {
                              else the old one holds",
                             map.display()
                         ),
-                        format!(
-                            "bring the text back, from a backup or with: (umask 077; postmap -s {} > {1}.new && mv \
-                             {1}.new {1}); it has to stay, in mode 600",
-                            store.name,
-                            store.text.display()
-                        ),
+                        match &command {
+                            Some(command) => format!(
+                                "bring the text back, from a backup or with: {command}; it has to stay, with the owner and \
+                                 the mode that the map has"
+                            ),
+                            None => "bring the text back from a backup; it has to stay".to_owned(),
+                        },
                     );
                     problem.subject = Subject::Table;
+                    let text = store.text.display();
+                    let from = if command.is_some() { ", or as follows" } else { "" };
+                    problem.steps = vec![Instruction::Text(format!(
+                        "bring back {text}, which has to stay: from a backup, with the owner and the mode that it had{from}"
+                    ))];
+                    problem.steps.extend(command.map(Instruction::Command));
                     survey.problems.push(problem);
                 }
             }
@@ -798,11 +807,14 @@ impl Mta for Postfix {
             let whats = || first.iter().map(|p| p.finding.located());
             by_hand.diff.splice(0..0, whats());
             by_hand.differences.splice(0..0, whats());
-            let fix = |p: &&Problem| {
-                let line = p.finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
-                format!("in {}{line}: {}", store.text.display(), p.finding.fix)
+            let fix = |p: &&Problem| match p.steps.is_empty() {
+                false => p.steps.clone(),
+                true => {
+                    let line = p.finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
+                    vec![Instruction::Text(format!("in {}{line}: {}", store.text.display(), p.finding.fix))]
+                }
             };
-            by_hand.steps = first.iter().map(fix).collect();
+            by_hand.steps = first.iter().flat_map(fix).collect();
         }
         Ok(by_hand)
     }
@@ -1148,6 +1160,18 @@ impl Store {
         files.sort();
         files.dedup();
         files
+    }
+
+    /// The command that makes the text anew from its map, for nobody else to read, with the map's owner. `None`: `postmap`
+    /// cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
+    fn text_from_map(&self, map: &Path, option: &str) -> Option<String> {
+        let (text, map) = (self.text.display(), map.display());
+        (self.kind != Kind::Cdb).then(|| {
+            format!(
+                "(umask 077; postmap{option} -s {} > {text}.new && chown --reference={map} {text}.new && mv {text}.new {text})",
+                self.name
+            )
+        })
     }
 
     fn new(settings: &Settings) -> Result<Self, Box<Problem>> {
@@ -1496,6 +1520,8 @@ struct Problem {
     class: &'static str,
     subject: Subject,
     finding: Finding,
+    /// The same as the finding's fix, for who does it by hand; empty where the fix is words alone.
+    steps: Vec<Instruction>,
 }
 
 /// What a problem is about: who edits the table by hand can mend the table, and is told of each entry anyway.
@@ -1511,7 +1537,8 @@ enum Subject {
 
 impl Problem {
     fn new(severity: Severity, file: Option<PathBuf>, what: String, fix: String) -> Self {
-        Self { class: "config", subject: Subject::Setup, finding: Finding { severity, line: None, file, what, fix } }
+        let finding = Finding { severity, line: None, file, what, fix };
+        Self { class: "config", subject: Subject::Setup, finding, steps: Vec::new() }
     }
 
     fn error(class: &'static str, file: Option<PathBuf>, what: String, fix: String) -> Self {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::aws::{self, Answer, AwsError, Call, Http, Session};
 use crate::config::Aws;
+use crate::instruction::Instruction;
 use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
 use crate::rollover::Report;
 
@@ -241,7 +242,20 @@ fn shorten(report: &mut Report, text: usize, list: usize) {
         cut_list(&mut target.keys, list);
         cut_list(&mut target.remaining_old, list);
     }
-    report.error.iter_mut().for_each(|error| cut(&mut error.words, text * 2));
+    if let Some(error) = &mut report.error {
+        // Of what is told apart a part is worse than nothing: the words have it all, up to where they are cut.
+        (error.what, error.fix) = (None, None);
+        cut(&mut error.words, text * 2);
+    }
+    if let Some(waiting) = &mut report.waiting {
+        waiting.differences.iter_mut().for_each(|words| cut(words, text));
+        cut_list(&mut waiting.differences, list);
+        // A step that is cut is another one.
+        if text < 100 && !waiting.steps.is_empty() {
+            let step = "the steps are too long for this place: relaykey status shows them on the host";
+            waiting.steps = vec![Instruction::Text(step.into())];
+        }
+    }
     if let Some(latest) = &mut report.latest {
         shorten(latest, text, list);
     }
@@ -371,7 +385,7 @@ mod tests {
         let mut long = report(7);
         long.targets = (0..5).map(|n| target(&format!("t{n}"), &reply)).collect();
         long.targets[1].remaining_old = (0..300).map(|n| format!("[relay{n}.example.com]:587")).collect();
-        long.error = Some(ReportError { class: "refused".into(), words: "ü".repeat(900) });
+        long.error = Some(ReportError::new("refused", "ü".repeat(900)));
         let text = document(&long, MOST).unwrap();
         assert!(text.len() <= MOST);
         let stored: Report = serde_json::from_str(&text).unwrap();

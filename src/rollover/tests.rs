@@ -136,6 +136,7 @@ pub(crate) fn report(seq: u64) -> Report {
         outcome: String::new(),
         targets: vec![],
         error: None,
+        waiting: None,
         approved_by: None,
         latest: None,
     }

@@ -16,6 +16,7 @@ use relaykey::audit::{By, Record, StepTime, Trouble};
 use relaykey::config::{self, Config, Listen};
 use relaykey::credential::VersionOrder;
 use relaykey::health::{self, HostAllowList, Listener};
+use relaykey::instruction::Instruction;
 use relaykey::rollover::{
     Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, Outbox, Owed, Rejected, Report,
     Retry, State, TargetState, VersionId,
@@ -216,9 +217,11 @@ impl Host {
         self.target().change = Some(Change {
             diff: vec![format!("/etc/postfix/sasl_passwd:3: {hop} {OLD}:*** -> {NEW}:***")],
             steps: vec![
-                format!("in /etc/postfix/sasl_passwd, line 3, replace what stands after {hop} by {NEW}:***"),
-                "postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd".into(),
-                "postfix -c /etc/postfix reload".into(),
+                Instruction::Text(format!(
+                    "in /etc/postfix/sasl_passwd, line 3, replace what stands after {hop} by {NEW}:***"
+                )),
+                Instruction::Command("postmap -c /etc/postfix lmdb:/etc/postfix/sasl_passwd".into()),
+                Instruction::Command("postfix -c /etc/postfix reload".into()),
             ],
             differences: vec![format!("/etc/postfix/sasl_passwd:3: {hop} holds the login of {OLD}, not of {NEW}")],
             reload: true,
@@ -253,14 +256,11 @@ impl Host {
     /// The target is for a person, with its steps.
     fn left_to_a_person(&mut self) {
         self.by_hand().held();
-        let (now, change) = (self.now, self.target().change.clone().expect("held"));
         let what = format!(
-            "target main does not hold version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 ({NEW}), and is left so: write = \
-             false. {}",
-            change.differences.join(". ")
+            "target main does not hold version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 ({NEW}), and is left so: write = false"
         );
-        let fix = change.steps.join("; ");
-        self.target().retry = retry(failure("by-hand", &what, &fix, minutes(now, 4)));
+        let fix = "change it by hand: relaykey status shows what to do, step by step (3)";
+        self.target().retry = retry(failure("by-hand", &what, fix, minutes(self.now, 4)));
     }
 
     pub fn status(&self) -> Status {
@@ -490,6 +490,7 @@ fn report(at: Timestamp) -> Report {
         outcome: "confirmed".into(),
         targets: Vec::new(),
         error: None,
+        waiting: None,
         approved_by: None,
         latest: None,
     }

@@ -39,6 +39,7 @@ pub fn report(host_id: &str, seq: u64) -> Report {
             no_proof: Some("not an SES-form password".into()),
         }],
         error: None,
+        waiting: None,
         approved_by: None,
         latest: None,
     }

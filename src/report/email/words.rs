@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 
-use crate::rollover::{ALIVE, OLD_KEY_CLASS, Report, ReportTarget};
+use crate::instruction::Instruction;
+use crate::rollover::{ALIVE, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -33,11 +34,20 @@ pub fn text(report: &Report) -> (String, String) {
     if let Some(after) = &told.after {
         body.paragraph(after);
     }
+    if let Some(waiting) = &told.steps {
+        steps(waiting, &mut body);
+    }
     if let Some((heading, words)) = &told.said {
         body.heading(heading);
         for line in words.lines().filter(|line| !line.trim().is_empty()) {
             body.indented(4, &clean(line));
         }
+        body.gap();
+    }
+    if let Some(fix) = &told.fix {
+        body.heading("What relaykey says to do about it");
+        // Not broken into lines: there may be a command in it.
+        body.line(&format!("    {}", whole(fix)));
         body.gap();
     }
     facts(report, &mut body);
@@ -69,8 +79,12 @@ struct Told {
     commands: Vec<(String, String)>,
     /// What happens if nobody does anything.
     after: Option<String>,
+    /// What a person changes, step by step.
+    steps: Option<Waiting>,
     /// Words of the report, under a heading of their own.
     said: Option<(&'static str, String)>,
+    /// What to do about what is said.
+    fix: Option<String>,
 }
 
 fn tell(report: &Report) -> Told {
@@ -107,6 +121,7 @@ fn tell(report: &Report) -> Told {
             )],
             after: Some("If nobody does anything, the mail server goes on with the old key.".into()),
             said: r.said("Reason given"),
+            ..Told::empty()
         },
         "withdrawn" => Told {
             headline: "somebody else changed the mail server's login".into(),
@@ -277,13 +292,19 @@ fn pending(report: &Report, r: &Named) -> Told {
                 "If nobody does anything, the mail server goes on with the old key, and its mail stops when that one is deleted. \
                  {WAITED_FOR}"
             )),
-            said: r.words.as_deref().map(|words| ("What to change", steps(words))),
+            // 0.1.0 told it in one sentence, in which nobody can tell one step from the next.
+            said: if report.waiting.is_some() { None } else { r.said("What to change") },
+            steps: report.waiting.clone(),
+            ..Told::empty()
         };
     }
-    let words = r.words.as_deref().unwrap_or_default();
-    let (own, opens, dies) = waits_until(words);
-    let by_itself = opens.map(|at| format!("the new key goes into use by itself {at}"));
-    let dies = if dies { ", or at once when the mail relay refuses the old one" } else { "" };
+    let waiting = report.waiting.clone().unwrap_or_default();
+    let by_itself = waiting.opens.map(|at| {
+        let setting = waiting.window.as_ref().map(|window| format!(" (apply = \"{}\")", clean(window)));
+        let at = when(&crate::rollover::rfc3339(at));
+        format!("the new key goes into use by itself at {at}{}", setting.unwrap_or_default())
+    });
+    let dies = if waiting.if_applied_dies { ", or at once when the mail relay refuses the old one" } else { "" };
     Told {
         headline: match &by_itself {
             Some(_) => "new SMTP key waits for its time, or for approval".into(),
@@ -323,34 +344,31 @@ fn pending(report: &Report, r: &Named) -> Told {
                  at once. {WAITED_FOR}"
             ),
         }),
-        // What relaykey says itself is told above, commands and all.
-        said: if own { None } else { r.said("What relaykey says about it") },
+        // What waits as data is told above, commands and all; 0.1.0 has words alone.
+        said: if report.waiting.is_some() { None } else { r.said("What relaykey says about it") },
+        ..Told::empty()
     }
 }
 
-/// Of the words about a key that waits: are they those of this version, when does it go into use by itself, and does it
-/// when the old one is refused?
-fn waits_until(words: &str) -> (bool, Option<String>, bool) {
-    let own = words.starts_with("verified, and waits for somebody to decide.");
-    let (before, dies) = match words.split_once("; should the mail relay refuse that one, it goes into use at once") {
-        Some((before, _)) => (before, true),
-        None => (words, false),
-    };
-    let opens = before.split_once("goes into use by itself at ").map(|(_, opens)| {
-        let (at, rest) = opens.split_once(' ').unwrap_or((opens, ""));
-        clean(format!("at {} {rest}", when(at)).trim_end_matches('.'))
-    });
-    (own, opens, dies)
-}
-
-/// What is to be changed by hand, one step to a line.
-fn steps(words: &str) -> String {
-    let Some((found, steps)) = words.split_once(". To do: ") else { return words.to_owned() };
-    let steps: Vec<String> = steps.split("; ").enumerate().map(|(n, step)| format!("{}. {step}", n + 1)).collect();
-    // Before it stands what is told above.
-    let now = found.split_once(" is left so: ").and_then(|(_, rest)| Some(rest.split_once(". ")?.1));
-    let now = now.map(|now| format!("\nAs it is now: {now}.")).unwrap_or_default();
-    format!("{}{now}", steps.join("\n"))
+/// What is to be changed by hand: edits wrapped, each command on a line of its own, whole.
+fn steps(waiting: &Waiting, body: &mut Body) {
+    body.heading("What to change");
+    for (n, step) in waiting.steps.iter().enumerate() {
+        match step {
+            Instruction::Text(text) => body.wrapped(&format!("    {}. ", n + 1), "    ", &clean(text)),
+            Instruction::Command(command) => {
+                body.line(&format!("    {}. Run this command:", n + 1));
+                body.line(&format!("    {}", whole(command)));
+            }
+        }
+    }
+    if !waiting.differences.is_empty() {
+        body.line("    As it is now:");
+    }
+    for difference in &waiting.differences {
+        body.indented(4, &clean(difference));
+    }
+    body.gap();
 }
 
 const WAITED_FOR: &str = "Whoever changes keys for all hosts waits for this one meanwhile.";
@@ -480,8 +498,13 @@ fn failed(report: &Report, r: &Named) -> Told {
             check(),
         ),
     };
-    let said = r.said(if class == "drift" { "What relaykey found" } else { "What stood in the way" });
-    Told { headline: headline.into(), happened, mail, to_do, commands, said, ..Told::empty() }
+    let heading = if class == "drift" { "What relaykey found" } else { "What stood in the way" };
+    let apart = report.error.as_ref().and_then(|e| Some((e.what.clone()?, e.fix.clone()?)));
+    let (said, fix) = match apart {
+        Some((what, fix)) => (Some((heading, what)), Some(fix)),
+        None => (r.said(heading), None),
+    };
+    Told { headline: headline.into(), happened, mail, to_do, commands, said, fix, ..Told::empty() }
 }
 
 impl Told {
@@ -493,7 +516,9 @@ impl Told {
             to_do: String::new(),
             commands: Vec::new(),
             after: None,
+            steps: None,
             said: None,
+            fix: None,
         }
     }
 }
@@ -707,6 +732,15 @@ pub(super) fn clean(text: &str) -> String {
             out.push('…');
             break;
         }
+        if shows(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
+    }
+    out
+}
+
+/// A text that is copied as it is: on one line, blanks and all, not cut; nothing that a terminal would obey.
+fn whole(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
         if shows(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
     }
     out

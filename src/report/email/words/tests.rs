@@ -41,13 +41,14 @@ fn report(outcome: &str) -> Report {
         outcome: outcome.into(),
         targets: vec![target()],
         error: None,
+        waiting: None,
         approved_by: None,
         latest: None,
     }
 }
 
 fn error(class: &str, words: &str) -> Option<ReportError> {
-    Some(ReportError { class: class.into(), words: words.into() })
+    Some(ReportError::new(class, words.into()))
 }
 
 /// A report for every outcome, and the messages about them that `messages.txt` holds.
@@ -87,6 +88,12 @@ fn all() -> Vec<(&'static str, Report)> {
                     ..target()
                 }],
                 mode: "manual".into(),
+                waiting: Some(Waiting {
+                    opens: Some("2027-01-16T01:00:00Z".parse().unwrap()),
+                    window: Some("Sat 02:00-04:00".into()),
+                    if_applied_dies: true,
+                    ..Waiting::default()
+                }),
                 error: error(
                     "held",
                     "verified, and waits for somebody to decide. To put it into use: relaykey approve ses --version 8a1c. To \
@@ -101,6 +108,7 @@ fn all() -> Vec<(&'static str, Report)> {
             "pending-approval, without a time",
             Report {
                 mode: "manual".into(),
+                waiting: Some(Waiting::default()),
                 error: error(
                     "held",
                     "verified, and waits for somebody to decide. Until then the present login stays in use",
@@ -111,6 +119,28 @@ fn all() -> Vec<(&'static str, Report)> {
         (
             "pending-approval, to be done by hand",
             Report {
+                waiting: Some(Waiting {
+                    steps: vec![
+                        Instruction::Text(
+                            "in /etc/postfix/sasl_passwd, line 3, replace what stands after \
+                             [email-smtp.eu-west-1.amazonaws.com]:587 by AKIAIOSFODNN7EXAMPLE:***"
+                                .into(),
+                        ),
+                        // One command, `;` and all, longer than a line.
+                        Instruction::Command(
+                            "(umask 077; postmap -c /etc/postfix -s hash:/etc/postfix/sasl_passwd > \
+                             /etc/postfix/sasl_passwd.new && mv /etc/postfix/sasl_passwd.new /etc/postfix/sasl_passwd)"
+                                .into(),
+                        ),
+                        Instruction::Command("postfix -c /etc/postfix reload".into()),
+                    ],
+                    differences: vec![
+                        "/etc/postfix/sasl_passwd:3: [email-smtp.eu-west-1.amazonaws.com]:587 holds the login of \
+                         AKIAI44QH8DHBEXAMPLE, not of AKIAIOSFODNN7EXAMPLE"
+                            .into(),
+                    ],
+                    ..Waiting::default()
+                }),
                 error: error(
                     "by-hand",
                     "target main does not hold version 8a1c8a3e-5f3e-4b7d-9d0f-3c2b1a0f9e8d (AKIAIOSFODNN7EXAMPLE), and is left \
@@ -120,6 +150,31 @@ fn all() -> Vec<(&'static str, Report)> {
                      hash:/etc/postfix/sasl_passwd; postfix -c /etc/postfix reload",
                 ),
                 ..bare("pending-approval")
+            },
+        ),
+        (
+            "pending-approval, to be done by hand, as 0.1.0 tells it",
+            Report {
+                error: error(
+                    "by-hand",
+                    "it is left so: write = false. To do: (umask 077; a > b); postfix reload",
+                ),
+                ..bare("pending-approval")
+            },
+        ),
+        (
+            "failed: with what to do told apart",
+            Report {
+                error: Some(ReportError {
+                    what: Some("/etc/postfix/sasl_passwd: the text is gone".into()),
+                    fix: Some(
+                        "bring the text back, from a backup or with: (umask 077; postmap -s hash:/etc/postfix/sasl_passwd > \
+                         /etc/postfix/sasl_passwd.new)"
+                            .into(),
+                    ),
+                    ..ReportError::new("ambiguous", "the text is gone. To do: bring it back".into())
+                }),
+                ..bare("failed")
             },
         ),
         ("failed: refused", failed("refused", "535 Authentication Credentials Invalid")),
@@ -194,7 +249,9 @@ fn messages_can_be_read_by_who_did_not_build_this() {
         assert!(subject.starts_with("[relaykey] mx1.example.com: ") && subject.ends_with(" (ses)"), "{subject}");
         for line in body.lines().filter(|line| line.chars().count() > WIDTH) {
             // What is to be copied is not broken: one long word after its label, or a command.
-            let command = line.starts_with("    relaykey ");
+            let command =
+                ["    relaykey ", "    (umask 077; ", "    bring the text back, from a backup or with: (umask"];
+            let command = command.iter().any(|begin| line.starts_with(begin));
             let word = line.get(INDENT..).is_some_and(|rest| !rest.contains(' '));
             assert!(command || word, "{name}: {line}");
         }
