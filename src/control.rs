@@ -54,7 +54,7 @@ pub const VERSION: u64 = 1;
 const SOCKET: &str = "control.sock";
 /// The longest request, in bytes: names and options of one command are far shorter.
 const MAX_REQUEST: usize = 16 * 1024;
-/// The longest line of an answer that a client takes, in bytes: a status document with its history is far shorter.
+/// The longest line of an answer that is sent and taken, in bytes: a status document with its history is far shorter.
 const MAX_ANSWER: usize = 16 << 20;
 /// Connections that are served at the same time.
 const MAX_CONNECTIONS: usize = 32;
@@ -218,8 +218,17 @@ enum Line {
 }
 
 impl Line {
+    /// What is said can be heard: what is longer than a client takes is said to be so.
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("lines have only text keys");
+        if bytes.len() > MAX_ANSWER {
+            let refusal = Refusal {
+                what: format!("the answer has {} bytes, and at most {MAX_ANSWER} are taken", bytes.len()),
+                fix: "ask for one credential at a time; what was asked for was done".into(),
+                temporary: false,
+            };
+            bytes = serde_json::to_vec(&Line::Error(refusal)).expect("lines have only text keys");
+        }
         bytes.push(b'\n');
         bytes
     }
@@ -930,6 +939,17 @@ pub fn understood<T: DeserializeOwned>(document: Value) -> Result<T, ControlErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_no_longer_than_a_client_takes() {
+        let long = Line::Document(Value::String("x".repeat(MAX_ANSWER)));
+        let bytes = long.bytes();
+        assert!(bytes.len() < 1000 && bytes.ends_with(b"\n"));
+        let Line::Error(refusal) = serde_json::from_slice(&bytes).expect("a line") else { panic!("an error") };
+        assert!(!refusal.temporary && refusal.what.contains("bytes"), "{refusal:?}");
+        let fits = Line::Document(Value::String("x".repeat(MAX_ANSWER - 100)));
+        assert!(matches!(serde_json::from_slice(&fits.bytes()), Ok(Line::Document(_))));
+    }
 
     #[test]
     fn what_a_client_writes_is_what_the_daemon_reads() {

@@ -189,7 +189,7 @@ impl Store {
         Ok(Self { dir: dir.to_owned(), access, held: Mutex::new(held), saved: Mutex::default() })
     }
 
-    /// A state directory that was removed, or exchanged, while we hold it: makes it anew, takes its lock, and writes down again
+    /// A state directory that was removed, or emptied, or exchanged, while we hold it: makes it anew, takes its lock, and writes down again
     /// what is known to have been in it: the states with what they owe, who this host is, its key. Says what happened, where
     /// something did. (Its audit log begins anew, and says so; the mail server's side makes its own files.)
     ///
@@ -198,14 +198,18 @@ impl Store {
     pub fn restore(&self) -> Result<Option<String>, StateError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = held.as_ref() else { return Ok(None) };
-        let now = identify(&self.dir);
-        if now.is_some_and(|id| id == before.id) {
-            return Ok(None);
-        }
-        let anew = hold(&self.dir, Duration::ZERO)?;
-        // It was not there, so nobody wrote there since; what another one has written in a directory of its own stays.
+        let ours = identify(&self.dir).is_some_and(|id| id == before.id);
         let saved = self.saved();
         let absent = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        if ours && !saved.states.keys().any(|name| absent(&self.path(name))) {
+            return Ok(None);
+        }
+        if ours {
+            host::create_dir(&self.dir.join("credentials"), 0o700)?;
+        } else {
+            *held = Some(hold(&self.dir, Duration::ZERO)?);
+        }
+        // What another one has written in a directory of its own stays.
         let key = self.dir.join("key");
         if let Some(bytes) = saved.key.as_ref().filter(|_| absent(&key)) {
             host::replace(&key, &bytes[..], 0o600)?;
@@ -221,10 +225,9 @@ impl Store {
                 names.push(name.as_str());
             }
         }
-        *held = Some(anew);
         let path = self.dir.display();
         Ok(Some(format!(
-            "{path} was removed while relaykey ran; it was made anew, with the state of {} as this process knew it",
+            "{path}, or what was in it, was removed while relaykey ran; it was made anew, with the state of {} as this process knew it",
             if names.is_empty() { "no credential".to_owned() } else { names.join(", ") }
         )))
     }
@@ -550,6 +553,9 @@ mod tests {
         for path in [dir.clone(), dir.join("credentials")] {
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o700);
         }
+        fs::remove_dir_all(dir.join("credentials")).unwrap();
+        assert!(store.restore().unwrap().is_some(), "emptied");
+        assert_eq!(store.load("ses").unwrap(), Some(owing));
         let second = Store::open(&dir, Access::Write, Duration::ZERO).map(drop).unwrap_err();
         assert!(second.is_locked(), "two programs hold the state directory: {second}");
     }

@@ -841,9 +841,14 @@ fn nothing_that_is_not_seen_reaches_the_terminal() {
     let config = host.path("config.toml");
     for config in [&config, &wrong, &missing] {
         let config = config.to_str().expect("UTF-8");
-        for arguments in
-            [&["check"][..], &["check", "--json"], &["sync"], &["status"], &["status", "--json"], &["history"]]
-        {
+        for arguments in [
+            &["check"][..],
+            &["check", "--json"],
+            &["sync", "--wait", "0s"],
+            &["status"],
+            &["status", "--json"],
+            &["history"],
+        ] {
             let ran = relaykey(&[&["--config", config], arguments].concat(), &[], b"");
             for out in [&ran.out, &ran.err] {
                 let seen = |c: char| {

@@ -943,6 +943,62 @@ fn a_state_that_cannot_be_written_is_said_and_what_was_applied_is_not_forgotten(
     daemon.ends(SOON);
 }
 
+/// `rm -rf` of the state directory under the daemon: what is owed is sent all the same, no second daemon gets in, and it is said.
+#[test]
+fn a_state_directory_that_is_removed_is_made_anew_and_nothing_owed_is_lost() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let path = format!("/{}", fresh("fleet"));
+    let report = format!(
+        "[[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n",
+        moto::REGION,
+        moto::shared().endpoint()
+    );
+    let denied = json!({"kind": "error", "status": 500, "code": "InternalServerError", "message": "x", "count": 0});
+    moto::shared().fault(&host.aws_key, "PutParameter", denied);
+    let daemon = host.run(&Setup { source: &(host.publish(old.pair()) + NEVER), more: &report, ..Setup::default() });
+    let (host_id, version) =
+        (host.state("ses")["host_id"].clone(), host.state("ses")["applied"]["id"]["version"].clone());
+
+    fs::remove_dir_all(host.path("state")).expect("removed");
+    // Nothing has to be done, and yet what was there is there again.
+    host.sync(&["--wait", "0s"], 0).says(&["ses: up-to-date"]);
+    let state = host.state("ses");
+    assert_eq!((&state["host_id"], &state["applied"]["id"]["version"]), (&host_id, &version));
+    assert_eq!(state["outbox"]["fleet"]["owed"].as_array().map(Vec::len), Some(1), "{state:#}");
+    for directory in ["state", "state/credentials"] {
+        assert_eq!(fs::metadata(host.path(directory)).expect("there").permissions().mode() & 0o7777, 0o700);
+    }
+    // No second one decides for this host.
+    let config = fs::read_to_string(host.path("config.toml")).expect("readable");
+    let second = config.replace(&format!("{:?}", host.path("run")), &format!("{:?}", host.path("run2")));
+    let second = host.dir.file("second.toml", &second.split("[health]").next().expect("a part").to_owned());
+    let second = second.to_str().expect("UTF-8");
+    let ran = lab::Program::start(&["--config", second, "sync", "--wait", "0s"], &[], b"").wait(lab::RUN);
+    ran.expect(75).says(&[&format!("process {}", daemon.program.id())]);
+
+    // A rollover afterwards, and all of it arrives.
+    fs::remove_dir_all(host.path("state")).expect("removed");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.applied(&new);
+    assert_eq!(host.state("ses")["applied"]["username"], new.id.as_str());
+    moto::shared().heal(&host.aws_key);
+    host.sync(&[], 0);
+    let name = format!("{path}/ses/mx1.example.com");
+    wait_for("the report to arrive", SOON, || {
+        host.state("ses")["outbox"]["fleet"]["owed"].as_array().is_some_and(Vec::is_empty).then_some(())
+    });
+    let stored = moto::shared().call("AmazonSSM.GetParameter", json!({"Name": name, "WithDecryption": true}));
+    let stored = stored["Parameter"]["Value"].as_str().expect("a value").to_owned();
+    let document: Value = serde_json::from_str(&stored).expect("JSON");
+    assert_eq!((&document["host_id"], &document["outcome"]), (&host_id, &json!("confirmed")));
+    daemon.program.terminate();
+    let ran = daemon.program.wait(SOON);
+    ran.says(&["was removed while relaykey ran; it was made anew, with the state of ses"]);
+}
+
 #[test]
 fn a_mended_configuration_is_tried_at_once() {
     let key = Key::new();

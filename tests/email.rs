@@ -399,6 +399,47 @@ fn what_a_server_says_is_told_with_what_it_means() {
     }
 }
 
+/// Host and credential names, versions, and the words of AWS and SES, with which commands could be smuggled: the raw bytes.
+#[test]
+fn a_mail_server_hears_the_dialogue_and_nothing_that_others_put_into_it() {
+    for hostile in [
+        "x\r\n.\r\nMAIL FROM:<thief@example.com>\r\nRCPT TO:<thief@example.com>\r\n",
+        "x\n.\nMAIL FROM:<thief@example.com>\n",
+        "x\r.\rMAIL FROM:<thief@example.com>\r",
+        "x\n\r.\r\nRSET\r\n",
+        "\0\u{1b}[2J\u{85}\u{2028}.\u{2029}\u{202e}h\u{f6}st",
+    ] {
+        let (port, heard) = answering(&[]);
+        let report = Report {
+            host: hostile.into(),
+            id: hostile.into(),
+            credential: hostile.into(),
+            version: hostile.into(),
+            username: hostile.into(),
+            error: Some(ReportError { class: "refused".into(), words: hostile.into() }),
+            ..sample("failed")
+        };
+        Mail::to_port(&TO, port).deliver(&report).unwrap_or_else(|e| panic!("{hostile:?}: {e:?}"));
+        let heard = wait_for("the whole dialogue", DELIVERY, || {
+            Some(heard.lock().expect("not poisoned").clone()).filter(|heard| heard.ends_with("QUIT\r\n"))
+        });
+        let begins =
+            format!("EHLO [127.0.0.1]\r\nMAIL FROM:<{FROM}>\r\nRCPT TO:<{}>\r\nRCPT TO:<{}>\r\nDATA\r\n", TO[0], TO[1]);
+        assert!(heard.starts_with(&begins), "{hostile:?}: {heard}");
+        assert!(
+            heard.ends_with("\r\n.\r\nQUIT\r\n") && heard.matches("\r\n.\r\n").count() == 1,
+            "{hostile:?}: {heard}"
+        );
+        let lines: Vec<&str> = heard.split("\r\n").collect();
+        assert!(
+            lines.iter().all(|line| line.len() <= 998 && line.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~'))),
+            "{heard}"
+        );
+        let commands = |name: &str| lines.iter().filter(|line| line.starts_with(name)).count();
+        assert_eq!((commands("MAIL "), commands("RCPT "), commands("RSET")), (1, 2, 0), "{hostile:?}: {heard}");
+    }
+}
+
 #[test]
 fn endless_answers_are_not_listened_to() {
     let began = Instant::now();

@@ -1295,10 +1295,24 @@ fn a_state_older_than_the_table_goes_forward() {
             publish(&third);
             let before = host.snapshot();
             let ran = host.sync(&[], 1);
-            ran.says(&[&second.id, &first.id, "fix: "]);
+            let advice = format!(
+                "as after a backup was put back, or is to hold the credential's login from now on, list {:?} in",
+                host.hop()
+            );
+            ran.says(&[&second.id, &first.id, "fix: ", &advice]);
             before.same_content_as(&host.snapshot());
-            println!("{}", ran.err);
             assert_eq!(host.send(), second.id);
+            // Its advice, followed.
+            host.configure(&Setup {
+                source: &source,
+                target: &format!("keys = [{:?}]\n", host.hop()),
+                ..Setup::default()
+            });
+            host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+            assert_eq!(host.send(), third.id);
+            // It may be taken out again.
+            host.configure(&Setup { source: &source, ..Setup::default() });
+            host.sync(&[], 0).says(&["ses: up-to-date"]);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::credential::{LocalKey, Login};
 use crate::host::{self, HostError};
 use crate::mta::{MtaError, Running};
 
-/// The largest journal that is read. One record has some 300 bytes.
+/// The largest journal that is written and read. One record has some 300 bytes.
 const MAX_JOURNAL: usize = 4 * 1024 * 1024;
 /// How long another process may hold the journal: it does so for two fsyncs.
 const WAIT: Duration = Duration::from_secs(30);
@@ -209,6 +209,20 @@ impl Store {
 
     fn write(&self, document: &Document) -> Result<(), MtaError> {
         let text = serde_json::to_vec_pretty(document).expect("texts and numbers have a JSON form");
+        if text.len() > MAX_JOURNAL {
+            // Nothing was changed yet that it would be needed for; one that cannot be read would stop every target.
+            return Err(MtaError {
+                temporary: false,
+                class: "config",
+                file: Some(self.journal()),
+                line: None,
+                what: format!("the journal would have {} bytes, and at most {MAX_JOURNAL} are read", text.len()),
+                fix: format!(
+                    "remove {}: what is in place is looked at anew, only a reload that is owed is forgotten",
+                    self.journal().display()
+                ),
+            });
+        }
         Ok(host::replace(&self.journal(), &text, 0o600)?)
     }
 }

@@ -1415,8 +1415,9 @@ impl Question<'_> {
             Some(self.file.to_owned()),
             format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
             format!(
-                "if it is to hold the credential's login, list {:?} in the target's keys; else remove the line \
-                 or correct endpoint",
+                "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
+                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced; else \
+                 remove the line or correct endpoint",
                 entry.key
             ),
         );

@@ -167,6 +167,7 @@ fn unsendable(e: &Unfit) -> Undelivered {
 mod tests {
     use super::*;
     use crate::report::tests::report;
+    use crate::text::shows;
 
     fn envelope() -> Envelope {
         let address = |text| address("to", text).unwrap();
@@ -223,6 +224,42 @@ mod tests {
         let head = message.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
         assert_eq!(header(&message, "To"), "postmaster@example.com, security@example.com");
+    }
+
+    /// Whatever others say, there is a message that a mail server can be given, by SMTP or by SES's API.
+    #[test]
+    fn every_report_makes_a_message_that_ends_where_it_ends() {
+        let long = "x".repeat(5000);
+        for hostile in [
+            "x\r\n.\r\nMAIL FROM:<thief@example.com>\r\n",
+            "x\n.\nMAIL FROM:<thief@example.com>\n",
+            "x\r.\rRSET\r",
+            "x\n\r.\r\nRSET\r\n",
+            "\r.\r\n",
+            "x\0y\u{1b}[2J\u{7f}",
+            "h\u{f6}st \u{85}\u{2028}.\u{2029}\u{202e}",
+            ".",
+            &long,
+            &"\u{e9}".repeat(5000),
+        ] {
+            let words = || hostile.to_owned();
+            let mut report = report(7);
+            (report.host, report.credential, report.id, report.version) = (words(), words(), words(), words());
+            (report.username, report.source, report.agent, report.mode) = (words(), words(), words(), words());
+            report.error = Some(crate::rollover::ReportError { class: "refused".into(), words: words() });
+            report.approved_by = Some(words());
+            for outcome in ["confirmed", "failed", "pending-approval", hostile] {
+                report.outcome = outcome.into();
+                let message = envelope().message(&report, Timestamp::UNIX_EPOCH);
+                let bytes = message.unwrap_or_else(|e| panic!("{hostile:?}: {e:?}")).into_bytes();
+                let text = String::from_utf8(bytes).unwrap();
+                assert!(
+                    text.split("\r\n").all(|line| line.len() <= 998 && line.chars().all(|c| c == '\t' || shows(c)))
+                );
+                let head = text.split("\r\n\r\n").next().unwrap();
+                assert!(!head.contains("thief") || head.lines().all(|l| !l.starts_with("MAIL")), "{head}");
+            }
+        }
     }
 
     #[test]
