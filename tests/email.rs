@@ -416,7 +416,7 @@ fn a_mail_server_hears_the_dialogue_and_nothing_that_others_put_into_it() {
             credential: hostile.into(),
             version: hostile.into(),
             username: hostile.into(),
-            error: Some(ReportError { class: "refused".into(), words: hostile.into() }),
+            error: Some(ReportError::new("refused", hostile.into())),
             ..sample("failed")
         };
         Mail::to_port(&TO, port).deliver(&report).unwrap_or_else(|e| panic!("{hostile:?}: {e:?}"));

@@ -246,7 +246,7 @@ mod tests {
             let mut report = report(7);
             (report.host, report.credential, report.id, report.version) = (words(), words(), words(), words());
             (report.username, report.source, report.agent, report.mode) = (words(), words(), words(), words());
-            report.error = Some(crate::rollover::ReportError { class: "refused".into(), words: words() });
+            report.error = Some(crate::rollover::ReportError::new("refused", words()));
             report.approved_by = Some(words());
             for outcome in ["confirmed", "failed", "pending-approval", hostile] {
                 report.outcome = outcome.into();
