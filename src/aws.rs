@@ -12,6 +12,8 @@
 //! credentials, plain HTTP on link-local addresses, are asked directly. Without it HTTPS_PROXY, HTTP_PROXY, ALL_PROXY
 //! and NO_PROXY are honoured as the SDK does; where HTTP_PROXY is set, NO_PROXY has to name 169.254.169.254.
 
+mod files;
+
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_secretsmanager::config::SharedHttpClient;
 use aws_sdk_secretsmanager::error::{ConnectorError, ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::RequestId;
@@ -40,6 +43,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::config::Aws;
+use crate::host::trust::Doubt;
 use crate::text::shows;
 
 /// AWS's own words are cut to this many bytes in an error.
@@ -185,10 +189,12 @@ impl Session {
     /// region configured nothing is asked over the network here.
     pub async fn config(&self) -> Result<SdkConfig, AwsError> {
         let mut loaded = self.loaded.lock().await;
+        // Looked at each time: a program that the profile names is run again whenever keys run out.
+        let files = self.files().await?;
         if let Some(config) = loaded.as_ref() {
             return Ok(config.clone());
         }
-        let config = self.load().await?;
+        let config = self.load(files.profiles).await?;
         *loaded = Some(config.clone());
         Ok(config)
     }
@@ -218,7 +224,21 @@ impl Session {
         self.settings.role_arn.as_deref()
     }
 
-    async fn load(&self) -> Result<SdkConfig, AwsError> {
+    /// The files that it goes by; they may lie on a file system that gives no answer.
+    async fn files(&self) -> Result<files::Files, AwsError> {
+        let profile = self.settings.profile.clone();
+        let reading =
+            tokio::task::spawn_blocking(move || files::read(profile.as_deref(), &|name| std::env::var_os(name)));
+        match tokio::time::timeout(self.limits.operation, reading).await {
+            Ok(Ok(read)) => read,
+            _ => {
+                let what = "the AWS configuration files cannot be read: their file system gives no answer";
+                Err(AwsError::temporary("configuration", what, "check the mount that ~/.aws lies on"))
+            }
+        }
+    }
+
+    async fn load(&self, profiles: EnvConfigFiles) -> Result<SdkConfig, AwsError> {
         let s = &self.settings;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(self.limits.connect)
@@ -230,6 +250,7 @@ impl Session {
             .http_client(self.client.clone())
             .timeout_config(timeouts.clone())
             .retry_config(retries.clone())
+            .profile_files(profiles.clone())
             .identity_cache(IdentityCache::lazy().load_timeout(self.limits.credentials).build());
         if let Some(region) = &s.region {
             loader = loader.region(Region::new(region.clone()));
@@ -263,7 +284,11 @@ impl Session {
                 .with_timeout_config(timeouts)
                 .with_use_fips(config.use_fips())
                 .with_use_dual_stack(config.use_dual_stack());
-            let provider = ProfileFileCredentialsProvider::builder().configure(&known).profile_name(profile).build();
+            let provider = ProfileFileCredentialsProvider::builder()
+                .configure(&known)
+                .profile_files(profiles)
+                .profile_name(profile)
+                .build();
             config = config.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
         }
         if let Some(role) = &s.role_arn {
@@ -280,6 +305,13 @@ impl Session {
         }
         Ok(config)
     }
+}
+
+/// What of the AWS files of this host a group may change.
+pub fn doubts(settings: &Aws) -> Vec<Doubt> {
+    files::read(settings.profile.as_deref(), &|name| std::env::var_os(name))
+        .map(|files| files.doubts)
+        .unwrap_or_default()
 }
 
 /// An endpoint under one of AWS's own names belongs to one service (a VPC endpoint of Secrets Manager cannot assume
@@ -335,7 +367,7 @@ pub struct AwsError {
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
     /// `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`, `clock`,
-    /// `not-found`, `configuration`; the modules of the services add theirs.
+    /// `not-found`, `configuration`, `permissions` (of a file of this host); the modules of the services add theirs.
     pub class: &'static str,
     /// What was asked, and AWS's own words.
     pub what: String,

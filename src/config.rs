@@ -27,6 +27,7 @@ pub use self::schema::{Key, SCHEMA, Section};
 use self::syntax::{Lines, Syntax, key_of};
 pub use self::window::{Opening, Window};
 use crate::credential::JsonKeys;
+use crate::host::{HostError, trust};
 use crate::text::shows;
 
 /// The version of the schema that this program reads, as in `config_version`.
@@ -297,6 +298,8 @@ pub enum Source {
     File {
         /// Absolute.
         path: PathBuf,
+        /// The user who may write it besides root and ourselves: a name, or a number.
+        owner: Option<String>,
     },
 }
 
@@ -462,11 +465,16 @@ impl fmt::Display for Severity {
 /// error that leaves open which table the following lines belong to, only syntax errors are reported, since the rest
 /// would be guesses.
 pub fn parse(text: &str) -> Result<(Config, Vec<Finding>), Vec<Finding>> {
+    parse_on(text, &|_| true)
+}
+
+/// As [`parse`], for a host that has these users.
+fn parse_on(text: &str, is_user: &dyn Fn(&str) -> bool) -> Result<(Config, Vec<Finding>), Vec<Finding>> {
     let lines = Lines::new(text);
     let mut syntax = Syntax::judge(text, &lines);
     let Some(rest) = syntax.rest else { return Err(syntax.findings) };
     let (tree, _) = DeTable::parse_recoverable(&rest);
-    let mut reader = Reader::new(&lines, syntax.lost);
+    let mut reader = Reader::new(&lines, syntax.lost, is_user);
     let config = reader.config(tree.get_ref());
     let mut findings = reader.findings;
     findings.append(&mut syntax.findings);
@@ -503,6 +511,15 @@ pub enum LoadError {
     Denied {
         /// The file asked for.
         path: PathBuf,
+    },
+    /// Somebody else could have written it.
+    #[error("{source}")]
+    Untrusted {
+        /// The file asked for.
+        path: PathBuf,
+        /// Who, and where.
+        #[source]
+        source: HostError,
     },
     /// Any other failure to read.
     #[error("{} cannot be read", path.display())]
@@ -570,6 +587,11 @@ impl LoadError {
                 let fix = "run as root, or let this user read the file and enter each directory above it";
                 (path, None, "the configuration may not be read by this user".to_owned(), fix)
             }
+            LoadError::Untrusted { path, source } => {
+                let what = format!("the configuration is not obeyed: {source}");
+                let fix = source.fix();
+                return vec![Finding { severity: Severity::Error, line: None, file: Some(path.clone()), what, fix }];
+            }
             LoadError::Io { path, source } => {
                 let fix = "see to the file system, then try again";
                 (path, None, format!("the configuration cannot be read: {source}"), fix)
@@ -590,18 +612,38 @@ impl LoadError {
 /// Reads and parses a configuration file. With the configuration come warnings and notes.
 ///
 /// # Errors
-/// The file cannot be read, is no text, or has mistakes; [`LoadError::findings`] and [`render`] say which, and what to
-/// do.
+/// Somebody else could have written it; it cannot be read, is no text, or has mistakes; [`LoadError::findings`] and
+/// [`render`] say which, and what to do.
 pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
-    let text = read_text(path)?;
-    parse(&text).map_err(|findings| LoadError::Invalid { path: path.to_owned(), findings })
+    let (text, doubts) = read_text(path)?;
+    let invalid = |findings| LoadError::Invalid { path: path.to_owned(), findings };
+    let (config, mut findings) = parse_on(&text, &is_user).map_err(invalid)?;
+    findings.extend(doubts.iter().map(Finding::from));
+    Ok((config, findings))
+}
+
+/// Is there a user of this name or number on this host? Where that cannot be told, who uses it will see.
+fn is_user(name: &str) -> bool {
+    trust::user_id(name).map_or(true, |found| found.is_some())
+}
+
+impl From<&trust::Doubt> for Finding {
+    fn from(doubt: &trust::Doubt) -> Self {
+        Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: Some(doubt.at.clone()),
+            what: doubt.to_string(),
+            fix: doubt.fix(),
+        }
+    }
 }
 
 /// Where the daemon of this configuration is reached: also with mistakes in the file, which a daemon that started before
 /// they were made does not go by.
 pub fn run_dir(path: &Path) -> PathBuf {
     let named = || {
-        let text = read_text(path).ok()?;
+        let (text, _) = read_text(path).ok()?;
         let (tree, _) = DeTable::parse_recoverable(&text);
         let run_dir = tree.get_ref().get("host")?.get_ref().get("run_dir")?.get_ref().as_str()?;
         Some(PathBuf::from(run_dir)).filter(|dir| dir.is_absolute())
@@ -609,7 +651,7 @@ pub fn run_dir(path: &Path) -> PathBuf {
     named().unwrap_or_else(|| RUN_DIR.into())
 }
 
-fn read_text(path: &Path) -> Result<String, LoadError> {
+fn read_text(path: &Path) -> Result<(String, Vec<trust::Doubt>), LoadError> {
     let path_buf = || path.to_owned();
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LoadError::Missing { path: path_buf() },
@@ -624,8 +666,13 @@ fn read_text(path: &Path) -> Result<String, LoadError> {
     if !kind.is_file() {
         return Err(LoadError::NotAFile { path: path_buf() });
     }
+    let opened = trust::open(path, None).map_err(|e| match e {
+        HostError::Io { source, .. } => failed(source),
+        HostError::NotRegular { .. } => LoadError::NotAFile { path: path_buf() },
+        untrusted => LoadError::Untrusted { path: path_buf(), source: untrusted },
+    })?;
     let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    opened.file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(LoadError::TooLarge { path: path_buf() });
     }
@@ -635,13 +682,14 @@ fn read_text(path: &Path) -> Result<String, LoadError> {
         let line = bytes[..offset].iter().filter(|b| **b == b'\n').count() + 1;
         return Err(LoadError::NotText { path: path_buf(), line, offset, byte: bytes[offset] });
     }
-    String::from_utf8(bytes).map_err(|e| failed(io::Error::other(e)))
+    let text = String::from_utf8(bytes).map_err(|e| failed(io::Error::other(e)))?;
+    Ok((text, opened.doubts))
 }
 
 /// The findings for people, each with the line it is about, which is read from the file at `path` again; see
 /// [`render_text`] for the form.
 pub fn render(findings: &[Finding], path: &Path) -> String {
-    render_text(findings, path, read_text(path).ok().as_deref())
+    render_text(findings, path, read_text(path).ok().map(|(text, _)| text).as_deref())
 }
 
 /// The findings for people:

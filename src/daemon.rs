@@ -484,7 +484,7 @@ impl Daemon {
         self.ears = Ears::default();
         // Files of targets that stay are told of again by their keepers.
         let sources = config.credentials.iter().filter_map(|c| match &c.source {
-            config::Source::File { path } => Some((path.clone(), Role::Of(c.name.clone()))),
+            config::Source::File { path, .. } => Some((path.clone(), Role::Of(c.name.clone()))),
             _ => None,
         });
         *self.roles.lock() = std::iter::once((self.path.clone(), Role::Configuration)).chain(sources).collect();

@@ -9,6 +9,8 @@
 //! exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which packages never have,
 //! `CRASH_AT=n` aborts the process just before the n-th call (counted from 1) and `CRASH_LOG=FILE` records each.
 
+pub mod trust;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -48,6 +50,9 @@ pub enum HostError {
     /// Somebody else could put another file or directory in the place of ours.
     #[error("{} is not safe to work in: {} {reason}", path.display(), directory.display())]
     UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: String },
+    /// Somebody else could have written what is to be read or run.
+    #[error("{} is not trusted: {found}", path.display())]
+    Untrusted { path: PathBuf, found: trust::Distrust },
     /// A directory, device, FIFO or socket where a file is expected.
     #[error("{} is {what}, not a regular file", path.display())]
     NotRegular { path: PathBuf, what: &'static str },
@@ -90,6 +95,7 @@ impl HostError {
         match self {
             HostError::Io { path, .. }
             | HostError::UnsafeDirectory { path, .. }
+            | HostError::Untrusted { path, .. }
             | HostError::NotRegular { path, .. }
             | HostError::Linked { path, .. }
             | HostError::BindMount { path }
@@ -145,7 +151,9 @@ impl HostError {
                 Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "permissions",
                 _ => "io",
             },
-            HostError::UnsafeDirectory { .. } | HostError::Attribute { .. } => "permissions",
+            HostError::UnsafeDirectory { .. } | HostError::Untrusted { .. } | HostError::Attribute { .. } => {
+                "permissions"
+            }
             HostError::NotRegular { .. } | HostError::Linked { .. } | HostError::BindMount { .. } => "unsupported",
             HostError::TooLarge { .. } => "too-large",
             HostError::Changed { .. } => "changed-underneath",
@@ -179,6 +187,7 @@ impl HostError {
                     directory.display()
                 )
             }
+            HostError::Untrusted { found, .. } => found.fix(),
             HostError::NotRegular { path, .. } => format!("name a regular file instead of {}", path.display()),
             HostError::Linked { path, .. } => format!(
                 "find the other names with `find / -xdev -samefile {}` and remove them, or make them symbolic links",
@@ -349,6 +358,10 @@ impl Stat {
         Self::of(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
     }
 
+    fn permissions(&self) -> Permissions {
+        Permissions { uid: self.uid, gid: self.gid, mode: self.mode }
+    }
+
     fn regular(self, path: impl FnOnce() -> PathBuf) -> Result<Self> {
         let what = match self.kind {
             FileType::RegularFile => return Ok(self),
@@ -428,92 +441,10 @@ impl Directory {
         }
     }
 
-    /// Goes down from `/`, one name at a time. Ends at a directory (no name), or at a last name that is no directory
-    /// or does not exist.
+    /// Goes down from `/` by the stricter rule, one name at a time. Ends at a directory (no name), or at a last name that
+    /// is no directory or does not exist.
     fn walk(path: &Path) -> Result<(Self, Option<OsString>)> {
-        let whole = std::path::absolute(path).map_err(|e| HostError::io("resolve", path, e))?;
-        let open = |dir: &OwnedFd, name: &OsStr, at: &Path| {
-            fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| HostError::io("open", at, e))
-        };
-        let root = fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| HostError::io("open", "/", e))?;
-        let unsafe_ = |directory: &Path, reason: String| HostError::UnsafeDirectory {
-            path: whole.clone(),
-            directory: directory.to_owned(),
-            reason,
-        };
-        // The names still to go, and the directories passed, for `..`.
-        let mut ahead: VecDeque<OsString> = names(&whole);
-        let mut passed = vec![(PathBuf::from("/"), root)];
-        let mut links = 0;
-        let last = loop {
-            let (at, dir) = passed.last().expect("the root stays");
-            let here = Stat::of_fd(dir).map_err(|e| HostError::io("look at", at, e))?;
-            if !trusted(here.uid) {
-                return Err(unsafe_(at, format!("belongs to user id {}", here.uid)));
-            }
-            let open_to_others = here.mode & 0o022 != 0;
-            let sticky = here.mode & 0o1000 != 0;
-            if open_to_others && !sticky {
-                return Err(unsafe_(at, format!("may be changed by others (mode {:04o})", here.mode)));
-            }
-            // In a sticky directory nobody can replace our files, but anybody can be first to make one.
-            let may_end_here = || match open_to_others {
-                false => Ok(()),
-                true => Err(unsafe_(at, format!("lets others make files (mode {:04o})", here.mode))),
-            };
-            let Some(name) = ahead.pop_front() else {
-                may_end_here()?;
-                break None;
-            };
-            if name == ".." {
-                if passed.len() > 1 {
-                    passed.pop();
-                }
-                continue;
-            }
-            let below = at.join(&name);
-            let next = match open(dir, &name, &below) {
-                Err(e) if e.is_not_found() && ahead.is_empty() => {
-                    may_end_here()?;
-                    break Some(name);
-                }
-                other => other?,
-            };
-            let stat = Stat::of_fd(&next).map_err(|e| HostError::io("look at", &below, e))?;
-            if open_to_others && !trusted(stat.uid) {
-                return Err(unsafe_(at, format!("let another user make {} (mode {:04o})", below.display(), here.mode)));
-            }
-            match stat.kind {
-                FileType::Directory => passed.push((below, next)),
-                FileType::Symlink => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(HostError::io("resolve", whole.as_path(), Errno::LOOP));
-                    }
-                    let target = fs::readlinkat(&next, "", Vec::new())
-                        .map_err(|e| HostError::io("read the symbolic link", &below, e))?;
-                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-                    if target.is_absolute() {
-                        passed.truncate(1);
-                    }
-                    for name in names(&target).into_iter().rev() {
-                        ahead.push_front(name);
-                    }
-                }
-                _ if ahead.is_empty() => {
-                    may_end_here()?;
-                    break Some(name);
-                }
-                _ => return Err(HostError::io("open the directory", below, Errno::NOTDIR)),
-            }
-        };
-        let (path, found) = passed.pop().expect("the root stays");
-        // Reopened for reading: an O_PATH descriptor can be neither synced nor locked.
-        let fd = fs::openat(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| HostError::io("open the directory", &path, e))?;
-        Ok((Self { path, fd }, last))
+        trust::walk(path, trust::Rule::Replace)?.directory()
     }
 
     /// Where it is, without symbolic links.
@@ -551,8 +482,7 @@ impl Directory {
     /// # Errors
     /// [`HostError::NotRegular`]; the system call failed.
     pub fn permissions(&self, name: &OsStr) -> Result<Option<Permissions>> {
-        let of = |stat: Stat| Permissions { uid: stat.uid, gid: stat.gid, mode: stat.mode };
-        Ok(self.stat(name)?.map(of))
+        Ok(self.stat(name)?.map(|stat| stat.permissions()))
     }
 
     /// As [`Directory::look`], for a file that is to be replaced.
@@ -900,6 +830,18 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
     directory.read(&name, max)
 }
 
+/// As [`read`], for a file that only we write: what others could have written is not believed.
+///
+/// # Errors
+/// As [`read`], and [`HostError::Untrusted`].
+pub fn read_own(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    let (directory, name) = Directory::of(path)?;
+    if let Some(found) = directory.permissions(&name)? {
+        trust::own(&directory.path.join(&name), found)?;
+    }
+    Ok(directory.read(&name, max)?.0)
+}
+
 /// Replaces a file of ours, or makes it: its content is the old or the new one, whatever happens, and the new one is
 /// durable when this returns. The caller holds the lock that keeps others from doing the same.
 ///
@@ -988,12 +930,13 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Runs a command that only reads: argv without a shell, an environment of `PATH` and the C locale, `/` as working
+/// Runs a command that only reads, if nobody else could have put another in its place ([`trust::program`]): argv without a
+/// shell, an environment of `PATH` and the C locale, `/` as working
 /// directory, `stdin` (or nothing) on its standard input, in a process group of its own that is killed whole when
 /// `timeout` is over. Secrets go in through `stdin`, never through `argv`.
 ///
 /// # Errors
-/// [`HostError::NotStarted`], [`HostError::TimedOut`], [`HostError::TooMuchOutput`] (8 MiB). A command that ends with a
+/// [`HostError::NotStarted`], [`HostError::Untrusted`], [`HostError::TimedOut`], [`HostError::TooMuchOutput`] (8 MiB). A command that ends with a
 /// failure is no error here.
 pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
     let (program, arguments) = match argv.split_first() {
@@ -1002,11 +945,12 @@ pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) 
     };
     let name = || program.to_string_lossy().into_owned();
     let deadline = Instant::now() + timeout;
-    let mut command = Command::new(program);
+    let mut command = Command::new(trust::program(program)?.path);
     command
+        .arg0(program)
         .args(arguments)
         .env_clear()
-        .env("PATH", COMMAND_PATH)
+        .env("PATH", trust::command_path())
         .env("LANG", "C")
         .env("LC_ALL", "C")
         .current_dir("/")

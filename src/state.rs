@@ -378,7 +378,7 @@ impl Store {
         match std::fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StateError::Io { path: path.to_owned(), source }),
-            Ok(_) => Ok(Some(host::read(path, MAX_READ)?.0)),
+            Ok(_) => Ok(Some(host::read_own(path, MAX_READ)?)),
         }
     }
 

@@ -353,7 +353,7 @@ pub fn source_words(source: &config::Source) -> String {
         config::Source::ParameterStore { parameter, label: Some(label), .. } => {
             format!("parameter-store {parameter} ({label})")
         }
-        config::Source::File { path } => format!("file {}", path.display()),
+        config::Source::File { path, .. } => format!("file {}", path.display()),
     }
 }
 

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +23,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use crate::host::{HostError, trust};
 
 /// The largest bundle that is read, in bytes. Distributions ship about a quarter of a megabyte.
 pub const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
@@ -83,6 +85,11 @@ impl Roots {
     }
 
     fn native() -> Result<Self, TrustError> {
+        // Read by others, by their names: so the directories are looked at first, and no file of theirs.
+        let named = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+        for dir in std::env::split_paths(&named).filter(|dir| !dir.as_os_str().is_empty()) {
+            trust::look(&dir).map_err(|source| TrustError::Untrusted { source })?;
+        }
         let found = rustls_native_certs::load_native_certs();
         let mut store = RootCertStore::empty();
         let certificates: Vec<_> = found.certs.into_iter().filter(|c| store.add(c.clone()).is_ok()).collect();
@@ -232,15 +239,18 @@ fn system_bundle(environment: Option<OsString>, candidates: &[&str]) -> Option<P
 }
 
 fn open(path: &Path) -> Result<File, TrustError> {
-    let io = |source| TrustError::Io { path: path.to_owned(), source };
-    // NONBLOCK, so that a FIFO is refused below instead of being waited for.
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(TrustError::NotAFile { path: path.to_owned(), directory: metadata.is_dir() });
-    }
-    Ok(file)
+    let opened = trust::open(path, None).map_err(|e| match e {
+        HostError::Io { source, .. } => TrustError::Io { path: path.to_owned(), source },
+        HostError::NotRegular { .. } => TrustError::NotAFile { path: path.to_owned(), directory: path.is_dir() },
+        source => TrustError::Untrusted { source },
+    })?;
+    Ok(opened.file)
+}
+
+/// What of the certificates' file a group may change; `None` in `path`: of the system's.
+pub fn doubts(path: Option<&Path>) -> Vec<trust::Doubt> {
+    let path = path.map(Path::to_owned).or_else(|| system_bundle(std::env::var_os("SSL_CERT_FILE"), &SYSTEM_BUNDLES));
+    path.and_then(|path| trust::open(&path, None).ok()).map(|opened| opened.doubts).unwrap_or_default()
 }
 
 fn read(path: &Path, file: &File) -> Result<Vec<u8>, TrustError> {
@@ -391,6 +401,8 @@ pub enum TrustError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} should hold CA certificates but is {}", path.display(), if *directory { "a directory" } else { "not a regular file" })]
     NotAFile { path: PathBuf, directory: bool },
+    #[error("the CA certificates are not taken: {source}")]
+    Untrusted { source: HostError },
     #[error("{} is larger than {MAX_BUNDLE} bytes: that is no bundle of CA certificates", path.display())]
     TooLarge { path: PathBuf },
     #[error("{} is empty: it should hold CA certificates", path.display())]
@@ -414,6 +426,7 @@ impl TrustError {
             TrustError::Io { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 format!("make {} readable for the user that relaykey runs as", path.display())
             }
+            TrustError::Untrusted { source } => source.fix(),
             TrustError::Io { .. } => "correct `ca_file` (or SSL_CERT_FILE), or put the file there".into(),
             TrustError::NotAFile { .. } => "name one PEM file: `cat` the certificates of a directory into it".into(),
             TrustError::TooLarge { .. } => "name a file with the issuing CA's certificates only".into(),

@@ -120,8 +120,8 @@ impl Store {
 
     fn load(&self) -> Result<Document, MtaError> {
         let path = self.journal();
-        let bytes = match host::read(&path, MAX_JOURNAL) {
-            Ok((bytes, _)) => bytes,
+        let bytes = match host::read_own(&path, MAX_JOURNAL) {
+            Ok(bytes) => bytes,
             Err(e) if e.is_not_found() => return Ok(Document { format: FORMAT, ..Document::default() }),
             Err(e) => return Err(e.into()),
         };
@@ -242,8 +242,8 @@ impl Key {
     /// Reads the key; where there is none, makes one and keeps it in memory. Changes nothing on disk.
     pub(super) fn load(store: &Store) -> Result<Self, MtaError> {
         let path = store.dir().join("key");
-        match host::read(&path, 32) {
-            Ok((bytes, _)) if bytes.len() == 32 => {
+        match host::read_own(&path, 32) {
+            Ok(bytes) if bytes.len() == 32 => {
                 let mut key = Zeroizing::new([0; 32]);
                 key.copy_from_slice(&bytes);
                 Ok(Self { bytes: key, on_disk: true })

@@ -1,6 +1,5 @@
 //! `relaykey check`: what would stand in the way of a rotation, each finding with its fix. Changes nothing.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::{Exit, load, print_json, runtime, say};
+use super::{Exit, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::aws;
@@ -95,8 +94,8 @@ fn word(finding: &Finding) -> &'static str {
 }
 
 pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
-    let config = match load(path, json) {
-        Ok(config) => config,
+    let (config, remarks) = match load_with_remarks(path, json) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let runtime = match runtime() {
@@ -104,7 +103,11 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         Err(exit) => return exit,
     };
     let mut findings = Findings { json, all: Vec::new(), for_now: 0 };
-    permissions(&mut findings, path);
+    findings.good(None, "config", format!("{} is valid", path.display()));
+    for remark in remarks {
+        let file = remark.file.clone().or_else(|| Some(path.to_owned()));
+        findings.add(None, "config", Finding { file, ..remark });
+    }
     runtime.block_on(check(&config, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
@@ -120,28 +123,6 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         say(&format!("{}, {}", number(errors, "error"), number(warnings, "warning")));
     }
     exit
-}
-
-/// Who can change what this program does, as root, may do anything.
-fn permissions(findings: &mut Findings, path: &Path) {
-    let Ok(meta) = std::fs::metadata(path) else { return };
-    if meta.mode() & 0o022 != 0 {
-        findings.error(
-            None,
-            "config",
-            format!("{} can be written by others than its owner (mode {:04o})", path.display(), meta.mode() & 0o7777),
-            format!("chmod 0644 {}", path.display()),
-        );
-    } else if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
-        findings.error(
-            None,
-            "config",
-            format!("{} belongs to user {}", path.display(), meta.uid()),
-            format!("chown root {}", path.display()),
-        );
-    } else {
-        findings.good(None, "config", format!("{} is valid", path.display()));
-    }
 }
 
 async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
@@ -332,11 +313,10 @@ async fn source(
     findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
-    if let config::Source::File { path } = &credential.source
-        && let Some(what) = source::file::permissions(path)
-    {
-        let fix = format!("chmod 0600 {}", path.display());
-        findings.add(name, "source", Finding { severity: Severity::Warning, line: None, file: None, what, fix });
+    if let config::Source::File { path, owner } = &credential.source {
+        for finding in source::file::doubts(path, owner.as_deref()) {
+            findings.add(name, "source", finding);
+        }
     }
     let key = match store.key() {
         Ok(key) => key,

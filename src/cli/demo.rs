@@ -314,7 +314,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
             mode: config::Mode::Automatic,
             probe: None,
             name: "ses".into(),
-            source: config::Source::File { path: source.to_owned() },
+            source: config::Source::File { path: source.to_owned(), owner: None },
             keys: JsonKeys::default(),
             poll: config::DEFAULT_POLL,
             targets: vec![target],

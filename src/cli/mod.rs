@@ -169,13 +169,17 @@ fn tell(text: &str) {
 
 /// Loads the configuration; on mistakes prints every one of them.
 fn load(path: &Path, json: bool) -> Result<Config, Exit> {
+    let (config, findings) = load_with_remarks(path, json)?;
+    if !findings.is_empty() && !json {
+        tell(config::render(&findings, path).trim_end());
+    }
+    Ok(config)
+}
+
+/// As [`load`], for who shows warnings and notes by itself.
+fn load_with_remarks(path: &Path, json: bool) -> Result<(Config, Vec<config::Finding>), Exit> {
     match config::load(path) {
-        Ok((config, findings)) => {
-            if !findings.is_empty() && !json {
-                tell(config::render(&findings, path).trim_end());
-            }
-            Ok(config)
-        }
+        Ok(loaded) => Ok(loaded),
         Err(e) => {
             if json {
                 print_json(&serde_json::json!({

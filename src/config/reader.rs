@@ -118,11 +118,13 @@ pub(super) struct Reader<'t> {
     /// Keys that stand on lines which could not be read: they are not missing.
     lost: Vec<String>,
     placed: Vec<Placed>,
+    /// Is there a user of this name or number on this host?
+    is_user: &'t dyn Fn(&str) -> bool,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(lines: &'t Lines<'t>, lost: Vec<String>) -> Self {
-        Self { lines, findings: Vec::new(), lost, placed: Vec::new() }
+    pub(super) fn new(lines: &'t Lines<'t>, lost: Vec<String>, is_user: &'t dyn Fn(&str) -> bool) -> Self {
+        Self { lines, findings: Vec::new(), lost, placed: Vec::new(), is_user }
     }
 
     fn find(&mut self, severity: Severity, line: usize, what: impl Into<String>, fix: impl Into<String>) {
@@ -456,7 +458,7 @@ impl<'t> Reader<'t> {
                 let poll = self.poll(&view, &source);
                 (source, keys, poll)
             }
-            None => (Source::File { path: PathBuf::new() }, JsonKeys::default(), DEFAULT_POLL),
+            None => (Source::File { path: PathBuf::new(), owner: None }, JsonKeys::default(), DEFAULT_POLL),
         };
         let smtp = "add [credential.smtp] with endpoint = \"email-smtp.REGION.amazonaws.com\"";
         let smtp = self.part(view, "smtp", &SMTP, smtp);
@@ -586,9 +588,19 @@ impl<'t> Reader<'t> {
             }
             Some(_) => {
                 let path = self.require(view, "path", "add path = \"/etc/relaykey/NAME\"", value::absolute);
-                Source::File { path: path.map(|at| at.value).unwrap_or_default() }
+                let owner = self.read(view, "owner", value::owner);
+                if let Some(At { value: owner, line }) = &owner
+                    && !(self.is_user)(owner)
+                {
+                    self.error(
+                        *line,
+                        format!("owner: this host has no user {owner:?} (directory services are not asked)"),
+                        "name the user who writes the file, as `stat -c %U` shows it; or its number, as `stat -c %u` does",
+                    );
+                }
+                Source::File { path: path.map(|at| at.value).unwrap_or_default(), owner: owner.map(|at| at.value) }
             }
-            None => Source::File { path: PathBuf::new() },
+            None => Source::File { path: PathBuf::new(), owner: None },
         };
         (source, keys)
     }

@@ -120,6 +120,7 @@ pub(super) static SOURCE: Section = Section {
         key("parameter").only(&[PARAMETER_STORE]).hidden(),
         key("label").only(&[PARAMETER_STORE]),
         key("path").only(&[FILE]),
+        key("owner").only(&[FILE]),
         key("username_key").hidden(),
         key("password_key").hidden(),
         key("region").only(AWS_TYPES),

@@ -125,7 +125,7 @@ type = "postfix"
     };
     let credential = Credential {
         name: "a".into(),
-        source: Source::File { path: "/etc/relaykey/a".into() },
+        source: Source::File { path: "/etc/relaykey/a".into(), owner: None },
         keys: JsonKeys::default(),
         poll: DEFAULT_POLL,
         mode: Mode::Automatic,

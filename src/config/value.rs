@@ -533,6 +533,19 @@ pub(super) fn user_name(value: &DeValue) -> Judged<String> {
     Ok(text.to_owned())
 }
 
+/// The user who writes a file: a name, or a number where this host need not know the name.
+pub(super) fn owner(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let usage = "name the user who writes the file, such as \"vault\", or its number";
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-$".contains(&b);
+    if is_number && text.parse::<u32>().is_err() || text.len() > 32 || text.starts_with('-') || !text.bytes().all(fits)
+    {
+        return mistake(format!("{text:?} is no user"), usage);
+    }
+    Ok(text.to_owned())
+}
+
 /// A mail address as it stands in an envelope (RFC 5321, section 4.1.2): a dot-string and a domain, without quoted local
 /// parts and address literals.
 pub(super) fn mail_address(value: &DeValue) -> Judged<String> {

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
-use crate::host;
+use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
@@ -45,10 +45,12 @@ const TICKS: u64 = 100;
 const PARAMETERS: &[&str] = &[
     "command_directory",
     "config_directory",
+    "daemon_directory",
     "default_cache_db_type",
     "default_database_type",
     "default_transport",
     "maillog_file",
+    "meta_directory",
     "multi_instance_directories",
     "non_bdb_migration_level",
     "process_id_directory",
@@ -56,6 +58,7 @@ const PARAMETERS: &[&str] = &[
     "relayhost",
     "sender_dependent_default_transport_maps",
     "sender_dependent_relayhost_maps",
+    "shlib_directory",
     "smtp_cname_overrides_servername",
     "smtp_fallback_relay",
     "smtp_sasl_auth_cache_name",
@@ -98,6 +101,9 @@ impl Postfix {
 
     /// As they are now. Asked of `postconf` again where main.cf or master.cf is another one than it has read.
     fn settings(&self) -> Result<Settings, MtaError> {
+        for path in self.own_files() {
+            trust::look(&path)?;
+        }
         let id = ConfigId::of(&self.config_dir);
         if let (Some(id), Some((known, settings))) = (&id, &*self.kept.borrow())
             && id == known
@@ -108,6 +114,57 @@ impl Postfix {
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, settings.clone()));
         Ok(settings)
+    }
+
+    /// What says which programs are Postfix's. Who can write it has them run as root.
+    fn own_files(&self) -> [PathBuf; 2] {
+        ["main.cf", "master.cf"].map(|name| self.config_dir.join(name))
+    }
+
+    /// What `postfix` and `postmap` start and load besides: scripts, daemons, and the libraries of table types.
+    fn parts(&self, settings: &Settings) -> Vec<PathBuf> {
+        let in_directory = |parameter: &str, name: &str| {
+            let directory = Some(settings.get(parameter)).filter(|at| at.starts_with('/'))?;
+            Some(Path::new(directory).join(name))
+        };
+        let meta = ["dynamicmaps.cf", "dynamicmaps.cf.d", "postfix-files"];
+        let parts = meta.iter().map(|name| in_directory("meta_directory", name)).chain([
+            in_directory("daemon_directory", "postfix-script"),
+            in_directory("daemon_directory", "master"),
+            in_directory("shlib_directory", ""),
+        ]);
+        parts.flatten().collect()
+    }
+
+    /// Refuses Postfix's programs where somebody else could have changed what they run.
+    fn trusted_parts(&self, settings: &Settings) -> Result<(), MtaError> {
+        self.parts(settings).iter().try_for_each(|part| Ok(trust::look(part).map(drop)?))
+    }
+
+    /// Refuses what somebody else could have written of all that is run and obeyed here, before anything is changed; what
+    /// a group may change is a problem to be told.
+    fn review_trust(&self, settings: &Settings) -> Result<Vec<Problem>, MtaError> {
+        let mut programs: Vec<OsString> = ["postmap", "postfix"].iter().map(|name| settings.program(name)).collect();
+        programs.extend(postconf().ok().map(OsString::from));
+        if let Reload::Command(argv) = &self.reload {
+            programs.extend(argv.first().map(OsString::from));
+        }
+        let mut doubts = Vec::new();
+        for path in self.own_files().iter().chain(&self.parts(settings)) {
+            doubts.extend(trust::look(path)?.unwrap_or_default());
+        }
+        for looked in programs.iter().map(|program| trust::program(program)) {
+            match looked {
+                Ok(program) => doubts.extend(program.doubts),
+                // That it is not there is told by those who need it.
+                Err(host::HostError::NotStarted { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        doubts.sort();
+        doubts.dedup();
+        let warn = |doubt: &trust::Doubt| Problem::warning(Some(doubt.at.clone()), doubt.to_string(), doubt.fix());
+        Ok(doubts.iter().map(warn).collect())
     }
 
     fn read_settings(&self) -> Result<Settings, MtaError> {
@@ -162,7 +219,9 @@ impl Postfix {
     fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
         let settings = self.settings()?;
         let hops = self.next_hops(&settings);
-        let mut survey = Survey { problems: self.review(&settings, &hops), settings, ..Survey::default() };
+        let mut problems = self.review(&settings, &hops);
+        problems.extend(self.review_trust(&settings)?);
+        let mut survey = Survey { problems, settings, ..Survey::default() };
         match Store::new(&survey.settings) {
             Err(problem) => survey.problems.push(*problem),
             Ok(store) => {
@@ -822,6 +881,7 @@ impl Mta for Postfix {
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
         let settings = self.settings()?;
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
+        self.trusted_parts(&settings)?;
         let mut argv = self.postmap(&settings);
         argv.push(store.kind.spell(staged_text));
         let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
@@ -894,6 +954,7 @@ impl Mta for Postfix {
         let postfix = |command: &str| -> Vec<OsString> {
             vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
         };
+        self.trusted_parts(&settings)?;
         let check = host::run_mutating(&postfix("check"), None, LONG_COMMAND)?;
         if !check.status.success() {
             let edited = self.edited_since_start(&settings)?;

@@ -32,7 +32,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::host::{self, Directory, HostError};
+use crate::host::{self, Directory, HostError, trust};
 use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose, printable_end};
 use crate::rollover::Report;
 
@@ -103,6 +103,8 @@ impl Exec {
         let (program, name) = (self.program().to_owned(), self.user.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let path = safe_program(Path::new(&program))?;
+            // And what its first line names, if it is a script.
+            trust::program(path.as_os_str())?;
             let user = user_of(&name)?;
             Ok(Start { path, user, become_user: may_become(&name, user)? })
         });

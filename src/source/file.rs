@@ -1,8 +1,8 @@
 //! A file on this host, for those who bring credentials by other means. It is authoritative as it is.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::config::{Finding, Severity};
 use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity};
+use crate::host::HostError;
+use crate::host::trust::{self, Reason};
 use crate::source::{Fetched, Fetching, Looking, Seen, Source, SourceError, bad_payload, payload};
 
 /// A read that takes longer hangs in a network file system.
@@ -21,6 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Version: a keyed hash of the whole content. No order: the file is taken as it is. Identity: `file:PATH`.
 pub struct File {
     path: PathBuf,
+    /// Who may write it besides root and ourselves.
+    owner: Option<String>,
     key: LocalKey,
     keys: JsonKeys,
     /// A read is under way. One that hangs keeps its thread, so that there is never a second.
@@ -38,8 +43,8 @@ impl Drop for Reading {
 
 impl File {
     /// `path` may lead over symlinks, as secrets that a container platform mounts do.
-    pub fn new(path: &Path, key: &LocalKey, keys: JsonKeys) -> Self {
-        Self { path: path.to_owned(), key: key.clone(), keys, reading: Arc::default() }
+    pub fn new(path: &Path, owner: Option<&str>, key: &LocalKey, keys: JsonKeys) -> Self {
+        Self { path: path.to_owned(), owner: owner.map(str::to_owned), key: key.clone(), keys, reading: Arc::default() }
     }
 
     async fn content(&self) -> Result<Zeroizing<Vec<u8>>, SourceError> {
@@ -47,10 +52,11 @@ impl File {
             let what = "an earlier read has still no answer from its file system";
             return Err(temporary(&self.path, what, "check the mount it lies on"));
         }
-        let (path, under_way) = (self.path.clone(), Reading(Arc::clone(&self.reading)));
+        let (path, owner) = (self.path.clone(), self.owner.clone());
+        let under_way = Reading(Arc::clone(&self.reading));
         let reading = tokio::task::spawn_blocking(move || {
             let _under_way = under_way;
-            read(&path)
+            read(&path, owner.as_deref())
         });
         match tokio::time::timeout(DEADLINE, reading).await {
             Ok(Ok(result)) => result,
@@ -93,30 +99,72 @@ impl Source for File {
     }
 }
 
-/// What is wrong with who may read or write the file, if anything: a finding for `check`, not a reason to stop.
-pub fn permissions(path: &Path) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
-    let who = match (mode & 0o004 != 0, mode & 0o022 != 0) {
-        (_, true) => "others than its owner can change it",
-        (true, false) => "every user of this host can read it",
-        (false, false) => return None,
-    };
-    Some(format!("{} holds a credential and has mode {mode:04o}: {who}", path.display()))
+/// What works, and is not as it should be: who may read it, and what a group may change. For `check`; not a reason to stop.
+pub fn doubts(path: &Path, owner: Option<&str>) -> Vec<Finding> {
+    let Ok(opened) = open(path, owner) else { return Vec::new() };
+    let mut found: Vec<Finding> = opened.doubts.iter().map(Finding::from).collect();
+    let mode = opened.file.metadata().map_or(0, |m| m.mode()) & 0o7777;
+    if mode & 0o004 != 0 {
+        found.push(Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: None,
+            what: format!(
+                "{} holds a credential and has mode {mode:04o}: every user of this host can read it",
+                path.display()
+            ),
+            fix: format!("chmod o-r {}", path.display()),
+        });
+    }
+    found
 }
 
-/// Reads the whole file. Opening neither waits for the other end of a FIFO nor touches a device.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-    let io = |e: std::io::Error| match e.kind() {
+/// Opens it if nobody could have written it but root, we, and the user that the configuration names.
+fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, SourceError> {
+    let uid = match owner {
+        None => None,
+        Some(name) => Some(trust::user_id(name).ok().flatten().ok_or_else(|| {
+            let fix = format!("correct `owner` in [credential.source], or make the user: useradd --system {name}");
+            permanent(path, &format!("this host has no user {name:?}, who is to own it"), &fix)
+        })?),
+    };
+    trust::open(path, uid).map_err(|e| match &e {
+        HostError::Io { source, .. } => failed(path, source),
+        HostError::Untrusted { found, .. } => {
+            let words = "so it could hold a login of somebody else's choice, and this host keeps what it has";
+            let fix = match found.reason {
+                Reason::Owner { uid } => {
+                    let owner = trust::user_name(uid).unwrap_or_else(|| uid.to_string());
+                    format!(
+                        "if that user is the one to write it, add `owner = \"{owner}\"` below [credential.source]; else: {}",
+                        e.fix()
+                    )
+                }
+                Reason::Others { .. } => e.fix(),
+            };
+            SourceError { class: e.class(), ..permanent(path, &format!("{found}, {words}"), &fix) }
+        }
+        _ => SourceError { temporary: e.is_temporary(), ..permanent(path, &e.to_string(), &e.fix()) },
+    })
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> SourceError {
+    match e.kind() {
         std::io::ErrorKind::NotFound => permanent(path, "it does not exist", "create it, or correct `path`"),
         std::io::ErrorKind::PermissionDenied => {
             permanent(path, "this user may not read it", "make it readable for the user relaykey runs as, mode 0600")
         }
         _ => temporary(path, &e.to_string(), "check the file system it lies on"),
-    };
+    }
+}
+
+/// Reads the whole file. Opening neither waits for the other end of a FIFO nor touches a device.
+fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let io = |e: std::io::Error| failed(path, &e);
     // Looked at before it is opened too: opening a device can do something.
     regular(path, &std::fs::metadata(path).map_err(io)?)?;
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(io)?;
+    // What is judged is what is read: the descriptor.
+    let mut file = open(path, owner)?.file;
     let before = file.metadata().map_err(io)?;
     regular(path, &before)?;
     // Allocated once: a buffer that grows leaves pieces of the secret behind.
@@ -186,7 +234,7 @@ mod tests {
 
     fn ask<T>(path: &Path, ask: impl AsyncFnOnce(File) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a run time");
-        let answer = runtime.block_on(ask(File::new(path, &LocalKey::new([7; 32]), JsonKeys::default())));
+        let answer = runtime.block_on(ask(File::new(path, None, &LocalKey::new([7; 32]), JsonKeys::default())));
         // A read that hangs must not hang the test.
         runtime.shutdown_background();
         answer
@@ -255,21 +303,20 @@ mod tests {
         let dir = Dir::new("modes");
         let path = dir.0.join("login");
         std::fs::write(&path, "a:b").expect("write");
-        for (mode, says) in [(0o600, None), (0o640, None), (0o644, Some("can read it")), (0o660, Some("can change it"))]
-        {
+        for (mode, says) in [(0o600, None), (0o640, None), (0o644, Some("can read it"))] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
-            let told = permissions(&path);
-            assert_eq!(told.is_some(), says.is_some(), "{mode:o}: {told:?}");
-            assert!(says.is_none_or(|s| told.as_deref().is_some_and(|t| t.contains(s))), "{mode:o}: {told:?}");
+            let told: Vec<String> = doubts(&path, None).into_iter().map(|finding| finding.what).collect();
+            assert_eq!(told.len(), usize::from(says.is_some()), "{mode:o}: {told:?}");
+            assert!(says.is_none_or(|s| told[0].contains(s)), "{mode:o}: {told:?}");
         }
-        assert_eq!(permissions(&dir.0.join("none")), None);
+        assert_eq!(doubts(&dir.0.join("none"), None), []);
     }
 
     #[tokio::test]
     async fn a_read_that_hangs_is_not_joined_by_others() {
         let path = std::env::temp_dir().join(format!("relaykey-hangs-{}", std::process::id()));
         std::fs::write(&path, "user:password").unwrap();
-        let file = File::new(&path, &LocalKey::new([1; 32]), JsonKeys::default());
+        let file = File::new(&path, None, &LocalKey::new([1; 32]), JsonKeys::default());
         file.reading.store(true, Ordering::Release);
         let e = file.look().await.unwrap_err();
         assert!(e.temporary && e.what.contains("earlier read"), "{e:?}");

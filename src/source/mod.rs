@@ -62,7 +62,7 @@ pub struct SourceError {
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
     /// Machine-readable class: `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`,
-    /// `clock`, `not-found`, `no-such-label`, `scheduled-for-deletion`, `payload`, `file`, `configuration`.
+    /// `clock`, `not-found`, `no-such-label`, `scheduled-for-deletion`, `payload`, `file`, `permissions`, `configuration`.
     pub class: &'static str,
     /// What was asked of whom, and what they said.
     pub what: String,
@@ -130,7 +130,7 @@ pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Res
             let aws = in_region_of(parameter, aws);
             Box::new(parameter_store::ParameterStore::new(parameter, label.as_deref(), &aws, keys, http)?)
         }
-        config::Source::File { path } => Box::new(file::File::new(path, key, keys)),
+        config::Source::File { path, owner } => Box::new(file::File::new(path, owner.as_deref(), key, keys)),
     })
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::credential::Login;
+use crate::host::trust;
 
 /// What an instance needs to take mail on a loopback port and to relay it; no chroot, so that no system file has to be
 /// copied into the queue directory (master(5)).
@@ -109,7 +110,7 @@ impl Instance {
             // Whatever the umask is, Postfix's own user walks through these.
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
         }
-        let id = Command::new("id").args(["-u", "postfix"]).output()?;
+        let id = Command::new(trusted("id")?).args(["-u", "postfix"]).output()?;
         let uid = String::from_utf8_lossy(&id.stdout)
             .trim()
             .parse()
@@ -192,13 +193,19 @@ impl Instance {
 
     fn command(&self, program: &str, arguments: &[&str]) -> io::Result<()> {
         let program = format!("/usr/sbin/{program}");
-        let output = Command::new(&program).arg("-c").arg(self.config_dir()).args(arguments).output()?;
+        let output = Command::new(trusted(&program)?).arg("-c").arg(self.config_dir()).args(arguments).output()?;
         if output.status.success() {
             return Ok(());
         }
         let words = String::from_utf8_lossy(&output.stderr);
         Err(io::Error::other(format!("{program} {}: {}", arguments.join(" "), words.trim())))
     }
+}
+
+/// Where a program is, if nobody else could have put another in its place.
+fn trusted(program: &str) -> io::Result<PathBuf> {
+    let checked = trust::program(program.as_ref()).map_err(|e| io::Error::other(format!("{e}; fix: {}", e.fix())))?;
+    Ok(checked.path)
 }
 
 impl Drop for Instance {

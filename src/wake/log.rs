@@ -17,6 +17,7 @@ use super::alarm::{self, Alarm, Brake};
 use super::watch::Growth;
 use super::{Cause, Mailbox, boot_time, printable, wait};
 use crate::config::{self, Finding, Severity};
+use crate::host::trust;
 
 /// A longer line is passed over. Postfix itself cuts at 2 KiB or so.
 const MAX_LINE: usize = 64 * 1024;
@@ -349,7 +350,9 @@ async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
 async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> io::Result<()> {
     let program = programs.iter().find(|program| program.exists());
     let program = program.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is not installed"))?;
-    let mut child = Command::new(program)
+    let checked = trust::program(program.as_os_str()).map_err(|e| io::Error::other(format!("{e} ({})", e.fix())))?;
+    let mut child = Command::new(checked.path)
+        .arg0(program)
         // `mail` is Postfix's facility unless syslog_facility says otherwise; the journal is asked for nothing else.
         .args(["--follow", "--lines=0", "--quiet", "--no-pager", "--output=json"])
         .args(["--output-fields=MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID", "SYSLOG_FACILITY=2"])

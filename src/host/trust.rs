@@ -1,0 +1,583 @@
+//! Who could have written what we obey: one rule for every program that is run and every file whose content counts.
+//!
+//! A file is trusted where it, and every directory on the way to it from `/` down (those of symbolic links too), belongs
+//! to root, or to us where we are not root, and nobody else can write to it. In a sticky directory everybody may make
+//! files, but nobody may replace those of others: there the next step down has to be root's or ours. What another user
+//! owns, or everybody may change, is refused. What a group may change is a [`Doubt`] in this release: it is told, and
+//! the file is taken, so that hosts that work today go on.
+//!
+//! The rule is applied at every use, right before it, and to the descriptor that is read ([`open`]); a program is started
+//! by the path that was checked, without symbolic links ([`program`]). [`super::Directory`], in which files are
+//! *replaced*, goes the same way by a stricter rule: there a group that may write is refused too.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::{ACL, COMMAND_PATH, Directory, FileId, HostError, MAX_LINKS, Permissions, Result, Stat, names, trusted};
+
+/// Where users are looked up. Directory services are not asked: they may hang, and their answer is somebody else's word.
+const PASSWD: &str = "/etc/passwd";
+/// The largest `passwd` that is read.
+const MAX_PASSWD: usize = 4 * 1024 * 1024;
+/// How often a path is gone again that changes on the way, as a mounted secret does when it is exchanged.
+const TRIES: usize = 3;
+/// Interpreters of interpreters, as many as the kernel follows.
+const MAX_INTERPRETERS: usize = 5;
+
+/// What is asked of the way to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// For a directory in which files are made and replaced: neither others nor a group may write.
+    Replace,
+    /// For a file that is obeyed. `owner`: a user who may own it besides root and ourselves.
+    Obey { owner: Option<u32> },
+}
+
+impl Rule {
+    fn lets_own(self, uid: u32) -> bool {
+        trusted(uid) || matches!(self, Rule::Obey { owner: Some(owner) } if owner == uid)
+    }
+}
+
+/// Something that a group may change, and that is taken all the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doubt {
+    /// The file, or a directory above it.
+    pub at: PathBuf,
+    /// The group, by its number.
+    pub gid: u32,
+    /// The last twelve bits of the mode.
+    pub mode: u32,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, gid, mode) = (self.at.display(), self.gid, self.mode);
+        write!(
+            f,
+            "{at} may be changed by its group (group id {gid}, mode {mode:04o}), and who may change it decides what this \
+             host does; a later release refuses it"
+        )
+    }
+}
+
+impl Doubt {
+    /// The command that ends it.
+    pub fn fix(&self) -> String {
+        format!("chmod g-w {}", quoted(&self.at))
+    }
+}
+
+/// Why a file or directory is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Another user owns it.
+    Owner {
+        /// Who.
+        uid: u32,
+    },
+    /// Everybody may write to it.
+    Others {
+        /// The last twelve bits of the mode.
+        mode: u32,
+    },
+}
+
+/// What was found to be untrusted: the file that was asked for, or something on the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distrust {
+    /// Where.
+    pub at: PathBuf,
+    /// Why.
+    pub reason: Reason,
+    is_directory: bool,
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.display();
+        match self.reason {
+            Reason::Owner { uid } => match user_name(uid) {
+                Some(name) => write!(f, "{at} belongs to user id {uid} ({name})"),
+                None => write!(f, "{at} belongs to user id {uid}"),
+            },
+            Reason::Others { mode } => write!(f, "{at} may be changed by every user of this host (mode {mode:04o})"),
+        }
+    }
+}
+
+impl Distrust {
+    /// The command that ends it.
+    pub(super) fn fix(&self) -> String {
+        let at = quoted(&self.at);
+        let command = match self.reason {
+            Reason::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
+            Reason::Others { .. } => format!("chmod go-w {at}"),
+        };
+        match self.is_directory {
+            true => format!("{command} # or move the file to a directory that only root can change"),
+            false => command,
+        }
+    }
+}
+
+/// What the rule makes of one file or directory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Trusted,
+    /// A group may change it.
+    Warning,
+    Refused(Reason),
+}
+
+/// The rule itself. `acl`: does an access control list let somebody write whom we do not trust? Asked only where the mode
+/// does not tell. In a sticky directory the mode is not what counts: the owner of the next step is, which the walk asks.
+pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> bool) -> Outcome {
+    let Permissions { uid, gid, mode } = found;
+    if !rule.lets_own(uid) {
+        return Outcome::Refused(Reason::Owner { uid });
+    }
+    if is_directory && mode & 0o1000 != 0 {
+        return Outcome::Trusted;
+    }
+    let strict = rule == Rule::Replace;
+    if mode & 0o002 != 0 || strict && mode & 0o020 != 0 {
+        return Outcome::Refused(Reason::Others { mode });
+    }
+    if mode & 0o020 != 0 && (!is_our_group(gid) || acl()) {
+        return Outcome::Warning;
+    }
+    Outcome::Trusted
+}
+
+/// Is everybody in it who we are, as far as can be told? Root's group is root alone on any host that means to be safe.
+fn is_our_group(gid: u32) -> bool {
+    gid == 0 || gid == rustix::process::getegid().as_raw()
+}
+
+/// Where a path leads, and what was seen on the way.
+pub(super) struct Walked {
+    /// The last directory, without symbolic links.
+    pub(super) path: PathBuf,
+    /// That directory, opened only as a place (`O_PATH`).
+    pub(super) fd: OwnedFd,
+    /// The last name, where it is no directory or does not exist.
+    pub(super) last: Option<OsString>,
+    pub(super) doubts: Vec<Doubt>,
+}
+
+/// Goes down from `/`, one name at a time. Ends at a directory (no name), or at a last name that is no directory or does
+/// not exist.
+pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
+    let whole = std::path::absolute(path).map_err(|e| HostError::io("resolve", path, e))?;
+    let open = |dir: &OwnedFd, name: &OsStr, at: &Path| {
+        fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| HostError::io("open", at, e))
+    };
+    let root = fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| HostError::io("open", "/", e))?;
+    let unsafe_ = |directory: &Path, reason: String| HostError::UnsafeDirectory {
+        path: whole.clone(),
+        directory: directory.to_owned(),
+        reason,
+    };
+    let untrusted = |at: &Path, reason: Reason, is_directory: bool| HostError::Untrusted {
+        path: whole.clone(),
+        found: Distrust { at: at.to_owned(), reason, is_directory },
+    };
+    // The names still to go, and the directories passed, for `..`.
+    let mut ahead: VecDeque<OsString> = names(&whole);
+    let mut passed = vec![(PathBuf::from("/"), root)];
+    let mut doubts = Vec::new();
+    let mut links = 0;
+    let last = loop {
+        let (at, dir) = passed.last().expect("the root stays");
+        let here = Stat::of_fd(dir).map_err(|e| HostError::io("look at", at, e))?;
+        match judge(here.permissions(), true, rule, || acl_lets_others_write(dir)) {
+            Outcome::Trusted => {}
+            Outcome::Warning => doubts.push(Doubt { at: at.clone(), gid: here.gid, mode: here.mode }),
+            Outcome::Refused(reason) => {
+                return Err(match (rule, &reason) {
+                    (Rule::Obey { .. }, _) => untrusted(at, reason, true),
+                    (_, Reason::Owner { uid }) => unsafe_(at, format!("belongs to user id {uid}")),
+                    (_, Reason::Others { mode }) => unsafe_(at, format!("may be changed by others (mode {mode:04o})")),
+                });
+            }
+        }
+        let open_to_others = here.mode & 0o022 != 0;
+        // In a sticky directory nobody can replace our files, but anybody can be first to make one. Whose it is that is
+        // there is asked of what is read.
+        let may_end_here = || match open_to_others && rule == Rule::Replace {
+            false => Ok(()),
+            true => Err(unsafe_(at, format!("lets others make files (mode {:04o})", here.mode))),
+        };
+        let Some(name) = ahead.pop_front() else {
+            may_end_here()?;
+            break None;
+        };
+        if name == ".." {
+            if passed.len() > 1 {
+                passed.pop();
+            }
+            continue;
+        }
+        let below = at.join(&name);
+        let next = match open(dir, &name, &below) {
+            Err(e) if e.is_not_found() && ahead.is_empty() => {
+                may_end_here()?;
+                break Some(name);
+            }
+            other => other?,
+        };
+        let stat = Stat::of_fd(&next).map_err(|e| HostError::io("look at", &below, e))?;
+        if open_to_others && !rule.lets_own(stat.uid) {
+            return Err(match rule {
+                Rule::Obey { .. } => {
+                    untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
+                }
+                Rule::Replace => {
+                    unsafe_(at, format!("let another user make {} (mode {:04o})", below.display(), here.mode))
+                }
+            });
+        }
+        match stat.kind {
+            FileType::Directory => passed.push((below, next)),
+            FileType::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(HostError::io("resolve", whole.as_path(), Errno::LOOP));
+                }
+                let target = fs::readlinkat(&next, "", Vec::new())
+                    .map_err(|e| HostError::io("read the symbolic link", &below, e))?;
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                if target.is_absolute() {
+                    passed.truncate(1);
+                }
+                for name in names(&target).into_iter().rev() {
+                    ahead.push_front(name);
+                }
+            }
+            _ if ahead.is_empty() => {
+                may_end_here()?;
+                break Some(name);
+            }
+            _ => return Err(HostError::io("open the directory", below, Errno::NOTDIR)),
+        }
+    };
+    doubts.sort();
+    doubts.dedup();
+    let (path, fd) = passed.pop().expect("the root stays");
+    Ok(Walked { path, fd, last, doubts })
+}
+
+impl Walked {
+    /// The directory, opened for reading: an `O_PATH` descriptor can be neither synced nor locked.
+    pub(super) fn directory(self) -> Result<(Directory, Option<OsString>)> {
+        let fd = fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| HostError::io("open the directory", &self.path, e))?;
+        Ok((Directory { path: self.path, fd }, self.last))
+    }
+
+    /// What the rule makes of the file at the end.
+    fn judged(&mut self, whole: &Path, name: &OsStr, stat: Stat, fd: impl AsFd, rule: Rule) -> Result<()> {
+        let at = self.path.join(name);
+        match judge(stat.permissions(), false, rule, || acl_lets_others_write(fd)) {
+            Outcome::Trusted => Ok(()),
+            Outcome::Warning => {
+                self.doubts.push(Doubt { at, gid: stat.gid, mode: stat.mode });
+                Ok(())
+            }
+            Outcome::Refused(reason) => Err(HostError::Untrusted {
+                path: whole.to_owned(),
+                found: Distrust { at, reason, is_directory: false },
+            }),
+        }
+    }
+}
+
+/// A trusted file, open for reading.
+#[derive(Debug)]
+pub struct Opened {
+    /// It is this descriptor that was judged.
+    pub file: File,
+    /// The state it is in.
+    pub id: FileId,
+    /// Where it is, without symbolic links.
+    pub path: PathBuf,
+    /// What a group may change.
+    pub doubts: Vec<Doubt>,
+}
+
+/// Opens a file whose content is to be obeyed. `owner`: a user who may own it, and directories above it, besides root and
+/// ourselves.
+///
+/// # Errors
+/// [`HostError::Untrusted`]; [`HostError::NotRegular`]; the system call failed, also because there is no such file.
+pub fn open(path: &Path, owner: Option<u32>) -> Result<Opened> {
+    let rule = Rule::Obey { owner };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match open_once(path, rule) {
+            // A mounted secret was exchanged between two steps. Links of a way that leads nowhere do so at each try.
+            Err(e) if tries < TRIES && (e.is_not_found() || matches!(e.errno(), Some(Errno::LOOP))) => {}
+            other => return other,
+        }
+    }
+}
+
+fn open_once(path: &Path, rule: Rule) -> Result<Opened> {
+    let mut walked = walk(path, rule)?;
+    let Some(name) = walked.last.clone() else {
+        return Err(HostError::NotRegular { path: path.to_owned(), what: "a directory" });
+    };
+    let at = || walked.path.join(&name);
+    // Looked at before it is opened: opening a FIFO waits, opening a device may do something.
+    let found = Stat::of(&walked.fd, &name, AtFlags::empty()).map_err(|e| HostError::io("open", at(), e))?;
+    if found.kind != FileType::Symlink {
+        found.regular(at)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = fs::openat(&walked.fd, &name, flags, Mode::empty()).map_err(|e| HostError::io("open", at(), e))?;
+    let stat = Stat::of_fd(&file).map_err(|e| HostError::io("look at", at(), e))?.regular(at)?;
+    walked.judged(path, &name, stat, &file, rule)?;
+    Ok(Opened { file: File::from(file), id: stat.id, path: walked.path.join(&name), doubts: walked.doubts })
+}
+
+/// Reads a whole trusted file of at most `max` bytes.
+///
+/// # Errors
+/// As [`open`]; [`HostError::TooLarge`]; [`HostError::Changed`] if it was written to while it was read.
+pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    let opened = open(path, None)?;
+    let too_large = |size| HostError::TooLarge { path: path.to_owned(), size, max: max as u64 };
+    let size = opened.id.size;
+    let room = usize::try_from(size).ok().filter(|size| *size <= max).ok_or_else(|| too_large(size))? + 1;
+    // The exact room at once: a vector that grows leaves copies of what it held behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    (&opened.file).take(room as u64).read_to_end(&mut bytes).map_err(|e| HostError::io("read", path, e))?;
+    let after = Stat::of_fd(&opened.file).map_err(|e| HostError::io("look at", path, e))?;
+    if after.id != opened.id || bytes.len() as u64 != size {
+        return Err(HostError::Changed { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+/// Looks at a file that another program is about to read, or at a directory of such files. `None`: it does not exist.
+///
+/// # Errors
+/// As [`open`], but a file need not be one that we may read.
+pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
+    let rule = Rule::Obey { owner: None };
+    let mut walked = match walk(path, rule) {
+        Err(e) if e.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let Some(name) = walked.last.clone() else { return Ok(Some(walked.doubts)) };
+    let at = walked.path.join(&name);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match fs::openat(&walked.fd, &name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.map_err(|e| HostError::io("open", &at, e))?,
+    };
+    let stat = Stat::of_fd(&file).map_err(|e| HostError::io("look at", &at, e))?.regular(|| at.clone())?;
+    walked.judged(path, &name, stat, &file, rule)?;
+    Ok(Some(walked.doubts))
+}
+
+/// A file in a [`Directory`], where the way is safe already.
+pub(super) fn own(path: &Path, found: Permissions) -> Result<()> {
+    match judge(found, false, Rule::Obey { owner: None }, || false) {
+        Outcome::Trusted | Outcome::Warning => Ok(()),
+        Outcome::Refused(reason) => {
+            let found = Distrust { at: path.to_owned(), reason, is_directory: false };
+            Err(HostError::Untrusted { path: path.to_owned(), found })
+        }
+    }
+}
+
+/// A program that may be started.
+#[derive(Debug)]
+pub struct Program {
+    /// Without symbolic links: to be started by this, under the name it was asked for.
+    pub path: PathBuf,
+    /// What a group may change: the program, its interpreter, or a directory above them.
+    pub doubts: Vec<Doubt>,
+}
+
+/// Looks at a program that is about to be started: a path, or a name to be found in the fixed search path. A script's
+/// interpreter is looked at too, and what `env` starts for it. What the program itself reads and starts is its own affair.
+///
+/// # Errors
+/// [`HostError::Untrusted`]; [`HostError::NotStarted`] if there is none.
+pub fn program(program: &OsStr) -> Result<Program> {
+    let (path, mut needed, mut doubts) = executable(program)?;
+    for _ in 0..MAX_INTERPRETERS {
+        let mut next = Vec::new();
+        for asked in needed {
+            let (_, also, mut more) = match executable(&asked) {
+                // Then the script cannot be started, which its start tells; or we took an argument for a program.
+                Err(HostError::NotStarted { .. }) => continue,
+                other => other?,
+            };
+            next.extend(also);
+            doubts.append(&mut more);
+        }
+        needed = next;
+    }
+    doubts.sort();
+    doubts.dedup();
+    Ok(Program { path, doubts })
+}
+
+/// One step of [`program`]: where it is, and which programs are needed to run it.
+fn executable(asked: &OsStr) -> Result<(PathBuf, Vec<OsString>, Vec<Doubt>)> {
+    let not_started =
+        |e: Errno| HostError::NotStarted { program: asked.to_string_lossy().into_owned(), source: e.into() };
+    let place = match asked.as_bytes().contains(&b'/') {
+        // Commands run in `/`.
+        true => Path::new("/").join(asked),
+        false => found_in_path(asked).ok_or_else(|| not_started(Errno::NOENT))?,
+    };
+    let rule = Rule::Obey { owner: None };
+    let mut walked = match walk(&place, rule) {
+        Err(HostError::Io { source, .. }) => {
+            return Err(HostError::NotStarted { program: asked.to_string_lossy().into_owned(), source });
+        }
+        other => other?,
+    };
+    let Some(name) = walked.last.clone() else { return Err(not_started(Errno::ACCESS)) };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::openat(&walked.fd, &name, flags, Mode::empty()).map_err(not_started)?;
+    let stat = Stat::of_fd(&file).map_err(not_started)?;
+    if stat.kind != FileType::RegularFile {
+        return Err(not_started(Errno::ACCESS));
+    }
+    walked.judged(&place, &name, stat, &file, rule)?;
+    // One that may be executed and not read has no `#!` line that could be followed: the kernel reads that as us.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut head = Vec::with_capacity(256);
+    if let Ok(file) = fs::openat(&walked.fd, &name, flags, Mode::empty()) {
+        let _ = File::from(file).take(256).read_to_end(&mut head);
+    }
+    Ok((walked.path.join(&name), interpreters(&head), walked.doubts))
+}
+
+/// What runs a script, by its first line (execve(2)); where that is `env`, also what `env` runs.
+fn interpreters(head: &[u8]) -> Vec<OsString> {
+    let Some(line) = head.strip_prefix(b"#!").and_then(|rest| rest.split(|b| matches!(b, b'\n' | 0)).next()) else {
+        return Vec::new();
+    };
+    let mut words = line.split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty());
+    let Some(first) = words.next() else { return Vec::new() };
+    // A name without a slash is one in the working directory here, not one to be searched for.
+    let mut found = vec![Path::new("/").join(OsStr::from_bytes(first)).into_os_string()];
+    if first.rsplit(|b| *b == b'/').next() == Some(b"env") {
+        let run = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
+        found.extend(run.map(|word| OsStr::from_bytes(word).to_owned()));
+    }
+    found
+}
+
+fn found_in_path(name: &OsStr) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(COMMAND_PATH).map(|dir| dir.join(name)).find(is_program)
+}
+
+/// The search path for what we start: the directories of the fixed one that nobody else can put a program into.
+pub fn command_path() -> OsString {
+    let is_trusted = |dir: &PathBuf| {
+        walk(dir, Rule::Obey { owner: None }).is_ok_and(|walked| {
+            // In a sticky directory everybody may make what is not there yet.
+            walked.last.is_none() && Stat::of_fd(&walked.fd).is_ok_and(|here| here.mode & 0o002 == 0)
+        })
+    };
+    let dirs: Vec<PathBuf> = std::env::split_paths(COMMAND_PATH).filter(is_trusted).collect();
+    std::env::join_paths(dirs).unwrap_or_default()
+}
+
+/// Does the access control list of a file or directory let somebody write who is neither root nor we? The mode shows only
+/// that it lets anybody at all. Where it cannot be read, the mode's word has to do.
+fn acl_lets_others_write(fd: impl AsFd) -> bool {
+    // By its name under /proc, since a place (`O_PATH`) has no attributes of its own to ask for.
+    let name = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let mut value = Vec::with_capacity(64 * 1024);
+    if fs::getxattr(name.as_str(), ACL, rustix::buffer::spare_capacity(&mut value)).is_err() {
+        return false;
+    }
+    acl_names_a_writer(&value)
+}
+
+/// posix_acl_xattr(5): a version in four bytes, then entries of a tag, what is allowed, and an id; little-endian.
+fn acl_names_a_writer(value: &[u8]) -> bool {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    const MASK: u16 = 0x10;
+    const WRITE: u16 = 0x02;
+    let entries = || {
+        value.get(4..).unwrap_or_default().chunks_exact(8).map(|e| {
+            let id = u32::from_le_bytes([e[4], e[5], e[6], e[7]]);
+            (u16::from_le_bytes([e[0], e[1]]), u16::from_le_bytes([e[2], e[3]]), id)
+        })
+    };
+    let masked = entries().any(|(tag, allowed, _)| tag == MASK && allowed & WRITE == 0);
+    !masked
+        && entries().any(|(tag, allowed, id)| {
+            let other = tag == USER && !trusted(id) || tag == GROUP && !is_our_group(id);
+            other && allowed & WRITE != 0
+        })
+}
+
+/// The number of a user of this host, by name, or the number itself: a container need not know the name.
+///
+/// # Errors
+/// `/etc/passwd` cannot be read.
+pub fn user_id(name: &str) -> Result<Option<u32>> {
+    if let Ok(uid) = name.parse() {
+        return Ok(Some(uid));
+    }
+    let passwd = read(Path::new(PASSWD), MAX_PASSWD)?;
+    Ok(entries(&passwd).find(|(known, _)| known == name).map(|(_, uid)| uid))
+}
+
+/// What a user is called, for messages.
+pub fn user_name(uid: u32) -> Option<String> {
+    let passwd = read(Path::new(PASSWD), MAX_PASSWD).ok()?;
+    entries(&passwd).find(|(_, known)| *known == uid).map(|(name, _)| name)
+}
+
+/// Names and numbers of a passwd(5) file; lines that are no entries are passed over.
+fn entries(passwd: &[u8]) -> impl Iterator<Item = (String, u32)> {
+    passwd.split(|b| *b == b'\n').filter_map(|line| {
+        let line = std::str::from_utf8(line).ok()?;
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+    })
+}
+
+/// A path as a shell reads it back.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
