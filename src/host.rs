@@ -217,7 +217,8 @@ impl HostError {
     }
 }
 
-type Result<T> = std::result::Result<T, HostError>;
+/// What the functions here give.
+pub type Result<T> = std::result::Result<T, HostError>;
 
 /// What `stat` says of a file that was read: if any of it differs later, somebody changed the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

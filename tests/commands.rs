@@ -344,8 +344,7 @@ fn files_that_are_too_open_or_incomplete_are_found() {
     let source = host.publish(key.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
     host.postfix.start();
-    let (table, map, config, file) =
-        (host.postfix.table(), host.postfix.map(), host.path("config.toml"), host.path("credential"));
+    let (table, map, file) = (host.postfix.table(), host.postfix.map(), host.path("credential"));
     let table_cases = [
         (
             &table,
@@ -356,22 +355,21 @@ fn files_that_are_too_open_or_incomplete_are_found() {
             format!("chmod 600 {}", table.display()),
         ),
         (&map, 0o644, "target main", "warning", "every local user can read", format!("chmod 600 {}", map.display())),
-        (&config, 0o666, "config", "error", "can be written by others", format!("chmod 0644 {}", config.display())),
         (
             &file,
             0o644,
             "source",
             "warning",
             "every user of this host can read it",
-            format!("chmod 0600 {}", file.display()),
+            format!("chmod o-r {}", file.display()),
         ),
         (
             &file,
             0o622,
             "source",
-            "warning",
-            "others than its owner can change it",
-            format!("chmod 0600 {}", file.display()),
+            "error",
+            "may be changed by every user of this host",
+            format!("chmod go-w {}", file.display()),
         ),
     ];
     for (path, mode, about, severity, what, fix) in table_cases {

@@ -103,7 +103,7 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
         aws: config::Aws::default(),
         credentials: vec![config::Credential {
             name: "ses".into(),
-            source: config::Source::File { path: "/none".into() },
+            source: config::Source::File { path: "/none".into(), owner: None },
             keys: JsonKeys::default(),
             poll: config::DEFAULT_POLL,
             mode: config::Mode::Automatic,
