@@ -830,6 +830,60 @@ pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     Ok(aws::Http::new(&tls::Roots::system()?.pem()))
 }
 
+/// Something that works, and should not be as it is: who may read or write a file that this configuration names.
+pub struct Doubt {
+    /// The credential that it is about, where it is about one.
+    pub credential: Option<String>,
+    /// `source`, `login`, `report NAME`.
+    pub about: String,
+    /// What is so, and what to do.
+    pub finding: config::Finding,
+}
+
+/// What others may read, or a group may change, of the files that sources, TLS, AWS and reports go by. What is refused is
+/// told where it is used.
+pub fn doubts(config: &Config) -> Vec<Doubt> {
+    let mut all = Vec::new();
+    let mut add = |credential: Option<&str>, about: &str, findings: Vec<config::Finding>| {
+        all.extend(findings.into_iter().map(|finding| Doubt {
+            credential: credential.map(str::to_owned),
+            about: about.to_owned(),
+            finding,
+        }));
+    };
+    let tls = |file: Option<&std::path::Path>| tls::doubts(file).iter().map(config::Finding::from).collect::<Vec<_>>();
+    let aws = |aws: &config::Aws| aws::doubts(aws).iter().map(config::Finding::from).collect::<Vec<_>>();
+    for credential in &config.credentials {
+        let name = Some(credential.name.as_str());
+        add(
+            name,
+            "source",
+            match &credential.source {
+                config::Source::File { path, owner } => source::file::doubts(path, owner.as_deref()),
+                config::Source::SecretsManager { aws: of, .. } | config::Source::ParameterStore { aws: of, .. } => {
+                    aws(of)
+                }
+            },
+        );
+        let mut files: Vec<_> = credential.targets.iter().map(|target| target.smtp.ca_file.as_deref()).collect();
+        files.dedup();
+        files.into_iter().for_each(|file| add(name, "login", tls(file)));
+    }
+    for receiver in &config.reports {
+        let findings = match &receiver.kind {
+            config::ReceiverKind::Webhook { ca_file, .. } => tls(ca_file.as_deref()),
+            config::ReceiverKind::ParameterStore { aws: of, .. } | config::ReceiverKind::DynamoDb { aws: of, .. } => {
+                aws(of)
+            }
+            config::ReceiverKind::Email { via: config::MailVia::Ses(of), .. } => aws(of),
+            // What counts there is refused by a stricter rule, or there is nothing.
+            config::ReceiverKind::Email { .. } | config::ReceiverKind::Exec { .. } => Vec::new(),
+        };
+        add(None, &format!("report {}", receiver.name), findings);
+    }
+    all
+}
+
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
 pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
     match tls::CaFile::new(smtp.ca_file.clone()).roots() {

@@ -426,6 +426,13 @@ impl Daemon {
     fn start(&mut self, prepared: Prepared, first: &Cause) -> Generation {
         let Prepared { config, listeners, http, key } = prepared;
         self.board.set_credentials(&config.credentials, Timestamp::now());
+        let about = config.clone();
+        // Waited for by nobody: a file may lie on a file system that gives no answer.
+        tokio::task::spawn_blocking(move || {
+            for doubt in agent::doubts(&about) {
+                log::trouble(&doubt.finding.located(), &doubt.finding.fix);
+            }
+        });
         self.logs.retain(&config.credentials);
         let agent = Agent {
             apply: apply::Client::in_process(apply::Server::new(&config)),
@@ -563,7 +570,13 @@ impl Daemon {
     /// The configuration as it stands in the file now; `None`: it is the one in force.
     fn read_again(&self, old: &Config) -> Result<Option<Config>, Vec<Mistake>> {
         let config = match config::load(&self.path) {
-            Ok((config, _)) => config,
+            Ok((config, remarks)) => {
+                let is_warning = |f: &&config::Finding| f.severity == config::Severity::Warning;
+                for remark in remarks.iter().filter(is_warning).filter(|_| config != *old) {
+                    log::trouble(&config::located(remark.file.as_deref(), remark.line, &remark.what), &remark.fix);
+                }
+                config
+            }
             Err(e) => {
                 let mistakes = e.findings().into_iter().filter(|f| f.severity == config::Severity::Error);
                 let located = |f: &config::Finding| {

@@ -21,7 +21,6 @@ use crate::smtp::Verdict;
 use crate::source::{self, Fetched};
 use crate::state::{Access, Store};
 use crate::status::source_words;
-use crate::tls;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -109,7 +108,9 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         let file = remark.file.clone().or_else(|| Some(path.to_owned()));
         findings.add(None, "config", Finding { file, ..remark });
     }
-    doubts(&config, &mut findings);
+    for doubt in agent::doubts(&config) {
+        findings.add(doubt.credential.as_deref(), &doubt.about, doubt.finding);
+    }
     runtime.block_on(check(&config, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
@@ -315,11 +316,6 @@ async fn source(
     findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
-    if let config::Source::File { path, owner } = &credential.source {
-        for finding in source::file::doubts(path, owner.as_deref()) {
-            findings.add(name, "source", finding);
-        }
-    }
     let key = match store.key() {
         Ok(key) => key,
         Err(e) => {
@@ -348,35 +344,6 @@ async fn source(
             findings.error(name, "source", e.what, e.fix);
             None
         }
-    }
-}
-
-/// What a group may change of the files that TLS, AWS and reports go by.
-fn doubts(config: &Config, findings: &mut Findings) {
-    let mut add = |credential: Option<&str>, about: &str, doubts: Vec<Finding>| {
-        doubts.into_iter().for_each(|finding| findings.add(credential, about, finding));
-    };
-    for credential in &config.credentials {
-        let name = Some(credential.name.as_str());
-        let mut files: Vec<_> = credential.targets.iter().map(|target| target.smtp.ca_file.as_deref()).collect();
-        files.dedup();
-        files.into_iter().for_each(|file| add(name, "login", tls::doubts(file).iter().map(Finding::from).collect()));
-        if let config::Source::SecretsManager { aws, .. } | config::Source::ParameterStore { aws, .. } =
-            &credential.source
-        {
-            add(name, "source", aws::doubts(aws).iter().map(Finding::from).collect());
-        }
-    }
-    for receiver in &config.reports {
-        let about = format!("report {}", receiver.name);
-        let doubts = match &receiver.kind {
-            ReceiverKind::Webhook { ca_file, .. } => tls::doubts(ca_file.as_deref()),
-            ReceiverKind::ParameterStore { aws, .. } | ReceiverKind::DynamoDb { aws, .. } => aws::doubts(aws),
-            ReceiverKind::Email { via: MailVia::Ses(aws), .. } => aws::doubts(aws),
-            // Where they are refused, it is by a stricter rule.
-            ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => Vec::new(),
-        };
-        add(None, &about, doubts.iter().map(Finding::from).collect());
     }
 }
 
