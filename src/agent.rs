@@ -25,7 +25,7 @@ use crate::rollover::{
     Staged, State, Step, VersionId, Wake,
 };
 use crate::smtp::{self, Verdict};
-use crate::source::{Fetched, Source, SourceError};
+use crate::source::{self, Fetched, Source, SourceError};
 use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::text;
 use crate::tls;

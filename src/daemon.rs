@@ -430,7 +430,7 @@ impl Daemon {
         // Waited for by nobody: a file may lie on a file system that gives no answer.
         tokio::task::spawn_blocking(move || {
             for doubt in agent::doubts(&about) {
-                log::trouble(&doubt.finding.located(), &doubt.finding.fix);
+                log::trouble(Matter::Warning, &doubt.finding.located(), &doubt.finding.fix);
             }
         });
         self.logs.retain(&config.credentials);
@@ -573,7 +573,11 @@ impl Daemon {
             Ok((config, remarks)) => {
                 let is_warning = |f: &&config::Finding| f.severity == config::Severity::Warning;
                 for remark in remarks.iter().filter(is_warning).filter(|_| config != *old) {
-                    log::trouble(&config::located(remark.file.as_deref(), remark.line, &remark.what), &remark.fix);
+                    log::trouble(
+                        Matter::Warning,
+                        &config::located(remark.file.as_deref(), remark.line, &remark.what),
+                        &remark.fix,
+                    );
                 }
                 config
             }
