@@ -255,12 +255,14 @@ impl Agent {
                 next = Some(until).filter(|_| too_long);
             }
             if step == Step::End || too_long {
+                next = next.into_iter().chain(facts.state.next_own_login()).min();
                 break (ended(&facts), reason);
             }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
             // What only looks may be broken off: nothing is torn by it.
-            let only_looks = matches!(step, Step::Wait { .. } | Step::Fetch | Step::Verify { .. });
+            let only_looks =
+                matches!(step, Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. });
             let doing = self.step(&facts, credential, source, &step, &mut fetched, left, observer);
             let outcome = tokio::select! {
                 outcome = doing => outcome,
@@ -532,6 +534,7 @@ impl Agent {
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
+            Step::VerifyApplied { target } => self.verify_applied(facts, source, &credential.targets[*target]).await,
             Step::Probe { target } => {
                 let target = &credential.targets[*target];
                 match (have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)), &credential.probe)
@@ -574,6 +577,36 @@ impl Agent {
                 at,
             }),
             verdict => unproved(verdict, at),
+        }
+    }
+
+    /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
+    /// none comes back: the source has to give it again.
+    async fn verify_applied(&self, facts: &Facts, source: &Opened, target: &config::Target) -> Outcome {
+        let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
+            unreachable!("it is asked of an applied version only")
+        };
+        let source = match source {
+            Ok(source) => source,
+            Err(e) => return Outcome::Failed(source_failure(e.clone())),
+        };
+        let fetched = match source.fetch_version(identity, &applied.id.version, applied.id.order).await {
+            Ok(fetched) if fetched.payload.username() == applied.username => fetched,
+            Ok(_) => {
+                return Outcome::NotGiven(Failure {
+                    class: "changed".into(),
+                    what: format!("the source has another user name in version {} now", applied.id.version),
+                    fix: "look at what the source holds".into(),
+                    temporary: false,
+                    at: Timestamp::now(),
+                });
+            }
+            Err(e) if e.temporary => return Outcome::Failed(source_failure(e)),
+            Err(e) => return Outcome::NotGiven(source_failure(e)),
+        };
+        match login_for(&Some(fetched), target) {
+            Ok(login) => self.verify(target, &login).await,
+            Err(failure) => Outcome::NotGiven(failure),
         }
     }
 
@@ -651,6 +684,8 @@ impl Agent {
                 }
                 outcome_of(reply, step, target)
             }
+            // What somebody else has written since is theirs.
+            Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
             Err(e) => Outcome::Failed(Failure {
                 class: e.class.into(),
                 what: config::located(e.file.as_deref(), e.line, &e.what),
@@ -931,11 +966,18 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
             let one = ids.next().cloned().flatten();
             let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
+            let mut usernames: Vec<String> = Vec::new();
+            for username in seen.entries.iter().filter(|e| e.is_live_key).filter_map(|e| e.username.as_ref()) {
+                if !usernames.contains(username) {
+                    usernames.push(username.clone());
+                }
+            }
             Outcome::Inspected(rollover::Inspection {
                 live_id: if same { one } else { None },
                 username: seen.username,
                 first_live_id,
                 in_use: seen.live_id,
+                usernames,
                 reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
                 swapped: seen.swapped,
             })
@@ -1173,6 +1215,10 @@ mod tests {
         fn fetch(&self) -> Fetching<'_> {
             self.fetches.fetch_add(1, Ordering::Relaxed);
             Box::pin(async { Ok(self.holds.clone()) })
+        }
+
+        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a str, _: Option<VersionOrder>) -> Fetching<'a> {
+            self.fetch()
         }
 
         fn describe(&self) -> String {

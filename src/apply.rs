@@ -281,6 +281,9 @@ impl Client {
     }
 }
 
+/// Class of an [`Request::Undo`] that finds the files written by somebody else since.
+pub const OVERTAKEN: &str = "changed-underneath";
+
 /// How long another process may hold a table's directory: it does so for as long as a rollover is open there.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// How often a change is planned anew because somebody wrote to the table meanwhile.

@@ -303,6 +303,13 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Can it still give a version when it has a newer one? AWS keeps at least the one before; a file has one content.
+    pub fn gives_older(&self) -> bool {
+        !matches!(self, Source::File { .. })
+    }
+}
+
 /// Where and how to log in: `[credential.smtp]`, with a target's overrides applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Smtp {

@@ -62,6 +62,19 @@ const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 const HELD_VERIFIED: SignedDuration = SignedDuration::from_hours(24);
 /// A message that went out over the candidate's login proves for this long that it may send.
 const PROBE_HOLDS: SignedDuration = SignedDuration::from_hours(1);
+/// Between the first refusal of a login of our own with the applied version and the next try, in units of `retry`: by
+/// default a minute. Only the second one counts.
+const SECOND_LOGIN: i32 = 6;
+/// Between two such logins otherwise, at first and at last, in the same units: by default 5 and 15 minutes. Anybody may
+/// write to a mail log, and is not to make a host knock at the endpoint.
+const LOGIN_GAP: i32 = 30;
+const LONGEST_LOGIN_GAP: i32 = 90;
+/// So many refusals of our own prove that the endpoint does not take the applied version any more.
+const PROVED: usize = 2;
+/// What was looked up and found unchanged is written down anew this often.
+const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
+/// After somebody else wrote to a table between a swap and its read-back, it is looked at again this long after.
+const OVERTAKEN: SignedDuration = SignedDuration::from_secs(1);
 /// How many rejected versions are remembered.
 const REJECTED: usize = 100;
 /// How many versions that this host left behind are remembered.
@@ -252,6 +265,15 @@ impl State {
         }
         for target in self.targets.values_mut() {
             target.heals.retain(|at| *at <= now);
+            target.overtaken.retain(|at| *at <= now);
+            if let Some(found) = &mut target.in_use {
+                found.at = found.at.min(now);
+            }
+            if let Some(own) = &mut target.own_login {
+                own.next = own.next.filter(|next| *next <= latest);
+                own.refused.retain(|at| *at <= now);
+                own.last = own.last.take().filter(|last| last.at <= now);
+            }
             if let Some(first) = &mut target.first_refused {
                 first.since = first.since.min(now);
             }
@@ -439,6 +461,156 @@ pub struct TargetState {
     /// What waits to be changed here, by relaykey once it may, or by hand.
     #[serde(default)]
     pub change: Option<Change>,
+    /// What the mail server was found to use when it was last looked up.
+    #[serde(default)]
+    pub in_use: Option<InUse>,
+    /// What logins of our own with the applied version came to, since the mail log first told of a refusal. Kept by the
+    /// first of several targets that log in alike.
+    #[serde(default)]
+    pub own_login: Option<OwnLogin>,
+    /// When somebody else wrote to the table between a swap and its read-back, within the last hour.
+    #[serde(default)]
+    pub overtaken: Vec<Timestamp>,
+}
+
+/// What a look at the mail server's tables found: not what this host put there, but what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUse {
+    /// When it was looked up. While nothing changes it is written down once an hour.
+    pub at: Timestamp,
+    /// The user names under the live keys, each once; empty: there is no login.
+    pub usernames: Vec<String>,
+    /// The one live id under every live key; `None`: none, or they differ.
+    pub live_id: Option<String>,
+}
+
+/// How what is in use stands to what this host wants there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// The applied version.
+    Applied,
+    /// The version that is to take its place.
+    Pending,
+    /// Somebody else's login, or another password.
+    Other,
+    /// No login at all.
+    Nothing,
+}
+
+impl TargetState {
+    /// What this target was last found to hold; `None`: it was not looked up yet.
+    pub fn holds(&self, state: &State) -> Option<Holds> {
+        let found = self.in_use.as_ref()?;
+        let only = |username: &str| !found.usernames.is_empty() && found.usernames.iter().all(|u| u == username);
+        Some(match (&self.live_id, &state.applied, &state.candidate) {
+            _ if found.usernames.is_empty() => Holds::Nothing,
+            (Some(expected), Some(_), _) if found.live_id.as_ref() == Some(expected) => Holds::Applied,
+            (_, _, Some(candidate)) if only(&candidate.username) && self.live_id.is_some() => Holds::Pending,
+            // Nothing was read back here yet: the name alone tells.
+            (None, Some(applied), _) if only(&applied.username) => Holds::Applied,
+            _ => Holds::Other,
+        })
+    }
+}
+
+/// Logins of our own with the applied version, at one endpoint: what the mail log only hints at, they prove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLogin {
+    /// The version that they are made with; one that is no longer applied is no longer asked about.
+    #[serde(flatten)]
+    pub id: VersionId,
+    /// The mail log has told of a refusal since the last one.
+    pub hinted: bool,
+    /// How many were made lately: the gap between two grows with it.
+    pub tries: u32,
+    /// The next one is not made before this.
+    pub next: Option<Timestamp>,
+    /// When the endpoint refused them, the first and the latest in a row. One alone proves nothing.
+    pub refused: Vec<Timestamp>,
+    /// What the last one came to.
+    pub last: Option<Tried>,
+}
+
+/// What a login of our own with the applied version came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    pub at: Timestamp,
+    /// Where it was tried.
+    pub endpoint: String,
+    #[serde(flatten)]
+    pub result: OwnResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "result")]
+pub enum OwnResult {
+    /// Whatever the mail log tells is not about this login.
+    Accepted,
+    /// 535.
+    Refused { reply: String },
+    /// Neither: the network, a 454.
+    Unknown { what: String },
+    /// The source does not give the applied version any more, so that nothing can be proved.
+    NotGiven { what: String, fix: String },
+}
+
+impl State {
+    /// The logins that prove that the endpoint refuses the applied version, where they do.
+    pub fn applied_refused(&self) -> Option<&OwnLogin> {
+        let applied = self.applied.as_ref()?;
+        let mut all = self.targets.values().filter_map(|t| t.own_login.as_ref());
+        all.find(|own| own.id == applied.id && own.refused.len() >= PROVED)
+    }
+
+    /// What the latest login of our own with the applied version came to, as far as one was made.
+    pub fn own_login(&self) -> Option<&Tried> {
+        let applied = self.applied.as_ref()?;
+        let all = self.targets.values().filter_map(|t| t.own_login.as_ref()).filter(|own| own.id == applied.id);
+        all.filter_map(|own| own.last.as_ref()).max_by_key(|tried| tried.at)
+    }
+
+    /// When the next login of our own with the applied version is due, if one is.
+    pub fn next_own_login(&self) -> Option<Timestamp> {
+        let applied = self.applied.as_ref()?;
+        let all = self.targets.values().filter_map(|t| t.own_login.as_ref()).filter(|own| own.id == applied.id);
+        all.filter(|own| own.is_wanted()).filter_map(|own| own.next).min()
+    }
+}
+
+impl OwnLogin {
+    fn of(id: &VersionId) -> Self {
+        Self { id: id.clone(), hinted: false, tries: 0, next: None, refused: Vec::new(), last: None }
+    }
+
+    /// Is there anything to prove? What the mail log tells, or that a refusal was not the only one, or is over.
+    fn is_wanted(&self) -> bool {
+        self.hinted || !self.refused.is_empty()
+    }
+
+    /// Takes in what one came to. `unit`: the time between two tries of a login that is not taken yet.
+    fn tried(&mut self, tried: Tried, unit: SignedDuration) {
+        let now = tried.at;
+        if self.last.as_ref().is_some_and(|last| now.duration_since(last.at) > LONGEST_WAIT) {
+            self.tries = 0;
+        }
+        match &tried.result {
+            OwnResult::Accepted => self.refused.clear(),
+            OwnResult::Refused { .. } => {
+                self.refused.truncate(PROVED - 1);
+                self.refused.push(now);
+            }
+            OwnResult::Unknown { .. } | OwnResult::NotGiven { .. } => {}
+        }
+        let gap = match (&tried.result, self.refused.len()) {
+            (OwnResult::Refused { .. }, 1) => SECOND_LOGIN,
+            _ => LOGIN_GAP.saturating_mul(1 << self.tries.min(4)).min(LONGEST_LOGIN_GAP),
+        };
+        self.next = now.checked_add(unit.saturating_mul(gap)).ok();
+        self.tries = self.tries.saturating_add(1);
+        self.hinted = false;
+        self.last = Some(tried);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -653,8 +825,11 @@ pub struct Wake {
     pub code: Option<String>,
     /// `deregister`.
     pub leave: bool,
-    /// The mail log says that the login in use is refused.
-    pub applied_refused: bool,
+    /// The mail log tells that the login in use is refused. Anybody may write to it: a hint, which a login of our own has to
+    /// prove.
+    pub log_hint: bool,
+    /// A person asks.
+    pub asked: bool,
 }
 
 /// `relaykey approve`.
@@ -715,6 +890,8 @@ pub struct TargetFacts {
     pub read_back: Option<ReadBack>,
     /// After a swap, the live files did not read back as the candidate.
     pub must_undo: Option<Failure>,
+    /// What the files hold is not known any more: it is looked up at once, although the rest waits.
+    pub must_look: bool,
     /// Staged, and then something stood in the way: the staged files go.
     pub must_discard: bool,
     pub previewed: Option<Change>,
@@ -734,6 +911,8 @@ pub struct Inspection {
     /// The one live id that the mail server gives under every live key, whatever the text says that its map was compiled
     /// from; `None`: none, or they differ.
     pub in_use: Option<String>,
+    /// The user names under the live keys, each once.
+    pub usernames: Vec<String>,
     pub reload_owed: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<String>,
@@ -781,6 +960,17 @@ impl Facts {
         state.targets.retain(|name, _| policy.targets.iter().any(|t| t.name == *name));
         for target in &policy.targets {
             state.targets.entry(target.name.clone()).or_default();
+        }
+        if wake.log_hint {
+            hint(&mut state, policy);
+        }
+        if wake.asked {
+            for target in state.targets.values_mut() {
+                target.overtaken.clear();
+                if let Some(own) = &mut target.own_login {
+                    own.next = None;
+                }
+            }
         }
         let targets =
             policy.targets.iter().map(|t| TargetFacts { name: t.name.clone(), ..TargetFacts::default() }).collect();
@@ -882,6 +1072,8 @@ pub struct Policy {
     pub zone: TimeZone,
     /// A candidate must be able to send a message before it is put in place.
     pub probe: bool,
+    /// Can the source still give a version when it has a newer one? A file cannot.
+    pub gives_older: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -920,6 +1112,7 @@ impl Policy {
             mode: credential.mode.clone(),
             zone,
             probe: credential.probe.is_some(),
+            gives_older: credential.source.gives_older(),
         }
     }
 }
@@ -938,6 +1131,10 @@ pub enum Step {
     },
     Fetch,
     Verify {
+        target: usize,
+    },
+    /// Log in with the applied version, of which the mail log tells that it is refused.
+    VerifyApplied {
         target: usize,
     },
     /// Send a message over the candidate's login.
@@ -1002,6 +1199,7 @@ impl Step {
             Step::Inspect { .. } => "inspect",
             Step::Fetch => "fetch",
             Step::Verify { .. } => "verify",
+            Step::VerifyApplied { .. } => "verify-applied",
             Step::Probe { .. } => "probe",
             Step::Hold => "hold",
             Step::Release { .. } => "release",
@@ -1026,6 +1224,7 @@ impl Step {
         match self {
             Step::Inspect { target }
             | Step::Verify { target }
+            | Step::VerifyApplied { target }
             | Step::Probe { target }
             | Step::Preview { target }
             | Step::Prepare { target }
@@ -1058,6 +1257,8 @@ pub enum Reason {
     NewVersion(String),
     Adoption,
     Verified(String),
+    /// The mail log tells of a refusal, or a refusal of our own is to be seen twice.
+    MayBeRefused,
     /// May its login send, too?
     MaySend(String),
     /// A person decides, or changes the target: what would change?
@@ -1096,6 +1297,7 @@ impl fmt::Display for Reason {
             Reason::NewVersion(v) => write!(f, "version {v} is new"),
             Reason::Adoption => f.write_str("there is no state: is the source's version in use already?"),
             Reason::Verified(t) => write!(f, "the login for target {t} was accepted"),
+            Reason::MayBeRefused => f.write_str("does the endpoint refuse the applied version?"),
             Reason::MaySend(t) => write!(f, "the login for target {t} was accepted: may it send a message, too?"),
             Reason::LookFirst(t) => write!(f, "what would change in target {t}?"),
             Reason::ByHand(t) => write!(f, "target {t} is changed by hand"),
@@ -1135,6 +1337,8 @@ pub enum Outcome {
     Refused {
         reply: String,
     },
+    /// Of `VerifyApplied`: the source does not give the applied version any more.
+    NotGiven(Failure),
     Probed,
     Previewed(Change),
     Prepared(Staged),
@@ -1148,6 +1352,8 @@ pub enum Outcome {
     /// The live files do not read back as the candidate; what was found instead, in words.
     Mismatch(Failure),
     Undone,
+    /// Of `Undo`: somebody else has written to the files since, and what they wrote stays.
+    Overtaken,
     Discarded,
     Refrained,
     /// A decision was taken down: of `Hold`, `Release`, `Reject`, `Leave`.
@@ -1248,8 +1454,9 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
     if begun || facts.targets.iter().any(staged) || approval.is_some_and(|a| a.holds(now)) {
         return Permission::Given;
     }
-    if facts.wake.applied_refused && *if_applied_dies == IfAppliedDies::Apply {
-        let by = "if_applied_dies = \"apply\": the mail log says that the login in use is refused".to_owned();
+    if *if_applied_dies == IfAppliedDies::Apply
+        && let Some(by) = facts.state.applied_refused().and_then(|own| died(&facts.state, own))
+    {
         return Permission::Give { by, until: None };
     }
     match window.as_ref().map(|window| (window, window.opening(now, &policy.zone))) {
@@ -1259,6 +1466,56 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
         Some((_, Opening::At(opens))) => Permission::Held { opens: Some(opens) },
         None => Permission::Held { opens: None },
     }
+}
+
+/// Which setting lets a held version go where the applied one is refused, and by what that was proved.
+fn died(state: &State, own: &OwnLogin) -> Option<String> {
+    let (applied, last) = (state.applied.as_ref()?, own.last.as_ref()?);
+    let (first, latest) = (own.refused.first()?, own.refused.last()?);
+    Some(format!(
+        "if_applied_dies = \"apply\": {} refused two logins of our own with {}, at {} and {}",
+        last.endpoint,
+        applied.username,
+        rfc3339(*first),
+        rfc3339(*latest)
+    ))
+}
+
+/// The mail log tells that the login in use is refused: that is to be proved.
+fn hint(state: &mut State, policy: &Policy) {
+    let Some(applied) = state.applied.as_ref().map(|a| a.id.clone()) else { return };
+    for target in policy.targets.iter().enumerate().filter(|(i, t)| t.logs_in_as == *i).map(|(_, t)| t) {
+        let own = &mut state.targets.entry(target.name.clone()).or_default().own_login;
+        let about_it = own.take().filter(|own| own.id == applied);
+        *own = Some(OwnLogin { hinted: true, ..about_it.unwrap_or_else(|| OwnLogin::of(&applied)) });
+    }
+}
+
+/// The target for whose endpoint a login with the applied version is to be made now.
+fn own_login_due(facts: &Facts, now: Timestamp) -> Option<usize> {
+    let wake = &facts.wake;
+    let other = wake.dry_run || wake.confirm || wake.leave || wake.reject.is_some();
+    // The source has to give it: one that does not answer is not asked for more.
+    if other || facts.committed.is_some() || facts.fetched.is_none() {
+        return None;
+    }
+    let applied = &facts.state.applied.as_ref()?.id;
+    let is_due = |t: &TargetFacts| {
+        let own = facts.state.targets.get(&t.name)?.own_login.as_ref()?;
+        (own.id == *applied && own.is_wanted() && own.next.is_none_or(|next| next <= now)).then_some(())
+    };
+    facts.targets.iter().position(|t| is_due(t).is_some())
+}
+
+/// A login of our own with the applied version has come to something.
+fn own_login(facts: &mut Facts, policy: &Policy, index: usize, result: OwnResult, now: Timestamp) {
+    let Some(applied) = facts.state.applied.as_ref().map(|a| a.id.clone()) else { return };
+    let TargetPolicy { endpoint, retry, .. } = &policy.targets[index];
+    let state = facts.target_state(index);
+    let own = state.own_login.take().filter(|own| own.id == applied);
+    let mut own = own.unwrap_or_else(|| OwnLogin::of(&applied));
+    own.tried(Tried { at: now, endpoint: endpoint.clone(), result }, *retry);
+    state.own_login = Some(own);
 }
 
 /// Is this version in place in a target already, put there by this run or by one that was killed?
@@ -1288,6 +1545,15 @@ fn is_in_use(facts: &Facts) -> bool {
 
 /// The one next step, and why. Pure: facts, policy and time in.
 pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
+    let (step, reason) = next_step(facts, policy, now);
+    // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
+    match own_login_due(facts, now).filter(|_| matches!(step, Step::End | Step::Hold | Step::Wait { .. })) {
+        Some(target) => (Step::VerifyApplied { target }, Reason::MayBeRefused),
+        None => (step, reason),
+    }
+}
+
+fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     let t = |i: usize| &facts.targets[i];
     let name = |i: usize| facts.targets[i].name.clone();
     // What was swapped and reads back wrong goes back first, what is staged in vain goes away, whatever else there is.
@@ -1296,6 +1562,9 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     }
     if let Some(target) = facts.targets.iter().position(|t| t.must_discard) {
         return (Step::Discard { target }, Reason::InVain(name(target)));
+    }
+    if let Some(target) = facts.targets.iter().position(|t| t.must_look) {
+        return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
     }
     if facts.committed.is_some() {
         return (Step::End, Reason::Committed);
@@ -1340,7 +1609,10 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     let ready: Vec<usize> = due(facts, now).collect();
     // Asked before anything is staged; a heal that is under way is not its own reason to stop.
     let untouched = |i: usize| !t(i).swapped && t(i).prepared.is_none();
-    let refrain = |&&i: &&usize| applied && drifted(facts, i) && untouched(i) && !may_heal(facts, policy, i, now);
+    let refrain = |&&i: &&usize| {
+        let drifted = applied && drifted(facts, i) && !may_heal(facts, policy, i, now);
+        untouched(i) && (drifted || !applied && is_fought_over(facts, policy, i, now))
+    };
     if let Some(&target) = ready.iter().find(refrain) {
         return (Step::Refrain { target }, Reason::Drifted(name(target)));
     }
@@ -1517,6 +1789,17 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
     }
 }
 
+/// Does somebody else write to this target whenever a version was put there? Then it is left, and said.
+fn is_fought_over(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
+    let overtaken = facts.state.targets.get(&facts.targets[index].name).map(|s| s.overtaken.as_slice());
+    let recent = overtaken.unwrap_or_default().iter().filter(|at| now.duration_since(**at) < HEAL_WINDOW).count();
+    let most = match policy.targets[index].drift {
+        Drift::Heal => HEALS,
+        Drift::Report => 0,
+    };
+    recent > most
+}
+
 /// May this drifted target be healed now? Not where `drift = "report"` or a person changes it, and not too often within
 /// the hour.
 fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
@@ -1533,6 +1816,8 @@ const NOT_YET: &str = "not-yet";
 pub const BY_HAND: &str = "by-hand";
 /// Class of a target that somebody else changed.
 const DRIFT: &str = "drift";
+/// Class of a target to which somebody else writes whenever a version was put there.
+pub const FOUGHT_OVER: &str = "fought-over";
 /// Class of a mail server that has not been told.
 const RELOAD_OWED: &str = "reload-owed";
 /// Classes of failures that an accepted login ends.
@@ -1579,8 +1864,11 @@ pub fn absorb(
     match (step, outcome) {
         (Step::Inspect { target }, Outcome::Inspected(found)) => {
             let owed = found.reload_owed.clone();
-            facts.target_state(*target).reload_owed = owed;
-            facts.targets[*target].inspected = Some(found);
+            let state = facts.target_state(*target);
+            state.reload_owed = owed;
+            looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
+            let t = &mut facts.targets[*target];
+            (t.inspected, t.must_look) = (Some(found), false);
         }
         (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
         (Step::Fetch, Outcome::Failed(failure)) => {
@@ -1590,6 +1878,9 @@ pub fn absorb(
             // One AUTH serves every target that logs in with the same login at the same place.
             for i in same_place(policy, *target) {
                 facts.targets[i].evidence = Some(evidence.clone());
+                if is_in_use(facts) && facts.target_state(i).own_login.is_some() {
+                    own_login(facts, policy, i, OwnResult::Accepted, now);
+                }
                 let state = facts.target_state(i);
                 state.first_refused = None;
                 // What else stood in the way is not over yet: its attempts go on counting.
@@ -1600,6 +1891,13 @@ pub fn absorb(
             }
         }
         (Step::Verify { target } | Step::Probe { target }, Outcome::Refused { reply }) => {
+            // The applied version again, for drift or a confirmation: a login of our own like any other.
+            let leader = policy.targets[*target].logs_in_as;
+            let next = facts.target_state(leader).own_login.as_ref().and_then(|own| own.next);
+            let counts = is_in_use(facts) && next.is_none_or(|next| next <= now);
+            if counts && matches!(step, Step::Verify { .. }) {
+                own_login(facts, policy, leader, OwnResult::Refused { reply: reply.clone() }, now);
+            }
             for i in same_place(policy, *target) {
                 refused(facts, &policy.targets[i], i, &reply, now, jitter);
             }
@@ -1608,6 +1906,18 @@ pub fn absorb(
             for i in same_place(policy, *target) {
                 target_failed(facts, i, failure.clone(), now, jitter);
             }
+        }
+        (Step::VerifyApplied { target }, Outcome::Accepted(_)) => {
+            own_login(facts, policy, *target, OwnResult::Accepted, now);
+        }
+        (Step::VerifyApplied { target }, Outcome::Refused { reply }) => {
+            own_login(facts, policy, *target, OwnResult::Refused { reply }, now);
+        }
+        (Step::VerifyApplied { target }, Outcome::Failed(failure)) => {
+            own_login(facts, policy, *target, OwnResult::Unknown { what: failure.what }, now);
+        }
+        (Step::VerifyApplied { target }, Outcome::NotGiven(failure)) => {
+            own_login(facts, policy, *target, OwnResult::NotGiven { what: failure.what, fix: failure.fix }, now);
         }
         (Step::Probe { target }, Outcome::Probed) => {
             for i in same_place(policy, *target) {
@@ -1695,9 +2005,14 @@ pub fn absorb(
         }
         (Step::ReadBack { target, stamp }, Outcome::ReadBack(read_back)) => {
             facts.stamp = Some(stamp.clone());
+            let username = facts.fetched.as_ref().map(|f| f.username.clone());
+            let found =
+                InUse { at: now, usernames: username.into_iter().collect(), live_id: read_back.live_id.clone() };
+            looked_up(facts.target_state(*target), found);
             facts.targets[*target].read_back = Some(read_back);
         }
         (Step::ReadBack { target, .. }, Outcome::Mismatch(failure)) => {
+            facts.targets[*target].must_look = true;
             if facts.targets[*target].swapped {
                 facts.targets[*target].must_undo = Some(failure);
             } else {
@@ -1713,17 +2028,25 @@ pub fn absorb(
                 temporary: true,
                 at: now,
             });
-            (t.swapped, t.prepared) = (false, None);
-            if let Outcome::Failed(why) = result {
-                failure.what = format!("{}; and the old files could not be put back: {}", failure.what, why.what);
-                failure.fix = why.fix;
-                failure.temporary = false;
-            } else {
-                failure.what.push_str("; the old files were put back");
+            (t.swapped, t.prepared, t.must_look) = (false, None, true);
+            match result {
+                Outcome::Overtaken => return overtaken(facts, policy, *target, failure, now, jitter),
+                Outcome::Failed(why) => {
+                    failure.what = format!("{}; and the old files could not be put back: {}", failure.what, why.what);
+                    failure.fix = why.fix;
+                    failure.temporary = false;
+                }
+                _ => failure.what.push_str("; the old files were put back"),
             }
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Discard { target }, _) => facts.targets[*target].must_discard = false,
+        (Step::Refrain { target }, Outcome::Refrained)
+            if !is_in_use(facts) && is_fought_over(facts, policy, *target, now) =>
+        {
+            let failure = fought_over(facts, policy, *target, now);
+            target_failed(facts, *target, failure, now, jitter);
+        }
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
             left_to_a_person(facts, policy, *target, now, jitter);
         }
@@ -1766,7 +2089,10 @@ pub fn absorb(
             | Step::Activate { target }
             | Step::ReadBack { target, .. },
             Outcome::Failed(failure),
-        ) => target_failed(facts, *target, failure, now, jitter),
+        ) => {
+            facts.targets[*target].must_look = false;
+            target_failed(facts, *target, failure, now, jitter);
+        }
         (Step::Commit { .. }, Outcome::Failed(failure)) => {
             // The state file could not be written: everything is read back and committed again.
             for i in 0..facts.targets.len() {
@@ -1776,6 +2102,60 @@ pub fn absorb(
         (step, outcome) => unreachable!("{outcome:?} is no outcome of {step:?}"),
     }
     true
+}
+
+/// What the mail server uses was looked up. As long as it stays the same, the time alone is not worth a write to the disk.
+fn looked_up(state: &mut TargetState, found: InUse) {
+    let same = |before: &InUse| {
+        let passed = found.at.duration_since(before.at);
+        (&before.usernames, &before.live_id) == (&found.usernames, &found.live_id)
+            && !passed.is_negative()
+            && passed < LOOKED_UP
+    };
+    if !state.in_use.as_ref().is_some_and(same) {
+        state.in_use = Some(found);
+    }
+}
+
+/// Somebody else wrote to the files between the swap and its read-back. What they wrote stays; what is there is looked at
+/// anew, and the right login is put in at once, unless that was tried too often or is not wanted.
+fn overtaken(facts: &mut Facts, policy: &Policy, index: usize, failure: Failure, now: Timestamp, jitter: f64) -> bool {
+    let state = facts.target_state(index);
+    state.overtaken.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
+    state.overtaken.push(now);
+    if !is_in_use(facts) && is_fought_over(facts, policy, index, now) {
+        let failure = fought_over(facts, policy, index, now);
+        target_failed(facts, index, failure, now, jitter);
+        return true;
+    }
+    let what = format!("{}: somebody else wrote to it in between, and it is looked at anew", failure.what);
+    target_failed(facts, index, Failure { what, temporary: true, ..failure }, now, jitter);
+    facts.target_state(index).retry.next = now.checked_add(OVERTAKEN).ok();
+    true
+}
+
+/// Two write to the same table.
+fn fought_over(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> Failure {
+    let (version, username) =
+        facts.fetched.as_ref().map(|f| (f.id.version.as_str(), f.username.as_str())).unwrap_or_default();
+    let why = match policy.targets[index].drift {
+        Drift::Heal => format!("each of {} times within the hour", HEALS + 1),
+        Drift::Report => "drift = \"report\", so it is not put in again".to_owned(),
+    };
+    Failure {
+        class: FOUGHT_OVER.into(),
+        what: format!(
+            "target {}: somebody else wrote to the table right after version {version} ({username}) was put there: {why}",
+            facts.targets[index].name
+        ),
+        fix: format!(
+            "find out what writes the table (configuration management, the program that `reload` names) and make it stop; then: \
+             relaykey sync {}",
+            facts.state.credential
+        ),
+        temporary: false,
+        at: now,
+    }
 }
 
 fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
@@ -1866,6 +2246,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                 name: t.name.clone(),
                 inspected: t.inspected.take().filter(|_| !t.swapped),
                 must_discard: t.must_discard || staged,
+                must_look: t.must_look,
                 failed: t.failed,
                 ..TargetFacts::default()
             };
@@ -1978,7 +2359,16 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     });
     let dies = matches!(policy.mode, Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. });
     if dies {
-        words.push_str("; should the mail relay refuse that one, it goes into use at once");
+        words.push_str(match policy.gives_older {
+            true => {
+                "; should the mail relay refuse that one, it goes into use once two logins of relaykey's own with it were \
+                 refused, if the source still gives it"
+            }
+            false => {
+                "; should the mail relay refuse that one, it does not go into use by itself, because a file does not give the \
+                 older version that would prove it"
+            }
+        });
     }
     let (opens, window) = match (&policy.mode, permission) {
         (Mode::Manual { window: Some(window), .. }, Permission::Held { opens: Some(opens) }) => {
@@ -1986,7 +2376,7 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
         }
         _ => (None, None),
     };
-    let waiting = Waiting { opens, window, if_applied_dies: dies, ..Waiting::default() };
+    let waiting = Waiting { opens, window, if_applied_dies: dies && policy.gives_older, ..Waiting::default() };
     tell_of_waiting(facts, ReportError::new("held", words), waiting, now);
 }
 
@@ -2210,7 +2600,10 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         // Somebody who has edited the text and not compiled it has not changed what the mail server uses.
         let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
         let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
-        drifted(facts, *i) && in_use != expected && untouched && !right
+        // What somebody else has just written over is put right in a moment.
+        let retry = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
+        let at_once = t.failed && retry.is_some_and(|next| next.duration_since(now) <= OVERTAKEN);
+        drifted(facts, *i) && in_use != expected && untouched && !right && !at_once
     };
     let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
     if names.is_empty() {
@@ -2322,6 +2715,8 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         }
         durable.first_refused = None;
         durable.change = None;
+        durable.own_login =
+            durable.own_login.take().filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id));
         if let Some(read_back) = &t.read_back {
             durable.live_id = read_back.live_id.clone();
         }

@@ -12,7 +12,8 @@ use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
 use crate::instruction::Instruction;
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, Failure, OLD_KEY, Owed, Rejected, Report, State, rfc3339,
+    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, OLD_KEY, Owed, OwnResult,
+    Rejected, Report, State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -77,6 +78,8 @@ pub struct Live {
     pub next_wake: Option<Timestamp>,
     /// The step that is under way, in one word.
     pub step: Option<String>,
+    /// When each target was last looked at.
+    pub looked: BTreeMap<String, Timestamp>,
     /// What the last wake ended with that no state file says, such as a version that this host left behind.
     pub failures: Vec<(Option<String>, Failure)>,
     /// What the mail log said that is not the credential's fault.
@@ -137,7 +140,17 @@ pub struct CredentialStatus {
     pub by_hand: Vec<String>,
     /// Empty: ready, which is what `/readyz` tells.
     pub not_ready: Vec<NotReady>,
+    /// What this host put there, or found there, and confirmed.
     pub applied: Option<AppliedStatus>,
+    /// What the mail server uses, as it was last looked up; of every target that was looked at.
+    #[serde(default)]
+    pub in_use: Vec<InUseStatus>,
+    /// That the endpoint refuses the applied version: proved by logins of our own.
+    #[serde(default)]
+    pub applied_refused: Option<AppliedRefused>,
+    /// What the latest login of our own with the applied version came to, where the mail log gave reason to make one.
+    #[serde(default)]
+    pub own_login: Option<Tried>,
     pub pending: Option<PendingStatus>,
     pub failures: Vec<FailureStatus>,
     pub owed: Vec<OwedStatus>,
@@ -161,11 +174,41 @@ pub struct CredentialStatus {
     pub history: Vec<Record>,
 }
 
+/// What one target was found to use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUseStatus {
+    pub target: String,
+    /// Each user name under a key that the mail server looks up; empty: no login.
+    pub usernames: Vec<String>,
+    /// When it was looked up.
+    pub at: Timestamp,
+    pub holds: Holds,
+}
+
+impl InUseStatus {
+    /// `AKIA… and AKIA…`.
+    pub fn who(&self) -> String {
+        match self.usernames.is_empty() {
+            true => "no login".into(),
+            false => self.usernames.join(" and "),
+        }
+    }
+}
+
+/// The applied version is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRefused {
+    pub endpoint: String,
+    /// The first and the latest refusal of a login of our own.
+    pub since: Timestamp,
+    pub at: Timestamp,
+}
+
 /// Why a credential is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReady {
-    /// `never-applied`, `source-down`, `no-look`, `pending`, `pending-approval`, `by-hand`, `rejected`, `refused`,
-    /// `left-behind`, `failing`, `reload-owed`, `drift`, `report-owed`.
+    /// `applied-refused`, `never-applied`, `source-down`, `no-look`, `pending`, `pending-approval`, `by-hand`, `rejected`,
+    /// `refused`, `left-behind`, `failing`, `reload-owed`, `drift`, `report-owed`.
     pub class: String,
     pub what: String,
     pub fix: String,
@@ -220,9 +263,13 @@ pub struct PendingStatus {
     /// The weekly hours in which it goes by itself, in this host's local time: `Sat 02:00-04:00`.
     #[serde(default)]
     pub window: Option<String>,
-    /// Does it go by itself where the mail relay refuses the key in use (if_applied_dies = "apply")?
+    /// Does it go by itself where the mail relay refuses the key in use (if_applied_dies = "apply")? Not where the source
+    /// cannot give that one, by which it would be proved.
     #[serde(default)]
     pub if_applied_dies: bool,
+    /// Why if_applied_dies = "apply" has no effect.
+    #[serde(default)]
+    pub dies_in_vain: Option<String>,
     /// Who let it go.
     #[serde(default)]
     pub approval: Option<Approval>,
@@ -365,6 +412,7 @@ pub fn in_words(state: &str) -> Option<&'static str> {
         "by-hand" => "new key waits for a change by hand",
         "rejected" => "new key rejected",
         "refused" => "key refused",
+        "applied-refused" => "key in use refused",
         "reload-owed" => "reload missing",
         "drift" => "changed by somebody else",
         "report-owed" => "report not delivered",
@@ -413,6 +461,18 @@ impl CredentialStatus {
                 })
             })
             .collect();
+        let in_use = state.targets.iter().filter_map(|(name, t)| {
+            let found = t.in_use.as_ref()?;
+            // What is found unchanged is not written down each time.
+            let at = live.and_then(|l| l.looked.get(name)).map_or(found.at, |at| found.at.max(*at));
+            let (target, usernames) = (name.clone(), found.usernames.clone());
+            Some(InUseStatus { target, usernames, at, holds: t.holds(state)? })
+        });
+        let in_use: Vec<InUseStatus> = in_use.collect();
+        let applied_refused = state.applied_refused().and_then(|own| {
+            let (since, at) = (*own.refused.first()?, *own.refused.last()?);
+            Some(AppliedRefused { endpoint: own.last.as_ref()?.endpoint.clone(), since, at })
+        });
         let first_refused = state.targets.values().filter_map(|t| t.first_refused.as_ref().map(|f| f.since)).min();
         let mut status = Self {
             name: credential.name.clone(),
@@ -429,6 +489,9 @@ impl CredentialStatus {
                 since: rfc3339(a.since),
                 key_age_seconds: a.key_age(now).as_secs(),
             }),
+            in_use,
+            applied_refused,
+            own_login: state.own_login().cloned(),
             pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
             failures,
             owed,
@@ -459,14 +522,61 @@ impl CredentialStatus {
         status
     }
 
+    /// Is something else in use than what was put there and confirmed, as far as it was looked up?
+    pub fn is_doubtful(&self) -> bool {
+        self.withdrawn.is_some()
+            || self.not_ready.iter().any(|n| n.class == "drift")
+            || self.in_use.iter().any(InUseStatus::is_foreign)
+    }
+
+    /// Who is in use, as it was looked up: `AKIA…`. What was put there, where nothing was looked up yet.
+    pub fn key_in_use(&self) -> Option<String> {
+        let mut all: Vec<&String> = self.in_use.iter().flat_map(|found| &found.usernames).collect();
+        all.sort();
+        all.dedup();
+        let looked_up = all.iter().map(|u| u.as_str()).collect::<Vec<_>>().join(" and ");
+        let put_there = || self.applied.as_ref().map(|a| a.username.clone());
+        if self.in_use.is_empty() { put_there() } else { Some(looked_up).filter(|who| !who.is_empty()) }
+    }
+
     /// Everything that stands in the way of "this host uses the newest credential, and everybody knows", worst first.
     fn unreadiness(&self, credential: &config::Credential, live: Option<&Live>, now: Timestamp) -> Vec<NotReady> {
         let mut all = Vec::new();
         let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
         let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
+        if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
+            let what = format!(
+                "{} refuses the key in use, {}: two logins of our own with it were refused, the first {}, the latest {}",
+                r.endpoint,
+                a.username,
+                rfc3339(r.since),
+                rfc3339(r.at)
+            );
+            let fix = match self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
+                Some(p) => format!(
+                    "put the new key into use: `relaykey approve {} --version {}`; or activate the old one again",
+                    self.name, p.version
+                ),
+                None => "activate the key again, or publish a valid one at the source".to_owned(),
+            };
+            say("applied-refused", what, fix);
+        }
         for class in ["refused", "drift"] {
             if let Some(f) = failure(class) {
                 say(class, f.what.clone(), f.fix.clone());
+            }
+        }
+        // What was looked up, also where nothing has failed yet: a run may be about to put it right.
+        if let (Some(a), None) = (&self.applied, failure("drift").or(failure(FOUGHT_OVER))) {
+            for found in self.in_use.iter().filter(|found| found.is_foreign()) {
+                let what = format!(
+                    "the mail server (target {}) uses {}, as looked up {}; relaykey had put {} there",
+                    found.target,
+                    found.who_else(a),
+                    rfc3339(found.at),
+                    a.username
+                );
+                say("drift", what, "find out what writes the table; relaykey looks again by itself".into());
             }
         }
         for o in &self.owed {
@@ -609,6 +719,25 @@ impl CredentialStatus {
             }
             None => line("applied", "nothing yet: run `relaykey sync`".into()),
         }
+        for found in &self.in_use {
+            let target = if self.in_use.len() > 1 { format!("target {}: ", found.target) } else { String::new() };
+            let differs = match (&self.applied, found.holds) {
+                (Some(a), Holds::Other | Holds::Nothing) => format!("; relaykey had put {} there", a.username),
+                (_, Holds::Pending) => "; this is the new key, not confirmed yet".to_owned(),
+                _ => String::new(),
+            };
+            let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
+            line("in use", format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
+        }
+        if self.in_use.is_empty() && self.applied.is_some() {
+            line("in use", "not looked up yet".into());
+        }
+        if let Some(own) = &self.own_login {
+            line("mail log", own_login_words(own, now));
+            if let OwnResult::NotGiven { fix, .. } = &own.result {
+                line("fix", fix.clone());
+            }
+        }
         if let Some(p) = &self.pending {
             let refused = p.first_refused.as_ref().map(|at| format!(", first refused {}", ago(at, now)));
             line(
@@ -625,7 +754,10 @@ impl CredentialStatus {
         if let Some(p) = &self.pending {
             self.text_of_pending(p, now, &mut line);
         }
-        if self.withdrawn.is_some() || self.not_ready.iter().any(|n| n.class == "drift") {
+        if self.applied_refused.is_some() {
+            line("mail", "is probably held back in the queue: the mail relay refuses the key in use".into());
+        }
+        if self.is_doubtful() {
             line("mail", "may be failing, or going out with another login: do not delete any key".into());
         }
         if let Some(at) = self.withdrawn {
@@ -698,7 +830,7 @@ impl CredentialStatus {
     fn text_of_pending(&self, p: &PendingStatus, now: Timestamp, line: &mut impl FnMut(&str, String)) {
         let (name, version) = (&self.name, &p.version);
         // Where something else is in place than what was confirmed, nobody knows whether it does.
-        let sure = self.withdrawn.is_none() && !self.not_ready.iter().any(|n| n.class == "drift");
+        let sure = !self.is_doubtful() && self.applied_refused.is_none();
         let keep = self
             .applied
             .as_ref()
@@ -729,6 +861,9 @@ impl CredentialStatus {
                 None => {
                     let dies = if p.if_applied_dies { ", or the mail relay refuses the key in use" } else { "" };
                     line("or wait", format!("nothing changes until somebody decides{dies}"));
+                    if let Some(why) = &p.dies_in_vain {
+                        line("", format!("(if_applied_dies = \"apply\" has no effect: {why})"));
+                    }
                 }
             }
         }
@@ -760,6 +895,41 @@ impl CredentialStatus {
         if !by_hand.is_empty() {
             line("password", format!("*** stands for it; root sees it with: relaykey sync {name} --dry-run --reveal"));
             line("then", format!("relaykey sees it and reports it; where it does not run: relaykey confirm {name}"));
+        }
+    }
+}
+
+impl InUseStatus {
+    /// Neither what was put there nor what is to take its place?
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.holds, Holds::Other | Holds::Nothing)
+    }
+
+    /// The same as [`InUseStatus::who`], where the name alone does not tell the difference.
+    pub fn who_else(&self, applied: &AppliedStatus) -> String {
+        match self.holds == Holds::Other && self.usernames == [applied.username.as_str()] {
+            true => format!("{} with another password", applied.username),
+            false => self.who(),
+        }
+    }
+}
+
+/// What a login of our own with the applied version says about what the mail log tells.
+pub fn own_login_words(own: &Tried, now: Timestamp) -> String {
+    let told = "tells that the mail server's login is refused";
+    let at = ago(&rfc3339(own.at), now);
+    match &own.result {
+        OwnResult::Accepted => format!(
+            "{told}; a login of our own is accepted at {} ({at}): another table, service or instance uses another login, or \
+             the line is not Postfix's",
+            own.endpoint
+        ),
+        OwnResult::Refused { reply } => {
+            format!("{told}; {} refused a login of our own with the key in use ({at}): {reply}", own.endpoint)
+        }
+        OwnResult::Unknown { what } => format!("{told}; a login of our own proved nothing ({at}): {what}"),
+        OwnResult::NotGiven { what, .. } => {
+            format!("{told}; that cannot be tried with a login of our own ({at}), so nothing is done about it: {what}")
         }
     }
 }
@@ -797,6 +967,15 @@ impl PendingStatus {
         // What a person changes needs no approval: that person decides.
         let is_manual = matches!(credential.mode, config::Mode::Manual { .. });
         let for_approval = waits.is_some() && is_manual && changes.iter().any(|c| !c.by_hand);
+        let (gives, dies) = (credential.source.gives_older(), if_applied_dies && for_approval);
+        let not_given = state.own_login().and_then(|own| match &own.result {
+            OwnResult::NotGiven { what, .. } => Some(what.clone()),
+            _ => None,
+        });
+        let in_vain = match gives {
+            true => not_given,
+            false => Some("a file does not give the older key, by which it would be proved".to_owned()),
+        };
         Self {
             version: candidate.id.version.clone(),
             username: candidate.username.clone(),
@@ -805,7 +984,8 @@ impl PendingStatus {
             waits_since: waits.map(|held| held.since),
             for_approval,
             window: window.filter(|_| for_approval),
-            if_applied_dies: if_applied_dies && for_approval,
+            if_applied_dies: dies && in_vain.is_none(),
+            dies_in_vain: in_vain.filter(|_| dies),
             approval: candidate.approval.clone(),
             rejected,
             changes,

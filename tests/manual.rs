@@ -12,7 +12,7 @@ mod running;
 
 use std::fs;
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::{DELIVERY, Host, Key, Setup};
 use postfix::{free_port, wait_for};
@@ -251,17 +251,111 @@ fn the_daemon_shows_what_waits_and_takes_the_answer() {
     daemon.ends(SOON);
 }
 
+/// Tries of a login follow each other quickly: the second own one after 1.2 s, others after 6 s.
+const QUICK: &str = "retry = \"200ms\"\n";
+
+/// A daemon in manual mode on this source, with the first key adopted and a second one waiting.
+fn with_one_that_waits<'a>(
+    host: &'a Host,
+    source: &str,
+    credential: &str,
+    publish: impl FnOnce(&Key),
+) -> (Daemon<'a>, Key) {
+    let port = free_port();
+    host.configure(&Setup { source, smtp: QUICK, more: &health(port), ..Setup::default() });
+    add_to_credential(host, credential);
+    let daemon = host.run_configured(port);
+    let second = Key::new();
+    host.standin.set_key(&second.id, &second.login.password);
+    publish(&second);
+    daemon.shows("the new key to wait", SOON, |status| {
+        (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
+    });
+    (daemon, second)
+}
+
+/// What somebody who may write to the mail log, as every local user may through syslog, makes of it.
+fn forge(host: &Host) {
+    let line = "Nov 20 22:38:20 mx1 postfix/smtp[31870]: 61F7E9BE05A: SASL authentication failed; server localhost[127.0.0.1] \
+                said: 535 Authentication Credentials Invalid\n";
+    let log = host.postfix.base.join("log/mail.log");
+    let mut file = fs::File::options().append(true).open(&log).expect("the mail log");
+    file.write_all(line.as_bytes()).expect("written");
+}
+
+/// How often this key was tried.
+fn logins(host: &Host, key: &Key) -> usize {
+    host.standin.logins().iter().filter(|l| l.username == key.id).count()
+}
+
+/// The source's kind, its lines, and how a second value is published there.
+fn source_of(host: &Host, kind: &str, first: &Key) -> (String, Box<dyn Fn(&Key)>) {
+    let name = lab::fresh("dies");
+    match kind {
+        "secrets-manager" => {
+            moto::shared().secret(&name, &first.json());
+            let lines = host.secret(&name) + "poll = \"5s\"\n";
+            (lines, Box::new(move |key| drop(moto::shared().put(&name, &key.json(), &["AWSCURRENT"]))))
+        }
+        _ => {
+            moto::shared().parameter(&name, &first.json());
+            let lines = host.parameter(&name) + "poll = \"5s\"\n";
+            (lines, Box::new(move |key| _ = moto::shared().parameter(&name, &key.json())))
+        }
+    }
+}
+
+#[test]
+fn a_forged_line_of_the_mail_log_lets_nothing_go() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let (source, publish) = source_of(&host, "secrets-manager", &first);
+    let (daemon, second) =
+        with_one_that_waits(&host, &source, &format!("{MANUAL}if_applied_dies = \"apply\"\n"), publish);
+    let before = host.snapshot();
+    let (tried, began) = (logins(&host, &first), Instant::now());
+    let own = daemon.shows("a login of our own", SOON, |status| {
+        forge(&host);
+        Some(status["credentials"][0]["own_login"].clone()).filter(|own| own["result"] == "accepted")
+    });
+    assert_eq!(own["endpoint"], "localhost", "{own}");
+    while began.elapsed() < Duration::from_secs(10) {
+        forge(&host);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let more = logins(&host, &first) - tried;
+    assert!((1..=3).contains(&more), "a flood of lines caused {more} logins");
+    before.same_as(&host.snapshot());
+    let credential = daemon.credential("ses");
+    assert_eq!(
+        (&credential["applied"]["username"], &credential["pending"]["for_approval"]),
+        (&first.id.as_str().into(), &true.into())
+    );
+    assert!(credential["applied_refused"].is_null(), "{credential}");
+    let (_, ready) = daemon.get("/readyz/ses");
+    assert!(!ready.contains("applied-refused"), "{ready}");
+    // The hint is told as what it is.
+    host.relaykey(&["status"]).expect(0).says(&["login of our own is accepted", "or the line is not Postfix's"]);
+    assert!(daemon.get("/").1.contains("is accepted"), "the page");
+    assert_eq!(daemon.metric("relaykey_applied_refused{credential=\"ses\"}"), 0.0);
+    assert_eq!(host.send(), first.id);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed", &second.id]);
+    daemon.ends(SOON);
+}
+
 #[test]
 fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
-    for (setting, goes) in [("apply", true), ("wait", false)] {
+    for (kind, setting, goes) in
+        [("secrets-manager", "apply", true), ("parameter-store", "apply", true), ("parameter-store", "wait", false)]
+    {
         let first = Key::new();
         let host = Host::new("hash", &first);
         host.start_postfix();
-        let daemon = start_daemon(&host, &first, &format!("{MANUAL}if_applied_dies = {setting:?}\n"), "");
-        let second = publish(&host);
-        daemon.shows("the new key to wait", SOON, |status| {
-            (status["credentials"][0]["pending"]["for_approval"] == true).then_some(())
-        });
+        let (source, publish) = source_of(&host, kind, &first);
+        let (daemon, second) =
+            with_one_that_waits(&host, &source, &format!("{MANUAL}if_applied_dies = {setting:?}\n"), publish);
+        let tried = logins(&host, &first);
         host.standin.deactivate(&first.id);
         host.postfix.inject_from("dead@lab.invalid", 1);
         host.postfix.wait_for_log(&["status=deferred", "535"], DELIVERY);
@@ -273,19 +367,61 @@ fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
             };
             let under = host.standin.wait_for(DELIVERY, "the message that was held back", found).expect("delivered");
             assert_eq!(under, second.id);
-            let by = daemon.credential("ses")["report"]["approved_by"].clone();
-            assert_eq!(by, "if_applied_dies = \"apply\": the mail log says that the login in use is refused");
+            let by = daemon.credential("ses")["report"]["approved_by"].as_str().expect("somebody").to_owned();
+            let proved =
+                format!("if_applied_dies = \"apply\": localhost refused two logins of our own with {}, at ", first.id);
+            assert!(by.starts_with(&proved), "{by}");
+            host.relaykey(&["history"]).expect(0).says(&[&proved]);
+            // Postfix itself was refused as well.
+            assert!(logins(&host, &first) >= tried + 3, "{} {tried}", logins(&host, &first));
         } else {
-            daemon.shows("the look that the refusal causes", SOON, |status| {
-                let live = &status["credentials"][0]["live"];
-                (live["counters"]["wakes"]["log-alarm"].as_u64() >= Some(1) && live["step"].is_null()).then_some(())
+            let credential = daemon.shows("that the key in use is refused", SOON, |status| {
+                Some(status["credentials"][0].clone()).filter(|c| c["applied_refused"].is_object())
             });
-            let credential = daemon.credential("ses");
             assert_eq!(credential["applied"]["username"], first.id.as_str());
             assert_eq!(credential["pending"]["for_approval"], true);
+            daemon.agrees(Some("applied-refused"), "refuses the key in use", SOON);
+            assert_eq!(daemon.metric("relaykey_applied_refused{credential=\"ses\"}"), 1.0);
+            host.relaykey(&["status"]).expect(0).says(&["applied-refused", &first.id]);
+            // Taken again, it is over.
+            host.standin.activate(&first.id);
+            daemon.shows("that it is taken again", SOON, |status| {
+                status["credentials"][0]["applied_refused"].is_null().then_some(())
+            });
         }
         daemon.ends(SOON);
     }
+}
+
+#[test]
+fn where_the_source_does_not_give_the_key_in_use_nothing_is_proved_and_that_is_said() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let source = host.publish(first.pair()) + NEVER;
+    let (daemon, second) =
+        with_one_that_waits(&host, &source, &format!("{MANUAL}if_applied_dies = \"apply\"\n"), |key| {
+            host.publish(key.pair());
+        });
+    let told = host.state("ses")["told"]["error"]["words"].as_str().expect("words").to_owned();
+    assert!(told.contains("does not go into use by itself"), "{told}");
+    let (before, tried) = (host.snapshot(), logins(&host, &first));
+    host.standin.deactivate(&first.id);
+    host.postfix.inject_from("dead@lab.invalid", 1);
+    daemon.shows("that nothing can be proved", SOON, |status| {
+        (status["credentials"][0]["own_login"]["result"] == "not-given").then_some(())
+    });
+    before.same_as(&host.snapshot());
+    host.relaykey(&["status"]).expect(0).says(&["cannot be tried", "holds another version than this host uses"]);
+    let credential = daemon.credential("ses");
+    assert_eq!(
+        (&credential["pending"]["for_approval"], &credential["pending"]["if_applied_dies"]),
+        (&true.into(), &false.into())
+    );
+    assert!(logins(&host, &first) <= tried + 1, "only Postfix tried");
+    host.relaykey(&["check", "--offline"]).says(&["if_applied_dies = \"apply\"", "a file gives one version only"]);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed", &second.id]);
+    daemon.ends(SOON);
 }
 
 // ---------------------------------------------------------------- changed by hand

@@ -216,7 +216,9 @@ pub fn went_well(outcome: &Outcome) -> bool {
         Outcome::ByHand(_)
             | Outcome::Failed(_)
             | Outcome::Refused { .. }
+            | Outcome::NotGiven(_)
             | Outcome::Mismatch(_)
+            | Outcome::Overtaken
             | Outcome::ReloadOwed(_)
     )
 }
@@ -259,6 +261,8 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::Activated => "noticed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
+                Outcome::NotGiven(f) => format!("cannot be tried: {}", f.what),
+                Outcome::Overtaken => "somebody else has written there since: left as it is".into(),
                 Outcome::Refrained
                 | Outcome::Previewed(_)
                 | Outcome::Probed

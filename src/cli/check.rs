@@ -14,11 +14,11 @@ use super::{Exit, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::aws;
-use crate::config::{self, Config, Finding, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
+use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
 use crate::report::{Receivers, Whose};
 use crate::rollover::State;
 use crate::smtp::Verdict;
-use crate::source::{self, Fetched};
+use crate::source::{self, Fetched, Source};
 use crate::state::{Access, Store};
 use crate::status::source_words;
 
@@ -151,7 +151,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         if args.offline {
             continue;
         }
-        let Some(fetched) = source(credential, &store, &http, findings).await else { continue };
+        let Some(fetched) = source(credential, state.as_ref(), &store, &http, findings).await else { continue };
         logins(credential, &fetched, findings).await;
     }
     who_hears(config, findings);
@@ -162,7 +162,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
 
 /// When a version that waits for approval goes into place by itself, in the local time that the window is meant in.
 fn mode(credential: &config::Credential, now: Timestamp, zone: &TimeZone, findings: &mut Findings) {
-    let Mode::Manual { window, .. } = &credential.mode else { return };
+    let Mode::Manual { window, if_applied_dies } = &credential.mode else { return };
     let name = &credential.name;
     let what = match window {
         None => format!("manual: a new version waits for `relaykey approve {name}`"),
@@ -172,6 +172,44 @@ fn mode(credential: &config::Credential, now: Timestamp, zone: &TimeZone, findin
         ),
     };
     findings.good(Some(name), "mode", what);
+    if *if_applied_dies == IfAppliedDies::Apply && !credential.source.gives_older() {
+        findings.say(
+            Severity::Warning,
+            Some(name),
+            "mode",
+            "if_applied_dies = \"apply\" has no effect: that the key in use is refused is proved by a login with it, and a file gives \
+             one version only"
+                .into(),
+            "keep the credential in Secrets Manager or Parameter Store, or set if_applied_dies = \"wait\"".into(),
+        );
+    }
+}
+
+/// if_applied_dies = "apply" needs the source to give the version in use also when it has a newer one.
+async fn gives_applied(
+    credential: &config::Credential,
+    state: Option<&State>,
+    source: &dyn Source,
+    findings: &mut Findings,
+) {
+    let Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. } = credential.mode else { return };
+    let Some((applied, identity)) = state.and_then(|s| Some((s.applied.as_ref()?, s.source.as_ref()?))) else { return };
+    if !credential.source.gives_older() {
+        return;
+    }
+    if let Err(e) = source.fetch_version(identity, &applied.id.version, applied.id.order).await {
+        findings.say(
+            Severity::Warning,
+            Some(&credential.name),
+            "mode",
+            format!(
+                "if_applied_dies = \"apply\" has no effect: the source does not give version {} that is in use, and a login with it \
+                 has to prove that it is refused: {}",
+                applied.id.version, e.what
+            ),
+            e.fix,
+        );
+    }
 }
 
 fn opening(window: &Window, now: Timestamp, zone: &TimeZone) -> String {
@@ -311,6 +349,7 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
 
 async fn source(
     credential: &config::Credential,
+    state: Option<&State>,
     store: &Store,
     http: &aws::Http,
     findings: &mut Findings,
@@ -323,10 +362,14 @@ async fn source(
             return None;
         }
     };
-    let fetched = match source::open(credential, &key, http) {
+    let source = source::open(credential, &key, http);
+    let fetched = match &source {
         Ok(source) => source.fetch().await,
-        Err(e) => Err(e),
+        Err(e) => Err(e.clone()),
     };
+    if let (Ok(source), Ok(_)) = (&source, &fetched) {
+        gives_applied(credential, state, &**source, findings).await;
+    }
     match fetched {
         Ok(fetched) => {
             let what = format!(

@@ -234,7 +234,7 @@ async fn here(
         let run = Run {
             credential,
             source: &source::open(credential, &agent.store.key()?, &http),
-            wake: order.wake.clone(),
+            wake: Wake { asked: true, ..order.wake.clone() },
             by: agent::operator(),
             ignore_backoff: true,
             deadline: Instant::now() + order.wait,

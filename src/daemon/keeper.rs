@@ -16,10 +16,10 @@ use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::instruction::Instruction;
 use crate::report::{self, Attempt, Deliveries};
-use crate::rollover::{BY_HAND, Completion, Failure, Outcome, State, Step, Wake};
+use crate::rollover::{BY_HAND, Completion, Failure, Outcome, OwnResult, State, Step, Wake};
 use crate::service::log::{self, Matter};
 use crate::state::HostIdentity;
-use crate::status::{Counters, Notice, Woken};
+use crate::status::{Counters, Notice, Woken, own_login_words};
 use crate::text::without_numbers;
 use crate::wake::alarm::Brake;
 use crate::wake::{self, Cause, Mailbox};
@@ -86,6 +86,8 @@ struct Memory {
     stirred: Option<Instant>,
     /// What was swapped in last was put back. The files that changed may be our own doing.
     in_vain: bool,
+    /// What was last said of a login of our own with the applied version: what it came to, and whether that is proof.
+    own_login: Option<(std::mem::Discriminant<OwnResult>, bool)>,
 }
 
 impl Keeper {
@@ -98,6 +100,7 @@ impl Keeper {
             calm: Duration::ZERO,
             stirred: None,
             in_vain: false,
+            own_login: None,
         };
         if let Some(state) = self.recall().await {
             self.board.set_state(&self.credential.name, &state);
@@ -236,6 +239,12 @@ impl Keeper {
                     board.set_live(&credential.name, |live| live.step = Some(step.word().to_owned()));
                 }
                 Event::Ended { step, outcome, took } => {
+                    if let (Outcome::Inspected(_) | Outcome::ReadBack(_), Some(target)) =
+                        (outcome, account::target_name(&credential, step))
+                    {
+                        let (target, at) = (target.to_owned(), Timestamp::now());
+                        board.set_live(&credential.name, |live| _ = live.looked.insert(target, at));
+                    }
                     tell_step(&credential, step, outcome, took, started, &cause);
                     board.set_live(&credential.name, |live| {
                         // What was committed has its record: both became durable together.
@@ -267,7 +276,8 @@ impl Keeper {
             credential: &self.credential,
             source: &self.source,
             wake: Wake {
-                applied_refused: causes.iter().any(Cause::is_refusal),
+                log_hint: causes.iter().any(Cause::is_refusal),
+                asked,
                 ..order.as_ref().map(|order| order.wake.clone()).unwrap_or_default()
             },
             by,
@@ -282,6 +292,7 @@ impl Keeper {
         let ended = result.unwrap_or_else(|e| Ended { state: memory.state.clone(), ..Ended::broken(&name, &e) });
         self.tell_failures(&ended, memory);
         self.tell_waits(&ended, memory);
+        self.tell_own_login(&ended, memory);
         let did = did_something(&ended.steps);
         memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
@@ -400,6 +411,26 @@ impl Keeper {
         memory.waits = waits;
     }
 
+    /// What a login of our own says about a hint of the mail log has its line once, and once more when that changes.
+    fn tell_own_login(&self, ended: &Ended, memory: &mut Memory) {
+        let name = &self.credential.name;
+        let proved = ended.state.applied_refused().is_some();
+        let own = ended.state.own_login();
+        let said = own.map(|own| (std::mem::discriminant(&own.result), proved));
+        if let Some(own) = own.filter(|_| said != memory.own_login) {
+            let fix = match &own.result {
+                OwnResult::Accepted => "nothing, if mail goes out; else see which login it uses: relaykey check",
+                OwnResult::Refused { .. } if proved => "activate the key again, or publish a valid one at the source",
+                OwnResult::Refused { .. } => "nothing yet: one refusal proves nothing, and it is tried once more",
+                OwnResult::Unknown { .. } => "nothing: it is tried again when the mail log tells of it again",
+                OwnResult::NotGiven { fix, .. } => fix,
+            };
+            let matter = if proved { Matter::Error } else { Matter::Warning };
+            log::trouble(matter, &format!("{name}: the mail log {}", own_login_words(own, own.at)), fix);
+        }
+        memory.own_login = said;
+    }
+
     fn tell_failure(&self, target: Option<&str>, failure: &Failure, ended: &Ended) {
         if failure.class == "drift" {
             log::drift(&self.credential.name, target.unwrap_or_default(), &failure.what, &failure.fix);
@@ -480,7 +511,9 @@ fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome, healed: b
     match outcome {
         Outcome::Accepted(_) => count(&mut counters.logins, "accepted"),
         Outcome::Refused { .. } => count(&mut counters.logins, "refused"),
-        Outcome::Failed(_) if matches!(step, Step::Verify { .. }) => count(&mut counters.logins, "unknown"),
+        Outcome::Failed(_) if matches!(step, Step::Verify { .. } | Step::VerifyApplied { .. }) => {
+            count(&mut counters.logins, "unknown")
+        }
         Outcome::Committed(report) => {
             let word = match report.outcome == Completion::Adopted.word() {
                 true => "adopted",

@@ -15,10 +15,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
+use crate::rollover::Holds;
 use crate::status::{Counters, CredentialStatus, Status};
 
 /// Every reason not to be ready.
-const CLASSES: [&str; 13] = [
+const CLASSES: [&str; 14] = [
+    "applied-refused",
     "never-applied",
     "source-down",
     "no-look",
@@ -244,12 +246,12 @@ impl Collector for Numbers {
         )?;
         out.per_credential(
             "relaykey_applied_timestamp_seconds",
-            "When the version in use was applied on this host.",
+            "When the applied version was put into use on this host.",
             |c| parsed(&c.applied.as_ref()?.since),
         )?;
         out.per_credential(
             "relaykey_key_created_timestamp_seconds",
-            "When the source made the version in use; for a file, when it was applied.",
+            "When the source made the applied version; for a file, when it was applied.",
             |c| Some(parsed(&status.at)? - number(c.applied.as_ref()?.key_age_seconds)),
         )?;
         out.per_credential("relaykey_pending", "1 if a newer version is known and not yet applied.", |c| {
@@ -276,6 +278,19 @@ impl Collector for Numbers {
             "relaykey_rejected_timestamp_seconds",
             "When a person rejected the version that the source has.",
             |c| Some(seconds(c.pending.as_ref()?.rejected.as_ref()?.at)),
+        )?;
+        out.per_credential(
+            "relaykey_applied_refused",
+            "1 if two logins of our own with the applied version were refused; nothing that the mail log alone tells.",
+            |c| c.applied.as_ref().map(|_| truth(c.applied_refused.is_some())),
+        )?;
+        out.per_credential(
+            "relaykey_in_use_is_applied",
+            "1 if every target was found to use the applied version when it was last looked up.",
+            |c| {
+                let known = c.applied.is_some() && !c.in_use.is_empty();
+                known.then(|| truth(c.in_use.iter().all(|found| found.holds == Holds::Applied)))
+            },
         )?;
         out.per_credential(
             "relaykey_withdrawn_since_timestamp_seconds",

@@ -13,7 +13,7 @@ use super::verdict::{
     Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
 };
 use crate::audit::{By, Record};
-use crate::rollover::rfc3339;
+use crate::rollover::{Holds, rfc3339};
 use crate::status::{ConfigRefused, CredentialStatus, Daemon, PendingStatus, Status, in_words};
 use crate::text::shows;
 
@@ -297,8 +297,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     match &c.applied {
         Some(a) => {
             // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
-            let doubtful = c.withdrawn.is_some()
-                || c.not_ready.iter().any(|n| matches!(n.class.as_str(), "drift" | "reload-owed"));
+            let doubtful = c.is_doubtful() || c.not_ready.iter().any(|n| n.class == "reload-owed");
             let (name, since) = match (doubtful, a.outcome) {
                 (true, _) => ("Key put in place", "Put in place"),
                 (false, crate::rollover::Completion::Adopted) => ("Key in use", "Found in use"),
@@ -317,6 +316,28 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             }
         }
         None => fact(out, "Key in use", "none yet that relaykey put there")?,
+    }
+    // What was looked up: said by itself where it is not what was put there.
+    for found in c.in_use.iter().filter(|found| c.applied.is_some() && found.holds != Holds::Applied) {
+        let who = c.applied.as_ref().map(|a| found.who_else(a)).unwrap_or_default();
+        let new = if found.holds == Holds::Pending { ", the new key, not confirmed yet" } else { "" };
+        let at = when(found.at, now);
+        fact(
+            out,
+            "Found in use",
+            format_args!(
+                "<b>{}</b>{new}<br><small>target {}, looked up {}</small>",
+                Safe(who),
+                Safe(&found.target),
+                Safe(at)
+            ),
+        )?;
+    }
+    if c.applied.is_some() {
+        match c.in_use.iter().map(|found| found.at).min() {
+            Some(at) => fact(out, "Looked up", Safe(when(at, now)))?,
+            None => fact(out, "Looked up", "not yet")?,
+        }
     }
     if let Some(p) = &c.pending {
         let refused = match &p.first_refused {

@@ -5,8 +5,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::instruction::Instruction;
-use crate::rollover::OLD_KEY;
-use crate::status::{CredentialStatus, NotReady, Notice, PendingStatus, Status, words};
+use crate::rollover::{OLD_KEY, OwnResult};
+use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,19 +156,9 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
 pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Option<Trouble> {
     let mut fix = n.fix.clone();
     let (headline, mail) = match n.class.as_str() {
-        "refused" => {
-            // That relaykey looks for another key by itself is no comfort where there is none.
-            fix = format!(
-                "check in AWS that the key is still active; if it is not, publish a valid one at the source, {}, then run \
-                 `relaykey sync {}`",
-                source_words(&c.source),
-                c.name
-            );
-            (
-                "the mail relay refuses the mail server's login",
-                "Mail to this relay is probably held back in the queue, until the key works or another one is there.",
-            )
-        }
+        // Anybody may write to the mail log: what our own login says is told with it, or instead of it.
+        "refused" if c.applied_refused.is_some() => return None,
+        "refused" => return Some(of_hint(c, n, now)),
         "no-login" => {
             fix = "run `relaykey check`: it names next hops without an entry in the password table".into();
             ("the mail server sends without logging in", "Mail to this relay bounces.")
@@ -194,17 +184,57 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
     })
 }
 
-fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
-    let goes_on = match (&c.applied, &c.pending) {
-        // Who sees that a new key is there may think that the old one can go.
-        (Some(a), Some(_)) => {
+/// The mail log tells of a refusal, which is a hint: what our own login came to says what it is worth.
+fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
+    let headline = "the mail log tells that the mail relay refuses the mail server's login";
+    let said = c.own_login.as_ref().filter(|own| own.at + SignedDuration::from_mins(30) >= n.at);
+    let (level, mail, fix) = match said.map(|own| &own.result) {
+        Some(OwnResult::Accepted) => (
+            Level::Soon,
+            "relaykey's own login with the key in use is accepted: another table, service or instance of the mail server \
+             uses another login, or the line is not Postfix's."
+                .to_owned(),
+            "run `relaykey check`: it names every login that the mail server uses".to_owned(),
+        ),
+        Some(OwnResult::NotGiven { what, .. }) => (
+            Level::Now,
+            format!("Mail may be held back in the queue. relaykey cannot try that itself: {what}."),
             format!(
-                "Mail is not affected for as long as the old key ({}) is valid: do not delete that one yet.",
-                a.username
-            )
+                "check in AWS that the key is still active; if it is not, publish a valid one at the source, {}, then run \
+                 `relaykey sync {}`",
+                source_words(&c.source),
+                c.name
+            ),
+        ),
+        _ => (
+            Level::Soon,
+            "Mail may be held back in the queue. relaykey tries the key in use itself: two refusals prove it.".to_owned(),
+            "nothing yet: it is being tried".to_owned(),
+        ),
+    };
+    let what = format!("{} ({})", n.what, since(n.at, now));
+    Trouble { level, headline: headline.into(), mail, what, fix, list: Todo::Nothing }
+}
+
+fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
+    let goes_on = match (c.key_in_use(), &c.pending) {
+        _ if c.applied_refused.is_some() => {
+            "Mail is probably held back in the queue: the mail relay refuses the key in use.".to_owned()
         }
-        (Some(a), None) => format!("Mail is not affected for as long as the key in use ({}) is valid.", a.username),
-        (None, _) => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
+        // What is in use is what was looked up.
+        (who, _) if c.applied.is_some() && c.in_use.iter().any(InUseStatus::is_foreign) => format!(
+            "The mail server uses {}, which is not what relaykey put there: do not delete any key.",
+            who.unwrap_or_else(|| "no login".into())
+        ),
+        // Who sees that a new key is there may think that the old one can go.
+        (Some(who), Some(_)) if c.applied.is_some() => {
+            format!("Mail is not affected for as long as the old key ({who}) is valid: do not delete that one yet.")
+        }
+        (Some(who), None) if c.applied.is_some() => {
+            format!("Mail is not affected for as long as the key in use ({who}) is valid.")
+        }
+        (None, _) if c.applied.is_some() => "The mail server has no login: mail bounces, or waits.".into(),
+        _ => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
     };
     let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
     match (n.class.as_str(), &c.pending) {
@@ -214,6 +244,11 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         _ => {}
     }
     let (level, headline, mail) = match n.class.as_str() {
+        "applied-refused" => (
+            Level::Now,
+            "the mail relay refuses the key in use".into(),
+            "Mail to this relay is probably held back in the queue, until the key works or another one is there.".into(),
+        ),
         "refused" => match (&c.applied, &c.pending) {
             (Some(_), Some(p)) => {
                 // The line on the mail says that the old one stays.

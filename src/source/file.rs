@@ -11,10 +11,10 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::config::{Finding, Severity};
-use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity};
+use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, VersionOrder};
 use crate::host::HostError;
 use crate::host::trust::{self, Reason};
-use crate::source::{Fetched, Fetching, Looking, Seen, Source, SourceError, bad_payload, payload};
+use crate::source::{Fetched, Fetching, Looking, Seen, Source, SourceError, bad_payload, not_given, payload};
 
 /// A read that takes longer hangs in a network file system.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -92,6 +92,25 @@ impl Source for File {
 
     fn look(&self) -> Looking<'_> {
         Box::pin(async { Ok(self.seen(&self.content().await?)) })
+    }
+
+    fn fetch_version<'a>(
+        &'a self,
+        identity: &'a SourceIdentity,
+        version: &'a str,
+        order: Option<VersionOrder>,
+    ) -> Fetching<'a> {
+        Box::pin(async move {
+            let about = format!("file {}", self.path.display());
+            // Looked at before it is understood: another content need not be a credential.
+            let content = self.content().await?;
+            let Seen { identity: is, version: has, order: none } = self.seen(&content);
+            if (&is, has.as_str(), none) != (identity, version, order) {
+                return Err(not_given(format!("{about} holds another version than this host uses")));
+            }
+            let payload = payload(&about, &content, &self.keys)?;
+            Ok(Fetched { identity: is, version: has, order: none, payload })
+        })
     }
 
     fn describe(&self) -> String {

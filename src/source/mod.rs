@@ -62,7 +62,8 @@ pub struct SourceError {
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,
     /// Machine-readable class: `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`,
-    /// `clock`, `not-found`, `no-such-label`, `scheduled-for-deletion`, `payload`, `file`, `permissions`, `configuration`.
+    /// `clock`, `not-found`, `no-such-label`, `not-given`, `scheduled-for-deletion`, `payload`, `file`, `permissions`,
+    /// `configuration`.
     pub class: &'static str,
     /// What was asked of whom, and what they said.
     pub what: String,
@@ -93,6 +94,15 @@ pub trait Source: Send + Sync {
     /// Reads the version that counts now. Ends in half a minute per call to AWS, whatever the network does. Back-off is
     /// the caller's: sources in AWS cost money and share a rate with the whole account.
     fn fetch(&self) -> Fetching<'_>;
+
+    /// Reads this very version once more, whatever counts now. What comes is that version of that source, or an error: of
+    /// class `not-given` where something else, or nothing, has its place.
+    fn fetch_version<'a>(
+        &'a self,
+        identity: &'a SourceIdentity,
+        version: &'a str,
+        order: Option<VersionOrder>,
+    ) -> Fetching<'a>;
 
     /// How many requests were sent to the service so far, each attempt by itself: as AWS counts them for its price. Zero for
     /// a file.
@@ -145,6 +155,29 @@ fn in_region_of(name: &str, aws: &config::Aws) -> config::Aws {
 /// Reads the bytes a source gave. Errors of it name keys and positions, never content.
 fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, SourceError> {
     Payload::parse(bytes, keys).map_err(|e| bad_payload(format!("{about}: {e}")))
+}
+
+/// The version that was asked for, or why it is none.
+fn same_version(
+    fetched: Fetched,
+    about: &str,
+    identity: &SourceIdentity,
+    version: &str,
+    order: Option<VersionOrder>,
+) -> Result<Fetched, SourceError> {
+    if fetched.identity == *identity && fetched.version == version && fetched.order == order {
+        return Ok(fetched);
+    }
+    Err(not_given(format!("{about}: what is there now is not version {version} that this host uses")))
+}
+
+fn not_given(what: String) -> SourceError {
+    SourceError {
+        temporary: false,
+        class: "not-given",
+        what,
+        fix: "decide about the version that waits: relaykey approve, or relaykey reject".into(),
+    }
 }
 
 fn bad_payload(what: String) -> SourceError {

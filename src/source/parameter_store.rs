@@ -11,7 +11,7 @@ use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::source::{
     Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete, payload,
-    timestamp,
+    same_version, timestamp,
 };
 
 /// A source of type `parameter-store`.
@@ -59,7 +59,7 @@ impl ParameterStore {
     }
 
     async fn get(&self) -> Result<Fetched, SourceError> {
-        let fetched = self.fetched(self.ask(Decrypt::Yes).await?)?;
+        let fetched = self.fetched(self.ask(self.label.as_deref(), Decrypt::Yes).await?)?;
         self.proof.given();
         Ok(fetched)
     }
@@ -68,16 +68,17 @@ impl ParameterStore {
         if self.proof.is_due() {
             return Ok(self.get().await?.into());
         }
-        let (seen, _) = self.understood(self.ask(Decrypt::No).await?)?;
+        let (seen, _) = self.understood(self.ask(self.label.as_deref(), Decrypt::No).await?)?;
         Ok(seen)
     }
 
-    async fn ask(&self, decrypt: Decrypt) -> Result<Parameter, SourceError> {
+    /// `selector`: a label, or the number of a version; `None`: the latest.
+    async fn ask(&self, selector: Option<&str>, decrypt: Decrypt) -> Result<Parameter, SourceError> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref()).to_owned();
-        // Names and ARNs take a selector: `NAME:LABEL`.
-        let name = match &self.label {
-            Some(label) => format!("{}:{label}", self.parameter),
+        // Names and ARNs take a selector: `NAME:LABEL`, `NAME:NUMBER`.
+        let name = match selector {
+            Some(selector) => format!("{}:{selector}", self.parameter),
             None => self.parameter.clone(),
         };
         let config = aws_sdk_ssm::config::Builder::from(&config).interceptor(self.requests.clone()).build();
@@ -188,6 +189,18 @@ impl Source for ParameterStore {
 
     fn look(&self) -> Looking<'_> {
         Box::pin(self.seen())
+    }
+
+    fn fetch_version<'a>(
+        &'a self,
+        identity: &'a SourceIdentity,
+        version: &'a str,
+        order: Option<VersionOrder>,
+    ) -> Fetching<'a> {
+        Box::pin(async move {
+            let fetched = self.fetched(self.ask(Some(version), Decrypt::Yes).await?)?;
+            same_version(fetched, &self.about(), identity, version, order)
+        })
     }
 
     fn requests(&self) -> u64 {

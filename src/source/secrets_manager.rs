@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
+use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use zeroize::Zeroizing;
 
 use crate::aws::{self, Arn, AwsError, Call, Http, Session};
@@ -14,7 +15,7 @@ use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::source::{
     Advice, Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete,
-    payload, timestamp,
+    payload, same_version, timestamp,
 };
 
 /// A source of type `secrets-manager`.
@@ -177,8 +178,29 @@ impl SecretsManager {
     }
 
     async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<Version, SourceError> {
-        let answer = client.get_secret_value().secret_id(&self.secret).version_stage(stage).send().await;
-        match answer {
+        self.asked(client.get_secret_value().version_stage(stage), stage, region).await
+    }
+
+    /// One version by its id. It is to be had for as long as any label is on it, such as AWSPREVIOUS.
+    async fn by_id(&self, version: &str) -> Result<Fetched, SourceError> {
+        let (client, region) = self.client().await?;
+        let version = self.asked(client.get_secret_value().version_id(version), version, &region).await?;
+        Ok(Fetched {
+            payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
+            identity: SourceIdentity { arn: version.arn, created: None },
+            version: version.id,
+            order: Some(version.order),
+        })
+    }
+
+    /// `stage`: the label or the version id that is asked for.
+    async fn asked(
+        &self,
+        request: GetSecretValueFluentBuilder,
+        stage: &str,
+        region: &str,
+    ) -> Result<Version, SourceError> {
+        match request.secret_id(&self.secret).send().await {
             Ok(output) => {
                 let version = Version::from_answer(output, stage, &self.about(stage))?;
                 self.learned().orders.insert(version.id.clone(), version.order);
@@ -287,6 +309,18 @@ impl Source for SecretsManager {
 
     fn look(&self) -> Looking<'_> {
         Box::pin(self.seen())
+    }
+
+    fn fetch_version<'a>(
+        &'a self,
+        identity: &'a SourceIdentity,
+        version: &'a str,
+        order: Option<VersionOrder>,
+    ) -> Fetching<'a> {
+        Box::pin(async move {
+            let fetched = self.by_id(version).await?;
+            same_version(fetched, &self.about(version), identity, version, order)
+        })
     }
 
     fn requests(&self) -> u64 {

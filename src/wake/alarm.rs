@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Anybody who sends mail chooses the addresses in a line, and any relay chooses the words of its replies: where a line
-//! could be read in two ways, it is not read at all. Whoever can write to the log itself can raise an alarm; all that this
-//! brings about is a look, and [`Brake`] makes those rare.
+//! could be read in two ways, it is not read at all. Whoever can write to the log itself can raise an alarm, as every local
+//! user can through syslog: it is a hint and never a reason. All that it brings about is a look, which [`Brake`] makes rare,
+//! and now and then a login of our own with the version in use; only what that comes to counts.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Kind {
     /// What it means, for a person.
     pub fn meaning(self) -> &'static str {
         match self {
-            Kind::Refused => "the endpoint refused the mail server's login",
+            Kind::Refused => "the mail log tells that the endpoint refused the mail server's login",
             Kind::NoLogin => "the mail server did not log in at the endpoint, and mail bounces",
             Kind::Temporary => "the endpoint could not serve the mail server for a moment",
             Kind::Policy => "policy, not password: the endpoint took the login and refused the message",
@@ -84,7 +85,7 @@ impl Kind {
     /// What to do about it.
     pub fn fix(self) -> &'static str {
         match self {
-            Kind::Refused => "relaykey looks for a newer version at once; without one, publish a valid credential",
+            Kind::Refused => "nothing yet: relaykey looks for a newer version, and tries the key in use itself",
             Kind::NoLogin => {
                 "relaykey looks at the table at once; if it stays, see `relaykey check` for next hops without an entry"
             }

@@ -337,8 +337,8 @@ async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
             file: None,
             what: format!("the journal cannot be followed: {why}; tried again in {} s", pause.as_secs()),
             fix:
-                "see whether `journalctl --follow SYSLOG_FACILITY=2` works for the daemon's user, or name a file with \
-                  `log` in [[credential.target]]"
+                "see whether `journalctl --follow _COMM=smtp` works for the daemon's user, or name a file with `log` in \
+                  [[credential.target]]"
                     .into(),
         }));
         wait(pause).await;
@@ -350,12 +350,15 @@ async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
 async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> io::Result<()> {
     let program = programs.iter().find(|program| program.exists());
     let program = program.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is not installed"))?;
+    let senders = senders(&fs::read_to_string("/etc/passwd").unwrap_or_default());
     let checked = trust::program(program.as_os_str()).map_err(|e| io::Error::other(format!("{e} ({})", e.fix())))?;
     let mut child = Command::new(checked.path)
         .arg0(program)
-        // `mail` is Postfix's facility unless syslog_facility says otherwise; the journal is asked for nothing else.
         .args(["--follow", "--lines=0", "--quiet", "--no-pager", "--output=json"])
-        .args(["--output-fields=MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID", "SYSLOG_FACILITY=2"])
+        .arg("--output-fields=MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_PID,_UID,_COMM")
+        // Facility and identifier are whatever the sender says; these the journal finds out itself.
+        .arg("_COMM=smtp")
+        .args(senders.iter().map(|uid| format!("_UID={uid}")))
         .env_clear()
         .env("LANG", "C")
         .env("PATH", "/usr/bin:/bin")
@@ -376,7 +379,7 @@ async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> 
         }
         lines.feed(bytes, &mut |said: Said<'_>| match said {
             Said::Line(json) => {
-                if let Some(line) = of_journal(json) {
+                if let Some(line) = of_journal(json, &senders) {
                     each(Said::Line(&line));
                 }
             }
@@ -387,13 +390,29 @@ async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> 
     child.wait().await.map(drop)
 }
 
-/// The line as a file would have it, from the journal's JSON (systemd.journal-fields(7)). A message that is no UTF-8 is
-/// an array of numbers; none of Postfix's is.
-fn of_journal(json: &str) -> Option<String> {
+/// Who Postfix's smtp(8) runs as: root, until it has given up its rights, and `postfix`. Not the unit alone: a command in
+/// somebody's `.forward` runs within Postfix's unit, as that user.
+fn senders(passwd: &str) -> Vec<u32> {
+    let postfix = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == "postfix").then_some(())?;
+        fields.nth(1)?.parse::<u32>().ok()
+    });
+    std::iter::once(0).chain(postfix).collect()
+}
+
+/// The line as a file would have it, from the journal's JSON (systemd.journal-fields(7)), if one of these users' smtp(8)
+/// wrote it: fields that begin with `_` are the journal's own, and nobody else can set them. A message that is no UTF-8 is an
+/// array of numbers; none of Postfix's is.
+fn of_journal(json: &str, senders: &[u32]) -> Option<String> {
     let entry: serde_json::Value = serde_json::from_str(json).ok()?;
     let text = |name: &str| entry.get(name).and_then(serde_json::Value::as_str);
+    let uid: u32 = text("_UID")?.parse().ok()?;
+    if !senders.contains(&uid) || text("_COMM") != Some("smtp") {
+        return None;
+    }
     let identifier = text("SYSLOG_IDENTIFIER").filter(|name| !name.contains([' ', ':', '[', ']']))?;
-    // Only the form of a process id is asked for; who sent it is in other fields, and does not matter here.
+    // Only the form of a process id is asked for.
     let pid = text("SYSLOG_PID").or(text("_PID")).unwrap_or("0");
     Some(format!("{identifier}[{pid}]: {}", printable(text("MESSAGE")?, MAX_LINE)))
 }

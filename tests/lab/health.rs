@@ -139,6 +139,7 @@ impl Host {
         let mut adopted = record(hours(now, 300), "start", "adoption", "adopted");
         (adopted.username, adopted.previous_username) = (Some(OLD.into()), None);
         Live {
+            looked: BTreeMap::new(),
             since: hours(now, 300),
             answered: Some(minutes(now, 2)),
             woken: Some(Woken { at: minutes(now, 2), by: by("timer") }),

@@ -195,7 +195,7 @@ impl Host {
                 Outcome::Inspected(Inspection { swapped, ..holds(self.files[*target]) })
             }
             Step::Fetch => Outcome::Fetched(Found { at: now, ..found(self.source, 0) }),
-            Step::Verify { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
+            Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
             Step::Probe { .. } => Outcome::Probed,
             Step::Preview { target } => {
                 Outcome::Previewed(if self.files[*target] == candidate { Change::default() } else { change() })

@@ -36,6 +36,8 @@ struct World {
     source: u8,
     /// Versions that somebody has let go.
     approved: Vec<u8>,
+    /// Logins of our own with the applied version that were refused, in a row.
+    refusals: u8,
     /// The number of edits and orders that have happened.
     edits: usize,
     orders: usize,
@@ -72,7 +74,8 @@ impl Game {
         // Nothing is staged or swapped that nobody let go, nor where a person makes the change. What is in use is put back.
         let permitted = |t: usize| {
             assert!(self.policy.targets[t].write && !facts.wake.confirm && !facts.wake.dry_run, "{step:?}: {world:?}");
-            let let_go = !manual || world.approved.contains(&version) || is_in_use(facts);
+            let dead = self.applies_when_dead() && world.refusals >= 2;
+            let let_go = !manual || dead || world.approved.contains(&version) || is_in_use(facts);
             assert!(let_go, "{step:?} without approval: {world:?}");
         };
         match step {
@@ -169,11 +172,24 @@ impl Game {
             }
             Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
             Step::Wait { .. } | Step::End => {}
-            Step::Probe { .. } | Step::Release { .. } | Step::Reject | Step::Leave => {
-                panic!("{step:?}: not in this game")
+            Step::VerifyApplied { .. } => {
+                one(Outcome::Accepted(evidence()), &|w| w.refusals = 0);
+                one(Outcome::Refused { reply: "535".into() }, &|w| w.refusals = (w.refusals + 1).min(2));
+                one(Outcome::NotGiven(failure(false)), &same);
+                one(Outcome::Failed(failure(true)), &same);
             }
+            Step::Release { .. } => {
+                assert!(self.applies_when_dead() && world.refusals >= 2, "let go by nothing: {world:?}");
+                // It is let go from now on, whatever the endpoint says later.
+                one(Outcome::Noted, &|w| w.approved.push(version));
+            }
+            Step::Probe { .. } | Step::Reject | Step::Leave => panic!("{step:?}: not in this game"),
         }
         all
+    }
+
+    fn applies_when_dead(&self) -> bool {
+        matches!(self.policy.mode, Mode::Manual { if_applied_dies: IfAppliedDies::Apply, .. })
     }
 
     /// Takes what is to be told, as whoever drives the machine does.
@@ -195,6 +211,7 @@ impl Game {
             servers: vec![server; self.policy.targets.len()],
             source: 2,
             approved: Vec::new(),
+            refusals: 0,
             edits: 0,
             orders: 0,
             waits: 0,
@@ -225,6 +242,8 @@ impl Game {
             let key = {
                 let mut plain = facts.clone();
                 (plain.current, plain.steps) = (None, 0);
+                // Nothing is decided by what was looked up before.
+                plain.state.targets.values_mut().for_each(|t| t.in_use = None);
                 format!("{plain:?} {world:?} {}", now.as_second())
             };
             let (step, _) = decide(&facts, &self.policy, now);
@@ -277,7 +296,9 @@ impl Game {
                 Self::hear(&mut ended.0, &mut ended.1, &mut tally);
                 if let Some(order) = self.orders.get(world.orders) {
                     let next = World { orders: world.orders + 1, ..ended.1.clone() };
-                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, order.clone(), now))));
+                    // A login of our own may be due by then.
+                    let then = ended.0.state.next_own_login().map_or(now, |due| due.max(now));
+                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, order.clone(), then))));
                 }
                 if world.crashes == 0 {
                     let next = World { crashes: 1, ..ended.1 };
@@ -331,6 +352,20 @@ fn where_nobody_approves_nothing_is_ever_staged() {
     let tally = Game { moves: true, failures: 2, ..game(manual(2)) }.walk();
     none(&tally, &["prepare", "swap", "activate", "read-back", "commit"]);
     some(&tally, &["hold", "pending-approval"]);
+    assert!(tally.situations > 500, "{tally:?}");
+}
+
+#[test]
+fn what_the_mail_log_tells_lets_nothing_go_and_two_refusals_of_our_own_do() {
+    let hint = Wake { log_hint: true, ..Wake::default() };
+    let orders = vec![hint.clone(), hint];
+    let tally = Game { orders: orders.clone(), failures: 0, moves: true, ..game(manual(1)) }.walk();
+    none(&tally, &["prepare", "swap", "release"]);
+    some(&tally, &["hold", "verify-applied"]);
+    let mut policy = manual(1);
+    policy.mode = Mode::Manual { window: None, if_applied_dies: IfAppliedDies::Apply };
+    let tally = Game { orders, failures: 0, moves: true, ..game(policy) }.walk();
+    some(&tally, &["hold", "verify-applied", "release", "swap", "commit"]);
     assert!(tally.situations > 500, "{tally:?}");
 }
 

@@ -1,6 +1,6 @@
 //! Where people decide, or change the files themselves.
 
-use super::lab::{Host, Run, approve, trouble};
+use super::lab::{Host, Run, approve, refused, trouble};
 use super::*;
 
 const DAY: i64 = 86_400;
@@ -143,10 +143,12 @@ fn each_version_is_let_go_by_itself() {
     let mut policy = manual(2);
     policy.mode = Mode::Manual { window: None, if_applied_dies: IfAppliedDies::Apply };
     let mut host = Host::new(policy, 2);
-    (host.troubles, host.then) = (vec![("verify 1", trouble("network", true))], Some(3));
-    let wake = Wake { applied_refused: true, ..Wake::default() };
-    let run = host.run(wake, true, at(0), 60);
-    assert_eq!(run.steps.iter().filter(|s| **s == "release").count(), 2, "{:?}", run.steps);
+    host.troubles = vec![("verify 1", trouble("network", true)), ("verify-applied", refused())];
+    host.order(hint(), 0);
+    host.order(hint(), 60);
+    host.then = Some(3);
+    let run = host.run(hint(), true, at(120), 60);
+    assert_eq!(run.steps.iter().filter(|s| **s == "release").count(), 1, "{:?}", run.steps);
     assert_eq!((&host.files, &host.candidate().id), (&vec![3, 1], &version(3)));
 }
 
@@ -499,25 +501,155 @@ fn the_nights_in_which_the_clock_changes() {
     }
 }
 
+fn hint() -> Wake {
+    Wake { log_hint: true, ..Wake::default() }
+}
+
+fn dies(if_applied_dies: IfAppliedDies) -> Policy {
+    Policy { mode: Mode::Manual { window: None, if_applied_dies }, ..manual(1) }
+}
+
+/// How often the run logged in with the applied version.
+fn own_logins(run: &Run) -> usize {
+    run.steps.iter().filter(|s| **s == "verify-applied").count()
+}
+
 #[test]
-fn when_the_login_in_use_is_refused_it_waits_or_goes_as_configured() {
-    let alarm = || Wake { applied_refused: true, ..Wake::default() };
+fn when_the_login_in_use_is_refused_twice_it_waits_or_goes_as_configured() {
     for (if_applied_dies, goes) in [(IfAppliedDies::Wait, false), (IfAppliedDies::Apply, true)] {
-        let mut host = Host::new(Policy { mode: Mode::Manual { window: None, if_applied_dies }, ..manual(1) }, 2);
+        let mut host = Host::new(dies(if_applied_dies), 2);
         let words = &host.poll(0).told[0].error.as_ref().unwrap().words.clone();
-        assert_eq!(words.contains("should the mail relay refuse that one"), goes, "{words}");
+        assert_eq!(words.contains("once two logins of relaykey's own with it were refused"), goes, "{words}");
         assert_eq!(host.poll(60).committed, None);
-        let run = host.order(alarm(), 120);
-        assert_eq!(run.committed.is_some(), goes, "{:?}", run.steps);
+        host.troubles = vec![("verify-applied", refused())];
+        // The log tells of it; one refusal of our own proves nothing, and the next is not made at once, whatever the log says.
+        let run = host.order(hint(), 120);
+        assert_eq!((own_logins(&run), run.committed), (1, None), "{:?}", run.steps);
+        assert_eq!(host.state.next_own_login(), Some(at(180)));
+        let run = host.order(hint(), 179);
+        assert_eq!((own_logins(&run), run.committed), (0, None), "{:?}", run.steps);
+        assert_eq!(host.state.applied_refused(), None);
+        // The second one is due by itself.
+        let run = host.poll(180);
+        assert_eq!((own_logins(&run), run.committed.is_some()), (1, goes), "{:?}", run.steps);
         if goes {
-            let by = "if_applied_dies = \"apply\": the mail log says that the login in use is refused";
+            let by = "if_applied_dies = \"apply\": email-smtp.us-east-1.amazonaws.com refused two logins of our own with AKIA1, at \
+                      2027-01-15T08:02:00Z and 2027-01-15T08:03:00Z";
             assert_eq!(run.approved_by.as_deref(), Some(by));
+            assert_eq!((host.state.applied_refused(), host.state.own_login()), (None, None), "another one is applied");
+        } else {
+            assert!(host.state.applied_refused().is_some());
+            // Taken again, it is over.
+            host.troubles.clear();
+            assert_eq!(own_logins(&host.poll(1500)), 1);
+            assert_eq!((host.state.applied_refused(), host.state.next_own_login()), (None, None));
         }
         // A rejected one is not taken for that.
-        let mut host = Host::new(Policy { mode: Mode::Manual { window: None, if_applied_dies }, ..manual(1) }, 2);
+        let mut host = Host::new(dies(if_applied_dies), 2);
         host.poll(0);
         host.reject(None, 60);
-        assert_eq!(host.order(alarm(), 120).committed, None);
+        host.troubles = vec![("verify-applied", refused())];
+        assert_eq!((host.order(hint(), 120).committed, host.poll(300).committed), (None, None));
+    }
+}
+
+#[test]
+fn what_anybody_may_write_into_the_mail_log_lets_nothing_go_and_makes_logins_rare() {
+    let mut host = Host::new(dies(IfAppliedDies::Apply), 2);
+    host.poll(0);
+    let mut logins = 0;
+    for second in 0..3600 {
+        let run = host.order(hint(), second);
+        assert!(!run.staged(), "{:?}", run.steps);
+        logins += own_logins(&run);
+    }
+    // At once, then after 5, 10, 15, 15 … minutes.
+    assert_eq!(logins, 5);
+    assert!(matches!(host.state.own_login().unwrap().result, OwnResult::Accepted));
+    // Nor does what is neither taken nor refused, or what cannot be had.
+    let not_given = Outcome::NotGiven(failure(false));
+    for (n, outcome) in [trouble("network", true), not_given, trouble("smtp", true)].into_iter().enumerate() {
+        host.troubles = vec![("verify-applied", outcome)];
+        let begin = 40_000 * (n as i64 + 1);
+        for second in (begin..begin + 7200).step_by(10) {
+            assert!(!host.order(hint(), second).staged());
+        }
+        assert_eq!(host.state.applied_refused(), None);
+    }
+    // A single refusal between logins that were taken.
+    for round in 0..5 {
+        let begin = 400_000 + round * 40_000;
+        host.troubles = vec![("verify-applied", refused())];
+        assert!(!host.order(hint(), begin).staged());
+        host.troubles.clear();
+        assert!(!host.order(hint(), begin + 60).staged());
+    }
+    assert_eq!((host.state.applied_refused(), host.version()), (None, "v1"));
+}
+
+#[test]
+fn where_the_source_cannot_give_the_older_version_nothing_else_is_promised() {
+    let mut host = Host::new(Policy { gives_older: false, ..dies(IfAppliedDies::Apply) }, 2);
+    let words = &host.poll(0).told[0].error.as_ref().unwrap().words.clone();
+    assert!(words.contains("it does not go into use by itself"), "{words}");
+}
+
+#[test]
+fn in_automatic_mode_a_hint_is_looked_into_after_the_source() {
+    let mut host = Host::new(policy(1), 2);
+    host.troubles = vec![("verify-applied", refused())];
+    // What is new goes at once, and nobody asks about the old one.
+    let run = host.order(hint(), 0);
+    assert_eq!((own_logins(&run), run.committed.is_some()), (0, true));
+    for seconds in [60, 120, 180] {
+        host.order(hint(), seconds);
+    }
+    let own = host.state.applied_refused().expect("two refusals of our own");
+    assert_eq!((own.refused.clone(), &own.id), (vec![at(60), at(120)], &version(2)));
+    // A source that does not answer is not asked for more; what was told is not forgotten.
+    let mut host = Host::new(policy(1), 1);
+    host.troubles = vec![("fetch", trouble("network", true)), ("verify-applied", refused())];
+    assert_eq!(own_logins(&host.order(hint(), 0)), 0);
+    host.troubles.remove(0);
+    assert_eq!(own_logins(&host.poll(600)), 1);
+}
+
+// ---------------------------------------------------------------- somebody else writes
+
+#[test]
+fn a_write_between_the_swap_and_its_read_back_is_put_right_at_once_and_not_for_ever() {
+    let mut host = Host::new(policy(1), 2);
+    host.troubles = vec![("undo", Outcome::Overtaken)];
+    host.meanwhile = Some(("read-back", 0, 1));
+    let run = host.poll(0);
+    assert_eq!(run.steps[run.steps.len() - 3..], ["read-back", "undo", "inspect"], "looked up anew");
+    assert_eq!((run.committed, &run.last), (None, &Step::Wait { until: at(1) }));
+    assert_eq!(host.state.targets["t0"].in_use.as_ref().unwrap().usernames, ["AKIA1"]);
+    let run = host.poll(1);
+    assert_eq!((run.committed, host.files.clone()), (Some(Completion::Confirmed), vec![2]));
+    assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Applied));
+
+    // Somebody who writes each time.
+    for (drift, most) in [(Drift::Heal, HEALS + 1), (Drift::Report, 1)] {
+        let mut policy = policy(1);
+        policy.targets[0].drift = drift;
+        let mut host = Host::new(policy, 2);
+        host.troubles = vec![("undo", Outcome::Overtaken)];
+        let (mut swaps, mut told) = (0, Vec::new());
+        for second in 0..3000 {
+            host.meanwhile = Some(("read-back", 0, 9));
+            let run = host.notice(second);
+            swaps += run.steps.iter().filter(|s| **s == "swap").count();
+            told.extend(run.told.into_iter().filter(|n| n.outcome == "failed"));
+        }
+        assert_eq!(swaps, most, "{drift:?}");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].error.as_ref().unwrap().class, FOUGHT_OVER);
+        assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Other));
+        // Somebody who has mended that asks, and has it.
+        host.meanwhile = None;
+        let run = host.order(Wake { asked: true, ..Wake::default() }, 3100);
+        assert!(run.committed.is_some(), "{:?} {:?}", run.steps, run.failures);
     }
 }
 

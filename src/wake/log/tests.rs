@@ -176,18 +176,31 @@ fn the_log_is_found_where_the_host_keeps_it() {
 }
 
 #[test]
-fn an_entry_of_the_journal_becomes_a_line() {
-    let entry = |identifier: &str, message: &str| {
-        of_journal(&format!(
-            r#"{{"__CURSOR":"s=1","SYSLOG_IDENTIFIER":{identifier},"SYSLOG_PID":"77","MESSAGE":{message}}}"#
-        ))
+fn an_entry_of_the_journal_that_smtp_wrote_becomes_a_line() {
+    let entry = |uid: &str, comm: &str, identifier: &str, message: &str| {
+        let json = format!(
+            r#"{{"__CURSOR":"s=1","SYSLOG_IDENTIFIER":{identifier},"SYSLOG_PID":"77","MESSAGE":{message},"_UID":{uid},"_COMM":{comm}}}"#
+        );
+        of_journal(&json, &[0, 102])
     };
-    assert_eq!(entry(r#""postfix/smtp""#, r#""4A: x""#).as_deref(), Some("postfix/smtp[77]: 4A: x"));
-    assert_eq!(entry(r#""postfix/smtp""#, r#""4A: x\nb""#).as_deref(), Some("postfix/smtp[77]: 4A: x\\nb"));
-    assert_eq!(entry(r#""postfix/smtp[1]: x""#, r#""4A: x""#), None);
-    assert_eq!(entry("null", r#""4A: x""#), None);
-    assert_eq!(entry(r#""postfix/smtp""#, "[1,2]"), None);
-    assert_eq!(of_journal("not JSON"), None);
+    let (postfix, smtp) = (r#""102""#, r#""smtp""#);
+    let said = |identifier: &str, message: &str| entry(postfix, smtp, identifier, message);
+    assert_eq!(said(r#""postfix/smtp""#, r#""4A: x""#).as_deref(), Some("postfix/smtp[77]: 4A: x"));
+    assert_eq!(said(r#""postfix/smtp""#, r#""4A: x\nb""#).as_deref(), Some("postfix/smtp[77]: 4A: x\\nb"));
+    assert_eq!(said(r#""postfix/smtp[1]: x""#, r#""4A: x""#), None);
+    assert_eq!(said("null", r#""4A: x""#), None);
+    assert_eq!(said(r#""postfix/smtp""#, "[1,2]"), None);
+    assert_eq!(of_journal("not JSON", &[0, 102]), None);
+    // Whoever sends with the name of smtp(8) is not it: the journal knows who sent.
+    for (uid, comm) in
+        [(r#""1000""#, smtp), (postfix, r#""logger""#), ("null", smtp), (r#""0""#, "null"), (r#""x""#, smtp)]
+    {
+        assert_eq!(entry(uid, comm, r#""postfix/smtp""#, r#""4A: x""#), None, "{uid} {comm}");
+    }
+    assert!(entry(r#""0""#, smtp, r#""postfix/smtp""#, r#""4A: x""#).is_some());
+    let passwd =
+        "root:x:0:0:root:/root:/bin/bash\npostfix:x:102:104::/var/spool/postfix:/usr/sbin/nologin\nuser:x:1000::::\n";
+    assert_eq!((senders(passwd), senders("")), (vec![0, 102], vec![0]));
 }
 
 /// A program in journalctl's place that says what it was called with, then two entries, and ends.
@@ -196,8 +209,8 @@ fn the_journal_is_followed_with_a_clean_environment_and_started_again_when_it_en
     let scratch = Scratch::new("journal");
     let program = scratch.path("journalctl");
     let script = "#!/bin/sh\n\
-         echo '{\"SYSLOG_IDENTIFIER\":\"arguments\",\"SYSLOG_PID\":\"1\",\"MESSAGE\":\"'\"$*\"'\"}'\n\
-         echo '{\"SYSLOG_IDENTIFIER\":\"environment\",\"SYSLOG_PID\":\"1\",\"MESSAGE\":\"'$(env | cut -d= -f1 | sort | xargs)'\"}'\n\
+         echo '{\"SYSLOG_IDENTIFIER\":\"arguments\",\"SYSLOG_PID\":\"1\",\"_UID\":\"0\",\"_COMM\":\"smtp\",\"MESSAGE\":\"'\"$*\"'\"}'\n\
+         echo '{\"SYSLOG_IDENTIFIER\":\"environment\",\"SYSLOG_PID\":\"1\",\"_UID\":\"0\",\"_COMM\":\"smtp\",\"MESSAGE\":\"'$(env | cut -d= -f1 | sort | xargs)'\"}'\n\
          echo garbage\n";
     write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
@@ -226,7 +239,7 @@ fn the_journal_is_followed_with_a_clean_environment_and_started_again_when_it_en
         }
     });
     assert!(said[0].starts_with("arguments[1]: --follow --lines=0"), "{said:?}");
-    assert!(said[0].ends_with("SYSLOG_FACILITY=2"), "{said:?}");
+    assert!(said[0].contains(" _COMM=smtp _UID=0") && !said[0].contains("FACILITY"), "{said:?}");
     // The shell adds some of its own.
     let names: Vec<&str> = said[1].split(' ').skip(1).collect();
     assert!(names.iter().all(|n| ["LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(n)), "{said:?}");
