@@ -1815,7 +1815,7 @@ const NOT_YET: &str = "not-yet";
 /// Class of a target that a person is to change.
 pub const BY_HAND: &str = "by-hand";
 /// Class of a target that somebody else changed.
-const DRIFT: &str = "drift";
+pub const DRIFT: &str = "drift";
 /// Class of a target to which somebody else writes whenever a version was put there.
 pub const FOUGHT_OVER: &str = "fought-over";
 /// Class of a mail server that has not been told.
@@ -2522,10 +2522,29 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         Some(due) if due > now && !told => {}
         Some(_) if !told => {
             facts.state.alive_due = next;
-            tell(facts, ALIVE, None, now);
+            let error = uses_another_login(&facts.state);
+            tell(facts, ALIVE, error, now);
         }
         _ => facts.state.alive_due = next,
     }
+}
+
+/// A sign of life names the applied version; where another login was looked up, it says both.
+fn uses_another_login(state: &State) -> Option<ReportError> {
+    let applied = state.applied.as_ref()?;
+    let foreign = |t: &&TargetState| matches!(t.holds(state), Some(Holds::Other | Holds::Nothing));
+    let found = state.targets.values().find(foreign)?.in_use.as_ref()?;
+    let who = match found.usernames.as_slice() {
+        [] => "no login".to_owned(),
+        [one] if *one == applied.username => format!("{one} with another password"),
+        all => all.join(" and "),
+    };
+    let words = format!(
+        "the mail server uses {who}, as looked up at {}, and not what this host put there ({})",
+        rfc3339(found.at),
+        applied.username
+    );
+    Some(ReportError::new(DRIFT, words))
 }
 
 /// What is to be told of a key that has become old: once per version. A host that has left is not asked.

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::instruction::Instruction;
-use crate::rollover::{ALIVE, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
+use crate::rollover::{ALIVE, DRIFT, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -180,6 +180,15 @@ fn tell(report: &Report) -> Told {
                     and reports. Do not delete the old key before every host that uses it has reported that the new one is in use."
                 .into(),
             after: Some("If nobody does anything, nothing changes, and this is not told again.".into()),
+            said: r.said("What relaykey says about it"),
+            ..Told::empty()
+        },
+        // What is in use is what was looked up.
+        ALIVE if report.error.as_ref().is_some_and(|e| e.class == DRIFT) => Told {
+            headline: "the mail server uses another login than relaykey put there".into(),
+            happened: format!("relaykey on {} is at work, and found another login in use than {}.", r.host, r.login),
+            mail: "Mail may be failing, or going out with another login: do not delete any key.".into(),
+            to_do: "Find out what writes the mail server's password table, and make it stop.".into(),
             said: r.said("What relaykey says about it"),
             ..Told::empty()
         },

@@ -185,6 +185,20 @@ fn a_sign_of_life_is_given_daily() {
 }
 
 #[test]
+fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
+    let mut policy = policy(1);
+    policy.targets[0].drift = Drift::Report;
+    let mut host = Host::new(policy, 1);
+    host.poll(0);
+    host.files = vec![9];
+    assert_eq!(host.poll(60).outcomes(), ["withdrawn"]);
+    let run = host.poll(3 * 86_400);
+    assert_eq!(run.news, [("alive", "v1".to_owned(), DRIFT.to_owned())]);
+    let words = &run.told[0].error.as_ref().unwrap().words;
+    assert!(words.contains("uses AKIA9") && words.contains("(AKIA1)"), "{words}");
+}
+
+#[test]
 fn a_key_that_has_become_old_is_told_of_once() {
     let mut host = Host::new(policy(1), 1);
     let applied = host.state.applied.as_ref().unwrap();
