@@ -323,8 +323,8 @@ struct Target {
     reload: Reload,
     /// False: a person changes it, and we never do.
     write: bool,
-    /// The tables that the last look found in use, as the configuration spells them: what `Prepare` locks first.
-    tables: Vec<PathBuf>,
+    /// The files that the last look found in use, text and map, under every name: what `Prepare` locks around first.
+    files: Vec<PathBuf>,
     /// Was looked for what killed runs left of it?
     swept: bool,
     open: Option<Open>,
@@ -406,7 +406,7 @@ impl Server {
                     mta,
                     reload: target.reload.clone(),
                     write: target.write,
-                    tables: Vec::new(),
+                    files: Vec::new(),
                     swept: false,
                     open: None,
                 };
@@ -547,15 +547,12 @@ impl Target {
         let ours = &self.with_uncommitted(ours)?;
         let view = self.look(ours)?;
         let mut findings = view.findings.clone();
-        let tables = tables(&view);
-        for table in &tables {
-            if let Err(e) = self.tidy(table) {
-                let (what, fix) = (e.to_string(), e.fix());
-                findings.push(Finding { severity: Severity::Error, line: None, file: Some(table.clone()), what, fix });
-            }
+        for (file, e) in self.tidy(&view.files) {
+            let (what, fix) = (e.to_string(), e.fix());
+            findings.push(Finding { severity: Severity::Error, line: None, file: Some(file), what, fix });
         }
         findings.sort_by_key(|finding| finding.severity);
-        self.tables = tables;
+        self.files.clone_from(&view.files);
         let record = self.settle(view.running)?;
         let entries = self.shared.with_key(|key| live_entries(&view, key))?;
         // What the journal calls swapped may have been stopped before the first rename.
@@ -584,7 +581,7 @@ impl Target {
 
     /// What is there now, and not half of what another target of this process renames there meanwhile.
     fn look(&self, ours: &Ours) -> Result<View, MtaError> {
-        let around = |view: Option<&View>| ids_around(&view.map_or_else(|| self.tables.clone(), tables));
+        let around = |view: Option<&View>| ids_around(view.map_or(&self.files, |view| &view.files));
         self.undisturbed(around, || self.mta.inspect(ours)).map(|(view, _)| view)
     }
 
@@ -653,18 +650,32 @@ impl Target {
         Ok(ours)
     }
 
-    /// Is this table one that can be replaced? Also removes staged files that a killed run left beside it, unless
-    /// another process is at work there.
-    fn tidy(&self, table: &Path) -> Result<(), HostError> {
-        let (directory, name) = Directory::of(table)?;
-        if self.write {
-            directory.look_replaceable(&name)?;
+    /// Are these files, text and map, such as can be replaced? Gives those that are not, and why. Also removes staged files
+    /// that a killed run left beside them, unless another process is at work there.
+    fn tidy(&self, files: &[PathBuf]) -> Vec<(PathBuf, HostError)> {
+        let (mut problems, mut seen) = (Vec::new(), BTreeSet::new());
+        for file in files {
+            let replaceable = Directory::of(file).and_then(|(directory, name)| {
+                if seen.insert(directory.path().join(&name)) && self.write {
+                    directory.look_replaceable(&name)?;
+                }
+                Ok(())
+            });
+            problems.extend(replaceable.err().map(|e| (file.clone(), e)));
         }
+        if let (true, Err(e)) = (problems.is_empty(), self.tidy_directories(files)) {
+            let file = e.path().map(Path::to_owned).or_else(|| files.first().cloned());
+            problems.push((file.unwrap_or_default(), e));
+        }
+        problems
+    }
+
+    fn tidy_directories(&self, files: &[PathBuf]) -> Result<(), HostError> {
         if self.open.is_some() || self.shared.access == Access::Look {
             return Ok(());
         }
         let uncommitted = self.shared.store.get(&self.id).ok().flatten().is_some();
-        for directory in directories(table)? {
+        for directory in directories(files)? {
             if uncommitted {
                 // Nothing is built on renames, above all no confirmation, that a power cut could still take back: the
                 // run that made them may have been killed before their fsync.
@@ -709,8 +720,8 @@ impl Target {
 
         let prefix = change::prefix(&self.id);
         let mut locks = Locks::new();
-        for table in self.tables.iter().filter(|_| self.write) {
-            self.lock_around(table, &mut locks, &prefix)?;
+        if self.write {
+            self.lock_around(&self.files, &mut locks, &prefix)?;
         }
         let (view, plan, since) = self.look_under_lock(&ours, &login, &mut locks, &prefix)?;
         let found = first_live(&view);
@@ -763,9 +774,9 @@ impl Target {
         Ok(prepared)
     }
 
-    /// Locks the directories of a table, and removes what a killed run staged there.
-    fn lock_around(&self, file: &Path, locks: &mut Locks, prefix: &std::ffi::OsStr) -> Result<(), MtaError> {
-        for directory in directories(file)? {
+    /// Locks the directories of a table's files, and removes what a killed run staged there.
+    fn lock_around(&self, files: &[PathBuf], locks: &mut Locks, prefix: &std::ffi::OsStr) -> Result<(), MtaError> {
+        for directory in directories(files)? {
             if !locks.contains_key(directory.path()) {
                 let held = self.shared.directories.lock(&directory, LOCK_WAIT)?;
                 change::sweep(&directory, prefix)?;
@@ -790,11 +801,11 @@ impl Target {
             let ((view, plan), since) = self.undisturbed(|_| ids(locks), look)?;
             let held = locks.len();
             let files: Vec<PathBuf> =
-                tables(&view).into_iter().chain(plan.files.iter().map(|file| file.path.clone())).collect();
-            for file in files.iter().filter(|_| self.write) {
-                self.lock_around(file, locks, prefix)?;
+                view.files.iter().chain(plan.files.iter().map(|file| &file.path)).cloned().collect();
+            if self.write {
+                self.lock_around(&files, locks, prefix)?;
             }
-            self.tables = tables(&view);
+            self.files.clone_from(&view.files);
             if locks.len() == held {
                 return Ok((view, plan, since));
             }
@@ -927,6 +938,9 @@ impl Target {
                 self.shared.store.set(&self.id, Some(record(moment)))
             });
             drop(turn);
+            if renamed.is_ok() {
+                self.mta.left(&open.change.in_place());
+            }
             match renamed {
                 // Seldom: the disk was so slow that a start in between would pass for one after the swap.
                 Ok(()) if host::boot_seconds() >= at + journal::SWAP_SECONDS => {
@@ -1188,14 +1202,16 @@ fn tables(view: &View) -> Vec<PathBuf> {
     tables
 }
 
-/// The directories that a table's files are in: that of the text, and, where its name is a symbolic link, that of the
-/// link, beside which the compiled map stands.
-fn directories(table: &Path) -> Result<Vec<Directory>, HostError> {
-    let mut directories = vec![Directory::of(table)?.0];
-    if let Some(parent) = table.parent() {
-        let beside = Directory::open(parent)?;
-        if beside.path() != directories[0].path() {
-            directories.push(beside);
+/// The directories that a table's files are in: text and map may each be a symbolic link, and then both the directory of the
+/// link and that of the file count, since what Postfix opens can be changed in either.
+fn directories(files: &[PathBuf]) -> Result<Vec<Directory>, HostError> {
+    let mut directories: Vec<Directory> = Vec::new();
+    for file in files {
+        let beside = file.parent().map(Directory::open).transpose()?;
+        for directory in std::iter::once(Directory::of(file)?.0).chain(beside) {
+            if !directories.iter().any(|have| have.path() == directory.path()) {
+                directories.push(directory);
+            }
         }
     }
     // In one order, whoever asks, so that two processes that need both do not wait for each other.
@@ -1208,10 +1224,10 @@ fn ids(locks: &Locks) -> Vec<registry::Id> {
     locks.values().map(|held| held.id()).collect()
 }
 
-/// The directories of tables; without those that cannot be had.
-fn ids_around(tables: &[PathBuf]) -> Vec<registry::Id> {
-    let directories = tables.iter().filter_map(|table| directories(table).ok()).flatten();
-    directories.filter_map(|directory| directory.id().ok()).collect()
+/// The directories of files; none where they cannot be had.
+fn ids_around(files: &[PathBuf]) -> Vec<registry::Id> {
+    let directories = directories(files).unwrap_or_default();
+    directories.iter().filter_map(|directory| directory.id().ok()).collect()
 }
 
 /// A file of the plan in a directory that is not locked.

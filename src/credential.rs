@@ -494,25 +494,29 @@ impl Redactor {
     /// Knows the raw, base64 and AUTH PLAIN (RFC 4616) forms of each login's password.
     pub fn new<'a>(logins: impl IntoIterator<Item = &'a Login>) -> Self {
         let mut redactor = Self::default();
-        for Login { username, password } in logins {
-            let raw = password.expose();
-            for plain in [
-                Zeroizing::new(raw.to_owned()),
-                Zeroizing::new(format!("\0{username}\0{raw}")),
-                Zeroizing::new(format!("{username}\0{username}\0{raw}")),
-                Zeroizing::new(format!("{username}:{raw}")),
-            ] {
-                redactor.whole.push(Zeroizing::new(BASE64.encode(plain.as_bytes())));
-                redactor.whole.push(plain);
-            }
-            let auth_plain = Zeroizing::new(BASE64.encode(format!("\0{username}\0{raw}")));
-            for form in [raw, &BASE64.encode(raw), auth_plain.as_str()] {
-                redactor.fragments.extend(fragments(form));
-            }
+        for login in logins {
+            let forms = Forms::of(login);
+            redactor.fragments.extend(forms.telling().flat_map(fragments));
+            redactor.whole.extend(forms.0);
         }
         // Longest first, so that no tail of a longer form is left standing.
         redactor.whole.sort_by_key(|n| std::cmp::Reverse(n.len()));
         redactor
+    }
+
+    /// Knows those of the logins of which anything stands in `text`, for this text alone: of a million logins these are few.
+    pub fn for_text(text: &str, logins: impl IntoIterator<Item = Login>) -> Self {
+        let said: HashSet<[u8; FRAGMENT]> = fragments(text).collect();
+        // By their first two bytes: most fragments need no better look.
+        let mut begins = vec![false; 1 << 16];
+        let begin = |fragment: &[u8; FRAGMENT]| usize::from(u16::from_le_bytes([fragment[0], fragment[1]]));
+        said.iter().for_each(|fragment| begins[begin(fragment)] = true);
+        let stands = |login: &Login| {
+            let forms = Forms::of(login);
+            let is_said = |fragment: [u8; FRAGMENT]| begins[begin(&fragment)] && said.contains(&fragment);
+            forms.telling().flat_map(fragments).any(is_said) || forms.0.iter().any(|form| text.contains(form.as_str()))
+        };
+        Self::new(&logins.into_iter().filter(stands).collect::<Vec<_>>())
     }
 
     /// The text with secrets replaced by `***`, what does not show escaped, cut to 4 lines of 512 bytes.
@@ -552,6 +556,31 @@ impl Redactor {
             }
         }
         out
+    }
+}
+
+/// What a password may look like: as it is, in AUTH PLAIN with and without an identity, and in the table; each also in base64.
+struct Forms([Zeroizing<String>; 8]);
+
+impl Forms {
+    fn of(Login { username, password }: &Login) -> Self {
+        let raw = password.expose();
+        let plain = [
+            Zeroizing::new(raw.to_owned()),
+            Zeroizing::new(format!("\0{username}\0{raw}")),
+            Zeroizing::new(format!("{username}\0{username}\0{raw}")),
+            Zeroizing::new(format!("{username}:{raw}")),
+        ];
+        let encode = |n: usize| Zeroizing::new(BASE64.encode(plain[n].as_bytes()));
+        let encoded = [encode(0), encode(1), encode(2), encode(3)];
+        let [a, b, c, d] = plain;
+        let [e, f, g, h] = encoded;
+        Self([a, b, c, d, e, f, g, h])
+    }
+
+    /// Those of which a part gives the password away: the user name is in none of them that can be read.
+    fn telling(&self) -> impl Iterator<Item = &str> {
+        [0, 4, 5].into_iter().map(|n| self.0[n].as_str())
     }
 }
 

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
@@ -541,17 +542,69 @@ impl Directory {
         Err(HostError::Changed { path: path() })
     }
 
+    /// Opens a file to be read, and says which state of it that is. The file stays readable when it is replaced.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegular`]; the system call failed, also because there is no such file.
+    pub fn open_to_read(&self, name: &OsStr) -> Result<(File, FileId)> {
+        let (file, stat) = self.open_file(name)?;
+        Ok((file, stat.id))
+    }
+
+    /// Reads parts of a file that is as it was `seen`.
+    ///
+    /// # Errors
+    /// [`HostError::Changed`] if it is another one, or was written to since; the system call failed.
+    pub fn read_parts(&self, name: &OsStr, seen: FileId, parts: &[Range<usize>]) -> Result<Vec<Zeroizing<Vec<u8>>>> {
+        let path = || self.path.join(name);
+        let (file, stat) = self.open_file(name)?;
+        let mut found = Vec::with_capacity(parts.len());
+        for part in parts.iter().filter(|_| stat.id == seen) {
+            let mut bytes = Zeroizing::new(vec![0; part.len()]);
+            file.read_exact_at(&mut bytes, part.start as u64).map_err(|e| HostError::io("read", path(), e))?;
+            found.push(bytes);
+        }
+        let after = Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?;
+        if stat.id != seen || after.id != seen {
+            return Err(HostError::Changed { path: path() });
+        }
+        Ok(found)
+    }
+
     /// Makes a new file with these bytes, 0600 and ours. Not yet synced: [`Directory::dress`] does that.
     ///
     /// # Errors
     /// The name is taken; the system call failed. Then nothing is left behind.
     pub fn stage(&self, name: &OsStr, bytes: &[u8]) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file = mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode))?;
-        let mut file = File::from(file);
+        let mut file = self.create(name)?;
         let op = Op { bytes, ..Op::new("write", &self.path, name) };
         mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))
+    }
+
+    /// As [`Directory::stage`], with the content of an open file, however large.
+    ///
+    /// # Errors
+    /// As [`Directory::stage`].
+    pub fn stage_copy(&self, name: &OsStr, source: &File) -> Result<()> {
+        let mut file = self.create(name)?;
+        let mut copy = || -> io::Result<()> {
+            let mut buffer = Zeroizing::new(vec![0; 256 * 1024]);
+            let mut at = 0;
+            loop {
+                match source.read_at(&mut buffer, at)? {
+                    0 => return Ok(()),
+                    n => file.write_all(&buffer[..n])?,
+                }
+                at = file.stream_position()?;
+            }
+        };
+        mutate(&Op::new("write", &self.path, name), &mut copy).inspect_err(|_| self.remove_quietly(name))
+    }
+
+    fn create(&self, name: &OsStr) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode)).map(File::from)
     }
 
     /// Writes at the end of a file of ours, which is after its first `at` bytes: what stands there already is what an
@@ -940,6 +993,32 @@ pub struct Output {
 /// [`HostError::NotStarted`], [`HostError::Untrusted`], [`HostError::TimedOut`], [`HostError::TooMuchOutput`] (8 MiB). A command that ends with a
 /// failure is no error here.
 pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
+    let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    let output = start(argv, stdin, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece))?;
+    Ok(Output { stdout, ..output })
+}
+
+/// As [`run`], for a command that may say much: `each` gets its standard output piece by piece, as it comes, and nothing of
+/// it is kept. More than `limit` bytes end it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_listing(
+    argv: &[impl AsRef<OsStr>],
+    timeout: Duration,
+    limit: usize,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<Output> {
+    start(argv, None, timeout, limit, each)
+}
+
+fn start(
+    argv: &[impl AsRef<OsStr>],
+    stdin: Option<&[u8]>,
+    timeout: Duration,
+    limit: usize,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<Output> {
     let (program, arguments) = match argv.split_first() {
         Some((program, arguments)) => (program.as_ref(), arguments),
         None => (OsStr::new(""), argv),
@@ -960,10 +1039,10 @@ pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().map_err(|source| HostError::NotStarted { program: name(), source })?;
-    match Running(child).converse(stdin.unwrap_or_default(), deadline) {
+    match Running(child).converse(stdin.unwrap_or_default(), deadline, limit, each) {
         Ok(output) => Ok(output),
         Err(Ended::TooLate) => Err(HostError::TimedOut { program: name(), after: timeout }),
-        Err(Ended::TooMuch) => Err(HostError::TooMuchOutput { program: name(), limit: MAX_STDOUT }),
+        Err(Ended::TooMuch) => Err(HostError::TooMuchOutput { program: name(), limit }),
         Err(Ended::Io(e)) => Err(HostError::io("talk to", program, e)),
     }
 }
@@ -1004,7 +1083,13 @@ impl Drop for Running {
 
 impl Running {
     /// Writes and reads whatever is possible, in one thread, until the child has ended and its output with it.
-    fn converse(mut self, mut input: &[u8], deadline: Instant) -> std::result::Result<Output, Ended> {
+    fn converse(
+        mut self,
+        mut input: &[u8],
+        deadline: Instant,
+        limit: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> std::result::Result<Output, Ended> {
         /// How long one wait lasts before the child is looked at again, where nothing tells of its end while a daemon
         /// which it started keeps its output open.
         const SLICE: Duration = Duration::from_millis(50);
@@ -1017,8 +1102,7 @@ impl Running {
             let Some(fd) = fd else { continue };
             fs::fcntl_setfl(fd, fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
         }
-        let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
-        let mut stderr = Vec::new();
+        let (mut said, mut stderr) = (0_usize, Vec::new());
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             if to.is_some() && input.is_empty() {
@@ -1054,13 +1138,23 @@ impl Running {
                     Err(e) => return Err(e.into()),
                 }
             }
-            if out.as_mut().is_some_and(|pipe| drain(pipe, &mut stdout, MAX_STDOUT + 1)) {
+            let mut hand_over = |piece: &[u8]| {
+                said += piece.len();
+                if said <= limit {
+                    each(piece);
+                }
+            };
+            if out.as_mut().is_some_and(|pipe| drain(pipe, &mut hand_over)) {
                 out = None;
             }
-            if stdout.len() > MAX_STDOUT {
+            if said > limit {
                 return Err(Ended::TooMuch);
             }
-            if err.as_mut().is_some_and(|pipe| drain(pipe, &mut stderr, MAX_STDERR)) {
+            let mut keep = |piece: &[u8]| {
+                let room = MAX_STDERR.saturating_sub(stderr.len());
+                stderr.extend_from_slice(&piece[..piece.len().min(room)]);
+            };
+            if err.as_mut().is_some_and(|pipe| drain(pipe, &mut keep)) {
                 err = None;
             }
             let ended_before = ended.is_some();
@@ -1072,7 +1166,7 @@ impl Running {
                 let nothing_more = ended_before && (!ready || at.elapsed() > LAST_WORDS);
                 if nothing_more || out.is_none() && err.is_none() {
                     let stderr = String::from_utf8_lossy(&stderr).into_owned();
-                    return Ok(Output { status: *status, stdout, stderr });
+                    return Ok(Output { status: *status, stdout: Zeroizing::default(), stderr });
                 }
             } else if left.is_zero() {
                 return Err(Ended::TooLate);
@@ -1081,14 +1175,15 @@ impl Running {
     }
 }
 
-/// Reads what is there, keeps the first `keep` bytes in all, and says whether that was the end of it.
-fn drain(pipe: &mut impl Read, into: &mut Vec<u8>, keep: usize) -> bool {
-    let mut buffer = Zeroizing::new([0u8; 16 * 1024]);
+/// Reads what is there, hands it on, and says whether that was the end of it.
+fn drain(pipe: &mut impl Read, each: &mut dyn FnMut(&[u8])) -> bool {
+    // As much as a pipe holds.
+    let mut buffer = Zeroizing::new([0u8; 64 * 1024]);
     // Bounded, so that a child that writes without end does not keep us from looking at the clock.
     for _ in 0..16 {
         match pipe.read(&mut buffer[..]) {
             Ok(0) => return true,
-            Ok(n) => into.extend_from_slice(&buffer[..n.min(keep.saturating_sub(into.len()))]),
+            Ok(n) => each(&buffer[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => return true,

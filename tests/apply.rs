@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config::{self, Config, Reload, TargetKind};
 use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::instruction::Instruction;
 use relaykey::mta::{MtaError, Ours, Running};
 
 const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
@@ -670,7 +671,7 @@ fn a_map_without_the_key_never_goes_live() {
     // As if the compiler lost every entry: nobody gets an error until mail bounces.
     with_postmap(
         &instance,
-        r#"case "$*" in *-q*) exec $REAL "$@";; esac
+        r#"case "$*" in *" -q "*|*" -s "*) exec $REAL "$@";; esac
         for last; do :; done
 keep=${0%/*}/keep
         cp "${last#hash:}" "$keep" && : >"${last#hash:}" && $REAL "$@"
@@ -705,8 +706,8 @@ fn staged_files_are_ours_and_closed_until_they_are_compiled() {
     );
     let lab = Lab::on(&instance, Reload::IfNeeded);
     lab.prepare(&login("AKIANEW")).unwrap();
-    // The compiler saw the text, the look-up text and map.
-    assert_eq!(fs::read_to_string(&log).unwrap(), "0:0:600\n0:0:600\n0:0:600\n");
+    // The compiler saw the text, the look-up text and map, and so did the listing.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "0:0:600\n".repeat(5));
     lab.swap().unwrap();
     for file in [instance.table(), instance.map()] {
         let m = fs::metadata(&file).unwrap();
@@ -719,7 +720,7 @@ fn a_compiler_that_fails_half_way_leaves_nothing() {
     let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
     with_postmap(
         &instance,
-        r#"case "$*" in *-q*) exec $REAL "$@";; esac
+        r#"case "$*" in *" -q "*|*" -s "*) exec $REAL "$@";; esac
         for last; do :; done
         echo half >"${last#hash:}.db"; echo tmp >"${last#hash:}.db.tmp"
         echo "postmap: fatal: write error: No space left on device" >&2; exit 1"#,
@@ -821,4 +822,296 @@ fn an_adopted_text_that_postfix_has_not_read_since_is_reloaded() {
     let reloads = || instance.log().matches("reload -- version").count();
     postfix::wait_for("the reload in the log", Duration::from_secs(10), || (reloads() > 0).then_some(()));
     assert_eq!(reloads(), 1);
+}
+
+// -- a map that is not what its text says ---------------------------------------------------------------------------
+
+const OTHER: &str = "[other.example]:25";
+
+/// `postmap -i`: an entry that no text has.
+fn insert(instance: &postfix::Instance, entry: &str) {
+    use std::io::Write as _;
+    let table = format!("{}:{}", instance.map_type, instance.table().display());
+    let mut child = Command::new("/usr/sbin/postmap")
+        .args(["-c", instance.config_dir.to_str().unwrap(), "-i", &table])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(entry.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// The commands that a fix shows.
+fn commands(fix: &str) -> Vec<String> {
+    fix.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// As pasted into the shell of an administrator, whose umask is what it is.
+fn paste(command: &str) {
+    let pasted = format!("umask 022; cd /; PATH=/usr/sbin:/usr/bin:/sbin:/bin; {command}");
+    let done = Command::new("sh").args(["-c", &pasted]).output().unwrap();
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn roll_over(lab: &Lab, login: &Login) {
+    lab.prepare(login).unwrap_or_else(|e| panic!("{e:?}"));
+    lab.swap().unwrap();
+    lab.activate();
+    assert!(lab.read_back().matches);
+    lab.commit();
+}
+
+/// Some relays' logins were added with `postmap -i`, or their lines cut from the text after `postmap`. A map made from that
+/// text has lost them, and their mail bounces.
+#[test]
+fn what_only_the_map_holds_is_named_before_anything_and_kept_by_the_commands_of_the_fix() {
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        for (many, newline) in [(false, "\n"), (false, ""), (true, "\n")] {
+            let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+            let mut lines: Vec<String> = vec![format!("{OTHER} joe:other-password\n")];
+            lines.push("it's@odd.example jim:third-password\n".into());
+            if many && kind != "cdb" {
+                lines.extend((0..20).map(|n| format!("[r{n}.example]:25 u{n}:fourth-password\n")));
+            }
+            let whole = format!("# relays\n{}stays.example a:b\n{}", lines.concat(), line(KEY, &old));
+            let instance = instance(kind, Some(&whole));
+            // Cut from the text after it was compiled.
+            let text = format!("# relays\nstays.example a:b\n{}", line(KEY, &old).trim_end()) + newline;
+            fs::write(instance.table(), &text).unwrap();
+            chown(instance.table(), Some(1234), Some(4321)).unwrap();
+            let lab = Lab::on(&instance, Reload::IfNeeded);
+            let before = snapshot(&instance.config_dir);
+
+            let seen = lab.inspect();
+            let named =
+                |what: &str| if many && kind != "cdb" { what.contains("and 12 more") } else { what.contains(OTHER) };
+            let says = |what: &str| what.contains("only in the compiled map") && named(what);
+            assert!(seen.findings.iter().any(|f| f.severity == config::Severity::Error && says(&f.what)), "{kind}");
+            let e = lab.prepare(&new).unwrap_err();
+            assert!(says(&e.what) && e.class == "ambiguous" && !e.temporary, "{kind}: {e:?}");
+            assert!(!format!("{e:?}").contains("-password") && !format!("{e:?}").contains("joe"), "{kind}: {e:?}");
+            assert_eq!(snapshot(&instance.config_dir), before, "{kind}: nothing was written");
+
+            let [merge, compile] = &commands(&e.fix)[..] else { panic!("{}", e.fix) };
+            assert!(compile.contains("postmap -c "), "{compile}");
+            paste(merge);
+            let m = fs::metadata(instance.table()).unwrap();
+            assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o600), "{kind}");
+            assert!(fs::read_to_string(instance.table()).unwrap().starts_with(&text), "{kind}");
+            roll_over(&lab, &new);
+            assert_eq!(query(&instance, KEY), value(&new), "{kind}");
+            for line in &lines {
+                let (key, value) = line.trim_end().split_once(' ').unwrap();
+                assert_eq!(query(&instance, key), value, "{kind}: {key}");
+            }
+        }
+    }
+}
+
+/// The same of one that was meant to go: compiling the text says so.
+#[test]
+fn what_is_to_go_goes_by_the_other_command_of_the_fix() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    insert(&instance, &format!("{OTHER} joe:pw\n"));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+    assert!(e.what.contains("only in the compiled map"), "{e:?}");
+    // Where nothing is to be written, nothing is lost, and nothing stands in the way.
+    assert!(lab.prepare(&login("AKIAOLD")).unwrap().nothing_to_write);
+    paste(&commands(&e.fix)[1]);
+    roll_over(&lab, &login("AKIANEW"));
+    assert_eq!(query(&instance, OTHER), "");
+}
+
+#[test]
+fn another_value_in_the_map_is_named_and_a_line_that_was_never_compiled_goes_live() {
+    for kind in ["hash", "cdb"] {
+        let rest = line(KEY, &login("AKIAOLD"));
+        let instance = instance(kind, Some(&format!("{OTHER} joe:old-password\n{rest}")));
+        fs::write(instance.table(), format!("{OTHER} joe:new-password\nadded.example a:b\n{rest}")).unwrap();
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        let added = |seen: &Inspected| {
+            seen.findings
+                .iter()
+                .any(|f| f.severity == config::Severity::Warning && f.what.contains("\"added.example\""))
+        };
+        assert!(added(&lab.inspect()), "{kind}");
+        let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+        assert!(e.what.contains("another value") && e.what.contains("(line 1)") && e.what.contains(OTHER), "{e:?}");
+        assert!(!format!("{e:?}").contains("-password"), "{e:?}");
+        let [show, compile] = &commands(&e.fix)[..] else { panic!("{}", e.fix) };
+        paste(show);
+        match kind {
+            "hash" => paste(compile),
+            _ => fs::write(instance.table(), format!("{OTHER} joe:old-password\nadded.example a:b\n{rest}")).unwrap(),
+        }
+        let wanted = if kind == "hash" { "joe:new-password" } else { "joe:old-password" };
+        assert_eq!(added(&lab.inspect()), kind == "cdb");
+        roll_over(&lab, &login("AKIANEW"));
+        assert_eq!(
+            (query(&instance, OTHER), query(&instance, "added.example")),
+            (wanted.into(), "a:b".into()),
+            "{kind}"
+        );
+    }
+}
+
+/// What the compiler made is compared as a whole: a lost or changed line of another relay is nobody's error until mail bounces.
+#[test]
+fn a_map_that_lacks_or_changes_a_line_of_others_never_goes_live() {
+    for (edit, words) in [("/^.other/d", "it lacks"), ("s/joe:pw/joe:px/", "another value"), ("$a more a:b", "has not")]
+    {
+        let instance = instance("hash", Some(&format!("{OTHER} joe:pw\n{}", line(KEY, &login("AKIAOLD")))));
+        with_postmap(
+            &instance,
+            &format!(
+                r#"case "$*" in *" -q "*|*" -s "*) exec $REAL "$@";; esac
+                for last; do :; done
+                keep=${{0%/*}}/keep
+                cp "${{last#hash:}}" "$keep" && sed -i '{edit}' "${{last#hash:}}" && $REAL "$@"
+                cat "$keep" >"${{last#hash:}}""#
+            ),
+        );
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        let before = snapshot(&instance.config_dir);
+        let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+        assert!(e.class == "mismatch" && e.what.contains(words) && !e.temporary, "{edit}: {e:?}");
+        assert!(!e.what.contains("joe"), "{e:?}");
+        assert_eq!(snapshot(&instance.config_dir)[1..], before[1..], "{edit}");
+        assert!(staged_in(&instance.config_dir).is_empty());
+    }
+}
+
+/// A person who changes the table runs `postmap` too.
+#[test]
+fn who_changes_a_table_by_hand_is_told_what_postmap_would_erase() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    insert(&instance, &format!("{OTHER} joe:pw\n"));
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.config.credentials[0].targets[0].write = false;
+    lab.restart();
+    assert!(lab.inspect().findings.iter().any(|f| f.what.contains("only in the compiled map")));
+    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
+    let Reply::Previewed(Previewed { steps, .. }) = lab.call(request.clone()).unwrap() else { panic!() };
+    let [_, Instruction::Command(merge)] = &steps[..] else { panic!("{steps:?}") };
+    paste(merge);
+    let Reply::Previewed(Previewed { steps, .. }) = lab.call(request).unwrap() else { panic!() };
+    assert!(steps.len() == 2 && steps[0].as_str().contains("AKIANEW:***"), "{steps:?}");
+}
+
+// -- text and map as links ------------------------------------------------------------------------------------------
+
+/// What stands beside the target of the map's link under the name that the text would have there is somebody else's.
+#[test]
+fn a_map_that_is_a_link_is_made_from_the_text_of_the_table_and_from_nothing_else() {
+    for kind in ["hash", "lmdb", "cdb"] {
+        for name in ["sasl_passwd", "logins-7.bin"] {
+            let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+            let instance = instance(kind, Some(&format!("{OTHER} joe:pw\n{}", line(KEY, &old))));
+            let maps = instance.base.join("maps");
+            fs::create_dir(&maps).unwrap();
+            let extension = instance.map().extension().unwrap().to_str().unwrap().to_owned();
+            let target =
+                if name.ends_with(".bin") { maps.join(name) } else { maps.join(format!("{name}.{extension}")) };
+            fs::rename(instance.map(), &target).unwrap();
+            symlink(&target, instance.map()).unwrap();
+            for beside in ["sasl_passwd", "logins-7"] {
+                fs::write(maps.join(beside), format!("# a copy of last year\n{}", line(KEY, &old))).unwrap();
+            }
+            // The run was killed between the two renames: the text is new already.
+            fs::write(instance.table(), format!("{OTHER} joe:pw\n{}", line(KEY, &new))).unwrap();
+            let lab = Lab::on(&instance, Reload::IfNeeded);
+            roll_over(&lab, &new);
+            assert_eq!(
+                (query(&instance, KEY), query(&instance, OTHER)),
+                (value(&new), "joe:pw".into()),
+                "{kind} {name}"
+            );
+            assert_eq!(fs::read_link(instance.map()).unwrap(), target, "{kind}");
+            // And all of it, with an undo.
+            let next = login("AKIANEXT");
+            lab.prepare(&next).unwrap();
+            lab.swap().unwrap();
+            assert_eq!(
+                (query(&instance, KEY), query(&instance, OTHER)),
+                (value(&next), "joe:pw".into()),
+                "{kind} {name}"
+            );
+            lab.undo().unwrap();
+            assert_eq!(query(&instance, KEY), value(&new), "{kind} {name}");
+            assert!(staged_in(&maps).is_empty() && staged_in(&instance.config_dir).is_empty());
+        }
+    }
+}
+
+// -- large tables ---------------------------------------------------------------------------------------------------
+
+/// A table of so many entries with ours in the midst of it, 75 bytes each.
+fn large(entries: usize, ours: &Login) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(entries * 80);
+    for n in 0..entries {
+        if n == entries / 2 {
+            text += &line(KEY, ours);
+        }
+        writeln!(text, "[relay{n:07}.customers.example.net]:587 user{n:07}:password-of-a-customer-{n:07}").unwrap();
+    }
+    text
+}
+
+/// What this process and its children have read so far (proc(5)).
+fn bytes_read() -> usize {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_table_that_has_not_changed_is_not_read_again() {
+    let instance = instance("hash", Some(&large(200_000, &login("AKIAOLD"))));
+    let size = usize::try_from(fs::metadata(instance.table()).unwrap().len()).unwrap();
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let looked = || {
+        let before = bytes_read();
+        let seen = lab.inspect();
+        assert_eq!(seen.username.as_deref(), Some("AKIAOLD"));
+        (bytes_read() - before, seen.live_id)
+    };
+    // Once the files have not been written to for a while, a change would show by their times.
+    let first = looked();
+    postfix::wait_for("a look without reading", Duration::from_secs(30), || (looked().0 < size / 4).then_some(()));
+    for _ in 0..5 {
+        let (read, live_id) = looked();
+        assert!(read < size / 4, "{read} bytes were read of a table of {size} that had not changed");
+        assert_eq!(live_id, first.1);
+    }
+    // A change is seen, whatever was kept: also one of the same size, made in place.
+    let text = fs::read_to_string(instance.table()).unwrap();
+    fs::write(instance.table(), text.replace(&value(&login("AKIAOLD")), &value(&login("AKIANEW")))).unwrap();
+    let text_id = |seen: &Inspected| seen.entries[0].text_id.clone();
+    assert_ne!(text_id(&lab.inspect()), first.1);
+}
+
+/// Beyond some megabytes what was replaced is kept open, not in memory.
+#[test]
+fn undo_puts_a_large_table_back_too() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let instance = instance("hash", Some(&large(100_000, &old)));
+    let files = [instance.table(), instance.map()];
+    chown(&files[0], Some(1234), Some(4321)).unwrap();
+    let before = files.clone().map(|file| fs::read(file).unwrap());
+    assert!(before.iter().all(|bytes| bytes.len() > 5_000_000));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    lab.prepare(&new).unwrap();
+    let open = fs::File::open(instance.map()).unwrap();
+    lab.swap().unwrap();
+    assert_eq!(query(&instance, KEY), value(&new));
+    // What a running smtp(8) goes by: the map that it has open has no name any more.
+    assert_eq!(open.metadata().unwrap().nlink(), 0);
+    lab.undo().unwrap();
+    for (file, before) in files.iter().zip(&before) {
+        assert!(fs::read(file).unwrap() == *before, "{}", file.display());
+    }
+    let m = fs::metadata(&files[0]).unwrap();
+    assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o600));
+    assert!(staged_in(&instance.config_dir).is_empty());
 }

@@ -62,12 +62,12 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     let _ = fs::remove_file(&staged);
     let text = plan.files.iter().find_map(|file| match &file.content {
         Content::Bytes(bytes) => Some(bytes.to_vec()),
-        Content::Compiled => None,
+        Content::Compiled { .. } => None,
     });
     fs::write(&staged, text.unwrap_or_else(|| fs::read(instance.table()).unwrap())).unwrap();
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     lab::cool_down(&staged);
-    let compiled = plan.files.iter().any(|file| matches!(file.content, Content::Compiled));
+    let compiled = plan.files.iter().any(|file| matches!(file.content, Content::Compiled { .. }));
     let map = compiled.then(|| postfix.compile(&staged).unwrap());
     for (key, found) in plan.lookups.iter().zip(postfix.lookup(&staged, &plan.lookups).unwrap()) {
         assert_eq!(found.as_ref(), Some(candidate), "{key} in the staged table");
@@ -75,7 +75,7 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     for file in &plan.files {
         match file.content {
             Content::Bytes(_) => fs::rename(&staged, &file.path).unwrap(),
-            Content::Compiled => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
+            Content::Compiled { .. } => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
         }
     }
     let _ = fs::remove_file(&staged);
@@ -99,7 +99,7 @@ fn text_of(plan: &Plan) -> String {
         .iter()
         .find_map(|file| match &file.content {
             Content::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
-            Content::Compiled => None,
+            Content::Compiled { .. } => None,
         })
         .expect("the plan changes the text")
 }
@@ -168,7 +168,7 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
         assert!(errors(&view).is_empty(), "{kind}: a killed run is no reason to stop: {:?}", view.findings);
         let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
         assert_eq!(paths(&plan), [instance.map()], "{kind}");
-        assert!(matches!(plan.files[0].content, Content::Compiled), "{kind}");
+        assert!(matches!(plan.files[0].content, Content::Compiled { .. }), "{kind}");
         put(&postfix, &instance, &plan, &login(NEW));
         assert!(postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().files.is_empty(), "{kind}");
     }

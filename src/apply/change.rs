@@ -1,11 +1,13 @@
 //! One change of one target, from staged files to the renames and back (DESIGN.md, "The swap, exactly").
 //!
 //! Words: the *staged* file is complete and beside the live one before it is renamed over it; staged names all start
-//! with a prefix that is the target's own, so that a start knows what a killed run left. What was replaced stays in
-//! memory as an [`Old`] file until the change is forgotten.
+//! with a prefix that is the target's own, so that a start knows what a killed run left. What was replaced is kept as an
+//! [`Old`] file until the change is forgotten: in memory, or, where that would take much of it, open. A file that was renamed
+//! over has no name any more, which is what a running mail server goes by, and lasts as long as it is open.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -16,8 +18,8 @@ use crate::host::{Directory, FileId, HostError};
 use crate::mta::table::MAX_TABLE;
 use crate::mta::{Content, Mta, MtaError, Plan};
 
-/// A compiled map is larger than its text; beyond this it is not kept in memory for `Undo`, and not swapped.
-const MAX_MAP: usize = 2 * MAX_TABLE;
+/// A file that is replaced is kept in memory up to this size, else open.
+const IN_MEMORY: usize = 4 * 1024 * 1024;
 
 /// What the names of a target's staged files start with: no other target's do, and nothing else does.
 pub(super) fn prefix(target: &TargetId) -> OsString {
@@ -79,11 +81,31 @@ struct Old {
     directory: Arc<Directory>,
     live: OsString,
     /// `None`: there was no such file.
-    bytes: Option<Zeroizing<Vec<u8>>>,
+    content: Option<Kept>,
     /// Our file, in its place.
     ours: FileId,
-    /// For the staged copy of `bytes`.
+    /// For the staged copy of `content`.
     staged: OsString,
+}
+
+/// The content of a file that was replaced.
+enum Kept {
+    Bytes(Zeroizing<Vec<u8>>),
+    Open(File),
+}
+
+impl Kept {
+    /// Of the live file, which must be as it was `seen`.
+    fn of(directory: &Directory, live: &OsStr, seen: FileId) -> Result<Self, HostError> {
+        let (kept, now) = if seen.size <= IN_MEMORY as u64 {
+            let (bytes, now) = directory.read(live, IN_MEMORY)?;
+            (Kept::Bytes(bytes), now)
+        } else {
+            let (file, now) = directory.open_to_read(live)?;
+            (Kept::Open(file), now)
+        };
+        if now == seen { Ok(kept) } else { Err(HostError::Changed { path: directory.path().join(live) }) }
+    }
 }
 
 /// Staged files that are verified and complete, in the order in which they are renamed in.
@@ -141,7 +163,7 @@ impl Change {
             };
             match file.content {
                 Content::Bytes(bytes) => staged.push(put(Some(&live), &bytes)?),
-                Content::Compiled => {
+                Content::Compiled { text, seen } => {
                     // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
                     let (copy, of_text) = match staged.last() {
                         Some(text) if text.directory.path() == directory.path() => (None, text.like.clone()),
@@ -150,23 +172,30 @@ impl Change {
                             (Some(put(None, &bytes)?), text.like.clone())
                         }
                         None => {
-                            let (beside, text) = Directory::of(&file.path.with_extension(""))?;
-                            let bytes = beside.read(&text, MAX_TABLE)?.0;
-                            (Some(put(None, &bytes)?), Some((Arc::new(beside), text)))
+                            let (directory, name) = Directory::of(&text)?;
+                            let (bytes, now) = directory.read(&name, MAX_TABLE)?;
+                            if Some(now) != seen {
+                                return Err(HostError::Changed { path: text }.into());
+                            }
+                            (Some(put(None, &bytes)?), Some((Arc::new(directory), name)))
                         }
                     };
                     let text = copy.as_ref().or(staged.last()).expect("one of both was found above");
                     let text = directory.path().join(&text.name);
                     let map = mta.compile(&text)?;
-                    let (made, kind) = match (map.parent(), map.file_name(), map.extension()) {
-                        (Some(at), Some(made), Some(kind)) if at == directory.path() => (made.to_owned(), kind),
+                    let made = match (map.parent(), map.file_name()) {
+                        (Some(at), Some(made)) if at == directory.path() => made.to_owned(),
                         _ => return Err(elsewhere(&map, directory.path()).into()),
                     };
                     // Where `hash:` is redirected to another kind (Postfix 3.11), another map goes live than was there.
-                    let (live, seen) = if file.path.extension() == Some(kind) {
+                    let goes_live_as = mta.live_map(&map)?;
+                    let (live, seen) = if goes_live_as == file.path {
                         (live, file.seen)
                     } else {
-                        let live = Path::new(&live).with_extension(kind).into_os_string();
+                        let (at, live) = Directory::of(&goes_live_as)?;
+                        if at.path() != directory.path() {
+                            return Err(elsewhere(&goes_live_as, directory.path()).into());
+                        }
                         let seen = directory.look_replaceable(&live)?;
                         (live, seen)
                     };
@@ -174,6 +203,7 @@ impl Change {
                     let like = own.or(of_text);
                     let map = Staged { directory, name: made, live: Some(live), seen, like, present: true };
                     verify(mta, &text, &lookups, login)?;
+                    mta.compare(&text)?;
                     verified = true;
                     staged.push(map);
                 }
@@ -195,29 +225,22 @@ impl Change {
         self.staged.is_empty()
     }
 
-    /// Renames what is staged over the live files, text first, and makes that durable. Each live file is read before,
+    /// Renames what is staged over the live files, text first, and makes that durable. Each live file is kept before,
     /// for [`Change::undo`], and looked at again just before it is replaced.
     ///
-    /// `first` is called once, when everything is read and before the first rename.
+    /// `first` is called once, when everything is kept and before the first rename.
     pub(super) fn rename(&mut self, first: impl FnOnce() -> Result<(), MtaError>) -> Result<(), Stopped> {
         let mut before = Vec::new();
         for file in &self.staged {
             let Some(live) = &file.live else { continue };
             before.push(match file.seen {
                 None => None,
-                Some(seen) => {
-                    let (bytes, now) = file.directory.read(live, MAX_MAP)?;
-                    if now != seen {
-                        let path = file.directory.path().join(live);
-                        return Err(HostError::Changed { path }.into());
-                    }
-                    Some(bytes)
-                }
+                Some(seen) => Some(Kept::of(&file.directory, live, seen)?),
             });
         }
         first()?;
         let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
-        for ((live, file), bytes) in staged.zip(before) {
+        for ((live, file), content) in staged.zip(before) {
             file.directory.rename(&file.name, &live, file.seen)?;
             file.present = false;
             if file.seen.is_none() {
@@ -232,7 +255,7 @@ impl Change {
                 Some(old) => old.ours = ours,
                 None => {
                     let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
-                    self.old.push(Old { directory, live, bytes, ours, staged });
+                    self.old.push(Old { directory, live, content, ours, staged });
                 }
             }
         }
@@ -252,23 +275,31 @@ impl Change {
         !self.old.is_empty()
     }
 
+    /// The files that were replaced, in that order, as they were right after it.
+    pub(super) fn in_place(&self) -> Vec<(PathBuf, FileId)> {
+        self.old.iter().map(|old| (old.directory.path().join(&old.live), old.ours)).collect()
+    }
+
     /// Puts the old bytes back, the same way, the compiled map before its text: in between the text is new and the map
     /// old, which the next run understands. What is back is forgotten; after an error the rest can be tried again.
     pub(super) fn undo(&mut self) -> Result<(), HostError> {
         self.staged.clear();
         while let Some(old) = self.old.last() {
-            let Old { directory, live, bytes, ours, staged } = old;
+            let Old { directory, live, content, ours, staged } = old;
             if directory.look(live)? != Some(*ours) {
                 // Somebody else's change; putting ours back would undo theirs.
                 return Err(HostError::Changed { path: directory.path().join(live) });
             }
-            match bytes {
+            match content {
                 None => {
                     directory.remove(live)?;
                 }
-                Some(bytes) => {
+                Some(content) => {
                     directory.remove(staged)?;
-                    directory.stage(staged, bytes)?;
+                    match content {
+                        Kept::Bytes(bytes) => directory.stage(staged, bytes)?,
+                        Kept::Open(file) => directory.stage_copy(staged, file)?,
+                    }
                     let back = directory
                         .dress(staged, Some((directory, live)))
                         .and_then(|()| directory.rename(staged, live, Some(*ours)));

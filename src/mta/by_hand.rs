@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::table::{Entry, Table, fold, same_key};
 use crate::config;
-use crate::credential::{Login, Secret};
+use crate::credential::Login;
 use crate::instruction::Instruction;
 
 /// What a person is told. All of it is masked.
@@ -92,10 +92,10 @@ impl Task<'_> {
     fn explain_entries(&self, said: &mut ByHand, edits: &mut Edits) {
         let (file, new) = (self.file.display(), self.masked());
         for &at in &self.entries {
-            let entry = &self.table.entries()[at];
-            let (first, found) = self.table.get_folded(&entry.key).unwrap_or((at, entry));
+            let entry = self.table.entry(at);
+            let (first, found) = self.table.get_folded(&entry.key).unwrap_or_else(|| (at, entry.clone()));
             if first == at
-                && let Some(wrong) = wrong(entry.value.as_ref(), self.login)
+                && let Some(wrong) = wrong(entry.value(), self.login)
             {
                 let same_user = entry.username() == Some(&self.login.username);
                 // In the wrong order the password stands where the user name belongs.
@@ -108,7 +108,7 @@ impl Task<'_> {
                     self.at(entry.line),
                     entry.key
                 ));
-                let before = self.found_before(entry).map_or(String::new(), |right| {
+                let before = self.found_before(&entry).map_or(String::new(), |right| {
                     format!(
                         "; the mail server looks there before it looks under {}, which holds the right login on line {}",
                         right.key, right.line
@@ -117,12 +117,12 @@ impl Task<'_> {
                 said.differences.push(self.located(entry.line, &format!("{} {wrong}{before}", entry.key)));
             }
             for again in self.table.repeats(&entry.key) {
-                let again = &self.table.entries()[again];
+                let again = self.table.entry(again);
                 if !edits.removed.insert(again.line) {
                     continue;
                 }
                 said.diff.push(format!("{file}:{}: {} to be removed", again.line, again.key));
-                let holds = |entry: &Entry| match wrong(entry.value.as_ref(), self.login) {
+                let holds = |entry: &Entry<'_>| match wrong(entry.value(), self.login) {
                     None => "holds the right login".to_owned(),
                     Some(wrong) => wrong,
                 };
@@ -133,8 +133,8 @@ impl Task<'_> {
                          effect",
                         again.key,
                         found.line,
-                        holds(found),
-                        holds(again)
+                        holds(&found),
+                        holds(&again)
                     ),
                 ));
             }
@@ -146,7 +146,7 @@ impl Task<'_> {
         for key in self.missing {
             said.diff.push(format!("{file}: new line at the end: {key} {new}"));
             let misspelt = self.elsewhere().find(|entry| {
-                wrong(entry.value.as_ref(), self.login).is_none()
+                wrong(entry.value(), self.login).is_none()
                     && self.hops.iter().any(|hop| same_key(hop[1], key) && alike(&entry.key, hop))
             });
             if let Some(entry) = misspelt {
@@ -166,10 +166,10 @@ impl Task<'_> {
         let only_text = said.diff.is_empty();
         let mut stale = Vec::new();
         for &at in &self.entries {
-            let entry = &self.table.entries()[at];
+            let entry = self.table.entry(at);
             let first = self.table.get_folded(&entry.key).is_none_or(|(first, _)| first == at);
-            let gives = map.found.get(&entry.key);
-            if !first || wrong(entry.value.as_ref(), self.login).is_some() || gives == Some(self.login) {
+            let gives = map.found.get(&*entry.key);
+            if !first || wrong(entry.value(), self.login).is_some() || gives == Some(self.login) {
                 continue;
             }
             let gives = match gives {
@@ -201,7 +201,7 @@ impl Task<'_> {
     fn explain_spelling(&self, said: &mut ByHand) {
         for hop in &self.hops {
             let found = hop.iter().find_map(|key| self.table.get_folded(key));
-            if found.is_some_and(|(_, entry)| wrong(entry.value.as_ref(), self.login).is_none()) {
+            if found.is_some_and(|(_, entry)| wrong(entry.value(), self.login).is_none()) {
                 continue;
             }
             for entry in self.elsewhere() {
@@ -217,18 +217,18 @@ impl Task<'_> {
     }
 
     /// Entries of the login's user name that no next hop finds. Those of senders are looked up by other rules.
-    fn elsewhere(&self) -> impl Iterator<Item = &Entry> {
+    fn elsewhere(&self) -> impl Iterator<Item = Entry<'_>> {
         let looked_up = |key: &str| self.hops.iter().flatten().any(|hop| same_key(hop, key));
-        self.table.entries().iter().filter(move |entry| {
+        self.table.entries().filter(move |entry| {
             entry.username() == Some(&self.login.username) && !entry.key.contains('@') && !looked_up(&entry.key)
         })
     }
 
     /// The right login that a next hop would find, were it not for this entry.
-    fn found_before(&self, entry: &Entry) -> Option<&Entry> {
+    fn found_before(&self, entry: &Entry<'_>) -> Option<Entry<'_>> {
         let hop = self.hops.iter().find(|[host, spelt]| same_key(host, &entry.key) && !same_key(host, spelt))?;
         let (_, behind) = self.table.get_folded(hop[1])?;
-        wrong(behind.value.as_ref(), self.login).is_none().then_some(behind)
+        wrong(behind.value(), self.login).is_none().then_some(behind)
     }
 
     fn masked(&self) -> String {
@@ -251,8 +251,8 @@ fn alike(key: &str, hop: &[&str; 2]) -> bool {
 }
 
 /// How a value differs from the login, in words that go on after the key; `None`: it does not.
-fn wrong(value: Option<&Secret>, login: &Login) -> Option<String> {
-    let Some(value) = value.map(Secret::expose) else { return Some("holds something that is not text".into()) };
+fn wrong(value: Option<&str>, login: &Login) -> Option<String> {
+    let Some(value) = value else { return Some("holds something that is not text".into()) };
     let (user, password) = (login.username.as_str(), login.password.expose());
     let right = Zeroizing::new(format!("{user}:{password}"));
     // RFC 4616: what AUTH PLAIN says.
@@ -349,8 +349,8 @@ mod tests {
     /// Of a text that is read itself; every entry with one of our keys is ours.
     fn explain(text: &str, missing: &[String]) -> ByHand {
         let (table, login) = (Table::parse(text.as_bytes()).unwrap(), login());
-        let ours = |entry: &Entry| HOPS.iter().any(|key| same_key(key, &entry.key));
-        let entries = (0..table.entries().len()).filter(|at| ours(&table.entries()[*at])).collect();
+        let ours = |entry: &Entry<'_>| HOPS.iter().any(|key| same_key(key, &entry.key));
+        let entries = (0..table.len()).filter(|at| ours(&table.entry(*at))).collect();
         Task {
             file: Path::new("/t"),
             exists: true,
@@ -387,7 +387,7 @@ mod tests {
             ("secret", Some("holds something that is not USER:PASSWORD: it has no colon")),
             ("other:secret", Some("holds the login of other, not of user")),
         ] {
-            let said = wrong(Some(&Secret::new(value.into())), &login());
+            let said = wrong(Some(value), &login());
             match (&said, expected) {
                 (None, None) => {}
                 (Some(said), Some(expected)) if said.starts_with(expected) => {
@@ -398,7 +398,7 @@ mod tests {
         }
         // What an SES SMTP password looks like is no user name, whoever's it is.
         let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
-        let said = wrong(Some(&Secret::new(format!("{password}:AKIAOTHER"))), &login());
+        let said = wrong(Some(&format!("{password}:AKIAOTHER")), &login());
         assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
     }
 

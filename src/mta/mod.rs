@@ -4,6 +4,8 @@
 //! the same for all of them and lives in `apply`, on top of `host`. No network, no AWS, no run time here.
 
 pub mod by_hand;
+pub mod cdb;
+pub mod compare;
 pub mod postfix;
 pub mod table;
 pub mod text;
@@ -19,7 +21,7 @@ pub use by_hand::ByHand;
 
 /// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
 /// are ours.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ours {
     /// User name (access key id) of the applied version, from state. `None` without state: then it is the user name
     /// under the first live key.
@@ -106,21 +108,27 @@ pub struct PlannedFile {
 pub enum Content {
     /// We render them.
     Bytes(zeroize::Zeroizing<Vec<u8>>),
-    /// [`Mta::compile`] makes them from the staged text.
-    Compiled,
+    /// [`Mta::compile`] makes them from the text: the staged one, else a copy of the live one.
+    Compiled {
+        /// The live text, symlinks resolved: it may lie elsewhere than the map, and be named otherwise.
+        text: PathBuf,
+        /// That text as it was read, where this plan leaves it as it is.
+        seen: Option<host::FileId>,
+    },
 }
 
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Content::Bytes(b) => write!(f, "Bytes({} bytes)", b.len()),
-            Content::Compiled => f.write_str("Compiled"),
+            Content::Compiled { .. } => f.write_str("Compiled"),
         }
     }
 }
 
 /// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now. What is kept from one
-/// call to the next are settings whose files have not changed since; [`Mta::inspect`] goes by none of that.
+/// call to the next is what was read of files that have not changed since, and no secret; [`Mta::inspect`] asks for the
+/// settings anew.
 pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError>;
@@ -139,6 +147,16 @@ pub trait Mta: Send {
 
     /// Compiles the staged text and returns the path of the map that appeared beside it.
     fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError>;
+
+    /// Does what was compiled from a staged text hold exactly what the text says? A compiler that loses or changes a line is
+    /// found out here.
+    fn compare(&self, staged_text: &Path) -> Result<(), MtaError>;
+
+    /// The live name, symlinks resolved, of a map that [`Mta::compile`] made.
+    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError>;
+
+    /// Our change is in place: these files are as we left them.
+    fn left(&self, files: &[(PathBuf, host::FileId)]);
 
     /// Looks keys up as the mail server would, in the table whose text is `text` (staged or live). One answer per
     /// key, in order; `None`: no entry.

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,8 @@ use crate::credential::{Login, Redactor, ses_region};
 use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
+use crate::mta::cdb;
+use crate::mta::compare::{Comparison, Differences, Names};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
 use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
@@ -36,6 +39,10 @@ const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
 const COMMAND: Duration = Duration::from_secs(30);
 /// Bounds `postmap` over a large table, and `postfix check`, which walks the queue directories.
 const LONG_COMMAND: Duration = Duration::from_secs(180);
+/// What a listing may have: as much as a map that is swapped.
+const MAX_LISTING: usize = 2 * table::MAX_TABLE;
+/// How often a table is looked at again because somebody wrote to it meanwhile.
+const LOOKS: usize = 3;
 /// How many keys one `postmap` is asked for; `host::run` takes megabytes of answers, not tables of any size.
 const KEYS_AT_ONCE: usize = 10_000;
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture Linux still supports.
@@ -84,6 +91,34 @@ pub struct Postfix {
     reload: Reload,
     /// What `postconf` said last, and of which files; `inspect` forgets it.
     kept: RefCell<Option<(ConfigId, Settings)>>,
+    /// What was found in the text last.
+    found: RefCell<Option<Found>>,
+    /// What the comparison of text and map said last.
+    compared: RefCell<Option<Compared>>,
+}
+
+/// What was found in a text that has not changed since. Holds no login: those are read again, each from its place.
+struct Found {
+    text: host::FileId,
+    asked: Asked,
+    pick: Pick,
+}
+
+/// What an answer depends on besides the text.
+#[derive(PartialEq)]
+struct Asked {
+    ours: Ours,
+    candidate: Option<String>,
+    hops: Vec<NextHop>,
+}
+
+/// How a text and a map that have not changed since differ.
+struct Compared {
+    text: host::FileId,
+    map: host::FileId,
+    /// Keys that were not compared. `None`: we made the one from the other.
+    not_compared: Option<HashSet<String>>,
+    problems: Vec<Problem>,
 }
 
 impl Postfix {
@@ -96,6 +131,8 @@ impl Postfix {
             keys,
             reload: reload.clone(),
             kept: RefCell::default(),
+            found: RefCell::default(),
+            compared: RefCell::default(),
         }
     }
 
@@ -216,17 +253,28 @@ impl Postfix {
     /// Everything that `inspect` and `plan` go by. `candidate` is the user name that is about to be written, where one
     /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
     /// not be read at all is an error.
-    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+    fn survey(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, MtaError> {
+        for _ in 1..LOOKS {
+            match self.survey_once(ours, candidate, need) {
+                Err(e) if e.class == "changed-underneath" => {}
+                other => return other,
+            }
+        }
+        self.survey_once(ours, candidate, need)
+    }
+
+    fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, MtaError> {
         let settings = self.settings()?;
-        let hops = self.next_hops(&settings);
+        let mut hops = self.next_hops(&settings);
         let mut problems = self.review(&settings, &hops);
         problems.extend(self.review_trust(&settings)?);
         let mut survey = Survey { problems, settings, ..Survey::default() };
         match Store::new(&survey.settings) {
             Err(problem) => survey.problems.push(*problem),
             Ok(store) => {
-                self.survey_table(&mut survey, &store, &hops, ours, candidate)?;
-                survey.store = Some(store);
+                let asked = Asked { ours: ours.clone(), candidate: candidate.map(str::to_owned), hops };
+                self.survey_table(&mut survey, &store, &asked, need)?;
+                (survey.store, hops) = (Some(store), asked.hops);
             }
         }
         survey.hops = hops;
@@ -236,16 +284,91 @@ impl Postfix {
         Ok(survey)
     }
 
-    fn survey_table(
+    fn survey_table(&self, survey: &mut Survey, store: &Store, asked: &Asked, need: Need) -> Result<(), MtaError> {
+        let (directory, name) = host::Directory::of(&store.text)?;
+        survey.seen = directory.look(&name)?;
+        let again = match survey.seen {
+            Some(seen) if need == Need::Found => self.find_again(&directory, &name, seen, store, asked)?,
+            _ => None,
+        };
+        if let Some(pick) = again {
+            survey.pick = pick;
+        } else if !self.read_table(survey, store, &directory, &name)? {
+            return Ok(());
+        } else {
+            let region = self.region();
+            let question = Question {
+                table: &survey.table,
+                file: &store.text,
+                hops: &asked.hops,
+                keys: self.keys.as_deref(),
+                ours: &asked.ours,
+                candidate: asked.candidate.as_deref(),
+                region: region.as_deref(),
+            };
+            survey.pick = question.pick();
+            let keep = survey.seen.filter(|seen| settled(seen, SystemTime::now()));
+            *self.found.borrow_mut() = keep.map(|text| {
+                let asked =
+                    Asked { ours: asked.ours.clone(), candidate: asked.candidate.clone(), hops: asked.hops.clone() };
+                Found { text, asked, pick: survey.pick.without_logins() }
+            });
+        }
+        survey.problems.extend(survey.pick.problems.iter().cloned());
+        survey.problems.extend(self.review_files(store));
+        if let Some(live) = self.look_up_live(survey, store)? {
+            survey.live = live;
+            survey.problems.extend(self.compare_live(survey, store)?);
+        }
+        Ok(())
+    }
+
+    /// What was found before, if that still holds and nothing has to be compared: then the table is not read. The logins
+    /// are read from their places in the file, which is small work on a table of any size.
+    fn find_again(
+        &self,
+        directory: &host::Directory,
+        name: &std::ffi::OsStr,
+        seen: host::FileId,
+        store: &Store,
+        asked: &Asked,
+    ) -> Result<Option<Pick>, MtaError> {
+        let found = self.found.borrow();
+        let Some(found) = found.as_ref().filter(|found| found.text == seen && found.asked == *asked) else {
+            return Ok(None);
+        };
+        let mut pick = found.pick.clone();
+        let to_compare = match &store.map {
+            Some(map) => look(map)?.is_some_and(|map| self.compared_before(seen, map, &pick.not_compared()).is_none()),
+            None => false,
+        };
+        if to_compare {
+            return Ok(None);
+        }
+        let parts: Vec<Range<usize>> = pick.owned.iter().filter_map(|owned| owned.at.clone()).collect();
+        let mut values = match directory.read_parts(name, seen, &parts) {
+            Ok(values) => values.into_iter(),
+            Err(host::HostError::Changed { .. }) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        for owned in pick.owned.iter_mut().filter(|owned| owned.at.is_some()) {
+            let value = values.next();
+            owned.text = value.and_then(|value| Login::from_pair(std::str::from_utf8(&value).ok()?).ok());
+        }
+        Ok(Some(pick))
+    }
+
+    /// Reads the whole text. False: it is none that could be gone on with, and that is said.
+    fn read_table(
         &self,
         survey: &mut Survey,
         store: &Store,
-        hops: &[NextHop],
-        ours: &Ours,
-        candidate: Option<&str>,
-    ) -> Result<(), MtaError> {
-        match host::read(&store.text, table::MAX_TABLE) {
+        directory: &host::Directory,
+        name: &std::ffi::OsStr,
+    ) -> Result<bool, MtaError> {
+        match directory.read(name, table::MAX_TABLE) {
             Err(e) if e.is_not_found() => {
+                survey.seen = None;
                 if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
                     let command = store.text_from_map(map, &self.config_option());
                     let mut problem = Problem::error(
@@ -277,41 +400,192 @@ impl Postfix {
             Err(e) => return Err(e.into()),
             Ok((bytes, seen)) => {
                 survey.seen = Some(seen);
-                match Table::parse(&bytes) {
+                match Table::of(bytes) {
                     Ok(table) => survey.table = table,
                     Err(e) => {
                         survey.problems.push(Problem::of_table(e, &store.text));
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
         }
-        let region = self.region();
-        let question = Question {
-            table: &survey.table,
-            file: &store.text,
-            hops,
-            keys: self.keys.as_deref(),
-            ours,
-            candidate,
-            region: region.as_deref(),
+        Ok(true)
+    }
+
+    fn compared_before(
+        &self,
+        text: host::FileId,
+        map: host::FileId,
+        not_compared: &HashSet<String>,
+    ) -> Option<Vec<Problem>> {
+        let compared = self.compared.borrow();
+        let compared = compared.as_ref().filter(|compared| compared.text == text && compared.map == map)?;
+        compared.not_compared.as_ref().is_none_or(|keys| keys == not_compared).then(|| compared.problems.clone())
+    }
+
+    /// The live map against the text: what stands in the map alone would be lost with the next compilation, and the mail of
+    /// those relays with it. Nothing where they are as they were when they were compared last, or as we left them.
+    fn compare_live(&self, survey: &Survey, store: &Store) -> Result<Vec<Problem>, MtaError> {
+        let (Some(map), Some(text)) = (&store.map, survey.seen) else { return Ok(Vec::new()) };
+        let Some(seen) = look(map)? else { return Ok(Vec::new()) };
+        let not_compared = survey.pick.not_compared();
+        if let Some(problems) = self.compared_before(text, seen, &not_compared) {
+            return Ok(problems);
+        }
+        let mut comparison = Comparison::new(&survey.table, &not_compared);
+        if let Err(words) = self.list(&survey.settings, store.kind, &store.path, &mut comparison)? {
+            return Err(MtaError {
+                temporary: true,
+                class: "command",
+                file: Some(map.clone()),
+                line: None,
+                what: format!(
+                    "the compiled map cannot be listed, so that it cannot be compared with its text: {words}"
+                ),
+                fix: format!(
+                    "see what it names; it is tried again; or compile it anew: {}",
+                    self.compile_command(store)
+                ),
+            });
+        }
+        let differences = comparison.finish();
+        for (file, seen) in [(map, seen), (&store.text, text)] {
+            if look(file)? != Some(seen) {
+                return Err(host::HostError::Changed { path: file.clone() }.into());
+            }
+        }
+        let problems = self.explain(&differences, store, map, &survey.table);
+        let now = SystemTime::now();
+        *self.compared.borrow_mut() = (settled(&text, now) && settled(&seen, now)).then(|| Compared {
+            text,
+            map: seen,
+            not_compared: Some(not_compared),
+            problems: problems.clone(),
+        });
+        Ok(problems)
+    }
+
+    /// Lists a table, as `postmap` would open it, into a comparison. The inner error is why that is not possible.
+    fn list(
+        &self,
+        settings: &Settings,
+        kind: Kind,
+        path: &Path,
+        comparison: &mut Comparison<'_>,
+    ) -> Result<Result<(), String>, MtaError> {
+        if settings.redirected(kind) == Kind::Cdb {
+            // `postmap -s` cannot list those.
+            let (directory, name) = host::Directory::of(&with_extension(path, "cdb"))?;
+            let (file, id) = directory.open_to_read(&name)?;
+            let listed = cdb::records(io::BufReader::new(file), id.size, |key, value| comparison.record(key, value));
+            return Ok(listed.map_err(|e| e.to_string()));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-s".into(), kind.spell(path)]);
+        let output = host::run_listing(&argv, LONG_COMMAND, MAX_LISTING, &mut |piece| comparison.listed(piece))?;
+        if output.status.success() && gave_up(&output.stderr).is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(self.last_words(&output.stderr, path)))
+    }
+
+    /// What the differences of a map and its text mean, and what to do.
+    fn explain(&self, differences: &Differences, store: &Store, map: &Path, table: &Table) -> Vec<Problem> {
+        let Differences { only_in_map, differing, only_in_text } = differences;
+        let (text, compile) = (store.text.display(), self.compile_command(store));
+        let mut problems = Vec::new();
+        let mut error = |what: String, fix: String, steps: Vec<Instruction>| {
+            let mut problem = Problem::error("ambiguous", Some(map.to_owned()), what, fix);
+            (problem.subject, problem.steps) = (Subject::Map, steps);
+            problems.push(problem);
         };
-        survey.pick = question.pick();
-        survey.problems.append(&mut survey.pick.problems);
-        survey.problems.extend(self.review_files(store));
-        survey.live = self.look_up_live(survey, store)?;
-        Ok(())
+        let entries =
+            |names: &Names| if names.count == 1 { "1 entry".into() } else { format!("{} entries", names.count) };
+        if only_in_map.count > 0 {
+            let merge = self.merge_command(only_in_map, store, table);
+            error(
+                format!(
+                    "{} of other relays stand only in the compiled map, and not in its text {text}: {}; a map made from that \
+                     text would lose them, and their mail would bounce",
+                    entries(only_in_map),
+                    only_in_map.list()
+                ),
+                format!("to keep them, add them to the text: `{merge}`; to let them go, compile the text: `{compile}`"),
+                vec![
+                    Instruction::Text(format!(
+                        "keep what only {} holds: the next command adds it to {text} (leave it out where those entries are to \
+                         go)",
+                        map.display()
+                    )),
+                    Instruction::Command(merge),
+                ],
+            );
+        }
+        if differing.count > 0 {
+            let key = differing.first.first().map(|(key, _)| key.as_str()).unwrap_or_default();
+            let show = format!("postmap{} -q {} {}", self.config_option(), quoted(key), quoted(&store.name));
+            let fix = format!(
+                "where the map is right, write its value into the text: `{show}` shows it; where the text is right, compile \
+                 it: `{compile}`"
+            );
+            error(
+                format!(
+                    "{} of other relays have another value in the compiled map than in its text {text}: {}; a map made from \
+                     that text would change their logins",
+                    entries(differing),
+                    differing.list()
+                ),
+                fix.clone(),
+                vec![Instruction::Text(fix)],
+            );
+        }
+        if only_in_text.count > 0 {
+            problems.push(Problem::warning(
+                Some(store.text.clone()),
+                format!(
+                    "{} of other relays stand only in the text, and not in its compiled map: {}; the next rollover puts them \
+                     into effect",
+                    entries(only_in_text),
+                    only_in_text.list()
+                ),
+                format!("take them out if they are not meant; or put them into effect now: {compile}"),
+            ));
+        }
+        problems
+    }
+
+    /// Appends to the text what only the map holds, for people. It is the shell that opens the text: owner and mode stay.
+    fn merge_command(&self, names: &Names, store: &Store, table: &Table) -> String {
+        let (option, map, text) =
+            (self.config_option(), quoted(&store.name), quoted(&store.text.display().to_string()));
+        let newline = if table.ends_with_newline() { String::new() } else { format!("echo >> {text}; ") };
+        let plain = |key: &str| key.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase());
+        if names.count == names.first.len() && names.first.iter().all(|(key, _)| plain(key)) || store.kind == Kind::Cdb
+        {
+            let keys = names.first.iter().map(|(key, _)| quoted(key)).collect::<Vec<_>>().join(" ");
+            return format!("{newline}printf '%s\\n' {keys} | postmap{option} -q - {map} >> {text}");
+        }
+        // texthash: reads the text as the compiler does.
+        let of_text = quoted(&format!("texthash:{}", store.text.display()));
+        format!(
+            "{newline}(postmap{option} -s {of_text}; echo; postmap{option} -s {map}) | awk -F'\\t' '!NF {{map = 1; next}} !map \
+             {{text[$1]; next}} !($1 in text)' >> {text}"
+        )
+    }
+
+    fn compile_command(&self, store: &Store) -> String {
+        format!("postmap{} {}", self.config_option(), quoted(&store.name))
     }
 
     /// What the mail server finds now under each key of the survey, in one `postmap`. A map that is missing or cannot
-    /// be read is a problem, not an error: compiling it anew is what mends it.
-    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<HashMap<String, Login>, MtaError> {
+    /// be read (`None`) is a problem, not an error: compiling it anew is what mends it.
+    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<Option<HashMap<String, Login>>, MtaError> {
         let mut keys = survey.lookups();
         keys.extend(survey.pick.candidates.iter().cloned());
         let failed = match store.read_by_postfix() {
             file if !file.exists() => None,
             _ => match self.query(&survey.settings, store.kind, &store.path, &keys)? {
-                Ok(found) => return Ok(found),
+                Ok(found) => return Ok(Some(found)),
                 Err(words) => Some(words),
             },
         };
@@ -330,7 +604,7 @@ impl Postfix {
                 format!("the next rollover compiles it; or now: postmap {}", store.name),
             ));
         }
-        Ok(HashMap::new())
+        Ok(None)
     }
 
     /// Looks keys up with `postmap -q -`. The inner error is what `postmap` said when it gave up.
@@ -375,14 +649,17 @@ impl Postfix {
 
     /// What a command said when it gave up, without any password that stands in the table.
     fn last_words(&self, stderr: &str, text: &Path) -> String {
-        self.redactor(text).clean(&or_none(gave_up(stderr)))
+        match gave_up(stderr) {
+            words if words.is_empty() => "it gave no reason".into(),
+            words => self.redacted(&words, text),
+        }
     }
 
-    /// Knows every login of a table; nothing where it cannot be read.
-    fn redactor(&self, text: &Path) -> Redactor {
-        let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::parse(&bytes).ok());
-        let logins = table.iter().flat_map(|table| table.entries().iter().filter_map(table::Entry::login));
-        Redactor::new(&logins.collect::<Vec<_>>())
+    /// The words without any password of a table; a table that cannot be read hides nothing.
+    fn redacted(&self, words: &str, text: &Path) -> String {
+        let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::of(bytes).ok());
+        let logins = table.iter().flat_map(|table| table.entries().filter_map(|entry| entry.login()));
+        Redactor::for_text(words, logins).clean(words)
     }
 
     /// Why `postfix check` failed. Without a terminal, postfix(1) itself speaks to the mail log only; another program
@@ -747,7 +1024,7 @@ impl Mta for Postfix {
     fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
         // What is true now, whatever was true before: the read-back of a rollover is one of these.
         *self.kept.borrow_mut() = None;
-        let mut survey = self.survey(ours, None)?;
+        let mut survey = self.survey(ours, None, Need::Found)?;
         let running = self.running_with(&survey.settings)?;
         let mut problems = std::mem::take(&mut survey.problems);
         match running {
@@ -778,16 +1055,13 @@ impl Mta for Postfix {
         }
         problems.sort_by_key(|p| p.finding.severity);
         let map = survey.store.as_ref().map(|store| store.name.as_str()).unwrap_or_default();
-        let in_text = |owned: &Owned| {
-            let entry = &survey.table.entries()[owned.entry];
-            Entry {
-                key: entry.key.clone(),
-                map: map.to_owned(),
-                line: Some(entry.line),
-                text: entry.login(),
-                live: survey.live.get(&entry.key).cloned(),
-                is_live_key: owned.is_live_key,
-            }
+        let in_text = |owned: &Owned| Entry {
+            key: owned.key.clone(),
+            map: map.to_owned(),
+            line: Some(owned.line),
+            text: owned.text.clone(),
+            live: survey.live.get(&owned.key).cloned(),
+            is_live_key: owned.is_live_key,
         };
         let absent = |key: &String| Entry {
             key: key.clone(),
@@ -818,15 +1092,16 @@ impl Mta for Postfix {
     }
 
     fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
-        let survey = self.survey(ours, Some(&login.username))?;
-        if let Some(problem) = survey.problems.iter().find(|p| p.finding.severity == Severity::Error) {
+        let survey = self.survey(ours, Some(&login.username), Need::Table)?;
+        let errors = || survey.problems.iter().filter(|p| p.finding.severity == Severity::Error);
+        if let Some(problem) = errors().find(|p| p.subject != Subject::Map) {
             return Err(problem.clone().into_error());
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
         let diff = self.task(&survey, store, login).explain().diff;
         let mut changes = Vec::new();
         for owned in &survey.pick.owned {
-            if survey.table.entries()[owned.entry].login().as_ref() != Some(login) {
+            if owned.text.as_ref() != Some(login) {
                 changes.push(Change::Replace { entry: owned.entry, login });
             }
         }
@@ -841,14 +1116,20 @@ impl Mta for Postfix {
             let stale =
                 lookups.iter().any(|key| survey.live.get(key) != Some(login)) || survey.only_in_map().count() > 0;
             if !files.is_empty() || stale {
-                files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content: Content::Compiled });
+                let text = store.text.clone();
+                let content = Content::Compiled { text, seen: survey.seen.filter(|_| files.is_empty()) };
+                files.push(PlannedFile { path: map.clone(), seen: identify(map)?, content });
             }
+        }
+        // What stands in the map alone is lost with a new one, and with nothing to write it is not.
+        if let Some(problem) = errors().next().filter(|_| !files.is_empty()) {
+            return Err(problem.clone().into_error());
         }
         Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
     }
 
     fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
-        let mut survey = self.survey(ours, Some(&login.username))?;
+        let mut survey = self.survey(ours, Some(&login.username), Need::Table)?;
         let problems = std::mem::take(&mut survey.problems).into_iter();
         let errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
         if let Some(problem) = errors.iter().find(|p| p.subject == Subject::Setup) {
@@ -861,7 +1142,9 @@ impl Mta for Postfix {
         }
         let mut by_hand = task.explain();
         // First things first: with these out of the way the rest may be another one.
-        let first: Vec<&Problem> = errors.iter().filter(|p| p.subject == Subject::Table).collect();
+        let to_change = !by_hand.diff.is_empty();
+        let comes_first = |p: &&Problem| p.subject == Subject::Table || p.subject == Subject::Map && to_change;
+        let first: Vec<&Problem> = errors.iter().filter(comes_first).collect();
         if !first.is_empty() {
             let whats = || first.iter().map(|p| p.finding.located());
             by_hand.diff.splice(0..0, whats());
@@ -903,6 +1186,72 @@ impl Mta for Postfix {
                 fix: "make room on that file system, or see what postmap names; it is tried again".into(),
             }),
         }
+    }
+
+    fn compare(&self, staged_text: &Path) -> Result<(), MtaError> {
+        let settings = self.settings()?;
+        let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
+        if store.map.is_none() {
+            return Ok(());
+        }
+        let table = Table::of(host::read(staged_text, table::MAX_TABLE)?.0)
+            .map_err(|e| Problem::of_table(e, staged_text).into_error())?;
+        let all = HashSet::new();
+        let mut comparison = Comparison::new(&table, &all);
+        if let Err(words) = self.list(&settings, store.kind, staged_text, &mut comparison)? {
+            return Err(MtaError {
+                temporary: true,
+                class: "command",
+                file: Some(staged_text.to_owned()),
+                line: None,
+                what: format!("the new map cannot be listed, so that it cannot be compared with its text: {words}"),
+                fix: "see what it names; it is tried again".into(),
+            });
+        }
+        let Differences { only_in_map, differing, only_in_text } = comparison.finish();
+        let wrong: Vec<String> = [
+            ("it lacks", only_in_text),
+            ("it has another value under", differing),
+            ("it has what the text has not:", only_in_map),
+        ]
+        .into_iter()
+        .filter(|(_, names)| names.count > 0)
+        .map(|(what, names)| format!("{what} {}", names.list()))
+        .collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(MtaError {
+            temporary: false,
+            class: "mismatch",
+            file: Some(store.text.clone()),
+            line: None,
+            what: format!(
+                "the new map was not put in place, because it is not what postmap should have made of the text: {}",
+                wrong.join("; ")
+            ),
+            fix: format!(
+                "this host's live table is as it was; look at what stands in {} for postmap, and at those lines",
+                settings.get("command_directory")
+            ),
+        })
+    }
+
+    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError> {
+        let store = Store::new(&self.settings()?).map_err(|problem| problem.into_error())?;
+        let extension = made.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        resolve(&with_extension(&store.path, extension)).map_err(|problem| problem.into_error())
+    }
+
+    fn left(&self, files: &[(PathBuf, host::FileId)]) {
+        // The text comes first.
+        let left = match files {
+            [(_, text), (_, map)] => {
+                Some(Compared { text: *text, map: *map, not_compared: None, problems: Vec::new() })
+            }
+            _ => None,
+        };
+        *self.compared.borrow_mut() = left;
     }
 
     fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
@@ -984,8 +1333,10 @@ impl Mta for Postfix {
             return Err(not_running());
         }
         let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-        let redactor = Store::new(&settings).map(|store| self.redactor(&store.text)).unwrap_or_default();
-        let said = redactor.clean(&output.stderr);
+        let said = match Store::new(&settings) {
+            Ok(store) => self.redacted(&output.stderr, &store.text),
+            Err(_) => Redactor::default().clean(&output.stderr),
+        };
         let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
         Err(MtaError {
             temporary: true,
@@ -1011,10 +1362,15 @@ impl ConfigId {
 
     /// Would another change be seen by it? File systems date changes in ticks: two within one look like one.
     fn settled(&self, now: SystemTime) -> bool {
-        const SETTLED: i128 = 2_000_000_000;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        self.0.iter().all(|file| i128::try_from(now).is_ok_and(|now| now - file.ctime_ns > SETTLED))
+        self.0.iter().all(|file| settled(file, now))
     }
+}
+
+/// Is a file's last change so long ago that another one would show?
+fn settled(file: &host::FileId, now: SystemTime) -> bool {
+    const SETTLED: i128 = 2_000_000_000;
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    i128::try_from(now).is_ok_and(|now| now - file.ctime_ns > SETTLED)
 }
 
 /// What `postconf -x` says, by parameter.
@@ -1073,6 +1429,7 @@ fn words(list: &str) -> Vec<&str> {
 }
 
 /// One destination of `relayhost`.
+#[derive(Clone, PartialEq)]
 struct NextHop {
     spelt: String,
     host: String,
@@ -1330,15 +1687,30 @@ struct Question<'a> {
     region: Option<&'a str>,
 }
 
+/// How much of the table a survey is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Which entries are ours, and what they hold: where the text has not changed, that is known.
+    Found,
+    /// All of it.
+    Table,
+}
+
 /// One entry that is ours.
+#[derive(Clone)]
 struct Owned {
-    /// Its index in the table.
+    /// Its number in the table.
     entry: usize,
+    key: String,
+    line: usize,
+    /// Where the value stands in the text, if that is on one line.
+    at: Option<Range<usize>>,
+    text: Option<Login>,
     is_live_key: bool,
 }
 
 /// Which entries are ours.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Pick {
     /// Live keys in lookup order, then the others by line.
     owned: Vec<Owned>,
@@ -1348,12 +1720,28 @@ struct Pick {
     left_out: Vec<String>,
     /// Every key that Postfix tries for a next hop of ours, in order.
     candidates: Vec<String>,
+    /// Those of them that the text has not.
+    absent: Vec<String>,
     problems: Vec<Problem>,
+}
+
+impl Pick {
+    /// As it may be kept.
+    fn without_logins(&self) -> Self {
+        let mut pick = self.clone();
+        pick.owned.iter_mut().for_each(|owned| owned.text = None);
+        pick
+    }
+
+    /// The keys, folded, that are ours to change, whatever text and map hold under them.
+    fn not_compared(&self) -> HashSet<String> {
+        let owned = self.owned.iter().map(|owned| &owned.key);
+        owned.chain(&self.missing).chain(&self.candidates).map(|key| fold(key)).collect()
+    }
 }
 
 impl Question<'_> {
     fn pick(&self) -> Pick {
-        let entries = self.table.entries();
         let mut pick = Pick::default();
         let our_hops = || self.hops.iter().filter(|hop| hop.ours);
         for key in our_hops().flat_map(NextHop::keys) {
@@ -1363,12 +1751,13 @@ impl Question<'_> {
         }
         let find = |key: &str| self.table.get_folded(key).map(|(entry, _)| entry);
         let live: Vec<usize> = pick.candidates.iter().filter_map(|key| find(key)).collect();
+        pick.absent = pick.candidates.iter().filter(|key| find(key).is_none()).cloned().collect();
         let listed: Option<HashSet<String>> = self.keys.map(|keys| keys.iter().map(|key| fold(key)).collect());
         let is_listed = |key: &str| listed.as_ref().is_some_and(|listed| listed.contains(&fold(key)));
         let of_keys: Vec<usize> = self.keys.unwrap_or_default().iter().filter_map(|key| find(key)).collect();
 
-        let first = live.iter().chain(&of_keys).next();
-        let applied = self.ours.applied.as_deref().or_else(|| entries[*first?].username());
+        let first = live.iter().chain(&of_keys).next().map(|first| self.table.entry(*first));
+        let applied = self.ours.applied.as_deref().or_else(|| first.as_ref()?.username());
         let previous = self.ours.previous.as_deref();
         let is_ours = |user: Option<&str>| {
             let known = self.ours.known.iter().map(String::as_str);
@@ -1378,39 +1767,41 @@ impl Question<'_> {
         };
 
         for &entry in &live {
-            let other = &entries[entry];
+            let other = &self.table.entry(entry);
             if is_listed(&other.key) || is_ours(other.username()) {
                 continue;
             }
             let mut problem = self.another_login(other, applied);
             if listed.is_some() {
                 // Left out on purpose, and left behind by more than one rotation.
-                pick.left_out.push(other.key.clone());
+                pick.left_out.push(other.key.to_string());
                 problem.finding.severity = Severity::Warning;
             }
             pick.problems.push(problem);
         }
 
         let mut chosen: HashSet<usize> = HashSet::new();
-        let mut own = |entry: usize, is_live_key: bool| {
-            if chosen.insert(entry) {
-                pick.owned.push(Owned { entry, is_live_key });
+        let mut own = |number: usize, entry: &table::Entry<'_>, is_live_key: bool| {
+            if chosen.insert(number) {
+                let (key, line, at, text) = (entry.key.to_string(), entry.line, entry.range(), entry.login());
+                pick.owned.push(Owned { entry: number, key, line, at, text, is_live_key });
             }
         };
-        for &entry in &live {
-            if listed.is_none() || is_listed(&entries[entry].key) {
-                own(entry, true);
+        for &number in &live {
+            let entry = self.table.entry(number);
+            if listed.is_none() || is_listed(&entry.key) {
+                own(number, &entry, true);
             }
         }
-        for (at, entry) in entries.iter().enumerate() {
+        for (at, entry) in self.table.entries().enumerate() {
             let ours = match &listed {
                 None => is_ours(entry.username()),
                 Some(_) => is_listed(&entry.key),
             };
             if ours {
-                own(at, false);
+                own(at, &entry, false);
             } else if listed.is_some() && self.candidate != entry.username() && is_ours(entry.username()) {
-                pick.left_out.push(entry.key.clone());
+                pick.left_out.push(entry.key.to_string());
             }
         }
 
@@ -1443,11 +1834,10 @@ impl Question<'_> {
         }
 
         for owned in &pick.owned {
-            let entry = &entries[owned.entry];
-            pick.problems.extend(self.check_region(&entry.key, Some(entry.line)));
+            pick.problems.extend(self.check_region(&owned.key, Some(owned.line)));
             if let Err(e) = self.table.check_editable(owned.entry) {
                 let mut problem = Problem::of_table(e, self.file);
-                if !self.table.repeats(&entry.key).is_empty() {
+                if !self.table.repeats(&owned.key).is_empty() {
                     problem.subject = Subject::Entry;
                 }
                 pick.problems.push(problem);
@@ -1461,7 +1851,7 @@ impl Question<'_> {
 
     /// Before a candidate is known, an unexpected login may be just that candidate, put there by a run that was killed
     /// or by hand; it is an error only once a candidate is to replace it, or where no state could explain it.
-    fn another_login(&self, entry: &table::Entry, applied: Option<&str>) -> Problem {
+    fn another_login(&self, entry: &table::Entry<'_>, applied: Option<&str>) -> Problem {
         let found = match entry.username() {
             Some(user) => format!("the login of {user:?}"),
             None => "something that is not USER:PASSWORD".into(),
@@ -1548,6 +1938,7 @@ struct Survey {
     settings: Settings,
     hops: Vec<NextHop>,
     store: Option<Store>,
+    /// Empty where what was found before still holds.
     table: Table,
     /// The text as it was read; `None`: there is none.
     seen: Option<host::FileId>,
@@ -1561,17 +1952,15 @@ struct Survey {
 impl Survey {
     /// The keys that must give the candidate.
     fn lookups(&self) -> Vec<String> {
-        let owned = self.pick.owned.iter().map(|owned| self.table.entries()[owned.entry].key.clone());
+        let owned = self.pick.owned.iter().map(|owned| owned.key.clone());
         owned.chain(self.pick.missing.iter().cloned()).collect()
     }
 
     /// Keys that Postfix tries, that are not in the text, and that the map still has: somebody took them out of the
     /// text and did not compile it, or a run was killed.
     fn only_in_map(&self) -> impl Iterator<Item = &String> {
-        self.pick.candidates.iter().filter(|key| {
-            self.live.contains_key(*key)
-                && self.table.get_folded(key).is_none()
-                && !self.pick.missing.iter().any(|missing| same_key(missing, key))
+        self.pick.absent.iter().filter(|key| {
+            self.live.contains_key(*key) && !self.pick.missing.iter().any(|missing| same_key(missing, key))
         })
     }
 }
@@ -1595,6 +1984,8 @@ enum Subject {
     Table,
     /// What an entry holds, or that there are two of it.
     Entry,
+    /// What stands in the compiled map and not in the text: it is lost when the map is replaced.
+    Map,
 }
 
 impl Problem {
@@ -1689,6 +2080,15 @@ fn gave_up(stderr: &str) -> String {
     stderr.lines().filter(gives_up).map(unquoted).collect::<Vec<_>>().join("\n")
 }
 
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-@%+,=".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 fn or_none(words: String) -> String {
     if words.is_empty() { "it gave no reason".into() } else { words }
 }
@@ -1714,6 +2114,12 @@ fn from_io(e: &io::Error, path: &Path) -> MtaError {
         what: e.to_string(),
         fix: if permissions { "run relaykey as root".into() } else { "see what it names; it is tried again".into() },
     }
+}
+
+/// The state of a file that is read; `None`: there is none.
+fn look(path: &Path) -> Result<Option<host::FileId>, MtaError> {
+    let (directory, name) = host::Directory::of(path)?;
+    Ok(directory.look(&name)?)
 }
 
 /// The state of a map that is about to be replaced; its bytes are of no interest. `None`: there is none.

@@ -8,15 +8,19 @@
 //! `texthash` share that parser. Lines that Postfix ignores with a warning (no value, a quote that is not closed, white
 //! space before the first entry) are no entries here either, and stay as they are.
 //!
-//! Pure: bytes in, bytes out. [`Table::render`] copies everything but the values it was told to change.
+//! Pure: bytes in, bytes out. [`Table::render`] copies everything but the values it was told to change. A table may have a
+//! million entries: besides its bytes some twenty bytes are kept of each, and an [`Entry`] is read again when it is asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
+use memchr::memchr;
 use zeroize::Zeroizing;
 
-use crate::credential::{Login, Secret, ses_password_form};
+use crate::credential::{Login, ses_password_form};
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
@@ -36,16 +40,28 @@ pub struct TableError {
 }
 
 /// One entry, in the order of the text.
-#[derive(Debug, Clone)]
-pub struct Entry {
+#[derive(Clone)]
+pub struct Entry<'t> {
     /// The lookup key as spelt, quotes included (Postfix keeps them too). Bytes that are not UTF-8 are replaced; such
     /// a key equals none of ours.
-    pub key: String,
+    pub key: Cow<'t, str>,
     /// 1-based physical line on which the key stands.
     pub line: usize,
-    /// The value as Postfix sees it: continuation lines joined, blanks around it cut. `None`: not UTF-8.
-    pub value: Option<Secret>,
+    value: Bytes<'t>,
     place: Place,
+}
+
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({:?}, line {})", self.key, self.line)
+    }
+}
+
+/// Bytes of the table, or, where they stood on several lines, a copy.
+#[derive(Clone)]
+enum Bytes<'t> {
+    Borrowed(&'t [u8]),
+    Joined(Zeroizing<Vec<u8>>),
 }
 
 /// Where a value stands in the bytes.
@@ -57,15 +73,36 @@ enum Place {
     GoesOn(usize),
 }
 
-impl Entry {
+impl Entry<'_> {
+    /// The value as Postfix sees it: continuation lines joined, blanks around it cut.
+    pub fn value_bytes(&self) -> &[u8] {
+        match &self.value {
+            Bytes::Borrowed(bytes) => bytes,
+            Bytes::Joined(bytes) => bytes,
+        }
+    }
+
+    /// The same; `None`: not UTF-8.
+    pub fn value(&self) -> Option<&str> {
+        std::str::from_utf8(self.value_bytes()).ok()
+    }
+
     /// The value as a login. `None`: it is not `USER:PASSWORD` in printable ASCII.
     pub fn login(&self) -> Option<Login> {
-        Login::from_pair(self.value.as_ref()?.expose()).ok()
+        Login::from_pair(self.value()?).ok()
     }
 
     /// The user name of the value, where it has one that may be shown.
     pub fn username(&self) -> Option<&str> {
-        username(self.value.as_ref()?.expose())
+        username(self.value()?)
+    }
+
+    /// Where the value stands in the text, if that is on one line.
+    pub fn range(&self) -> Option<Range<usize>> {
+        match &self.place {
+            Place::At(range) => Some(range.clone()),
+            Place::GoesOn(_) => None,
+        }
     }
 }
 
@@ -89,21 +126,98 @@ pub enum Change<'a> {
 #[derive(Default)]
 pub struct Table {
     bytes: Zeroizing<Vec<u8>>,
-    entries: Vec<Entry>,
-    /// Folded key to its first entry, and to its second where there is one.
-    index: HashMap<String, (usize, Option<usize>)>,
+    spots: Vec<Spot>,
+    /// A keyed hash of each folded key and, in the lower half, its entry's number; sorted.
+    index: Vec<u64>,
+    hashing: RandomState,
+}
+
+/// Where an entry begins. A table has at most [`MAX_TABLE`] bytes, so that half a word is enough.
+#[derive(Clone, Copy)]
+struct Spot {
+    start: u32,
+    line: u32,
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Table({} bytes, {} entries)", self.bytes.len(), self.entries.len())
+        write!(f, "Table({} bytes, {} entries)", self.bytes.len(), self.spots.len())
     }
 }
 
-/// The physical lines of one logical line that count, without their newlines.
+/// The physical lines of one logical line that count, without their newlines: nearly always one.
+struct Logical {
+    first: Segment,
+    more: Vec<Segment>,
+}
+
+impl Logical {
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+}
+
 struct Segment {
     line: usize,
     range: Range<usize>,
+}
+
+/// Goes through physical lines from one that begins a logical line on.
+struct Lines<'t> {
+    bytes: &'t [u8],
+    start: usize,
+    line: usize,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Logical;
+
+    /// The next logical line. Lines with nothing but blanks or a comment are none, and part of none.
+    fn next(&mut self) -> Option<Logical> {
+        let mut logical: Option<Logical> = None;
+        while self.start < self.bytes.len() {
+            let (start, line) = (self.start, self.line);
+            let end = memchr(b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |n| start + n);
+            (self.start, self.line) = (end + 1, line + 1);
+            if self.bytes[start..end].iter().find(|b| !is_space(**b)).is_some_and(|b| *b != b'#') {
+                let segment = Segment { line, range: start..end };
+                match &mut logical {
+                    None => logical = Some(Logical { first: segment, more: Vec::new() }),
+                    Some(logical) => logical.more.push(segment),
+                }
+            }
+            let goes_on = self.bytes.get(self.start).is_some_and(|b| is_space(*b) || *b == b'#');
+            if logical.is_some() && !goes_on {
+                break;
+            }
+        }
+        // Blank or comment lines at the end leave the last one open.
+        logical
+    }
+}
+
+/// Is there a line that Postfix would read otherwise than it looks?
+fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
+    let line_of = |at: usize| Some(memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1);
+    let nul = memchr(0, bytes);
+    let before_nul = &bytes[..nul.unwrap_or(bytes.len())];
+    if let Some(at) = memchr::memmem::find(before_nul, b"\r\n") {
+        return Err(TableError {
+            class: "config",
+            line: line_of(at),
+            what: "the line ends with CR LF".into(),
+            fix: "convert the table to Unix line ends: sed -i 's/\\r$//' FILE, then postmap".into(),
+        });
+    }
+    if let Some(at) = nul {
+        return Err(TableError {
+            class: "config",
+            line: line_of(at),
+            what: "the line has a NUL byte, at which Postfix cuts it".into(),
+            fix: "restore the table from where it came from, or take the byte out: tr -d '\\000'".into(),
+        });
+    }
+    Ok(())
 }
 
 impl Table {
@@ -113,6 +227,14 @@ impl Table {
     /// More than [`MAX_TABLE`] bytes; a NUL byte, at which Postfix would cut the line; a line that ends with CR LF.
     /// Postfix takes the CR for a blank, but it says that the file was made elsewhere, and what we add would not match.
     pub fn parse(bytes: &[u8]) -> Result<Self, TableError> {
+        Self::of(Zeroizing::new(bytes.to_vec()))
+    }
+
+    /// As [`Table::parse`], of bytes that nobody else needs.
+    ///
+    /// # Errors
+    /// As [`Table::parse`].
+    pub fn of(bytes: Zeroizing<Vec<u8>>) -> Result<Self, TableError> {
         if bytes.len() > MAX_TABLE {
             return Err(TableError {
                 class: "too-large",
@@ -121,68 +243,90 @@ impl Table {
                 fix: "give the relay's login a table of its own".into(),
             });
         }
-        let mut table = Self { bytes: Zeroizing::new(bytes.to_vec()), entries: Vec::new(), index: HashMap::new() };
-        let mut logical: Vec<Segment> = Vec::new();
-        let (mut start, mut line) = (0, 1);
-        while start < bytes.len() {
-            let end = bytes[start..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| start + n);
-            let content = &bytes[start..end];
-            if content.contains(&0) {
-                return Err(TableError {
-                    class: "config",
-                    line: Some(line),
-                    what: "the line has a NUL byte, at which Postfix cuts it".into(),
-                    fix: "restore the table from where it came from, or take the byte out: tr -d '\\000'".into(),
-                });
-            }
-            if end < bytes.len() && content.last() == Some(&b'\r') {
-                return Err(TableError {
-                    class: "config",
-                    line: Some(line),
-                    what: "the line ends with CR LF".into(),
-                    fix: "convert the table to Unix line ends: sed -i 's/\\r$//' FILE, then postmap".into(),
-                });
-            }
-            if content.iter().find(|b| !is_space(**b)).is_some_and(|b| *b != b'#') {
-                logical.push(Segment { line, range: start..end });
-            }
-            let goes_on = bytes.get(end + 1).is_some_and(|b| is_space(*b) || *b == b'#');
-            if !logical.is_empty() && !goes_on {
-                table.entries.extend(entry(bytes, &logical));
-                logical.clear();
-            }
-            (start, line) = (end + 1, line + 1);
+        check_lines(&bytes)?;
+        let mut table = Self { bytes, ..Self::default() };
+        // At most; so that nothing is moved.
+        let most = memchr::memchr_iter(b'\n', &table.bytes).count() + 1;
+        (table.spots, table.index) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        let half = |n: usize| u32::try_from(n).expect("checked above");
+        for logical in (Lines { bytes: &table.bytes, start: 0, line: 1 }) {
+            let Some(entry) = entry(&table.bytes, &logical) else { continue };
+            let hash = table.hash(&entry.key);
+            table.index.push(hash | table.spots.len() as u64);
+            let Segment { line, range } = logical.first;
+            table.spots.push(Spot { start: half(range.start), line: half(line) });
         }
-        // Blank or comment lines at the end leave the last logical line open.
-        if !logical.is_empty() {
-            table.entries.extend(entry(bytes, &logical));
-        }
-        for (at, entry) in table.entries.iter().enumerate() {
-            table
-                .index
-                .entry(fold(&entry.key))
-                .and_modify(|(_, second)| _ = second.get_or_insert(at))
-                .or_insert((at, None));
-        }
+        table.index.sort_unstable();
         Ok(table)
     }
 
-    /// Every entry, those under a key that an earlier one has included.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// In the upper half.
+    fn hash(&self, key: &str) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        if key.is_ascii() {
+            let mut lowered = [0; 64];
+            for part in key.as_bytes().chunks(lowered.len()) {
+                let lowered = &mut lowered[..part.len()];
+                lowered.copy_from_slice(part);
+                lowered.make_ascii_lowercase();
+                hasher.write(lowered);
+            }
+        } else {
+            hasher.write(fold(key).as_bytes());
+        }
+        hasher.finish() & 0xffff_ffff_0000_0000
     }
 
-    /// The entry that Postfix finds under `key`, with its index: keys fold case, and the first of several wins.
-    pub fn get_folded(&self, key: &str) -> Option<(usize, &Entry)> {
-        let (first, _) = self.index.get(&fold(key))?;
-        Some((*first, &self.entries[*first]))
+    /// Does the text end with a newline, or is it empty, so that a line can be added to it as it is?
+    pub fn ends_with_newline(&self) -> bool {
+        self.bytes.last().is_none_or(|last| *last == b'\n')
+    }
+
+    /// How many entries there are, those under a key that an earlier one has included.
+    pub fn len(&self) -> usize {
+        self.spots.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.spots.is_empty()
+    }
+
+    /// The entry with this number, from 0.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn entry(&self, number: usize) -> Entry<'_> {
+        let Spot { start, line } = self.spots[number];
+        let mut lines = Lines { bytes: &self.bytes, start: start as usize, line: line as usize };
+        lines.next().and_then(|logical| entry(&self.bytes, &logical)).expect("it was one when it was parsed")
+    }
+
+    /// Every entry, those under a key that an earlier one has included.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.len()).map(|number| self.entry(number))
+    }
+
+    /// The entries with this key, in their order, with their numbers.
+    fn matching(&self, key: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
+        let hash = self.hash(key);
+        let from = self.index.partition_point(|have| *have < hash);
+        let same_hash = self.index[from..].iter().take_while(move |have| **have & !0xffff_ffff == hash);
+        let entry = |have: &u64| {
+            let number = usize::try_from(have & 0xffff_ffff).expect("it was a number of an entry");
+            (number, self.entry(number))
+        };
+        same_hash.map(entry).filter(move |(_, entry)| same_key(&entry.key, key))
+    }
+
+    /// The entry that Postfix finds under `key`, with its number: keys fold case, and the first of several wins.
+    pub fn get_folded(&self, key: &str) -> Option<(usize, Entry<'_>)> {
+        self.matching(key).next()
     }
 
     /// The entries after the first with this key: Postfix ignores them.
     pub fn repeats(&self, key: &str) -> Vec<usize> {
-        let Some((first, Some(_))) = self.index.get(&fold(key)) else { return Vec::new() };
-        let again = |(at, entry): &(usize, &Entry)| at > first && same_key(&entry.key, key);
-        self.entries.iter().enumerate().filter(again).map(|(at, _)| at).collect()
+        self.matching(key).skip(1).map(|(number, _)| number).collect()
     }
 
     /// Can this entry be changed without guessing?
@@ -190,9 +334,12 @@ impl Table {
     /// # Errors
     /// Another entry has the same key; the value goes on over several lines, or is not UTF-8.
     pub fn check_editable(&self, entry: usize) -> Result<(), TableError> {
-        let Some(this) = self.entries.get(entry) else { return Err(no_such_entry()) };
-        if let Some((first, Some(second))) = self.index.get(&fold(&this.key)) {
-            let (first, second) = (self.entries[*first].line, self.entries[*second].line);
+        if entry >= self.len() {
+            return Err(no_such_entry());
+        }
+        let this = self.entry(entry);
+        let mut same = self.matching(&this.key).map(|(_, entry)| entry.line);
+        if let (Some(first), Some(second)) = (same.next(), same.next()) {
             return Err(TableError {
                 class: "ambiguous",
                 line: Some(second),
@@ -217,7 +364,7 @@ impl Table {
                     .into(),
             });
         }
-        if this.value.is_none() || this.key.contains(char::REPLACEMENT_CHARACTER) {
+        if this.value().is_none() || this.key.contains(char::REPLACEMENT_CHARACTER) {
             return Err(TableError {
                 class: "config",
                 line: Some(this.line),
@@ -244,8 +391,8 @@ impl Table {
             match *change {
                 Change::Replace { entry, login } => {
                     self.check_editable(entry)?;
-                    let Place::At(range) = &self.entries[entry].place else { return Err(no_such_entry()) };
-                    replaced.insert(range.start, (range.clone(), login));
+                    let Some(range) = self.entry(entry).range() else { return Err(no_such_entry()) };
+                    replaced.insert(range.start, (range, login));
                 }
                 Change::Append { key, login } => {
                     check_spelling(key)?;
@@ -338,20 +485,36 @@ pub fn same_key(a: &str, b: &str) -> bool {
 }
 
 /// The entry on one logical line, if it is one (`postmap.c`; white space first: `readlline.c`).
-fn entry(bytes: &[u8], segments: &[Segment]) -> Option<Entry> {
-    let joined: Zeroizing<Vec<u8>>;
-    let text: &[u8] = match segments {
-        [one] => &bytes[one.range.clone()],
-        several => {
-            let mut all =
-                Zeroizing::new(Vec::with_capacity(several.iter().map(|segment| segment.range.len()).sum::<usize>()));
-            for segment in several {
-                all.extend_from_slice(&bytes[segment.range.clone()]);
-            }
-            joined = all;
-            &joined
-        }
-    };
+fn entry<'t>(bytes: &'t [u8], logical: &Logical) -> Option<Entry<'t>> {
+    if logical.more.is_empty() {
+        return split(&bytes[logical.first.range.clone()], logical).map(|parts| Entry {
+            key: String::from_utf8_lossy(parts.key),
+            line: logical.first.line,
+            value: Bytes::Borrowed(parts.value),
+            place: parts.place,
+        });
+    }
+    let room = logical.segments().map(|segment| segment.range.len()).sum::<usize>();
+    let mut all = Zeroizing::new(Vec::with_capacity(room));
+    for segment in logical.segments() {
+        all.extend_from_slice(&bytes[segment.range.clone()]);
+    }
+    split(&all, logical).map(|parts| Entry {
+        key: String::from_utf8_lossy(parts.key).into_owned().into(),
+        line: logical.first.line,
+        value: Bytes::Joined(Zeroizing::new(parts.value.to_vec())),
+        place: parts.place,
+    })
+}
+
+struct Parts<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    place: Place,
+}
+
+/// Takes a logical line, joined, apart.
+fn split<'a>(text: &'a [u8], logical: &Logical) -> Option<Parts<'a>> {
     if is_space(*text.first()?) {
         return None;
     }
@@ -372,26 +535,20 @@ fn entry(bytes: &[u8], segments: &[Segment]) -> Option<Entry> {
     let value_end = text.iter().rposition(|b| !is_space(*b))? + 1;
     let mut before = 0;
     let mut place = None;
-    for (at, segment) in segments.iter().enumerate() {
+    for (at, segment) in logical.segments().enumerate() {
         let after = before + segment.range.len();
         if value_start < after {
             place = Some(if value_end <= after {
                 let from = segment.range.start + (value_start - before);
                 Place::At(from..from + (value_end - value_start))
             } else {
-                Place::GoesOn(segments.get(at + 1).map_or(segment.line, |next| next.line))
+                Place::GoesOn(logical.segments().nth(at + 1).map_or(segment.line, |next| next.line))
             });
             break;
         }
         before = after;
     }
-    let value = &text[value_start..value_end];
-    Some(Entry {
-        key: String::from_utf8_lossy(&text[..key_end]).into_owned(),
-        line: segments[0].line,
-        value: std::str::from_utf8(value).ok().map(|v| Secret::new(v.to_owned())),
-        place: place?,
-    })
+    Some(Parts { key: &text[..key_end], value: &text[value_start..value_end], place: place? })
 }
 
 #[cfg(test)]
@@ -400,8 +557,7 @@ mod tests {
 
     fn entries(text: &str) -> Vec<(String, usize, String)> {
         let table = Table::parse(text.as_bytes()).unwrap();
-        let value = |e: &Entry| e.value.as_ref().unwrap().expose().to_owned();
-        table.entries().iter().map(|e| (e.key.clone(), e.line, value(e))).collect()
+        table.entries().map(|e| (e.key.to_string(), e.line, e.value().unwrap().to_owned())).collect()
     }
 
     #[test]
@@ -450,7 +606,7 @@ mod tests {
             ("password", None, false),
         ] {
             let table = Table::parse(format!("k {value}\n").as_bytes()).unwrap();
-            let entry = &table.entries()[0];
+            let entry = table.entry(0);
             assert_eq!((entry.username(), entry.login().is_some()), (user, login), "{value}");
         }
     }
@@ -474,7 +630,7 @@ mod tests {
     #[test]
     fn nothing_is_shown() {
         let table = Table::parse(b"k user:password\n").unwrap();
-        let shown = format!("{table:?} {:?}", table.entries());
+        let shown = format!("{table:?} {:?}", table.entry(0));
         assert!(!shown.contains("password"), "{shown}");
     }
 

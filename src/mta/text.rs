@@ -48,19 +48,19 @@ impl Text {
             None => (Default::default(), None),
             Some(_) => directory.read(&name, MAX_TABLE).map(|(bytes, seen)| (bytes, Some(seen)))?,
         };
-        let table = Table::parse(&bytes).map_err(|e| in_file(e, &path))?;
+        let table = Table::of(bytes).map_err(|e| in_file(e, &path))?;
         let live: Vec<usize> = self.keys.iter().filter_map(|key| Some(table.get_folded(key)?.0)).collect();
-        let applied =
-            ours.applied.as_deref().or_else(|| live.first().and_then(|first| table.entries()[*first].username()));
+        let first = live.first().map(|first| table.entry(*first));
+        let applied = ours.applied.as_deref().or_else(|| first.as_ref()?.username());
         let known: Vec<Option<&str>> = [applied, ours.previous.as_deref(), candidate]
             .into_iter()
             .chain(ours.known.iter().map(|user| Some(user.as_str())))
             .collect();
-        let is_ours = |(at, entry): &(usize, &super::table::Entry)| {
+        let is_ours = |(at, entry): &(usize, super::table::Entry<'_>)| {
             !live.contains(at) && entry.username().is_some_and(|user| known.contains(&Some(user)))
         };
-        let others = table.entries().iter().enumerate().filter(is_ours).map(|(at, _)| at).collect();
-        let stranger = |at: &&usize| !known.contains(&table.entries()[**at].username());
+        let others = table.entries().enumerate().filter(is_ours).map(|(at, _)| at).collect();
+        let stranger = |at: &&usize| !known.contains(&table.entry(**at).username());
         let stranger = live.iter().find(stranger).copied();
         Ok(Survey { path, table, seen, live, others, stranger })
     }
@@ -95,9 +95,9 @@ impl Mta for Text {
         let survey = self.survey(ours, None)?;
         let map = format!("text:{}", survey.path.display());
         let of_text = |at: &usize, is_live_key| {
-            let entry = &survey.table.entries()[*at];
+            let entry = survey.table.entry(*at);
             Entry {
-                key: entry.key.clone(),
+                key: entry.key.to_string(),
                 map: map.clone(),
                 line: Some(entry.line),
                 text: entry.login(),
@@ -139,7 +139,7 @@ impl Mta for Text {
     fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
         let survey = self.survey(ours, Some(&login.username))?;
         if let Some(at) = survey.stranger {
-            let entry = &survey.table.entries()[at];
+            let entry = survey.table.entry(at);
             return Err(MtaError {
                 temporary: false,
                 class: "ambiguous",
@@ -154,9 +154,9 @@ impl Mta for Text {
         let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
-            let entry = &survey.table.entries()[at];
+            let entry = survey.table.entry(at);
             if !plan.lookups.iter().any(|have| same_key(have, &entry.key)) {
-                plan.lookups.push(entry.key.clone());
+                plan.lookups.push(entry.key.to_string());
             }
             if entry.login().as_ref() != Some(login) {
                 changes.push(Change::Replace { entry: at, login });
@@ -189,13 +189,23 @@ impl Mta for Text {
         })
     }
 
+    fn compare(&self, _staged_text: &Path) -> Result<(), MtaError> {
+        Ok(())
+    }
+
+    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError> {
+        Ok(made.to_owned())
+    }
+
+    fn left(&self, _files: &[(PathBuf, FileId)]) {}
+
     fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
         let (directory, name) = Directory::of(text)?;
         let bytes = match directory.look(&name)? {
             None => Default::default(),
             Some(_) => directory.read(&name, MAX_TABLE)?.0,
         };
-        let table = Table::parse(&bytes).map_err(|e| in_file(e, text))?;
+        let table = Table::of(bytes).map_err(|e| in_file(e, text))?;
         Ok(keys.iter().map(|key| table.get_folded(key).and_then(|(_, entry)| entry.login())).collect())
     }
 
