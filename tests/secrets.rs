@@ -709,7 +709,7 @@ fn what_postmap_says_of_the_table_is_told_without_the_logins_in_it() {
     lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
     lab.with_file_source(&new.pair());
     // postmap quotes the table that it cannot compile, its arguments, its environment and its standard input.
-    let script = "#!/bin/sh\ncase \"$*\" in *-q*) exec /usr/sbin/postmap \"$@\";; esac\n\
+    let script = "#!/bin/sh\ncase \"$*\" in *\" -q \"*|*\" -s \"*) exec /usr/sbin/postmap \"$@\";; esac\n\
                   { tr '\\n' ' ' < \"${3#*:}\"; echo \"$@\"; env; cat; } | sed 's/^/postmap: fatal: /' >&2\nexit 1\n";
     let programs = programs_with(&lab, "postmap", script);
     lab.postfix.set("command_directory", programs.to_str().expect("UTF-8"));
@@ -780,7 +780,7 @@ fn what_a_killed_run_had_staged_goes_with_the_next_run_also_if_that_has_nothing_
     // A compiler that hangs: when it is asked to compile, the staged text is there.
     let asked = lab.path("asked");
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *-q*) exec /usr/sbin/postmap \"$@\";; esac\necho $$ > {asked:?}\nexec sleep 1000\n"
+        "#!/bin/sh\ncase \"$*\" in *\" -q \"*|*\" -s \"*) exec /usr/sbin/postmap \"$@\";; esac\necho $$ > {asked:?}\nexec sleep 1000\n"
     );
     lab.postfix.set("command_directory", programs_with(&lab, "postmap", &script).to_str().expect("UTF-8"));
     lab.publish(&new.pair());
