@@ -659,7 +659,7 @@ impl Agent {
                 ours,
                 expect: facts.targets[index].inspected.as_ref().and_then(|i| i.first_live_id.clone()),
                 login,
-                version: facts.fetched.as_ref().map(|f| f.id.version.clone()).unwrap_or_default(),
+                version: version_of(facts.fetched.as_ref()),
             },
             (Step::Swap { .. }, _) => Request::Swap { target: id },
             (Step::Activate { .. }, _) => Request::Activate { target: id },
@@ -979,7 +979,10 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
                 in_use: seen.live_id,
                 usernames,
                 reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
-                swapped: seen.swapped,
+                swapped: seen.swapped.map(|v| rollover::Swapped {
+                    id: VersionId { version: v.version, order: v.order },
+                    source: v.source,
+                }),
             })
         }
         Reply::Prepared(p) => Outcome::Prepared(Staged {
@@ -1031,6 +1034,13 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
 fn change_of(previewed: apply::Previewed) -> Change {
     let apply::Previewed { diff, steps, differences, reload } = previewed;
     Change { diff, steps, differences, reload }
+}
+
+/// The version at hand, for apply's journal.
+fn version_of(found: Option<&Found>) -> apply::Version {
+    let found = found.expect("a version was fetched before it is prepared");
+    let VersionId { version, order } = found.id.clone();
+    apply::Version { version, order, source: Some(found.identity.clone()) }
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Finding, Reload, Severity, TargetKind};
-use crate::credential::{self, CodeFields, Login, ProofFields};
+use crate::credential::{self, CodeFields, Login, ProofFields, SourceIdentity, VersionOrder};
 use crate::host::{self, Directory, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
@@ -47,6 +47,35 @@ pub struct TargetId {
     pub credential: String,
     /// Name of the target, unique within the credential.
     pub target: String,
+}
+
+/// A version of a credential, for the journal: its name, and what tells it from another one of the same name. A parameter
+/// that is deleted and made again counts from 1 again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// As the source names it.
+    pub version: String,
+    /// What the source orders versions by, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<VersionOrder>,
+    /// Which thing the source is; `None`: not known, as in a journal of relaykey 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceIdentity>,
+}
+
+impl Version {
+    /// Can they be one and the same? Not where both say which they are, and differ.
+    fn may_be(&self, other: &Self) -> bool {
+        let named = self.source.is_some() && other.source.is_some();
+        self.version == other.version && (!named || self == other)
+    }
+}
+
+impl From<&str> for Version {
+    /// Nothing is known but the name.
+    fn from(version: &str) -> Self {
+        Self { version: version.to_owned(), order: None, source: None }
+    }
 }
 
 /// What the caller may ask. Per target: `Prepare`, `Swap`, `Activate`, `ReadBack`, `Commit`, in this order; `Discard`
@@ -71,7 +100,7 @@ pub enum Request {
     /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
     /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map hold the login it goes on like any adoption, with
     /// [`Prepared::nothing_to_write`].
-    Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: String },
+    Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: Version },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
     /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error.
     Preview { target: TargetId, ours: Ours, login: Login },
@@ -144,7 +173,7 @@ pub struct Inspected {
     pub reload_owed: Option<ReloadOwed>,
     /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
     /// left to do.
-    pub swapped: Option<String>,
+    pub swapped: Option<Version>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
     /// The tables' files, text and compiled map: a change of one may be drift.
@@ -334,7 +363,7 @@ struct Target {
 struct Open {
     ours: Ours,
     login: Login,
-    version: String,
+    version: Version,
     live_id: String,
     /// The user name that was in use before.
     previous: Option<String>,
@@ -709,7 +738,7 @@ impl Target {
         ours: Ours,
         expect: Option<&str>,
         login: Login,
-        version: String,
+        version: Version,
     ) -> Result<Prepared, MtaError> {
         let ours = self.with_uncommitted(&ours)?;
         let login = printable(login)?;
@@ -761,7 +790,7 @@ impl Target {
         self.stage(&mut open, plan, since)?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
-            record.phase == Phase::Swapped && record.version == open.version && record.live_id == open.live_id
+            record.phase == Phase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id
         };
         let prepared = Prepared {
             nothing_to_write,
@@ -880,7 +909,7 @@ impl Target {
             Swap::Done { at, .. } => Ok(at),
             Swap::NotYet if open.change.is_empty() => {
                 // Swapped in before this process: then, or before everything that runs since the machine was started.
-                let ours = open.before.as_ref().filter(|record| record.version == open.version);
+                let ours = open.before.as_ref().filter(|record| record.version.may_be(&open.version));
                 let this_boot = host::boot_id()?;
                 Ok(match ours.map(|record| &record.swapped) {
                     Some(swapped) if swapped.boot_id == this_boot => swapped.boot_seconds,

@@ -501,7 +501,7 @@ pub fn bind(run_dir: &Path) -> Result<Listener, ControlError> {
     let path = directory.path().join(SOCKET);
     let address = address(&path)?;
     // Two daemons that start at once must not take each other's fresh socket for a stale one.
-    let _lock = directory.lock(Duration::from_secs(5))?;
+    let _lock = directory.lock_own(Duration::from_secs(5))?;
     match std::fs::symlink_metadata(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(ControlError::io("look at", &path, e)),

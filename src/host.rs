@@ -9,6 +9,7 @@
 //! exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which packages never have,
 //! `CRASH_AT=n` aborts the process just before the n-th call (counted from 1) and `CRASH_LOG=FILE` records each.
 
+mod locks;
 pub mod trust;
 
 use std::collections::VecDeque;
@@ -25,11 +26,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
+
+pub use locks::{Lock, PLACE as LOCK_PLACE};
 
 /// What a command may write to its standard output before it is ended: a Postfix with many tables says kilobytes.
 const MAX_STDOUT: usize = 8 * 1024 * 1024;
@@ -75,6 +78,9 @@ pub enum HostError {
     /// The lock on a directory was not free in time.
     #[error("{} is locked by {holder}; waited {} s", path.display(), waited.as_secs())]
     Locked { path: PathBuf, holder: String, waited: Duration },
+    /// The place where every relaykey of this host has its locks cannot be used.
+    #[error("cannot {doing} {}: {source}; without it, two relaykeys could change one table at once", path.display())]
+    NoLockPlace { doing: &'static str, path: PathBuf, source: io::Error },
     /// A command could not be started.
     #[error("cannot run {program}: {source}")]
     NotStarted { program: String, source: io::Error },
@@ -102,6 +108,7 @@ impl HostError {
             | HostError::BindMount { path }
             | HostError::TooLarge { path, .. }
             | HostError::Changed { path }
+            | HostError::NoLockPlace { path, .. }
             | HostError::Attribute { path, .. }
             | HostError::Locked { path, .. } => Some(path),
             HostError::NotStarted { .. } | HostError::TimedOut { .. } | HostError::TooMuchOutput { .. } => None,
@@ -111,7 +118,9 @@ impl HostError {
     /// The operating system's error number behind it.
     fn errno(&self) -> Option<Errno> {
         match self {
-            HostError::Io { source, .. } | HostError::NotStarted { source, .. } => Errno::from_io_error(source),
+            HostError::Io { source, .. }
+            | HostError::NoLockPlace { source, .. }
+            | HostError::NotStarted { source, .. } => Errno::from_io_error(source),
             _ => None,
         }
     }
@@ -125,7 +134,7 @@ impl HostError {
     pub fn is_temporary(&self) -> bool {
         match self {
             HostError::Changed { .. } | HostError::Locked { .. } | HostError::TimedOut { .. } => true,
-            HostError::Io { .. } | HostError::NotStarted { .. } => matches!(
+            HostError::Io { .. } | HostError::NoLockPlace { .. } | HostError::NotStarted { .. } => matches!(
                 self.errno(),
                 Some(
                     Errno::NOSPC
@@ -147,7 +156,7 @@ impl HostError {
     /// The machine-readable class, in the words of `mta::MtaError`.
     pub fn class(&self) -> &'static str {
         match self {
-            HostError::Io { .. } => match self.errno() {
+            HostError::Io { .. } | HostError::NoLockPlace { .. } => match self.errno() {
                 Some(Errno::NOSPC | Errno::DQUOT) => "no-space",
                 Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "permissions",
                 _ => "io",
@@ -205,6 +214,10 @@ impl HostError {
                 "run where that attribute may be set (for security.selinux: a policy that allows relabelling), or \
                  take it off the live file: setfattr -x {name} {}",
                 path.display()
+            ),
+            HostError::NoLockPlace { .. } => format!(
+                "mkdir -p -m 0700 {LOCK_PLACE}; in a unit of your own also ReadWritePaths=-{LOCK_PLACE}, in a container with a \
+                 read-only root a tmpfs at /run; then restart relaykey"
             ),
             HostError::Locked { .. } => "wait until that process is done; if it hangs, end it".into(),
             HostError::NotStarted { program, .. } => match self.errno() {
@@ -799,80 +812,12 @@ impl Directory {
     pub fn sync(&self) -> Result<()> {
         mutate(&Op::new("fsync the directory", &self.path, OsStr::new("")), || fs::fsync(&self.fd))
     }
-
-    /// Takes the advisory lock (flock(2)) on the directory, waiting for it at most `wait`. No file is made for it.
-    ///
-    /// # Errors
-    /// [`HostError::Locked`], with the process that holds it.
-    pub fn lock(&self, wait: Duration) -> Result<Lock> {
-        // A description of its own: flock belongs to it, and closing it ends the lock.
-        let fd = fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| HostError::io("open the directory", &self.path, e))?;
-        let started = Instant::now();
-        loop {
-            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _fd: fd }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(e) => return Err(HostError::io("lock", &self.path, e)),
-            }
-            let waited = started.elapsed();
-            if waited >= wait {
-                let (dev, ino) = self.id()?;
-                return Err(HostError::Locked { path: self.path.clone(), holder: holder(dev, ino), waited });
-            }
-            std::thread::sleep(Duration::from_millis(25).min(wait - waited));
-        }
-    }
 }
 
 /// The names of a path, `..` among them.
 fn names(path: &Path) -> VecDeque<OsString> {
     let wanted = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
     path.components().filter(wanted).map(|c| c.as_os_str().to_owned()).collect()
-}
-
-/// Who holds the flock on an inode, from `/proc/locks` (proc(5)). Seen from another pid namespace nobody does.
-fn holder(dev: u64, ino: u64) -> String {
-    let unknown = || "a process that /proc/locks does not name".to_owned();
-    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return unknown() };
-    let inode = format!("{:02x}:{:02x}:{ino}", fs::major(dev), fs::minor(dev));
-    let pids = |same: &dyn Fn(&str) -> bool| {
-        let held = |line: &str| {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            // `-> ` in the second field: one that waits.
-            matches!(fields.as_slice(), [_, "FLOCK", _, _, _, at, ..] if same(at))
-                .then(|| fields[4].parse::<i32>().ok())
-                .flatten()
-        };
-        locks.lines().filter_map(held).filter(|pid| *pid > 0).collect::<Vec<_>>()
-    };
-    let mut found = pids(&|at| at == inode);
-    if found.is_empty() {
-        // Some file systems (btrfs, overlay) show another device there than stat does.
-        found = pids(&|at| at.rsplit(':').next() == Some(ino.to_string().as_str()));
-    }
-    match found.as_slice() {
-        [] => unknown(),
-        [pid, ..] => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
-            format!("process {pid} ({name})")
-        }
-    }
-}
-
-/// The lock on a directory; free again when dropped, or when the process ends however it ends.
-#[derive(Debug)]
-pub struct Lock {
-    _fd: OwnedFd,
-}
-
-/// Takes the lock on a directory that must exist, as [`Directory::lock`].
-///
-/// # Errors
-/// As [`Directory::open`] and [`Directory::lock`].
-pub fn lock(directory: &Path, wait: Duration) -> Result<Lock> {
-    Directory::open(directory)?.lock(wait)
 }
 
 /// Reads a whole file of at most `max` bytes in a safe directory, and says which state of it that was.

@@ -915,7 +915,30 @@ pub struct Inspection {
     pub usernames: Vec<String>,
     pub reload_owed: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
-    pub swapped: Option<String>,
+    pub swapped: Option<Swapped>,
+}
+
+/// A version that is in place and not committed, as the journal of the mail server's side knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swapped {
+    pub id: VersionId,
+    /// `None`: the journal does not say of which source it was.
+    pub source: Option<SourceIdentity>,
+}
+
+impl Swapped {
+    /// Is it this very version? A source that was made anew counts from 1 again; and what does not say where it came from
+    /// is not taken for anything that somebody let go.
+    fn is(&self, found: &Found) -> bool {
+        self.id == found.id && self.source.as_ref() == Some(&found.identity)
+    }
+}
+
+impl Inspection {
+    /// Was this very version put in place by a run that was killed?
+    fn has_in_place(&self, version: &Found) -> bool {
+        self.swapped.as_ref().is_some_and(|swapped| swapped.is(version))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -1448,7 +1471,7 @@ enum Permission {
 fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
     let Mode::Manual { window, if_applied_dies } = &policy.mode else { return Permission::Given };
     // What was begun goes on, whatever hour it has become: a host in between is worse than either.
-    let begun = facts.fetched.as_ref().is_some_and(|found| is_begun(facts, &found.id.version));
+    let begun = facts.fetched.as_ref().is_some_and(|found| is_begun(facts, found));
     let staged = |t: &TargetFacts| t.prepared.as_ref().is_some_and(|p| !p.nothing_to_write);
     let approval = facts.state.candidate.as_ref().and_then(|c| c.approval.as_ref());
     if begun || facts.targets.iter().any(staged) || approval.is_some_and(|a| a.holds(now)) {
@@ -1519,16 +1542,15 @@ fn own_login(facts: &mut Facts, policy: &Policy, index: usize, result: OwnResult
 }
 
 /// Is this version in place in a target already, put there by this run or by one that was killed?
-fn is_begun(facts: &Facts, version: &str) -> bool {
-    let by_a_run_before = |t: &TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_deref()) == Some(version);
+fn is_begun(facts: &Facts, version: &Found) -> bool {
+    let by_a_run_before = |t: &TargetFacts| t.inspected.as_ref().is_some_and(|i| i.has_in_place(version));
     facts.targets.iter().any(|t| t.swapped || by_a_run_before(t))
 }
 
 /// Is it known that the candidate's login may send? Where it was put in place, it was known before.
 fn may_send(facts: &Facts, index: usize) -> bool {
     let t = &facts.targets[index];
-    let version = facts.fetched.as_ref().map(|f| &f.id.version);
-    let in_place = t.inspected.as_ref().and_then(|i| i.swapped.as_ref()).is_some_and(|v| Some(v) == version);
+    let in_place = t.inspected.as_ref().zip(facts.fetched.as_ref()).is_some_and(|(i, found)| i.has_in_place(found));
     t.probed || t.swapped || in_place
 }
 
@@ -2220,7 +2242,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             }
         }
     }
-    let begun = is_begun(facts, &found.id.version);
+    let begun = is_begun(facts, &found);
     if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
         let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
         candidate.approval = approved.or(before);
@@ -2435,7 +2457,9 @@ fn reject(facts: &mut Facts, now: Timestamp) {
         return;
     }
     let version = &candidate.id.version;
-    let swapped = |t: &&TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_ref()) == Some(version);
+    // In doubt, where the journal does not say of which source it was, it is.
+    let same = |s: &Swapped| if s.source.is_some() { s.id == candidate.id } else { s.id.version == *version };
+    let swapped = |t: &&TargetFacts| t.inspected.as_ref().and_then(|i| i.swapped.as_ref()).is_some_and(same);
     if let Some(target) = facts.targets.iter().find(swapped) {
         let what = format!("target {} uses version {version} already: it cannot be rejected any more", target.name);
         let fix = "publish what is to be used instead as a new version".to_owned();

@@ -399,10 +399,10 @@ impl Store {
 /// Makes the directory where it is missing, and locks it.
 fn hold(dir: &Path, wait: Duration) -> Result<Held, StateError> {
     loop {
-        host::create_dir(dir, 0o700)?;
+        let directory = host::create_dir(dir, 0o700)?;
         host::create_dir(&dir.join("credentials"), 0o700)?;
-        let before = identify(dir);
-        let lock = host::lock(dir, wait)?;
+        let before = directory.id().ok();
+        let lock = directory.lock_own(wait)?;
         // It may have been removed in between, and another one made.
         if let Some(id) = identify(dir).filter(|id| Some(*id) == before) {
             return Ok(Held { _lock: lock, id });

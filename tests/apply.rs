@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config::{self, Config, Reload, TargetKind};
 use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::host::Directory;
 use relaykey::instruction::Instruction;
 use relaykey::mta::{MtaError, Ours, Running};
 
@@ -114,7 +115,7 @@ impl Lab {
 
     fn prepare_expecting(&self, expect: Option<String>, login: &Login) -> Result<Prepared, MtaError> {
         let (target, login) = (self.id.clone(), login.clone());
-        let version = format!("v-{}", login.username);
+        let version = format!("v-{}", login.username).as_str().into();
         match self.call(Request::Prepare { target, ours: Ours::default(), expect, login, version })? {
             Reply::Prepared(prepared) => Ok(prepared),
             other => panic!("{other:?}"),
@@ -403,7 +404,7 @@ fn a_caller_that_vanishes_leaves_nothing_staged_and_nothing_locked() {
     lab.prepare(&login("AKIANEW")).unwrap();
     lab.call(Request::Discard { target: lab.id.clone() }).unwrap();
     assert!(staged_in(&lab.dir.join("etc")).is_empty());
-    assert!(Command::new("flock").arg("-n").arg(lab.dir.join("etc")).arg("true").status().unwrap().success());
+    Directory::open(&lab.dir.join("etc")).unwrap().lock(Duration::ZERO).unwrap();
 }
 
 #[test]
@@ -414,27 +415,18 @@ fn what_a_killed_run_left_goes_at_the_next_look_and_nothing_else_does() {
         fs::write(etc.join(name), "left").unwrap();
     }
     // Another process is at work there: not now.
-    let mut holder = Command::new("flock");
-    let mut holder =
-        holder.arg(&etc).args(["sh", "-c", "echo; read x"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Command::new("flock").arg("-n").arg(&etc).arg("true").status().unwrap().success() {
-        assert!(Instant::now() < deadline, "flock did not take the lock within 10 s");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let held = Directory::open(&etc).unwrap().lock(Duration::ZERO).unwrap();
     lab.inspect();
     assert_eq!(staged_in(&etc).len(), 4);
     // Prepare waits for it.
     let started = Instant::now();
-    let stdin = holder.stdin.take();
     let release = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
-        drop(stdin);
+        drop(held);
     });
     lab.prepare(&login("AKIANEW")).unwrap();
     assert!(started.elapsed() >= Duration::from_millis(250));
     release.join().unwrap();
-    holder.wait().unwrap();
     lab.call(Request::Discard { target: lab.id.clone() }).unwrap();
     lab.inspect();
     let mut left = staged_in(&etc);
@@ -449,7 +441,7 @@ fn a_killed_swap_is_found_and_finished() {
     let at = lab.swap().unwrap();
     lab.restart();
     let seen = lab.inspect();
-    assert_eq!((seen.swapped.as_deref(), seen.username.as_deref()), (Some("v-AKIANEW"), Some("AKIANEW")));
+    assert_eq!((seen.swapped, seen.username.as_deref()), (Some("v-AKIANEW".into()), Some("AKIANEW")));
     let prepared = lab.prepare(&login("AKIANEW")).unwrap();
     assert!(prepared.nothing_to_write && prepared.swapped_before);
     assert_eq!(lab.swap().unwrap(), at);

@@ -256,8 +256,8 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
         // Nothing is open, and nothing is locked for whoever edits it now.
         let swap = hand.call(Request::Swap { target: hand.id.clone() }).unwrap_err();
         assert_eq!(swap.class, "out-of-order");
-        let free = Command::new("flock").arg("-n").arg(&hand.postfix.config_dir).arg("true").status().unwrap();
-        assert!(free.success(), "{kind}");
+        let directory = relaykey::host::Directory::open(&hand.postfix.config_dir).unwrap();
+        directory.lock(Duration::ZERO).unwrap();
         before.same_as(&Snapshot::of(&hand.postfix.config_dir));
         assert_eq!(reloads(&hand.postfix), 0);
         gives_nothing_away(&said(told));

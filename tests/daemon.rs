@@ -1088,10 +1088,8 @@ fn between_two_attempts_the_tables_are_not_locked() {
     wait_for("the mail server to be missed", SOON, || {
         (host.state("ses")["targets"]["main"]["retry"]["failure"]["class"] == "reload-owed").then_some(())
     });
-    let directory = std::fs::File::open(&host.postfix.config_dir).expect("a directory");
-    let free = || rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok();
-    wait_for("the lock of the table's directory", SOON, free);
-    drop(directory);
+    let directory = relaykey::host::Directory::open(&host.postfix.config_dir).expect("a directory");
+    wait_for("the lock of the table's directory", SOON, || directory.lock(Duration::ZERO).ok());
     // The next attempt finds what was swapped in, and goes on from there.
     host.postfix.start();
     daemon.program.signal(rustix::process::Signal::HUP);

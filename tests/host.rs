@@ -505,31 +505,91 @@ fn read_only_and_immutable_are_for_people_to_mend() {
 #[test]
 fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     let s = Scratch::new();
-    let directory = Directory::open(&s.0).unwrap();
-    let lock = directory.lock(Duration::ZERO).unwrap();
+    let lock_it = |wait| Directory::open(&s.0).and_then(|directory| directory.lock(wait));
+    let lock = lock_it(Duration::ZERO).unwrap();
     let started = Instant::now();
-    let e = host::lock(&s.0, Duration::from_millis(120)).unwrap_err();
+    let e = lock_it(Duration::from_millis(120)).unwrap_err();
     assert!(started.elapsed() >= Duration::from_millis(120), "it waited");
     assert!(e.is_temporary() && e.class() == "lock-held", "{e}");
     assert!(e.to_string().contains(&format!("process {} (", std::process::id())), "{e}");
     drop(lock);
-    let again = host::lock(&s.0, Duration::ZERO).unwrap();
+    let again = lock_it(Duration::ZERO).unwrap();
 
     // It becomes free while somebody waits.
     let path = s.0.clone();
-    let waiter = std::thread::spawn(move || host::lock(&path, Duration::from_secs(20)).map(|_| ()));
+    let waiter =
+        std::thread::spawn(move || Directory::open(&path).and_then(|d| d.lock(Duration::from_secs(20))).map(drop));
     std::thread::sleep(Duration::from_millis(60));
     drop(again);
     waiter.join().unwrap().unwrap();
 
     // Another process holds it.
-    let mut other = with_pipes(Command::new("flock").arg(&s.0).args(["sh", "-c", "echo held; read end"]));
+    let mut other = with_pipes(Command::new("flock").arg(lock_file(&s.0)).args(["sh", "-c", "echo held; read end"]));
     wait_for_line(&mut other);
-    let e = host::lock(&s.0, Duration::ZERO).unwrap_err();
+    let e = lock_it(Duration::ZERO).unwrap_err();
     assert!(e.to_string().contains("(flock)") || e.to_string().contains("(sh)"), "{e}");
     drop(other.stdin.take());
     other.wait().unwrap();
-    host::lock(&s.0, Duration::from_secs(10)).unwrap();
+    lock_it(Duration::from_secs(10)).unwrap();
+}
+
+/// Where root's lock for a directory is.
+fn lock_file(directory: &Path) -> PathBuf {
+    let at = fs::metadata(directory).unwrap();
+    let (major, minor) = (rustix::fs::major(at.dev()), rustix::fs::minor(at.dev()));
+    Path::new(host::LOCK_PLACE).join(format!("{major}:{minor}-{}", at.ino()))
+}
+
+/// Whoever can read a directory can lock it; that is not our lock.
+#[test]
+fn no_other_user_can_hold_a_lock() {
+    let s = Scratch::new();
+    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |wait| {
+        let directory = Directory::open(&s.0).unwrap();
+        (directory.lock(wait).map(drop), directory.lock_own(wait).map(drop))
+    };
+    let mut other = with_pipes(
+        Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", "flock"]).arg(&s.0).args([
+            "sh",
+            "-c",
+            "echo held; read end",
+        ]),
+    );
+    wait_for_line(&mut other);
+    let (foreign, own) = run(Duration::ZERO);
+    foreign.unwrap();
+    own.unwrap();
+    // Nor by the files that are locked instead.
+    for file in [lock_file(&s.0), s.0.join("lock")] {
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600, "{}", file.display());
+    }
+    assert_eq!(fs::metadata(host::LOCK_PLACE).unwrap().mode() & 0o7777, 0o700);
+    drop(other.stdin.take());
+    other.wait().unwrap();
+
+    // One that was removed while it was held is no lock of those who come later, and theirs is good.
+    let directory = Directory::open(&s.0).unwrap();
+    let _removed = directory.lock(Duration::ZERO).unwrap();
+    fs::remove_file(lock_file(&s.0)).unwrap();
+    let _new = directory.lock(Duration::ZERO).unwrap();
+    directory.lock(Duration::ZERO).unwrap_err();
+}
+
+/// relaykey 0.1.0 locks the state directory itself.
+#[test]
+fn a_directory_that_is_ours_alone_is_locked_itself_too() {
+    let s = Scratch::new();
+    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut old = with_pipes(Command::new("flock").arg(&s.0).args(["sh", "-c", "echo held; read end"]));
+    wait_for_line(&mut old);
+    let directory = Directory::open(&s.0).unwrap();
+    let e = directory.lock_own(Duration::ZERO).unwrap_err();
+    assert!(e.to_string().contains("(flock)") || e.to_string().contains("(sh)"), "{e}");
+    drop(old.stdin.take());
+    old.wait().unwrap();
+    let _lock = directory.lock_own(Duration::from_secs(10)).unwrap();
+    assert!(!Command::new("flock").arg("-n").arg(&s.0).arg("true").status().unwrap().success());
 }
 
 fn with_pipes(command: &mut Command) -> std::process::Child {

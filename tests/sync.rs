@@ -975,14 +975,14 @@ fn a_target_with_a_table_under_lock_does_not_hold_up_the_other() {
     let (host, second) = two_targets(&old);
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
-    let directory = fs::File::open(&second.config_dir).expect("opened");
-    directory.lock().expect("locked");
+    let directory = relaykey::host::Directory::open(&second.config_dir).expect("opened");
+    let lock = directory.lock(Duration::ZERO).expect("locked");
     let before = Snapshot::of(&second.config_dir);
     let holder = format!("process {}", std::process::id());
     host.sync(&["--wait", "0s"], 75).says(&["ses second: ", "is locked by", &holder]).says_not("ses: confirmed");
     before.same_as(&Snapshot::of(&second.config_dir));
     assert_eq!(host.send(), new.id);
-    drop(directory);
+    drop(lock);
     host.sync(&[], 0).says(&["ses: confirmed"]);
     assert_eq!(lab::send(&host.standin, &second), new.id);
 }

@@ -247,7 +247,9 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
             let target = target_name(credential, step).map(|t| format!(" {t}")).unwrap_or_default();
             let text = match outcome {
                 Outcome::Inspected(i) => match (&i.username, &i.swapped) {
-                    (_, Some(version)) => format!("version {version} was swapped in by a run that did not finish"),
+                    (_, Some(swapped)) => {
+                        format!("version {} was swapped in by a run that did not finish", swapped.id.version)
+                    }
                     (Some(username), None) => format!("uses {username}"),
                     (None, None) => "has no entry yet".into(),
                 },

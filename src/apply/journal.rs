@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{ReloadOwed, TargetId};
+use super::{ReloadOwed, TargetId, Version};
 use crate::credential::{LocalKey, Login};
 use crate::host::{self, HostError};
 use crate::mta::{MtaError, Running};
@@ -64,7 +64,9 @@ pub(super) enum Phase {
 /// What is remembered of one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    pub(super) version: String,
+    /// Its name, as relaykey 0.1.0 wrote and reads it, and beside it what tells it from others of that name.
+    #[serde(flatten)]
+    pub(super) version: Version,
     /// Its user name, and those of versions that were swapped in before it and not committed either: an entry that holds
     /// one of them is ours, whatever the source gives by then. Empty once committed.
     pub(super) usernames: Vec<String>,
@@ -114,7 +116,7 @@ impl Store {
         // What a panic leaves is whole: files are replaced.
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         host::create_dir(&self.state_dir, 0o700)?;
-        let lock = host::create_dir(&self.dir(), 0o700)?.lock(WAIT)?;
+        let lock = host::create_dir(&self.dir(), 0o700)?.lock_own(WAIT)?;
         Ok((turn, lock))
     }
 
@@ -296,6 +298,26 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::{SourceIdentity, VersionOrder};
+
+    #[test]
+    fn a_record_of_0_1_0_is_read_and_it_reads_ours() {
+        let old = r#"{"version": "1", "usernames": ["AKIANEW"], "live_id": "ab", "phase": "swapped", "reload_owed": null,
+            "swapped": {"wall": "2026-11-28T12:00:00Z", "boot_seconds": 1000, "boot_id": "b1"}}"#;
+        let mut record: Record = serde_json::from_str(old).unwrap();
+        assert_eq!(record.version, "1".into(), "of which source it was is not known");
+        let fields = |record: &Record| serde_json::to_value(record).unwrap();
+        assert_eq!(fields(&record), serde_json::from_str::<serde_json::Value>(old).unwrap());
+        let created = Some(jiff::Timestamp::UNIX_EPOCH);
+        record.version.source = Some(SourceIdentity { arn: "arn:aws:ssm:::parameter/ses".into(), created });
+        record.version.order = Some(VersionOrder { at: jiff::Timestamp::UNIX_EPOCH, number: 1 });
+        let written = fields(&record);
+        // Beside what 0.1.0 looks for stand fields that it does not know, and passes over.
+        for (name, value) in serde_json::from_str::<serde_json::Map<_, _>>(old).unwrap() {
+            assert_eq!(written[&name], value, "{name}");
+        }
+        assert_eq!(serde_json::from_value::<Record>(written).unwrap(), record);
+    }
 
     #[test]
     fn a_start_counts_only_when_it_was_surely_after_the_swap() {

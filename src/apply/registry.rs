@@ -87,24 +87,25 @@ impl Registry {
         let id = directory.id()?;
         let deadline = Instant::now() + wait;
         loop {
-            let mut entries = self.lock_entries();
-            let entry = entries.entry(id).or_default();
-            if let Some(held) = entry.held.upgrade() {
+            let shared = |entries: &mut BTreeMap<Id, Entry>| entries.entry(id).or_default().held.upgrade();
+            if let Some(held) = shared(&mut self.lock_entries()) {
                 return Ok(held);
             }
+            // Not while the entries are locked: the directory may be on a file system that hangs.
             match directory.lock(Duration::ZERO) {
                 Ok(lock) => {
                     let held = Arc::new(Held { id, path: directory.path().to_owned(), _lock: lock });
-                    entry.held = Arc::downgrade(&held);
+                    self.lock_entries().entry(id).or_default().held = Arc::downgrade(&held);
                     return Ok(held);
                 }
-                Err(HostError::Locked { path, holder, .. }) if Instant::now() >= deadline => {
-                    return Err(HostError::Locked { path, holder, waited: wait });
+                Err(HostError::Locked { .. }) if Instant::now() < deadline => {}
+                Err(HostError::Locked { path, holder, .. }) => {
+                    // Perhaps a target of ours that was quicker.
+                    let mine = shared(&mut self.lock_entries());
+                    return mine.ok_or(HostError::Locked { path, holder, waited: wait });
                 }
-                Err(HostError::Locked { .. }) => {}
                 Err(e) => return Err(e),
             }
-            drop(entries);
             std::thread::sleep(AGAIN.min(deadline.saturating_duration_since(Instant::now())));
         }
     }

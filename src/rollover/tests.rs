@@ -63,6 +63,11 @@ fn version(n: i64) -> VersionId {
     VersionId { version: format!("v{n}"), order: Some(VersionOrder { at: at(n - 1000), number: n }) }
 }
 
+/// Version `n`, in place without having been committed.
+fn swapped(n: i64) -> Swapped {
+    Swapped { id: version(n), source: Some(source("arn:a")) }
+}
+
 fn found(n: i64, seconds: i64) -> Found {
     Found { identity: source("arn:a"), id: version(n), username: format!("AKIA{n}"), at: at(seconds) }
 }
@@ -767,7 +772,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             one(
                 Outcome::Inspected(Inspection {
                     reload_owed: (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() }),
-                    swapped: s.swapped.then(|| "v2".into()),
+                    swapped: s.swapped.then(|| swapped(2)),
                     ..holds(s.files.into())
                 }),
                 &same,

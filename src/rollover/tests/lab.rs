@@ -10,7 +10,7 @@ pub(super) struct Host {
     /// The version in each target's files; 9 is nobody's.
     pub files: Vec<i64>,
     /// What the mail server's side has written down of swaps that were not committed.
-    pub journal: Vec<Option<String>>,
+    pub journal: Vec<Option<Swapped>>,
     /// The version that the source has.
     pub source: i64,
     /// What goes wrong: the step's word, with the target's number where it is about one; and its outcome.
@@ -206,8 +206,7 @@ impl Host {
                 live_id: format!("live{candidate}"),
             }),
             Step::Swap { target } => {
-                let version = format!("v{candidate}");
-                (self.files[*target], self.journal[*target]) = (candidate, Some(version));
+                (self.files[*target], self.journal[*target]) = (candidate, Some(swapped(candidate)));
                 Outcome::Swapped
             }
             Step::Activate { .. } => Outcome::Activated,

@@ -82,7 +82,7 @@ impl Game {
             Step::Inspect { target } => {
                 let s = world.servers[*target];
                 let owed = (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() });
-                let swapped = (s.swapped > 0).then(|| format!("v{}", s.swapped));
+                let swapped = (s.swapped > 0).then(|| swapped(s.swapped.into()));
                 one(Outcome::Inspected(Inspection { reload_owed: owed, swapped, ..holds(s.files.into()) }), &same);
             }
             Step::Fetch => {

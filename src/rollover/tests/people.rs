@@ -152,6 +152,30 @@ fn each_version_is_let_go_by_itself() {
     assert_eq!((&host.files, &host.candidate().id), (&vec![3, 1], &version(3)));
 }
 
+/// A parameter that is deleted and made again counts from 1 again; what a killed run had put in place of the old one was not
+/// let go for the new one.
+#[test]
+fn what_was_begun_of_another_source_or_of_an_unknown_one_was_not_let_go() {
+    let order = |version: VersionId| VersionId {
+        order: version.order.map(|o| VersionOrder { number: o.number + 1, ..o }),
+        ..version
+    };
+    for (what, journal, begun) in [
+        ("the same", swapped(2), true),
+        ("of the same name", Swapped { id: order(version(2)), ..swapped(2) }, false),
+        ("another source", Swapped { source: Some(source("arn:b")), ..swapped(2) }, false),
+        ("a journal of 0.1.0", Swapped { source: None, ..swapped(2) }, false),
+    ] {
+        let mut host = Host::new(manual(1), 2);
+        (host.files[0], host.journal[0]) = (9, Some(journal));
+        let run = host.poll(0);
+        assert_eq!((run.wrote(), run.waits, host.version() == "v2"), (begun, !begun, begun), "{what}: {:?}", run.steps);
+        // Half swapped it is ours all the same, and goes on once somebody lets it.
+        let run = host.approve(None, 60);
+        assert_eq!((run.wrote(), host.version()), (!begun, "v2"), "{what}: {:?}", run.steps);
+    }
+}
+
 #[test]
 fn an_approval_outlasts_what_fails_for_now_and_a_crash() {
     let mut host = Host::new(manual(2), 2);

@@ -1,0 +1,189 @@
+//! Locks between programs: flock(2) on a file of our own, 0600, that nobody else can open. A lock on a directory itself, or on
+//! a file that others can read, is theirs to hold for ever.
+//!
+//! - A directory of a mail server's tables is everybody's to read. Its lock file is in [`PLACE`], named after the directory's
+//!   device and inode, so that every relaykey of this host that runs as root finds the same one by whatever path, and whatever
+//!   state directory it has. The place is made where it is missing; where it cannot be made, that is an error, because another
+//!   relaykey may have it. Who is not root has none there, and uses the file `.relaykey.lock` in the directory itself, which
+//!   only they (and root) can write to: [`Directory`] has seen to that.
+//! - A directory of our own (state, sockets) has a file `lock` in it. Where nobody else can open the directory, it is
+//!   locked itself too: that is how relaykey 0.1.0 locks it.
+//!
+//! A lock file stays: one that nobody holds is no lock. One that was removed while somebody waited for it is made anew and
+//! waited for again. None of them passes the choke point of mutating calls: there is nothing in them, and nothing is
+//! lost with one.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Directory, HostError, Result, Stat, create_dir, trusted};
+
+/// Where root's lock files for directories of others are. Not below `/run/lock`, which anybody may write to.
+pub const PLACE: &str = "/run/relaykey-lock";
+/// How often a lock that somebody holds is tried.
+const AGAIN: Duration = Duration::from_millis(25);
+
+/// The lock on a directory; free again when dropped, or when the process ends however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: OwnedFd,
+    _directory_too: Option<OwnedFd>,
+    /// Held open, so that its inode keeps the number after which the file is named.
+    _of: OwnedFd,
+}
+
+/// Who locks a directory, and by which file.
+#[derive(Clone, Copy)]
+enum Kind {
+    Foreign,
+    Own,
+}
+
+impl Directory {
+    /// Takes the lock on a directory that others may read, such as one of tables, waiting for it at most `wait`. Every
+    /// relaykey of this host that runs as the same user shares it.
+    ///
+    /// # Errors
+    /// [`HostError::Locked`], with the process that holds it; [`HostError::NoLockPlace`].
+    pub fn lock(&self, wait: Duration) -> Result<Lock> {
+        self.lock_as(Kind::Foreign, wait)
+    }
+
+    /// As [`Directory::lock`], for a directory that is relaykey's alone.
+    ///
+    /// # Errors
+    /// [`HostError::Locked`], with the process that holds it; the system call failed.
+    pub fn lock_own(&self, wait: Duration) -> Result<Lock> {
+        self.lock_as(Kind::Own, wait)
+    }
+
+    fn lock_as(&self, kind: Kind, wait: Duration) -> Result<Lock> {
+        let started = Instant::now();
+        loop {
+            let held = match self.try_lock(kind)? {
+                Ok(lock) => return Ok(lock),
+                Err(held) => held,
+            };
+            let waited = started.elapsed();
+            if waited >= wait {
+                return Err(HostError::Locked { path: self.path.clone(), holder: holder(held.0, held.1), waited });
+            }
+            std::thread::sleep(AGAIN.min(wait - waited));
+        }
+    }
+
+    /// The lock, or device and inode of what somebody else has locked.
+    fn try_lock(&self, kind: Kind) -> Result<std::result::Result<Lock, (u64, u64)>> {
+        let failed = |e: Errno| HostError::io("lock", &self.path, e);
+        let own = |name: &str| self.open_lock_file(OsStr::new(name));
+        let file = match kind {
+            Kind::Own => own("lock")?,
+            Kind::Foreign if is_root() => {
+                let (dev, ino) = self.id()?;
+                let name = OsString::from(format!("{}:{}-{ino}", fs::major(dev), fs::minor(dev)));
+                place()?.open_lock_file(&name).map_err(no_place)?
+            }
+            Kind::Foreign => own(".relaykey.lock")?,
+        };
+        let Some(file) = file else { return Ok(Err((0, 0))) };
+        let id = |fd: &OwnedFd| Stat::of_fd(fd).map(|stat| (stat.id.dev, stat.id.ino)).map_err(failed);
+        if !take(&file).map_err(failed)? {
+            return Ok(Err(id(&file)?));
+        }
+        let stat = Stat::of_fd(&self.fd).map_err(failed)?;
+        let directory_too = match kind {
+            Kind::Own if stat.mode & 0o077 == 0 => {
+                // A description of its own: flock belongs to it, and closing it ends the lock.
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let directory = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
+                if !take(&directory).map_err(failed)? {
+                    return Ok(Err(id(&directory)?));
+                }
+                Some(directory)
+            }
+            _ => None,
+        };
+        let of = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(failed)?;
+        Ok(Ok(Lock { _file: file, _directory_too: directory_too, _of: of }))
+    }
+
+    /// A lock file here, made where it is missing; `None`: it went while it was opened.
+    fn open_lock_file(&self, name: &OsStr) -> Result<Option<OwnedFd>> {
+        let path = || self.path.join(name);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = fs::openat(&self.fd, name, flags, mode).map_err(|e| HostError::io("open", path(), e))?;
+        let stat = Stat::of_fd(&file).map_err(|e| HostError::io("look at", path(), e))?.regular(path)?;
+        if stat.mode & 0o7777 != 0o600 && trusted(stat.uid) {
+            fs::fchmod(&file, mode).map_err(|e| HostError::io("change the mode of", path(), e))?;
+        }
+        // A lock on a file that is not there any more keeps nobody out.
+        let there = Stat::of(&self.fd, name, AtFlags::empty());
+        Ok(there.is_ok_and(|there| (there.id.dev, there.id.ino) == (stat.id.dev, stat.id.ino)).then_some(file))
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// [`PLACE`], made where it is missing.
+fn place() -> Result<Directory> {
+    let made = match Directory::open(Path::new(PLACE)) {
+        Err(e) if e.is_not_found() => create_dir(Path::new(PLACE), 0o700),
+        opened => opened,
+    };
+    made.map_err(no_place)
+}
+
+fn no_place(e: HostError) -> HostError {
+    match e {
+        HostError::Io { doing, path, source } => HostError::NoLockPlace { doing, path, source },
+        other => other,
+    }
+}
+
+/// Takes a lock if nobody has it.
+fn take(fd: &OwnedFd) -> rustix::io::Result<bool> {
+    match fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Who holds the flock on an inode, from `/proc/locks` (proc(5)). Seen from another pid namespace nobody does.
+fn holder(dev: u64, ino: u64) -> String {
+    let unknown = || "a process that /proc/locks does not name".to_owned();
+    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return unknown() };
+    let inode = format!("{:02x}:{:02x}:{ino}", fs::major(dev), fs::minor(dev));
+    let pids = |same: &dyn Fn(&str) -> bool| {
+        let held = |line: &str| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            // `-> ` in the second field: one that waits.
+            matches!(fields.as_slice(), [_, "FLOCK", _, _, _, at, ..] if same(at))
+                .then(|| fields[4].parse::<i32>().ok())
+                .flatten()
+        };
+        locks.lines().filter_map(held).filter(|pid| *pid > 0).collect::<Vec<_>>()
+    };
+    let mut found = pids(&|at| at == inode);
+    if found.is_empty() {
+        // Some file systems (btrfs, overlay) show another device there than stat does.
+        found = pids(&|at| at.rsplit(':').next() == Some(ino.to_string().as_str()));
+    }
+    match found.as_slice() {
+        [] => unknown(),
+        [pid, ..] => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
+            format!("process {pid} ({name})")
+        }
+    }
+}

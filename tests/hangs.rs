@@ -1,0 +1,321 @@
+//! What hangs outside holds up nothing else: one row for each outside party that hangs, one column for each other thing that
+//! is to go on. `cargo test --test hangs -- --nocapture` shows how long each took, without a hang in the first line.
+
+#[path = "lab/relaykey.rs"]
+mod lab;
+#[path = "lab/moto.rs"]
+mod moto;
+#[path = "lab/postfix.rs"]
+mod postfix;
+#[path = "lab/daemon.rs"]
+mod running;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use lab::{Host, Key, Program, Setup};
+use postfix::{free_port, wait_for};
+use relaykey::host::Directory;
+use running::{Daemon, NEVER, health};
+
+/// What is not held up takes less; every hang lasts longer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What is seen of a daemon that has nothing to finish.
+const END: Duration = Duration::from_secs(15);
+/// Rows at the same time.
+const AT_ONCE: usize = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Hangs {
+    Nothing,
+    Source,
+    Endpoint,
+    Dns,
+    Postconf,
+    Postmap,
+    PostfixCheck,
+    Reload,
+    Lock,
+    FileSystem,
+    Receiver,
+}
+
+use Hangs::*;
+
+/// A program that stays in the way until it is dropped.
+struct Blocker(Child);
+
+impl Drop for Blocker {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// A file system that answers nothing.
+fn dead_file_system(at: &Path) -> Blocker {
+    let script = r#"
+import ctypes, os, sys
+fd = os.open("/dev/fuse", os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+at = sys.argv[1].encode()
+options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+if libc.mount(b"hangs", at, b"fuse", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("mounted", flush=True)
+sys.stdin.read()
+libc.umount2(at, 2)
+"#;
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .arg(at)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "mounted\n", "no file system in user space (/dev/fuse)");
+    Blocker(child)
+}
+
+/// Puts a wrapper in the place of one of Postfix's programs, for this daemon alone: it hangs for one instance, and only if
+/// its arguments fit this pattern of `case`.
+fn wrapper(dir: &Path, program: &str, instance: &Path, pattern: &str) -> PathBuf {
+    let real = dir.join(format!("real-{program}"));
+    fs::copy(format!("/usr/sbin/{program}"), &real).expect("a copy");
+    let wrapper = dir.join(program);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *{}*) case \"$*\" in\n{pattern}) : > {}; exec sleep 600;;\nesac;; esac\nexec {} \"$@\"\n",
+        instance.display(),
+        dir.join("hangs").display(),
+        real.display(),
+    );
+    fs::write(&wrapper, script).expect("written");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
+    wrapper
+}
+
+struct Row {
+    hangs: Hangs,
+    other_credential: Duration,
+    other_target: Option<Duration>,
+    status: Duration,
+    livez: Duration,
+    /// `None`: a step that must not be torn was under way.
+    term: Option<Duration>,
+}
+
+/// A credential `a` that meets the hang, with two targets, and `b`, which has nothing to do with it.
+fn row(hangs: Hangs) -> Row {
+    let (old, new, other_old, other_new) = (Key::new(), Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    let line = |key: &Key| format!("{} {}\n", host.hop(), key.pair());
+    let (second, b) = (host.another("hash", &line(&old)), host.another("hash", &line(&other_old)));
+    for key in [&new, &other_old, &other_new] {
+        host.standin.set_key(&key.id, &key.login.password);
+    }
+    b.start();
+    if matches!(hangs, PostfixCheck | Reload) {
+        host.postfix.start();
+    }
+    let file = |name: &str, key: &Key| {
+        let (path, fresh) = (host.path(name), host.path("fresh"));
+        fs::write(&fresh, key.pair()).expect("written");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("chmod");
+        fs::rename(&fresh, &path).expect("renamed");
+        format!("type = \"file\"\npath = {path:?}\n{NEVER}")
+    };
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let silent_port = silent.local_addr().expect("bound").port();
+    let dir = host.path("hang");
+    fs::create_dir(&dir).expect("made");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("chmod");
+
+    let mut source = file("a", if hangs == Receiver { &old } else { &new });
+    let (mut mounts, mut more, mut target) = (Vec::new(), String::new(), String::new());
+    let (mut blocker, mut lock, mut dns) = (None, None, None);
+    let etc = &host.postfix.config_dir;
+    match hangs {
+        Nothing | Endpoint => {}
+        Source => {
+            source = format!(
+                "type = \"parameter-store\"\nparameter = \"/ses\"\nregion = \"eu-west-1\"\n\
+                 endpoint_url = \"http://127.0.0.1:{silent_port}\"\n{NEVER}"
+            );
+        }
+        Dns => {
+            let resolver = UdpSocket::bind((Ipv4Addr::new(127, 9, 9, 9), 53)).expect("port 53");
+            dns = Some(resolver);
+            let resolv = dir.join("resolv.conf");
+            fs::write(&resolv, "nameserver 127.9.9.9\noptions timeout:30 attempts:5\n").expect("written");
+            mounts.push((resolv, PathBuf::from("/etc/resolv.conf")));
+        }
+        Postconf => mounts.push((wrapper(&dir, "postconf", etc, "*"), "/usr/sbin/postconf".into())),
+        Postmap => {
+            // Not for look-ups and listings.
+            let wrapper = wrapper(&dir, "postmap", etc, "*\\ -q\\ *|*\\ -s\\ *) ;;\n*");
+            mounts.push((wrapper, "/usr/sbin/postmap".into()));
+        }
+        PostfixCheck => mounts.push((wrapper(&dir, "postfix", etc, "*check*"), "/usr/sbin/postfix".into())),
+        Reload => {
+            target =
+                format!("reload = [\"/bin/sh\", \"-c\", \": > {}; exec sleep 600\"]\n", dir.join("hangs").display())
+        }
+        Lock => lock = Some(Directory::open(etc).and_then(|d| d.lock(Duration::ZERO)).expect("locked")),
+        FileSystem => {
+            let at = dir.join("mnt");
+            fs::create_dir(&at).expect("made");
+            blocker = Some(dead_file_system(&at));
+            host.postfix.set("smtp_sasl_password_maps", &format!("hash:{}", at.join("sasl_passwd").display()));
+        }
+        Receiver => {
+            more = "[[report]]\nname = \"hangs\"\ntype = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"5m\"\n\
+                    credentials = [\"a\"]\n"
+                .into();
+        }
+    }
+    let port = free_port();
+    let setup = Setup { source: &source, ..Setup::default() };
+    let mut a = host.credential(
+        "a",
+        &setup,
+        &[(&host.postfix, &format!("name = \"main\"\n{target}")), (&second, "name = \"second\"")],
+    );
+    match hangs {
+        Endpoint => {
+            a = a.replace(&format!("port = {}", host.standin.starttls_port()), &format!("port = {silent_port}"))
+        }
+        Dns => {
+            a = a.replace(
+                "endpoint = \"localhost\"",
+                "endpoint = \"smtp.example.com\"\nendpoint_aliases = [\"localhost\"]",
+            )
+        }
+        _ => {}
+    }
+    let of_b = file("b", &other_old);
+    let b_lines = host.credential("b", &Setup { source: &of_b, ..Setup::default() }, &[(&b, "name = \"main\"")]);
+    host.write_config(&(a + &b_lines + &health(port) + &more));
+
+    let binds: String =
+        (mounts.iter()).map(|(from, to)| format!("mount --bind {} {} && ", from.display(), to.display())).collect();
+    let line = format!("exec unshare --mount --propagation private sh -c '{binds}exec \"$@\"' \"$0\" \"$@\"");
+    let config = host.path("config.toml");
+    let arguments = ["--config", config.to_str().expect("UTF-8"), "run"];
+    let env = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")];
+    let program = Program::start_in_shell(&line, &dir, &arguments, &env, b"");
+    let daemon = Daemon { host: &host, program, port };
+    let applied = |name: &'static str, key: &Key| {
+        let began = Instant::now();
+        daemon.shows(&format!("{hangs:?}: {name} to be applied"), LIMIT, |status| {
+            let all = status["credentials"].as_array()?;
+            let one = all.iter().find(|c| c["name"] == name)?;
+            (one["applied"]["username"] == key.id.as_str()).then_some(())
+        });
+        began.elapsed()
+    };
+    applied("b", &other_old);
+    // It has begun to hang.
+    let step = |word: &'static str| {
+        daemon.shows(&format!("{hangs:?}: {word}"), LIMIT, |status| {
+            (status["credentials"][0]["live"]["step"] == word).then_some(())
+        });
+    };
+    match hangs {
+        Nothing => _ = applied("a", &new),
+        Source => step("fetch"),
+        Endpoint | Dns => step("verify"),
+        Lock => step("prepare"),
+        FileSystem => step("inspect"),
+        Receiver => _ = applied("a", &old),
+        _ => wait_for("the hang", LIMIT, || dir.join("hangs").exists().then_some(())),
+    }
+
+    file("b", &other_new);
+    let other_credential = applied("b", &other_new);
+    let took = |work: &dyn Fn()| {
+        let began = Instant::now();
+        work();
+        began.elapsed()
+    };
+    let livez = took(&|| assert_eq!(daemon.get("/livez").0, 200, "{hangs:?}"));
+    let status = took(&|| _ = host.relaykey(&["status"]).says(&["b: "]));
+    let began = Instant::now();
+    let mut other_target = None;
+    while other_target.is_none() && began.elapsed() < Duration::from_secs(2) {
+        other_target = running::holds(&second, &new).then(|| began.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A configuration with another poll: the others do not wait for the one that hangs.
+    let text = fs::read_to_string(&config).expect("read").replace("24h", "23h");
+    fs::write(&config, text).expect("written");
+    daemon.program.signal(rustix::process::Signal::HUP);
+    file("b", &other_old);
+    applied("b", &other_old);
+
+    let torn = matches!(hangs, PostfixCheck | Reload);
+    let term = if torn {
+        None
+    } else {
+        let told = Instant::now();
+        daemon.ends(END);
+        Some(told.elapsed())
+    };
+    drop((lock, blocker, dns, silent));
+    Row { hangs, other_credential, other_target, status, livez, term }
+}
+
+#[test]
+fn what_hangs_holds_up_nothing_else() {
+    let waiting = Mutex::new(vec![
+        Receiver,
+        Lock,
+        Reload,
+        PostfixCheck,
+        Postmap,
+        Postconf,
+        Dns,
+        Endpoint,
+        Source,
+        FileSystem,
+        Nothing,
+    ]);
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(hangs) = waiting.lock().expect("not poisoned").pop() else { return };
+                    let row = row(hangs);
+                    rows.lock().expect("not poisoned").push(row);
+                }
+            });
+        }
+    });
+    let mut table = format!(
+        "\n{:<13} {:>16} {:>12} {:>9} {:>9} {:>9}\n",
+        "hangs", "other credential", "other target", "status", "/livez", "SIGTERM"
+    );
+    let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
+    for row in rows.lock().expect("not poisoned").iter() {
+        let _ = writeln!(
+            table,
+            "{:<13} {:>16} {:>12} {:>9} {:>9} {:>9}",
+            format!("{:?}", row.hangs),
+            seconds(row.other_credential),
+            row.other_target.map_or("waits".into(), |d| if d.is_zero() { "before".into() } else { seconds(d) }),
+            seconds(row.status),
+            seconds(row.livez),
+            row.term.map_or("finishes".into(), seconds)
+        );
+    }
+    println!("{table}");
+}
