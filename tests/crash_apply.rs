@@ -8,7 +8,7 @@ mod postfix;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,9 +115,21 @@ fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
     }
 }
 
+/// Which of a table's names are symbolic links into other directories.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Links {
+    None,
+    Map,
+    Text,
+    Both,
+    Directory,
+}
+
 /// What the program is let loose on, made anew for each run.
 struct Subject {
     dir: PathBuf,
+    /// Where files may be staged.
+    directories: Vec<PathBuf>,
     /// The text, and the compiled map where there is one.
     table: PathBuf,
     map: Option<PathBuf>,
@@ -129,6 +141,10 @@ struct Subject {
 
 impl Subject {
     fn new(kind: &str) -> Self {
+        Self::with_links(kind, Links::None)
+    }
+
+    fn with_links(kind: &str, links: Links) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("relaykey-crash-{}-{n}", std::process::id()));
@@ -140,16 +156,47 @@ impl Subject {
                 postfix::Options { map_type: kind, relayhost: KEY, ca_pem: None, table: Some(&table), settings: &[] };
             postfix::Instance::new(&options)
         });
-        let table = match &instance {
+        let mut table = match &instance {
             Some(instance) => instance.table(),
             None => dir.join("sasl_passwd"),
         };
+        let mut map = instance.as_ref().filter(|_| kind != "texthash").map(postfix::Instance::map);
+        let mut directories = vec![table.parent().unwrap().to_owned()];
+        // Where the link leads, the file has another name than it should have there, and a decoy has that one.
+        let mut elsewhere = |file: &Path, name: &str| {
+            let directory = directories[0].parent().unwrap().join(format!("{name}s"));
+            fs::create_dir(&directory).unwrap();
+            fs::rename(file, directory.join(name)).unwrap();
+            symlink(directory.join(name), file).unwrap();
+            fs::write(directory.join("sasl_passwd"), format!("{KEY} {OLD}\n")).unwrap();
+            directories.push(directory);
+        };
+        if matches!(links, Links::Map | Links::Both) {
+            elsewhere(
+                map.as_ref().unwrap(),
+                &format!("sasl_passwd.{}", map.as_ref().unwrap().extension().unwrap().display()),
+            );
+        }
+        if matches!(links, Links::Text | Links::Both) {
+            elsewhere(&table, "logins");
+        }
+        if let (Links::Directory, Some(instance)) = (links, &instance) {
+            let (real, link) = (instance.base.join("tables"), instance.base.join("link"));
+            fs::create_dir(&real).unwrap();
+            symlink(&real, &link).unwrap();
+            for file in [&mut table, map.as_mut().unwrap()] {
+                let moved = link.join(file.file_name().unwrap());
+                fs::rename(&*file, &moved).unwrap();
+                *file = moved;
+            }
+            instance.set("smtp_sasl_password_maps", &format!("{kind}:{}", table.display()));
+            directories.push(real);
+        }
         let target = match &instance {
             Some(instance) => format!("postfix|{}", instance.config_dir.display()),
             None => format!("text|{}", table.display()),
         };
-        let map = instance.as_ref().filter(|_| kind != "texthash").map(postfix::Instance::map);
-        let subject = Self { dir, table, map, kind: kind.into(), target, instance };
+        let subject = Self { dir, directories, table, map, kind: kind.into(), target, instance };
         subject.reset();
         subject
     }
@@ -160,7 +207,11 @@ impl Subject {
         fs::set_permissions(&self.table, fs::Permissions::from_mode(0o640)).unwrap();
         if let Some(instance) = &self.instance {
             postfix::cool_down(&self.table);
-            instance.postmap();
+            if self.map.is_some() {
+                let table = format!("{}:{}", self.kind, self.table.display());
+                let done = Command::new("/usr/sbin/postmap").arg("-c").arg(&instance.config_dir).arg(&table).status();
+                assert!(done.unwrap().success());
+            }
         }
         let _ = fs::remove_dir_all(self.state_dir());
     }
@@ -201,7 +252,8 @@ impl Subject {
 
     fn staged(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        for dir in [self.table.parent().unwrap(), &self.state_dir(), &self.state_dir().join("apply")] {
+        let ours = [self.state_dir(), self.state_dir().join("apply")];
+        for dir in self.directories.iter().chain(&ours) {
             let Ok(entries) = fs::read_dir(dir) else { continue };
             let names = entries.map(|entry| entry.unwrap().path());
             found.extend(names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
@@ -219,7 +271,11 @@ impl Drop for Subject {
 /// Runs to the end once per mutating call, stopped just before it; looks; runs again, unstopped. Gives the number of
 /// points.
 fn stop_everywhere(kind: &str, environment: &[(&str, &str)]) -> usize {
-    let subject = Subject::new(kind);
+    stop_everywhere_on(&Subject::new(kind), environment)
+}
+
+fn stop_everywhere_on(subject: &Subject, environment: &[(&str, &str)]) -> usize {
+    let kind = subject.kind.as_str();
     let mut seen = BTreeSet::new();
     for n in 1..=MOST {
         subject.reset();
@@ -292,6 +348,37 @@ fn stopped_anywhere_in_an_undo_a_table_is_wholly_old_or_new() {
     for kind in ["text", "hash"] {
         println!("{kind} with undo: stopped at {} points", stop_everywhere(kind, &[("RELAYKEY_CRASH_UNDO", "1")]));
     }
+}
+
+/// The kinds side by side: each run waits for its programs most of the time.
+fn stop_everywhere_with_links(links: Links) {
+    let points: Vec<(&str, usize)> = std::thread::scope(|scope| {
+        let run = |kind| scope.spawn(move || (kind, stop_everywhere_on(&Subject::with_links(kind, links), &[])));
+        let running = ["hash", "lmdb", "cdb"].map(run);
+        running.into_iter().map(|run| run.join().expect("every point was recovered from")).collect()
+    });
+    let all: usize = points.iter().map(|(_, n)| n).sum();
+    println!("links: {links:?}: {points:?}: stopped at {all} points, 0 not recovered");
+}
+
+#[test]
+fn stopped_anywhere_a_map_that_is_a_link_is_wholly_old_or_new() {
+    stop_everywhere_with_links(Links::Map);
+}
+
+#[test]
+fn stopped_anywhere_a_text_that_is_a_link_is_wholly_old_or_new() {
+    stop_everywhere_with_links(Links::Text);
+}
+
+#[test]
+fn stopped_anywhere_text_and_map_that_are_links_are_wholly_old_or_new() {
+    stop_everywhere_with_links(Links::Both);
+}
+
+#[test]
+fn stopped_anywhere_in_a_directory_that_is_a_link_a_table_is_wholly_old_or_new() {
+    stop_everywhere_with_links(Links::Directory);
 }
 
 // -- power cuts -----------------------------------------------------------------------------------------------------
