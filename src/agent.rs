@@ -40,6 +40,16 @@ pub const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
 const RESTORED: &str =
     "find out what removes it: nothing but relaykey has anything to do there; the audit log in it begins anew";
 
+/// A step that must not be torn ends within this: three minutes for `postfix check` and three for `postfix reload` are the
+/// longest. Who is told to end waits for it no longer.
+pub const LONGEST_STEP: Duration = Duration::from_secs(7 * 60);
+/// A look at a target takes longer only where something hangs for which there is no time limit: a file system. The longest
+/// are a few commands of 30 s each.
+const LONGEST_LOOK: Duration = Duration::from_secs(120);
+/// As [`LONGEST_STEP`], for one that stages files, or removes them again. Nothing in use is changed by it, and the next start removes
+/// what it left.
+const STAGING: Duration = Duration::from_secs(3);
+
 /// What the agent tells whoever watches, as it happens.
 pub enum Event<'a> {
     /// A step begins.
@@ -186,7 +196,7 @@ impl Agent {
     /// Runs one credential until nothing is left to do, or nothing before the deadline.
     ///
     /// `stop` becomes true when the program is to end: what only looks is broken off, any other step under way is
-    /// finished, what is staged is removed.
+    /// finished if it does not hang, what is staged is removed.
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<Ended, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential, TimeZone::system());
@@ -260,13 +270,11 @@ impl Agent {
             }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
-            // What only looks may be broken off: nothing is torn by it.
-            let only_looks =
-                matches!(step, Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. });
+            let patience = patience(&step);
             let doing = self.step(&facts, credential, source, &step, &mut fetched, left, observer);
             let outcome = tokio::select! {
                 outcome = doing => outcome,
-                () = wake::stopped(stop), if only_looks => continue,
+                () = told_to_end(stop, patience) => break (End::Interrupted, reason),
             };
             let outcome = match (&step, outcome) {
                 (Step::Commit { stamp }, Done::Reported(report)) => {
@@ -318,7 +326,14 @@ impl Agent {
             observer(Event::Ended { step: &step, outcome: &outcome, took });
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
-        self.leave_all(credential, &facts, &steps).await;
+        let leaving = self.leave_all(credential, &facts, &steps);
+        if *stop.borrow() {
+            // A target that is still at work on something that hangs lets nobody in, and the program is to end: what stays
+            // staged goes at the next start.
+            let _ = tokio::time::timeout(STAGING, leaving).await;
+        } else {
+            leaving.await;
+        }
         drop(fetched);
         if let Some(e) = unsaved {
             return Err(e);
@@ -674,7 +689,17 @@ impl Agent {
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
-        match self.call(request).await {
+        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
+        let result = if looks {
+            // A file system may hang for ever, and the other targets are to go on.
+            match tokio::time::timeout(LONGEST_LOOK, self.call(request)).await {
+                Ok(result) => result,
+                Err(_) => Err(hangs(&target.name)),
+            }
+        } else {
+            self.call(request).await
+        };
+        match result {
             Ok(reply) => {
                 if let Reply::Inspected(seen) = &reply {
                     observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
@@ -758,6 +783,38 @@ impl Agent {
             approved_by: facts.approved_by(),
             latest: None,
         }
+    }
+}
+
+/// How long a program that is told to end waits for a step under way.
+fn patience(step: &Step) -> Duration {
+    match step {
+        // They only look: nothing is torn.
+        Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. } => Duration::ZERO,
+        Step::Inspect { .. } | Step::Preview { .. } => Duration::ZERO,
+        Step::Prepare { .. } | Step::Discard { .. } => STAGING,
+        _ => LONGEST_STEP,
+    }
+}
+
+/// Comes back so long after the program was told to end.
+async fn told_to_end(stop: &mut watch::Receiver<bool>, patience: Duration) {
+    wake::stopped(stop).await;
+    if !patience.is_zero() {
+        tokio::time::sleep(patience).await;
+    }
+}
+
+/// The failure of a look that took too long.
+fn hangs(target: &str) -> apply::MtaError {
+    apply::MtaError {
+        temporary: true,
+        class: "io",
+        file: None,
+        line: None,
+        what: format!("target {target} could not be looked at within {} s: something hangs", LONGEST_LOOK.as_secs()),
+        fix: "see whether the file systems of its configuration and tables answer (stat), and what hangs: ps -ef"
+            .into(),
     }
 }
 

@@ -22,7 +22,7 @@ mod registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -313,8 +313,11 @@ impl Client {
 /// Class of an [`Request::Undo`] that finds the files written by somebody else since.
 pub const OVERTAKEN: &str = "changed-underneath";
 
-/// How long another process may hold a table's directory: it does so for as long as a rollover is open there.
+/// How long another process may hold a table's directory: it does so for as long as a rollover is open there. So long a
+/// request also waits for an earlier one about the same target, which its caller has given up.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often a target that is at work is tried.
+const BUSY_AGAIN: Duration = Duration::from_millis(20);
 /// How often a change is planned anew because somebody wrote to the table meanwhile.
 const ATTEMPTS: usize = 3;
 /// How long the first look of a server waits for what killed runs of targets that are no longer configured left: their
@@ -497,14 +500,38 @@ impl Server {
             what: format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
             fix: "add it to the configuration, or restart relaykey after a change of it".into(),
         })?;
-        target.lock().map_err(|_| MtaError {
-            temporary: false,
-            class: "io",
-            file: None,
-            line: None,
-            what: "an earlier request to change the mail server's files broke off in the middle".into(),
-            fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
-        })
+        let began = Instant::now();
+        loop {
+            match target.try_lock() {
+                Ok(target) => return Ok(target),
+                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => std::thread::sleep(BUSY_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(MtaError {
+                        temporary: true,
+                        class: "io",
+                        file: None,
+                        line: None,
+                        what: format!(
+                            "target {} is still at work on an earlier request: what it waits for hangs",
+                            id.target
+                        ),
+                        fix:
+                            "see whether the file system of its tables answers (stat), and which programs hang: ps -ef"
+                                .into(),
+                    });
+                }
+                Err(TryLockError::Poisoned(_)) => {
+                    return Err(MtaError {
+                        temporary: false,
+                        class: "io",
+                        file: None,
+                        line: None,
+                        what: "an earlier request to change the mail server's files broke off in the middle".into(),
+                        fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
+                    });
+                }
+            }
+        }
     }
 
     /// Once, at the first look: removes what killed runs left of targets that are no longer configured. On a thread of its

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::board::Board;
 use self::keeper::{Keeper, Order, Sight};
@@ -49,12 +49,15 @@ use crate::wake::{self, Cause, Mailbox, Watch};
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// How often a lock that somebody holds is tried.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
-/// Keepers finish a step that must not be torn within this: three minutes for `postfix check` and three for
-/// `postfix reload` are the longest. Until then the service manager is told that all is well; after that it is not, and
-/// does what it does with a service that is stuck.
-const LONGEST_STEP: Duration = Duration::from_secs(7 * 60);
-/// How often it is told so.
+/// How often the service manager is told that a step is being finished.
 const TOLD: Duration = Duration::from_secs(30);
+/// So long the keepers of an old configuration have to end before those of the new one start. One that takes longer holds
+/// up its own successor alone.
+const SUCCESSION: Duration = Duration::from_secs(5);
+/// So long the start waits for first looks. What hangs longer is shown by `status`, and the others are at work.
+const FIRST_LOOKS: Duration = Duration::from_secs(120);
+/// So long first looks wait until files are watched, so that no change falls in between.
+const WATCHED: Duration = Duration::from_secs(2);
 /// A configuration that is being written is read when it has been left alone this long.
 const EDITED: Duration = Duration::from_millis(200);
 /// Whoever waits for an answer when the daemon ends.
@@ -120,7 +123,9 @@ struct Daemon {
     sights: mpsc::UnboundedSender<Sight>,
     roles: Roles,
     /// `None`: this host has no inotify to give; changes are seen at the next poll.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
+    /// Keepers of earlier configurations that have not ended yet, by credential.
+    lingering: BTreeMap<String, JoinHandle<()>>,
     ears: Ears,
     /// What is listened at for HTTP; kept from one configuration to the next.
     listeners: Vec<health::Listener>,
@@ -256,7 +261,8 @@ struct Generation {
     /// Which roots it trusts.
     trust: [u8; 32],
     stop: watch::Sender<bool>,
-    keepers: JoinSet<()>,
+    /// By credential.
+    keepers: BTreeMap<String, JoinHandle<()>>,
     /// HTTP.
     servers: JoinSet<()>,
     /// Each is answered when its keeper has looked for the first time.
@@ -264,22 +270,38 @@ struct Generation {
 }
 
 impl Generation {
-    /// Lets every keeper finish the step that must not be torn, and waits for them.
-    async fn end(mut self, notifier: &Notifier) {
+    /// Lets every keeper finish the step that must not be torn, and waits for them; gives those that have not ended by then.
+    async fn end(mut self, notifier: &Notifier, patience: Duration) -> BTreeMap<String, JoinHandle<()>> {
         let _ = self.stop.send(true);
-        let began = Instant::now();
-        loop {
-            tokio::select! {
-                ended = self.keepers.join_next() => if ended.is_none() { break },
-                () = tokio::time::sleep(TOLD) => if began.elapsed() < LONGEST_STEP {
-                    notifier.watchdog();
-                    notifier.extend_timeout(TOLD * 2);
-                },
-            }
-        }
+        let left = await_keepers(self.keepers, notifier, patience).await;
         // What is being answered has a second.
         while self.servers.join_next().await.is_some() {}
+        left
     }
+}
+
+/// Waits for keepers that were told to end, and gives those that have not by then.
+async fn await_keepers(
+    mut keepers: BTreeMap<String, JoinHandle<()>>,
+    notifier: &Notifier,
+    patience: Duration,
+) -> BTreeMap<String, JoinHandle<()>> {
+    let began = Instant::now();
+    while let Some(mut first) = keepers.first_entry() {
+        let left = patience.saturating_sub(began.elapsed());
+        tokio::select! {
+            _ = first.get_mut() => drop(first.remove()),
+            () = tokio::time::sleep(TOLD.min(left)) => {
+                if left.is_zero() {
+                    break;
+                }
+                notifier.watchdog();
+                notifier.extend_timeout(TOLD * 2);
+            }
+        }
+    }
+    keepers.retain(|_, keeper| !keeper.is_finished());
+    keepers
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -314,7 +336,8 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let mut daemon = Daemon {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         notifier,
-        watch: watch_files(&posts, &roles, &edited),
+        watch: watch_files(&posts, &roles, &edited).map(Arc::new),
+        lingering: BTreeMap::new(),
         board,
         store,
         identity,
@@ -332,6 +355,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let mut generation = daemon.start(daemon.prepare(config)?, &Cause::Start);
     let mut first_looks = std::mem::take(&mut generation.first_looks).into_iter();
     let mut awaited = first_looks.next();
+    let mut patience = Box::pin(wake::wait(FIRST_LOOKS));
     let mut changes = daemon.board.changes();
     let watchdog = service::watchdog_interval();
     // By a timer of the kernel's, and at once for the first time: the run time's own would wake up twice in between.
@@ -352,6 +376,13 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                     daemon.started = true;
                     daemon.notifier.ready();
                 }
+            }
+            () = &mut patience, if !daemon.started => {
+                let what = "the start does not wait any longer for credentials that were not looked at yet";
+                log::trouble(Matter::Warning, what, "see which, and what they are at: relaykey status");
+                awaited = None;
+                daemon.started = true;
+                daemon.notifier.ready();
             }
             Ok(()) = changes.changed(), if daemon.notifier.is_managed() => {
                 daemon.notifier.status(&daemon.board.status(Timestamp::now()).line());
@@ -375,7 +406,9 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                 daemon.notifier.stopping();
                 daemon.notifier.status("stopping, after the step under way");
                 let _ = control_stop.send(true);
-                generation.end(&daemon.notifier).await;
+                let longest = agent::LONGEST_STEP + TOLD;
+                let _ = generation.end(&daemon.notifier, longest).await;
+                let _ = await_keepers(std::mem::take(&mut daemon.lingering), &daemon.notifier, longest).await;
                 // Whoever waits for an answer has it by now.
                 let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
                 return Ok(());
@@ -443,7 +476,8 @@ impl Daemon {
         };
         let receivers = Arc::new(Receivers::open(&config.reports, &http));
         let stop = watch::Sender::new(false);
-        let mut keepers = JoinSet::new();
+        let mut keepers = BTreeMap::new();
+        let watched = watch::Sender::new(false);
         let mut first_looks = Vec::new();
         let mut posts = Vec::new();
         for credential in &config.credentials {
@@ -468,7 +502,17 @@ impl Daemon {
             };
             let (looked, first_look) = oneshot::channel();
             first_looks.push(first_look);
-            keepers.spawn(keeper.keep(looked));
+            let before = self.lingering.remove(&credential.name);
+            let mut watched = watched.subscribe();
+            let keeping = tokio::spawn(async move {
+                if let Some(before) = before {
+                    let _ = before.await;
+                }
+                // Where that takes long, changes are found at the next poll.
+                let _ = tokio::time::timeout(WATCHED, watched.wait_for(|watched| *watched)).await;
+                keeper.keep(looked).await;
+            });
+            keepers.insert(credential.name.clone(), keeping);
         }
         *self.posts.lock() = posts;
         let mut servers = JoinSet::new();
@@ -495,7 +539,7 @@ impl Daemon {
             _ => None,
         });
         *self.roles.lock() = std::iter::once((self.path.clone(), Role::Configuration)).chain(sources).collect();
-        self.watch_roles();
+        self.watch_roles(Some(watched));
         Generation { config: Arc::new(config), trust: http.trust(), stop, keepers, servers, first_looks }
     }
 
@@ -551,7 +595,9 @@ impl Daemon {
     /// Lets the keepers of one configuration end, and starts those of the next.
     async fn exchange(&mut self, old: Generation, prepared: Prepared, asked: Asked) -> Generation {
         let since = (old.config.as_ref() != &prepared.config).then(Timestamp::now);
-        old.end(&self.notifier).await;
+        let left = old.end(&self.notifier, SUCCESSION).await;
+        self.lingering.retain(|_, keeper| !keeper.is_finished());
+        self.lingering.extend(left);
         // What was in the way may have been mended just now: these do not wait for what an earlier attempt is due at.
         let first = match asked {
             Asked::Yes => Cause::Signal,
@@ -632,7 +678,7 @@ impl Daemon {
         let more = roles.len() > known;
         drop(roles);
         if more {
-            self.watch_roles();
+            self.watch_roles(None);
         } else if let Some(watch) = &self.watch {
             // What inotify does not tell, such as a directory further up that was exchanged, is found with each look.
             watch.check();
@@ -677,11 +723,15 @@ impl Daemon {
                 });
             }
             listeners.retain(|l| !l.endpoints.is_empty());
-            let growth = match (&place, &self.watch) {
-                (LogPlace::File(path), Some(watch)) => Some(watch.follow(path)),
-                _ => None,
-            };
+            let watch = self.watch.clone();
             self.ears.tasks.spawn(async move {
+                let growth = match (&place, watch) {
+                    (LogPlace::File(path), Some(watch)) => {
+                        let path = path.clone();
+                        tokio::task::spawn_blocking(move || watch.follow(&path)).await.ok()
+                    }
+                    _ => None,
+                };
                 wake::log::listen(&place, growth, &mut listeners, |finding| {
                     tell(&finding);
                 })
@@ -690,13 +740,22 @@ impl Daemon {
         }
     }
 
-    fn watch_roles(&self) {
-        let Some(watch) = &self.watch else { return };
-        let files: Vec<PathBuf> = self.roles.lock().iter().map(|(path, _)| path.clone()).collect();
-        watch.update(&files);
-        for trouble in watch.troubles() {
-            tell(&trouble);
-        }
+    /// Off this thread: one of the files may be on a file system that hangs. `watched` is told when it is done.
+    fn watch_roles(&self, watched: Option<watch::Sender<bool>>) {
+        let (watch, roles) = (self.watch.clone(), self.roles.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Some(watch) = watch {
+                // As they are by then: a later call may come first.
+                let files: Vec<PathBuf> = roles.lock().iter().map(|(path, _)| path.clone()).collect();
+                watch.update(&files);
+                for trouble in watch.troubles() {
+                    tell(&trouble);
+                }
+            }
+            if let Some(watched) = watched {
+                let _ = watched.send(true);
+            }
+        });
     }
 
     /// Answers at the control socket.

@@ -123,8 +123,9 @@ fn row(hangs: Hangs) -> Row {
         host.standin.set_key(&key.id, &key.login.password);
     }
     b.start();
-    if matches!(hangs, PostfixCheck | Reload) {
+    if matches!(hangs, Nothing | Receiver | PostfixCheck | Reload) {
         host.postfix.start();
+        second.start();
     }
     let file = |name: &str, key: &Key| {
         let (path, fresh) = (host.path(name), host.path("fresh"));

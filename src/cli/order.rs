@@ -85,6 +85,8 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
             Err(e) => Err(e.into()),
         }
     };
+    // What may not be torn has been waited for; what hangs is not.
+    runtime.shutdown_background();
     let outcomes = match outcomes {
         Ok(outcomes) => outcomes,
         Err(e) => {

@@ -188,8 +188,13 @@ impl Watch {
         let task = tokio::spawn(async move {
             loop {
                 telling.anew.notified().await;
-                let hearers = lock(&again).arm(&telling);
-                hearers.iter().for_each(|hearer| telling.tell(hearer));
+                let (again, telling) = (Arc::clone(&again), Arc::clone(&telling));
+                // A path may lead to a file system that hangs.
+                let arming = tokio::task::spawn_blocking(move || {
+                    let hearers = lock(&again).arm(&telling);
+                    hearers.iter().for_each(|hearer| telling.tell(hearer));
+                });
+                let _ = arming.await;
             }
         });
         let watch = Self { watcher, told, task };
@@ -197,7 +202,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches these files from now on, and no others; logs stay. Files that stay are not told for that.
+    /// Watches these files from now on, and no others; logs stay. Files that stay are not told for that. Blocks for as long
+    /// as a path leads to a file system that hangs.
     pub fn update(&self, files: &[PathBuf]) {
         let mut armed = lock(&self.watcher);
         let mut before = std::mem::take(&mut armed.files);
@@ -213,7 +219,7 @@ impl Watch {
         hearers.iter().for_each(|hearer| self.told.tell(hearer));
     }
 
-    /// Watches a file that grows. Start to read it after this.
+    /// Watches a file that grows. Start to read it after this. Blocks as [`Watch::update`] does.
     pub fn follow(&self, path: &Path) -> Growth {
         let growth = Growth(Arc::new(Notify::new()));
         let hearer = Hearer::Log(Arc::downgrade(&growth.0));
@@ -231,7 +237,7 @@ impl Watch {
         self.told.anew.notify_one();
     }
 
-    /// What cannot be watched now, with what to do about it.
+    /// What cannot be watched now, with what to do about it. Blocks as [`Watch::update`] does.
     pub fn troubles(&self) -> Vec<Finding> {
         lock(&self.watcher).troubles.iter().map(WatchError::finding).collect()
     }
