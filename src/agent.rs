@@ -316,7 +316,7 @@ impl Agent {
                         }
                     }
                 }
-                (_, Done::Outcome(outcome)) => outcome,
+                (_, Done::Outcome(outcome)) => *outcome,
                 (_, Done::Reported(_)) => unreachable!("only a commit makes a report"),
             };
             let took = began.elapsed();
@@ -530,7 +530,7 @@ impl Agent {
         left: Duration,
         observer: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Done {
-        Done::Outcome(match step {
+        Done::Outcome(Box::new(match step {
             Step::End => unreachable!("the loop has ended"),
             Step::Wait { .. } => {
                 wake::wait(left).await;
@@ -567,7 +567,7 @@ impl Agent {
                 let target = step.target().expect("every other step is about a target");
                 self.apply_step(facts, credential, step, target, fetched, observer).await
             }
-        })
+        }))
     }
 
     /// Nothing stays staged, locked or in memory when a run ends, however it ends: the next one may be hours away.
@@ -820,7 +820,7 @@ fn hangs(target: &str) -> apply::MtaError {
 
 /// What a step gave: its outcome, or the report that a commit is to make durable.
 enum Done {
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     Reported(Box<Report>),
 }
 

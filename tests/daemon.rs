@@ -1033,7 +1033,7 @@ fn a_state_directory_that_is_removed_is_made_anew_and_nothing_owed_is_lost() {
     // No second one decides for this host.
     let config = fs::read_to_string(host.path("config.toml")).expect("readable");
     let second = config.replace(&format!("{:?}", host.path("run")), &format!("{:?}", host.path("run2")));
-    let second = host.dir.file("second.toml", &second.split("[health]").next().expect("a part").to_owned());
+    let second = host.dir.file("second.toml", second.split("[health]").next().expect("a part"));
     let second = second.to_str().expect("UTF-8");
     let ran = lab::Program::start(&["--config", second, "sync", "--wait", "0s"], &[], b"").wait(lab::RUN);
     ran.expect(75).says(&[&format!("process {}", daemon.program.id())]);

@@ -48,7 +48,7 @@ fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
     let ca = base.join("ca.pem");
     write(&ca, standin.ca_pem())?;
     let port = standin.starttls_port();
-    let mut postfix = Instance::new(&base, "hash", "localhost", port, &ca, &logins[0])
+    let postfix = Instance::new(&base, "hash", "localhost", port, &ca, &logins[0])
         .and_then(|mut postfix| postfix.start().map(|()| postfix))
         .map_err(|e| format!("the private Postfix: {e}"))?;
     let table = postfix.table();
