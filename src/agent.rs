@@ -487,7 +487,7 @@ impl Agent {
         if facts.committed.is_some() {
             return self.save(&facts.state, observer).await;
         }
-        let failed = facts.failures().first().map(|(_, f)| (*f).clone());
+        let failed = facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO);
         let settled = steps.iter().any(|s| s.step == "activate" && s.ok);
         let (what, outcome) = match (&failed, end) {
             (_, End::Interrupted) => ("interrupted", "interrupted"),
@@ -847,8 +847,9 @@ fn record(
     at: Timestamp,
 ) -> Record {
     let found = facts.fetched.as_ref();
-    let applied = facts.state.applied.as_ref();
-    let failure = facts.failures().first().map(|(_, f)| (*f).clone());
+    let failure = facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO);
+    // What failed before the source gave any version is no fault of the one in use.
+    let applied = facts.state.applied.as_ref().filter(|_| failure.is_none() || facts.of_a_version());
     Record {
         at,
         credential: credential.name.clone(),
@@ -990,7 +991,9 @@ fn ended(facts: &Facts) -> End {
         return if done { End::Done(None) } else { End::ForGood };
     }
     let owed = facts.state.targets.values().any(|t| t.reload_owed.is_some());
-    let failures: Vec<_> = facts.failures().into_iter().filter(|(_, f)| f.class != rollover::BY_HAND).collect();
+    let no_failure = [rollover::BY_HAND, rollover::NOTHING_TO_DO];
+    let failures: Vec<_> =
+        facts.failures().into_iter().filter(|(_, f)| !no_failure.contains(&f.class.as_str())).collect();
     let pending = facts.state.candidate.as_ref().filter(|_| facts.committed.is_none() && !facts.wake.dry_run);
     if failures.iter().any(|(_, f)| !f.temporary && f.class != "reload-owed") {
         End::ForGood

@@ -396,6 +396,63 @@ pub fn ses_password_form(password: &str) -> Result<(), PayloadError> {
     }
 }
 
+/// What a text seems to be that is no secret access key. Says nothing of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seems {
+    pub what: &'static str,
+    pub fix: &'static str,
+}
+
+/// Secret access keys have 40 characters of base64's (IAM user guide, "Manage access keys"). `None`: this is one, as far
+/// as can be seen. A password can be derived from any text, and only SES tells, a day later, that it is of no use.
+/// `any_length`: the examples of AWS's documentation are shorter.
+pub fn no_secret_access_key(text: &str, any_length: bool) -> Option<Seems> {
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let quotes = |c: char| matches!(c, '"' | '\'' | '`');
+    let id = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let seems = |what, fix| Some(Seems { what, fix });
+    if text.starts_with('{') || text.starts_with('[') {
+        return seems("it is JSON", "give the value of SecretAccessKey alone, without quotation marks");
+    }
+    if text.starts_with(quotes) || text.ends_with(quotes) {
+        return seems("it stands in quotation marks", "take them out");
+    }
+    if text.len() == 20 && id(text) && ["AKIA", "ASIA"].iter().any(|begin| text.starts_with(begin)) {
+        return seems(
+            "it is an access key id",
+            "give the secret that belongs to it, 40 characters: AWS shows it once, when the key is made",
+        );
+    }
+    if ses_password_form(text).is_ok() {
+        return seems(
+            "it is an SES SMTP password already",
+            "nothing is to be derived: use it as it is, in the region that it was made for",
+        );
+    }
+    if text.contains([':', ',']) {
+        return seems(
+            "it is a pair of user name and secret",
+            "give the secret access key alone, what stands after the access key id",
+        );
+    }
+    if text.len() > 100 && text.bytes().all(|b| base64(b) || b == b'=') {
+        return seems(
+            "it is a session token",
+            "SES SMTP takes no temporary credentials: make an access key of an IAM user",
+        );
+    }
+    if !text.bytes().all(base64) {
+        return seems("it has a character that no key has", "copy the key anew: 40 letters, digits, + and /");
+    }
+    if text.len() != 40 && !any_length {
+        return seems(
+            "it has another length than 40 characters",
+            "copy all of it, and nothing else; for an example of AWS's documentation, which is shorter: --any-length",
+        );
+    }
+    None
+}
+
 /// Is this text one half of a key where both are needed? Access key ids have 20 characters, secret access keys 40 of
 /// base64's (IAM user guide, "IAM identifiers" and "Manage access keys").
 fn half_of_a_key(text: &str) -> Option<PayloadError> {

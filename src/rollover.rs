@@ -295,6 +295,22 @@ impl State {
     }
 }
 
+/// So long after something failed it is tried again by a program that was started meanwhile, whatever wait was written
+/// down: a start is mostly a person's doing, who is waiting; and one that is started again and again by a service manager
+/// does not hammer.
+const AFTER_A_START: SignedDuration = SignedDuration::from_mins(1);
+
+impl State {
+    /// A program has just started: what failed a minute ago or longer is due. How often it was tried goes on counting.
+    fn look_again_soon(&mut self) {
+        let retries = self.targets.values_mut().map(|t| &mut t.retry);
+        for retry in retries.chain([&mut self.source_retry]) {
+            let soon = retry.failure.as_ref().and_then(|f| f.at.checked_add(AFTER_A_START).ok());
+            retry.next = retry.next.map(|next| soon.map_or(next, |soon| next.min(soon)));
+        }
+    }
+}
+
 /// A version together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionId {
@@ -651,7 +667,7 @@ pub struct Failure {
 impl Failure {
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
-        ["nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"]
+        [NOTHING_TO_DO, "nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"]
             .contains(&self.class.as_str())
     }
 }
@@ -830,6 +846,8 @@ pub struct Wake {
     pub log_hint: bool,
     /// A person asks.
     pub asked: bool,
+    /// The first look of a program that has just started.
+    pub at_start: bool,
 }
 
 /// `relaykey approve`.
@@ -980,6 +998,9 @@ impl Facts {
                 held.next = None;
             }
         }
+        if wake.at_start {
+            state.look_again_soon();
+        }
         state.targets.retain(|name, _| policy.targets.iter().any(|t| t.name == *name));
         for target in &policy.targets {
             state.targets.entry(target.name.clone()).or_default();
@@ -1052,6 +1073,12 @@ impl Facts {
                 found.filter(|username| Some(username) != new)
             }
         }
+    }
+
+    /// What a failure of this run is about: the version that the source gave. Where it gave none, the failure is the
+    /// source's, or this host's, and no version's; least of all that of the version in use.
+    pub fn of_a_version(&self) -> bool {
+        self.fetched.is_some()
     }
 
     /// The rejection that stands against a version.
@@ -1834,6 +1861,8 @@ fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> boo
 
 /// Class of a 535 within `propagation`.
 const NOT_YET: &str = "not-yet";
+/// Class of the answer to somebody who asked for what is so already.
+pub const NOTHING_TO_DO: &str = "nothing-to-do";
 /// Class of a target that a person is to change.
 pub const BY_HAND: &str = "by-hand";
 /// Class of a target that somebody else changed.
@@ -2305,16 +2334,28 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     let approve = facts.wake.approve.as_ref()?;
     let (name, there) = (&facts.state.credential, &found.id.version);
     let no = |class: &str, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
-    let nothing = |why: &str| no("nothing-waits", format!("nothing waits for approval: {why}"), "nothing".into());
+    let nothing = |why: &str| {
+        let there = match &facts.state.applied {
+            Some(a) => {
+                let (version, since) = (&a.id.version, rfc3339(a.since));
+                format!("version {version} ({}) is the applied one, since {since}", a.username)
+            }
+            None => "no version has been applied here yet".to_owned(),
+        };
+        let fix = format!("nothing to do; to see what there is: relaykey status {name}");
+        no(NOTHING_TO_DO, format!("nothing waits for approval: {why}; {there}"), fix)
+    };
     // Given already, and the source is only asked once more.
     let before = facts.state.candidate.as_ref().filter(|c| c.id == found.id).and_then(|c| c.approval.as_ref());
     if let Some(approval) = before.filter(|a| a.by == approve.by && a.until.is_none()) {
         return Some(Ok(approval.clone()));
     }
-    if !is_approvable(facts, found, policy) {
-        return nothing("mode = \"automatic\"");
+    // Who names a version that is not there has not seen what is.
+    let named_another = approve.version.as_ref().is_some_and(|version| version != there);
+    if !is_approvable(facts, found, policy) && !named_another {
+        return nothing("mode = \"automatic\", where a new version goes into use by itself once it is verified");
     }
-    if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) {
+    if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) && !named_another {
         return nothing("the source has the version that is in use");
     }
     let by_name = format!("relaykey approve {name} --version {there}");
@@ -2442,8 +2483,19 @@ fn reject(facts: &mut Facts, now: Timestamp) {
     let Some(reject) = facts.wake.reject.clone() else { return };
     let name = &facts.state.credential;
     let Some(candidate) = &mut facts.state.candidate else {
-        let what = "nothing waits that could be rejected".to_owned();
-        facts.blocked = Some(denied("nothing-waits", what, "see what there is: relaykey status".into(), now));
+        let what = match &facts.state.applied {
+            Some(a) => {
+                format!(
+                    "nothing waits that could be rejected: version {} ({}) is the applied one",
+                    a.id.version, a.username
+                )
+            }
+            None => "nothing waits that could be rejected".to_owned(),
+        };
+        let fix = format!(
+            "to see what there is: relaykey status {name}; what is in use is replaced by publishing another version"
+        );
+        facts.blocked = Some(denied("nothing-waits", what, fix, now));
         return;
     };
     if let Some(version) = reject.version.filter(|version| *version != candidate.id.version) {
@@ -2532,8 +2584,22 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         }
     }
     withdraw(facts, now);
-    for error in standing_failures(facts, now) {
+    for (about, error) in standing_failures(facts, now) {
+        let before = facts.news.len();
         tell(facts, "failed", Some(error), now);
+        let Some(news) = facts.news.get_mut(before) else { continue };
+        let applied = facts.state.applied.as_ref();
+        match about {
+            About::Target => {}
+            About::Source => {
+                (news.version, news.username) = (String::new(), String::new());
+                news.previous_username = applied.map(|a| a.username.clone());
+            }
+            About::Offered(id, username) => {
+                news.previous_username = applied.map(|a| a.username.clone()).filter(|before| *before != username);
+                (news.version, news.username) = (id.version, username);
+            }
+        }
     }
     if let Some(error) = old_key(facts, now) {
         tell(facts, ALIVE, Some(error), now);
@@ -2587,9 +2653,19 @@ fn old_key(facts: &mut Facts, now: Timestamp) -> Option<ReportError> {
     Some(ReportError::new(OLD_KEY_CLASS, words))
 }
 
+/// What a failure that stands is about.
+enum About {
+    /// The candidate on its way into a target, or what is applied there.
+    Target,
+    /// The source, which gave no version that could be used.
+    Source,
+    /// A version that the source gave and that is not taken.
+    Offered(VersionId, String),
+}
+
 /// Takes down which failures stand, and gives those that are to be reported now: each cause once, one that may pass by
 /// itself only when it has lasted.
-fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
+fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportError)> {
     // What waits has a report of its own, as has drift; and "not yet" is how a new key begins.
     const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
     let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
@@ -2608,7 +2684,15 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<ReportError> {
         let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
         if lasts && !failing.told {
             failing.told = true;
-            due.push(ReportError::of(failure));
+            let of_source = facts.state.source_retry.failure.as_ref() == Some(failure);
+            let about = match (of_source, &facts.fetched) {
+                (true, _) => About::Source,
+                (false, Some(found)) if facts.blocked.as_ref() == Some(failure) => {
+                    About::Offered(found.id.clone(), found.username.clone())
+                }
+                (false, _) => About::Target,
+            };
+            due.push((about, ReportError::of(failure)));
         }
         stand.push(failing);
     }

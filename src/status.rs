@@ -75,6 +75,8 @@ pub struct Live {
     /// When the source last gave an answer.
     pub answered: Option<Timestamp>,
     pub woken: Option<Woken>,
+    /// When the source was last asked, whatever it answered. A wake that only waits asks nothing.
+    pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
     /// The step that is under way, in one word.
     pub step: Option<String>,
@@ -219,6 +221,9 @@ pub struct LiveStatus {
     /// When the source last gave an answer.
     pub answered: Option<Timestamp>,
     pub woken: Option<Woken>,
+    /// When the source was last asked, whatever it answered; a wake may only have waited.
+    #[serde(default)]
+    pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
     /// The step that is under way.
     pub step: Option<String>,
@@ -297,6 +302,9 @@ pub struct FailureStatus {
     #[serde(flatten)]
     pub failure: Failure,
     pub attempts: u32,
+    /// When it is tried again.
+    #[serde(default)]
+    pub next: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -433,13 +441,23 @@ impl CredentialStatus {
         let mut next: Option<Timestamp> = None;
         for (target, retry) in retries {
             if let Some(failure) = &retry.failure {
-                failures.push(FailureStatus { target, failure: failure.clone(), attempts: retry.attempts });
+                failures.push(FailureStatus {
+                    target,
+                    failure: failure.clone(),
+                    attempts: retry.attempts,
+                    next: retry.next,
+                });
                 next = [next, retry.next].into_iter().flatten().min();
             }
         }
         for (target, failure) in live.iter().flat_map(|l| &l.failures) {
             if !failures.iter().any(|f| f.failure.what == failure.what) {
-                failures.push(FailureStatus { target: target.clone(), failure: failure.clone(), attempts: 1 });
+                failures.push(FailureStatus {
+                    target: target.clone(),
+                    failure: failure.clone(),
+                    attempts: 1,
+                    next: None,
+                });
             }
         }
         let owed: Vec<OwedStatus> = state
@@ -503,6 +521,7 @@ impl CredentialStatus {
             live: live.map(|l| LiveStatus {
                 answered: l.answered,
                 woken: l.woken.clone(),
+                source_asked: l.source_asked,
                 next_wake: l.next_wake,
                 step: l.step.clone(),
                 counters: l.counters.clone(),
@@ -801,7 +820,13 @@ impl CredentialStatus {
             said.push(&f.failure);
             line(
                 "error",
-                format!("{} ({} attempts, last {})", f.failure.what, f.attempts, ago(&rfc3339(f.failure.at), now)),
+                format!(
+                    "{} ({} attempts, last {}{})",
+                    f.failure.what,
+                    f.attempts,
+                    ago(&rfc3339(f.failure.at), now),
+                    f.next.map(|next| format!(", again at {}", rfc3339(next))).unwrap_or_default()
+                ),
             );
             line("fix", f.failure.fix.clone());
         }
@@ -811,8 +836,10 @@ impl CredentialStatus {
         }
         match (&self.live, &self.next) {
             (Some(live), _) => {
-                if let Some(woken) = &live.woken {
-                    line("looked", format!("{} ({})", ago(&rfc3339(woken.at), now), woken.by.cause));
+                let cause = live.woken.as_ref().map(|woken| format!(" ({})", woken.by.cause)).unwrap_or_default();
+                match live.source_asked {
+                    Some(at) => line("looked", format!("{}{cause}", ago(&rfc3339(at), now))),
+                    None => line("looked", "not since relaykey started".into()),
                 }
                 if let Some(step) = &live.step {
                     line("doing", step.clone());

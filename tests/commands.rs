@@ -38,7 +38,9 @@ fn derive_gives_the_published_vectors() {
         ("eu-central-1", "some+secret+key\n".into(), "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"),
     ];
     for (region, stdin, expected) in table {
-        let ran = relaykey(&["derive", "--region", region], &[], &stdin);
+        // An example of AWS's documentation that is shorter than any key.
+        let shorter: &[&str] = if stdin.starts_with(b"some") { &["--any-length"] } else { &[] };
+        let ran = relaykey(&[&["derive", "--region", region], shorter].concat(), &[], &stdin);
         ran.expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), (format!("{expected}\n").as_str(), ""), "{region}");
     }
@@ -49,14 +51,25 @@ fn derive_refuses_what_is_no_secret_access_key() {
     keep_secret(SECRET_KEY);
     let two = format!("{SECRET_KEY}\n{SECRET_KEY}\n");
     let huge = vec![b'x'; 1_000_000];
-    let table: [(&str, &[u8], &str); 8] = [
+    let (quoted, pair) = (format!("\"{SECRET_KEY}\""), format!("AKIAIOSFODNN7EXAMPLE:{SECRET_KEY}"));
+    let (token, umlaut) = ("FwoGZXIvYXdz".repeat(20), SECRET_KEY.replace('/', "_"));
+    let json = format!("{{\"SecretAccessKey\": \"{SECRET_KEY}\"}}");
+    let table: [(&str, &[u8], &str); 16] = [
+        ("us-east-1", b"hunter2\n", "another length than 40"),
+        ("us-east-1", &SECRET_KEY.as_bytes()[1..], "another length than 40"),
+        ("us-east-1", quoted.as_bytes(), "quotation marks"),
+        ("us-east-1", pair.as_bytes(), "a pair of user name and secret"),
+        ("us-east-1", token.as_bytes(), "a session token"),
+        ("us-east-1", umlaut.as_bytes(), "a character that no key has"),
+        ("us-east-1", DERIVED.as_bytes(), "an SES SMTP password already"),
+        ("us-east-1", json.as_bytes(), "it is JSON"),
         ("us-east-1", b"", "standard input is empty"),
         ("us-east-1", b"  \n", "standard input is empty"),
         ("us-east-1", &huge, "not a secret access key"),
         ("us-east-1", two.as_bytes(), "several lines"),
         ("us-east-1", b"\xff\xfe\x00", "not text"),
-        ("us-east-1", b"AKIAIOSFODNN7EXAMPLE\n", "an access key id, not a secret access key"),
-        ("us-east-1", b"ASIAIOSFODNN7EXAMPLE\n", "an access key id, not a secret access key"),
+        ("us-east-1", b"AKIAIOSFODNN7EXAMPLE\n", "no secret access key: it is an access key id"),
+        ("us-east-1", b"ASIAIOSFODNN7EXAMPLE\n", "no secret access key: it is an access key id"),
         ("Ireland", SECRET_KEY.as_bytes(), "\"Ireland\" is not a region"),
     ];
     for (region, stdin, words) in table {

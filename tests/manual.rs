@@ -112,7 +112,12 @@ fn what_is_held_is_shown_and_goes_when_somebody_approves_it() {
     assert_eq!(report["approved_by"], "root");
     host.relaykey(&["history"]).expect(0).says(&["rollover", "approved by root", "waits"]);
     host.relaykey(&["history", "--verify"]).expect(0);
-    host.relaykey(&["approve", "ses"]).expect(1).says(&["nothing waits for approval"]);
+    // What is so already is no failure.
+    let ran = host.relaykey(&["approve", "ses"]);
+    ran.expect(0).says(&["nothing waits for approval", &second.id, "is the applied one, since", "relaykey status ses"]);
+    assert_eq!(host.relaykey(&["approve", "ses", "--json"]).json()["credentials"][0]["outcome"], "up-to-date");
+    // But another version than the one that is there was not approved.
+    host.relaykey(&["approve", "ses", "--version", "another"]).expect(1).says(&["nothing was approved"]);
 }
 
 #[test]
@@ -131,7 +136,12 @@ fn what_is_rejected_stays_out_until_somebody_names_it() {
         .expect(1)
         .says(&["nothing was rejected"]);
 
-    host.relaykey(&["reject", "ses", "--reason", "not in the change calendar"]).expect(0).says(&["ses: rejected"]);
+    let ran = host.relaykey(&["reject", "ses", "--reason", "not in the change calendar"]);
+    ran.expect(0).says(&[&format!("ses: rejected version {version} ({})", second.id)]).says_not(&first.id);
+    let ran = host.relaykey(&["sync", "--json"]);
+    let outcome = &ran.json()["credentials"][0];
+    assert_eq!((&outcome["outcome"], &outcome["candidate"][1]), (&"rejected".into(), &second.id.as_str().into()));
+    assert_eq!(outcome["username"], first.id.as_str(), "the one in use is named as such");
     let told = host.state("ses")["told"].clone();
     assert_eq!((&told["outcome"], &told["version"]), (&"rejected".into(), &version.as_str().into()));
     assert!(told["error"]["words"].as_str().expect("words").contains("not in the change calendar"), "{told}");
@@ -234,7 +244,7 @@ fn the_daemon_shows_what_waits_and_takes_the_answer() {
     let credential = daemon.credential("ses");
     assert_eq!(credential["report"]["approved_by"], "root");
     // Asked for in vain is answered, and leaves no trace among what stands in the way.
-    host.relaykey(&["approve", "ses"]).expect(1).says(&["nothing waits for approval"]);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["nothing waits for approval"]);
     host.relaykey(&["reject", "ses", "--reason", "no"]).expect(1).says(&["nothing waits"]);
     assert_eq!(daemon.get("/readyz/ses").0, 200);
 

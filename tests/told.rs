@@ -161,3 +161,22 @@ fn sync_is_ended_while_a_slow_receiver_has_the_report_and_the_report_stays_owed(
     sync.wait(std::time::Duration::from_secs(10)).expect(0).says(&["ses: adopted", "still owed to book: 1 report"]);
     assert_eq!(host.state("ses")["outbox"]["book"]["owed"].as_array().map(Vec::len), Some(1));
 }
+
+/// What the source gives is no login: nothing that is said of it is said of the version in use.
+#[test]
+fn a_secret_that_is_no_login_is_not_blamed_on_the_version_in_use() {
+    let first = Key::new();
+    let (host, book) = host(&first, "", "");
+    host.sync(&[], 0);
+    let applied = host.state("ses")["applied"]["version"].as_str().expect("a version").to_owned();
+    host.publish("none of the forms");
+    host.sync(&["--wait", "1s"], 1);
+    let failed = book.reports().pop().expect("one");
+    assert_eq!((&failed["outcome"], &failed["error"]["class"]), (&"failed".into(), &"payload".into()));
+    assert_eq!((&failed["version"], &failed["username"]), (&"".into(), &"".into()), "{failed}");
+    assert_eq!(failed["previous_username"], first.id.as_str(), "{failed}");
+    let ran = host.relaykey(&["history"]);
+    ran.expect(0);
+    let line = ran.out.lines().find(|line| line.contains("payload")).expect("its line");
+    assert!(!line.contains(&applied) && !line.contains(&first.id), "{line}");
+}

@@ -25,7 +25,7 @@ pub struct Synced {
     /// The applied version.
     pub version: Option<String>,
     pub username: Option<String>,
-    /// The version that would be applied, or that waits for a person, and its user name.
+    /// The version that would be applied, that waits for a person or was rejected, and its user name.
     pub candidate: Option<(String, String)>,
     pub failures: Vec<TargetFailure>,
     pub steps: Vec<StepTime>,
@@ -86,7 +86,7 @@ pub struct Preview {
 impl Synced {
     /// Of a run that has ended.
     pub fn new(ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
-        let candidate = ended.state.candidate.as_ref().filter(|_| dry_run || ended.end == End::Waits);
+        let candidate = ended.state.candidate.as_ref();
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
             End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
@@ -98,6 +98,8 @@ impl Synced {
             End::ForGood => ("failed", 1),
             End::Interrupted => ("interrupted", 75),
         };
+        // What was rejected is what the outcome is about, and not the version in use.
+        let candidate = candidate.filter(|_| dry_run || ended.end == End::Waits || outcome == "rejected");
         let done = matches!(ended.end, End::Done(Some(_)));
         Self {
             name: ended.state.credential.clone(),

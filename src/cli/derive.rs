@@ -14,6 +14,9 @@ pub struct DeriveArgs {
     /// The region of the SES endpoint: a password is good for one region.
     #[arg(long, value_name = "REGION")]
     region: String,
+    /// Take a key of another length than 40 characters, as the examples of AWS's documentation have it.
+    #[arg(long)]
+    any_length: bool,
 }
 
 pub fn run(args: &DeriveArgs) -> Exit {
@@ -21,7 +24,7 @@ pub fn run(args: &DeriveArgs) -> Exit {
         complain(&format!("{:?} is not a region", args.region), "name it as AWS does, for example --region eu-west-1");
         return Exit::Usage;
     }
-    let secret = match read_secret() {
+    let secret = match read_secret(args.any_length) {
         Ok(secret) => secret,
         Err((what, fix)) => {
             complain(&what, &fix);
@@ -39,7 +42,7 @@ pub fn run(args: &DeriveArgs) -> Exit {
 }
 
 /// One line from standard input; not echoed when that is a terminal.
-fn read_secret() -> Result<Secret, (String, String)> {
+fn read_secret(any_length: bool) -> Result<Secret, (String, String)> {
     let stdin = std::io::stdin();
     let mut bytes = Zeroizing::new(Vec::with_capacity(512));
     let echo = stdin.is_terminal().then(|| EchoOff::new(std::io::stdin())).flatten();
@@ -58,14 +61,14 @@ fn read_secret() -> Result<Secret, (String, String)> {
     if text.is_empty() {
         return Err(("standard input is empty".into(), fix));
     }
-    if bytes.len() > 4096 || text.bytes().any(|b| !b.is_ascii_graphic()) {
+    if bytes.len() > 4096 || text.bytes().any(|b| !b.is_ascii_graphic() && !text.starts_with('{')) {
         return Err((
             "standard input is not a secret access key: it has blanks, control characters or several lines".into(),
             fix,
         ));
     }
-    if text.len() == 20 && (text.starts_with("AKIA") || text.starts_with("ASIA")) {
-        return Err(("that is an access key id, not a secret access key".into(), fix));
+    if let Some(seems) = credential::no_secret_access_key(text, any_length) {
+        return Err((format!("that is no secret access key: {}", seems.what), seems.fix.to_owned()));
     }
     Ok(Secret::new(text.to_owned()))
 }

@@ -77,7 +77,7 @@ struct Memory {
     /// As it is on disk.
     state: State,
     /// Failures that were logged and still stand: by target, class, and candidate and words.
-    told: BTreeMap<Option<String>, (String, String)>,
+    told: BTreeMap<Option<String>, Told>,
     /// What was last said to wait for a person: version, what, and what to do.
     waits: Option<(String, String, String)>,
     /// How long runs that files and the log cause are put off.
@@ -88,6 +88,15 @@ struct Memory {
     in_vain: bool,
     /// What was last said of a login of our own with the applied version: what it came to, and whether that is proof.
     own_login: Option<(std::mem::Discriminant<OwnResult>, bool)>,
+}
+
+/// A failure that was logged and stands.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    class: String,
+    what: String,
+    /// The version that it was met with; `None`: the source gave none.
+    version: Option<String>,
 }
 
 impl Keeper {
@@ -239,6 +248,9 @@ impl Keeper {
                     board.set_live(&credential.name, |live| live.step = Some(step.word().to_owned()));
                 }
                 Event::Ended { step, outcome, took } => {
+                    if matches!(step, Step::Fetch) {
+                        board.set_live(&credential.name, |live| live.source_asked = Some(Timestamp::now()));
+                    }
                     if let (Outcome::Inspected(_) | Outcome::ReadBack(_), Some(target)) =
                         (outcome, account::target_name(&credential, step))
                     {
@@ -278,6 +290,7 @@ impl Keeper {
             wake: Wake {
                 log_hint: causes.iter().any(Cause::is_refusal),
                 asked,
+                at_start: causes.contains(&Cause::Start),
                 ..order.as_ref().map(|order| order.wake.clone()).unwrap_or_default()
             },
             by,
@@ -364,16 +377,26 @@ impl Keeper {
         let stands = |f: &Failure| !f.is_an_answer() && f.class != BY_HAND;
         for (target, failure) in ended.failures.iter().filter(|(_, f)| stands(f)) {
             // Another port, time or request id is no other failure.
-            let version = ended.state.candidate.as_ref().map_or("", |c| &c.id.version);
-            let words = (failure.class.clone(), format!("{version}: {}", without_numbers(&failure.what)));
+            let version = ended.state.candidate.as_ref().map(|c| c.id.version.clone());
+            let what = without_numbers(&failure.what);
+            let words = Told { class: failure.class.clone(), what, version };
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);
             }
             stand.insert(target.clone(), words);
         }
-        for (target, (class, _)) in &memory.told {
-            if !stand.contains_key(target) {
-                log::recovered(&self.credential.name, target.as_deref(), class);
+        let candidate = ended.state.candidate.as_ref().map(|c| &c.id.version);
+        let applied = ended.state.applied.as_ref().map(|a| &a.id.version);
+        for (target, before) in memory.told.iter().filter(|(target, _)| !stand.contains_key(*target)) {
+            let (name, target) = (&self.credential.name, target.as_deref());
+            let by = candidate.or(applied).map(String::as_str);
+            // What a version could not do, another one has not repaired.
+            match &before.version {
+                Some(version) if ![candidate, applied].contains(&Some(version)) => {
+                    log::superseded(name, target, &before.class, version, by);
+                }
+                None if before.class == "payload" => log::superseded(name, target, &before.class, "", by),
+                _ => log::recovered(name, target, &before.class),
             }
         }
         memory.told = stand;
@@ -436,7 +459,13 @@ impl Keeper {
             log::drift(&self.credential.name, target.unwrap_or_default(), &failure.what, &failure.fix);
             return;
         }
-        let next = ended.next.map(crate::rollover::rfc3339);
+        // Of this failure, as status has it: another one may be due before it.
+        let retry = match target {
+            Some(target) => ended.state.targets.get(target).map(|t| &t.retry),
+            None => Some(&ended.state.source_retry),
+        };
+        let retry = retry.filter(|retry| retry.failure.as_ref() == Some(failure));
+        let next = retry.and_then(|retry| retry.next).map(crate::rollover::rfc3339);
         log::failure(&log::Failure {
             credential: &self.credential.name,
             target,

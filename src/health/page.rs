@@ -391,8 +391,10 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             Some(at) => fact(out, "Source answered", Safe(when(at, now)))?,
             None => fact(out, "Source answered", "not since relaykey started")?,
         }
-        if let Some(woken) = &live.woken {
-            fact(out, "Last look", format_args!("{} ({})", Safe(since(woken.at, now)), Safe(cause(&woken.by))))?;
+        let by = live.woken.as_ref().map(|woken| format!(" ({})", cause(&woken.by))).unwrap_or_default();
+        match live.source_asked {
+            Some(at) => fact(out, "Last look", format_args!("{}{}", Safe(since(at, now)), Safe(by)))?,
+            None => fact(out, "Last look", "not since relaykey started")?,
         }
         match (&live.step, live.next_wake) {
             (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,

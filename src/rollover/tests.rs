@@ -714,6 +714,21 @@ fn back_off_doubles_within_its_bounds_with_full_jitter() {
     }
 }
 
+/// A start is mostly a person's doing; one that a service manager does again and again must not hammer.
+#[test]
+fn a_start_cuts_a_wait_and_keeps_the_count() {
+    let failure = denied("refused", "535".into(), "publish another".into(), at(100));
+    let mut state = State::new("ses");
+    state.source_retry = Retry { attempts: 4, next: Some(at(100 + 3600)), failure: Some(failure) };
+    let wake = || Wake { at_start: true, ..Wake::default() };
+    let of = |wake| Facts::new(state.clone(), &policy(1), wake, false).state.source_retry;
+    assert_eq!((of(wake()).attempts, of(wake()).next), (4, Some(at(160))), "a minute after the last try");
+    assert_eq!(of(Wake::default()).next, Some(at(3700)));
+    state.source_retry.next = Some(at(130));
+    let of = Facts::new(state.clone(), &policy(1), wake(), false).state.source_retry;
+    assert_eq!(of.next, Some(at(130)), "what is due before is not put off");
+}
+
 #[test]
 fn persisted_waits_hold_until_a_person_asks() {
     let policy = policy(1);

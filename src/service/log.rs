@@ -124,6 +124,7 @@ pub mod id {
     pub const DRIFT: &str = "b08c88bde68a434e9bc3ad76df3d3b55";
     pub const FAILURE: &str = "16ee0f436eaa40bcb7308db0ad1bc7d1";
     pub const RECOVERED: &str = "d7b738a9000e4c4483d4428779a616bc";
+    pub const SUPERSEDED: &str = "3c1e8f5b0a9d4a2f8e64d7b1c05f9a37";
     pub const ALARM: &str = "09a7861e28ef4944a5469b7b38cf85a5";
     pub const WOKEN: &str = "36eb6addd69547ac8148efb15dd1ec1c";
     pub const STEP: &str = "f9ea2501204047db8045129206867541";
@@ -134,7 +135,7 @@ pub mod id {
     pub const LISTENING: &str = "4b0aaa53e60448239893f67142ea05f0";
 
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         STARTED,
         STOPPING,
         CONFIG_RELOADED,
@@ -144,6 +145,7 @@ pub mod id {
         DRIFT,
         FAILURE,
         RECOVERED,
+        SUPERSEDED,
         ALARM,
         WOKEN,
         STEP,
@@ -316,6 +318,18 @@ pub fn recovered(credential: &str, target: Option<&str>, class: &str) {
             RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_ERROR_CLASS = class
         },
         "{}works again after: {class}", about(credential, target));
+}
+
+/// What had failed is over, because its version is: another one has taken its place. `version` is empty where the source
+/// named none.
+pub fn superseded(credential: &str, target: Option<&str>, class: &str, version: &str, by: Option<&str>) {
+    let by = by.map(|by| format!(" by version {by}")).unwrap_or_default();
+    let what = if version.is_empty() { "what the source held".to_owned() } else { format!("version {version}") };
+    tell!(INFO, id::SUPERSEDED, {
+            RELAYKEY_CREDENTIAL = credential, RELAYKEY_TARGET = target, RELAYKEY_ERROR_CLASS = class,
+            RELAYKEY_VERSION = version
+        },
+        "{}no longer matters: {class}: {what} was replaced{by}", about(credential, target));
 }
 
 /// The mail log said something about our endpoint. `class`: `refused` (535, looked into at once), `temporary` (454),

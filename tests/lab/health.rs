@@ -143,6 +143,7 @@ impl Host {
             since: hours(now, 300),
             answered: Some(minutes(now, 2)),
             woken: Some(Woken { at: minutes(now, 2), by: by("timer") }),
+            source_asked: Some(minutes(now, 2)),
             next_wake: Some(now + SignedDuration::from_secs(210)),
             step: None,
             failures: Vec::new(),
@@ -328,6 +329,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     ("no-look", |h| {
         h.lives[0].answered = Some(minutes(h.now, 47));
         h.lives[0].woken = Some(Woken { at: minutes(h.now, 47), by: by("timer") });
+        h.lives[0].source_asked = Some(minutes(h.now, 47));
         h.lives[0].step = Some("fetch".into());
     }),
     ("left-behind", |h| {
