@@ -462,6 +462,7 @@ impl Agent {
             targets: Vec::new(),
             error: news.error,
             waiting: news.waiting,
+            mail_server: facts.mail_server(),
             approved_by: None,
             latest: latest.map(Box::new),
         }
@@ -780,6 +781,8 @@ impl Agent {
             targets: Vec::new(),
             error: None,
             waiting: None,
+            // It was read back, which a mail server that is down fails.
+            mail_server: Some(rollover::MailServer::Runs),
             approved_by: facts.approved_by(),
             latest: None,
         }
@@ -1042,6 +1045,11 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
                 swapped: seen.swapped.map(|v| rollover::Swapped {
                     id: VersionId { version: v.version, order: v.order },
                     source: v.source,
+                }),
+                mail_server: Some(match seen.running {
+                    apply::Running::No => rollover::MailServer::Stopped,
+                    apply::Running::Yes { .. } => rollover::MailServer::Runs,
+                    apply::Running::NotApplicable => rollover::MailServer::NoProcess,
                 }),
             })
         }

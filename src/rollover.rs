@@ -330,7 +330,8 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// How old the key is: since the source made this version; for a file, since it was applied here.
+    /// How old this version is, and so how old the key is at least: since it was stored at the source; for a file, which
+    /// does not say so, since it was applied here. When the key itself was made only AWS knows.
     pub fn key_age(&self, now: Timestamp) -> SignedDuration {
         now.duration_since(self.id.order.map_or(self.since, |order| order.at)).max(SignedDuration::ZERO)
     }
@@ -463,6 +464,16 @@ impl From<Change> for WrittenChange {
     }
 }
 
+/// Was a target's mail server seen running? Only where it was may anything be said of how mail goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MailServer {
+    Runs,
+    Stopped,
+    /// There is no process to run: the text file of the demo.
+    NoProcess,
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TargetState {
     /// Live id under every key of ours when the applied version was read back.
@@ -477,6 +488,9 @@ pub struct TargetState {
     /// What waits to be changed here, by relaykey once it may, or by hand.
     #[serde(default)]
     pub change: Option<Change>,
+    /// As seen at the last look; `None`: it was not looked at.
+    #[serde(default)]
+    pub mail_server: Option<MailServer>,
     /// What the mail server was found to use when it was last looked up.
     #[serde(default)]
     pub in_use: Option<InUse>,
@@ -695,6 +709,9 @@ pub struct Report {
     /// With `pending-approval`: what the version waits for, and what a person does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// Whether every mail server of this credential was seen running when this was made; `None`: not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail_server: Option<MailServer>,
     pub approved_by: Option<String>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
@@ -934,6 +951,7 @@ pub struct Inspection {
     pub reload_owed: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<Swapped>,
+    pub mail_server: Option<MailServer>,
 }
 
 /// A version that is in place and not committed, as the journal of the mail server's side knows it.
@@ -1072,6 +1090,16 @@ impl Facts {
                 let found = self.targets.iter().find_map(|t| t.inspected.as_ref()?.username.clone());
                 found.filter(|username| Some(username) != new)
             }
+        }
+    }
+
+    /// Do the mail servers of all targets run, as far as they were looked at?
+    pub fn mail_server(&self) -> Option<MailServer> {
+        let state = |t: &TargetFacts| self.state.targets.get(&t.name).and_then(|s| s.mail_server);
+        let all: Vec<Option<MailServer>> = self.targets.iter().map(state).collect();
+        match all.contains(&Some(MailServer::Stopped)) {
+            true => Some(MailServer::Stopped),
+            false => all.iter().all(Option::is_some).then_some(MailServer::Runs),
         }
     }
 
@@ -1917,6 +1945,7 @@ pub fn absorb(
             let owed = found.reload_owed.clone();
             let state = facts.target_state(*target);
             state.reload_owed = owed;
+            state.mail_server = found.mail_server;
             looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look) = (Some(found), false);
@@ -2645,7 +2674,7 @@ fn old_key(facts: &mut Facts, now: Timestamp) -> Option<ReportError> {
         return None;
     }
     let words = format!(
-        "the key {} is {} days old, and a key is usually replaced after 90: make a new one and publish it at the source",
+        "the key {} is at least {} days old, and a key is usually replaced after 90: make a new one and publish it at the source",
         applied.username,
         age.as_hours() / 24
     );

@@ -12,8 +12,8 @@ use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
 use crate::instruction::Instruction;
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, OLD_KEY, Owed, OwnResult,
-    Rejected, Report, State, Tried, rfc3339,
+    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, OLD_KEY, Owed,
+    OwnResult, Rejected, Report, State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -156,6 +156,12 @@ pub struct CredentialStatus {
     pub pending: Option<PendingStatus>,
     pub failures: Vec<FailureStatus>,
     pub owed: Vec<OwedStatus>,
+    /// Targets whose mail server was not running at the last look.
+    #[serde(default)]
+    pub mail_server_stopped: Vec<String>,
+    /// Targets that were not looked at yet: whether their mail server runs, and what it uses, is not known.
+    #[serde(default)]
+    pub mail_server_unseen: Vec<String>,
     /// Since when a host that had confirmed holds something else; reported as `withdrawn`.
     #[serde(default)]
     pub withdrawn: Option<Timestamp>,
@@ -249,7 +255,11 @@ pub struct AppliedStatus {
     pub previous_username: Option<String>,
     pub outcome: Completion,
     pub since: String,
-    /// Seconds since the source made this version (for a file: since it was applied here).
+    /// When this version was stored at the source; `None`: a file, which does not say so.
+    #[serde(default)]
+    pub version_stored: Option<String>,
+    /// How old the key is at least, in seconds: since this version was stored (for a file: since it was applied here). When
+    /// the key itself was made is not known.
     pub key_age_seconds: i64,
 }
 
@@ -424,6 +434,7 @@ pub fn in_words(state: &str) -> Option<&'static str> {
         "reload-owed" => "reload missing",
         "drift" => "changed by somebody else",
         "report-owed" => "report not delivered",
+        "not-running" => "mail server is not running",
         "source-down" => "source does not answer",
         "never-applied" => "not yet in use",
         _ => return None,
@@ -492,6 +503,10 @@ impl CredentialStatus {
             Some(AppliedRefused { endpoint: own.last.as_ref()?.endpoint.clone(), since, at })
         });
         let first_refused = state.targets.values().filter_map(|t| t.first_refused.as_ref().map(|f| f.since)).min();
+        let seen = |is: fn(Option<MailServer>) -> bool| {
+            let mail_server = |t: &config::Target| state.targets.get(&t.name).and_then(|s| s.mail_server);
+            credential.targets.iter().filter(|t| is(mail_server(t))).map(|t| t.name.clone()).collect::<Vec<_>>()
+        };
         let mut status = Self {
             name: credential.name.clone(),
             source: source_words(&credential.source),
@@ -505,6 +520,7 @@ impl CredentialStatus {
                 previous_username: a.previous_username.clone(),
                 outcome: a.outcome,
                 since: rfc3339(a.since),
+                version_stored: a.id.order.map(|order| rfc3339(order.at)),
                 key_age_seconds: a.key_age(now).as_secs(),
             }),
             in_use,
@@ -513,6 +529,8 @@ impl CredentialStatus {
             pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
             failures,
             owed,
+            mail_server_stopped: seen(|s| s == Some(MailServer::Stopped)),
+            mail_server_unseen: seen(|s| s.is_none()),
             withdrawn: state.withdrawn,
             left: state.left,
             reports_owed,
@@ -558,10 +576,27 @@ impl CredentialStatus {
         if self.in_use.is_empty() { put_there() } else { Some(looked_up).filter(|who| !who.is_empty()) }
     }
 
+    /// That a mail server does not run, where one was seen not to.
+    fn stopped(&self) -> Option<String> {
+        let targets = self.mail_server_stopped.join(", ");
+        (!targets.is_empty())
+            .then(|| format!("the mail server is not running (target {targets}): no mail goes out from it"))
+    }
+
+    /// What has to be said in the place of "mail is not affected"; `None`: every mail server was seen running.
+    pub fn mail_not_known(&self) -> Option<String> {
+        let targets = self.mail_server_unseen.join(", ");
+        let unseen = || format!("whether the mail server runs has not been looked at yet (target {targets})");
+        self.stopped().or_else(|| (!targets.is_empty()).then(unseen))
+    }
+
     /// Everything that stands in the way of "this host uses the newest credential, and everybody knows", worst first.
     fn unreadiness(&self, credential: &config::Credential, live: Option<&Live>, now: Timestamp) -> Vec<NotReady> {
         let mut all = Vec::new();
         let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
+        if let Some(what) = self.stopped() {
+            say("not-running", what, "start it (`postfix start`, or `systemctl start postfix`)".into());
+        }
         let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
             let what = format!(
@@ -731,10 +766,14 @@ impl CredentialStatus {
                 let replaced = self.pending.as_ref().is_some_and(|p| p.rejected.is_none());
                 let old = match age > OLD_KEY {
                     true if replaced => ": older than 90 days; the pending one takes its place",
+                    true if self.mail_not_known().is_some() => ": older than 90 days; publish a new one at the source",
                     true => ": older than 90 days; mail is not affected; publish a new one at the source",
                     false => "",
                 };
-                line("key age", format!("{}{old}", words(age)));
+                match &a.version_stored {
+                    Some(_) => line("stored", format!("{} ago (this version; the key may be older){old}", words(age))),
+                    None => line("key age", format!("at least {}{old}", words(age))),
+                }
             }
             None => line("applied", "nothing yet: run `relaykey sync`".into()),
         }
@@ -772,6 +811,9 @@ impl CredentialStatus {
         }
         if let Some(p) = &self.pending {
             self.text_of_pending(p, now, &mut line);
+        }
+        if let Some(known) = self.mail_not_known().filter(|_| self.applied.is_some()) {
+            line("mail", known);
         }
         if self.applied_refused.is_some() {
             line("mail", "is probably held back in the queue: the mail relay refuses the key in use".into());
@@ -857,7 +899,7 @@ impl CredentialStatus {
     fn text_of_pending(&self, p: &PendingStatus, now: Timestamp, line: &mut impl FnMut(&str, String)) {
         let (name, version) = (&self.name, &p.version);
         // Where something else is in place than what was confirmed, nobody knows whether it does.
-        let sure = !self.is_doubtful() && self.applied_refused.is_none();
+        let sure = self.mail_not_known().is_none() && !self.is_doubtful() && self.applied_refused.is_none();
         let keep = self
             .applied
             .as_ref()

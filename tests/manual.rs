@@ -137,7 +137,7 @@ fn what_is_rejected_stays_out_until_somebody_names_it() {
         .says(&["nothing was rejected"]);
 
     let ran = host.relaykey(&["reject", "ses", "--reason", "not in the change calendar"]);
-    ran.expect(0).says(&[&format!("ses: rejected version {version} ({})", second.id)]).says_not(&first.id);
+    ran.expect(0).says(&[&format!("ses: rejected version {version} ({})\n", second.id)]);
     let ran = host.relaykey(&["sync", "--json"]);
     let outcome = &ran.json()["credentials"][0];
     assert_eq!((&outcome["outcome"], &outcome["candidate"][1]), (&"rejected".into(), &second.id.as_str().into()));

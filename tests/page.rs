@@ -115,7 +115,7 @@ const SEEN: &[Seen] = &[
             "up to date",
             "Next look",
             "in 3 minutes",
-            "Key age",
+            "Version stored",
             "1 day 6 hours",
             "New key put into use",
             "AKIAOLDOLDOLDOLDOLD1 → AKIANEWNEWNEWNEWNEW2",
@@ -355,10 +355,10 @@ const SEEN: &[Seen] = &[
             old_key(h);
         },
         level: "Needs attention",
-        sentence: "ses: the key is 118 days old.",
+        sentence: "ses: the key is at least 118 days old.",
         mail: "Mail is not affected: this can wait for the morning.",
         fix: "relaykey tries it, then waits for somebody to approve it",
-        below: &["! 118 days: older than 90 days"],
+        below: &["! 118 days ago; the key may be older: older than 90 days"],
     },
     Seen {
         name: "old-key-by-hand",
@@ -367,7 +367,7 @@ const SEEN: &[Seen] = &[
             old_key(h);
         },
         level: "Needs attention",
-        sentence: "ses: the key is 118 days old.",
+        sentence: "ses: the key is at least 118 days old.",
         mail: "Mail is not affected: this can wait for the morning.",
         fix: "relaykey tries it, then says what is to be changed by hand",
         below: &[],
@@ -382,16 +382,19 @@ const SEEN: &[Seen] = &[
         sentence: "ses: a new key waits for somebody's approval.",
         mail: "do not delete that one yet",
         fix: "relaykey approve ses",
-        below: &["The key is 118 days old", "the new key that is here already (AKIANEWNEWNEWNEWNEW2) takes its place"],
+        below: &[
+            "The key is at least 118 days old",
+            "the new key that is here already (AKIANEWNEWNEWNEWNEW2) takes its place",
+        ],
     },
     Seen {
         name: "old-key",
         make: old_key,
         level: "Needs attention",
-        sentence: "ses: the key is 118 days old.",
+        sentence: "ses: the key is at least 118 days old.",
         mail: "Mail is not affected: this can wait for the morning.",
         fix: "publish it as a new version",
-        below: &["! 118 days: older than 90 days"],
+        below: &["! 118 days ago; the key may be older: older than 90 days"],
     },
     Seen {
         name: "policy",
@@ -601,5 +604,33 @@ fn the_style_is_the_one_that_the_policy_allows() {
     );
     for outside in ["http://", "https://", "<script", "<link", "<img", "style=\"", "url("] {
         assert!(!answer.body.contains(outside), "{outside} in the page");
+    }
+}
+
+/// "Fine" and "not affected" are said where the mail server was seen running, and nowhere else.
+#[test]
+fn nothing_is_fine_while_the_mail_server_is_stopped() {
+    use relaykey::rollover::MailServer;
+    let says = |seen: Option<MailServer>, make: &dyn Fn(&mut Host)| {
+        let mut host = Host::fine(&["ses"]);
+        make(&mut host);
+        host.target().mail_server = seen;
+        let server = Server::start(host.status());
+        (server.get("/").body, server.get("/readyz").status)
+    };
+    let (page, ready) = says(Some(MailServer::Runs), &|_| {});
+    assert!(page.contains("Everything is fine.") && ready == 200, "{page}");
+    let (page, ready) = says(None, &|_| {});
+    assert!(
+        page.contains("Nothing is known to be wrong, but whether the mail server runs has not been looked at"),
+        "{page}"
+    );
+    assert!(!page.contains("Everything is fine") && ready == 200, "{page}");
+    let (page, ready) = says(Some(MailServer::Stopped), &|_| {});
+    assert!(page.contains("the mail server is not running") && page.contains("postfix start"), "{page}");
+    assert!(!page.contains("Everything is fine") && ready == 503, "{page}");
+    for (state, make) in lab::STATES.iter().filter(|(state, _)| *state != "never-applied") {
+        let (page, _) = says(Some(MailServer::Stopped), &|h| make(h));
+        assert!(!page.contains("not affected"), "{state}: {page}");
     }
 }

@@ -13,7 +13,7 @@ fn text(make: impl FnOnce(&mut Host)) -> String {
 
 /// What is the same in every state: source, key in use, next look, cost.
 fn body(text: &str) -> String {
-    let always = ["  source ", "  applied ", "  looked ", "  next ", "  cost "];
+    let always = ["  source ", "  applied ", "  in use ", "  looked ", "  next ", "  cost "];
     text.lines().filter(|l| !always.iter().any(|a| l.starts_with(a))).map(|l| format!("{l}\n")).collect()
 }
 
@@ -24,7 +24,7 @@ fn a_key_that_waits_for_approval() {
         body(&said),
         "\
 ses: pending-approval (new key waits for approval)
-  key age   1 day 6 hours
+  stored    1 day 6 hours ago (this version; the key may be older)
   pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
   waits     for somebody to approve it, for 1 day 2 hours
   mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
@@ -53,7 +53,7 @@ fn a_key_that_a_person_puts_in_place() {
         body(&said),
         "\
 ses: by-hand (new key waits for a change by hand)
-  key age   1 day 6 hours
+  stored    1 day 6 hours ago (this version; the key may be older)
   pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
   mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
   by hand   target main waits for a person to change it, for 1 day 2 hours:
@@ -106,7 +106,7 @@ fn a_key_that_was_rejected() {
         body(&text(|h| spoil(h, "rejected"))),
         "\
 ses: rejected (new key rejected)
-  key age   1 day 6 hours
+  stored    1 day 6 hours ago (this version; the key may be older)
   pending   version b3c1f2aa-0d1e-4c55-8f57-3f1d2c9e7a10 (AKIANEWNEWNEWNEWNEW2), seen 1 day 2 hours ago
   rejected  by root (says: alice) 3 hours ago: not in the change calendar
   mail      goes on with AKIAOLDOLDOLDOLDOLD1: do not delete that key yet
@@ -152,7 +152,7 @@ fn a_host_that_left_and_a_key_that_is_old() {
     let said = text(old_key);
     assert!(
         said.contains(
-            "\n  key age   118 days: older than 90 days; mail is not affected; publish a new one at the source\n"
+            "\n  stored    118 days ago (this version; the key may be older): older than 90 days; mail is not affected; publish a new one at the source\n"
         ),
         "{said}"
     );
@@ -160,14 +160,14 @@ fn a_host_that_left_and_a_key_that_is_old() {
         spoil(h, "pending-approval");
         old_key(h);
     });
-    assert!(said.contains("\n  key age   118 days: older than 90 days; the pending one takes its place\n"), "{said}");
+    assert!(said.contains("\n  stored    118 days ago (this version; the key may be older): older than 90 days; the pending one takes its place\n"), "{said}");
     let said = text(|h| {
         spoil(h, "rejected");
         old_key(h);
     });
     assert!(
         said.contains(
-            "\n  key age   118 days: older than 90 days; mail is not affected; publish a new one at the source\n"
+            "\n  stored    118 days ago (this version; the key may be older): older than 90 days; mail is not affected; publish a new one at the source\n"
         ),
         "{said}"
     );
@@ -200,6 +200,26 @@ fn lines_are_of_a_length_that_can_be_read() {
             assert!(label.starts_with("  ") && label.ends_with(' '), "{state}: {line}");
             let names = words.contains("/etc/postfix/sasl_passwd") || words.contains("version ");
             assert!(line.len() <= 100 || names, "{state}: {line}");
+        }
+    }
+}
+
+/// Nothing is said of how mail goes on where the mail server was not seen running.
+#[test]
+fn a_mail_server_that_does_not_run_is_told_in_every_state() {
+    use relaykey::rollover::MailServer;
+    for (state, _) in STATES.iter().filter(|(state, _)| *state != "never-applied") {
+        for (seen, says) in [
+            (Some(MailServer::Stopped), "the mail server is not running (target main): no mail goes out"),
+            (None, "whether the mail server runs has not been looked at yet"),
+        ] {
+            let said = text(|h| {
+                spoil(h, state);
+                old_key(h);
+                h.target().mail_server = seen;
+            });
+            assert!(said.contains(says), "{state}: {said}");
+            assert!(!said.contains("not affected") && !said.contains("goes on with"), "{state}: {said}");
         }
     }
 }

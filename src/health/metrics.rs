@@ -19,8 +19,9 @@ use crate::rollover::Holds;
 use crate::status::{Counters, CredentialStatus, Status};
 
 /// Every reason not to be ready.
-const CLASSES: [&str; 14] = [
+const CLASSES: [&str; 15] = [
     "applied-refused",
+    "not-running",
     "never-applied",
     "source-down",
     "no-look",
@@ -251,7 +252,12 @@ impl Collector for Numbers {
         )?;
         out.per_credential(
             "relaykey_key_created_timestamp_seconds",
-            "When the source made the applied version; for a file, when it was applied.",
+            "The same as relaykey_version_stored_timestamp_seconds, under the name of 0.1.0: not when the key was made.",
+            |c| Some(parsed(&status.at)? - number(c.applied.as_ref()?.key_age_seconds)),
+        )?;
+        out.per_credential(
+            "relaykey_version_stored_timestamp_seconds",
+            "When the version in use was stored at the source; for a file, when it was applied. The key may be older.",
             |c| Some(parsed(&status.at)? - number(c.applied.as_ref()?.key_age_seconds)),
         )?;
         out.per_credential("relaykey_pending", "1 if a newer version is known and not yet applied.", |c| {

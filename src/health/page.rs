@@ -310,9 +310,13 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             )?;
             fact(out, since, Safe(when_text(&a.since, now)))?;
             let age = rough(jiff::SignedDuration::from_secs(a.key_age_seconds));
+            let (name, said) = match a.version_stored {
+                Some(_) => ("Version stored", format!("{age} ago; the key may be older")),
+                None => ("Key age", format!("at least {age}")),
+            };
             match old_key(c) {
-                Some(_) => fact(out, "Key age", format_args!("<strong>! {}: older than 90 days</strong>", Safe(age)))?,
-                None => fact(out, "Key age", Safe(age))?,
+                Some(_) => fact(out, name, format_args!("<strong>! {}: older than 90 days</strong>", Safe(said)))?,
+                None => fact(out, name, Safe(said))?,
             }
         }
         None => fact(out, "Key in use", "none yet that relaykey put there")?,

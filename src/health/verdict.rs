@@ -125,14 +125,25 @@ fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
     };
     Trouble {
         level,
-        headline: format!("the key is {age} old"),
-        mail: "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days; until then the mail server \
-               goes on with it."
-            .into(),
+        headline: format!("the key is at least {age} old"),
+        mail: unaffected(
+            c,
+            "Mail is not affected: this can wait for the morning. A key is usually replaced after 90 days; until then the mail server \
+             goes on with it.",
+        ),
         what: String::new(),
         fix,
         list: Todo::Nothing,
     }
+}
+
+/// What may be said where the mail server was seen running; else what is known.
+fn unaffected(c: &CredentialStatus, claim: &str) -> String {
+    c.mail_not_known().map_or(claim.to_owned(), |known| {
+        let mut chars = known.chars();
+        let first = chars.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
+        format!("{first}{}.", chars.as_str())
+    })
 }
 
 /// `relaykey deregister` was run here, and relaykey still runs.
@@ -140,9 +151,9 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
     Trouble {
         level: Level::Soon,
         headline: "this host has left the fleet, the hosts that share this key".into(),
-        mail: "Mail is not affected yet. But nobody waits for this host any more before an old key is deleted: if mail still goes \
-               out from here, it may stop then."
-            .into(),
+        mail: unaffected(c, "Mail is not affected yet.")
+            + " But nobody waits for this host any more before an old key is deleted: if mail still goes out from here, it may stop \
+               then.",
         what: format!("relaykey deregister was run here {}", since(at, now)),
         fix: "one of these".into(),
         list: Todo::Choices(vec![
@@ -236,6 +247,10 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         (None, _) if c.applied.is_some() => "The mail server has no login: mail bounces, or waits.".into(),
         _ => "relaykey has changed nothing on this host: mail goes as it did before.".into(),
     };
+    let goes_on = match &c.applied {
+        Some(_) => c.mail_not_known().map_or(goes_on, |_| unaffected(c, "") + " Do not delete any key yet."),
+        None => goes_on,
+    };
     let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
     match (n.class.as_str(), &c.pending) {
         ("pending-approval", Some(p)) => return of_approval(c, p, &goes_on, now),
@@ -247,8 +262,13 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         "applied-refused" => (
             Level::Now,
             "the mail relay refuses the key in use".into(),
-            "Mail to this relay is probably held back in the queue, until the key works or another one is there.".into(),
+            "Mail to this relay is probably held back in the queue, until the key works or another one is there."
+                .into(),
         ),
+        "not-running" => {
+            what.clear();
+            (Level::Now, "the mail server is not running".into(), unaffected(c, ""))
+        }
         "refused" => match (&c.applied, &c.pending) {
             (Some(_), Some(p)) => {
                 // The line on the mail says that the old one stays.
@@ -300,15 +320,10 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         "reload-owed" => (
             Level::Soon,
             "the mail server has not been reloaded".into(),
-            "Mail is not affected for as long as the old key is valid: do not delete that one yet. The new key is in place, but the \
-             mail server may still be using the old one."
-                .into(),
+            unaffected(c, "Mail is not affected for as long as the old key is valid: do not delete that one yet.")
+                + " The new key is in place, but the mail server may still be using the old one.",
         ),
-        "left-behind" => (
-            Level::Soon,
-            "the source offers a key that is not newer, so it is not used".into(),
-            goes_on,
-        ),
+        "left-behind" => (Level::Soon, "the source offers a key that is not newer, so it is not used".into(), goes_on),
         "never-applied" => {
             what.clear();
             (Level::Soon, "no key has been put into use on this host yet".into(), goes_on)
@@ -330,9 +345,8 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         "report-owed" => (
             Level::Soon,
             "a report of this host does not get through".into(),
-            "Mail is not affected: this can wait for the morning. Until the report arrives, nobody elsewhere knows that this \
-             host uses the new key, so the old key is not retired."
-                .into(),
+            unaffected(c, "Mail is not affected: this can wait for the morning.")
+                + " Until the report arrives, nobody elsewhere knows that this host uses the new key, so the old key is not retired.",
         ),
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
         _ => (Level::Soon, "relaykey cannot do its work".into(), goes_on),
@@ -526,7 +540,13 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
         (_, Some(refused)) => Verdict {
             level: Level::Soon,
             sentence: "The changed configuration was refused; the one before it is still in force.".into(),
-            mail: Some("Mail is not affected. What was changed in the configuration has no effect yet.".into()),
+            mail: Some(
+                match status.credentials.iter().any(|c| c.mail_not_known().is_some()) {
+                    false => "Mail is not affected. What was changed in the configuration has no effect yet.",
+                    true => "What was changed in the configuration has no effect yet.",
+                }
+                .into(),
+            ),
             what: refused.mistakes.first().map(|m| m.what.clone()),
             fix: refused.mistakes.first().map(|m| m.fix.clone()),
             list: Todo::Nothing,
@@ -534,7 +554,10 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
         },
         (_, None) => Verdict {
             level: Level::Fine,
-            sentence: "Everything is fine.".into(),
+            sentence: match status.credentials.iter().find_map(CredentialStatus::mail_not_known) {
+                None => "Everything is fine.".into(),
+                Some(known) => format!("Nothing is known to be wrong, but {known}."),
+            },
             mail: Some(match status.credentials.as_slice() {
                 [] => "No credential is configured.".into(),
                 [one] => match &one.applied {

@@ -86,7 +86,12 @@ fn applied(policy: &Policy, n: i64) -> State {
     for t in &policy.targets {
         state.targets.insert(
             t.name.clone(),
-            TargetState { live_id: Some(format!("live{n}")), in_use: Some(uses(n)), ..TargetState::default() },
+            TargetState {
+                live_id: Some(format!("live{n}")),
+                in_use: Some(uses(n)),
+                mail_server: Some(MailServer::Runs),
+                ..TargetState::default()
+            },
         );
     }
     state
@@ -106,6 +111,7 @@ fn holds(n: i64) -> Inspection {
         usernames: vec![format!("AKIA{n}")],
         reload_owed: None,
         swapped: None,
+        mail_server: Some(MailServer::Runs),
     }
 }
 
@@ -150,6 +156,7 @@ pub(crate) fn report(seq: u64) -> Report {
         targets: vec![],
         error: None,
         waiting: None,
+        mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,
     }

@@ -545,6 +545,7 @@ mod tests {
         failure(&refused());
         failure(&Failure { target: None, version: None, class: "network", temporary: true, next: None, ..refused() });
         recovered("ses", None, "network");
+        superseded("ses", Some("postfix"), "refused", "7", Some("8"));
         alarm("ses", "refused", "SASL authentication failed", Tell { left_out: 2, others: 0 });
         woken("ses", "file-watch", Some("/run/ses"));
         step("ses", Some("postfix"), "swap", true, TOOK);
@@ -576,6 +577,7 @@ mod tests {
             "warning ses: localhost said: 535 Authentication Credentials Invalid; to do: publish a version that holds a \
              valid login",
             "info ses: works again after: network",
+            "info ses: target postfix: no longer matters: refused: version 7 was replaced by version 8",
             "warning ses: mail log, refused: SASL authentication failed (and 2 more like it since it was last told)",
             "debug ses: woken by file-watch: /run/ses",
             "info ses: target postfix: swap done after 1.204 s",

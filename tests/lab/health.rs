@@ -18,8 +18,8 @@ use relaykey::credential::VersionOrder;
 use relaykey::health::{self, HostAllowList, Listener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, Outbox, Owed, Rejected, Report,
-    Retry, State, TargetState, VersionId,
+    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, MailServer, Outbox, Owed, Rejected,
+    Report, Retry, State, TargetState, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
 use relaykey::wake::alarm::Kind;
@@ -106,7 +106,8 @@ impl Host {
             outcome: Completion::Confirmed,
             since: hours(now, 29),
         });
-        state.targets.insert("main".into(), TargetState::default());
+        let seen = TargetState { mail_server: Some(MailServer::Runs), ..TargetState::default() };
+        state.targets.insert("main".into(), seen);
         state
     }
 
@@ -494,6 +495,7 @@ fn report(at: Timestamp) -> Report {
         targets: Vec::new(),
         error: None,
         waiting: None,
+        mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,
     }

@@ -1,7 +1,7 @@
 //! A report as a host makes one. Include with `#[path = "lab/sample.rs"] mod sample;`, beside `mod moto;`.
 
 use jiff::Timestamp;
-use relaykey::rollover::{Evidence, Report, ReportTarget};
+use relaykey::rollover::{Evidence, MailServer, Report, ReportTarget};
 
 use crate::moto::REGION;
 
@@ -40,6 +40,7 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         }],
         error: None,
         waiting: None,
+        mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,
     }

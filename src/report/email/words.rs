@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::instruction::Instruction;
-use crate::rollover::{ALIVE, DRIFT, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
+use crate::rollover::{ALIVE, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -154,11 +154,11 @@ fn tell(report: &Report) -> Told {
                  reports any more before an old key is deleted.",
                 r.host, r.login
             ),
-            mail: format!(
+            mail: r.unaffected(format!(
                 "Mail is not affected now: the mail server keeps the key that it has{}, and takes new ones for as long as \
-                 relaykey runs there. But a key may be deleted while it still uses it, and then its mail stops.",
+                 relaykey runs there.",
                 r.in_brackets(&report.username)
-            ),
+            )) + " But a key may be deleted while it still uses it, and then its mail stops.",
             to_do: "Nothing to do if this host sends no more mail, or gets its keys in another way.".into(),
             commands: vec![(
                 format!("If it does send mail, and is to count again; on {}, as root:", r.host),
@@ -175,7 +175,9 @@ fn tell(report: &Report) -> Told {
                 r.login,
                 r.host
             ),
-            mail: "Mail is not affected: the mail server goes on with this key. This can wait for the morning.".into(),
+            mail: r.unaffected(
+                "Mail is not affected: the mail server goes on with this key. This can wait for the morning.".into(),
+            ),
             to_do: "Make a new key and publish it at the source that is named below, as a new version: relaykey takes it from there, \
                     and reports. Do not delete the old key before every host that uses it has reported that the new one is in use."
                 .into(),
@@ -195,7 +197,7 @@ fn tell(report: &Report) -> Told {
         ALIVE => Told {
             headline: "still at work, SMTP key unchanged".into(),
             happened: format!("relaykey on {} is at work; {} uses {}.", r.host, r.login, r.key),
-            mail: "Mail is not affected.".into(),
+            mail: r.unaffected("Mail is not affected.".into()),
             to_do: "Nothing to do.".into(),
             ..Told::empty()
         },
@@ -468,7 +470,7 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.login,
                 r.host
             ),
-            "Mail is not affected for as long as the old key is valid as well.".into(),
+            r.unaffected("Mail is not affected for as long as the old key is valid as well.".into()),
             format!("{keep} Reload the mail server; relaykey notices that by itself and reports it."),
             vec![(format!("For Postfix, on {}, as root:", r.host), "postfix reload".into())],
         ),
@@ -549,6 +551,7 @@ struct Named {
     /// The key before: its name alone.
     old: Option<String>,
     of_aws: bool,
+    mail_server: Option<MailServer>,
     words: Option<String>,
 }
 
@@ -576,6 +579,7 @@ impl Named {
             new_key: key(" new"),
             old: previous(report).map(clean),
             of_aws: is_aws_key(&report.username),
+            mail_server: report.mail_server,
             words: report.error.as_ref().map(|e| e.words.trim().to_owned()).filter(|words| !words.is_empty()),
         }
     }
@@ -583,7 +587,7 @@ impl Named {
     /// What a key that is not put into use does to the mail. Several targets are independent, so that one may have the
     /// new key already.
     fn goes_on(&self) -> String {
-        match &self.old {
+        self.unaffected(match &self.old {
             Some(old) => format!(
                 "Mail is not affected for now: the mail server goes on with the key that it has ({old}), for as long as that one \
                  is valid."
@@ -591,6 +595,22 @@ impl Named {
             None => "Mail is not affected for now: the mail server goes on with the login that it has, for as long as that one is \
                      valid."
                 .into(),
+        })
+    }
+
+    /// What may be said where the mail server was seen running when the report was made; else what is known.
+    fn unaffected(&self, claim: String) -> String {
+        match self.mail_server {
+            Some(MailServer::Runs | MailServer::NoProcess) => claim,
+            Some(MailServer::Stopped) => {
+                format!(
+                    "The mail server on {} was not running: no mail goes out from there until it is started.",
+                    self.host
+                )
+            }
+            None => {
+                "What that does to the mail is not known: this report does not say whether the mail server runs.".into()
+            }
         }
     }
 

@@ -76,9 +76,9 @@ fn what_nobody_has_seen_is_not_approved_without_its_name() {
     assert_eq!(run.outcomes(), ["pending-approval"]);
     // Nothing is there to be approved.
     let mut host = Host::new(manual(1), 1);
-    assert_eq!(host.approve(None, 0).failures, ["nothing-waits"]);
-    assert_eq!(host.approve(Some("v1"), 0).failures, ["nothing-waits"]);
-    assert_eq!(host.approve(Some("v2"), 0).failures, ["nothing-waits"]);
+    assert_eq!(host.approve(None, 0).failures, [NOTHING_TO_DO]);
+    assert_eq!(host.approve(Some("v1"), 0).failures, [NOTHING_TO_DO]);
+    assert_eq!(host.approve(Some("v2"), 0).failures, ["changed-meanwhile"]);
 }
 
 #[test]

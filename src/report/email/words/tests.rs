@@ -1,5 +1,5 @@
 use super::*;
-use crate::rollover::{Evidence, ReportError};
+use crate::rollover::{Evidence, MailServer, ReportError};
 
 const NEW: &str = "AKIAIOSFODNN7EXAMPLE";
 const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
@@ -42,6 +42,7 @@ fn report(outcome: &str) -> Report {
         targets: vec![target()],
         error: None,
         waiting: None,
+        mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,
     }
@@ -309,6 +310,20 @@ fn what_is_copied_into_a_shell_is_one_argument() {
         ("", "''"),
     ] {
         assert_eq!(argument(text), expected);
+    }
+}
+
+/// What a mail server that is down does to the mail is told, and not that mail goes on.
+#[test]
+fn mail_is_not_called_unaffected_where_the_mail_server_was_not_seen_running() {
+    for (name, report) in all() {
+        if ["confirmed", "adopted"].contains(&report.outcome.as_str()) {
+            continue;
+        }
+        for seen in [Some(MailServer::Stopped), None] {
+            let (_, body) = text(&Report { mail_server: seen, ..report.clone() });
+            assert!(!body.replace('\n', " ").contains("not affected"), "{name}: {body}");
+        }
     }
 }
 
