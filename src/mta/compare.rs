@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
-use super::table::{Table, fold};
+use super::table::{Table, find, fold};
 
 /// So many keys are named; of the others it is said how many there are.
 pub const NAMED: usize = 10;
@@ -108,7 +108,7 @@ impl<'t> Comparison<'t> {
 
     /// A piece of the listing, whose lines are key, tab and value.
     pub fn listed(&mut self, mut piece: &[u8]) {
-        while let Some(end) = memchr::memchr(b'\n', piece) {
+        while let Some(end) = find(b'\n', piece) {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             if self.carry.is_empty() {
                 self.line(line);
@@ -136,7 +136,7 @@ impl<'t> Comparison<'t> {
     /// A key in quotation marks may hold tabs itself.
     fn line(&mut self, line: &[u8]) {
         let mut verdict = None;
-        for tab in memchr::memchr_iter(b'\t', line) {
+        for tab in (0..line.len()).filter(|at| line[*at] == b'\t') {
             let (key, value) = (&line[..tab], &line[tab + 1..]);
             match self.verdict(key, value) {
                 Verdict::Same => return,

@@ -17,7 +17,6 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
-use memchr::memchr;
 use zeroize::Zeroizing;
 
 use crate::credential::{Login, ses_password_form};
@@ -177,7 +176,7 @@ impl Iterator for Lines<'_> {
         let mut logical: Option<Logical> = None;
         while self.start < self.bytes.len() {
             let (start, line) = (self.start, self.line);
-            let end = memchr(b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |n| start + n);
+            let end = find(b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |n| start + n);
             (self.start, self.line) = (end + 1, line + 1);
             if self.bytes[start..end].iter().find(|b| !is_space(**b)).is_some_and(|b| *b != b'#') {
                 let segment = Segment { line, range: start..end };
@@ -198,10 +197,10 @@ impl Iterator for Lines<'_> {
 
 /// Is there a line that Postfix would read otherwise than it looks?
 fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
-    let line_of = |at: usize| Some(memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1);
-    let nul = memchr(0, bytes);
+    let line_of = |at: usize| Some(lines(&bytes[..at]) + 1);
+    let nul = find(0, bytes);
     let before_nul = &bytes[..nul.unwrap_or(bytes.len())];
-    if let Some(at) = memchr::memmem::find(before_nul, b"\r\n") {
+    if let Some(at) = before_nul.windows(2).position(|pair| pair == b"\r\n") {
         return Err(TableError {
             class: "config",
             line: line_of(at),
@@ -246,7 +245,7 @@ impl Table {
         check_lines(&bytes)?;
         let mut table = Self { bytes, ..Self::default() };
         // At most; so that nothing is moved.
-        let most = memchr::memchr_iter(b'\n', &table.bytes).count() + 1;
+        let most = lines(&table.bytes) + 1;
         (table.spots, table.index) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let half = |n: usize| u32::try_from(n).expect("checked above");
         for logical in (Lines { bytes: &table.bytes, start: 0, line: 1 }) {
@@ -471,6 +470,17 @@ fn check_spelling(key: &str) -> Result<(), TableError> {
 /// Postfix's `ISSPACE`: what C calls white space, in ASCII.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+/// Where the first of these bytes is. One byte at a time: whoever looks at many at once keeps the last of them in wide
+/// registers, from where pieces of passwords get onto stacks and stay there.
+pub(super) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|have| *have == byte)
+}
+
+/// How many lines end in these bytes.
+fn lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// A key as Postfix compares it: ASCII lowered, and with `smtputf8_enable` folded as Unicode does: there a Kelvin sign
