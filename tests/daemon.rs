@@ -314,7 +314,7 @@ fn an_owed_reload_is_not_ready_until_the_mail_server_was_started_again() {
     daemon.agrees(None, "Everything is fine.", SOON);
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
-    daemon.agrees(Some("reload-owed"), "the mail server has not been reloaded", SOON);
+    daemon.agrees(Some("reload-owed"), "The mail server has not been reloaded", SOON);
     host.postfix.stop();
     let_a_start_be_later();
     host.postfix.start();

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{
-    Host, Server, config_refused, failure, left, mail_log_notice, old_key, policy_notice, program, retry, spoil,
+    Host, Server, config_refused, failure, key_in_use_refused, left, mail_log_notice, old_key, policy_notice, program,
+    retry, spoil,
 };
 use moto::PrivateDir;
 use relaykey::audit::By;
@@ -406,13 +407,23 @@ const SEEN: &[Seen] = &[
         below: &["554 Access denied"],
     },
     Seen {
-        name: "login-refused",
+        // Anybody may write to the mail log: a hint.
+        name: "login-refused-says-the-log",
         make: |h| mail_log_notice(h, Kind::Refused, "535 Authentication Credentials Invalid"),
-        level: "Act now",
-        sentence: "ses: the mail relay refuses the mail server's login.",
-        mail: "Mail to this relay is probably held back in the queue, until the key works or another one is there.",
-        fix: "publish a valid one at the source, AWS Secrets Manager mail/ses (AWSCURRENT), then run relaykey sync ses",
+        level: "Needs attention",
+        sentence: "ses: the mail log tells that the mail relay refuses the mail server's login.",
+        mail: "relaykey tries the key in use itself: two refusals prove it.",
+        fix: "nothing yet: it is being tried",
         below: &["535 Authentication Credentials Invalid (3 minutes ago)"],
+    },
+    Seen {
+        name: "login-refused",
+        make: key_in_use_refused,
+        level: "Act now",
+        sentence: "ses: the mail relay refuses the key in use.",
+        mail: "Mail to this relay is probably held back in the queue, until the key works or another one is there.",
+        fix: "publish",
+        below: &["535 Authentication Credentials Invalid"],
     },
     Seen {
         name: "no-login",

@@ -18,8 +18,8 @@ use relaykey::credential::VersionOrder;
 use relaykey::health::{self, HostAllowList, Listener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, MailServer, Outbox, Owed, Rejected,
-    Report, Retry, State, TargetState, VersionId,
+    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, MailServer, Outbox, Owed, OwnLogin,
+    OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
 use relaykey::wake::alarm::Kind;
@@ -464,6 +464,20 @@ pub fn mail_log_notice(host: &mut Host, kind: Kind, words: &str) {
         what: format!("{}. The mail log: email-smtp.eu-west-1.amazonaws.com:587: {words}", kind.meaning()),
         fix: kind.fix().into(),
     });
+}
+
+/// Two logins of our own with the key in use were refused.
+pub fn key_in_use_refused(host: &mut Host) {
+    let now = host.now;
+    let id = host.first().applied.as_ref().expect("applied").id.clone();
+    let last = Tried {
+        at: minutes(now, 3),
+        endpoint: "email-smtp.eu-west-1.amazonaws.com:587".into(),
+        result: OwnResult::Refused { reply: "535 Authentication Credentials Invalid".into() },
+    };
+    let refused = vec![minutes(now, 4), minutes(now, 3)];
+    let target = host.first().targets.values_mut().next().expect("a target");
+    target.own_login = Some(OwnLogin { id, hinted: false, tries: 2, next: None, refused, last: Some(last) });
 }
 
 pub fn config_refused(host: &mut Host) {
