@@ -314,7 +314,7 @@ fn an_owed_reload_is_not_ready_until_the_mail_server_was_started_again() {
     daemon.agrees(None, "Everything is fine.", SOON);
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
-    daemon.agrees(Some("reload-owed"), "The mail server has not been reloaded", SOON);
+    daemon.agrees(Some("reload-owed"), "the mail server has not been reloaded", SOON);
     host.postfix.stop();
     let_a_start_be_later();
     host.postfix.start();
@@ -335,7 +335,7 @@ fn with_a_stopped_mail_server_the_reload_is_owed_until_it_runs() {
     host.postfix.stop();
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
-    daemon.agrees(Some("reload-owed"), "the mail server has not been reloaded", SOON);
+    daemon.agrees(Some("reload-owed"), "The mail server has not been reloaded", SOON);
     host.postfix.start();
     daemon.agrees(None, "Everything is fine.", Duration::from_secs(40));
     assert_eq!(host.send(), new.id);

@@ -413,7 +413,7 @@ const SEEN: &[Seen] = &[
         level: "Needs attention",
         sentence: "ses: the mail log tells that the mail relay refuses the mail server's login.",
         mail: "relaykey tries the key in use itself: two refusals prove it.",
-        fix: "nothing yet: it is being tried",
+        fix: "look again in a few minutes, or run relaykey status",
         below: &["535 Authentication Credentials Invalid (3 minutes ago)"],
     },
     Seen {

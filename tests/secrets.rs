@@ -624,7 +624,7 @@ fn no_call_hands_the_password_to_anything_but_the_staged_files_and_postmap() {
     let main = traces.iter().find(|t| t.program == "relaykey" && t.text.starts_with("execve(")).expect("relaykey");
     let own: Vec<Call<'_>> = main.calls().collect();
     let at = |words: &[&str]| own.iter().position(|c| words.iter().all(|w| c.line.contains(w)));
-    let first_secret = traces.iter().flat_map(Trace::calls).any(|c| c.line.contains("/credential\""));
+    let first_secret = traces.iter().flat_map(Trace::calls).any(|c| c.line.contains("\"credential\""));
     assert!(first_secret, "the source was not seen to be read");
     let config = at(&["config.toml\"", "O_RDONLY"]).expect("the configuration was not seen to be read");
     let hardened = at(&["PR_SET_DUMPABLE", "SUID_DUMP_DISABLE", "= 0"]).expect("not made undumpable");

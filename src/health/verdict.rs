@@ -220,7 +220,7 @@ fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
         _ => (
             Level::Soon,
             "Mail may be held back in the queue. relaykey tries the key in use itself: two refusals prove it.".to_owned(),
-            "nothing yet: it is being tried".to_owned(),
+            "look again in a few minutes, or run `relaykey status`: it says what that came to".to_owned(),
         ),
     };
     let what = format!("{} ({})", n.what, since(n.at, now));
