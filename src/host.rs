@@ -884,12 +884,13 @@ fn successor(name: &OsStr) -> OsString {
 
 /// Makes a directory with exactly this mode, durably; one that exists stays as it is, and what a process that was
 /// killed made or renamed in it is durable too when this returns, so that nothing is built on what a power cut would
-/// take back. The one above must exist.
+/// take back. The one above must exist; it may be sticky, as a `/run` of mode 1777 is: who was first with the name there is
+/// refused if it is neither root nor us, and what is refused is named with its owner.
 ///
 /// # Errors
 /// As [`Directory::open`], for the one above and for this; the system call failed.
 pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
-    if let (directory, Some(name)) = Directory::walk(path)? {
+    if let (directory, Some(name)) = trust::walk(path, trust::Rule::Make)?.directory()? {
         let mode = Mode::from_raw_mode(mode);
         match mutate(&Op::new("make the directory", &directory.path, &name), || fs::mkdirat(&directory.fd, &name, mode))
         {
@@ -910,7 +911,10 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
     // Nothing is made in it before its own name is durable, so only an empty one may lack that.
     let mut listed = std::fs::read_dir(found.path()).map_err(|e| HostError::io("list", found.path(), e))?;
     if let (None, Some(above)) = (listed.next(), found.path().parent()) {
-        Directory::open(above)?.sync()?;
+        // By what it is held by: the one above may be sticky, and is no place for anything else of ours.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = fs::openat(&found.fd, "..", flags, Mode::empty()).map_err(|e| HostError::io("open", above, e))?;
+        Directory { path: above.to_owned(), fd }.sync()?;
     }
     Ok(found)
 }

@@ -356,6 +356,44 @@ fn a_sticky_directory_above_is_fine_where_the_next_step_is_ours() {
 }
 
 #[test]
+fn in_a_sticky_directory_a_directory_of_ours_is_made_and_nothing_else() {
+    let s = Scratch::new();
+    s.dir("run", 0o1777);
+    for _ in 0..2 {
+        let made = host::create_dir(&s.path("run/ours"), 0o700).unwrap();
+        assert_eq!(made.path(), s.path("run/ours"));
+        let m = fs::metadata(made.path()).unwrap();
+        assert_eq!((m.uid(), m.mode() & 0o7777), (0, 0o700));
+    }
+    swap(&s.path("run/ours/f"), b"new").unwrap();
+    host::create_dir(&s.path("run/ours/below"), 0o700).unwrap();
+    // Somebody else was first: with a directory, open or closed, or with a link to where they please.
+    for mode in [0o700, 0o777] {
+        let theirs = s.dir("run/theirs", mode);
+        chown(&theirs, Some(1), None).unwrap();
+        let e = host::create_dir(&theirs, 0o700).unwrap_err();
+        let said = format!("let user id 1 (daemon) make {} (mode 1777)", theirs.display());
+        assert!(matches!(&e, HostError::UnsafeDirectory { .. }) && e.to_string().contains(&said), "{e}");
+        assert_eq!((fs::metadata(&theirs).unwrap().mode() & 0o7777, e.is_temporary()), (mode, false));
+        fs::remove_dir(&theirs).unwrap();
+    }
+    let link = s.path("run/link");
+    symlink(s.path("elsewhere"), &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(1), None).unwrap();
+    assert!(matches!(host::create_dir(&link, 0o700), Err(HostError::UnsafeDirectory { .. })));
+    assert!(!s.path("elsewhere").exists());
+    // Of ours, but everybody may write to it.
+    let open = s.dir("run/open", 0o777);
+    assert!(matches!(host::create_dir(&open, 0o700), Err(HostError::UnsafeDirectory { .. })));
+    // Where everybody may also take it away again, nothing is made; nor are files of ours in a sticky one.
+    s.dir("world", 0o777);
+    assert!(matches!(host::create_dir(&s.path("world/ours"), 0o700), Err(HostError::UnsafeDirectory { .. })));
+    assert!(matches!(host::create_dir(&s.path("run"), 0o700), Err(HostError::UnsafeDirectory { .. })));
+    assert!(matches!(host::replace(&s.path("run/f"), b"x", 0o600), Err(HostError::UnsafeDirectory { .. })));
+    assert_eq!(listing(&s.path("run")), ["link", "open", "ours"]);
+}
+
+#[test]
 fn a_link_over_a_hostile_directory_is_seen_through() {
     let s = Scratch::new();
     s.dir("world", 0o777);

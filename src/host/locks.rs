@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Directory, HostError, Result, Stat, create_dir, trusted};
+use super::{Directory, HostError, Result, Stat, create_dir, trust, trusted};
 
 /// Where root's lock files for directories of others are. Not below `/run/lock`, which anybody may write to.
 pub const PLACE: &str = "/run/relaykey-lock";
@@ -135,11 +135,14 @@ fn is_root() -> bool {
 
 /// [`PLACE`], made where it is missing.
 fn place() -> Result<Directory> {
-    let made = match Directory::open(Path::new(PLACE)) {
-        Err(e) if e.is_not_found() => create_dir(Path::new(PLACE), 0o700),
-        opened => opened,
-    };
-    made.map_err(no_place)
+    place_at(Path::new(PLACE)).map_err(no_place)
+}
+
+fn place_at(path: &Path) -> Result<Directory> {
+    match trust::walk(path, trust::Rule::Make)?.directory()? {
+        (found, None) => Ok(found),
+        (_, Some(_)) => create_dir(path, 0o700),
+    }
 }
 
 fn no_place(e: HostError) -> HostError {
@@ -185,5 +188,25 @@ fn holder(dev: u64, ino: u64) -> String {
             let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
             format!("process {pid} ({name})")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    /// As where `/run` is a tmpfs of mode 1777, which is the kernel's default.
+    #[test]
+    fn the_place_is_made_in_a_sticky_directory() {
+        let run = std::env::temp_dir().join(format!("relaykey-locks-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&run).unwrap();
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let place = run.join("relaykey-lock");
+        let made = place_at(&place).map(|made| std::fs::metadata(made.path()).unwrap().mode() & 0o7777);
+        let again = place_at(&place).map(|found| found.open_lock_file(OsStr::new("1:2-3")).unwrap().is_some());
+        std::fs::remove_dir_all(&run).unwrap();
+        assert_eq!((made.unwrap(), again.unwrap()), (0o700, true));
     }
 }

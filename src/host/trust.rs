@@ -39,11 +39,17 @@ const MAX_INTERPRETERS: usize = 5;
 pub(super) enum Rule {
     /// For a directory in which files are made and replaced: neither others nor a group may write.
     Replace,
+    /// For a directory of ours that is to be made where it is missing: as [`Rule::Replace`], but the one above may be sticky.
+    Make,
     /// For a file that is obeyed. `owner`: a user who may own it besides root and ourselves.
     Obey { owner: Option<u32> },
 }
 
 impl Rule {
+    fn is_strict(self) -> bool {
+        matches!(self, Rule::Replace | Rule::Make)
+    }
+
     fn lets_own(self, uid: u32) -> bool {
         trusted(uid) || matches!(self, Rule::Obey { owner: Some(owner) } if owner == uid)
     }
@@ -150,7 +156,7 @@ pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: imp
     if is_directory && mode & 0o1000 != 0 {
         return Outcome::Trusted;
     }
-    let strict = rule == Rule::Replace;
+    let strict = rule.is_strict();
     if mode & 0o002 != 0 || strict && mode & 0o020 != 0 {
         return Outcome::Refused(Reason::Others { mode });
     }
@@ -217,7 +223,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let open_to_others = here.mode & 0o022 != 0;
         // In a sticky directory nobody can replace our files, but anybody can be first to make one. Whose it is that is
         // there is asked of what is read.
-        let may_end_here = || match open_to_others && rule == Rule::Replace {
+        let may_end_here = || match open_to_others && rule.is_strict() {
             false => Ok(()),
             true => Err(unsafe_(at, format!("lets others make files (mode {:04o})", here.mode))),
         };
@@ -234,7 +240,11 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let below = at.join(&name);
         let next = match open(dir, &name, &below) {
             Err(e) if e.is_not_found() && ahead.is_empty() => {
-                may_end_here()?;
+                // Nobody can take away a directory that we made in a sticky one, nor make anything in it; who was first with
+                // the name is asked when it is opened.
+                if rule != Rule::Make {
+                    may_end_here()?;
+                }
                 break Some(name);
             }
             other => other?,
@@ -245,8 +255,11 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
                 Rule::Obey { .. } => {
                     untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
-                Rule::Replace => {
-                    unsafe_(at, format!("let another user make {} (mode {:04o})", below.display(), here.mode))
+                Rule::Replace | Rule::Make => {
+                    let who = user_name(stat.uid).map(|name| format!(" ({name})")).unwrap_or_default();
+                    let made =
+                        format!("let user id {}{who} make {} (mode {:04o})", stat.uid, below.display(), here.mode);
+                    unsafe_(at, made)
                 }
             });
         }
