@@ -2371,7 +2371,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
             }
             None => "no version has been applied here yet".to_owned(),
         };
-        let fix = format!("nothing to do; to see what there is: relaykey status {name}");
+        let fix = "nothing to do; to see what there is: relaykey status".to_owned();
         no(NOTHING_TO_DO, format!("nothing waits for approval: {why}; {there}"), fix)
     };
     // Given already, and the source is only asked once more.
@@ -2521,9 +2521,8 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             }
             None => "nothing waits that could be rejected".to_owned(),
         };
-        let fix = format!(
-            "to see what there is: relaykey status {name}; what is in use is replaced by publishing another version"
-        );
+        let fix = "to see what there is: relaykey status; what is in use is replaced by publishing another version"
+            .to_owned();
         facts.blocked = Some(denied("nothing-waits", what, fix, now));
         return;
     };

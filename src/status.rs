@@ -3,6 +3,7 @@
 mod cost;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -583,6 +584,21 @@ impl CredentialStatus {
             .then(|| format!("the mail server is not running (target {targets}): no mail goes out from it"))
     }
 
+    /// How the mail servers that do not run are started, each by the name of its instance.
+    fn start(&self, credential: &config::Credential) -> String {
+        let stopped = credential.targets.iter().filter(|t| self.mail_server_stopped.contains(&t.name));
+        let commands: Vec<String> = stopped
+            .map(|target| match &target.kind {
+                config::TargetKind::Postfix { config_dir } if config_dir == Path::new("/etc/postfix") => {
+                    "`postfix start`, or `systemctl start postfix`".into()
+                }
+                config::TargetKind::Postfix { config_dir } => format!("`postfix -c {} start`", config_dir.display()),
+                config::TargetKind::Text { .. } => target.name.clone(),
+            })
+            .collect();
+        format!("start it ({})", commands.join("; "))
+    }
+
     /// What has to be said in the place of "mail is not affected"; `None`: every mail server was seen running.
     pub fn mail_not_known(&self) -> Option<String> {
         let targets = self.mail_server_unseen.join(", ");
@@ -595,7 +611,7 @@ impl CredentialStatus {
         let mut all = Vec::new();
         let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
         if let Some(what) = self.stopped() {
-            say("not-running", what, "start it (`postfix start`, or `systemctl start postfix`)".into());
+            say("not-running", what, self.start(credential));
         }
         let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {

@@ -303,7 +303,7 @@ fn settings_of_postfix_that_lose_mail_are_found() {
             "smtp_sasl_tls_security_options = noanonymous",
         ),
         (&[("smtp_sasl_mechanism_filter", "cram-md5")], "error", "neither PLAIN nor LOGIN", "plain, login"),
-        (&[("relayhost", "")], "error", "relayhost is empty", "relayhost = [localhost]:"),
+        (&[("relayhost", "")], "error", "relayhost is empty", "set relayhost to [localhost]:"),
         (&[("relayhost", "[smtp.example.com]:587")], "error", "does not lead to the endpoint", "endpoint_aliases"),
         (&[("relayhost", &hop.replace(['[', ']'], ""))], "warning", "is without brackets", "relayhost = ["),
         (&[("smtp_sasl_password_maps", "")], "error", "smtp_sasl_password_maps is empty", "smtp_sasl_password_maps ="),

@@ -778,11 +778,41 @@ fn every_answer_to_a_login_is_taken_for_what_it_is() {
 }
 
 #[test]
+fn what_is_no_smtp_gives_no_password_away_either() {
+    let password = "k7\"Qz\\9w\"Lm\\2x\"Rt'5v";
+    let long = "x".repeat(180);
+    for answer in [
+        format!("unknown: {USER} {password}\r\n"),
+        format!("{long} {}\r\n", BASE64.encode(format!("\0{USER}\0{password}"))),
+        format!("235{password}\r\n"),
+        format!("235-{password}\r\n535 {password}\r\n"),
+    ] {
+        let said = answer.clone();
+        let raw = Raw::start(move |line| match line.split(' ').next() {
+            Some("AUTH") => Some(said.clone().into_bytes()),
+            _ => usual(line),
+        });
+        let Verdict::Unknown { words, .. } = attempt(&raw.smtp(), USER, password, &raw.roots) else {
+            panic!("{answer:?} proves nothing");
+        };
+        let plain = BASE64.encode(format!("\0{USER}\0{password}"));
+        for form in [password, plain.as_str(), &password.escape_default().to_string()] {
+            for piece in form.as_bytes().windows(8) {
+                let piece = std::str::from_utf8(piece).expect("ASCII");
+                assert!(!words.contains(piece), "{piece:?} is in {words}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_server_offers_is_known_in_any_case_and_spelling() {
     for offers in [
         "250-x\r\n250 auth plain login\r\n",
         "250-x\r\n250-SIZE 1\r\n250 Auth=Plain\r\n",
         "250-x\n250 AUTH LOGIN PLAIN\n",
+        "250-x\r\n250-A\r\n250-B\r\n250-C\r\n250-D\r\n250-E\r\n250-F\r\n250-G\r\n250-H\r\n250-I\r\n250-J\r\n250-K\r\n250-L\r\n250-M\r\n\
+         250-N\r\n250-O\r\n250-P\r\n250-Q\r\n250 AUTH PLAIN\r\n",
     ] {
         let raw = Raw::start(move |line| match line.split(' ').next() {
             Some("EHLO") => Some(offers.into()),

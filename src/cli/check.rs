@@ -332,7 +332,7 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
                             line: None,
                             file: None,
                             what: format!("a reload is owed: {}", owed.why),
-                            fix: "relaykey sync".into(),
+                            fix: "start or restart the mail server, which settles it; where `reload` is not \"never\": relaykey sync".into(),
                         },
                     );
                 }

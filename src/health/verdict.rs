@@ -299,7 +299,9 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         },
         "drift" => {
             // What a person changes is not healed, whatever `drift` says.
-            fix.push_str(if c.by_hand.is_empty() {
+            // Nor is a login that is not ours, which relaykey leaves where it is.
+            let is_foreign = c.failures.iter().any(|f| f.failure.class == "ambiguous");
+            fix.push_str(if c.by_hand.is_empty() && !is_foreign {
                 "; then wait: relaykey puts its login back within about an hour. Where the configuration says \
                  drift = \"report\", it does not: put it back by hand"
             } else {

@@ -725,7 +725,11 @@ impl Postfix {
                 "relayhost is empty, so no next hop leads to the endpoint; next hops from transport_maps, \
                  default_transport or sender_dependent_relayhost_maps are not yet supported"
                     .into(),
-                set(&format!("relayhost = [{endpoint}]:{}", self.smtp.port)),
+                format!(
+                    "if all mail of this instance is to go out through {endpoint}, set relayhost to [{endpoint}]:{}; that \
+                     changes where mail goes, so it is yours to decide",
+                    self.smtp.port
+                ),
             );
         } else if !hops.iter().any(|hop| hop.ours) {
             for hop in hops {
@@ -1603,8 +1607,7 @@ impl Store {
                 return Err(refuse(
                     "config",
                     "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-                    "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd' (or lmdb:, where \
-                     postconf -m has no hash)",
+                    &password_maps(Path::new(settings.get("config_directory"))),
                 ));
             }
             several => {
@@ -2100,8 +2103,17 @@ fn no_table(config_dir: &Path) -> MtaError {
         file: Some(config_dir.join("main.cf")),
         line: None,
         what: "smtp_sasl_password_maps names no table that relaykey can write".into(),
-        fix: "postconf -e 'smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd'".into(),
+        fix: password_maps(config_dir),
     }
+}
+
+/// How an instance gets a login table of its own.
+fn password_maps(config_dir: &Path) -> String {
+    let dir = config_dir.display();
+    format!(
+        "postconf -c {dir} -e 'smtp_sasl_password_maps = hash:{dir}/sasl_passwd' # or lmdb:, where postconf -m has no \
+         hash; relaykey makes the table"
+    )
 }
 
 fn from_io(e: &io::Error, path: &Path) -> MtaError {

@@ -20,8 +20,6 @@ const MAX_COMMAND: usize = 510;
 const MAX_AUTH: usize = 12_286;
 /// The longest line of a message, without its end (RFC 5321, section 4.5.3.1.6).
 const MAX_LINE: usize = 998;
-/// Of a long reply the first lines are kept.
-const MAX_KEPT: usize = 16;
 
 /// Why a text cannot be sent. It says where, and nothing of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,7 +139,7 @@ impl Message {
     }
 }
 
-/// One reply: its code and its lines, as far as they are kept. The words are whatever the server says.
+/// One reply: its code and its lines. The words are whatever the server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub code: u16,
@@ -175,7 +173,8 @@ impl Reply {
 pub enum Broken {
     /// The network, or TLS; `UnexpectedEof`: the other side closed the connection.
     Lost(io::Error),
-    /// What came is no SMTP; in words, with the beginning of what it was.
+    /// What came is no SMTP: what it was, whole and as it came, since what is quoted or cut hides a password from whoever
+    /// looks for one before it is shown.
     Nonsense(String),
 }
 
@@ -225,9 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
             if reply.code != code {
                 return Err(Broken::Nonsense(format!("one reply with two codes, {} and {code}", reply.code)));
             }
-            if reply.lines.len() < MAX_KEPT {
-                reply.lines.push(words);
-            }
+            reply.lines.push(words);
             if last {
                 return Ok(reply.clone());
             }
@@ -258,10 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
 
 /// Code, whether it is the last line, and the words of one line of a reply.
 fn parse(line: &[u8]) -> Result<(u16, bool, String), Broken> {
-    let nonsense = || {
-        let beginning = String::from_utf8_lossy(&line[..line.len().min(200)]);
-        Broken::Nonsense(format!("{beginning:?}"))
-    };
+    let nonsense = || Broken::Nonsense(String::from_utf8_lossy(line).into_owned());
     let (code, rest) = line.split_at_checked(3).ok_or_else(nonsense)?;
     // RFC 5321, section 4.2.1: the first digit is 2 to 5, the second 0 to 5; servers have gone beyond in the second.
     if !matches!(code, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
