@@ -991,6 +991,121 @@ fn who_changes_a_table_by_hand_is_told_what_postmap_would_erase() {
     assert!(steps.len() == 2 && steps[0].as_str().contains("AKIANEW:***"), "{steps:?}");
 }
 
+/// A key of ours that the text has not, and the map has with the login of somebody else: nobody may lose it without a word.
+#[test]
+fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
+    const BARE: &str = ENDPOINT;
+    let old = login("AKIAOLD");
+    // The text, and what only the map has.
+    let cases = [(line(KEY, &old), BARE), (line(BARE, &old), KEY), ("# none yet\n".to_owned(), KEY)];
+    for kind in ["hash", "cdb"] {
+        for (text, key) in &cases {
+            for theirs in ["another:their-password", "their-password-alone"] {
+                let instance = instance(kind, Some(&format!("{text}{key} {theirs}\n")));
+                fs::write(instance.table(), text).unwrap();
+                let mut lab = Lab::on(&instance, Reload::IfNeeded);
+                let before = snapshot(&instance.config_dir);
+                let found = if theirs.contains(':') { "the login of \"another\"" } else { "not USER:PASSWORD" };
+                let says = |what: &str| what.contains(&format!("{key:?}")) && what.contains(found);
+                let seen = lab.inspect();
+                let error = seen.findings.iter().find(|f| f.severity == config::Severity::Error && says(&f.what));
+                assert_eq!(error.and_then(|f| f.file.clone()), Some(instance.map()), "{kind} {text}: {seen:?}");
+                // Also where the text holds the new login already.
+                for new in [&login("AKIANEW"), &old] {
+                    let e = lab.prepare(new).unwrap_err();
+                    assert!(says(&e.what) && e.class == "ambiguous" && !e.temporary, "{kind} {text}: {e:?}");
+                    assert_eq!(e.file, Some(instance.map()));
+                    assert!(!format!("{e:?} {seen:?}").contains("their-password"), "{e:?}");
+                }
+                let preview = |lab: &Lab| {
+                    let login = login("AKIANEW");
+                    lab.call(Request::Preview { target: lab.id.clone(), ours: Ours::default(), login })
+                };
+                assert!(says(&preview(&lab).unwrap_err().what), "{kind} {text}");
+                lab.config.credentials[0].targets[0].write = false;
+                lab.restart();
+                let Reply::Previewed(Previewed { steps, .. }) = preview(&lab).unwrap() else { panic!() };
+                assert!(says(steps[0].as_str()), "{kind} {text}: {steps:?}");
+                assert_eq!(snapshot(&instance.config_dir), before, "{kind}: nothing was written");
+
+                // It goes where somebody says so: by the command of the fix, or by the target's keys.
+                lab.config.credentials[0].targets[0].write = true;
+                lab.restart();
+                let [compile] = &commands(&lab.prepare(&old).unwrap_err().fix)[..] else { panic!() };
+                paste(compile);
+                roll_over(&lab, &login("AKIANEW"));
+                assert_eq!(query(&instance, key) == "", !instance_has(&instance, key), "{kind} {text}");
+            }
+        }
+    }
+}
+
+fn instance_has(instance: &postfix::Instance, key: &str) -> bool {
+    fs::read_to_string(instance.table()).unwrap().lines().any(|line| line.split(' ').next() == Some(key))
+}
+
+/// What the map holds of ours under such a key is ours to change.
+#[test]
+fn our_own_login_under_a_key_that_only_the_map_has_is_compiled_away() {
+    for kind in ["hash", "cdb"] {
+        let old = login("AKIAOLD");
+        let instance = instance(kind, Some(&(line(KEY, &old) + &line(ENDPOINT, &old))));
+        fs::write(instance.table(), line(KEY, &old)).unwrap();
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        roll_over(&lab, &login("AKIANEW"));
+        assert_eq!((query(&instance, ENDPOINT), query(&instance, KEY)), (String::new(), value(&login("AKIANEW"))));
+    }
+}
+
+/// Root compiles the text, so who may write it decides what mail goes where.
+#[test]
+fn a_table_that_everybody_may_write_stops_a_rollover_and_an_odd_owner_is_told() {
+    for compiled in [false, true] {
+        let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+        let file = if compiled { instance.map() } else { instance.table() };
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        let of = |severity, seen: &Inspected| {
+            let findings = seen.findings.iter().filter(|f| f.severity == severity && f.file.as_ref() == Some(&file));
+            findings.map(|f| f.what.clone()).collect::<Vec<_>>().join("; ")
+        };
+        let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o666);
+        assert!(of(config::Severity::Error, &lab.inspect()).contains("every user of this host (mode 0666)"));
+        let e = lab.prepare(&login("AKIANEW")).unwrap_err();
+        assert!(e.class == "permissions" && !e.temporary && e.file.as_ref() == Some(&file), "{e:?}");
+        let [fix] = &commands(&e.fix)[..] else { panic!("{}", e.fix) };
+        paste(fix);
+        mode(0o660);
+        assert_eq!(of(config::Severity::Error, &lab.inspect()), "");
+        chown(&file, Some(4321), Some(4321)).unwrap();
+        assert!(of(config::Severity::Warning, &lab.inspect()).contains("4321"));
+        mode(0o640);
+        let postfix = fs::read_to_string("/etc/passwd").unwrap();
+        let postfix = postfix.lines().find_map(|l| l.strip_prefix("postfix:x:")?.split(':').next()?.parse().ok());
+        chown(&file, postfix, Some(4321)).unwrap();
+        assert_eq!(of(config::Severity::Warning, &lab.inspect()), "");
+        roll_over(&lab, &login("AKIANEW"));
+    }
+}
+
+/// `postmap -f` stores a key as it is spelt, and Postfix never finds it.
+#[test]
+fn a_key_of_the_map_that_postfix_cannot_find_is_a_note() {
+    for kind in ["hash", "cdb"] {
+        let text = line(KEY, &login("AKIAOLD"));
+        let instance = instance(kind, Some(&text));
+        fs::write(instance.table(), format!("{text}Other.Example joe:pw\n")).unwrap();
+        let table = format!("{kind}:{}", instance.table().display());
+        paste(&format!("postmap -c {} -f {table}", instance.config_dir.display()));
+        fs::write(instance.table(), &text).unwrap();
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        let seen = lab.inspect();
+        let note = |f: &&config::Finding| f.what.contains("\"Other.Example\"");
+        assert_eq!(seen.findings.iter().find(note).map(|f| f.severity), Some(config::Severity::Note), "{seen:?}");
+        roll_over(&lab, &login("AKIANEW"));
+    }
+}
+
 // -- text and map as links ------------------------------------------------------------------------------------------
 
 /// What stands beside the target of the map's link under the name that the text would have there is somebody else's.

@@ -583,7 +583,7 @@ fn entries(passwd: &[u8]) -> impl Iterator<Item = (String, u32)> {
 }
 
 /// A path as a shell reads it back.
-fn quoted(path: &Path) -> String {
+pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     match text.chars().all(plain) {

@@ -16,6 +16,8 @@ const ODD: usize = 1000;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Differences {
     pub only_in_map: Names,
+    /// In the map only, under keys that Postfix never asks for: it folds what it looks up.
+    pub out_of_reach: Names,
     /// Each with the line in the text.
     pub differing: Names,
     pub only_in_text: Names,
@@ -24,7 +26,7 @@ pub struct Differences {
 impl Differences {
     /// Are there none?
     pub fn is_empty(&self) -> bool {
-        self.only_in_map.count + self.differing.count + self.only_in_text.count == 0
+        self.only_in_map.count + self.out_of_reach.count + self.differing.count + self.only_in_text.count == 0
     }
 }
 
@@ -133,14 +135,19 @@ impl<'t> Comparison<'t> {
         self.carry.extend_from_slice(part);
     }
 
-    /// A key in quotation marks may hold tabs itself.
+    /// A key in quotation marks may hold tabs itself: it ends at the tab after a closing one, where there is such a tab.
     fn line(&mut self, line: &[u8]) {
-        let mut verdict = None;
+        let mut verdict: Option<(&[u8], &[u8], Verdict)> = None;
         for tab in (0..line.len()).filter(|at| line[*at] == b'\t') {
             let (key, value) = (&line[..tab], &line[tab + 1..]);
             match self.verdict(key, value) {
                 Verdict::Same => return,
-                other => _ = verdict.get_or_insert((key, value, other)),
+                other => {
+                    let closed = |key: &[u8]| key.len() > 1 && key.ends_with(b"\"");
+                    if verdict.as_ref().is_none_or(|(before, ..)| closed(key) && !closed(before)) {
+                        verdict = Some((key, value, other));
+                    }
+                }
             }
             if key.first() != Some(&b'"') {
                 break;
@@ -183,6 +190,7 @@ impl<'t> Comparison<'t> {
             _ if !key.is_ascii() && self.odd.len() < ODD => {
                 self.odd.push((key.into_owned(), Zeroizing::new(value.to_vec())));
             }
+            _ if key.bytes().any(|b| b.is_ascii_uppercase()) => self.found.out_of_reach.add(&key, None),
             _ => self.found.only_in_map.add(&key, None),
         }
     }
@@ -252,6 +260,8 @@ mod tests {
         assert_eq!(names(&found.differing), "\"b\" (line 2)");
         assert_eq!(names(&found.only_in_text), "\"a\" (line 1)");
         assert!(!format!("{found:?}").contains("secret"));
+        let found = compare("", &[], &["\"q\tx\"\tq:1\ty\nUp\tx:1\n"]);
+        assert_eq!((names(&found.only_in_map), names(&found.out_of_reach)), (r#""\"q\tx\"""#.into(), "\"Up\"".into()));
         assert!(compare("a x:1\nb x:2\n", &["A", "B", "c"], &["a\ty:1\nc\ty:1\n"]).is_empty());
         // A value may hold tabs, and is compared whole.
         assert!(compare("a x:1\ty\n", &[], &["a\tx:1\ty\n"]).is_empty());

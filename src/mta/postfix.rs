@@ -56,6 +56,7 @@ const PARAMETERS: &[&str] = &[
     "default_cache_db_type",
     "default_database_type",
     "default_transport",
+    "mail_owner",
     "maillog_file",
     "meta_directory",
     "multi_instance_directories",
@@ -111,6 +112,9 @@ struct Asked {
     candidate: Option<String>,
     hops: Vec<NextHop>,
 }
+
+/// What `postmap -q` answers: logins by key, and the keys with an answer that is none.
+type Answers = (HashMap<String, Login>, HashSet<String>);
 
 /// How a text and a map that have not changed since differ.
 struct Compared {
@@ -315,9 +319,10 @@ impl Postfix {
             });
         }
         survey.problems.extend(survey.pick.problems.iter().cloned());
-        survey.problems.extend(self.review_files(store));
-        if let Some(live) = self.look_up_live(survey, store)? {
-            survey.live = live;
+        survey.problems.extend(self.review_files(&survey.settings, store));
+        if let Some((live, odd)) = self.look_up_live(survey, store)? {
+            (survey.live, survey.odd) = (live, odd);
+            survey.problems.extend(self.others_in_map(survey, store));
             survey.problems.extend(self.compare_live(survey, store)?);
         }
         Ok(())
@@ -465,6 +470,37 @@ impl Postfix {
         Ok(problems)
     }
 
+    /// The keys of ours that only the map has, and that hold another's login there. They are not compared, whatever the map
+    /// holds under them, and a map made from the text has them no more.
+    fn others_in_map(&self, survey: &Survey, store: &Store) -> Vec<Problem> {
+        let Some(map) = &store.map else { return Vec::new() };
+        let listed = |key: &str| self.keys.iter().flatten().any(|listed| same_key(listed, key));
+        let mut problems = Vec::new();
+        for key in survey.pick.absent.iter().filter(|key| !listed(key)) {
+            let found = match survey.live.get(key) {
+                Some(login) if survey.pick.users.contains(&login.username) => continue,
+                Some(login) => format!("the login of {:?}", login.username),
+                None if survey.odd.contains(key) => "something that is not USER:PASSWORD".to_owned(),
+                None => continue,
+            };
+            let what = format!(
+                "the key {key:?}, which Postfix tries for the endpoint, stands only in the compiled map, and not in its text {}, \
+                 and holds {found}: a map made from that text would lose it",
+                store.text.display()
+            );
+            let fix = format!(
+                "if it may go, compile the text: `{}`; if it is a login of this credential that this host's state does not know, \
+                 as after a backup was put back, list {key:?} in the target's keys: then it is replaced; else write it into the \
+                 text and correct endpoint",
+                self.compile_command(store)
+            );
+            let steps = vec![Instruction::Text(format!("{what}; {fix}"))];
+            let problem = Problem::error("ambiguous", Some(map.clone()), what, fix);
+            problems.push(Problem { subject: Subject::Map, steps, ..problem });
+        }
+        problems
+    }
+
     /// Lists a table, as `postmap` would open it, into a comparison. The inner error is why that is not possible.
     fn list(
         &self,
@@ -491,7 +527,7 @@ impl Postfix {
 
     /// What the differences of a map and its text mean, and what to do.
     fn explain(&self, differences: &Differences, store: &Store, map: &Path, table: &Table) -> Vec<Problem> {
-        let Differences { only_in_map, differing, only_in_text } = differences;
+        let Differences { only_in_map, out_of_reach, differing, only_in_text } = differences;
         let (text, compile) = (store.text.display(), self.compile_command(store));
         let mut problems = Vec::new();
         let mut error = |what: String, fix: String, steps: Vec<Instruction>| {
@@ -539,6 +575,18 @@ impl Postfix {
                 vec![Instruction::Text(fix)],
             );
         }
+        if out_of_reach.count > 0 {
+            problems.push(Problem::note(
+                Some(map.to_owned()),
+                format!(
+                    "{} of the compiled map have capital letters, as `postmap -f` leaves them, so that Postfix never finds them: \
+                     {}; the next rollover leaves them out",
+                    entries(out_of_reach),
+                    out_of_reach.list()
+                ),
+                format!("if one of them is meant to be found, add it to the text {text}, and compile that without -f"),
+            ));
+        }
         if only_in_text.count > 0 {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
@@ -579,7 +627,7 @@ impl Postfix {
 
     /// What the mail server finds now under each key of the survey, in one `postmap`. A map that is missing or cannot
     /// be read (`None`) is a problem, not an error: compiling it anew is what mends it.
-    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<Option<HashMap<String, Login>>, MtaError> {
+    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<Option<Answers>, MtaError> {
         let mut keys = survey.lookups();
         keys.extend(survey.pick.candidates.iter().cloned());
         let failed = match store.read_by_postfix() {
@@ -595,13 +643,13 @@ impl Postfix {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),
                 format!("the map cannot be read, so mail waits in the queue: {words}"),
-                format!("the next rollover compiles it anew; or now: postmap {}", store.name),
+                format!("the next rollover compiles it anew; or now: {}", self.compile_command(store)),
             ));
         } else if survey.seen.is_some() && store.map.is_some() {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),
                 "the text has no compiled map, so mail waits in the queue".into(),
-                format!("the next rollover compiles it; or now: postmap {}", store.name),
+                format!("the next rollover compiles it; or now: {}", self.compile_command(store)),
             ));
         }
         Ok(None)
@@ -614,10 +662,10 @@ impl Postfix {
         kind: Kind,
         path: &Path,
         keys: &[String],
-    ) -> Result<Result<HashMap<String, Login>, String>, MtaError> {
+    ) -> Result<Result<Answers, String>, MtaError> {
         let mut asked = HashSet::new();
         let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
-        let mut found = HashMap::new();
+        let (mut found, mut odd) = (HashMap::new(), HashSet::new());
         for keys in keys.chunks(KEYS_AT_ONCE) {
             let mut argv = self.postmap(settings);
             argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
@@ -632,15 +680,15 @@ impl Postfix {
             for key in keys {
                 let answer = answers.peek().and_then(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"\t"));
                 if let Some(value) = answer {
-                    if let Some(login) = std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok())
-                    {
-                        found.insert((*key).to_owned(), login);
+                    match std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok()) {
+                        Some(login) => _ = found.insert((*key).to_owned(), login),
+                        None => _ = odd.insert((*key).to_owned()),
                     }
                     answers.next();
                 }
             }
         }
-        Ok(Ok(found))
+        Ok(Ok((found, odd)))
     }
 
     fn postmap(&self, settings: &Settings) -> Vec<OsString> {
@@ -911,16 +959,17 @@ impl Postfix {
     }
 
     /// Who else can read the files, and whether text and map belong together.
-    fn review_files(&self, store: &Store) -> Vec<Problem> {
+    fn review_files(&self, settings: &Settings, store: &Store) -> Vec<Problem> {
         let mut problems = Vec::new();
         for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
             if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
                 problems.push(Problem::warning(
                     Some(file.clone()),
                     "every local user can read the logins in it".into(),
-                    format!("chmod 600 {}", file.display()),
+                    format!("chmod 600 {}", quoted(&file.display().to_string())),
                 ));
             }
+            problems.extend(fs::metadata(file).ok().and_then(|m| review_writers(settings, file, &m)));
         }
         let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
         if let Some(map) = &store.map
@@ -930,7 +979,7 @@ impl Postfix {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
                 "it is newer than its compiled map: whatever was edited in it goes live with the next rollover".into(),
-                format!("look at the edits, then: postmap {}", store.name),
+                format!("look at the edits, then: {}", self.compile_command(store)),
             ));
         }
         problems
@@ -1212,11 +1261,12 @@ impl Mta for Postfix {
                 fix: "see what it names; it is tried again".into(),
             });
         }
-        let Differences { only_in_map, differing, only_in_text } = comparison.finish();
+        let Differences { only_in_map, out_of_reach, differing, only_in_text } = comparison.finish();
         let wrong: Vec<String> = [
             ("it lacks", only_in_text),
             ("it has another value under", differing),
             ("it has what the text has not:", only_in_map),
+            ("it has what Postfix cannot find:", out_of_reach),
         ]
         .into_iter()
         .filter(|(_, names)| names.count > 0)
@@ -1268,7 +1318,7 @@ impl Mta for Postfix {
         // Where the text is a symbolic link, its map stands beside the link.
         let path = if live { &store.path } else { text };
         match self.query(&settings, store.kind, path, keys)? {
-            Ok(found) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
+            Ok((found, _)) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
             Err(_) if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
             Err(words) => Err(MtaError {
                 temporary: true,
@@ -1368,6 +1418,42 @@ impl ConfigId {
     fn settled(&self, now: SystemTime) -> bool {
         self.0.iter().all(|file| settled(file, now))
     }
+}
+
+/// Who could have written a table that root compiles, or its map, by the rule for what is obeyed. Postfix's own user may own
+/// both: it can read them anyway, and some hosts have it so.
+fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata) -> Option<Problem> {
+    let (mode, uid, shown) = (m.mode() & 0o7777, m.uid(), quoted(&file.display().to_string()));
+    if mode & 0o002 != 0 {
+        let mut problem = Problem::error(
+            "permissions",
+            Some(file.to_owned()),
+            format!(
+                "it may be changed by every user of this host (mode {mode:04o}), and what stands in it decides which \
+                     logins go where"
+            ),
+            format!("look at what stands in it, then: `chmod go-w {shown}`"),
+        );
+        problem.subject = Subject::Table;
+        problem.steps = vec![
+            Instruction::Text(format!("every user of this host may change {shown}: look at what stands in it, then")),
+            Instruction::Command(format!("chmod go-w {shown}")),
+        ];
+        return Some(problem);
+    }
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let name = trust::user_name(uid);
+    if name.as_deref().is_some_and(|name| name == "postfix" || name == settings.get("mail_owner")) {
+        return None;
+    }
+    let named = name.map(|name| format!(" ({name})")).unwrap_or_default();
+    Some(Problem::warning(
+        Some(file.to_owned()),
+        format!("it belongs to user id {uid}{named}, who can change which logins go where"),
+        format!("chown root {shown}, if that user is not meant to"),
+    ))
 }
 
 /// Is a file's last change so long ago that another one would show?
@@ -1725,6 +1811,8 @@ struct Pick {
     candidates: Vec<String>,
     /// Those of them that the text has not.
     absent: Vec<String>,
+    /// The user names that are ours.
+    users: HashSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -1762,12 +1850,10 @@ impl Question<'_> {
         let first = live.iter().chain(&of_keys).next().map(|first| self.table.entry(*first));
         let applied = self.ours.applied.as_deref().or_else(|| first.as_ref()?.username());
         let previous = self.ours.previous.as_deref();
-        let is_ours = |user: Option<&str>| {
-            let known = self.ours.known.iter().map(String::as_str);
-            user.is_some_and(|user| {
-                [applied, previous, self.candidate].into_iter().flatten().chain(known).any(|k| k == user)
-            })
-        };
+        let known = self.ours.known.iter().map(String::as_str);
+        let users: HashSet<&str> = [applied, previous, self.candidate].into_iter().flatten().chain(known).collect();
+        pick.users = users.iter().map(|user| (*user).to_owned()).collect();
+        let is_ours = |user: Option<&str>| user.is_some_and(|user| users.contains(user));
 
         for &entry in &live {
             let other = &self.table.entry(entry);
@@ -1948,6 +2034,8 @@ struct Survey {
     pick: Pick,
     /// What Postfix finds now, by key as asked.
     live: HashMap<String, Login>,
+    /// Keys under which it finds what is no login.
+    odd: HashSet<String>,
     /// Worst first.
     problems: Vec<Problem>,
 }
@@ -1963,7 +2051,8 @@ impl Survey {
     /// text and did not compile it, or a run was killed.
     fn only_in_map(&self) -> impl Iterator<Item = &String> {
         self.pick.absent.iter().filter(|key| {
-            self.live.contains_key(*key) && !self.pick.missing.iter().any(|missing| same_key(missing, key))
+            (self.live.contains_key(*key) || self.odd.contains(*key))
+                && !self.pick.missing.iter().any(|missing| same_key(missing, key))
         })
     }
 }
@@ -2010,7 +2099,7 @@ impl Problem {
     }
 
     fn of_table(e: TableError, file: &Path) -> Self {
-        let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, e.fix);
+        let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, table::fix_for(&e.fix, file));
         problem.finding.line = e.line;
         problem.subject = Subject::Table;
         problem

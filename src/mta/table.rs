@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -205,7 +206,7 @@ fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
             class: "config",
             line: line_of(at),
             what: "the line ends with CR LF".into(),
-            fix: "convert the table to Unix line ends: sed -i 's/\\r$//' FILE, then postmap".into(),
+            fix: "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then postmap".into(),
         });
     }
     if let Some(at) = nul {
@@ -213,10 +214,16 @@ fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
             class: "config",
             line: line_of(at),
             what: "the line has a NUL byte, at which Postfix cuts it".into(),
-            fix: "restore the table from where it came from, or take the byte out: tr -d '\\000'".into(),
+            fix: "restore the table from where it came from, or take the byte out: sed -i --follow-symlinks 's/\\x00//g' FILE"
+                .into(),
         });
     }
     Ok(())
+}
+
+/// The fix of a [`TableError`], with the name of the file in place of `FILE`, as a shell takes it.
+pub fn fix_for(fix: &str, file: &Path) -> String {
+    fix.replace("FILE", &crate::host::trust::quoted(file))
 }
 
 impl Table {

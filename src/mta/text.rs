@@ -10,7 +10,7 @@ use crate::config::{Finding, Severity, Smtp};
 use crate::credential::Login;
 use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
-use crate::mta::table::{Change, MAX_TABLE, Table, TableError, same_key};
+use crate::mta::table::{self, Change, MAX_TABLE, Table, TableError, same_key};
 use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
 /// One such text.
@@ -87,7 +87,7 @@ impl Text {
 
 fn in_file(e: TableError, path: &Path) -> MtaError {
     let TableError { class, line, what, fix } = e;
-    MtaError { temporary: false, class, file: Some(path.to_owned()), line, what, fix }
+    MtaError { temporary: false, class, file: Some(path.to_owned()), line, what, fix: table::fix_for(&fix, path) }
 }
 
 impl Mta for Text {
