@@ -175,15 +175,20 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
 }
 
 #[test]
-fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away() {
-    let instance = instance("hash", HOP, Some(&format!("{HOST} other:otherpassword\n{HOP} {NEW}\n")));
-    instance.write_table(&format!("{HOP} {NEW}\n"));
-    let postfix = target(&instance);
-    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
-    assert!(live(&view).contains(&(HOST.into(), None, None, Some("other:otherpassword".into()))), "{:?}", live(&view));
-    // Even where our own key is right already: Postfix would find the other one first.
-    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
-    assert_eq!(paths(&plan), [instance.map()]);
+fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away_if_it_holds_ours() {
+    for (theirs, is_ours) in [(OLD, true), ("other:otherpassword", false)] {
+        let instance = instance("hash", HOP, Some(&format!("{HOST} {theirs}\n{HOP} {NEW}\n")));
+        instance.write_table(&format!("{HOP} {NEW}\n"));
+        let postfix = target(&instance);
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert!(live(&view).contains(&(HOST.into(), None, None, Some(theirs.into()))), "{:?}", live(&view));
+        assert_eq!(errors(&view).is_empty(), is_ours, "{:?}", view.findings);
+        // Even where our own key is right already: Postfix would find the other one first.
+        match postfix.plan(&applied("AKIAOLD"), &login(NEW)) {
+            Ok(plan) => assert!(is_ours && paths(&plan) == [instance.map()]),
+            Err(e) => assert!(!is_ours && e.class == "ambiguous" && e.what.contains("\"other\""), "{e:?}"),
+        }
+    }
 }
 
 #[test]

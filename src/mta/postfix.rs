@@ -473,7 +473,8 @@ impl Postfix {
     /// The keys of ours that only the map has, and that hold another's login there. They are not compared, whatever the map
     /// holds under them, and a map made from the text has them no more.
     fn others_in_map(&self, survey: &Survey, store: &Store) -> Vec<Problem> {
-        let Some(map) = &store.map else { return Vec::new() };
+        // Where there is no text, that is what is said.
+        let Some(map) = store.map.as_ref().filter(|_| survey.seen.is_some()) else { return Vec::new() };
         let listed = |key: &str| self.keys.iter().flatten().any(|listed| same_key(listed, key));
         let mut problems = Vec::new();
         for key in survey.pick.absent.iter().filter(|key| !listed(key)) {
