@@ -1034,7 +1034,7 @@ fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
                 let [compile] = &commands(&lab.prepare(&old).unwrap_err().fix)[..] else { panic!() };
                 paste(compile);
                 roll_over(&lab, &login("AKIANEW"));
-                assert_eq!(query(&instance, key) == "", !instance_has(&instance, key), "{kind} {text}");
+                assert_eq!(query(&instance, key).is_empty(), !instance_has(&instance, key), "{kind} {text}");
             }
         }
     }
