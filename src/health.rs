@@ -11,8 +11,8 @@
 //!
 //! All of it is read-only and holds no secrets; any local user may read a loopback port all the same, and a Unix socket
 //! keeps them out. Whoever asks is a stranger: a request has a few seconds and 8 KiB, its body is never read, and at each
-//! place only so many have not asked yet, and only so many take their answer, at a time. Where there are more, the longest
-//! standing one goes at once: who is slow delays nobody.
+//! place only so many are heard at a time. Where more come, each of them has a moment to ask and a moment to take the answer,
+//! and the slowest goes first: who asks at once is answered, however many are slow.
 
 mod hosts;
 mod listen;
@@ -20,13 +20,12 @@ mod metrics;
 mod page;
 mod verdict;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -41,11 +40,13 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustix::net::RecvFlags;
+use rustix::process::Resource;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet, yield_now};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 pub use self::hosts::HostAllowList;
 use self::listen::Socket;
@@ -53,14 +54,17 @@ pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
 use crate::status::{NotReady, Status};
 use crate::text::{self as words, Repeats};
 
-/// Connections that stand at one time at each place and have not asked yet.
-const UNASKED: usize = 192;
-/// And those that have asked, and take their answer.
-const ANSWERED: usize = 64;
-/// Connections of both kinds, and one that is being accepted.
-pub const AT_ONCE: usize = UNASKED + ANSWERED + 1;
-/// Where descriptors have run out, a connection has this long before it has to go for another.
-const GRACE: Duration = Duration::from_millis(250);
+/// The most connections that are heard at one time at each place. As many more wait in the kernel's queue.
+pub const AT_ONCE: usize = 512;
+/// And the fewest, where the operating system grants few descriptors.
+const AT_LEAST: usize = 64;
+/// Descriptors that are left to all else that the daemon does.
+const SPARED: usize = 256;
+/// While others wait, a connection has this long to ask, and as long again to take its answer. A request is one packet and
+/// comes with the connection, and an answer fits into what the kernel keeps for a client; but a client's machine may be busy.
+const GRACE: Duration = Duration::from_millis(1250);
+/// The same where descriptors have run out.
+const SHORT_GRACE: Duration = Duration::from_millis(250);
 /// The head of a request has to be complete after this.
 const HEAD: Duration = Duration::from_secs(5);
 /// A whole connection, from its first byte to the last of the answer.
@@ -98,9 +102,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let front = Arc::new(Front { hosts, app: TowerToHyperService::new(router(documents)) });
     let sockets = listeners.iter().map(Acceptor::new).collect::<io::Result<Vec<_>>>()?;
+    let at_once = at_once(sockets.len());
     let mut places = JoinSet::new();
     for socket in sockets {
-        places.spawn(place(socket, Arc::clone(&front), stop.clone()));
+        places.spawn(place(socket, Arc::clone(&front), at_once, stop.clone()));
     }
     stopped(&mut stop).await;
     while places.join_next().await.is_some() {}
@@ -122,6 +127,41 @@ enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// Until the head of a request is there, or what can not become one. It is left in the kernel.
+    async fn asks(&self) -> io::Result<()> {
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.ready(Interest::READABLE).await?,
+                Self::Unix(stream) => stream.ready(Interest::READABLE).await?,
+            };
+            let whole = |socket: BorrowedFd<'_>| {
+                let mut head = [0; HEAD_SIZE];
+                let (_, length) = rustix::net::recv(socket, &mut head[..], RecvFlags::PEEK)?;
+                match ready.is_read_closed() || is_head(&head[..length]) {
+                    true => Ok(()),
+                    // With this it waits for more.
+                    false => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            };
+            let whole = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, || whole(stream.as_fd())),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, || whole(stream.as_fd())),
+            };
+            match whole {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                whole => return whole,
+            }
+        }
+    }
+}
+
+/// Whether it is all of a head, too much for one, or what none begins with: then there is something to answer.
+fn is_head(come: &[u8]) -> bool {
+    let ends = |end: &[u8]| come.windows(end.len()).any(|w| w == end);
+    come.len() >= HEAD_SIZE || !come.first().is_some_and(u8::is_ascii_alphabetic) || ends(b"\r\n\r\n") || ends(b"\n\n")
+}
+
 impl Acceptor {
     fn new(listener: &Listener) -> io::Result<Self> {
         match &*listener.socket {
@@ -138,77 +178,79 @@ impl Acceptor {
     }
 }
 
-/// The connections of one place: those that have not asked yet, and those whose answer is being taken. Each kind has a number
-/// of its own, so that clients who do not read hold up nobody who asks, and clients who do not ask hold up no answer.
+/// How many are heard at one time at each of so many places: a part of the descriptors that this process may have.
+fn at_once(places: usize) -> usize {
+    let most = rustix::process::getrlimit(Resource::Nofile).current;
+    let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    (most.saturating_sub(SPARED) / places.max(1)).clamp(AT_LEAST, AT_ONCE)
+}
+
+/// The connections of one place.
 #[derive(Default)]
 struct Connections {
     running: JoinSet<()>,
-    /// The oldest first. Some may be over.
-    standing: VecDeque<Connection>,
+    /// Some may be over.
+    standing: Vec<Connection>,
 }
 
 struct Connection {
     task: AbortHandle,
     since: Instant,
-    /// Its request is complete.
-    asked: Arc<AtomicBool>,
+    /// When its request was complete.
+    asked: Arc<OnceLock<Instant>>,
+}
+
+impl Connection {
+    /// When the client last did what it is waited for. A byte now and then is not that.
+    fn moved(&self) -> Instant {
+        self.asked.get().copied().unwrap_or(self.since)
+    }
 }
 
 impl Connections {
     fn hear(&mut self, stream: Stream, front: &Arc<Front>) {
-        let asked = Arc::new(AtomicBool::new(false));
+        self.standing.retain(|c| !c.task.is_finished());
+        let asked = Arc::new(OnceLock::new());
         let task = self.running.spawn(hear(stream, Arc::clone(front), Arc::clone(&asked)));
-        self.standing.push_back(Connection { task, since: Instant::now(), asked });
+        self.standing.push(Connection { task, since: Instant::now(), asked });
     }
 
-    /// Where too many stand, those of a kind that have stood longest go, at once: whoever comes next has not to wait for them.
-    /// A request is one packet and comes with the connection, and an answer fits into what the kernel keeps for a client: who
-    /// still stands when so many have come after them takes their time.
-    fn make_room(&mut self) {
+    /// Until one may be less: it is over by itself, or it has not moved for longest and has had its time.
+    async fn one_less(&mut self, grace: Duration) {
         self.standing.retain(|c| !c.task.is_finished());
-        for (asked, most) in [(false, UNASKED), (true, ANSWERED)] {
-            let of_kind = |c: &Connection| c.asked.load(Ordering::Relaxed) == asked;
-            let mut too_many = self.standing.iter().filter(|c| of_kind(c)).count().saturating_sub(most - 1);
-            self.standing.retain(|c| {
-                let goes = too_many > 0 && of_kind(c);
-                if goes {
-                    too_many -= 1;
-                    c.task.abort();
-                }
-                !goes
-            });
-        }
-    }
-
-    /// Until one is over: by itself, or because it stands longest and has had its time.
-    async fn one_less(&mut self) {
-        self.standing.retain(|c| !c.task.is_finished());
-        let oldest = self.standing.front().map_or_else(Instant::now, |c| c.since);
+        let oldest = self.standing.iter().map(Connection::moved).min().unwrap_or_else(Instant::now);
         tokio::select! {
             Some(_) = self.running.join_next() => return,
-            () = sleep_until(oldest + GRACE) => {}
+            () = sleep_until(oldest + grace) => {}
         }
-        if let Some(oldest) = self.standing.pop_front() {
-            oldest.task.abort();
+        // It may be us who were late: what has come meanwhile is read and answered first.
+        yield_now().await;
+        if self.running.try_join_next().is_some() {
+            return;
         }
+        let Some(oldest) = self.standing.iter().min_by_key(|c| c.moved()).filter(|c| c.moved().elapsed() >= grace)
+        else {
+            return;
+        };
+        oldest.task.abort();
         // Until it is gone indeed, and its descriptor with it.
         let _ = self.running.join_next().await;
     }
 }
 
 /// Hears everybody who comes to one place.
-async fn place(acceptor: Acceptor, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
+async fn place(acceptor: Acceptor, front: Arc<Front>, at_once: usize, mut stop: watch::Receiver<bool>) {
     let mut connections = Connections::default();
     tokio::select! {
         () = stopped(&mut stop) => {}
-        () = accept_all(&acceptor, &front, &mut connections) => {}
+        () = accept_all(&acceptor, &front, at_once, &mut connections) => {}
     }
     // From here on nobody new is accepted.
     drop(acceptor);
     let _ = timeout(LAST_ANSWERS, async { while connections.running.join_next().await.is_some() {} }).await;
 }
 
-async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut Connections) {
+async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, at_once: usize, connections: &mut Connections) {
     let (mut refusals, begun) = (Repeats::new(TOLD), Instant::now());
     loop {
         let accepted = tokio::select! {
@@ -218,9 +260,11 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut C
         };
         match accepted {
             Ok(stream) => {
-                connections.make_room();
+                while connections.running.len() >= at_once {
+                    connections.one_less(GRACE).await;
+                }
                 connections.hear(stream, front);
-                // Those who have asked are answered before the next one is accepted, and what has to go is gone.
+                // Those who have asked are answered before the next one is accepted.
                 yield_now().await;
                 while connections.running.try_join_next().is_some() {}
             }
@@ -234,21 +278,25 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, connections: &mut C
                 // Linux says so even where nobody waits: then whoever is heard has less time, but no less than it takes.
                 match connections.running.is_empty() {
                     true => sleep(EXHAUSTED).await,
-                    false => connections.one_less().await,
+                    false => connections.one_less(SHORT_GRACE).await,
                 }
             }
         }
     }
 }
 
-/// One connection: one request, one answer.
-async fn hear(stream: Stream, front: Arc<Front>, asked: Arc<AtomicBool>) {
+/// One connection: one request, one answer. Who has not asked yet costs a socket, and no memory for a request.
+async fn hear(stream: Stream, front: Arc<Front>, asked: Arc<OnceLock<Instant>>) {
+    let begun = Instant::now();
+    if !matches!(timeout(HEAD, stream.asks()).await, Ok(Ok(()))) {
+        return;
+    }
     match stream {
         Stream::Tcp(stream) => {
             let local = stream.local_addr().ok();
-            converse(stream, Place::Tcp(local), front, &asked).await;
+            Box::pin(converse(stream, Place::Tcp(local), begun, front, &asked)).await;
         }
-        Stream::Unix(stream) => converse(stream, Place::Unix, front, &asked).await,
+        Stream::Unix(stream) => Box::pin(converse(stream, Place::Unix, begun, front, &asked)).await,
     }
 }
 
@@ -260,18 +308,27 @@ enum Place {
     Unix,
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Place, front: Arc<Front>, asked: &AtomicBool) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: Place,
+    begun: Instant,
+    front: Arc<Front>,
+    asked: &OnceLock<Instant>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+        let _ = asked.set(Instant::now());
         let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(front.answer(request, place).await) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE).max_headers(HEAD_LINES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD.saturating_sub(begun.elapsed()))
+        .max_buf_size(HEAD_SIZE)
+        .max_headers(HEAD_LINES);
     // Who scrapes every half minute gains nothing from a connection that stays. Who has said all (`nc -N`) still listens.
     http.keep_alive(false).half_close(true);
     // Whatever went wrong went wrong for the client, who knows it.
-    let _ = timeout(CONNECTION, http.serve_connection(TokioIo::new(stream), service)).await;
+    let _ = timeout_at(begun + CONNECTION, http.serve_connection(TokioIo::new(stream), service)).await;
 }
 
 // ---------------------------------------------------------------- answers
