@@ -249,6 +249,14 @@ pub struct FileId {
     pub ctime_ns: i128,
 }
 
+impl FileId {
+    /// Is it still that file, with that content? Owner, mode and attributes may be others.
+    fn is_still(&self, before: &FileId) -> bool {
+        let content = |id: &FileId| (id.dev, id.ino, id.size, id.mtime_ns);
+        content(self) == content(before)
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // The choke point
 
@@ -584,21 +592,39 @@ impl Directory {
         Ok(found)
     }
 
-    /// Makes a new file with these bytes, 0600 and ours. Not yet synced: [`Directory::dress`] does that.
+    /// Makes a new file with these bytes, 0600 and ours, and says which one it is: whoever does not see our lock may put
+    /// another one in its place. Not yet synced: [`Directory::dress`] does that.
     ///
     /// # Errors
-    /// The name is taken; the system call failed. Then nothing is left behind.
-    pub fn stage(&self, name: &OsStr, bytes: &[u8]) -> Result<()> {
+    /// [`HostError::Changed`]: the name is taken; the system call failed. Then nothing is left behind.
+    pub fn stage(&self, name: &OsStr, bytes: &[u8]) -> Result<FileId> {
         let mut file = self.create(name)?;
         let op = Op { bytes, ..Op::new("write", &self.path, name) };
-        mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))
+        mutate(&op, || file.write_all(bytes)).inspect_err(|_| self.remove_quietly(name))?;
+        self.made(&file, name)
+    }
+
+    fn made(&self, file: &File, name: &OsStr) -> Result<FileId> {
+        let stat = Stat::of_fd(file).map_err(|e| HostError::io("look at", self.path.join(name), e));
+        stat.map(|stat| stat.id).inspect_err(|_| self.remove_quietly(name))
+    }
+
+    /// Is the staged file still the one that was `made`?
+    ///
+    /// # Errors
+    /// [`HostError::Changed`] if it is another one, or none; the system call failed.
+    pub fn still(&self, staged: &OsStr, made: &FileId) -> Result<()> {
+        match self.look(staged)? {
+            Some(now) if now.is_still(made) => Ok(()),
+            _ => Err(HostError::Changed { path: self.path.join(staged) }),
+        }
     }
 
     /// As [`Directory::stage`], with the content of an open file, however large.
     ///
     /// # Errors
     /// As [`Directory::stage`].
-    pub fn stage_copy(&self, name: &OsStr, source: &File) -> Result<()> {
+    pub fn stage_copy(&self, name: &OsStr, source: &File) -> Result<FileId> {
         let mut file = self.create(name)?;
         let mut copy = || -> io::Result<()> {
             let mut buffer = Zeroizing::new(vec![0; 256 * 1024]);
@@ -611,13 +637,19 @@ impl Directory {
                 at = file.stream_position()?;
             }
         };
-        mutate(&Op::new("write", &self.path, name), &mut copy).inspect_err(|_| self.remove_quietly(name))
+        mutate(&Op::new("write", &self.path, name), &mut copy).inspect_err(|_| self.remove_quietly(name))?;
+        self.made(&file, name)
     }
 
     fn create(&self, name: &OsStr) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
-        mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode)).map(File::from)
+        let made = mutate(&Op::new("create", &self.path, name), || fs::openat(&self.fd, name, flags, mode));
+        made.map(File::from).map_err(|e| match e.errno() {
+            // Whoever sees our lock has none there, and what was left behind is removed before.
+            Some(Errno::EXIST) => HostError::Changed { path: self.path.join(name) },
+            _ => e,
+        })
     }
 
     /// Writes at the end of a file of ours, which is after its first `at` bytes: what stands there already is what an
@@ -737,16 +769,17 @@ impl Directory {
         Ok(found)
     }
 
-    /// Renames a staged file over the live one, if that is still what was `seen` (`None`: still does not exist). The
-    /// name is durable after [`Directory::sync`].
+    /// Renames a staged file over the live one, if that is still what was `seen` (`None`: still does not exist), and the
+    /// staged one is still that which was `made`. The name is durable after [`Directory::sync`].
     ///
     /// # Errors
     /// [`HostError::Changed`]; [`HostError::BindMount`]; the system call failed. Then nothing has changed.
-    pub fn rename(&self, staged: &OsStr, live: &OsStr, seen: Option<FileId>) -> Result<()> {
+    pub fn rename(&self, staged: &OsStr, made: &FileId, live: &OsStr, seen: Option<FileId>) -> Result<()> {
         let changed = || HostError::Changed { path: self.path.join(live) };
         if self.look(live)? != seen {
             return Err(changed());
         }
+        self.still(staged, made)?;
         let op = Op { to: Some(live), ..Op::new("rename", &self.path, staged) };
         let plain = || fs::renameat(&self.fd, staged, &self.fd, live);
         let renamed = mutate(&op, || match seen {
@@ -758,7 +791,7 @@ impl Directory {
             },
         });
         renamed.map_err(|e| match e.errno() {
-            Some(Errno::EXIST) => changed(),
+            Some(Errno::EXIST | Errno::NOENT) => changed(),
             Some(Errno::BUSY) => HostError::BindMount { path: self.path.join(live) },
             // What stands in the way is the live file's (the immutable flag), not the staged one's.
             _ => match e {
@@ -850,7 +883,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (directory, name) = Directory::of(path)?;
     let staged = successor(&name);
     directory.remove(&staged)?;
-    directory.stage(&staged, bytes)?;
+    let made = directory.stage(&staged, bytes)?;
     let finish = || {
         directory.dress(&staged, None)?;
         if mode != 0o600 {
@@ -859,7 +892,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
             mutate(&op, || fs::fchmod(&file, Mode::from_raw_mode(mode)))?;
         }
         let seen = directory.look_replaceable(&name)?;
-        directory.rename(&staged, &name, seen)
+        directory.rename(&staged, &made, &name, seen)
     };
     finish().inspect_err(|_: &HostError| directory.remove_quietly(&staged))?;
     directory.sync()

@@ -336,6 +336,26 @@ fn an_edit_between_prepare_and_swap_is_kept() {
     assert!(lab.read_back().matches && staged_in(&lab.dir.join("etc")).is_empty());
 }
 
+/// Two relaykeys that share a table and see different lock files, as two containers with a `/run` each do.
+#[test]
+fn a_staged_file_exchanged_between_prepare_and_swap_never_goes_live() {
+    let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    for exchanged in [Some(""), Some("half"), None] {
+        let key = format!("AKIANEW{}", exchanged.map_or(0, |text| text.len() + 1));
+        lab.prepare(&login(&key)).unwrap();
+        let staged = lab.dir.join("etc").join(&staged_in(&lab.dir.join("etc"))[0]);
+        fs::remove_file(&staged).unwrap();
+        if let Some(text) = exchanged {
+            fs::write(&staged, text).unwrap();
+        }
+        lab.swap().unwrap();
+        assert_eq!(fs::read_to_string(lab.table()).unwrap(), line(KEY, &login(&key)), "{exchanged:?}");
+        lab.activate();
+        lab.commit();
+    }
+    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+}
+
 #[test]
 fn an_edit_that_makes_it_ambiguous_stops_the_swap() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));

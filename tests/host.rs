@@ -75,9 +75,9 @@ fn swap(live: &Path, bytes: &[u8]) -> Result<(), HostError> {
     let (directory, name) = Directory::of(live)?;
     let seen = directory.look_replaceable(&name)?;
     directory.remove(&staged())?;
-    directory.stage(&staged(), bytes)?;
+    let made = directory.stage(&staged(), bytes)?;
     directory.dress(&staged(), seen.map(|_| (&directory, name.as_os_str())))?;
-    directory.rename(&staged(), &name, seen)?;
+    directory.rename(&staged(), &made, &name, seen)?;
     directory.sync()
 }
 
@@ -245,19 +245,63 @@ fn what_was_changed_since_is_not_replaced() {
         let live = s.file(name, "old", 0o600);
         let (directory, file) = Directory::of(&live).unwrap();
         let (_, seen) = directory.read(&file, 100).unwrap();
-        directory.stage(&staged(), b"new").unwrap();
+        let made = directory.stage(&staged(), b"new").unwrap();
         change(&live);
-        let e = directory.rename(&staged(), &file, Some(seen)).unwrap_err();
+        let e = directory.rename(&staged(), &made, &file, Some(seen)).unwrap_err();
         assert!(matches!(e, HostError::Changed { .. }) && e.is_temporary(), "{name}: {e}");
         assert!(fs::read(&live).unwrap_or_default() != b"new", "{name}");
         directory.remove(&staged()).unwrap();
     }
     // One that was not there when it was looked for is not replaced either.
     let (directory, file) = Directory::of(&s.path("new")).unwrap();
-    directory.stage(&staged(), b"new").unwrap();
+    let made = directory.stage(&staged(), b"new").unwrap();
     s.file("new", "somebody's", 0o600);
-    assert!(matches!(directory.rename(&staged(), &file, None), Err(HostError::Changed { .. })));
+    assert!(matches!(directory.rename(&staged(), &made, &file, None), Err(HostError::Changed { .. })));
     assert_eq!(fs::read_to_string(s.path("new")).unwrap(), "somebody's");
+}
+
+/// Two relaykeys that do not see each other's lock have the same staged names.
+#[test]
+fn a_staged_file_that_was_exchanged_goes_nowhere() {
+    let s = Scratch::new();
+    let live = s.file("live", "old", 0o600);
+    let (directory, file) = Directory::of(&live).unwrap();
+    let at = s.path(STAGED);
+    type Exchange = fn(&Path);
+    let exchanges: [(&str, Exchange); 4] = [
+        ("empty", |p| {
+            fs::remove_file(p).unwrap();
+            fs::write(p, "").unwrap();
+        }),
+        ("another of the same size", |p| {
+            fs::write(p.with_extension("n"), "xyz").unwrap();
+            fs::rename(p.with_extension("n"), p).unwrap();
+        }),
+        ("cut", |p| fs::write(p, "").unwrap()),
+        ("gone", |p| fs::remove_file(p).unwrap()),
+    ];
+    for (name, exchange) in exchanges {
+        for seen in [directory.look(&file).unwrap(), None] {
+            let to = if seen.is_some() { file.clone() } else { OsString::from("another") };
+            let made = directory.stage(&staged(), b"new").unwrap();
+            directory.dress(&staged(), None).unwrap();
+            exchange(&at);
+            let e = directory.rename(&staged(), &made, &to, seen).unwrap_err();
+            assert!(matches!(e, HostError::Changed { .. }) && e.is_temporary(), "{name}: {e}");
+            assert!(!e.fix().contains("create"), "{name}: {}", e.fix());
+            assert_eq!(
+                (fs::read_to_string(&live).unwrap().as_str(), s.path("another").exists()),
+                ("old", false),
+                "{name}"
+            );
+            directory.remove(&staged()).unwrap();
+        }
+    }
+    // What its own dressing did to it makes it no other one; a name that is taken is for a moment.
+    directory.stage(&staged(), b"new").unwrap();
+    let e = directory.stage(&staged(), b"new").unwrap_err();
+    assert!(matches!(e, HostError::Changed { .. }) && e.is_temporary(), "{e}");
+    swap(&live, b"new").unwrap();
 }
 
 #[test]
@@ -282,8 +326,8 @@ fn a_single_file_bind_mount_is_refused_by_name() {
     // And where the kernel does not tell beforehand, the rename does.
     let (directory, name) = Directory::of(&live).unwrap();
     let seen = directory.look(&name).unwrap();
-    directory.stage(&staged(), b"new").unwrap();
-    assert!(matches!(directory.rename(&staged(), &name, seen), Err(HostError::BindMount { .. })));
+    let made = directory.stage(&staged(), b"new").unwrap();
+    assert!(matches!(directory.rename(&staged(), &made, &name, seen), Err(HostError::BindMount { .. })));
     assert_eq!(fs::read_to_string(&live).unwrap(), "old");
 }
 
@@ -414,11 +458,11 @@ fn work_goes_on_in_the_directory_that_was_checked() {
     let live = s.file("dir/f", "old", 0o600);
     let (directory, name) = Directory::of(&live).unwrap();
     let seen = directory.look(&name).unwrap();
-    directory.stage(&staged(), b"new").unwrap();
+    let made = directory.stage(&staged(), b"new").unwrap();
     fs::rename(&dir, s.path("moved")).unwrap();
     s.dir("dir", 0o700);
     s.file("dir/f", "decoy", 0o600);
-    directory.rename(&staged(), &name, seen).unwrap();
+    directory.rename(&staged(), &made, &name, seen).unwrap();
     assert_eq!(fs::read_to_string(s.path("moved/f")).unwrap(), "new");
     assert_eq!(fs::read_to_string(s.path("dir/f")).unwrap(), "decoy");
 }

@@ -58,6 +58,8 @@ pub(super) fn sweep(directory: &Directory, prefix: &OsStr) -> Result<bool, HostE
 struct Staged {
     directory: Arc<Directory>,
     name: OsString,
+    /// Which file it is: a relaykey that does not see our lock may put its own there, or none.
+    made: FileId,
     /// Where it goes; `None`: nowhere, it is a copy for the compiler.
     live: Option<OsString>,
     /// The live file as it was when the plan was made.
@@ -157,9 +159,9 @@ impl Change {
             name.push(n.to_string());
             let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
             let put = |live: Option<&OsString>, bytes: &[u8]| -> Result<Staged, HostError> {
-                directory.stage(&name, bytes)?;
+                let made = directory.stage(&name, bytes)?;
                 let (directory, name, live) = (Arc::clone(&directory), name.clone(), live.cloned());
-                Ok(Staged { directory, name, live, seen: file.seen, like: like.clone(), present: true })
+                Ok(Staged { directory, name, made, live, seen: file.seen, like: like.clone(), present: true })
             };
             match file.content {
                 Content::Bytes(bytes) => staged.push(put(Some(&live), &bytes)?),
@@ -181,11 +183,21 @@ impl Change {
                         }
                     };
                     let text = copy.as_ref().or(staged.last()).expect("one of both was found above");
-                    let text = directory.path().join(&text.name);
-                    let map = mta.compile(&text)?;
-                    let made = match (map.parent(), map.file_name()) {
-                        (Some(at), Some(made)) if at == directory.path() => made.to_owned(),
+                    let (of, of_made) = (text.name.clone(), text.made);
+                    let text = directory.path().join(&of);
+                    let map = match mta.compile(&text) {
+                        Ok(map) => map,
+                        Err(e) => {
+                            directory.still(&of, &of_made)?;
+                            return Err(e.into());
+                        }
+                    };
+                    let name = match (map.parent(), map.file_name()) {
+                        (Some(at), Some(name)) if at == directory.path() => name.to_owned(),
                         _ => return Err(elsewhere(&map, directory.path()).into()),
+                    };
+                    let Some(made) = directory.look(&name)? else {
+                        return Err(HostError::Changed { path: map }.into());
                     };
                     // Where `hash:` is redirected to another kind (Postfix 3.11), another map goes live than was there.
                     let goes_live_as = mta.live_map(&map)?;
@@ -201,7 +213,7 @@ impl Change {
                     };
                     let own = seen.map(|_| (Arc::clone(&directory), live.clone()));
                     let like = own.or(of_text);
-                    let map = Staged { directory, name: made, live: Some(live), seen, like, present: true };
+                    let map = Staged { directory, name, made, live: Some(live), seen, like, present: true };
                     verify(mta, &text, &lookups, login)?;
                     mta.compare(&text)?;
                     verified = true;
@@ -214,6 +226,7 @@ impl Change {
         }
         // The final owner comes last: `postmap` run as root becomes the owner of the table that it reads.
         for file in &staged {
+            file.directory.still(&file.name, &file.made)?;
             file.directory.dress(&file.name, file.like.as_ref().map(|(d, name)| (&**d, name.as_os_str())))?;
         }
         self.staged = staged;
@@ -241,7 +254,7 @@ impl Change {
         first()?;
         let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
         for ((live, file), content) in staged.zip(before) {
-            file.directory.rename(&file.name, &live, file.seen)?;
+            file.directory.rename(&file.name, &file.made, &live, file.seen)?;
             file.present = false;
             if file.seen.is_none() {
                 // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
@@ -296,13 +309,13 @@ impl Change {
                 }
                 Some(content) => {
                     directory.remove(staged)?;
-                    match content {
+                    let made = match content {
                         Kept::Bytes(bytes) => directory.stage(staged, bytes)?,
                         Kept::Open(file) => directory.stage_copy(staged, file)?,
-                    }
+                    };
                     let back = directory
                         .dress(staged, Some((directory, live)))
-                        .and_then(|()| directory.rename(staged, live, Some(*ours)));
+                        .and_then(|()| directory.rename(staged, &made, live, Some(*ours)));
                     if let Err(e) = back {
                         let _ = directory.remove(staged);
                         return Err(e);
