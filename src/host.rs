@@ -175,6 +175,12 @@ impl HostError {
     /// What to do about it.
     pub fn fix(&self) -> String {
         match self {
+            // A flag of the directory keeps names from being made in it and removed.
+            HostError::Io { doing: "create" | "remove" | "make the directory", path, source }
+                if matches!(Errno::from_io_error(source), Some(Errno::ACCESS | Errno::PERM)) =>
+            {
+                not_permitted(path.parent().unwrap_or(path))
+            }
             HostError::Io { path, .. } => match self.errno() {
                 Some(Errno::NOSPC) => format!("free space on the file system that holds {}", path.display()),
                 Some(Errno::DQUOT) => format!("raise the quota of the file system that holds {}", path.display()),
@@ -182,19 +188,19 @@ impl HostError {
                     "mount it writable; under systemd the directory must be in ReadWritePaths=: {}",
                     path.parent().unwrap_or(path).display()
                 ),
-                Some(Errno::ACCESS | Errno::PERM) => format!(
-                    "run as root; as root, look at `lsattr -d {0}` (chattr -i takes the immutable flag off) and, with \
-                     SELinux, at `ausearch -m avc -ts recent`",
-                    path.display()
-                ),
+                Some(Errno::ACCESS | Errno::PERM) => not_permitted(path),
                 Some(Errno::NOENT) => format!("create {}, or correct the path", path.display()),
                 Some(Errno::LOOP) => format!("look at the symbolic links of {}: namei -l", path.display()),
                 _ => format!("look at the file and at the kernel's log: ls -ld {}; dmesg", path.display()),
             },
+            // Taking the write bit off a sticky directory (`/tmp`) would be others' loss.
+            HostError::UnsafeDirectory { path, reason, .. } if reason.contains("(mode 1") => {
+                format!("ls -ld {} # and have it in a directory that only root can change", trust::quoted(path))
+            }
             HostError::UnsafeDirectory { directory, .. } => {
+                let at = trust::quoted(directory);
                 format!(
-                    "chown root {0} && chmod go-w {0}, or move the file to a directory that is so",
-                    directory.display()
+                    "chown root {at} && chmod go-w {at} # or move the file to a directory that only root can change"
                 )
             }
             HostError::Untrusted { found, .. } => found.fix(),
@@ -215,10 +221,20 @@ impl HostError {
                  take it off the live file: setfattr -x {name} {}",
                 path.display()
             ),
-            HostError::NoLockPlace { .. } => format!(
-                "mkdir -p -m 0700 {LOCK_PLACE}; in a unit of your own also ReadWritePaths=-{LOCK_PLACE}, in a container with a \
-                 read-only root a tmpfs at /run; then restart relaykey"
-            ),
+            HostError::NoLockPlace { doing, path, source } => match Errno::from_io_error(source) {
+                Some(Errno::NOENT) => format!("mkdir -p -m 0700 {LOCK_PLACE} # then restart relaykey"),
+                Some(Errno::ROFS) => format!(
+                    "in a unit of your own ReadWritePaths=-{LOCK_PLACE}, in a container with a read-only root a tmpfs at /run; \
+                     then restart relaykey"
+                ),
+                Some(Errno::NOTDIR | Errno::ISDIR | Errno::LOOP) => {
+                    format!("ls -ld {0} # move aside what is there instead of a directory", trust::quoted(path))
+                }
+                _ => {
+                    let source = io::Error::from_raw_os_error(source.raw_os_error().unwrap_or_default());
+                    HostError::Io { doing, path: path.clone(), source }.fix()
+                }
+            },
             HostError::Locked { .. } => "wait until that process is done; if it hangs, end it".into(),
             HostError::NotStarted { program, .. } => match self.errno() {
                 Some(Errno::NOENT) => format!("install {program}, or write its full path"),
@@ -229,6 +245,14 @@ impl HostError {
             HostError::TooMuchOutput { program, .. } => format!("run {program} by hand and see what it writes"),
         }
     }
+}
+
+fn not_permitted(path: &Path) -> String {
+    format!(
+        "run as root; as root, look at `lsattr -d {0}` (chattr -i takes the immutable flag off) and, with SELinux, at \
+         `ausearch -m avc -ts recent`",
+        path.display()
+    )
 }
 
 /// What the functions here give.

@@ -374,6 +374,13 @@ fn directories_that_others_may_change_are_refused() {
         assert!(matches!(&e, HostError::UnsafeDirectory { directory, .. } if *directory == dir), "{e}");
         assert!(e.to_string().contains(said), "{e}");
         assert_eq!((listing(&dir), e.is_temporary()), (vec!["sasl_passwd".to_owned()], false));
+        assert_eq!(
+            e.fix().contains("chmod"),
+            mode != 0o1777,
+            "no advice takes a sticky directory from others: {}",
+            e.fix()
+        );
+        assert!(e.fix().contains(" # "), "{}", e.fix());
     }
 }
 
@@ -582,6 +589,29 @@ fn read_only_and_immutable_are_for_people_to_mend() {
     assert!(chattr("-i"));
     assert!(!e.is_temporary() && e.class() == "permissions" && e.fix().contains("chattr -i"), "{e}");
     assert_eq!(fs::read_to_string(&fixed).unwrap(), "old");
+
+    // A directory's flag is the directory's to lose, whichever name could not be made in it.
+    let dir = s.dir("fixed dir", 0o700);
+    let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(&dir).status().unwrap().success();
+    assert!(chattr("+i"));
+    let made = swap(&dir.join("f"), b"new").unwrap_err();
+    assert!(chattr("-i"));
+    let fix = format!("lsattr -d {}`", dir.display());
+    assert!(made.fix().contains(&fix), "{}", made.fix());
+}
+
+#[test]
+fn what_helps_against_a_missing_place_for_locks_goes_by_what_is_wrong() {
+    let fix = |e: rustix::io::Errno| {
+        HostError::NoLockPlace { doing: "make the directory", path: host::LOCK_PLACE.into(), source: e.into() }.fix()
+    };
+    use rustix::io::Errno;
+    assert_eq!(fix(Errno::NOENT), "mkdir -p -m 0700 /run/relaykey-lock # then restart relaykey");
+    assert!(fix(Errno::ROFS).contains("ReadWritePaths=-/run/relaykey-lock"));
+    assert!(fix(Errno::NOSPC).starts_with("free space"));
+    assert!(fix(Errno::NOTDIR).starts_with("ls -ld /run/relaykey-lock #"));
+    assert!(fix(Errno::LOOP).starts_with("ls -ld /run/relaykey-lock #"));
+    assert!(fix(Errno::PERM).contains("lsattr -d /run`"));
 }
 
 #[test]
