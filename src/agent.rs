@@ -217,12 +217,20 @@ impl Agent {
                 observer(Event::Trouble { what: &dropped.to_string(), fix });
             }
             if let Some(moved) = moved {
-                let record = begun_anew(credential, &by, before, &moved, now);
+                let copy = self.identity.clone_of.as_ref().is_some_and(|original| original.host_id == moved.from);
+                let record = begun_anew(credential, &by, before, &moved, copy, now);
                 self.owe(&mut state, &record, None);
                 self.save(&state, observer).await?;
                 let what = record.error.map(|e| e.words).unwrap_or_default();
-                let fix = "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
-                           the cloud instance has changed";
+                let fix = match copy {
+                    true => {
+                        "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
+                         the cloud instance has changed"
+                    }
+                    false => {
+                        "nothing, if host.json was taken away on purpose; the former host id stays as a host of its own with who is reported to"
+                    }
+                };
                 observer(Event::Trouble { what: &what, fix });
             }
             self.settle(&mut state, observer).await?;
@@ -876,6 +884,7 @@ fn begun_anew(
     by: &By,
     before: Option<rollover::Applied>,
     moved: &rollover::Moved,
+    copy: bool,
     at: Timestamp,
 ) -> Record {
     let reports = match moved.dropped {
@@ -883,10 +892,12 @@ fn begun_anew(
         1 => "the report that it owed is not sent from here".to_owned(),
         n => format!("the {n} reports that it owed are not sent from here"),
     };
-    let words = format!(
-        "this is a copy of the installation {}, on another machine: {reports}, and the credential is adopted anew",
-        moved.from
-    );
+    let from = &moved.from;
+    let what = match copy {
+        true => format!("this is a copy of the installation {from}, on another machine"),
+        false => format!("this state is of the installation {from}, and host.json does not say so any more"),
+    };
+    let words = format!("{what}: {reports}, and the credential is adopted anew");
     Record {
         at,
         credential: credential.name.clone(),

@@ -80,6 +80,12 @@ impl StateError {
     pub fn fix(&self) -> String {
         match self {
             StateError::Host(e) => e.fix(),
+            // Without it the credentials' states count as those of another installation: what they owe is dropped.
+            StateError::Broken { path, .. } if path.ends_with("host.json") => format!(
+                "put {} back from a backup; only where there is none, move it aside: this host gets a new host id then, the \
+                 reports that it still owes are dropped and named, and the next `relaykey sync` adopts what is in use",
+                path.display()
+            ),
             StateError::Broken { .. } => "move the file aside; the next `relaykey sync` adopts what is in use".into(),
             StateError::Newer { .. } => "upgrade relaykey".into(),
             StateError::Io { .. } => "run as root, or see the path named".into(),
@@ -506,6 +512,15 @@ mod tests {
         let owed = (1..).zip(outcomes).map(|(seq, outcome)| report(seq, outcome)).collect();
         let outbox = crate::rollover::Outbox { owed, ..Default::default() };
         State { outbox: BTreeMap::from([("fleet".to_owned(), outbox)]), ..state(9) }
+    }
+
+    #[test]
+    fn a_broken_host_json_is_not_to_be_moved_aside_before_a_backup_was_looked_for() {
+        let fix = |path: &str| StateError::Broken { path: path.into(), line: 1, what: "x".into() }.fix();
+        let said = fix("/var/lib/relaykey/host.json");
+        assert!(said.starts_with("put /var/lib/relaykey/host.json back from a backup"), "{said}");
+        assert!(said.contains("new host id") && said.contains("dropped"), "{said}");
+        assert!(fix("/var/lib/relaykey/credentials/ses.json").starts_with("move the file aside"));
     }
 
     #[test]
