@@ -65,7 +65,8 @@ fn each_way_of_noticing_a_new_version_gets_mail_under_it() {
 
     let published = publish(&keys[3]);
     let ran = host.sync(&[], 0);
-    ran.says(&["ses: confirmed"]);
+    // The look that the swap before causes, by the table that changed, may come first on a slow machine.
+    assert!(ran.out.contains("ses: confirmed") || ran.out.contains("ses: up-to-date"), "{ran:?}");
     table.push(("relaykey sync", mail(&daemon, published, &keys[3])));
 
     // The old key is revoked while the new one is there and not looked for: the first message tells.

@@ -638,7 +638,10 @@ fn nothing_is_fine_while_the_mail_server_is_stopped() {
     );
     assert!(!page.contains("Everything is fine") && ready == 200, "{page}");
     let (page, ready) = says(Some(MailServer::Stopped), &|_| {});
-    assert!(page.contains("the mail server is not running") && page.contains("postfix start"), "{page}");
+    assert!(
+        page.contains("the mail server is not running") && page.contains("postfix -c /etc/postfix-ses start"),
+        "{page}"
+    );
     assert!(!page.contains("Everything is fine") && ready == 503, "{page}");
     for (state, make) in lab::STATES.iter().filter(|(state, _)| *state != "never-applied") {
         let (page, _) = says(Some(MailServer::Stopped), &|h| make(h));
