@@ -5,9 +5,10 @@
 //! over the live one. Live files are only ever renamed over: a hard link to the old one, or moving it aside, would
 //! keep a running Postfix on the old credential, which looks at the link count.
 //!
-//! Every call that changes anything passes [`mutate`], which numbers them, so that tests can stop the program at
-//! exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which packages never have,
-//! `CRASH_AT=n` aborts the process just before the n-th call (counted from 1) and `CRASH_LOG=FILE` records each.
+//! Every call that changes anything but a lock file, which holds nothing, passes [`mutate`], which numbers them, so that
+//! tests can stop the program at exactly the n-th and replay every prefix. With the cargo feature `crash-at`, which
+//! packages never have, `CRASH_AT=n` aborts the process just before the n-th call (counted from 1) and `CRASH_LOG=FILE`
+//! records each.
 
 mod locks;
 pub mod trust;

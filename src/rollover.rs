@@ -2161,6 +2161,10 @@ pub fn absorb(
             }
         }
         (Step::Commit { stamp }, Outcome::Committed(report)) => commit(facts, stamp, *report, now),
+        // Why it was to be looked at anew is what matters, and is tried again.
+        (Step::Inspect { target }, Outcome::Failed(_)) if facts.targets[*target].must_look => {
+            facts.targets[*target].must_look = false;
+        }
         (
             Step::Inspect { target }
             | Step::Preview { target }
@@ -2170,7 +2174,6 @@ pub fn absorb(
             | Step::ReadBack { target, .. },
             Outcome::Failed(failure),
         ) => {
-            facts.targets[*target].must_look = false;
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Commit { .. }, Outcome::Failed(failure)) => {
