@@ -55,7 +55,7 @@ impl PartialEq for Secret {
 impl Eq for Secret {}
 
 /// Which thing a source is, so that a recreated one is told from the one that state knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourceIdentity {
     /// The ARN; for a file its path as `file:PATH`.
     pub arn: String,
@@ -64,7 +64,7 @@ pub struct SourceIdentity {
 }
 
 /// What versions of one source are ordered by: (created or modified, number).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VersionOrder {
     pub at: Timestamp,
     pub number: i64,

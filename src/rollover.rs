@@ -83,7 +83,7 @@ const LEFT_BEHIND: usize = 100;
 // ---------------------------------------------------------------- state
 
 /// What is durable about one credential on this host: one file, one rename per change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct State {
     /// Of the file format: 1.
     pub schema: u32,
@@ -133,7 +133,7 @@ pub struct State {
 }
 
 /// What is owed to one receiver.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Default, Serialize, Deserialize)]
 pub struct Outbox {
     /// In the order of their `seq`; only the latest for a receiver that holds one document per host.
     pub owed: Vec<Report>,
@@ -145,7 +145,7 @@ pub struct Outbox {
 
 /// Where the audit log of a credential stands. The lines that its files may lack are part of it, so that what was done
 /// and its line become durable in one rename; the files are brought up to it afterwards, and at every start.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AuditHead {
     /// Number of the last line; 0: there is none.
@@ -160,7 +160,7 @@ pub struct AuditHead {
 
 /// One file of the audit log. Where it begins stands here too, so that what was dropped because it was old is told from
 /// what somebody took away, and a break in one file does not keep the others from being checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AuditFile {
     /// In its name; the next file has a higher one.
     pub number: u64,
@@ -312,13 +312,13 @@ impl State {
 }
 
 /// A version together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VersionId {
     pub version: String,
     pub order: Option<VersionOrder>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Applied {
     #[serde(flatten)]
     pub id: VersionId,
@@ -338,7 +338,7 @@ impl Applied {
 }
 
 /// How an applied version came to be applied here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Completion {
     /// Found in use, with no state; nothing was written.
@@ -356,7 +356,7 @@ impl Completion {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Candidate {
     #[serde(flatten)]
     pub id: VersionId,
@@ -376,7 +376,7 @@ pub struct Candidate {
 }
 
 /// A version that waits for a person: to approve it, or to change a target by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
     pub since: Timestamp,
     /// When it is verified again.
@@ -384,7 +384,7 @@ pub struct Held {
 }
 
 /// Who or what let a held version go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Approval {
     /// The operator, as the kernel says it; or the setting that let it go: `apply = …`, `if_applied_dies = "apply"`.
     pub by: String,
@@ -401,7 +401,7 @@ impl Approval {
 }
 
 /// A version that a person rejected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rejected {
     #[serde(flatten)]
     pub id: VersionId,
@@ -412,7 +412,7 @@ pub struct Rejected {
 }
 
 /// A failure that stands: reported once per cause, not per attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failing {
     pub class: String,
     /// The version that it was met with; `None`: before any was known.
@@ -425,7 +425,7 @@ pub struct Failing {
 }
 
 /// What would change in one target, masked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(from = "WrittenChange", into = "WrittenChange")]
 pub struct Change {
     /// One line per entry. Empty: nothing is to be written.
@@ -465,7 +465,7 @@ impl From<Change> for WrittenChange {
 }
 
 /// Was a target's mail server seen running? Only where it was may anything be said of how mail goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MailServer {
     Runs,
@@ -474,7 +474,7 @@ pub enum MailServer {
     NoProcess,
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Default, Serialize, Deserialize)]
 pub struct TargetState {
     /// Live id under every key of ours when the applied version was read back.
     pub live_id: Option<String>,
@@ -504,7 +504,7 @@ pub struct TargetState {
 }
 
 /// What a look at the mail server's tables found: not what this host put there, but what is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InUse {
     /// When it was looked up. While nothing changes it is written down once an hour.
     pub at: Timestamp,
@@ -545,7 +545,7 @@ impl TargetState {
 }
 
 /// Logins of our own with the applied version, at one endpoint: what the mail log only hints at, they prove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OwnLogin {
     /// The version that they are made with; one that is no longer applied is no longer asked about.
     #[serde(flatten)]
@@ -563,7 +563,7 @@ pub struct OwnLogin {
 }
 
 /// What a login of our own with the applied version came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tried {
     pub at: Timestamp,
     /// Where it was tried.
@@ -572,7 +572,7 @@ pub struct Tried {
     pub result: OwnResult,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "result")]
 pub enum OwnResult {
     /// Whatever the mail log tells is not about this login.
@@ -643,21 +643,21 @@ impl OwnLogin {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FirstRefused {
     #[serde(flatten)]
     pub id: VersionId,
     pub since: Timestamp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owed {
     pub since: Timestamp,
     pub why: String,
 }
 
 /// Attempts at something that failed, and when it is due again. Persists, so that a restart does not hammer.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Default, Serialize, Deserialize)]
 pub struct Retry {
     pub attempts: u32,
     pub next: Option<Timestamp>,
@@ -665,7 +665,7 @@ pub struct Retry {
 }
 
 /// Why something did not work, and what to do. Never carries a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
     /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`,
@@ -687,7 +687,7 @@ impl Failure {
 }
 
 /// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Report {
     pub schema: String,
     pub id: String,
@@ -738,7 +738,7 @@ impl Report {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct ReportTarget {
     pub name: String,
     pub kind: String,
@@ -754,7 +754,7 @@ pub struct ReportTarget {
     pub no_proof: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReportError {
     pub class: String,
     /// What is wrong and what to do, in one sentence: all that 0.1.0 has.
@@ -782,7 +782,7 @@ impl ReportError {
 
 /// What a version waits for that a person decides about, or puts in place: facts, of which each receiver makes its own
 /// sentence.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Waiting {
     /// When it goes into use by itself; `None`: it does not.
     pub opens: Option<Timestamp>,
@@ -799,7 +799,7 @@ pub struct Waiting {
 }
 
 /// What an accepted login proved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Evidence {
     pub endpoint: String,
     /// The server's words.
@@ -810,7 +810,7 @@ pub struct Evidence {
 // ---------------------------------------------------------------- facts
 
 /// Everything a decision looks at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Facts {
     pub state: State,
     pub wake: Wake,
@@ -842,7 +842,7 @@ pub struct Facts {
 }
 
 /// What woke the machine, as far as it matters to the decision.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Wake {
     /// `sync --accept-version`.
     pub accept_version: Option<String>,
@@ -868,7 +868,7 @@ pub struct Wake {
 }
 
 /// `relaykey approve`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Approve {
     /// `--version`; without it the version that waited when the wake began.
     pub version: Option<String>,
@@ -877,7 +877,7 @@ pub struct Approve {
 }
 
 /// `relaykey reject`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reject {
     /// `--version`; without it the version that waits.
     pub version: Option<String>,
@@ -887,7 +887,7 @@ pub struct Reject {
 }
 
 /// Something to tell beyond a confirmation: a report without evidence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct News {
     /// Of the report document: `failed`, `pending-approval`, `rejected`, `withdrawn`, `alive`, `left`.
     pub outcome: &'static str,
@@ -902,7 +902,7 @@ pub struct News {
 }
 
 /// A version that the source gave, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Found {
     pub identity: SourceIdentity,
     pub id: VersionId,
@@ -912,7 +912,7 @@ pub struct Found {
 }
 
 /// One target in this wake.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub struct TargetFacts {
     pub name: String,
     pub inspected: Option<Inspection>,
@@ -935,7 +935,7 @@ pub struct TargetFacts {
 }
 
 /// What `Inspect` found, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Inspection {
     /// The one live id under every key of ours, in text and compiled map; `None`: none, or they differ.
     pub live_id: Option<String>,
@@ -955,7 +955,7 @@ pub struct Inspection {
 }
 
 /// A version that is in place and not committed, as the journal of the mail server's side knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Swapped {
     pub id: VersionId,
     /// `None`: the journal does not say of which source it was.
@@ -977,14 +977,14 @@ impl Inspection {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Staged {
     pub nothing_to_write: bool,
     pub swapped_before: bool,
     pub live_id: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReadBack {
     pub kind: String,
     pub map: String,
@@ -998,7 +998,7 @@ pub struct ReadBack {
 }
 
 /// What the proofs of one confirmation are made over, besides the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub seq: u64,
     /// RFC 3339, Z, seconds.
@@ -1198,7 +1198,7 @@ impl Policy {
 // ---------------------------------------------------------------- steps
 
 /// Numbers a step within one wake, so that a late outcome is told from the awaited one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StepId(u64);
 
 /// The one next thing to do. Targets are indexes into [`Facts::targets`].

@@ -30,7 +30,7 @@ struct Server {
     verified: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     servers: Vec<Server>,
     source: u8,
@@ -223,36 +223,29 @@ impl Game {
         let mut state = applied(&self.policy, 1);
         (state.seq, state.report) = (1, Some(report(1)));
         let facts = Facts::new(state, &self.policy, Wake::default(), true);
-        let mut seen: HashMap<String, bool> = HashMap::new();
+        let mut seen = Seen::default();
         let mut tally = Tally::default();
         enum Visit {
             Enter(Box<(Facts, World, Timestamp)>),
-            Leave(String),
+            Leave(Situation),
         }
         let mut stack = vec![Visit::Enter(Box::new((facts, start, at(0))))];
         while let Some(visit) = stack.pop() {
             let (mut facts, mut world, now) = match visit {
                 Visit::Leave(key) => {
-                    seen.insert(key, true);
+                    seen.leave(key);
                     continue;
                 }
                 Visit::Enter(node) => *node,
             };
             Self::hear(&mut facts, &mut world, &mut tally);
-            let key = {
-                let mut plain = facts.clone();
-                (plain.current, plain.steps) = (None, 0);
-                // Nothing is decided by what was looked up before.
-                plain.state.targets.values_mut().for_each(|t| t.in_use = None);
-                format!("{plain:?} {world:?} {}", now.as_second())
-            };
+            let key = Situation::of(&mut facts, &world, now);
             let (step, _) = decide(&facts, &self.policy, now);
-            match seen.get(&key) {
-                Some(true) => continue,
-                Some(false) => panic!("a loop without end at {step:?}"),
-                None => {}
+            match seen.enter(key) {
+                Met::New => {}
+                Met::Before => continue,
+                Met::OnTheWay => panic!("a loop without end at {step:?}"),
             }
-            seen.insert(key.clone(), false);
             stack.push(Visit::Leave(key));
             *tally.steps.entry(step.word()).or_default() += 1;
             if facts.committed.is_some() {
