@@ -45,6 +45,7 @@ use tokio::sync::Mutex;
 use crate::config::Aws;
 use crate::host::trust::Doubt;
 use crate::text::shows;
+use crate::tls;
 
 /// AWS's own words are cut to this many bytes in an error.
 const MAX_WORDS: usize = 700;
@@ -580,7 +581,7 @@ fn explain_tls(error: &rustls::Error, context: &str) -> AwsError {
         }
         _ => "check `endpoint_url` and the proxy: is this port one that speaks TLS",
     };
-    AwsError::new("tls", format!("{context}: TLS failed: {}", words(&error.to_string())), fix)
+    AwsError::new("tls", format!("{context}: TLS failed: {}", words(&tls::failed(error))), fix)
 }
 
 fn explain_assume_role(answer: Answer, call: &Call) -> AwsError {

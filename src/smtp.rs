@@ -15,14 +15,16 @@ pub(crate) mod dialogue;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use lettre::Address;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -370,20 +372,24 @@ impl Attempt<'_> {
             220 => Ok(plain.into_inner()),
             400.. => {
                 self.quit(&mut plain).await;
-                Err(self.said(&reply))
+                Err(self.said(&reply, When::BeforeTheLogin))
             }
             _ => Err(self.nonsense(waiting, &reply)),
         }
     }
 
-    async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, Verdict> {
+    async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<Recorded>, Verdict> {
         let name = ServerName::try_from(self.host().to_owned()).map_err(|_| {
             let words = format!("{:?} is neither a host name nor an address", self.smtp.endpoint);
             self.unknown(Class::Tls, false, words, Some("correct `endpoint`".into()))
         })?;
         let connector = TlsConnector::from(Arc::new(self.roots.client_config()));
         let waiting = "the TLS handshake";
-        self.within(waiting, connector.connect(name, socket)).await?.map_err(|e| self.failure(&e, waiting))
+        let connecting = connector.connect(name, Recorded { socket, first: Vec::new() }).into_fallible();
+        self.within(waiting, connecting).await?.map_err(|(e, socket)| match cause::<rustls::Error>(&e) {
+            Some(rustls::Error::InvalidMessage(_)) if !is_tls(&socket.first) => self.not_tls(&socket.first),
+            _ => self.failure(&e, waiting),
+        })
     }
 
     /// The greeting.
@@ -391,7 +397,7 @@ impl Attempt<'_> {
         let reply = self.heard(GREETING, dialogue.reply()).await?;
         match reply.code {
             220 => Ok(()),
-            400.. => Err(self.said(&reply)),
+            400.. => Err(self.said(&reply, When::BeforeTheLogin)),
             _ => Err(self.nonsense("its greeting", &reply)),
         }
     }
@@ -402,7 +408,7 @@ impl Attempt<'_> {
         let reply = self.heard(GREETING, dialogue.ask(&command)).await?;
         match reply.code {
             250 => Ok(reply),
-            400.. => Err(self.said(&reply)),
+            400.. => Err(self.said(&reply, When::BeforeTheLogin)),
             _ => Err(self.nonsense("the answer to EHLO", &reply)),
         }
     }
@@ -454,7 +460,7 @@ impl Attempt<'_> {
                 235 if n == last => return Ok(Verdict::Accepted { reply: words() }),
                 535 => return Ok(Verdict::Refused { reply: words() }),
                 334 if n < last => {}
-                400.. => return Err(self.said(&reply)),
+                400.. => return Err(self.said(&reply, When::AtTheLogin)),
                 _ => return Err(self.nonsense(waiting, &reply)),
             }
         }
@@ -469,17 +475,11 @@ impl Attempt<'_> {
     async fn within<T>(&self, waiting: &str, step: impl Future<Output = T>) -> Result<T, Verdict> {
         timeout_at(self.deadline, step).await.map_err(|_| {
             let implicit_port = matches!(self.smtp.port, 465 | 2465) && self.smtp.tls == Tls::Starttls;
-            let fix = implicit_port.then(|| self.other_tls());
+            let fix = implicit_port
+                .then(|| "ports 465 and 2465 speak TLS from the first byte: set tls = \"implicit\"".to_owned());
             let words = format!("gave up after {:?}, waiting for {waiting}", self.smtp.timeout);
             self.unknown(Class::Timeout, true, words, fix)
         })
-    }
-
-    fn other_tls(&self) -> String {
-        match self.smtp.tls {
-            Tls::Starttls => "ports 465 and 2465 speak TLS from the first byte: set tls = \"implicit\"".into(),
-            Tls::Implicit => "ports 25, 587 and 2587 begin in plain text: set tls = \"starttls\"".into(),
-        }
     }
 
     fn unknown(&self, class: Class, temporary: bool, words: String, fix: Option<String>) -> Verdict {
@@ -488,8 +488,8 @@ impl Attempt<'_> {
     }
 
     /// A reply that says no, or not now, where it is not about the login.
-    fn said(&self, reply: &Reply) -> Verdict {
-        self.unknown(Class::Smtp, reply.code < 500, reply.to_string(), reply_fix(reply.code))
+    fn said(&self, reply: &Reply, when: When) -> Verdict {
+        self.unknown(Class::Smtp, reply.code < 500, reply.to_string(), Some(reply_fix(reply.code, when).into()))
     }
 
     /// A reply that nobody gives there: whoever answers may not be the server.
@@ -516,12 +516,36 @@ impl Attempt<'_> {
         self.unknown(Class::Network, true, words, None)
     }
 
+    /// What came instead of TLS, in plain text; nothing secret was said before it.
+    fn not_tls(&self, first: &[u8]) -> Verdict {
+        let said = String::from_utf8_lossy(first);
+        let at = match self.host().parse::<IpAddr>() {
+            Ok(address) => SocketAddr::new(address, self.smtp.port).to_string(),
+            Err(_) => format!("{}:{}", self.host(), self.smtp.port),
+        };
+        let (words, fix) = match self.smtp.tls {
+            // It speaks SMTP in plain text, so that TLS from the first byte is no way out.
+            Tls::Starttls => (
+                format!("it agreed to STARTTLS, and then what it sends is not TLS: {said}"),
+                format!(
+                    "look for a proxy or a firewall on the way that answers in the server's name, and at the server's own \
+                     TLS: openssl s_client -starttls smtp -connect {at}"
+                ),
+            ),
+            Tls::Implicit if dialogue::begins_as_a_reply(first) => (
+                format!("what it sends is not TLS, but SMTP in plain text: {said}"),
+                "ports 25, 587 and 2587 begin in plain text: set tls = \"starttls\"".into(),
+            ),
+            Tls::Implicit => (format!("what it sends is not TLS: {said}"), NO_SMTP.to_owned()),
+        };
+        self.unknown(Class::Tls, false, words, Some(fix))
+    }
+
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
         let (words, fix) = match error {
             rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.smtp.endpoint, "endpoint"),
-            rustls::Error::InvalidMessage(_) => ("what it sends is not TLS".into(), self.other_tls()),
             other => (
-                format!("TLS failed: {other}"),
+                format!("TLS failed: {}", tls::failed(other)),
                 "the server must speak TLS 1.2 or 1.3; look for a proxy on the way that changes TLS".into(),
             ),
         };
@@ -558,10 +582,18 @@ pub(crate) fn introduction(name: &str) -> String {
     }
 }
 
-/// What to do about replies other than 235 and 535; the codes are those of RFC 4954, section 6 and RFC 5321, and what
-/// the SES developer guide says about them.
-fn reply_fix(code: u16) -> Option<String> {
-    let fix = match code {
+/// Whether the server knew by then who logs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// It was greeted: what it says is about this host, its network, or the server itself.
+    BeforeTheLogin,
+    AtTheLogin,
+}
+
+/// What to do about replies other than 235 and 535; the codes are those of RFC 4954, section 6, RFC 5321 and RFC 7504, and
+/// what the SES developer guide says about them.
+fn reply_fix(code: u16, when: When) -> &'static str {
+    match code {
         421 => "there are too many connections, or the server is going down: it is tried again",
         454 => {
             "SES has trouble of its own, or too many logins at once; it never means a wrong password: it is tried again"
@@ -569,13 +601,58 @@ fn reply_fix(code: u16) -> Option<String> {
         400..=499 => "it is tried again",
         530 | 538 => "the server wants TLS first: check `tls` and `port`",
         534 | 504 => "the server wants another way of logging in than PLAIN and LOGIN: check endpoint and port",
+        521 => "nothing there takes mail: check endpoint and port",
+        // RFC 5321, section 3.1: no service for this client. No credential was named yet.
+        554 if when == When::BeforeTheLogin => {
+            "it takes no connection from this host, whatever the credential is: check that endpoint and port are the right \
+             ones, and that the address from which this host goes out is let in there (a block list, an allow list, the \
+             policy of a VPC endpoint); read the server's words"
+        }
         554 => {
             "access is denied, and not for the password: check the IAM policy (ses:SendRawEmail), the account's status \
              and whether this host may connect"
         }
         _ => "check endpoint and port, and read the server's words",
-    };
-    Some(fix.into())
+    }
+}
+
+/// How much of what comes during a handshake is kept.
+const MAX_RECORDED: usize = 4096;
+
+/// A connection that keeps what it reads first, so that it can be told what came where no TLS did.
+struct Recorded {
+    socket: TcpStream,
+    first: Vec<u8>,
+}
+
+impl AsyncRead for Recorded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
+        let left = MAX_RECORDED.saturating_sub(self.first.len());
+        let came = buf.filled().get(before..).unwrap_or_default();
+        self.first.extend_from_slice(came.get(..left).unwrap_or(came));
+        polled
+    }
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Does it begin as a record of TLS does (RFC 8446, section 5.1)? Then it is TLS that cannot be read, and not no TLS.
+fn is_tls(first: &[u8]) -> bool {
+    matches!(first, [20..=24, 3, ..])
 }
 
 #[cfg(test)]
@@ -666,8 +743,12 @@ mod tests {
                 "not valid before 1970-01-02T00:00:00Z",
                 "clock",
             ),
-            (CertificateError::Revoked.into(), "Revoked", "replaced"),
-            (rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion), "ProtocolVersion", "TLS 1.2"),
+            (CertificateError::Revoked.into(), "was revoked", "replaced"),
+            (
+                rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion),
+                "protocol version (alert 70)",
+                "TLS 1.2",
+            ),
         ];
         for (error, expected, expected_fix) in table {
             let error = io::Error::new(io::ErrorKind::InvalidData, error);

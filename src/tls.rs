@@ -342,7 +342,9 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
             .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
     };
     let renew = "renew the server's certificate; or set this host's clock, if that is wrong";
-    let (words, fix) = match problem {
+    let rename = format!("set `{setting}` to a name that the certificate has");
+    let replace = "have the certificate replaced".to_owned();
+    match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
             (format!("its certificate expired on {}", at(not_after)), renew.to_owned())
         }
@@ -362,19 +364,83 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
             "put that CA's present certificate into `ca_file`: it has the name of one there, but another key".into(),
         ),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            let names = presented.iter().take(5).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
-            (
-                format!("its certificate is not for the name {name:?} but for {names}"),
-                format!("set `{setting}` to a name that the certificate has"),
-            )
+            (format!("its certificate is not for the name {name:?} but for {}", names(presented)), rename)
         }
-        CertificateError::NotValidForName => (
-            format!("its certificate is not for the name {name:?}"),
-            format!("set `{setting}` to a name that the certificate has"),
-        ),
-        other => (format!("its certificate is not good: {other}"), "have the certificate replaced".into()),
-    };
-    (words, fix)
+        CertificateError::NotValidForName => (format!("its certificate is not for the name {name:?}"), rename),
+        CertificateError::Revoked => ("its certificate was revoked by the CA that issued it".into(), replace),
+        CertificateError::BadEncoding => ("its certificate cannot be read".into(), replace),
+        CertificateError::UnhandledCriticalExtension => {
+            ("its certificate demands that something be checked which is not known here".into(), replace)
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            ("its certificate was not issued for a server".into(), replace)
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            ("its certificate is signed in a way that is not taken any more, or not yet".into(), replace)
+        }
+        CertificateError::Other(other) => (format!("its certificate is not good: {}", spelled(&other.to_string())), replace),
+        other => (format!("its certificate is not good: {}", spelled(&other.to_string())), replace),
+    }
+}
+
+/// The names that a certificate has, for a sentence. Of them the TLS library says no more than a text each, with the kind
+/// before it.
+fn names(presented: &[String]) -> String {
+    let of = |kind: &str, name: &str| Some(name.strip_prefix(kind)?.strip_suffix(')')?.trim_matches('"').to_owned());
+    let all: Vec<String> =
+        presented.iter().filter_map(|name| of("DnsName(", name).or_else(|| of("IpAddress(", name))).collect();
+    let shown = all.iter().take(5).map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => "no name of a host at all".into(),
+        1..=5 => shown,
+        more => format!("{shown} and {} more", more - 5),
+    }
+}
+
+/// Why TLS failed, where it is neither a certificate nor something that is no TLS: words for "TLS failed: …".
+pub fn failed(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription, PeerIncompatible};
+    match error {
+        rustls::Error::AlertReceived(AlertDescription::Unknown(number)) => {
+            format!("the other side broke it off (alert {number})")
+        }
+        rustls::Error::AlertReceived(alert) => {
+            format!("the other side broke it off: {} (alert {})", spelled(&format!("{alert:?}")), u8::from(*alert))
+        }
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "the other side speaks neither TLS 1.2 nor TLS 1.3".into()
+        }
+        rustls::Error::PeerIncompatible(why) => {
+            format!("the two sides have too little in common: {}", spelled(&format!("{why:?}")))
+        }
+        rustls::Error::PeerMisbehaved(why) => {
+            format!("the other side breaks the rules of TLS: {}", spelled(&format!("{why:?}")))
+        }
+        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
+            "the other side sent something that has no place there".into()
+        }
+        rustls::Error::InvalidMessage(_) => "what the other side sends is not TLS".into(),
+        rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
+            format!("its certificate is not for the name {:?} but for {}", expected.to_str(), names(presented))
+        }
+        rustls::Error::InvalidCertificate(problem) => explain(problem, "that was asked for", "").0,
+        other => other.to_string(),
+    }
+}
+
+/// `NoCipherSuitesInCommon`, as the TLS library calls it, in words: `no cipher suites in common`.
+fn spelled(name: &str) -> String {
+    let mut words = String::new();
+    let mut before = ' ';
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+        before = c;
+    }
+    words
 }
 
 /// The first error of type `T` on the way down the sources: what TLS says is found below what its user makes of it.
@@ -487,6 +553,42 @@ mod tests {
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("params");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.self_signed(&key).expect("certificate")
+    }
+
+    #[test]
+    fn what_tls_says_is_told_in_words() {
+        use rustls::{AlertDescription, Error, PeerIncompatible, PeerMisbehaved};
+        let wrong_name = |presented: &[&str]| {
+            let expected = rustls::pki_types::ServerName::try_from("mx.example.com").expect("a name");
+            let presented = presented.iter().map(|name| (*name).to_owned()).collect();
+            Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
+        };
+        let many = ["DnsName(\"a.example\")"; 7];
+        let table: [(Error, &str); 10] = [
+            (
+                wrong_name(&["DnsName(\"smtp.example.com\")"]),
+                "not for the name \"mx.example.com\" but for smtp.example.com",
+            ),
+            (
+                wrong_name(&["DnsName(\"*.a.example\")", "IpAddress(192.0.2.1)", "DirectoryName", "Unsupported(0x82)"]),
+                "but for *.a.example, 192.0.2.1",
+            ),
+            (wrong_name(&[]), "but for no name of a host at all"),
+            (wrong_name(&["UniformResourceIdentifier(\"http://a\")"]), "but for no name of a host at all"),
+            (wrong_name(&many), "but for a.example, a.example, a.example, a.example, a.example and 2 more"),
+            (CertificateError::Revoked.into(), "its certificate was revoked by the CA that issued it"),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), "broke it off: handshake failure (alert 40)"),
+            (Error::AlertReceived(AlertDescription::Unknown(200)), "broke it off (alert 200)"),
+            (PeerIncompatible::NoCipherSuitesInCommon.into(), "too little in common: no cipher suites in common"),
+            (
+                PeerMisbehaved::IllegalMiddleboxChangeCipherSpec.into(),
+                "rules of TLS: illegal middlebox change cipher spec",
+            ),
+        ];
+        for (error, expected) in table {
+            let words = failed(&error);
+            assert!(words.ends_with(expected), "{error:?}: {words}");
+        }
     }
 
     #[test]

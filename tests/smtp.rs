@@ -62,17 +62,7 @@ impl Lab {
     fn with(options: Options) -> Self {
         let standin = Standin::start(options).expect("stand-in");
         standin.set_key(USER, &Secret::new(PASSWORD.into()));
-        let smtp = Smtp {
-            endpoint: "localhost".into(),
-            port: standin.starttls_port(),
-            tls: Tls::Starttls,
-            region: None,
-            ca_file: None,
-            timeout: PLENTY,
-            propagation: Duration::from_secs(300),
-            retry: Duration::from_secs(10),
-            endpoint_aliases: Vec::new(),
-        };
+        let smtp = configured(standin.starttls_port(), Tls::Starttls);
         let roots = roots(&standin);
         Self { standin, smtp, roots }
     }
@@ -93,21 +83,12 @@ impl Lab {
 
     /// A probe over the login.
     fn probe(&self) -> Verdict {
-        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
-        let message = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
         let about = Probed { host: "mx1.example.com", credential: "ses", version: "v-1", at: jiff::Timestamp::now() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
         let begun = Instant::now();
-        let verdict =
-            runtime.block_on(probe(&self.smtp, &credential, &self.roots, "mx1.example.com", &message, &about));
+        let verdict = probed(&self.smtp, &self.roots, "mx1.example.com", &about);
         let took = begun.elapsed();
         assert!(took < self.smtp.timeout + Duration::from_secs(4), "took {took:?}: {verdict:?}");
-        let text = format!("{verdict:?}");
-        for form in [PASSWORD.to_owned(), BASE64.encode(PASSWORD), BASE64.encode(format!("\0{USER}\0{PASSWORD}"))] {
-            for piece in form.as_bytes().windows(8) {
-                assert!(!text.contains(std::str::from_utf8(piece).expect("ASCII")), "{text}");
-            }
-        }
+        gives_nothing_away(&format!("{verdict:?}"), PASSWORD);
         verdict
     }
 
@@ -121,14 +102,54 @@ impl Lab {
     }
 }
 
+/// How a host is configured that relays to localhost.
+fn configured(port: u16, tls: Tls) -> Smtp {
+    Smtp {
+        endpoint: "localhost".into(),
+        port,
+        tls,
+        region: None,
+        ca_file: None,
+        timeout: PLENTY,
+        propagation: Duration::from_secs(300),
+        retry: Duration::from_secs(10),
+        endpoint_aliases: Vec::new(),
+    }
+}
+
+fn credential(username: &str, password: &str) -> Login {
+    Login::new(username.into(), Secret::new(password.into())).expect("login")
+}
+
+fn block_on<T>(dialogue: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
+    runtime.block_on(dialogue)
+}
+
+/// A probe, from [`SENDER`].
+fn probed(smtp: &Smtp, roots: &Roots, hello: &str, about: &Probed<'_>) -> Verdict {
+    let message = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
+    block_on(probe(smtp, &credential(USER, PASSWORD), roots, hello, &message, about))
+}
+
+/// No piece of the password, in any form, is in what is said.
+#[track_caller]
+fn gives_nothing_away(text: &str, password: &str) {
+    let plain = BASE64.encode(format!("\0{USER}\0{password}"));
+    for form in [password, &BASE64.encode(password), &plain, &password.escape_default().to_string()] {
+        for piece in form.as_bytes().windows(8) {
+            let piece = std::str::from_utf8(piece).expect("ASCII");
+            assert!(!text.contains(piece), "{piece:?} is in {text}");
+        }
+    }
+}
+
 fn roots(standin: &Standin) -> Roots {
     Roots::from_file(&Scratch::new().file("ca.pem", standin.ca_pem())).expect("the stand-in's CA")
 }
 
 fn attempt(smtp: &Smtp, username: &str, password: &str, roots: &Roots) -> Verdict {
-    let credential = Login::new(username.into(), Secret::new(password.into())).expect("login");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
-    runtime.block_on(login(smtp, &credential, roots, "mx1.example.com"))
+    block_on(login(smtp, &credential(username, password), roots, "mx1.example.com"))
 }
 
 fn accepted() -> Verdict {
@@ -363,6 +384,67 @@ fn without_starttls_there_is_no_login() {
 }
 
 #[test]
+fn what_comes_instead_of_tls_is_said_and_what_to_do_about_it() {
+    // It agreed to STARTTLS: TLS from the first byte is no way out.
+    let password = "k7\"Qz\\9w\"Lm\\2x\"Rt'5v";
+    for said in [
+        "454 TLS not available due to temporary reason".to_owned(),
+        "<html>this is a proxy</html>".into(),
+        format!("500 {password}"),
+    ] {
+        let answer = format!("220 go on\r\n{said}\r\n");
+        let raw = Raw::over(Tls::Starttls, move |line| match line.split(' ').next() {
+            Some("EHLO") => Some("250-localhost\r\n250 STARTTLS\r\n".into()),
+            Some("STARTTLS") => Some(answer.clone().into()),
+            _ => usual(line),
+        });
+        let verdict = raw.login(password);
+        let command = format!("openssl s_client -starttls smtp -connect localhost:{}", raw.smtp.port);
+        assert_unknown(&verdict, Class::Tls, false, &["agreed to STARTTLS", "is not TLS", "proxy", &command]);
+        match said.contains(password) {
+            true => gives_nothing_away(&format!("{verdict:?}"), password),
+            false => assert_unknown(&verdict, Class::Tls, false, &[&said]),
+        }
+        assert!(!format!("{verdict:?}").contains("implicit"), "{verdict:?}");
+    }
+    // With TLS from the first byte it depends on what came.
+    for (greeting, said, fix) in [
+        ("220 smtp.example.com ESMTP\r\n", "220 smtp.example.com ESMTP", "tls = \\\"starttls\\\""),
+        ("HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1 400 Bad Request", "check endpoint and port"),
+    ] {
+        let raw = Raw::over(Tls::Starttls, move |_| Some(greeting.into()));
+        let verdict = attempt(&configured(raw.smtp.port, Tls::Implicit), USER, PASSWORD, &raw.roots);
+        assert_unknown(&verdict, Class::Tls, false, &["is not TLS", said]);
+        let told = format!("{verdict:?}");
+        assert!(told.contains(fix) && told.contains("starttls") == fix.contains("starttls"), "{verdict:?}");
+    }
+}
+
+/// A server may turn a host away before anybody logs in: then no credential, and no policy of one, is to blame.
+#[test]
+fn what_turns_a_host_away_is_not_blamed_on_the_credential() {
+    let turns_away = "554 5.7.1 no service for 192.0.2.1";
+    for command in ["greeting", "EHLO", "STARTTLS"] {
+        let raw = Raw::over(Tls::Starttls, move |line| match line.split(' ').next() {
+            Some(said) if said == command => Some(format!("{turns_away}\r\n").into()),
+            Some("EHLO") => Some("250-localhost\r\n250 STARTTLS\r\n".into()),
+            _ => usual(line),
+        });
+        let verdict = raw.login(PASSWORD);
+        assert_unknown(&verdict, Class::Smtp, false, &[turns_away, "from this host", "block list", "VPC endpoint"]);
+        assert!(!format!("{verdict:?}").contains("IAM"), "{command}: {verdict:?}");
+    }
+    // In answer to the login it may be.
+    let raw = Raw::start(|line| match line.split(' ').next() {
+        Some("AUTH") => Some("554 Access denied\r\n".into()),
+        _ => usual(line),
+    });
+    assert_unknown(&raw.login(PASSWORD), Class::Smtp, false, &["554 Access denied", "IAM policy"]);
+    let raw = Raw::over(Tls::Starttls, |_| Some("521 does not accept mail\r\n".into()));
+    assert_unknown(&raw.login(PASSWORD), Class::Smtp, false, &["521 does not", "nothing there takes mail"]);
+}
+
+#[test]
 fn replies_sent_before_tls_are_not_believed_inside_it() {
     let lab = Lab::new();
     lab.standin.fault(Fault::InjectReplies, 1);
@@ -382,7 +464,7 @@ fn the_certificate_is_checked() {
 
         let names = vec!["smtp.example.com".to_owned()];
         let wrong_name = lab(Options { names, ..Options::default() });
-        let expected = ["is not for the name \"localhost\"", "smtp.example.com", "set `endpoint`"];
+        let expected = ["is not for the name \"localhost\" but for smtp.example.com\n", "set `endpoint`"];
         assert_unknown(&wrong_name.login(), Class::Tls, false, &expected);
 
         let expired = lab(Options { expired: true, ..Options::default() });
@@ -498,7 +580,7 @@ type Script = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
 /// A server with TLS from the first byte that answers by a script, and keeps every byte that it was sent.
 struct Raw {
-    port: u16,
+    smtp: Smtp,
     roots: Roots,
     heard: Arc<Mutex<Vec<u8>>>,
     _stop: tokio::sync::oneshot::Sender<()>,
@@ -506,6 +588,11 @@ struct Raw {
 
 impl Raw {
     fn start(script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::over(Tls::Implicit, script)
+    }
+
+    /// With STARTTLS it never gets beyond plain text.
+    fn over(tls: Tls, script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         let roots = Roots::from_file(&Scratch::new().file("ca.pem", &made.cert.pem())).expect("its own root");
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -529,19 +616,24 @@ impl Raw {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 let serving = async {
                     while let Ok((socket, _)) = listener.accept().await {
-                        if let Ok(stream) = acceptor.accept(socket).await {
-                            Self::converse(stream, &script, &kept).await;
+                        match tls {
+                            Tls::Starttls => Self::converse(socket, &script, &kept).await,
+                            Tls::Implicit => {
+                                if let Ok(stream) = acceptor.accept(socket).await {
+                                    Self::converse(stream, &script, &kept).await;
+                                }
+                            }
                         }
                     }
                 };
                 tokio::select! { () = serving => {}, _ = stopped => {} }
             });
         });
-        Self { port, roots, heard, _stop }
+        Self { smtp: configured(port, tls), roots, heard, _stop }
     }
 
     async fn converse(
-        mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+        mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
         script: &Script,
         kept: &Mutex<Vec<u8>>,
     ) {
@@ -576,18 +668,8 @@ impl Raw {
         }
     }
 
-    fn smtp(&self) -> Smtp {
-        Smtp {
-            endpoint: "localhost".into(),
-            port: self.port,
-            tls: Tls::Implicit,
-            region: None,
-            ca_file: None,
-            timeout: PLENTY,
-            propagation: Duration::from_secs(300),
-            retry: Duration::from_secs(10),
-            endpoint_aliases: Vec::new(),
-        }
+    fn login(&self, password: &str) -> Verdict {
+        attempt(&self.smtp, USER, password, &self.roots)
     }
 
     /// All that was said to it, once it was said goodbye or the connection is over.
@@ -596,9 +678,7 @@ impl Raw {
     }
 
     fn send(&self, hello: &str, message: Message<'_>) -> Verdict {
-        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
-        runtime.block_on(send(&self.smtp(), &credential, &self.roots, hello, message))
+        block_on(send(&self.smtp, &credential(USER, PASSWORD), &self.roots, hello, message))
     }
 }
 
@@ -635,10 +715,7 @@ fn a_probe_says_what_it_is_to_say_and_no_more() {
     let long = "v".repeat(3000);
     for hostile in SMUGGLED.into_iter().chain([long.as_str()]) {
         let about = Probed { host: hostile, credential: hostile, version: hostile, at: jiff::Timestamp::UNIX_EPOCH };
-        let addresses = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
-        let credential = Login::new(USER.into(), Secret::new(PASSWORD.into())).expect("login");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("run time");
-        let verdict = runtime.block_on(probe(&raw.smtp(), &credential, &raw.roots, hostile, &addresses, &about));
+        let verdict = probed(&raw.smtp, &raw.roots, hostile, &about);
         assert!(matches!(verdict, Verdict::Accepted { .. }), "{hostile:?}: {verdict:?}");
         let heard = raw.heard();
         let (hello, rest) = heard.split_once("\r\n").expect("lines");
@@ -767,7 +844,7 @@ fn every_answer_to_a_login_is_taken_for_what_it_is() {
             Some("AUTH") => (!answer.is_empty()).then(|| answer.to_vec()),
             _ => usual(line),
         });
-        let verdict = attempt(&raw.smtp(), USER, PASSWORD, &raw.roots);
+        let verdict = raw.login(PASSWORD);
         match means {
             Accepted(words) => assert_eq!(verdict, Verdict::Accepted { reply: words.into() }, "{said:?}"),
             Refused(words) => assert_eq!(verdict, Verdict::Refused { reply: words.into() }, "{said:?}"),
@@ -792,16 +869,10 @@ fn what_is_no_smtp_gives_no_password_away_either() {
             Some("AUTH") => Some(said.clone().into_bytes()),
             _ => usual(line),
         });
-        let Verdict::Unknown { words, .. } = attempt(&raw.smtp(), USER, password, &raw.roots) else {
+        let Verdict::Unknown { words, .. } = raw.login(password) else {
             panic!("{answer:?} proves nothing");
         };
-        let plain = BASE64.encode(format!("\0{USER}\0{password}"));
-        for form in [password, plain.as_str(), &password.escape_default().to_string()] {
-            for piece in form.as_bytes().windows(8) {
-                let piece = std::str::from_utf8(piece).expect("ASCII");
-                assert!(!words.contains(piece), "{piece:?} is in {words}");
-            }
-        }
+        gives_nothing_away(&words, password);
     }
 }
 
@@ -818,10 +889,6 @@ fn what_a_server_offers_is_known_in_any_case_and_spelling() {
             Some("EHLO") => Some(offers.into()),
             _ => usual(line),
         });
-        assert_eq!(
-            attempt(&raw.smtp(), USER, PASSWORD, &raw.roots),
-            Verdict::Accepted { reply: "235 ok".into() },
-            "{offers:?}"
-        );
+        assert_eq!(raw.login(PASSWORD), Verdict::Accepted { reply: "235 ok".into() }, "{offers:?}");
     }
 }

@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("apply", &["mta", "host", "credential", "config", "instruction"]),
     ("audit", &["host", "rollover", "text"]),
     ("tls", &["host"]),
-    ("aws", &["config", "host", "text"]),
+    ("aws", &["config", "host", "text", "tls"]),
     ("source", &["aws", "config", "credential", "host"]),
     ("smtp", &["credential", "config", "tls"]),
     ("report", &["aws", "config", "credential", "host", "instruction", "rollover", "smtp", "tls", "text"]),

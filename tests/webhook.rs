@@ -653,7 +653,7 @@ fn hostile_receivers_do_no_harm() {
             let _ = c.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
             let _ = c.read_to_end(&mut Vec::new()).await;
         }));
-        case!("TLS 1.0", PLENTY, tls("ServerDoesNotSupportTls12Or13"), None, |mut c| Box::pin(async move {
+        case!("TLS 1.0", PLENTY, tls("speaks neither TLS 1.2 nor TLS 1.3"), None, |mut c| Box::pin(async move {
             // ServerHello of version 3.1 with one of its cipher suites (RFC 2246, section 7.4.1.3).
             let mut hello = vec![0x16, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1];
             hello.extend([7; 32]);
@@ -661,11 +661,17 @@ fn hostile_receivers_do_no_harm() {
             let _ = c.write_all(&hello).await;
             let _ = c.read_to_end(&mut Vec::new()).await;
         }));
-        case!("a TLS alert", PLENTY, tls("TLS failed"), None, |mut c| Box::pin(async move {
-            let _ = c.read(&mut [0; 100]).await;
-            let _ = c.write_all(&[0x15, 3, 1, 0, 2, 2, 70]).await;
-            let _ = c.read_to_end(&mut Vec::new()).await;
-        }));
+        case!(
+            "a TLS alert",
+            PLENTY,
+            tls("TLS failed: the other side broke it off: protocol version (alert 70)"),
+            None,
+            |mut c| Box::pin(async move {
+                let _ = c.read(&mut [0; 100]).await;
+                let _ = c.write_all(&[0x15, 3, 1, 0, 2, 2, 70]).await;
+                let _ = c.read_to_end(&mut Vec::new()).await;
+            })
+        );
         case!("endless garbage", PLENTY, AnyEnd, None, |mut c| Box::pin(async move {
             let garbage: Vec<u8> = (0..=255).cycle().take(10_000).collect();
             while c.write_all(&garbage).await.is_ok() {}

@@ -352,7 +352,7 @@ impl Webhook {
                 ("what it sends is not TLS".to_owned(), fix)
             }
             other => (
-                format!("TLS failed: {other}"),
+                format!("TLS failed: {}", tls::failed(other)),
                 "the receiver must speak TLS 1.2 or 1.3; look for a proxy on the way that changes TLS".to_owned(),
             ),
         };

@@ -253,6 +253,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 }
 
+/// Does it begin with a line of a reply, whole or not yet?
+pub fn begins_as_a_reply(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    parse(line.strip_suffix(b"\r").unwrap_or(line)).is_ok()
+}
+
 /// Code, whether it is the last line, and the words of one line of a reply.
 fn parse(line: &[u8]) -> Result<(u16, bool, String), Broken> {
     let nonsense = || Broken::Nonsense(String::from_utf8_lossy(line).into_owned());
