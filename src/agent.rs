@@ -40,9 +40,12 @@ pub const AGENT: &str = concat!("relaykey/", env!("CARGO_PKG_VERSION"));
 const RESTORED: &str =
     "find out what removes it: nothing but relaykey has anything to do there; the audit log in it begins anew";
 
-/// A step that must not be torn ends within this: three minutes for `postfix check` and three for `postfix reload` are the
-/// longest. Who is told to end waits for it no longer.
-pub const LONGEST_STEP: Duration = Duration::from_secs(7 * 60);
+/// A step that must not be torn ends within this from when the program is told to end ([`apply::ending`]): three minutes for a
+/// reload are the longest, and 5 s for each command that only looks. Who is told to end waits for it no longer.
+pub const LONGEST_STEP: Duration = Duration::from_secs(4 * 60);
+/// As [`LONGEST_STEP`], for the read-back after a swap. It only looks, and is worth its time as long as nothing hangs: what does
+/// not read back is put back by this process alone. The next start reads back again.
+const READING_BACK: Duration = Duration::from_secs(20);
 /// A look at a target takes longer only where something hangs for which there is no time limit: a file system. The longest
 /// are a few commands of 30 s each.
 const LONGEST_LOOK: Duration = Duration::from_secs(120);
@@ -804,6 +807,7 @@ fn patience(step: &Step) -> Duration {
         Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. } => Duration::ZERO,
         Step::Inspect { .. } | Step::Preview { .. } => Duration::ZERO,
         Step::Prepare { .. } | Step::Discard { .. } => STAGING,
+        Step::ReadBack { .. } => READING_BACK,
         _ => LONGEST_STEP,
     }
 }
@@ -1083,10 +1087,14 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             temporary: true,
             at: now,
         }),
-        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::ReloadOwed(Failure {
-            class: "reload-owed".into(),
-            what: format!("target {}: the mail server is not running", target.name),
-            fix: "start it".into(),
+        // What it needs at its start it finds then: no reload is owed for that.
+        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(Failure {
+            class: rollover::NOT_RUNNING.into(),
+            what: format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name),
+            fix: match &target.kind {
+                config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
+                config::TargetKind::Text { .. } => "start it".into(),
+            },
             temporary: true,
             at: now,
         }),

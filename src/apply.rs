@@ -246,7 +246,8 @@ pub enum Activated {
     /// It has noticed, or will at its next look-up.
     Yes {
         /// `reload`, `command` (the configured one), `indexed-map` (replaced by rename, and needs no reload),
-        /// `started-after` (the swap), `no-process`, `nothing-owed` (and nothing is open).
+        /// `started-after` (the swap), `not-running` (nothing was swapped, and what it will read is there), `no-process`,
+        /// `nothing-owed` (and nothing is open).
         how: &'static str,
     },
     /// Not done, and remembered: mail server down, reload failed, `reload = "never"` where one is needed.
@@ -308,6 +309,12 @@ impl Client {
         let Client::InProcess(server) = self;
         server.serve(request)
     }
+}
+
+/// The program is to end: what only looks at a mail server, and hangs, is given up within seconds from now on. What changes
+/// something is finished.
+pub fn ending() {
+    host::ending();
 }
 
 /// Class of an [`Request::Undo`] that finds the files written by somebody else since.
@@ -1148,6 +1155,9 @@ impl Target {
         if reloaded || known || open.change.replaced_any() {
             // It was owed, and is no more.
             return Ok(Ok("reload"));
+        }
+        if running == Running::No {
+            return Ok(Ok("not-running"));
         }
         let now = Moment::now()?;
         if let Running::Yes { since_boot } = running {

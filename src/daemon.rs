@@ -406,6 +406,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                 daemon.notifier.stopping();
                 daemon.notifier.status("stopping, after the step under way");
                 let _ = control_stop.send(true);
+                apply::ending();
                 let longest = agent::LONGEST_STEP + TOLD;
                 let _ = generation.end(&daemon.notifier, longest).await;
                 let _ = await_keepers(std::mem::take(&mut daemon.lingering), &daemon.notifier, longest).await;

@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +40,8 @@ pub use locks::{Lock, PLACE as LOCK_PLACE};
 const MAX_STDOUT: usize = 8 * 1024 * 1024;
 /// What is kept of a command's standard error; the rest is read and forgotten.
 const MAX_STDERR: usize = 64 * 1024;
+/// How long a command that only reads may still take once the program is to end: see [`ending`].
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// Where commands are looked for. The caller's own `PATH` does not count.
 const COMMAND_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Symbolic links followed on one path, as the kernel's own limit.
@@ -991,6 +994,31 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// When this process was told to end.
+static ENDING: OnceLock<Instant> = OnceLock::new();
+
+/// This process is to end. Commands that only read have 5 s left from now on, or from their start: they hang, and ending them
+/// tears nothing. Those that change something ([`run_mutating`]) are waited for as before.
+pub fn ending() {
+    ENDING.get_or_init(Instant::now);
+}
+
+/// May a command be ended when the program is to end?
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Reads,
+    Changes,
+}
+
+/// Until when a command is waited for, as of now.
+fn deadline(kind: Kind, started: Instant, timeout: Duration) -> Instant {
+    let latest = started + timeout;
+    match ENDING.get().filter(|_| kind == Kind::Reads) {
+        Some(told) => latest.min(started.max(*told) + LAST_LOOK),
+        None => latest,
+    }
+}
+
 /// Runs a command that only reads, if nobody else could have put another in its place ([`trust::program`]): argv without a
 /// shell, an environment of `PATH` and the C locale, `/` as working
 /// directory, `stdin` (or nothing) on its standard input, in a process group of its own that is killed whole when
@@ -1001,7 +1029,7 @@ pub struct Output {
 /// failure is no error here.
 pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
     let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    let output = start(argv, stdin, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece))?;
+    let output = start(argv, stdin, Kind::Reads, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece))?;
     Ok(Output { stdout, ..output })
 }
 
@@ -1016,12 +1044,13 @@ pub fn run_listing(
     limit: usize,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<Output> {
-    start(argv, None, timeout, limit, each)
+    start(argv, None, Kind::Reads, timeout, limit, each)
 }
 
 fn start(
     argv: &[impl AsRef<OsStr>],
     stdin: Option<&[u8]>,
+    kind: Kind,
     timeout: Duration,
     limit: usize,
     each: &mut dyn FnMut(&[u8]),
@@ -1031,7 +1060,7 @@ fn start(
         None => (OsStr::new(""), argv),
     };
     let name = || program.to_string_lossy().into_owned();
-    let deadline = Instant::now() + timeout;
+    let started = Instant::now();
     let mut command = Command::new(trust::program(program)?.path);
     command
         .arg0(program)
@@ -1046,21 +1075,41 @@ fn start(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().map_err(|source| HostError::NotStarted { program: name(), source })?;
-    match Running(child).converse(stdin.unwrap_or_default(), deadline, limit, each) {
+    let until = || deadline(kind, started, timeout);
+    match Running(child).converse(stdin.unwrap_or_default(), &until, limit, each) {
         Ok(output) => Ok(output),
-        Err(Ended::TooLate) => Err(HostError::TimedOut { program: name(), after: timeout }),
+        Err(Ended::TooLate) => Err(HostError::TimedOut { program: name(), after: timeout.min(started.elapsed()) }),
         Err(Ended::TooMuch) => Err(HostError::TooMuchOutput { program: name(), limit }),
         Err(Ended::Io(e)) => Err(HostError::io("talk to", program, e)),
     }
 }
 
-/// As [`run`], for a command that changes something outside this process, and is therefore counted.
+/// As [`run`], for a command that changes something outside this process, and is therefore counted, and not ended before its
+/// time.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_mutating(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
+    run_counted(argv, stdin, Kind::Changes, timeout)
+}
+
+/// As [`run_mutating`], for a command that looks, and may repair what it finds, each thing by itself: it may be ended between
+/// them, as one that only reads.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_checking(argv: &[impl AsRef<OsStr>], timeout: Duration) -> Result<Output> {
+    run_counted(argv, None, Kind::Reads, timeout)
+}
+
+fn run_counted(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, kind: Kind, timeout: Duration) -> Result<Output> {
     let program = argv.first().map(AsRef::as_ref).unwrap_or_default();
-    mutate(&Op::new("run", Path::new(""), program), || Ok::<_, io::Error>(run(argv, stdin, timeout)))?
+    let call = || {
+        let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
+        let output = start(argv, stdin, kind, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece));
+        Ok::<_, io::Error>(output.map(|output| Output { stdout, ..output }))
+    };
+    mutate(&Op::new("run", Path::new(""), program), call)?
 }
 
 enum Ended {
@@ -1093,7 +1142,7 @@ impl Running {
     fn converse(
         mut self,
         mut input: &[u8],
-        deadline: Instant,
+        deadline: &dyn Fn() -> Instant,
         limit: usize,
         each: &mut dyn FnMut(&[u8]),
     ) -> std::result::Result<Output, Ended> {
@@ -1119,7 +1168,7 @@ impl Running {
             waiting.extend(to.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
             waiting.extend(out.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             waiting.extend(err.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline().saturating_duration_since(Instant::now());
             let all_closed = out.is_none() && err.is_none();
             let slice = match (&ended, &end) {
                 // All that it wrote is there to be read; what it left running (`postfix reload` does) is not waited for.

@@ -79,6 +79,8 @@ const OVERTAKEN: SignedDuration = SignedDuration::from_secs(1);
 const REJECTED: usize = 100;
 /// How many versions that this host left behind are remembered.
 const LEFT_BEHIND: usize = 100;
+/// How many versions that were candidates here are remembered.
+const SEEN: usize = 100;
 
 // ---------------------------------------------------------------- state
 
@@ -106,6 +108,13 @@ pub struct State {
     /// Versions that a person rejected here, the latest last: not taken again by themselves.
     #[serde(default)]
     pub rejected: Vec<Rejected>,
+    /// Versions with an order that were candidates here, the latest last: a source that was made anew counts from 1 again, and
+    /// who names a number may have seen another version of it.
+    #[serde(default)]
+    pub seen: Vec<VersionId>,
+    /// The version of which a person was told that its number was another one's before: named once more, it is what is meant.
+    #[serde(default)]
+    pub told_apart: Option<VersionId>,
     /// The latest report of all that is no mere sign of life.
     #[serde(default)]
     pub told: Option<Report>,
@@ -189,6 +198,8 @@ impl State {
             seq: 0,
             report: None,
             rejected: Vec::new(),
+            seen: Vec::new(),
+            told_apart: None,
             told: None,
             withdrawn: None,
             failing: Vec::new(),
@@ -238,13 +249,13 @@ impl State {
         let from = from?;
         let dropped = self.outbox.values().map(|outbox| outbox.owed.len()).sum();
         let before = std::mem::replace(self, State::new(&self.credential));
-        let State { host_id, source, applied, mut left_behind, rejected, seq, audit, .. } = before;
+        let State { host_id, source, applied, mut left_behind, rejected, seen, seq, audit, .. } = before;
         if let Some(applied) = applied {
             left_behind.retain(|id| *id != applied.id);
             left_behind.push(applied.id);
             left_behind.drain(..left_behind.len().saturating_sub(LEFT_BEHIND));
         }
-        *self = State { host_id, source, left_behind, rejected, seq, audit, ..State::new(&self.credential) };
+        *self = State { host_id, source, left_behind, rejected, seen, seq, audit, ..State::new(&self.credential) };
         Some(Moved { from, dropped })
     }
 }
@@ -681,7 +692,7 @@ pub struct Failure {
 impl Failure {
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
-        [NOTHING_TO_DO, "nothing-waits", "changed-meanwhile", "rejected", "begun", "not-the-named-version"]
+        [NOTHING_TO_DO, "nothing-waits", CHANGED_MEANWHILE, "rejected", "begun", "not-the-named-version"]
             .contains(&self.class.as_str())
     }
 }
@@ -834,6 +845,8 @@ pub struct Facts {
     waited: Option<VersionId>,
     /// The version that was shown as the candidate when this wake began, whatever had become of it.
     shown: Option<VersionId>,
+    /// What the state says of it when this wake begins: who is told in this wake has not had time to look.
+    told_apart: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
     /// Number of the step that is under way.
@@ -1038,6 +1051,7 @@ impl Facts {
             policy.targets.iter().map(|t| TargetFacts { name: t.name.clone(), ..TargetFacts::default() }).collect();
         let waited = state.candidate.as_ref().filter(|c| c.held.is_some()).map(|c| c.id.clone());
         let shown = state.candidate.as_ref().map(|c| c.id.clone());
+        let told_apart = state.told_apart.clone();
         Self {
             state,
             wake,
@@ -1052,6 +1066,7 @@ impl Facts {
             concluded: false,
             waited,
             shown,
+            told_apart,
             blocked: None,
             current: None,
             steps: 0,
@@ -1463,9 +1478,42 @@ enum Standing {
     NotTheNamedOne,
 }
 
+impl State {
+    /// Was another version of this number seen here before?
+    fn has_namesake(&self, id: &VersionId) -> bool {
+        let known = self.seen.iter().chain(&self.left_behind).chain(self.rejected.iter().map(|r| &r.id));
+        let now = self.applied.iter().map(|a| &a.id).chain(self.candidate.iter().map(|c| &c.id));
+        known.chain(now).any(|seen| seen.version == id.version && seen != id)
+    }
+
+    /// Takes down that a version is shown to people as the candidate from now on.
+    fn shows(&mut self, candidate: Candidate) {
+        let before = self.candidate.replace(candidate.clone()).map(|before| before.id);
+        for id in before.into_iter().chain([candidate.id]).filter(|id| id.order.is_some()) {
+            self.seen.retain(|seen| *seen != id);
+            self.seen.push(id);
+        }
+        let surplus = self.seen.len().saturating_sub(SEEN);
+        self.seen.drain(..surplus);
+    }
+}
+
+/// May who names this version's number mean another one? Not after they were told, and named it once more.
+fn is_ambiguous(facts: &Facts, id: &VersionId) -> bool {
+    !facts.wake.dry_run && facts.told_apart.as_ref() != Some(id) && facts.state.has_namesake(id)
+}
+
+/// What is said of a version that was named by a number which was another one's before.
+fn ambiguous(version: &str, username: &str, not_done: &str) -> String {
+    format!(
+        "the source was made anew, and its version {version} ({username}) is another one than the version {version} that this host \
+         has seen before: {not_done}"
+    )
+}
+
 /// Did a person name this very version, where it counts?
 fn named(facts: &Facts, found: &Found, policy: &Policy) -> bool {
-    let is_it = |named: Option<&String>| named == Some(&found.id.version);
+    let is_it = |named: Option<&String>| named == Some(&found.id.version) && !is_ambiguous(facts, &found.id);
     let approved = is_it(facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()));
     is_it(facts.wake.accept_version.as_ref()) || approved && is_approvable(facts, found, policy)
 }
@@ -1650,7 +1698,7 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     if facts.wake.leave {
         return (if facts.ordered { Step::End } else { Step::Leave }, Reason::Leaves);
     }
-    if let Some(target) = due(facts, now).find(|&i| t(i).inspected.is_none()) {
+    if let Some(target) = (0..facts.targets.len()).find(|&i| t(i).inspected.is_none() && to_look(facts, i, now)) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
     }
     // Only now: what is in place in one target already is not to be stopped in between.
@@ -1809,6 +1857,14 @@ fn due_one(facts: &Facts, index: usize, now: Timestamp) -> bool {
     next.is_none_or(|next| next <= now) && !t.failed
 }
 
+/// Is this target to be looked at? Also one that waits for its time, where all that was in the way may be a mail server that did
+/// not run: somebody may have started it.
+fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
+    let t = &facts.targets[index];
+    let stopped = || facts.state.targets.get(&t.name).is_some_and(|s| s.mail_server == Some(MailServer::Stopped));
+    due_one(facts, index, now) || !t.failed && stopped()
+}
+
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
     (0..facts.targets.len()).filter(move |&i| due_one(facts, i, now))
 }
@@ -1897,8 +1953,12 @@ pub const BY_HAND: &str = "by-hand";
 pub const DRIFT: &str = "drift";
 /// Class of a target to which somebody else writes whenever a version was put there.
 pub const FOUGHT_OVER: &str = "fought-over";
+/// Class of the answer to somebody who names a version that is not, or may not be, the one that they saw.
+const CHANGED_MEANWHILE: &str = "changed-meanwhile";
 /// Class of a mail server that has not been told.
 const RELOAD_OWED: &str = "reload-owed";
+/// Class of a mail server that does not run, so that nothing it does can be confirmed.
+pub const NOT_RUNNING: &str = "not-running";
 /// Classes of failures that an accepted login ends.
 const OF_LOGINS: [&str; 9] = [NOT_YET, BY_HAND, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
 
@@ -1945,10 +2005,21 @@ pub fn absorb(
             let owed = found.reload_owed.clone();
             let state = facts.target_state(*target);
             state.reload_owed = owed;
+            let was_stopped = state.mail_server == Some(MailServer::Stopped);
             state.mail_server = found.mail_server;
+            let of_that = |f: &Failure| [RELOAD_OWED, NOT_RUNNING].contains(&f.class.as_str());
+            if was_stopped
+                && found.mail_server == Some(MailServer::Runs)
+                && state.retry.failure.as_ref().is_some_and(of_that)
+            {
+                state.retry.next = None;
+            }
+            // Looked at before its time, and what was in the way still is, as far as is known.
+            let not_due = state.retry.next.is_some_and(|next| next > now);
             looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look) = (Some(found), false);
+            t.failed |= not_due;
         }
         (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
         (Step::Fetch, Outcome::Failed(failure)) => {
@@ -2078,7 +2149,7 @@ pub fn absorb(
                 found.reload_owed = None;
             }
         }
-        (Step::Activate { target } | Step::ReadBack { target, .. }, Outcome::ReloadOwed(failure)) => {
+        (Step::Activate { target }, Outcome::ReloadOwed(failure)) => {
             let state = facts.target_state(*target);
             state.reload_owed.get_or_insert(Owed { since: now, why: failure.what.clone() });
             target_failed(facts, *target, failure, now, jitter);
@@ -2164,6 +2235,10 @@ pub fn absorb(
         // Why it was to be looked at anew is what matters, and is tried again.
         (Step::Inspect { target }, Outcome::Failed(_)) if facts.targets[*target].must_look => {
             facts.targets[*target].must_look = false;
+        }
+        // As it is where it was looked at before its time: its time has not come yet.
+        (Step::Inspect { target }, Outcome::Failed(_)) if !due_one(facts, *target, now) => {
+            facts.targets[*target].failed = true;
         }
         (
             Step::Inspect { target }
@@ -2254,6 +2329,12 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         None => None,
     };
     let standing = standing(facts, &found, policy);
+    let unclear = is_ambiguous(facts, &found.id).then_some(&found.id.version);
+    let accepts_another = unclear.is_some() && facts.wake.accept_version.as_ref() == unclear;
+    let approves_another = unclear.is_some() && facts.wake.approve.as_ref().and_then(|a| a.version.as_ref()) == unclear;
+    if accepts_another || approves_another {
+        facts.state.told_apart = Some(found.id.clone());
+    }
     let blocked =
         |class: &str, what: String, fix: String| Failure { class: class.into(), what, fix, temporary: false, at: now };
     match standing {
@@ -2264,6 +2345,16 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                 "not-the-named-version",
                 format!("the source's current version is {}, not {named}", found.id.version),
                 "look again at what the source holds, and name the version it gives".into(),
+            ));
+        }
+        Standing::LeftBehind | Standing::AgreeAt(_) | Standing::Rejected if accepts_another => {
+            facts.blocked = Some(blocked(
+                CHANGED_MEANWHILE,
+                ambiguous(&found.id.version, &found.username, "it was not taken"),
+                format!(
+                    "look at what the source holds; if that is meant, say it once more: relaykey sync {} --accept-version {}",
+                    facts.state.credential, found.id.version
+                ),
             ));
         }
         Standing::LeftBehind => {
@@ -2278,8 +2369,9 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         }
         // A person said no; it stays to be seen what to.
         Standing::Rejected => {
-            let known = facts.state.candidate.take().filter(|c| c.id == found.id);
-            facts.state.candidate = known.or_else(|| Some(candidate(&found, false)));
+            if facts.state.candidate.as_ref().is_none_or(|c| c.id != found.id) {
+                facts.state.shows(candidate(&found, false));
+            }
             facts.state.targets.values_mut().for_each(|t| t.change = None);
         }
         Standing::Take | Standing::AgreeAt(_) => {
@@ -2290,7 +2382,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
             match &mut facts.state.candidate {
                 Some(c) if c.id == found.id => c.accepted |= accepted,
                 _ => {
-                    facts.state.candidate = Some(candidate(&found, accepted));
+                    facts.state.shows(candidate(&found, accepted));
                     facts.state.targets.values_mut().for_each(|t| t.change = None);
                     // A new version resets what the one before it ran into; not what this wake found in its way.
                     for i in 0..facts.targets.len() {
@@ -2391,21 +2483,21 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         return nothing("the source has the version that is in use");
     }
     let by_name = format!("relaykey approve {name} --version {there}");
-    // A source that was made anew counts from 1 again: the same number, and not what the person saw.
+    // A source that was made anew counts from 1 again: the same number, and perhaps not what the person saw. Whatever was
+    // looked at in between does not tell what they had in mind.
     let another = |seen: &VersionId| seen.version == *there && *seen != found.id;
-    if facts.shown.as_ref().is_some_and(another) {
+    let by_its_name = approve.version.as_ref() == Some(there) && is_ambiguous(facts, &found.id);
+    if by_its_name || facts.shown.as_ref().is_some_and(another) {
         return no(
-            "changed-meanwhile",
-            format!(
-                "the source was made anew, and its version {there} is another one than before: nothing was approved"
-            ),
-            format!("look at what waits now (relaykey status), then approve that: {by_name}"),
+            CHANGED_MEANWHILE,
+            ambiguous(there, &found.username, "nothing was approved"),
+            format!("look at what waits now (relaykey status); if that is meant, say it once more: {by_name}"),
         );
     }
     let waited = facts.waited.as_ref().map(|id| &id.version);
     match (approve.version.as_ref().or(waited), facts.rejection(&found.id)) {
         (Some(version), _) if version != there => no(
-            "changed-meanwhile",
+            CHANGED_MEANWHILE,
             format!("the source has version {there} now, not {version}: nothing was approved"),
             format!("look at what waits now (relaykey status), then approve that: {by_name}"),
         ),
@@ -2514,7 +2606,8 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
 fn reject(facts: &mut Facts, now: Timestamp) {
     let Some(reject) = facts.wake.reject.clone() else { return };
     let name = &facts.state.credential;
-    let Some(candidate) = &mut facts.state.candidate else {
+    let reject_by_name = reject.version.is_some();
+    let Some(candidate) = &facts.state.candidate else {
         let what = match &facts.state.applied {
             Some(a) => {
                 format!(
@@ -2532,13 +2625,29 @@ fn reject(facts: &mut Facts, now: Timestamp) {
     if let Some(version) = reject.version.filter(|version| *version != candidate.id.version) {
         let there = &candidate.id.version;
         facts.blocked = Some(denied(
-            "changed-meanwhile",
+            CHANGED_MEANWHILE,
             format!("version {there} waits now, not {version}: nothing was rejected"),
             format!("look at it (relaykey status), then: relaykey reject {name} --version {there} --reason \"...\""),
             now,
         ));
         return;
     }
+    let (id, username) = (candidate.id.clone(), candidate.username.clone());
+    if reject_by_name && is_ambiguous(facts, &id) {
+        let (version, name) = (&id.version, &facts.state.credential);
+        facts.blocked = Some(denied(
+            CHANGED_MEANWHILE,
+            ambiguous(version, &username, "nothing was rejected"),
+            format!(
+                "look at what waits now (relaykey status); if that is meant, say it once more: relaykey reject {name} --version \
+                 {version} --reason \"...\""
+            ),
+            now,
+        ));
+        facts.state.told_apart = Some(id);
+        return;
+    }
+    let Some(candidate) = &mut facts.state.candidate else { return };
     let version = &candidate.id.version;
     // In doubt, where the journal does not say of which source it was, it is.
     let same = |s: &Swapped| if s.source.is_some() { s.id == candidate.id } else { s.id.version == *version };

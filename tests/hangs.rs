@@ -274,6 +274,76 @@ fn row(hangs: Hangs) -> Row {
     Row { hangs, other_credential, other_target, status, livez, term }
 }
 
+/// Told to end after the renames, it waits for no look that hangs: nothing is torn, and the next start completes it.
+#[test]
+fn told_to_end_after_a_swap_it_gives_up_looks_that_hang() {
+    for (program, pattern, reload) in
+        [("postconf", "*", "\"always\""), ("postmap", "*\\ -q\\ *", "\"never\""), ("postfix", "*check*", "\"always\"")]
+    {
+        let (old, new) = (Key::new(), Key::new());
+        let host = Host::new("hash", &old);
+        host.standin.set_key(&new.id, &new.login.password);
+        host.postfix.start();
+        let dir = host.path("hang");
+        fs::create_dir(&dir).expect("made");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("chmod");
+        // Hangs as soon as the table holds the new key.
+        let wrapper = wrapper(&dir, program, &host.postfix.config_dir, pattern);
+        let script = fs::read_to_string(&wrapper).expect("read");
+        let real = dir.join(format!("real-{program}"));
+        let armed =
+            format!("grep -q {} {} || exec {} \"$@\"\n", new.id, host.postfix.table().display(), real.display());
+        let script = script.replacen("\n", &format!("\n{armed}"), 1);
+        fs::write(&wrapper, script).expect("written");
+        let source = host.publish(old.pair());
+        let target = format!("reload = {reload}");
+        let port = free_port();
+        let source = format!("{source}{NEVER}");
+        host.configure(&Setup { source: &source, target: &target, more: &health(port), ..Setup::default() });
+        host.sync(&[], 0).says(&["ses: adopted"]);
+        host.publish(new.pair());
+
+        let bind = format!("mount --bind {} /usr/sbin/{program}", wrapper.display());
+        let line = format!("exec unshare --mount --propagation private sh -c '{bind} && exec \"$@\"' \"$0\" \"$@\"");
+        let config = host.path("config.toml");
+        let arguments = ["--config", config.to_str().expect("UTF-8"), "run"];
+        let daemon = Daemon { host: &host, program: Program::start_in_shell(&line, &dir, &arguments, &[], b""), port };
+        let of = format!("{program} {pattern}");
+        wait_for(&format!("{of} to hang"), LIMIT, || dir.join("hangs").exists().then_some(()));
+        assert!(running::holds(&host.postfix, &new), "{of}: after the swap");
+        let told = Instant::now();
+        daemon.ends(LIMIT - Duration::from_secs(10));
+        println!("{of}: {:.2} s", told.elapsed().as_secs_f64());
+
+        assert!(running::holds(&host.postfix, &new), "{of}");
+        assert_eq!(host.state("ses")["applied"]["username"], old.id.as_str(), "{of}: nothing was confirmed");
+        let ran = host.relaykey(&["sync"]);
+        assert!(ran.code == 0 || reload == "\"never\"", "{of}: {ran:?}");
+        assert_eq!(host.state("ses")["applied"]["username"], new.id.as_str(), "{of}: {ran:?}");
+    }
+}
+
+/// What changes something is finished, although it takes longer than a look may.
+#[test]
+fn told_to_end_it_finishes_a_reload() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.postfix.start();
+    let (begun, done) = (host.path("begun"), host.path("done"));
+    let target =
+        format!("reload = [\"/bin/sh\", \"-c\", \": > {}; sleep 8; : > {}\"]", begun.display(), done.display());
+    let source = host.publish(old.pair());
+    let source = format!("{source}{NEVER}");
+    let daemon = host.run(&Setup { source: &source, target: &target, ..Setup::default() });
+    host.publish(new.pair());
+    wait_for("the reload", LIMIT, || begun.exists().then_some(()));
+    assert!(!done.exists());
+    daemon.ends(LIMIT);
+    assert!(done.exists(), "it was not waited for");
+    assert_eq!(host.state("ses")["targets"]["main"]["reload_owed"], serde_json::Value::Null);
+}
+
 #[test]
 fn what_hangs_holds_up_nothing_else() {
     let waiting = Mutex::new(vec![

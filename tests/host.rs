@@ -645,6 +645,30 @@ fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     lock_it(Duration::from_secs(10)).unwrap();
 }
 
+/// A child has what its parent holds open until it runs its program, and another thread may start one at any moment.
+#[test]
+fn a_lock_that_was_let_go_is_free_whatever_is_being_started() {
+    let s = Scratch::new();
+    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o700)).unwrap();
+    let (directory, ended) = (Directory::open(&s.0).unwrap(), std::sync::atomic::AtomicBool::new(false));
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !ended.load(order) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        let still_held = (0..3000).find_map(|n| {
+            let again = [directory.lock(Duration::ZERO).map(drop), directory.lock_own(Duration::ZERO).map(drop)];
+            again.into_iter().find_map(Result::err).map(|e| (n, e.to_string()))
+        });
+        ended.store(true, order);
+        assert_eq!(still_held, None);
+    });
+}
+
 /// Where root's lock for a directory is.
 fn lock_file(directory: &Path) -> PathBuf {
     let at = fs::metadata(directory).unwrap();

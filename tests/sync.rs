@@ -795,6 +795,25 @@ fn a_reload_that_is_needed_and_never_done_stays_owed() {
     assert_eq!(host.send(), new.id);
 }
 
+/// Who only asks for a confirmation while Postfix is stopped changes nothing, and nothing is owed for it.
+#[test]
+fn a_confirmation_that_a_stopped_mail_server_keeps_from_coming_owes_no_reload() {
+    for map_type in ["hash", "texthash"] {
+        let key = Key::new();
+        let host = settled(map_type, &key, &Setup::default());
+        host.postfix.stop();
+        let before = host.snapshot();
+        let ran = host.relaykey(&["confirm", "ses", "--wait", "0s"]);
+        ran.expect(75).says(&["the mail server is not running", "postfix -c", "start"]).says_not("reload");
+        host.snapshot().same_content_as(&before);
+        assert_eq!(host.state("ses")["targets"]["main"]["reload_owed"], json!(null), "{map_type}");
+        host.relaykey(&["status"]).expect(0).says(&["ses: not-running"]).says_not("reload");
+        let_a_start_be_later();
+        host.postfix.start();
+        host.relaykey(&["confirm", "ses"]).expect(0).says(&["ses: confirmed"]);
+    }
+}
+
 #[test]
 fn a_reload_command_runs_as_it_is_written() {
     let (old, new) = (Key::new(), Key::new());

@@ -29,6 +29,29 @@ use serde_json::json;
 
 const NOBODY: u32 = 65534;
 
+/// Locks whatever it can open below these directories, again and again, and says how many inodes it has.
+const LOCKER: &str = r#"
+import fcntl, os, sys, time
+held, said = {}, 0
+while True:
+    for root in sys.argv[1:]:
+        for at, names, files in os.walk(root):
+            for path in [at] + [os.path.join(at, name) for name in files]:
+                try:
+                    st = os.lstat(path)
+                    if (st.st_dev, st.st_ino) in held:
+                        continue
+                    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held[(st.st_dev, st.st_ino)] = fd
+                    print(path, flush=True)
+                except OSError:
+                    pass
+    if not said:
+        said = print("all", flush=True) or 1
+    time.sleep(0.002)
+"#;
+
 /// A place that every user can walk to.
 struct Open(PathBuf);
 
@@ -536,4 +559,50 @@ fn the_fixed_search_path_has_no_open_directory() {
     let path = trust::command_path();
     let said = host::run(&["sh", "-c", "echo $PATH"], None, Duration::from_secs(10)).expect("a shell");
     assert_eq!(OsStr::new(String::from_utf8_lossy(&said.stdout).trim()), path);
+}
+
+/// Another local user holds a lock on everything that they can open, and on whatever comes there: no rollover waits for them.
+#[test]
+fn a_user_who_locks_all_that_they_can_open_holds_up_no_rollover() {
+    let keys = [Key::new(), Key::new(), Key::new()];
+    let host = Host::new("hash", &keys[0]);
+    let source = host.publish(keys[0].pair());
+    // As on a real host: the table's directory and the one of the sockets are everybody's to read.
+    set(&host.dir.path().to_owned(), 0o755);
+    let port = postfix::free_port();
+    let source = format!("{source}{NEVER}");
+    host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
+    host.start_postfix();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    fs::create_dir_all(host.path("run")).expect("made");
+    set(&host.path("run"), 0o755);
+
+    let etc = fs::canonicalize(&host.postfix.config_dir).expect("there");
+    let mut other = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", LOCKER])
+        .args([etc.as_path(), host.dir.path(), Path::new(host::LOCK_PLACE)])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("setpriv");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(other.stdout.take().expect("piped")));
+    let held: Vec<String> = lines.map_while(Result::ok).take_while(|line| line != "all").collect();
+    let has = |path: &Path| held.iter().any(|line| Path::new(line) == path);
+    assert!(has(&etc) && has(&etc.join("main.cf")) && has(&host.path("run")), "{held:?}");
+    assert!(!held.iter().any(|line| line.starts_with(host::LOCK_PLACE)), "{held:?}");
+
+    // By the command, and by the daemon, which has its lock in the directory of its sockets.
+    let publish = |key: &Key| {
+        host.standin.set_key(&key.id, &key.login.password);
+        host.publish(key.pair());
+    };
+    publish(&keys[1]);
+    host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed", &keys[1].id]);
+    let daemon = host.run_configured(port);
+    publish(&keys[2]);
+    daemon.applied(&keys[2]);
+    assert!(running::holds(&host.postfix, &keys[2]));
+    daemon.ends(SOON);
+    assert!(other.try_wait().expect("asked").is_none(), "it held its locks all the time");
+    other.kill().expect("ended");
+    other.wait().expect("ended");
 }

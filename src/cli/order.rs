@@ -327,6 +327,7 @@ fn stop_on_signal() -> tokio::sync::watch::Receiver<bool> {
             _ = int.recv() => {}
             _ = term.recv() => {}
         }
+        apply::ending();
         let _ = tell.send(true);
         // The channel stays open: a receiver that waits for a change must not spin on a closed one.
         std::future::pending::<()>().await;

@@ -31,10 +31,21 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// The lock on a directory; free again when dropped, or when the process ends however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: OwnedFd,
-    _directory_too: Option<OwnedFd>,
+    file: OwnedFd,
+    directory_too: Option<OwnedFd>,
     /// Held open, so that its inode keeps the number after which the file is named.
     _of: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// Closing alone would not do: a child that another thread is about to start has a copy of every descriptor until its
+    /// `exec` closes them, and the lock belongs to all copies.
+    fn drop(&mut self) {
+        for fd in std::iter::once(&self.file).chain(&self.directory_too) {
+            // What cannot be unlocked is unlocked by being closed.
+            let _ = fs::flock(fd, FlockOperation::Unlock);
+        }
+    }
 }
 
 /// Who locks a directory, and by which file.
@@ -109,7 +120,7 @@ impl Directory {
             _ => None,
         };
         let of = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(failed)?;
-        Ok(Ok(Lock { _file: file, _directory_too: directory_too, _of: of }))
+        Ok(Ok(Lock { file, directory_too, _of: of }))
     }
 
     /// A lock file here, made where it is missing; `None`: it went while it was opened.

@@ -43,6 +43,11 @@ const LONG_COMMAND: Duration = Duration::from_secs(180);
 const MAX_LISTING: usize = 2 * table::MAX_TABLE;
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 const LOOKS: usize = 3;
+/// A program of awk that prints the keys of a `cdb` file, whose bytes come as numbers: 2048 bytes that begin with where the records
+/// end, and then each as two lengths of four bytes, key and data ([`cdb`]). Keys with capital letters are out of reach, and left.
+const CDB_KEYS: &str = "{for (i = 1; i <= NF; i++) {if (n < 4) end += $i * 256 ^ n; else if (n >= 2048 && n < end) {if (h < 8) {if (h < 4) \
+                        k += $i * 256 ^ h; else d += $i * 256 ^ (h - 4); h++} else if (k) {if ($i + 0) key = key sprintf(\"%c\", $i + 0); k--} \
+                        else d--; if (h == 8 && !k && !d) {if (key !~ /[A-Z]/) print key; h = 0; key = \"\"}} n++}}";
 /// How many keys one `postmap` is asked for; `host::run` takes megabytes of answers, not tables of any size.
 const KEYS_AT_ONCE: usize = 10_000;
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture Linux still supports.
@@ -459,7 +464,7 @@ impl Postfix {
                 return Err(host::HostError::Changed { path: file.clone() }.into());
             }
         }
-        let problems = self.explain(&differences, store, map, &survey.table);
+        let problems = self.explain(&differences, store, survey.settings.redirected(store.kind), &survey.table);
         let now = SystemTime::now();
         *self.compared.borrow_mut() = (settled(&text, now) && settled(&seen, now)).then(|| Compared {
             text,
@@ -526,8 +531,9 @@ impl Postfix {
         Ok(Err(self.last_words(&output.stderr, path)))
     }
 
-    /// What the differences of a map and its text mean, and what to do.
-    fn explain(&self, differences: &Differences, store: &Store, map: &Path, table: &Table) -> Vec<Problem> {
+    /// What the differences of a map and its text mean, and what to do. `kind`: what Postfix really opens.
+    fn explain(&self, differences: &Differences, store: &Store, kind: Kind, table: &Table) -> Vec<Problem> {
+        let map = store.read_by_postfix();
         let Differences { only_in_map, out_of_reach, differing, only_in_text } = differences;
         let (text, compile) = (store.text.display(), self.compile_command(store));
         let mut problems = Vec::new();
@@ -539,7 +545,7 @@ impl Postfix {
         let entries =
             |names: &Names| if names.count == 1 { "1 entry".into() } else { format!("{} entries", names.count) };
         if only_in_map.count > 0 {
-            let merge = self.merge_command(only_in_map, store, table);
+            let merge = self.merge_command(only_in_map, store, kind, table);
             error(
                 format!(
                     "{} of other relays stand only in the compiled map, and not in its text {text}: {}; a map made from that \
@@ -604,21 +610,30 @@ impl Postfix {
     }
 
     /// Appends to the text what only the map holds, for people. It is the shell that opens the text: owner and mode stay.
-    fn merge_command(&self, names: &Names, store: &Store, table: &Table) -> String {
+    fn merge_command(&self, names: &Names, store: &Store, kind: Kind, table: &Table) -> String {
         let (option, map, text) =
             (self.config_option(), quoted(&store.name), quoted(&store.text.display().to_string()));
         let newline = if table.ends_with_newline() { String::new() } else { format!("echo >> {text}; ") };
         let plain = |key: &str| key.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase());
-        if names.count == names.first.len() && names.first.iter().all(|(key, _)| plain(key)) || store.kind == Kind::Cdb
-        {
+        let all_named = names.count == names.first.len();
+        let is_cdb = kind == Kind::Cdb;
+        if all_named && (is_cdb || names.first.iter().all(|(key, _)| plain(key))) {
             let keys = names.first.iter().map(|(key, _)| quoted(key)).collect::<Vec<_>>().join(" ");
             return format!("{newline}printf '%s\\n' {keys} | postmap{option} -q - {map} >> {text}");
         }
         // texthash: reads the text as the compiler does.
         let of_text = quoted(&format!("texthash:{}", store.text.display()));
+        let of_map = match is_cdb {
+            // `postmap -s` cannot list it: its keys are read from the file, and looked up.
+            true => format!(
+                "od -An -v -tu1 {} | LC_ALL=C awk '{CDB_KEYS}' | postmap{option} -q - {map}",
+                quoted(&store.read_by_postfix().display().to_string())
+            ),
+            false => format!("postmap{option} -s {map}"),
+        };
         format!(
-            "{newline}(postmap{option} -s {of_text}; echo; postmap{option} -s {map}) | awk -F'\\t' '!NF {{map = 1; next}} !map \
-             {{text[$1]; next}} !($1 in text)' >> {text}"
+            "{newline}(postmap{option} -s {of_text}; echo; {of_map}) | awk -F'\\t' '!NF {{map = 1; next}} !map {{text[$1]++; next}} \
+             !text[$1]++' >> {text}"
         )
     }
 
@@ -1359,7 +1374,7 @@ impl Mta for Postfix {
             vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
         };
         self.trusted_parts(&settings)?;
-        let check = host::run_mutating(&postfix("check"), None, LONG_COMMAND)?;
+        let check = host::run_checking(&postfix("check"), LONG_COMMAND)?;
         if !check.status.success() {
             let edited = self.edited_since_start(&settings)?;
             let also =

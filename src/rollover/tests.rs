@@ -677,6 +677,58 @@ fn a_reload_that_is_owed_is_tried_again_without_the_source() {
     assert!(facts.state.targets["t0"].reload_owed.is_none());
 }
 
+/// A mail server that did not run may have been started since: every look sees, and waits for nothing then.
+#[test]
+fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
+    let policy = policy(1);
+    let owed = Some(Owed { since: at(-60), why: "down".into() });
+    // What is in place without having been committed, and what is confirmed with its reload owed.
+    let begun = Inspection { swapped: Some(swapped(2)), ..holds(2) };
+    for (class, version_there, there, owed) in [(NOT_RUNNING, 2, begun, None), (RELOAD_OWED, 1, holds(1), owed)] {
+        let mut state = applied(&policy, 1);
+        let failure = Failure { class: class.into(), what: "it does not run".into(), ..failure(true) };
+        let retry = Retry { attempts: 9, next: Some(at(900)), failure: Some(failure) };
+        if version_there == 2 {
+            state.candidate = Some(candidate_of(version(2), at(-60)));
+        }
+        let target = state.targets.get_mut("t0").unwrap();
+        (target.retry, target.reload_owed) = (retry.clone(), owed.clone());
+        target.mail_server = Some(MailServer::Stopped);
+        let look = |found_there: Outcome| {
+            let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
+            let mut go = good(found(version_there, 0), there.clone(), true);
+            let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+                Step::Inspect { .. } => Some(found_there.clone()),
+                step => go(step),
+            });
+            let failures: Vec<String> = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
+            conclude(&mut facts, at(0), 0.5);
+            (steps, failures, facts)
+        };
+        // It still does not run, or the look fails: nothing is done before its time, and nothing is put off or forgotten.
+        let stopped = Inspection { mail_server: Some(MailServer::Stopped), reload_owed: owed.clone(), ..there.clone() };
+        for vain in [Outcome::Inspected(stopped), Outcome::Failed(super::tests::failure(false))] {
+            let (steps, failures, facts) = look(vain);
+            assert_eq!((steps, failures), (vec!["inspect", "fetch"], vec![class.to_owned()]));
+            assert_eq!(facts.state.targets["t0"].retry, retry);
+        }
+        // It was started, and has read what is there.
+        let (steps, failures, facts) = look(Outcome::Inspected(there.clone()));
+        assert_eq!((failures, &facts.state.targets["t0"].retry), (vec![], &Retry::default()), "{class}: {steps:?}");
+        assert_eq!(facts.state.targets["t0"].mail_server, Some(MailServer::Runs));
+        match version_there {
+            2 => assert_eq!(facts.committed, Some(Completion::Confirmed), "{steps:?}"),
+            _ => assert_eq!(steps, ["inspect", "fetch"]),
+        }
+        // It was started, and a reload is owed all the same: it is done at once.
+        if owed.is_some() {
+            let (steps, failures, _) =
+                look(Outcome::Inspected(Inspection { reload_owed: owed.clone(), ..there.clone() }));
+            assert_eq!((steps, failures), (vec!["inspect", "fetch", "activate"], vec![]));
+        }
+    }
+}
+
 #[test]
 fn a_reload_that_only_a_start_settles_is_looked_at_again_within_a_quarter_of_an_hour() {
     let policy = policy(1);

@@ -13,6 +13,8 @@ pub(super) struct Host {
     pub journal: Vec<Option<Swapped>>,
     /// The version that the source has.
     pub source: i64,
+    /// The source was made anew, and this one of its versions has that number there.
+    pub renumbered: Option<(i64, i64)>,
     /// What goes wrong: the step's word, with the target's number where it is about one; and its outcome.
     pub troubles: Vec<(&'static str, Outcome)>,
     /// The program is killed before the first step with this word.
@@ -67,6 +69,7 @@ impl Host {
             files: vec![1; targets],
             journal: vec![None; targets],
             source,
+            renumbered: None,
             troubles: Vec::new(),
             killed_before: None,
             then: None,
@@ -188,13 +191,19 @@ impl Host {
             return outcome.clone();
         }
         // The version that the run has got.
-        let candidate = facts.fetched.as_ref().map_or(0, |f| f.id.version[1..].parse::<i64>().unwrap());
+        let candidate = facts.fetched.as_ref().map_or(0, |f| f.username[4..].parse::<i64>().unwrap());
         match step {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
                 Outcome::Inspected(Inspection { swapped, ..holds(self.files[*target]) })
             }
-            Step::Fetch => Outcome::Fetched(Found { at: now, ..found(self.source, 0) }),
+            Step::Fetch => {
+                let mut found = Found { at: now, ..found(self.source, 0) };
+                if let Some((_, number)) = self.renumbered.filter(|(version, _)| *version == self.source) {
+                    found.id.version = format!("v{number}");
+                }
+                Outcome::Fetched(found)
+            }
             Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
             Step::Probe { .. } => Outcome::Probed,
             Step::Preview { target } => {
@@ -206,7 +215,8 @@ impl Host {
                 live_id: format!("live{candidate}"),
             }),
             Step::Swap { target } => {
-                (self.files[*target], self.journal[*target]) = (candidate, Some(swapped(candidate)));
+                let in_place = facts.fetched.as_ref().map(|f| Swapped { id: f.id.clone(), ..swapped(candidate) });
+                (self.files[*target], self.journal[*target]) = (candidate, in_place);
                 Outcome::Swapped
             }
             Step::Activate { .. } => Outcome::Activated,

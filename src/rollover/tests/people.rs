@@ -340,6 +340,88 @@ fn a_rejection_is_about_what_the_person_saw() {
     assert!(host.candidate().held.is_some(), "it waits as before");
 }
 
+/// Deleted and made again, a parameter counts from 1 again. A person who names version 2 may have seen either, whatever was
+/// looked at since: they are told, and what they then name once more is meant.
+#[test]
+fn a_number_that_was_another_versions_before_is_asked_about_once() {
+    // What had become of the version 2 of before when the source was made anew, how it comes to be so, and whether the
+    // source had others in between.
+    type Before = fn(&mut Host);
+    let before: [(&str, Before); 4] = [
+        ("waits", |_| ()),
+        ("rejected", |host| _ = host.reject(None, 10)),
+        ("applied", |host| _ = host.approve(None, 10)),
+        ("left behind", |host| {
+            host.approve(None, 10);
+            host.source = 3;
+            host.poll(20);
+            host.approve(None, 30);
+        }),
+    ];
+    let made_anew = |before: Before, between: bool| {
+        let mut host = Host::new(manual(1), 2);
+        host.poll(0);
+        before(&mut host);
+        if between {
+            host.source = 4;
+            host.poll(40);
+        }
+        // Key 5 is version 2 of the source that was made anew, and is seen before anybody says anything.
+        (host.source, host.renumbered) = (5, Some((5, 2)));
+        let run = host.poll(50);
+        assert_eq!(run.outcomes(), ["pending-approval"]);
+        host
+    };
+    for (what, before) in before {
+        for between in [false, true] {
+            let of = format!("{what}, others in between: {between}");
+            let mut host = made_anew(before, between);
+            let used = host.files.clone();
+            let run = host.approve(Some("v2"), 60);
+            assert_eq!(
+                (run.failures.clone(), run.steps),
+                (vec!["changed-meanwhile".into()], vec!["inspect", "fetch"]),
+                "{of}"
+            );
+            // Looking at it is no word about it.
+            let run = host.poll(70);
+            assert!((run.waits, &host.files, run.staged()) == (true, &used, false), "{of}: {:?}", run.steps);
+            assert_eq!(host.approve(Some("v2"), 80).committed, Some(Completion::Confirmed), "{of}");
+            assert_eq!(host.files, [5], "{of}");
+
+            let mut host = made_anew(before, between);
+            let rejected = host.state.rejected.len();
+            let run = host.reject(Some("v2"), 60);
+            assert_eq!((run.failures, run.carried_out), (vec!["changed-meanwhile".to_owned()], Some(false)), "{of}");
+            assert!(host.state.rejected.len() == rejected && host.candidate().held.is_some(), "{of}");
+            assert_eq!(host.reject(Some("v2"), 80).carried_out, Some(true), "{of}");
+            assert_eq!(host.state.rejected.last().map(|r| &r.id), Some(&host.candidate().id), "{of}");
+        }
+    }
+    // Whose number was nobody's before is taken at its word.
+    let mut host = made_anew(|_| (), false);
+    host.source = 6;
+    host.poll(60);
+    assert_eq!(host.approve(Some("v6"), 70).committed, Some(Completion::Confirmed));
+}
+
+/// As above, for what is not newer and is taken because a person names it.
+#[test]
+fn a_number_that_was_another_versions_before_is_not_accepted_at_the_first_word() {
+    let mut host = Host::new(policy(1), 5);
+    host.poll(0);
+    host.source = 6;
+    host.poll(10);
+    assert_eq!((host.version(), host.files.clone()), ("v6", vec![6]));
+    // Older than what is applied, and of the number of the one that was left behind.
+    (host.source, host.renumbered) = (3, Some((3, 5)));
+    host.poll(20);
+    let run = host.order(accept("v5"), 30);
+    assert_eq!((run.failures, host.files.clone()), (vec!["changed-meanwhile".to_owned()], vec![6]));
+    let run = host.order(accept("v5"), 40);
+    assert_eq!((run.committed, host.files), (Some(Completion::Confirmed), vec![3]));
+}
+
 #[test]
 fn what_is_in_place_already_cannot_be_rejected() {
     let mut host = Host::new(manual(2), 2);
