@@ -4,6 +4,7 @@
 //! never touches a mail server's files itself: everything goes through [`apply::Client`].
 
 pub mod account;
+pub mod foresight;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -277,7 +278,7 @@ impl Agent {
             }
             if step == Step::End || too_long {
                 next = next.into_iter().chain(facts.state.next_own_login()).min();
-                break (ended(&facts), reason);
+                break (ended(&facts, &policy), reason);
             }
             let id = rollover::begin(&mut facts);
             observer(Event::Begins { step: &step, reason: &reason });
@@ -505,9 +506,10 @@ impl Agent {
             (_, End::Interrupted) => ("interrupted", "interrupted"),
             _ if facts.carried_out() == Some(true) && facts.wake.leave => ("departure", "done"),
             _ if facts.carried_out() == Some(true) => ("rejection", "done"),
+            // Whoever is to put it right.
+            (Some(f), _) if f.class == rollover::DRIFT => ("drift", "failed"),
             (_, End::Waits) => ("waits", "pending-approval"),
             (Some(f), _) if f.class == "refused" => ("refused", "failed"),
-            (Some(f), _) if f.class == "drift" => ("drift", "failed"),
             (Some(_), End::ForGood) => ("failed", "failed"),
             (Some(_), _) => ("failed", "failed-for-now"),
             (None, _) if settled => ("reload", "done"),
@@ -664,11 +666,7 @@ impl Agent {
     ) -> Outcome {
         let target = &credential.targets[index];
         let id = target_id(credential, target);
-        let ours = Ours {
-            applied: facts.state.applied.as_ref().map(|a| a.username.clone()),
-            previous: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
-            known: facts.state.candidate.iter().map(|c| c.username.clone()).collect(),
-        };
+        let ours = ours(Some(&facts.state));
         let login = match step {
             // A verified version is at hand.
             Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {
@@ -723,13 +721,7 @@ impl Agent {
             }
             // What somebody else has written since is theirs.
             Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
-            Err(e) => Outcome::Failed(Failure {
-                class: e.class.into(),
-                what: config::located(e.file.as_deref(), e.line, &e.what),
-                fix: e.fix,
-                temporary: e.temporary,
-                at: Timestamp::now(),
-            }),
+            Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
         }
     }
 
@@ -1004,20 +996,22 @@ pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> V
 }
 
 /// The exit that the facts stand for when nothing is left to do.
-fn ended(facts: &Facts) -> End {
+fn ended(facts: &Facts, policy: &Policy) -> End {
     if let Some(done) = facts.carried_out() {
         return if done { End::Done(None) } else { End::ForGood };
     }
     let owed = facts.state.targets.values().any(|t| t.reload_owed.is_some());
-    let no_failure = [rollover::BY_HAND, rollover::NOTHING_TO_DO];
-    let failures: Vec<_> =
-        facts.failures().into_iter().filter(|(_, f)| !no_failure.contains(&f.class.as_str())).collect();
+    let failures = facts.failures().into_iter().filter(|(_, f)| f.class != rollover::NOTHING_TO_DO);
+    let (by_hand, failures): (Vec<_>, Vec<_>) =
+        failures.partition(|(target, f)| facts.is_for_a_person(policy, *target, f));
+    // A dry run decides nothing, and holds nothing.
+    let waits = if facts.wake.dry_run { !by_hand.is_empty() } else { facts.waits_for_a_person(policy) };
     let pending = facts.state.candidate.as_ref().filter(|_| facts.committed.is_none() && !facts.wake.dry_run);
     if failures.iter().any(|(_, f)| !f.temporary && f.class != "reload-owed") {
         End::ForGood
     } else if owed || !failures.is_empty() {
         End::ForNow
-    } else if facts.committed.is_none() && !facts.wake.dry_run && facts.waits_for_a_person() {
+    } else if facts.committed.is_none() && waits {
         End::Waits
     } else if pending.is_some_and(|c| facts.rejection(&c.id).is_none()) {
         // Seen, and waiting for the second read.
@@ -1155,14 +1149,19 @@ async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
         }
     }
     let new = source.fetch().await.map_err(source_failure)?;
-    let found = Found {
-        identity: new.identity.clone(),
-        id: VersionId { version: new.version.clone(), order: new.order },
-        username: new.payload.username().to_owned(),
-        at: Timestamp::now(),
-    };
+    let found = without_secret(&new, Timestamp::now());
     *fetched = Some(new);
     Ok(found)
+}
+
+/// What a source has given, without its secret.
+fn without_secret(fetched: &Fetched, at: Timestamp) -> Found {
+    Found {
+        identity: fetched.identity.clone(),
+        id: VersionId { version: fetched.version.clone(), order: fetched.order },
+        username: fetched.payload.username().to_owned(),
+        at,
+    }
 }
 
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
@@ -1181,6 +1180,26 @@ async fn have(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
     }
     *fetched = Some(new);
     Ok(())
+}
+
+/// Whose logins in a mail server's table are this credential's, as far as its state knows.
+pub fn ours(state: Option<&State>) -> Ours {
+    let applied = state.and_then(|s| s.applied.as_ref());
+    Ours {
+        applied: applied.map(|a| a.username.clone()),
+        previous: applied.and_then(|a| a.previous_username.clone()),
+        known: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()).into_iter().collect(),
+    }
+}
+
+fn apply_failure(e: apply::MtaError, at: Timestamp) -> Failure {
+    Failure {
+        class: e.class.into(),
+        what: config::located(e.file.as_deref(), e.line, &e.what),
+        fix: e.fix,
+        temporary: e.temporary,
+        at,
+    }
 }
 
 fn source_failure(e: SourceError) -> Failure {

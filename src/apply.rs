@@ -176,6 +176,8 @@ pub struct Inspected {
     pub swapped: Option<Version>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
+    /// That the lock on a table's directory, which a rollover takes, could not be had; where it is only looked.
+    pub not_lockable: Option<Finding>,
     /// The tables' files, text and compiled map: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
@@ -634,6 +636,7 @@ impl Target {
             entries,
             swapped,
             missing: view.missing,
+            not_lockable: self.not_lockable(&view.files),
             files: view.files,
             log: view.log,
             running: view.running,
@@ -747,6 +750,17 @@ impl Target {
             self.shared.sweep(&self.id, &directory)?;
         }
         Ok(())
+    }
+
+    /// Why a rollover could not lock the tables' directories. Who changes something finds out by locking them.
+    fn not_lockable(&self, files: &[PathBuf]) -> Option<Finding> {
+        if self.shared.access == Access::Change || !self.write {
+            return None;
+        }
+        // What cannot be opened is a finding of its own.
+        let e = directories(files).ok()?.iter().find_map(|directory| directory.look_lockable().err())?;
+        let (what, fix) = (format!("the tables cannot be locked, so that nothing would be changed: {e}"), e.fix());
+        Some(Finding { severity: Severity::Error, line: None, file: e.path().map(Path::to_owned), what, fix })
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.

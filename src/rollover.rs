@@ -1136,11 +1136,22 @@ impl Facts {
         candidate.approval.as_ref().filter(|_| same).map(|a| a.by.clone())
     }
 
-    /// Does the candidate wait for a person? To approve it, or to change a target by hand.
-    pub fn waits_for_a_person(&self) -> bool {
-        let by_hand = self.failures().iter().any(|(_, f)| f.class == BY_HAND);
+    /// Does the candidate wait for a person, to approve it or to change a target by hand?
+    fn is_held(&self) -> bool {
         let held = |c: &Candidate| c.held.is_some() && self.rejection(&c.id).is_none();
-        by_hand || self.state.candidate.as_ref().is_some_and(held)
+        self.state.candidate.as_ref().is_some_and(held)
+    }
+
+    /// Is it a person's turn: to decide, or to change a target by hand?
+    pub fn waits_for_a_person(&self, policy: &Policy) -> bool {
+        self.is_held() || self.failures().iter().any(|(target, f)| self.is_for_a_person(policy, *target, f))
+    }
+
+    /// Does this failure end when a person acts, and not before? A change that waits to be made by hand; and what somebody
+    /// else put into a target that a person changes, where nothing has failed: relaykey was told to leave it alone.
+    pub fn is_for_a_person(&self, policy: &Policy, target: Option<&str>, failure: &Failure) -> bool {
+        let index = target.and_then(|name| policy.targets.iter().position(|t| t.name == name));
+        failure.class == BY_HAND || failure.class == DRIFT && index.is_some_and(|i| is_by_hand(self, policy, i))
     }
 
     /// Of an order that needs nothing else (`reject`, `deregister`): was it carried out? `None`: this wake has none.
@@ -2208,13 +2219,26 @@ pub fn absorb(
                 Drift::Heal => format!("it was put back {HEALS} times within the hour"),
                 Drift::Report => "drift = \"report\"".to_owned(),
             };
+            // On such a target it was a person who had put it there.
+            let by_hand = !policy.targets[*target].write;
+            let before = if by_hand { "this host had confirmed" } else { "relaykey put there" };
+            let again = match facts.state.applied.as_ref().filter(|_| by_hand) {
+                Some(applied) => format!(
+                    "; then put the login of {} back by hand. relaykey sees it and confirms it anew; where it does not run: \
+                     relaykey confirm {}",
+                    applied.username, facts.state.credential
+                ),
+                None => String::new(),
+            };
             let failure = Failure {
                 class: DRIFT.into(),
                 what: format!(
-                    "the mail server (target {}) no longer holds the login that relaykey put there, and is left so: {why}",
+                    "the mail server (target {}) no longer holds the login that {before}, and is left so: {why}",
                     facts.targets[*target].name
                 ),
-                fix: "find out what writes the table (configuration management, a script) and make it stop".into(),
+                fix: format!(
+                    "find out what writes the table (configuration management, a script) and make it stop{again}"
+                ),
                 temporary: false,
                 at: now,
             };
@@ -2770,7 +2794,7 @@ fn uses_another_login(state: &State) -> Option<ReportError> {
         all => all.join(" and "),
     };
     let words = format!(
-        "the mail server uses {who}, as looked up at {}, and not what this host put there ({})",
+        "the mail server uses {who}, as looked up at {}, and not what this host had confirmed ({})",
         rfc3339(found.at),
         applied.username
     );

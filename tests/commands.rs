@@ -149,7 +149,7 @@ fn help_lists_commands_and_exit_codes() {
         ran.expect(0).says(&["Usage: relaykey", command]);
     }
     relaykey(&["--version"], &[], b"").expect(0).says(&[concat!("relaykey ", env!("CARGO_PKG_VERSION"))]);
-    for wrong in [&[][..], &["rotate"], &["sync", "--wiat", "1s"], &["status", "ses"], &["--config"]] {
+    for wrong in [&[][..], &["rotate"], &["sync", "--wiat", "1s"], &["derive", "ses"], &["--config"]] {
         let ran = relaykey(wrong, &[], b"");
         ran.expect(2);
         assert!(ran.out.is_empty() && !ran.err.is_empty(), "{wrong:?}: {ran:?}");
@@ -796,6 +796,182 @@ fn a_closed_pipe_is_no_crash() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+}
+
+/// A host of this credential, up to date. `target`: further lines of its target.
+fn up_to_date(key: &Key, target: &str) -> Host {
+    let host = Host::new("hash", key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, target, ..Setup::default() });
+    host.postfix.start();
+    host.sync(&[], 0);
+    host
+}
+
+/// Somebody writes this login under the key that Postfix looks up.
+fn put(host: &Host, pair: &str) {
+    host.postfix.write_table(&format!("{} {pair}\n", host.hop()));
+    host.postfix.postmap();
+}
+
+/// What is in the way of a rollover is in the way whoever looks: `check` has it as an error, and ends as `sync` does.
+#[test]
+fn check_ends_as_sync_does() {
+    let first = Key::new();
+    let published = |host: &Host| {
+        let second = Key::new();
+        host.standin.set_key(&second.id, &second.login.password);
+        host.publish(second.pair());
+        second
+    };
+    let foreign = |host: &Host| put(host, &Key::new().pair());
+    type Spoil<'a> = &'a dyn Fn(&Host);
+    let cases: [(&str, &str, Spoil<'_>, i32, &[&str]); 8] = [
+        ("nothing", "", &|_| {}, 0, &[]),
+        ("a login that nobody here knows", "", &foreign, 1, &["holds the login of", "target's keys"]),
+        ("the same, and a new version", "", &|h| (foreign(h), drop(published(h))).1, 1, &["holds the login of"]),
+        ("the new version, by hand", "", &|h| put(h, &published(h).pair()), 0, &[]),
+        ("another password", "", &|h| put(h, &format!("{}:{}", first.id, Key::new().password())), 0, &[]),
+        (
+            "the same, with drift = \"report\"",
+            "drift = \"report\"\n",
+            &|h| put(h, &format!("{}:{}", first.id, Key::new().password())),
+            1,
+            &["no longer holds the login that relaykey put there", "drift = \"report\""],
+        ),
+        (
+            "the same, once too often",
+            "",
+            &|h| {
+                for _ in 0..3 {
+                    put(h, &format!("{}:{}", first.id, Key::new().password()));
+                    h.sync(&[], 0);
+                }
+                put(h, &format!("{}:{}", first.id, Key::new().password()));
+            },
+            1,
+            &["put back 3 times"],
+        ),
+        (
+            "the same, where a person makes the changes",
+            "write = false\n",
+            &|h| put(h, &format!("{}:{}", first.id, Key::new().password())),
+            3,
+            &["no longer holds the login that this host had confirmed", "write = false"],
+        ),
+    ];
+    for (what, target, spoil, code, words) in cases {
+        println!("{what}");
+        let host = up_to_date(&first, target);
+        spoil(&host);
+        let before = (host.snapshot(), Snapshot::of(host.dir.path()));
+        let ran = host.relaykey(&["check"]);
+        ran.expect(code).says(words);
+        assert_eq!(ran.out.lines().any(|l| l.starts_with("error ")), code != 0, "{what}: {ran:?}");
+        let document = host.relaykey(&["check", "--json", "ses"]).expect(code).json();
+        assert_eq!(document["exit"], code, "{what}");
+        // Without the source: what it has is not known, and what stands there is as wrong.
+        let offline = if what == "the new version, by hand" { 1 } else { code };
+        host.relaykey(&["check", "--offline"]).expect(offline);
+        before.0.same_as(&host.snapshot());
+        before.1.same_as(&Snapshot::of(host.dir.path()));
+        host.sync(&["--wait", "0s"], code);
+    }
+}
+
+/// What is printed about a login that nobody knows can be followed: no word of it makes mail bounce.
+#[test]
+fn the_way_out_of_an_unknown_login_is_safe() {
+    let first = Key::new();
+    let host = up_to_date(&first, "");
+    put(&host, &Key::new().pair());
+    for command in ["check", "sync"] {
+        let ran = host.relaykey(&[command]);
+        ran.expect(1).says(&["leave the line", "Do not take the line out"]).says_not("remove the line");
+    }
+    // The first of the choices.
+    let source = host.publish(first.pair());
+    let target = format!("keys = [{:?}]\n", host.hop());
+    host.configure(&Setup { source: &source, target: &target, ..Setup::default() });
+    host.relaykey(&["check"]).expect(0);
+    host.sync(&[], 0);
+    assert_eq!(host.send(), first.id);
+}
+
+/// No lock, no rollover: that is found out before there is one.
+#[test]
+fn where_nothing_can_be_locked_the_check_says_so() {
+    let key = Key::new();
+    let host = up_to_date(&key, "");
+    host.relaykey(&["check", "--offline"]).expect(0);
+    // As in a container with a read-only root and no tmpfs at /run.
+    let program = env!("CARGO_BIN_EXE_relaykey");
+    let config = host.path("config.toml");
+    let script = "mount -t tmpfs -o ro none /run && exec \"$0\" --config \"$1\" check --offline --json";
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, program])
+        .arg(config)
+        .output()
+        .expect("unshare");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let found = findings(&document, "target main", "cannot be locked");
+    assert_eq!(found.len(), 1, "{document:#}");
+    assert_eq!(found[0]["severity"], "error");
+    assert!(found[0]["fix"].as_str().is_some_and(|fix| fix.contains("/run/relaykey-lock")), "{document:#}");
+    // What a person changes is not locked.
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, target: "write = false\n", ..Setup::default() });
+    let script = script.replace(" --json", "");
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script, program])
+        .arg(host.path("config.toml"))
+        .stdout(Stdio::null())
+        .status()
+        .expect("unshare");
+    assert_eq!(status.code(), Some(0));
+}
+
+/// `status` and `check` of some credentials: what is shown, what it comes to, and what a name is that nobody knows.
+#[test]
+fn names_select_what_is_shown_and_checked() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let other = host.another("hash", &format!("{} {}\n", host.hop(), key.pair()));
+    let good = Setup { source: &host.publish(key.pair()), ..Setup::default() };
+    let bad = Setup { source: "type = \"file\"\npath = \"/nowhere/at/all\"\n", ..Setup::default() };
+    host.write_config(
+        &(host.credential("good", &good, &[(&host.postfix, "")]) + &host.credential("bad", &bad, &[(&other, "")])),
+    );
+    host.postfix.start();
+    other.start();
+    host.sync(&["good"], 0);
+    let selected = |arguments: &[&str]| {
+        let document = host.relaykey(&[&["status", "--json"], arguments].concat()).expect(0).json();
+        let all = document["credentials"].as_array().expect("a list").iter();
+        all.map(|c| c["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(selected(&[]), ["good", "bad"]);
+    assert_eq!(selected(&["bad"]), ["bad"]);
+    assert_eq!(selected(&["bad", "good"]), ["bad", "good"]);
+    host.relaykey(&["status", "good"]).expect(0).says(&["good: up-to-date"]).says_not("bad");
+    // Through the daemon too.
+    let daemon = host.start(&["run"]);
+    let socket = host.path("run/control.sock");
+    postfix::wait_for("the daemon", Duration::from_secs(20), || socket.exists().then_some(()));
+    assert_eq!(selected(&["good"]), ["good"]);
+    host.relaykey(&["status", "none"]).expect(2).says(&["no credential \"none\"", "one of: good, bad"]);
+    drop(daemon);
+
+    host.relaykey(&["check", "good"]).expect(0).says_not("bad");
+    host.relaykey(&["check"]).expect(1).says(&["bad: source", "good: source"]);
+    let document = host.relaykey(&["check", "--json", "bad"]).expect(1).json();
+    let of = document["findings"].as_array().expect("a list").iter().filter_map(|f| f["credential"].as_str());
+    assert_eq!(of.collect::<BTreeSet<_>>(), ["bad"].into());
+    for command in ["status", "check"] {
+        host.relaykey(&[command, "none"]).expect(2).says(&["no credential \"none\"", "one of: good, bad"]);
+    }
 }
 
 // ---------------------------------------------------------------- demo

@@ -17,8 +17,8 @@ use crate::status::words;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Synced {
     pub name: String,
-    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `pending-approval`, `rejected`, `left`, `failed-for-now`, `failed`,
-    /// `interrupted`.
+    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `pending-approval`, `by-hand` (no version waits, and a person is to put
+    /// right what the mail server uses), `rejected`, `left`, `failed-for-now`, `failed`, `interrupted`.
     pub outcome: String,
     /// Why it ended here.
     pub reason: String,
@@ -93,6 +93,7 @@ impl Synced {
             End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
             End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
             End::Done(None) => ("up-to-date", 0),
+            End::Waits if candidate.is_none() => ("by-hand", 3),
             End::Waits => ("pending-approval", 3),
             End::ForNow => ("failed-for-now", 75),
             End::ForGood => ("failed", 1),
@@ -136,7 +137,10 @@ impl Synced {
         }
         let version = match (&self.candidate, &self.version, &self.username) {
             (Some((version, username)), _, _) => format!(" version {version} ({username})"),
-            (None, Some(version), Some(username)) if !self.outcome.starts_with("failed") => {
+            // What was confirmed is not what is in use.
+            (None, Some(version), Some(username))
+                if !self.outcome.starts_with("failed") && self.outcome != "by-hand" =>
+            {
                 format!(" version {version} ({username})")
             }
             _ => String::new(),

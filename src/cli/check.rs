@@ -10,13 +10,14 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::{Exit, load_with_remarks, print_json, runtime, say};
-use crate::agent;
-use crate::apply::{self, Ours, Reply, Request, TargetId};
+use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
+use crate::agent::foresight::{self, Obstacle, Seen};
+use crate::agent::{self, End};
+use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, TargetId};
 use crate::aws;
 use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
 use crate::report::{Receivers, Whose};
-use crate::rollover::State;
+use crate::rollover::{Evidence, Failure, State};
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::{Access, Store};
@@ -24,6 +25,9 @@ use crate::status::source_words;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    /// Names of credentials; all if none is given.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     /// Ask neither the source, nor the SMTP endpoint, nor the places that reports go to.
     #[arg(long)]
     offline: bool,
@@ -51,12 +55,19 @@ struct Placed {
 struct Findings {
     json: bool,
     all: Vec<Placed>,
-    /// How many of the errors may be gone in a minute: where all are, exit 75 rather than 1.
-    for_now: usize,
+    /// What they come to: the worst that `sync` would end with.
+    worst: Exit,
 }
 
 impl Findings {
     fn add(&mut self, credential: Option<&str>, about: &str, finding: Finding) {
+        let ends = if finding.severity == Severity::Error { Exit::ForGood } else { Exit::Done };
+        self.add_that(ends, credential, about, finding);
+    }
+
+    /// A finding, and what `sync` would end with because of it.
+    fn add_that(&mut self, ends: Exit, credential: Option<&str>, about: &str, finding: Finding) {
+        self.worst = self.worst.max(ends);
         if !self.json {
             let place = credential.map(|c| format!("{c}: ")).unwrap_or_default();
             say(&format!("{:<8} {place}{about}: {}", word(&finding), finding.located()));
@@ -79,6 +90,24 @@ impl Findings {
         self.say(Severity::Error, credential, about, what, fix);
     }
 
+    /// An error that may be gone in a minute, or not.
+    fn failed(&mut self, temporary: bool, credential: Option<&str>, about: &str, what: String, fix: String) {
+        let ends = if temporary { Exit::ForNow } else { Exit::ForGood };
+        self.add_that(
+            ends,
+            credential,
+            about,
+            Finding { severity: Severity::Error, line: None, file: None, what, fix },
+        );
+    }
+
+    /// Was this said of it as an error?
+    fn has_error(&self, credential: &str, what: &str) -> bool {
+        let of = self.all.iter().filter(|p| p.credential.as_deref() == Some(credential));
+        let mut errors = of.filter(|p| p.finding.severity == Severity::Error);
+        errors.any(|p| p.finding.what == what || p.finding.located() == what)
+    }
+
     fn say(&mut self, severity: Severity, credential: Option<&str>, about: &str, what: String, fix: String) {
         self.add(credential, about, Finding { severity, line: None, file: None, what, fix });
     }
@@ -94,15 +123,20 @@ fn word(finding: &Finding) -> &'static str {
 }
 
 pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
-    let (config, remarks) = match load_with_remarks(path, json) {
+    let (mut config, remarks) = match load_with_remarks(path, json) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    // What the others are like is not asked.
+    match choose(&config.credentials, &args.names, |c| &c.name) {
+        Ok(chosen) => config.credentials = chosen.into_iter().cloned().collect(),
+        Err(exit) => return exit,
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let mut findings = Findings { json, all: Vec::new(), for_now: 0 };
+    let mut findings = Findings { json, all: Vec::new(), worst: Exit::Done };
     findings.good(None, "config", format!("{} is valid", path.display()));
     for remark in remarks {
         let file = remark.file.clone().or_else(|| Some(path.to_owned()));
@@ -114,11 +148,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     runtime.block_on(check(&config, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
-    let exit = match (errors, findings.for_now) {
-        (0, _) => Exit::Done,
-        (errors, for_now) if errors == for_now => Exit::ForNow,
-        _ => Exit::ForGood,
-    };
+    let exit = findings.worst;
     if json {
         print_json(&Document { schema: "relaykey/check/v1", findings: findings.all, exit: exit.code() });
     } else {
@@ -147,12 +177,43 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             }
         };
         mode(credential, Timestamp::now(), &TimeZone::system(), findings);
-        targets(credential, state.as_ref(), &apply, findings);
-        if args.offline {
+        let (targets, foreign) = targets(credential, state.as_ref(), &apply, findings);
+        let fetched = match args.offline {
+            true => None,
+            false => source(credential, state.as_ref(), &store, &http, findings).await,
+        };
+        // Somebody may have put in by hand what the source has: then it is to be in use. And without an answer of the source
+        // `sync` does not come as far.
+        let is_asked = fetched.is_some() || args.offline;
+        let given = fetched.as_ref().map(|fetched| fetched.payload.username());
+        for Foreign { about, username, mut finding } in foreign {
+            if is_asked && (username.is_none() || username.as_deref() != given) {
+                finding.severity = Severity::Error;
+            }
+            findings.add(Some(&credential.name), &about, finding);
+        }
+        if !is_asked {
             continue;
         }
-        let Some(fetched) = source(credential, state.as_ref(), &store, &http, findings).await else { continue };
-        logins(credential, &fetched, findings).await;
+        let logins = match &fetched {
+            Some(fetched) => logins(credential, fetched, findings).await,
+            None => Vec::new(),
+        };
+        let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), logins };
+        for Obstacle { target, failure, end } in foresight::obstacles(credential, seen, &apply) {
+            if findings.has_error(&credential.name, &failure.what) {
+                continue;
+            }
+            let about = target.map_or_else(|| "source".to_owned(), |target| format!("target {target}"));
+            let Failure { what, fix, .. } = failure;
+            let finding = Finding { severity: Severity::Error, line: None, file: None, what, fix };
+            let ends = match end {
+                End::Waits => Exit::Approval,
+                End::ForNow => Exit::ForNow,
+                End::Done(_) | End::ForGood | End::Interrupted => Exit::ForGood,
+            };
+            findings.add_that(ends, Some(&credential.name), &about, finding);
+        }
     }
     who_hears(config, findings);
     if !args.offline {
@@ -277,28 +338,36 @@ async fn reports(config: &Config, store: &Store, http: &aws::Http, findings: &mu
         let about = format!("report {receiver}");
         match outcome.expect("every receiver of the configuration was opened") {
             Ok(what) => findings.good(Some(&credential), &about, what),
-            Err(e) => {
-                findings.for_now += usize::from(e.temporary);
-                findings.error(Some(&credential), &about, e.what, e.fix);
-            }
+            Err(e) => findings.failed(e.temporary, Some(&credential), &about, e.what, e.fix),
         }
     }
 }
 
-/// What each mail server would really use, and its settings that make a rotation lose mail.
-fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply::Client, findings: &mut Findings) {
+/// What is said of a key that the mail server looks up and that holds a login which nobody here knows. `sync` takes it for
+/// an error, unless it is that of the version that the source gives.
+struct Foreign {
+    about: String,
+    username: Option<String>,
+    finding: Finding,
+}
+
+/// What each mail server would really use, and its settings that make a rotation lose mail. Gives what was seen, target by
+/// target, and what is to be said once it is known what the source gives.
+fn targets(
+    credential: &config::Credential,
+    state: Option<&State>,
+    apply: &apply::Client,
+    findings: &mut Findings,
+) -> (Vec<Option<Inspected>>, Vec<Foreign>) {
     let name = Some(credential.name.as_str());
-    let applied = state.and_then(|s| s.applied.as_ref());
+    let ours = agent::ours(state);
+    let (mut all, mut foreign) = (Vec::new(), Vec::new());
     for target in &credential.targets {
         let about = format!("target {}", target.name);
-        let ours = Ours {
-            applied: applied.map(|a| a.username.clone()),
-            previous: applied.and_then(|a| a.previous_username.clone()),
-            known: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()).into_iter().collect(),
-        };
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-        match apply.call(Request::Inspect { target: id, ours }) {
+        match apply.call(Request::Inspect { target: id, ours: ours.clone() }) {
             Ok(Reply::Inspected(seen)) => {
+                all.push(Some(seen.clone()));
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {
                     match &entry.username {
                         Some(who) => findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map)),
@@ -321,6 +390,18 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
                     }
                 }
                 for finding in seen.findings {
+                    // Where a person changes the table, it is part of the change until that is done.
+                    let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
+                    let entry = seen.entries.iter().find(is_of).filter(|_| target.write);
+                    match entry {
+                        Some(entry) if finding.severity == Severity::Warning && !is_ours(&ours, entry) => {
+                            let (about, username) = (about.clone(), entry.username.clone());
+                            foreign.push(Foreign { about, username, finding });
+                        }
+                        _ => findings.add(name, &about, finding),
+                    }
+                }
+                if let Some(finding) = seen.not_lockable {
                     findings.add(name, &about, finding);
                 }
                 if let Some(owed) = seen.reload_owed {
@@ -339,12 +420,20 @@ fn targets(credential: &config::Credential, state: Option<&State>, apply: &apply
             }
             Ok(_) => unreachable!("Inspect is answered by Inspected"),
             Err(e) => {
-                findings.for_now += usize::from(e.temporary);
+                all.push(None);
+                let ends = if e.temporary { Exit::ForNow } else { Exit::ForGood };
                 let (file, line) = (e.file.clone(), e.line);
-                findings.add(name, &about, Finding { severity: Severity::Error, line, file, what: e.what, fix: e.fix });
+                let finding = Finding { severity: Severity::Error, line, file, what: e.what, fix: e.fix };
+                findings.add_that(ends, name, &about, finding);
             }
         }
     }
+    (all, foreign)
+}
+
+fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {
+    let Some(username) = &entry.username else { return false };
+    [&ours.applied, &ours.previous].contains(&&Some(username.clone())) || ours.known.contains(username)
 }
 
 async fn source(
@@ -383,22 +472,24 @@ async fn source(
             Some(fetched)
         }
         Err(e) => {
-            findings.for_now += usize::from(e.temporary);
-            findings.error(name, "source", e.what, e.fix);
+            findings.failed(e.temporary, name, "source", e.what, e.fix);
             None
         }
     }
 }
 
-async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &mut Findings) {
+/// Is the login accepted wherever it is used? Gives what was accepted, target by target.
+async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &mut Findings) -> Vec<Option<Evidence>> {
     let name = Some(credential.name.as_str());
-    let mut seen: Vec<&config::Smtp> = Vec::new();
-    for target in &credential.targets {
+    let mut all: Vec<Option<Evidence>> = Vec::new();
+    for (index, target) in credential.targets.iter().enumerate() {
         let smtp = &target.smtp;
-        if seen.contains(&smtp) {
+        if let Some(same) = credential.targets[..index].iter().position(|before| before.smtp == *smtp) {
+            all.push(all[same].clone());
             continue;
         }
-        seen.push(smtp);
+        all.push(None);
+        let at = Timestamp::now();
         let place = format!("{}:{}", smtp.endpoint, smtp.port);
         let login = match fetched.payload.login(&smtp.endpoint, smtp.region.as_deref()) {
             Ok(login) => login,
@@ -409,7 +500,10 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &m
             }
         };
         match agent::login_at(smtp, &login, &agent::host_name()).await {
-            Verdict::Accepted { reply } => findings.good(name, "login", format!("{place} accepted: {reply}")),
+            Verdict::Accepted { reply } => {
+                findings.good(name, "login", format!("{place} accepted: {reply}"));
+                all[index] = Some(Evidence { endpoint: place, reply, at });
+            }
             Verdict::Refused { reply } => findings.error(
                 name,
                 "login",
@@ -419,9 +513,10 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &m
                     .into(),
             ),
             Verdict::Unknown { temporary, words, fix, .. } => {
-                findings.for_now += usize::from(temporary);
-                findings.error(name, "login", format!("no login: {words}"), fix.unwrap_or_else(|| "try again".into()));
+                let fix = fix.unwrap_or_else(|| "try again".into());
+                findings.failed(temporary, name, "login", format!("no login: {words}"), fix);
             }
         }
     }
+    all
 }

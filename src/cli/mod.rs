@@ -105,8 +105,8 @@ enum Command {
     Confirm(confirm::ConfirmArgs),
     /// This host leaves the fleet: reports `left`. The credential is kept fresh all the same.
     Deregister(deregister::DeregisterArgs),
-    /// Per credential: applied version, key age, pending candidate, last error, what is owed.
-    Status,
+    /// Per credential: applied version, when it was stored at the source, pending candidate, last error, what is owed.
+    Status(status::StatusArgs),
     /// What was done here, when and by whom, from the audit log; --verify: is the log as it was written.
     History(history::HistoryArgs),
     /// Report on standard input, password at the terminal or a file descriptor: is its proof true; or a typed code.
@@ -143,7 +143,7 @@ pub fn run() -> ExitCode {
         Command::Reject(args) => reject::run(&config, json, &args),
         Command::Confirm(args) => confirm::run(&config, json, &args),
         Command::Deregister(args) => deregister::run(&config, json, &args),
-        Command::Status => status::run(&config, json),
+        Command::Status(args) => status::run(&config, json, &args),
         Command::History(args) => history::run(&config, json, &args),
         Command::VerifyProof(args) => verify_proof::run(json, &args),
         Command::Check(args) => check::run(&config, json, &args),
@@ -151,6 +151,24 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(json, &args),
     };
     exit.code().into()
+}
+
+/// Those of these names, in this order; all where none is named. One that is not there is an error that names those that are.
+fn choose<'a, T>(all: &'a [T], names: &[String], name_of: impl Fn(&T) -> &str) -> Result<Vec<&'a T>, Exit> {
+    if names.is_empty() {
+        return Ok(all.iter().collect());
+    }
+    let find = |name: &String| {
+        all.iter().find(|one| name_of(one) == name).ok_or_else(|| {
+            let known: Vec<&str> = all.iter().map(&name_of).collect();
+            complain(
+                &format!("the configuration has no credential {name:?}"),
+                &format!("one of: {}", known.join(", ")),
+            );
+            Exit::Usage
+        })
+    };
+    names.iter().map(find).collect()
 }
 
 /// Prints an error with its fix.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Exit, complain, load, print_json, runtime, say, tell};
+use super::{Exit, choose, complain, load, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
 use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
@@ -58,7 +58,7 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let chosen = match choose(&config, order.names) {
+    let chosen = match choose(&config.credentials, order.names, |c| &c.name) {
         Ok(chosen) => chosen,
         Err(exit) => return exit,
     };
@@ -122,23 +122,6 @@ enum Trouble {
     Trust(#[from] crate::tls::TrustError),
     #[error(transparent)]
     Control(#[from] ControlError),
-}
-
-fn choose<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a config::Credential>, Exit> {
-    if names.is_empty() {
-        return Ok(config.credentials.iter().collect());
-    }
-    let find = |name: &String| {
-        config.credentials.iter().find(|c| c.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
-            complain(
-                &format!("the configuration has no credential {name:?}"),
-                &format!("one of: {}", known.join(", ")),
-            );
-            Exit::Usage
-        })
-    };
-    names.iter().map(find).collect()
 }
 
 /// Has the running daemon do it; `None`: there is none, or none is needed.

@@ -3,16 +3,24 @@
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Args;
 use jiff::Timestamp;
 
-use super::{Exit, complain, load, print_json, runtime, say, tell};
+use super::{Exit, choose, complain, load, print_json, runtime, say, tell};
 use crate::agent;
 use crate::config::{self, Config};
 use crate::control::{self, Client, ControlError, Request};
 use crate::state::{Access, StateError, Store};
 use crate::status::Status;
 
-pub fn run(path: &Path, json: bool) -> Exit {
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Names of credentials; all if none is given.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+pub fn run(path: &Path, json: bool, args: &StatusArgs) -> Exit {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
@@ -25,8 +33,7 @@ pub fn run(path: &Path, json: bool) -> Exit {
         Err(_) => match control::connect(&config::run_dir(path)).and_then(|client| client.map(ask).transpose()) {
             Ok(Some(status)) => {
                 differences(&status, path).iter().for_each(|warning| tell(warning));
-                show(&status, json, now);
-                return Exit::Done;
+                return show(status, args, json, now, Exit::Done);
             }
             _ => load(path, json),
         },
@@ -55,16 +62,21 @@ pub fn run(path: &Path, json: bool) -> Exit {
             return Exit::ForGood;
         }
     };
-    show(&status, json, now);
-    exit
+    show(status, args, json, now, exit)
 }
 
-fn show(status: &Status, json: bool, now: Timestamp) {
+/// Shows what was asked for, and gives the exit: `exit`, unless something was asked for that is not there.
+fn show(mut status: Status, args: &StatusArgs, json: bool, now: Timestamp, exit: Exit) -> Exit {
+    match choose(&status.credentials, &args.names, |c| &c.name) {
+        Ok(chosen) => status.credentials = chosen.into_iter().cloned().collect(),
+        Err(exit) => return exit,
+    }
     if json {
-        print_json(status);
+        print_json(&status);
     } else {
         say(status.text(now).trim_end());
     }
+    exit
 }
 
 /// What the daemon says.

@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, Access, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Directory, HostError, Result, Stat, create_dir, trust, trusted};
@@ -71,6 +71,20 @@ impl Directory {
     /// [`HostError::Locked`], with the process that holds it; the system call failed.
     pub fn lock_own(&self, wait: Duration) -> Result<Lock> {
         self.lock_as(Kind::Own, wait)
+    }
+
+    /// Could [`Directory::lock`] have its file, now that a rollover is to come? Makes nothing, and waits for nobody.
+    ///
+    /// # Errors
+    /// As [`Directory::lock`], but for a lock that somebody holds.
+    pub fn look_lockable(&self) -> Result<()> {
+        if is_root() { look_place_at(Path::new(PLACE)).map_err(no_place) } else { self.look_writable() }
+    }
+
+    /// Could a file be made here? Root may do so anywhere but on a file system, or in a directory, that takes nothing.
+    fn look_writable(&self) -> Result<()> {
+        let may = Access::WRITE_OK | Access::EXEC_OK;
+        fs::accessat(&self.fd, ".", may, AtFlags::empty()).map_err(|e| HostError::io("write to", &self.path, e))
     }
 
     fn lock_as(&self, kind: Kind, wait: Duration) -> Result<Lock> {
@@ -153,6 +167,17 @@ fn place_at(path: &Path) -> Result<Directory> {
     match trust::walk(path, trust::Rule::Make)?.directory()? {
         (found, None) => Ok(found),
         (_, Some(_)) => create_dir(path, 0o700),
+    }
+}
+
+/// Is the place there, or could [`place_at`] make it?
+fn look_place_at(path: &Path) -> Result<()> {
+    match trust::walk(path, trust::Rule::Make)?.directory()? {
+        (found, None) => found.look_writable(),
+        (above, Some(name)) => match above.look(&name)? {
+            None => above.look_writable(),
+            Some(_) => Err(HostError::io("open the directory", path, Errno::NOTDIR)),
+        },
     }
 }
 

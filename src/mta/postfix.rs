@@ -1972,8 +1972,9 @@ impl Question<'_> {
             format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
             format!(
                 "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
-                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced; else \
-                 remove the line or correct endpoint",
+                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced. If mail is \
+                 to go on with the login that stands there, leave the line, and correct endpoint (or take the target out of the \
+                 configuration). Do not take the line out: Postfix would not log in, and mail would bounce",
                 entry.key
             ),
         );
@@ -1992,7 +1993,8 @@ impl Question<'_> {
                 "ambiguous",
                 Some(self.file.to_owned()),
                 format!("keys lists {spelt:?} but not {:?}, which Postfix finds first", entry.key),
-                format!("list {:?} in keys too, or remove the line", entry.key),
+                // Without that line, what goes to another port of the host would have no login.
+                format!("list {:?} in keys too", entry.key),
             );
             problem.subject = Subject::Table;
             problem.finding.line = Some(entry.line);

@@ -146,7 +146,9 @@ impl Mta for Text {
                 file: Some(survey.path.clone()),
                 line: Some(entry.line),
                 what: format!("the key {:?} holds another login than the one that was applied", entry.key),
-                fix: "remove the line, or correct the endpoint".into(),
+                fix: "put the login that was applied back under it, or correct the endpoint; without the line nothing would be \
+                      logged in with"
+                    .into(),
             });
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();

@@ -169,7 +169,7 @@ impl Host {
             failures,
             committed: facts.committed,
             approved_by,
-            waits: facts.waits_for_a_person(),
+            waits: facts.waits_for_a_person(&self.policy),
             carried_out: facts.carried_out(),
         }
     }

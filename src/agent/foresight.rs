@@ -1,0 +1,111 @@
+//! What `sync` would run into now, for who has looked already and changes nothing: the same decisions in the same order, so
+//! that `relaykey check` and `relaykey sync` cannot come to different ends.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{End, apply_failure, login_for, ours, outcome_of, target_id, without_secret};
+use crate::apply::{self, Inspected, Reply, Request};
+use crate::config;
+use crate::rollover::{self, Evidence, Facts, Failure, Found, Outcome, Policy, Retry, State, Step, Wake};
+use crate::source::Fetched;
+
+/// What was looked at beforehand.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    pub state: Option<&'a State>,
+    /// By target; `None`: it could not be looked at, and that is told.
+    pub targets: Vec<Option<Inspected>>,
+    /// `None`: the source was not asked, and is taken to have nothing new.
+    pub fetched: Option<&'a Fetched>,
+    /// The accepted login of each target; `None`: there is none, and that is told, or it was not tried.
+    pub logins: Vec<Option<Evidence>>,
+}
+
+/// Something that a run would end with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    pub target: Option<String>,
+    pub failure: Failure,
+    /// How a run would end that met nothing else.
+    pub end: End,
+}
+
+/// What a run of `sync` would end with, beyond what was told when it was looked at.
+pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply::Client) -> Vec<Obstacle> {
+    let policy = Policy::new(credential, TimeZone::system());
+    let mut state = seen.state.cloned().unwrap_or_else(|| State::new(&credential.name));
+    let Some(found) = found(&state, seen.fetched) else { return Vec::new() };
+    // It has answered now.
+    state.source_retry = Retry::default();
+    let wake = Wake { dry_run: true, ..Wake::default() };
+    let mut facts = Facts::new(state, &policy, wake, true);
+    let fetched = seen.fetched.cloned();
+    let mut targets = seen.targets;
+    let mut told = vec![false; credential.targets.len()];
+    loop {
+        let now = Timestamp::now();
+        let (step, _) = rollover::decide(&facts, &policy, now);
+        let outcome = match &step {
+            Step::Inspect { target } => match targets.get_mut(*target).and_then(Option::take) {
+                Some(seen) => outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target]),
+                None => Outcome::Failed(told_already(now)),
+            },
+            Step::Fetch => Outcome::Fetched(Found { at: now, ..found.clone() }),
+            Step::Verify { target } => match seen.logins.get(*target).cloned().flatten() {
+                Some(evidence) => Outcome::Accepted(evidence),
+                None => Outcome::Failed(told_already(now)),
+            },
+            Step::Preview { target } => {
+                let target = &credential.targets[*target];
+                let previewed = login_for(&fetched, target).and_then(|login| {
+                    let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
+                    apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
+                });
+                match previewed {
+                    Ok(reply) => outcome_of(reply, &step, target),
+                    Err(failure) => Outcome::Failed(failure),
+                }
+            }
+            Step::Refrain { .. } => Outcome::Refrained,
+            _ => break,
+        };
+        if let (Step::Inspect { target } | Step::Verify { target }, Outcome::Failed(_)) = (&step, &outcome) {
+            // A login is tried for all that log in alike.
+            let place = policy.targets[*target].logs_in_as;
+            let alike =
+                |i: usize| i == *target || matches!(step, Step::Verify { .. }) && policy.targets[i].logs_in_as == place;
+            told.iter_mut().enumerate().for_each(|(i, told)| *told |= alike(i));
+        }
+        let id = rollover::begin(&mut facts);
+        rollover::absorb(&mut facts, &policy, id, &step, outcome, now, 0.0);
+    }
+    let is_told =
+        |target: Option<&str>| credential.targets.iter().zip(&told).any(|(t, told)| *told && Some(&*t.name) == target);
+    let failures = facts.failures().into_iter().filter(|(target, _)| !is_told(*target));
+    let obstacle = |(target, failure): (Option<&str>, &Failure)| Obstacle {
+        target: target.map(str::to_owned),
+        failure: failure.clone(),
+        end: match failure.temporary {
+            _ if facts.is_for_a_person(&policy, target, failure) => End::Waits,
+            true => End::ForNow,
+            false => End::ForGood,
+        },
+    };
+    failures.map(obstacle).collect()
+}
+
+/// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.
+fn found(state: &State, fetched: Option<&Fetched>) -> Option<Found> {
+    let at = Timestamp::now();
+    if let Some(fetched) = fetched {
+        return Some(without_secret(fetched, at));
+    }
+    let (applied, identity) = (state.applied.as_ref()?, state.source.clone()?);
+    Some(Found { identity, id: applied.id.clone(), username: applied.username.clone(), at })
+}
+
+/// Stands for what was told when it was met; it is not told again.
+fn told_already(at: Timestamp) -> Failure {
+    Failure { class: "told".into(), what: String::new(), fix: String::new(), temporary: true, at }
+}
