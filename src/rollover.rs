@@ -1967,7 +1967,7 @@ pub const FOUGHT_OVER: &str = "fought-over";
 /// Class of the answer to somebody who names a version that is not, or may not be, the one that they saw.
 const CHANGED_MEANWHILE: &str = "changed-meanwhile";
 /// Class of a mail server that has not been told.
-const RELOAD_OWED: &str = "reload-owed";
+pub const RELOAD_OWED: &str = "reload-owed";
 /// Class of a mail server that does not run, so that nothing it does can be confirmed.
 pub const NOT_RUNNING: &str = "not-running";
 /// Classes of failures that an accepted login ends.

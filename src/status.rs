@@ -442,6 +442,27 @@ pub fn in_words(state: &str) -> Option<&'static str> {
     })
 }
 
+/// That the mail servers of these targets do not run; `None`: there are no such targets.
+pub fn not_running(targets: &[String]) -> Option<String> {
+    let names = targets.join(", ");
+    (!targets.is_empty()).then(|| format!("the mail server is not running (target {names}): no mail goes out from it"))
+}
+
+/// How the mail servers of these targets are started, each by the name of its instance.
+pub fn how_to_start(credential: &config::Credential, targets: &[String]) -> String {
+    let stopped = credential.targets.iter().filter(|t| targets.contains(&t.name));
+    let commands: Vec<String> = stopped
+        .map(|target| match &target.kind {
+            config::TargetKind::Postfix { config_dir } if config_dir == Path::new("/etc/postfix") => {
+                "`postfix start`, or `systemctl start postfix`".into()
+            }
+            config::TargetKind::Postfix { config_dir } => format!("`postfix -c {} start`", config_dir.display()),
+            config::TargetKind::Text { .. } => target.name.clone(),
+        })
+        .collect();
+    format!("start it ({})", commands.join("; "))
+}
+
 impl CredentialStatus {
     fn new(known: Known<'_>, now: Timestamp) -> Self {
         let Known { credential, state, live } = known;
@@ -579,24 +600,30 @@ impl CredentialStatus {
 
     /// That a mail server does not run, where one was seen not to.
     fn stopped(&self) -> Option<String> {
-        let targets = self.mail_server_stopped.join(", ");
-        (!targets.is_empty())
-            .then(|| format!("the mail server is not running (target {targets}): no mail goes out from it"))
+        not_running(&self.mail_server_stopped)
     }
 
-    /// How the mail servers that do not run are started, each by the name of its instance.
-    fn start(&self, credential: &config::Credential) -> String {
-        let stopped = credential.targets.iter().filter(|t| self.mail_server_stopped.contains(&t.name));
-        let commands: Vec<String> = stopped
-            .map(|target| match &target.kind {
-                config::TargetKind::Postfix { config_dir } if config_dir == Path::new("/etc/postfix") => {
-                    "`postfix start`, or `systemctl start postfix`".into()
-                }
-                config::TargetKind::Postfix { config_dir } => format!("`postfix -c {} start`", config_dir.display()),
-                config::TargetKind::Text { .. } => target.name.clone(),
-            })
-            .collect();
-        format!("start it ({})", commands.join("; "))
+    /// What was there before something else was: who put it there is said where it was relaykey.
+    fn had_been(&self, target: &str, applied: &AppliedStatus) -> String {
+        let by_us = applied.outcome == Completion::Confirmed && !self.by_hand.iter().any(|name| name == target);
+        match by_us {
+            true => format!("relaykey had put {} there", applied.username),
+            false => format!("this host had confirmed {}", applied.username),
+        }
+    }
+
+    /// Is a person asked to change this target? What is found there meanwhile is part of that change, and nobody else's doing.
+    pub fn is_being_changed(&self, target: &str) -> bool {
+        let pending = self.pending.iter().filter(|p| p.rejected.is_none());
+        let mut changes = pending.flat_map(|p| &p.changes);
+        changes.any(|change| change.by_hand && change.target == target)
+    }
+
+    /// Targets whose mail server does not run, and into whose files the new key was put meanwhile: it is in use once that is
+    /// started, and nothing else has to be done about it.
+    pub fn starts_with_the_new_key(&self) -> Vec<&InUseStatus> {
+        let stopped = |found: &&InUseStatus| self.mail_server_stopped.contains(&found.target);
+        self.in_use.iter().filter(|found| found.holds == Holds::Pending).filter(stopped).collect()
     }
 
     /// What has to be said in the place of "mail is not affected"; `None`: every mail server was seen running.
@@ -611,7 +638,7 @@ impl CredentialStatus {
         let mut all = Vec::new();
         let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
         if let Some(what) = self.stopped() {
-            say("not-running", what, self.start(credential));
+            say("not-running", what, how_to_start(credential, &self.mail_server_stopped));
         }
         let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
@@ -638,13 +665,14 @@ impl CredentialStatus {
         }
         // What was looked up, also where nothing has failed yet: a run may be about to put it right.
         if let (Some(a), None) = (&self.applied, failure("drift").or(failure(FOUGHT_OVER))) {
-            for found in self.in_use.iter().filter(|found| found.is_foreign()) {
+            let foreign = self.in_use.iter().filter(|found| found.is_foreign());
+            for found in foreign.filter(|found| !self.is_being_changed(&found.target)) {
                 let what = format!(
-                    "the mail server (target {}) uses {}, as looked up {}; relaykey had put {} there",
+                    "the mail server (target {}) uses {}, as looked up {}; {}",
                     found.target,
                     found.who_else(a),
                     rfc3339(found.at),
-                    a.username
+                    self.had_been(&found.target, a)
                 );
                 say("drift", what, "find out what writes the table; relaykey looks again by itself".into());
             }
@@ -796,12 +824,14 @@ impl CredentialStatus {
         for found in &self.in_use {
             let target = if self.in_use.len() > 1 { format!("target {}: ", found.target) } else { String::new() };
             let differs = match (&self.applied, found.holds) {
-                (Some(a), Holds::Other | Holds::Nothing) => format!("; relaykey had put {} there", a.username),
+                (Some(a), Holds::Other | Holds::Nothing) => format!("; {}", self.had_been(&found.target, a)),
                 (_, Holds::Pending) => "; this is the new key, not confirmed yet".to_owned(),
                 _ => String::new(),
             };
             let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
-            line("in use", format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
+            // What does not run uses nothing.
+            let label = if self.mail_server_stopped.contains(&found.target) { "in place" } else { "in use" };
+            line(label, format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
         }
         if self.in_use.is_empty() && self.applied.is_some() {
             line("in use", "not looked up yet".into());

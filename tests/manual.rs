@@ -578,14 +578,26 @@ fn a_confirmation_that_somebody_undoes_is_withdrawn_and_made_anew() {
     // The same user name, so that the entry is still ours.
     Edit::InPlace.write(&host, &format!("{} {}:{}\n", host.hop(), first.id, other.password()));
     host.postfix.postmap();
-    host.sync(&[], 1).says(&["no longer holds", "write = false"]);
+    // Nothing has failed: a person has to act.
+    let ran = host.sync(&[], 3);
+    ran.says(&[
+        "ses: by-hand",
+        "no longer holds the login that this host had confirmed",
+        "write = false",
+        &format!("put the login of {} back by hand", first.id),
+    ]);
+    ran.says_not("relaykey put");
     let state = host.state("ses");
     assert_eq!((&state["told"]["outcome"], &state["told"]["username"]), (&"withdrawn".into(), &report["username"]));
     assert!(state["withdrawn"].is_string());
     let seq = state["told"]["seq"].clone();
-    host.sync(&[], 1);
+    host.sync(&["--dry-run"], 3);
+    host.relaykey(&["confirm", "ses"]).expect(3);
+    assert_eq!(host.relaykey(&["sync", "--json"]).expect(3).json()["credentials"][0]["outcome"], "by-hand");
     assert_eq!(host.state("ses")["told"]["seq"], seq, "said once");
-    host.relaykey(&["status"]).expect(0).says(&["withdrawn"]);
+    host.relaykey(&["history"]).expect(0).says(&["drift"]);
+    let said = host.relaykey(&["status"]);
+    said.expect(0).says(&["ses: drift", "withdrawn", "this host had confirmed"]).says_not("relaykey had put");
 
     Edit::InPlace.write(&host, &good);
     host.postfix.postmap();
@@ -594,6 +606,40 @@ fn a_confirmation_that_somebody_undoes_is_withdrawn_and_made_anew() {
     assert_eq!((&state["report"]["outcome"], &state["withdrawn"]), (&"confirmed".into(), &Value::Null));
     assert!(state["report"]["seq"].as_u64() > seq.as_u64());
     host.sync(&[], 0).says(&["ses: up-to-date"]);
+}
+
+/// Half-way through the change that was asked for it is that change, and nobody's interference.
+#[test]
+fn a_change_by_hand_that_is_under_way_is_no_drift() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "write = false\n");
+    host.sync(&[], 0);
+    let second = publish(&host);
+    host.sync(&[], 3);
+    // The right user name, and not yet the right password; the one of a third key; no entry at all.
+    let third = Key::new();
+    for text in [
+        format!("{} {}:{}\n", host.hop(), first.id, third.password()),
+        format!("{} {}\n", host.hop(), third.pair()),
+        "# nothing yet\n".to_owned(),
+    ] {
+        Edit::InPlace.write(&host, &text);
+        host.postfix.postmap();
+        host.sync(&[], 3).says(&["ses: pending-approval", &second.id]);
+        let said = host.relaykey(&["status"]);
+        said.expect(0).says(&[
+            "ses: by-hand (new key waits for a change by hand)",
+            "this host had confirmed",
+            "withdrawn",
+        ]);
+        said.says_not("drift").says_not("somebody else").says_not("relaykey had put");
+        let status = host.relaykey(&["status", "--json"]).expect(0).json();
+        let classes = status["credentials"][0]["not_ready"].as_array().expect("a list").iter();
+        assert!(classes.clone().all(|n| n["class"] != "drift"), "{status:#}");
+    }
+    Edit::InPlace.write(&host, &format!("{} {}\n", host.hop(), second.pair()));
+    host.postfix.postmap();
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
 }
 
 // ---------------------------------------------------------------- the probe

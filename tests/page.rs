@@ -648,3 +648,38 @@ fn nothing_is_fine_while_the_mail_server_is_stopped() {
         assert!(!page.contains("not affected"), "{state}: {page}");
     }
 }
+
+/// A new key that was put in while the mail server was stopped: all that is said of it agrees.
+#[test]
+fn what_was_put_in_while_the_mail_server_was_stopped_is_said_once() {
+    let mut host = Host::fine(&["ses"]);
+    lab::spoil(&mut host, "swapped-while-stopped");
+    let server = Server::start(host.status());
+    let page = server.get("/").body;
+    let body = page.split_once("<body>").expect("a body").1;
+    assert!(body.contains("<h1>ses: the mail server is not running.</h1>"), "{body}");
+    assert!(
+        body.contains("The new key (AKIANEWNEWNEWNEWNEW2) is in its files, and in use once it is started."),
+        "{body}"
+    );
+    assert!(
+        body.contains("Found in its files</dt><dd><b>AKIANEWNEWNEWNEWNEW2</b>, the new key, not confirmed yet"),
+        "{body}"
+    );
+    // One thing is to be done, and nothing is said to use a key.
+    assert_eq!(body.matches("<b>Do:</b>").count(), 1, "{body}");
+    for fights in [
+        "may still be using",
+        "has not been reloaded",
+        "Reload missing",
+        "not in use yet",
+        "Found in use",
+        "Key in use",
+    ] {
+        assert!(!body.contains(fights), "{fights}: {body}");
+    }
+    // Started, it still has to be reloaded where something else stood in the way of that.
+    host.target().mail_server = Some(relaykey::rollover::MailServer::Runs);
+    server.set(host.status());
+    assert!(server.get("/").body.contains("he mail server has not been reloaded"));
+}

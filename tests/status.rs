@@ -223,3 +223,22 @@ fn a_mail_server_that_does_not_run_is_told_in_every_state() {
         }
     }
 }
+
+/// A new key that was put in while the mail server was stopped: all that is said of it agrees.
+#[test]
+fn a_key_that_was_put_in_while_the_mail_server_was_stopped() {
+    let said = text(|h| spoil(h, "swapped-while-stopped"));
+    assert!(said.starts_with("ses: not-running (mail server is not running)\n"), "{said}");
+    assert!(
+        said.contains(
+            "\n  in place  AKIANEWNEWNEWNEWNEW2, looked up 3 minutes ago; this is the new key, not confirmed yet\n"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("\n  mail      the mail server is not running (target main): no mail goes out from it\n"),
+        "{said}"
+    );
+    // What does not run uses nothing.
+    assert!(!said.contains("in use"), "{said}");
+}

@@ -737,6 +737,34 @@ fn a_postfix_that_does_not_run_is_owed_its_reload() {
     }
 }
 
+/// Nothing is new, and nothing goes out: that is said, whatever the credential is like, and through the daemon too.
+#[test]
+fn a_postfix_that_does_not_run_is_told_although_nothing_is_new() {
+    let key = Key::new();
+    let host = settled("hash", &key, &Setup::default());
+    host.sync(&[], 0).says(&["ses: up-to-date"]).says_not("not running");
+    host.postfix.stop();
+    let start = format!("fix: start it (`postfix -c {} start`)", host.postfix.config_dir.display());
+    let said =
+        ["ses: up-to-date", "ses: the mail server is not running (target main): no mail goes out from it", &start];
+    host.sync(&[], 0).says(&said);
+    host.sync(&["--dry-run"], 0).says(&said[1..]);
+    let document = host.relaykey(&["sync", "--json"]).expect(0).json();
+    assert_eq!(document["credentials"][0]["not_running"]["targets"], json!(["main"]), "{document:#}");
+    let daemon = host.start(&["run"]);
+    let socket = host.path("run/control.sock");
+    postfix::wait_for("the daemon", Duration::from_secs(20), || socket.exists().then_some(()));
+    host.sync(&[], 0).says(&said);
+    drop(daemon);
+    // What a failure says is not said twice.
+    let new = Key::new();
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let ran = host.sync(&["--wait", "0s"], 75);
+    assert_eq!(ran.err.matches("start it").count(), 1, "{ran:?}");
+    host.start_postfix();
+}
+
 /// Nothing of ours runs at day one either: no confirmation that is not true.
 #[test]
 fn a_postfix_that_does_not_run_is_not_adopted() {

@@ -10,8 +10,8 @@ use super::{End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
 use crate::instruction::Instruction;
-use crate::rollover::{BY_HAND, Change, Failure, Outcome, Report, Step, TargetState};
-use crate::status::words;
+use crate::rollover::{BY_HAND, Change, Failure, MailServer, NOT_RUNNING, Outcome, RELOAD_OWED, Report, Step, TargetState};
+use crate::status::{how_to_start, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,8 +38,30 @@ pub struct Synced {
     /// Why there is none although it was asked for.
     #[serde(default)]
     pub no_code: Option<String>,
+    /// Mail servers that were seen not to run, whatever became of the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_running: Option<NotRunning>,
     /// The exit code that this stands for.
     pub exit: u8,
+}
+
+/// That no mail goes out, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRunning {
+    pub targets: Vec<String>,
+    pub what: String,
+    pub fix: String,
+}
+
+impl NotRunning {
+    fn of(credential: &config::Credential, ended: &Ended) -> Option<Self> {
+        let is_stopped =
+            |name: &String| ended.state.targets.get(name).is_some_and(|t| t.mail_server == Some(MailServer::Stopped));
+        let names = credential.targets.iter().map(|t| t.name.clone());
+        let targets: Vec<String> = names.filter(is_stopped).collect();
+        let (what, fix) = (not_running(&targets)?, how_to_start(credential, &targets));
+        Some(Self { targets, what, fix })
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,7 +107,8 @@ pub struct Preview {
 
 impl Synced {
     /// Of a run that has ended.
-    pub fn new(ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
+    pub fn new(credential: &config::Credential, ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
+        let not_running = NotRunning::of(credential, &ended);
         let candidate = ended.state.candidate.as_ref();
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
@@ -115,6 +138,7 @@ impl Synced {
             report: if done { ended.state.report } else { None },
             code: ended.code.clone().and_then(Result::ok),
             no_code: ended.code.and_then(Result::err),
+            not_running,
             exit,
         }
     }
@@ -163,6 +187,15 @@ impl Synced {
                 err.push("  fix: change it by hand, as root:".into());
                 err.extend(numbered(&f.steps));
             }
+        }
+        // What a failure says already is not said twice.
+        let said = |target: &String| {
+            let mut of = self.failures.iter().filter(|f| f.target.as_ref() == Some(target));
+            of.any(|f| f.failure.class == NOT_RUNNING || f.failure.class == RELOAD_OWED && f.failure.temporary)
+        };
+        if let Some(n) = self.not_running.as_ref().filter(|n| !n.targets.iter().all(said)) {
+            err.push(format!("{}: {}", self.name, n.what));
+            err.push(format!("  fix: {}", n.fix));
         }
         if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
             err.push(format!("{}: {}", self.name, self.reason));

@@ -242,7 +242,7 @@ async fn here(
             }
         }
         let interrupted = ended.end == End::Interrupted;
-        let synced = Synced::new(ended, dry_run, preview);
+        let synced = Synced::new(credential, ended, dry_run, preview);
         if !json {
             show(&synced);
         }

@@ -341,7 +341,7 @@ impl Keeper {
             live.counters.source_requests = requests;
         });
         if let Some(order) = order {
-            let _ = order.answer.send(Synced::new(ended, false, Vec::new()));
+            let _ = order.answer.send(Synced::new(&self.credential, ended, false, Vec::new()));
         }
         next
     }

@@ -294,11 +294,13 @@ fn fact(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
 }
 
 fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::Result {
+    let new_in_place = c.in_use.iter().any(|found| found.holds == Holds::Pending);
     match &c.applied {
         Some(a) => {
             // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
             let doubtful = c.is_doubtful() || c.not_ready.iter().any(|n| n.class == "reload-owed");
             let (name, since) = match (doubtful, a.outcome) {
+                _ if new_in_place => ("Key confirmed last", "Confirmed"),
                 (true, _) => ("Key put in place", "Put in place"),
                 (false, crate::rollover::Completion::Adopted) => ("Key in use", "Found in use"),
                 (false, crate::rollover::Completion::Confirmed) => ("Key in use", "In use since"),
@@ -326,9 +328,11 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         let who = c.applied.as_ref().map(|a| found.who_else(a)).unwrap_or_default();
         let new = if found.holds == Holds::Pending { ", the new key, not confirmed yet" } else { "" };
         let at = when(found.at, now);
+        // What does not run uses nothing.
+        let stopped = c.mail_server_stopped.contains(&found.target);
         fact(
             out,
-            "Found in use",
+            if stopped { "Found in its files" } else { "Found in use" },
             format_args!(
                 "<b>{}</b>{new}<br><small>target {}, looked up {}</small>",
                 Safe(who),
@@ -352,8 +356,9 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             out,
             "New key",
             format_args!(
-                "<b>{}</b>, not in use yet<br><small>version {}, seen {}{}</small>",
+                "<b>{}</b>, {}<br><small>version {}, seen {}{}</small>",
                 Safe(&p.username),
+                if new_in_place { "not confirmed yet" } else { "not in use yet" },
                 Safe(&p.version),
                 Safe(ago(&p.first_seen, now)),
                 Safe(refused),
@@ -368,7 +373,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     if let Some(at) = c.left {
         fact(out, "Left the fleet", Safe(when(at, now)))?;
     }
-    for o in &c.owed {
+    for o in c.owed.iter().filter(|o| !c.mail_server_stopped.contains(&o.target)) {
         let since = when(o.owed.since, now);
         fact(out, "Reload missing", format_args!("target {}, since {}", Safe(&o.target), Safe(since)))?;
     }

@@ -86,7 +86,11 @@ pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     // It is tried again every day while it waits: there is nothing to decide about a key that is refused by then.
     let is_refused = c.pending.is_some() && c.not_ready.iter().any(|n| n.class == "refused");
     let undecided = |n: &&NotReady| is_refused && n.class == "pending-approval";
-    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(|n| !waits(n) && !undecided(n)).collect();
+    // A start settles the reload, and is asked for already.
+    let settled =
+        |n: &&NotReady| n.class == "reload-owed" && c.owed.iter().all(|o| c.mail_server_stopped.contains(&o.target));
+    let stands = |n: &&NotReady| !waits(n) && !undecided(n) && !settled(n);
+    let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(stands).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
     let mut all: Vec<Trouble> = Vec::new();
     for (i, n) in told.iter().enumerate() {
@@ -234,8 +238,12 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         }
         // What is in use is what was looked up.
         (who, _) if c.applied.is_some() && c.in_use.iter().any(InUseStatus::is_foreign) => format!(
-            "The mail server uses {}, which is not what relaykey put there: do not delete any key.",
-            who.unwrap_or_else(|| "no login".into())
+            "The mail server uses {}, which is {}: do not delete any key.",
+            who.unwrap_or_else(|| "no login".into()),
+            match c.in_use.iter().filter(|found| found.is_foreign()).all(|found| c.by_hand.contains(&found.target)) {
+                true => "neither what this host had confirmed nor the new key",
+                false => "not what relaykey put there",
+            }
         ),
         // Who sees that a new key is there may think that the old one can go.
         (Some(who), Some(_)) if c.applied.is_some() => {
@@ -267,7 +275,15 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         ),
         "not-running" => {
             what.clear();
-            (Level::Now, "the mail server is not running".into(), unaffected(c, ""))
+            let mut mail = unaffected(c, "");
+            if let Some(found) = c.starts_with_the_new_key().first() {
+                mail.push_str(&format!(
+                    " The new key ({}) is in its files, and in use once it is started. Do not delete any key before relaykey has \
+                     confirmed that.",
+                    found.who()
+                ));
+            }
+            (Level::Now, "the mail server is not running".into(), mail)
         }
         "refused" => match (&c.applied, &c.pending) {
             (Some(_), Some(p)) => {

@@ -18,8 +18,8 @@ use relaykey::credential::VersionOrder;
 use relaykey::health::{self, HostAllowList, Listener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
+    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, InUse, MailServer, Outbox, Owed,
+    OwnLogin, OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
 use relaykey::wake::alarm::Kind;
@@ -304,6 +304,19 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         let now = h.now;
         let why = "reload = \"never\": the mail server has to be told by somebody else";
         h.target().reload_owed = Some(Owed { since: minutes(now, 50), why: why.into() });
+    }),
+    ("swapped-while-stopped", |h| {
+        let now = h.now;
+        h.pending();
+        let target = h.target();
+        target.mail_server = Some(MailServer::Stopped);
+        target.live_id = Some("old".into());
+        let why = "the mail server is not running";
+        target.reload_owed = Some(Owed { since: minutes(now, 3), why: why.into() });
+        target.in_use = Some(InUse { at: minutes(now, 3), usernames: vec![NEW.into()], live_id: Some("new".into()) });
+        let mut failure = failure("reload-owed", why, "start it: it reads what is there", minutes(now, 2));
+        failure.temporary = true;
+        target.retry = retry(failure);
     }),
     ("drift", |h| {
         let now = h.now;
