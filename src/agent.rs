@@ -598,7 +598,8 @@ impl Agent {
     }
 
     async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
-        let at = Timestamp::now();
+        // As it is written down, and as reports have it.
+        let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
         match login_at(&target.smtp, login, &self.identity.name).await {
             Verdict::Accepted { reply } => Outcome::Accepted(Evidence {
                 endpoint: format!("{}:{}", target.smtp.endpoint, target.smtp.port),

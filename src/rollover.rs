@@ -815,7 +815,13 @@ pub struct Evidence {
     pub endpoint: String,
     /// The server's words.
     pub reply: String,
+    /// RFC 3339, Z, seconds; of 0.1.0 it comes with nanoseconds.
+    #[serde(serialize_with = "in_seconds")]
     pub at: Timestamp,
+}
+
+fn in_seconds<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&rfc3339(*at))
 }
 
 // ---------------------------------------------------------------- facts

@@ -909,9 +909,10 @@ impl CredentialStatus {
             line(
                 "error",
                 format!(
-                    "{} ({} attempts, last {}{})",
+                    "{} ({} attempt{}, last {}{})",
                     f.failure.what,
                     f.attempts,
+                    if f.attempts == 1 { "" } else { "s" },
                     ago(&rfc3339(f.failure.at), now),
                     f.next.map(|next| format!(", again at {}", rfc3339(next))).unwrap_or_default()
                 ),

@@ -872,3 +872,26 @@ fn names_need_not_be_utf8() {
     swap(&live, b"new").unwrap();
     assert_eq!(fs::read(&live).unwrap(), b"new");
 }
+
+/// The lock directory is every relaykey's of the host: a package that goes leaves it, with the locks of those that stay. All
+/// directories that the script may touch are of this test alone.
+#[test]
+fn a_package_that_goes_leaves_the_locks_of_others() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let deb = fs::read_to_string(scripts.join("deb/postrm")).expect("readable");
+    let rpm = fs::read_to_string(scripts.join("rpm/postun")).expect("readable");
+    for (name, script, argument) in [("deb", deb, "purge"), ("rpm", rpm, "0")] {
+        let around = "set -e
+for dir in /run /var/lib /etc /usr/share/doc; do mount -t tmpfs none $dir; done
+mkdir -p /run/relaykey /run/relaykey-lock /etc/relaykey /var/lib/relaykey /usr/share/doc/relaykey
+touch /run/relaykey-lock/0:0-1
+sh -c \"$1\" \"$0\" \"$2\" > /dev/null 2>&1
+test -e /run/relaykey-lock/0:0-1
+test \"$0\" = rpm || test ! -e /var/lib/relaykey";
+        let status = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", around, name, &script, argument])
+            .status()
+            .expect("unshare");
+        assert!(status.success(), "{name}: {status}");
+    }
+}

@@ -118,6 +118,9 @@ fn a_report_is_true_with_every_way_to_hold_the_password_and_python_agrees() {
     ] {
         let ran = lab.verify_with(&held, report.to_string().as_bytes(), flags);
         ran.expect(0).says(&["target main (us-east-1): true", "It does not show which host made it"]);
+        // The sample in the documents ends as what is printed does.
+        let last = ran.out.lines().skip_while(|line| !line.starts_with("This shows")).collect::<Vec<_>>().join("\n");
+        assert!(!last.is_empty() && include_str!("../docs/proof.md").contains(&format!("true\n{last}\n```")), "{last}");
     }
     let version = text(&report["version"]);
     let expected = ["--host", "mx1.example.com", "--credential", "ses", "--expect-version", version];

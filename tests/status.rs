@@ -242,3 +242,16 @@ fn a_key_that_was_put_in_while_the_mail_server_was_stopped() {
     // What does not run uses nothing.
     assert!(!said.contains("in use"), "{said}");
 }
+
+/// One attempt is one attempt.
+#[test]
+fn attempts_are_counted_in_english() {
+    let said = |attempts: u32| {
+        text(|h| {
+            spoil(h, "drift");
+            h.target().retry.attempts = attempts;
+        })
+    };
+    assert!(said(1).contains(" (1 attempt, last "), "{}", said(1));
+    assert!(said(2).contains(" (2 attempts, last "), "{}", said(2));
+}

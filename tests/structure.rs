@@ -230,3 +230,71 @@ fn every_dependency_has_a_reason() {
     }
     assert!(bare.is_empty(), "no reason given: {bare:#?}");
 }
+
+// ---------------------------------------------------------------- documents
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What a package has in /usr/share/doc/relaykey: names there, by the names in the repository.
+fn packaged() -> [(&'static str, BTreeMap<String, String>); 2] {
+    let manifest = read("Cargo.toml");
+    let of = |begins: &str| {
+        let assets = manifest.lines().map(str::trim).filter(|line| line.starts_with(begins));
+        let names = assets.filter_map(|line| {
+            let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let below = quoted.get(1)?.trim_start_matches('/').strip_prefix("usr/share/doc/relaykey/")?;
+            Some((quoted[0].to_owned(), below.to_owned()))
+        });
+        names.collect::<BTreeMap<_, _>>()
+    };
+    let both = [("deb", of("[\"")), ("rpm", of("{ source"))];
+    for (package, files) in &both {
+        assert!(files.contains_key("README.md"), "{package}: {files:?}");
+    }
+    both
+}
+
+/// A document in a package leads to documents in the package.
+#[test]
+fn what_packaged_documents_link_to_is_packaged() {
+    for (package, files) in packaged() {
+        for (from, to) in files.iter().filter(|(from, _)| from.ends_with(".md")) {
+            let text = read(from);
+            let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+            let links = links.map(|link| link.split('#').next().expect("a part")).filter(|link| !link.is_empty());
+            for link in links.filter(|link| !link.contains("://")) {
+                let target = Path::new(to).parent().expect("a directory").join(link);
+                let target = target.to_str().expect("UTF-8");
+                assert!(
+                    files.values().any(|there| there == target),
+                    "{package}: {from} leads to {target}, which is not packaged"
+                );
+            }
+        }
+    }
+}
+
+/// The report in docs/reports.md is one that this program reads, and would write so.
+#[test]
+fn the_report_in_the_documents_is_one() {
+    let text = read("docs/reports.md");
+    let (_, rest) = text.split_once("```json\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let value: serde_json::Value = serde_json::from_str(example).expect("JSON");
+    let report: relaykey::rollover::Report = serde_json::from_value(value.clone()).expect("a report");
+    assert_eq!(serde_json::to_value(&report).expect("JSON"), value);
+    assert!(report.mail_server.is_some(), "every report since 0.1.0 says it");
+}
+
+/// Reports of 0.1.0 have the time of a login with nanoseconds: they are read, and passed on in seconds.
+#[test]
+fn the_time_of_a_login_is_in_seconds() {
+    let old = r#"{"endpoint": "relay.example:587", "reply": "235 ok", "at": "2026-09-21T14:13:49.123456789Z"}"#;
+    let evidence: relaykey::rollover::Evidence = serde_json::from_str(old).expect("evidence");
+    let written = serde_json::to_value(&evidence).expect("JSON");
+    assert_eq!(written["at"], "2026-09-21T14:13:49Z");
+    assert!(serde_json::from_value::<relaykey::rollover::Evidence>(written).is_ok());
+}

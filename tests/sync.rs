@@ -585,6 +585,8 @@ fn complete(report: &Value, target_names: &[&str], password: &str) {
         assert_eq!((&target["remaining_old"], &target["no_proof"]), (&json!([]), &Value::Null));
         assert_eq!(fields(&target["evidence"]), ["endpoint", "reply", "at"].map(str::to_owned).into());
         assert_eq!(target["evidence"]["reply"], "235 Authentication successful.");
+        let at = target["evidence"]["at"].as_str().expect("a text");
+        assert!(at.len() == 20 && at.ends_with('Z'), "{at}: RFC 3339, Z, whole seconds");
         let tried: jiff::Timestamp = target["evidence"]["at"].as_str().and_then(|t| t.parse().ok()).expect("RFC 3339");
         assert!((0..90).contains(&now.duration_since(tried).as_secs()), "{tried}");
         assert_eq!(target["proof"], proof_of(password, report, target), "the proof of {}", target["name"]);

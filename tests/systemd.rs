@@ -283,6 +283,8 @@ fn the_debian_package_from_installation_to_purge() {
          -prune -o -name '*relaykey*' -print",
     );
     assert_eq!(left, "", "left behind");
+    // But the place of locks, which is every relaykey's of the host.
+    system.sh("test -d /run/relaykey-lock");
     assert_eq!(server.send(), "AKIATHIRD");
 }
 
