@@ -177,7 +177,7 @@ pub struct Inspected {
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
     /// That the lock on a table's directory, which a rollover takes, could not be had; where it is only looked.
-    pub not_lockable: Option<Finding>,
+    pub not_lockable: Option<Box<Finding>>,
     /// The tables' files, text and compiled map: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
@@ -753,14 +753,15 @@ impl Target {
     }
 
     /// Why a rollover could not lock the tables' directories. Who changes something finds out by locking them.
-    fn not_lockable(&self, files: &[PathBuf]) -> Option<Finding> {
+    fn not_lockable(&self, files: &[PathBuf]) -> Option<Box<Finding>> {
         if self.shared.access == Access::Change || !self.write {
             return None;
         }
         // What cannot be opened is a finding of its own.
         let e = directories(files).ok()?.iter().find_map(|directory| directory.look_lockable().err())?;
         let (what, fix) = (format!("the tables cannot be locked, so that nothing would be changed: {e}"), e.fix());
-        Some(Finding { severity: Severity::Error, line: None, file: e.path().map(Path::to_owned), what, fix })
+        let file = e.path().map(Path::to_owned);
+        Some(Box::new(Finding { severity: Severity::Error, line: None, file, what, fix }))
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.

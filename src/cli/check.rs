@@ -402,7 +402,7 @@ fn targets(
                     }
                 }
                 if let Some(finding) = seen.not_lockable {
-                    findings.add(name, &about, finding);
+                    findings.add(name, &about, *finding);
                 }
                 if let Some(owed) = seen.reload_owed {
                     findings.add(
