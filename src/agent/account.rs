@@ -10,7 +10,9 @@ use super::{End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
 use crate::instruction::Instruction;
-use crate::rollover::{BY_HAND, Change, Failure, MailServer, NOT_RUNNING, Outcome, RELOAD_OWED, Report, Step, TargetState};
+use crate::rollover::{
+    BY_HAND, Change, Failure, MailServer, NOT_RUNNING, Outcome, RELOAD_OWED, Report, Step, TargetState,
+};
 use crate::status::{how_to_start, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
