@@ -1874,12 +1874,12 @@ fn due_one(facts: &Facts, index: usize, now: Timestamp) -> bool {
     next.is_none_or(|next| next <= now) && !t.failed
 }
 
-/// Is this target to be looked at? Also one that waits for its time, where all that was in the way may be a mail server that did
-/// not run: somebody may have started it.
+/// Is this target to be looked at? Also one that waits for its time, where a start of the mail server settles what is in the way.
 fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let t = &facts.targets[index];
-    let stopped = || facts.state.targets.get(&t.name).is_some_and(|s| s.mail_server == Some(MailServer::Stopped));
-    due_one(facts, index, now) || !t.failed && stopped()
+    let started_may_be = |s: &TargetState| s.mail_server == Some(MailServer::Stopped) || s.reload_owed.is_some();
+    let waits = || facts.state.targets.get(&t.name).is_some_and(started_may_be);
+    due_one(facts, index, now) || !t.failed && waits()
 }
 
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
@@ -2019,16 +2019,12 @@ pub fn absorb(
     facts.current = None;
     match (step, outcome) {
         (Step::Inspect { target }, Outcome::Inspected(found)) => {
-            let owed = found.reload_owed.clone();
             let state = facts.target_state(*target);
-            state.reload_owed = owed;
-            let was_stopped = state.mail_server == Some(MailServer::Stopped);
-            state.mail_server = found.mail_server;
+            let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
+            let runs = found.mail_server == Some(MailServer::Runs);
+            (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
             let of_that = |f: &Failure| [RELOAD_OWED, NOT_RUNNING].contains(&f.class.as_str());
-            if was_stopped
-                && found.mail_server == Some(MailServer::Runs)
-                && state.retry.failure.as_ref().is_some_and(of_that)
-            {
+            if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
                 state.retry.next = None;
             }
             // Looked at before its time, and what was in the way still is, as far as is known.

@@ -684,7 +684,13 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
     let owed = Some(Owed { since: at(-60), why: "down".into() });
     // What is in place without having been committed, and what is confirmed with its reload owed.
     let begun = Inspection { swapped: Some(swapped(2)), ..holds(2) };
-    for (class, version_there, there, owed) in [(NOT_RUNNING, 2, begun, None), (RELOAD_OWED, 1, holds(1), owed)] {
+    let stopped = Some(MailServer::Stopped);
+    for (class, version_there, there, owed, seen) in [
+        (NOT_RUNNING, 2, begun, None, stopped),
+        (RELOAD_OWED, 1, holds(1), owed.clone(), stopped),
+        // It was stopped and started between two looks.
+        (RELOAD_OWED, 1, holds(1), owed, Some(MailServer::Runs)),
+    ] {
         let mut state = applied(&policy, 1);
         let failure = Failure { class: class.into(), what: "it does not run".into(), ..failure(true) };
         let retry = Retry { attempts: 9, next: Some(at(900)), failure: Some(failure) };
@@ -693,7 +699,7 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
         }
         let target = state.targets.get_mut("t0").unwrap();
         (target.retry, target.reload_owed) = (retry.clone(), owed.clone());
-        target.mail_server = Some(MailServer::Stopped);
+        target.mail_server = seen;
         let look = |found_there: Outcome| {
             let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
             let mut go = good(found(version_there, 0), there.clone(), true);
@@ -706,8 +712,8 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
             (steps, failures, facts)
         };
         // It still does not run, or the look fails: nothing is done before its time, and nothing is put off or forgotten.
-        let stopped = Inspection { mail_server: Some(MailServer::Stopped), reload_owed: owed.clone(), ..there.clone() };
-        for vain in [Outcome::Inspected(stopped), Outcome::Failed(super::tests::failure(false))] {
+        let as_before = Inspection { mail_server: seen, reload_owed: owed.clone(), ..there.clone() };
+        for vain in [Outcome::Inspected(as_before), Outcome::Failed(super::tests::failure(false))] {
             let (steps, failures, facts) = look(vain);
             assert_eq!((steps, failures), (vec!["inspect", "fetch"], vec![class.to_owned()]));
             assert_eq!(facts.state.targets["t0"].retry, retry);
@@ -721,7 +727,7 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
             _ => assert_eq!(steps, ["inspect", "fetch"]),
         }
         // It was started, and a reload is owed all the same: it is done at once.
-        if owed.is_some() {
+        if owed.is_some() && seen == stopped {
             let (steps, failures, _) =
                 look(Outcome::Inspected(Inspection { reload_owed: owed.clone(), ..there.clone() }));
             assert_eq!((steps, failures), (vec!["inspect", "fetch", "activate"], vec![]));
