@@ -13,8 +13,8 @@ use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
 use crate::instruction::Instruction;
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, OLD_KEY, Owed,
-    OwnResult, Rejected, Report, State, Tried, rfc3339,
+    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, NOT_RUNNING,
+    OLD_KEY, Owed, OwnResult, Rejected, Report, State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -700,6 +700,10 @@ impl CredentialStatus {
                 "not-the-named-version",
                 BY_HAND,
             ];
+            // Said first of all.
+            if f.failure.class == NOT_RUNNING && self.stopped().is_some() {
+                continue;
+            }
             // Without a state file nothing is done at all, whatever the source says.
             if (!of_source || f.failure.class == "state") && !told.contains(&f.failure.class.as_str()) {
                 say("failing", f.failure.what.clone(), f.failure.fix.clone());

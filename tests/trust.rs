@@ -568,7 +568,7 @@ fn a_user_who_locks_all_that_they_can_open_holds_up_no_rollover() {
     let host = Host::new("hash", &keys[0]);
     let source = host.publish(keys[0].pair());
     // As on a real host: the table's directory and the one of the sockets are everybody's to read.
-    set(&host.dir.path().to_owned(), 0o755);
+    set(host.dir.path(), 0o755);
     let port = postfix::free_port();
     let source = format!("{source}{NEVER}");
     host.configure(&Setup { source: &source, more: &running::health(port), ..Setup::default() });
