@@ -246,7 +246,7 @@ impl Agent {
         let mut next = None;
         let (end, reason) = loop {
             let now = Timestamp::now();
-            self.tell(&mut facts, credential);
+            self.tell(&mut facts, credential, &by);
             let (step, reason) = rollover::decide(&facts, &policy, now);
             // What a crash must find again is on disk before the next step; above all before a swap. A target that is
             // in between is put right first, even if nothing can be written down, and even if the program is to end.
@@ -307,7 +307,7 @@ impl Agent {
                     self.owe(&mut durable.state, &record, Some(&report));
                     // What there is to tell besides has later numbers.
                     rollover::conclude(&mut durable, now, jitter());
-                    self.tell(&mut durable, credential);
+                    self.tell(&mut durable, credential, &by);
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
                         Ok(()) => {
@@ -353,7 +353,7 @@ impl Agent {
         let failures: Vec<_> = facts.failures().into_iter().map(|(t, f)| (t.map(str::to_owned), f.clone())).collect();
         if end != End::Interrupted && self.store.access() == Access::Write {
             rollover::conclude(&mut facts, Timestamp::now(), jitter());
-            self.tell(&mut facts, credential);
+            self.tell(&mut facts, credential, &by);
         }
         self.note(&mut facts, credential, &by, end, &steps, observer).await?;
         // Of several targets the first that has one: they share a login, or a key of which theirs are made.
@@ -434,7 +434,13 @@ impl Agent {
     }
 
     /// Makes reports of what is to be told, and owes them: in the state, which is saved before the next step.
-    fn tell(&self, facts: &mut Facts, credential: &config::Credential) {
+    fn tell(&self, facts: &mut Facts, credential: &config::Credential, by: &By) {
+        for superseded in std::mem::take(&mut facts.superseded) {
+            if self.store.access() == Access::Write {
+                let record = superseded_record(facts, credential, by, superseded, Timestamp::now());
+                self.owe(&mut facts.state, &record, None);
+            }
+        }
         for news in std::mem::take(&mut facts.news) {
             if self.store.access() == Access::Read {
                 continue;
@@ -475,6 +481,7 @@ impl Agent {
             error: news.error,
             waiting: news.waiting,
             mail_server: facts.mail_server(),
+            in_use: news.in_use,
             approved_by: None,
             latest: latest.map(Box::new),
         }
@@ -787,6 +794,7 @@ impl Agent {
             waiting: None,
             // It was read back, which a mail server that is down fails.
             mail_server: Some(rollover::MailServer::Runs),
+            in_use: None,
             approved_by: facts.approved_by(),
             latest: None,
         }
@@ -872,6 +880,35 @@ fn record(
             .filter(|_| outcome != "adopted" && outcome != "confirmed")
             .map(|f| Trouble { class: f.class, words: f.what }),
         approved_by: facts.approved_by(),
+    }
+}
+
+/// The record of a version that was put in place by a run that was killed, before another one came.
+fn superseded_record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    superseded: rollover::Superseded,
+    at: Timestamp,
+) -> Record {
+    let rollover::Superseded { begun, by: other, approved_by } = superseded;
+    let came = match begun.used {
+        true => "was put in place and found in use",
+        false => "was put in place in part",
+    };
+    let words = format!("it {came}, and never confirmed: the run was broken off, and version {} came", other.version);
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "rollover".into(),
+        version: Some(begun.id.version),
+        username: Some(begun.username),
+        previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()),
+        steps: Vec::new(),
+        outcome: rollover::SUPERSEDED.into(),
+        error: Some(Trouble { class: rollover::SUPERSEDED.into(), words }),
+        approved_by,
     }
 }
 
@@ -1052,9 +1089,11 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
                 in_use: seen.live_id,
                 usernames,
                 reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
-                swapped: seen.swapped.map(|v| rollover::Swapped {
+                swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
                     id: VersionId { version: v.version, order: v.order },
                     source: v.source,
+                    username,
+                    live_id,
                 }),
                 mail_server: Some(match seen.running {
                     apply::Running::No => rollover::MailServer::Stopped,

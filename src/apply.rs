@@ -173,7 +173,7 @@ pub struct Inspected {
     pub reload_owed: Option<ReloadOwed>,
     /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
     /// left to do.
-    pub swapped: Option<Version>,
+    pub swapped: Option<Uncommitted>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
     /// That the lock on a table's directory, which a rollover takes, could not be had; where it is only looked.
@@ -182,6 +182,17 @@ pub struct Inspected {
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
     pub log: Option<PathBuf>,
+}
+
+/// A version that was swapped in and not committed, as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uncommitted {
+    #[serde(flatten)]
+    pub version: Version,
+    /// The user name of its login; `None`: the journal does not say.
+    pub username: Option<String>,
+    /// HMAC of its login, under apply's own key.
+    pub live_id: String,
 }
 
 /// One entry of a table in use.
@@ -625,10 +636,14 @@ impl Target {
             let holds = |id: &Option<String>| id.as_ref() == Some(&record.live_id);
             entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
         };
-        let swapped = record
-            .as_ref()
-            .filter(|record| record.phase == Phase::Swapped && in_place(record))
-            .map(|record| record.version.clone());
+        let swapped =
+            record.as_ref().filter(|record| record.phase == Phase::Swapped && in_place(record)).map(|record| {
+                Uncommitted {
+                    version: record.version.clone(),
+                    username: record.usernames.last().cloned(),
+                    live_id: record.live_id.clone(),
+                }
+            });
         Ok(Inspected {
             kind: view.kind,
             live_id: one_live_id(&entries),
@@ -995,9 +1010,9 @@ impl Target {
             let wants_reload = wants_reload(&self.reload, open.reload_needed);
             let (version, live_id) = (open.version.clone(), open.live_id.clone());
             let mut usernames = open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default();
-            if !usernames.contains(&open.login.username) {
-                usernames.push(open.login.username.clone());
-            }
+            // The last is that of the version which the record is of.
+            usernames.retain(|username| *username != open.login.username);
+            usernames.push(open.login.username.clone());
             let record = |swapped: Moment| {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };

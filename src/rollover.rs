@@ -512,7 +512,29 @@ pub struct TargetState {
     /// When somebody else wrote to the table between a swap and its read-back, within the last hour.
     #[serde(default)]
     pub overtaken: Vec<Timestamp>,
+    /// Versions that were put in place here and never confirmed, the latest last. Over with the next confirmation.
+    #[serde(default)]
+    pub begun: Vec<Begun>,
 }
+
+/// A version that this host put in place and did not confirm: the run was killed between its swap and its commit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Begun {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub source: Option<SourceIdentity>,
+    pub username: String,
+    /// Live id of its login.
+    pub live_id: String,
+    /// Was it found in use? It may have been killed with the text renamed and the compiled map not.
+    pub used: bool,
+    /// It was told that another version came before it was confirmed.
+    #[serde(default)]
+    pub told: bool,
+}
+
+/// So many are remembered.
+const BEGUN: usize = 8;
 
 /// What a look at the mail server's tables found: not what this host put there, but what is there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -533,6 +555,8 @@ pub enum Holds {
     Applied,
     /// The version that is to take its place.
     Pending,
+    /// A version that this host put there and never confirmed, and that is not the one to come any more.
+    Begun,
     /// Somebody else's login, or another password.
     Other,
     /// No login at all.
@@ -544,14 +568,34 @@ impl TargetState {
     pub fn holds(&self, state: &State) -> Option<Holds> {
         let found = self.in_use.as_ref()?;
         let only = |username: &str| !found.usernames.is_empty() && found.usernames.iter().all(|u| u == username);
+        let begun = found.live_id.as_ref().and_then(|live_id| self.has_begun(live_id));
         Some(match (&self.live_id, &state.applied, &state.candidate) {
             _ if found.usernames.is_empty() => Holds::Nothing,
             (Some(expected), Some(_), _) if found.live_id.as_ref() == Some(expected) => Holds::Applied,
+            (_, _, Some(candidate)) if begun.is_some_and(|begun| begun.id == candidate.id) => Holds::Pending,
+            _ if begun.is_some() => Holds::Begun,
             (_, _, Some(candidate)) if only(&candidate.username) && self.live_id.is_some() => Holds::Pending,
             // Nothing was read back here yet: the name alone tells.
             (None, Some(applied), _) if only(&applied.username) => Holds::Applied,
             _ => Holds::Other,
         })
+    }
+
+    /// The version with this live id, where this host put one in place and never confirmed it.
+    pub fn has_begun(&self, live_id: &str) -> Option<&Begun> {
+        self.begun.iter().rfind(|begun| begun.live_id == live_id)
+    }
+
+    /// What is in place and not committed was looked up.
+    fn take_down(&mut self, swapped: &Swapped, in_use: Option<&String>) {
+        let used = in_use == Some(&swapped.live_id);
+        let Some(username) = swapped.username.clone() else { return };
+        let same = |begun: &Begun| begun.id == swapped.id && begun.source == swapped.source;
+        let (id, source, live_id) = (swapped.id.clone(), swapped.source.clone(), swapped.live_id.clone());
+        let before = self.begun.iter().position(same).map(|at| self.begun.remove(at));
+        let (used_before, told) = before.map_or((false, false), |before| (before.used, before.told));
+        self.begun.push(Begun { id, source, username, live_id, used: used || used_before, told });
+        self.begun.drain(..self.begun.len().saturating_sub(BEGUN));
     }
 }
 
@@ -723,6 +767,11 @@ pub struct Report {
     /// Whether every mail server of this credential was seen running when this was made; `None`: not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail_server: Option<MailServer>,
+    /// The user names that the mail servers of this credential were found to log in with when they were last looked up, each
+    /// once; empty: they have no login. Not in a confirmation, which is made of what was read back; `None`: not every one was
+    /// looked at yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<Vec<String>>,
     pub approved_by: Option<String>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
@@ -841,6 +890,9 @@ pub struct Facts {
     pub committed: Option<Completion>,
     /// What is to be told beyond the confirmation, in this order; whoever drives the machine takes it from here.
     pub news: Vec<News>,
+    /// What was put in place and never confirmed, and is not the source's version any more, each once: for the audit log;
+    /// whoever drives the machine takes it from here.
+    pub superseded: Vec<Superseded>,
     /// Something was told in this wake.
     spoke: bool,
     /// A person's order that needs nothing else, such as a rejection, was carried out.
@@ -916,6 +968,8 @@ pub struct News {
     pub version: String,
     pub username: String,
     pub previous_username: Option<String>,
+    /// What was last looked up; `None`: not every mail server was.
+    pub in_use: Option<Vec<String>>,
     pub error: Option<ReportError>,
     pub waiting: Option<Waiting>,
 }
@@ -928,6 +982,16 @@ pub struct Found {
     pub username: String,
     /// When the source said so.
     pub at: Timestamp,
+}
+
+/// A version that was put in place, and in whose place another one has come before it was confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Superseded {
+    pub begun: Begun,
+    /// The version that has come.
+    pub by: VersionId,
+    /// Who had let it go, where that is known.
+    pub approved_by: Option<String>,
 }
 
 /// One target in this wake.
@@ -951,6 +1015,8 @@ pub struct TargetFacts {
     pub previewed: Option<Change>,
     /// Failed in this wake; left alone until its retry is due, then looked at anew.
     pub failed: bool,
+    /// A reload that is owed was tried since it was looked at.
+    reload_tried: bool,
 }
 
 /// What `Inspect` found, as far as decisions need it.
@@ -979,6 +1045,10 @@ pub struct Swapped {
     pub id: VersionId,
     /// `None`: the journal does not say of which source it was.
     pub source: Option<SourceIdentity>,
+    /// `None`: the journal does not say.
+    pub username: Option<String>,
+    /// Live id of its login.
+    pub live_id: String,
 }
 
 impl Swapped {
@@ -1067,6 +1137,7 @@ impl Facts {
             stamp: None,
             committed: None,
             news: Vec::new(),
+            superseded: Vec::new(),
             spoke: false,
             ordered: false,
             concluded: false,
@@ -1104,6 +1175,9 @@ impl Facts {
     /// The user name that the candidate takes over from: of the applied version, or, without state, of what was found.
     pub fn previous_username(&self) -> Option<String> {
         let new = self.fetched.as_ref().map(|f| &f.username);
+        if let Some(begun) = self.never_confirmed().find(|begun| begun.used && Some(&begun.username) != new) {
+            return Some(begun.username.clone());
+        }
         match &self.state.applied {
             Some(applied) if Some(&applied.username) != new => Some(applied.username.clone()),
             Some(applied) => applied.previous_username.clone(),
@@ -1112,6 +1186,27 @@ impl Facts {
                 found.filter(|username| Some(username) != new)
             }
         }
+    }
+
+    /// Versions that this host put in place and never confirmed, and that are not what the source gives; of each target the
+    /// latest first.
+    fn never_confirmed(&self) -> impl Iterator<Item = &Begun> {
+        let other = |begun: &&Begun| {
+            self.fetched.as_ref().is_some_and(|f| f.id != begun.id || Some(&f.identity) != begun.source.as_ref())
+        };
+        self.state.targets.values().flat_map(|t| t.begun.iter().rev()).filter(other)
+    }
+
+    /// The user names that the mail servers were last found to use, each once; `None`: not every one was looked at yet.
+    pub fn in_use(&self) -> Option<Vec<String>> {
+        let found = self.targets.iter().map(|t| self.state.targets.get(&t.name)?.in_use.as_ref());
+        let mut all: Vec<String> = Vec::new();
+        for username in found.collect::<Option<Vec<_>>>()?.iter().flat_map(|found| &found.usernames) {
+            if !all.contains(username) {
+                all.push(username.clone());
+            }
+        }
+        Some(all)
     }
 
     /// Do the mail servers of all targets run, as far as they were looked at?
@@ -1688,8 +1783,13 @@ fn is_in_use(facts: &Facts) -> bool {
 /// The one next step, and why. Pure: facts, policy and time in.
 pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     let (step, reason) = next_step(facts, policy, now);
+    let rests = matches!(step, Step::End | Step::Hold | Step::Wait { .. });
+    // A reload that is owed is done whatever becomes of a new version: it may be refused for days.
+    if rests && let Some(owed) = reload_owed(facts, now) {
+        return owed;
+    }
     // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
-    match own_login_due(facts, now).filter(|_| matches!(step, Step::End | Step::Hold | Step::Wait { .. })) {
+    match own_login_due(facts, now).filter(|_| rests) {
         Some(target) => (Step::VerifyApplied { target }, Reason::MayBeRefused),
         None => (step, reason),
     }
@@ -1726,12 +1826,10 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
         if facts.state.source_retry.next.is_none_or(|next| next <= now) {
             return (Step::Fetch, Reason::LookAtSource);
         }
-        // The source gave nothing: an owed reload does not need it.
-        return reload_owed(facts, now).unwrap_or_else(|| waiting(facts, now));
+        return waiting(facts, now);
     };
     if let Some(failure) = &facts.blocked {
-        let end = (Step::End, Reason::Blocked(failure.what.clone()));
-        return reload_owed(facts, now).unwrap_or(end);
+        return (Step::End, Reason::Blocked(failure.what.clone()));
     }
     let applied = match standing(facts, found, policy) {
         Standing::Applied => true,
@@ -1740,13 +1838,10 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
         Standing::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
         // `blocked` says so; nothing is due.
         Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
-        Standing::Rejected => {
-            let end = (Step::End, Reason::Rejected(found.id.version.clone()));
-            return reload_owed(facts, now).unwrap_or(end);
-        }
+        Standing::Rejected => return (Step::End, Reason::Rejected(found.id.version.clone())),
     };
     if !(0..facts.targets.len()).any(|i| needs_work(facts, i, applied)) {
-        return reload_owed(facts, now).unwrap_or((Step::End, Reason::UpToDate));
+        return (Step::End, Reason::UpToDate);
     }
     let ready: Vec<usize> = due(facts, now).collect();
     // Asked before anything is staged; a heal that is under way is not its own reason to stop.
@@ -1759,7 +1854,7 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
         return (Step::Refrain { target }, Reason::Drifted(name(target)));
     }
     if !ready.iter().any(|&i| needs_work(facts, i, applied)) {
-        return reload_owed(facts, now).unwrap_or_else(|| waiting(facts, now));
+        return waiting(facts, now);
     }
     let permission = if applied || facts.wake.confirm { Permission::Given } else { permission(facts, policy, now) };
     // Held, and verified not long ago: nothing is to be done before the day is over, the window opens, or somebody asks.
@@ -1767,7 +1862,7 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     if let (Permission::Held { opens }, Some(next), false) = (&permission, held, facts.wake.dry_run) {
         let reason = Reason::Held { version: found.id.version.clone(), opens: *opens };
         let until = opens.map_or(next, |opens| opens.min(next));
-        return reload_owed(facts, now).unwrap_or((Step::Wait { until }, reason));
+        return (Step::Wait { until }, reason);
     }
     // From here on all targets go the same way, also those that hold the version already: a report names them all.
     if let Some(&target) = ready.iter().find(|&&i| t(i).evidence.is_none()) {
@@ -1886,16 +1981,21 @@ fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
     (0..facts.targets.len()).filter(move |&i| due_one(facts, i, now))
 }
 
-/// A reload that is owed and can be tried now, whatever the source says.
+/// A reload that is owed and can be tried now, whatever the source says, and whatever stands in the way of a new version.
 fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason)> {
-    if facts.wake.dry_run {
+    let wake = &facts.wake;
+    if wake.dry_run || wake.leave || wake.reject.is_some() || facts.committed.is_some() {
         return None;
     }
     let owed = |i: &usize| {
         let t = &facts.targets[*i];
-        !t.activated && t.inspected.as_ref().is_some_and(|v| v.reload_owed.is_some())
+        let retry = facts.state.targets.get(&t.name).map(|s| &s.retry);
+        // What else failed here, and waits for its time, does not keep a reload from being done; that the reload failed does.
+        let of_reload = |retry: &Retry| retry.failure.as_ref().is_some_and(|f| f.class == RELOAD_OWED);
+        let waits = retry.is_some_and(|r| of_reload(r) && r.next.is_some_and(|next| next > now));
+        !t.activated && !t.reload_tried && !waits && t.inspected.as_ref().is_some_and(|v| v.reload_owed.is_some())
     };
-    let target = due(facts, now).find(owed)?;
+    let target = (0..facts.targets.len()).find(owed)?;
     Some((Step::Activate { target }, Reason::ReloadOwed(facts.targets[target].name.clone())))
 }
 
@@ -1972,6 +2072,8 @@ pub const DRIFT: &str = "drift";
 pub const FOUGHT_OVER: &str = "fought-over";
 /// Class of the answer to somebody who names a version that is not, or may not be, the one that they saw.
 const CHANGED_MEANWHILE: &str = "changed-meanwhile";
+/// Class of a version that was put in place and never confirmed, before another one came.
+pub const SUPERSEDED: &str = "superseded";
 /// Class of a mail server that has not been told.
 pub const RELOAD_OWED: &str = "reload-owed";
 /// Class of a mail server that does not run, so that nothing it does can be confirmed.
@@ -2030,8 +2132,11 @@ pub fn absorb(
             // Looked at before its time, and what was in the way still is, as far as is known.
             let not_due = state.retry.next.is_some_and(|next| next > now);
             looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
+            if let Some(swapped) = &found.swapped {
+                state.take_down(swapped, found.in_use.as_ref());
+            }
             let t = &mut facts.targets[*target];
-            (t.inspected, t.must_look) = (Some(found), false);
+            (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
         }
         (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
@@ -2165,8 +2270,9 @@ pub fn absorb(
         (Step::Activate { target }, Outcome::ReloadOwed(failure)) => {
             let state = facts.target_state(*target);
             state.reload_owed.get_or_insert(Owed { since: now, why: failure.what.clone() });
-            target_failed(facts, *target, failure, now, jitter);
+            not_reloaded(facts, *target, failure, now, jitter);
         }
+        (Step::Activate { target }, Outcome::Failed(failure)) => not_reloaded(facts, *target, failure, now, jitter),
         (Step::ReadBack { target, stamp }, Outcome::ReadBack(read_back)) => {
             facts.stamp = Some(stamp.clone());
             let username = facts.fetched.as_ref().map(|f| f.username.clone());
@@ -2271,7 +2377,6 @@ pub fn absorb(
             | Step::Preview { target }
             | Step::Prepare { target }
             | Step::Swap { target }
-            | Step::Activate { target }
             | Step::ReadBack { target, .. },
             Outcome::Failed(failure),
         ) => {
@@ -2286,6 +2391,16 @@ pub fn absorb(
         (step, outcome) => unreachable!("{outcome:?} is no outcome of {step:?}"),
     }
     true
+}
+
+/// The mail server was not told. Where something else stands in the way of a new version, that is what people see, and what
+/// the next look waits for.
+fn not_reloaded(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
+    let t = &mut facts.targets[index];
+    t.reload_tried = true;
+    if t.swapped || !t.failed {
+        target_failed(facts, index, failure, now, jitter);
+    }
 }
 
 /// What the mail server uses was looked up. As long as it stays the same, the time alone is not worth a write to the disk.
@@ -2345,6 +2460,7 @@ fn fought_over(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> 
 fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
     facts.stale = false;
     facts.blocked = None;
+    supersede(facts, &found);
     facts.state.source_retry = Retry::default();
     let approved = match approval(facts, policy, &found, now) {
         Some(Ok(approval)) => Some(approval),
@@ -2458,6 +2574,26 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         facts.targets.iter_mut().for_each(|t| t.probed = true);
     }
     facts.fetched = Some(found);
+}
+
+/// Another version has come before what is in place was confirmed: that has its line of the audit log, once.
+fn supersede(facts: &mut Facts, found: &Found) {
+    if facts.wake.dry_run {
+        return;
+    }
+    let candidate = facts.state.candidate.as_ref();
+    let approval = candidate.and_then(|c| Some((c.id.clone(), c.approval.as_ref()?.by.clone())));
+    for begun in facts.state.targets.values_mut().flat_map(|t| &mut t.begun) {
+        let is_it = begun.id == found.id && begun.source.as_ref() == Some(&found.identity);
+        if is_it || std::mem::replace(&mut begun.told, true) {
+            continue;
+        }
+        // Several targets may hold it.
+        if !facts.superseded.iter().any(|s| s.begun.id == begun.id && s.begun.source == begun.source) {
+            let approved_by = approval.as_ref().filter(|(id, _)| *id == begun.id).map(|(_, by)| by.clone());
+            facts.superseded.push(Superseded { begun: begun.clone(), by: found.id.clone(), approved_by });
+        }
+    }
 }
 
 fn candidate(found: &Found, accepted: bool) -> Candidate {
@@ -2719,8 +2855,8 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     facts.stamp = None;
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
     facts.spoke = true;
-    let (at, waiting, previous_username) = (rfc3339(now), None, previous);
-    facts.news.push(News { outcome, seq, at, version, username, previous_username, error, waiting });
+    let (at, waiting, previous_username, in_use) = (rfc3339(now), None, previous, facts.in_use());
+    facts.news.push(News { outcome, seq, at, version, username, previous_username, in_use, error, waiting });
 }
 
 /// The candidate waits for a person: what for.
@@ -2896,18 +3032,46 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         // What somebody else has just written over is put right in a moment.
         let retry = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
         let at_once = t.failed && retry.is_some_and(|next| next.duration_since(now) <= OVERTAKEN);
-        drifted(facts, *i) && in_use != expected && untouched && !right && !at_once
+        let foreign = in_use.is_none_or(|live_id| {
+            facts.state.targets.get(&t.name).is_none_or(|state| state.has_begun(live_id).is_none())
+        });
+        drifted(facts, *i) && in_use != expected && foreign && untouched && !right && !at_once
     };
-    let names: Vec<&str> = (0..facts.targets.len()).filter(elsewhere).map(|i| facts.targets[i].name.as_str()).collect();
-    if names.is_empty() {
-        return;
-    }
-    let words = format!(
-        "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
-        names.join(", ")
-    );
+    // Put there by this host itself, in a run that was killed; and another version came before it was confirmed.
+    let begun = |i: &usize| {
+        let t = &facts.targets[*i];
+        let untouched = !t.swapped && t.prepared.is_none();
+        let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
+        let begun = in_use.and_then(|live_id| facts.state.targets.get(&t.name)?.has_begun(live_id))?;
+        facts.never_confirmed().find(|other| untouched && *other == begun)
+    };
+    let targets = 0..facts.targets.len();
+    let (ours, others): (Vec<usize>, Vec<usize>) =
+        targets.filter(|i| begun(i).is_some() || elsewhere(i)).partition(|i| begun(i).is_some());
+    let names = |of: &[usize]| of.iter().map(|&i| facts.targets[i].name.as_str()).collect::<Vec<_>>().join(", ");
+    let error = match (others.as_slice(), ours.first().and_then(begun), &facts.fetched) {
+        ([], Some(begun), Some(found)) => {
+            let words = format!(
+                "the mail server (target {}) uses version {} ({}), which this host put there and never confirmed: the run was \
+                 broken off in between, and version {} has come since",
+                names(&ours),
+                begun.id.version,
+                begun.username,
+                found.id.version
+            );
+            ReportError::new(SUPERSEDED, words)
+        }
+        ([], ..) => return,
+        (others, ..) => {
+            let words = format!(
+                "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
+                names(others)
+            );
+            ReportError::new(DRIFT, words)
+        }
+    };
     facts.state.withdrawn = Some(now);
-    tell(facts, "withdrawn", Some(ReportError::new(DRIFT, words)), now);
+    tell(facts, "withdrawn", Some(error), now);
 }
 
 /// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?
@@ -2983,9 +3147,13 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let state = &mut facts.state;
     let before = state.applied.take();
     let since = before.as_ref().filter(|b| b.id == found.id).map_or(now, |b| b.since);
-    if let Some(before) = before.filter(|b| b.id != found.id) {
-        state.left_behind.retain(|v| *v != before.id && *v != found.id);
-        state.left_behind.push(before.id);
+    // What was in use and never confirmed is left behind as well.
+    let begun = state.targets.values().flat_map(|t| &t.begun);
+    let begun = begun.filter(|b| b.used && b.source.as_ref() == Some(&found.identity)).map(|b| b.id.clone());
+    let left: Vec<VersionId> = before.map(|b| b.id).into_iter().chain(begun).filter(|id| *id != found.id).collect();
+    for left in left {
+        state.left_behind.retain(|v| *v != left && *v != found.id);
+        state.left_behind.push(left);
         let surplus = state.left_behind.len().saturating_sub(LEFT_BEHIND);
         state.left_behind.drain(..surplus);
     }
@@ -3008,6 +3176,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         }
         durable.first_refused = None;
         durable.change = None;
+        durable.begun.clear();
         durable.own_login =
             durable.own_login.take().filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id));
         if let Some(read_back) = &t.read_back {

@@ -14,7 +14,7 @@ use crate::config::{self, Config, IfAppliedDies};
 use crate::instruction::Instruction;
 use crate::rollover::{
     Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, NOT_RUNNING,
-    OLD_KEY, Owed, OwnResult, Rejected, Report, State, Tried, rfc3339,
+    OLD_KEY, Owed, OwnResult, Rejected, Report, SUPERSEDED, State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -192,6 +192,9 @@ pub struct InUseStatus {
     /// When it was looked up.
     pub at: Timestamp,
     pub holds: Holds,
+    /// With [`Holds::Begun`]: the version that this host put there and never confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<String>,
 }
 
 impl InUseStatus {
@@ -434,6 +437,7 @@ pub fn in_words(state: &str) -> Option<&'static str> {
         "applied-refused" => "key in use refused",
         "reload-owed" => "reload missing",
         "drift" => "changed by somebody else",
+        SUPERSEDED => "key in use not confirmed",
         "report-owed" => "report not delivered",
         "not-running" => "mail server is not running",
         "source-down" => "source does not answer",
@@ -516,8 +520,9 @@ impl CredentialStatus {
             let found = t.in_use.as_ref()?;
             // What is found unchanged is not written down each time.
             let at = live.and_then(|l| l.looked.get(name)).map_or(found.at, |at| found.at.max(*at));
-            let (target, usernames) = (name.clone(), found.usernames.clone());
-            Some(InUseStatus { target, usernames, at, holds: t.holds(state)? })
+            let (target, usernames, holds) = (name.clone(), found.usernames.clone(), t.holds(state)?);
+            let begun = found.live_id.as_ref().filter(|_| holds == Holds::Begun).and_then(|id| t.has_begun(id));
+            Some(InUseStatus { target, usernames, at, holds, begun: begun.map(|begun| begun.id.version.clone()) })
         });
         let in_use: Vec<InUseStatus> = in_use.collect();
         let applied_refused = state.applied_refused().and_then(|own| {
@@ -583,9 +588,14 @@ impl CredentialStatus {
 
     /// Is something else in use than what was put there and confirmed, as far as it was looked up?
     pub fn is_doubtful(&self) -> bool {
-        self.withdrawn.is_some()
+        self.withdrawn.is_some() && !self.holds_begun()
             || self.not_ready.iter().any(|n| n.class == "drift")
             || self.in_use.iter().any(InUseStatus::is_foreign)
+    }
+
+    /// Is a version in use that this host put there and never confirmed, and that is not the one to come any more?
+    pub fn holds_begun(&self) -> bool {
+        self.in_use.iter().any(|found| found.holds == Holds::Begun)
     }
 
     /// Who is in use, as it was looked up: `AKIA…`. What was put there, where nothing was looked up yet.
@@ -676,6 +686,22 @@ impl CredentialStatus {
                 );
                 say("drift", what, "find out what writes the table; relaykey looks again by itself".into());
             }
+        }
+        for found in &self.in_use {
+            let Some(version) = &found.begun else { continue };
+            let what = format!(
+                "the mail server (target {}) uses {} (version {version}), which relaykey put there and never confirmed: its run \
+                 was broken off, and another version has come since",
+                found.target,
+                found.who()
+            );
+            let also = self.applied.as_ref().map(|a| format!(" and {}", a.username)).unwrap_or_default();
+            let fix = format!(
+                "see to the version that is to come, or publish another one: it is confirmed once it is in use. Until then keep \
+                 the keys {}{also}",
+                found.who()
+            );
+            say(SUPERSEDED, what, fix);
         }
         for o in &self.owed {
             let what =
@@ -830,6 +856,10 @@ impl CredentialStatus {
             let differs = match (&self.applied, found.holds) {
                 (Some(a), Holds::Other | Holds::Nothing) => format!("; {}", self.had_been(&found.target, a)),
                 (_, Holds::Pending) => "; this is the new key, not confirmed yet".to_owned(),
+                (_, Holds::Begun) => format!(
+                    "; relaykey put it there (version {}) and never confirmed it",
+                    found.begun.as_deref().unwrap_or("not known")
+                ),
                 _ => String::new(),
             };
             let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
@@ -955,7 +985,8 @@ impl CredentialStatus {
             .applied
             .as_ref()
             .filter(|_| sure)
-            .map(|a| format!("goes on with {}: do not delete that key yet", a.username));
+            .map(|a| self.key_in_use().unwrap_or_else(|| a.username.clone()))
+            .map(|who| format!("goes on with {who}: do not delete that key yet"));
         let decide = p.for_approval && p.approval.is_none();
         if let Some(r) = &p.rejected {
             line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));

@@ -829,6 +829,64 @@ fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
     assert!(!socket.exists(), "it leaves no socket behind");
 }
 
+/// Killed in the reload; and before the next start comes a key that the mail relay refuses. What is in place is this host's
+/// own doing, and everything says so.
+#[test]
+fn killed_in_the_middle_and_overtaken_by_a_bad_key_it_says_what_is_in_use() {
+    let (old, new, bad, good) = (Key::new(), Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let (script, asked) = (host.path("reload"), host.path("asked"));
+    let etc = &host.postfix.config_dir;
+    executable(&script, &format!("#!/bin/sh\necho >> {asked:?}\nsleep 1\nexec /usr/sbin/postfix -c {etc:?} reload\n"));
+    let target = format!("reload = [{script:?}]");
+    let source = host.publish(old.pair()) + OFTEN;
+    let smtp = "propagation = \"1s\"\nretry = \"200ms\"\n";
+    let setup = Setup { source: &source, target: &target, smtp, ..Setup::default() };
+    let daemon = host.run(&setup);
+    daemon.applied(&old);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.shows("the reload", SOON, |s| doing(s, "activate").then_some(()));
+    daemon.program.signal(Signal::KILL);
+    let Daemon { program, .. } = daemon;
+    assert_eq!(program.wait(SOON).code, -1);
+    let reloads = || fs::read_to_string(&asked).map_or(0, |text| text.lines().count());
+    let before = reloads();
+
+    host.publish(bad.pair());
+    let daemon = host.run(&setup);
+    daemon.agrees(Some("refused"), "the new key is refused by the mail relay", SOON);
+    let c = daemon.credential("ses");
+    assert_eq!((&c["in_use"][0]["holds"], &c["in_use"][0]["usernames"]), (&json!("begun"), &json!([new.id])), "{c:#}");
+    let classes: Vec<&str> = c["not_ready"].as_array().unwrap().iter().filter_map(|n| n["class"].as_str()).collect();
+    assert!(classes.contains(&"superseded") && !classes.contains(&"drift"), "{c:#}");
+    // The reload that the killed run left is done, whatever becomes of the bad key.
+    assert_eq!((reloads(), c["owed"].as_array().map(Vec::len)), (before + 1, Some(0)), "{c:#}");
+    let shown = host.relaykey(&["status"]);
+    shown.says(&[&new.id, "relaykey put it there", "and never confirmed it", &format!("goes on with {}", new.id)]);
+    shown.says_not("somebody else").says_not("another login");
+    let (_, page) = daemon.get("/");
+    assert!(page.contains("put there by relaykey and never confirmed") && !page.contains("somebody else"), "{page}");
+    // What is reported: the confirmation is taken back, and the key in use is the one that was found.
+    let state = host.state("ses");
+    let told = &state["told"];
+    assert_eq!((&told["outcome"], &told["username"]), (&json!("failed"), &json!(bad.id)), "{told:#}");
+    assert_eq!((&told["in_use"], &told["latest"]), (&json!([new.id]), &Value::Null), "{told:#}");
+    let line = c["history"].as_array().unwrap().iter().find(|r| r["outcome"] == "superseded").expect("it has its line");
+    assert_eq!((&line["what"], &line["username"]), (&json!("rollover"), &json!(new.id)), "{line:#}");
+    assert_eq!(host.send(), new.id);
+
+    host.standin.set_key(&good.id, &good.login.password);
+    host.publish(good.pair());
+    daemon.agrees(None, "Everything is fine.", SOON);
+    let c = daemon.credential("ses");
+    assert_eq!(c["applied"]["previous_username"], json!(new.id), "it took over from what was in use");
+    assert_eq!(host.send(), good.id);
+    host.relaykey(&["history", "--verify"]).expect(0);
+    daemon.ends(AT_ONCE);
+}
+
 // ---------------------------------------------------------------- what stays in memory
 
 #[test]

@@ -15,11 +15,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
-use crate::rollover::Holds;
+use crate::rollover::{Holds, SUPERSEDED};
 use crate::status::{Counters, CredentialStatus, Status};
 
 /// Every reason not to be ready.
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 16] = [
     "applied-refused",
     "not-running",
     "never-applied",
@@ -34,6 +34,7 @@ const CLASSES: [&str; 15] = [
     "failing",
     "reload-owed",
     "drift",
+    SUPERSEDED,
     "report-owed",
 ];
 

@@ -13,7 +13,7 @@ use super::verdict::{
     Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
 };
 use crate::audit::{By, Record};
-use crate::rollover::{Holds, rfc3339};
+use crate::rollover::{Holds, SUPERSEDED, rfc3339};
 use crate::status::{ConfigRefused, CredentialStatus, Daemon, PendingStatus, Status, in_words};
 use crate::text::shows;
 
@@ -300,7 +300,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
             let doubtful = c.is_doubtful() || c.not_ready.iter().any(|n| n.class == "reload-owed");
             let (name, since) = match (doubtful, a.outcome) {
-                _ if new_in_place => ("Key confirmed last", "Confirmed"),
+                _ if new_in_place || c.holds_begun() => ("Key confirmed last", "Confirmed"),
                 (true, _) => ("Key put in place", "Put in place"),
                 (false, crate::rollover::Completion::Adopted) => ("Key in use", "Found in use"),
                 (false, crate::rollover::Completion::Confirmed) => ("Key in use", "In use since"),
@@ -326,7 +326,11 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     // What was looked up: said by itself where it is not what was put there.
     for found in c.in_use.iter().filter(|found| c.applied.is_some() && found.holds != Holds::Applied) {
         let who = c.applied.as_ref().map(|a| found.who_else(a)).unwrap_or_default();
-        let new = if found.holds == Holds::Pending { ", the new key, not confirmed yet" } else { "" };
+        let new = match found.holds {
+            Holds::Pending => ", the new key, not confirmed yet",
+            Holds::Begun => ", put there by relaykey and never confirmed",
+            Holds::Applied | Holds::Other | Holds::Nothing => "",
+        };
         let at = when(found.at, now);
         // What does not run uses nothing.
         let stopped = c.mail_server_stopped.contains(&found.target);
@@ -503,6 +507,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ("drift", _) => (Level::Soon, "Login found changed by somebody else"),
         ("clone", _) => (Level::Soon, "Found to be a copy of another host; began anew"),
         ("refused", _) => (Level::Soon, "New key refused"),
+        (_, SUPERSEDED) => (Level::Soon, "New key put in place, never confirmed: another one came"),
         (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
         ("heal", _) => (Level::Soon, "Login could not be put back"),
         ("reload", _) => (Level::Soon, "Mail server could not be reloaded"),

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::instruction::Instruction;
-use crate::rollover::{OLD_KEY, OwnResult};
+use crate::rollover::{OLD_KEY, OwnResult, SUPERSEDED};
 use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
@@ -335,6 +335,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
                 ),
             )
         }
+        SUPERSEDED => (Level::Soon, "the key in use was put there by relaykey and never confirmed".into(), goes_on),
         "reload-owed" => (
             Level::Soon,
             "the mail server has not been reloaded".into(),

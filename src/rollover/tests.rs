@@ -66,7 +66,12 @@ fn version(n: i64) -> VersionId {
 
 /// Version `n`, in place without having been committed.
 fn swapped(n: i64) -> Swapped {
-    Swapped { id: version(n), source: Some(source("arn:a")) }
+    Swapped {
+        id: version(n),
+        source: Some(source("arn:a")),
+        username: Some(format!("AKIA{n}")),
+        live_id: format!("live{n}"),
+    }
 }
 
 fn found(n: i64, seconds: i64) -> Found {
@@ -157,6 +162,7 @@ pub(crate) fn report(seq: u64) -> Report {
         targets: vec![],
         error: None,
         waiting: None,
+        in_use: None,
         mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,

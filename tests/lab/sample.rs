@@ -41,6 +41,7 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         error: None,
         waiting: None,
         mail_server: Some(MailServer::Runs),
+        in_use: None,
         approved_by: None,
         latest: None,
     }

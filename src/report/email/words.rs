@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::instruction::Instruction;
-use crate::rollover::{ALIVE, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, Waiting};
+use crate::rollover::{ALIVE, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, SUPERSEDED, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -121,6 +121,25 @@ fn tell(report: &Report) -> Told {
             )],
             after: Some("If nobody does anything, the mail server goes on with the old key.".into()),
             said: r.said("Reason given"),
+            ..Told::empty()
+        },
+        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == SUPERSEDED) => Told {
+            headline: "key in use is not the one that was reported".into(),
+            happened: format!(
+                "relaykey on {} was broken off while it put a new key of {} into use, after it had reported {}; then another key \
+                 came. What the mail server uses is not what was reported last: that report is withdrawn.",
+                r.host, r.login, r.key
+            ),
+            mail: r.goes_on(),
+            to_do: format!(
+                "{} Nothing else to do: relaykey goes on with the newest key, and reports it once it is in use.",
+                r.keep_old()
+            ),
+            commands: vec![(
+                format!("To have that tried right away; on {}, as root:", r.host),
+                format!("relaykey sync {}", r.credential),
+            )],
+            said: r.said("What relaykey found"),
             ..Told::empty()
         },
         "withdrawn" => Told {
@@ -548,8 +567,12 @@ struct Named {
     key: String,
     /// `the new key AKIA…`.
     new_key: String,
-    /// The key before: its name alone.
+    /// The key in use, as it was looked up where it was; else the key before. Its name alone.
     old: Option<String>,
+    /// Every key that must not be deleted: what is in use, and what was before.
+    keep: Option<String>,
+    /// It was looked up, and the mail server has none.
+    no_login: bool,
     of_aws: bool,
     mail_server: Option<MailServer>,
     words: Option<String>,
@@ -577,7 +600,9 @@ impl Named {
             },
             key: key(""),
             new_key: key(" new"),
-            old: previous(report).map(clean),
+            old: in_use_or_previous(report),
+            keep: kept(report),
+            no_login: report.in_use.as_ref().is_some_and(Vec::is_empty),
             of_aws: is_aws_key(&report.username),
             mail_server: report.mail_server,
             words: report.error.as_ref().map(|e| e.words.trim().to_owned()).filter(|words| !words.is_empty()),
@@ -588,6 +613,7 @@ impl Named {
     /// new key already.
     fn goes_on(&self) -> String {
         self.unaffected(match &self.old {
+            _ if self.no_login => "The mail server was found to have no login for this mail relay: mail bounces, or waits.".into(),
             Some(old) => format!(
                 "Mail is not affected for now: the mail server goes on with the key that it has ({old}), for as long as that one \
                  is valid."
@@ -615,7 +641,8 @@ impl Named {
     }
 
     fn keep_old(&self) -> String {
-        match &self.old {
+        match &self.keep {
+            Some(old) if old.contains(" and ") => format!("Do not delete any of the old keys ({old})."),
             Some(old) => format!("Do not delete the old key ({old})."),
             None => "Do not delete the old key, if there is one.".into(),
         }
@@ -639,6 +666,39 @@ fn previous(report: &Report) -> Option<&str> {
     report.previous_username.as_deref().filter(|old| !old.is_empty() && *old != report.username)
 }
 
+/// The keys that were found in use, without the one that the report is about.
+fn others_in_use(report: &Report) -> Vec<&str> {
+    let all = report.in_use.iter().flatten().map(String::as_str);
+    all.filter(|name| !name.is_empty() && (*name != report.username || is_of_applied(report))).collect()
+}
+
+/// Is the report about the applied version rather than about one that is to come?
+fn is_of_applied(report: &Report) -> bool {
+    matches!(report.outcome.as_str(), "withdrawn" | "alive" | "left")
+}
+
+/// The key in use, as it was looked up where it was; else the key before.
+fn in_use_or_previous(report: &Report) -> Option<String> {
+    let others = others_in_use(report);
+    match others.is_empty() {
+        true => previous(report).map(clean),
+        false => Some(others.into_iter().map(clean).collect::<Vec<_>>().join(" and ")),
+    }
+}
+
+/// Every key that must not be deleted yet: those in use, the key before, and what a report that is taken back was about.
+fn kept(report: &Report) -> Option<String> {
+    let mut all = others_in_use(report);
+    let before = previous(report).filter(|_| all.is_empty() || !is_of_applied(report));
+    let reported = Some(report.username.as_str()).filter(|name| is_of_applied(report) && !name.is_empty());
+    for name in before.into_iter().chain(reported) {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    (!all.is_empty()).then(|| all.into_iter().map(clean).collect::<Vec<_>>().join(" and "))
+}
+
 /// Access key ids begin like this (IAM user guide, "Unique identifiers").
 fn is_aws_key(username: &str) -> bool {
     username.starts_with("AKIA")
@@ -657,6 +717,7 @@ fn facts(report: &Report, body: &mut Body) {
     body.fact("SMTP login", &format!("{} (its name in relaykey's configuration)", report.credential));
     let class = report.error.as_ref().map_or("", |e| e.class.as_str());
     let (new, old) = match (report.outcome.as_str(), class) {
+        ("withdrawn", SUPERSEDED) => ("key reported", "previous key"),
         ("withdrawn", _) | ("failed", "drift") => ("relaykey's key", "previous key"),
         // In the files, and perhaps not in use.
         ("failed", "reload-owed") => ("new key", "previous key"),
@@ -667,8 +728,19 @@ fn facts(report: &Report, body: &mut Body) {
         body.fact(new, &report.username);
     }
     let previous = previous(report);
-    if let Some(previous) = previous {
-        body.fact(old, previous);
+    let others = others_in_use(report);
+    if old == "key in use" && !others.is_empty() {
+        body.fact(old, &others.join(" and "));
+        if let Some(previous) = previous.filter(|previous| !others.contains(previous)) {
+            body.fact("previous key", previous);
+        }
+    } else {
+        if let Some(found) = report.in_use.as_ref().filter(|_| class == SUPERSEDED || class == DRIFT) {
+            body.fact("found in use", &if found.is_empty() { "no login".to_owned() } else { found.join(" and ") });
+        }
+        if let Some(previous) = previous {
+            body.fact(old, previous);
+        }
     }
     body.explain(if is_aws_key(&report.username) || previous.is_some_and(is_aws_key) {
         "A key is the user name and password that the mail server logs in with at the mail relay. It is called by its user name, \

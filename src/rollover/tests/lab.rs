@@ -11,6 +11,8 @@ pub(super) struct Host {
     pub files: Vec<i64>,
     /// What the mail server's side has written down of swaps that were not committed.
     pub journal: Vec<Option<Swapped>>,
+    /// Whether the mail server has still to be told.
+    pub owed: Vec<bool>,
     /// The version that the source has.
     pub source: i64,
     /// The source was made anew, and this one of its versions has that number there.
@@ -35,6 +37,8 @@ pub(super) struct Run {
     /// Outcome, version and class.
     pub news: Vec<(&'static str, String, String)>,
     pub told: Vec<News>,
+    /// Versions that were found in place and never confirmed when another one had come, and who had let them go.
+    pub superseded: Vec<(String, Option<String>)>,
     pub failures: Vec<String>,
     pub committed: Option<Completion>,
     pub approved_by: Option<String>,
@@ -68,6 +72,7 @@ impl Host {
             state,
             files: vec![1; targets],
             journal: vec![None; targets],
+            owed: vec![false; targets],
             source,
             renumbered: None,
             troubles: Vec::new(),
@@ -166,6 +171,10 @@ impl Host {
             reason: reason.to_string(),
             news: told.iter().map(|n| (n.outcome, n.version.clone(), class(n))).collect(),
             told,
+            superseded: std::mem::take(&mut facts.superseded)
+                .into_iter()
+                .map(|s| (s.begun.id.version, s.approved_by))
+                .collect(),
             failures,
             committed: facts.committed,
             approved_by,
@@ -195,7 +204,8 @@ impl Host {
         match step {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
-                Outcome::Inspected(Inspection { swapped, ..holds(self.files[*target]) })
+                let reload_owed = self.owed[*target].then(|| Owed { since: now, why: "not done yet".into() });
+                Outcome::Inspected(Inspection { swapped, reload_owed, ..holds(self.files[*target]) })
             }
             Step::Fetch => {
                 let mut found = Found { at: now, ..found(self.source, 0) };
@@ -217,9 +227,13 @@ impl Host {
             Step::Swap { target } => {
                 let in_place = facts.fetched.as_ref().map(|f| Swapped { id: f.id.clone(), ..swapped(candidate) });
                 (self.files[*target], self.journal[*target]) = (candidate, in_place);
+                self.owed[*target] = true;
                 Outcome::Swapped
             }
-            Step::Activate { .. } => Outcome::Activated,
+            Step::Activate { target } => {
+                self.owed[*target] = false;
+                Outcome::Activated
+            }
             Step::ReadBack { target, .. } if self.files[*target] == candidate => {
                 Outcome::ReadBack(read_back(candidate))
             }

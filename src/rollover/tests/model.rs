@@ -194,6 +194,7 @@ impl Game {
 
     /// Takes what is to be told, as whoever drives the machine does.
     fn hear(facts: &mut Facts, world: &mut World, tally: &mut Tally) {
+        facts.superseded.clear();
         for news in std::mem::take(&mut facts.news) {
             *tally.told.entry(news.outcome).or_default() += 1;
             assert!(news.seq > world.seq, "{news:?} {world:?}");
@@ -271,6 +272,15 @@ impl Game {
                     }
                 }
                 assert!(absorb(&mut next, &self.policy, id, &step, outcome, now, 0.5));
+                if let Step::Inspect { target } = step {
+                    // What this host put there is never taken for somebody else's, whatever the source has by then.
+                    let (s, state) = (world.servers[target], &next.state.targets[&format!("t{target}")]);
+                    let ours = world.edits == 0 && s.files == 1 || s.files != 0 && s.files == s.swapped;
+                    assert!(
+                        !ours || state.holds(&next.state) != Some(Holds::Other),
+                        "taken for a stranger's: {world:?}"
+                    );
+                }
                 stack.push(Visit::Enter(Box::new((next, after, now))));
             }
             // Others act.

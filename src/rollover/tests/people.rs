@@ -939,3 +939,92 @@ fn a_held_version_may_send_before_it_is_held() {
     assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "probe", "preview", "hold"]);
     assert!(!host.approve(None, 60).steps.contains(&"probe"));
 }
+
+/// The run that put version 2 in place is killed, and version 3, which the mail relay refuses, comes before the next one.
+#[test]
+fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
+    let begun = |policy: Policy, killed_before: &'static str| {
+        let mut host = Host::new(policy, 2);
+        host.killed_before = Some(killed_before);
+        host.poll(0);
+        assert_eq!(host.files, [2]);
+        host.source = 3;
+        host.troubles = vec![("verify", refused())];
+        host
+    };
+    for killed_before in ["activate", "read-back", "commit"] {
+        let mut host = begun(policy(1), killed_before);
+        let run = host.poll(10);
+        // The reload is done, although nothing becomes of version 3.
+        assert_eq!(run.steps.contains(&"activate"), killed_before == "activate", "{killed_before}: {:?}", run.steps);
+        assert!(run.waits == false && host.owed == [false]);
+        assert_eq!(run.superseded, [("v2".to_owned(), None)], "{killed_before}");
+        assert_eq!(run.news, [("withdrawn", "v1".to_owned(), SUPERSEDED.to_owned())]);
+        let words = &run.told[0].error.as_ref().unwrap().words;
+        assert!(words.contains("version v2 (AKIA2)") && words.contains("version v3"), "{words}");
+        assert_eq!(run.told[0].in_use, Some(vec!["AKIA2".to_owned()]));
+        assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Begun));
+        // Said once; and what is told later names the key in use, not the one of the state.
+        host.troubles = vec![("verify", trouble("trust", false))];
+        let run = host.order(Wake { asked: true, ..Wake::default() }, 700);
+        assert_eq!((run.superseded, run.news.len()), (vec![], 1));
+        let told = &run.told[0];
+        assert_eq!((told.outcome, &*told.username), ("failed", "AKIA3"));
+        assert_eq!(told.previous_username.as_deref(), Some("AKIA1"), "what was confirmed before");
+        assert_eq!(told.in_use, Some(vec!["AKIA2".to_owned()]), "what is in use");
+        // It takes over from what was in use, and that is left behind.
+        host.troubles.clear();
+        let run = host.notice(800);
+        assert_eq!(run.committed, Some(Completion::Confirmed));
+        let applied = host.state.applied.as_ref().unwrap();
+        assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v3", Some("AKIA2")));
+        assert_eq!(host.state.left_behind, [version(1), version(2)]);
+        assert!(host.state.targets["t0"].begun.is_empty() && host.state.withdrawn.is_none());
+    }
+    // The source takes version 3 back: version 2 is gone on with, and confirmed.
+    let mut host = begun(policy(1), "activate");
+    host.poll(10);
+    (host.source, host.troubles) = (2, Vec::new());
+    let run = host.notice(20);
+    let run = if run.committed.is_none() { host.notice(100) } else { run };
+    assert_eq!((run.committed, host.version(), &host.files), (Some(Completion::Confirmed), "v2", &vec![2]));
+    assert!(!run.wrote());
+    // Who had let it go is remembered with it.
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    host.killed_before = Some("commit");
+    host.approve(Some("v2"), 5);
+    (host.source, host.files) = (3, vec![2]);
+    assert_eq!(host.poll(10).superseded, [("v2".to_owned(), Some("alice".to_owned()))]);
+}
+
+/// Two kills: version 2 in place, then version 3; what is in place is ours all the same, and the key before is version 2's.
+#[test]
+fn what_two_killed_runs_put_in_place_is_ours() {
+    let mut host = Host::new(policy(1), 2);
+    host.killed_before = Some("commit");
+    host.poll(0);
+    (host.source, host.killed_before) = (3, Some("commit"));
+    host.poll(10);
+    assert_eq!(host.files, [3]);
+    (host.source, host.troubles) = (4, vec![("verify", refused())]);
+    host.poll(20);
+    assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Begun));
+    host.troubles.clear();
+    host.notice(30);
+    let applied = host.state.applied.as_ref().unwrap();
+    assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v4", Some("AKIA3")));
+    assert_eq!(host.state.left_behind, [version(1), version(2), version(3)]);
+}
+
+/// A heal that fails: what is in use is what was looked up, and not the key before the applied one.
+#[test]
+fn what_is_told_of_a_heal_that_fails_names_the_key_that_was_found() {
+    let mut host = Host::new(policy(1), 1);
+    host.state.applied.as_mut().unwrap().previous_username = Some("AKIA0".into());
+    host.files = vec![9];
+    host.troubles = vec![("prepare", trouble("io", false))];
+    let run = host.notice(0);
+    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    assert_eq!((&*told.username, told.in_use.clone()), ("AKIA1", Some(vec!["AKIA9".to_owned()])));
+}

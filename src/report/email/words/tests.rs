@@ -43,6 +43,7 @@ fn report(outcome: &str) -> Report {
         error: None,
         waiting: None,
         mail_server: Some(MailServer::Runs),
+        in_use: None,
         approved_by: None,
         latest: None,
     }
