@@ -729,8 +729,9 @@ fn facts(report: &Report, body: &mut Body) {
     }
     let previous = previous(report);
     let others = others_in_use(report);
-    if old == "key in use" && !others.is_empty() {
-        body.fact(old, &others.join(" and "));
+    let no_login = report.in_use.as_ref().is_some_and(Vec::is_empty);
+    if old == "key in use" && (no_login || !others.is_empty()) {
+        body.fact(old, &if no_login { "none: no login was found".to_owned() } else { others.join(" and ") });
         if let Some(previous) = previous.filter(|previous| !others.contains(previous)) {
             body.fact("previous key", previous);
         }

@@ -3,6 +3,7 @@ use crate::rollover::{Evidence, MailServer, ReportError};
 
 const NEW: &str = "AKIAIOSFODNN7EXAMPLE";
 const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
+const BEGUN: &str = "AKIAJBEGUNBEGUNEXAMP";
 
 fn target() -> ReportTarget {
     ReportTarget {
@@ -210,6 +211,28 @@ fn all() -> Vec<(&'static str, Report)> {
                 ..bare("withdrawn")
             },
         ),
+        (
+            "withdrawn: broken off by itself, and another key came",
+            Report {
+                in_use: Some(vec![BEGUN.into()]),
+                error: error(
+                    "superseded",
+                    "the mail server (main) uses version 16 (AKIAJBEGUNBEGUNEXAMP), which this host put there and never confirmed",
+                ),
+                ..bare("withdrawn")
+            },
+        ),
+        (
+            "failed: refused, with another key in use than the one before",
+            Report {
+                in_use: Some(vec![BEGUN.into()]),
+                ..failed("refused", "535 Authentication Credentials Invalid")
+            },
+        ),
+        (
+            "failed: anything else, with no login in use",
+            Report { in_use: Some(Vec::new()), ..failed("configuration", "/etc/postfix is writable by others") },
+        ),
         ("left", bare("left")),
         ("alive", bare("alive")),
         (
@@ -269,6 +292,7 @@ fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
         version: hostile.clone(),
         username: hostile.clone(),
         previous_username: Some(format!("{hostile}2")),
+        in_use: Some(vec![hostile.clone(); 100]),
         source: hostile.clone(),
         id: hostile.clone(),
         at: hostile.clone(),
