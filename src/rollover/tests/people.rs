@@ -957,7 +957,7 @@ fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
         let run = host.poll(10);
         // The reload is done, although nothing becomes of version 3.
         assert_eq!(run.steps.contains(&"activate"), killed_before == "activate", "{killed_before}: {:?}", run.steps);
-        assert!(run.waits == false && host.owed == [false]);
+        assert!(!run.waits && host.owed == [false]);
         assert_eq!(run.superseded, [("v2".to_owned(), None)], "{killed_before}");
         assert_eq!(run.news, [("withdrawn", "v1".to_owned(), SUPERSEDED.to_owned())]);
         let words = &run.told[0].error.as_ref().unwrap().words;
