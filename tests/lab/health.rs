@@ -523,6 +523,7 @@ fn report(at: Timestamp) -> Report {
         error: None,
         waiting: None,
         mail_server: Some(MailServer::Runs),
+        in_use: None,
         approved_by: None,
         latest: None,
     }
