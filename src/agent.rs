@@ -97,6 +97,8 @@ pub struct Ended {
     pub steps: Vec<StepTime>,
     /// When something is due again, if something is.
     pub next: Option<Timestamp>,
+    /// Of an order that needs nothing else, such as a rejection: was it carried out?
+    pub carried_out: Option<bool>,
     /// When the source gave its answer, if it did.
     pub answered: Option<Timestamp>,
     /// `confirm --code`: what a person types elsewhere, or why there is none.
@@ -114,6 +116,7 @@ impl Ended {
             failures: vec![(None, failure)],
             steps: Vec::new(),
             next: None,
+            carried_out: None,
             answered: None,
             code: None,
         }
@@ -365,6 +368,7 @@ impl Agent {
             reason,
             steps,
             next,
+            carried_out: facts.carried_out(),
             answered: facts.fetched.as_ref().map(|f| f.at),
             code: good.into_iter().chain(bad).next().filter(|_| facts.committed.is_some()),
             state: facts.state,

@@ -57,7 +57,7 @@ pub enum HostError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     /// Somebody else could put another file or directory in the place of ours.
     #[error("{} is not safe to work in: {} {reason}", path.display(), directory.display())]
-    UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: String },
+    UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: trust::Open },
     /// Somebody else could have written what is to be read or run.
     #[error("{} is not trusted: {found}", path.display())]
     Untrusted { path: PathBuf, found: trust::Distrust },
@@ -198,7 +198,7 @@ impl HostError {
                 _ => format!("look at the file and at the kernel's log: ls -ld {}; dmesg", path.display()),
             },
             // Taking the write bit off a sticky directory (`/tmp`) would be others' loss.
-            HostError::UnsafeDirectory { path, reason, .. } if reason.contains("(mode 1") => {
+            HostError::UnsafeDirectory { path, reason, .. } if reason.is_sticky() => {
                 format!("ls -ld {} # and have it in a directory that only root can change", trust::quoted(path))
             }
             HostError::UnsafeDirectory { directory, .. } => {

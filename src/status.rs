@@ -608,6 +608,14 @@ impl CredentialStatus {
         if self.in_use.is_empty() { put_there() } else { Some(looked_up).filter(|who| !who.is_empty()) }
     }
 
+    /// Why the source does not give the version that was seen last: it fails, perhaps because it is another one since, or
+    /// gives one that is not taken. Then nobody works on that version.
+    pub fn not_given(&self) -> Option<&Failure> {
+        let of_source = self.failures.iter().filter(|f| f.target.is_none()).map(|f| &f.failure);
+        let mut all = of_source.filter(|f| !f.is_an_answer());
+        all.find(|f| !["state", "not-newer"].contains(&f.class.as_str()))
+    }
+
     /// That a mail server does not run, where one was seen not to.
     fn stopped(&self) -> Option<String> {
         not_running(&self.mail_server_stopped)
@@ -773,11 +781,18 @@ impl CredentialStatus {
                 ),
             );
         } else if let Some(p) = self.pending.as_ref().filter(|_| !by_hand) {
-            let (what, fix) = match failure("not-yet") {
-                Some(f) => {
+            let (what, fix) = match (failure("not-yet"), self.not_given()) {
+                (Some(f), _) => {
                     (format!("version {} ({}) is not accepted yet: {}", p.version, p.username, f.what), f.fix.clone())
                 }
-                None => (
+                (None, Some(f)) => (
+                    format!(
+                        "version {} ({}) was seen and is not in use, and the source does not give it now: {}",
+                        p.version, p.username, f.what
+                    ),
+                    f.fix.clone(),
+                ),
+                (None, None) => (
                     format!("version {} ({}) waits to be put into use", p.version, p.username),
                     "nothing: it is being worked on".to_owned(),
                 ),

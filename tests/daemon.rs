@@ -370,11 +370,8 @@ fn drift_that_is_only_reported_is_not_ready_until_it_is_taken_back() {
     daemon.ends(AT_ONCE);
 }
 
-#[test]
-fn a_report_that_does_not_get_through_is_not_ready_until_it_has() {
-    let old = Key::new();
-    let host = Host::new("hash", &old);
-    host.start_postfix();
+/// The daemon of a host whose reports go to Parameter Store, and are not taken there until it is healed; and their path.
+fn reporting_in_vain<'a>(host: &'a Host, source: &str) -> (Daemon<'a>, String) {
     let path = format!("/{}", fresh("fleet"));
     let report = format!(
         "[[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n",
@@ -383,7 +380,15 @@ fn a_report_that_does_not_get_through_is_not_ready_until_it_has() {
     );
     let denied = json!({"kind": "error", "status": 500, "code": "InternalServerError", "message": "x", "count": 0});
     moto::shared().fault(&host.aws_key, "PutParameter", denied);
-    let daemon = host.run(&Setup { source: &(host.publish(old.pair()) + OFTEN), more: &report, ..Setup::default() });
+    (host.run(&Setup { source, more: &report, ..Setup::default() }), path)
+}
+
+#[test]
+fn a_report_that_does_not_get_through_is_not_ready_until_it_has() {
+    let old = Key::new();
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let (daemon, path) = reporting_in_vain(&host, &(host.publish(old.pair()) + OFTEN));
     // The first attempts of a fleet are spread; who asks need not wait for that.
     host.sync(&[], 0);
     daemon.agrees(Some("report-owed"), "a report of this host does not get through", SOON);
@@ -1076,15 +1081,7 @@ fn a_state_directory_that_is_removed_is_made_anew_and_nothing_owed_is_lost() {
     let (old, new) = (Key::new(), Key::new());
     let host = Host::new("hash", &old);
     host.start_postfix();
-    let path = format!("/{}", fresh("fleet"));
-    let report = format!(
-        "[[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = {path:?}\nregion = {:?}\nendpoint_url = {:?}\n",
-        moto::REGION,
-        moto::shared().endpoint()
-    );
-    let denied = json!({"kind": "error", "status": 500, "code": "InternalServerError", "message": "x", "count": 0});
-    moto::shared().fault(&host.aws_key, "PutParameter", denied);
-    let daemon = host.run(&Setup { source: &(host.publish(old.pair()) + NEVER), more: &report, ..Setup::default() });
+    let (daemon, path) = reporting_in_vain(&host, &(host.publish(old.pair()) + NEVER));
     let (host_id, version) =
         (host.state("ses")["host_id"].clone(), host.state("ses")["applied"]["id"]["version"].clone());
 

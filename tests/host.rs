@@ -1,5 +1,8 @@
 //! `host` against the real operating system, in scratch directories. Everything here runs as root, as the product does.
 
+#[path = "lab/acl.rs"]
+mod acl;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
@@ -11,6 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use acl::acl;
 use relaykey::host::{self, Directory, HostError};
 use rustix::fs::XattrFlags;
 
@@ -98,17 +102,6 @@ fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
 
 fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty()).unwrap_or_else(|e| panic!("{name}: {e}"));
-}
-
-/// The kernel's form of an ACL (acl(5), `linux/posix_acl_xattr.h`): version 2, then tag, permissions, id of each entry.
-fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut bytes = 2u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend_from_slice(&tag.to_le_bytes());
-        bytes.extend_from_slice(&permissions.to_le_bytes());
-        bytes.extend_from_slice(&id.to_le_bytes());
-    }
-    bytes
 }
 
 const ACL: &str = "system.posix_acl_access";
@@ -425,6 +418,8 @@ fn in_a_sticky_directory_a_directory_of_ours_is_made_and_nothing_else() {
         let e = host::create_dir(&theirs, 0o700).unwrap_err();
         let said = format!("let user id 1 (daemon) make {} (mode 1777)", theirs.display());
         assert!(matches!(&e, HostError::UnsafeDirectory { .. }) && e.to_string().contains(&said), "{e}");
+        // What others have in a sticky directory is not to be taken from them.
+        assert!(e.fix().starts_with("ls -ld ") && !e.fix().contains("chmod"), "{}", e.fix());
         assert_eq!((fs::metadata(&theirs).unwrap().mode() & 0o7777, e.is_temporary()), (mode, false));
         fs::remove_dir(&theirs).unwrap();
     }
@@ -453,6 +448,7 @@ fn a_link_over_a_hostile_directory_is_seen_through() {
     symlink("world/inner", s.path("nice")).unwrap();
     let e = swap(&s.path("nice/f"), b"new").unwrap_err();
     assert!(matches!(&e, HostError::UnsafeDirectory { directory, .. } if *directory == s.path("world")), "{e}");
+    assert!(e.fix().contains("chmod go-w") && e.fix().contains(&s.path("world").display().to_string()), "{}", e.fix());
     // Going up again does not make it better.
     assert!(Directory::open(&s.path("world/inner/../../world")).is_err());
     assert_eq!(Directory::open(&s.path("world/..")).map(|_| ()).unwrap_err().class(), "permissions");

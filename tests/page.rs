@@ -224,6 +224,15 @@ const SEEN: &[Seen] = &[
         below: &["putting the new login in place"],
     },
     Seen {
+        name: "pending-not-given",
+        make: |h| spoil(h, "pending-not-given"),
+        level: "Needs attention",
+        sentence: "ses: a new key was seen, and the source does not give it now.",
+        mail: "Mail is not affected for as long as the old key (AKIAOLDOLDOLDOLDOLD1) is valid",
+        fix: "Do: put the credential there",
+        below: &["/run/vault/ses does not exist"],
+    },
+    Seen {
         name: "pending-approval",
         make: |h| spoil(h, "pending-approval"),
         level: "Needs attention",

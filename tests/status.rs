@@ -116,6 +116,37 @@ ses: rejected (new key rejected)
     );
 }
 
+/// The source may be another one by now, or silent: nobody works on what it gave before.
+#[test]
+fn a_key_that_the_source_does_not_give_any_more_is_not_worked_on() {
+    let pending = |state: &str| {
+        let mut host = Host::fine(&["ses"]);
+        spoil(&mut host, state);
+        let status = host.status();
+        let all = &status.credentials[0].not_ready;
+        all.iter().find(|n| n.class == "pending").map(|n| (n.what.clone(), n.fix.clone())).expect("it is pending")
+    };
+    let (what, fix) = pending("pending-not-given");
+    assert!(what.contains("the source does not give it now: /run/vault/ses does not exist"), "{what}");
+    assert_eq!(fix, "put the credential there");
+    let (what, fix) = pending("pending");
+    assert!(what.ends_with("waits to be put into use") && fix == "nothing: it is being worked on", "{what} {fix}");
+}
+
+/// A daemon that was only just started, and waits before it tries again, has not looked.
+#[test]
+fn a_look_is_when_the_source_was_asked() {
+    let looked = |make: fn(&mut Host)| {
+        let said = text(make);
+        said.lines().find_map(|l| l.strip_prefix("  looked ")).expect("a line").trim().to_owned()
+    };
+    assert_eq!(looked(|h| h.lives[0].source_asked = None), "not since relaykey started");
+    assert!(
+        looked(|h| h.lives[0].source_asked = Some(h.now - jiff::SignedDuration::from_mins(7)))
+            .starts_with("7 minutes ago")
+    );
+}
+
 #[test]
 fn who_approved_stands_beside_what_came_of_it() {
     let said = text(|h| spoil(h, "approved-refused"));

@@ -1,5 +1,7 @@
 //! What others could have written is neither run nor obeyed: every kind of program and file, written by a real other user.
 
+#[path = "lab/acl.rs"]
+mod acl;
 #[path = "lab/relaykey.rs"]
 mod lab;
 #[path = "lab/memory.rs"]
@@ -28,6 +30,15 @@ use rustix::process::Signal;
 use serde_json::json;
 
 const NOBODY: u32 = 65534;
+
+/// A host whose Postfix runs with a key, and another key that is to take its place.
+fn with_a_new_key() -> (Host, Key, Key) {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    host.standin.set_key(&new.id, &new.login.password);
+    (host, old, new)
+}
 
 /// Locks whatever it can open below these directories, again and again, and says how many inodes it has.
 const LOCKER: &str = r#"
@@ -199,15 +210,7 @@ fn the_rule_on_real_files() {
 
 /// `user::rw- user:nobody:rw- group::r-- mask::rw- other::r--`
 fn acl_of_nobody() -> Vec<u8> {
-    let entries: [(u16, u16, u32); 5] =
-        [(1, 6, u32::MAX), (2, 6, NOBODY), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
-    let mut bytes = 2u32.to_le_bytes().to_vec();
-    for (tag, allowed, id) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(allowed.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    bytes
+    acl::acl(&[(1, 6, u32::MAX), (2, 6, NOBODY), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)])
 }
 
 /// The choke point of all programs: neither one of others is run, nor a script with an interpreter of theirs.
@@ -303,10 +306,7 @@ fn refused(host: &Host, old: &Key, ran: &Ran, code: i32, says: &[&str]) {
 
 #[test]
 fn a_reload_program_of_others_is_not_run() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, old, new) = with_a_new_key();
     let place = Open::new();
     let marker = place.at("marker");
     let program = place.file("reload", "#!/bin/sh\n", 0o777);
@@ -331,10 +331,7 @@ fn a_reload_program_of_others_is_not_run() {
 
 #[test]
 fn a_configuration_of_others_is_not_obeyed() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, old, new) = with_a_new_key();
     let source = host.publish(new.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
     let config = host.path("config.toml");
@@ -375,10 +372,7 @@ fn a_configuration_of_others_is_not_obeyed() {
 
 #[test]
 fn a_source_that_others_can_write_is_not_taken() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, old, new) = with_a_new_key();
     let place = Open::new();
     let file = place.file("login", "", 0o666);
     assert!(nobody(&format!("echo '{}' > {}", new.pair(), file.display())), "another user writes it");
@@ -422,10 +416,7 @@ fn a_mounted_secret_is_taken() {
 
 #[test]
 fn certificates_of_others_are_not_trusted() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, old, new) = with_a_new_key();
     let source = host.publish(new.pair());
     let place = Open::new();
     let ca = place.file("ca.pem", &fs::read_to_string(host.path("ca.pem")).expect("PEM"), 0o666);
@@ -437,10 +428,7 @@ fn certificates_of_others_are_not_trusted() {
 /// Who writes main.cf names the directory of the programs that are run.
 #[test]
 fn a_postfix_configuration_of_others_is_not_obeyed() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, old, new) = with_a_new_key();
     let place = Open::new();
     let marker = place.at("marker");
     for program in ["postmap", "postfix"] {
@@ -518,10 +506,7 @@ fn aws_files_of_others_are_not_obeyed() {
 /// What a group may change goes on working in this release, and is told.
 #[test]
 fn a_group_that_may_write_is_told() {
-    let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
-    host.start_postfix();
-    host.standin.set_key(&new.id, &new.login.password);
+    let (host, _, new) = with_a_new_key();
     let source = host.publish(new.pair());
     let place = Open::new();
     let program = place.file("reload", "#!/bin/sh\nexit 0\n", 0o775);

@@ -16,7 +16,7 @@ use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::instruction::Instruction;
 use crate::report::{self, Attempt, Deliveries};
-use crate::rollover::{BY_HAND, Completion, Failure, Outcome, OwnResult, State, Step, Wake};
+use crate::rollover::{BY_HAND, Completion, Failure, Outcome, OwnResult, Rejected, State, Step, Wake};
 use crate::service::log::{self, Matter};
 use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken, own_login_words};
@@ -97,6 +97,26 @@ struct Told {
     what: String,
     /// The version that it was met with; `None`: the source gave none.
     version: Option<String>,
+}
+
+/// How a failure that no longer stands came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The same was tried again, and works.
+    Works,
+    /// Its version is neither the candidate nor the applied one any more: what a version could not do, another one has not
+    /// repaired.
+    Replaced,
+}
+
+impl Told {
+    fn is_over(&self, candidate: Option<&String>, applied: Option<&String>) -> Over {
+        match &self.version {
+            Some(version) if ![candidate, applied].contains(&Some(version)) => Over::Replaced,
+            None if self.class == "payload" => Over::Replaced,
+            _ => Over::Works,
+        }
+    }
 }
 
 impl Keeper {
@@ -390,13 +410,12 @@ impl Keeper {
         for (target, before) in memory.told.iter().filter(|(target, _)| !stand.contains_key(*target)) {
             let (name, target) = (&self.credential.name, target.as_deref());
             let by = candidate.or(applied).map(String::as_str);
-            // What a version could not do, another one has not repaired.
-            match &before.version {
-                Some(version) if ![candidate, applied].contains(&Some(version)) => {
+            match before.is_over(candidate, applied) {
+                Over::Replaced => {
+                    let version = before.version.as_deref().unwrap_or_default();
                     log::superseded(name, target, &before.class, version, by);
                 }
-                None if before.class == "payload" => log::superseded(name, target, &before.class, "", by),
-                _ => log::recovered(name, target, &before.class),
+                Over::Works => log::recovered(name, target, &before.class),
             }
         }
         memory.told = stand;
@@ -405,7 +424,7 @@ impl Keeper {
     /// What waits for a person has its line once, and once more when something else is to be done.
     fn tell_waits(&self, ended: &Ended, memory: &mut Memory) {
         let name = &self.credential.name;
-        if let (Some(rejected), true) = (ended.state.rejected.last(), ended.steps.iter().any(|s| s.step == "reject")) {
+        if let Some(rejected) = rejected_now(ended) {
             log::rejected(name, &rejected.id.version, &rejected.by, &rejected.reason);
         }
         let candidate = ended.state.candidate.as_ref().filter(|_| ended.end == End::Waits);
@@ -459,13 +478,7 @@ impl Keeper {
             log::drift(&self.credential.name, target.unwrap_or_default(), &failure.what, &failure.fix);
             return;
         }
-        // Of this failure, as status has it: another one may be due before it.
-        let retry = match target {
-            Some(target) => ended.state.targets.get(target).map(|t| &t.retry),
-            None => Some(&ended.state.source_retry),
-        };
-        let retry = retry.filter(|retry| retry.failure.as_ref() == Some(failure));
-        let next = retry.and_then(|retry| retry.next).map(crate::rollover::rfc3339);
+        let next = due_again(&ended.state, target, failure).map(crate::rollover::rfc3339);
         log::failure(&log::Failure {
             credential: &self.credential.name,
             target,
@@ -477,6 +490,21 @@ impl Keeper {
             next: next.as_deref(),
         });
     }
+}
+
+/// When this failure is tried again, as `status` has it: another one may be due before it.
+fn due_again(state: &State, target: Option<&str>, failure: &Failure) -> Option<Timestamp> {
+    let retry = match target {
+        Some(target) => &state.targets.get(target)?.retry,
+        None => &state.source_retry,
+    };
+    retry.next.filter(|_| retry.failure.as_ref() == Some(failure))
+}
+
+/// What a person rejected in this run: the order may have been refused, and then the last rejection is another one.
+fn rejected_now(ended: &Ended) -> Option<&Rejected> {
+    let ordered = ended.steps.iter().any(|s| s.step == "reject");
+    ended.state.rejected.last().filter(|_| ordered && ended.carried_out == Some(true))
 }
 
 /// Is another login in use, or has the mail server read it, as of this run?
@@ -570,6 +598,8 @@ fn remember(history: &mut Vec<Record>, state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollover::{Retry, TargetState, VersionId};
+    use crate::state::StateError;
 
     fn steps(words: &[&str]) -> Vec<StepTime> {
         let step = |word: &&str| {
@@ -577,6 +607,72 @@ mod tests {
             StepTime { step: word.into(), target: None, ok, milliseconds: 1 }
         };
         words.iter().map(step).collect()
+    }
+
+    fn failure(class: &str) -> Failure {
+        let (what, fix) = ("it does not work".into(), "mend it".into());
+        Failure { class: class.into(), what, fix, temporary: true, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn what_was_only_replaced_is_not_said_to_work_again() {
+        let told = |class: &str, version: Option<&str>| Told {
+            class: class.into(),
+            what: String::new(),
+            version: version.map(str::to_owned),
+        };
+        let version = |n: &str| Some(n.to_owned());
+        // The failure; the candidate and the applied version by then.
+        for (told, candidate, applied, expected) in [
+            (told("refused", Some("2")), version("3"), version("1"), Over::Replaced),
+            (told("refused", Some("2")), None, version("3"), Over::Replaced),
+            (told("refused", Some("2")), None, None, Over::Replaced),
+            (told("payload", None), version("3"), version("1"), Over::Replaced),
+            (told("refused", Some("2")), None, version("2"), Over::Works),
+            (told("refused", Some("2")), version("2"), version("1"), Over::Works),
+            (told("network", None), None, version("1"), Over::Works),
+        ] {
+            assert_eq!(
+                told.is_over(candidate.as_ref(), applied.as_ref()),
+                expected,
+                "{told:?} {candidate:?} {applied:?}"
+            );
+        }
+    }
+
+    /// Of each failure the journal names the time that `status` has for it, and not when anything at all is due.
+    #[test]
+    fn the_journal_and_status_name_the_same_next_time() {
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).ok();
+        let retry = |class: &str, next| Retry { attempts: 1, next, failure: Some(failure(class)) };
+        let mut state = State::new("ses");
+        state.source_retry = retry("network", at(10));
+        for (name, class, next) in [("a", "lock-held", 20), ("b", "refused", 30)] {
+            state.targets.insert(name.into(), TargetState { retry: retry(class, at(next)), ..TargetState::default() });
+        }
+        let due = |target, class: &str| due_again(&state, target, &failure(class));
+        assert_eq!(
+            [due(None, "network"), due(Some("a"), "lock-held"), due(Some("b"), "refused")],
+            [at(10), at(20), at(30)]
+        );
+        // What was met and is not what stands has no time of its own.
+        assert_eq!([due(None, "drift"), due(Some("a"), "refused"), due(Some("c"), "refused")], [None, None, None]);
+    }
+
+    #[test]
+    fn a_rejection_that_was_refused_is_not_told_as_one() {
+        let mut ended =
+            Ended::broken("ses", &StateError::Full { path: "ses.json".into(), size: 1, owed: String::new() });
+        let id = VersionId { version: "1".into(), order: None };
+        let (by, reason, at) = ("root".into(), "an old one".into(), Timestamp::UNIX_EPOCH);
+        ended.state.rejected.push(Rejected { id, by, reason, at });
+        ended.steps = steps(&["inspect", "reject"]);
+        ended.carried_out = Some(false);
+        assert_eq!(rejected_now(&ended), None, "nothing waited, and the last rejection is another one");
+        ended.carried_out = Some(true);
+        assert_eq!(rejected_now(&ended).map(|r| r.id.version.as_str()), Some("1"));
+        ended.steps = steps(&["inspect", "leave"]);
+        assert_eq!(rejected_now(&ended), None);
     }
 
     #[test]

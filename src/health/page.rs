@@ -118,7 +118,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Safe(what))?;
     }
     if let Some(fix) = &top.fix {
-        write_fix(out, fix, &top.list)?;
+        write_fix(out, top.level, fix, &top.list)?;
     }
     if !top.others.is_empty() {
         out.push_str("<ul class=\"others\">\n");
@@ -157,7 +157,7 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict
             continue;
         }
         writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
-        write_fix(out, &m.fix, &Todo::Nothing)?;
+        write_fix(out, Level::Soon, &m.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
     out.push_str("</section>\n");
@@ -213,19 +213,15 @@ fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
         writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
     }
     if !t.fix.is_empty() {
-        write_fix(out, &t.fix, &t.list)?;
+        write_fix(out, t.level, &t.fix, &t.list)?;
     }
     out.push_str("</div>\n");
     Ok(())
 }
 
 /// What to do, and the list of what that is in detail.
-fn write_fix(out: &mut String, fix: &str, list: &Todo) -> fmt::Result {
-    let (label, fix) = match (fix.strip_prefix("nothing: "), fix.strip_prefix("nothing yet: ")) {
-        (Some(why), _) => ("Nothing to do:", why),
-        (_, Some(why)) => ("Nothing to do yet:", why),
-        (None, None) => ("Do:", fix),
-    };
+fn write_fix(out: &mut String, level: Level, fix: &str, list: &Todo) -> fmt::Result {
+    let label = if level.wants_nobody() { "Nothing to do:" } else { "Do:" };
     // A question alone is nothing that can be done.
     let asked = if fix.starts_with("did you mean") { "correct it: " } else { "" };
     let colon = if *list == Todo::Nothing { "" } else { ":" };

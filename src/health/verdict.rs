@@ -42,6 +42,11 @@ impl Level {
         }
     }
 
+    /// Then what stands under "what to do" is why nothing is.
+    pub(super) fn wants_nobody(self) -> bool {
+        matches!(self, Level::Fine | Level::Busy)
+    }
+
     pub(super) fn words(self) -> &'static str {
         match self {
             Level::Fine => "Fine",
@@ -62,7 +67,7 @@ pub(super) struct Trouble {
     pub mail: String,
     /// What the program or another server said; empty where the headline says it all.
     pub what: String,
-    /// What to do. A command stands between two backticks.
+    /// What to do, or why nothing is to be done ([`Level::wants_nobody`]). A command stands between two backticks.
     pub fix: String,
     /// The same as a list below it, where it is more than one thing.
     pub list: Todo,
@@ -115,7 +120,7 @@ fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
     let (level, fix) = match &c.pending {
         Some(p) if p.rejected.is_none() => (
             Level::Busy,
-            format!("nothing: the new key that is here already ({}) takes its place once it is in use", p.username),
+            format!("the new key that is here already ({}) takes its place once it is in use", p.username),
         ),
         _ => {
             let then = match (c.mode.as_str(), c.by_hand.is_empty()) {
@@ -348,9 +353,16 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             (Level::Soon, "no key has been put into use on this host yet".into(), goes_on)
         }
         "pending" if c.failures.iter().any(|f| f.failure.class == "not-yet") => {
+            fix = "SES may not know a new key for some minutes, and it is tried again until it does".into();
             (Level::Busy, "the mail relay does not take the new key yet".into(), goes_on)
         }
-        "pending" => (Level::Busy, "a new key is being put into use".into(), goes_on),
+        "pending" if c.not_given().is_some() => {
+            (Level::Soon, "a new key was seen, and the source does not give it now".into(), goes_on)
+        }
+        "pending" => {
+            fix = "it is being worked on".into();
+            (Level::Busy, "a new key is being put into use".into(), goes_on)
+        }
         "source-down" => (
             Level::Soon,
             "the source of the key does not answer".into(),
@@ -384,7 +396,7 @@ fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Time
         Some(_) => (
             Level::Busy,
             "a new key waits for its time window, or for somebody's approval",
-            "nothing: it goes into use by itself. To decide before that, as root on this host",
+            "it goes into use by itself. To decide before that, as root on this host",
         ),
         None => (Level::Soon, "a new key waits for somebody's approval", "decide, as root on this host"),
     };
@@ -412,10 +424,7 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
             headline: "the mail server does not hold the new key yet".into(),
             mail: goes_on.to_owned(),
             what: String::new(),
-            fix: format!(
-                "nothing: relaykey puts it there at its next look; to have that now: `relaykey sync {}`",
-                c.name
-            ),
+            fix: format!("relaykey puts it there at its next look; to have that now: `relaykey sync {}`", c.name),
             list: Todo::Nothing,
         };
     }

@@ -99,6 +99,53 @@ pub enum Reason {
     },
 }
 
+/// Why files may not be replaced in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Open {
+    /// Another user owns it, or others may write to it.
+    Changed(Reason),
+    /// Others may be first to make a file there.
+    LetsMake {
+        /// The last twelve bits of the mode.
+        mode: u32,
+    },
+    /// Others may, and one of them made the next name on the way.
+    Made {
+        /// Whoever did.
+        uid: u32,
+        /// What.
+        name: PathBuf,
+        /// Of the directory.
+        mode: u32,
+    },
+}
+
+impl Open {
+    /// Does nobody there remove what is another's, as in `/tmp`? Taking the write bit off such a one would be others' loss.
+    pub(super) fn is_sticky(&self) -> bool {
+        match self {
+            Open::Changed(Reason::Owner { .. }) => false,
+            Open::Changed(Reason::Others { mode }) | Open::LetsMake { mode } | Open::Made { mode, .. } => {
+                mode & 0o1000 != 0
+            }
+        }
+    }
+}
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Open::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
+            Open::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
+            Open::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
+            Open::Made { uid, name, mode } => {
+                let who = user_name(*uid).map(|name| format!(" ({name})")).unwrap_or_default();
+                write!(f, "let user id {uid}{who} make {} (mode {mode:04o})", name.display())
+            }
+        }
+    }
+}
+
 /// What was found to be untrusted: the file that was asked for, or something on the way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distrust {
@@ -192,7 +239,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
     };
     let root = fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| HostError::io("open", "/", e))?;
-    let unsafe_ = |directory: &Path, reason: String| HostError::UnsafeDirectory {
+    let unsafe_ = |directory: &Path, reason: Open| HostError::UnsafeDirectory {
         path: whole.clone(),
         directory: directory.to_owned(),
         reason,
@@ -213,10 +260,9 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
             Outcome::Trusted => {}
             Outcome::Warning => doubts.push(Doubt { at: at.clone(), gid: here.gid, mode: here.mode }),
             Outcome::Refused(reason) => {
-                return Err(match (rule, &reason) {
-                    (Rule::Obey { .. }, _) => untrusted(at, reason, true),
-                    (_, Reason::Owner { uid }) => unsafe_(at, format!("belongs to user id {uid}")),
-                    (_, Reason::Others { mode }) => unsafe_(at, format!("may be changed by others (mode {mode:04o})")),
+                return Err(match rule {
+                    Rule::Obey { .. } => untrusted(at, reason, true),
+                    Rule::Replace | Rule::Make => unsafe_(at, Open::Changed(reason)),
                 });
             }
         }
@@ -225,7 +271,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         // there is asked of what is read.
         let may_end_here = || match open_to_others && rule.is_strict() {
             false => Ok(()),
-            true => Err(unsafe_(at, format!("lets others make files (mode {:04o})", here.mode))),
+            true => Err(unsafe_(at, Open::LetsMake { mode: here.mode })),
         };
         let Some(name) = ahead.pop_front() else {
             may_end_here()?;
@@ -256,10 +302,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
                     untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
                 Rule::Replace | Rule::Make => {
-                    let who = user_name(stat.uid).map(|name| format!(" ({name})")).unwrap_or_default();
-                    let made =
-                        format!("let user id {}{who} make {} (mode {:04o})", stat.uid, below.display(), here.mode);
-                    unsafe_(at, made)
+                    unsafe_(at, Open::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
                 }
             });
         }

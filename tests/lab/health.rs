@@ -369,6 +369,12 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         h.pending();
         h.lives[0].step = Some("swap".into());
     }),
+    ("pending-not-given", |h| {
+        let now = h.now;
+        h.pending();
+        let what = "/run/vault/ses does not exist";
+        h.first().source_retry = retry(failure("missing", what, "put the credential there", minutes(now, 1)));
+    }),
     ("pending-approval", |h| {
         h.manual(None, "wait").held();
     }),
@@ -427,7 +433,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
 /// The class of a state that has another name: `by-hand` of `by-hand-begun`.
 pub fn class(state: &str) -> &str {
     match state {
-        "not-yet" | "approved-pending" => "pending",
+        "not-yet" | "approved-pending" | "pending-not-given" => "pending",
         "approved-refused" => "refused",
         "withdrawn" => "drift",
         "by-hand-begun" => "by-hand",

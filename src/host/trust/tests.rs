@@ -1,4 +1,9 @@
+#[path = "../../../tests/lab/acl.rs"]
+mod acl;
+
 use std::os::unix::fs::PermissionsExt as _;
+
+use acl::acl;
 
 use super::*;
 
@@ -53,15 +58,6 @@ fn the_rule() {
 
 #[test]
 fn access_control_lists() {
-    let acl = |entries: &[(u16, u16, u32)]| {
-        let mut bytes = 2u32.to_le_bytes().to_vec();
-        for (tag, allowed, id) in entries {
-            bytes.extend(tag.to_le_bytes());
-            bytes.extend(allowed.to_le_bytes());
-            bytes.extend(id.to_le_bytes());
-        }
-        bytes
-    };
     let (mine, mask, user, group) = ((1, 6, u32::MAX), |p| (0x10, p, u32::MAX), |p| (2, p, NOBODY), |p| (8, p, NOBODY));
     for (entries, writes) in [
         (vec![], false),
