@@ -662,7 +662,7 @@ fn nothing_is_fine_while_the_mail_server_is_stopped() {
 #[test]
 fn what_was_put_in_while_the_mail_server_was_stopped_is_said_once() {
     let mut host = Host::fine(&["ses"]);
-    lab::spoil(&mut host, "swapped-while-stopped");
+    lab::swapped_while_stopped(&mut host);
     let server = Server::start(host.status());
     let page = server.get("/").body;
     let body = page.split_once("<body>").expect("a body").1;

@@ -258,7 +258,7 @@ fn a_mail_server_that_does_not_run_is_told_in_every_state() {
 /// A new key that was put in while the mail server was stopped: all that is said of it agrees.
 #[test]
 fn a_key_that_was_put_in_while_the_mail_server_was_stopped() {
-    let said = text(|h| spoil(h, "swapped-while-stopped"));
+    let said = text(lab::swapped_while_stopped);
     assert!(said.starts_with("ses: not-running (mail server is not running)\n"), "{said}");
     assert!(
         said.contains(

@@ -279,6 +279,21 @@ pub const REFUSED: &str =
 pub const REFUSED_FIX: &str = "the old credential stays in place; check that the access key is active, that the SMTP password was \
                                derived for this endpoint's region, and publish a corrected version";
 
+/// A new key was put in while the mail server was stopped, on an otherwise fine host.
+pub fn swapped_while_stopped(h: &mut Host) {
+    let now = h.now;
+    h.pending();
+    let target = h.target();
+    target.mail_server = Some(MailServer::Stopped);
+    target.live_id = Some("old".into());
+    let why = "the mail server is not running";
+    target.reload_owed = Some(Owed { since: minutes(now, 3), why: why.into() });
+    target.in_use = Some(InUse { at: minutes(now, 3), usernames: vec![NEW.into()], live_id: Some("new".into()) });
+    let mut failure = failure("reload-owed", why, "start it: it reads what is there", minutes(now, 2));
+    failure.temporary = true;
+    target.retry = retry(failure);
+}
+
 /// The states, by name, each with what makes it so, on an otherwise fine host with the credential `ses`.
 pub const STATES: &[(&str, fn(&mut Host))] = &[
     ("refused", |h| {
@@ -304,19 +319,6 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         let now = h.now;
         let why = "reload = \"never\": the mail server has to be told by somebody else";
         h.target().reload_owed = Some(Owed { since: minutes(now, 50), why: why.into() });
-    }),
-    ("swapped-while-stopped", |h| {
-        let now = h.now;
-        h.pending();
-        let target = h.target();
-        target.mail_server = Some(MailServer::Stopped);
-        target.live_id = Some("old".into());
-        let why = "the mail server is not running";
-        target.reload_owed = Some(Owed { since: minutes(now, 3), why: why.into() });
-        target.in_use = Some(InUse { at: minutes(now, 3), usernames: vec![NEW.into()], live_id: Some("new".into()) });
-        let mut failure = failure("reload-owed", why, "start it: it reads what is there", minutes(now, 2));
-        failure.temporary = true;
-        target.retry = retry(failure);
     }),
     ("drift", |h| {
         let now = h.now;
