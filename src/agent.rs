@@ -1,5 +1,7 @@
 //! The loop: facts, decide, do the one step, absorb its outcome, make it durable, decide again.
 //!
+//! A step that takes longer than a moment holds up no other target: what can be begun beside it is.
+//!
 //! What to do is `rollover`'s; here the steps are done, by the source, the SMTP login and the apply client. The agent
 //! never touches a mail server's files itself: everything goes through [`apply::Client`].
 
@@ -8,9 +10,11 @@ pub mod foresight;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
@@ -50,6 +54,8 @@ const READING_BACK: Duration = Duration::from_secs(20);
 /// A look at a target takes longer only where something hangs for which there is no time limit: a file system. The longest
 /// are a few commands of 30 s each.
 const LONGEST_LOOK: Duration = Duration::from_secs(120);
+/// A step that ends within this has the next one wait for it: what goes well goes in one order.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// As [`LONGEST_STEP`], for one that stages files, or removes them again. Nothing in use is changed by it, and the next start removes
 /// what it left.
 const STAGING: Duration = Duration::from_secs(3);
@@ -243,10 +249,11 @@ impl Agent {
             self.settle(&mut state, observer).await?;
         }
         let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
-        let mut fetched: Option<Fetched> = None;
+        let fetched = Kept::default();
         let mut unsaved = None;
         let mut steps = Vec::new();
         let mut next = None;
+        let mut doing = FuturesUnordered::new();
         let (end, reason) = loop {
             let now = Timestamp::now();
             self.tell(&mut facts, credential, &by);
@@ -267,31 +274,51 @@ impl Agent {
                         | Step::Undo { .. }
                         | Step::Discard { .. }
                 );
-            if !goes_on && !ordered && (unsaved.is_some() || *stop.borrow()) {
+            // What is under way and must not be torn is waited for.
+            let ends = !goes_on && !ordered && (unsaved.is_some() || *stop.borrow());
+            if ends && facts.under_way().all(|step| patience(step).is_zero()) {
                 break (End::Interrupted, reason);
             }
             let left = match step {
                 Step::Wait { until } => Duration::try_from(until.duration_since(now)).unwrap_or_default(),
                 _ => Duration::ZERO,
             };
-            let began = Instant::now();
-            let too_long = matches!(step, Step::Wait { .. }) && began + left > deadline;
-            if let Step::Wait { until } = step {
-                next = Some(until).filter(|_| too_long);
-            }
-            if step == Step::End || too_long {
-                next = next.into_iter().chain(facts.state.next_own_login()).min();
+            let too_long = matches!(step, Step::Wait { .. }) && Instant::now() + left > deadline;
+            if (step == Step::End || too_long) && facts.under_way().next().is_none() {
+                let due = if let Step::Wait { until } = step { Some(until) } else { None };
+                next = due.into_iter().chain(facts.state.next_own_login()).min();
                 break (ended(&facts, &policy), reason);
             }
-            let id = rollover::begin(&mut facts);
-            observer(Event::Begins { step: &step, reason: &reason });
-            let patience = patience(&step);
-            let doing = self.step(&facts, credential, source, &step, &mut fetched, left, observer);
-            let outcome = tokio::select! {
-                outcome = doing => outcome,
+            let waits = matches!(step, Step::Wait { .. });
+            let begins = !ends && !too_long && step != Step::Await;
+            let began = Instant::now();
+            let id = begins.then(|| rollover::begin(&mut facts, &policy, &step));
+            if let Some(id) = id {
+                observer(Event::Begins { step: &step, reason: &reason });
+                if !waits {
+                    let (facts, step, fetched) = (facts.clone(), step.clone(), &fetched);
+                    doing.push(async move {
+                        let done = self.step(&facts, credential, source, &step, fetched).await;
+                        (id, step, began, done)
+                    });
+                }
+            }
+            let patience = facts.under_way().map(patience).max().unwrap_or_default();
+            let (id, step, began, done) = tokio::select! {
+                Some(ended) = doing.next() => ended,
+                () = wake::wait(left), if begins && waits => {
+                    (id.expect("it was begun"), step, began, Done::Outcome(Box::new(Outcome::Waited)))
+                }
+                () = tokio::time::sleep(A_MOMENT), if begins && !waits => continue,
                 () = told_to_end(stop, patience) => break (End::Interrupted, reason),
             };
-            let outcome = match (&step, outcome) {
+            let done = match done {
+                Done::Replied(result, login) => {
+                    Done::Outcome(Box::new(taken(*result, login, &step, credential, observer)))
+                }
+                done => done,
+            };
+            let outcome = match (&step, done) {
                 (Step::Commit { stamp }, Done::Reported(report)) => {
                     steps.push(account::step_time(
                         credential,
@@ -332,7 +359,7 @@ impl Agent {
                     }
                 }
                 (_, Done::Outcome(outcome)) => *outcome,
-                (_, Done::Reported(_)) => unreachable!("only a commit makes a report"),
+                (_, Done::Reported(_) | Done::Replied(..)) => unreachable!("only a commit makes a report"),
             };
             let took = began.elapsed();
             if !matches!(step, Step::Wait { .. }) {
@@ -341,6 +368,7 @@ impl Agent {
             observer(Event::Ended { step: &step, outcome: &outcome, took });
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
+        drop(doing);
         let leaving = self.leave_all(credential, &facts, &steps);
         if *stop.borrow() {
             // A target that is still at work on something that hangs lets nobody in, and the program is to end: what stays
@@ -544,23 +572,16 @@ impl Agent {
     }
 
     /// Does one step.
-    #[expect(clippy::too_many_arguments, reason = "everything a step may need, in one place")]
     async fn step(
         &self,
         facts: &Facts,
         credential: &config::Credential,
         source: &Opened,
         step: &Step,
-        fetched: &mut Option<Fetched>,
-        left: Duration,
-        observer: &mut (dyn FnMut(Event<'_>) + Send),
+        fetched: &Kept,
     ) -> Done {
         Done::Outcome(Box::new(match step {
-            Step::End => unreachable!("the loop has ended"),
-            Step::Wait { .. } => {
-                wake::wait(left).await;
-                Outcome::Waited
-            }
+            Step::Wait { .. } | Step::Await | Step::End => unreachable!("the loop's own"),
             Step::Refrain { .. } => Outcome::Refrained,
             Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
             Step::Fetch => match look(facts, source, fetched).await {
@@ -569,7 +590,7 @@ impl Agent {
             },
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
-                match have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)) {
+                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
                     Ok(login) => self.verify(target, &login).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
@@ -577,8 +598,8 @@ impl Agent {
             Step::VerifyApplied { target } => self.verify_applied(facts, source, &credential.targets[*target]).await,
             Step::Probe { target } => {
                 let target = &credential.targets[*target];
-                match (have(facts, source, fetched).await.and_then(|()| login_for(fetched, target)), &credential.probe)
-                {
+                let login = have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target));
+                match (login, &credential.probe) {
                     (Ok(login), Some(probe)) => self.probe(facts, target, &login, probe).await,
                     (Ok(_), None) => Outcome::Probed,
                     (Err(failure), _) => Outcome::Failed(failure),
@@ -590,7 +611,7 @@ impl Agent {
             },
             step => {
                 let target = step.target().expect("every other step is about a target");
-                self.apply_step(facts, credential, step, target, fetched, observer).await
+                return self.apply_step(facts, credential, step, target, fetched).await;
             }
         }))
     }
@@ -666,24 +687,23 @@ impl Agent {
         }
     }
 
-    /// One request to apply, and its reply as an outcome.
+    /// One request to apply, and its reply.
     async fn apply_step(
         &self,
         facts: &Facts,
         credential: &config::Credential,
         step: &Step,
         index: usize,
-        fetched: &Option<Fetched>,
-        observer: &mut (dyn FnMut(Event<'_>) + Send),
-    ) -> Outcome {
+        fetched: &Kept,
+    ) -> Done {
         let target = &credential.targets[index];
         let id = target_id(credential, target);
         let ours = ours(Some(&facts.state));
         let login = match step {
             // A verified version is at hand.
-            Step::Prepare { .. } | Step::Preview { .. } => match login_for(fetched, target) {
+            Step::Prepare { .. } | Step::Preview { .. } => match login_for(&fetched.get(), target) {
                 Ok(login) => Some(login),
-                Err(failure) => return Outcome::Failed(failure),
+                Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
             },
             _ => None,
         };
@@ -721,20 +741,7 @@ impl Agent {
         } else {
             self.call(request).await
         };
-        match result {
-            Ok(reply) => {
-                if let Reply::Inspected(seen) = &reply {
-                    observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
-                }
-                if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
-                    observer(Event::Preview { target: &target.name, change, login });
-                }
-                outcome_of(reply, step, target)
-            }
-            // What somebody else has written since is theirs.
-            Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
-            Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
-        }
+        Done::Replied(Box::new(result), shown)
     }
 
     /// Calls block (files, child processes): off the event loop.
@@ -838,10 +845,22 @@ fn hangs(target: &str) -> apply::MtaError {
     }
 }
 
-/// What a step gave: its outcome, or the report that a commit is to make durable.
+/// What a step gave: its outcome, or the report that a commit is to make durable, or apply's reply, with the login that a
+/// preview shows.
 enum Done {
     Outcome(Box<Outcome>),
     Reported(Box<Report>),
+    Replied(Box<Result<Reply, apply::MtaError>>, Option<Login>),
+}
+
+/// The credential that was fetched, for the steps that need it.
+#[derive(Default)]
+struct Kept(Mutex<Option<Fetched>>);
+
+impl Kept {
+    fn get(&self) -> MutexGuard<'_, Option<Fetched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a commit completes, in the word of the audit log.
@@ -1063,6 +1082,31 @@ fn ended(facts: &Facts, policy: &Policy) -> End {
     }
 }
 
+/// Tells what a reply of apply shows, and gives its outcome.
+fn taken(
+    result: Result<Reply, apply::MtaError>,
+    shown: Option<Login>,
+    step: &Step,
+    credential: &config::Credential,
+    observer: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Outcome {
+    let target = &credential.targets[step.target().expect("apply is asked about targets")];
+    match result {
+        Ok(reply) => {
+            if let Reply::Inspected(seen) = &reply {
+                observer(Event::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
+            }
+            if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
+                observer(Event::Preview { target: &target.name, change, login });
+            }
+            outcome_of(reply, step, target)
+        }
+        // What somebody else has written since is theirs.
+        Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
+        Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
+    }
+}
+
 fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
     let now = Timestamp::now();
     match reply {
@@ -1170,8 +1214,8 @@ fn version_of(found: Option<&Found>) -> apply::Version {
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is
 /// until a step needs it.
-async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> Result<Found, Failure> {
-    *fetched = None;
+async fn look(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<Found, Failure> {
+    *fetched.get() = None;
     let state = &facts.state;
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
@@ -1194,7 +1238,7 @@ async fn look(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
     }
     let new = source.fetch().await.map_err(source_failure)?;
     let found = without_secret(&new, Timestamp::now());
-    *fetched = Some(new);
+    *fetched.get() = Some(new);
     Ok(found)
 }
 
@@ -1209,8 +1253,8 @@ fn without_secret(fetched: &Fetched, at: Timestamp) -> Found {
 }
 
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
-async fn have(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> Result<(), Failure> {
-    let (None, Some(found)) = (&fetched, &facts.fetched) else { return Ok(()) };
+async fn have(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<(), Failure> {
+    let Some(found) = facts.fetched.as_ref().filter(|_| fetched.get().is_none()) else { return Ok(()) };
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     let new = source.fetch().await.map_err(source_failure)?;
     if new.identity != found.identity || new.version != found.id.version || new.order != found.id.order {
@@ -1222,7 +1266,7 @@ async fn have(facts: &Facts, source: &Opened, fetched: &mut Option<Fetched>) -> 
             at: Timestamp::now(),
         });
     }
-    *fetched = Some(new);
+    *fetched.get() = Some(new);
     Ok(())
 }
 
@@ -1439,10 +1483,14 @@ mod tests {
             (OTHER, "1", at(100), true),
         ] {
             let (source, fetches) = source(arn, version, order);
-            let mut kept = None;
-            let found = now(look(&facts(), &source, &mut kept)).unwrap();
+            let kept = Kept::default();
+            let found = now(look(&facts(), &source, &kept)).unwrap();
             let username = if fetched { "AKIAFETCHED" } else { "AKIAAPPLIED" };
-            assert_eq!((found.username.as_str(), kept.is_some()), (username, fetched), "{arn} {version} {order:?}");
+            assert_eq!(
+                (found.username.as_str(), kept.get().is_some()),
+                (username, fetched),
+                "{arn} {version} {order:?}"
+            );
             assert_eq!(fetches.load(Ordering::Relaxed), usize::from(fetched), "{arn} {version} {order:?}");
         }
     }
@@ -1463,9 +1511,9 @@ mod tests {
                 at: Timestamp::UNIX_EPOCH,
             });
             let (source, _) = source(arn, version, order);
-            let mut kept = None;
-            let result = now(have(&facts, &source, &mut kept));
-            assert_eq!((result.is_ok(), kept.is_some()), (same, same), "{arn} {version} {order:?}");
+            let kept = Kept::default();
+            let result = now(have(&facts, &source, &kept));
+            assert_eq!((result.is_ok(), kept.get().is_some()), (same, same), "{arn} {version} {order:?}");
             if let Err(failure) = result {
                 assert!(failure.temporary && failure.class == "changed", "{failure:?}");
             }

@@ -1,5 +1,9 @@
 //! One host's move from the applied version to the candidate, decided purely: facts in, one step out, look again.
 //!
+//! Steps about different targets may be under way side by side: [`decide`] gives one at a time that can be begun beside
+//! them, about a target that is at rest, and [`Step::Await`] where none can. A target that something hangs on is left out
+//! like one that failed; the confirmation waits for all.
+//!
 //! ```text
 //!            ┌──────── wake ────────┐
 //!            v                      │
@@ -23,7 +27,7 @@
 //!
 //! [`decide`] looks only at [`Facts`], which are the durable [`State`] plus what this wake has found out. There is no
 //! second path for recovery: after a crash the same function sees what is there and goes forward. [`absorb`] takes the
-//! outcome of a step in; an outcome of a step that is no longer the current one is dropped. Time and randomness are
+//! outcome of a step in; an outcome of a step that is no longer under way is dropped. Time and randomness are
 //! passed in. Nothing here does I/O.
 //!
 //! What a run has to tell beyond its confirmation ([`News`]) is decided here too: by [`absorb`] where a step brings it,
@@ -907,9 +911,18 @@ pub struct Facts {
     told_apart: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
-    /// Number of the step that is under way.
-    current: Option<StepId>,
+    /// The steps that are under way, at most one about each target.
+    under_way: Vec<UnderWay>,
     steps: u64,
+}
+
+/// A step that was begun and has not ended.
+#[derive(Debug, Clone, Hash)]
+struct UnderWay {
+    id: StepId,
+    step: Step,
+    /// The targets that wait for its outcome; none: all do, because it is about none of them.
+    targets: Vec<usize>,
 }
 
 /// What woke the machine, as far as it matters to the decision.
@@ -1145,7 +1158,7 @@ impl Facts {
             shown,
             told_apart,
             blocked: None,
-            current: None,
+            under_way: Vec::new(),
             steps: 0,
         }
     }
@@ -1261,6 +1274,16 @@ impl Facts {
         has.then(|| self.ordered && self.blocked.is_none())
     }
 
+    /// The steps that were begun and have not ended.
+    pub fn under_way(&self) -> impl Iterator<Item = &Step> {
+        self.under_way.iter().map(|under_way| &under_way.step)
+    }
+
+    /// Is a step under way that this target has to wait for?
+    fn is_busy(&self, index: usize) -> bool {
+        self.under_way.iter().any(|under_way| under_way.targets.contains(&index))
+    }
+
     fn target_state(&mut self, index: usize) -> &mut TargetState {
         self.state.targets.entry(self.targets[index].name.clone()).or_default()
     }
@@ -1329,7 +1352,7 @@ impl Policy {
 pub struct StepId(u64);
 
 /// The one next thing to do. Targets are indexes into [`Facts::targets`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     Inspect {
         target: usize,
@@ -1389,10 +1412,12 @@ pub enum Step {
     Commit {
         stamp: Stamp,
     },
-    /// Nothing to do before `until`.
+    /// Nothing to do before `until`, or until a step that is under way has ended.
     Wait {
         until: Timestamp,
     },
+    /// Nothing to begin before a step that is under way has ended.
+    Await,
     /// Nothing left to do until the next wake.
     End,
 }
@@ -1420,6 +1445,7 @@ impl Step {
             Step::Refrain { .. } => "refrain",
             Step::Commit { .. } => "commit",
             Step::Wait { .. } => "wait",
+            Step::Await => "await",
             Step::End => "end",
         }
     }
@@ -1446,6 +1472,7 @@ impl Step {
             | Step::Leave
             | Step::Commit { .. }
             | Step::Wait { .. }
+            | Step::Await
             | Step::End => None,
         }
     }
@@ -1570,11 +1597,19 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// Gives a decided step its number; from then on only its outcome counts.
-pub fn begin(facts: &mut Facts) -> StepId {
+/// Gives a decided step its number; from then on its outcome counts, and that of no earlier step about the same target.
+pub fn begin(facts: &mut Facts, policy: &Policy, step: &Step) -> StepId {
     facts.steps += 1;
     let id = StepId(facts.steps);
-    facts.current = Some(id);
+    let targets = match step {
+        Step::Verify { target } | Step::Probe { target } => same_place(policy, *target),
+        step => step.target().into_iter().collect(),
+    };
+    if let Step::ReadBack { stamp, .. } = step {
+        facts.stamp = Some(stamp.clone());
+    }
+    facts.under_way.retain(|before| before.step.target() != step.target());
+    facts.under_way.push(UnderWay { id, step: step.clone(), targets });
     id
 }
 
@@ -1780,18 +1815,32 @@ fn is_in_use(facts: &Facts) -> bool {
     facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
 }
 
-/// The one next step, and why. Pure: facts, policy and time in.
+/// The one next step to begin, and why. Pure: facts, policy and time in.
 pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     let (step, reason) = next_step(facts, policy, now);
-    let rests = matches!(step, Step::End | Step::Hold | Step::Wait { .. });
+    let rests = |step: &Step| matches!(step, Step::End | Step::Hold | Step::Wait { .. });
     // A reload that is owed is done whatever becomes of a new version: it may be refused for days.
-    if rests && let Some(owed) = reload_owed(facts, now) {
-        return owed;
+    let owed = reload_owed(facts, now).filter(|_| rests(&step));
+    let (step, reason) = owed.unwrap_or((step, reason));
+    if !may_begin(facts, &step) {
+        return (Step::Await, reason);
     }
     // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
-    match own_login_due(facts, now).filter(|_| rests) {
+    match own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty()) {
         Some(target) => (Step::VerifyApplied { target }, Reason::MayBeRefused),
         None => (step, reason),
+    }
+}
+
+/// May this step be begun beside those that are under way?
+fn may_begin(facts: &Facts, step: &Step) -> bool {
+    let mut under_way = facts.under_way.iter();
+    match step {
+        // What is about all targets comes when all are at rest.
+        Step::Hold | Step::Reject | Step::Leave | Step::Commit { .. } | Step::End => facts.under_way.is_empty(),
+        // Time passes, and the source is asked again, while nothing is done with the version at hand: beside looks alone.
+        Step::Fetch | Step::Wait { .. } => under_way.all(|u| matches!(u.step, Step::Inspect { .. })),
+        _ => under_way.all(|u| !u.targets.is_empty()),
     }
 }
 
@@ -1799,13 +1848,13 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     let t = |i: usize| &facts.targets[i];
     let name = |i: usize| facts.targets[i].name.clone();
     // What was swapped and reads back wrong goes back first, what is staged in vain goes away, whatever else there is.
-    if let Some(target) = facts.targets.iter().position(|t| t.must_undo.is_some()) {
+    if let Some(target) = at_rest(facts).find(|&i| t(i).must_undo.is_some()) {
         return (Step::Undo { target }, Reason::Mismatch(name(target)));
     }
-    if let Some(target) = facts.targets.iter().position(|t| t.must_discard) {
+    if let Some(target) = at_rest(facts).find(|&i| t(i).must_discard) {
         return (Step::Discard { target }, Reason::InVain(name(target)));
     }
-    if let Some(target) = facts.targets.iter().position(|t| t.must_look) {
+    if let Some(target) = at_rest(facts).find(|&i| t(i).must_look) {
         return (Step::Inspect { target }, Reason::LookAtTarget(name(target)));
     }
     if facts.committed.is_some() {
@@ -1899,8 +1948,13 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
         }
         Permission::Held { .. } | Permission::Give { .. } | Permission::Given => {}
     }
-    if let Some(&target) = ready.iter().find(|&&i| by_hand(i) && changes(i)) {
-        return (Step::Refrain { target }, Reason::ByHand(name(target)));
+    // What a person is to change is told together: when each was looked at, and without holding up the others.
+    let (left_to_a_person, ready): (Vec<usize>, Vec<usize>) =
+        ready.into_iter().partition(|&i| by_hand(i) && changes(i));
+    match left_to_a_person.first() {
+        Some(&target) if facts.under_way.is_empty() => return (Step::Refrain { target }, Reason::ByHand(name(target))),
+        Some(_) if ready.is_empty() => return waiting(facts, now),
+        _ => {}
     }
     match permission {
         Permission::Give { by, until } => {
@@ -1969,16 +2023,21 @@ fn due_one(facts: &Facts, index: usize, now: Timestamp) -> bool {
     next.is_none_or(|next| next <= now) && !t.failed
 }
 
+/// The targets that no step is under way for.
+fn at_rest(facts: &Facts) -> impl Iterator<Item = usize> + '_ {
+    (0..facts.targets.len()).filter(|&i| !facts.is_busy(i))
+}
+
 /// Is this target to be looked at? Also one that waits for its time, where a start of the mail server settles what is in the way.
 fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let t = &facts.targets[index];
     let started_may_be = |s: &TargetState| s.mail_server == Some(MailServer::Stopped) || s.reload_owed.is_some();
     let waits = || facts.state.targets.get(&t.name).is_some_and(started_may_be);
-    due_one(facts, index, now) || !t.failed && waits()
+    !facts.is_busy(index) && (due_one(facts, index, now) || !t.failed && waits())
 }
 
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
-    (0..facts.targets.len()).filter(move |&i| due_one(facts, i, now))
+    at_rest(facts).filter(move |&i| due_one(facts, i, now))
 }
 
 /// A reload that is owed and can be tried now, whatever the source says, and whatever stands in the way of a new version.
@@ -2103,7 +2162,7 @@ fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
     retry.failure = Some(failure);
 }
 
-/// Takes the outcome of step `id` in. Returns false, and changes nothing, when another step is the current one.
+/// Takes the outcome of step `id` in. Returns false, and changes nothing, when that is not under way any more.
 ///
 /// `jitter` is a random number in [0, 1).
 pub fn absorb(
@@ -2115,10 +2174,10 @@ pub fn absorb(
     now: Timestamp,
     jitter: f64,
 ) -> bool {
-    if facts.current != Some(id) {
-        return false;
-    }
-    facts.current = None;
+    let Some(at) = facts.under_way.iter().position(|under_way| under_way.id == id) else { return false };
+    facts.under_way.remove(at);
+    // For what it is to be waited now is decided anew.
+    facts.under_way.retain(|under_way| !matches!(under_way.step, Step::Wait { .. }));
     match (step, outcome) {
         (Step::Inspect { target }, Outcome::Inspected(found)) => {
             let state = facts.target_state(*target);
@@ -2138,6 +2197,10 @@ pub fn absorb(
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
+            // The source may have answered meanwhile.
+            if facts.fetched.is_some() && !facts.stale && is_in_use(facts) && !facts.targets[*target].failed {
+                nothing_stands_in_the_way(facts, *target);
+            }
         }
         (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
         (Step::Fetch, Outcome::Failed(failure)) => {
@@ -2256,12 +2319,11 @@ pub fn absorb(
             if let Some(approval) = facts.state.candidate.as_mut().and_then(|c| c.approval.as_mut()) {
                 approval.until = None;
             }
-            // A stamp and read-backs from before this swap are not of the confirmation that comes now.
-            facts.stamp = None;
-            facts.targets.iter_mut().for_each(|t| t.read_back = None);
+            read_back_anew(facts);
         }
         (Step::Activate { target }, Outcome::Activated) => {
             facts.targets[*target].activated = true;
+            read_back_anew(facts);
             facts.target_state(*target).reload_owed = None;
             if let Some(found) = &mut facts.targets[*target].inspected {
                 found.reload_owed = None;
@@ -2273,8 +2335,9 @@ pub fn absorb(
             not_reloaded(facts, *target, failure, now, jitter);
         }
         (Step::Activate { target }, Outcome::Failed(failure)) => not_reloaded(facts, *target, failure, now, jitter),
-        (Step::ReadBack { target, stamp }, Outcome::ReadBack(read_back)) => {
-            facts.stamp = Some(stamp.clone());
+        // Its proof is not of the confirmation that comes now.
+        (Step::ReadBack { stamp, .. }, Outcome::ReadBack(_)) if facts.stamp.as_ref() != Some(stamp) => {}
+        (Step::ReadBack { target, .. }, Outcome::ReadBack(read_back)) => {
             let username = facts.fetched.as_ref().map(|f| f.username.clone());
             let found =
                 InUse { at: now, usernames: username.into_iter().collect(), live_id: read_back.live_id.clone() };
@@ -2354,7 +2417,9 @@ pub fn absorb(
         }
         (Step::Wait { .. }, Outcome::Waited) => {
             facts.stale = facts.fetched.is_some();
-            for t in &mut facts.targets {
+            let at_rest: Vec<usize> = at_rest(facts).collect();
+            for i in at_rest {
+                let t = &mut facts.targets[i];
                 let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
                 // So does what was looked at and not touched: hours may have passed, until a window opened.
                 let untouched = !t.failed && !t.swapped && t.prepared.is_none() && t.evidence.is_some();
@@ -2546,12 +2611,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
         facts.state.candidate = None;
         facts.state.targets.values_mut().for_each(|t| t.change = None);
-        for i in 0..facts.targets.len() {
-            let found = facts.targets[i].inspected.as_ref();
-            if !drifted(facts, i) && found.is_some_and(|v| v.reload_owed.is_none()) {
-                facts.target_state(i).retry = Retry::default();
-            }
-        }
+        (0..facts.targets.len()).for_each(|i| nothing_stands_in_the_way(facts, i));
     }
     if facts.fetched.as_ref().is_some_and(|before| before.id != found.id) {
         // What was proved of one version, and done with it, says nothing about another. Where it was put in place, what is
@@ -2594,6 +2654,21 @@ fn supersede(facts: &mut Facts, found: &Found) {
             facts.superseded.push(Superseded { begun: begun.clone(), by: found.id.clone(), approved_by });
         }
     }
+}
+
+/// The applied version is what the source has: where a target was found to hold it, whatever failed there is over.
+fn nothing_stands_in_the_way(facts: &mut Facts, index: usize) {
+    let found = facts.targets[index].inspected.as_ref();
+    if !drifted(facts, index) && found.is_some_and(|v| v.reload_owed.is_none()) {
+        facts.target_state(index).retry = Retry::default();
+    }
+}
+
+/// A stamp and read-backs from before a swap, or before a mail server was told of it, are not of the confirmation that
+/// comes now.
+fn read_back_anew(facts: &mut Facts) {
+    facts.stamp = None;
+    facts.targets.iter_mut().for_each(|t| t.read_back = None);
 }
 
 fn candidate(found: &Found, accepted: bool) -> Candidate {

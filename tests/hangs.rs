@@ -20,15 +20,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use lab::{Host, Key, Program, Setup};
+use lab::{DELIVERY, Host, Key, Program, Setup};
 use postfix::{free_port, wait_for};
 use relaykey::host::Directory;
 use running::{Daemon, NEVER, health};
+use serde_json::{Value, json};
 
 /// What is not held up takes less; every hang lasts longer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// What is seen of a daemon that has nothing to finish.
 const END: Duration = Duration::from_secs(15);
+/// So long a lock is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// Rows at the same time.
 const AT_ONCE: usize = 3;
 
@@ -48,6 +51,20 @@ enum Hangs {
 }
 
 use Hangs::*;
+
+impl Hangs {
+    /// The step of one target that hangs, beside which the other one goes on.
+    fn step(self) -> Option<&'static str> {
+        match self {
+            Endpoint | Dns => Some("verify"),
+            Postconf | FileSystem => Some("inspect"),
+            Postmap | Lock => Some("prepare"),
+            PostfixCheck | Reload => Some("activate"),
+            // Both wait for the source; and a receiver is nobody's step.
+            Nothing | Source | Receiver => None,
+        }
+    }
+}
 
 /// A program that stays in the way until it is dropped.
 struct Blocker(Child);
@@ -106,6 +123,7 @@ fn wrapper(dir: &Path, program: &str, instance: &Path, pattern: &str) -> PathBuf
 struct Row {
     hangs: Hangs,
     other_credential: Duration,
+    /// From the start on.
     other_target: Option<Duration>,
     status: Duration,
     livez: Duration,
@@ -123,9 +141,9 @@ fn row(hangs: Hangs) -> Row {
         host.standin.set_key(&key.id, &key.login.password);
     }
     b.start();
+    second.start();
     if matches!(hangs, Nothing | Receiver | PostfixCheck | Reload) {
         host.postfix.start();
-        second.start();
     }
     let file = |name: &str, key: &Key| {
         let (path, fresh) = (host.path(name), host.path("fresh"));
@@ -145,7 +163,8 @@ fn row(hangs: Hangs) -> Row {
     let (mut blocker, mut lock, mut dns) = (None, None, None);
     let etc = &host.postfix.config_dir;
     match hangs {
-        Nothing | Endpoint => {}
+        Nothing => {}
+        Endpoint => target = format!("port = {silent_port}\n"),
         Source => {
             source = format!(
                 "type = \"parameter-store\"\nparameter = \"/ses\"\nregion = \"eu-west-1\"\n\
@@ -185,22 +204,16 @@ fn row(hangs: Hangs) -> Row {
     }
     let port = free_port();
     let setup = Setup { source: &source, ..Setup::default() };
-    let mut a = host.credential(
-        "a",
-        &setup,
-        &[(&host.postfix, &format!("name = \"main\"\n{target}")), (&second, "name = \"second\"")],
-    );
-    match hangs {
-        Endpoint => {
-            a = a.replace(&format!("port = {}", host.standin.starttls_port()), &format!("port = {silent_port}"))
-        }
-        Dns => {
-            a = a.replace(
-                "endpoint = \"localhost\"",
-                "endpoint = \"smtp.example.com\"\nendpoint_aliases = [\"localhost\"]",
-            )
-        }
-        _ => {}
+    let reloaded = dir.join("reloaded");
+    let main = format!("name = \"main\"\n{target}");
+    let mut other = format!("name = \"second\"\nreload = [\"/bin/sh\", \"-c\", \": > {}\"]\n", reloaded.display());
+    if hangs == Dns {
+        other += "endpoint = \"localhost\"\n";
+    }
+    let mut a = host.credential("a", &setup, &[(&host.postfix, &main), (&second, &other)]);
+    if hangs == Dns {
+        let aliases = "endpoint = \"smtp.example.com\"\nendpoint_aliases = [\"localhost\"]";
+        a = a.replacen("endpoint = \"localhost\"", aliases, 1);
     }
     let of_b = file("b", &other_old);
     let b_lines = host.credential("b", &Setup { source: &of_b, ..Setup::default() }, &[(&b, "name = \"main\"")]);
@@ -212,6 +225,7 @@ fn row(hangs: Hangs) -> Row {
     let config = host.path("config.toml");
     let arguments = ["--config", config.to_str().expect("UTF-8"), "run"];
     let env = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")];
+    let started = Instant::now();
     let program = Program::start_in_shell(&line, &dir, &arguments, &env, b"");
     let daemon = Daemon { host: &host, program, port };
     let applied = |name: &'static str, key: &Key| {
@@ -233,12 +247,25 @@ fn row(hangs: Hangs) -> Row {
     match hangs {
         Nothing => _ = applied("a", &new),
         Source => step("fetch"),
-        Endpoint | Dns => step("verify"),
-        Lock => step("prepare"),
-        FileSystem => step("inspect"),
+        Endpoint | Dns | Lock | FileSystem => step(hangs.step().expect("of one target")),
         Receiver => _ = applied("a", &old),
         _ => wait_for("the hang", LIMIT, || dir.join("hangs").exists().then_some(())),
     }
+
+    // The other target of the same credential is read back while the step hangs, and nothing is confirmed.
+    let other_target = (hangs == Nothing || hangs.step().is_some()).then(|| {
+        let a = daemon.shows(&format!("{hangs:?}: the other target to be read back"), LIMIT, |status| {
+            let a = &status["credentials"][0];
+            let found = a["in_use"].as_array()?.iter().find(|found| found["target"] == "second")?;
+            (found["usernames"] == json!([new.id])).then(|| a.clone())
+        });
+        if let Some(step) = hangs.step() {
+            assert_eq!(a["live"]["step"], step, "{hangs:?}: {a:#}");
+            assert_eq!(a["applied"], Value::Null, "{hangs:?}: confirmed without the target that hangs");
+        }
+        assert!(running::holds(&second, &new) && reloaded.exists(), "{hangs:?}: {a:#}");
+        started.elapsed()
+    });
 
     file("b", &other_new);
     let other_credential = applied("b", &other_new);
@@ -249,12 +276,6 @@ fn row(hangs: Hangs) -> Row {
     };
     let livez = took(&|| assert_eq!(daemon.get("/livez").0, 200, "{hangs:?}"));
     let status = took(&|| _ = host.relaykey(&["status"]).says(&["b: "]));
-    let began = Instant::now();
-    let mut other_target = None;
-    while other_target.is_none() && began.elapsed() < Duration::from_secs(2) {
-        other_target = running::holds(&second, &new).then(|| began.elapsed());
-        std::thread::sleep(Duration::from_millis(50));
-    }
     // A configuration with another poll: the others do not wait for the one that hangs.
     let text = fs::read_to_string(&config).expect("read").replace("24h", "23h");
     fs::write(&config, text).expect("written");
@@ -382,11 +403,46 @@ fn what_hangs_holds_up_nothing_else() {
             "{:<13} {:>16} {:>12} {:>9} {:>9} {:>9}",
             format!("{:?}", row.hangs),
             seconds(row.other_credential),
-            row.other_target.map_or("waits".into(), |d| if d.is_zero() { "before".into() } else { seconds(d) }),
+            row.other_target.map_or("-".into(), seconds),
             seconds(row.status),
             seconds(row.livez),
             row.term.map_or("finishes".into(), seconds)
         );
     }
     println!("{table}");
+}
+
+/// `sync` without a daemon: somebody holds the lock of the first credential's tables, and the second one is done meanwhile.
+#[test]
+fn a_credential_that_hangs_holds_up_no_other_without_a_daemon() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    let other = host.another("hash", &format!("{} {}\n", host.hop(), old.pair()));
+    host.standin.set_key(&new.id, &new.login.password);
+    host.start_postfix();
+    other.start();
+    let source = host.publish(new.pair());
+    let setup = Setup { source: &source, ..Setup::default() };
+    let lines = host.credential("a", &setup, &[(&host.postfix, "name = \"main\"")])
+        + &host.credential("b", &setup, &[(&other, "name = \"main\"")]);
+    host.write_config(&lines);
+    let lock = Directory::open(&host.postfix.config_dir).and_then(|d| d.lock(Duration::ZERO)).expect("locked");
+
+    let program = host.start(&["sync", "a", "b", "a", "--json"]);
+    let state = host.path("state").join("credentials/b.json");
+    // Less than a lock is waited for.
+    wait_for("the other credential to be applied", LOCK_WAIT / 2, || {
+        let state: Value = serde_json::from_str(&fs::read_to_string(&state).ok()?).ok()?;
+        (state["applied"]["username"] == json!(new.id)).then_some(())
+    });
+    assert!(running::holds(&other, &new) && running::holds(&host.postfix, &old));
+    drop(lock);
+    let ran = program.wait(DELIVERY);
+    let document = ran.expect(0).json();
+    let told = |field: &str| -> Vec<Value> {
+        document["credentials"].as_array().expect("a list").iter().map(|c| c[field].clone()).collect()
+    };
+    assert_eq!(told("name"), ["a", "b"], "each once, in the order of the command");
+    assert_eq!(told("outcome"), ["confirmed", "confirmed"]);
+    assert!(running::holds(&host.postfix, &new));
 }

@@ -168,7 +168,9 @@ fn choose<'a, T>(all: &'a [T], names: &[String], name_of: impl Fn(&T) -> &str) -
             Exit::Usage
         })
     };
-    names.iter().map(find).collect()
+    // Each once: orders about them are carried out side by side.
+    let is_first = |(i, name): &(usize, &String)| !names[..*i].contains(name);
+    names.iter().enumerate().filter(is_first).map(|(_, name)| find(name)).collect()
 }
 
 /// Prints an error with its fix.

@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{Exit, choose, complain, load, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
-use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
+use crate::agent::{self, Agent, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
@@ -184,9 +185,10 @@ async fn here(
         store,
     };
     let receivers = Arc::new(Receivers::open(&config.reports, &http));
-    let mut stop = stop_on_signal();
-    let mut all = Vec::new();
-    for credential in chosen {
+    let (stop, key) = (stop_on_signal(), agent.store.key()?);
+    // Side by side: one that something hangs on holds up no other.
+    let all = chosen.iter().map(async |credential| {
+        let mut stop = stop.clone();
         let mut preview = Vec::new();
         let mut observer = |event: Event<'_>| {
             if let Some(line) = account::line(credential, &event, Timestamp::now()).filter(|_| !json) {
@@ -218,7 +220,7 @@ async fn here(
         };
         let run = Run {
             credential,
-            source: &source::open(credential, &agent.store.key()?, &http),
+            source: &source::open(credential, &key, &http),
             wake: Wake { asked: true, ..order.wake.clone() },
             by: agent::operator(),
             ignore_backoff: true,
@@ -241,17 +243,13 @@ async fn here(
                 Err(e) => complain(&e.to_string(), &e.fix()),
             }
         }
-        let interrupted = ended.end == End::Interrupted;
         let synced = Synced::new(credential, ended, dry_run, preview);
         if !json {
             show(&synced);
         }
-        all.push(synced);
-        if interrupted {
-            break;
-        }
-    }
-    Ok(all)
+        synced
+    });
+    Ok(join_all(all).await)
 }
 
 /// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.

@@ -257,6 +257,8 @@ impl Keeper {
         let started = Instant::now();
         let cause = by.cause.clone();
         let durable = &mut memory.state;
+        // What hangs is shown, and not what was done beside it.
+        let mut under_way: Vec<Step> = Vec::new();
         let mut observer = |event: Event<'_>| {
             if let Some(order) = &order
                 && let Some(line) = account::line(&credential, &event, Timestamp::now())
@@ -265,9 +267,15 @@ impl Keeper {
             }
             match event {
                 Event::Begins { step, .. } => {
-                    board.set_live(&credential.name, |live| live.step = Some(step.word().to_owned()));
+                    under_way.push(step.clone());
+                    board.set_live(&credential.name, |live| live.step = Some(under_way[0].word().to_owned()));
                 }
                 Event::Ended { step, outcome, took } => {
+                    // A wait is over with whatever comes first.
+                    under_way.retain(|before| before != step && !matches!(before, Step::Wait { .. }));
+                    if let Some(longest) = under_way.first() {
+                        board.set_live(&credential.name, |live| live.step = Some(longest.word().to_owned()));
+                    }
                     if matches!(step, Step::Fetch) {
                         board.set_live(&credential.name, |live| live.source_asked = Some(Timestamp::now()));
                     }

@@ -3,6 +3,7 @@
 mod lab;
 mod model;
 mod people;
+mod side_by_side;
 mod told;
 
 use std::collections::HashMap;
@@ -179,12 +180,12 @@ fn drive(
     let mut steps = Vec::new();
     loop {
         let (step, _) = decide(facts, policy, now);
-        let id = begin(facts);
         assert!(steps.len() < 200, "no end: {steps:?}");
         let outcome = match world(&step) {
             Some(outcome) => outcome,
             None => return (steps, step, now),
         };
+        let id = begin(facts, policy, &step);
         steps.push(step.word());
         if let Step::Wait { until } = step {
             now = now.max(until);
@@ -213,7 +214,7 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
             Step::Discard { .. } => Outcome::Discarded,
             Step::Refrain { .. } => Outcome::Refrained,
             Step::Commit { stamp } => Outcome::Committed(Box::new(report(stamp.seq))),
-            Step::Wait { .. } | Step::End => return None,
+            Step::Wait { .. } | Step::Await | Step::End => return None,
         })
     }
 }
@@ -613,7 +614,7 @@ fn a_confirmation_is_one_change_of_the_state_and_its_seq_only_grows() {
     let Step::Commit { stamp } = last.clone() else { panic!("{last:?}") };
     assert_eq!(stamp.seq, before.seq + 1);
     assert_eq!((&facts.state.applied, facts.state.seq), (&before.applied, before.seq), "not before the commit");
-    let id = begin(&mut facts);
+    let id = begin(&mut facts, &policy, &last);
     absorb(&mut facts, &policy, id, &last, Outcome::Committed(Box::new(report(stamp.seq))), at(0), 0.5);
     let state = &facts.state;
     assert_eq!(state.applied.as_ref().unwrap().id, version(2));
@@ -643,7 +644,7 @@ fn what_was_proved_of_one_version_says_nothing_about_another() {
     });
     assert_eq!(last, Step::Prepare { target: 0 });
     source = found(3, 10);
-    let id = begin(&mut facts);
+    let id = begin(&mut facts, &policy, &Step::Fetch);
     absorb(&mut facts, &policy, id, &Step::Fetch, Outcome::Fetched(source.clone()), at(10), 0.5);
     drive(&mut facts, &policy, at(10), |step| match step {
         Step::Verify { target } => {
@@ -758,8 +759,8 @@ fn an_outcome_of_a_step_that_is_no_longer_the_current_one_is_dropped() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
     let (step, _) = decide(&facts, &policy, at(0));
-    let late = begin(&mut facts);
-    let current = begin(&mut facts);
+    let late = begin(&mut facts, &policy, &step);
+    let current = begin(&mut facts, &policy, &step);
     assert!(!absorb(&mut facts, &policy, late, &step, Outcome::Inspected(holds(9)), at(0), 0.5));
     assert!(facts.targets[0].inspected.is_none());
     assert!(absorb(&mut facts, &policy, current, &step, Outcome::Inspected(holds(1)), at(0), 0.5));
@@ -935,7 +936,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
         | Step::Refrain { .. }
         | Step::Preview { .. } => panic!("{step:?}: nobody decides here, and healing is allowed"),
         Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
-        Step::Wait { .. } | Step::End => {}
+        Step::Wait { .. } | Step::Await | Step::End => {}
     }
     all
 }
@@ -948,7 +949,7 @@ struct Situation(u64, u64);
 impl Situation {
     fn of(facts: &mut Facts, world: &impl Hash, now: Timestamp) -> Self {
         // What counts the steps of one wake begins anew with each.
-        (facts.current, facts.steps) = (None, 0);
+        facts.steps = 0;
         // Nothing is decided by what was looked up before.
         let before: Vec<_> = facts.state.targets.values_mut().map(|t| t.in_use.take()).collect();
         let mut hasher = Folded(1, 2);
@@ -1110,7 +1111,7 @@ fn the_model_keeps_its_invariants() {
         let outcomes = outcomes(&step, world);
         let copies = std::iter::repeat_n(facts, outcomes.len());
         for ((outcome, after), mut next) in outcomes.into_iter().zip(copies) {
-            let id = begin(&mut next);
+            let id = begin(&mut next, &policy, &step);
             let now = if let Step::Wait { until } = step { now.max(until) } else { now };
             assert!(absorb(&mut next, &policy, id, &step, outcome, now, 0.5));
             stack.push(Visit::Enter(Box::new((next, after, now))));

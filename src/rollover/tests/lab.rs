@@ -136,7 +136,7 @@ impl Host {
                 break (step, reason);
             }
             assert!(steps.len() < 100, "no end: {steps:?}");
-            let id = begin(&mut facts);
+            let id = begin(&mut facts, &self.policy, &step);
             if self.meanwhile.is_some_and(|(word, ..)| word == step.word()) {
                 let (_, target, files) = self.meanwhile.take().unwrap();
                 self.files[target] = files;
@@ -250,6 +250,7 @@ impl Host {
                 Outcome::Committed(Box::new(report(stamp.seq)))
             }
             Step::Wait { .. } => Outcome::Waited,
+            Step::Await => unreachable!("one step at a time"),
             Step::End => unreachable!("the run has ended"),
         }
     }

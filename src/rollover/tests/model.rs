@@ -171,7 +171,7 @@ impl Game {
                 });
             }
             Step::Wait { .. } if world.waits < 2 => one(Outcome::Waited, &|w| w.waits += 1),
-            Step::Wait { .. } | Step::End => {}
+            Step::Wait { .. } | Step::Await | Step::End => {}
             Step::VerifyApplied { .. } => {
                 one(Outcome::Accepted(evidence()), &|w| w.refusals = 0);
                 one(Outcome::Refused { reply: "535".into() }, &|w| w.refusals = (w.refusals + 1).min(2));
@@ -260,7 +260,7 @@ impl Game {
             }
             for (outcome, after) in self.outcomes(&step, &facts, &world) {
                 let mut next = facts.clone();
-                let id = begin(&mut next);
+                let id = begin(&mut next, &self.policy, &step);
                 let now = if let Step::Wait { until } = step { now.max(until) } else { now };
                 if let Outcome::Committed(_) = outcome {
                     let version: u8 = facts.fetched.as_ref().unwrap().id.version[1..].parse().unwrap();
