@@ -2054,7 +2054,7 @@ fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason)> {
         let waits = retry.is_some_and(|r| of_reload(r) && r.next.is_some_and(|next| next > now));
         !t.activated && !t.reload_tried && !waits && t.inspected.as_ref().is_some_and(|v| v.reload_owed.is_some())
     };
-    let target = (0..facts.targets.len()).find(owed)?;
+    let target = at_rest(facts).find(owed)?;
     Some((Step::Activate { target }, Reason::ReloadOwed(facts.targets[target].name.clone())))
 }
 
@@ -2088,7 +2088,7 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
     let overdue = |t: &TargetFacts| {
         t.failed && facts.state.targets.get(&t.name).and_then(|s| s.retry.next).is_none_or(|next| next <= now)
     };
-    if let Some(t) = facts.targets.iter().find(|t| overdue(t)) {
+    if let Some(t) = at_rest(facts).map(|i| &facts.targets[i]).find(|t| overdue(t)) {
         return (Step::Wait { until: now }, Reason::LookAtTarget(t.name.clone()));
     }
     let retries = facts.state.targets.values().map(|t| &t.retry).chain(std::iter::once(&facts.state.source_retry));

@@ -273,6 +273,10 @@ fn whatever_ends_first_a_confirmation_is_true() {
                 commits += 1;
             }
             step => {
+                if let Step::Wait { until } = step {
+                    let anew = at_rest(facts).any(|i| facts.targets[i].failed);
+                    assert!(*until > node.now || anew, "waits without end: {facts:?}");
+                }
                 let about =
                     |u: &UnderWay| u.targets.is_empty() || step.target().is_some_and(|t| u.targets.contains(&t));
                 assert!(!facts.under_way.iter().any(about), "{step:?} beside {:?}", facts.under_way);
