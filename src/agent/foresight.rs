@@ -77,7 +77,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
                 |i: usize| i == *target || matches!(step, Step::Verify { .. }) && policy.targets[i].logs_in_as == place;
             told.iter_mut().enumerate().for_each(|(i, told)| *told |= alike(i));
         }
-        let id = rollover::begin(&mut facts);
+        let id = rollover::begin(&mut facts, &policy, &step);
         rollover::absorb(&mut facts, &policy, id, &step, outcome, now, 0.0);
     }
     let is_told =
