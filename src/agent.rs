@@ -514,6 +514,8 @@ impl Agent {
             waiting: news.waiting,
             mail_server: facts.mail_server(),
             in_use: news.in_use,
+            version_in_use: news.version_in_use,
+            of_applied: news.of_applied,
             approved_by: None,
             latest: latest.map(Box::new),
         }
@@ -806,6 +808,8 @@ impl Agent {
             // It was read back, which a mail server that is down fails.
             mail_server: Some(rollover::MailServer::Runs),
             in_use: None,
+            version_in_use: None,
+            of_applied: false,
             approved_by: facts.approved_by(),
             latest: None,
         }

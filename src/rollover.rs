@@ -532,6 +532,9 @@ pub struct Begun {
     pub live_id: String,
     /// Was it found in use? It may have been killed with the text renamed and the compiled map not.
     pub used: bool,
+    /// Something that this host did not put there was found in its place since.
+    #[serde(default)]
+    pub gone: bool,
     /// It was told that another version came before it was confirmed.
     #[serde(default)]
     pub told: bool,
@@ -590,15 +593,21 @@ impl TargetState {
         self.begun.iter().rfind(|begun| begun.live_id == live_id)
     }
 
-    /// What is in place and not committed was looked up.
-    fn take_down(&mut self, swapped: &Swapped, in_use: Option<&String>) {
+    /// What is in place and not committed was looked up, and what is in use.
+    fn take_down(&mut self, swapped: Option<&Swapped>, in_use: Option<&String>) {
+        let is_begun = in_use
+            .is_some_and(|id| self.has_begun(id).is_some() || swapped.is_some_and(|swapped| swapped.live_id == *id));
+        if in_use.is_some() && !is_begun {
+            // Something else took its place, and is what the next version takes over from.
+            self.begun.iter_mut().for_each(|begun| begun.gone = true);
+        }
+        let Some((swapped, username)) = swapped.and_then(|s| Some((s, s.username.clone()?))) else { return };
         let used = in_use == Some(&swapped.live_id);
-        let Some(username) = swapped.username.clone() else { return };
         let same = |begun: &Begun| begun.id == swapped.id && begun.source == swapped.source;
         let (id, source, live_id) = (swapped.id.clone(), swapped.source.clone(), swapped.live_id.clone());
         let before = self.begun.iter().position(same).map(|at| self.begun.remove(at));
         let (used_before, told) = before.map_or((false, false), |before| (before.used, before.told));
-        self.begun.push(Begun { id, source, username, live_id, used: used || used_before, told });
+        self.begun.push(Begun { id, source, username, live_id, used: used || used_before, gone: false, told });
         self.begun.drain(..self.begun.len().saturating_sub(BEGUN));
     }
 }
@@ -776,12 +785,25 @@ pub struct Report {
     /// looked at yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_use: Option<Vec<String>>,
+    /// Beside `in_use`: the version that was found, where it is one that this host confirmed or put in place. A key may be the
+    /// same in two versions, with two passwords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_in_use: Option<String>,
+    /// With `failed`: it is about the version that was confirmed here, which the mail server does not hold any more and which
+    /// could not be put back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub of_applied: bool,
     pub approved_by: Option<String>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
     /// something else. Not in a confirmation itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<Box<Report>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Report {
@@ -983,6 +1005,10 @@ pub struct News {
     pub previous_username: Option<String>,
     /// What was last looked up; `None`: not every mail server was.
     pub in_use: Option<Vec<String>>,
+    /// Which version that is, where it is known.
+    pub version_in_use: Option<String>,
+    /// A failure to put back what was confirmed.
+    pub of_applied: bool,
     pub error: Option<ReportError>,
     pub waiting: Option<Waiting>,
 }
@@ -1188,7 +1214,7 @@ impl Facts {
     /// The user name that the candidate takes over from: of the applied version, or, without state, of what was found.
     pub fn previous_username(&self) -> Option<String> {
         let new = self.fetched.as_ref().map(|f| &f.username);
-        if let Some(begun) = self.never_confirmed().find(|begun| begun.used && Some(&begun.username) != new) {
+        if let Some(begun) = self.taken_over_from().filter(|begun| Some(&begun.username) != new) {
             return Some(begun.username.clone());
         }
         match &self.state.applied {
@@ -1201,13 +1227,45 @@ impl Facts {
         }
     }
 
+    /// What the source gives takes over from this one, which this host put in place and never confirmed: it was in use when
+    /// it was looked up in this wake, or was until a run put the source's version there, and was killed in turn.
+    fn taken_over_from(&self) -> Option<&Begun> {
+        let of_target = |t: &TargetFacts| {
+            let state = self.state.targets.get(&t.name)?;
+            let in_use = state.has_begun(t.inspected.as_ref()?.in_use.as_ref()?)?;
+            match self.is_other(in_use) {
+                true => Some(in_use),
+                false => state.begun.iter().rfind(|begun| self.is_other(begun) && begun.used && !begun.gone),
+            }
+        };
+        self.targets.iter().find_map(of_target)
+    }
+
+    /// Is it another version than the one that the source gives?
+    fn is_other(&self, begun: &Begun) -> bool {
+        self.fetched.as_ref().is_some_and(|f| f.id != begun.id || Some(&f.identity) != begun.source.as_ref())
+    }
+
     /// Versions that this host put in place and never confirmed, and that are not what the source gives; of each target the
     /// latest first.
     fn never_confirmed(&self) -> impl Iterator<Item = &Begun> {
-        let other = |begun: &&Begun| {
-            self.fetched.as_ref().is_some_and(|f| f.id != begun.id || Some(&f.identity) != begun.source.as_ref())
+        self.state.targets.values().flat_map(|t| t.begun.iter().rev()).filter(|begun| self.is_other(begun))
+    }
+
+    /// The one version that the mail servers were last found to use, where it is one that this host put there or confirmed.
+    pub fn version_in_use(&self) -> Option<String> {
+        let of_target = |t: &TargetFacts| {
+            let state = self.state.targets.get(&t.name)?;
+            let live_id = state.in_use.as_ref()?.live_id.as_ref()?;
+            match (&self.state.applied, state.has_begun(live_id)) {
+                (Some(applied), _) if state.live_id.as_ref() == Some(live_id) => Some(&applied.id.version),
+                (_, Some(begun)) => Some(&begun.id.version),
+                _ => None,
+            }
         };
-        self.state.targets.values().flat_map(|t| t.begun.iter().rev()).filter(other)
+        let mut all = self.targets.iter().map(of_target);
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then(|| first.clone())
     }
 
     /// The user names that the mail servers were last found to use, each once; `None`: not every one was looked at yet.
@@ -2180,6 +2238,9 @@ pub fn absorb(
     facts.under_way.retain(|under_way| !matches!(under_way.step, Step::Wait { .. }));
     match (step, outcome) {
         (Step::Inspect { target }, Outcome::Inspected(found)) => {
+            // A heal that was killed put back what was confirmed: that is no version without a confirmation.
+            let applied = facts.state.applied.as_ref().map(|applied| (&applied.id, facts.state.source.as_ref()));
+            let of_applied = found.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied);
             let state = facts.target_state(*target);
             let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
             let runs = found.mail_server == Some(MailServer::Runs);
@@ -2191,9 +2252,7 @@ pub fn absorb(
             // Looked at before its time, and what was in the way still is, as far as is known.
             let not_due = state.retry.next.is_some_and(|next| next > now);
             looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
-            if let Some(swapped) = &found.swapped {
-                state.take_down(swapped, found.in_use.as_ref());
-            }
+            state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
@@ -2918,6 +2977,7 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     let applied = facts.state.applied.as_ref().map(|a| (a.id.version.clone(), a.username.clone()));
     let candidate = facts.state.candidate.as_ref().map(|c| (c.id.version.clone(), c.username.clone()));
     let of_candidate = ["failed", PENDING_APPROVAL, "rejected"].contains(&outcome);
+    let of_applied = outcome == "failed" && candidate.is_none() && applied.is_some();
     let about = if of_candidate { candidate.or(applied) } else { applied };
     let (version, username) = about.unwrap_or_default();
     let previous = facts.state.applied.as_ref().and_then(|a| match a.username == username {
@@ -2930,8 +2990,21 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     facts.stamp = None;
     facts.targets.iter_mut().for_each(|t| t.read_back = None);
     facts.spoke = true;
-    let (at, waiting, previous_username, in_use) = (rfc3339(now), None, previous, facts.in_use());
-    facts.news.push(News { outcome, seq, at, version, username, previous_username, in_use, error, waiting });
+    let (at, waiting, previous_username) = (rfc3339(now), None, previous);
+    let (in_use, version_in_use) = (facts.in_use(), facts.version_in_use());
+    facts.news.push(News {
+        outcome,
+        seq,
+        at,
+        version,
+        username,
+        previous_username,
+        in_use,
+        version_in_use,
+        of_applied,
+        error,
+        waiting,
+    });
 }
 
 /// The candidate waits for a person: what for.
@@ -2969,10 +3042,12 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         match about {
             About::Target => {}
             About::Source => {
+                news.of_applied = false;
                 (news.version, news.username) = (String::new(), String::new());
                 news.previous_username = applied.map(|a| a.username.clone());
             }
             About::Offered(id, username) => {
+                news.of_applied = false;
                 news.previous_username = applied.map(|a| a.username.clone()).filter(|before| *before != username);
                 (news.version, news.username) = (id.version, username);
             }

@@ -164,6 +164,8 @@ pub(crate) fn report(seq: u64) -> Report {
         error: None,
         waiting: None,
         in_use: None,
+        version_in_use: None,
+        of_applied: false,
         mail_server: Some(MailServer::Runs),
         approved_by: None,
         latest: None,

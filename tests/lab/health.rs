@@ -532,6 +532,8 @@ fn report(at: Timestamp) -> Report {
         waiting: None,
         mail_server: Some(MailServer::Runs),
         in_use: None,
+        version_in_use: None,
+        of_applied: false,
         approved_by: None,
         latest: None,
     }

@@ -42,6 +42,8 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         waiting: None,
         mail_server: Some(MailServer::Runs),
         in_use: None,
+        version_in_use: None,
+        of_applied: false,
         approved_by: None,
         latest: None,
     }

@@ -132,12 +132,22 @@ fn tell(report: &Report) -> Told {
             ),
             mail: r.goes_on(),
             to_do: format!(
-                "{} Nothing else to do: relaykey goes on with the newest key, and reports it once it is in use.",
-                r.keep_old()
+                "{} {}",
+                r.keep_old(),
+                match report.mode.as_str() {
+                    "manual" => "Until another key is approved and in use, this host has no confirmation: see what waits, and decide.",
+                    _ => "Nothing else to do: relaykey goes on with the newest key, and reports it once it is in use.",
+                }
             ),
             commands: vec![(
-                format!("To have that tried right away; on {}, as root:", r.host),
-                format!("relaykey sync {}", r.credential),
+                match report.mode.as_str() {
+                    "manual" => format!("To see what waits; on {}, as root:", r.host),
+                    _ => format!("To have that tried right away; on {}, as root:", r.host),
+                },
+                match report.mode.as_str() {
+                    "manual" => format!("relaykey status {}", r.credential),
+                    _ => format!("relaykey sync {}", r.credential),
+                },
             )],
             said: r.said("What relaykey found"),
             ..Told::empty()
@@ -156,11 +166,11 @@ fn tell(report: &Report) -> Told {
             ),
             to_do: "Do not delete any key yet, not even an old one: this host may be using it again. Find out who or what changes \
                     the password table (configuration management such as Puppet or Ansible, a restored backup, a colleague), and \
-                    stop it. Unless the configuration says drift = \"report\", relaykey puts its login back by itself, at most \
-                    three times an hour, and reports again."
+                    stop it. Where it finds a login that it knows, and the configuration does not say drift = \"report\" or \
+                    write = false, relaykey puts its own back by itself, at most three times an hour, and reports again."
                 .into(),
             commands: vec![(
-                format!("To have relaykey look, and put its login back, right away; on {}, as root:", r.host),
+                format!("To have relaykey look right away, and say what it does or why it does not; on {}, as root:", r.host),
                 format!("relaykey sync {}", r.credential),
             )],
             said: r.said("What relaykey found"),
@@ -520,6 +530,22 @@ fn failed(report: &Report, r: &Named) -> Told {
                 .into(),
             check(),
         ),
+        _ if report.of_applied => (
+            "mail server's login could not be put back",
+            format!(
+                "The mail server on {} does not hold {} of {} any more, which relaykey had put there, and relaykey could not put it \
+                 back.",
+                r.host, r.key, r.login
+            ),
+            format!(
+                "Mail to {} may be failing, or may go out with another login, which relaykey has not checked.",
+                r.relay
+            ),
+            "Do not delete any key. See to what stood in the way, and find out who or what changes the password table; relaykey goes \
+             on trying by itself where it knows the login that it finds there."
+                .into(),
+            check(),
+        ),
         _ => (
             "new SMTP key could not be put into use",
             format!("relaykey could not put {} of {} into use on {}.", r.new_key, r.login, r.host),
@@ -666,23 +692,45 @@ fn previous(report: &Report) -> Option<&str> {
     report.previous_username.as_deref().filter(|old| !old.is_empty() && *old != report.username)
 }
 
-/// The keys that were found in use, without the one that the report is about.
-fn others_in_use(report: &Report) -> Vec<&str> {
-    let all = report.in_use.iter().flatten().map(String::as_str);
-    all.filter(|name| !name.is_empty() && (*name != report.username || is_of_applied(report))).collect()
+/// The keys that were found in use, without the version that the report is about. The same key in another version has another
+/// password.
+fn others_in_use(report: &Report) -> Vec<String> {
+    if report.version_in_use.as_ref() == Some(&report.version) && !is_of_applied(report) {
+        return Vec::new();
+    }
+    let name = |name: &String| match *name == report.username && !is_of_applied(report) {
+        true => format!("{name}, with another password"),
+        false => name.clone(),
+    };
+    named(report.in_use.iter().flatten().filter(|name| !name.is_empty()).map(name).collect())
+}
+
+/// So many keys are named; of the others it is said how many there are.
+const NAMED: usize = 4;
+
+fn named(mut keys: Vec<String>) -> Vec<String> {
+    let others = keys.len().saturating_sub(NAMED);
+    if others > 0 {
+        keys.truncate(NAMED);
+        keys.push(format!("{others} more"));
+    }
+    keys
 }
 
 /// Is the report about the applied version rather than about one that is to come?
 fn is_of_applied(report: &Report) -> bool {
-    matches!(report.outcome.as_str(), "withdrawn" | "alive" | "left")
+    report.of_applied || matches!(report.outcome.as_str(), "withdrawn" | "alive" | "left")
 }
 
 /// The key in use, as it was looked up where it was; else the key before.
 fn in_use_or_previous(report: &Report) -> Option<String> {
-    let others = others_in_use(report);
-    match others.is_empty() {
-        true => previous(report).map(clean),
-        false => Some(others.into_iter().map(clean).collect::<Vec<_>>().join(" and ")),
+    match report.in_use.as_deref() {
+        None | Some([]) => previous(report).map(clean),
+        Some(found) => {
+            let others = others_in_use(report);
+            let all = if others.is_empty() { named(found.to_vec()) } else { others };
+            Some(all.iter().map(|name| clean(name)).collect::<Vec<_>>().join(" and "))
+        }
     }
 }
 
@@ -691,12 +739,12 @@ fn kept(report: &Report) -> Option<String> {
     let mut all = others_in_use(report);
     let before = previous(report).filter(|_| all.is_empty() || !is_of_applied(report));
     let reported = Some(report.username.as_str()).filter(|name| is_of_applied(report) && !name.is_empty());
-    for name in before.into_iter().chain(reported) {
+    for name in before.into_iter().chain(reported).map(str::to_owned) {
         if !all.contains(&name) {
             all.push(name);
         }
     }
-    (!all.is_empty()).then(|| all.into_iter().map(clean).collect::<Vec<_>>().join(" and "))
+    (!all.is_empty()).then(|| all.iter().map(|name| clean(name)).collect::<Vec<_>>().join(" and "))
 }
 
 /// Access key ids begin like this (IAM user guide, "Unique identifiers").
@@ -719,6 +767,7 @@ fn facts(report: &Report, body: &mut Body) {
     let (new, old) = match (report.outcome.as_str(), class) {
         ("withdrawn", SUPERSEDED) => ("key reported", "previous key"),
         ("withdrawn", _) | ("failed", "drift") => ("relaykey's key", "previous key"),
+        ("failed", _) if report.of_applied => ("relaykey's key", "previous key"),
         // In the files, and perhaps not in use.
         ("failed", "reload-owed") => ("new key", "previous key"),
         ("pending-approval" | "rejected" | "failed", _) => ("new key", "key in use"),
@@ -732,11 +781,12 @@ fn facts(report: &Report, body: &mut Body) {
     let no_login = report.in_use.as_ref().is_some_and(Vec::is_empty);
     if old == "key in use" && (no_login || !others.is_empty()) {
         body.fact(old, &if no_login { "none: no login was found".to_owned() } else { others.join(" and ") });
-        if let Some(previous) = previous.filter(|previous| !others.contains(previous)) {
+        if let Some(previous) = previous.filter(|previous| !others.iter().any(|other| other == previous)) {
             body.fact("previous key", previous);
         }
     } else {
-        if let Some(found) = report.in_use.as_ref().filter(|_| class == SUPERSEDED || class == DRIFT) {
+        let is_told = class == SUPERSEDED || class == DRIFT || report.of_applied;
+        if let Some(found) = report.in_use.clone().map(named).filter(|_| is_told) {
             body.fact("found in use", &if found.is_empty() { "no login".to_owned() } else { found.join(" and ") });
         }
         if let Some(previous) = previous {

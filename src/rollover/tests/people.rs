@@ -1028,3 +1028,57 @@ fn what_is_told_of_a_heal_that_fails_names_the_key_that_was_found() {
     let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
     assert_eq!((&*told.username, told.in_use.clone()), ("AKIA1", Some(vec!["AKIA9".to_owned()])));
 }
+
+/// A heal puts back what was confirmed: killed in the middle, it leaves no version without a confirmation.
+#[test]
+fn a_heal_that_was_killed_takes_back_no_confirmation() {
+    let mut host = Host::new(policy(1), 1);
+    host.files = vec![9];
+    host.killed_before = Some("activate");
+    host.notice(0);
+    assert_eq!((&host.files, host.journal[0].is_some()), (&vec![1], true), "put back, and killed");
+    (host.source, host.troubles) = (2, vec![("verify", refused())]);
+    let run = host.poll(20);
+    assert!(run.superseded.is_empty() && run.outcomes().is_empty(), "nothing is taken back: {:?}", run.news);
+    assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Applied));
+    host.troubles.clear();
+    let run = host.notice(400);
+    assert_eq!(run.committed, Some(Completion::Confirmed));
+    assert_eq!(host.state.applied.as_ref().unwrap().previous_username.as_deref(), Some("AKIA1"));
+}
+
+/// Somebody puts version 1 back after version 2 was put in place and never confirmed: version 3 takes over from version 1.
+#[test]
+fn what_is_taken_over_from_is_what_was_found() {
+    let mut host = Host::new(policy(1), 2);
+    host.killed_before = Some("commit");
+    host.poll(0);
+    (host.source, host.troubles) = (3, vec![("verify", refused())]);
+    host.poll(10);
+    assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Begun));
+    (host.files, host.journal) = (vec![1], vec![None]);
+    host.troubles.clear();
+    host.killed_before = Some("commit");
+    host.notice(400);
+    host.notice(500);
+    let applied = host.state.applied.as_ref().unwrap();
+    assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v3", Some("AKIA1")));
+    assert_eq!(host.state.left_behind, [version(1), version(2)]);
+}
+
+/// The same key with another password is another version: what is told names what is in use, by its version.
+#[test]
+fn what_is_told_of_the_same_key_with_another_password_tells_the_two_apart() {
+    let mut host = Host::new(policy(1), 2);
+    host.state.applied.as_mut().unwrap().previous_username = Some("AKIA0".into());
+    host.troubles = vec![("verify", trouble("trust", false))];
+    let run = host.poll(0);
+    let told = &run.told[0];
+    assert_eq!((&*told.version, told.version_in_use.as_deref(), told.of_applied), ("v2", Some("v1"), false));
+    let mut host = Host::new(policy(1), 1);
+    host.files = vec![9];
+    host.troubles = vec![("prepare", trouble("io", false))];
+    let run = host.notice(0);
+    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    assert_eq!((&*told.version, told.version_in_use.as_deref(), told.of_applied), ("v1", None, true));
+}

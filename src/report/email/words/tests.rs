@@ -45,6 +45,8 @@ fn report(outcome: &str) -> Report {
         waiting: None,
         mail_server: Some(MailServer::Runs),
         in_use: None,
+        version_in_use: None,
+        of_applied: false,
         approved_by: None,
         latest: None,
     }
@@ -227,6 +229,22 @@ fn all() -> Vec<(&'static str, Report)> {
             Report {
                 in_use: Some(vec![BEGUN.into()]),
                 ..failed("refused", "535 Authentication Credentials Invalid")
+            },
+        ),
+        (
+            "failed: refused, the key in use with another password",
+            Report {
+                in_use: Some(vec![NEW.into()]),
+                version_in_use: Some("the one before".into()),
+                ..failed("refused", "535 Authentication Credentials Invalid")
+            },
+        ),
+        (
+            "failed: the login could not be put back",
+            Report {
+                in_use: Some(vec!["AKIAFOREIGNFOREIGNEX".into()]),
+                of_applied: true,
+                ..failed("ambiguous", "line 3 holds the login of AKIAFOREIGNFOREIGNEX, which is not ours")
             },
         ),
         (
