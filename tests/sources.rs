@@ -967,7 +967,7 @@ fn certificates_are_checked() {
     Fetch::secret(&name).over_tls(&dir).run().ok();
     // The system's bundle does not know the test's authority.
     let (what, fix) = Fetch::secret(&name).aws("endpoint_url", moto.tls_endpoint()).run().error("tls", false);
-    assert!(what.contains("UnknownIssuer") && fix.contains("update-ca-certificates"), "{what} {fix}");
+    assert!(what.contains("unknown issuer") && fix.contains("update-ca-certificates"), "{what} {fix}");
     let by_address = moto.tls_endpoint().replace("localhost", "127.0.0.1");
     let (_, fix) = Fetch::secret(&name).over_tls(&dir).aws("endpoint_url", by_address).run().error("tls", false);
     assert!(fix.contains("another name"), "{fix}");
