@@ -467,16 +467,15 @@ impl Agent {
 
     /// Makes reports of what is to be told, and owes them: in the state, which is saved before the next step.
     fn tell(&self, facts: &mut Facts, credential: &config::Credential, by: &By) {
-        for superseded in std::mem::take(&mut facts.superseded) {
-            if self.store.access() == Access::Write {
-                let record = superseded_record(facts, credential, by, superseded, Timestamp::now());
-                self.owe(&mut facts.state, &record, None);
-            }
+        let (superseded, news) = (std::mem::take(&mut facts.superseded), std::mem::take(&mut facts.news));
+        if self.store.access() == Access::Read {
+            return;
         }
-        for news in std::mem::take(&mut facts.news) {
-            if self.store.access() == Access::Read {
-                continue;
-            }
+        for superseded in superseded {
+            let record = superseded_record(facts, credential, by, superseded, Timestamp::now());
+            self.owe(&mut facts.state, &record, None);
+        }
+        for news in news {
             let report = self.news(facts, credential, news);
             report::owe(&mut facts.state.outbox, &self.receivers, &report, Timestamp::now(), jitter());
             if report.outcome != rollover::ALIVE {

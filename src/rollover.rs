@@ -540,6 +540,13 @@ pub struct Begun {
     pub told: bool,
 }
 
+impl Begun {
+    /// Is it this very version? As of [`Swapped`].
+    fn is(&self, found: &Found) -> bool {
+        self.id == found.id && self.source.as_ref() == Some(&found.identity)
+    }
+}
+
 /// So many are remembered.
 const BEGUN: usize = 8;
 
@@ -1058,6 +1065,13 @@ pub struct TargetFacts {
     reload_tried: bool,
 }
 
+impl TargetFacts {
+    /// Was nothing staged or swapped in here in this wake?
+    fn is_untouched(&self) -> bool {
+        !self.swapped && self.prepared.is_none()
+    }
+}
+
 /// What `Inspect` found, as far as decisions need it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Inspection {
@@ -1231,11 +1245,16 @@ impl Facts {
     /// it was looked up in this wake, or was until a run put the source's version there, and was killed in turn.
     fn taken_over_from(&self) -> Option<&Begun> {
         let of_target = |t: &TargetFacts| {
-            let state = self.state.targets.get(&t.name)?;
-            let in_use = state.has_begun(t.inspected.as_ref()?.in_use.as_ref()?)?;
+            let in_use = self.begun_in_use(t)?;
             match self.is_other(in_use) {
                 true => Some(in_use),
-                false => state.begun.iter().rfind(|begun| self.is_other(begun) && begun.used && !begun.gone),
+                false => self
+                    .state
+                    .targets
+                    .get(&t.name)?
+                    .begun
+                    .iter()
+                    .rfind(|begun| self.is_other(begun) && begun.used && !begun.gone),
             }
         };
         self.targets.iter().find_map(of_target)
@@ -1243,13 +1262,12 @@ impl Facts {
 
     /// Is it another version than the one that the source gives?
     fn is_other(&self, begun: &Begun) -> bool {
-        self.fetched.as_ref().is_some_and(|f| f.id != begun.id || Some(&f.identity) != begun.source.as_ref())
+        self.fetched.as_ref().is_some_and(|found| !begun.is(found))
     }
 
-    /// Versions that this host put in place and never confirmed, and that are not what the source gives; of each target the
-    /// latest first.
-    fn never_confirmed(&self) -> impl Iterator<Item = &Begun> {
-        self.state.targets.values().flat_map(|t| t.begun.iter().rev()).filter(|begun| self.is_other(begun))
+    /// The version that was found in use in this wake, where this host put it there and never confirmed it.
+    fn begun_in_use(&self, t: &TargetFacts) -> Option<&Begun> {
+        self.state.targets.get(&t.name)?.has_begun(t.inspected.as_ref()?.in_use.as_ref()?)
     }
 
     /// The one version that the mail servers were last found to use, where it is one that this host put there or confirmed.
@@ -2703,8 +2721,7 @@ fn supersede(facts: &mut Facts, found: &Found) {
     let candidate = facts.state.candidate.as_ref();
     let approval = candidate.and_then(|c| Some((c.id.clone(), c.approval.as_ref()?.by.clone())));
     for begun in facts.state.targets.values_mut().flat_map(|t| &mut t.begun) {
-        let is_it = begun.id == found.id && begun.source.as_ref() == Some(&found.identity);
-        if is_it || std::mem::replace(&mut begun.told, true) {
+        if begun.is(found) || std::mem::replace(&mut begun.told, true) {
             continue;
         }
         // Several targets may hold it.
@@ -2987,8 +3004,7 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     let seq = next_seq(&facts.state, now);
     facts.state.seq = seq;
     // A confirmation that is being made takes a later number.
-    facts.stamp = None;
-    facts.targets.iter_mut().for_each(|t| t.read_back = None);
+    read_back_anew(facts);
     facts.spoke = true;
     let (at, waiting, previous_username) = (rfc3339(now), None, previous);
     let (in_use, version_in_use) = (facts.in_use(), facts.version_in_use());
@@ -3167,7 +3183,6 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
     }
     let elsewhere = |i: &usize| {
         let t = &facts.targets[*i];
-        let untouched = !t.swapped && t.prepared.is_none();
         // What a person put there may be the candidate; where that was not looked at, its user name tells.
         let right = match (&t.previewed, &facts.fetched) {
             (Some(change), _) => change.diff.is_empty(),
@@ -3182,18 +3197,13 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         // What somebody else has just written over is put right in a moment.
         let retry = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
         let at_once = t.failed && retry.is_some_and(|next| next.duration_since(now) <= OVERTAKEN);
-        let foreign = in_use.is_none_or(|live_id| {
-            facts.state.targets.get(&t.name).is_none_or(|state| state.has_begun(live_id).is_none())
-        });
-        drifted(facts, *i) && in_use != expected && foreign && untouched && !right && !at_once
+        let foreign = facts.begun_in_use(t).is_none();
+        drifted(facts, *i) && in_use != expected && foreign && t.is_untouched() && !right && !at_once
     };
     // Put there by this host itself, in a run that was killed; and another version came before it was confirmed.
     let begun = |i: &usize| {
         let t = &facts.targets[*i];
-        let untouched = !t.swapped && t.prepared.is_none();
-        let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
-        let begun = in_use.and_then(|live_id| facts.state.targets.get(&t.name)?.has_begun(live_id))?;
-        facts.never_confirmed().find(|other| untouched && *other == begun)
+        facts.begun_in_use(t).filter(|begun| t.is_untouched() && facts.is_other(begun))
     };
     let targets = 0..facts.targets.len();
     let (ours, others): (Vec<usize>, Vec<usize>) =
@@ -3287,8 +3297,7 @@ fn target_failed(facts: &mut Facts, index: usize, failure: Failure, now: Timesta
     t.failed = true;
     t.must_discard = t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
     // The proofs of one confirmation share a stamp: made anew when all are there.
-    facts.stamp = None;
-    facts.targets.iter_mut().for_each(|t| t.read_back = None);
+    read_back_anew(facts);
 }
 
 fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {

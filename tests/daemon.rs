@@ -794,6 +794,12 @@ fn it_waits_for_a_sync_that_holds_the_state_and_can_be_told_to_end_meanwhile() {
     daemon.ends(AT_ONCE);
 }
 
+/// `kill -9`.
+fn killed(daemon: Daemon<'_>) {
+    daemon.program.signal(Signal::KILL);
+    assert_eq!(daemon.program.wait(SOON).code, -1);
+}
+
 #[test]
 fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
     let (old, new) = (Key::new(), Key::new());
@@ -806,9 +812,7 @@ fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
     daemon.shows("the reload", SOON, |s| doing(s, "activate").then_some(()));
-    daemon.program.signal(Signal::KILL);
-    let Daemon { program, .. } = daemon;
-    assert_eq!(program.wait(SOON).code, -1);
+    killed(daemon);
     let socket = host.path("run/control.sock");
     assert!(socket.exists(), "nobody removed it");
     host.relaykey(&["status"]).expect(0).says(&["no daemon answers"]);
@@ -821,9 +825,7 @@ fn killed_in_the_middle_the_next_one_goes_on_and_replaces_the_socket() {
     let done: Vec<&str> = history.as_array().expect("a list").iter().filter_map(|r| r["what"].as_str()).collect();
     assert_eq!(done, ["rollover", "adoption"], "{history:#}");
     let seq = daemon.credential("ses")["report"]["seq"].clone();
-    daemon.program.signal(Signal::KILL);
-    let Daemon { program, .. } = daemon;
-    assert_eq!(program.wait(SOON).code, -1);
+    killed(daemon);
 
     // Killed when nothing was under way: nothing is done again.
     let daemon = host.run(&setup);
@@ -854,9 +856,7 @@ fn killed_in_the_middle_and_overtaken_by_a_bad_key_it_says_what_is_in_use() {
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
     daemon.shows("the reload", SOON, |s| doing(s, "activate").then_some(()));
-    daemon.program.signal(Signal::KILL);
-    let Daemon { program, .. } = daemon;
-    assert_eq!(program.wait(SOON).code, -1);
+    killed(daemon);
     let reloads = || fs::read_to_string(&asked).map_or(0, |text| text.lines().count());
     let before = reloads();
 

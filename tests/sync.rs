@@ -1,5 +1,7 @@
 //! `relaykey sync`, the real program, against real Postfix, a real AWS API server and the SES stand-in.
 
+#[path = "lab/acl.rs"]
+mod acl;
 #[path = "lab/relaykey.rs"]
 mod lab;
 #[path = "lab/moto.rs"]
@@ -423,15 +425,7 @@ fn sender_lines_that_hold_our_key_follow_and_others_stay() {
 /// mask, the others.
 fn access_list() -> Vec<u8> {
     const NOBODY: u32 = u32::MAX;
-    let entries: [(u16, u16, u32); 5] =
-        [(1, 6, NOBODY), (2, 4, 1234), (4, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(permissions.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    bytes
+    acl::acl(&[(1, 6, NOBODY), (2, 4, 1234), (4, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)])
 }
 
 fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {

@@ -848,6 +848,14 @@ struct World {
     crashes: u8,
 }
 
+impl World {
+    /// Version 1 is in use on both, and nothing has happened yet.
+    fn start() -> Self {
+        let server = Server { files: 1, noticed: 1, staged: false, swapped: false };
+        Self { servers: [server; 2], verified: [false; 2], waits: 0, crashes: 0 }
+    }
+}
+
 fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
     let mut all = Vec::new();
     let mut one = |outcome: Outcome, change: &dyn Fn(&mut World)| {
@@ -1065,12 +1073,7 @@ impl Seen {
 fn the_model_keeps_its_invariants() {
     // Facts and world, and the time.
     let policy = policy(2);
-    let start = World {
-        servers: [Server { files: 1, noticed: 1, staged: false, swapped: false }; 2],
-        verified: [false; 2],
-        waits: 0,
-        crashes: 0,
-    };
+    let start = World::start();
     let facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
     let mut seen = Seen::default();
     let mut commits = 0;

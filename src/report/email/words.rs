@@ -89,6 +89,8 @@ struct Told {
 
 fn tell(report: &Report) -> Told {
     let r = Named::new(report);
+    // Or does a person decide about the next key?
+    let by_itself = report.mode != "manual";
     match report.outcome.as_str() {
         "confirmed" => confirmed(report, &r),
         "adopted" => Told {
@@ -134,21 +136,21 @@ fn tell(report: &Report) -> Told {
             to_do: format!(
                 "{} {}",
                 r.keep_old(),
-                match report.mode.as_str() {
-                    "manual" => "Until another key is approved and in use, this host has no confirmation: see what waits, and decide.",
-                    _ => "Nothing else to do: relaykey goes on with the newest key, and reports it once it is in use.",
+                match by_itself {
+                    true => "Nothing else to do: relaykey goes on with the newest key, and reports it once it is in use.",
+                    false => "Until another key is approved and in use, this host has no confirmation: see what waits, and decide.",
                 }
             ),
-            commands: vec![(
-                match report.mode.as_str() {
-                    "manual" => format!("To see what waits; on {}, as root:", r.host),
-                    _ => format!("To have that tried right away; on {}, as root:", r.host),
-                },
-                match report.mode.as_str() {
-                    "manual" => format!("relaykey status {}", r.credential),
-                    _ => format!("relaykey sync {}", r.credential),
-                },
-            )],
+            commands: vec![match by_itself {
+                true => (
+                    format!("To have that tried right away; on {}, as root:", r.host),
+                    format!("relaykey sync {}", r.credential),
+                ),
+                false => (
+                    format!("To see what waits; on {}, as root:", r.host),
+                    format!("relaykey status {}", r.credential),
+                ),
+            }],
             said: r.said("What relaykey found"),
             ..Told::empty()
         },

@@ -234,12 +234,7 @@ impl Node {
 #[test]
 fn whatever_ends_first_a_confirmation_is_true() {
     let policy = policy(2);
-    let start = World {
-        servers: [Server { files: 1, noticed: 1, staged: false, swapped: false }; 2],
-        verified: [false; 2],
-        waits: 0,
-        crashes: 0,
-    };
+    let start = World::start();
     let facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
     let mut seen: HashSet<Situation> = HashSet::new();
     let (mut commits, mut at_once) = (0, 0);
