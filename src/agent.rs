@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::apply::{self, Ours, Reply, Request, TargetId};
@@ -109,6 +110,10 @@ pub struct Ended {
     pub answered: Option<Timestamp>,
     /// `confirm --code`: what a person types elsewhere, or why there is none.
     pub code: Option<Result<String, String>>,
+    /// What a group could have written of what the targets go by.
+    pub doubts: Vec<Doubt>,
+    /// It was to confirm what is in use, and has not.
+    pub not_confirmed: bool,
 }
 
 impl Ended {
@@ -125,6 +130,8 @@ impl Ended {
             carried_out: None,
             answered: None,
             code: None,
+            doubts: Vec::new(),
+            not_confirmed: false,
         }
     }
 }
@@ -253,6 +260,7 @@ impl Agent {
         let mut unsaved = None;
         let mut steps = Vec::new();
         let mut next = None;
+        let mut doubts = Vec::new();
         let mut doing = FuturesUnordered::new();
         let (end, reason) = loop {
             let now = Timestamp::now();
@@ -314,7 +322,10 @@ impl Agent {
             };
             let done = match done {
                 Done::Replied(result, login) => {
-                    Done::Outcome(Box::new(taken(*result, login, &step, credential, observer)))
+                    if let (Ok(Reply::Inspected(seen)), Some(target)) = (&*result, step.target()) {
+                        doubts.extend(doubts_of(seen, &credential.name, &credential.targets[target].name));
+                    }
+                    Done::Outcome(Box::new(taken(*result, login, &step, &facts, credential, observer)))
                 }
                 done => done,
             };
@@ -399,6 +410,8 @@ impl Agent {
             carried_out: facts.carried_out(),
             answered: facts.fetched.as_ref().map(|f| f.at),
             code: good.into_iter().chain(bad).next().filter(|_| facts.committed.is_some()),
+            doubts: each_once(doubts),
+            not_confirmed: facts.wake.confirm && facts.committed.is_none(),
             state: facts.state,
         })
     }
@@ -997,14 +1010,38 @@ pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
     Ok(aws::Http::new(&tls::Roots::system()?.pem()))
 }
 
-/// Something that works, and should not be as it is: who may read or write a file that this configuration names.
+/// Something that works, and should not be as it is: who may read or write a file that this host goes by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
     /// The credential that it is about, where it is about one.
     pub credential: Option<String>,
-    /// `source`, `login`, `report NAME`.
+    /// `config`, `source`, `login`, `target NAME`, `report NAME`.
     pub about: String,
     /// What is so, and what to do.
+    #[serde(flatten)]
     pub finding: config::Finding,
+}
+
+impl Doubt {
+    /// For people: what is so, and what to do.
+    pub fn lines(&self) -> [String; 2] {
+        let place = self.credential.as_ref().map(|c| format!("{c}: ")).unwrap_or_default();
+        let config::Finding { severity, fix, .. } = &self.finding;
+        [format!("{place}{}: {severity}: {}", self.about, self.finding.located()), format!("  fix: {fix}")]
+    }
+}
+
+/// Those of a target.
+fn doubts_of<'a>(
+    seen: &'a apply::Inspected,
+    credential: &'a str,
+    target: &'a str,
+) -> impl Iterator<Item = Doubt> + use<'a> {
+    seen.doubts.iter().map(move |finding| Doubt {
+        credential: Some(credential.to_owned()),
+        about: format!("target {target}"),
+        finding: finding.clone(),
+    })
 }
 
 /// What others may read, or a group may change, of the files that sources, TLS, AWS and reports go by. What is refused is
@@ -1043,12 +1080,26 @@ pub fn doubts(config: &Config) -> Vec<Doubt> {
                 aws(of)
             }
             config::ReceiverKind::Email { via: config::MailVia::Ses(of), .. } => aws(of),
-            // What counts there is refused by a stricter rule, or there is nothing.
-            config::ReceiverKind::Email { .. } | config::ReceiverKind::Exec { .. } => Vec::new(),
+            config::ReceiverKind::Exec { command, user, .. } => {
+                crate::report::exec::doubts(command, user).iter().map(config::Finding::from).collect()
+            }
+            // There is nothing.
+            config::ReceiverKind::Email { .. } => Vec::new(),
         };
         add(None, &format!("report {}", receiver.name), findings);
     }
     all
+}
+
+/// A target is looked at more than once in a run.
+fn each_once(doubts: Vec<Doubt>) -> Vec<Doubt> {
+    let mut once: Vec<Doubt> = Vec::new();
+    for doubt in doubts {
+        if !once.contains(&doubt) {
+            once.push(doubt);
+        }
+    }
+    once
 }
 
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
@@ -1071,13 +1122,15 @@ fn ended(facts: &Facts, policy: &Policy) -> End {
     // A dry run decides nothing, and holds nothing.
     let waits = if facts.wake.dry_run { !by_hand.is_empty() } else { facts.waits_for_a_person(policy) };
     let pending = facts.state.candidate.as_ref().filter(|_| facts.committed.is_none() && !facts.wake.dry_run);
+    let is_rejected = |c: Option<&rollover::Candidate>| c.is_some_and(|c| facts.rejection(&c.id).is_some());
     if failures.iter().any(|(_, f)| !f.temporary && f.class != "reload-owed") {
         End::ForGood
     } else if owed || !failures.is_empty() {
         End::ForNow
-    } else if facts.committed.is_none() && waits {
+    } else if facts.committed.is_none() && (waits || facts.wake.confirm && is_rejected(pending)) {
+        // Nothing is confirmed of a version that is not to be taken; what is to come instead is a person's matter.
         End::Waits
-    } else if pending.is_some_and(|c| facts.rejection(&c.id).is_none()) {
+    } else if pending.is_some() && !is_rejected(pending) {
         // Seen, and waiting for the second read.
         End::ForNow
     } else {
@@ -1090,6 +1143,7 @@ fn taken(
     result: Result<Reply, apply::MtaError>,
     shown: Option<Login>,
     step: &Step,
+    facts: &Facts,
     credential: &config::Credential,
     observer: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Outcome {
@@ -1102,7 +1156,7 @@ fn taken(
             if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
                 observer(Event::Preview { target: &target.name, change, login });
             }
-            outcome_of(reply, step, target)
+            outcome_of(reply, step, target, facts)
         }
         // What somebody else has written since is theirs.
         Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
@@ -1110,7 +1164,7 @@ fn taken(
     }
 }
 
-fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
+fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts) -> Outcome {
     let now = Timestamp::now();
     match reply {
         Reply::Inspected(seen) => {
@@ -1129,8 +1183,9 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target) -> Outcome {
             let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
             let mut usernames: Vec<String> = Vec::new();
             for username in seen.entries.iter().filter(|e| e.is_live_key).filter_map(|e| e.username.as_ref()) {
-                if !usernames.contains(username) {
-                    usernames.push(username.clone());
+                let username = facts.shown(username);
+                if !usernames.contains(&username) {
+                    usernames.push(username);
                 }
             }
             Outcome::Inspected(rollover::Inspection {

@@ -176,6 +176,8 @@ pub struct Inspected {
     pub swapped: Option<Uncommitted>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
+    /// Those of them that say what a group could have written of all that is run and obeyed.
+    pub doubts: Vec<Finding>,
     /// That the lock on a table's directory, which a rollover takes, could not be had; where it is only looked.
     pub not_lockable: Option<Box<Finding>>,
     /// The tables' files, text and compiled map: a change of one may be drift.
@@ -640,7 +642,7 @@ impl Target {
             record.as_ref().filter(|record| record.phase == Phase::Swapped && in_place(record)).map(|record| {
                 Uncommitted {
                     version: record.version.clone(),
-                    username: record.usernames.last().cloned(),
+                    username: record.usernames.last().filter(|name| !credential::has_secret_shape(name)).cloned(),
                     live_id: record.live_id.clone(),
                 }
             });
@@ -651,6 +653,7 @@ impl Target {
             entries,
             swapped,
             missing: view.missing,
+            doubts: view.doubts,
             not_lockable: self.not_lockable(&view.files),
             files: view.files,
             log: view.log,
@@ -1229,7 +1232,9 @@ impl Target {
             Some(login) if login.username == open.login.username => {
                 Some(format!("{key:?} gives another password for {}", login.username))
             }
-            Some(login) => Some(format!("{key:?} gives the login of {}", login.username)),
+            Some(login) => {
+                Some(format!("{key:?} gives {}", open.ours.login_of(&login.username, Some(&open.login.username))))
+            }
             None => Some(format!("{key:?} gives no login")),
         };
         let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();

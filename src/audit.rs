@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::credential::{NOT_SHOWN, has_secret_shape};
 use crate::host::{self, Directory, FileId, HostError};
 use crate::rollover::{AuditFile, AuditHead};
 use crate::text::shows;
@@ -679,7 +680,13 @@ pub fn verify(state_dir: &Path, credential: &str, head: &AuditHead) -> Result<Ve
 /// # Errors
 /// A file that is there cannot be read.
 pub fn lines(state_dir: &Path, credential: &str, head: &AuditHead, n: usize) -> Result<Vec<Line>, HostError> {
-    let parse = |text: &[u8]| serde_json::from_slice::<Line>(text).ok();
+    // What is in the log stays, as the chain has it; what was a secret in the place of a user name is not shown.
+    let parse = |text: &[u8]| {
+        let mut line = serde_json::from_slice::<Line>(text).ok()?;
+        let names = [&mut line.record.username, &mut line.record.previous_username].into_iter().flatten();
+        names.filter(|name| has_secret_shape(name)).for_each(|name| NOT_SHOWN.clone_into(name));
+        Some(line)
+    };
     let mut found: Vec<Line> = head.lines.iter().rev().filter_map(|line| parse(line.as_bytes())).take(n).collect();
     if found.len() == n || head.files.is_empty() {
         return Ok(found);

@@ -11,11 +11,14 @@
 //! Proxies: `proxy` is used for every HTTPS connection and nothing else, so that instance metadata and container
 //! credentials, plain HTTP on link-local addresses, are asked directly. Without it HTTPS_PROXY, HTTP_PROXY, ALL_PROXY
 //! and NO_PROXY are honoured as the SDK does; where HTTP_PROXY is set, NO_PROXY has to name 169.254.169.254.
+//!
+//! No answer is held in memory beyond [`MAX_ANSWER`], whoever gives it: the service, the metadata of the instance, a proxy.
 
 mod files;
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +32,20 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::env_config::file::EnvConfigFiles;
-use aws_sdk_secretsmanager::config::SharedHttpClient;
+use aws_sdk_secretsmanager::config::{RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::{ConnectorError, ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use http_body_util::{LengthLimitError, Limited};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest as _, Sha256};
@@ -49,6 +58,8 @@ use crate::tls;
 
 /// AWS's own words are cut to this many bytes in an error.
 const MAX_WORDS: usize = 700;
+/// The most that is taken of one answer. A secret has 64 KiB at most, and no other answer that is asked for has much more.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// What all AWS connections of this process share: the certificates that are trusted, and how long is waited.
 #[derive(Clone)]
@@ -92,7 +103,7 @@ impl Http {
             None => ProxyConfig::from_env(),
         };
         // The SDK's plain `build_https` knows no proxy; this constructor is the one its own default client uses.
-        Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let client = Builder::new().build_with_connector_fn(move |settings, components| {
             // Made when a connector is, which is once for each kind of call, and gone with it: only what TLS itself needs
             // of the certificates stays.
             let trust = TrustStore::empty().with_pem_certificate(&*roots_pem);
@@ -104,7 +115,29 @@ impl Http {
             connector.set_connector_settings(settings.cloned());
             connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
             connector.build()
-        }))
+        });
+        Ok(SharedHttpClient::new(Bounded(client)))
+    }
+}
+
+/// An HTTP client, or a connector of one, whose answers end with an error after [`MAX_ANSWER`]. The SDK itself reads an answer
+/// to its end before it looks at it.
+#[derive(Debug)]
+struct Bounded<T>(T);
+
+impl HttpClient for Bounded<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Bounded(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for Bounded<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let bounded = |body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER));
+            answer.await.map(|answer| answer.map(bounded))
+        })
     }
 }
 
@@ -320,10 +353,17 @@ pub fn doubts(settings: &Aws) -> Vec<Doubt> {
 fn serves_all_services(endpoint_url: &str) -> bool {
     let rest = endpoint_url.split_once("://").map_or(endpoint_url, |(_, rest)| rest);
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase();
-    ![".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"]
-        .iter()
-        .any(|suffix| host.ends_with(suffix))
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    !tls::is_amazons(host)
+}
+
+/// May anybody on this host answer there? Where nobody listens at a loopback port from 1024 on, every user can; without TLS
+/// nothing tells who it is.
+pub fn anybody_may_answer(endpoint_url: &str) -> bool {
+    let Ok(url) = endpoint_url.parse::<hyper::Uri>() else { return false };
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    url.scheme_str() == Some("http") && loopback && url.port_u16().unwrap_or(80) >= 1024
 }
 
 /// Parts of an Amazon Resource Name, `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`.
@@ -459,12 +499,22 @@ where
     if let Some(answer) = answer(error) {
         return explain_answer(answer, call);
     }
+    if chain(error).iter().any(|e| e.is::<LengthLimitError>()) {
+        return AwsError::temporary(
+            "service",
+            format!(
+                "the answer to {} for {} is larger than any that AWS gives ({MAX_ANSWER} bytes), and was not read to its end",
+                call.action, call.about
+            ),
+            WHO_ANSWERS,
+        );
+    }
     match error {
         // The source would name the byte at which JSON stopped making sense; the response is not quoted.
         SdkError::ResponseError(_) => AwsError::temporary(
             "service",
             format!("the answer to {} for {} broke off or made no sense", call.action, call.about),
-            "nothing to do if it passes; if it stays, look at proxies between this host and AWS",
+            WHO_ANSWERS,
         ),
         SdkError::TimeoutError(_) => timed_out(call),
         other => explain_chain(other, call),
@@ -571,13 +621,13 @@ fn explain_tls(error: &rustls::Error, context: &str) -> AwsError {
     use rustls::CertificateError as C;
     let fix = match error {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
-            "if a proxy inspects TLS here, add its certificate authority to the system's trust store (update-ca-certificates) or to SSL_CERT_FILE; otherwise somebody is in between"
+            "find out who answers in the place of AWS: DNS, a proxy, somebody in between; only if it is a proxy of your own that inspects TLS, add its certificate authority to the system's trust store (update-ca-certificates) or to SSL_CERT_FILE"
         }
         rustls::Error::InvalidCertificate(
             C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
         ) => "check this host's clock first, then the certificate of the endpoint",
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            "check `endpoint_url` and the proxy: the certificate is for another name"
+            "find out who answers under that name: DNS, a proxy, somebody in between; and check `endpoint_url` where it is set"
         }
         _ => "check `endpoint_url` and the proxy: is this port one that speaks TLS",
     };
@@ -601,6 +651,11 @@ fn explain_assume_role(answer: Answer, call: &Call) -> AwsError {
     explain_answer(answer, &sts)
 }
 
+/// What to do where something answers that is not AWS.
+const WHO_ANSWERS: &str = "find out who answers in the place of AWS: a proxy, a firewall or the log-in page of a network (a captive \
+                           portal) on the way; check HTTPS_PROXY, and `proxy` and `endpoint_url` where they are set; it is tried \
+                           again";
+
 /// What a service's error answer means, by its code; by its words only where one code means several things.
 pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
     let Answer { code, message, status, .. } = answer;
@@ -618,6 +673,10 @@ pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
             format!("{about} was throttled. AWS says: {said}"),
             "nothing to do if it passes; if it stays, lengthen `poll`, or ask AWS for a higher rate",
         );
+    }
+    // AWS gives every error a code.
+    if code.is_empty() && (status < 500 || status == 511) {
+        return AwsError::temporary("proxy", format!("{about}: the answer is not one of AWS: {said}"), WHO_ANSWERS);
     }
     if status >= 500 || is(&["InternalServiceError", "InternalServerError", "InternalFailure", "ServiceUnavailable"]) {
         return AwsError::temporary(
@@ -994,6 +1053,22 @@ mod tests {
             ("https://secretsmanager.eu-west-1.api.aws", false),
         ] {
             assert_eq!(serves_all_services(url), all, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_high_port_of_this_host_without_tls_is_anybodys() {
+        for (url, anybodys) in [
+            ("http://127.0.0.1:5000", true),
+            ("http://localhost:4566/", true),
+            ("http://[::1]:1024", true),
+            ("http://127.0.0.1:1023", false),
+            ("http://127.0.0.1", false),
+            ("https://127.0.0.1:5000", false),
+            ("http://10.0.0.1:5000", false),
+            ("http://169.254.169.254", false),
+        ] {
+            assert_eq!(anybody_may_answer(url), anybodys, "{url}");
         }
     }
 

@@ -125,6 +125,16 @@ pub enum ReceiverKind {
 }
 
 impl ReceiverKind {
+    /// How AWS is reached for it; `None`: it is not.
+    pub fn aws(&self) -> Option<&Aws> {
+        match self {
+            ReceiverKind::ParameterStore { aws, .. }
+            | ReceiverKind::DynamoDb { aws, .. }
+            | ReceiverKind::Email { via: MailVia::Ses(aws), .. } => Some(aws),
+            ReceiverKind::Webhook { .. } | ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => None,
+        }
+    }
+
     /// Its `type` in the file.
     pub fn word(&self) -> &'static str {
         match self {
@@ -177,6 +187,15 @@ pub enum Listen {
     Tcp(std::net::SocketAddr),
     /// A Unix socket. Absolute.
     Unix(PathBuf),
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// `[host]`: this machine.
@@ -308,6 +327,14 @@ impl Source {
     pub fn gives_older(&self) -> bool {
         !matches!(self, Source::File { .. })
     }
+
+    /// How AWS is reached for it; `None`: it is not.
+    pub fn aws(&self) -> Option<&Aws> {
+        match self {
+            Source::SecretsManager { aws, .. } | Source::ParameterStore { aws, .. } => Some(aws),
+            Source::File { .. } => None,
+        }
+    }
 }
 
 /// Where and how to log in: `[credential.smtp]`, with a target's overrides applied.
@@ -413,7 +440,7 @@ pub enum Drift {
 }
 
 /// One mistake in a configuration file, or a remark about it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -444,7 +471,7 @@ pub fn located(file: Option<&Path>, line: Option<usize>, what: &str) -> String {
 }
 
 /// How bad a finding is; the worst sorts first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// It cannot work like this.

@@ -5,6 +5,7 @@
 //! Nothing here does I/O. Passwords live in [`Secret`], which cannot be printed or serialised.
 
 mod proof;
+mod user_name;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,6 +19,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub use self::proof::{Code, CodeError, CodeFields, ProofFields, ProofVerdict, code, proof, verify_code, verify_proof};
+pub use self::user_name::{NOT_SHOWN, has_secret_shape, is_access_key_id, shown, shown_or_said};
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -79,7 +81,8 @@ pub struct Login {
 
 impl Login {
     /// Refuses what Postfix tables and SASL cannot carry: anything but printable ASCII without blanks, an empty part,
-    /// or a `:` in the user name (Postfix splits at the first one). Also an SES SMTP password where the user name belongs.
+    /// or a `:` in the user name (Postfix splits at the first one). Also what has the shape of a secret where the user name
+    /// belongs.
     pub fn new(username: String, password: Secret) -> Result<Self, PayloadError> {
         let bad = |s: &str| s.bytes().position(|b| !b.is_ascii_graphic());
         for (what, text) in [("user name", username.as_str()), ("password", password.expose())] {
@@ -93,9 +96,9 @@ impl Login {
         if username.contains(':') {
             return Err(PayloadError::ColonInUsername);
         }
-        if ses_password_form(&username).is_ok() {
-            // User names are shown; a password must not be taken for one.
-            return Err(PayloadError::PasswordAsUsername);
+        if let Some(what) = user_name::secret_in(&username) {
+            // User names are shown; a secret must not be taken for one.
+            return Err(PayloadError::SecretAsUsername(what));
         }
         Ok(Self { username, password })
     }
@@ -144,8 +147,22 @@ pub enum PayloadError {
     NotPrintable { what: &'static str, at: usize },
     #[error("the user name contains ':', at which mail servers split user name and password")]
     ColonInUsername,
-    #[error("an SES SMTP password stands where the user name belongs: are the two in the wrong order?")]
-    PasswordAsUsername,
+    #[error(
+        "{0} stands where the user name belongs, to judge by its form: are the two in the wrong order? User names are shown, so it \
+         is not taken for one"
+    )]
+    SecretAsUsername(&'static str),
+    #[error(
+        "the password stands in the user name too: user names are shown, and this one would give the password away; store a login \
+         with a user name of its own"
+    )]
+    PasswordInUsername,
+    #[error(
+        "the user name is no access key id, which begins with AKIA: to SES the user name is the access key id that belongs to the \
+         password, not the name of the IAM user, and nothing else: store USER:PASSWORD with it, or JSON with accessKeyId and \
+         secretAccessKey"
+    )]
+    NoAccessKeyId,
     #[error(
         "the secret is none of the forms relaykey reads: store USER:PASSWORD, or JSON with username and password, or JSON with accessKeyId and secretAccessKey"
     )]
@@ -188,11 +205,14 @@ pub enum PayloadError {
     NoRegion(String),
 }
 
-/// Names of the JSON keys that hold user name and password, where the config names them (`username_key`, `password_key`).
+/// What is known beforehand of what a source holds: the names of the JSON keys that hold user name and password, where the
+/// config names them (`username_key`, `password_key`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JsonKeys {
     pub username: Option<String>,
     pub password: Option<String>,
+    /// It is for SES, where nothing but an access key id is a user name.
+    pub of_ses: bool,
 }
 
 /// A payload whose form was recognised. [`Payload::login`] makes the login for one endpoint of it.
@@ -231,8 +251,15 @@ impl Payload {
         if payload.username.starts_with("ASIA") {
             return Err(PayloadError::Temporary("the access key id starts with ASIA"));
         }
-        Login::new(payload.username.clone(), payload.secret.clone())?;
-        Ok(payload)
+        let login = Login::new(payload.username, payload.secret)?;
+        if (keys.of_ses || payload.form == Form::JsonIamKey) && !is_access_key_id(&login.username) {
+            return Err(PayloadError::NoAccessKeyId);
+        }
+        let password = login.password.expose();
+        if login.username == password || password.len() >= FRAGMENT && login.username.contains(password) {
+            return Err(PayloadError::PasswordInUsername);
+        }
+        Ok(Self { form: payload.form, username: login.username, secret: login.password })
     }
 
     fn parse_pair(text: &str) -> Result<Self, PayloadError> {
@@ -304,6 +331,9 @@ impl Payload {
             (Form::JsonIamKey, None) => return Err(PayloadError::NoRegion(endpoint.to_owned())),
             (_, None) => self.secret.clone(),
             (_, Some(_)) => {
+                if !is_access_key_id(&self.username) {
+                    return Err(PayloadError::NoAccessKeyId);
+                }
                 ses_password_form(self.secret.expose())?;
                 self.secret.clone()
             }

@@ -28,7 +28,7 @@ use crate::agent::{self, Agent, Logs};
 use crate::apply;
 use crate::audit::By;
 use crate::aws;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen};
 use crate::control::{self, Refusal};
 use crate::credential::LocalKey;
 use crate::health;
@@ -38,7 +38,7 @@ use crate::service::log::Matter;
 use crate::service::{self, Notifier, log};
 use crate::source;
 use crate::state::{Access, HostIdentity, StateError, Store};
-use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, Notice};
+use crate::status::{ConfigRefused, Daemon as DaemonStatus, Mistake, NotListening, Notice};
 use crate::text::Repeats;
 use crate::tls;
 use crate::wake::alarm::{Alarm, Brake, Kind};
@@ -60,6 +60,10 @@ const FIRST_LOOKS: Duration = Duration::from_secs(120);
 const WATCHED: Duration = Duration::from_secs(2);
 /// A configuration that is being written is read when it has been left alone this long.
 const EDITED: Duration = Duration::from_millis(200);
+/// A place of `[health]` that cannot be listened at is tried again after this, then after twice as long, and so on.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// And at the latest after this.
+const LISTEN_AGAIN_LATEST: Duration = Duration::from_secs(300);
 /// Whoever waits for an answer when the daemon ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -74,28 +78,16 @@ pub enum DaemonError {
     Signals(std::io::Error),
     #[error(transparent)]
     Control(control::ControlError),
-    /// The first of the places that cannot be listened at.
-    #[error(transparent)]
-    Listen(health::ListenError),
 }
 
 impl DaemonError {
-    fn listen(errors: Vec<health::ListenError>) -> Self {
-        let mut errors = errors.into_iter();
-        let first = errors.next().expect("an error has a reason");
-        for e in errors {
-            log::trouble(Matter::Error, &e.to_string(), &e.fix());
-        }
-        DaemonError::Listen(first)
-    }
-
     /// Will trying again help without anybody doing anything?
     pub fn is_temporary(&self) -> bool {
         match self {
             DaemonError::State(e) => e.is_temporary(),
             DaemonError::Trust(e) => e.is_temporary(),
             DaemonError::Control(e) => e.is_temporary(),
-            DaemonError::Signals(_) | DaemonError::Listen(_) => false,
+            DaemonError::Signals(_) => false,
         }
     }
 
@@ -105,7 +97,6 @@ impl DaemonError {
             DaemonError::State(e) => e.fix(),
             DaemonError::Trust(e) => e.fix(),
             DaemonError::Control(e) => e.fix(),
-            DaemonError::Listen(e) => e.fix(),
             DaemonError::Signals(_) => "see the limits of this user (ulimit -n)".into(),
         }
     }
@@ -129,6 +120,8 @@ struct Daemon {
     ears: Ears,
     /// What is listened at for HTTP; kept from one configuration to the next.
     listeners: Vec<health::Listener>,
+    /// Sockets of the service manager's that are of no use.
+    unusable: Vec<NotListening>,
     /// Every first look is done, and the service manager knows.
     started: bool,
 }
@@ -250,7 +243,7 @@ impl Roles {
 /// A configuration that nothing stands in the way of.
 struct Prepared {
     config: Config,
-    listeners: Vec<health::Listener>,
+    places: health::Opened,
     http: aws::Http,
     key: LocalKey,
 }
@@ -265,6 +258,8 @@ struct Generation {
     keepers: BTreeMap<String, JoinHandle<()>>,
     /// HTTP.
     servers: JoinSet<()>,
+    /// Who tries places that could not be listened at.
+    late: JoinSet<(Listen, health::Listener)>,
     /// Each is answered when its keeper has looked for the first time.
     first_looks: Vec<oneshot::Receiver<()>>,
 }
@@ -328,11 +323,16 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         config: path.display().to_string(),
         config_since: now,
         config_refused: None,
+        not_listening: Vec::new(),
     };
     let board = Arc::new(Board::new(daemon, identity.clone_of.clone()));
     let (sights, mut seen) = mpsc::unbounded_channel();
     let (posts, roles) = (Posts::default(), Roles::default());
     let edited = Arc::new(Notify::new());
+    let (listeners, unusable) = health::inherited();
+    for e in &unusable {
+        log::trouble(Matter::Error, &e.to_string(), &e.fix());
+    }
     let mut daemon = Daemon {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         notifier,
@@ -346,7 +346,8 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         sights,
         roles,
         ears: Ears::default(),
-        listeners: health::inherited().map_err(DaemonError::Listen)?,
+        unusable: unusable.iter().map(|e| not_listening(e, now)).collect(),
+        listeners,
         started: false,
     };
     let socket = control::bind(&config.host.run_dir).map_err(DaemonError::Control)?;
@@ -400,6 +401,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                     awaited = first_looks.next();
                 }
             }
+            Some(Ok((place, listener))) = generation.late.join_next() => daemon.heard(&mut generation, &place, listener),
             Some(sight) = seen.recv() => daemon.sighted(&generation.config, sight),
             why = ended(&mut term, &mut int) => {
                 log::stopping(why);
@@ -446,19 +448,17 @@ async fn ended(term: &mut Signal, int: &mut Signal) -> &'static str {
 }
 
 impl Daemon {
-    /// Everything that a configuration needs and that may fail, so that what runs goes on where it does.
+    /// Everything that a configuration needs and that may fail, so that what runs goes on where it does. A place of `[health]`
+    /// that cannot be listened at is no reason to refuse it: any user can listen at most ports, and would keep keys from
+    /// being rotated.
     fn prepare(&self, config: Config) -> Result<Prepared, DaemonError> {
-        Ok(Prepared {
-            listeners: health::open(config.health.as_ref(), &self.listeners).map_err(DaemonError::listen)?,
-            http: agent::http(&config)?,
-            key: self.store.key()?,
-            config,
-        })
+        let (http, key) = (agent::http(&config)?, self.store.key()?);
+        Ok(Prepared { places: health::open(config.health.as_ref(), &self.listeners), http, key, config })
     }
 
     /// Starts a keeper for each credential. `first`: why each looks at once.
     fn start(&mut self, prepared: Prepared, first: &Cause) -> Generation {
-        let Prepared { config, listeners, http, key } = prepared;
+        let Prepared { config, places: health::Opened { listeners, failed }, http, key } = prepared;
         self.board.set_credentials(&config.credentials, Timestamp::now());
         let about = config.clone();
         // Waited for by nobody: a file may lie on a file system that gives no answer.
@@ -516,23 +516,20 @@ impl Daemon {
             keepers.insert(credential.name.clone(), keeping);
         }
         *self.posts.lock() = posts;
-        let mut servers = JoinSet::new();
+        let (mut servers, mut late) = (JoinSet::new(), JoinSet::new());
+        let config = Arc::new(config);
         if !listeners.is_empty() {
-            for listener in &listeners {
-                let place = listener.address().ok().flatten();
-                log::listening(&place.map_or("a Unix socket".into(), |at| at.to_string()), "health");
-            }
-            let names = [self.identity.name.as_str()];
-            let hosts = health::HostAllowList::new(config.health.as_ref(), names);
-            let (board, places, stopped) = (self.board.clone(), listeners.clone(), stop.subscribe());
-            let documents = board::documents(board);
-            servers.spawn(async move {
-                if let Err(e) = health::serve(&places, documents, hosts, stopped).await {
-                    log::trouble(Matter::Error, &format!("HTTP: {e}"), "see the limits of this service (LimitNOFILE)");
-                }
-            });
+            self.answer_http(&mut servers, &listeners, &config, stop.subscribe());
         }
         self.listeners = listeners;
+        let now = Timestamp::now();
+        let not_heard = failed.iter().map(|(_, e)| not_listening(e, now));
+        let not_heard: Vec<NotListening> = self.unusable.iter().cloned().chain(not_heard).collect();
+        self.board.set_daemon(|d| d.not_listening = not_heard);
+        for (place, e) in failed {
+            log::trouble(Matter::Error, &format!("{e}; {}", NotListening::GOES_ON), &e.fix());
+            late.spawn(listen_later(place, e.to_string(), self.board.clone()));
+        }
         self.ears = Ears::default();
         // Files of targets that stay are told of again by their keepers.
         let sources = config.credentials.iter().filter_map(|c| match &c.source {
@@ -541,7 +538,38 @@ impl Daemon {
         });
         *self.roles.lock() = std::iter::once((self.path.clone(), Role::Configuration)).chain(sources).collect();
         self.watch_roles(Some(watched));
-        Generation { config: Arc::new(config), trust: http.trust(), stop, keepers, servers, first_looks }
+        Generation { config, trust: http.trust(), stop, keepers, servers, late, first_looks }
+    }
+
+    /// Answers over HTTP at these places until told to stop.
+    fn answer_http(
+        &self,
+        servers: &mut JoinSet<()>,
+        listeners: &[health::Listener],
+        config: &Config,
+        stopped: watch::Receiver<bool>,
+    ) {
+        for listener in listeners {
+            let place = listener.address().ok().flatten();
+            log::listening(&place.map_or("a Unix socket".into(), |at| at.to_string()), "health");
+        }
+        let names = [self.identity.name.as_str()];
+        let hosts = health::HostAllowList::new(config.health.as_ref(), names);
+        let (documents, listeners) = (board::documents(self.board.clone()), listeners.to_vec());
+        let in_all = config.health.as_ref().map_or(0, |health| health.listen.len()).max(listeners.len());
+        servers.spawn(async move {
+            if let Err(e) = health::serve(&listeners, in_all, documents, hosts, stopped).await {
+                log::trouble(Matter::Error, &format!("HTTP: {e}"), "see the limits of this service (LimitNOFILE)");
+            }
+        });
+    }
+
+    /// A place that could not be listened at can be now.
+    fn heard(&mut self, generation: &mut Generation, place: &Listen, listener: health::Listener) {
+        let stopped = generation.stop.subscribe();
+        self.answer_http(&mut generation.servers, std::slice::from_ref(&listener), &generation.config, stopped);
+        self.listeners.push(listener);
+        self.board.set_daemon(|d| d.not_listening.retain(|n| n.place.as_deref() != Some(&*place.to_string())));
     }
 
     /// Reads the configuration again and looks at everything. One with mistakes, or that cannot be had, is refused; the
@@ -561,7 +589,12 @@ impl Daemon {
                 let changed = config.is_some();
                 let prepared = self.prepare(config.unwrap_or_else(|| Config::clone(&generation.config)));
                 match prepared {
-                    Ok(prepared) if changed || prepared.http.trust() != generation.trust => {
+                    // Also where a place can be listened at by now.
+                    Ok(prepared)
+                        if changed
+                            || prepared.http.trust() != generation.trust
+                            || prepared.places.listeners.len() > self.listeners.len() =>
+                    {
                         self.exchange(generation, prepared, asked).await
                     }
                     result => {
@@ -803,6 +836,35 @@ impl Daemon {
             },
             stop,
         )
+    }
+}
+
+/// A place that is not listened at, for `status`.
+fn not_listening(e: &health::ListenError, since: Timestamp) -> NotListening {
+    NotListening { since, place: e.place().map(|place| place.to_string()), what: e.to_string(), fix: e.fix() }
+}
+
+/// Tries a place until it can be listened at. `said`: why it could not be. Dropped, it stops.
+async fn listen_later(place: Listen, mut said: String, board: Arc<Board>) -> (Listen, health::Listener) {
+    let mut pause = LISTEN_AGAIN;
+    loop {
+        wake::wait(pause).await;
+        pause = (pause * 2).min(LISTEN_AGAIN_LATEST);
+        let at = place.clone();
+        // Off this thread: the directory of a Unix socket may be on a file system that hangs.
+        match tokio::task::spawn_blocking(move || health::Listener::at(&at)).await {
+            Ok(Ok(listener)) => return (place, listener),
+            Ok(Err(e)) if e.to_string() != said => {
+                said = e.to_string();
+                log::trouble(Matter::Error, &format!("{e}; {}", NotListening::GOES_ON), &e.fix());
+                board.set_daemon(|d| {
+                    for n in d.not_listening.iter_mut().filter(|n| n.place.as_deref() == Some(&*place.to_string())) {
+                        *n = not_listening(&e, n.since);
+                    }
+                });
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 pub use self::hosts::HostAllowList;
 use self::listen::Socket;
-pub use self::listen::{ListenError, Listener, SOCKET_MODE, inherited, open};
+pub use self::listen::{ListenError, Listener, Opened, SOCKET_MODE, inherited, look, open};
 use crate::status::{NotReady, Status};
 use crate::text::{self as words, Repeats};
 
@@ -89,20 +89,21 @@ pub type Documents = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
 
 // ---------------------------------------------------------------- connections
 
-/// Answers at every place until `stop` is true or its sender is gone; what is being answered then may end, for a second.
+/// Answers at these places, of so many in all, until `stop` is true or its sender is gone; what is being answered then may end, for a second.
 /// The sockets themselves stay open as long as somebody has copies of the listeners.
 ///
 /// # Errors
 /// A socket cannot be handed to the run time. Nothing is answered then.
 pub async fn serve(
     listeners: &[Listener],
+    in_all: usize,
     documents: Documents,
     hosts: HostAllowList,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let front = Arc::new(Front { hosts, app: TowerToHyperService::new(router(documents)) });
     let sockets = listeners.iter().map(Acceptor::new).collect::<io::Result<Vec<_>>>()?;
-    let at_once = at_once(sockets.len());
+    let at_once = at_once(in_all);
     let mut places = JoinSet::new();
     for socket in sockets {
         places.spawn(place(socket, Arc::clone(&front), at_once, stop.clone()));

@@ -34,7 +34,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signa
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
-pub use locks::{Lock, PLACE as LOCK_PLACE};
+pub use locks::{Holder, Lock, PLACE as LOCK_PLACE, holder};
 
 /// What a command may write to its standard output before it is ended: a Postfix with many tables says kilobytes.
 const MAX_STDOUT: usize = 8 * 1024 * 1024;
@@ -161,7 +161,7 @@ impl HostError {
     pub fn class(&self) -> &'static str {
         match self {
             HostError::Io { .. } | HostError::NoLockPlace { .. } => match self.errno() {
-                Some(Errno::NOSPC | Errno::DQUOT) => "no-space",
+                Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => "no-space",
                 Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "permissions",
                 _ => "io",
             },
@@ -188,6 +188,11 @@ impl HostError {
             HostError::Io { path, .. } => match self.errno() {
                 Some(Errno::NOSPC) => format!("free space on the file system that holds {}", path.display()),
                 Some(Errno::DQUOT) => format!("raise the quota of the file system that holds {}", path.display()),
+                Some(Errno::FBIG) => format!(
+                    "raise the limit of file sizes under which relaykey runs (`ulimit -f`; in a unit LimitFSIZE=), or that of the \
+                     file system that holds {}",
+                    path.display()
+                ),
                 Some(Errno::ROFS) => format!(
                     "mount it writable; under systemd the directory must be in ReadWritePaths=: {}",
                     path.parent().unwrap_or(path).display()
@@ -253,8 +258,8 @@ impl HostError {
 
 fn not_permitted(path: &Path) -> String {
     format!(
-        "run as root; as root, look at `lsattr -d {0}` (chattr -i takes the immutable flag off) and, with SELinux, at \
-         `ausearch -m avc -ts recent`",
+        "run as root; as root, look at `lsattr -d {0}` (chattr -i takes the immutable flag off, chattr -a that of append-only) \
+         and, with SELinux, at `ausearch -m avc -ts recent`",
         path.display()
     )
 }
@@ -897,7 +902,9 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
 pub fn read_own(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
     let (directory, name) = Directory::of(path)?;
     if let Some(found) = directory.permissions(&name)? {
-        trust::own(&directory.path.join(&name), found)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let acl = || fs::openat(&directory.fd, &name, flags, Mode::empty()).map(trust::acl_of).unwrap_or_default();
+        trust::own(&directory.path.join(&name), found, acl)?;
     }
     Ok(directory.read(&name, max)?.0)
 }
@@ -1019,7 +1026,7 @@ fn deadline(kind: Kind, started: Instant, timeout: Duration) -> Instant {
     }
 }
 
-/// Runs a command that only reads, if nobody else could have put another in its place ([`trust::program`]): argv without a
+/// Runs a command that only reads, if nobody else could have put another in its place ([`trust::command`]): argv without a
 /// shell, an environment of `PATH` and the C locale, `/` as working
 /// directory, `stdin` (or nothing) on its standard input, in a process group of its own that is killed whole when
 /// `timeout` is over. Secrets go in through `stdin`, never through `argv`.
@@ -1061,7 +1068,7 @@ fn start(
     };
     let name = || program.to_string_lossy().into_owned();
     let started = Instant::now();
-    let mut command = Command::new(trust::program(program)?.path);
+    let mut command = Command::new(trust::command(argv, None)?.path);
     command
         .arg0(program)
         .args(arguments)

@@ -42,7 +42,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
-use crate::credential::{ProofFields, SourceIdentity, VersionOrder};
+use crate::credential::{NOT_SHOWN, ProofFields, SourceIdentity, VersionOrder, has_secret_shape, shown, shown_or_said};
 use crate::instruction::Instruction;
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
@@ -268,6 +268,50 @@ impl State {
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(6);
 
 impl State {
+    /// The user names of the versions that this host has applied, had applied before, has put in place, or is to apply.
+    fn usernames(&self) -> impl Iterator<Item = &String> {
+        let applied = self.applied.iter().flat_map(|a| std::iter::once(&a.username).chain(&a.previous_username));
+        let begun = self.targets.values().flat_map(|t| t.begun.iter().map(|begun| &begun.username));
+        applied.chain(self.candidate.iter().map(|c| &c.username)).chain(begun)
+    }
+
+    /// Takes out what an older relaykey wrote down as a user name, and that may be a secret which somebody put in its place.
+    pub fn without_secret_names(mut self) -> Self {
+        let hide = |username: &mut String| {
+            if has_secret_shape(username) {
+                NOT_SHOWN.clone_into(username);
+            }
+        };
+        if let Some(applied) = &mut self.applied {
+            std::iter::once(&mut applied.username).chain(&mut applied.previous_username).for_each(hide);
+        }
+        self.candidate.iter_mut().for_each(|candidate| hide(&mut candidate.username));
+        self.targets.values_mut().flat_map(|t| &mut t.begun).for_each(|begun| hide(&mut begun.username));
+        let reports = self.outbox.values_mut().flat_map(|outbox| &mut outbox.owed);
+        for mut report in reports.chain(&mut self.report).chain(&mut self.told) {
+            loop {
+                let others = report.previous_username.iter_mut().chain(report.in_use.iter_mut().flatten());
+                std::iter::once(&mut report.username).chain(others).for_each(hide);
+                match &mut report.latest {
+                    Some(latest) => report = latest,
+                    None => break,
+                }
+            }
+        }
+        let known: Vec<String> = self.usernames().cloned().collect();
+        for found in self.targets.values_mut().flat_map(|t| &mut t.in_use) {
+            let all = found.usernames.iter().map(|name| shown_or_said(name, known.contains(name)).to_owned());
+            let mut once: Vec<String> = Vec::new();
+            for name in all {
+                if !once.contains(&name) {
+                    once.push(name);
+                }
+            }
+            found.usernames = once;
+        }
+        self
+    }
+
     /// Takes back what was written down while the clock was ahead: times that have not come yet, and waits that are longer
     /// than any that is ever decided upon. Without it a host that started with a wrong clock would wait for years, or take
     /// a refused login for one that SES does not know yet for as long.
@@ -668,6 +712,12 @@ impl State {
         all.find(|own| own.id == applied.id && own.refused.len() >= PROVED)
     }
 
+    /// A target that was found to hold what this host never put there.
+    pub fn foreign(&self) -> Option<&TargetState> {
+        let foreign = |t: &&TargetState| matches!(t.holds(self), Some(Holds::Other | Holds::Nothing));
+        self.targets.values().find(foreign)
+    }
+
     /// What the latest login of our own with the applied version came to, as far as one was made.
     pub fn own_login(&self) -> Option<&Tried> {
         let applied = self.applied.as_ref()?;
@@ -789,7 +839,7 @@ pub struct Report {
     pub mail_server: Option<MailServer>,
     /// The user names that the mail servers of this credential were found to log in with when they were last looked up, each
     /// once; empty: they have no login. Not in a confirmation, which is made of what was read back; `None`: not every one was
-    /// looked at yet.
+    /// looked at yet, or one is owed a reload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_use: Option<Vec<String>>,
     /// Beside `in_use`: the version that was found, where it is one that this host confirmed or put in place. A key may be the
@@ -940,6 +990,8 @@ pub struct Facts {
     told_apart: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
+    /// The targets that a person changes.
+    by_hand: Vec<String>,
     /// The steps that are under way, at most one about each target.
     under_way: Vec<UnderWay>,
     steps: u64,
@@ -1061,6 +1113,8 @@ pub struct TargetFacts {
     pub previewed: Option<Change>,
     /// Failed in this wake; left alone until its retry is due, then looked at anew.
     pub failed: bool,
+    /// It was looked at because this program has started, and waits because of what failed before that.
+    before_its_time: bool,
     /// A reload that is owed was tried since it was looked at.
     reload_tried: bool,
 }
@@ -1077,14 +1131,14 @@ impl TargetFacts {
 pub struct Inspection {
     /// The one live id under every key of ours, in text and compiled map; `None`: none, or they differ.
     pub live_id: Option<String>,
-    /// The user name under the first live key.
+    /// The user name under the first live key, for comparisons alone: it may be one that is not to be shown.
     pub username: Option<String>,
     /// The live id under the first live key.
     pub first_live_id: Option<String>,
     /// The one live id that the mail server gives under every live key, whatever the text says that its map was compiled
     /// from; `None`: none, or they differ.
     pub in_use: Option<String>,
-    /// The user names under the live keys, each once.
+    /// The user names under the live keys, each once, as they may be shown.
     pub usernames: Vec<String>,
     pub reload_owed: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
@@ -1198,6 +1252,7 @@ impl Facts {
             shown,
             told_apart,
             blocked: None,
+            by_hand: policy.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
             under_way: Vec::new(),
             steps: 0,
         }
@@ -1236,9 +1291,16 @@ impl Facts {
             Some(applied) => applied.previous_username.clone(),
             None => {
                 let found = self.targets.iter().find_map(|t| t.inspected.as_ref()?.username.clone());
-                found.filter(|username| Some(username) != new)
+                found.filter(|username| Some(username) != new && shown(username, false).is_some())
             }
         }
+    }
+
+    /// A user name that was found in a mail server's table, as it may be shown and stored: one that this host does not know
+    /// may be a secret in the wrong place.
+    pub fn shown(&self, username: &str) -> String {
+        let is_fetched = self.fetched.as_ref().is_some_and(|found| found.username == username);
+        shown_or_said(username, is_fetched || self.state.usernames().any(|known| known == username)).to_owned()
     }
 
     /// What the source gives takes over from this one, which this host put in place and never confirmed: it was in use when
@@ -1286,8 +1348,12 @@ impl Facts {
         all.all(|other| other == Some(first)).then(|| first.clone())
     }
 
-    /// The user names that the mail servers were last found to use, each once; `None`: not every one was looked at yet.
+    /// The user names that the mail servers were last found to use, each once; `None`: not every one was looked at yet, or one
+    /// may not have read what is in its files, because a reload is owed.
     pub fn in_use(&self) -> Option<Vec<String>> {
+        if self.state.targets.values().any(|t| t.reload_owed.is_some()) {
+            return None;
+        }
         let found = self.targets.iter().map(|t| self.state.targets.get(&t.name)?.in_use.as_ref());
         let mut all: Vec<String> = Vec::new();
         for username in found.collect::<Option<Vec<_>>>()?.iter().flat_map(|found| &found.usernames) {
@@ -2104,12 +2170,15 @@ fn at_rest(facts: &Facts) -> impl Iterator<Item = usize> + '_ {
     (0..facts.targets.len()).filter(|&i| !facts.is_busy(i))
 }
 
-/// Is this target to be looked at? Also one that waits for its time, where a start of the mail server settles what is in the way.
+/// Is this target to be looked at? Also one that waits for its time, where a start of the mail server settles what is in the way,
+/// and every one when this program starts.
 fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let t = &facts.targets[index];
     let started_may_be = |s: &TargetState| s.mail_server == Some(MailServer::Stopped) || s.reload_owed.is_some();
     let waits = || facts.state.targets.get(&t.name).is_some_and(started_may_be);
-    !facts.is_busy(index) && (due_one(facts, index, now) || !t.failed && waits())
+    // A program that has just started knows of no file what is in it, and watches those that it has looked at.
+    let before_its_time = || !t.failed && (facts.wake.at_start || waits());
+    !facts.is_busy(index) && (due_one(facts, index, now) || before_its_time())
 }
 
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
@@ -2274,6 +2343,7 @@ pub fn absorb(
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
+            t.before_its_time = not_due && facts.wake.at_start;
             // The source may have answered meanwhile.
             if facts.fetched.is_some() && !facts.stale && is_in_use(facts) && !facts.targets[*target].failed {
                 nothing_stands_in_the_way(facts, *target);
@@ -2670,7 +2740,9 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                     facts.state.targets.values_mut().for_each(|t| t.change = None);
                     // A new version resets what the one before it ran into; not what this wake found in its way.
                     for i in 0..facts.targets.len() {
-                        let failed_now = facts.targets[i].failed;
+                        let t = &mut facts.targets[i];
+                        t.failed &= !t.before_its_time;
+                        let failed_now = t.failed;
                         if !failed_now {
                             facts.target_state(i).retry = Retry::default();
                         }
@@ -2787,6 +2859,16 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     if let Some(approval) = before.filter(|a| a.by == approve.by && a.until.is_none()) {
         return Some(Ok(approval.clone()));
     }
+    // What a person is to put in place needs no other word.
+    let by_hand = is_held_version(facts, found) && !facts.by_hand.is_empty();
+    if by_hand && policy.mode == Mode::Automatic && approve.version.as_ref().is_none_or(|version| version == there) {
+        let what = format!(
+            "version {there} ({}) waits for a change by hand (target {}), which is the approval",
+            found.username,
+            facts.by_hand.join(", ")
+        );
+        return no(NOTHING_TO_DO, what, "make the change: relaykey status shows what to do, step by step".into());
+    }
     // Who names a version that is not there has not seen what is.
     let named_another = approve.version.as_ref().is_some_and(|version| version != there);
     if !is_approvable(facts, found, policy) && !named_another {
@@ -2826,6 +2908,12 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         ),
         _ => Some(Ok(Approval { by: approve.by.clone(), at: now, until: None })),
     }
+}
+
+/// Is this version held, for a person to put it in place?
+fn is_held_version(facts: &Facts, found: &Found) -> bool {
+    let held = |c: &Candidate| c.id == found.id && c.held.is_some() && facts.rejection(&c.id).is_none();
+    facts.state.candidate.as_ref().is_some_and(held)
 }
 
 /// Outcome of the report of a host that leaves.
@@ -3090,8 +3178,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
 /// A sign of life names the applied version; where another login was looked up, it says both.
 fn uses_another_login(state: &State) -> Option<ReportError> {
     let applied = state.applied.as_ref()?;
-    let foreign = |t: &&TargetState| matches!(t.holds(state), Some(Holds::Other | Holds::Nothing));
-    let found = state.targets.values().find(foreign)?.in_use.as_ref()?;
+    let found = state.foreign()?.in_use.as_ref()?;
     let who = match found.usernames.as_slice() {
         [] => "no login".to_owned(),
         [one] if *one == applied.username => format!("{one} with another password"),
@@ -3222,6 +3309,14 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
             ReportError::new(SUPERSEDED, words)
         }
         ([], ..) => return,
+        (others, ..) if others.iter().all(|&i| is_asked_for(facts, i)) => {
+            let words = format!(
+                "a change by hand is not finished (target {}): the mail server uses neither what this host had confirmed nor, as \
+                 far as was seen, the new version",
+                names(others)
+            );
+            ReportError::new(BY_HAND, words)
+        }
         (others, ..) => {
             let words = format!(
                 "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
@@ -3232,6 +3327,13 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
     };
     facts.state.withdrawn = Some(now);
     tell(facts, "withdrawn", Some(error), now);
+}
+
+/// Was a person asked, before this wake, to put the source's version into this target by hand? What is found there meanwhile is
+/// that change.
+fn is_asked_for(facts: &Facts, index: usize) -> bool {
+    let asked = facts.waited.as_ref().is_some_and(|id| facts.fetched.as_ref().is_some_and(|found| found.id == *id));
+    asked && !is_in_use(facts) && facts.by_hand.contains(&facts.targets[index].name)
 }
 
 /// Is it the applied version that this target no longer holds, rather than a candidate that it does not hold yet?
@@ -3336,8 +3438,12 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         durable.first_refused = None;
         durable.change = None;
         durable.begun.clear();
-        durable.own_login =
-            durable.own_login.take().filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id));
+        // What the mail log told of was about the login that was there before.
+        let of_before = |own: &OwnLogin| t.swapped && own.refused.is_empty();
+        durable.own_login = durable
+            .own_login
+            .take()
+            .filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id) && !of_before(own));
         if let Some(read_back) = &t.read_back {
             durable.live_id = read_back.live_id.clone();
         }

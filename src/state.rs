@@ -245,7 +245,8 @@ impl Store {
         if let Some(state) = &state {
             self.saved().states.insert(credential.to_owned(), state.clone());
         }
-        Ok(state)
+        // What goes is gone from the file too with the next change.
+        Ok(state.map(State::without_secret_names))
     }
 
     /// Makes a state durable, by one rename; does nothing where it says what is on disk already.
@@ -614,6 +615,54 @@ mod tests {
         assert_eq!(scratch.open(Access::Read).load("ses").unwrap(), Some(state(2)));
         assert_eq!(fs::read_dir(scratch.0.join("state/credentials")).unwrap().count(), 1, "nothing is left beside it");
         assert_eq!(fs::metadata(scratch.file()).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_secret_that_stands_there_as_a_user_name_is_not_given_again_and_goes_with_the_next_change() {
+        use crate::credential::NOT_SHOWN;
+        use crate::rollover::{InUse, TargetState};
+        use serde_json::json;
+
+        let scratch = Scratch::new("names");
+        let store = scratch.open(Access::Write);
+        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        let report = |username: &str| {
+            json!({
+                "schema": "relaykey/report/v1", "id": "i", "seq": 1, "host_id": "h", "host": "mx1", "credential": "ses",
+                "source": "file:/x", "version": "1", "username": username, "previous_username": username, "at": "2026-01-01T00:00:00Z",
+                "mode": "auto", "agent": "relaykey/0.1.0", "outcome": "alive", "targets": [], "error": null,
+                "in_use": [username, "AKIA1"], "approved_by": null,
+            })
+        };
+        let older = |secret: &str| -> State {
+            let mut text = serde_json::to_value(state(1)).unwrap();
+            text["report"] = report(secret);
+            text["report"]["latest"] = report(secret);
+            text["told"] = report(secret);
+            let at = "2026-01-01T00:00:00Z";
+            text["applied"] = json!({"version": "1", "username": "mx1", "previous_username": secret, "order": null, "outcome": "adopted", "since": at});
+            text["targets"]["a"] = serde_json::to_value(TargetState {
+                in_use: Some(InUse {
+                    at: at.parse().unwrap(),
+                    usernames: ["mx1", "AKIA1", "any-password", secret].map(str::to_owned).into(),
+                    live_id: None,
+                }),
+                ..TargetState::default()
+            })
+            .unwrap();
+            serde_json::from_value(text).unwrap()
+        };
+        store.save(&older(secret)).unwrap();
+
+        let read = scratch.open(Access::Read).load("ses").unwrap().unwrap();
+        let text = serde_json::to_string(&read).unwrap();
+        assert!(!text.contains("wJalr") && !text.contains("any-password"), "{text}");
+        assert_eq!(read.targets["a"].in_use.as_ref().unwrap().usernames, ["mx1", "AKIA1", NOT_SHOWN]);
+        assert_eq!(read.report.as_ref().unwrap().in_use, Some(vec![NOT_SHOWN.to_owned(), "AKIA1".to_owned()]));
+        drop(store);
+        let again = scratch.open(Access::Write);
+        again.save(&again.load("ses").unwrap().unwrap()).unwrap();
+        assert!(!fs::read_to_string(scratch.file()).unwrap().contains("wJalr"));
     }
 
     #[test]

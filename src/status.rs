@@ -52,6 +52,26 @@ pub struct Daemon {
     pub config_since: Timestamp,
     /// A newer configuration that was refused.
     pub config_refused: Option<ConfigRefused>,
+    /// Places of `[health]` that cannot be listened at: tried again until they can. Rotation goes on meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_listening: Vec<NotListening>,
+}
+
+/// A place of `[health]` that is not listened at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotListening {
+    /// As configured; `None`: it is the service manager's.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    pub what: String,
+    pub fix: String,
+}
+
+impl NotListening {
+    /// What becomes of it, for people.
+    pub const GOES_ON: &str = "keys are kept fresh all the same, and the place is tried again until it can be had";
 }
 
 /// A configuration that was read anew and refused: the old one stays in force.
@@ -360,6 +380,10 @@ impl Status {
         self.credentials.iter().all(|c| c.not_ready.is_empty())
     }
 
+    fn not_listening(&self) -> &[NotListening] {
+        self.daemon.as_ref().map_or(&[], |d| &d.not_listening)
+    }
+
     /// For the service manager: one line that tells what stands in the way, else that nothing does.
     pub fn line(&self) -> String {
         let troubled: Vec<String> = self
@@ -379,6 +403,10 @@ impl Status {
         if refused {
             line.push_str("; the changed configuration was refused, the old one stays in force");
         }
+        for place in self.not_listening() {
+            line.push_str("; ");
+            line.push_str(&place.what);
+        }
         line
     }
 
@@ -392,6 +420,15 @@ impl Status {
             for m in &refused.mistakes {
                 let _ = writeln!(out, "  error     {}\n  fix       {}", m.what, m.fix);
             }
+        }
+        for place in self.not_listening() {
+            let _ = writeln!(
+                out,
+                "health: not answered since {}; {}",
+                ago(&rfc3339(place.since), now),
+                NotListening::GOES_ON
+            );
+            let _ = writeln!(out, "  error     {}\n  fix       {}", place.what, place.fix);
         }
         if let Some(original) = self.clone_of.as_ref().filter(|c| now.duration_since(c.at) < CLONE_NEWS) {
             let _ = writeln!(
@@ -588,9 +625,15 @@ impl CredentialStatus {
 
     /// Is something else in use than what was put there and confirmed, as far as it was looked up?
     pub fn is_doubtful(&self) -> bool {
-        self.withdrawn.is_some() && !self.holds_begun()
+        self.withdrawn.is_some() && !self.holds_begun() && !self.holds_again()
             || self.not_ready.iter().any(|n| n.class == "drift")
             || self.in_use.iter().any(InUseStatus::is_foreign)
+    }
+
+    /// Is what was confirmed, and withdrawn since, in use again everywhere?
+    pub fn holds_again(&self) -> bool {
+        let applied = |found: &InUseStatus| found.holds == Holds::Applied;
+        self.withdrawn.is_some() && !self.in_use.is_empty() && self.in_use.iter().all(applied) && self.owed.is_empty()
     }
 
     /// Is a version in use that this host put there and never confirmed, and that is not the one to come any more?
@@ -600,12 +643,21 @@ impl CredentialStatus {
 
     /// Who is in use, as it was looked up: `AKIA…`. What was put there, where nothing was looked up yet.
     pub fn key_in_use(&self) -> Option<String> {
-        let mut all: Vec<&String> = self.in_use.iter().flat_map(|found| &found.usernames).collect();
+        let used = |found: &&InUseStatus| !self.is_unread(&found.target);
+        let mut all: Vec<&String> = self.in_use.iter().filter(used).flat_map(|found| &found.usernames).collect();
+        // A mail server that has not been reloaded goes on with what was there before.
+        if self.in_use.is_empty() || !self.owed.is_empty() {
+            all.extend(self.applied.as_ref().map(|a| &a.username));
+        }
         all.sort();
         all.dedup();
-        let looked_up = all.iter().map(|u| u.as_str()).collect::<Vec<_>>().join(" and ");
-        let put_there = || self.applied.as_ref().map(|a| a.username.clone());
-        if self.in_use.is_empty() { put_there() } else { Some(looked_up).filter(|who| !who.is_empty()) }
+        let who = all.iter().map(|u| u.as_str()).collect::<Vec<_>>().join(" and ");
+        Some(who).filter(|who| !who.is_empty())
+    }
+
+    /// May what is in this target's files not be in use, because its mail server was not told of it?
+    pub fn is_unread(&self, target: &str) -> bool {
+        self.owed.iter().any(|owed| owed.target == target)
     }
 
     /// Why the source does not give the version that was seen last: it fails, perhaps because it is another one since, or
@@ -722,6 +774,7 @@ impl CredentialStatus {
                 say("left-behind", f.what.clone(), f.fix.clone());
             }
         }
+        let mut fails = false;
         for f in &self.failures {
             let of_source = f.target.is_none();
             let told = [
@@ -740,6 +793,7 @@ impl CredentialStatus {
             }
             // Without a state file nothing is done at all, whatever the source says.
             if (!of_source || f.failure.class == "state") && !told.contains(&f.failure.class.as_str()) {
+                fails = true;
                 say("failing", f.failure.what.clone(), f.failure.fix.clone());
             }
         }
@@ -792,12 +846,16 @@ impl CredentialStatus {
                     ),
                     f.fix.clone(),
                 ),
+                // What stands in the way is said above, with what to do: nobody works on it.
+                (None, None) if fails => (String::new(), String::new()),
                 (None, None) => (
                     format!("version {} ({}) waits to be put into use", p.version, p.username),
                     "nothing: it is being worked on".to_owned(),
                 ),
             };
-            say("pending", what, fix);
+            if !what.is_empty() {
+                say("pending", what, fix);
+            }
         }
         if let Some(live) = live {
             let patience = SignedDuration::try_from(credential.poll * 2).unwrap_or(SignedDuration::MAX);
@@ -837,7 +895,12 @@ impl CredentialStatus {
 
     fn text(&self, now: Timestamp, out: &mut String) {
         use std::fmt::Write as _;
-        let _ = match in_words(&self.state) {
+        let junk = |f: &FailureStatus| f.target.is_none() && f.failure.class == "payload";
+        let meaning = match self.state.as_str() {
+            "source-down" if self.failures.iter().any(junk) => Some("source gives no version that can be used"),
+            state => in_words(state),
+        };
+        let _ = match meaning {
             Some(words) => writeln!(out, "{}: {} ({words})", self.name, self.state),
             None => writeln!(out, "{}: {}", self.name, self.state),
         };
@@ -878,15 +941,16 @@ impl CredentialStatus {
                 _ => String::new(),
             };
             let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
-            // What does not run uses nothing.
-            let label = if self.mail_server_stopped.contains(&found.target) { "in place" } else { "in use" };
+            // What does not run uses nothing; what was not told of it perhaps what was there before.
+            let only_in_place = self.mail_server_stopped.contains(&found.target) || self.is_unread(&found.target);
+            let label = if only_in_place { "in place" } else { "in use" };
             line(label, format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
         }
         if self.in_use.is_empty() && self.applied.is_some() {
             line("in use", "not looked up yet".into());
         }
         if let Some(own) = &self.own_login {
-            line("mail log", own_login_words(own, now));
+            line("mail log", own_login_words(own, self.in_use.iter().any(InUseStatus::is_foreign), now));
             if let OwnResult::NotGiven { fix, .. } = &own.result {
                 line("fix", fix.clone());
             }
@@ -912,11 +976,20 @@ impl CredentialStatus {
         }
         if self.applied_refused.is_some() {
             line("mail", "is probably held back in the queue: the mail relay refuses the key in use".into());
+            let refused = self.not_ready.iter().find(|n| n.class == "applied-refused");
+            refused.into_iter().for_each(|n| line("fix", n.fix.clone()));
         }
         if self.is_doubtful() {
             line("mail", "may be failing, or going out with another login: do not delete any key".into());
         }
-        if let Some(at) = self.withdrawn {
+        if let Some(at) = self.withdrawn.filter(|_| self.holds_again()) {
+            let at = ago(&rfc3339(at), now);
+            line(
+                "withdrawn",
+                format!("{at}: the mail server held something else. It holds the key again, which is confirmed"),
+            );
+            line("", format!("with the next change, or at once: relaykey confirm {}", self.name));
+        } else if let Some(at) = self.withdrawn {
             line(
                 "withdrawn",
                 format!(
@@ -968,7 +1041,9 @@ impl CredentialStatus {
             );
             line("fix", f.failure.fix.clone());
         }
-        for n in &self.notices {
+        // What our own logins have proved is not told as a hint besides.
+        let proved = |n: &&Notice| n.class == "refused" && self.applied_refused.is_some();
+        for n in self.notices.iter().filter(|n| !proved(n)) {
             line("notice", format!("{} ({})", n.what, ago(&rfc3339(n.at), now)));
             line("fix", n.fix.clone());
         }
@@ -996,11 +1071,11 @@ impl CredentialStatus {
         let (name, version) = (&self.name, &p.version);
         // Where something else is in place than what was confirmed, nobody knows whether it does.
         let sure = self.mail_not_known().is_none() && !self.is_doubtful() && self.applied_refused.is_none();
+        // Nothing may be applied yet: a first run that was killed has left a key in use all the same.
         let keep = self
-            .applied
-            .as_ref()
+            .key_in_use()
+            .or_else(|| self.applied.as_ref().map(|a| a.username.clone()))
             .filter(|_| sure)
-            .map(|a| self.key_in_use().unwrap_or_else(|| a.username.clone()))
             .map(|who| format!("goes on with {who}: do not delete that key yet"));
         let decide = p.for_approval && p.approval.is_none();
         if let Some(r) = &p.rejected {
@@ -1080,11 +1155,17 @@ impl InUseStatus {
     }
 }
 
-/// What a login of our own with the applied version says about what the mail log tells.
-pub fn own_login_words(own: &Tried, now: Timestamp) -> String {
+/// What a login of our own with the applied version says about what the mail log tells. `another`: a mail server was looked up
+/// and does not hold that version.
+pub fn own_login_words(own: &Tried, another: bool, now: Timestamp) -> String {
     let told = "tells that the mail server's login is refused";
     let at = ago(&rfc3339(own.at), now);
     match &own.result {
+        OwnResult::Accepted if another => format!(
+            "{told}; a login of our own with the key that this host had confirmed is accepted at {} ({at}): the mail server uses \
+             another login than that, as was looked up",
+            own.endpoint
+        ),
         OwnResult::Accepted => format!(
             "{told}; a login of our own is accepted at {} ({at}): another table, service or instance uses another login, or \
              the line is not Postfix's",

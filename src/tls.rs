@@ -9,6 +9,7 @@
 //! out and listed by [`Roots::skipped`]. Lines that are not part of a certificate (comments, as bundles have them) and
 //! PEM sections of other kinds are passed over; a private key never is.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
@@ -39,6 +40,9 @@ const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/ssl/cert.pem",
     "/etc/pki/tls/cacert.pem",
 ];
+
+/// Where distributions keep single certificates.
+const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
 /// A file whose status changed less than this long before it was read is read again next time: file systems stamp
 /// times in ticks, and a second change within one tick leaves the stamp as it was.
@@ -85,10 +89,15 @@ impl Roots {
     }
 
     fn native() -> Result<Self, TrustError> {
-        // Read by others, by their names: so the directories are looked at first, and no file of theirs.
         let named = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
-        for dir in std::env::split_paths(&named).filter(|dir| !dir.as_os_str().is_empty()) {
-            trust::look(&dir).map_err(|source| TrustError::Untrusted { source })?;
+        let named: Vec<PathBuf> = std::env::split_paths(&named).filter(|dir| !dir.as_os_str().is_empty()).collect();
+        if !named.is_empty() {
+            return Self::from_directories(&named);
+        }
+        let usual = SYSTEM_DIRECTORIES.map(PathBuf::from);
+        match Self::from_directories(&usual) {
+            Err(TrustError::NoSystemRoots { .. }) => {}
+            found => return found,
         }
         let found = rustls_native_certs::load_native_certs();
         let mut store = RootCertStore::empty();
@@ -97,6 +106,38 @@ impl Roots {
             let reason = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
             return Err(TrustError::NoSystemRoots { reason });
         }
+        Ok(Self { certificates: certificates.into(), skipped: Arc::new([]) })
+    }
+
+    /// Every certificate of every file in directories as `openssl rehash` makes them. Of a file it is the descriptor that is
+    /// judged and read; one that others could have written ends it, and in one without certificates there is nothing to find.
+    fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
+        let (mut certificates, mut seen) = (Vec::new(), HashSet::new());
+        for directory in directories {
+            // One that does not exist has nothing.
+            let Some(_) = trust::look(directory).map_err(|source| TrustError::Untrusted { source })? else { continue };
+            let io = |source| TrustError::Io { path: directory.clone(), source };
+            for entry in std::fs::read_dir(directory).map_err(io)? {
+                let path = entry.map_err(io)?.path();
+                // A link that leads nowhere; a directory.
+                if !std::fs::metadata(&path).is_ok_and(|found| found.is_file()) {
+                    continue;
+                }
+                let file = open(&path)?;
+                let id = file.metadata().map(|m| (m.dev(), m.ino())).map_err(io)?;
+                // The same under another name, as a rule.
+                if !seen.insert(id) {
+                    continue;
+                }
+                let parsed = read(&path, &file).and_then(|bytes| Self::parse(&path, &bytes, Strictness::Lenient));
+                certificates.extend(parsed.iter().flat_map(|found| found.certificates.iter().cloned()));
+            }
+        }
+        if certificates.is_empty() {
+            return Err(TrustError::NoSystemRoots { reason: "none found".to_owned() });
+        }
+        certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        certificates.dedup();
         Ok(Self { certificates: certificates.into(), skipped: Arc::new([]) })
     }
 
@@ -332,8 +373,19 @@ impl CaFile {
     }
 }
 
+/// Is it a name of Amazon's own? Nobody else can have a certificate for it.
+pub fn is_amazons(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"]
+        .iter()
+        .any(|suffix| host.ends_with(suffix))
+}
+
 /// What it means that a server's certificate was refused, and what to do. `name` is the name that the server was reached
 /// under, `setting` the key of the configuration that holds it.
+///
+/// A certificate of another name or of an unknown CA may be that of somebody in between: first it is to be found out who
+/// answers, and what to trust or to ask instead is said for a server alone that is known to be one's own.
 pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String, String) {
     let at = |t: &UnixTime| {
         i64::try_from(t.as_secs())
@@ -342,7 +394,17 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
             .map_or_else(|| "an unknown time".to_owned(), |t| t.to_string())
     };
     let renew = "renew the server's certificate; or set this host's clock, if that is wrong";
-    let rename = format!("set `{setting}` to a name that the certificate has");
+    let who = format!(
+        "find out who answers under {name}: look at DNS and /etc/hosts, and for a proxy, a firewall or somebody else who intercepts \
+         TLS on the way"
+    );
+    let unless_own = |own: &str| match is_amazons(name) {
+        true => format!(
+            "{who}; Amazon's own servers have certificates of public CAs for this name, so leave the configuration as it is"
+        ),
+        false => format!("{who}; only if the server is known to be yours, {own}"),
+    };
+    let rename = || unless_own(&format!("set `{setting}` to the name that it should have"));
     let replace = "have the certificate replaced".to_owned();
     match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -355,18 +417,18 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
         ),
         CertificateError::UnknownIssuer => (
             "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
-            "set `ca_file` to the certificate of the CA that issued it; a server with a certificate of a public CA, as SES \
-             is one, needs none: then find out who intercepts TLS on the way"
-                .into(),
+            unless_own("set `ca_file` to the certificate of the CA that issued it, as that CA itself gives it out"),
         ),
         CertificateError::BadSignature => (
             "its certificate was not signed by the CA that it names (bad signature)".into(),
-            "put that CA's present certificate into `ca_file`: it has the name of one there, but another key".into(),
+            unless_own(
+                "put its CA's present certificate into `ca_file`: it has the name of one there, but another key",
+            ),
         ),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            (format!("its certificate is not for the name {name:?} but for {}", names(presented)), rename)
+            (format!("its certificate is not for the name {name:?} but for {}", names(presented)), rename())
         }
-        CertificateError::NotValidForName => (format!("its certificate is not for the name {name:?}"), rename),
+        CertificateError::NotValidForName => (format!("its certificate is not for the name {name:?}"), rename()),
         CertificateError::Revoked => ("its certificate was revoked by the CA that issued it".into(), replace),
         CertificateError::BadEncoding => ("its certificate cannot be read".into(), replace),
         CertificateError::UnhandledCriticalExtension => {
@@ -379,7 +441,9 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             ("its certificate is signed in a way that is not taken any more, or not yet".into(), replace)
         }
-        CertificateError::Other(other) => (format!("its certificate is not good: {}", spelled(&other.to_string())), replace),
+        CertificateError::Other(other) => {
+            (format!("its certificate is not good: {}", spelled(&other.to_string())), replace)
+        }
         other => (format!("its certificate is not good: {}", spelled(&other.to_string())), replace),
     }
 }
@@ -548,11 +612,65 @@ mod tests {
         }
     }
 
+    /// Whoever has a good certificate for another name may be in between: following the advice must not lead to them.
+    #[test]
+    fn no_advice_leads_to_whoever_answers_in_a_servers_place() {
+        use rustls::pki_types::ServerName;
+        let misnamed = |name: &str| CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from(name.to_owned()).expect("a name"),
+            presented: vec!["DnsName(\"evil.example\")".into()],
+        };
+        for (name, setting) in [
+            ("email-smtp.eu-west-1.amazonaws.com", "endpoint"),
+            ("vpce-1.email-smtp.eu-west-1.vpce.amazonaws.com", "endpoint"),
+            ("EMAIL-SMTP.cn-north-1.amazonaws.com.cn.", "endpoint"),
+        ] {
+            for problem in [
+                misnamed(name.trim_end_matches('.')),
+                CertificateError::NotValidForName,
+                CertificateError::UnknownIssuer,
+                CertificateError::BadSignature,
+            ] {
+                let (words, fix) = explain(&problem, name, setting);
+                assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
+                assert!(!fix.contains("set `") && !fix.contains("put "), "{words}: {fix}");
+            }
+        }
+        for (name, setting) in [("relay.example.com", "endpoint"), ("hooks.example.com", "url")] {
+            for problem in [misnamed(name), CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+                let (words, fix) = explain(&problem, name, setting);
+                assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
+                let own = fix.find("only if the server is known to be yours").expect(&fix);
+                assert!(!fix[..own].contains('`'), "{words}: {fix}");
+            }
+        }
+    }
+
     fn certificate(name: &str) -> rcgen::Certificate {
         let key = rcgen::KeyPair::generate().expect("key");
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("params");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.self_signed(&key).expect("certificate")
+    }
+
+    #[test]
+    fn no_file_of_others_in_a_directory_of_certificates_is_believed() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let scratch = Scratch::new("directory");
+        let directories = [scratch.0.clone(), scratch.0.join("none")];
+        let found = || Roots::from_directories(&directories).map(|roots| roots.certificates.len());
+        assert!(matches!(found(), Err(TrustError::NoSystemRoots { .. })));
+        scratch.file("one.pem", certificate("one.example").pem());
+        let two = scratch.file("two.pem", certificate("two.example").pem());
+        symlink("one.pem", scratch.0.join("8d33f237.0")).expect("link");
+        symlink("gone.pem", scratch.0.join("0d33f237.0")).expect("link");
+        std::fs::create_dir(scratch.0.join("below")).expect("mkdir");
+        scratch.file("README", "no certificate");
+        assert_eq!(found().expect("read"), 2);
+        std::fs::set_permissions(&two, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+        let e = found().expect_err("everybody may write it");
+        assert!(matches!(e, TrustError::Untrusted { .. }), "{e}");
+        assert!(e.fix().contains("chmod go-w") && e.fix().contains("two.pem"), "{}", e.fix());
     }
 
     #[test]

@@ -957,6 +957,84 @@ fn what_is_to_go_goes_by_the_other_command_of_the_fix() {
     assert_eq!(query(&instance, OTHER), "");
 }
 
+fn compile(instance: &postfix::Instance) {
+    paste(&format!(
+        "postmap -c {} {}:{}",
+        instance.config_dir.display(),
+        instance.map_type,
+        instance.table().display()
+    ));
+}
+
+/// Does a fix show the command that makes the map from the text?
+fn offers_to_compile(fix: &str, instance: &postfix::Instance) -> bool {
+    fix.contains(&format!("postmap -c {} {}:", instance.config_dir.display(), instance.map_type))
+}
+
+/// Compiling the text by hand puts whatever stands there into use, and no login was tried with it: that is advised only where
+/// the text says of our keys what the map says.
+#[test]
+fn a_text_that_would_change_our_login_is_not_advised_to_be_compiled() {
+    let (old, two) = (login("AKIAOLD"), login("AKIATWO"));
+    let ours = |applied: &str| Ours { applied: Some(applied.into()), ..Ours::default() };
+    let rest = format!("{OTHER} joe:pw\nstays.example a:b\n");
+    let half = line(KEY, &two);
+    // The text as it was left or edited after it was compiled, and what is said of it.
+    let cases = [
+        (String::new(), "stand only in the compiled map"),
+        ("stays.example a:b\n".to_owned(), "stand only in the compiled map"),
+        (half.clone(), "stand only in the compiled map"),
+        (format!("{rest}{half}"), "newer than its compiled map"),
+        (format!("{rest}{KEY} not-a-login\n"), "newer than its compiled map"),
+        (rest.replace("joe:pw", "joe:px") + &half, "another value in the compiled map"),
+        (format!("added.example c:d\n{rest}{half}"), "stand only in the text"),
+        (format!("{rest}{ENDPOINT} {}\n{}", value(&two), line(KEY, &old)), "newer than its compiled map"),
+    ];
+    for kind in ["hash", "cdb"] {
+        for (text, what) in &cases {
+            let instance = instance(kind, Some(&format!("{rest}{}", line(KEY, &old))));
+            fs::write(instance.table(), text).unwrap();
+            let later = std::time::SystemTime::now() + Duration::from_secs(30);
+            fs::File::options().write(true).open(instance.table()).unwrap().set_modified(later).unwrap();
+            let lab = Lab::on(&instance, Reload::IfNeeded);
+            let seen = |ours: Ours| match lab.call(Request::Inspect { target: lab.id.clone(), ours }).unwrap() {
+                Reply::Inspected(seen) => seen.findings,
+                other => panic!("{other:?}"),
+            };
+            // Twice: what is known from before says the same.
+            for findings in [seen(ours("AKIAOLD")), seen(ours("AKIAOLD")), seen(ours("AKIATWO"))] {
+                assert!(findings.iter().any(|f| f.what.contains(what)), "{kind} {text}: {findings:?}");
+                for finding in findings {
+                    let fix = &finding.fix;
+                    assert!(!offers_to_compile(fix, &instance), "{kind} {text}: {fix}");
+                    commands(fix)
+                        .iter()
+                        .filter(|command| command.contains("postmap"))
+                        .for_each(|command| paste(command));
+                }
+                fs::write(instance.table(), text).unwrap();
+                fs::File::options().write(true).open(instance.table()).unwrap().set_modified(later).unwrap();
+            }
+            assert_eq!(query(&instance, KEY), value(&old), "{kind} {text}");
+            // No map: nothing tells what was in use but the applied version.
+            fs::remove_file(instance.map()).unwrap();
+            let offers = seen(ours("AKIAOLD")).iter().any(|f| offers_to_compile(&f.fix, &instance));
+            assert!(!offers, "{kind} {text}");
+        }
+        let instance = instance(kind, Some(&format!("{rest}{}", line(KEY, &old))));
+        fs::remove_file(instance.map()).unwrap();
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        for (applied, is_safe) in [(Some("AKIAOLD"), true), (Some("AKIATWO"), false), (None, false)] {
+            let ours = applied.map_or_else(Ours::default, ours);
+            let Ok(Reply::Inspected(seen)) = lab.call(Request::Inspect { target: lab.id.clone(), ours }) else {
+                panic!()
+            };
+            let offers = seen.findings.iter().any(|f| offers_to_compile(&f.fix, &instance));
+            assert_eq!(offers, is_safe, "{kind} {applied:?}: {:?}", seen.findings);
+        }
+    }
+}
+
 #[test]
 fn another_value_in_the_map_is_named_and_a_line_that_was_never_compiled_goes_live() {
     for kind in ["hash", "cdb"] {
@@ -1047,7 +1125,11 @@ fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
                 fs::write(instance.table(), text).unwrap();
                 let mut lab = Lab::on(&instance, Reload::IfNeeded);
                 let before = snapshot(&instance.config_dir);
-                let found = if theirs.contains(':') { "the login of \"another\"" } else { "not USER:PASSWORD" };
+                let found = if theirs.contains(':') {
+                    "the login of another user name (not shown)"
+                } else {
+                    "not USER:PASSWORD"
+                };
                 let says = |what: &str| what.contains(&format!("{key:?}")) && what.contains(found);
                 let seen = lab.inspect();
                 let error = seen.findings.iter().find(|f| f.severity == config::Severity::Error && says(&f.what));
@@ -1073,8 +1155,15 @@ fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
                 // It goes where somebody says so: by the command of the fix, or by the target's keys.
                 lab.config.credentials[0].targets[0].write = true;
                 lab.restart();
-                let [compile] = &commands(&lab.prepare(&old).unwrap_err().fix)[..] else { panic!() };
-                paste(compile);
+                let fix = lab.prepare(&old).unwrap_err().fix;
+                if text.starts_with('#') {
+                    // A map made from that text has no login for the endpoint at all.
+                    assert!(!offers_to_compile(&fix, &instance) && fix.contains("mail would bounce"), "{fix}");
+                    fs::write(instance.table(), line(KEY, &old)).unwrap();
+                    compile(&instance);
+                } else {
+                    paste(&commands(&fix)[0]);
+                }
                 roll_over(&lab, &login("AKIANEW"));
                 assert_eq!(query(&instance, key).is_empty(), !instance_has(&instance, key), "{kind} {text}");
             }

@@ -140,7 +140,7 @@ fn help_lists_commands_and_exit_codes() {
         "--json",
         "RELAYKEY_CONFIG",
     ]);
-    for line in ["0  done", "1  failed for good", "2  usage or config", "3  waits for approval", "75  failed for now"] {
+    for line in ["0  done", "1  failed for good", "2  usage or config", "3  waits for a person", "75  failed for now"] {
         assert!(ran.out.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {}", ran.out);
     }
     assert_eq!(ran.err, "");
@@ -233,7 +233,9 @@ fn a_good_host_passes_the_check_and_nothing_is_changed() {
     let before = (host.snapshot(), Snapshot::of(host.dir.path()));
 
     let ran = host.relaykey(&["check", "--offline"]);
-    ran.expect(0).says(&["config.toml is valid", &format!("{} in hash:", host.hop()), &key.id, "0 errors, 0 warnings"]);
+    ran.expect(0).says(&["config.toml is valid", &format!("{} in hash:", host.hop()), &key.id, "0 errors, 1 warning"]);
+    let aws = format!("warning  aws: endpoint_url {} is a port that any user of this host", moto::shared().endpoint());
+    ran.says(&[&aws, "fix: use an https:// URL"]);
     ran.says(&["note     reports: there is no [[report]]: nobody is told", "fix: add a [[report]]"]);
     assert_eq!((host.standin.logins().len(), moto::shared().calls(&host.aws_key).len()), (0, 0), "offline");
 
@@ -241,7 +243,7 @@ fn a_good_host_passes_the_check_and_nothing_is_changed() {
     ran.expect(0).says(&[
         &format!("version {version}: a ready SMTP credential, JSON with user name and password ({})", key.id),
         "accepted: 235 Authentication successful.",
-        "0 errors, 0 warnings",
+        "0 errors, 1 warning",
     ]);
     assert_eq!(host.standin.logins().len(), 1);
     let calls = moto::shared().calls(&host.aws_key);
@@ -251,9 +253,10 @@ fn a_good_host_passes_the_check_and_nothing_is_changed() {
     assert_eq!((&document["schema"], &document["exit"]), (&json!("relaykey/check/v1"), &json!(0)));
     let about: BTreeSet<&str> =
         document["findings"].as_array().expect("a list").iter().filter_map(|f| f["about"].as_str()).collect();
-    assert_eq!(about, ["config", "target main", "source", "login", "reports"].into());
+    assert_eq!(about, ["config", "target main", "source", "login", "reports", "aws"].into());
     for finding in document["findings"].as_array().expect("a list") {
-        assert_eq!(finding["severity"], "note", "{finding:#}");
+        let severity = if finding["about"] == "aws" { "warning" } else { "note" };
+        assert_eq!(finding["severity"], severity, "{finding:#}");
         let fields: BTreeSet<&str> = finding.as_object().expect("an object").keys().map(String::as_str).collect();
         assert_eq!(fields, ["credential", "about", "severity", "line", "file", "what", "fix"].into());
     }
@@ -510,7 +513,7 @@ fn places_that_reports_go_to_are_asked() {
     let [severity, what, fix] = found(&check(0), "fleet");
     assert_eq!((severity.as_str(), fix.as_str()), ("note", ""));
     assert!(what.starts_with(&format!("parameter {parameter:?} is not there yet and will be made")), "{what}");
-    host.relaykey(&["check"]).expect(0).says(&[&format!("ok       ses: report fleet: {what}"), "0 errors, 0 warnings"]);
+    host.relaykey(&["check"]).expect(0).says(&[&format!("ok       ses: report fleet: {what}"), "0 errors, 1 warning"]);
     let called = moto::shared().calls(&host.aws_key).iter().map(|c| c["action"].clone()).collect::<Vec<_>>();
     assert_eq!(called, [json!("GetParameter"), json!("GetParameter")], "it only looks");
     host.relaykey(&["check", "--offline"]).expect(0).says_not("report fleet");

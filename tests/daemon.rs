@@ -13,6 +13,7 @@ mod running;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -1160,4 +1161,90 @@ fn between_two_attempts_the_tables_are_not_locked() {
     daemon.program.signal(rustix::process::Signal::HUP);
     daemon.applied(&new);
     daemon.ends(SOON);
+}
+
+/// Any local user can listen at a port from 1024 on.
+#[test]
+fn a_health_place_that_somebody_else_has_holds_up_no_rollover() {
+    let (old, new, newest) = (Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let theirs = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = theirs.local_addr().expect("an address").port();
+    let own = free_port();
+    let place = format!("127.0.0.1:{port}");
+    let places = |own: u16| format!("[health]\nlisten = [\"127.0.0.1:{own}\", {place:?}]\n");
+    let source = host.publish(old.pair());
+    host.configure(&Setup { source: &source, more: &places(own), ..Setup::default() });
+    host.relaykey(&["check"]).expect(0).says(&[
+        "warning  health: ",
+        &place,
+        "is tried again",
+        "relaykey.socket",
+        "ss -ltnp",
+    ]);
+
+    // It starts, looks and rotates.
+    let mut daemon = host.run_configured(own);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.applied(&new);
+    let failed = &daemon.status()["daemon"]["not_listening"];
+    assert!(failed[0]["what"].as_str().is_some_and(|what| what.contains(&place)), "{failed:#}");
+    assert!(failed[0]["fix"].as_str().is_some_and(|fix| fix.contains("ss -ltnp")), "{failed:#}");
+    host.relaykey(&["status"]).expect(0).says(&[&place, "ss -ltnp", "is tried again"]);
+    assert!(daemon.get("/").1.contains(&place));
+    host.relaykey(&["check"]).expect(0).says(&["warning  health: ", &place]);
+
+    // SIGHUP takes all else of a new configuration.
+    let other = free_port();
+    host.configure(&Setup { source: &(source + OFTEN), more: &places(other), ..Setup::default() });
+    daemon.program.signal(Signal::HUP);
+    daemon.port = other;
+    daemon.shows("the new configuration", SOON, |status| {
+        (status["daemon"]["config_refused"].is_null() && status["daemon"]["not_listening"][0].is_object()).then_some(())
+    });
+    daemon.looked();
+    host.standin.set_key(&newest.id, &newest.login.password);
+    host.publish(newest.pair());
+    daemon.applied(&newest);
+
+    // As soon as the place is free it is listened at.
+    drop(theirs);
+    daemon.port = port;
+    daemon.shows("the place that was taken", SOON * 2, |status| {
+        status["daemon"]["not_listening"].is_null().then_some(())
+    });
+    daemon.port = other;
+    assert_eq!(daemon.get("/livez").0, 200);
+    host.relaykey(&["check"]).expect(0).says_not("health");
+    let ran = daemon.ends(SOON);
+    ran.says(&[&format!("the health endpoint cannot listen at {place}"), "ss -ltnp", &format!("health at {place}")]);
+}
+
+/// What lies at the path of a Unix socket is somebody's mistake, and as little a reason not to rotate.
+#[test]
+fn without_any_place_to_listen_at_it_runs_all_the_same_and_sighup_tries_again() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let path = host.path("health.sock");
+    fs::write(&path, "precious").expect("written");
+    let more = format!("[health]\nlisten = [{path:?}]\n");
+    host.configure(&Setup { source: &host.publish(key.pair()), more: &more, ..Setup::default() });
+    let program = host.start(&["run"]);
+    let status = || host.relaykey(&["status", "--json"]).json();
+    let lists = |status: &Value| status["daemon"]["not_listening"][0]["what"].is_string();
+    wait_for("a status that says so", SOON, || {
+        let status = status();
+        (lists(&status) && status["credentials"][0]["applied"]["username"] == key.id.as_str()).then_some(())
+    });
+    host.relaykey(&["check"]).expect(0).says(&["warning  health: ", "no socket"]);
+    fs::remove_file(&path).expect("removed");
+    program.signal(Signal::HUP);
+    wait_for("the place to be listened at", SOON, || UnixStream::connect(&path).ok());
+    wait_for("a status without it", SOON, || (!lists(&status())).then_some(()));
+    program.terminate();
+    program.wait(lab::RUN).expect(0);
+    assert!(!path.exists(), "it goes with the daemon");
 }

@@ -121,6 +121,25 @@ fn ends(pid: u32, what: &str) {
     }
 }
 
+/// A shell obeys the script that it is given; the user whom it runs as may have written it, and nobody else.
+#[test]
+fn a_script_of_others_is_not_run_for_a_report() {
+    use std::os::unix::fs::chown;
+    let scratch = Scratch::new();
+    let script = scratch.0.join("script");
+    std::fs::write(&script, "cat > /dev/null\n").expect("written");
+    let command = ["/bin/sh".to_owned(), script.to_str().expect("UTF-8").to_owned()];
+    let exec = Exec::new(&command, NOBODY, Duration::from_secs(20));
+    for (uid, bits, taken) in [(0, 0o644, true), (65534, 0o644, true), (1, 0o644, false), (0, 0o666, false)] {
+        chown(&script, Some(uid), None).expect("chown");
+        mode(&script, bits);
+        match taken {
+            true => deliver(&exec, &report(1)).unwrap_or_else(|e| panic!("{uid} {bits:o}: {e:?}")),
+            false => drop(refused(&exec, "permissions", false, "script")),
+        }
+    }
+}
+
 #[test]
 fn a_report_arrives_as_one_line_whole() {
     let scratch = Scratch::new();

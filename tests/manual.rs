@@ -150,6 +150,15 @@ fn what_is_rejected_stays_out_until_somebody_names_it() {
     for _ in 0..2 {
         host.sync(&[], 0).says(&["ses: rejected"]);
     }
+    // A confirmation is of the newest version: that there was none is no success, and what is in use is said.
+    let confirmed = host.state("ses")["report"].clone();
+    host.relaykey(&["confirm", "ses"]).expect(3).says(&[
+        "nothing was confirmed; in use is",
+        &first.id,
+        &format!("version {version} was rejected"),
+        &format!("relaykey approve ses --version {version}"),
+    ]);
+    assert_eq!(host.state("ses")["report"], confirmed);
     before.same_as(&host.snapshot());
     assert_eq!(host.send(), first.id);
     host.relaykey(&["status"]).expect(0).says(&["rejected", "not in the change calendar"]);

@@ -50,7 +50,9 @@ struct Key {
 impl Key {
     fn new() -> Self {
         let random = || getrandom::u64().expect("random numbers");
-        let iam_secret = format!("{:016x}/{:016x}+{:06x}", random(), random(), random() >> 40);
+        // As AWS makes them: 30 bytes in base64.
+        let bytes: Vec<u8> = (0..4).flat_map(|_| random().to_ne_bytes()).take(30).collect();
+        let iam_secret = BASE64.encode(bytes);
         assert_eq!(iam_secret.len(), 40);
         let password = ses_smtp_password(&Secret::new(iam_secret.clone()), REGION).expose().to_owned();
         Self { username: format!("AKIA{:016X}", random()), iam_secret, password }
@@ -684,6 +686,107 @@ fn payloads_that_are_no_credential_are_told_without_their_content() {
     for (what, content, expected) in table {
         lab.publish(&content);
         fails_without_a_word_of_it(&lab, what, &new, 1, expected);
+    }
+}
+
+/// The 44 characters of an SES SMTP password of the withdrawn Version 2.
+fn of_version_2(key: &Key) -> String {
+    let mut bytes = BASE64.decode(&key.password).expect("base64");
+    bytes[0] = 0x02;
+    BASE64.encode(bytes)
+}
+
+#[test]
+fn a_secret_published_in_the_place_of_the_user_name_is_shown_nowhere() {
+    let (old, new) = (Key::new(), Key::new());
+    let lab = Lab::new("hash", &old);
+    let (user, password, secret, withdrawn) = (&new.username, &new.password, &new.iam_secret, of_version_2(&new));
+    let iam = |id: &str, secret: &str| format!("{{\"accessKeyId\": {id:?}, \"secretAccessKey\": {secret:?}}}");
+    let ready = |user: &str, password: &str| format!("{{\"username\": {user:?}, \"password\": {password:?}}}");
+    let order = "stands where the user name belongs";
+    let table = [
+        ("an access key in the wrong order", iam(secret, user), order),
+        ("the secret in both places", iam(secret, secret), order),
+        ("a pair in the wrong order", format!("{secret}:{user}"), order),
+        ("a password in the wrong order", format!("{password}:{user}"), order),
+        ("a password of Version 2 in the wrong order", format!("{withdrawn}:{user}"), order),
+        ("JSON in the wrong order", ready(secret, user), order),
+        ("a part of a secret", iam(&secret[..39], user), "is no access key id"),
+        ("a part of a secret in a pair", format!("{}:{user}", &secret[..39]), "is no access key id"),
+        ("the name of an IAM user", format!("ses-smtp-user.20240101:{password}"), "is no access key id"),
+        ("the same, of an access key", iam("ses-smtp-user.20240101", secret), "is no access key id"),
+    ];
+    lab.postfix.start();
+    lab.with_file_source(&old.pair());
+    lab.run(&["sync"]).expect(0);
+    for (what, content, expected) in table {
+        lab.publish(&content);
+        fails_without_a_word_of_it(&lab, what, &new, 1, expected);
+        // Nor is it said later of what was there before.
+        lab.publish("nothing of use");
+        for arguments in [&["sync", "--wait", "0s"][..], &["status", "--json"], &["history", "--json"]] {
+            lab.run(arguments);
+        }
+        let left = holders(&lab.roots(), &[new.needles(), vec![withdrawn[1..].to_owned()]].concat());
+        assert_eq!(left, BTreeSet::new(), "{what}");
+    }
+}
+
+#[test]
+fn what_stands_in_a_table_in_the_place_of_the_user_name_is_shown_nowhere() {
+    let (old, stray) = (Key::new(), Key::new());
+    let (secret, withdrawn) = (&stray.iam_secret, of_version_2(&stray));
+    // Of another relay: it looks like any user name.
+    let any = format!("of-another-relay-{}", &needles(secret)[0].replace(['/', '+'], "x"));
+    let table = [
+        ("a secret access key", secret.clone(), "not USER:PASSWORD"),
+        ("a password of Version 2", withdrawn, "not USER:PASSWORD"),
+        ("any password", any, "another user name (not shown)"),
+    ];
+    for region in [true, false] {
+        let lab = Lab::new("hash", &old);
+        // A relay that is not SES has user names of any form; its own are shown.
+        let own = if region { old.username.as_str() } else { "mx1@example.com" };
+        let login = format!("{own}:{}", old.password);
+        lab.standin.set_key(own, &Secret::new(old.password.clone()));
+        let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+        let put = |login: &str| {
+            lab.postfix.write_table(&format!("{hop} {login}\n"));
+            lab.postfix.postmap();
+        };
+        put(&login);
+        lab.with_file_source(&login);
+        if !region {
+            let config = fs::read_to_string(lab.path("config.toml")).expect("read");
+            fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+        }
+        lab.postfix.start();
+        lab.run(&["sync"]).expect(0);
+        for arguments in [&["check"][..], &["status"], &["history"]] {
+            let ran = lab.run(arguments);
+            assert!(ran.output().contains(own), "{arguments:?} does not name {own}: {}", ran.output());
+        }
+        for (what, wrong, expected) in &table {
+            put(&format!("{wrong}:{}", stray.username));
+            let mut said = String::new();
+            for arguments in [
+                &["check"][..],
+                &["check", "--json"],
+                &["sync", "--dry-run", "--wait", "0s"],
+                &["sync", "--wait", "0s"],
+                &["sync", "--wait", "0s", "--json"],
+                &["status"],
+                &["status", "--json"],
+                &["history", "--json"],
+            ] {
+                said += &lab.run(arguments).output();
+            }
+            assert!(said.contains(expected), "{what}: {expected:?} is not in {said}");
+            let only = BTreeSet::from([lab.postfix.table(), lab.postfix.map()]);
+            assert_eq!(holders(&lab.roots(), &[wrong[..wrong.len() - 1].to_owned()]), only, "{what}: {said}");
+            put(&login);
+            lab.run(&["sync", "--wait", "0s"]);
+        }
     }
 }
 

@@ -264,7 +264,7 @@ fn child() {
             aws,
         },
     };
-    let keys = JsonKeys { username: text(&spec["username_key"]), password: None };
+    let keys = JsonKeys { username: text(&spec["username_key"]), ..JsonKeys::default() };
     let credential = Credential {
         name: "ses".into(),
         source,
@@ -805,6 +805,79 @@ fn a_server_that_does_not_answer_is_given_up_in_time() {
     assert!(what.contains("dns") && fix.contains("misspelt region"), "{what} {fix}");
 }
 
+/// What answers in AWS's place may be anybody.
+#[test]
+fn an_answer_that_is_not_aws_is_told_as_a_proxy_and_tried_again() {
+    let (moto, name) = (moto::shared(), fresh("ses/portal-"));
+    moto.secret(&name, LOGIN);
+    for (status, kind, body) in [
+        (200, "text/html", "<html>Please log in to the guest network</html>"),
+        (200, "application/x-amz-json-1.1", "not json"),
+        (302, "text/html", ""),
+        (403, "text/html", "<html>Blocked by policy</html>"),
+        (511, "text/html", "<html>Network authentication required</html>"),
+    ] {
+        let answer = json!({"kind": "answer", "count": 0, "status": status, "type": kind, "body": body});
+        for source in [
+            Fetch::secret(&name).fault("GetSecretValue", answer.clone()),
+            Fetch::parameter(&name).fault("GetParameter", answer.clone()),
+        ] {
+            let outcome = source.run();
+            assert_eq!(outcome.0["error"]["temporary"], true, "{status} {body}: {outcome:?}");
+            let fix = outcome.0["error"]["fix"].as_str().unwrap_or_default();
+            assert!(fix.contains("proxy") && fix.contains("portal"), "{status} {body}: {outcome:?}");
+            assert!(!fix.contains("API reference"), "{status} {body}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn an_endless_answer_is_not_held_in_memory_and_ends_in_time() {
+    /// More than the sockets of the machine keep.
+    const MUCH: usize = 256 << 20;
+    let piece = vec![b' '; 64 << 10];
+    for status in ["200 OK", "400 Bad Request"] {
+        let (endpoint, sent) = endless(status, piece.clone(), Duration::ZERO, MUCH);
+        let outcome = Fetch::secret("ses").aws("endpoint_url", endpoint).run();
+        let (what, _) = outcome.error("service", true);
+        assert!(what.contains("larger than"), "{what}");
+        let sent = sent.load(Ordering::SeqCst);
+        assert!(sent < MUCH / 4, "{sent} bytes were taken");
+    }
+    let (endpoint, _) = endless("200 OK", vec![b' '], Duration::from_millis(50), MUCH);
+    let began = Instant::now();
+    Fetch::secret("ses").aws("endpoint_url", endpoint).limits(600, 2000).run().error("network", true);
+    assert!(began.elapsed() < FETCH / 2, "{:?}", began.elapsed());
+}
+
+/// A server that answers with one piece after the other, until so many bytes are sent, or nobody takes them; where it is, and
+/// how many it sent.
+fn endless(status: &'static str, piece: Vec<u8>, pause: Duration, most: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let (piece, counted) = (piece.clone(), counted.clone());
+            std::thread::spawn(move || {
+                read_head(&client);
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                );
+                let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+                let mut told = client.write_all(head.as_bytes());
+                while told.is_ok() && counted.load(Ordering::SeqCst) < most {
+                    told = client.write_all(&chunk);
+                    counted.fetch_add(piece.len(), Ordering::SeqCst);
+                    std::thread::sleep(pause);
+                }
+            });
+        }
+    });
+    (endpoint, sent)
+}
+
 // By which way AWS is reached.
 
 #[test]
@@ -970,7 +1043,7 @@ fn certificates_are_checked() {
     assert!(what.contains("unknown issuer") && fix.contains("update-ca-certificates"), "{what} {fix}");
     let by_address = moto.tls_endpoint().replace("localhost", "127.0.0.1");
     let (_, fix) = Fetch::secret(&name).over_tls(&dir).aws("endpoint_url", by_address).run().error("tls", false);
-    assert!(fix.contains("another name"), "{fix}");
+    assert!(fix.contains("who answers under that name"), "{fix}");
     // A port that speaks no TLS.
     let plain = moto.endpoint().replace("http://", "https://");
     Fetch::secret(&name).over_tls(&dir).aws("endpoint_url", plain).run().error("tls", false);

@@ -286,3 +286,99 @@ fn attempts_are_counted_in_english() {
     assert!(said(1).contains(" (1 attempt, last "), "{}", said(1));
     assert!(said(2).contains(" (2 attempts, last "), "{}", said(2));
 }
+
+/// What is in the files of a mail server that was not told of it may not be in use.
+#[test]
+fn a_key_whose_reload_is_owed_is_in_place_and_not_in_use() {
+    use relaykey::rollover::{InUse, Owed};
+    let said = text(|h| {
+        let now = h.now;
+        h.pending();
+        let target = h.target();
+        target.live_id = Some("old".into());
+        let why = "reload = \"never\": the mail server has to be told by somebody else";
+        target.reload_owed = Some(Owed { since: now, why: why.into() });
+        target.in_use = Some(InUse { at: now, usernames: vec![lab::NEW.into()], live_id: Some("new".into()) });
+        h.candidate().approval = None;
+    });
+    assert!(said.contains("\n  in place  AKIANEWNEWNEWNEWNEW2, looked up "), "{said}");
+    assert!(!said.contains("in use"), "{said}");
+    assert!(!said.contains("goes on with AKIANEW"), "{said}");
+}
+
+/// What was put back is not said to be wrong any more.
+#[test]
+fn a_key_that_was_put_back_while_a_version_waits() {
+    use relaykey::rollover::InUse;
+    let said = text(|h| {
+        h.manual(None, "wait").held();
+        let now = h.now;
+        h.first().withdrawn = Some(now - jiff::SignedDuration::from_mins(9));
+        let target = h.target();
+        target.live_id = Some("old".into());
+        target.in_use = Some(InUse { at: now, usernames: vec![lab::OLD.into()], live_id: Some("old".into()) });
+    });
+    assert!(
+        said.contains(
+            "\n  withdrawn 9 minutes ago: the mail server held something else. It holds the key again, which is confirmed\n            \
+             with the next change, or at once: relaykey confirm ses\n"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("goes on with AKIAOLD") && !said.contains("may be failing"), "{said}");
+}
+
+/// What stands in the way for good is not said to be worked on besides.
+#[test]
+fn what_fails_is_not_said_to_be_worked_on() {
+    let mut host = Host::fine(&["ses"]);
+    spoil(&mut host, "failing");
+    let classes: Vec<String> = host.status().credentials[0].not_ready.iter().map(|n| n.class.clone()).collect();
+    assert_eq!(classes, ["failing"]);
+}
+
+/// The way out stands beside what is proved, and a hint from before that contradicts it is gone.
+#[test]
+fn a_key_in_use_that_is_refused_says_what_to_do() {
+    use relaykey::wake::alarm::Kind;
+    let said = text(|h| {
+        lab::mail_log_notice(h, Kind::Refused, "535 Authentication Credentials Invalid");
+        lab::key_in_use_refused(h);
+    });
+    assert!(
+        said.contains(
+            "\n  mail      is probably held back in the queue: the mail relay refuses the key in use\n  fix       activate the \
+             key again, or publish a valid one at the source\n"
+        ),
+        "{said}"
+    );
+    assert!(!said.contains("\n  notice "), "{said}");
+    let said = text(|h| {
+        h.manual(None, "wait").held();
+        lab::key_in_use_refused(h);
+    });
+    assert!(said.contains("\n  fix       put the new key into use: `relaykey approve ses --version "), "{said}");
+}
+
+/// Where another login was looked up, that is what the mail log tells of.
+#[test]
+fn what_the_mail_log_tells_is_about_the_login_that_was_found() {
+    use relaykey::rollover::{InUse, OwnLogin, OwnResult, Tried};
+    let said = |foreign: bool| {
+        text(|h| {
+            let now = h.now;
+            let id = h.first().applied.as_ref().expect("applied").id.clone();
+            let last = Tried { at: now, endpoint: "e:587".into(), result: OwnResult::Accepted };
+            let own = OwnLogin { id, hinted: false, tries: 1, next: None, refused: vec![], last: Some(last) };
+            let target = h.target();
+            target.live_id = Some("ours".into());
+            target.own_login = Some(own);
+            let usernames = vec![if foreign { "AKIASOMEBODYELSE0000" } else { lab::NEW }.to_owned()];
+            let live_id = Some(if foreign { "theirs" } else { "ours" }.to_owned());
+            target.in_use = Some(InUse { at: now, usernames, live_id });
+        })
+    };
+    assert!(said(true).contains("the mail server uses another login than that, as was looked up"), "{}", said(true));
+    assert!(!said(true).contains("not Postfix's"), "{}", said(true));
+    assert!(said(false).contains("or the line is not Postfix's"), "{}", said(false));
+}

@@ -703,8 +703,12 @@ fn a_postfix_that_does_not_run_is_owed_its_reload() {
         host.standin.set_key(&new.id, &new.login.password);
         host.publish(new.pair());
 
+        // `check` comes to the same end, before and after.
+        let checked = |words: &[&str]| _ = host.relaykey(&["check", "ses"]).expect(75).says(words);
+        checked(&["error ", "the mail server does not run", "start"]);
         let ran = host.sync(&["--wait", "0s"], 75);
         ran.says(&["not running", "fix: ", "start"]).says_not("ses: confirmed");
+        checked(&["error ", "a reload is owed"]);
         let text = fs::read_to_string(host.postfix.table()).expect("readable");
         assert!(text.contains(&new.pair()), "the files are right");
         let found = look_up(&host.postfix, &[host.hop()]);
@@ -809,6 +813,7 @@ fn a_reload_that_is_needed_and_never_done_stays_owed() {
     for _ in 0..2 {
         host.sync(&["--wait", "0s"], 75).says(&["reload = \"never\"", "settles"]);
         host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed", "target main: a reload, since"]);
+        host.relaykey(&["check", "ses"]).expect(75).says(&["a reload is owed"]);
         assert_eq!(reloads(&host.postfix, 0), 0);
     }
     assert_eq!(host.state("ses")["applied"]["username"], json!(old.id), "no confirmation");
@@ -1648,4 +1653,28 @@ fn no_message_is_lost_while_keys_change_under_load() {
     }
     assert_eq!(messages.last().map(|m| m.username.as_str()), users.last().map(String::as_str));
     println!("{sent} messages under {} keys: none lost, bounced, deferred or doubled", users.len());
+}
+
+/// The signal that the kernel sends with it would end the program without a word.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_with_its_fix() {
+    let key = Key::new();
+    let host = Host::with("hash", |hop| {
+        Some(format!("{}{hop} {}\n", "# a comment that is long enough\n".repeat(200), key.pair()))
+    });
+    host.standin.set_key(&key.id, &key.login.password);
+    host.start_postfix();
+    let new = Key::new();
+    host.standin.set_key(&new.id, &new.login.password);
+    host.configure(&Setup { source: &host.publish(new.pair()), ..Setup::default() });
+    let before = host.snapshot();
+    let config = host.path("config.toml");
+    let arguments = ["--config", config.to_str().expect("text"), "sync"];
+    // In units of 512 bytes.
+    let limited =
+        lab::Program::start_in_shell("ulimit -f 8; exec \"$@\"", &config, &arguments, &[], b"").wait(lab::RUN);
+    assert!(limited.code > 0, "{limited:?}");
+    limited.says(&["File too large", "ulimit -f", "LimitFSIZE="]);
+    before.same_content_as(&host.snapshot());
+    host.sync(&[], 0);
 }

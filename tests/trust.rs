@@ -186,6 +186,7 @@ fn the_rule_on_real_files() {
 
     // A user who is named may own the file and directories above; others still may not write.
     trust::open(&theirs, Some(NOBODY)).expect("named");
+    chown(&in_owned, Some(NOBODY), None).expect("chown");
     trust::open(&in_owned, Some(NOBODY)).expect("named");
     set(&theirs, 0o606);
     trust::open(&theirs, Some(NOBODY)).expect_err("anybody can write it");
@@ -199,18 +200,153 @@ fn the_rule_on_real_files() {
     assert!(doubts[0].to_string().contains("group id 65534, mode 0664"), "{}", doubts[0]);
     paste(&doubts[0].fix());
     assert!(trust::open(&group, None).expect("taken").doubts.is_empty());
-    // Root's group is root; but an access control list may let others in.
-    let acl = place.file("acl", "x", 0o664);
-    assert!(trust::open(&acl, None).expect("taken").doubts.is_empty());
-    if rustix::fs::setxattr(&acl, "system.posix_acl_access", &acl_of_nobody(), rustix::fs::XattrFlags::empty()).is_ok()
-    {
-        assert_eq!(trust::open(&acl, None).expect("taken").doubts.len(), 1);
-    }
+    // Root's group is root.
+    assert!(trust::open(&place.file("of-root", "x", 0o664), None).expect("taken").doubts.is_empty());
 }
 
-/// `user::rw- user:nobody:rw- group::r-- mask::rw- other::r--`
-fn acl_of_nobody() -> Vec<u8> {
-    acl::acl(&[(1, 6, u32::MAX), (2, 6, NOBODY), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)])
+/// An access control list that lets one user, or one group, read and write; the file's own group may read.
+fn list(path: &Path, tag: u16, id: u32, rights: u16) {
+    let mut entries =
+        [(1, 7, u32::MAX), (tag, rights, id), (4, 5, u32::MAX), (0x10, rights, u32::MAX), (0x20, 5, u32::MAX)];
+    entries.sort_unstable();
+    rustix::fs::setxattr(path, "system.posix_acl_access", &acl::acl(&entries), rustix::fs::XattrFlags::empty())
+        .expect("the file system has access control lists");
+}
+
+const USER: u16 = 2;
+const GROUP: u16 = 8;
+
+/// The mode shows a group that may write, and it is another user who may.
+#[test]
+fn what_a_list_lets_another_user_change_is_refused() {
+    let place = Open::new();
+    let file = place.file("file", "x", 0o644);
+    list(&file, USER, NOBODY, 6);
+    assert!(nobody(&format!("echo evil > {}", file.display())), "the list lets nobody write");
+    let program_ = place.file("program", "#!/bin/sh\n", 0o755);
+    list(&program_, USER, NOBODY, 7);
+    let above = place.dir("above", 0o755);
+    let below = place.file("above/below", "x", 0o644);
+    list(&above, USER, NOBODY, 7);
+    for (path, at) in [(&file, &file), (&program_, &program_), (&below, &above)] {
+        let Err(e @ HostError::Untrusted { .. }) = trust::open(path, None) else {
+            panic!("{} is taken", path.display())
+        };
+        let says = format!("{} may be changed by user id 65534 (nobody), by its access control list", at.display());
+        assert!(e.to_string().contains(&says), "{e}");
+        assert!(matches!(trust::look(path), Err(HostError::Untrusted { .. })), "{}", path.display());
+        assert!(matches!(program(path), Err(HostError::Untrusted { .. })), "{}", path.display());
+        assert!(e.fix().contains("setfacl -x u:65534"), "{}", e.fix());
+        // Who may own it may be in its list.
+        trust::open(path, Some(NOBODY)).expect("named");
+        paste(&e.fix());
+        trust::open(path, None).unwrap_or_else(|e| panic!("after its fix: {e}"));
+    }
+    // What is ours alone is asked the same.
+    let own = place.file("own", "x", 0o600);
+    host::read_own(&own, 10).expect("ours");
+    list(&own, USER, NOBODY, 6);
+    assert!(matches!(host::read_own(&own, 10), Err(HostError::Untrusted { .. })), "another user's word is believed");
+
+    // A group is a doubt still, and it is the right group that is named.
+    let group = place.file("group", "x", 0o644);
+    list(&group, GROUP, 4, 6);
+    let doubts = trust::open(&group, None).expect("taken").doubts;
+    assert!(doubts[0].to_string().contains("may be changed by group id 4, by its access control list"), "{doubts:?}");
+    paste(&doubts[0].fix());
+    assert!(trust::open(&group, None).expect("taken").doubts.is_empty());
+}
+
+/// Who may own the file must not lead us to what they may not read themselves.
+#[test]
+fn what_another_user_leads_to_has_to_be_theirs() {
+    let place = Open::new();
+    let secret = place.file("secret", "root's:own", 0o600);
+    let theirs = place.dir("theirs", 0o755);
+    chown(&theirs, Some(NOBODY), Some(NOBODY)).expect("chown");
+    place.dir("sticky", 0o1777);
+    let good = place.at("theirs/good");
+    assert!(nobody(&format!("echo nobodys:own > {}", good.display())));
+    assert!(nobody(&format!("ln -s {} {}", secret.display(), place.at("theirs/link").display())));
+    assert!(nobody(&format!("ln -s {} {}", place.0.display(), place.at("theirs/dir").display())));
+    assert!(nobody(&format!("ln -s {} {}", secret.display(), place.at("sticky/link").display())));
+    assert!(nobody(&format!("ln -s {} {}", good.display(), place.at("sticky/good").display())));
+    let moved = place.file("theirs/moved", "root's:own", 0o600);
+    for path in [place.at("theirs/link"), place.at("theirs/dir/secret"), place.at("sticky/link"), moved] {
+        let Err(e @ HostError::Untrusted { .. }) = trust::open(&path, Some(NOBODY)) else {
+            panic!("{} is taken", path.display())
+        };
+        assert!(e.to_string().contains("belongs to user id 0 (root)"), "{e}");
+        // Pasted, it changes nothing: the file may be any.
+        assert!(e.fix().starts_with("namei -l "), "{}", e.fix());
+    }
+    for path in [good, place.at("sticky/good")] {
+        trust::open(&path, Some(NOBODY)).expect("their own");
+    }
+    // Where only root leads, root's own are taken as ever.
+    trust::open(&secret, Some(NOBODY)).expect("root's");
+
+    // The whole way: no first half of it is shown as a user name, nor sent anywhere.
+    let (host, old, _) = with_a_new_key();
+    let path = place.at("theirs/link");
+    let ran = rolled(&host, &format!("type = \"file\"\npath = {path:?}\nowner = \"nobody\"\n"), "");
+    refused(&host, &old, &ran, 1, &["belongs to user id 0 (root)", "namei -l"]);
+    ran.says_not("root's");
+}
+
+/// A shell obeys the script that it is given.
+#[test]
+fn no_script_of_others_is_run_by_an_interpreter_of_ours() {
+    let place = Open::new();
+    let marker = place.at("marker");
+    let words = format!("echo run > {}\n", marker.display());
+    let good = place.file("good", &words, 0o644);
+    let run = |arguments: &[&str]| {
+        let argv: Vec<&str> = std::iter::once("/bin/sh").chain(arguments.iter().copied()).collect();
+        host::run(&argv, None, RUN)
+    };
+    let name = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    run(&[&name(&good)]).expect("it is run");
+    fs::remove_file(&marker).expect("it was run");
+    run(&["-c", "true", &name(&place.at("none")), "/dev/null", ":"]).expect("no script");
+
+    let writable = place.file("writable", "", 0o666);
+    assert!(nobody(&format!("cat {} > {}", good.display(), writable.display())), "another user writes it");
+    let theirs = place.file("theirs", &words, 0o644);
+    chown(&theirs, Some(NOBODY), None).expect("chown");
+    place.dir("open", 0o777);
+    let in_open = place.file("open/script", &words, 0o644);
+    let link = place.at("link");
+    symlink(&theirs, &link).expect("link");
+    let listed = place.file("listed", &words, 0o644);
+    list(&listed, USER, NOBODY, 7);
+    let relative = PathBuf::from(name(&theirs).trim_start_matches('/'));
+    // What is not there now, and could be by the time it is read.
+    let later = place.at("open/later");
+    for script in [&writable, &theirs, &in_open, &link, &listed, &relative, &later] {
+        for arguments in [&[&name(script)[..]][..], &["-e", &name(script)], &["-c", ". \"$0\"", &name(script)]] {
+            let Err(e @ HostError::Untrusted { .. }) = run(arguments) else { panic!("{arguments:?} was run") };
+            assert_eq!((e.class(), e.is_temporary()), ("permissions", false), "{e}");
+            assert!(!marker.exists(), "{arguments:?} was run");
+        }
+    }
+    // By the first line of a script of ours.
+    let first = format!("#!/bin/sh {}\n", theirs.display());
+    let by_line = place.file("by-line", &first, 0o755);
+    assert!(matches!(host::run(&[by_line.as_os_str()], None, RUN), Err(HostError::Untrusted { .. })), "it was run");
+    assert!(!marker.exists());
+
+    // The reload, which root runs: refused before anything is changed.
+    let (host, old, new) = with_a_new_key();
+    let source = host.publish(new.pair());
+    let target = format!("reload = [\"/bin/sh\", {:?}]\n", writable);
+    let ran = rolled(&host, &source, &target);
+    assert!(!marker.exists(), "it was run as root");
+    refused(&host, &old, &ran, 1, &["is not trusted", &name(&writable), "chmod go-w"]);
+    host.relaykey(&["check"]).expect(1).says(&[&name(&writable), "may be changed by every user"]);
+    set(&writable, 0o644);
+    rolled(&host, &source, &target).expect(0);
+    assert!(marker.exists(), "and now it is run");
 }
 
 /// The choke point of all programs: neither one of others is run, nor a script with an interpreter of theirs.
@@ -382,7 +518,15 @@ fn a_source_that_others_can_write_is_not_taken() {
     refused(&host, &old, &ran, 1, &["may be changed by every user of this host (mode 0666)", &fix]);
     assert_eq!(host.state("ses")["source_retry"]["failure"]["class"], json!("permissions"));
 
+    // Let in by a list: the user who is, and not every one, nor a group.
+    set(&file, 0o600);
+    list(&file, USER, NOBODY, 6);
+    assert!(nobody(&format!("echo '{}' > {}", new.pair(), file.display())), "another user writes it");
+    let says = ["may be changed by user id 65534 (nobody), by its access control list", "setfacl -x u:65534"];
+    refused(&host, &old, &rolled(&host, &source, ""), 1, &says);
+
     // Of another user: refused with the line that would name him; with that line it is taken.
+    rustix::fs::removexattr(&file, "system.posix_acl_access").expect("removed");
     set(&file, 0o600);
     chown(&file, Some(NOBODY), None).expect("chown");
     let ran = rolled(&host, &source, "");
@@ -486,10 +630,12 @@ fn aws_files_of_others_are_not_obeyed() {
     let words = format!("#!/bin/sh\nid > {}\nexit 1\n", marker.display());
     let good = place.file("process", &words, 0o755);
     let writable = place.file("writable", &words, 0o777);
+    let by_shell = format!("[default]\ncredential_process = /bin/sh '{}' x\n", writable.display());
     for (variable, file) in [
         ("AWS_CONFIG_FILE", place.file("config", &process(&good), 0o666)),
         ("AWS_SHARED_CREDENTIALS_FILE", place.file("credentials", "[default]\naws_access_key_id = a\n", 0o666)),
         ("AWS_CONFIG_FILE", place.file("config-2", &process(&writable), 0o600)),
+        ("AWS_CONFIG_FILE", place.file("config-4", &by_shell, 0o600)),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", place.file("token", "t", 0o666)),
     ] {
         let ran = sync(variable, &file);
@@ -534,8 +680,35 @@ fn a_group_that_may_write_is_told() {
         });
         assert!(told, "{}: {document:#}", file.display());
     }
-    host.relaykey(&["sync"]).expect(0);
+    // Whoever never runs `check` hears of it as well: from `sync`, with the same words, and once from the daemon.
+    let ran = host.relaykey(&["sync"]);
+    ran.expect(0);
     assert!(fs::read_to_string(host.postfix.table()).expect("the table").contains(&new.id));
+    let document = host.relaykey(&["sync", "--json"]).expect(0).json();
+    let of = |list: &serde_json::Value| list.as_array().cloned().unwrap_or_default();
+    let warnings = [of(&document["warnings"]), of(&document["credentials"][0]["warnings"])].concat();
+    let port = postfix::free_port();
+    let source = format!("{source}{NEVER}");
+    host.configure(&Setup { source: &source, target: &target, more: &running::health(port), ..Setup::default() });
+    set(&files[0], 0o664);
+    chown(&files[0], None, Some(NOBODY)).expect("chown");
+    let daemon = host.run_configured(port);
+    daemon.looked();
+    // By way of the daemon.
+    let by_daemon = host.relaykey(&["sync"]);
+    host.relaykey(&["sync"]).expect(0);
+    let logged = daemon.ends(SOON);
+    for file in files.iter().chain([&program]) {
+        let (says, fix) =
+            (format!("{} may be changed by its group", file.display()), format!("chmod g-w {}", file.display()));
+        ran.says(&[&says, &fix]);
+        by_daemon.says(&[&says, &fix]);
+        let told =
+            warnings.iter().any(|w| w["what"].as_str().is_some_and(|w| w.contains(&says)) && w["fix"] == json!(fix));
+        assert!(told, "{}: {document:#}", file.display());
+        let lines = logged.err.lines().filter(|line| line.contains(&says)).count();
+        assert_eq!(lines, 1, "{says}: {}", logged.err);
+    }
 }
 
 /// The name of a program, as the search path has it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{End, Ended, Event};
+use super::{Doubt, End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
 use crate::instruction::Instruction;
@@ -40,9 +40,15 @@ pub struct Synced {
     /// Why there is none although it was asked for.
     #[serde(default)]
     pub no_code: Option<String>,
+    /// Of a `confirm` that confirmed nothing: who was found in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_use: Vec<String>,
     /// Mail servers that were seen not to run, whatever became of the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_running: Option<NotRunning>,
+    /// What a group could have written of what the targets go by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Doubt>,
     /// The exit code that this stands for.
     pub exit: u8,
 }
@@ -112,6 +118,12 @@ impl Synced {
     pub fn new(credential: &config::Credential, ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
         let not_running = NotRunning::of(credential, &ended);
         let candidate = ended.state.candidate.as_ref();
+        let is_rejected = candidate.is_some_and(|c| ended.state.rejected.iter().any(|r| r.id == c.id));
+        // Who asks for a confirmation asks what is in use.
+        let found = ended.state.targets.values().filter(|_| ended.not_confirmed).filter_map(|t| t.in_use.as_ref());
+        let mut in_use: Vec<String> = found.flat_map(|found| found.usernames.clone()).collect();
+        in_use.sort();
+        in_use.dedup();
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
             End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
@@ -119,6 +131,7 @@ impl Synced {
             End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
             End::Done(None) => ("up-to-date", 0),
             End::Waits if candidate.is_none() => ("by-hand", 3),
+            End::Waits if is_rejected => ("rejected", 3),
             End::Waits => ("pending-approval", 3),
             End::ForNow => ("failed-for-now", 75),
             End::ForGood => ("failed", 1),
@@ -140,7 +153,9 @@ impl Synced {
             report: if done { ended.state.report } else { None },
             code: ended.code.clone().and_then(Result::ok),
             no_code: ended.code.and_then(Result::err),
+            in_use,
             not_running,
+            warnings: ended.doubts,
             exit,
         }
     }
@@ -199,6 +214,17 @@ impl Synced {
             err.push(format!("{}: {}", self.name, n.what));
             err.push(format!("  fix: {}", n.fix));
         }
+        err.extend(self.warnings.iter().flat_map(Doubt::lines));
+        if !self.in_use.is_empty() {
+            err.push(format!("{}: nothing was confirmed; in use is {}", self.name, self.in_use.join(" and ")));
+        }
+        if let ("rejected", 3, Some((version, _))) = (self.outcome.as_str(), self.exit, &self.candidate) {
+            err.push(format!("{}: the newest version is confirmed and no other, and {}", self.name, self.reason));
+            err.push(format!(
+                "  fix: publish another version, or take this one: relaykey approve {} --version {version}",
+                self.name
+            ));
+        }
         if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
             err.push(format!("{}: {}", self.name, self.reason));
         }
@@ -231,6 +257,9 @@ pub struct SyncDocument {
     /// `relaykey/sync/v1`.
     pub schema: String,
     pub credentials: Vec<Synced>,
+    /// What others may read, or a group could have written, of the files that the configuration names, and of it itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Doubt>,
     /// The worst of them: 2, 1, 75, 3, 0.
     pub exit: u8,
 }
@@ -241,7 +270,7 @@ impl SyncDocument {
     pub fn new(credentials: Vec<Synced>) -> Self {
         const WORST_FIRST: [u8; 5] = [2, 1, 75, 3, 0];
         let worst = WORST_FIRST.into_iter().find(|code| credentials.iter().any(|c| c.exit == *code));
-        Self { schema: Self::SCHEMA.into(), credentials, exit: worst.unwrap_or(0) }
+        Self { schema: Self::SCHEMA.into(), credentials, warnings: Vec::new(), exit: worst.unwrap_or(0) }
     }
 }
 
@@ -287,12 +316,12 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
         Event::Ended { step, outcome, took } => {
             let target = target_name(credential, step).map(|t| format!(" {t}")).unwrap_or_default();
             let text = match outcome {
-                Outcome::Inspected(i) => match (&i.username, &i.swapped) {
+                Outcome::Inspected(i) => match (i.usernames.as_slice(), &i.swapped) {
                     (_, Some(swapped)) => {
                         format!("version {} was swapped in by a run that did not finish", swapped.id.version)
                     }
-                    (Some(username), None) => format!("uses {username}"),
-                    (None, None) => "has no entry yet".into(),
+                    ([], None) => "has no entry yet".into(),
+                    (usernames, None) => format!("uses {}", usernames.join(" and ")),
                 },
                 Outcome::Fetched(f) => format!("version {} ({})", f.id.version, f.username),
                 Outcome::Accepted(e) => format!("{}: {}", e.endpoint, e.reply),

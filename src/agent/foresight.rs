@@ -48,7 +48,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
         let (step, _) = rollover::decide(&facts, &policy, now);
         let outcome = match &step {
             Step::Inspect { target } => match targets.get_mut(*target).and_then(Option::take) {
-                Some(seen) => outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target]),
+                Some(seen) => outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target], &facts),
                 None => Outcome::Failed(told_already(now)),
             },
             Step::Fetch => Outcome::Fetched(Found { at: now, ..found.clone() }),
@@ -63,7 +63,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
                     apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
                 });
                 match previewed {
-                    Ok(reply) => outcome_of(reply, &step, target),
+                    Ok(reply) => outcome_of(reply, &step, target, &facts),
                     Err(failure) => Outcome::Failed(failure),
                 }
             }

@@ -80,9 +80,17 @@ fn try_read(profile: Option<&str>, environment: Environment<'_>) -> Result<Files
     }
     for command in &needed.commands {
         // The SDK has a shell run it, with the search path of this process.
-        for program in [Some("sh"), first_word(command)].into_iter().flatten() {
-            let found = find(program, environment);
-            match trust::program(found.as_os_str()) {
+        let shell = vec![find("sh", environment).into_os_string()];
+        let given = first_word(command).map(|program| {
+            let arguments =
+                words(command).into_iter().skip(1).map(|word| match word.contains('/') && !word.starts_with('-') {
+                    true => std::path::absolute(&word).map_or_else(|_| word.into(), PathBuf::into_os_string),
+                    false => word.into(),
+                });
+            std::iter::once(find(program, environment).into_os_string()).chain(arguments).collect()
+        });
+        for argv in [Some(shell), given].into_iter().flatten() {
+            match trust::command(&argv, None) {
                 Ok(program) => doubts.extend(program.doubts),
                 // Its start fails, and the SDK says so.
                 Err(HostError::NotStarted { .. }) => {}
@@ -110,6 +118,25 @@ fn first_word(command: &str) -> Option<&str> {
         plain => plain.split([' ', '\t', ';', '|', '&']).next()?,
     };
     (!word.is_empty() && !word.contains(['$', '`', '~', '*', '(', '=', '\\'])).then_some(word)
+}
+
+/// The words of a command line, without their quotes. What a shell would make of variables and the like is left as it is: it
+/// is not found then.
+fn words(command: &str) -> Vec<String> {
+    let (mut all, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_ascii_whitespace() || ";|&<>()".contains(c) => all.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    all.extend(word);
+    all
 }
 
 fn find(program: &str, environment: Environment<'_>) -> PathBuf {
@@ -184,6 +211,18 @@ mod tests {
         assert_eq!(of("circle"), (String::new(), String::new()));
         assert_eq!(of("profiled"), (String::new(), "/t".into()));
         assert_eq!(of("none"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn the_words_of_a_command() {
+        for (command, expected) in [
+            ("/bin/sh '/opt/my c' x", &["/bin/sh", "/opt/my c", "x"][..]),
+            ("sh -c \"/opt/c --x\";id</etc/x", &["sh", "-c", "/opt/c --x", "id", "/etc/x"]),
+            ("  a  '' ", &["a", ""]),
+            ("", &[]),
+        ] {
+            assert_eq!(words(command), expected, "{command:?}");
+        }
     }
 
     #[test]

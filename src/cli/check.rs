@@ -1,6 +1,7 @@
 //! `relaykey check`: what would stand in the way of a rotation, each finding with its fix. Changes nothing.
 
 use std::path::Path;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,20 @@ use tokio::task::JoinSet;
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent::foresight::{self, Obstacle, Seen};
 use crate::agent::{self, End};
-use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, TargetId};
+use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId};
 use crate::aws;
-use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
+use crate::config::{
+    self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Reload, Severity, Window,
+};
+use crate::control;
+use crate::credential;
+use crate::health::{self, ListenError};
 use crate::report::{Receivers, Whose};
 use crate::rollover::{Evidence, Failure, State};
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::{Access, Store};
-use crate::status::source_words;
+use crate::status::{NotListening, how_to_start, source_words};
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -45,7 +51,7 @@ struct Document {
 #[derive(Serialize)]
 struct Placed {
     credential: Option<String>,
-    /// `config`, `state`, `mode`, `source`, `login`, `target NAME`, `reports`, `report NAME`.
+    /// `config`, `state`, `aws`, `health`, `mode`, `source`, `login`, `target NAME`, `reports`, `report NAME`.
     about: String,
     #[serde(flatten)]
     finding: Finding,
@@ -159,6 +165,8 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
 }
 
 async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
+    health(config, findings).await;
+    who_answers(config, findings);
     let store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
         Ok(store) => store,
         Err(e) => return findings.error(None, "state", e.to_string(), e.fix()),
@@ -177,7 +185,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             }
         };
         mode(credential, Timestamp::now(), &TimeZone::system(), findings);
-        let (targets, foreign) = targets(credential, state.as_ref(), &apply, findings);
+        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &apply, findings);
         let fetched = match args.offline {
             true => None,
             false => source(credential, state.as_ref(), &store, &http, findings).await,
@@ -186,6 +194,10 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         // `sync` does not come as far.
         let is_asked = fetched.is_some() || args.offline;
         let given = fetched.as_ref().map(|fetched| fetched.payload.username());
+        for Unknown { about, place, username } in unknown {
+            let who = credential::shown_or_said(&username, given == Some(username.as_str()));
+            findings.good(Some(&credential.name), &about, format!("{place} gives {who}"));
+        }
         for Foreign { about, username, mut finding } in foreign {
             if is_asked && (username.is_none() || username.as_deref() != given) {
                 finding.severity = Severity::Error;
@@ -199,6 +211,23 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             Some(fetched) => logins(credential, fetched, findings).await,
             None => Vec::new(),
         };
+        let applied = state.as_ref().and_then(|state| state.applied.as_ref());
+        let is_new = fetched.as_ref().is_some_and(|f| applied.is_none_or(|applied| applied.id.version != f.version));
+        for (target, seen) in
+            credential.targets.iter().zip(&targets).filter(|_| is_new && credential.mode == Mode::Automatic)
+        {
+            if !target.write || seen.as_ref().is_none_or(|seen| seen.running != Running::No) {
+                continue;
+            }
+            let finding = Finding {
+                severity: Severity::Error,
+                line: None,
+                file: None,
+                what: "the mail server does not run, so that a new key can be put in place and is not confirmed".into(),
+                fix: how_to_start(credential, slice::from_ref(&target.name)),
+            };
+            findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
+        }
         let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), logins };
         for Obstacle { target, failure, end } in foresight::obstacles(credential, seen, &apply) {
             if findings.has_error(&credential.name, &failure.what) {
@@ -281,6 +310,56 @@ fn opening(window: &Window, now: Timestamp, zone: &TimeZone) -> String {
     }
 }
 
+/// Can every place of `[health]` be listened at? A running daemon has tried, and listens at the others itself.
+async fn health(config: &Config, findings: &mut Findings) {
+    let Some(health) = config.health.clone() else { return };
+    let run_dir = config.host.run_dir.clone();
+    // Waits for the daemon's answer, and for directories.
+    let looking = tokio::task::spawn_blocking(move || -> Vec<(String, String)> {
+        match control::connect(&run_dir).and_then(|client| client.map(super::status::ask).transpose()) {
+            Ok(Some(status)) => {
+                let failed = status.daemon.map(|daemon| daemon.not_listening).unwrap_or_default();
+                failed.into_iter().map(|n| (n.what, n.fix)).collect()
+            }
+            Ok(None) => {
+                let failed = health.listen.iter().filter_map(|place| health::look(place).err());
+                let fix = |e: &ListenError| match e.is_taken() {
+                    true => format!(
+                        "{}; nothing is to be done where that is the service manager, for relaykey: systemctl status relaykey.socket",
+                        e.fix()
+                    ),
+                    false => e.fix(),
+                };
+                failed.map(|e| (e.to_string(), fix(&e))).collect()
+            }
+            // What is wrong with the daemon is another matter.
+            Err(_) => Vec::new(),
+        }
+    });
+    for (what, fix) in looking.await.unwrap_or_default() {
+        findings.say(Severity::Warning, None, "health", format!("{what}; {}", NotListening::GOES_ON), fix);
+    }
+}
+
+/// Is AWS asked at a place where any user of this host could answer?
+fn who_answers(config: &Config, findings: &mut Findings) {
+    let sources = config.credentials.iter().filter_map(|c| c.source.aws());
+    let reports = config.reports.iter().filter_map(|r| r.kind.aws());
+    let mut told: Vec<&str> = Vec::new();
+    for url in sources.chain(reports).filter_map(|aws| aws.endpoint_url.as_deref()) {
+        if !aws::anybody_may_answer(url) || told.contains(&url) {
+            continue;
+        }
+        told.push(url);
+        let what = format!(
+            "endpoint_url {url} is a port that any user of this host can listen at while nobody does, and without TLS nothing tells \
+             who answers"
+        );
+        let fix = "use an https:// URL, or one with a port below 1024; for AWS itself leave `endpoint_url` out".into();
+        findings.say(Severity::Warning, None, "aws", what, fix);
+    }
+}
+
 /// Is there anybody who would hear of a failure?
 fn who_hears(config: &Config, findings: &mut Findings) {
     let nobody =
@@ -351,6 +430,13 @@ struct Foreign {
     finding: Finding,
 }
 
+/// A key that gives a login which this host does not know; the source may.
+struct Unknown {
+    about: String,
+    place: String,
+    username: String,
+}
+
 /// What each mail server would really use, and its settings that make a rotation lose mail. Gives what was seen, target by
 /// target, and what is to be said once it is known what the source gives.
 fn targets(
@@ -358,10 +444,10 @@ fn targets(
     state: Option<&State>,
     apply: &apply::Client,
     findings: &mut Findings,
-) -> (Vec<Option<Inspected>>, Vec<Foreign>) {
+) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
     let name = Some(credential.name.as_str());
     let ours = agent::ours(state);
-    let (mut all, mut foreign) = (Vec::new(), Vec::new());
+    let (mut all, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
@@ -369,8 +455,12 @@ fn targets(
             Ok(Reply::Inspected(seen)) => {
                 all.push(Some(seen.clone()));
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {
+                    let place = format!("{} in {}", entry.key, entry.map);
                     match &entry.username {
-                        Some(who) => findings.good(name, &about, format!("{} in {} gives {who}", entry.key, entry.map)),
+                        Some(who) => match ours.shown(who, None) {
+                            Some(who) => findings.good(name, &about, format!("{place} gives {who}")),
+                            None => unknown.push(Unknown { about: about.clone(), place, username: who.clone() }),
+                        },
                         // There is a finding about it.
                         None if seen.missing.contains(&entry.key) => {}
                         None => findings.add(
@@ -405,11 +495,14 @@ fn targets(
                     findings.add(name, &about, *finding);
                 }
                 if let Some(owed) = seen.reload_owed {
-                    findings.add(
+                    // Nothing that `sync` does settles it.
+                    let stays = target.reload == Reload::Never || seen.running == Running::No;
+                    findings.add_that(
+                        if stays { Exit::ForNow } else { Exit::Done },
                         name,
                         &about,
                         Finding {
-                            severity: Severity::Warning,
+                            severity: if stays { Severity::Error } else { Severity::Warning },
                             line: None,
                             file: None,
                             what: format!("a reload is owed: {}", owed.why),
@@ -428,7 +521,7 @@ fn targets(
             }
         }
     }
-    (all, foreign)
+    (all, foreign, unknown)
 }
 
 fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {

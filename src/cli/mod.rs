@@ -30,7 +30,7 @@ use crate::host;
 /// | 0 | done, nothing to do, or only reports owed |
 /// | 1 | failed for good |
 /// | 2 | usage or configuration |
-/// | 3 | waits for approval |
+/// | 3 | waits for a person |
 /// | 75 | failed for now, or a reload is owed |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -64,7 +64,7 @@ impl Exit {
 #[command(
     version,
     after_help = "Exit codes (over several credentials the worst of 2, 1, 75, 3, 0):\n   0  done, nothing to do, or only reports \
-                  owed\n   1  failed for good\n   2  usage or configuration\n   3  waits for approval\n  75  failed for \
+                  owed\n   1  failed for good\n   2  usage or configuration\n   3  waits for a person\n  75  failed for \
                   now, or a reload is owed"
 )]
 struct Cli {
@@ -135,6 +135,10 @@ pub fn run() -> ExitCode {
         );
         return Exit::ForGood.code().into();
     }
+    if let Err(e) = survive_file_size_limit() {
+        complain(&format!("cannot catch a signal: {e}"), "see the limits of this user (ulimit -n)");
+        return Exit::ForNow.code().into();
+    }
     let Common { config, json } = cli.common;
     let exit = match cli.command {
         Command::Run => run::run(&config),
@@ -151,6 +155,15 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(json, &args),
     };
     exit.code().into()
+}
+
+/// A write beyond `ulimit -f` is an error (EFBIG) with its fix, as any other, instead of a signal that ends the program without a
+/// word. The signal is caught, not ignored: programs that are started get it as ever. The handler stays when this returns.
+fn survive_file_size_limit() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _within = runtime.enter();
+    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    tokio::signal::unix::signal(kind).map(drop)
 }
 
 /// Those of these names, in this order; all where none is named. One that is not there is an error that names those that are.

@@ -12,9 +12,9 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Exit, choose, complain, load, print_json, runtime, say, tell};
+use super::{Exit, choose, complain, load_with_remarks, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
-use crate::agent::{self, Agent, Ended, Event, Logs, Run};
+use crate::agent::{self, Agent, Doubt, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
@@ -27,6 +27,10 @@ use crate::state::{Access, StateError, Store};
 
 /// After so long no more reports of a credential are begun: a receiver may be slow, and owed very many.
 const DELIVERING: Duration = Duration::from_secs(60);
+
+/// So long the files are waited for that are only looked at, once everything else is done: one may be on a file system that
+/// gives no answer.
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// One order, in the words of both ways.
 pub struct Order<'a> {
@@ -55,10 +59,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// Carries an order out, and gives the exit that it comes to.
 pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
-    let config = match load(path, json) {
-        Ok(config) => config,
+    let (config, remarks) = match load_with_remarks(path, json) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if !remarks.is_empty() && !json {
+        tell(config::render(&remarks, path).trim_end());
+    }
     let chosen = match choose(&config.credentials, order.names, |c| &c.name) {
         Ok(chosen) => chosen,
         Err(exit) => return exit,
@@ -78,6 +85,8 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
+    let about = config.clone();
+    let doubts = runtime.spawn_blocking(move || agent::doubts(&about));
     let outcomes = {
         let _within = runtime.enter();
         match through_the_daemon(path, &config, &chosen, json, order) {
@@ -86,6 +95,8 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
             Err(e) => Err(e.into()),
         }
     };
+    let waited = async { tokio::time::timeout(LOOKING, doubts).await };
+    let doubts = runtime.block_on(waited).ok().and_then(Result::ok).unwrap_or_default();
     // What may not be torn has been waited for; what hangs is not.
     runtime.shutdown_background();
     let outcomes = match outcomes {
@@ -107,9 +118,18 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
             return exit;
         }
     };
-    let document = SyncDocument::new(outcomes);
+    // Those of credentials that were not asked for are told when they are.
+    let is_about = |doubt: &Doubt| doubt.credential.as_ref().is_none_or(|name| chosen.iter().any(|c| c.name == *name));
+    let doubts = doubts.into_iter().filter(is_about);
+    let mut document = SyncDocument::new(outcomes);
     if json {
+        let is_warning = |f: &config::Finding| f.severity == config::Severity::Warning;
+        let remarks = remarks.into_iter().filter(is_warning);
+        let remarks = remarks.map(|finding| Doubt { credential: None, about: "config".into(), finding });
+        document.warnings = remarks.chain(doubts).collect();
         print_json(&document);
+    } else {
+        doubts.flat_map(|doubt| doubt.lines()).for_each(|line| tell(&line));
     }
     Exit::of(document.exit)
 }

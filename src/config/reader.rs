@@ -562,7 +562,8 @@ impl<'t> Reader<'t> {
             let what = "username_key and password_key name the same key";
             self.error(password.line, what, "name the key of the user name and the key of the password");
         }
-        let keys = JsonKeys { username: username.map(|at| at.value), password: password.map(|at| at.value) };
+        let keys =
+            JsonKeys { username: username.map(|at| at.value), password: password.map(|at| at.value), of_ses: false };
 
         let source = match kind {
             Some(SECRETS_MANAGER) => {

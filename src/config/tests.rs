@@ -275,7 +275,7 @@ credentials = ["sm"]
     };
     let stages = vec!["CANARY".into(), "AWSCURRENT".into()];
     assert_eq!(sm.source, Source::SecretsManager { secret: "ses/prod".into(), stages, aws: aws.clone() });
-    assert_eq!(sm.keys, JsonKeys { username: Some("u".into()), password: Some("p".into()) });
+    assert_eq!(sm.keys, JsonKeys { username: Some("u".into()), password: Some("p".into()), of_ses: false });
     let [main] = sm.targets.as_slice() else { panic!("{sm:?}") };
     assert_eq!(main.name, "main");
     assert_eq!(main.kind, TargetKind::Postfix { config_dir: "/etc/postfix-a".into() });

@@ -47,7 +47,7 @@ fn every_documented_form_is_detected() {
 
 #[test]
 fn keys_named_in_the_config_are_the_only_ones() {
-    let keys = JsonKeys { username: Some("user".into()), password: Some("pass".into()) };
+    let keys = JsonKeys { username: Some("user".into()), password: Some("pass".into()), of_ses: false };
     let text = format!(r#"{{"user":"AKIAEXAMPLE","pass":"{GOOD}","username":"other","password":"x"}}"#);
     assert_eq!(Payload::parse(text.as_bytes(), &keys).unwrap().username(), "AKIAEXAMPLE");
     let text = r#"{"username":"other","password":"x"}"#;
@@ -116,6 +116,60 @@ fn half_a_secret_is_an_error_that_holds_none_of_it() {
             assert!(!error.contains(&SECRET_KEY[..n]), "{error}");
         }
     }
+}
+
+#[test]
+fn what_has_the_shape_of_a_secret_is_no_user_name() {
+    let of = |version: u8| {
+        let bytes: Vec<u8> =
+            std::iter::once(version).chain((0..32_u8).map(|n| n.wrapping_mul(7).wrapping_add(3))).collect();
+        BASE64.encode(bytes)
+    };
+    let token = BASE64.encode((0..90_u8).map(|n| n.wrapping_mul(5).wrapping_add(1)).collect::<Vec<u8>>());
+    let pair = |user: &str, password: &str| {
+        [
+            format!("{user}:{password}"),
+            format!(r#"{{"username":"{user}","password":"{password}"}}"#),
+            format!(r#"{{"accessKeyId":"{user}","secretAccessKey":"{password}"}}"#),
+        ]
+    };
+    for secret in
+        [SECRET_KEY, GOOD, &of(0x02), &of(0x04), &of(0x77), &token, &format!("\"{SECRET_KEY}\"").replace('"', "'")]
+    {
+        for text in pair(secret, "AKIAIOSFODNN7EXAMPLE").iter().chain(&pair(secret, secret)) {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(error, PayloadError::SecretAsUsername(_)), "{text}: {error}");
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        for is_known in [true, false] {
+            assert_eq!((shown(secret, is_known), shown_or_said(secret, is_known)), (None, NOT_SHOWN));
+        }
+    }
+    // A password of any other form in both places.
+    assert_eq!(parse("hunter2:hunter2").unwrap_err(), PayloadError::PasswordInUsername);
+    assert_eq!(parse("mx1-a-long-password:a-long-password").unwrap_err(), PayloadError::PasswordInUsername);
+    // Other relays have user names of their own, long ones too.
+    for user in [
+        "mx1",
+        "apikey",
+        "user@example.com",
+        "0123456789abcdef0123456789abcdef01234567",
+        "ocid1.user.oc1..aaaaaaaabbbbbbbbccccccccddddddddeeeeeeeeffffffffgggggggghhhhhhhh@ocid1.tenancy.oc1..aa.xy.com",
+        "acs-resource|01234567-89ab-cdef-0123-456789abcdef|01234567-89AB-CDEF-0123-456789ABCDEF",
+    ] {
+        let payload = parse(&format!("{user}:a-password")).unwrap_or_else(|e| panic!("{user}: {e}"));
+        assert_eq!(payload.login("smtp.example.com", None).unwrap().username, user);
+        assert_eq!((shown(user, true), shown(user, false)), (Some(user), None));
+        // SES has none but access key ids.
+        for text in &pair(user, GOOD)[..2] {
+            assert_eq!(parse(text).unwrap().login(SES, None).unwrap_err(), PayloadError::NoAccessKeyId, "{text}");
+            let keys = JsonKeys { of_ses: true, ..JsonKeys::default() };
+            assert_eq!(Payload::parse(text.as_bytes(), &keys).unwrap_err(), PayloadError::NoAccessKeyId, "{text}");
+        }
+        assert_eq!(parse(&pair(user, SECRET_KEY)[2]).unwrap_err(), PayloadError::NoAccessKeyId, "{user}");
+    }
+    assert_eq!(shown("AKIAIOSFODNN7EXAMPLE", false), Some("AKIAIOSFODNN7EXAMPLE"));
+    assert_eq!((shown("", true), shown("mx\u{1b}", true)), (None, None));
 }
 
 #[test]

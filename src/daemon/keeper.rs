@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::board::Board;
 use crate::agent::account::{self, Synced};
-use crate::agent::{Agent, End, Ended, Event, Opened, Run, jitter};
+use crate::agent::{Agent, Doubt, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
 use crate::instruction::Instruction;
@@ -88,6 +88,8 @@ struct Memory {
     in_vain: bool,
     /// What was last said of a login of our own with the applied version: what it came to, and whether that is proof.
     own_login: Option<(std::mem::Discriminant<OwnResult>, bool)>,
+    /// What was said of what a group could have written.
+    doubts: Vec<Doubt>,
 }
 
 /// A failure that was logged and stands.
@@ -130,6 +132,7 @@ impl Keeper {
             stirred: None,
             in_vain: false,
             own_login: None,
+            doubts: Vec::new(),
         };
         if let Some(state) = self.recall().await {
             self.board.set_state(&self.credential.name, &state);
@@ -334,6 +337,7 @@ impl Keeper {
         self.tell_failures(&ended, memory);
         self.tell_waits(&ended, memory);
         self.tell_own_login(&ended, memory);
+        tell_doubts(&ended, memory);
         let did = did_something(&ended.steps);
         memory.in_vain = is_in_vain(memory.in_vain, &ended.steps, !ended.failures.is_empty());
         memory.calm = match () {
@@ -466,9 +470,11 @@ impl Keeper {
         let name = &self.credential.name;
         let proved = ended.state.applied_refused().is_some();
         let own = ended.state.own_login();
-        let said = own.map(|own| (std::mem::discriminant(&own.result), proved));
+        let another = ended.state.foreign().is_some();
+        let said = own.map(|own| (std::mem::discriminant(&own.result), proved || another));
         if let Some(own) = own.filter(|_| said != memory.own_login) {
             let fix = match &own.result {
+                OwnResult::Accepted if another => "see to that login: relaykey status tells it, and what to do",
                 OwnResult::Accepted => "nothing, if mail goes out; else see which login it uses: relaykey check",
                 OwnResult::Refused { .. } if proved => "activate the key again, or publish a valid one at the source",
                 OwnResult::Refused { .. } => "nothing yet: one refusal proves nothing, and it is tried once more",
@@ -476,7 +482,7 @@ impl Keeper {
                 OwnResult::NotGiven { fix, .. } => fix,
             };
             let matter = if proved { Matter::Error } else { Matter::Warning };
-            log::trouble(matter, &format!("{name}: the mail log {}", own_login_words(own, own.at)), fix);
+            log::trouble(matter, &format!("{name}: the mail log {}", own_login_words(own, another, own.at)), fix);
         }
         memory.own_login = said;
     }
@@ -539,6 +545,18 @@ struct Next {
 impl Next {
     fn left(&self) -> Duration {
         self.due.saturating_sub(wake::boot_time())
+    }
+}
+
+/// What a group could have written has its line once.
+fn tell_doubts(ended: &Ended, memory: &mut Memory) {
+    for doubt in &ended.doubts {
+        if !memory.doubts.contains(doubt) {
+            let place = doubt.credential.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+            let what = format!("{place}{}: {}", doubt.about, doubt.finding.located());
+            log::trouble(Matter::Warning, &what, &doubt.finding.fix);
+            memory.doubts.push(doubt.clone());
+        }
     }
 }
 

@@ -76,6 +76,27 @@ pub enum ListenError {
 }
 
 impl ListenError {
+    /// Which place of the configuration it is about; `None`: one of the service manager's.
+    pub fn place(&self) -> Option<Listen> {
+        match self {
+            ListenError::Tcp { address, .. } => Some(Listen::Tcp(*address)),
+            ListenError::NotASocket { path }
+            | ListenError::Taken { path }
+            | ListenError::Directory { path, .. }
+            | ListenError::Unix { path, .. } => Some(Listen::Unix(path.clone())),
+            ListenError::Inherited { .. } => None,
+        }
+    }
+
+    /// Is it that another process listens there? It may be the service manager, for us.
+    pub fn is_taken(&self) -> bool {
+        match self {
+            ListenError::Tcp { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            ListenError::Taken { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn fix(&self) -> String {
         match self {
@@ -182,10 +203,7 @@ impl Listener {
         let directory = path.parent().unwrap_or(Path::new("/"));
         Directory::open(directory).map_err(|source| ListenError::Directory { path: path.to_owned(), source })?;
         remove_stale(path)?;
-        let name = SocketAddrUnix::new(path).map_err(|e| match e {
-            rustix::io::Errno::NAMETOOLONG => failed(io::ErrorKind::InvalidInput.into()),
-            e => errno(e),
-        })?;
+        let name = address_of(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(errno)?;
         rustix::net::bind(&socket, &name).map_err(errno)?;
@@ -198,7 +216,11 @@ impl Listener {
         Ok(Self { socket: Arc::new(socket), place: Some(Listen::Unix(path.to_owned())) })
     }
 
-    fn at(place: &Listen) -> Result<Self, ListenError> {
+    /// Listens at one place.
+    ///
+    /// # Errors
+    /// It is taken, or not there.
+    pub fn at(place: &Listen) -> Result<Self, ListenError> {
         match place {
             Listen::Tcp(address) => Self::tcp(*address),
             Listen::Unix(path) => Self::unix(path),
@@ -220,35 +242,57 @@ impl Listener {
     }
 }
 
+fn address_of(path: &Path) -> Result<SocketAddrUnix, ListenError> {
+    SocketAddrUnix::new(path).map_err(|e| {
+        let source = match e {
+            rustix::io::Errno::NAMETOOLONG => io::ErrorKind::InvalidInput.into(),
+            e => e.into(),
+        };
+        ListenError::Unix { path: path.to_owned(), source }
+    })
+}
+
 /// Removes a socket that a process which is gone has left behind.
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    match find_stale(path)? {
+        true => fs::remove_file(path).map_err(|source| ListenError::Unix { path: path.to_owned(), source }),
+        false => Ok(()),
+    }
+}
+
+/// Is there a socket that nobody listens at?
+fn find_stale(path: &Path) -> Result<bool, ListenError> {
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(failed(e)),
         Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket { path: path.to_owned() }),
         Ok(_) => {}
     }
-    let name = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
+    let name = address_of(path)?;
     // Not to wait where the queue of whoever listens is full.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|e| failed(e.into()))?;
     match rustix::net::connect(&probe, &name) {
-        Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path).map_err(failed),
+        Err(rustix::io::Errno::CONNREFUSED) => Ok(true),
         // Also where the queue is full, or the mode keeps us out: somebody is there.
         Ok(()) | Err(_) => Err(ListenError::Taken { path: path.to_owned() }),
     }
 }
 
-/// Sockets that the service manager opened for this process (`LISTEN_FDS`), such as by `relaykey.socket`.
-/// They may be taken once in the life of the process.
-///
-/// # Errors
-/// One of them is no stream socket.
-pub fn inherited() -> Result<Vec<Listener>, ListenError> {
+/// Sockets that the service manager opened for this process (`LISTEN_FDS`), such as by `relaykey.socket`, and what is wrong
+/// with those that are no stream sockets. They may be taken once in the life of the process.
+pub fn inherited() -> (Vec<Listener>, Vec<ListenError>) {
     let mut handed = ListenFd::from_env();
-    (0..handed.len()).filter_map(|index| take(&mut handed, index).transpose()).collect()
+    let (mut listeners, mut errors) = (Vec::new(), Vec::new());
+    for taken in (0..handed.len()).filter_map(|index| take(&mut handed, index).transpose()) {
+        match taken {
+            Ok(listener) => listeners.push(listener),
+            Err(e) => errors.push(e),
+        }
+    }
+    (listeners, errors)
 }
 
 fn take(handed: &mut ListenFd, index: usize) -> Result<Option<Listener>, ListenError> {
@@ -270,21 +314,52 @@ fn take(handed: &mut ListenFd, index: usize) -> Result<Option<Listener>, ListenE
 
 /// Opens every place of the configuration. One that is listened at already (`held`: from the service manager, or under
 /// the configuration before) is kept as it is, so that nobody who connects meanwhile is turned away; inherited ones stay
-/// whatever the configuration says.
-///
-/// # Errors
-/// Every place that cannot be listened at. Nothing that is held is closed by that.
-pub fn open(health: Option<&config::Health>, held: &[Listener]) -> Result<Vec<Listener>, Vec<ListenError>> {
+/// whatever the configuration says. Places that cannot be listened at are given with the reason: the others are, all the
+/// same.
+pub fn open(health: Option<&config::Health>, held: &[Listener]) -> Opened {
     let mut opened: Vec<Listener> = held.iter().filter(|l| l.place.is_none()).cloned().collect();
-    let mut errors = Vec::new();
+    let mut failed = Vec::new();
     for place in health.iter().flat_map(|h| &h.listen) {
         if opened.iter().any(|l| l.is_at(place)) {
             continue;
         }
         match held.iter().find(|l| l.is_at(place)).cloned().map_or_else(|| Listener::at(place), Ok) {
             Ok(listener) => opened.push(listener),
-            Err(e) => errors.push(e),
+            Err(e) => failed.push((place.clone(), e)),
         }
     }
-    if errors.is_empty() { Ok(opened) } else { Err(errors) }
+    Opened { listeners: opened, failed }
+}
+
+/// What came of opening the places of a configuration.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is listened at.
+    pub listeners: Vec<Listener>,
+    /// The other places of the configuration, and why not.
+    pub failed: Vec<(Listen, ListenError)>,
+}
+
+/// Could this place be listened at? Nobody can connect meanwhile, and nothing is left behind.
+///
+/// # Errors
+/// Why not, as [`Listener::at`] would say it.
+pub fn look(place: &Listen) -> Result<(), ListenError> {
+    match place {
+        Listen::Tcp(address) => {
+            let failed = |e: rustix::io::Errno| ListenError::Tcp { address: *address, source: e.into() };
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+            let socket = socket.map_err(failed)?;
+            // As the standard library binds: a connection of before that is not quite over is in nobody's way.
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
+            rustix::net::bind(&socket, address).map_err(failed)
+        }
+        Listen::Unix(path) => {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            Directory::open(directory).map_err(|source| ListenError::Directory { path: path.clone(), source })?;
+            address_of(path)?;
+            find_stale(path).map(drop)
+        }
+    }
 }

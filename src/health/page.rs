@@ -14,7 +14,7 @@ use super::verdict::{
 };
 use crate::audit::{By, Record};
 use crate::rollover::{Holds, SUPERSEDED, rfc3339};
-use crate::status::{ConfigRefused, CredentialStatus, Daemon, PendingStatus, Status, in_words};
+use crate::status::{ConfigRefused, CredentialStatus, Daemon, NotListening, PendingStatus, Status, in_words};
 use crate::text::shows;
 
 const STYLE: &str = include_str!("page.css");
@@ -94,6 +94,9 @@ fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result 
     for (c, troubles) in others {
         write_credential(out, c, troubles, &top, now)?;
     }
+    if let Some(daemon) = status.daemon.as_ref().filter(|d| !d.not_listening.is_empty()) {
+        write_not_listening(out, &daemon.not_listening, now)?;
+    }
     out.push_str("</main>\n");
     write_footer(out, status.daemon.as_ref(), now)?;
     out.push_str("</body>\n</html>\n");
@@ -158,6 +161,23 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict
         }
         writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
         write_fix(out, Level::Soon, &m.fix, &Todo::Nothing)?;
+        out.push_str("</div>\n");
+    }
+    out.push_str("</section>\n");
+    Ok(())
+}
+
+fn write_not_listening(out: &mut String, places: &[NotListening], now: Timestamp) -> fmt::Result {
+    write!(
+        out,
+        "<section class=\"card\" id=\"health\">\n<h2>Health endpoint <span class=\"badge soon\">! does not listen everywhere</span></h2>\n\
+         <p>It is not answered here, and {}.</p>\n",
+        Safe(NotListening::GOES_ON),
+    )?;
+    for place in places {
+        let what = format!("{}, since {}", place.what, when(place.since, now));
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(what))?;
+        write_fix(out, Level::Soon, &place.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
     out.push_str("</section>\n");
@@ -328,11 +348,11 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             Holds::Applied | Holds::Other | Holds::Nothing => "",
         };
         let at = when(found.at, now);
-        // What does not run uses nothing.
-        let stopped = c.mail_server_stopped.contains(&found.target);
+        // What does not run uses nothing; what was not told of it perhaps what was there before.
+        let only_in_place = c.mail_server_stopped.contains(&found.target) || c.is_unread(&found.target);
         fact(
             out,
-            if stopped { "Found in its files" } else { "Found in use" },
+            if only_in_place { "Found in its files" } else { "Found in use" },
             format_args!(
                 "<b>{}</b>{new}<br><small>target {}, looked up {}</small>",
                 Safe(who),

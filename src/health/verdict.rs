@@ -181,16 +181,19 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
         "refused" => return Some(of_hint(c, n, now)),
         "no-login" => {
             fix = "run `relaykey check`: it names next hops without an entry in the password table".into();
-            ("the mail server sends without logging in", "Mail to this relay bounces.")
+            (
+                "the mail log tells that the mail server sends without logging in",
+                "Mail to this relay bounces, or the line is not Postfix's.",
+            )
         }
         "no-mechanism" => (
-            "the mail server has no way of logging in at the mail relay",
-            "Mail to this relay is probably held back in the queue. Another key does not help.",
+            "the mail log tells that the mail server has no way of logging in at the mail relay",
+            "Mail to this relay is probably held back in the queue, or the line is not Postfix's. Another key does not help.",
         ),
         "policy" => (
-            "messages are refused although the login is right",
-            "Mail is being refused, at least some of it. Another key does not help: what is missing is a permission, or a \
-             verified sender, in AWS.",
+            "the mail log tells that messages are refused although the login is right",
+            "Mail is being refused, at least some of it, or the line is not Postfix's. Another key does not help: what is missing \
+             is a permission, or a verified sender, in AWS.",
         ),
         _ => return None,
     };
@@ -208,7 +211,15 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
 fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
     let headline = "the mail log tells that the mail relay refuses the mail server's login";
     let said = c.own_login.as_ref().filter(|own| own.at + SignedDuration::from_mins(30) >= n.at);
+    let another = c.in_use.iter().any(InUseStatus::is_foreign);
     let (level, mail, fix) = match said.map(|own| &own.result) {
+        Some(OwnResult::Accepted) if another => (
+            Level::Now,
+            "relaykey's own login with the key that this host had confirmed is accepted: the mail server uses another login \
+             than that, as was looked up."
+                .to_owned(),
+            "see to that login: `relaykey status` tells it, and what to do".to_owned(),
+        ),
         Some(OwnResult::Accepted) => (
             Level::Soon,
             "relaykey's own login with the key in use is accepted: another table, service or instance of the mail server \

@@ -96,7 +96,9 @@ impl Directory {
             };
             let waited = started.elapsed();
             if waited >= wait {
-                return Err(HostError::Locked { path: self.path.clone(), holder: holder(held.0, held.1), waited });
+                let holder = holder_of(held.0, held.1).map(|holder| holder.to_string());
+                let holder = holder.unwrap_or_else(|| "a process that /proc/locks does not name".into());
+                return Err(HostError::Locked { path: self.path.clone(), holder, waited });
             }
             std::thread::sleep(AGAIN.min(wait - waited));
         }
@@ -197,10 +199,30 @@ fn take(fd: &OwnedFd) -> rustix::io::Result<bool> {
     }
 }
 
+/// A process that holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: i32,
+    name: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name)
+    }
+}
+
+/// Who holds the flock on a file, which anybody can take who may read it; `None`: nobody, or it cannot be seen.
+pub fn holder(file: &Path) -> Option<Holder> {
+    let file = std::fs::canonicalize(file).ok()?;
+    let stat = Stat::of(fs::CWD, file.as_os_str(), AtFlags::empty()).ok()?;
+    holder_of(stat.id.dev, stat.id.ino)
+}
+
 /// Who holds the flock on an inode, from `/proc/locks` (proc(5)). Seen from another pid namespace nobody does.
-fn holder(dev: u64, ino: u64) -> String {
-    let unknown = || "a process that /proc/locks does not name".to_owned();
-    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return unknown() };
+fn holder_of(dev: u64, ino: u64) -> Option<Holder> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let inode = format!("{:02x}:{:02x}:{ino}", fs::major(dev), fs::minor(dev));
     let pids = |same: &dyn Fn(&str) -> bool| {
         let held = |line: &str| {
@@ -217,14 +239,10 @@ fn holder(dev: u64, ino: u64) -> String {
         // Some file systems (btrfs, overlay) show another device there than stat does.
         found = pids(&|at| at.rsplit(':').next() == Some(ino.to_string().as_str()));
     }
-    match found.as_slice() {
-        [] => unknown(),
-        [pid, ..] => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
-            format!("process {pid} ({name})")
-        }
-    }
+    let pid = *found.first()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
+    Some(Holder { pid, name })
 }
 
 #[cfg(test)]

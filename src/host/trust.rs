@@ -3,11 +3,15 @@
 //! A file is trusted where it, and every directory on the way to it from `/` down (those of symbolic links too), belongs
 //! to root, or to us where we are not root, and nobody else can write to it. In a sticky directory everybody may make
 //! files, but nobody may replace those of others: there the next step down has to be root's or ours. What another user
-//! owns, or everybody may change, is refused. What a group may change is a [`Doubt`] in this release: it is told, and
-//! the file is taken, so that hosts that work today go on.
+//! owns, or everybody may change, or an access control list lets another user change, is refused. What a group may change is
+//! a [`Doubt`] in this release: it is told, and the file is taken, so that hosts that work today go on.
+//!
+//! Where another user is named who may own a file, that user could lead us, by a link or by what they make of a directory of
+//! theirs, to what they may not read themselves: so what such a way ends at has to be theirs.
 //!
 //! The rule is applied at every use, right before it, and to the descriptor that is read ([`open`]); a program is started
-//! by the path that was checked, without symbolic links ([`program`]). [`super::Directory`], in which files are
+//! by the path that was checked, without symbolic links ([`program`]), and only if its arguments name nothing that is not
+//! trusted either ([`command`]): a shell obeys the script that it is given. [`super::Directory`], in which files are
 //! *replaced*, goes the same way by a stricter rule: there a group that may write is refused too.
 
 use std::collections::VecDeque;
@@ -43,6 +47,10 @@ pub(super) enum Rule {
     Make,
     /// For a file that is obeyed. `owner`: a user who may own it besides root and ourselves.
     Obey { owner: Option<u32> },
+    /// For what a program is given as an argument: a file as with [`Rule::Obey`]; of a directory alone the way to it, since
+    /// it may be where the program works. The program runs with the rights of `owner`, where that is one, so nothing is read
+    /// for them that they may not read.
+    Given { owner: Option<u32> },
 }
 
 impl Rule {
@@ -51,7 +59,16 @@ impl Rule {
     }
 
     fn lets_own(self, uid: u32) -> bool {
-        trusted(uid) || matches!(self, Rule::Obey { owner: Some(owner) } if owner == uid)
+        let owner = match self {
+            Rule::Obey { owner } | Rule::Given { owner } => owner,
+            Rule::Replace | Rule::Make => None,
+        };
+        trusted(uid) || owner == Some(uid)
+    }
+
+    /// Could this user lead us to what they may not read themselves?
+    fn is_led_by(self, uid: u32) -> bool {
+        !trusted(uid) && matches!(self, Rule::Obey { owner } if owner == Some(uid))
     }
 }
 
@@ -62,6 +79,8 @@ pub struct Doubt {
     pub at: PathBuf,
     /// The group, by its number.
     pub gid: u32,
+    /// Is it in the access control list, and not the file's own group?
+    pub listed: bool,
     /// The last twelve bits of the mode.
     pub mode: u32,
 }
@@ -69,10 +88,13 @@ pub struct Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, gid, mode) = (self.at.display(), self.gid, self.mode);
+        let who = match self.listed {
+            false => format!("its group (group id {gid}, mode {mode:04o})"),
+            true => format!("group id {gid}, by its access control list"),
+        };
         write!(
             f,
-            "{at} may be changed by its group (group id {gid}, mode {mode:04o}), and who may change it decides what this \
-             host does; a later release refuses it"
+            "{at} may be changed by {who}, and who may change it decides what this host does; a later release refuses it"
         )
     }
 }
@@ -80,7 +102,11 @@ impl fmt::Display for Doubt {
 impl Doubt {
     /// The command that ends it.
     pub fn fix(&self) -> String {
-        format!("chmod g-w {}", quoted(&self.at))
+        let at = quoted(&self.at);
+        match self.listed {
+            false => format!("chmod g-w {at}"),
+            true => off_the_list(&format!("g:{}", self.gid), &at),
+        }
     }
 }
 
@@ -96,6 +122,18 @@ pub enum Reason {
     Others {
         /// The last twelve bits of the mode.
         mode: u32,
+    },
+    /// Its access control list lets another user write to it.
+    Listed {
+        /// Who.
+        uid: u32,
+    },
+    /// A user who may own such files could have led there, and it is not theirs: they may not be allowed to read it.
+    NotTheirs {
+        /// Whose it is.
+        uid: u32,
+        /// Who could have led there.
+        led_by: u32,
     },
 }
 
@@ -124,7 +162,7 @@ impl Open {
     /// Does nobody there remove what is another's, as in `/tmp`? Taking the write bit off such a one would be others' loss.
     pub(super) fn is_sticky(&self) -> bool {
         match self {
-            Open::Changed(Reason::Owner { .. }) => false,
+            Open::Changed(Reason::Owner { .. } | Reason::Listed { .. } | Reason::NotTheirs { .. }) => false,
             Open::Changed(Reason::Others { mode }) | Open::LetsMake { mode } | Open::Made { mode, .. } => {
                 mode & 0o1000 != 0
             }
@@ -137,10 +175,13 @@ impl fmt::Display for Open {
         match self {
             Open::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
             Open::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
+            Open::Changed(Reason::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
+            Open::Changed(Reason::NotTheirs { uid, led_by }) => {
+                write!(f, "belongs to {}, and {} could have led there", user(*uid), user(*led_by))
+            }
             Open::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
             Open::Made { uid, name, mode } => {
-                let who = user_name(*uid).map(|name| format!(" ({name})")).unwrap_or_default();
-                write!(f, "let user id {uid}{who} make {} (mode {mode:04o})", name.display())
+                write!(f, "let {} make {} (mode {mode:04o})", user(*uid), name.display())
             }
         }
     }
@@ -160,11 +201,15 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.display();
         match self.reason {
-            Reason::Owner { uid } => match user_name(uid) {
-                Some(name) => write!(f, "{at} belongs to user id {uid} ({name})"),
-                None => write!(f, "{at} belongs to user id {uid}"),
-            },
+            Reason::Owner { uid } => write!(f, "{at} belongs to {}", user(uid)),
             Reason::Others { mode } => write!(f, "{at} may be changed by every user of this host (mode {mode:04o})"),
+            Reason::Listed { uid } => write!(f, "{at} may be changed by {}, by its access control list", user(uid)),
+            Reason::NotTheirs { uid, led_by } => write!(
+                f,
+                "{at} belongs to {}, and {} could have led this host there, to what that user may not read",
+                user(uid),
+                user(led_by)
+            ),
         }
     }
 }
@@ -176,6 +221,12 @@ impl Distrust {
         let command = match self.reason {
             Reason::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
             Reason::Others { .. } => format!("chmod go-w {at}"),
+            Reason::Listed { uid } => off_the_list(&format!("u:{uid}"), &at),
+            // Nothing that changes it: it may be any file of this host, and what is read of it is for those who may.
+            Reason::NotTheirs { led_by, .. } => format!(
+                "namei -l {at} # see who led there; the file has to belong to {}, or to lie where only root can lead",
+                user(led_by)
+            ),
         };
         match self.is_directory {
             true => format!("{command} # or move the file to a directory that only root can change"),
@@ -184,18 +235,34 @@ impl Distrust {
     }
 }
 
+/// The command that takes an entry off an access control list. Without the program for it, the mode takes the right to write
+/// from all that are named there.
+fn off_the_list(entry: &str, at: &str) -> String {
+    format!("setfacl -x {entry} {at} || chmod g-w {at}")
+}
+
+/// A user, for messages: the number, and the name where there is one.
+fn user(uid: u32) -> String {
+    let name = user_name(uid).map(|name| format!(" ({name})")).unwrap_or_default();
+    format!("user id {uid}{name}")
+}
+
 /// What the rule makes of one file or directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Trusted,
-    /// A group may change it.
-    Warning,
+    /// A group may change it. `listed`: by the access control list.
+    Warning {
+        gid: u32,
+        listed: bool,
+    },
     Refused(Reason),
 }
 
-/// The rule itself. `acl`: does an access control list let somebody write whom we do not trust? Asked only where the mode
-/// does not tell. In a sticky directory the mode is not what counts: the owner of the next step is, which the walk asks.
-pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> bool) -> Outcome {
+/// The rule itself. `acl`: the access control list as the system gives it, empty where there is none; asked for only where
+/// the mode lets it let anybody write. In a sticky directory the mode is not what counts: the owner of the next step is,
+/// which the walk asks.
+pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> Outcome {
     let Permissions { uid, gid, mode } = found;
     if !rule.lets_own(uid) {
         return Outcome::Refused(Reason::Owner { uid });
@@ -207,10 +274,21 @@ pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: imp
     if mode & 0o002 != 0 || strict && mode & 0o020 != 0 {
         return Outcome::Refused(Reason::Others { mode });
     }
-    if mode & 0o020 != 0 && (!is_our_group(gid) || acl()) {
-        return Outcome::Warning;
+    if mode & 0o020 == 0 {
+        return Outcome::Trusted;
     }
-    Outcome::Trusted
+    let writers = writers(&acl());
+    if let Some(uid) = writers.users.iter().find(|uid| !rule.lets_own(**uid)) {
+        return Outcome::Refused(Reason::Listed { uid: *uid });
+    }
+    // With a list these bits of the mode stand for its mask, and no longer for the group.
+    if writers.own_group.unwrap_or(true) && !is_our_group(gid) {
+        return Outcome::Warning { gid, listed: false };
+    }
+    match writers.groups.iter().find(|gid| !is_our_group(**gid)) {
+        Some(gid) => Outcome::Warning { gid: *gid, listed: true },
+        None => Outcome::Trusted,
+    }
 }
 
 /// Is everybody in it who we are, as far as can be told? Root's group is root alone on any host that means to be safe.
@@ -227,6 +305,8 @@ pub(super) struct Walked {
     /// The last name, where it is no directory or does not exist.
     pub(super) last: Option<OsString>,
     pub(super) doubts: Vec<Doubt>,
+    /// The user whom the rule names, where it went through a directory or a link of theirs.
+    led_by: Option<u32>,
 }
 
 /// Goes down from `/`, one name at a time. Ends at a directory (no name), or at a last name that is no directory or does
@@ -252,20 +332,24 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
     let mut ahead: VecDeque<OsString> = names(&whole);
     let mut passed = vec![(PathBuf::from("/"), root)];
     let mut doubts = Vec::new();
+    let mut led_by = None;
     let mut links = 0;
     let last = loop {
         let (at, dir) = passed.last().expect("the root stays");
         let here = Stat::of_fd(dir).map_err(|e| HostError::io("look at", at, e))?;
-        match judge(here.permissions(), true, rule, || acl_lets_others_write(dir)) {
+        let is_spared = ahead.is_empty() && matches!(rule, Rule::Given { .. });
+        match judge(here.permissions(), true, rule, || acl_of(dir)) {
+            _ if is_spared => {}
             Outcome::Trusted => {}
-            Outcome::Warning => doubts.push(Doubt { at: at.clone(), gid: here.gid, mode: here.mode }),
+            Outcome::Warning { gid, listed } => doubts.push(Doubt { at: at.clone(), gid, listed, mode: here.mode }),
             Outcome::Refused(reason) => {
                 return Err(match rule {
-                    Rule::Obey { .. } => untrusted(at, reason, true),
+                    Rule::Obey { .. } | Rule::Given { .. } => untrusted(at, reason, true),
                     Rule::Replace | Rule::Make => unsafe_(at, Open::Changed(reason)),
                 });
             }
         }
+        led_by = led_by.or(Some(here.uid).filter(|uid| rule.is_led_by(*uid)));
         let open_to_others = here.mode & 0o022 != 0;
         // In a sticky directory nobody can replace our files, but anybody can be first to make one. Whose it is that is
         // there is asked of what is read.
@@ -298,7 +382,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let stat = Stat::of_fd(&next).map_err(|e| HostError::io("look at", &below, e))?;
         if open_to_others && !rule.lets_own(stat.uid) {
             return Err(match rule {
-                Rule::Obey { .. } => {
+                Rule::Obey { .. } | Rule::Given { .. } => {
                     untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
                 Rule::Replace | Rule::Make => {
@@ -309,6 +393,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         match stat.kind {
             FileType::Directory => passed.push((below, next)),
             FileType::Symlink => {
+                led_by = led_by.or(Some(stat.uid).filter(|uid| rule.is_led_by(*uid)));
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(HostError::io("resolve", whole.as_path(), Errno::LOOP));
@@ -333,7 +418,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
     doubts.sort();
     doubts.dedup();
     let (path, fd) = passed.pop().expect("the root stays");
-    Ok(Walked { path, fd, last, doubts })
+    Ok(Walked { path, fd, last, doubts, led_by })
 }
 
 impl Walked {
@@ -344,19 +429,31 @@ impl Walked {
         Ok((Directory { path: self.path, fd }, self.last))
     }
 
+    /// What runs the file at the end, if it is a script. One that may be executed and not read has no `#!` line that could be
+    /// followed: the kernel reads that as us.
+    fn interpreters(&self, name: &OsStr) -> Vec<OsString> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mut head = Vec::with_capacity(256);
+        if let Ok(file) = fs::openat(&self.fd, name, flags, Mode::empty()) {
+            let _ = File::from(file).take(256).read_to_end(&mut head);
+        }
+        interpreters(&head)
+    }
+
     /// What the rule makes of the file at the end.
     fn judged(&mut self, whole: &Path, name: &OsStr, stat: Stat, fd: impl AsFd, rule: Rule) -> Result<()> {
         let at = self.path.join(name);
-        match judge(stat.permissions(), false, rule, || acl_lets_others_write(fd)) {
-            Outcome::Trusted => Ok(()),
-            Outcome::Warning => {
-                self.doubts.push(Doubt { at, gid: stat.gid, mode: stat.mode });
+        let refused = |at, reason| {
+            Err(HostError::Untrusted { path: whole.to_owned(), found: Distrust { at, reason, is_directory: false } })
+        };
+        match (judge(stat.permissions(), false, rule, || acl_of(fd)), self.led_by) {
+            (Outcome::Refused(reason), _) => refused(at, reason),
+            (_, Some(led_by)) if stat.uid != led_by => refused(at, Reason::NotTheirs { uid: stat.uid, led_by }),
+            (Outcome::Trusted, _) => Ok(()),
+            (Outcome::Warning { gid, listed }, _) => {
+                self.doubts.push(Doubt { at, gid, listed, mode: stat.mode });
                 Ok(())
             }
-            Outcome::Refused(reason) => Err(HostError::Untrusted {
-                path: whole.to_owned(),
-                found: Distrust { at, reason, is_directory: false },
-            }),
         }
     }
 }
@@ -451,10 +548,10 @@ pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
     Ok(Some(walked.doubts))
 }
 
-/// A file in a [`Directory`], where the way is safe already.
-pub(super) fn own(path: &Path, found: Permissions) -> Result<()> {
-    match judge(found, false, Rule::Obey { owner: None }, || false) {
-        Outcome::Trusted | Outcome::Warning => Ok(()),
+/// A file in a [`Directory`], where the way is safe already. `acl`: its access control list, as the system gives it.
+pub(super) fn own(path: &Path, found: Permissions, acl: impl FnOnce() -> Vec<u8>) -> Result<()> {
+    match judge(found, false, Rule::Obey { owner: None }, acl) {
+        Outcome::Trusted | Outcome::Warning { .. } => Ok(()),
         Outcome::Refused(reason) => {
             let found = Distrust { at: path.to_owned(), reason, is_directory: false };
             Err(HostError::Untrusted { path: path.to_owned(), found })
@@ -477,7 +574,30 @@ pub struct Program {
 /// # Errors
 /// [`HostError::Untrusted`]; [`HostError::NotStarted`] if there is none.
 pub fn program(program: &OsStr) -> Result<Program> {
+    let none: &[&OsStr] = &[];
+    look_at(program, none, None)
+}
+
+/// As [`program`], and looks at what its arguments name too: a shell or another interpreter obeys the script that it is
+/// given, others a configuration. An argument counts as it stands, where it is no option, as a path from `/`, where commands
+/// run. What is not there passes, if nobody else could put it there. `owner`: a user besides who may own those files.
+///
+/// # Errors
+/// As [`program`].
+pub fn command(argv: &[impl AsRef<OsStr>], owner: Option<u32>) -> Result<Program> {
+    match argv.split_first() {
+        Some((program, arguments)) => look_at(program.as_ref(), arguments, owner),
+        None => program(OsStr::new("")),
+    }
+}
+
+fn look_at(program: &OsStr, arguments: &[impl AsRef<OsStr>], owner: Option<u32>) -> Result<Program> {
     let (path, mut needed, mut doubts) = executable(program)?;
+    for argument in arguments.iter().map(AsRef::as_ref).filter(|a| !a.as_bytes().starts_with(b"-")) {
+        let (also, mut more) = named(&Path::new("/").join(argument), owner)?;
+        needed.extend(also);
+        doubts.append(&mut more);
+    }
     for _ in 0..MAX_INTERPRETERS {
         let mut next = Vec::new();
         for asked in needed {
@@ -520,16 +640,34 @@ fn executable(asked: &OsStr) -> Result<(PathBuf, Vec<OsString>, Vec<Doubt>)> {
         return Err(not_started(Errno::ACCESS));
     }
     walked.judged(&place, &name, stat, &file, rule)?;
-    // One that may be executed and not read has no `#!` line that could be followed: the kernel reads that as us.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut head = Vec::with_capacity(256);
-    if let Ok(file) = fs::openat(&walked.fd, &name, flags, Mode::empty()) {
-        let _ = File::from(file).take(256).read_to_end(&mut head);
-    }
-    Ok((walked.path.join(&name), interpreters(&head), walked.doubts))
+    Ok((walked.path.join(&name), walked.interpreters(&name), walked.doubts))
 }
 
-/// What runs a script, by its first line (execve(2)); where that is `env`, also what `env` runs.
+/// What an argument names, if it names anything: which programs are needed to run it, should it be run, and doubts.
+fn named(place: &Path, owner: Option<u32>) -> Result<(Vec<OsString>, Vec<Doubt>)> {
+    let rule = Rule::Given { owner };
+    let mut walked = match walk(place, rule) {
+        Err(e @ HostError::Untrusted { .. }) => return Err(e),
+        // There is no such way: it is some other word.
+        Err(_) => return Ok((Vec::new(), Vec::new())),
+        Ok(walked) => walked,
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = |name: &OsString| {
+        let file = fs::openat(&walked.fd, name, flags, Mode::empty()).ok()?;
+        let stat = Stat::of_fd(&file).ok().filter(|stat| stat.kind == FileType::RegularFile)?;
+        Some((name.clone(), file, stat))
+    };
+    let mut needed = Vec::new();
+    // A device, a pipe or a socket is for everybody, and no script.
+    if let Some((name, file, stat)) = walked.last.as_ref().and_then(file) {
+        walked.judged(place, &name, stat, &file, rule)?;
+        needed = walked.interpreters(&name);
+    }
+    Ok((needed, walked.doubts))
+}
+
+/// What runs a script, by its first line (execve(2)), and what it names besides; where that is `env`, also what `env` runs.
 fn interpreters(head: &[u8]) -> Vec<OsString> {
     let Some(line) = head.strip_prefix(b"#!").and_then(|rest| rest.split(|b| matches!(b, b'\n' | 0)).next()) else {
         return Vec::new();
@@ -538,10 +676,13 @@ fn interpreters(head: &[u8]) -> Vec<OsString> {
     let Some(first) = words.next() else { return Vec::new() };
     // A name without a slash is one in the working directory here, not one to be searched for.
     let mut found = vec![Path::new("/").join(OsStr::from_bytes(first)).into_os_string()];
+    let given = words.clone().filter(|word| word.starts_with(b"/"));
     if first.rsplit(|b| *b == b'/').next() == Some(b"env") {
         let run = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
         found.extend(run.map(|word| OsStr::from_bytes(word).to_owned()));
     }
+    found.extend(given.map(|word| OsStr::from_bytes(word).to_owned()));
+    found.dedup();
     found
 }
 
@@ -565,36 +706,48 @@ pub fn command_path() -> OsString {
     std::env::join_paths(dirs).unwrap_or_default()
 }
 
-/// Does the access control list of a file or directory let somebody write who is neither root nor we? The mode shows only
-/// that it lets anybody at all. Where it cannot be read, the mode's word has to do.
-fn acl_lets_others_write(fd: impl AsFd) -> bool {
+/// The access control list of a file or directory as the system gives it; empty where there is none, or it cannot be read:
+/// then the mode's word has to do.
+pub(super) fn acl_of(fd: impl AsFd) -> Vec<u8> {
     // By its name under /proc, since a place (`O_PATH`) has no attributes of its own to ask for.
     let name = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut value = Vec::with_capacity(64 * 1024);
-    if fs::getxattr(name.as_str(), ACL, rustix::buffer::spare_capacity(&mut value)).is_err() {
-        return false;
+    match fs::getxattr(name.as_str(), ACL, rustix::buffer::spare_capacity(&mut value)) {
+        Ok(_) => value,
+        Err(_) => Vec::new(),
     }
-    acl_names_a_writer(&value)
+}
+
+/// Who may write by an access control list, besides the owner and everybody.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Writers {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+    /// The file's own group; `None`: the list does not say.
+    own_group: Option<bool>,
 }
 
 /// posix_acl_xattr(5): a version in four bytes, then entries of a tag, what is allowed, and an id; little-endian.
-fn acl_names_a_writer(value: &[u8]) -> bool {
+fn writers(acl: &[u8]) -> Writers {
     const USER: u16 = 0x02;
+    const OWN_GROUP: u16 = 0x04;
     const GROUP: u16 = 0x08;
     const MASK: u16 = 0x10;
     const WRITE: u16 = 0x02;
     let entries = || {
-        value.get(4..).unwrap_or_default().chunks_exact(8).map(|e| {
+        acl.get(4..).unwrap_or_default().chunks_exact(8).map(|e| {
             let id = u32::from_le_bytes([e[4], e[5], e[6], e[7]]);
-            (u16::from_le_bytes([e[0], e[1]]), u16::from_le_bytes([e[2], e[3]]), id)
+            (u16::from_le_bytes([e[0], e[1]]), u16::from_le_bytes([e[2], e[3]]) & WRITE != 0, id)
         })
     };
-    let masked = entries().any(|(tag, allowed, _)| tag == MASK && allowed & WRITE == 0);
-    !masked
-        && entries().any(|(tag, allowed, id)| {
-            let other = tag == USER && !trusted(id) || tag == GROUP && !is_our_group(id);
-            other && allowed & WRITE != 0
-        })
+    let masked = entries().any(|(tag, writes, _)| tag == MASK && !writes);
+    let of = |wanted| entries().filter(move |(tag, writes, _)| *tag == wanted && *writes && !masked).map(|(.., id)| id);
+    let says = entries().any(|(tag, ..)| tag == OWN_GROUP);
+    Writers {
+        users: of(USER).collect(),
+        groups: of(GROUP).collect(),
+        own_group: says.then(|| of(OWN_GROUP).next().is_some()),
+    }
 }
 
 /// The number of a user of this host, by name, or the number itself: a container need not know the name.

@@ -10,9 +10,10 @@ use std::path::Path;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
+use super::Ours;
 use super::table::{Entry, Table, fold, same_key};
 use crate::config;
-use crate::credential::Login;
+use crate::credential::{Login, NOT_SHOWN, has_secret_shape};
 use crate::instruction::Instruction;
 
 /// What a person is told. All of it is masked.
@@ -34,6 +35,8 @@ pub struct Task<'a> {
     /// Is there such a file?
     pub exists: bool,
     pub table: &'a Table,
+    /// Whose logins are known.
+    pub ours: &'a Ours,
     /// What is to be there.
     pub login: &'a Login,
     /// The entries that are to hold it: indices into the table's, live keys first, in lookup order.
@@ -95,11 +98,11 @@ impl Task<'_> {
             let entry = self.table.entry(at);
             let (first, found) = self.table.get_folded(&entry.key).unwrap_or_else(|| (at, entry.clone()));
             if first == at
-                && let Some(wrong) = wrong(entry.value(), self.login)
+                && let Some(wrong) = self.wrong(&entry)
             {
                 let same_user = entry.username() == Some(&self.login.username);
                 // In the wrong order the password stands where the user name belongs.
-                let user = entry.username().filter(|user| !user.contains(self.login.password.expose()));
+                let user = entry.username().and_then(|user| self.shown(user));
                 let old = user.map_or("***".to_owned(), |user| format!("{user}:***"));
                 let remark = if same_user { " (another password)" } else { "" };
                 said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
@@ -122,7 +125,7 @@ impl Task<'_> {
                     continue;
                 }
                 said.diff.push(format!("{file}:{}: {} to be removed", again.line, again.key));
-                let holds = |entry: &Entry<'_>| match wrong(entry.value(), self.login) {
+                let holds = |entry: &Entry<'_>| match self.wrong(entry) {
                     None => "holds the right login".to_owned(),
                     Some(wrong) => wrong,
                 };
@@ -146,7 +149,7 @@ impl Task<'_> {
         for key in self.missing {
             said.diff.push(format!("{file}: new line at the end: {key} {new}"));
             let misspelt = self.elsewhere().find(|entry| {
-                wrong(entry.value(), self.login).is_none()
+                self.wrong(entry).is_none()
                     && self.hops.iter().any(|hop| same_key(hop[1], key) && alike(&entry.key, hop))
             });
             if let Some(entry) = misspelt {
@@ -164,23 +167,25 @@ impl Task<'_> {
     fn explain_map(&self, said: &mut ByHand) {
         let Some(map) = &self.map else { return };
         let only_text = said.diff.is_empty();
+        // A map made before the text is right puts into use whatever else stands there.
+        let run = if only_text { "run" } else { "once the text is right, run" };
         let mut stale = Vec::new();
         for &at in &self.entries {
             let entry = self.table.entry(at);
             let first = self.table.get_folded(&entry.key).is_none_or(|(first, _)| first == at);
             let gives = map.found.get(&*entry.key);
-            if !first || wrong(entry.value(), self.login).is_some() || gives == Some(self.login) {
+            if !first || self.wrong(&entry).is_some() || gives == Some(self.login) {
                 continue;
             }
             let gives = match gives {
                 None => "nothing".to_owned(),
                 Some(login) if login.username == self.login.username => "another password".to_owned(),
-                Some(login) => format!("the login of {}", login.username),
+                Some(login) => self.ours.login_of(&login.username, Some(&self.login.username)),
             };
             stale.push(self.located(
                 entry.line,
                 &format!(
-                    "{} holds the right login, but the compiled map {} was not rebuilt and gives {gives}: run {}",
+                    "{} holds the right login, but the compiled map {} was not rebuilt and gives {gives}: {run} {}",
                     entry.key,
                     map.path.display(),
                     map.command
@@ -189,7 +194,7 @@ impl Task<'_> {
         }
         stale.extend(map.only_here.iter().map(|key| {
             let path = map.path.display();
-            format!("{path}: the compiled map still has {key}, which the text has no more: run {}", map.command)
+            format!("{path}: the compiled map still has {key}, which the text has no more: {run} {}", map.command)
         }));
         if only_text && !stale.is_empty() {
             said.diff.push(format!("{}: compiled anew, the text holds the login already", map.path.display()));
@@ -201,7 +206,7 @@ impl Task<'_> {
     fn explain_spelling(&self, said: &mut ByHand) {
         for hop in &self.hops {
             let found = hop.iter().find_map(|key| self.table.get_folded(key));
-            if found.is_some_and(|(_, entry)| wrong(entry.value(), self.login).is_none()) {
+            if found.is_some_and(|(_, entry)| self.wrong(&entry).is_none()) {
                 continue;
             }
             for entry in self.elsewhere() {
@@ -228,7 +233,17 @@ impl Task<'_> {
     fn found_before(&self, entry: &Entry<'_>) -> Option<Entry<'_>> {
         let hop = self.hops.iter().find(|[host, spelt]| same_key(host, &entry.key) && !same_key(host, spelt))?;
         let (_, behind) = self.table.get_folded(hop[1])?;
-        wrong(behind.value(), self.login).is_none().then_some(behind)
+        self.wrong(&behind).is_none().then_some(behind)
+    }
+
+    fn wrong(&self, entry: &Entry<'_>) -> Option<String> {
+        wrong(entry.value(), self.login, &|user| self.shown(user).is_some())
+    }
+
+    /// The user name, where it may be shown.
+    fn shown<'u>(&self, user: &'u str) -> Option<&'u str> {
+        let shown = self.ours.shown(user, Some(&self.login.username))?;
+        (!shown.contains(self.login.password.expose())).then_some(shown)
     }
 
     fn masked(&self) -> String {
@@ -251,7 +266,7 @@ fn alike(key: &str, hop: &[&str; 2]) -> bool {
 }
 
 /// How a value differs from the login, in words that go on after the key; `None`: it does not.
-fn wrong(value: Option<&str>, login: &Login) -> Option<String> {
+fn wrong(value: Option<&str>, login: &Login, is_shown: &dyn Fn(&str) -> bool) -> Option<String> {
     let Some(value) = value else { return Some("holds something that is not text".into()) };
     let (user, password) = (login.username.as_str(), login.password.expose());
     let right = Zeroizing::new(format!("{user}:{password}"));
@@ -289,17 +304,13 @@ fn wrong(value: Option<&str>, login: &Login) -> Option<String> {
         }
         // What stands before the colon is shown nowhere else either where it may be a password.
         Some((before, _)) if before.contains(password) => "holds something that is not USER:PASSWORD".into(),
-        Some(_) => match shown(value) {
-            Some(other) => format!("holds the login of {other}, not of {user}"),
-            None => format!("holds something else, not the login of {user}"),
-        },
+        Some((before, _)) if has_secret_shape(before) => format!("holds something else, not the login of {user}"),
+        Some((before, _)) => {
+            let other = if is_shown(before) { before } else { NOT_SHOWN };
+            format!("holds the login of {other}, not of {user}")
+        }
     };
     Some(words)
-}
-
-/// The user name of a value, where it may be shown.
-fn shown(value: &str) -> Option<&str> {
-    super::table::username(value).filter(|user| user.bytes().all(|b| b.is_ascii_graphic()))
 }
 
 /// What a wrong password has to do with the right one, where it has.
@@ -339,6 +350,7 @@ fn unquoted(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential;
 
     const HOPS: [&str; 2] = ["relay.example", "[relay.example]:587"];
 
@@ -348,13 +360,14 @@ mod tests {
 
     /// Of a text that is read itself; every entry with one of our keys is ours.
     fn explain(text: &str, missing: &[String]) -> ByHand {
-        let (table, login) = (Table::parse(text.as_bytes()).unwrap(), login());
-        let ours = |entry: &Entry<'_>| HOPS.iter().any(|key| same_key(key, &entry.key));
-        let entries = (0..table.len()).filter(|at| ours(&table.entry(*at))).collect();
+        let (table, login, ours) = (Table::parse(text.as_bytes()).unwrap(), login(), Ours::default());
+        let is_ours = |entry: &Entry<'_>| HOPS.iter().any(|key| same_key(key, &entry.key));
+        let entries = (0..table.len()).filter(|at| is_ours(&table.entry(*at))).collect();
         Task {
             file: Path::new("/t"),
             exists: true,
             table: &table,
+            ours: &ours,
             login: &login,
             entries,
             missing,
@@ -387,7 +400,7 @@ mod tests {
             ("secret", Some("holds something that is not USER:PASSWORD: it has no colon")),
             ("other:secret", Some("holds the login of other, not of user")),
         ] {
-            let said = wrong(Some(value), &login());
+            let said = wrong(Some(value), &login(), &|user| credential::shown(user, user == "other").is_some());
             match (&said, expected) {
                 (None, None) => {}
                 (Some(said), Some(expected)) if said.starts_with(expected) => {
@@ -398,7 +411,7 @@ mod tests {
         }
         // What an SES SMTP password looks like is no user name, whoever's it is.
         let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
-        let said = wrong(Some(&format!("{password}:AKIAOTHER")), &login());
+        let said = wrong(Some(&format!("{password}:AKIAOTHER")), &login(), &|_| true);
         assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
     }
 

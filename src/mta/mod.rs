@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Finding;
-use crate::credential::Login;
+use crate::credential::{self, Login};
 use crate::host;
 pub use by_hand::ByHand;
 
@@ -31,6 +31,23 @@ pub struct Ours {
     /// User names of versions that a run put in place without committing them, or is about to: after a crash the table
     /// holds them, and they are nobody else's.
     pub known: Vec<String>,
+}
+
+impl Ours {
+    /// Is it the user name of a version that this host knows?
+    pub fn knows(&self, username: &str) -> bool {
+        [&self.applied, &self.previous].into_iter().flatten().chain(&self.known).any(|known| known == username)
+    }
+
+    /// The user name, where it may be shown: of a login that is to take the place of ours (`new`) too.
+    pub fn shown<'u>(&self, username: &'u str, new: Option<&str>) -> Option<&'u str> {
+        credential::shown(username, self.knows(username) || new == Some(username))
+    }
+
+    /// `the login of AKIA…`, where that may be shown.
+    pub fn login_of(&self, username: &str, new: Option<&str>) -> String {
+        format!("the login of {}", self.shown(username, new).unwrap_or(credential::NOT_SHOWN))
+    }
 }
 
 /// One entry under a live key, or another one that is ours.
@@ -61,6 +78,8 @@ pub struct View {
     pub running: Running,
     /// Findings for `check`, worst first. Errors also stop a rollover.
     pub findings: Vec<Finding>,
+    /// Those of them that say what a group could have written of all that is run and obeyed.
+    pub doubts: Vec<Finding>,
     /// Entries that hold the previous or applied key id and that we may not write (`keys` leaves them out).
     pub left_out: Vec<String>,
     /// The tables' files, text and compiled map, as configured: a change of one may be drift.

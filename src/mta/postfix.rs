@@ -128,6 +128,24 @@ struct Compared {
     /// Keys that were not compared. `None`: we made the one from the other.
     not_compared: Option<HashSet<String>>,
     problems: Vec<Problem>,
+    compiling: Compiling,
+}
+
+/// What a map made from the text as it stands would do to the logins under the keys that are ours: a person who is told to
+/// compile does not look at those. Nothing but a rollover puts another login into use, after it has logged in with it.
+#[derive(Debug, Clone, Default)]
+struct Compiling {
+    /// A key of ours that only the map has, which would be gone.
+    loses: Option<String>,
+    /// A login that would be another one, or none.
+    changes: Option<String>,
+}
+
+impl Compiling {
+    /// Why the text is not to be compiled by hand; `None`: under the keys of ours it says what the map says.
+    fn harm(&self) -> Option<&str> {
+        self.changes.as_deref().or(self.loses.as_deref())
+    }
 }
 
 impl Postfix {
@@ -190,16 +208,17 @@ impl Postfix {
     /// Refuses what somebody else could have written of all that is run and obeyed here, before anything is changed; what
     /// a group may change is a problem to be told.
     fn review_trust(&self, settings: &Settings) -> Result<Vec<Problem>, MtaError> {
-        let mut programs: Vec<OsString> = ["postmap", "postfix"].iter().map(|name| settings.program(name)).collect();
-        programs.extend(postconf().ok().map(OsString::from));
-        if let Reload::Command(argv) = &self.reload {
-            programs.extend(argv.first().map(OsString::from));
-        }
+        let named = ["postmap", "postfix"].iter().map(|name| settings.program(name));
+        let programs = named.chain(postconf().ok().map(OsString::from)).map(|program| vec![program]);
+        let reload = match &self.reload {
+            Reload::Command(argv) => Some(argv.iter().map(OsString::from).collect()),
+            _ => None,
+        };
         let mut doubts = Vec::new();
         for path in self.own_files().iter().chain(&self.parts(settings)) {
             doubts.extend(trust::look(path)?.unwrap_or_default());
         }
-        for looked in programs.iter().map(|program| trust::program(program)) {
+        for looked in programs.chain(reload).map(|argv| trust::command(&argv, None)) {
             match looked {
                 Ok(program) => doubts.extend(program.doubts),
                 // That it is not there is told by those who need it.
@@ -209,7 +228,10 @@ impl Postfix {
         }
         doubts.sort();
         doubts.dedup();
-        let warn = |doubt: &trust::Doubt| Problem::warning(Some(doubt.at.clone()), doubt.to_string(), doubt.fix());
+        let warn = |doubt: &trust::Doubt| Problem {
+            subject: Subject::Trust,
+            ..Problem::warning(Some(doubt.at.clone()), doubt.to_string(), doubt.fix())
+        };
         Ok(doubts.iter().map(warn).collect())
     }
 
@@ -324,12 +346,19 @@ impl Postfix {
             });
         }
         survey.problems.extend(survey.pick.problems.iter().cloned());
-        survey.problems.extend(self.review_files(&survey.settings, store));
-        if let Some((live, odd)) = self.look_up_live(survey, store)? {
-            (survey.live, survey.odd) = (live, odd);
-            survey.problems.extend(self.others_in_map(survey, store));
-            survey.problems.extend(self.compare_live(survey, store)?);
-        }
+        let mut compiling = Compiling::default();
+        let is_looked_up = match self.look_up_live(survey, store, asked.ours.applied.as_deref())? {
+            Some((live, odd)) => {
+                (survey.live, survey.odd) = (live, odd);
+                let (problems, would) = self.compare_live(survey, store, &asked.hops)?;
+                survey.problems.extend(self.others_in_map(survey, store, &asked.ours, &would));
+                survey.problems.extend(problems);
+                compiling = would;
+                true
+            }
+            None => false,
+        };
+        survey.problems.extend(self.review_files(&survey.settings, store, is_looked_up.then_some(&compiling)));
         Ok(())
     }
 
@@ -427,21 +456,28 @@ impl Postfix {
         text: host::FileId,
         map: host::FileId,
         not_compared: &HashSet<String>,
-    ) -> Option<Vec<Problem>> {
+    ) -> Option<(Vec<Problem>, Compiling)> {
         let compared = self.compared.borrow();
         let compared = compared.as_ref().filter(|compared| compared.text == text && compared.map == map)?;
-        compared.not_compared.as_ref().is_none_or(|keys| keys == not_compared).then(|| compared.problems.clone())
+        let same_keys = compared.not_compared.as_ref().is_none_or(|keys| keys == not_compared);
+        same_keys.then(|| (compared.problems.clone(), compared.compiling.clone()))
     }
 
     /// The live map against the text: what stands in the map alone would be lost with the next compilation, and the mail of
     /// those relays with it. Nothing where they are as they were when they were compared last, or as we left them.
-    fn compare_live(&self, survey: &Survey, store: &Store) -> Result<Vec<Problem>, MtaError> {
-        let (Some(map), Some(text)) = (&store.map, survey.seen) else { return Ok(Vec::new()) };
-        let Some(seen) = look(map)? else { return Ok(Vec::new()) };
+    fn compare_live(
+        &self,
+        survey: &Survey,
+        store: &Store,
+        hops: &[NextHop],
+    ) -> Result<(Vec<Problem>, Compiling), MtaError> {
+        let (Some(map), Some(text)) = (&store.map, survey.seen) else { return Ok(Default::default()) };
+        let Some(seen) = look(map)? else { return Ok(Default::default()) };
         let not_compared = survey.pick.not_compared();
-        if let Some(problems) = self.compared_before(text, seen, &not_compared) {
-            return Ok(problems);
+        if let Some(compared) = self.compared_before(text, seen, &not_compared) {
+            return Ok(compared);
         }
+        let compiling = survey.compiling(hops);
         let mut comparison = Comparison::new(&survey.table, &not_compared);
         if let Err(words) = self.list(&survey.settings, store.kind, &store.path, &mut comparison)? {
             return Err(MtaError {
@@ -452,10 +488,13 @@ impl Postfix {
                 what: format!(
                     "the compiled map cannot be listed, so that it cannot be compared with its text: {words}"
                 ),
-                fix: format!(
-                    "see what it names; it is tried again; or compile it anew: {}",
-                    self.compile_command(store)
-                ),
+                fix: match compiling.harm() {
+                    None => format!(
+                        "see what it names; it is tried again; or compile it anew: {}",
+                        self.compile_command(store)
+                    ),
+                    Some(harm) => format!("see what it names; it is tried again. {}", not_by_hand(harm)),
+                },
             });
         }
         let differences = comparison.finish();
@@ -464,20 +503,22 @@ impl Postfix {
                 return Err(host::HostError::Changed { path: file.clone() }.into());
             }
         }
-        let problems = self.explain(&differences, store, survey.settings.redirected(store.kind), &survey.table);
+        let kind = survey.settings.redirected(store.kind);
+        let problems = self.explain(&differences, store, kind, &survey.table, &compiling);
         let now = SystemTime::now();
         *self.compared.borrow_mut() = (settled(&text, now) && settled(&seen, now)).then(|| Compared {
             text,
             map: seen,
             not_compared: Some(not_compared),
             problems: problems.clone(),
+            compiling: compiling.clone(),
         });
-        Ok(problems)
+        Ok((problems, compiling))
     }
 
     /// The keys of ours that only the map has, and that hold another's login there. They are not compared, whatever the map
     /// holds under them, and a map made from the text has them no more.
-    fn others_in_map(&self, survey: &Survey, store: &Store) -> Vec<Problem> {
+    fn others_in_map(&self, survey: &Survey, store: &Store, ours: &Ours, compiling: &Compiling) -> Vec<Problem> {
         // Where there is no text, that is what is said.
         let Some(map) = store.map.as_ref().filter(|_| survey.seen.is_some()) else { return Vec::new() };
         let listed = |key: &str| self.keys.iter().flatten().any(|listed| same_key(listed, key));
@@ -485,7 +526,7 @@ impl Postfix {
         for key in survey.pick.absent.iter().filter(|key| !listed(key)) {
             let found = match survey.live.get(key) {
                 Some(login) if survey.pick.users.contains(&login.username) => continue,
-                Some(login) => format!("the login of {:?}", login.username),
+                Some(login) => ours.login_of(&login.username, None),
                 None if survey.odd.contains(key) => "something that is not USER:PASSWORD".to_owned(),
                 None => continue,
             };
@@ -494,11 +535,13 @@ impl Postfix {
                  and holds {found}: a map made from that text would lose it",
                 store.text.display()
             );
+            let may_go = match &compiling.changes {
+                None => format!("if it may go, compile the text: `{}`; if", self.compile_command(store)),
+                Some(harm) => format!("{}. If", not_by_hand(harm)),
+            };
             let fix = format!(
-                "if it may go, compile the text: `{}`; if it is a login of this credential that this host's state does not know, \
-                 as after a backup was put back, list {key:?} in the target's keys: then it is replaced; else write it into the \
-                 text and correct endpoint",
-                self.compile_command(store)
+                "{may_go} it is a login of this credential that this host's state does not know, as after a backup was put back, \
+                 list {key:?} in the target's keys: then it is replaced, with write = false by you; else write it into the text and correct endpoint"
             );
             let steps = vec![Instruction::Text(format!("{what}; {fix}"))];
             let problem = Problem::error("ambiguous", Some(map.clone()), what, fix);
@@ -524,7 +567,8 @@ impl Postfix {
         }
         let mut argv = self.postmap(settings);
         argv.extend(["-s".into(), kind.spell(path)]);
-        let output = host::run_listing(&argv, LONG_COMMAND, MAX_LISTING, &mut |piece| comparison.listed(piece))?;
+        let output = host::run_listing(&argv, LONG_COMMAND, MAX_LISTING, &mut |piece| comparison.listed(piece))
+            .map_err(|e| waited_for(e, settings, kind, path))?;
         if output.status.success() && gave_up(&output.stderr).is_empty() {
             return Ok(Ok(()));
         }
@@ -532,7 +576,14 @@ impl Postfix {
     }
 
     /// What the differences of a map and its text mean, and what to do. `kind`: what Postfix really opens.
-    fn explain(&self, differences: &Differences, store: &Store, kind: Kind, table: &Table) -> Vec<Problem> {
+    fn explain(
+        &self,
+        differences: &Differences,
+        store: &Store,
+        kind: Kind,
+        table: &Table,
+        compiling: &Compiling,
+    ) -> Vec<Problem> {
         let map = store.read_by_postfix();
         let Differences { only_in_map, out_of_reach, differing, only_in_text } = differences;
         let (text, compile) = (store.text.display(), self.compile_command(store));
@@ -553,7 +604,18 @@ impl Postfix {
                     entries(only_in_map),
                     only_in_map.list()
                 ),
-                format!("to keep them, add them to the text: `{merge}`; to let them go, compile the text: `{compile}`"),
+                match compiling.harm() {
+                    None => {
+                        format!(
+                            "to keep them, add them to the text: `{merge}`; to let them go, compile the text: `{compile}`"
+                        )
+                    }
+                    Some(harm) => format!(
+                        "add them to the text: `{merge}`; those that are to go can be taken out of it once a rollover has put \
+                         the right login there. {}",
+                        not_by_hand(harm)
+                    ),
+                },
                 vec![
                     Instruction::Text(format!(
                         "keep what only {} holds: the next command adds it to {text} (leave it out where those entries are to \
@@ -567,10 +629,17 @@ impl Postfix {
         if differing.count > 0 {
             let key = differing.first.first().map(|(key, _)| key.as_str()).unwrap_or_default();
             let show = format!("postmap{} -q {} {}", self.config_option(), quoted(key), quoted(&store.name));
-            let fix = format!(
-                "where the map is right, write its value into the text: `{show}` shows it; where the text is right, compile \
-                 it: `{compile}`"
-            );
+            let fix = match compiling.harm() {
+                None => format!(
+                    "where the map is right, write its value into the text: `{show}` shows it; where the text is right, \
+                     compile it: `{compile}`"
+                ),
+                Some(harm) => format!(
+                    "write the map's value into the text: `{show}` shows it; where the text was right, change it again once a \
+                     rollover has put the right login there. {}",
+                    not_by_hand(harm)
+                ),
+            };
             error(
                 format!(
                     "{} of other relays have another value in the compiled map than in its text {text}: {}; a map made from \
@@ -603,7 +672,10 @@ impl Postfix {
                     entries(only_in_text),
                     only_in_text.list()
                 ),
-                format!("take them out if they are not meant; or put them into effect now: {compile}"),
+                match compiling.harm() {
+                    None => format!("take them out if they are not meant; or put them into effect now: {compile}"),
+                    Some(harm) => format!("take them out if they are not meant. {}", not_by_hand(harm)),
+                },
             ));
         }
         problems
@@ -643,7 +715,12 @@ impl Postfix {
 
     /// What the mail server finds now under each key of the survey, in one `postmap`. A map that is missing or cannot
     /// be read (`None`) is a problem, not an error: compiling it anew is what mends it.
-    fn look_up_live(&self, survey: &mut Survey, store: &Store) -> Result<Option<Answers>, MtaError> {
+    fn look_up_live(
+        &self,
+        survey: &mut Survey,
+        store: &Store,
+        applied: Option<&str>,
+    ) -> Result<Option<Answers>, MtaError> {
         let mut keys = survey.lookups();
         keys.extend(survey.pick.candidates.iter().cloned());
         let failed = match store.read_by_postfix() {
@@ -659,16 +736,28 @@ impl Postfix {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),
                 format!("the map cannot be read, so mail waits in the queue: {words}"),
-                format!("the next rollover compiles it anew; or now: {}", self.compile_command(store)),
+                format!("the next rollover compiles it anew{}", self.or_now(survey, store, applied)),
             ));
         } else if survey.seen.is_some() && store.map.is_some() {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),
                 "the text has no compiled map, so mail waits in the queue".into(),
-                format!("the next rollover compiles it; or now: {}", self.compile_command(store)),
+                format!("the next rollover compiles it{}", self.or_now(survey, store, applied)),
             ));
         }
         Ok(None)
+    }
+
+    /// Where nothing can be looked up: the command that compiles the text, if that has the applied login's user name under
+    /// every key of ours.
+    fn or_now(&self, survey: &Survey, store: &Store, applied: Option<&str>) -> String {
+        match survey.pick.missing.is_empty() && survey.seen.is_some() && survey.holds_only(applied) {
+            true => format!("; or now: {}", self.compile_command(store)),
+            false => format!(
+                " (relaykey sync begins one). Do not compile the text by hand: {}",
+                "it does not hold the login that is known to work under every key that Postfix tries for the endpoint"
+            ),
+        }
     }
 
     /// Looks keys up with `postmap -q -`. The inner error is what `postmap` said when it gave up.
@@ -686,7 +775,8 @@ impl Postfix {
             let mut argv = self.postmap(settings);
             argv.extend(["-q".into(), "-".into(), kind.spell(path)]);
             let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
-            let output = host::run(&argv, Some(lines.as_bytes()), COMMAND)?;
+            let output =
+                host::run(&argv, Some(lines.as_bytes()), COMMAND).map_err(|e| waited_for(e, settings, kind, path))?;
             // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
             if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
                 return Ok(Err(self.last_words(&output.stderr, path)));
@@ -975,7 +1065,8 @@ impl Postfix {
     }
 
     /// Who else can read the files, and whether text and map belong together.
-    fn review_files(&self, settings: &Settings, store: &Store) -> Vec<Problem> {
+    /// `compiling`: `None` where the map could not be looked up, and what to do about that is said already.
+    fn review_files(&self, settings: &Settings, store: &Store, compiling: Option<&Compiling>) -> Vec<Problem> {
         let mut problems = Vec::new();
         for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
             if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
@@ -995,14 +1086,18 @@ impl Postfix {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
                 "it is newer than its compiled map: whatever was edited in it goes live with the next rollover".into(),
-                format!("look at the edits, then: {}", self.compile_command(store)),
+                match compiling.map(Compiling::harm) {
+                    Some(None) => format!("look at the edits, then: {}", self.compile_command(store)),
+                    Some(Some(harm)) => format!("look at the edits. {}", not_by_hand(harm)),
+                    None => "look at the edits".into(),
+                },
             ));
         }
         problems
     }
 
     /// A survey as a person is told of it.
-    fn task<'a>(&self, survey: &'a Survey, store: &'a Store, login: &'a Login) -> Task<'a> {
+    fn task<'a>(&self, survey: &'a Survey, store: &'a Store, ours: &'a Ours, login: &'a Login) -> Task<'a> {
         let map = store.map.as_ref().map(|path| Map {
             path,
             found: &survey.live,
@@ -1013,6 +1108,7 @@ impl Postfix {
             file: &store.text,
             exists: survey.seen.is_some(),
             table: &survey.table,
+            ours,
             login,
             entries: survey.pick.owned.iter().map(|owned| owned.entry).collect(),
             missing: &survey.pick.missing,
@@ -1119,7 +1215,7 @@ impl Mta for Postfix {
             problems.push(Problem::warning(
                 survey.store.as_ref().map(|store| store.text.clone()),
                 format!("it has no entry for {key:?}: Postfix goes on without a login, and the mail bounces with 530"),
-                "the next rollover adds it".into(),
+                "the next rollover adds it; with write = false it says what to add".into(),
             ));
         }
         problems.sort_by_key(|p| p.finding.severity);
@@ -1153,6 +1249,7 @@ impl Mta for Postfix {
             entries,
             missing: survey.pick.missing.clone(),
             running,
+            doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
             findings: problems.into_iter().map(|p| p.finding).collect(),
             left_out: survey.pick.left_out.clone(),
             files: survey.store.as_ref().map(Store::files).unwrap_or_default(),
@@ -1167,7 +1264,7 @@ impl Mta for Postfix {
             return Err(problem.clone().into_error());
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
-        let diff = self.task(&survey, store, login).explain().diff;
+        let diff = self.task(&survey, store, ours, login).explain().diff;
         let mut changes = Vec::new();
         for owned in &survey.pick.owned {
             if owned.text.as_ref() != Some(login) {
@@ -1205,7 +1302,7 @@ impl Mta for Postfix {
             return Err(problem.clone().into_error());
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
-        let mut task = self.task(&survey, store, login);
+        let mut task = self.task(&survey, store, ours, login);
         if store.map.is_none() && self.running_with(&survey.settings)? != Running::No {
             task.reload = Some(self.reload_by_hand());
         }
@@ -1236,7 +1333,8 @@ impl Mta for Postfix {
         self.trusted_parts(&settings)?;
         let mut argv = self.postmap(&settings);
         argv.push(store.kind.spell(staged_text));
-        let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
+        let output = host::run_mutating(&argv, None, LONG_COMMAND)
+            .map_err(|e| waited_for(e, &settings, store.kind, staged_text))?;
         let expected = settings.redirected(store.kind).extension();
         let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
@@ -1252,7 +1350,7 @@ impl Mta for Postfix {
                     store.kind.name(),
                     self.last_words(&output.stderr, staged_text)
                 ),
-                fix: "make room on that file system, or see what postmap names; it is tried again".into(),
+                fix: made_no_map(&output.stderr, staged_text),
             }),
         }
     }
@@ -1316,9 +1414,13 @@ impl Mta for Postfix {
     fn left(&self, files: &[(PathBuf, host::FileId)]) {
         // The text comes first.
         let left = match files {
-            [(_, text), (_, map)] => {
-                Some(Compared { text: *text, map: *map, not_compared: None, problems: Vec::new() })
-            }
+            [(_, text), (_, map)] => Some(Compared {
+                text: *text,
+                map: *map,
+                not_compared: None,
+                problems: Vec::new(),
+                compiling: Compiling::default(),
+            }),
             _ => None,
         };
         *self.compared.borrow_mut() = left;
@@ -1958,10 +2060,11 @@ impl Question<'_> {
     /// or by hand; it is an error only once a candidate is to replace it, or where no state could explain it.
     fn another_login(&self, entry: &table::Entry<'_>, applied: Option<&str>) -> Problem {
         let found = match entry.username() {
-            Some(user) => format!("the login of {user:?}"),
+            Some(user) => self.ours.login_of(user, self.candidate),
             None => "something that is not USER:PASSWORD".into(),
         };
-        let expected = applied.map(|user| format!(", not of {user:?}")).unwrap_or_default();
+        let applied = applied.and_then(|user| self.ours.shown(user, self.candidate));
+        let expected = applied.map(|user| format!(", not of {user}")).unwrap_or_default();
         let severity = match (self.candidate, &self.ours.applied) {
             (None, Some(_)) => Severity::Warning,
             _ => Severity::Error,
@@ -1972,7 +2075,7 @@ impl Question<'_> {
             format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
             format!(
                 "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
-                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced. If mail is \
+                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced, with write = false by you. If mail is \
                  to go on with the login that stands there, leave the line, and correct endpoint (or take the target out of the \
                  configuration). Do not take the line out: Postfix would not log in, and mail would bounce",
                 entry.key
@@ -2065,6 +2168,59 @@ impl Survey {
         owned.chain(self.pick.missing.iter().cloned()).collect()
     }
 
+    /// What a map made from the text now would change under the keys that are ours. The table was read.
+    fn compiling(&self, hops: &[NextHop]) -> Compiling {
+        let value = |login: Option<&Login>, is_odd: bool| match login {
+            Some(login) if self.pick.users.contains(&login.username) => {
+                Some(format!("the login of {}", login.username))
+            }
+            Some(_) => Some("another login".to_owned()),
+            None if is_odd => Some("something that is not USER:PASSWORD".to_owned()),
+            None => None,
+        };
+        let in_map = |key: &str| value(self.live.get(key), self.odd.contains(key));
+        let in_text = |key: &str| {
+            let (_, entry) = self.table.get_folded(key)?;
+            let login = entry.login();
+            Some((value(login.as_ref(), true).unwrap_or_default(), login))
+        };
+        let loses = self.pick.absent.iter().find_map(|key| {
+            let found = in_map(key)?;
+            Some(format!("{key:?}, where Postfix finds {found} now, would be gone"))
+        });
+        let without = hops.iter().filter(|hop| hop.ours).find_map(|hop| {
+            let mut found = hop.keys().into_iter().filter_map(in_map);
+            let bounces = hop.keys().into_iter().all(|key| self.table.get_folded(key).is_none());
+            let found = found.next().filter(|_| bounces)?;
+            let spelt = &hop.spelt;
+            Some(format!(
+                "the text has no login for {spelt:?}, for which Postfix finds {found} now: it would log in no more, and mail \
+                 would bounce"
+            ))
+        });
+        let keys = self.pick.candidates.iter().chain(self.pick.owned.iter().map(|owned| &owned.key));
+        let other = || {
+            keys.filter(|key| !self.pick.absent.contains(key)).find_map(|key| {
+                let (would, login) = in_text(key)?;
+                if login.is_some() && login.as_ref() == self.live.get(key) {
+                    return None;
+                }
+                let now = in_map(key).unwrap_or_else(|| "nothing".into());
+                let would = if would == now { format!("{would} with another password") } else { would };
+                Some(format!("Postfix would use {would} for {key:?}, where it finds {now} now, and nobody has logged in with that"))
+            })
+        };
+        Compiling { changes: without.or_else(other), loses }
+    }
+
+    /// Is this the user name of every login of the text that is ours, as far as the text is known?
+    fn holds_only(&self, applied: Option<&str>) -> bool {
+        let is_applied = |owned: &Owned| owned.text.as_ref().map(|login| login.username.as_str()) == applied;
+        let covers = |key: &String| self.pick.owned.iter().any(|owned| same_key(&owned.key, key));
+        let candidates = self.pick.candidates.iter().filter(|key| !self.pick.absent.contains(key));
+        applied.is_some() && candidates.into_iter().all(covers) && self.pick.owned.iter().all(is_applied)
+    }
+
     /// Keys that Postfix tries, that are not in the text, and that the map still has: somebody took them out of the
     /// text and did not compile it, or a run was killed.
     fn only_in_map(&self) -> impl Iterator<Item = &String> {
@@ -2096,6 +2252,8 @@ enum Subject {
     Entry,
     /// What stands in the compiled map and not in the text: it is lost when the map is replaced.
     Map,
+    /// Who could have written what is run and obeyed; never an error.
+    Trust,
 }
 
 impl Problem {
@@ -2190,6 +2348,51 @@ fn gave_up(stderr: &str) -> String {
     stderr.lines().filter(gives_up).map(unquoted).collect::<Vec<_>>().join("\n")
 }
 
+/// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
+fn made_no_map(stderr: &str, staged_text: &Path) -> String {
+    let directory = staged_text.parent().unwrap_or(staged_text).display();
+    let says = |reasons: &[&str]| reasons.iter().any(|reason| stderr.contains(reason));
+    let what = if says(&["No space left on device", "Disk quota exceeded"]) {
+        format!("make room on the file system that holds {directory}")
+    } else if says(&["File too large"]) {
+        "raise the limit of file sizes under which relaykey runs (`ulimit -f`; in a unit LimitFSIZE=)".into()
+    } else if says(&["Operation not permitted", "Permission denied"]) {
+        format!(
+            "look at `lsattr -d {directory}` (chattr -a and chattr -i take the flags off that keep files from being replaced) and, \
+             with SELinux, at `ausearch -m avc -ts recent`"
+        )
+    } else if says(&["Read-only file system"]) {
+        format!("mount it writable; under systemd the directory must be in ReadWritePaths=: {directory}")
+    } else {
+        "see what postmap names".into()
+    };
+    format!("{what}; it is tried again")
+}
+
+/// What it means that `postmap` took too long over a table: Postfix's programs wait for whoever has locked the map, which
+/// anybody can who may read it.
+fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, path: &Path) -> MtaError {
+    let map = settings.redirected(kind).extension().map_or_else(|| path.to_owned(), |ext| with_extension(path, ext));
+    let holder = match &e {
+        host::HostError::TimedOut { .. } => host::holder(&map),
+        _ => None,
+    };
+    let Some(holder) = holder else { return e.into() };
+    MtaError {
+        temporary: true,
+        class: "lock-held",
+        line: None,
+        what: format!("{e}: {} is locked by {holder}", map.display()),
+        fix: format!(
+            "`ps -o pid,user,args -p {}` shows whose process that is; have it ended, or wait until it is done; whoever may read the \
+             map can lock it: ls -l {}",
+            holder.pid,
+            quoted(&map.to_string_lossy())
+        ),
+        file: Some(map),
+    }
+}
+
 /// As a shell takes it for one word.
 fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-@%+,=".contains(&b);
@@ -2201,6 +2404,14 @@ fn quoted(word: &str) -> String {
 
 fn or_none(words: String) -> String {
     if words.is_empty() { "it gave no reason".into() } else { words }
+}
+
+/// What is said where the text is not to be compiled by hand, and what puts it right.
+fn not_by_hand(harm: &str) -> String {
+    format!(
+        "Do not compile the text as it is: {harm}. `relaykey sync` logs in first, and then puts the login there (with \
+         write = false: says how)"
+    )
 }
 
 fn no_table(config_dir: &Path) -> MtaError {

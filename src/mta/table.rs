@@ -20,7 +20,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::credential::{Login, ses_password_form};
+use crate::credential::{Login, has_secret_shape};
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
@@ -92,7 +92,7 @@ impl Entry<'_> {
         Login::from_pair(self.value()?).ok()
     }
 
-    /// The user name of the value, where it has one that may be shown.
+    /// The user name of the value, where it has one. Whether it may be shown is for [`crate::credential::shown`] to say.
     pub fn username(&self) -> Option<&str> {
         username(self.value()?)
     }
@@ -106,11 +106,11 @@ impl Entry<'_> {
     }
 }
 
-/// What stands before the first colon, where Postfix splits. `None` without a colon, or where it is an SES SMTP password:
-/// somebody then forgot the user name, or wrote it last, and what stands there must not be shown.
+/// What stands before the first colon, where Postfix splits. `None` without a colon, or where it has the shape of a secret:
+/// somebody then forgot the user name, or wrote it last.
 pub fn username(value: &str) -> Option<&str> {
     let (user, _) = value.split_once(':')?;
-    ses_password_form(user).is_err().then_some(user)
+    (!has_secret_shape(user)).then_some(user)
 }
 
 /// One change of a table.
@@ -206,7 +206,8 @@ fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
             class: "config",
             line: line_of(at),
             what: "the line ends with CR LF".into(),
-            fix: "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then postmap".into(),
+            fix: "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then: relaykey sync"
+                .into(),
         });
     }
     if let Some(at) = nul {
@@ -354,7 +355,7 @@ impl Table {
                      ignores the other",
                     this.key
                 ),
-                fix: format!("remove the one that is wrong (line {second} has no effect today), then postmap"),
+                fix: format!("remove the one that is wrong (line {second} has no effect today), then: relaykey sync"),
             });
         }
         if let Place::GoesOn(line) = this.place {

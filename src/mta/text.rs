@@ -65,11 +65,12 @@ impl Text {
         Ok(Survey { path, table, seen, live, others, stranger })
     }
 
-    fn task<'a>(&'a self, survey: &'a Survey, login: &'a Login, missing: &'a [String]) -> Task<'a> {
+    fn task<'a>(&'a self, survey: &'a Survey, ours: &'a Ours, login: &'a Login, missing: &'a [String]) -> Task<'a> {
         Task {
             file: &survey.path,
             exists: survey.seen.is_some(),
             table: &survey.table,
+            ours,
             login,
             entries: survey.live.iter().chain(&survey.others).copied().collect(),
             missing,
@@ -119,11 +120,12 @@ impl Mta for Text {
             line: None,
             file: Some(survey.path.clone()),
             what: format!("it has no entry for {key:?}"),
-            fix: "the next rollover adds it".into(),
+            fix: "the next rollover adds it; with write = false it says what to add".into(),
         };
         Ok(View {
             kind: "text",
             findings: self.missing(&survey).map(finding).into_iter().collect(),
+            doubts: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
             entries: (survey.live.iter().map(|at| of_text(at, true)))
                 .chain(missing)
@@ -152,7 +154,7 @@ impl Mta for Text {
             });
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
-        let diff = self.task(&survey, login, &missing).explain().diff;
+        let diff = self.task(&survey, ours, login, &missing).explain().diff;
         let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
@@ -176,7 +178,7 @@ impl Mta for Text {
     fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
         let survey = self.survey(ours, Some(&login.username))?;
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
-        Ok(self.task(&survey, login, &missing).explain())
+        Ok(self.task(&survey, ours, login, &missing).explain())
     }
 
     /// The text is read as it is; no plan of this target asks for a map.

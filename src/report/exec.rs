@@ -19,6 +19,7 @@
 //! A root process starts it, so nobody but root may decide what it is: each directory on the way to it and the file
 //! itself belong to root and cannot be changed by others, at every start anew.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -101,11 +102,15 @@ impl Exec {
     /// Everything that has to be so before the program may be started.
     async fn prepare(&self) -> Result<Start, Undelivered> {
         let (program, name) = (self.program().to_owned(), self.user.clone());
+        let mut command: Vec<OsString> = self.command.iter().map(OsString::from).collect();
+        command.resize(command.len().max(1), OsString::new());
         let looking = tokio::task::spawn_blocking(move || {
             let path = safe_program(Path::new(&program))?;
-            // And what its first line names, if it is a script.
-            trust::program(path.as_os_str())?;
             let user = user_of(&name)?;
+            // And what its first line names, if it is a script, and what its arguments do, if it is a shell or its like: the
+            // user whom it runs as may have written that.
+            command[0] = path.clone().into_os_string();
+            trust::command(&command, Some(user.uid))?;
             Ok(Start { path, user, become_user: may_become(&name, user)? })
         });
         match looking.await {
@@ -199,6 +204,12 @@ struct Start {
     path: PathBuf,
     user: User,
     become_user: bool,
+}
+
+/// What a group could have written of what the program is given. The program itself is held to a stricter rule.
+pub fn doubts(command: &[String], user: &str) -> Vec<trust::Doubt> {
+    let user = user_of(user).ok().map(|user| user.uid);
+    trust::command(command, user).map(|looked| looked.doubts).unwrap_or_default()
 }
 
 /// Where the program is without symbolic links, if nobody but root (and ourselves, where we are not root) can put

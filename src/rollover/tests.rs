@@ -818,6 +818,36 @@ fn persisted_waits_hold_until_a_person_asks() {
     assert_eq!(facts.state.targets["t0"].retry.attempts, 3);
 }
 
+/// Only what was looked at is watched: a start looks at every target, and does no more there than what is due.
+#[test]
+fn a_start_looks_also_at_a_target_that_waits() {
+    let policy = policy(2);
+    let mut state = applied(&policy, 1);
+    let retry = Retry { attempts: 3, next: Some(at(50)), failure: Some(Failure { at: at(-5), ..failure(true) }) };
+    state.targets.get_mut("t1").unwrap().retry = retry.clone();
+    state.candidate = Some(candidate_of(version(2), at(-60)));
+    let looks = |at_start: bool| {
+        let wake = Wake { at_start, ..Wake::default() };
+        let mut facts = Facts::new(state.clone(), &policy, wake, false);
+        let mut looked = Vec::new();
+        let mut go = good(found(2, 0), holds(1), false);
+        let (steps, ..) = drive(&mut facts, &policy, at(0), |step| {
+            if let Step::Inspect { target } = step {
+                looked.push(*target);
+            }
+            go(step)
+        });
+        assert_eq!(facts.state.targets["t1"].retry, retry, "{steps:?}");
+        assert!(!steps.contains(&"commit"), "{steps:?}");
+        looked
+    };
+    assert_eq!((looks(true), looks(false)), (vec![0, 1], vec![0]));
+    // A new version does not wait for what the one before it ran into.
+    let mut facts = Facts::new(state.clone(), &policy, Wake { at_start: true, ..Wake::default() }, false);
+    let (steps, ..) = drive(&mut facts, &policy, at(0), good(found(3, 0), holds(1), false));
+    assert!(facts.committed.is_some(), "{steps:?}");
+}
+
 #[test]
 fn state_survives_its_file_format() {
     let policy = policy(2);

@@ -150,16 +150,19 @@ fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, SourceError> 
     trust::open(path, uid).map_err(|e| match &e {
         HostError::Io { source, .. } => failed(path, source),
         HostError::Untrusted { found, .. } => {
-            let words = "so it could hold a login of somebody else's choice, and this host keeps what it has";
+            let words = match found.reason {
+                Reason::NotTheirs { .. } => "and this host keeps what it has",
+                _ => "so it could hold a login of somebody else's choice, and this host keeps what it has",
+            };
             let fix = match found.reason {
-                Reason::Owner { uid } => {
+                Reason::Owner { uid } | Reason::Listed { uid } => {
                     let owner = trust::user_name(uid).unwrap_or_else(|| uid.to_string());
                     format!(
                         "if that user is the one to write it, add `owner = \"{owner}\"` below [credential.source]; else: {}",
                         e.fix()
                     )
                 }
-                Reason::Others { .. } => e.fix(),
+                Reason::Others { .. } | Reason::NotTheirs { .. } => e.fix(),
             };
             SourceError { class: e.class(), ..permanent(path, &format!("{found}, {words}"), &fix) }
         }

@@ -21,7 +21,7 @@ use aws_sdk_secretsmanager::error::BoxError;
 
 use crate::aws::{Arn, AwsError, Http};
 use crate::config;
-use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder};
+use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, ses_region};
 
 /// One version, fetched.
 #[derive(Debug, Clone)]
@@ -131,7 +131,8 @@ pub struct Advice {
 /// Opens the source of a credential. Reaches nothing yet: what is wrong with AWS or the file is told by
 /// [`Source::fetch`]. `key` makes the version of a file. An ARN's region wins over the configured one.
 pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Result<Box<dyn Source>, SourceError> {
-    let keys = credential.keys.clone();
+    let is_ses = |smtp: &config::Smtp| smtp.region.is_some() || ses_region(&smtp.endpoint).is_some();
+    let keys = JsonKeys { of_ses: credential.targets.iter().any(|t| is_ses(&t.smtp)), ..credential.keys.clone() };
     Ok(match &credential.source {
         config::Source::SecretsManager { secret, stages, aws } => {
             Box::new(secrets_manager::SecretsManager::new(secret, stages, &in_region_of(secret, aws), keys, http)?)

@@ -71,14 +71,27 @@ impl Kind {
         matches!(self, Kind::Refused | Kind::NoLogin)
     }
 
-    /// What it means, for a person.
+    /// What it means, for a person. Anybody on the host may write to its log, so it is the log's word and nothing more.
     pub fn meaning(self) -> &'static str {
         match self {
-            Kind::Refused => "the mail log tells that the endpoint refused the mail server's login",
-            Kind::NoLogin => "the mail server did not log in at the endpoint, and mail bounces",
-            Kind::Temporary => "the endpoint could not serve the mail server for a moment",
-            Kind::Policy => "policy, not password: the endpoint took the login and refused the message",
-            Kind::NoMechanism => "the mail server has no way of logging in that the endpoint offers",
+            Kind::Refused => {
+                "the mail log tells that the endpoint refused the mail server's login, or the line is not Postfix's"
+            }
+            Kind::NoLogin => {
+                "the mail log tells that the mail server did not log in at the endpoint, and mail bounces, or the line is not \
+                 Postfix's"
+            }
+            Kind::Temporary => {
+                "the mail log tells that the endpoint could not serve the mail server for a moment, or the line is not Postfix's"
+            }
+            Kind::Policy => {
+                "policy, not password: the mail log tells that the endpoint took the login and refused the message, or the line \
+                 is not Postfix's"
+            }
+            Kind::NoMechanism => {
+                "the mail log tells that the mail server has no way of logging in that the endpoint offers, or the line is not \
+                 Postfix's"
+            }
         }
     }
 
@@ -329,6 +342,16 @@ mod tests {
 
     fn kind(line: &str) -> Option<Kind> {
         judge(line, &OURS).map(|alarm| alarm.kind)
+    }
+
+    /// Anybody on the host may write to its log.
+    #[test]
+    fn what_the_log_says_is_told_as_the_logs_word() {
+        for kind in [Kind::Refused, Kind::NoLogin, Kind::Temporary, Kind::Policy, Kind::NoMechanism] {
+            let meaning = kind.meaning();
+            assert!(meaning.contains("the mail log tells that"), "{meaning}");
+            assert!(meaning.ends_with("or the line is not Postfix's"), "{meaning}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -227,17 +228,23 @@ impl Tail {
 
     /// Opens what has the name now. Is there something to read? One that does not exist (yet) is no error.
     fn reopen(&mut self) -> io::Result<bool> {
-        // A pipe in its place must not hold us up.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let mut file = match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path) {
-            Ok(file) => file,
+        // Others may write to the directory, and opening a device can do something: the place is looked at first, and it is
+        // that very file that is opened then.
+        let open = |path: &Path, flags: OFlags| {
+            let flags = (flags | OFlags::CLOEXEC).bits().cast_signed();
+            File::options().read(true).custom_flags(flags).open(path)
+        };
+        let place = match open(&self.path, OFlags::PATH) {
+            Ok(place) => place,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),
         };
-        let found = file.metadata()?;
+        let found = place.metadata()?;
         if !found.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
+        let again = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
+        let mut file = open(&again, OFlags::NONBLOCK | OFlags::NOCTTY)?;
         self.lines.clear();
         let mut at = 0;
         if self.first && found.len() > 0 {

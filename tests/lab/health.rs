@@ -93,6 +93,7 @@ impl Host {
             config: "/etc/relaykey/config.toml".into(),
             config_since: hours(now, 300),
             config_refused: None,
+            not_listening: Vec::new(),
         };
         Self { now, text, config, states, lives, daemon }
     }
@@ -557,7 +558,8 @@ impl Server {
 
     pub fn at(listen: Vec<Listen>, hosts: &[&str], status: Status) -> Self {
         let config = config::Health { listen, hosts: hosts.iter().map(|h| (*h).to_owned()).collect() };
-        let listeners = health::open(Some(&config), &[]).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let health::Opened { listeners, failed } = health::open(Some(&config), &[]);
+        assert!(failed.is_empty(), "{failed:?}");
         let hosts = HostAllowList::new(Some(&config), ["mx1.example.com"]);
         let status = Arc::new(Mutex::new(Arc::new(status)));
         let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -565,7 +567,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
             let documents: health::Documents = Arc::new(move || Arc::clone(&given.lock().expect("not poisoned")));
-            runtime.block_on(health::serve(&held, documents, hosts, stopped)).expect("serves");
+            runtime.block_on(health::serve(&held, held.len(), documents, hosts, stopped)).expect("serves");
         });
         Self { listeners, status, stop, thread: Some(thread) }
     }

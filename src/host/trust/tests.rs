@@ -15,62 +15,76 @@ fn the_rule() {
     let obey = Rule::Obey { owner: None };
     let by_nobody = Rule::Obey { owner: Some(NOBODY) };
     let me = rustix::process::geteuid().as_raw();
-    let verdict =
-        |uid, gid, mode, is_directory, rule, acl| judge(Permissions { uid, gid, mode }, is_directory, rule, || acl);
+    let listed = |user| acl(&[(1, 6, u32::MAX), (2, 6, user), (4, 4, u32::MAX), (0x10, 6, u32::MAX)]);
+    let verdict = |uid, gid, mode, is_directory, rule, list: Option<u32>| {
+        judge(Permissions { uid, gid, mode }, is_directory, rule, || list.map(listed).unwrap_or_default())
+    };
     let others = |mode| Outcome::Refused(Reason::Others { mode });
     let owner = || Outcome::Refused(Reason::Owner { uid: NOBODY });
-    use Outcome::{Trusted, Warning};
+    use Outcome::Trusted;
+    let warning = |gid| Outcome::Warning { gid, listed: false };
     for is_directory in [false, true] {
         let kind = if is_directory { "directory" } else { "file" };
         // Owners, with every harmless mode.
         for mode in [0o400, 0o600, 0o640, 0o644, 0o700, 0o755, 0o4755, 0o2755, 0o444] {
             for rule in [obey, by_nobody, Rule::Replace] {
-                assert_eq!(verdict(0, 0, mode, is_directory, rule, false), Trusted, "{kind} {mode:o} {rule:?}");
-                assert_eq!(verdict(me, NOBODY, mode, is_directory, rule, false), Trusted, "{kind} {mode:o} {rule:?}");
+                assert_eq!(verdict(0, 0, mode, is_directory, rule, None), Trusted, "{kind} {mode:o} {rule:?}");
+                assert_eq!(verdict(me, NOBODY, mode, is_directory, rule, None), Trusted, "{kind} {mode:o} {rule:?}");
             }
-            assert_eq!(verdict(NOBODY, 0, mode, is_directory, obey, false), owner(), "{kind} {mode:o}");
-            assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, false), Trusted, "{kind} {mode:o}");
-            assert_eq!(verdict(NOBODY, 0, mode, is_directory, Rule::Replace, false), owner(), "{kind} {mode:o}");
+            assert_eq!(verdict(NOBODY, 0, mode, is_directory, obey, None), owner(), "{kind} {mode:o}");
+            assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, None), Trusted, "{kind} {mode:o}");
+            assert_eq!(verdict(NOBODY, 0, mode, is_directory, Rule::Replace, None), owner(), "{kind} {mode:o}");
         }
         // A group that may write: told, unless it is root's; where files are replaced, refused.
         for mode in [0o660, 0o664, 0o770, 0o775, 0o2775] {
-            assert_eq!(verdict(0, NOBODY, mode, is_directory, obey, false), Warning, "{kind} {mode:o}");
-            assert_eq!(verdict(0, 0, mode, is_directory, obey, false), Trusted, "{kind} {mode:o}");
-            assert_eq!(verdict(0, 0, mode, is_directory, obey, true), Warning, "{kind} {mode:o} with an ACL");
-            assert_eq!(verdict(0, 0, mode, is_directory, Rule::Replace, false), others(mode), "{kind} {mode:o}");
+            assert_eq!(verdict(0, NOBODY, mode, is_directory, obey, None), warning(NOBODY), "{kind} {mode:o}");
+            assert_eq!(verdict(0, 0, mode, is_directory, obey, None), Trusted, "{kind} {mode:o}");
+            // By an access control list: whom it names, and not the group that the mode speaks of.
+            let by_list = Outcome::Refused(Reason::Listed { uid: NOBODY });
+            assert_eq!(verdict(0, 0, mode, is_directory, obey, Some(NOBODY)), by_list, "{kind} {mode:o}");
+            for (rule, user) in [(obey, 0), (obey, me), (by_nobody, NOBODY)] {
+                assert_eq!(verdict(0, NOBODY, mode, is_directory, rule, Some(user)), Trusted, "{kind} {mode:o} {user}");
+            }
+            let list = acl(&[(1, 6, u32::MAX), (4, 4, u32::MAX), (8, 6, NOBODY), (0x10, 6, u32::MAX)]);
+            let found = judge(Permissions { uid: 0, gid: 0, mode }, is_directory, obey, || list);
+            assert_eq!(found, Outcome::Warning { gid: NOBODY, listed: true }, "{kind} {mode:o}");
+            assert_eq!(verdict(0, 0, mode, is_directory, Rule::Replace, None), others(mode), "{kind} {mode:o}");
         }
         // Everybody: refused, whoever owns it.
         for mode in [0o666, 0o602, 0o777, 0o757, 0o2777] {
             for rule in [obey, by_nobody, Rule::Replace] {
-                assert_eq!(verdict(0, 0, mode, is_directory, rule, false), others(mode), "{kind} {mode:o} {rule:?}");
+                assert_eq!(verdict(0, 0, mode, is_directory, rule, None), others(mode), "{kind} {mode:o} {rule:?}");
             }
-            assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, false), others(mode), "{kind} {mode:o}");
+            assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, None), others(mode), "{kind} {mode:o}");
         }
     }
     // The sticky bit means something on directories alone: there whose the next step is decides.
     for mode in [0o1777, 0o3777, 0o1775] {
-        assert_eq!(verdict(0, NOBODY, mode, true, obey, false), Trusted, "{mode:o}");
-        assert_eq!(verdict(NOBODY, NOBODY, mode, true, obey, false), owner(), "{mode:o}");
-        let expected = if mode & 2 != 0 { others(mode) } else { Warning };
-        assert_eq!(verdict(0, NOBODY, mode, false, obey, false), expected, "{mode:o}");
+        assert_eq!(verdict(0, NOBODY, mode, true, obey, None), Trusted, "{mode:o}");
+        assert_eq!(verdict(NOBODY, NOBODY, mode, true, obey, None), owner(), "{mode:o}");
+        let expected = if mode & 2 != 0 { others(mode) } else { warning(NOBODY) };
+        assert_eq!(verdict(0, NOBODY, mode, false, obey, None), expected, "{mode:o}");
     }
 }
 
 #[test]
 fn access_control_lists() {
-    let (mine, mask, user, group) = ((1, 6, u32::MAX), |p| (0x10, p, u32::MAX), |p| (2, p, NOBODY), |p| (8, p, NOBODY));
-    for (entries, writes) in [
-        (vec![], false),
-        (vec![mine], false),
-        (vec![mine, user(6), mask(6)], true),
-        (vec![mine, user(6), mask(4)], false),
-        (vec![mine, user(4), mask(6)], false),
-        (vec![mine, group(2), mask(2)], true),
-        (vec![mine, (2, 6, 0), (8, 6, 0), mask(6)], false),
+    let (mine, mask) = ((1, 6, u32::MAX), |p| (0x10, p, u32::MAX));
+    let (user, group, own) = (|p| (2, p, NOBODY), |p| (8, p, NOBODY), |p| (4, p, u32::MAX));
+    for (entries, users, groups, own_group) in [
+        (vec![], &[][..], &[][..], None),
+        (vec![mine], &[], &[], None),
+        (vec![mine, user(6), mask(6)], &[NOBODY], &[], None),
+        (vec![mine, user(6), own(6), mask(4)], &[], &[], Some(false)),
+        (vec![mine, user(4), own(6), mask(6)], &[], &[], Some(true)),
+        (vec![mine, own(4), group(2), mask(2)], &[], &[NOBODY], Some(false)),
+        (vec![mine, (2, 6, 0), (8, 6, 0), mask(6)], &[0], &[0], None),
     ] {
-        assert_eq!(acl_names_a_writer(&acl(&entries)), writes, "{entries:?}");
+        let expected = Writers { users: users.to_vec(), groups: groups.to_vec(), own_group };
+        assert_eq!(writers(&acl(&entries)), expected, "{entries:?}");
     }
-    assert!(!acl_names_a_writer(b"") && !acl_names_a_writer(b"\x02\0\0\0odd"));
+    assert_eq!(writers(b""), Writers::default());
+    assert_eq!(writers(b"\x02\0\0\0odd"), Writers::default());
 }
 
 #[test]
@@ -86,6 +100,8 @@ fn what_runs_a_script() {
         ("#!/usr/bin/env python3\n", &["/usr/bin/env", "python3"]),
         ("#!/usr/bin/env -S A=b bash -e\n", &["/usr/bin/env", "bash"]),
         ("#!/usr/bin/env\n", &["/usr/bin/env"]),
+        ("#!/bin/sh /opt/first\n", &["/bin/sh", "/opt/first"]),
+        ("#!/usr/bin/env -S sh /opt/first\n", &["/usr/bin/env", "sh", "/opt/first"]),
     ] {
         assert_eq!(interpreters(head.as_bytes()), programs, "{head:?}");
     }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::instruction::Instruction;
-use crate::rollover::{ALIVE, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, SUPERSEDED, Waiting};
+use crate::rollover::{ALIVE, BY_HAND, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, SUPERSEDED, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -151,6 +151,24 @@ fn tell(report: &Report) -> Told {
                     format!("relaykey status {}", r.credential),
                 ),
             }],
+            said: r.said("What relaykey found"),
+            ..Told::empty()
+        },
+        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == BY_HAND) => Told {
+            headline: "a change of the mail server's login by hand is not finished".into(),
+            happened: format!(
+                "A new key of {} waits to be put into the mail server on {} by hand. Somebody has begun, and the mail server uses \
+                 neither that key nor {}, which relaykey had reported there. That report is withdrawn.",
+                r.login, r.host, r.key
+            ),
+            mail: format!(
+                "Mail to {} may be failing, or may go out with another login, until the change is finished.",
+                r.relay
+            ),
+            to_do: "Do not delete any key yet. Finish the change: `relaykey status` on the host shows what to do, step by step, and \
+                    what is wrong with what is there. relaykey sees it then, and reports it."
+                .into(),
+            commands: vec![(format!("To see the steps; on {}, as root:", r.host), "relaykey status".into())],
             said: r.said("What relaykey found"),
             ..Told::empty()
         },

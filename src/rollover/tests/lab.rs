@@ -40,6 +40,8 @@ pub(super) struct Run {
     /// Versions that were found in place and never confirmed when another one had come, and who had let them go.
     pub superseded: Vec<(String, Option<String>)>,
     pub failures: Vec<String>,
+    /// What they say.
+    pub said: Vec<String>,
     pub committed: Option<Completion>,
     pub approved_by: Option<String>,
     pub waits: bool,
@@ -154,6 +156,7 @@ impl Host {
             assert!(absorb(&mut facts, &self.policy, id, &step, outcome, now, 0.5));
         };
         let failures = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
+        let said = facts.failures().iter().map(|(_, f)| f.what.clone()).collect();
         let killed = last != Step::End && !matches!(last, Step::Wait { .. });
         if !killed {
             conclude(&mut facts, now, 0.5);
@@ -176,6 +179,7 @@ impl Host {
                 .map(|s| (s.begun.id.version, s.approved_by))
                 .collect(),
             failures,
+            said,
             committed: facts.committed,
             approved_by,
             waits: facts.waits_for_a_person(&self.policy),

@@ -778,12 +778,27 @@ fn a_change_by_hand_is_shown_watched_and_confirmed() {
     host.files = vec![9];
     let run = host.notice(8000);
     assert_eq!((run.failures.clone(), run.committed), (vec!["by-hand".to_owned()], None));
-    assert_eq!(run.outcomes(), ["withdrawn"], "what was confirmed is not there any more");
+    // What was confirmed is not there any more; it is the change that was asked for, and nobody else's.
+    assert_eq!(run.news, [("withdrawn", "v1".to_owned(), "by-hand".to_owned())]);
     host.files = vec![2];
     let run = host.notice(8100);
     assert_eq!(run.steps, ["inspect", "fetch", "verify", "preview", "prepare", "activate", "read-back", "commit"]);
     assert_eq!((run.committed, host.version()), (Some(Completion::Confirmed), "v2"));
     assert_eq!((host.state.withdrawn, host.state.targets["t0"].change.clone()), (None, None));
+}
+
+/// Who approves what waits to be changed by hand has that answer, and not that nothing waits.
+#[test]
+fn an_approval_of_what_is_changed_by_hand_says_so() {
+    let mut host = Host::new(by_hand(1, &[0]), 2);
+    host.poll(0);
+    let run = host.approve(None, 60);
+    assert!(run.failures.contains(&NOTHING_TO_DO.to_owned()) && !run.wrote(), "{:?}", run.failures);
+    assert!(
+        run.said.iter().any(|what| what.contains("v2 (AKIA2) waits for a change by hand (target t0)")),
+        "{:?}",
+        run.said
+    );
 }
 
 #[test]

@@ -199,6 +199,31 @@ fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
     assert!(words.contains("uses AKIA9") && words.contains("(AKIA1)"), "{words}");
 }
 
+/// A mail server that was not told of what is in its files may go on with what was there before.
+#[test]
+fn a_report_names_no_key_as_in_use_where_a_reload_is_owed() {
+    let policy = policy(1);
+    let mut state = applied(&policy, 1);
+    let in_use = |state: &State| Facts::new(state.clone(), &policy, Wake::default(), false).in_use();
+    assert_eq!(in_use(&state), Some(vec!["AKIA1".to_owned()]));
+    state.targets.get_mut("t0").unwrap().reload_owed = Some(Owed { since: at(-60), why: "never".into() });
+    assert_eq!(in_use(&state), None);
+}
+
+/// What the mail log told of was about the login that is put right now.
+#[test]
+fn a_login_of_our_own_that_was_accepted_is_over_with_the_heal() {
+    let mut host = Host::new(policy(1), 1);
+    let id = host.state.applied.as_ref().unwrap().id.clone();
+    let last = Tried { at: at(-30), endpoint: "e:587".into(), result: OwnResult::Accepted };
+    let own = OwnLogin { last: Some(last), ..OwnLogin::of(&id) };
+    host.state.targets.get_mut("t0").unwrap().own_login = Some(own);
+    host.files = vec![9];
+    let run = host.poll(60);
+    assert!(run.wrote() && run.committed.is_some(), "{:?}", run.steps);
+    assert_eq!(host.state.own_login(), None);
+}
+
 #[test]
 fn a_key_that_has_become_old_is_told_of_once() {
     let mut host = Host::new(policy(1), 1);

@@ -136,6 +136,31 @@ fn what_is_no_file_is_an_error_and_does_not_hold_up() {
     assert!(finding.what.contains("not a regular file") && finding.fix.contains("`log`"), "{finding:?}");
 }
 
+/// Opening a device can do something: what is no file is not opened, wherever a link leads.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let dir = Scratch::new("not-opened");
+    let (pipe, link) = (dir.0.join("pipe"), dir.0.join("mail.log"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event| _ = tell.send(event)).unwrap();
+    notify::Watcher::watch(&mut watcher, &dir.0, notify::RecursiveMode::NonRecursive).unwrap();
+    let mut tail = Tail::new(&link);
+    assert_eq!(tail.read(&mut |_| ()).unwrap_err().to_string(), "it is not a regular file");
+    // What is opened after it is told after it.
+    let last = dir.0.join("last");
+    fs::write(&last, "").unwrap();
+    let opened =
+        |event: &notify::Event| matches!(event.kind, notify::EventKind::Access(notify::event::AccessKind::Open(_)));
+    for event in told.iter().map(Result::unwrap) {
+        assert!(!(opened(&event) && event.paths.contains(&pipe)), "{event:?}");
+        if event.paths.contains(&last) {
+            break;
+        }
+    }
+}
+
 #[test]
 fn the_log_is_found_where_the_host_keeps_it() {
     let now = SystemTime::now();
