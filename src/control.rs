@@ -45,6 +45,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::host::{self, HostError};
+use crate::instruction::relaykey;
 use crate::text::Repeats;
 use crate::wake;
 
@@ -344,7 +345,7 @@ fn fields<T: DeserializeOwned>(map: serde_json::Map<String, Value>, command: &st
 fn malformed(what: impl Into<String>) -> Refusal {
     Refusal {
         what: what.into(),
-        fix: "ask with `relaykey`, such as `relaykey sync` or `relaykey status`".into(),
+        fix: format!("ask with `relaykey`, such as `{}` or `{}`", relaykey("sync"), relaykey("status")),
         temporary: false,
     }
 }
@@ -452,7 +453,7 @@ impl ControlError {
                 format!("see what it does (`journalctl -u relaykey`, /proc/{pid}/status) and restart it")
             }
             ControlError::Silent { .. } => {
-                "what it was asked for goes on there: relaykey status; journalctl -u relaykey".into()
+                format!("what it was asked for goes on there: {}; journalctl -u relaykey", relaykey("status"))
             }
             ControlError::Lost { .. } => "see why it ended (`journalctl -u relaykey`) and ask again".into(),
             ControlError::Unclear { .. } => "after an upgrade restart the daemon: systemctl restart relaykey".into(),

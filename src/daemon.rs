@@ -32,6 +32,7 @@ use crate::config::{self, Config, Listen};
 use crate::control::{self, Refusal};
 use crate::credential::LocalKey;
 use crate::health;
+use crate::instruction::relaykey;
 use crate::report::{Deliveries, Receivers};
 use crate::rollover::{Approve, Reject, Wake};
 use crate::service::log::Matter;
@@ -194,7 +195,7 @@ impl Posts {
             post.orders.try_send(order).map_err(|e| match e {
                 mpsc::error::TrySendError::Full(_) => Refusal {
                     what: format!("{}: others asked for the same, and are waiting for their turn", post.credential),
-                    fix: "wait for them, or look at: relaykey status".into(),
+                    fix: format!("wait for them, or look at: {}", relaykey("status")),
                     temporary: true,
                 },
                 mpsc::error::TrySendError::Closed(_) => leaving(),
@@ -380,7 +381,8 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
             }
             () = &mut patience, if !daemon.started => {
                 let what = "the start does not wait any longer for credentials that were not looked at yet";
-                log::trouble(Matter::Warning, what, "see which, and what they are at: relaykey status");
+                let fix = format!("see which, and what they are at: {}", relaykey("status"));
+                log::trouble(Matter::Warning, what, &fix);
                 awaited = None;
                 daemon.started = true;
                 daemon.notifier.ready();

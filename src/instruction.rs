@@ -2,8 +2,34 @@
 //! them, and nobody has to find a command in a sentence. Pure.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+
+/// The configuration file that this process goes by, as a shell takes it, where it is not the usual one.
+static CONFIG: OnceLock<String> = OnceLock::new();
+
+/// What [`relaykey`] names from now on; said once, at the start of the program: a process goes by one file for as long as it
+/// lives. `None`: the usual one, which need not be named.
+pub fn goes_by(config: Option<String>) {
+    if let Some(config) = config {
+        // The first word counts: there is no other.
+        let _ = CONFIG.set(config);
+    }
+}
+
+/// A command of ours as it is to be pasted: `relaykey ARGUMENTS`, and where this process goes by another file than the usual
+/// one, with that. Every sentence that names such a command takes it from here.
+pub fn relaykey(arguments: impl fmt::Display) -> String {
+    with_config(&arguments, CONFIG.get().map(String::as_str))
+}
+
+fn with_config(arguments: &dyn fmt::Display, config: Option<&str>) -> String {
+    match config {
+        Some(config) => format!("relaykey {arguments} --config {config}"),
+        None => format!("relaykey {arguments}"),
+    }
+}
 
 /// One thing to do. In JSON `{"text": …}` or `{"command": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -69,6 +95,14 @@ impl<'de> Deserialize<'de> for Instruction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_names_the_configuration_where_it_is_not_the_usual_one() {
+        let command = format_args!("approve {} --version {}", "ses", 7);
+        assert_eq!(with_config(&command, None), "relaykey approve ses --version 7");
+        let named = "relaykey approve ses --version 7 --config '/etc/relay key.toml'";
+        assert_eq!(with_config(&command, Some("'/etc/relay key.toml'")), named);
+    }
 
     #[test]
     fn what_was_written_as_plain_text_is_read_as_words() {

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
 use crate::credential::{NOT_SHOWN, ProofFields, SourceIdentity, VersionOrder, has_secret_shape, shown, shown_or_said};
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
@@ -2542,9 +2542,9 @@ pub fn absorb(
             let before = if by_hand { "this host had confirmed" } else { "relaykey put there" };
             let again = match facts.state.applied.as_ref().filter(|_| by_hand) {
                 Some(applied) => format!(
-                    "; then put the login of {} back by hand. relaykey sees it and confirms it anew; where it does not run: \
-                     relaykey confirm {}",
-                    applied.username, facts.state.credential
+                    "; then put the login of {} back by hand. relaykey sees it and confirms it anew; where it does not run: {}",
+                    applied.username,
+                    relaykey(format_args!("confirm {}", facts.state.credential))
                 ),
                 None => String::new(),
             };
@@ -2660,9 +2660,8 @@ fn fought_over(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> 
             facts.targets[index].name
         ),
         fix: format!(
-            "find out what writes the table (configuration management, the program that `reload` names) and make it stop; then: \
-             relaykey sync {}",
-            facts.state.credential
+            "find out what writes the table (configuration management, the program that `reload` names) and make it stop; then: {}",
+            relaykey(format_args!("sync {}", facts.state.credential))
         ),
         temporary: false,
         at: now,
@@ -2706,8 +2705,8 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                 CHANGED_MEANWHILE,
                 ambiguous(&found.id.version, &found.username, "it was not taken"),
                 format!(
-                    "look at what the source holds; if that is meant, say it once more: relaykey sync {} --accept-version {}",
-                    facts.state.credential, found.id.version
+                    "look at what the source holds; if that is meant, say it once more: {}",
+                    take_on_purpose(facts, &found)
                 ),
             ));
         }
@@ -2716,8 +2715,8 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
                 "left-behind",
                 format!("the source gives version {} again, which this host has left behind", found.id.version),
                 format!(
-                    "publish the old value as a new version, or take it on purpose: relaykey sync {} --accept-version {}",
-                    facts.state.credential, found.id.version
+                    "publish the old value as a new version, or take it on purpose: {}",
+                    take_on_purpose(facts, &found)
                 ),
             ));
         }
@@ -2783,6 +2782,11 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         facts.targets.iter_mut().for_each(|t| t.probed = true);
     }
     facts.fetched = Some(found);
+}
+
+/// The command that takes what the source gives, although it would not be taken by itself.
+fn take_on_purpose(facts: &Facts, found: &Found) -> String {
+    relaykey(format_args!("sync {} --accept-version {}", facts.state.credential, found.id.version))
 }
 
 /// Another version has come before what is in place was confirmed: that has its line of the audit log, once.
@@ -2851,7 +2855,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
             }
             None => "no version has been applied here yet".to_owned(),
         };
-        let fix = "nothing to do; to see what there is: relaykey status".to_owned();
+        let fix = format!("nothing to do; to see what there is: {}", relaykey("status"));
         no(NOTHING_TO_DO, format!("nothing waits for approval: {why}; {there}"), fix)
     };
     // Given already, and the source is only asked once more.
@@ -2867,7 +2871,8 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
             found.username,
             facts.by_hand.join(", ")
         );
-        return no(NOTHING_TO_DO, what, "make the change: relaykey status shows what to do, step by step".into());
+        let fix = format!("make the change: {} shows what to do, step by step", relaykey("status"));
+        return no(NOTHING_TO_DO, what, fix);
     }
     // Who names a version that is not there has not seen what is.
     let named_another = approve.version.as_ref().is_some_and(|version| version != there);
@@ -2877,7 +2882,8 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     if facts.state.applied.as_ref().is_some_and(|applied| applied.id == found.id) && !named_another {
         return nothing("the source has the version that is in use");
     }
-    let by_name = format!("relaykey approve {name} --version {there}");
+    let by_name = relaykey(format_args!("approve {name} --version {there}"));
+    let status = relaykey("status");
     // A source that was made anew counts from 1 again: the same number, and perhaps not what the person saw. Whatever was
     // looked at in between does not tell what they had in mind.
     let another = |seen: &VersionId| seen.version == *there && *seen != found.id;
@@ -2886,7 +2892,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         return no(
             CHANGED_MEANWHILE,
             ambiguous(there, &found.username, "nothing was approved"),
-            format!("look at what waits now (relaykey status); if that is meant, say it once more: {by_name}"),
+            format!("look at what waits now ({status}); if that is meant, say it once more: {by_name}"),
         );
     }
     let waited = facts.waited.as_ref().map(|id| &id.version);
@@ -2894,7 +2900,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         (Some(version), _) if version != there => no(
             CHANGED_MEANWHILE,
             format!("the source has version {there} now, not {version}: nothing was approved"),
-            format!("look at what waits now (relaykey status), then approve that: {by_name}"),
+            format!("look at what waits now ({status}), then approve that: {by_name}"),
         ),
         (_, Some(rejected)) if approve.version.is_none() => no(
             "rejected",
@@ -2904,7 +2910,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         (None, _) => no(
             "nothing-waits",
             format!("version {there} was only seen just now, and waits since"),
-            format!("look at it (relaykey status), then approve it: {by_name}"),
+            format!("look at it ({status}), then approve it: {by_name}"),
         ),
         _ => Some(Ok(Approval { by: approve.by.clone(), at: now, until: None })),
     }
@@ -2936,8 +2942,9 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
     let version = candidate.id.version.clone();
     let mut words = format!(
-        "verified, and waits for somebody to decide. To put it into use: relaykey approve {name} --version {version}. To \
-         refuse it: relaykey reject {name} --version {version} --reason \"...\". "
+        "verified, and waits for somebody to decide. To put it into use: {}. To refuse it: {}. ",
+        relaykey(format_args!("approve {name} --version {version}")),
+        relaykey(format_args!("reject {name} --version {version} --reason \"...\""))
     );
     words.push_str(&match (&policy.mode, &permission) {
         (Mode::Manual { window: Some(window), .. }, Permission::Held { opens: Some(opens) }) => {
@@ -2976,7 +2983,8 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
         facts.fetched.as_ref().map(|f| (f.id.version.clone(), f.username.clone())).unwrap_or_default();
     let why = if facts.wake.confirm { "this run only confirms" } else { "write = false" };
     let what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
-    let fix = format!("change it by hand: relaykey status shows what to do, step by step ({})", change.steps.len());
+    let status = relaykey("status");
+    let fix = format!("change it by hand: {status} shows what to do, step by step ({})", change.steps.len());
     let failure = denied(BY_HAND, what, fix, now);
     let mut words = failure.what.clone();
     for difference in &change.differences {
@@ -3018,8 +3026,10 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             }
             None => "nothing waits that could be rejected".to_owned(),
         };
-        let fix = "to see what there is: relaykey status; what is in use is replaced by publishing another version"
-            .to_owned();
+        let fix = format!(
+            "to see what there is: {}; what is in use is replaced by publishing another version",
+            relaykey("status")
+        );
         facts.blocked = Some(denied("nothing-waits", what, fix, now));
         return;
     };
@@ -3028,7 +3038,11 @@ fn reject(facts: &mut Facts, now: Timestamp) {
         facts.blocked = Some(denied(
             CHANGED_MEANWHILE,
             format!("version {there} waits now, not {version}: nothing was rejected"),
-            format!("look at it (relaykey status), then: relaykey reject {name} --version {there} --reason \"...\""),
+            format!(
+                "look at it ({}), then: {}",
+                relaykey("status"),
+                relaykey(format_args!("reject {name} --version {there} --reason \"...\""))
+            ),
             now,
         ));
         return;
@@ -3040,8 +3054,9 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             CHANGED_MEANWHILE,
             ambiguous(version, &username, "nothing was rejected"),
             format!(
-                "look at what waits now (relaykey status); if that is meant, say it once more: relaykey reject {name} --version \
-                 {version} --reason \"...\""
+                "look at what waits now ({}); if that is meant, say it once more: {}",
+                relaykey("status"),
+                relaykey(format_args!("reject {name} --version {version} --reason \"...\""))
             ),
             now,
         ));

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::LocalKey;
 use crate::host::{self, HostError};
+use crate::instruction::relaykey;
 use crate::rollover::{ALIVE, CloneOf, State};
 
 /// The largest state file that is written, in bytes: tens of thousands of reports that are owed.
@@ -83,17 +84,20 @@ impl StateError {
             // Without it the credentials' states count as those of another installation: what they owe is dropped.
             StateError::Broken { path, .. } if path.ends_with("host.json") => format!(
                 "put {} back from a backup; only where there is none, move it aside: this host gets a new host id then, the \
-                 reports that it still owes are dropped and named, and the next `relaykey sync` adopts what is in use",
-                path.display()
+                 reports that it still owes are dropped and named, and the next `{}` adopts what is in use",
+                path.display(),
+                relaykey("sync")
             ),
-            StateError::Broken { .. } => "move the file aside; the next `relaykey sync` adopts what is in use".into(),
+            StateError::Broken { .. } => {
+                format!("move the file aside; the next `{}` adopts what is in use", relaykey("sync"))
+            }
             StateError::Newer { .. } => "upgrade relaykey".into(),
             StateError::Io { .. } => "run as root, or see the path named".into(),
-            StateError::Full { .. } => {
-                "let that receiver take what it is owed (`relaykey status` says why it does not), or remove its [[report]]: what it \
-                 was owed is dropped then, and named"
-                    .into()
-            }
+            StateError::Full { .. } => format!(
+                "let that receiver take what it is owed (`{}` says why it does not), or remove its [[report]]: what it was owed is \
+                 dropped then, and named",
+                relaykey("status")
+            ),
         }
     }
 }

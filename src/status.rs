@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{
     Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, NOT_RUNNING,
     OLD_KEY, Owed, OwnResult, Rejected, Report, SUPERSEDED, State, Tried, rfc3339,
@@ -721,8 +721,8 @@ impl CredentialStatus {
             );
             let fix = match self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
                 Some(p) => format!(
-                    "put the new key into use: `relaykey approve {} --version {}`; or activate the old one again",
-                    self.name, p.version
+                    "put the new key into use: `{}`; or activate the old one again",
+                    relaykey(format_args!("approve {} --version {}", self.name, p.version))
                 ),
                 None => "activate the key again, or publish a valid one at the source".to_owned(),
             };
@@ -802,7 +802,7 @@ impl CredentialStatus {
             say(
                 "never-applied",
                 what,
-                "run `relaykey check`, which says what stands in the way; relaykey goes on trying".into(),
+                format!("run `{}`, which says what stands in the way; relaykey goes on trying", relaykey("check")),
             );
         }
         for f in self.failures.iter().filter(|f| f.failure.class == BY_HAND) {
@@ -814,8 +814,8 @@ impl CredentialStatus {
                 "rejected",
                 format!("version {} ({}) was rejected by {}: {}", p.version, p.username, r.by, r.reason),
                 format!(
-                    "publish another version; or, to take this one all the same: `relaykey approve {} --version {}`",
-                    self.name, p.version
+                    "publish another version; or, to take this one all the same: `{}`",
+                    relaykey(format_args!("approve {} --version {}", self.name, p.version))
                 ),
             );
         } else if let Some(p) = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
@@ -827,10 +827,9 @@ impl CredentialStatus {
                 "pending-approval",
                 format!("version {} ({}) {verified}waits for approval{since}", p.version, p.username),
                 format!(
-                    "approve it: `relaykey approve {0} --version {1}`; or reject it: `relaykey reject {0} --version {1} \
-                     --reason \"...\"`{2}",
-                    self.name,
-                    p.version,
+                    "approve it: `{}`; or reject it: `{}`{}",
+                    relaykey(format_args!("approve {} --version {}", self.name, p.version)),
+                    relaykey(format_args!("reject {} --version {} --reason \"...\"", self.name, p.version)),
                     by_itself.unwrap_or_default()
                 ),
             );
@@ -927,7 +926,7 @@ impl CredentialStatus {
                     None => line("key age", format!("at least {}{old}", words(age))),
                 }
             }
-            None => line("applied", "nothing yet: run `relaykey sync`".into()),
+            None => line("applied", format!("nothing yet: run `{}`", relaykey("sync"))),
         }
         for found in &self.in_use {
             let target = if self.in_use.len() > 1 { format!("target {}: ", found.target) } else { String::new() };
@@ -988,7 +987,8 @@ impl CredentialStatus {
                 "withdrawn",
                 format!("{at}: the mail server held something else. It holds the key again, which is confirmed"),
             );
-            line("", format!("with the next change, or at once: relaykey confirm {}", self.name));
+            let confirm = relaykey(format_args!("confirm {}", self.name));
+            line("", format!("with the next change, or at once: {confirm}"));
         } else if let Some(at) = self.withdrawn {
             line(
                 "withdrawn",
@@ -1007,7 +1007,8 @@ impl CredentialStatus {
                     ago(&rfc3339(at), now)
                 ),
             );
-            line("", format!("before an old key is deleted; if it still sends mail: relaykey confirm {}", self.name));
+            let confirm = relaykey(format_args!("confirm {}", self.name));
+            line("", format!("before an old key is deleted; if it still sends mail: {confirm}"));
         }
         for o in &self.owed {
             line("owed", format!("target {}: a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why));
@@ -1057,10 +1058,13 @@ impl CredentialStatus {
                 if let Some(step) = &live.step {
                     line("doing", step.clone());
                 } else if let Some(next) = live.next_wake {
-                    line("next", format!("in {}; `relaykey sync` looks at once", words(next.duration_since(now))));
+                    let sync = relaykey("sync");
+                    line("next", format!("in {}; `{sync}` looks at once", words(next.duration_since(now))));
                 }
             }
-            (None, Some(next)) => line("next", format!("not before {next}; `relaykey sync` tries at once")),
+            (None, Some(next)) => {
+                line("next", format!("not before {next}; `{}` tries at once", relaykey("sync")));
+            }
             (None, None) => {}
         }
         line("cost", self.cost.to_string());
@@ -1069,6 +1073,7 @@ impl CredentialStatus {
     /// What a person has to know who is to decide, or to make the change. Commands and steps stand on lines of their own.
     fn text_of_pending(&self, p: &PendingStatus, now: Timestamp, line: &mut impl FnMut(&str, String)) {
         let (name, version) = (&self.name, &p.version);
+        let approve = relaykey(format_args!("approve {name} --version {version}"));
         // Where something else is in place than what was confirmed, nobody knows whether it does.
         let sure = self.mail_not_known().is_none() && !self.is_doubtful() && self.applied_refused.is_none();
         // Nothing may be applied yet: a first run that was killed has left a key in use all the same.
@@ -1082,7 +1087,7 @@ impl CredentialStatus {
             line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
             keep.into_iter().for_each(|keep| line("mail", keep));
             line("to do", "nothing, if that was meant; else publish another version, or take this one:".into());
-            line("", format!("relaykey approve {name} --version {version}"));
+            line("", approve);
             return;
         }
         if let Some(a) = &p.approval {
@@ -1094,9 +1099,9 @@ impl CredentialStatus {
             keep.iter().for_each(|keep| line("mail", keep.clone()));
             // It is tried again every day while it waits, and may be refused by then.
             if !self.not_ready.iter().any(|n| n.class == "refused") {
-                line("approve", format!("relaykey approve {name} --version {version}"));
+                line("approve", approve);
             }
-            line("reject", format!("relaykey reject {name} --version {version} --reason \"...\""));
+            line("reject", relaykey(format_args!("reject {name} --version {version} --reason \"...\"")));
             match &p.window {
                 Some(window) => line("or wait", format!("it goes into use by itself: {window}, local time")),
                 None => {
@@ -1134,8 +1139,10 @@ impl CredentialStatus {
             });
         }
         if !by_hand.is_empty() {
-            line("password", format!("*** stands for it; root sees it with: relaykey sync {name} --dry-run --reveal"));
-            line("then", format!("relaykey sees it and reports it; where it does not run: relaykey confirm {name}"));
+            let reveal = relaykey(format_args!("sync {name} --dry-run --reveal"));
+            line("password", format!("*** stands for it; root sees it with: {reveal}"));
+            let confirm = relaykey(format_args!("confirm {name}"));
+            line("then", format!("relaykey sees it and reports it; where it does not run: {confirm}"));
         }
     }
 }

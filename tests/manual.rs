@@ -120,6 +120,57 @@ fn what_is_held_is_shown_and_goes_when_somebody_approves_it() {
     host.relaykey(&["approve", "ses", "--version", "another"]).expect(1).says(&["nothing was approved"]);
 }
 
+/// The host's configuration is not the usual one: a command that leaves it out is about files that are not there.
+#[test]
+fn what_is_printed_can_be_pasted_where_the_configuration_is_not_the_usual_one() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "");
+    let before = host.relaykey(&["status"]);
+    host.sync(&[], 0);
+    let second = publish(&host);
+    let mut all = vec![before, host.sync(&[], 3)];
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["check"],
+        &["approve", "ses", "--version", "another"],
+        &["reject", "ses", "--version", "another", "--reason", "no"],
+        &["sync", "--json"],
+    ] {
+        all.push(host.relaykey(arguments));
+    }
+    let ours = ["status", "sync", "approve", "reject", "confirm", "check", "history"];
+    let named = format!(" --config {}", host.path("config.toml").display());
+    let mut seen = 0;
+    for ran in &all {
+        for said in format!("{}\n{}", ran.out, ran.err).split("relaykey ").skip(1) {
+            if ours.iter().any(|command| said.starts_with(command)) {
+                assert!(said.lines().next().is_some_and(|line| line.contains(&named)), "relaykey {said}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 12, "{seen}");
+    // In a report too: who reads it pastes it on this host.
+    let told = host.state("ses")["told"]["error"]["words"].as_str().expect("words").to_owned();
+    assert!(told.contains(&format!("{named}. To refuse it: relaykey reject")), "{told}");
+
+    let status = host.relaykey(&["status"]).out;
+    let approve = status.lines().find_map(|line| line.trim_start().strip_prefix("approve ")).expect("a command");
+    let ran = pasted(approve);
+    assert!(ran.status.success(), "{approve}: {ran:?}");
+    assert_eq!(host.send(), second.id);
+}
+
+/// A command as a person pastes it into a shell, in another directory.
+fn pasted(command: &str) -> std::process::Output {
+    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_relaykey")).parent().expect("a directory");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", command]).env("PATH", path).env_remove("RELAYKEY_CONFIG").current_dir("/");
+    shell.output().expect("a shell")
+}
+
 #[test]
 fn what_is_rejected_stays_out_until_somebody_names_it() {
     let first = Key::new();

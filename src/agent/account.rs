@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Doubt, End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{
     BY_HAND, Change, Failure, MailServer, NOT_RUNNING, Outcome, RELOAD_OWED, Report, Step, TargetState,
 };
@@ -221,8 +221,8 @@ impl Synced {
         if let ("rejected", 3, Some((version, _))) = (self.outcome.as_str(), self.exit, &self.candidate) {
             err.push(format!("{}: the newest version is confirmed and no other, and {}", self.name, self.reason));
             err.push(format!(
-                "  fix: publish another version, or take this one: relaykey approve {} --version {version}",
-                self.name
+                "  fix: publish another version, or take this one: {}",
+                relaykey(format_args!("approve {} --version {version}", self.name))
             ));
         }
         if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
@@ -232,8 +232,9 @@ impl Synced {
             (self.outcome.as_str(), self.failures.is_empty(), &self.candidate)
         {
             err.push(format!(
-                "  fix: relaykey approve {0} --version {version}; or relaykey reject {0} --version {version} --reason \"...\"",
-                self.name
+                "  fix: {}; or {}",
+                relaykey(format_args!("approve {} --version {version}", self.name)),
+                relaykey(format_args!("reject {} --version {version} --reason \"...\"", self.name))
             ));
         }
         (out, err)

@@ -22,6 +22,7 @@ use crate::config::{
 use crate::control;
 use crate::credential;
 use crate::health::{self, ListenError};
+use crate::instruction::relaykey;
 use crate::report::{Receivers, Whose};
 use crate::rollover::{Evidence, Failure, State};
 use crate::smtp::Verdict;
@@ -254,10 +255,11 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
 fn mode(credential: &config::Credential, now: Timestamp, zone: &TimeZone, findings: &mut Findings) {
     let Mode::Manual { window, if_applied_dies } = &credential.mode else { return };
     let name = &credential.name;
+    let approve = relaykey(format_args!("approve {name}"));
     let what = match window {
-        None => format!("manual: a new version waits for `relaykey approve {name}`"),
+        None => format!("manual: a new version waits for `{approve}`"),
         Some(window) => format!(
-            "manual: a new version waits for `relaykey approve {name}`, or for the window {}",
+            "manual: a new version waits for `{approve}`, or for the window {}",
             opening(window, now, zone)
         ),
     };
@@ -474,7 +476,7 @@ fn targets(
                                     "{} in {} gives no usable login, so mail bounces or waits",
                                     entry.key, entry.map
                                 ),
-                                fix: "the next rollover puts one there: relaykey sync".into(),
+                                fix: format!("the next rollover puts one there: {}", relaykey("sync")),
                             },
                         ),
                     }
@@ -506,7 +508,10 @@ fn targets(
                             line: None,
                             file: None,
                             what: format!("a reload is owed: {}", owed.why),
-                            fix: "start or restart the mail server, which settles it; where `reload` is not \"never\": relaykey sync".into(),
+                            fix: format!(
+                                "start or restart the mail server, which settles it; where `reload` is not \"never\": {}",
+                                relaykey("sync")
+                            ),
                         },
                     );
                 }

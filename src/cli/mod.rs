@@ -22,6 +22,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::host;
+use crate::instruction;
+
+/// The usual configuration file.
+const CONFIG: &str = "/etc/relaykey/config.toml";
 
 /// Exit codes. Over several credentials the worst wins: 2, 1, 75, 3, 0.
 ///
@@ -82,7 +86,7 @@ struct Common {
         global = true,
         env = "RELAYKEY_CONFIG",
         value_name = "PATH",
-        default_value = "/etc/relaykey/config.toml"
+        default_value = CONFIG
     )]
     config: PathBuf,
     /// Print facts as JSON on standard output.
@@ -140,6 +144,7 @@ pub fn run() -> ExitCode {
         return Exit::ForNow.code().into();
     }
     let Common { config, json } = cli.common;
+    instruction::goes_by(unusual(&config));
     let exit = match cli.command {
         Command::Run => run::run(&config),
         Command::Sync(args) => sync::run(&config, json, &args),
@@ -155,6 +160,12 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(json, &args),
     };
     exit.code().into()
+}
+
+/// The configuration file as a command that we print names it, from whatever directory that is run; `None`: the usual one.
+fn unusual(config: &Path) -> Option<String> {
+    let at = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    (at != Path::new(CONFIG)).then(|| host::trust::quoted(&at))
 }
 
 /// A write beyond `ulimit -f` is an error (EFBIG) with its fix, as any other, instead of a signal that ends the program without a

@@ -19,7 +19,7 @@ use crate::apply;
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
 use crate::credential::Login;
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::report::{Attempt, Receivers};
 use crate::rollover::{Outbox, State, Wake};
 use crate::source;
@@ -78,7 +78,7 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
         (wake.confirm, "confirm", "confirm NAME"),
     ];
     if let Some((_, what, usage)) = about_one.into_iter().find(|(is, ..)| *is && chosen.len() != 1) {
-        complain(&format!("{what} is about one credential"), &format!("name it: relaykey {usage}"));
+        complain(&format!("{what} is about one credential"), &format!("name it: {}", relaykey(usage)));
         return Exit::Usage;
     }
     let runtime = match runtime() {
@@ -161,7 +161,8 @@ fn through_the_daemon(
         tell(&warning);
     }
     if status.daemon.is_some_and(|daemon| daemon.config_refused.is_some()) {
-        tell("relaykey: the daemon has refused the changed configuration and goes by the old one: relaykey status");
+        let status = relaykey("status");
+        tell(&format!("relaykey: the daemon has refused the changed configuration and goes by the old one: {status}"));
     }
     let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
     let request = request(match order.names.is_empty() {
@@ -304,7 +305,7 @@ fn left_over(
     let line = |(receiver, outbox): (&String, &Outbox)| {
         let (name, n) = (&credential.name, outbox.owed.len());
         let count = if n == 1 { "1 report".to_owned() } else { format!("{n} reports") };
-        let fix = "nothing where the daemon runs, which goes on by itself; else run relaykey sync again";
+        let fix = format!("nothing where the daemon runs, which goes on by itself; else once more: {}", relaykey("sync"));
         format!("{name}: still owed to {receiver}: {count}; there was no time for more\n  fix: {fix}")
     };
     owed.map(line).collect::<Vec<_>>().into_iter()

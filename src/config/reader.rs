@@ -21,6 +21,7 @@ use super::{
     Probe, Receiver, ReceiverKind, Reload, Severity, Smtp, Source, Target, TargetKind, Tls, VERSION, Window,
 };
 use crate::credential::{JsonKeys, ses_region};
+use crate::instruction::relaykey;
 
 /// Keys under which people look for a place to put the login itself.
 const LOGIN_WORDS: [&str; 8] =
@@ -616,7 +617,10 @@ impl<'t> Reader<'t> {
                 Severity::Warning,
                 line,
                 format!("poll: every host asks AWS {a_day} times a day, and shares one rate with the whole account"),
-                "use \"5m\": SIGHUP, `relaykey sync` and a refused login make the daemon look at once anyway",
+                format!(
+                    "use \"5m\": SIGHUP, `{}` and a refused login make the daemon look at once anyway",
+                    relaykey("sync")
+                ),
             );
         }
         poll

@@ -14,7 +14,7 @@ use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Doubt, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::report::{self, Attempt, Deliveries};
 use crate::rollover::{BY_HAND, Completion, Failure, Outcome, OwnResult, Rejected, State, Step, Wake};
 use crate::service::log::{self, Matter};
@@ -453,7 +453,9 @@ impl Keeper {
                 None => {
                     let what = format!("version {version} ({}) waits for approval", c.username);
                     let fix = format!(
-                        "relaykey approve {name} --version {version}; or relaykey reject {name} --version {version} --reason \"...\""
+                        "{}; or {}",
+                        relaykey(format_args!("approve {name} --version {version}")),
+                        relaykey(format_args!("reject {name} --version {version} --reason \"...\""))
                     );
                     (version, what, fix)
                 }
@@ -474,15 +476,23 @@ impl Keeper {
         let said = own.map(|own| (std::mem::discriminant(&own.result), proved || another));
         if let Some(own) = own.filter(|_| said != memory.own_login) {
             let fix = match &own.result {
-                OwnResult::Accepted if another => "see to that login: relaykey status tells it, and what to do",
-                OwnResult::Accepted => "nothing, if mail goes out; else see which login it uses: relaykey check",
-                OwnResult::Refused { .. } if proved => "activate the key again, or publish a valid one at the source",
-                OwnResult::Refused { .. } => "nothing yet: one refusal proves nothing, and it is tried once more",
-                OwnResult::Unknown { .. } => "nothing: it is tried again when the mail log tells of it again",
-                OwnResult::NotGiven { fix, .. } => fix,
+                OwnResult::Accepted if another => {
+                    format!("see to that login: {} tells it, and what to do", relaykey("status"))
+                }
+                OwnResult::Accepted => {
+                    format!("nothing, if mail goes out; else see which login it uses: {}", relaykey("check"))
+                }
+                OwnResult::Refused { .. } if proved => {
+                    "activate the key again, or publish a valid one at the source".to_owned()
+                }
+                OwnResult::Refused { .. } => {
+                    "nothing yet: one refusal proves nothing, and it is tried once more".to_owned()
+                }
+                OwnResult::Unknown { .. } => "nothing: it is tried again when the mail log tells of it again".to_owned(),
+                OwnResult::NotGiven { fix, .. } => fix.clone(),
             };
             let matter = if proved { Matter::Error } else { Matter::Warning };
-            log::trouble(matter, &format!("{name}: the mail log {}", own_login_words(own, another, own.at)), fix);
+            log::trouble(matter, &format!("{name}: the mail log {}", own_login_words(own, another, own.at)), &fix);
         }
         memory.own_login = said;
     }

@@ -13,6 +13,7 @@ use super::verdict::{
     Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
 };
 use crate::audit::{By, Record};
+use crate::instruction::relaykey;
 use crate::rollover::{Holds, SUPERSEDED, rfc3339};
 use crate::status::{ConfigRefused, CredentialStatus, Daemon, NotListening, PendingStatus, Status, in_words};
 use crate::text::shows;
@@ -428,7 +429,8 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         match (&live.step, live.next_wake) {
             (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,
             (None, Some(next)) => {
-                let hint = "<small>(to look at once: <code>relaykey sync</code>)</small>";
+                let sync = relaykey("sync");
+                let hint = format_args!("<small>(to look at once: <code>{}</code>)</small>", Safe(sync));
                 fact(out, "Next look", format_args!("{} {hint}", Safe(ahead(next, now))))?;
             }
             (None, None) => {}

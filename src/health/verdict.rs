@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{OLD_KEY, OwnResult, SUPERSEDED};
 use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
@@ -167,7 +167,10 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
         fix: "one of these".into(),
         list: Todo::Choices(vec![
             "if this host sends no more mail: stop relaykey, `systemctl disable --now relaykey`".into(),
-            format!("if it still sends mail, so that it counts again: `relaykey confirm {}`", c.name),
+            format!(
+                "if it still sends mail, so that it counts again: `{}`",
+                relaykey(format_args!("confirm {}", c.name))
+            ),
         ]),
     }
 }
@@ -180,7 +183,7 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
         "refused" if c.applied_refused.is_some() => return None,
         "refused" => return Some(of_hint(c, n, now)),
         "no-login" => {
-            fix = "run `relaykey check`: it names next hops without an entry in the password table".into();
+            fix = format!("run `{}`: it names next hops without an entry in the password table", relaykey("check"));
             (
                 "the mail log tells that the mail server sends without logging in",
                 "Mail to this relay bounces, or the line is not Postfix's.",
@@ -218,29 +221,29 @@ fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
             "relaykey's own login with the key that this host had confirmed is accepted: the mail server uses another login \
              than that, as was looked up."
                 .to_owned(),
-            "see to that login: `relaykey status` tells it, and what to do".to_owned(),
+            format!("see to that login: `{}` tells it, and what to do", relaykey("status")),
         ),
         Some(OwnResult::Accepted) => (
             Level::Soon,
             "relaykey's own login with the key in use is accepted: another table, service or instance of the mail server \
              uses another login, or the line is not Postfix's."
                 .to_owned(),
-            "run `relaykey check`: it names every login that the mail server uses".to_owned(),
+            format!("run `{}`: it names every login that the mail server uses", relaykey("check")),
         ),
         Some(OwnResult::NotGiven { what, .. }) => (
             Level::Now,
             format!("Mail may be held back in the queue. relaykey cannot try that itself: {what}."),
             format!(
                 "check in AWS that the key is still active; if it is not, publish a valid one at the source, {}, then run \
-                 `relaykey sync {}`",
+                 `{}`",
                 source_words(&c.source),
-                c.name
+                relaykey(format_args!("sync {}", c.name))
             ),
         ),
         _ => (
             Level::Soon,
             "Mail may be held back in the queue. relaykey tries the key in use itself: two refusals prove it.".to_owned(),
-            "look again in a few minutes, or run `relaykey status`: it says what that came to".to_owned(),
+            format!("look again in a few minutes, or run `{}`: it says what that came to", relaykey("status")),
         ),
     };
     let what = format!("{} ({})", n.what, since(n.at, now));
@@ -418,10 +421,18 @@ fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Time
         what: String::new(),
         fix: fix.into(),
         list: Todo::Choices(vec![
-            format!("to put it into use now: `relaykey approve {} --version {}`", c.name, p.version),
-            format!("to refuse it: `relaykey reject {} --version {} --reason \"...\"`", c.name, p.version),
+            format!("to put it into use now: `{}`", approve(c, p)),
+            format!(
+                "to refuse it: `{}`",
+                relaykey(format_args!("reject {} --version {} --reason \"...\"", c.name, p.version))
+            ),
         ]),
     }
+}
+
+/// The command that puts the version that waits into use.
+fn approve(c: &CredentialStatus, p: &PendingStatus) -> String {
+    relaykey(format_args!("approve {} --version {}", c.name, p.version))
 }
 
 /// A verified key that somebody is to put into the mail server's files.
@@ -435,7 +446,10 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
             headline: "the mail server does not hold the new key yet".into(),
             mail: goes_on.to_owned(),
             what: String::new(),
-            fix: format!("relaykey puts it there at its next look; to have that now: `relaykey sync {}`", c.name),
+            fix: format!(
+                "relaykey puts it there at its next look; to have that now: `{}`",
+                relaykey(format_args!("sync {}", c.name))
+            ),
             list: Todo::Nothing,
         };
     }
@@ -466,9 +480,9 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
         list: Todo::Steps(
             steps,
             format!(
-                "`***` stands for the password: `relaykey sync {} --dry-run --reveal` shows it, to root on a terminal. Within a \
-                 second of the last step relaykey sees it and confirms by itself.",
-                c.name
+                "`***` stands for the password: `{}` shows it, to root on a terminal. Within a second of the last step relaykey \
+                 sees it and confirms by itself.",
+                relaykey(format_args!("sync {} --dry-run --reveal", c.name))
             ),
         ),
     }
@@ -487,7 +501,7 @@ fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Tim
         fix: "nothing, if that was meant. Otherwise one of these".into(),
         list: Todo::Choices(vec![
             format!("publish another new key at the source, {}", source_words(&c.source)),
-            format!("to use this one all the same: `relaykey approve {} --version {}`", c.name, p.version),
+            format!("to use this one all the same: `{}`", approve(c, p)),
         ]),
     }
 }

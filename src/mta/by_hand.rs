@@ -14,7 +14,7 @@ use super::Ours;
 use super::table::{Entry, Table, fold, same_key};
 use crate::config;
 use crate::credential::{Login, NOT_SHOWN, has_secret_shape};
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 
 /// What a person is told. All of it is masked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -314,32 +314,33 @@ fn wrong(value: Option<&str>, login: &Login, is_shown: &dyn Fn(&str) -> bool) ->
 }
 
 /// What a wrong password has to do with the right one, where it has.
-fn hint(there: &str, right: &str) -> &'static str {
+fn hint(there: &str, right: &str) -> String {
     let encoded = BASE64.decode(there).map(Zeroizing::new).is_ok_and(|decoded| decoded.as_slice() == right.as_bytes());
     let unseen = |rest: &str| !rest.chars().any(|c| c.is_ascii_graphic());
     let (after, before) = (there.strip_prefix(right), there.strip_suffix(right));
     if there.is_empty() {
-        ": none at all"
+        ": none at all".to_owned()
     } else if there.bytes().all(|b| b == b'*') {
-        ": the asterisks only stand for it; `relaykey sync NAME --dry-run --reveal` shows it to root on a terminal"
+        let reveal = relaykey("sync NAME --dry-run --reveal");
+        format!(": the asterisks only stand for it; `{reveal}` shows it to root on a terminal")
     } else if unquoted(there) == Some(right) {
-        ": the right one in quotation marks, which count as part of it: take them out"
+        ": the right one in quotation marks, which count as part of it: take them out".to_owned()
     } else if before == Some(":") {
-        ": there is one colon too many before it"
+        ": there is one colon too many before it".to_owned()
     } else if after.is_some_and(unseen) {
-        ": the right one, followed by a character that is not seen, such as a carriage return or a blank"
+        ": the right one, followed by a character that is not seen, such as a carriage return or a blank".to_owned()
     } else if before.is_some_and(unseen) {
-        ": the right one, after a blank or another character that is not seen"
+        ": the right one, after a blank or another character that is not seen".to_owned()
     } else if after.is_some() {
-        ": the right one, and then something that does not belong there"
+        ": the right one, and then something that does not belong there".to_owned()
     } else if before.is_some() {
-        ": the right one, after something that does not belong there"
+        ": the right one, after something that does not belong there".to_owned()
     } else if encoded {
-        ": the right one, encoded in base64 once more"
+        ": the right one, encoded in base64 once more".to_owned()
     } else if there.eq_ignore_ascii_case(right) {
-        ": the right one but for upper and lower case"
+        ": the right one but for upper and lower case".to_owned()
     } else {
-        ""
+        "".to_owned()
     }
 }
 

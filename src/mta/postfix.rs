@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, ses_region};
 use crate::host::{self, trust};
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::cdb;
 use crate::mta::compare::{Comparison, Differences, Names};
@@ -754,7 +754,8 @@ impl Postfix {
         match survey.pick.missing.is_empty() && survey.seen.is_some() && survey.holds_only(applied) {
             true => format!("; or now: {}", self.compile_command(store)),
             false => format!(
-                " (relaykey sync begins one). Do not compile the text by hand: {}",
+                " ({} begins one). Do not compile the text by hand: {}",
+                relaykey("sync"),
                 "it does not hold the login that is known to work under every key that Postfix tries for the endpoint"
             ),
         }
@@ -2409,8 +2410,9 @@ fn or_none(words: String) -> String {
 /// What is said where the text is not to be compiled by hand, and what puts it right.
 fn not_by_hand(harm: &str) -> String {
     format!(
-        "Do not compile the text as it is: {harm}. `relaykey sync` logs in first, and then puts the login there (with \
-         write = false: says how)"
+        "Do not compile the text as it is: {harm}. `{}` logs in first, and then puts the login there (with \
+         write = false: says how)",
+        relaykey("sync")
     )
 }
 

@@ -21,6 +21,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::credential::{Login, has_secret_shape};
+use crate::instruction::relaykey;
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
@@ -206,8 +207,10 @@ fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
             class: "config",
             line: line_of(at),
             what: "the line ends with CR LF".into(),
-            fix: "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then: relaykey sync"
-                .into(),
+            fix: format!(
+                "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then: {}",
+                relaykey("sync")
+            ),
         });
     }
     if let Some(at) = nul {
@@ -355,7 +358,10 @@ impl Table {
                      ignores the other",
                     this.key
                 ),
-                fix: format!("remove the one that is wrong (line {second} has no effect today), then: relaykey sync"),
+                fix: format!(
+                    "remove the one that is wrong (line {second} has no effect today), then: {}",
+                    relaykey("sync")
+                ),
             });
         }
         if let Place::GoesOn(line) = this.place {

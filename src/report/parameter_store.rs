@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::aws::{self, Answer, AwsError, Call, Http, Session};
 use crate::config::Aws;
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
 use crate::rollover::Report;
 
@@ -252,8 +252,8 @@ fn shorten(report: &mut Report, text: usize, list: usize) {
         cut_list(&mut waiting.differences, list);
         // A step that is cut is another one.
         if text < 100 && !waiting.steps.is_empty() {
-            let step = "the steps are too long for this place: relaykey status shows them on the host";
-            waiting.steps = vec![Instruction::Text(step.into())];
+            let step = format!("the steps are too long for this place: {} shows them on the host", relaykey("status"));
+            waiting.steps = vec![Instruction::Text(step)];
         }
     }
     if let Some(latest) = &mut report.latest {

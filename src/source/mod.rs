@@ -22,6 +22,7 @@ use aws_sdk_secretsmanager::error::BoxError;
 use crate::aws::{Arn, AwsError, Http};
 use crate::config;
 use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, ses_region};
+use crate::instruction::relaykey;
 
 /// One version, fetched.
 #[derive(Debug, Clone)]
@@ -177,7 +178,7 @@ fn not_given(what: String) -> SourceError {
         temporary: false,
         class: "not-given",
         what,
-        fix: "decide about the version that waits: relaykey approve, or relaykey reject".into(),
+        fix: format!("see the version that waits, and decide about it: {}", relaykey("status")),
     }
 }
 

@@ -14,10 +14,12 @@
 //! user can through syslog: it is a hint and never a reason. All that it brings about is a look, which [`Brake`] makes rare,
 //! and now and then a login of our own with the version in use; only what that comes to counts.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use super::printable;
+use crate::instruction::relaykey;
 
 /// Words of a server that are kept, in bytes.
 const MAX_WORDS: usize = 512;
@@ -96,11 +98,14 @@ impl Kind {
     }
 
     /// What to do about it.
-    pub fn fix(self) -> &'static str {
-        match self {
+    pub fn fix(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Kind::Refused => "nothing yet: relaykey looks for a newer version, and tries the key in use itself",
             Kind::NoLogin => {
-                "relaykey looks at the table at once; if it stays, see `relaykey check` for next hops without an entry"
+                return Cow::Owned(format!(
+                    "relaykey looks at the table at once; if it stays, see `{}` for next hops without an entry",
+                    relaykey("check")
+                ));
             }
             Kind::Temporary => {
                 "nothing, the mail stays in the queue; if it stays so, look at the quotas of the account"
@@ -113,7 +118,7 @@ impl Kind {
                 "install the SASL library's plain mechanism (libsasl2-modules, cyrus-sasl-plain) and look at \
                  smtp_sasl_mechanism_filter and smtp_sasl_tls_security_options"
             }
-        }
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::instruction::Instruction;
+use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{ALIVE, BY_HAND, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, SUPERSEDED, Waiting};
 use crate::text::shows;
 
@@ -56,8 +56,8 @@ pub fn text(report: &Report) -> (String, String) {
     }
     proofs(report, &mut body);
     body.heading(&format!("To see how things are now, on {host}, as root:"));
-    body.line("    relaykey status");
-    body.line("    relaykey history      (what was done before)");
+    body.line(&format!("    {}", relaykey("status")));
+    body.line(&format!("    {}      (what was done before)", relaykey("history")));
     body.gap();
     body.paragraph(&format!(
         "{} on {host} sent this message by itself. The same report, for programs, is attached as report.json.",
@@ -144,11 +144,11 @@ fn tell(report: &Report) -> Told {
             commands: vec![match by_itself {
                 true => (
                     format!("To have that tried right away; on {}, as root:", r.host),
-                    format!("relaykey sync {}", r.credential),
+                    relaykey(format_args!("sync {}", r.credential)),
                 ),
                 false => (
                     format!("To see what waits; on {}, as root:", r.host),
-                    format!("relaykey status {}", r.credential),
+                    relaykey(format_args!("status {}", r.credential)),
                 ),
             }],
             said: r.said("What relaykey found"),
@@ -165,10 +165,12 @@ fn tell(report: &Report) -> Told {
                 "Mail to {} may be failing, or may go out with another login, until the change is finished.",
                 r.relay
             ),
-            to_do: "Do not delete any key yet. Finish the change: `relaykey status` on the host shows what to do, step by step, and \
-                    what is wrong with what is there. relaykey sees it then, and reports it."
-                .into(),
-            commands: vec![(format!("To see the steps; on {}, as root:", r.host), "relaykey status".into())],
+            to_do: format!(
+                "Do not delete any key yet. Finish the change: `{}` on the host shows what to do, step by step, and what is wrong \
+                 with what is there. relaykey sees it then, and reports it.",
+                relaykey("status")
+            ),
+            commands: vec![(format!("To see the steps; on {}, as root:", r.host), relaykey("status"))],
             said: r.said("What relaykey found"),
             ..Told::empty()
         },
@@ -191,7 +193,7 @@ fn tell(report: &Report) -> Told {
                 .into(),
             commands: vec![(
                 format!("To have relaykey look right away, and say what it does or why it does not; on {}, as root:", r.host),
-                format!("relaykey sync {}", r.credential),
+                relaykey(format_args!("sync {}", r.credential)),
             )],
             said: r.said("What relaykey found"),
             ..Told::empty()
@@ -211,7 +213,7 @@ fn tell(report: &Report) -> Told {
             to_do: "Nothing to do if this host sends no more mail, or gets its keys in another way.".into(),
             commands: vec![(
                 format!("If it does send mail, and is to count again; on {}, as root:", r.host),
-                format!("relaykey confirm {}", r.credential),
+                relaykey(format_args!("confirm {}", r.credential)),
             )],
             said: r.said("What relaykey says about it"),
             ..Told::empty()
@@ -341,11 +343,11 @@ fn pending(report: &Report, r: &Named) -> Told {
             commands: vec![
                 (
                     "To see the password of the new key, on a terminal (*** stands for it below):".into(),
-                    format!("relaykey sync {} --dry-run --reveal", r.credential),
+                    relaykey(format_args!("sync {} --dry-run --reveal", r.credential)),
                 ),
                 (
                     "To have the files looked at right away, and to be told what is still missing:".into(),
-                    format!("relaykey confirm {}", r.credential),
+                    relaykey(format_args!("confirm {}", r.credential)),
                 ),
             ],
             after: Some(format!(
@@ -391,7 +393,7 @@ fn pending(report: &Report, r: &Named) -> Told {
             ("To put it into use now:".into(), r.approve()),
             (
                 "To keep the old one (write why in place of the dots; it is kept in the records):".into(),
-                format!("relaykey reject {} --version {} --reason \"...\"", r.credential, r.version),
+                relaykey(format_args!("reject {} --version {} --reason \"...\"", r.credential, r.version)),
             ),
         ],
         after: Some(match (by_itself, dies.is_empty()) {
@@ -438,7 +440,7 @@ fn failed(report: &Report, r: &Named) -> Told {
     let check = || {
         vec![(
             format!("To have everything checked, each problem with its remedy; on {}, as root:", r.host),
-            "relaykey check".to_owned(),
+            relaykey("check"),
         )]
     };
     let keep = r.keep_old();
@@ -507,7 +509,7 @@ fn failed(report: &Report, r: &Named) -> Told {
                 .into(),
             vec![(
                 format!("If going back is meant, put the offered key into use; on {}, as root:", r.host),
-                format!("relaykey sync {} --accept-version {}", r.credential, r.version),
+                relaykey(format_args!("sync {} --accept-version {}", r.credential, r.version)),
             )],
         ),
         "reload-owed" => (
@@ -695,7 +697,7 @@ impl Named {
     }
 
     fn approve(&self) -> String {
-        format!("relaykey approve {} --version {}", self.credential, self.version)
+        relaykey(format_args!("approve {} --version {}", self.credential, self.version))
     }
 
     fn in_brackets(&self, key: &str) -> String {
