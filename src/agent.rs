@@ -291,7 +291,8 @@ impl Agent {
                 Step::Wait { until } => Duration::try_from(until.duration_since(now)).unwrap_or_default(),
                 _ => Duration::ZERO,
             };
-            let too_long = matches!(step, Step::Wait { .. }) && Instant::now() + left > deadline;
+            let in_vain = matches!(reason, Reason::UntilAPersonActs(_));
+            let too_long = matches!(step, Step::Wait { .. }) && (in_vain || Instant::now() + left > deadline);
             if (step == Step::End || too_long) && facts.under_way().next().is_none() {
                 let due = if let Step::Wait { until } = step { Some(until) } else { None };
                 next = due.into_iter().chain(facts.state.next_own_login()).min();
@@ -1222,7 +1223,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
         }
         Reply::ReadBack(r) if !r.matches => Outcome::Mismatch(Failure {
             class: "mismatch".into(),
-            what: format!("target {} does not read back as the candidate: {}", target.name, r.mismatches.join("; ")),
+            what: format!("target {} does not read back as the right login: {}", target.name, r.mismatches.join("; ")),
             fix: "find out what else writes the table or changes main.cf; relaykey tries again".into(),
             temporary: true,
             at: now,

@@ -164,9 +164,9 @@ impl AuditError {
         match self {
             AuditError::Host(e) => e.fix(),
             AuditError::Broken(_) => {
-                "find out who changed the file (relaykey never does) and compare it with a copy, such as a backup or the \
-                 journal; the records that follow are in a file of their own and hold; the break is told for as long as \
-                 the file is kept"
+                "find out who changed the file, which relaykey never does, and compare it with a backup of it. Records that are \
+                 still to come hold: where the file was the latest, they go to a new one. The break is told for as long as the \
+                 file is kept"
                     .into()
             }
         }

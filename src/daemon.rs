@@ -552,8 +552,7 @@ impl Daemon {
         stopped: watch::Receiver<bool>,
     ) {
         for listener in listeners {
-            let place = listener.address().ok().flatten();
-            log::listening(&place.map_or("a Unix socket".into(), |at| at.to_string()), "health");
+            log::listening(&listener.shown(), "health");
         }
         let names = [self.identity.name.as_str()];
         let hosts = health::HostAllowList::new(config.health.as_ref(), names);

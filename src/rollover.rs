@@ -1655,6 +1655,8 @@ pub enum Reason {
     Mismatch(String),
     InVain(String),
     BackOff(String),
+    /// As [`Reason::BackOff`], and nothing but a person's doing ends it: a run notices that later, and does not wait for it.
+    UntilAPersonActs(String),
     SecondRead,
     Blocked(String),
     Committed,
@@ -1683,14 +1685,14 @@ impl fmt::Display for Reason {
             Reason::Rejected(version) => write!(f, "version {version} was rejected"),
             Reason::Rejects => f.write_str("somebody rejects the version that waits"),
             Reason::Leaves => f.write_str("this host leaves the fleet"),
-            Reason::Staged(t) => write!(f, "every key gives the candidate in the staged files of target {t}"),
+            Reason::Staged(t) => write!(f, "every key gives the right login in the staged files of target {t}"),
             Reason::InPlace(t) => write!(f, "the files of target {t} are in place"),
             Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
             Reason::AllActivated => f.write_str("every target is in place"),
-            Reason::AllReadBack => f.write_str("every target reads back as the candidate"),
-            Reason::Mismatch(t) => write!(f, "target {t} does not read back as the candidate"),
+            Reason::AllReadBack => f.write_str("every target reads back as the right login"),
+            Reason::Mismatch(t) => write!(f, "target {t} does not read back as the right login"),
             Reason::InVain(t) => write!(f, "what was staged for target {t} will not be used"),
-            Reason::BackOff(what) => write!(f, "{what}"),
+            Reason::BackOff(what) | Reason::UntilAPersonActs(what) => write!(f, "{what}"),
             Reason::SecondRead => {
                 f.write_str("the source's version is not newer than the applied one: a second read must agree")
             }
@@ -2237,8 +2239,17 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
         return (Step::Wait { until: now }, Reason::LookAtTarget(t.name.clone()));
     }
     let retries = facts.state.targets.values().map(|t| &t.retry).chain(std::iter::once(&facts.state.source_retry));
-    match retries.filter(|r| r.next.is_some_and(|n| n > now)).min_by_key(|r| r.next) {
-        Some(retry) => (Step::Wait { until: retry.next.unwrap_or(now) }, back_off(retry)),
+    let retries: Vec<&Retry> = retries.filter(|r| r.next.is_some_and(|n| n > now)).collect();
+    // A reload that this host must not do is done by nobody but a person.
+    let of_a_person = |r: &&Retry| r.failure.as_ref().is_some_and(|f| f.class == RELOAD_OWED && !f.temporary);
+    match retries.iter().min_by_key(|r| r.next) {
+        Some(retry) => {
+            let reason = match (retries.iter().all(of_a_person), back_off(retry)) {
+                (true, Reason::BackOff(what)) => Reason::UntilAPersonActs(what),
+                (_, reason) => reason,
+            };
+            (Step::Wait { until: retry.next.unwrap_or(now) }, reason)
+        }
         None => (Step::End, Reason::UpToDate),
     }
 }
@@ -2328,6 +2339,7 @@ pub fn absorb(
             // A heal that was killed put back what was confirmed: that is no version without a confirmation.
             let applied = facts.state.applied.as_ref().map(|applied| (&applied.id, facts.state.source.as_ref()));
             let of_applied = found.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied);
+            let asked = facts.wake.asked;
             let state = facts.target_state(*target);
             let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
             let runs = found.mail_server == Some(MailServer::Runs);
@@ -2338,7 +2350,8 @@ pub fn absorb(
             }
             // Looked at before its time, and what was in the way still is, as far as is known.
             let not_due = state.retry.next.is_some_and(|next| next > now);
-            looked_up(state, InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() });
+            let in_use = InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() };
+            looked_up(state, in_use, asked);
             state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
@@ -2488,7 +2501,8 @@ pub fn absorb(
             let username = facts.fetched.as_ref().map(|f| f.username.clone());
             let found =
                 InUse { at: now, usernames: username.into_iter().collect(), live_id: read_back.live_id.clone() };
-            looked_up(facts.target_state(*target), found);
+            let asked = facts.wake.asked;
+            looked_up(facts.target_state(*target), found, asked);
             facts.targets[*target].read_back = Some(read_back);
         }
         (Step::ReadBack { target, .. }, Outcome::Mismatch(failure)) => {
@@ -2503,7 +2517,7 @@ pub fn absorb(
             let t = &mut facts.targets[*target];
             let mut failure = t.must_undo.take().unwrap_or_else(|| Failure {
                 class: "mismatch".into(),
-                what: "the live files did not read back as the candidate".into(),
+                what: "the live files did not read back as the right login".into(),
                 fix: String::new(),
                 temporary: true,
                 at: now,
@@ -2615,15 +2629,16 @@ fn not_reloaded(facts: &mut Facts, index: usize, failure: Failure, now: Timestam
     }
 }
 
-/// What the mail server uses was looked up. As long as it stays the same, the time alone is not worth a write to the disk.
-fn looked_up(state: &mut TargetState, found: InUse) {
+/// What the mail server uses was looked up. As long as it stays the same, the time alone is not worth a write to the disk, but
+/// for a person who `asked`: they are told afterwards when it was looked up.
+fn looked_up(state: &mut TargetState, found: InUse, asked: bool) {
     let same = |before: &InUse| {
         let passed = found.at.duration_since(before.at);
         (&before.usernames, &before.live_id) == (&found.usernames, &found.live_id)
             && !passed.is_negative()
             && passed < LOOKED_UP
     };
-    if !state.in_use.as_ref().is_some_and(same) {
+    if asked || !state.in_use.as_ref().is_some_and(same) {
         state.in_use = Some(found);
     }
 }
@@ -2975,17 +2990,45 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     tell_of_waiting(facts, ReportError::new("held", words), waiting, now);
 }
 
-/// A target that a person changes does not hold the candidate: said with what to do, and watched.
-fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
+/// What a run would leave to people, as a dry run has found it: the targets that they change, and a version that they are to
+/// approve.
+pub fn left_to_people<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> Vec<(Option<&'f str>, Failure)> {
+    let name = &facts.state.credential;
+    let found = facts.fetched.as_ref().filter(|_| facts.blocked.is_none());
+    let is_to_come = |found: &&Found| facts.state.candidate.as_ref().is_some_and(|c| c.id == found.id);
+    let Some(found) = found.filter(is_to_come).filter(|found| facts.rejection(&found.id).is_none()) else {
+        return Vec::new();
+    };
+    let changes = |t: &TargetFacts| !t.failed && t.previewed.as_ref().is_some_and(|change| !change.diff.is_empty());
+    let (by_hand, ours): (Vec<usize>, Vec<usize>) =
+        (0..facts.targets.len()).filter(|&i| changes(&facts.targets[i])).partition(|&i| is_by_hand(facts, policy, i));
+    let held = matches!(permission(facts, policy, now), Permission::Held { .. }) && !ours.is_empty();
+    let approval = held.then(|| {
+        let version = &found.id.version;
+        let what = format!("version {version} ({}) waits for approval", found.username);
+        (None, denied("held", what, relaykey(format_args!("approve {name} --version {version}")), now))
+    });
+    let by_hand = by_hand.into_iter().map(|i| (Some(&*facts.targets[i].name), not_done_by_hand(facts, i, now)));
+    approval.into_iter().chain(by_hand).collect()
+}
+
+/// That a target that a person changes does not hold the candidate.
+fn not_done_by_hand(facts: &Facts, index: usize, now: Timestamp) -> Failure {
     let t = &facts.targets[index];
-    let change = t.previewed.clone().unwrap_or_default();
     let (version, username) =
-        facts.fetched.as_ref().map(|f| (f.id.version.clone(), f.username.clone())).unwrap_or_default();
+        facts.fetched.as_ref().map(|f| (f.id.version.as_str(), f.username.as_str())).unwrap_or_default();
     let why = if facts.wake.confirm { "this run only confirms" } else { "write = false" };
     let what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
-    let status = relaykey("status");
-    let fix = format!("change it by hand: {status} shows what to do, step by step ({})", change.steps.len());
-    let failure = denied(BY_HAND, what, fix, now);
+    // Where nothing is recorded, there is nothing that `status` could show.
+    let show = relaykey(if facts.wake.dry_run { "sync --dry-run" } else { "status" });
+    let steps = t.previewed.as_ref().map_or(0, |change| change.steps.len());
+    denied(BY_HAND, what, format!("change it by hand: {show} shows what to do, step by step ({steps})"), now)
+}
+
+/// A target that a person changes does not hold the candidate: said with what to do, and watched.
+fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
+    let change = facts.targets[index].previewed.clone().unwrap_or_default();
+    let failure = not_done_by_hand(facts, index, now);
     let mut words = failure.what.clone();
     for difference in &change.differences {
         words.push_str(&format!(". {difference}"));

@@ -41,7 +41,7 @@ pub struct Status {
 /// A running `relaykey run`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Daemon {
-    /// `relaykey/0.1.0`.
+    /// `relaykey/0.2.0`.
     pub agent: String,
     /// The host's name in reports.
     pub host: String,
@@ -209,7 +209,7 @@ pub struct InUseStatus {
     pub target: String,
     /// Each user name under a key that the mail server looks up; empty: no login.
     pub usernames: Vec<String>,
-    /// When it was looked up.
+    /// When it was looked up, in whole seconds.
     pub at: Timestamp,
     pub holds: Holds,
     /// With [`Holds::Begun`]: the version that this host put there and never confirmed.
@@ -479,6 +479,7 @@ pub fn in_words(state: &str) -> Option<&'static str> {
         "not-running" => "mail server is not running",
         "source-down" => "source does not answer",
         "never-applied" => "not yet in use",
+        "failing" => "something stands in the way",
         _ => return None,
     })
 }
@@ -557,6 +558,7 @@ impl CredentialStatus {
             let found = t.in_use.as_ref()?;
             // What is found unchanged is not written down each time.
             let at = live.and_then(|l| l.looked.get(name)).map_or(found.at, |at| found.at.max(*at));
+            let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
             let (target, usernames, holds) = (name.clone(), found.usernames.clone(), t.holds(state)?);
             let begun = found.live_id.as_ref().filter(|_| holds == Holds::Begun).and_then(|id| t.has_begun(id));
             Some(InUseStatus { target, usernames, at, holds, begun: begun.map(|begun| begun.id.version.clone()) })

@@ -149,7 +149,14 @@ fn help_lists_commands_and_exit_codes() {
         ran.expect(0).says(&["Usage: relaykey", command]);
     }
     relaykey(&["--version"], &[], b"").expect(0).says(&[concat!("relaykey ", env!("CARGO_PKG_VERSION"))]);
-    for wrong in [&[][..], &["rotate"], &["sync", "--wiat", "1s"], &["derive", "ses"], &["--config"]] {
+    for wrong in [
+        &[][..],
+        &["rotate"],
+        &["sync", "--wiat", "1s"],
+        &["derive", "ses"],
+        &["--config"],
+        &["derive", "--region", "eu-west-1", "--json"],
+    ] {
         let ran = relaykey(wrong, &[], b"");
         ran.expect(2);
         assert!(ran.out.is_empty() && !ran.err.is_empty(), "{wrong:?}: {ran:?}");
@@ -650,7 +657,8 @@ fn the_next_window_is_said_in_local_time() {
             .collect::<Vec<_>>()
     };
     assert_eq!(check(""), [""; 0]);
-    assert_eq!(check("mode = \"manual\""), ["manual: a new version waits for `relaykey approve ses`"]);
+    let approve = format!("`relaykey approve ses --config {}`", host.path("config.toml").display());
+    assert_eq!(check("mode = \"manual\""), [format!("manual: a new version waits for {approve}")]);
     // One that is a day long is open or shut all of today; the other way round for the other days.
     let zone = jiff::tz::TimeZone::posix(zone).expect("a zone");
     let today = || jiff::Timestamp::now().to_zoned(zone.clone()).date();
@@ -670,7 +678,7 @@ fn the_next_window_is_said_in_local_time() {
             let time = date.at(hour, minute, 0, 0).to_zoned(zone.clone()).expect("a time");
             time.strftime("%a %Y-%m-%d %H:%M %Z").to_string()
         };
-        let manual = "manual: a new version waits for `relaykey approve ses`, or for the window";
+        let manual = format!("manual: a new version waits for {approve}, or for the window");
         assert_eq!(open, [format!("{manual} \"{now} 00:00-24:00\", which is open until {}", at(next, 0, 0))]);
         let later = days(2).strftime("%a").to_string();
         assert_eq!(shut, [format!("{manual} \"{later} 02:30-04:00\", which opens next on {}", at(days(2), 2, 30))]);
@@ -728,7 +736,11 @@ fn status_tells_what_is_what() {
 
     // Before anything.
     let before = Snapshot::of(host.dir.path());
-    host.relaykey(&["status"]).expect(0).says(&["ses: never-applied", "run `relaykey sync`", "source    file "]);
+    host.relaykey(&["status"]).expect(0).says(&[
+        "ses: never-applied",
+        "run `relaykey sync --config /",
+        "source    file ",
+    ]);
     let one = status(&host);
     assert_eq!((&one["state"], &one["applied"], &one["report"]), (&json!("never-applied"), &Value::Null, &Value::Null));
     assert_eq!((&one["failures"], &one["owed"], &one["next"]), (&json!([]), &json!([]), &Value::Null));
@@ -758,6 +770,17 @@ fn status_tells_what_is_what() {
     );
     host.sync(&["--wait", "0s"], 75);
     assert_eq!(status(&host)["failures"][0]["attempts"], 2);
+
+    // When it was looked up is told, also where nothing has changed since; in seconds, as every time that programs get.
+    let looked_up = || {
+        let at = status(&host)["in_use"][0]["at"].as_str().expect("a time").to_owned();
+        assert_eq!(at.len(), "2026-09-21T14:13:50Z".len(), "{at}");
+        at.parse::<jiff::Timestamp>().expect("RFC 3339")
+    };
+    let before = looked_up();
+    lab::next_second();
+    host.sync(&["--wait", "0s"], 75);
+    assert!(looked_up() > before);
 
     // It is known now.
     host.standin.set_key(&new.id, &new.login.password);

@@ -1406,7 +1406,7 @@ fn what_does_not_read_back_is_put_back_and_a_kill_meanwhile_is_survived() {
         let failed = lab.recorded(None);
         let (class, what) = failure(&failed);
         assert_eq!((failed.code, class.as_str()), (Some(75), "mismatch"), "{when}: {}", failed.what());
-        for words in ["does not read back as the candidate", "the old files were put back"] {
+        for words in ["does not read back as the right login", "the old files were put back"] {
             assert!(what.contains(words), "{when}: {what}");
         }
         for login in [&lab.old, &lab.new] {

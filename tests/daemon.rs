@@ -1245,6 +1245,6 @@ fn without_any_place_to_listen_at_it_runs_all_the_same_and_sighup_tries_again() 
     wait_for("the place to be listened at", SOON, || UnixStream::connect(&path).ok());
     wait_for("a status without it", SOON, || (!lists(&status())).then_some(()));
     program.terminate();
-    program.wait(lab::RUN).expect(0);
+    program.wait(lab::RUN).expect(0).says(&[&format!("health at {}", path.display())]);
     assert!(!path.exists(), "it goes with the daemon");
 }

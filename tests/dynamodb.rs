@@ -199,7 +199,12 @@ fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
         assert_eq!(lab.deliver(&sample::report(US, 5)), Ok(()));
         assert_eq!(lab.item(), item, "it was there: nothing is written again");
         let e = lab.refused(&sample::report(US, 4), "newer-there", false);
-        assert!(e.what.contains("number 5 there, 4 here") && e.fix.contains("aws dynamodb delete-item"), "{e:?}");
+        assert!(
+            e.what.contains("number 5 there, 4 here")
+                && e.fix.contains("`aws dynamodb delete-item")
+                && e.fix.ends_with('`'),
+            "{e:?}"
+        );
         assert_eq!(lab.item(), item);
         lab.arrives(&sample::report(US, 6));
         // Numbers are compared as numbers.
@@ -278,7 +283,7 @@ fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_make
             let command = "aws dynamodb create-table --table-name relaykey --region eu-west-1 --billing-mode PAY_PER_REQUEST \
                            --attribute-definitions AttributeName=credential,AttributeType=S AttributeName=host,AttributeType=S \
                            --key-schema AttributeName=credential,KeyType=HASH AttributeName=host,KeyType=RANGE";
-            assert!(e.fix.contains(command), "{}", e.fix);
+            assert!(e.fix.contains(&format!("`{command}`; or correct")), "{}", e.fix);
         }
         let other_keys = [
             vec![("id", "HASH", "S")],

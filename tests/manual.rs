@@ -120,6 +120,70 @@ fn what_is_held_is_shown_and_goes_when_somebody_approves_it() {
     host.relaykey(&["approve", "ses", "--version", "another"]).expect(1).says(&["nothing was approved"]);
 }
 
+/// What `sync` leaves to a person, `check` names too.
+#[test]
+fn check_says_what_waits_for_a_person() {
+    let first = Key::new();
+    for (credential, target, says) in [
+        (MANUAL, "", ["waits for approval", "fix: relaykey approve ses --version "]),
+        ("", "write = false\n", ["does not hold version", "change it by hand: relaykey sync --dry-run"]),
+    ] {
+        let host = host_with("hash", &first, credential, target);
+        host.sync(&[], 0);
+        host.relaykey(&["check"]).expect(0);
+        let second = publish(&host);
+        let before = host.snapshot();
+        // Before `sync` has seen it, and after.
+        for _ in 0..2 {
+            let ran = host.relaykey(&["check"]);
+            ran.expect(3).says(&says).says(&["note ", "0 errors", &second.id]);
+            assert_eq!(host.relaykey(&["check", "--json"]).json()["exit"], 3);
+            host.sync(&[], 3);
+        }
+        before.same_as(&host.snapshot());
+        if target.is_empty() {
+            host.relaykey(&["approve", "ses"]).expect(0);
+            host.relaykey(&["check"]).expect(0).says_not("waits for approval");
+        }
+    }
+}
+
+/// A run says what a person has to change where that stands in its way, and nothing of it once that is done: the same words
+/// with the daemon and without.
+#[test]
+fn what_was_changed_by_hand_is_not_told_to_be_changed() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "write = false\n");
+    let ran = host.sync(&[], 0);
+    ran.says(&["ses: adopted"]).says_not("would change");
+    let second = publish(&host);
+    let ran = host.sync(&[], 3);
+    ran.says(&["fix: change it by hand", "  1. in "]).says_not("would change");
+    assert_eq!(host.relaykey(&["sync", "--json"]).json()["credentials"][0]["preview"], serde_json::json!([]));
+    host.sync(&["--dry-run"], 0).says(&["would change", "to change it by hand, as root:"]);
+    host.postfix.write_table(&format!("{} {}\n", host.hop(), second.pair()));
+    host.postfix.postmap();
+    let ran = host.sync(&[], 0);
+    ran.says(&["ses: confirmed"]).says_not("would change").says_not("by hand");
+}
+
+/// Nothing that is waited for gives a mail server that nobody may reload the new login.
+#[test]
+fn nobody_waits_for_a_reload_that_is_never_done() {
+    let first = Key::new();
+    let host = host_with("texthash", &first, "", "reload = \"never\"\n");
+    host.sync(&[], 0);
+    let second = publish(&host);
+    // It ends long before the time that it may wait for what fails for now; a run has a minute here.
+    host.sync(&["--wait", "30m"], 75).says(&["reload = \"never\"", "fix: restart the mail server"]);
+    let again = host.sync(&["--wait", "30m"], 75);
+    again.says(&["was put there before, and is not confirmed yet"]).says_not("did not finish");
+    lab::let_a_start_be_later();
+    host.postfix.stop();
+    host.start_postfix();
+    host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+}
+
 /// The host's configuration is not the usual one: a command that leaves it out is about files that are not there.
 #[test]
 fn what_is_printed_can_be_pasted_where_the_configuration_is_not_the_usual_one() {

@@ -512,6 +512,23 @@ fn each_state_says_at_the_top_what_is_wrong_and_what_to_do() {
     }
 }
 
+/// A command in a sentence of ours is set as one, wherever the sentence stands; how others quote stays as it is.
+#[test]
+fn no_backtick_of_ours_is_shown() {
+    let mut host = Host::fine(&["ses"]);
+    let now = host.now;
+    host.pending();
+    let what = "the map cannot be read, as `postmap -q` says";
+    host.target().retry = retry(failure("ambiguous", what, "run `relaykey sync`", now));
+    host.lives[0].history[0].error = Some(relaykey::audit::Trouble { class: "x".into(), words: what.into() });
+    mail_log_notice(&mut host, Kind::Temporary, "`4.7.0' said");
+    let server = Server::start(host.status());
+    let dom = dom(&server);
+    let body = text(&dom, "<body>", "</body>");
+    assert_eq!(body.matches('`').count(), 1, "{body}");
+    assert_eq!(dom.matches("as <code>postmap -q</code> says").count(), 2, "{dom}");
+}
+
 #[test]
 fn of_several_credentials_the_worst_comes_first_and_each_is_named() {
     let mut host = Host::fine(&["ses", "bulk", "eu", "us"]);

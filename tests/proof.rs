@@ -195,7 +195,12 @@ fn it_is_refused_with_any_signed_field_changed_for_another_host_or_version_and_w
     // A sign of life has the proof in the report within it.
     let mut alive = change(good, "/outcome", json!("alive"));
     (alive["latest"], alive["seq"], alive["targets"]) = (good.clone(), json!(seq + 7), json!([]));
-    lab.verify(&alive, &[]).expect(0).says(&["adopted, seq", ": true"]);
+    let is_alive = format!(": alive, seq {}, ", seq + 7);
+    let within =
+        format!("\n  version {} ({}): adopted, seq {seq}, ", good["version"].as_str().expect("a text"), lab.key.id);
+    lab.verify(&alive, &[]).expect(0).says(&[&is_alive, "the report in it:\n", &within, "\n    target ", ": true"]);
+    let judged = &lab.verify(&alive, &["--json"]).json()["reports"][0];
+    assert_eq!((&judged["outcome"], &judged["within"]["outcome"]), (&json!("adopted"), &json!("alive")), "{judged}");
     // Or further in, where something else was told in between; but not where the confirmation was taken back.
     for (outcome, code) in [("failed", 0), ("withdrawn", 1)] {
         let mut between = change(&alive, "/outcome", json!(outcome));

@@ -360,6 +360,12 @@ fn a_key_in_use_that_is_refused_says_what_to_do() {
     assert!(said.contains("\n  fix       put the new key into use: `relaykey approve ses --version "), "{said}");
 }
 
+#[test]
+fn a_state_is_told_in_words() {
+    let said = text(|h| lab::spoil(h, "failing"));
+    assert!(said.starts_with("ses: failing (something stands in the way)\n"), "{said}");
+}
+
 /// Where another login was looked up, that is what the mail log tells of.
 #[test]
 fn what_the_mail_log_tells_is_about_the_login_that_was_found() {

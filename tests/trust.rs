@@ -535,7 +535,7 @@ fn a_source_that_others_can_write_is_not_taken() {
         &old,
         &ran,
         1,
-        &["belongs to user id 65534 (nobody)", "add `owner = \"nobody\"` below [credential.source]"],
+        &["belongs to user id 65534 (nobody)", "add the line `owner = \"nobody\"` below [credential.source]"],
     );
     let named = rolled(&host, &format!("{source}owner = \"no-such-user\"\n"), "");
     refused(&host, &old, &named, 2, &["config.toml:", "owner: this host has no user \"no-such-user\""]);

@@ -319,7 +319,7 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
             let text = match outcome {
                 Outcome::Inspected(i) => match (i.usernames.as_slice(), &i.swapped) {
                     (_, Some(swapped)) => {
-                        format!("version {} was swapped in by a run that did not finish", swapped.id.version)
+                        format!("version {} was put there before, and is not confirmed yet", swapped.id.version)
                     }
                     ([], None) => "has no entry yet".into(),
                     (usernames, None) => format!("uses {}", usernames.join(" and ")),
@@ -327,12 +327,12 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::Fetched(f) => format!("version {} ({})", f.id.version, f.username),
                 Outcome::Accepted(e) => format!("{}: {}", e.endpoint, e.reply),
                 Outcome::Refused { reply } => format!("refused: {reply}"),
-                Outcome::Prepared(p) if p.nothing_to_write => "holds the candidate already, nothing to write".into(),
+                Outcome::Prepared(p) if p.nothing_to_write => "holds the right login already, nothing to write".into(),
                 Outcome::Prepared(_) => "staged, every key looked up".into(),
                 Outcome::ByHand(_) => "is for a person to change".into(),
                 Outcome::Swapped => "in place".into(),
                 Outcome::Activated => "noticed".into(),
-                Outcome::ReadBack(r) => format!("{} gives the candidate ({})", r.keys.join(", "), r.how),
+                Outcome::ReadBack(r) => format!("{} gives the right login ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
                 Outcome::NotGiven(f) => format!("cannot be tried: {}", f.what),
                 Outcome::Overtaken => "somebody else has written there since: left as it is".into(),

@@ -29,6 +29,8 @@ pub struct Obstacle {
     pub failure: Failure,
     /// How a run would end that met nothing else.
     pub end: End,
+    /// Does it only wait for a person, and nothing has failed?
+    pub only_waits: bool,
 }
 
 /// What a run of `sync` would end with, beyond what was told when it was looked at.
@@ -91,8 +93,12 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
             true => End::ForNow,
             false => End::ForGood,
         },
+        only_waits: false,
     };
-    failures.map(obstacle).collect()
+    let waits = rollover::left_to_people(&facts, &policy, Timestamp::now()).into_iter().map(|(target, failure)| {
+        Obstacle { target: target.map(str::to_owned), failure, end: End::Waits, only_waits: true }
+    });
+    failures.map(obstacle).chain(waits).collect()
 }
 
 /// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.

@@ -230,13 +230,14 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
         }
         let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), logins };
-        for Obstacle { target, failure, end } in foresight::obstacles(credential, seen, &apply) {
+        for Obstacle { target, failure, end, only_waits } in foresight::obstacles(credential, seen, &apply) {
             if findings.has_error(&credential.name, &failure.what) {
                 continue;
             }
             let about = target.map_or_else(|| "source".to_owned(), |target| format!("target {target}"));
             let Failure { what, fix, .. } = failure;
-            let finding = Finding { severity: Severity::Error, line: None, file: None, what, fix };
+            let severity = if only_waits { Severity::Note } else { Severity::Error };
+            let finding = Finding { severity, line: None, file: None, what, fix };
             let ends = match end {
                 End::Waits => Exit::Approval,
                 End::ForNow => Exit::ForNow,
@@ -258,10 +259,9 @@ fn mode(credential: &config::Credential, now: Timestamp, zone: &TimeZone, findin
     let approve = relaykey(format_args!("approve {name}"));
     let what = match window {
         None => format!("manual: a new version waits for `{approve}`"),
-        Some(window) => format!(
-            "manual: a new version waits for `{approve}`, or for the window {}",
-            opening(window, now, zone)
-        ),
+        Some(window) => {
+            format!("manual: a new version waits for `{approve}`, or for the window {}", opening(window, now, zone))
+        }
     };
     findings.good(Some(name), "mode", what);
     if *if_applied_dies == IfAppliedDies::Apply && !credential.source.gives_older() {
@@ -476,7 +476,10 @@ fn targets(
                                     "{} in {} gives no usable login, so mail bounces or waits",
                                     entry.key, entry.map
                                 ),
-                                fix: format!("the next rollover puts one there: {}", relaykey("sync")),
+                                fix: match target.write {
+                                    true => format!("the next rollover puts one there: {}", relaykey("sync")),
+                                    false => format!("put one there by hand: {} says how", relaykey("sync")),
+                                },
                             },
                         ),
                     }

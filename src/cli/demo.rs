@@ -357,12 +357,12 @@ impl Demo<'_> {
                 (_, Outcome::Refused { reply }) => format!("verify: {reply}"),
                 (_, Outcome::Prepared(p)) if p.nothing_to_write => return,
                 (_, Outcome::Prepared(_)) => {
-                    "prepare: staged; every key gives the candidate in the staged files".into()
+                    "prepare: staged; every key gives the new login in the staged files".into()
                 }
                 (_, Outcome::Swapped) => "swap: in place, by rename".into(),
                 (_, Outcome::Activated) => "activate: the mail server has noticed".into(),
                 (_, Outcome::ReadBack(r)) => {
-                    format!("read back: {} gives the candidate ({})", r.keys.join(", "), r.how)
+                    format!("read back: {} gives the new login ({})", r.keys.join(", "), r.how)
                 }
                 (_, Outcome::Committed(r)) => format!("commit: {}", r.outcome),
                 (Step::Wait { .. }, _) => "wait: tried again".into(),

@@ -19,7 +19,11 @@ pub struct DeriveArgs {
     any_length: bool,
 }
 
-pub fn run(args: &DeriveArgs) -> Exit {
+pub fn run(json: bool, args: &DeriveArgs) -> Exit {
+    if json {
+        complain("derive prints the password and nothing else, and --json is for documents", "leave --json out");
+        return Exit::Usage;
+    }
     if !credential::region_shaped(&args.region) {
         complain(&format!("{:?} is not a region", args.region), "name it as AWS does, for example --region eu-west-1");
         return Exit::Usage;

@@ -156,7 +156,7 @@ pub fn run() -> ExitCode {
         Command::History(args) => history::run(&config, json, &args),
         Command::VerifyProof(args) => verify_proof::run(json, &args),
         Command::Check(args) => check::run(&config, json, &args),
-        Command::Derive(args) => derive::run(&args),
+        Command::Derive(args) => derive::run(json, &args),
         Command::Demo(args) => demo::run(json, &args),
     };
     exit.code().into()

@@ -217,6 +217,10 @@ async fn here(
             }
             match event {
                 Event::Preview { target, change, login } => {
+                    // What a person has to change is said where it stands in the way, and nothing of it once that is done.
+                    if !dry_run {
+                        return;
+                    }
                     let mut todo = change.steps.clone();
                     if shows_password {
                         match reveal(&credential.name, target, change, login) {
@@ -305,7 +309,8 @@ fn left_over(
     let line = |(receiver, outbox): (&String, &Outbox)| {
         let (name, n) = (&credential.name, outbox.owed.len());
         let count = if n == 1 { "1 report".to_owned() } else { format!("{n} reports") };
-        let fix = format!("nothing where the daemon runs, which goes on by itself; else once more: {}", relaykey("sync"));
+        let fix =
+            format!("nothing where the daemon runs, which goes on by itself; else once more: {}", relaykey("sync"));
         format!("{name}: still owed to {receiver}: {count}; there was no time for more\n  fix: {fix}")
     };
     owed.map(line).collect::<Vec<_>>().into_iter()

@@ -100,11 +100,23 @@ struct Judged {
     outcome: String,
     seq: u64,
     at: String,
+    /// The report that it stands in, which has no proof of its own, such as a sign of life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within: Option<Within>,
     /// What it is of, where something else was expected.
     unexpected: Vec<String>,
     /// Why there is no target with a proof.
     no_proof: Option<String>,
     targets: Vec<JudgedTarget>,
+}
+
+/// A report that holds the one that was judged, as its `latest`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Within {
+    id: String,
+    outcome: String,
+    seq: u64,
+    at: String,
 }
 
 #[derive(Serialize)]
@@ -207,20 +219,33 @@ impl Judged {
     }
 
     fn text(&self) {
-        say(&shown(&format!(
-            "{} (host id {}), credential {}, version {} ({}): {}, seq {}, {}",
-            self.host, self.host_id, self.credential, self.version, self.username, self.outcome, self.seq, self.at
-        )));
+        let Judged { host, host_id, credential, version, username, outcome, seq, at, .. } = self;
+        let of = format!("{host} (host id {host_id}), credential {credential}");
+        let is = format!("version {version} ({username}): {outcome}, seq {seq}, {at}");
+        // What is judged is not the report that was given, but the one in it.
+        let indent = match &self.within {
+            Some(Within { outcome, seq, at, .. }) => {
+                say(&shown(&format!(
+                    "{of}: {outcome}, seq {seq}, {at}, which has no proof of its own; the report in it:"
+                )));
+                say(&shown(&format!("  {is}")));
+                "    "
+            }
+            None => {
+                say(&shown(&format!("{of}, {is}")));
+                "  "
+            }
+        };
         for unexpected in &self.unexpected {
-            say(&shown(&format!("  REFUSED: {unexpected}")));
+            say(&shown(&format!("{indent}REFUSED: {unexpected}")));
         }
         for target in &self.targets {
             let region = target.region.as_ref().map(|region| format!(" ({region})")).unwrap_or_default();
             let why = target.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            say(&shown(&format!("  target {}{region}: {}{why}", target.name, target.verdict.words())));
+            say(&shown(&format!("{indent}target {}{region}: {}{why}", target.name, target.verdict.words())));
         }
         if let Some(why) = &self.no_proof {
-            say(&shown(&format!("  {}: {why}", Verdict::NoProof.words())));
+            say(&shown(&format!("{indent}{}: {why}", Verdict::NoProof.words())));
         }
     }
 }
@@ -269,7 +294,7 @@ struct Head {
 
 /// Every report of a text: one document, several one after the other, or arrays of them. Of a sign of life the report
 /// in it, which has the proof.
-fn reports(bytes: &[u8]) -> Result<Vec<Report>, Unread> {
+fn reports(bytes: &[u8]) -> Result<Vec<(Report, Option<Within>)>, Unread> {
     let error = |what: String| Err((what, PIPE_IN.to_owned()));
     if bytes.len() > MAX_DOCUMENT {
         return error(format!("standard input has more than {MAX_DOCUMENT} bytes: a report has a few thousand"));
@@ -321,8 +346,9 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
     read(text).map_err(no_report)
 }
 
-/// The report that has the proof, with nothing in it that no proof is made over.
-fn evidence(mut report: Report) -> Result<Report, String> {
+/// The report that has the proof, with nothing in it that no proof is made over; and the one that it stood in.
+fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
+    let mut within = None;
     // What takes a confirmation back, or ends it, says nothing of one that stands.
     while [ALIVE, "failed", "pending-approval", "rejected"].contains(&report.outcome.as_str())
         && let Some(latest) = report.latest.take()
@@ -336,6 +362,10 @@ fn evidence(mut report: Report) -> Result<Report, String> {
                 report.id, outer.1, outer.0, outer.2, inside.1, inside.0, inside.2
             ));
         }
+        within.get_or_insert_with(|| {
+            let Report { id, outcome, seq, at, .. } = report.clone();
+            Within { id, outcome, seq, at }
+        });
         report = *latest;
     }
     let targets = report.targets.iter().map(|t| (t.name.as_str(), t.region.as_deref()));
@@ -344,10 +374,10 @@ fn evidence(mut report: Report) -> Result<Report, String> {
             return Err(format!("the report {:?} has a control character in {field}, which no report has", report.id));
         }
     }
-    Ok(report)
+    Ok((report, within))
 }
 
-fn judge(report: &Report, held: &Held, args: &VerifyProofArgs) -> Judged {
+fn judge((report, within): &(Report, Option<Within>), held: &Held, args: &VerifyProofArgs) -> Judged {
     let expectations = [
         ("host", &report.host, &args.host),
         ("credential", &report.credential, &args.credential),
@@ -371,6 +401,7 @@ fn judge(report: &Report, held: &Held, args: &VerifyProofArgs) -> Judged {
         outcome: report.outcome.clone(),
         seq: report.seq,
         at: report.at.clone(),
+        within: within.clone(),
         unexpected: unexpected.collect(),
         no_proof: report.targets.is_empty().then_some(words),
         targets: report.targets.iter().map(|target| judge_target(report, target, held)).collect(),

@@ -488,7 +488,9 @@ impl Keeper {
                 OwnResult::Refused { .. } => {
                     "nothing yet: one refusal proves nothing, and it is tried once more".to_owned()
                 }
-                OwnResult::Unknown { .. } => "nothing: it is tried again when the mail log tells of it again".to_owned(),
+                OwnResult::Unknown { .. } => {
+                    "nothing: it is tried again when the mail log tells of it again".to_owned()
+                }
                 OwnResult::NotGiven { fix, .. } => fix.clone(),
             };
             let matter = if proved { Matter::Error } else { Matter::Warning };

@@ -188,6 +188,16 @@ impl Listener {
         }
     }
 
+    /// Where it listens, for people: an address, or the path of a socket.
+    pub fn shown(&self) -> String {
+        let path = |listener: &UnixListener| Some(listener.local_addr().ok()?.as_pathname()?.display().to_string());
+        match &*self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok().map(|at| at.to_string()),
+            Socket::Unix { listener, .. } => path(listener),
+        }
+        .unwrap_or_else(|| "a socket that has no name".to_owned())
+    }
+
     fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Tcp { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;

@@ -56,6 +56,15 @@ impl<T: Display> Display for Safe<T> {
     }
 }
 
+/// As [`Safe`], where a command stands between two backticks, as in sentences of ours.
+struct Said<T>(T);
+
+impl<T: Display> Display for Said<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_commands(f, &self.0.to_string())
+    }
+}
+
 /// The page for a document, as seen at `now`.
 pub(super) fn render(status: &Status, now: Timestamp) -> String {
     let mut out = String::with_capacity(16 * 1024);
@@ -113,13 +122,13 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         Safe(host),
         top.level.sign(),
         top.level.words(),
-        Safe(&top.sentence),
+        Said(&top.sentence),
     )?;
     if let Some(mail) = &top.mail {
-        writeln!(out, "<p class=\"mail\">{}</p>", Safe(mail))?;
+        writeln!(out, "<p class=\"mail\">{}</p>", Said(mail))?;
     }
     if let Some(what) = &top.what {
-        writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Safe(what))?;
+        writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Said(what))?;
     }
     if let Some(fix) = &top.fix {
         write_fix(out, top.level, fix, &top.list)?;
@@ -134,7 +143,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
                 level.sign(),
                 Safe(name),
                 Safe(name),
-                Safe(headline),
+                Said(headline),
                 level.words().to_lowercase(),
             )?;
         }
@@ -160,7 +169,7 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict
         if top.others.is_empty() && top.what.as_ref() == Some(&m.what) && top.fix.as_ref() == Some(&m.fix) {
             continue;
         }
-        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(&m.what))?;
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Said(&m.what))?;
         write_fix(out, Level::Soon, &m.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
@@ -173,11 +182,11 @@ fn write_not_listening(out: &mut String, places: &[NotListening], now: Timestamp
         out,
         "<section class=\"card\" id=\"health\">\n<h2>Health endpoint <span class=\"badge soon\">! does not listen everywhere</span></h2>\n\
          <p>It is not answered here, and {}.</p>\n",
-        Safe(NotListening::GOES_ON),
+        Said(NotListening::GOES_ON),
     )?;
     for place in places {
         let what = format!("{}, since {}", place.what, when(place.since, now));
-        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Safe(what))?;
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Said(what))?;
         write_fix(out, Level::Soon, &place.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
@@ -227,11 +236,11 @@ fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
         "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n",
         t.level.class(),
         t.level.sign(),
-        Safe(capitalised(&t.headline)),
+        Said(capitalised(&t.headline)),
     )?;
-    writeln!(out, "<p>{}</p>", Safe(&t.mail))?;
+    writeln!(out, "<p>{}</p>", Said(&t.mail))?;
     if !t.what.is_empty() {
-        writeln!(out, "<p class=\"said\">{}</p>", Safe(&t.what))?;
+        writeln!(out, "<p class=\"said\">{}</p>", Said(&t.what))?;
     }
     if !t.fix.is_empty() {
         write_fix(out, t.level, &t.fix, &t.list)?;
@@ -278,8 +287,10 @@ fn write_fix(out: &mut String, level: Level, fix: &str, list: &Todo) -> fmt::Res
 }
 
 /// Text in which a command stands between two backticks.
-fn write_commands(out: &mut String, text: &str) -> fmt::Result {
-    if !text.matches('`').count().is_multiple_of(2) {
+fn write_commands(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    // Other programs quote with one backtick, and one apostrophe at the end.
+    let quoted = |(i, part): (usize, &str)| i % 2 == 1 && part.trim() != part;
+    if !text.matches('`').count().is_multiple_of(2) || text.split('`').enumerate().any(quoted) {
         return write!(out, "{}", Safe(text));
     }
     for (i, part) in text.split('`').enumerate() {
@@ -292,17 +303,16 @@ fn write_commands(out: &mut String, text: &str) -> fmt::Result {
 }
 
 /// A command. An option is not broken at its hyphens, where a narrow screen would show another one.
-fn write_command(out: &mut String, command: &str) -> fmt::Result {
-    out.push_str("<code>");
+fn write_command(out: &mut impl fmt::Write, command: &str) -> fmt::Result {
+    out.write_str("<code>")?;
     for (i, word) in command.split(' ').enumerate() {
-        out.push_str(if i == 0 { "" } else { " " });
+        out.write_str(if i == 0 { "" } else { " " })?;
         match word.starts_with("--") && word.len() <= 20 {
             true => write!(out, "<span class=\"option\">{}</span>", Safe(word))?,
             false => write!(out, "{}", Safe(word))?,
         }
     }
-    out.push_str("</code>");
-    Ok(())
+    out.write_str("</code>")
 }
 
 /// One line of the list of facts; `value` is HTML.
@@ -437,7 +447,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         }
     }
     for n in c.notices.iter().filter(|n| of_notice(c, n, now).is_none()) {
-        let (at, what, fix) = (Safe(since(n.at, now)), Safe(&n.what), Safe(&n.fix));
+        let (at, what, fix) = (Safe(since(n.at, now)), Said(&n.what), Said(&n.fix));
         fact(out, "Notice", format_args!("{what} <small>({at})</small><br><small>{fix}</small>"))?;
     }
     let cost = format!("{} requests a day, about ${:.2} in 30 days", c.cost.requests_per_day, c.cost.usd_per_month);
@@ -549,7 +559,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         _ => {}
     }
     if let Some(e) = &r.error {
-        write!(out, "<br><span class=\"said\">{}</span>", Safe(&e.words))?;
+        write!(out, "<br><span class=\"said\">{}</span>", Said(&e.words))?;
     }
     let took: u64 = r.steps.iter().map(|s| s.milliseconds).sum();
     let took = match took {

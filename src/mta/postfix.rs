@@ -595,14 +595,18 @@ impl Postfix {
         };
         let entries =
             |names: &Names| if names.count == 1 { "1 entry".into() } else { format!("{} entries", names.count) };
+        let verb = |names: &Names, one: &'static str, more: &'static str| if names.count == 1 { one } else { more };
         if only_in_map.count > 0 {
             let merge = self.merge_command(only_in_map, store, kind, table);
             error(
                 format!(
-                    "{} of other relays stand only in the compiled map, and not in its text {text}: {}; a map made from that \
-                     text would lose them, and their mail would bounce",
+                    "{} of other relays {} only in the compiled map, and not in its text {text}: {}; a map made from that text \
+                     would lose {}, and {} mail would bounce",
                     entries(only_in_map),
-                    only_in_map.list()
+                    verb(only_in_map, "stands", "stand"),
+                    only_in_map.list(),
+                    verb(only_in_map, "it", "them"),
+                    verb(only_in_map, "its", "their")
                 ),
                 match compiling.harm() {
                     None => {
@@ -642,10 +646,12 @@ impl Postfix {
             };
             error(
                 format!(
-                    "{} of other relays have another value in the compiled map than in its text {text}: {}; a map made from \
-                     that text would change their logins",
+                    "{} of other relays {} another value in the compiled map than in its text {text}: {}; a map made from that \
+                     text would change the login{}",
                     entries(differing),
-                    differing.list()
+                    verb(differing, "has", "have"),
+                    differing.list(),
+                    verb(differing, "", "s")
                 ),
                 fix.clone(),
                 vec![Instruction::Text(fix)],
@@ -655,26 +661,31 @@ impl Postfix {
             problems.push(Problem::note(
                 Some(map.to_owned()),
                 format!(
-                    "{} of the compiled map have capital letters, as `postmap -f` leaves them, so that Postfix never finds them: \
-                     {}; the next rollover leaves them out",
+                    "{} of the compiled map {} capital letters in the key, as `postmap -f` leaves it, so that Postfix never \
+                     finds {}: {}; a map that is made anew leaves {} out",
                     entries(out_of_reach),
-                    out_of_reach.list()
+                    verb(out_of_reach, "has", "have"),
+                    verb(out_of_reach, "it", "them"),
+                    out_of_reach.list(),
+                    verb(out_of_reach, "it", "them")
                 ),
-                format!("if one of them is meant to be found, add it to the text {text}, and compile that without -f"),
+                format!("what is meant to be found, add to the text {text}, and compile that without -f"),
             ));
         }
         if only_in_text.count > 0 {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
                 format!(
-                    "{} of other relays stand only in the text, and not in its compiled map: {}; the next rollover puts them \
-                     into effect",
+                    "{} of other relays {} only in the text, and not in its compiled map: {}; {} into effect once the map is \
+                     made anew, as by the next rollover",
                     entries(only_in_text),
-                    only_in_text.list()
+                    verb(only_in_text, "stands", "stand"),
+                    only_in_text.list(),
+                    verb(only_in_text, "it goes", "they go")
                 ),
                 match compiling.harm() {
-                    None => format!("take them out if they are not meant; or put them into effect now: {compile}"),
-                    Some(harm) => format!("take them out if they are not meant. {}", not_by_hand(harm)),
+                    None => format!("take out what is not meant; or put it into effect now: {compile}"),
+                    Some(harm) => format!("take out what is not meant. {}", not_by_hand(harm)),
                 },
             ));
         }
@@ -752,9 +763,9 @@ impl Postfix {
     /// every key of ours.
     fn or_now(&self, survey: &Survey, store: &Store, applied: Option<&str>) -> String {
         match survey.pick.missing.is_empty() && survey.seen.is_some() && survey.holds_only(applied) {
-            true => format!("; or now: {}", self.compile_command(store)),
+            true => format!("; or now, and with write = false in any case: {}", self.compile_command(store)),
             false => format!(
-                " ({} begins one). Do not compile the text by hand: {}",
+                " ({} begins one; with write = false it says what to do). Do not compile the text by hand: {}",
                 relaykey("sync"),
                 "it does not hold the login that is known to work under every key that Postfix tries for the endpoint"
             ),
@@ -1086,7 +1097,7 @@ impl Postfix {
         {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
-                "it is newer than its compiled map: whatever was edited in it goes live with the next rollover".into(),
+                "it is newer than its compiled map: whatever was edited in it goes live once it is compiled, as by the next rollover".into(),
                 match compiling.map(Compiling::harm) {
                     Some(None) => format!("look at the edits, then: {}", self.compile_command(store)),
                     Some(Some(harm)) => format!("look at the edits. {}", not_by_hand(harm)),

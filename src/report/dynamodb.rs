@@ -269,8 +269,8 @@ impl Place<'_> {
     /// What to do about too many requests.
     fn grow(&self) -> String {
         format!(
-            "nothing to do if it passes; if it stays, let the table grow with its use: aws dynamodb update-table --table-name {} \
-             --region {} --billing-mode PAY_PER_REQUEST",
+            "nothing to do if it passes; if it stays, let the table grow with its use: `aws dynamodb update-table --table-name \
+             {} --region {} --billing-mode PAY_PER_REQUEST`",
             self.table, self.region
         )
     }
@@ -328,7 +328,7 @@ impl There {
             Undelivered::new(
                 "occupied",
                 format!("{} holds something that is no report of relaykey, and is left as it is", place.item()),
-                format!("set another `table` in [[report]]; or, if nobody needs it, delete it: {}", place.delete()),
+                format!("set another `table` in [[report]]; or, if nobody needs it, delete it: `{}`", place.delete()),
             )
         })
     }
@@ -360,7 +360,7 @@ fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Undelivered
         ),
         format!(
             "find out which: the state of this host came back from a backup, its clock was wrong, or another machine runs with a copy of \
-             its state directory; then: {}",
+             its state directory; then: `{}`",
             place.delete()
         ),
     )
@@ -379,7 +379,7 @@ fn occupied(place: &Place<'_>, there: &There, host_id: &str) -> Undelivered {
         ),
         format!(
             "if two machines run under the name {:?}, such as one and its copy, give one of them another `name` under [host]; if the other \
-             one is gone, or is this machine before it was installed anew, wait: after {} the item is taken over; or at once: {}",
+             one is gone, or is this machine before it was installed anew, wait: after {} the item is taken over; or at once: `{}`",
             place.host,
             rfc3339(until),
             place.delete()
@@ -417,7 +417,7 @@ fn special(answer: Answer, call: &Call, place: &Place<'_>) -> Option<AwsError> {
         "ResourceNotFoundException" => Some(AwsError::new(
             "configuration",
             format!("{about}: there is no such table in this account and region, or not yet. AWS says: {said}"),
-            format!("make it, once for all hosts: {}; or correct `table` or `region` in [[report]]", place.create()),
+            format!("make it, once for all hosts: `{}`; or correct `table` or `region` in [[report]]", place.create()),
         )),
         // DynamoDB words this in several ways: the element does not match the schema, has another type, is missing.
         "ValidationException" if lower.contains("key") => Some(AwsError::new(
@@ -425,7 +425,7 @@ fn special(answer: Answer, call: &Call, place: &Place<'_>) -> Option<AwsError> {
             format!("{about}: the table has another key than reports need. AWS says: {said}"),
             format!(
                 "set `table` in [[report]] to a table whose partition key is `credential` and whose sort key is `host`, both strings, and \
-                 nothing else; it is made like this: {}",
+                 nothing else; it is made like this: `{}`",
                 place.create()
             ),
         )),

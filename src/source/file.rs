@@ -158,7 +158,8 @@ fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, SourceError> 
                 Reason::Owner { uid } | Reason::Listed { uid } => {
                     let owner = trust::user_name(uid).unwrap_or_else(|| uid.to_string());
                     format!(
-                        "if that user is the one to write it, add `owner = \"{owner}\"` below [credential.source]; else: {}",
+                        "where user {owner} is the one who is to write it, add the line `owner = \"{owner}\"` below [credential.source]; \
+                         else have it written by root: `{}`",
                         e.fix()
                     )
                 }
