@@ -528,6 +528,7 @@ impl Agent {
             mail_server: facts.mail_server(),
             in_use: news.in_use,
             version_in_use: news.version_in_use,
+            half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
             of_applied: news.of_applied,
             approved_by: None,
             latest: latest.map(Box::new),
@@ -822,6 +823,7 @@ impl Agent {
             mail_server: Some(rollover::MailServer::Runs),
             in_use: None,
             version_in_use: None,
+            half_done: Vec::new(),
             of_applied: false,
             approved_by: facts.approved_by(),
             latest: None,
@@ -931,12 +933,21 @@ fn superseded_record(
     superseded: rollover::Superseded,
     at: Timestamp,
 ) -> Record {
-    let rollover::Superseded { begun, by: other, approved_by } = superseded;
-    let came = match begun.used {
-        true => "was put in place and found in use",
-        false => "was put in place in part",
+    let rollover::Superseded { begun, by: other, targets, everywhere, approved_by } = superseded;
+    let (where_, in_part) = match everywhere {
+        true => (String::new(), ""),
+        false => (format!(" (target {})", targets.join(", ")), " in part"),
     };
-    let words = format!("it {came}, and never confirmed: the run was broken off, and version {} came", other.version);
+    let came = match (begun.by_hand, begun.used) {
+        (true, _) => format!("was put in place{in_part} by hand{where_}, as asked, and never confirmed:"),
+        (false, true) => {
+            format!(
+                "was put in place{in_part}{where_} and found in use, and never confirmed: the run was broken off, and"
+            )
+        }
+        (false, false) => format!("was put in place in part{where_}, and never confirmed: the run was broken off, and"),
+    };
+    let words = format!("it {came} {} came", rollover::said_beside(&other, &begun.id));
     Record {
         at,
         credential: credential.name.clone(),
@@ -944,7 +955,7 @@ fn superseded_record(
         what: "rollover".into(),
         version: Some(begun.id.version),
         username: Some(begun.username),
-        previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()),
+        previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()).or(facts.state.found_first.clone()),
         steps: Vec::new(),
         outcome: rollover::SUPERSEDED.into(),
         error: Some(Trouble { class: rollover::SUPERSEDED.into(), words }),
@@ -1214,8 +1225,14 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
             swapped_before: p.swapped_before,
             live_id: p.live_id,
         }),
-        Reply::Previewed(change) => Outcome::Previewed(change_of(change)),
-        Reply::ByHand(change) => Outcome::ByHand(change_of(change)),
+        Reply::Previewed(previewed) => {
+            let (change, live_id) = change_of(previewed);
+            Outcome::Previewed(change, live_id)
+        }
+        Reply::ByHand(previewed) => {
+            let (change, live_id) = change_of(previewed);
+            Outcome::ByHand(change, live_id)
+        }
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
         Reply::Activated(apply::Activated::Owed { why, fix, temporary }) => {
@@ -1259,9 +1276,10 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
     }
 }
 
-fn change_of(previewed: apply::Previewed) -> Change {
-    let apply::Previewed { diff, steps, differences, reload } = previewed;
-    Change { diff, steps, differences, reload }
+/// And the live id of the login that it is about.
+fn change_of(previewed: apply::Previewed) -> (Change, String) {
+    let apply::Previewed { diff, steps, differences, reload, live_id } = previewed;
+    (Change { diff, steps, differences, reload }, live_id)
 }
 
 /// The version at hand, for apply's journal.
@@ -1335,8 +1353,19 @@ pub fn ours(state: Option<&State>) -> Ours {
     Ours {
         applied: applied.map(|a| a.username.clone()),
         previous: applied.and_then(|a| a.previous_username.clone()),
-        known: state.and_then(|s| s.candidate.as_ref()).map(|c| c.username.clone()).into_iter().collect(),
+        known: state.iter().flat_map(|s| known(s)).cloned().collect(),
+        earlier: state.map(State::earlier_usernames).unwrap_or_default(),
     }
+}
+
+fn each_name_once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let once: std::collections::BTreeSet<&String> = names.collect();
+    once.into_iter().cloned().collect()
+}
+
+/// What is to come, and what was put in place, or asked for, and never confirmed.
+fn known(state: &State) -> impl Iterator<Item = &String> {
+    state.candidate.iter().map(|c| &c.username).chain(state.begun().map(|begun| &begun.username))
 }
 
 fn apply_failure(e: apply::MtaError, at: Timestamp) -> Failure {

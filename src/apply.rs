@@ -27,17 +27,17 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Finding, Reload, Severity, TargetKind};
+use crate::config::{self, Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields, SourceIdentity, VersionOrder};
 use crate::host::{self, Directory, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
-use crate::mta::{ByHand, Entry, Mta, Plan, View};
+use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
 use change::{Change, Stopped};
-use journal::{Key, Moment, Phase, Record, Store};
+use journal::{Ahead, Key, Moment, Phase, Record, Store};
 use registry::{Held, Registry};
 
 /// Names one target: credential and target name of the configuration.
@@ -102,7 +102,8 @@ pub enum Request {
     /// [`Prepared::nothing_to_write`].
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: Version },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
-    /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error.
+    /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error. There it makes
+    /// the key for live ids, unless the server only looks; else it changes nothing.
     Preview { target: TargetId, ours: Ours, login: Login },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
@@ -178,12 +179,21 @@ pub struct Inspected {
     pub findings: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
-    /// That the lock on a table's directory, which a rollover takes, could not be had; where it is only looked.
-    pub not_lockable: Option<Box<Finding>>,
+    /// What would stand in the way of a rollover; `None` where it is not only looked: who changes something finds out by it.
+    pub hindrances: Option<Box<Hindrances>>,
     /// The tables' files, text and compiled map: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
     pub log: Option<PathBuf>,
+}
+
+/// What a rollover would find out by doing it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hindrances {
+    /// That the lock on a table's directory, which a rollover takes, could not be had.
+    pub not_lockable: Option<Finding>,
+    /// Why a reload, which a rollover does, would be refused.
+    pub reload_refused: Option<Finding>,
 }
 
 /// A version that was swapped in and not committed, as the journal knows it.
@@ -238,6 +248,8 @@ pub struct Previewed {
     /// How what is there differs from the wanted login, with file and line: for a person who has begun to change it. Empty
     /// where nothing differs.
     pub differences: Vec<String>,
+    /// HMAC of the login that it is about, under apply's own key.
+    pub live_id: String,
 }
 
 /// What `Prepare` has staged.
@@ -367,6 +379,8 @@ struct Shared {
     store: Store,
     key: Mutex<Option<Key>>,
     directories: Registry,
+    /// Every target of the configuration.
+    configured: BTreeSet<TargetId>,
 }
 
 /// One target, its open change among it.
@@ -443,6 +457,7 @@ impl Server {
             store: Store::new(&config.host.state_dir),
             key: Mutex::new(None),
             directories: Registry::default(),
+            configured: config.credentials.iter().flat_map(ids_of).collect(),
         });
         let mut targets = BTreeMap::new();
         for credential in &config.credentials {
@@ -563,13 +578,12 @@ impl Server {
         if self.shared.access == Access::Look || self.shared.swept.swap(true, Ordering::SeqCst) {
             return;
         }
-        let known: BTreeSet<TargetId> = self.targets.keys().cloned().collect();
         let shared = Arc::clone(&self.shared);
         let (done, ended) = mpsc::channel();
         let sweep = move || {
             for (id, path) in shared.store.staged_in().unwrap_or_default() {
                 // A directory that is gone holds nothing any more.
-                if let (false, Ok(directory)) = (known.contains(&id), Directory::open(&path)) {
+                if let (false, Ok(directory)) = (shared.configured.contains(&id), Directory::open(&path)) {
                     let _ = shared.sweep(&id, &directory);
                 }
             }
@@ -631,21 +645,24 @@ impl Target {
         }
         findings.sort_by_key(|finding| finding.severity);
         self.files.clone_from(&view.files);
-        let record = self.settle(view.running)?;
         let entries = self.shared.with_key(|key| live_entries(&view, key))?;
-        // What the journal calls swapped may have been stopped before the first rename.
-        let in_place = |record: &Record| {
-            let holds = |id: &Option<String>| id.as_ref() == Some(&record.live_id);
-            entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
+        if self.shared.store.get(&self.id)?.is_none() {
+            self.inherit(&entries)?;
+        }
+        let record = match self.settle(view.running)? {
+            None => self.inherit(&entries)?,
+            record => record,
         };
-        let swapped =
-            record.as_ref().filter(|record| record.phase == Phase::Swapped && in_place(record)).map(|record| {
-                Uncommitted {
-                    version: record.version.clone(),
-                    username: record.usernames.last().filter(|name| !credential::has_secret_shape(name)).cloned(),
-                    live_id: record.live_id.clone(),
-                }
+        // What the journal calls swapped may have been stopped before the first rename.
+        let swapped = record
+            .as_ref()
+            .filter(|record| record.phase == Phase::Swapped && is_in_place(record, &entries))
+            .map(|record| Uncommitted {
+                version: record.version.clone(),
+                username: record.usernames.last().filter(|name| !credential::has_secret_shape(name)).cloned(),
+                live_id: record.live_id.clone(),
             });
+        let hindrances = self.hindrances(&view)?.map(Box::new);
         Ok(Inspected {
             kind: view.kind,
             live_id: one_live_id(&entries),
@@ -654,7 +671,7 @@ impl Target {
             swapped,
             missing: view.missing,
             doubts: view.doubts,
-            not_lockable: self.not_lockable(&view.files),
+            hindrances,
             files: view.files,
             log: view.log,
             running: view.running,
@@ -694,6 +711,11 @@ impl Target {
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
         let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
+        if !*write && self.shared.access == Access::Change {
+            // By it the caller knows again what a person was asked for.
+            self.shared.keep_key()?;
+        }
+        let live_id = self.shared.with_key(|key| key.live_id(&login))?;
         let (diff, reload) = match planned {
             Some(plan) => (plan.diff, !plan.files.is_empty() && wants_reload(reload, plan.reload_needed)),
             None => {
@@ -701,7 +723,7 @@ impl Target {
                 (diff, reload)
             }
         };
-        Ok(Previewed { diff, reload, steps, differences })
+        Ok(Previewed { diff, reload, steps, differences, live_id })
     }
 
     /// What a person is to change where `write = false`; `None`: nothing, or it is ours to change.
@@ -730,8 +752,24 @@ impl Target {
     fn with_uncommitted(&self, ours: &Ours) -> Result<Ours, MtaError> {
         let mut ours = ours.clone();
         let uncommitted = self.shared.store.get(&self.id)?;
-        ours.known.extend(uncommitted.into_iter().flat_map(|record| record.usernames));
+        // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
+        let elsewhere = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;
+        let elsewhere = elsewhere.into_iter().map(|(_, record)| record);
+        ours.known.extend(uncommitted.into_iter().chain(elsewhere).flat_map(|record| record.usernames));
         Ok(ours)
+    }
+
+    /// The record of a target that the configuration has no more, where what it swapped in is found here: this one was called
+    /// so. From now on it is this one's.
+    fn inherit(&self, entries: &[LiveEntry]) -> Result<Option<Record>, MtaError> {
+        let orphans = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;
+        let Some((id, record)) = orphans.into_iter().find(|(_, record)| is_in_place(record, entries)) else {
+            return Ok(None);
+        };
+        if self.shared.access == Access::Change {
+            self.shared.store.hand_over(&id, &self.id)?;
+        }
+        Ok(Some(record))
     }
 
     /// Are these files, text and map, such as can be replaced? Gives those that are not, and why. Also removes staged files
@@ -770,22 +808,48 @@ impl Target {
         Ok(())
     }
 
-    /// Why a rollover could not lock the tables' directories. Who changes something finds out by locking them.
-    fn not_lockable(&self, files: &[PathBuf]) -> Option<Box<Finding>> {
-        if self.shared.access == Access::Change || !self.write {
+    /// What would stand in the way of a rollover. Who changes something finds out by it.
+    fn hindrances(&self, view: &View) -> Result<Option<Hindrances>, MtaError> {
+        match self.shared.access {
+            Access::Change => Ok(None),
+            Access::Look => Ok(Some(Hindrances {
+                not_lockable: self.not_lockable(&view.files),
+                reload_refused: self.reload_refused(view.running)?,
+            })),
+        }
+    }
+
+    /// Why a rollover could not lock the tables' directories.
+    fn not_lockable(&self, files: &[PathBuf]) -> Option<Finding> {
+        if !self.write {
             return None;
         }
         // What cannot be opened is a finding of its own.
         let e = directories(files).ok()?.iter().find_map(|directory| directory.look_lockable().err())?;
         let (what, fix) = (format!("the tables cannot be locked, so that nothing would be changed: {e}"), e.fix());
         let file = e.path().map(Path::to_owned);
-        Some(Box::new(Finding { severity: Severity::Error, line: None, file, what, fix }))
+        Some(Finding { severity: Severity::Error, line: None, file, what, fix })
+    }
+
+    /// Why the mail server, which runs, would refuse a reload.
+    fn reload_refused(&self, running: Running) -> Result<Option<Finding>, MtaError> {
+        match running {
+            Running::Yes { .. } if self.reload != Reload::Never => self.mta.reload_refused(),
+            Running::Yes { .. } | Running::No | Running::NotApplicable => Ok(None),
+        }
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.
     fn settle(&self, running: Running) -> Result<Option<Record>, MtaError> {
         let Some(mut record) = self.shared.store.get(&self.id)? else { return Ok(None) };
         let may_change = self.shared.access == Access::Change;
+        if record.reload_owed.is_some() && record.ahead.as_ref().is_some_and(|ahead| ahead.first.is_as_it_was()) {
+            // Killed before the first rename: no reload is owed for what was not put in place.
+            record.reload_owed = record.ahead.take().and_then(|ahead| ahead.reload_owed);
+            if may_change && self.open.is_none() {
+                self.shared.store.set(&self.id, Some(record.clone()))?;
+            }
+        }
         if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &host::boot_id()?) {
             self.reload_is_settled(&mut record)?;
         }
@@ -1020,7 +1084,8 @@ impl Target {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
                 let (version, live_id) = (version.clone(), live_id.clone());
-                Record { version, usernames: usernames.clone(), live_id, phase: Phase::Swapped, swapped, reload_owed }
+                let (usernames, phase, ahead) = (usernames.clone(), Phase::Swapped, None);
+                Record { version, usernames, live_id, phase, swapped, reload_owed, ahead }
             };
             let mut at = 0;
             let turn = match self.shared.directories.turn(open.locks.values(), LOCK_WAIT) {
@@ -1028,10 +1093,12 @@ impl Target {
                 Err(e) => return Err(self.put_back(open, e.into())),
             };
             let overtaken = turn.is_overtaken(open.planned);
-            let renamed = open.change.rename(|| {
+            let renamed = open.change.rename(|first| {
                 let moment = Moment::now()?;
                 at = moment.boot_seconds;
-                self.shared.store.set(&self.id, Some(record(moment)))
+                // Where something of this change is in place already, none of it is ahead of the renames.
+                let ahead = first.map(|first| Ahead { first, reload_owed: owed_before.clone() });
+                self.shared.store.set(&self.id, Some(Record { ahead, ..record(moment) }))
             });
             drop(turn);
             if renamed.is_ok() {
@@ -1109,6 +1176,7 @@ impl Target {
                 usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
                 phase: Phase::Undone,
+                ahead: None,
                 reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
                 swapped,
             });
@@ -1208,7 +1276,8 @@ impl Target {
         }
         let (version, live_id) = (open.version.clone(), open.live_id.clone());
         let usernames = Vec::new();
-        Ok(Err(Record { version, usernames, live_id, phase: Phase::Committed, reload_owed: None, swapped: now }))
+        let (phase, reload_owed, ahead) = (Phase::Committed, None, None);
+        Ok(Err(Record { version, usernames, live_id, phase, reload_owed, swapped: now, ahead }))
     }
 
     fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, MtaError> {
@@ -1218,7 +1287,10 @@ impl Target {
         let has_previous = previous.is_some();
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
         let known = vec![open.login.username.clone()];
-        let view = self.look(&Ours { applied, previous: None, known })?;
+        let Ours { applied: before, previous: before_that, known: ours, earlier } = &open.ours;
+        let earlier: Vec<String> =
+            [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
+        let view = self.look(&Ours { applied, previous: None, known, earlier: earlier.clone() })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
         let rest: Vec<String> =
@@ -1253,6 +1325,11 @@ impl Target {
         let code = proven.zip(nonce).map(|((password, fields), nonce)| {
             credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
         });
+        let is_old = |left: &LeftOut| match &left.username {
+            Some(username) if *username == open.login.username => false,
+            Some(username) => has_previous || earlier.contains(username),
+            None => has_previous,
+        };
         let map = live.map(|entry| entry.map.clone()).unwrap_or_default();
         let live_id = one_live_id(&self.shared.with_key(|key| live_entries(&view, key))?);
         Ok(ReadBack {
@@ -1262,7 +1339,7 @@ impl Target {
             keys: found.into_iter().map(|(key, _)| key).collect(),
             map,
             how: if view.kind == "text" { "text" } else { "postmap -q" },
-            remaining_old: if has_previous { view.left_out } else { Vec::new() },
+            remaining_old: view.left_out.into_iter().filter(is_old).map(|left| left.key).collect(),
             live_id,
             running: view.running,
             proof,
@@ -1273,9 +1350,10 @@ impl Target {
     fn commit(&mut self) -> Result<(), MtaError> {
         if let Some(record) = self.shared.store.get(&self.id)? {
             let owed = record.reload_owed.is_some();
-            self.shared
-                .store
-                .set(&self.id, owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ..record }))?;
+            self.shared.store.set(
+                &self.id,
+                owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ahead: None, ..record }),
+            )?;
         }
         self.open = None;
         Ok(())
@@ -1357,6 +1435,18 @@ fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
         is_live_key: entry.is_live_key,
     };
     view.entries.iter().map(entry).collect()
+}
+
+/// Is any of what was swapped in there?
+fn is_in_place(record: &Record, entries: &[LiveEntry]) -> bool {
+    let holds = |id: &Option<String>| id.as_ref() == Some(&record.live_id);
+    entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
+}
+
+/// The targets of a credential.
+fn ids_of(credential: &config::Credential) -> impl Iterator<Item = TargetId> {
+    let id = |target: &config::Target| TargetId { credential: credential.name.clone(), target: target.name.clone() };
+    credential.targets.iter().map(id)
 }
 
 /// The live id under every live key, where it is one.

@@ -268,7 +268,7 @@ fn not_permitted(path: &Path) -> String {
 pub type Result<T> = std::result::Result<T, HostError>;
 
 /// What `stat` says of a file that was read: if any of it differs later, somebody changed the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileId {
     /// Device number of the file system.
     pub dev: u64,

@@ -85,6 +85,8 @@ const REJECTED: usize = 100;
 const LEFT_BEHIND: usize = 100;
 /// How many versions that were candidates here are remembered.
 const SEEN: usize = 100;
+/// How many user names that were in use here before are remembered.
+const EARLIER: usize = 100;
 
 // ---------------------------------------------------------------- state
 
@@ -143,6 +145,17 @@ pub struct State {
     /// Where the audit log stands.
     #[serde(default)]
     pub audit: AuditHead,
+    /// User names that were found in use here, applied or put in place, the latest last: what still holds one of them, and is
+    /// not to be written, is named in a confirmation.
+    #[serde(default)]
+    pub earlier: Vec<String>,
+    /// While nothing is applied yet: the user name that was found in use, before a version was put in its place.
+    #[serde(default)]
+    pub found_first: Option<String>,
+    /// As [`TargetState::begun`], of targets whose names the configuration does not have any more: one of another name may be
+    /// the same mail server.
+    #[serde(default)]
+    pub begun_elsewhere: Vec<Begun>,
 }
 
 /// What is owed to one receiver.
@@ -212,6 +225,9 @@ impl State {
             left: None,
             outbox: BTreeMap::new(),
             audit: AuditHead::default(),
+            earlier: Vec::new(),
+            found_first: None,
+            begun_elsewhere: Vec::new(),
         }
     }
 }
@@ -253,15 +269,26 @@ impl State {
         let from = from?;
         let dropped = self.outbox.values().map(|outbox| outbox.owed.len()).sum();
         let before = std::mem::replace(self, State::new(&self.credential));
-        let State { host_id, source, applied, mut left_behind, rejected, seen, seq, audit, .. } = before;
+        let State { host_id, source, applied, mut left_behind, rejected, seen, seq, audit, mut earlier, .. } = before;
         if let Some(applied) = applied {
+            remember(&mut earlier, applied.previous_username.into_iter().chain([applied.username]));
             left_behind.retain(|id| *id != applied.id);
             left_behind.push(applied.id);
             left_behind.drain(..left_behind.len().saturating_sub(LEFT_BEHIND));
         }
-        *self = State { host_id, source, left_behind, rejected, seen, seq, audit, ..State::new(&self.credential) };
+        *self =
+            State { host_id, source, left_behind, rejected, seen, seq, audit, earlier, ..State::new(&self.credential) };
         Some(Moved { from, dropped })
     }
+}
+
+/// Takes user names down as earlier ones, the latest last; none that may be a secret.
+fn remember(earlier: &mut Vec<String>, usernames: impl IntoIterator<Item = String>) {
+    for username in usernames.into_iter().filter(|username| username != NOT_SHOWN && !has_secret_shape(username)) {
+        earlier.retain(|known| *known != username);
+        earlier.push(username);
+    }
+    earlier.drain(..earlier.len().saturating_sub(EARLIER));
 }
 
 /// The longest that anything is put off: the last step of the back-off.
@@ -271,8 +298,29 @@ impl State {
     /// The user names of the versions that this host has applied, had applied before, has put in place, or is to apply.
     fn usernames(&self) -> impl Iterator<Item = &String> {
         let applied = self.applied.iter().flat_map(|a| std::iter::once(&a.username).chain(&a.previous_username));
-        let begun = self.targets.values().flat_map(|t| t.begun.iter().map(|begun| &begun.username));
+        let begun = self.begun().map(|begun| &begun.username);
         applied.chain(self.candidate.iter().map(|c| &c.username)).chain(begun)
+    }
+
+    /// What was put in place, or asked for, and never confirmed: in any target, of a name that is gone too.
+    pub fn begun(&self) -> impl Iterator<Item = &Begun> {
+        self.targets.values().flat_map(|t| &t.begun).chain(&self.begun_elsewhere)
+    }
+
+    /// What was put in place in part, and where: the text of a table holds it, and what the mail server reads does not.
+    pub fn half_done(&self) -> impl Iterator<Item = (&String, &Begun)> {
+        self.targets.iter().filter_map(|(name, t)| Some((name, t.begun.iter().rfind(|begun| begun.is_half_done())?)))
+    }
+
+    /// Every user name that was in use here before, as far as is known, or may be.
+    pub fn earlier_usernames(&self) -> Vec<String> {
+        let applied = self.applied.iter().flat_map(|a| std::iter::once(&a.username).chain(&a.previous_username));
+        let begun = self.begun().map(|begun| &begun.username);
+        let mut all = self.earlier.clone();
+        all.extend(applied.chain(&self.found_first).chain(begun).cloned());
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// Takes out what an older relaykey wrote down as a user name, and that may be a secret which somebody put in its place.
@@ -286,7 +334,9 @@ impl State {
             std::iter::once(&mut applied.username).chain(&mut applied.previous_username).for_each(hide);
         }
         self.candidate.iter_mut().for_each(|candidate| hide(&mut candidate.username));
-        self.targets.values_mut().flat_map(|t| &mut t.begun).for_each(|begun| hide(&mut begun.username));
+        let begun = self.targets.values_mut().flat_map(|t| &mut t.begun).chain(&mut self.begun_elsewhere);
+        begun.for_each(|begun| hide(&mut begun.username));
+        self.earlier.retain(|username| !has_secret_shape(username));
         let reports = self.outbox.values_mut().flat_map(|outbox| &mut outbox.owed);
         for mut report in reports.chain(&mut self.report).chain(&mut self.told) {
             loop {
@@ -565,7 +615,8 @@ pub struct TargetState {
     pub begun: Vec<Begun>,
 }
 
-/// A version that this host put in place and did not confirm: the run was killed between its swap and its commit.
+/// A version that this host put in place, or asked a person to put there, and did not confirm: the run was killed between its
+/// swap and its commit, or another version came before the change by hand was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Begun {
     #[serde(flatten)]
@@ -582,12 +633,20 @@ pub struct Begun {
     /// It was told that another version came before it was confirmed.
     #[serde(default)]
     pub told: bool,
+    /// A person was asked to put it there, and this host wrote nothing.
+    #[serde(default)]
+    pub by_hand: bool,
 }
 
 impl Begun {
     /// Is it this very version? As of [`Swapped`].
     fn is(&self, found: &Found) -> bool {
         self.id == found.id && self.source.as_ref() == Some(&found.identity)
+    }
+
+    /// Was only a part of it put in place, as far as was seen? What a person was asked for is theirs to begin.
+    pub fn is_half_done(&self) -> bool {
+        !self.used && !self.by_hand && !self.gone
     }
 }
 
@@ -646,6 +705,10 @@ impl TargetState {
 
     /// What is in place and not committed was looked up, and what is in use.
     fn take_down(&mut self, swapped: Option<&Swapped>, in_use: Option<&String>) {
+        // A person has done what was asked for.
+        for asked in self.begun.iter_mut().filter(|begun| begun.by_hand && in_use == Some(&begun.live_id)) {
+            (asked.used, asked.gone) = (true, false);
+        }
         let is_begun = in_use
             .is_some_and(|id| self.has_begun(id).is_some() || swapped.is_some_and(|swapped| swapped.live_id == *id));
         if in_use.is_some() && !is_begun {
@@ -658,7 +721,20 @@ impl TargetState {
         let (id, source, live_id) = (swapped.id.clone(), swapped.source.clone(), swapped.live_id.clone());
         let before = self.begun.iter().position(same).map(|at| self.begun.remove(at));
         let (used_before, told) = before.map_or((false, false), |before| (before.used, before.told));
-        self.begun.push(Begun { id, source, username, live_id, used: used || used_before, gone: false, told });
+        let (used, gone, by_hand) = (used || used_before, false, false);
+        self.begun.push(Begun { id, source, username, live_id, used, gone, told, by_hand });
+        self.begun.drain(..self.begun.len().saturating_sub(BEGUN));
+    }
+
+    /// A person was asked to put this version there: should another one come first, what they did is known all the same.
+    fn asks_for(&mut self, found: &Found, live_id: String) {
+        if let Some(before) = self.begun.iter_mut().find(|begun| begun.is(found)) {
+            before.live_id = live_id;
+            return;
+        }
+        let Found { identity, id, username, .. } = found.clone();
+        let (used, gone, told, by_hand) = (false, false, false, true);
+        self.begun.push(Begun { id, source: Some(identity), username, live_id, used, gone, told, by_hand });
         self.begun.drain(..self.begun.len().saturating_sub(BEGUN));
     }
 }
@@ -846,6 +922,10 @@ pub struct Report {
     /// same in two versions, with two passwords.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_in_use: Option<String>,
+    /// User names whose login a run that was killed put into the text of a table and not into the map that the mail server
+    /// reads, each once: whoever compiles it puts them into use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub half_done: Vec<String>,
     /// With `failed`: it is about the version that was confirmed here, which the mail server does not hold any more and which
     /// could not be put back.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -1088,6 +1168,10 @@ pub struct Superseded {
     pub begun: Begun,
     /// The version that has come.
     pub by: VersionId,
+    /// The targets that hold it.
+    pub targets: Vec<String>,
+    /// Are these all of them?
+    pub everywhere: bool,
     /// Who had let it go, where that is known.
     pub approved_by: Option<String>,
 }
@@ -1111,6 +1195,8 @@ pub struct TargetFacts {
     /// Staged, and then something stood in the way: the staged files go.
     pub must_discard: bool,
     pub previewed: Option<Change>,
+    /// The live id of the login that a preview was made of.
+    wanted: Option<String>,
     /// Failed in this wake; left alone until its retry is due, then looked at anew.
     pub failed: bool,
     /// It was looked at because this program has started, and waits because of what failed before that.
@@ -1215,7 +1301,11 @@ impl Facts {
         if wake.at_start {
             state.look_again_soon();
         }
-        state.targets.retain(|name, _| policy.targets.iter().any(|t| t.name == *name));
+        let is_configured = |name: &String| policy.targets.iter().any(|t| t.name == *name);
+        for (_, gone) in state.targets.extract_if(.., |name, _| !is_configured(name)) {
+            state.begun_elsewhere.extend(gone.begun);
+        }
+        state.begun_elsewhere.drain(..state.begun_elsewhere.len().saturating_sub(BEGUN));
         for target in &policy.targets {
             state.targets.entry(target.name.clone()).or_default();
         }
@@ -1283,6 +1373,11 @@ impl Facts {
     /// The user name that the candidate takes over from: of the applied version, or, without state, of what was found.
     pub fn previous_username(&self) -> Option<String> {
         let new = self.fetched.as_ref().map(|f| &f.username);
+        // Of what was put in its place and never confirmed nobody has heard; of what was found first nobody else will tell.
+        let first = self.state.found_first.as_ref().filter(|first| self.state.applied.is_none() && Some(*first) != new);
+        if let Some(first) = first {
+            return Some(first.clone());
+        }
         if let Some(begun) = self.taken_over_from().filter(|begun| Some(&begun.username) != new) {
             return Some(begun.username.clone());
         }
@@ -1716,10 +1811,11 @@ pub enum Outcome {
     /// Of `VerifyApplied`: the source does not give the applied version any more.
     NotGiven(Failure),
     Probed,
-    Previewed(Change),
+    /// Also the live id of the login that it is about.
+    Previewed(Change, String),
     Prepared(Staged),
-    /// Of `Prepare`: nothing is staged, a person is to make this change.
-    ByHand(Change),
+    /// Of `Prepare`: nothing is staged, a person is to make this change; and the live id of the login that it is about.
+    ByHand(Change, String),
     Swapped,
     Activated,
     /// Files right, reload not done: remembered.
@@ -1952,6 +2048,32 @@ fn may_send(facts: &Facts, index: usize) -> bool {
 fn may_write(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> bool {
     let held = || matches!(permission(facts, policy, now), Permission::Held { .. });
     !is_by_hand(facts, policy, index) && (is_in_use(facts) || !held())
+}
+
+/// What is in use was put in place and never confirmed, and the version that is to come waits for somebody to let it go: until
+/// then nothing is confirmed here. For who only looks; a run holds that version.
+pub fn waits_unconfirmed<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) -> Option<(&'a str, Failure)> {
+    let found = facts.fetched.as_ref()?;
+    let opens = match (standing(facts, found, policy), permission(facts, policy, now)) {
+        (Standing::Take, Permission::Held { opens }) => opens,
+        _ => return None,
+    };
+    let in_use = |t: &'a TargetFacts| Some((t, facts.begun_in_use(t).filter(|begun| facts.is_other(begun))?));
+    let (t, begun) = facts.targets.iter().find_map(in_use)?;
+    let name = &facts.state.credential;
+    let what = format!(
+        "the mail server (target {}) uses version {} ({}), which was put there and never confirmed, and {} ({}) waits for \
+         approval: until then nothing is confirmed here",
+        t.name,
+        begun.id.version,
+        begun.username,
+        said_beside(&found.id, &begun.id),
+        found.username
+    );
+    let by_itself = opens.map(|opens| format!("; at {} it goes by itself", rfc3339(opens))).unwrap_or_default();
+    let approve = relaykey(format_args!("approve {name} --version {}", found.id.version));
+    let fix = format!("{approve}{by_itself}");
+    Some((&t.name, denied(SUPERSEDED, what, fix, now)))
 }
 
 /// Is it the applied version that the source gives?
@@ -2352,6 +2474,9 @@ pub fn absorb(
             let not_due = state.retry.next.is_some_and(|next| next > now);
             let in_use = InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() };
             looked_up(state, in_use, asked);
+            begun_under_another_name(facts, *target, &found);
+            found_before_anything(facts, *target, &found);
+            let state = facts.target_state(*target);
             state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
@@ -2424,11 +2549,11 @@ pub fn absorb(
                 candidate.probed = Some(now);
             }
         }
-        (Step::Preview { target }, Outcome::Previewed(change)) => {
+        (Step::Preview { target }, Outcome::Previewed(change, live_id)) => {
             if !facts.wake.dry_run {
                 facts.target_state(*target).change = Some(change.clone()).filter(|change| !change.diff.is_empty());
             }
-            facts.targets[*target].previewed = Some(change);
+            (facts.targets[*target].previewed, facts.targets[*target].wanted) = (Some(change), Some(live_id));
         }
         (Step::Hold, Outcome::Noted) => hold(facts, policy, now),
         (Step::Release { by, until }, Outcome::Noted) => {
@@ -2460,11 +2585,11 @@ pub fn absorb(
                 target_failed(facts, *target, failure, now, jitter);
             }
         }
-        (Step::Prepare { target }, Outcome::ByHand(change)) => {
+        (Step::Prepare { target }, Outcome::ByHand(change, live_id)) => {
             if !facts.wake.dry_run {
                 facts.target_state(*target).change = Some(change.clone());
             }
-            facts.targets[*target].previewed = Some(change);
+            (facts.targets[*target].previewed, facts.targets[*target].wanted) = (Some(change), Some(live_id));
             left_to_a_person(facts, policy, *target, now, jitter);
         }
         (Step::Swap { target }, Outcome::Swapped) => {
@@ -2544,6 +2669,10 @@ pub fn absorb(
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
             left_to_a_person(facts, policy, *target, now, jitter);
         }
+        (Step::Refrain { target }, Outcome::Refrained) if was_asked_for(facts, *target).is_some() => {
+            let failure = taken_back(facts, *target, now);
+            target_failed(facts, *target, failure, now, jitter);
+        }
         (Step::Refrain { target }, Outcome::Refrained) => {
             let why = match policy.targets[*target].drift {
                 _ if facts.wake.confirm => "this run only confirms".to_owned(),
@@ -2619,6 +2748,31 @@ pub fn absorb(
     true
 }
 
+/// What is in use in a target that a person changes, where it is a version that they were asked to put there.
+fn was_asked_for(facts: &Facts, index: usize) -> Option<&Begun> {
+    let by_hand = facts.by_hand.contains(&facts.targets[index].name);
+    facts.begun_in_use(&facts.targets[index]).filter(|begun| by_hand && begun.by_hand)
+}
+
+/// A person did what they were asked for, and the source has gone back to the version before it.
+fn taken_back(facts: &Facts, index: usize, now: Timestamp) -> Failure {
+    let said = |id: &VersionId, username: &str| format!("version {} ({username})", id.version);
+    let used = was_asked_for(facts, index).map(|begun| said(&begun.id, &begun.username)).unwrap_or_default();
+    let applied = facts.state.applied.as_ref();
+    let right = applied.map(|applied| said(&applied.id, &applied.username)).unwrap_or_default();
+    let username = applied.map(|applied| applied.username.as_str()).unwrap_or_default();
+    let what = format!(
+        "the mail server (target {}) uses {used}, which was put there by hand, as this host had asked; the source has gone back to \
+         {right} since",
+        facts.targets[index].name
+    );
+    let fix = format!(
+        "put the login of {username} back by hand. relaykey sees it and confirms it anew; where it does not run: relaykey confirm {}",
+        facts.state.credential
+    );
+    denied(BY_HAND, what, fix, now)
+}
+
 /// The mail server was not told. Where something else stands in the way of a new version, that is what people see, and what
 /// the next look waits for.
 fn not_reloaded(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
@@ -2626,6 +2780,40 @@ fn not_reloaded(facts: &mut Facts, index: usize, failure: Failure, now: Timestam
     t.reload_tried = true;
     if t.swapped || !t.failed {
         target_failed(facts, index, failure, now, jitter);
+    }
+}
+
+/// What this host put in place under another target's name, the one that this target had before among them, is taken for
+/// that here too, where it is the very same login.
+fn begun_under_another_name(facts: &mut Facts, index: usize, found: &Inspection) {
+    let name = &facts.targets[index].name;
+    let swapped = found.swapped.as_ref().map(|swapped| &swapped.live_id);
+    let own = facts.state.targets.get(name).map(|t| t.begun.as_slice()).unwrap_or_default();
+    let is_new = |begun: &&Begun| {
+        let there = [found.in_use.as_ref(), swapped].contains(&Some(&begun.live_id));
+        there && !own.iter().any(|known| known.live_id == begun.live_id)
+    };
+    let begun = facts.state.begun().find(is_new).cloned();
+    if let Some(begun) = begun {
+        let used = begun.used || found.in_use.as_ref() == Some(&begun.live_id);
+        facts.target_state(index).begun.push(Begun { used, gone: false, ..begun });
+    }
+}
+
+/// While nothing was applied or put in place yet: what was found is what was in use before all of that.
+fn found_before_anything(facts: &mut Facts, index: usize, found: &Inspection) {
+    let in_place = || {
+        let begun = facts.state.targets.get(&facts.targets[index].name).map(|t| t.begun.as_slice()).unwrap_or_default();
+        begun.iter().any(|begun| found.in_use.as_ref() == Some(&begun.live_id))
+    };
+    if facts.state.applied.is_some() || found.swapped.is_some() || facts.targets[index].swapped || in_place() {
+        return;
+    }
+    let may_be_shown = |username: &&String| shown(username, false).is_some();
+    remember(&mut facts.state.earlier, found.usernames.iter().filter(may_be_shown).cloned());
+    let first = found.username.as_ref().filter(may_be_shown);
+    if let Some(first) = first.filter(|_| index == 0 || facts.state.found_first.is_none()) {
+        facts.state.found_first = Some(first.clone());
     }
 }
 
@@ -2804,6 +2992,12 @@ fn take_on_purpose(facts: &Facts, found: &Found) -> String {
     relaykey(format_args!("sync {} --accept-version {}", facts.state.credential, found.id.version))
 }
 
+/// A version as it is said beside another one: a source that was made anew counts from 1 again.
+pub fn said_beside(id: &VersionId, other: &VersionId) -> String {
+    let another = if id.version == other.version && id != other { "another " } else { "" };
+    format!("{another}version {}", id.version)
+}
+
 /// Another version has come before what is in place was confirmed: that has its line of the audit log, once.
 fn supersede(facts: &mut Facts, found: &Found) {
     if facts.wake.dry_run {
@@ -2811,14 +3005,25 @@ fn supersede(facts: &mut Facts, found: &Found) {
     }
     let candidate = facts.state.candidate.as_ref();
     let approval = candidate.and_then(|c| Some((c.id.clone(), c.approval.as_ref()?.by.clone())));
-    for begun in facts.state.targets.values_mut().flat_map(|t| &mut t.begun) {
-        if begun.is(found) || std::mem::replace(&mut begun.told, true) {
+    let all = facts.state.targets.len();
+    let each = facts.state.targets.iter_mut().flat_map(|(name, t)| t.begun.iter_mut().map(move |begun| (name, begun)));
+    for (name, begun) in each {
+        // What a person was asked for and has not done is no longer asked for, and that is all.
+        let asked_in_vain = begun.by_hand && !begun.used;
+        if begun.is(found) || asked_in_vain || std::mem::replace(&mut begun.told, true) {
             continue;
         }
         // Several targets may hold it.
-        if !facts.superseded.iter().any(|s| s.begun.id == begun.id && s.begun.source == begun.source) {
+        let same = |s: &&mut Superseded| s.begun.id == begun.id && s.begun.source == begun.source;
+        if let Some(told) = facts.superseded.iter_mut().find(same) {
+            told.begun.used |= begun.used;
+            told.begun.by_hand &= begun.by_hand;
+            told.targets.push(name.clone());
+            told.everywhere = told.targets.len() == all;
+        } else {
             let approved_by = approval.as_ref().filter(|(id, _)| *id == begun.id).map(|(_, by)| by.clone());
-            facts.superseded.push(Superseded { begun: begun.clone(), by: found.id.clone(), approved_by });
+            let (by, targets) = (found.id.clone(), vec![name.clone()]);
+            facts.superseded.push(Superseded { begun: begun.clone(), by, targets, everywhere: all == 1, approved_by });
         }
     }
 }
@@ -3039,6 +3244,10 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
         // Asked only to confirm: nobody is to change anything here.
         return;
     }
+    let asked = facts.fetched.clone().zip(facts.targets[index].wanted.clone());
+    if let Some((found, live_id)) = asked.filter(|_| !facts.wake.dry_run) {
+        facts.target_state(index).asks_for(&found, live_id);
+    }
     let first = facts.state.candidate.as_mut().filter(|c| c.held.is_none());
     if let Some(candidate) = first {
         candidate.held = Some(Held { since: now, next: None });
@@ -3146,6 +3355,10 @@ fn tell(facts: &mut Facts, outcome: &'static str, error: Option<ReportError>, no
     let previous = facts.state.applied.as_ref().and_then(|a| match a.username == username {
         true => a.previous_username.clone(),
         false => Some(a.username.clone()),
+    });
+    let previous = previous.or_else(|| {
+        let first = facts.state.found_first.clone().filter(|_| facts.state.applied.is_none());
+        first.filter(|first| *first != username)
     });
     let seq = next_seq(&facts.state, now);
     facts.state.seq = seq;
@@ -3342,7 +3555,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
         // What somebody else has just written over is put right in a moment.
         let retry = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
         let at_once = t.failed && retry.is_some_and(|next| next.duration_since(now) <= OVERTAKEN);
-        let foreign = facts.begun_in_use(t).is_none();
+        let foreign = facts.begun_in_use(t).is_none_or(|begun| begun.by_hand && !facts.is_other(begun));
         drifted(facts, *i) && in_use != expected && foreign && t.is_untouched() && !right && !at_once
     };
     // Put there by this host itself, in a run that was killed; and another version came before it was confirmed.
@@ -3356,13 +3569,16 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
     let names = |of: &[usize]| of.iter().map(|&i| facts.targets[i].name.as_str()).collect::<Vec<_>>().join(", ");
     let error = match (others.as_slice(), ours.first().and_then(begun), &facts.fetched) {
         ([], Some(begun), Some(found)) => {
+            let how = match begun.by_hand {
+                true => "which was put there by hand, as this host had asked, and was never confirmed:",
+                false => "which this host put there and never confirmed: the run was broken off in between, and",
+            };
             let words = format!(
-                "the mail server (target {}) uses version {} ({}), which this host put there and never confirmed: the run was \
-                 broken off in between, and version {} has come since",
+                "the mail server (target {}) uses version {} ({}), {how} {} has come since",
                 names(&ours),
                 begun.id.version,
                 begun.username,
-                found.id.version
+                said_beside(&found.id, &begun.id)
             );
             ReportError::new(SUPERSEDED, words)
         }
@@ -3464,11 +3680,15 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let Some(found) = facts.fetched.clone() else { return };
     let previous_username = facts.previous_username();
     let state = &mut facts.state;
+    let in_use_before = state.begun().filter(|begun| begun.used).map(|begun| begun.username.clone());
+    let earlier: Vec<String> = in_use_before.chain(state.found_first.clone()).collect();
+    state.found_first = None;
     let before = state.applied.take();
+    let applied_before = before.iter().flat_map(|b| b.previous_username.iter().chain([&b.username])).cloned();
+    remember(&mut state.earlier, applied_before.chain(earlier).chain(previous_username.clone()));
     let since = before.as_ref().filter(|b| b.id == found.id).map_or(now, |b| b.since);
     // What was in use and never confirmed is left behind as well.
-    let begun = state.targets.values().flat_map(|t| &t.begun);
-    let begun = begun.filter(|b| b.used && b.source.as_ref() == Some(&found.identity)).map(|b| b.id.clone());
+    let begun = state.begun().filter(|b| b.used && b.source.as_ref() == Some(&found.identity)).map(|b| b.id.clone());
     let left: Vec<VersionId> = before.map(|b| b.id).into_iter().chain(begun).filter(|id| *id != found.id).collect();
     for left in left {
         state.left_behind.retain(|v| *v != left && *v != found.id);
@@ -3487,6 +3707,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     state.told = Some(report.clone());
     state.report = Some(report);
     (state.withdrawn, state.left) = (None, None);
+    state.begun_elsewhere.clear();
     for t in &facts.targets {
         let durable = state.targets.entry(t.name.clone()).or_default();
         durable.retry = Retry::default();

@@ -168,6 +168,12 @@ pub struct CredentialStatus {
     /// What the mail server uses, as it was last looked up; of every target that was looked at.
     #[serde(default)]
     pub in_use: Vec<InUseStatus>,
+    /// What was put in place in part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub half_done: Vec<HalfDone>,
+    /// While nothing is applied yet: the key that was in use before a version was put in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_first: Option<String>,
     /// That the endpoint refuses the applied version: proved by logins of our own.
     #[serde(default)]
     pub applied_refused: Option<AppliedRefused>,
@@ -215,6 +221,17 @@ pub struct InUseStatus {
     /// With [`Holds::Begun`]: the version that this host put there and never confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<String>,
+    /// That was a person, who was asked to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun_by_hand: bool,
+}
+
+/// What a run that was killed put into the text of a table and not into what the mail server reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HalfDone {
+    pub target: String,
+    pub version: String,
+    pub username: String,
 }
 
 impl InUseStatus {
@@ -224,6 +241,17 @@ impl InUseStatus {
             true => "no login".into(),
             false => self.usernames.join(" and "),
         }
+    }
+}
+
+impl HalfDone {
+    /// In one sentence.
+    pub fn said(&self) -> String {
+        format!(
+            "{} (version {}) stands in the text of the table (target {}), and not in what the mail server reads: a run was broken \
+             off. Do not delete that key",
+            self.username, self.version, self.target
+        )
     }
 }
 
@@ -561,9 +589,18 @@ impl CredentialStatus {
             let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
             let (target, usernames, holds) = (name.clone(), found.usernames.clone(), t.holds(state)?);
             let begun = found.live_id.as_ref().filter(|_| holds == Holds::Begun).and_then(|id| t.has_begun(id));
-            Some(InUseStatus { target, usernames, at, holds, begun: begun.map(|begun| begun.id.version.clone()) })
+            let begun_by_hand = begun.is_some_and(|begun| begun.by_hand);
+            let begun = begun.map(|begun| begun.id.version.clone());
+            Some(InUseStatus { target, usernames, at, holds, begun, begun_by_hand })
         });
         let in_use: Vec<InUseStatus> = in_use.collect();
+        let is_used = |first: &String| in_use.iter().any(|found| found.usernames.contains(first));
+        let found_first = state.found_first.clone().filter(|first| state.applied.is_none() && !is_used(first));
+        let half_done = state.half_done().map(|(target, begun)| HalfDone {
+            target: target.clone(),
+            version: begun.id.version.clone(),
+            username: begun.username.clone(),
+        });
         let applied_refused = state.applied_refused().and_then(|own| {
             let (since, at) = (*own.refused.first()?, *own.refused.last()?);
             Some(AppliedRefused { endpoint: own.last.as_ref()?.endpoint.clone(), since, at })
@@ -590,6 +627,8 @@ impl CredentialStatus {
                 key_age_seconds: a.key_age(now).as_secs(),
             }),
             in_use,
+            half_done: half_done.collect(),
+            found_first,
             applied_refused,
             own_login: state.own_login().cloned(),
             pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
@@ -751,13 +790,17 @@ impl CredentialStatus {
         }
         for found in &self.in_use {
             let Some(version) = &found.begun else { continue };
+            let how = match found.begun_by_hand {
+                true => "which was put there by hand, as relaykey had asked, and was never confirmed:",
+                false => "which relaykey put there and never confirmed: its run was broken off, and",
+            };
             let what = format!(
-                "the mail server (target {}) uses {} (version {version}), which relaykey put there and never confirmed: its run \
-                 was broken off, and another version has come since",
+                "the mail server (target {}) uses {} (version {version}), {how} another version has come since",
                 found.target,
                 found.who()
             );
-            let also = self.applied.as_ref().map(|a| format!(" and {}", a.username)).unwrap_or_default();
+            let before = self.applied.as_ref().map(|a| &a.username).or(self.found_first.as_ref());
+            let also = before.map(|before| format!(" and {before}")).unwrap_or_default();
             let fix = format!(
                 "see to the version that is to come, or publish another one: it is confirmed once it is in use. Until then keep \
                  the keys {}{also}",
@@ -935,6 +978,10 @@ impl CredentialStatus {
             let differs = match (&self.applied, found.holds) {
                 (Some(a), Holds::Other | Holds::Nothing) => format!("; {}", self.had_been(&found.target, a)),
                 (_, Holds::Pending) => "; this is the new key, not confirmed yet".to_owned(),
+                (_, Holds::Begun) if found.begun_by_hand => format!(
+                    "; put there by hand, as relaykey had asked (version {}), and never confirmed",
+                    found.begun.as_deref().unwrap_or("not known")
+                ),
                 (_, Holds::Begun) => format!(
                     "; relaykey put it there (version {}) and never confirmed it",
                     found.begun.as_deref().unwrap_or("not known")
@@ -946,6 +993,12 @@ impl CredentialStatus {
             let only_in_place = self.mail_server_stopped.contains(&found.target) || self.is_unread(&found.target);
             let label = if only_in_place { "in place" } else { "in use" };
             line(label, format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
+        }
+        for half in &self.half_done {
+            line("half done", half.said());
+        }
+        if let Some(first) = &self.found_first {
+            line("before", format!("{first}, found before any version was put in its place: do not delete it yet"));
         }
         if self.in_use.is_empty() && self.applied.is_some() {
             line("in use", "not looked up yet".into());

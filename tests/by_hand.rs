@@ -79,7 +79,7 @@ impl Hand {
     }
 
     fn ours(&self) -> Ours {
-        Ours { applied: Some("AKIAOLD".into()), previous: None, known: vec!["AKIANEW".into()] }
+        Ours { applied: Some("AKIAOLD".into()), previous: None, known: vec!["AKIANEW".into()], ..Ours::default() }
     }
 
     fn call(&self, request: Request) -> Result<Reply, MtaError> {
@@ -330,9 +330,15 @@ fn the_steps_carried_out_leave_nothing_to_do() {
             let told = hand.preview();
             assert!(!told.diff.is_empty() && !told.differences.is_empty(), "{kind}, {what}: {told:?}");
             hand.do_as_told(&told.steps);
-            let left = hand.preview();
-            let nothing = Previewed { diff: vec![], reload: false, steps: vec![], differences: vec![] };
-            assert_eq!(left, nothing, "{kind}, {what}, after {:?}", told.steps);
+            let Previewed { diff, reload, steps, differences, live_id } = hand.preview();
+            let left = (diff.as_slice(), reload, steps.as_slice(), differences.as_slice());
+            assert_eq!(live_id, told.live_id, "of the same login");
+            assert_eq!(
+                left,
+                ([].as_slice(), false, [].as_slice(), [].as_slice()),
+                "{kind}, {what}, after {:?}",
+                told.steps
+            );
             assert!(hand.prepare().unwrap().nothing_to_write, "{kind}, {what}");
             if let Some(table) = table.filter(|table| table.contains("joe:pw")) {
                 assert!(hand.table().contains("other.example joe:pw"), "{kind}, {what}: {table}");

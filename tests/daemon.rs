@@ -894,6 +894,43 @@ fn killed_in_the_middle_and_overtaken_by_a_bad_key_it_says_what_is_in_use() {
     daemon.ends(AT_ONCE);
 }
 
+/// Killed in the reload; and before the next start the target is renamed, and a bad key comes.
+#[test]
+fn killed_in_the_middle_and_renamed_it_knows_what_it_put_there() {
+    let (old, new, bad, good) = (Key::new(), Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.start_postfix();
+    let target = slow_reload(&host);
+    let source = host.publish(old.pair()) + OFTEN;
+    let smtp = "propagation = \"1s\"\nretry = \"200ms\"\n";
+    let setup = Setup { source: &source, target: &target, smtp, ..Setup::default() };
+    let daemon = host.run(&setup);
+    daemon.applied(&old);
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    daemon.shows("the reload", SOON, |s| doing(s, "activate").then_some(()));
+    let port = daemon.port;
+    killed(daemon);
+    host.publish(bad.pair());
+    let config = host.path("config.toml");
+    let text = fs::read_to_string(&config).expect("readable").replace("name = \"main\"", "name = \"renamed\"");
+    fs::write(&config, text).expect("written");
+    host.relaykey(&["check", "--offline"]).says_not("which Postfix tries for the endpoint, holds the login");
+    let daemon = host.run_configured(port);
+    daemon.agrees(Some("refused"), "the new key is refused by the mail relay", SOON);
+    let c = daemon.credential("ses");
+    assert_eq!((&c["in_use"][0]["holds"], &c["in_use"][0]["usernames"]), (&json!("begun"), &json!([new.id])), "{c:#}");
+    assert_eq!(c["owed"], json!([]), "its reload is done: {c:#}");
+    host.standin.set_key(&good.id, &good.login.password);
+    host.publish(good.pair());
+    daemon.agrees(None, "Everything is fine.", SOON);
+    let c = daemon.credential("ses");
+    assert_eq!((&c["applied"]["previous_username"], host.send()), (&json!(new.id), good.id.clone()), "{c:#}");
+    let journal = fs::read_to_string(host.path("state/apply/journal.json")).expect("readable");
+    assert!(!journal.contains("swapped"), "nothing is left of it: {journal}");
+    daemon.ends(AT_ONCE);
+}
+
 // ---------------------------------------------------------------- what stays in memory
 
 #[test]

@@ -12,12 +12,14 @@ mod running;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use lab::{DELIVERY, Host, Key, Setup};
 use postfix::{free_port, wait_for};
 use relaykey::standin;
 use running::{Daemon, NEVER, SOON, health, holds, passes_under};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A host whose table holds the first key, adopted, with these lines in its `[[credential]]` and its target.
@@ -764,6 +766,73 @@ fn a_change_by_hand_that_is_under_way_is_no_drift() {
     Edit::InPlace.write(&host, &format!("{} {}\n", host.hop(), second.pair()));
     host.postfix.postmap();
     host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+}
+
+/// A person does exactly what was asked for, and the next version was published before relaykey looked again.
+#[test]
+fn a_change_by_hand_that_another_version_overtook_is_known() {
+    let first = Key::new();
+    let host = host_with("hash", &first, "", "write = false\n");
+    host.sync(&[], 0);
+    let second = publish(&host);
+    host.sync(&[], 3);
+    let by_hand = |key: &Key| {
+        Edit::Replaced.write(&host, &format!("{} {}\n", host.hop(), key.pair()));
+        host.postfix.postmap();
+    };
+    by_hand(&second);
+    let third = publish(&host);
+    let ran = host.sync(&[], 3);
+    ran.says(&["ses: pending-approval", &third.id]).says_not("somebody else").says_not("no longer holds");
+    let said = host.relaykey(&["status"]);
+    said.expect(0).says(&[&second.id, "put there by hand, as relaykey had asked"]);
+    said.says_not("somebody else").says_not("another login").says_not("drift");
+    let state = host.state("ses");
+    assert!(state["withdrawn"].is_string(), "{state:#}");
+    host.relaykey(&["history"])
+        .expect(0)
+        .says(&["superseded", "was put in place by hand, as asked, and never confirmed"]);
+    by_hand(&third);
+    host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
+    assert_eq!(host.state("ses")["report"]["previous_username"], second.id.as_str());
+}
+
+/// What is in use was never confirmed, and the next version waits for a person: nothing goes on by itself, and `check` knows.
+#[test]
+fn check_knows_of_a_version_in_use_that_only_an_approval_takes_away() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let (script, etc) = (host.path("reload"), &host.postfix.config_dir);
+    fs::write(&script, format!("#!/bin/sh\nsleep 1\nexec /usr/sbin/postfix -c {etc:?} reload\n")).expect("written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let daemon = start_daemon(&host, &first, MANUAL, &format!("reload = [{script:?}]\n"));
+    let second = publish(&host);
+    daemon.shows("what waits", SOON, |s| (s["credentials"][0]["state"] == "pending-approval").then_some(()));
+    let approving = host.start(&["approve", "ses"]);
+    daemon.shows("the reload", SOON, |s| (s["credentials"][0]["live"]["step"] == "activate").then_some(()));
+    daemon.program.signal(Signal::KILL);
+    daemon.program.wait(SOON);
+    approving.wait(SOON);
+    // Only what waits is no trouble: that is how a new version begins.
+    let third = publish(&host);
+    let ended = host.sync(&[], 3);
+    ended.says(&[&third.id]);
+    let ran = host.relaykey(&["check"]);
+    ran.expect(3).says(&[
+        &second.id,
+        "never confirmed",
+        &third.id,
+        "waits for approval",
+        "relaykey approve ses --version",
+    ]);
+    assert_eq!(host.send(), second.id);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed", &third.id]);
+    host.relaykey(&["check"]).expect(0);
+    // A version that waits while what is in use is confirmed is nothing that `check` ends with.
+    publish(&host);
+    host.sync(&[], 3);
+    host.relaykey(&["check"]).expect(0);
 }
 
 // ---------------------------------------------------------------- the probe

@@ -1680,3 +1680,78 @@ fn a_limit_of_file_sizes_is_an_error_with_its_fix() {
     before.same_content_as(&host.snapshot());
     host.sync(&[], 0);
 }
+
+// ---------------------------------------------------------------- what is left of earlier keys
+
+/// Entries that `keys` leaves out go on holding the keys of several rotations: each is named, until it is gone.
+#[test]
+fn what_is_left_of_every_earlier_key_is_named() {
+    let keys: Vec<Key> = (0..4).map(|_| Key::new()).collect();
+    let host = Host::new("hash", &keys[0]);
+    let hop = host.hop();
+    let entry = |who: &str, key: &Key| format!("{who}@example.com {}\n", key.pair());
+    host.postfix.write_table(&format!("{hop} {}\n{}", keys[0].pair(), entry("first", &keys[0])));
+    let (source, target) = (host.publish(keys[0].pair()), format!("keys = [{hop:?}]\n"));
+    host.configure(&Setup { source: &source, target: &target, ..Setup::default() });
+    host.start_postfix();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let remaining = |host: &Host| host.state("ses")["report"]["targets"][0]["remaining_old"].clone();
+    assert_eq!(remaining(&host), json!([]), "it holds the key in use");
+    let next = |key: &Key| {
+        host.standin.set_key(&key.id, &key.login.password);
+        host.publish(key.pair());
+        host.sync(&[], 0).says(&["ses: confirmed", &key.id]);
+    };
+    next(&keys[1]);
+    assert_eq!(remaining(&host), json!(["first@example.com"]));
+    // The second key finds its way into an entry that is left out as well, and then comes the third.
+    let table = fs::read_to_string(host.postfix.table()).expect("readable");
+    host.postfix.write_table(&(table + &entry("second", &keys[1])));
+    host.postfix.postmap();
+    next(&keys[2]);
+    assert_eq!(remaining(&host), json!(["first@example.com", "second@example.com"]));
+    next(&keys[3]);
+    assert_eq!(remaining(&host), json!(["first@example.com", "second@example.com"]));
+    let table = fs::read_to_string(host.postfix.table()).expect("readable");
+    host.postfix.write_table(&table.replace(&entry("first", &keys[0]), ""));
+    host.postfix.postmap();
+    host.relaykey(&["confirm", "ses"]).expect(0);
+    assert_eq!(remaining(&host), json!(["second@example.com"]));
+    // An entry that is left out and holds the key in use is no old one.
+    let table = fs::read_to_string(host.postfix.table()).expect("readable");
+    host.postfix.write_table(&(table + &entry("newest", &keys[3])));
+    host.postfix.postmap();
+    host.relaykey(&["confirm", "ses"]).expect(0);
+    assert_eq!(remaining(&host), json!(["second@example.com"]));
+}
+
+// ---------------------------------------------------------------- what `check` knows of the reload
+
+/// What `postfix check` refuses keeps `sync` from a confirmation: `check` says so before.
+#[test]
+fn what_keeps_postfix_from_a_reload_is_found_by_check() {
+    for what in ["master.cf is gone", "no daemon directory"] {
+        let (old, new) = (Key::new(), Key::new());
+        let host = settled("hash", &old, &Setup::default());
+        let master_cf = host.postfix.config_dir.join("master.cf");
+        let good = [&master_cf, &host.postfix.main_cf()].map(|file| fs::read_to_string(file).expect("readable"));
+        match what {
+            "no daemon directory" => host.postfix.set("daemon_directory", "/nonexistent"),
+            _ => fs::remove_file(&master_cf).expect("removed"),
+        }
+        // Nothing is new: nothing is to be reloaded.
+        let ended = host.relaykey(&["sync"]).code;
+        host.relaykey(&["check"]).expect(ended);
+        host.standin.set_key(&new.id, &new.login.password);
+        host.publish(new.pair());
+        let before = host.snapshot();
+        let ran = host.relaykey(&["check"]);
+        before.same_as(&host.snapshot());
+        ran.says(&["so that `postfix check` fails and no reload would be done"]);
+        let ended = host.relaykey(&["sync", "--wait", "0s"]);
+        assert_eq!((ran.code, ended.code), (75, 75), "{what}: {ran:?} {ended:?}");
+        fs::write(&master_cf, &good[0]).expect("written");
+        fs::write(host.postfix.main_cf(), &good[1]).expect("written");
+        host.sync(&[], 0).says(&["ses: confirmed"]);
+    }
+}

@@ -284,7 +284,7 @@ pub fn target_name<'a>(credential: &'a config::Credential, step: &Step) -> Optio
 pub fn went_well(outcome: &Outcome) -> bool {
     !matches!(
         outcome,
-        Outcome::ByHand(_)
+        Outcome::ByHand(..)
             | Outcome::Failed(_)
             | Outcome::Refused { .. }
             | Outcome::NotGiven(_)
@@ -329,7 +329,7 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::Refused { reply } => format!("refused: {reply}"),
                 Outcome::Prepared(p) if p.nothing_to_write => "holds the right login already, nothing to write".into(),
                 Outcome::Prepared(_) => "staged, every key looked up".into(),
-                Outcome::ByHand(_) => "is for a person to change".into(),
+                Outcome::ByHand(..) => "is for a person to change".into(),
                 Outcome::Swapped => "in place".into(),
                 Outcome::Activated => "noticed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the right login ({})", r.keys.join(", "), r.how),
@@ -337,7 +337,7 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::NotGiven(f) => format!("cannot be tried: {}", f.what),
                 Outcome::Overtaken => "somebody else has written there since: left as it is".into(),
                 Outcome::Refrained
-                | Outcome::Previewed(_)
+                | Outcome::Previewed(..)
                 | Outcome::Probed
                 | Outcome::Noted
                 | Outcome::Undone

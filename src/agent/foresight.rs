@@ -44,6 +44,8 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
     let mut facts = Facts::new(state, &policy, wake, true);
     let fetched = seen.fetched.cloned();
     let mut targets = seen.targets;
+    let refused = |seen: &Inspected| seen.hindrances.as_ref()?.reload_refused.clone();
+    let refused_reloads: Vec<_> = targets.iter().map(|seen| seen.as_ref().and_then(refused)).collect();
     let mut told = vec![false; credential.targets.len()];
     loop {
         let now = Timestamp::now();
@@ -95,10 +97,38 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
         },
         only_waits: false,
     };
-    let waits = rollover::left_to_people(&facts, &policy, Timestamp::now()).into_iter().map(|(target, failure)| {
-        Obstacle { target: target.map(str::to_owned), failure, end: End::Waits, only_waits: true }
-    });
-    failures.map(obstacle).chain(waits).collect()
+    let mut all: Vec<Obstacle> = failures.map(obstacle).collect();
+    let now = Timestamp::now();
+    // Decided here, because it is decided by a person: what is only looked at is not held.
+    let unconfirmed = rollover::waits_unconfirmed(&facts, &policy, now);
+    let waits = rollover::left_to_people(&facts, &policy, now);
+    let waits = waits.into_iter().filter(|(target, _)| target.is_some() || unconfirmed.is_none());
+    all.extend(waits.map(|(target, failure)| Obstacle {
+        target: target.map(str::to_owned),
+        failure,
+        end: End::Waits,
+        only_waits: true,
+    }));
+    all.extend(unconfirmed.map(|(target, failure)| Obstacle {
+        target: Some(target.to_owned()),
+        failure,
+        end: End::Waits,
+        only_waits: false,
+    }));
+    // The reload that `sync` would come to: of what it would write, or owes.
+    let reloads = |index: usize| {
+        let of_change =
+            facts.targets[index].previewed.as_ref().is_some_and(|change| change.reload && !change.diff.is_empty());
+        policy.targets[index].write
+            && (of_change || facts.targets[index].inspected.as_ref().is_some_and(|i| i.reload_owed.is_some()))
+    };
+    for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
+        let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
+        let what = config::located(refused.file.as_deref(), refused.line, &refused.what);
+        let failure = Failure { class: "reload-owed".into(), what, fix: refused.fix, temporary: true, at: now };
+        all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, only_waits: false });
+    }
+    all
 }
 
 /// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.

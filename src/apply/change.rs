@@ -13,6 +13,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::TargetId;
+use super::journal::First;
 use crate::credential::Login;
 use crate::host::{Directory, FileId, HostError};
 use crate::mta::table::MAX_TABLE;
@@ -242,7 +243,7 @@ impl Change {
     /// for [`Change::undo`], and looked at again just before it is replaced.
     ///
     /// `first` is called once, when everything is kept and before the first rename.
-    pub(super) fn rename(&mut self, first: impl FnOnce() -> Result<(), MtaError>) -> Result<(), Stopped> {
+    pub(super) fn rename(&mut self, first: impl FnOnce(Option<First>) -> Result<(), MtaError>) -> Result<(), Stopped> {
         let mut before = Vec::new();
         for file in &self.staged {
             let Some(live) = &file.live else { continue };
@@ -251,7 +252,10 @@ impl Change {
                 Some(seen) => Some(Kept::of(&file.directory, live, seen)?),
             });
         }
-        first()?;
+        // In the order of the renames below.
+        let of_first = self.staged.iter().find_map(|file| Some((file.live.as_ref()?, file)));
+        let of_first = of_first.filter(|_| self.old.is_empty());
+        first(of_first.map(|(live, file)| First { path: file.directory.path().join(live), seen: file.seen }))?;
         let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
         for ((live, file), content) in staged.zip(before) {
             file.directory.rename(&file.name, &file.made, &live, file.seen)?;

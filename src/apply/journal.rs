@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{ReloadOwed, TargetId, Version};
 use crate::credential::{LocalKey, Login};
-use crate::host::{self, HostError};
+use crate::host::{self, Directory, FileId, HostError};
 use crate::mta::{MtaError, Running};
 
 /// The largest journal that is written and read. One record has some 300 bytes.
@@ -75,6 +75,33 @@ pub(super) struct Record {
     pub(super) phase: Phase,
     pub(super) swapped: Moment,
     pub(super) reload_owed: Option<ReloadOwed>,
+    /// What tells that the run which wrote this was killed before the first rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ahead: Option<Ahead>,
+}
+
+/// The record is written ahead of the first rename: what holds as long as that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ahead {
+    pub(super) first: First,
+    /// The reload that was owed before.
+    pub(super) reload_owed: Option<ReloadOwed>,
+}
+
+/// The file that is replaced first, as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct First {
+    pub(super) path: PathBuf,
+    /// `None`: it was not there.
+    pub(super) seen: Option<FileId>,
+}
+
+impl First {
+    /// Is it still that very file, or still not there? Not when in doubt.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        let looked = Directory::of(&self.path).and_then(|(directory, name)| directory.look(&name));
+        looked.is_ok_and(|now| now == self.seen)
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +194,33 @@ impl Store {
         Ok(self.load()?.targets.remove(&name(target)))
     }
 
+    /// What was swapped in and not committed for targets of a credential that are not among these any more.
+    pub(super) fn orphans(
+        &self,
+        credential: &str,
+        configured: &BTreeSet<TargetId>,
+    ) -> Result<Vec<(TargetId, Record)>, MtaError> {
+        let orphan = |(name, record): (String, Record)| {
+            let id = id(&name).filter(|id| id.credential == credential && !configured.contains(id))?;
+            (record.phase == Phase::Swapped).then_some((id, record))
+        };
+        Ok(self.load()?.targets.into_iter().filter_map(orphan).collect())
+    }
+
+    /// What is remembered of the one is the other's from now on, durably.
+    pub(super) fn hand_over(&self, from: &TargetId, to: &TargetId) -> Result<(), MtaError> {
+        let _lock = self.lock()?;
+        let mut document = self.load()?;
+        // Another process may have been first.
+        match document.targets.remove(&name(from)) {
+            Some(record) if !document.targets.contains_key(&name(to)) => {
+                document.targets.insert(name(to), record);
+                self.write(&document)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers something else of a target (`None`: nothing), durably. Other processes wait meanwhile.
     pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), MtaError> {
         let _lock = self.lock()?;
@@ -201,10 +255,6 @@ impl Store {
 
     /// Every directory in which files were ever staged, and for which target.
     pub(super) fn staged_in(&self) -> Result<Vec<(TargetId, PathBuf)>, MtaError> {
-        let id = |name: &str| {
-            let (credential, target) = name.split_once('/')?;
-            Some(TargetId { credential: credential.into(), target: target.into() })
-        };
         let all = self.load()?.staged_in.into_iter().filter_map(|(name, dirs)| Some((id(&name)?, dirs)));
         Ok(all.flat_map(|(id, dirs)| dirs.into_iter().map(move |dir| (id.clone(), dir))).collect())
     }
@@ -227,6 +277,11 @@ impl Store {
         }
         Ok(host::replace(&self.journal(), &text, 0o600)?)
     }
+}
+
+fn id(name: &str) -> Option<TargetId> {
+    let (credential, target) = name.split_once('/')?;
+    Some(TargetId { credential: credential.into(), target: target.into() })
 }
 
 fn name(target: &TargetId) -> String {

@@ -496,8 +496,8 @@ fn targets(
                         _ => findings.add(name, &about, finding),
                     }
                 }
-                if let Some(finding) = seen.not_lockable {
-                    findings.add(name, &about, *finding);
+                if let Some(finding) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
+                    findings.add(name, &about, finding);
                 }
                 if let Some(owed) = seen.reload_owed {
                     // Nothing that `sync` does settles it.

@@ -15,7 +15,9 @@ use super::verdict::{
 use crate::audit::{By, Record};
 use crate::instruction::relaykey;
 use crate::rollover::{Holds, SUPERSEDED, rfc3339};
-use crate::status::{ConfigRefused, CredentialStatus, Daemon, NotListening, PendingStatus, Status, in_words};
+use crate::status::{
+    ConfigRefused, CredentialStatus, Daemon, InUseStatus, NotListening, PendingStatus, Status, in_words,
+};
 use crate::text::shows;
 
 const STYLE: &str = include_str!("page.css");
@@ -351,10 +353,16 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         None => fact(out, "Key in use", "none yet that relaykey put there")?,
     }
     // What was looked up: said by itself where it is not what was put there.
-    for found in c.in_use.iter().filter(|found| c.applied.is_some() && found.holds != Holds::Applied) {
-        let who = c.applied.as_ref().map(|a| found.who_else(a)).unwrap_or_default();
+    let is_said = |found: &&InUseStatus| match found.holds {
+        Holds::Applied => false,
+        Holds::Begun => true,
+        Holds::Pending | Holds::Other | Holds::Nothing => c.applied.is_some(),
+    };
+    for found in c.in_use.iter().filter(is_said) {
+        let who = c.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
         let new = match found.holds {
             Holds::Pending => ", the new key, not confirmed yet",
+            Holds::Begun if found.begun_by_hand => ", put there by hand, as relaykey had asked, and never confirmed",
             Holds::Begun => ", put there by relaykey and never confirmed",
             Holds::Applied | Holds::Other | Holds::Nothing => "",
         };
@@ -371,6 +379,12 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
                 Safe(at)
             ),
         )?;
+    }
+    for half in &c.half_done {
+        fact(out, "Put in place in part", Safe(half.said()))?;
+    }
+    if let Some(first) = &c.found_first {
+        fact(out, "Key found first", format_args!("<b>{}</b><br><small>do not delete it yet</small>", Safe(first)))?;
     }
     if c.applied.is_some() {
         match c.in_use.iter().map(|found| found.at).min() {

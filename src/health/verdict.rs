@@ -354,6 +354,11 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
                 ),
             )
         }
+        SUPERSEDED if c.in_use.iter().any(|found| found.begun_by_hand) => (
+            Level::Soon,
+            "the key in use was put there by hand, as relaykey had asked, and never confirmed".into(),
+            goes_on,
+        ),
         SUPERSEDED => (Level::Soon, "the key in use was put there by relaykey and never confirmed".into(), goes_on),
         "reload-owed" => (
             Level::Soon,

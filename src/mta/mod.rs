@@ -31,6 +31,17 @@ pub struct Ours {
     /// User names of versions that a run put in place without committing them, or is about to: after a crash the table
     /// holds them, and they are nobody else's.
     pub known: Vec<String>,
+    /// User names of all earlier versions, from state: entries that hold one of them are not ours to write by that, and are
+    /// [`View::left_out`].
+    pub earlier: Vec<String>,
+}
+
+/// An entry that holds an earlier login and that we do not write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    pub key: String,
+    /// `None`: what it holds is no login.
+    pub username: Option<String>,
 }
 
 impl Ours {
@@ -80,8 +91,9 @@ pub struct View {
     pub findings: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
-    /// Entries that hold the previous or applied key id and that we may not write (`keys` leaves them out).
-    pub left_out: Vec<String>,
+    /// Entries that hold the previous, the applied or an earlier key id and that we do not write: `keys` leaves them out, or
+    /// they are under no live key.
+    pub left_out: Vec<LeftOut>,
     /// The tables' files, text and compiled map, as configured: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
@@ -185,6 +197,14 @@ pub trait Mta: Send {
 
     /// Does this mail server notice a change of its table only by a reload?
     fn reload_needed(&self) -> Result<bool, MtaError>;
+
+    /// Why its configuration would keep it from a reload, as far as that can be seen without anything being changed.
+    ///
+    /// # Errors
+    /// Its settings cannot be read.
+    fn reload_refused(&self) -> Result<Option<Finding>, MtaError> {
+        Ok(None)
+    }
 
     /// Makes the running mail server notice: checks its configuration first (`postfix check`), then reloads.
     fn activate(&self) -> Result<(), MtaError>;

@@ -31,7 +31,7 @@ use crate::mta::by_hand::{Map, Task};
 use crate::mta::cdb;
 use crate::mta::compare::{Comparison, Differences, Names};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
-use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+use crate::mta::{ByHand, Content, Entry, LeftOut, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
 
 /// Where Postfix's programs look when nobody says otherwise.
 const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
@@ -1470,6 +1470,30 @@ impl Mta for Postfix {
         Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
+    /// `postfix check` itself makes directories that are missing, so that who only looks cannot run it: what it refuses at once.
+    fn reload_refused(&self) -> Result<Option<Finding>, MtaError> {
+        let settings = self.settings()?;
+        let in_directory = |parameter: &str, name: &str| Path::new(settings.get(parameter)).join(name);
+        let needed = [
+            self.config_dir.join("master.cf"),
+            in_directory("daemon_directory", "postfix-script"),
+            in_directory("daemon_directory", "post-install"),
+            in_directory("daemon_directory", "master"),
+            settings.program("postfix").into(),
+        ];
+        let Some(missing) = needed.into_iter().find(|path| !path.is_file()) else { return Ok(None) };
+        Ok(Some(Finding {
+            severity: Severity::Error,
+            line: None,
+            what: format!(
+                "{} is not there, so that `postfix check` fails and no reload would be done",
+                missing.display()
+            ),
+            file: None,
+            fix: format!("put it back, or correct what names it; then: postfix -c {} check", self.config_dir.display()),
+        }))
+    }
+
     fn activate(&self) -> Result<(), MtaError> {
         let settings = self.settings()?;
         let directory = self.config_dir.display();
@@ -1906,6 +1930,10 @@ struct Question<'a> {
     region: Option<&'a str>,
 }
 
+fn left_out(entry: &table::Entry<'_>) -> LeftOut {
+    LeftOut { key: entry.key.to_string(), username: entry.username().map(str::to_owned) }
+}
+
 /// How much of the table a survey is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -1935,8 +1963,8 @@ struct Pick {
     owned: Vec<Owned>,
     /// Keys that are to be added.
     missing: Vec<String>,
-    /// The keys of entries with an applied or previous user name that `keys` leaves out.
-    left_out: Vec<String>,
+    /// Entries with an applied, previous or earlier user name that are not to be written.
+    left_out: Vec<LeftOut>,
     /// Every key that Postfix tries for a next hop of ours, in order.
     candidates: Vec<String>,
     /// Those of them that the text has not.
@@ -1993,7 +2021,7 @@ impl Question<'_> {
             let mut problem = self.another_login(other, applied);
             if listed.is_some() {
                 // Left out on purpose, and left behind by more than one rotation.
-                pick.left_out.push(other.key.to_string());
+                pick.left_out.push(left_out(other));
                 problem.finding.severity = Severity::Warning;
             }
             pick.problems.push(problem);
@@ -2012,6 +2040,7 @@ impl Question<'_> {
                 own(number, &entry, true);
             }
         }
+        let mut pick_left = std::mem::take(&mut pick.left_out);
         for (at, entry) in self.table.entries().enumerate() {
             let ours = match &listed {
                 None => is_ours(entry.username()),
@@ -2019,11 +2048,19 @@ impl Question<'_> {
             };
             if ours {
                 own(at, &entry, false);
-            } else if listed.is_some() && self.candidate != entry.username() && is_ours(entry.username()) {
-                pick.left_out.push(entry.key.to_string());
+                continue;
+            }
+            let is_earlier =
+                entry.username().is_some_and(|user| self.ours.earlier.iter().any(|earlier| earlier == user));
+            let is_left = listed.is_some() && is_ours(entry.username()) || is_earlier;
+            // A live key that is left out is there already.
+            let is_new = || !pick_left.iter().any(|left| left.key == entry.key);
+            if is_left && self.candidate != entry.username() && is_new() {
+                pick_left.push(left_out(&entry));
             }
         }
 
+        pick.left_out = pick_left;
         match self.keys {
             None => {
                 for hop in our_hops().filter(|hop| hop.keys().iter().all(|key| find(key).is_none())) {

@@ -165,6 +165,7 @@ pub(crate) fn report(seq: u64) -> Report {
         waiting: None,
         in_use: None,
         version_in_use: None,
+        half_done: Vec::new(),
         of_applied: false,
         mail_server: Some(MailServer::Runs),
         approved_by: None,
@@ -205,7 +206,10 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
             Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(evidence()),
             Step::Probe { .. } => Outcome::Probed,
             Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
-            Step::Preview { .. } => Outcome::Previewed(if nothing_to_write { Change::default() } else { change() }),
+            Step::Preview { .. } => {
+                let change = if nothing_to_write { Change::default() } else { change() };
+                Outcome::Previewed(change, "live2".into())
+            }
             Step::Prepare { .. } => {
                 Outcome::Prepared(Staged { nothing_to_write, swapped_before: false, live_id: "live2".into() })
             }
@@ -1226,6 +1230,8 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
         left_behind: vec![version(1), version(2)],
         seq: 7,
         audit: before.audit.clone(),
+        // Its mail server may hold them, too.
+        earlier: vec!["AKIA2".into()],
         ..State::new("ses")
     };
     assert_eq!(state, anew);

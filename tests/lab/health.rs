@@ -534,6 +534,7 @@ fn report(at: Timestamp) -> Report {
         mail_server: Some(MailServer::Runs),
         in_use: None,
         version_in_use: None,
+        half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
         latest: None,

@@ -128,9 +128,10 @@ fn tell(report: &Report) -> Told {
         "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == SUPERSEDED) => Told {
             headline: "key in use is not the one that was reported".into(),
             happened: format!(
-                "relaykey on {} was broken off while it put a new key of {} into use, after it had reported {}; then another key \
-                 came. What the mail server uses is not what was reported last: that report is withdrawn.",
-                r.host, r.login, r.key
+                "After relaykey on {} had reported {} of {}, a newer one was put into use and never confirmed, because relaykey was \
+                 broken off, or the change was made by hand; then another key came. What the mail server uses is not what was \
+                 reported last: that report is withdrawn.",
+                r.host, r.key, r.login
             ),
             mail: r.goes_on(),
             to_do: format!(
@@ -761,7 +762,8 @@ fn kept(report: &Report) -> Option<String> {
     let mut all = others_in_use(report);
     let before = previous(report).filter(|_| all.is_empty() || !is_of_applied(report));
     let reported = Some(report.username.as_str()).filter(|name| is_of_applied(report) && !name.is_empty());
-    for name in before.into_iter().chain(reported).map(str::to_owned) {
+    let half_done = report.half_done.iter().map(String::as_str).filter(|name| *name != report.username);
+    for name in before.into_iter().chain(reported).chain(half_done).map(str::to_owned) {
         if !all.contains(&name) {
             all.push(name);
         }
@@ -814,6 +816,11 @@ fn facts(report: &Report, body: &mut Body) {
         if let Some(previous) = previous {
             body.fact(old, previous);
         }
+    }
+    if !report.half_done.is_empty() {
+        let names = named(report.half_done.clone()).join(" and ");
+        let what = "in the text of the password table, and not in what the mail server reads: relaykey was broken off";
+        body.fact("half in place", &format!("{names} ({what})"));
     }
     body.explain(if is_aws_key(&report.username) || previous.is_some_and(is_aws_key) {
         "A key is the user name and password that the mail server logs in with at the mail relay. It is called by its user name, \

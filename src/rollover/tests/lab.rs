@@ -39,6 +39,8 @@ pub(super) struct Run {
     pub told: Vec<News>,
     /// Versions that were found in place and never confirmed when another one had come, and who had let them go.
     pub superseded: Vec<(String, Option<String>)>,
+    /// The targets that held them, and whether these were all.
+    pub held_by: Vec<(Vec<String>, bool)>,
     pub failures: Vec<String>,
     /// What they say.
     pub said: Vec<String>,
@@ -174,6 +176,7 @@ impl Host {
             reason: reason.to_string(),
             news: told.iter().map(|n| (n.outcome, n.version.clone(), class(n))).collect(),
             told,
+            held_by: facts.superseded.iter().map(|s| (s.targets.clone(), s.everywhere)).collect(),
             superseded: std::mem::take(&mut facts.superseded)
                 .into_iter()
                 .map(|s| (s.begun.id.version, s.approved_by))
@@ -221,7 +224,8 @@ impl Host {
             Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
             Step::Probe { .. } => Outcome::Probed,
             Step::Preview { target } => {
-                Outcome::Previewed(if self.files[*target] == candidate { Change::default() } else { change() })
+                let right = self.files[*target] == candidate;
+                Outcome::Previewed(if right { Change::default() } else { change() }, format!("live{candidate}"))
             }
             Step::Prepare { target } => Outcome::Prepared(Staged {
                 nothing_to_write: self.files[*target] == candidate,

@@ -101,7 +101,8 @@ impl Game {
             }
             Step::Preview { target } => {
                 let right = world.servers[*target].files == version;
-                one(Outcome::Previewed(if right { Change::default() } else { change() }), &same);
+                let change = if right { Change::default() } else { change() };
+                one(Outcome::Previewed(change, format!("live{version}")), &same);
             }
             Step::Prepare { target } => {
                 let (t, s) = (*target, world.servers[*target]);

@@ -1097,3 +1097,232 @@ fn what_is_told_of_the_same_key_with_another_password_tells_the_two_apart() {
     let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
     assert_eq!((&*told.version, told.version_in_use.as_deref(), told.of_applied), ("v1", None, true));
 }
+
+/// A person does exactly what was asked for, and the source's next version has come first: it is no stranger's login.
+#[test]
+fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
+    let asked = || {
+        let mut host = Host::new(by_hand(1, &[0]), 2);
+        assert_eq!(host.poll(0).outcomes(), ["pending-approval"]);
+        assert_eq!(host.files, [1], "nothing is done yet");
+        host
+    };
+    for (next, followed) in [("taken", true), ("refused", false)] {
+        let mut host = asked();
+        (host.files, host.source) = (vec![2], 3);
+        if !followed {
+            host.troubles = vec![("verify", refused())];
+        }
+        let run = host.notice(60);
+        let told: Vec<_> = run.told.iter().filter(|n| n.outcome == "withdrawn").collect();
+        let error = told[0].error.as_ref().unwrap();
+        assert_eq!((told.len(), error.class.as_str()), (1, SUPERSEDED), "{next}: {}", error.words);
+        assert!(error.words.contains("uses version v2 (AKIA2), which was put there by hand, as this host had asked"));
+        assert!(error.words.ends_with("and was never confirmed: version v3 has come since"), "{}", error.words);
+        assert_eq!(run.superseded, [("v2".to_owned(), None)], "{next}");
+        assert_eq!(run.outcomes().contains(&"pending-approval"), followed, "{next}: {:?}", run.news);
+        assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Begun), "{next}");
+        assert_eq!(told[0].version_in_use.as_deref(), Some("v2"));
+        // Said once.
+        let run = host.order(Wake::default(), 900);
+        assert!(run.superseded.is_empty() && !run.outcomes().contains(&"withdrawn"), "{next}: {:?}", run.news);
+        // Done by hand too, version 3 takes over from version 2, which is left behind.
+        host.troubles.clear();
+        host.notice(1000);
+        host.files = vec![3];
+        let run = host.notice(1100);
+        assert_eq!(run.committed, Some(Completion::Confirmed), "{next}: {:?}", run.steps);
+        let applied = host.state.applied.as_ref().unwrap();
+        assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v3", Some("AKIA2")), "{next}");
+        assert_eq!(host.state.left_behind, [version(1), version(2)], "{next}");
+    }
+    // What was asked for and never done leaves no trace.
+    let mut host = asked();
+    host.source = 3;
+    let run = host.poll(60);
+    assert_eq!((run.superseded.clone(), run.outcomes()), (vec![], vec!["pending-approval"]));
+    host.files = vec![3];
+    host.notice(120);
+    let applied = host.state.applied.as_ref().unwrap();
+    assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v3", Some("AKIA1")));
+    assert_eq!(host.state.left_behind, [version(1)]);
+    // Another login is somebody else's as ever.
+    let mut host = asked();
+    (host.files, host.source) = (vec![9], 3);
+    host.troubles = vec![("verify", refused())];
+    let run = host.notice(60);
+    let withdrawn = run.news.iter().find(|n| n.0 == "withdrawn").expect("it is told");
+    assert_eq!((&*withdrawn.2, host.state.targets["t0"].holds(&host.state)), (DRIFT, Some(Holds::Other)));
+    // Who only confirms asks for nothing.
+    let mut host = Host::new(policy(1), 2);
+    host.order(confirm(), 0);
+    assert!(host.state.targets["t0"].begun.is_empty());
+}
+
+/// The person did what was asked for, and the source has gone back: they are told so, and not to look for a stranger.
+#[test]
+fn what_was_put_in_by_hand_as_asked_is_no_drift_when_the_source_goes_back() {
+    let mut host = Host::new(by_hand(1, &[0]), 2);
+    host.poll(0);
+    (host.files, host.source) = (vec![2], 1);
+    let run = host.notice(60);
+    assert_eq!((run.failures.clone(), run.waits), (vec![BY_HAND.to_owned()], true), "{:?}", run.said);
+    assert!(
+        run.said[0]
+            .contains("put there by hand, as this host had asked; the source has gone back to version v1 (AKIA1)")
+    );
+    assert_eq!(run.news, [("withdrawn", "v1".to_owned(), SUPERSEDED.to_owned())]);
+    host.files = vec![1];
+    assert_eq!(host.notice(120).committed, Some(Completion::Confirmed));
+}
+
+/// A source that was made anew counts from 1 again.
+#[test]
+fn another_version_of_the_same_number_is_said_to_be_another() {
+    let mut host = Host::new(policy(1), 2);
+    host.killed_before = Some("commit");
+    host.poll(0);
+    (host.source, host.renumbered, host.troubles) = (3, Some((3, 2)), vec![("verify", refused())]);
+    let run = host.poll(10);
+    let words = &run.told[0].error.as_ref().unwrap().words;
+    assert!(
+        words.contains("uses version v2 (AKIA2)") && words.ends_with("and another version v2 has come since"),
+        "{words}"
+    );
+}
+
+/// A target that is renamed in the configuration after a kill is the same mail server: what is in place there is this host's.
+#[test]
+fn a_target_that_was_renamed_holds_what_was_put_there_under_its_old_name() {
+    let begun = || {
+        let mut host = Host::new(policy(1), 2);
+        host.killed_before = Some("commit");
+        host.poll(0);
+        (host.source, host.troubles) = (3, vec![("verify", refused())]);
+        assert_eq!(host.poll(10).superseded.len(), 1);
+        host.policy.targets[0].name = "renamed".into();
+        host
+    };
+    for journal in ["handed over", "lost"] {
+        let mut host = begun();
+        if journal == "lost" {
+            host.journal = vec![None];
+        }
+        let run = host.notice(20);
+        assert!(run.superseded.is_empty(), "{journal}: it has its line");
+        assert_eq!(host.state.targets["renamed"].holds(&host.state), Some(Holds::Begun), "{journal}");
+        host.troubles.clear();
+        host.notice(30);
+        let applied = host.state.applied.as_ref().unwrap();
+        assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v3", Some("AKIA2")), "{journal}");
+        assert_eq!(host.state.left_behind, [version(1), version(2)], "{journal}");
+        assert!(host.state.begun_elsewhere.is_empty(), "{journal}");
+    }
+    // What it holds is looked up all the same: another login is none of ours.
+    let mut host = begun();
+    (host.journal, host.files) = (vec![None], vec![9]);
+    host.notice(20);
+    assert_eq!(host.state.targets["renamed"].holds(&host.state), Some(Holds::Other));
+    // What a person was asked for under the old name is asked for under the new one.
+    let mut host = Host::new(by_hand(1, &[0]), 2);
+    host.poll(0);
+    host.policy.targets[0].name = "renamed".into();
+    (host.source, host.files, host.troubles) = (3, vec![2], vec![("verify", refused())]);
+    let run = host.notice(20);
+    assert_eq!(host.state.targets["renamed"].holds(&host.state), Some(Holds::Begun), "{:?}", run.news);
+}
+
+/// With no state: the key that was found first is told, whatever was put in its place and never confirmed.
+#[test]
+fn the_key_that_was_found_first_is_told_although_the_first_run_was_killed() {
+    let killed = || {
+        let mut host = Host::unknown(policy(1), 7, 1);
+        host.killed_before = Some("commit");
+        host.poll(0);
+        assert_eq!(host.files, [1]);
+        host
+    };
+    // Gone on with.
+    let mut host = killed();
+    assert_eq!(host.poll(10).committed, Some(Completion::Confirmed));
+    assert_eq!(host.state.applied.as_ref().unwrap().previous_username.as_deref(), Some("AKIA7"));
+    assert_eq!(host.state.found_first, None);
+    // Another version comes first, and is refused.
+    let mut host = killed();
+    host.source = 2;
+    host.troubles = vec![("verify", trouble("trust", false))];
+    let run = host.poll(10);
+    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    assert_eq!(
+        (told.previous_username.as_deref(), told.in_use.clone()),
+        (Some("AKIA7"), Some(vec!["AKIA1".to_owned()]))
+    );
+    host.troubles.clear();
+    host.notice(20);
+    let applied = host.state.applied.as_ref().unwrap();
+    assert_eq!((&*applied.id.version, applied.previous_username.as_deref()), ("v2", Some("AKIA7")));
+    assert_eq!(
+        host.state.earlier_usernames(),
+        ["AKIA1", "AKIA2", "AKIA7"],
+        "what was in use meanwhile is not forgotten"
+    );
+    // What is found while nothing was put in place is what counts, the latest; an adoption has none before it.
+    let mut host = Host::unknown(policy(1), 7, 1);
+    host.troubles = vec![("verify", trouble("trust", false))];
+    host.poll(0);
+    (host.files, host.troubles) = (vec![8], Vec::new());
+    host.notice(10);
+    assert_eq!(host.state.applied.as_ref().unwrap().previous_username.as_deref(), Some("AKIA8"));
+    let mut host = Host::unknown(policy(1), 1, 1);
+    assert_eq!(host.poll(0).committed, Some(Completion::Adopted));
+    assert_eq!(host.state.applied.as_ref().unwrap().previous_username, None);
+}
+
+/// Of two targets the kill left one with the version and one without.
+#[test]
+fn a_version_that_one_of_two_targets_holds_is_said_to_be_there_in_part() {
+    let mut host = Host::new(policy(2), 2);
+    host.troubles = vec![("verify 1", trouble("network", true))];
+    host.policy.targets[1].logs_in_as = 1;
+    host.killed_before = Some("activate");
+    host.poll(0);
+    (host.source, host.troubles) = (3, vec![("verify", refused())]);
+    assert_eq!(host.files, [2, 1]);
+    let run = host.poll(10);
+    assert_eq!((run.superseded.len(), run.held_by), (1, vec![(vec!["t0".to_owned()], false)]));
+    let mut host = Host::new(policy(2), 2);
+    host.killed_before = Some("commit");
+    host.poll(0);
+    (host.source, host.troubles) = (3, vec![("verify", refused())]);
+    assert_eq!(host.poll(10).held_by, [(vec!["t0".to_owned(), "t1".to_owned()], true)]);
+}
+
+/// Killed between the text and its map: that is known until the next confirmation.
+#[test]
+fn what_was_put_in_place_in_part_is_known() {
+    let mut host = Host::new(policy(1), 2);
+    // The mail server goes on with version 1; the text has version 2.
+    host.journal = vec![Some(swapped(2))];
+    host.troubles = vec![("verify", refused())];
+    host.poll(0);
+    let half =
+        |host: &Host| -> Vec<String> { host.state.half_done().map(|(_, begun)| begun.username.clone()).collect() };
+    assert_eq!(half(&host), ["AKIA2"]);
+    host.source = 3;
+    host.poll(10);
+    assert_eq!(half(&host), ["AKIA2"], "another version has come");
+    // Somebody has put the text right.
+    host.journal = vec![None];
+    host.notice(20);
+    assert!(half(&host).is_empty());
+    host.journal = vec![Some(swapped(2))];
+    host.notice(30);
+    assert_eq!(half(&host), ["AKIA2"]);
+    host.troubles.clear();
+    host.notice(40);
+    assert_eq!((host.version(), half(&host)), ("v3", Vec::<String>::new()));
+    // A person who was asked and has not begun has done nothing in part.
+    let mut host = Host::new(by_hand(1, &[0]), 2);
+    host.poll(0);
+    assert!(half(&host).is_empty());
+}

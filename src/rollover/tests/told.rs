@@ -147,7 +147,7 @@ fn a_change_by_hand_that_is_under_way_takes_nothing_back() {
         drive(&mut facts, &policy, at(0), |step| match step {
             Step::Preview { .. } => {
                 let diff = vec!["compiled anew".to_owned()];
-                Some(Outcome::Previewed(Change { diff, ..Change::default() }))
+                Some(Outcome::Previewed(Change { diff, ..Change::default() }, "live2".into()))
             }
             step => go(step),
         });

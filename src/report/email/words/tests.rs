@@ -46,6 +46,7 @@ fn report(outcome: &str) -> Report {
         mail_server: Some(MailServer::Runs),
         in_use: None,
         version_in_use: None,
+        half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
         latest: None,
@@ -222,6 +223,14 @@ fn all() -> Vec<(&'static str, Report)> {
                     "the mail server (main) uses version 16 (AKIAJBEGUNBEGUNEXAMP), which this host put there and never confirmed",
                 ),
                 ..bare("withdrawn")
+            },
+        ),
+        (
+            "failed: refused, with a key before it put in place in part",
+            Report {
+                in_use: Some(vec![OLD.into()]),
+                half_done: vec![BEGUN.into()],
+                ..failed("refused", "535 Authentication Credentials Invalid")
             },
         ),
         (
