@@ -829,10 +829,10 @@ fn check_knows_of_a_version_in_use_that_only_an_approval_takes_away() {
     assert_eq!(host.send(), second.id);
     host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed", &third.id]);
     host.relaykey(&["check"]).expect(0);
-    // A version that waits while what is in use is confirmed is nothing that `check` ends with.
-    publish(&host);
+    // While what is in use is confirmed, a version that waits is only named; `check` ends as `sync` does.
+    let fourth = publish(&host);
     host.sync(&[], 3);
-    host.relaykey(&["check"]).expect(0);
+    host.relaykey(&["check"]).expect(3).says(&[&fourth.id, "waits for approval", "0 errors"]);
 }
 
 // ---------------------------------------------------------------- the probe
