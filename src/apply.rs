@@ -37,7 +37,7 @@ use crate::mta::text::Text;
 use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View};
 pub use crate::mta::{MtaError, Ours, Running};
 use change::{Change, Stopped};
-use journal::{Ahead, Key, Moment, Phase, Record, Store};
+use journal::{Ahead, Key, Moment, Phase, Record, Seen, Store};
 use registry::{Held, Registry};
 
 /// Names one target: credential and target name of the configuration.
@@ -115,9 +115,9 @@ pub enum Request {
     /// Puts the old bytes back; possible until `Commit`, in the process that swapped, unless somebody else has changed
     /// the files since (class `changed-underneath`).
     Undo { target: TargetId },
-    /// Reloads, as `reload` of the target says; `write = false` forbids no reload, which changes no file. Where a person has
-    /// changed the table, and the mail server was not started since, `reload = "always"` or a command reloads also where the
-    /// mail server would most probably notice by itself.
+    /// Reloads, as `reload` of the target says; `write = false` forbids no reload, which changes no file. Where somebody else may
+    /// have rewritten the table in place, and the mail server is not known to have read it since, a reload is needed also where
+    /// the mail server would most probably notice by itself.
     Activate { target: TargetId },
     /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
     /// fields of a report for which a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
@@ -273,7 +273,7 @@ pub enum Activated {
     /// It has noticed, or will at its next look-up.
     Yes {
         /// `reload`, `command` (the configured one), `indexed-map` (replaced by rename, and needs no reload),
-        /// `started-after` (the swap), `not-running` (nothing was swapped, and what it will read is there), `no-process`,
+        /// `read-before` (these very files), `started-after` (the swap, or a look at these very files), `not-running` (nothing was swapped, and what it will read is there), `no-process`,
         /// `nothing-owed` (and nothing is open).
         how: &'static str,
     },
@@ -393,6 +393,8 @@ struct Target {
     write: bool,
     /// The files that the last look found in use, text and map, under every name: what `Prepare` locks around first.
     files: Vec<PathBuf>,
+    /// How they were at the last look, and since when.
+    seen: Option<Seen>,
     /// Was looked for what killed runs left of it?
     swept: bool,
     open: Option<Open>,
@@ -476,6 +478,7 @@ impl Server {
                     reload: target.reload.clone(),
                     write: target.write,
                     files: Vec::new(),
+                    seen: None,
                     swept: false,
                     open: None,
                 };
@@ -645,6 +648,10 @@ impl Target {
         }
         findings.sort_by_key(|finding| finding.severity);
         self.files.clone_from(&view.files);
+        if self.shared.access == Access::Change {
+            // What cannot be looked at is a finding already; not seen, it is read once more.
+            let _ = self.see();
+        }
         let entries = self.shared.with_key(|key| live_entries(&view, key))?;
         if self.shared.store.get(&self.id)?.is_none() {
             self.inherit(&entries)?;
@@ -1196,11 +1203,16 @@ impl Target {
             }
             return Ok(Activated::Yes { how: "no-process" });
         }
+        if let Some(open) = &self.open {
+            self.files.clone_from(&open.files);
+        }
+        // Ahead of all that makes it read them: what changes later shows.
+        let seen = self.see()?;
         if !owed(&record) {
             if owed_before {
                 return Ok(Activated::Yes { how: "started-after" });
             }
-            match self.unread(running, record.as_ref())? {
+            match self.unread(running, record, seen.as_ref())? {
                 Ok(how) => return Ok(Activated::Yes { how }),
                 Err(unread) => record = Some(unread),
             }
@@ -1221,63 +1233,95 @@ impl Target {
             (reload, _) => match self.mta.activate() {
                 Ok(()) => {
                     let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
+                    self.remember(seen.as_ref(), true)?;
                     self.reload_is_settled(&mut record)?;
-                    if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = &mut self.open {
-                        *reloaded = true;
-                    }
                     return Ok(Activated::Yes { how });
                 }
                 Err(e) => (e.what, e.fix, e.temporary),
             },
         };
+        // A start after this look will have read them so.
+        self.remember(seen.as_ref(), false)?;
         record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
         self.shared.store.set(&self.id, Some(record))?;
         Ok(Activated::Owed { why, fix, temporary })
     }
 
+    /// How the table's files are, and since when that is known. `None`: which they are is not known yet.
+    fn see(&mut self) -> Result<Option<Seen>, MtaError> {
+        if self.files.is_empty() {
+            return Ok(None);
+        }
+        let stored = if self.seen.is_none() { self.shared.store.seen(&self.id) } else { None };
+        let mut seen = Seen::now(&self.files, self.seen.as_ref().or(stored.as_ref()))?;
+        // Asked after the look: one that was started in between may have read something else.
+        seen.stopped = seen.stopped || !seen.read && self.mta.running()? == Running::No;
+        self.seen = Some(seen.clone());
+        Ok(Some(seen))
+    }
+
+    /// Remembers how the files were, durably, and whether the mail server has read them so.
+    fn remember(&mut self, seen: Option<&Seen>, read: bool) -> Result<(), MtaError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let seen = Seen { read: seen.read || read, ..seen.clone() };
+        self.shared.store.set_seen(&self.id, &seen)?;
+        if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = &mut self.open {
+            *reloaded |= read;
+        }
+        self.seen = Some(seen);
+        Ok(())
+    }
+
     /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
-    /// needed: where the table was found as it should be with nothing written by us, unless the mail server was started
-    /// after its last change. A reload by hand leaves no trace that could be trusted, and one more does no harm.
+    /// needed: where the table was found as it should be and nothing was renamed in by this process, unless that very table was
+    /// seen before the mail server was started, or was read by it before. Time stamps of the wall clock prove neither, as it may
+    /// have been set; a reload by hand leaves no trace that could be trusted; and one more does no harm.
     ///
-    /// Needed it is for a table that is read only at a start or reload; and, where a person changes it, for every other one
-    /// too, if the configuration has us reload after a change: `postmap` writes in place, and a running smtp(8) goes by the
-    /// modification time in whole seconds, so that of two edits within one second it may have read the first alone. Once
-    /// committed that is forgotten, and an unchanged table that is confirmed again is reloaded again: only who asks for a
-    /// confirmation brings that about.
-    fn unread(&self, running: Running, known: Option<&Record>) -> Result<Result<&'static str, Record>, MtaError> {
+    /// Needed it is for a table that is read only at a start or reload, and for a map that was perhaps rewritten in place: a
+    /// running smtp(8) goes by the modification time in whole seconds. Where a person changes it, for every other one too, if
+    /// the configuration has us reload after a change.
+    fn unread(
+        &mut self,
+        running: Running,
+        known: Option<Record>,
+        seen: Option<&Seen>,
+    ) -> Result<Result<&'static str, Record>, MtaError> {
         let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
-        let Target { reload, write, .. } = self;
-        let may_be_missed = !write && wants_reload(reload, false);
+        let may_be_missed = self.mta.may_miss_a_rewrite()? || !self.write && wants_reload(&self.reload, false);
         if !open.reload_needed && !may_be_missed {
             return Ok(Ok("indexed-map"));
         }
-        let reloaded = matches!(open.swap, Swap::Done { reloaded: true, .. });
-        let known = known.is_some_and(|record| record.live_id == open.live_id);
-        if reloaded || known || open.change.replaced_any() {
-            // It was owed, and is no more.
-            return Ok(Ok("reload"));
+        if seen.is_some_and(|seen| seen.read) {
+            return Ok(Ok(if matches!(open.swap, Swap::Done { reloaded: true, .. }) {
+                "reload"
+            } else {
+                "read-before"
+            }));
+        }
+        if open.change.replaced_any() && open.change.is_in_place()? {
+            // Where it needed a reload, that was owed, and is no more.
+            let how = if open.reload_needed { "reload" } else { "indexed-map" };
+            self.remember(seen, true)?;
+            return Ok(Ok(how));
         }
         if running == Running::No {
+            self.remember(seen, false)?;
             return Ok(Ok("not-running"));
         }
-        let now = Moment::now()?;
-        if let Running::Yes { since_boot } = running {
-            let age = now.boot_seconds.saturating_sub(since_boot);
-            let started = now.wall.as_nanosecond() - i128::from(age) * 1_000_000_000;
-            let mut read = true;
-            for file in &open.files {
-                let (directory, name) = Directory::of(file)?;
-                // Start times are whole seconds. What is not there has not changed.
-                read &= directory.look(&name)?.is_none_or(|id| id.ctime_ns + 1_000_000_000 < started);
-            }
-            if read {
-                return Ok(Ok("started-after"));
-            }
+        if let Some(seen) = seen
+            && seen.is_before_start(running, &host::boot_id()?)
+        {
+            self.remember(Some(seen), true)?;
+            return Ok(Ok("started-after"));
+        }
+        let swapped = Moment::now()?;
+        if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
+            return Ok(Err(Record { swapped, ..known }));
         }
         let (version, live_id) = (open.version.clone(), open.live_id.clone());
         let usernames = Vec::new();
         let (phase, reload_owed, ahead) = (Phase::Committed, None, None);
-        Ok(Err(Record { version, usernames, live_id, phase, reload_owed, swapped: now, ahead }))
+        Ok(Err(Record { version, usernames, live_id, phase, reload_owed, swapped, ahead }))
     }
 
     fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, MtaError> {

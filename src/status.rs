@@ -701,6 +701,11 @@ impl CredentialStatus {
         self.owed.iter().any(|owed| owed.target == target)
     }
 
+    /// Did that begin after this look?
+    fn is_unread_since(&self, target: &str, looked: Timestamp) -> bool {
+        self.owed.iter().any(|owed| owed.target == target && owed.owed.since > looked)
+    }
+
     /// Why the source does not give the version that was seen last: it fails, perhaps because it is another one since, or
     /// gives one that is not taken. Then nobody works on that version.
     pub fn not_given(&self) -> Option<&Failure> {
@@ -991,8 +996,14 @@ impl CredentialStatus {
             let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
             // What does not run uses nothing; what was not told of it perhaps what was there before.
             let only_in_place = self.mail_server_stopped.contains(&found.target) || self.is_unread(&found.target);
-            let label = if only_in_place { "in place" } else { "in use" };
-            line(label, format!("{target}{who}, looked up {}{differs}", ago(&rfc3339(found.at), now)));
+            // A look from before a swap says neither what is in place since, nor what the mail server has read.
+            let overtaken = found.holds == Holds::Applied && self.is_unread_since(&found.target, found.at);
+            let (label, when) = match (overtaken, only_in_place) {
+                (true, _) => ("seen", ", before the reload was owed"),
+                (false, true) => ("in place", ""),
+                (false, false) => ("in use", ""),
+            };
+            line(label, format!("{target}{who}, looked up {}{when}{differs}", ago(&rfc3339(found.at), now)));
         }
         for half in &self.half_done {
             line("half done", half.said());

@@ -848,15 +848,62 @@ fn an_adopted_text_that_postfix_has_not_read_since_is_reloaded() {
     let instance = instance("texthash", Some(&line(KEY, &login("AKIAOLD"))));
     instance.start();
     instance.write_table(&line(KEY, &login("AKIANEW")));
-    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
     let prepared = lab.prepare(&login("AKIANEW")).unwrap();
     assert!(prepared.nothing_to_write);
     lab.swap().unwrap();
     assert_eq!(lab.activate(), Activated::Yes { how: "reload" });
     assert_eq!(lab.activate(), Activated::Yes { how: "reload" }, "once is enough");
+    lab.commit();
+    // Nor is it needed in another run, as long as nothing changes.
+    lab.restart();
+    lab.prepare(&login("AKIANEW")).unwrap();
+    lab.swap().unwrap();
+    assert_eq!(lab.activate(), Activated::Yes { how: "read-before" });
     let reloads = || instance.log().matches("reload -- version").count();
     postfix::wait_for("the reload in the log", Duration::from_secs(10), || (reloads() > 0).then_some(()));
     assert_eq!(reloads(), 1);
+}
+
+/// Waits until a start is beyond doubt later than what was seen so far: start times are known in whole seconds.
+fn let_a_start_be_later() {
+    let second = relaykey::host::boot_seconds;
+    let before = second();
+    postfix::wait_for("a later start", Duration::from_secs(10), || (second() > before + 3).then_some(()));
+}
+
+/// The wall clock may have been set since the file was changed, or be another one now: that the mail server was started after
+/// a change is known of what was seen before that start, and of nothing else.
+#[test]
+fn what_time_stamps_say_of_a_start_is_not_believed() {
+    for kind in ["hash", "texthash"] {
+        let new = login("AKIANEW");
+        let instance = instance(kind, Some(&line(KEY, &new)));
+        let_a_start_be_later();
+        instance.start();
+        let mut lab = Lab::on(&instance, Reload::Never);
+        let confirm = |lab: &Lab| {
+            lab.prepare(&new).unwrap();
+            lab.swap().unwrap();
+            let activated = lab.activate();
+            lab.commit();
+            activated
+        };
+        for _ in 0..2 {
+            let activated = confirm(&lab);
+            assert!(matches!(activated, Activated::Owed { temporary: false, .. }), "{kind}: {activated:?}");
+            lab.restart();
+        }
+        instance.stop();
+        let_a_start_be_later();
+        instance.start();
+        assert_eq!(confirm(&lab), Activated::Yes { how: "started-after" }, "{kind}");
+        lab.restart();
+        assert_eq!(confirm(&lab), Activated::Yes { how: "read-before" }, "{kind}");
+        // Written anew with the same content, it is not what was seen.
+        instance.write_table(&line(KEY, &new));
+        assert!(matches!(confirm(&lab), Activated::Owed { .. }), "{kind}");
+    }
 }
 
 // -- a map that is not what its text says ---------------------------------------------------------------------------

@@ -322,6 +322,11 @@ fn an_owed_reload_is_not_ready_until_the_mail_server_was_started_again() {
     host.start_postfix();
     let target = "reload = \"never\"";
     let daemon = host.run(&Setup { source: &(host.publish(old.pair()) + OFTEN), target, ..Setup::default() });
+    // What it has read is known of a start that comes after a look.
+    daemon.agrees(Some("reload-owed"), "the mail server has not been reloaded", SOON);
+    host.postfix.stop();
+    let_a_start_be_later();
+    host.postfix.start();
     daemon.agrees(None, "Everything is fine.", SOON);
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());
@@ -1181,7 +1186,7 @@ fn a_mended_configuration_is_tried_at_once() {
 #[test]
 fn between_two_attempts_the_tables_are_not_locked() {
     let (old, new) = (Key::new(), Key::new());
-    let host = Host::new("hash", &old);
+    let host = Host::new("lmdb", &old);
     host.start_postfix();
     let daemon =
         host.run(&Setup { source: &host.publish(old.pair()), target: "reload = \"never\"", ..Setup::default() });

@@ -174,7 +174,12 @@ fn what_was_changed_by_hand_is_not_told_to_be_changed() {
 fn nobody_waits_for_a_reload_that_is_never_done() {
     let first = Key::new();
     let host = host_with("texthash", &first, "", "reload = \"never\"\n");
-    host.sync(&[], 0);
+    // What it has read is known of a start that comes after a look.
+    host.sync(&["--wait", "0s"], 75);
+    lab::let_a_start_be_later();
+    host.postfix.stop();
+    host.start_postfix();
+    host.sync(&[], 0).says(&["ses: adopted"]);
     let second = publish(&host);
     // It ends long before the time that it may wait for what fails for now; a run has a minute here.
     host.sync(&["--wait", "30m"], 75).says(&["reload = \"never\"", "fix: restart the mail server"]);
@@ -807,6 +812,8 @@ fn check_knows_of_a_version_in_use_that_only_an_approval_takes_away() {
     fs::write(&script, format!("#!/bin/sh\nsleep 1\nexec /usr/sbin/postfix -c {etc:?} reload\n")).expect("written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
     let daemon = start_daemon(&host, &first, MANUAL, &format!("reload = [{script:?}]\n"));
+    // The adoption has a reload of its own.
+    daemon.applied(&first);
     let second = publish(&host);
     daemon.shows("what waits", SOON, |s| (s["credentials"][0]["state"] == "pending-approval").then_some(()));
     let approving = host.start(&["approve", "ses"]);

@@ -1,6 +1,6 @@
 //! What one run came to, for people and for programs: a line per step as it happens, and the outcome of `sync`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,6 +43,9 @@ pub struct Synced {
     /// Of a `confirm` that confirmed nothing: who was found in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_use: Vec<String>,
+    /// The same of targets whose mail server may use something else yet, because a reload is owed: who is in the files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_files: Vec<String>,
     /// Mail servers that were seen not to run, whatever became of the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_running: Option<NotRunning>,
@@ -120,10 +123,13 @@ impl Synced {
         let candidate = ended.state.candidate.as_ref();
         let is_rejected = candidate.is_some_and(|c| ended.state.rejected.iter().any(|r| r.id == c.id));
         // Who asks for a confirmation asks what is in use.
-        let found = ended.state.targets.values().filter(|_| ended.not_confirmed).filter_map(|t| t.in_use.as_ref());
-        let mut in_use: Vec<String> = found.flat_map(|found| found.usernames.clone()).collect();
-        in_use.sort();
-        in_use.dedup();
+        let found = |is_read: bool| {
+            let asked = ended.state.targets.values().filter(|_| ended.not_confirmed);
+            let of = asked.filter(|t| t.reload_owed.is_none() == is_read).filter_map(|t| t.in_use.as_ref());
+            let all: BTreeSet<String> = of.flat_map(|found| found.usernames.clone()).collect();
+            all.into_iter().collect::<Vec<_>>()
+        };
+        let (in_use, in_files) = (found(true), found(false));
         let (outcome, exit) = match ended.end {
             End::Done(Some(completion)) => (completion.word(), 0),
             End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
@@ -154,6 +160,7 @@ impl Synced {
             code: ended.code.clone().and_then(Result::ok),
             no_code: ended.code.and_then(Result::err),
             in_use,
+            in_files,
             not_running,
             warnings: ended.doubts,
             exit,
@@ -215,8 +222,14 @@ impl Synced {
             err.push(format!("  fix: {}", n.fix));
         }
         err.extend(self.warnings.iter().flat_map(Doubt::lines));
-        if !self.in_use.is_empty() {
-            err.push(format!("{}: nothing was confirmed; in use is {}", self.name, self.in_use.join(" and ")));
+        let found = [("in use is", &self.in_use), ("in the files is", &self.in_files)];
+        let found: Vec<String> = found
+            .iter()
+            .filter(|(_, who)| !who.is_empty())
+            .map(|(is, who)| format!("{is} {}", who.join(" and ")))
+            .collect();
+        if !found.is_empty() {
+            err.push(format!("{}: nothing was confirmed; {}", self.name, found.join(", ")));
         }
         if let ("rejected", 3, Some((version, _))) = (self.outcome.as_str(), self.exit, &self.candidate) {
             err.push(format!("{}: the newest version is confirmed and no other, and {}", self.name, self.reason));

@@ -297,6 +297,16 @@ impl Change {
         self.old.iter().map(|old| (old.directory.path().join(&old.live), old.ours)).collect()
     }
 
+    /// Are the files that were replaced still ours, untouched?
+    pub(super) fn is_in_place(&self) -> Result<bool, HostError> {
+        for old in &self.old {
+            if old.directory.look(&old.live)? != Some(old.ours) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Puts the old bytes back, the same way, the compiled map before its text: in between the text is new and the map
     /// old, which the next run understands. What is back is forgotten; after an error the rest can be tried again.
     pub(super) fn undo(&mut self) -> Result<(), HostError> {

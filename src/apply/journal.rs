@@ -1,7 +1,8 @@
 //! What apply remembers between runs: per target which version was swapped in and whether a reload is owed, and the
 //! key under which live ids are made. No secret but that key, which opens nothing.
 //!
-//! Both live in `<state_dir>/apply/`: `journal.json`, replaced whole, and `key`, 32 random bytes, made on first use.
+//! Both live in `<state_dir>/apply/`: `journal.json`, replaced whole, and `key`, 32 random bytes, made on first use. Beside
+//! them `seen.json`: which files the mail server is known to have read. Without it there is one more reload.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -115,7 +116,50 @@ struct Document {
     staged_in: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
+/// Of both documents.
 const FORMAT: u32 = 1;
+
+/// How the files of a table were at a look, and whether the running mail server is known to have read them so. Files that
+/// are still the same need no second reload. By the boot clock alone: the time stamps of a file are compared with each other,
+/// and with no clock, which may have been set since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) files: Vec<(PathBuf, Option<FileId>)>,
+    /// When they were first seen so.
+    pub(super) at: Moment,
+    /// The mail server was reloaded, or took a rename of ours, when they were so.
+    pub(super) read: bool,
+    /// The mail server did not run after they were seen so: whatever runs later was started after that.
+    #[serde(default)]
+    pub(super) stopped: bool,
+}
+
+impl Seen {
+    /// Was this mail server started after they were seen so? Then it has read them so.
+    pub(super) fn is_before_start(&self, running: Running, boot_id: &str) -> bool {
+        self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, boot_id)
+    }
+
+    /// As they are now; as `before` knows them already, where nothing of them has changed.
+    pub(super) fn now(files: &[PathBuf], before: Option<&Self>) -> Result<Self, HostError> {
+        let look = |file: &PathBuf| {
+            let (directory, name) = Directory::of(file)?;
+            Ok((file.clone(), directory.look(&name)?))
+        };
+        let files = files.iter().map(look).collect::<Result<Vec<_>, HostError>>()?;
+        match before.filter(|before| before.files == files) {
+            Some(before) => Ok(before.clone()),
+            None => Ok(Self { files, at: Moment::now()?, read: false, stopped: false }),
+        }
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct SeenDocument {
+    format: u32,
+    /// By `credential/target`.
+    targets: BTreeMap<String, Seen>,
+}
 
 /// The directory that holds both.
 pub(super) struct Store {
@@ -183,6 +227,7 @@ impl Store {
             if !*tidied {
                 host::remove_successor(&self.journal())?;
                 host::remove_successor(&self.dir().join("key"))?;
+                host::remove_successor(&self.dir().join("seen.json"))?;
                 *tidied = true;
             }
         }
@@ -237,6 +282,30 @@ impl Store {
 }
 
 impl Store {
+    fn seen_document(&self) -> SeenDocument {
+        // One that cannot be read is forgotten, which costs a reload.
+        let bytes = host::read_own(&self.dir().join("seen.json"), MAX_JOURNAL).ok();
+        let document = bytes.and_then(|bytes| serde_json::from_slice::<SeenDocument>(&bytes).ok());
+        document.filter(|document| document.format == FORMAT).unwrap_or_default()
+    }
+
+    /// How a target's files were when that was last remembered. Changes nothing.
+    pub(super) fn seen(&self, target: &TargetId) -> Option<Seen> {
+        self.seen_document().targets.remove(&name(target))
+    }
+
+    /// Remembers how a target's files are, durably.
+    pub(super) fn set_seen(&self, target: &TargetId, seen: &Seen) -> Result<(), MtaError> {
+        let _lock = self.lock()?;
+        let mut document = self.seen_document();
+        document.format = FORMAT;
+        if document.targets.insert(name(target), seen.clone()).as_ref() == Some(seen) {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(&document).expect("texts and numbers have a JSON form");
+        Ok(host::replace(&self.dir().join("seen.json"), &text, 0o600)?)
+    }
+
     /// Remembers, ahead of the first file, that files of a target are staged in these directories.
     pub(super) fn will_stage_in<'a>(
         &self,

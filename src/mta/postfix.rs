@@ -1139,11 +1139,13 @@ impl Postfix {
     }
 
     /// What a person runs where a reload is needed. With `reload = "never"` we do not reload either, and do not see theirs:
-    /// only a start leaves a trace that can be trusted.
+    /// only a start leaves a trace that can be trusted, where we looked before it: between stop and start we surely do.
     fn reload_by_hand(&self) -> String {
         let option = self.config_option();
         match self.reload {
-            Reload::Never => format!("postfix{option} stop; postfix{option} start"),
+            Reload::Never => {
+                format!("postfix{option} stop; {}; postfix{option} start", relaykey("sync --wait 0s"))
+            }
             _ => format!("postfix{option} reload"),
         }
     }
@@ -1315,7 +1317,9 @@ impl Mta for Postfix {
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
         let mut task = self.task(&survey, store, ours, login);
-        if store.map.is_none() && self.running_with(&survey.settings)? != Running::No {
+        // A map that a person rewrites may be missed too: we see to that, unless we must not.
+        let may_miss = matches!(store.kind, Kind::Hash | Kind::Btree) && self.reload == Reload::Never;
+        if (store.map.is_none() || may_miss) && self.running_with(&survey.settings)? != Running::No {
             task.reload = Some(self.reload_by_hand());
         }
         let mut by_hand = task.explain();
@@ -1470,6 +1474,14 @@ impl Mta for Postfix {
         Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
+    /// Of `hash:` and `btree:` it goes by the modification time in whole seconds. `cdb:` is replaced by `postmap` itself, and
+    /// in `lmdb:` every look-up sees the last change.
+    fn may_miss_a_rewrite(&self) -> Result<bool, MtaError> {
+        let settings = self.settings()?;
+        let kind = Store::new(&settings).map_err(|problem| problem.into_error())?.kind;
+        Ok(matches!(kind, Kind::Hash | Kind::Btree))
+    }
+
     /// `postfix check` itself makes directories that are missing, so that who only looks cannot run it: what it refuses at once.
     fn reload_refused(&self) -> Result<Option<Finding>, MtaError> {
         let settings = self.settings()?;
@@ -1552,7 +1564,13 @@ impl Mta for Postfix {
             file: None,
             line: None,
             what: format!("the reload failed ({program}, {}): {said}", output.status),
-            fix: format!("reload by hand: postfix -c {directory} reload"),
+            fix: match &self.reload {
+                // A reload by hand is not seen.
+                Reload::Command(_) => {
+                    format!("correct `reload` in the configuration, then: {}", relaykey("sync"))
+                }
+                _ => format!("see why it fails: postfix -c {directory} reload; then: {}", relaykey("sync")),
+            },
         })
     }
 }
