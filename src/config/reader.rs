@@ -132,6 +132,22 @@ impl<'t> Reader<'t> {
         self.findings.push(Finding { severity, line: Some(line), file: None, what: what.into(), fix: fix.into() });
     }
 
+    /// A value that is wrong. What may hold a secret is not quoted: people put what they have at hand into the wrong key.
+    fn wrong(&mut self, line: usize, key: &str, value: &DeValue, mistake: Mistake) {
+        let is_address = matches!(key, "from" | "to");
+        let hides = value.as_str().is_some_and(|text| value::quotes_a_secret(&mistake, text, is_address));
+        let Mistake { what, fix } = match hides {
+            true => Mistake {
+                what: "what stands there is not what belongs there (it is not shown, as it may hold a secret)".into(),
+                fix: format!(
+                    "correct the line; config.example.toml says what {key} is. No login stands in this file: the source holds it"
+                ),
+            },
+            false => mistake,
+        };
+        self.error(line, format!("{key}: {what}"), fix);
+    }
+
     fn error(&mut self, line: usize, what: impl Into<String>, fix: impl Into<String>) {
         self.find(Severity::Error, line, what, fix);
     }
@@ -147,8 +163,8 @@ impl<'t> Reader<'t> {
         let line = self.lines.at(name.span().start);
         match judge(value.get_ref()) {
             Ok(value) => Some(At { value, line }),
-            Err(Mistake { what, fix }) => {
-                self.error(line, format!("{key}: {what}"), fix);
+            Err(mistake) => {
+                self.wrong(line, key, value.get_ref(), mistake);
                 None
             }
         }
@@ -216,7 +232,7 @@ impl<'t> Reader<'t> {
                     self.error(line, format!("{key}: an element stands twice"), "remove one of the two");
                 }
                 Ok(value) => list.push(At { value, line }),
-                Err(Mistake { what, fix }) => self.error(line, format!("{key}: {what}"), fix),
+                Err(mistake) => self.wrong(line, key, item.get_ref(), mistake),
             }
         }
         Some(list)
@@ -321,7 +337,11 @@ impl<'t> Reader<'t> {
             } else {
                 let guess =
                     view.meant(name).map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
-                (format!("unknown key {name:?} in {place}"), format!("{guess} Allowed here: {}", allowed.join(", ")))
+                let what = match value::may_hold_a_secret(name, false) {
+                    true => format!("there is an unknown key in {place} (it is not shown, as it may hold a secret)"),
+                    false => format!("unknown key {name:?} in {place}"),
+                };
+                (what, format!("{guess} Allowed here: {}", allowed.join(", ")))
             };
             self.error(line, what, fix);
         }

@@ -1758,3 +1758,52 @@ fn what_of_a_line_is_quoted() {
         assert_eq!(quotable(line).as_deref(), want, "{line:?}");
     }
 }
+
+/// People put what they have at hand into the wrong key.
+#[test]
+fn what_may_be_a_secret_is_not_quoted() {
+    const SECRET: &str = "ZqSecretPw77";
+    let pair = format!("AKIAIOSFODNN7EXAMPLE:{SECRET}");
+    let with = |more: &str, in_source: &str| {
+        format!(
+            "config_version = 1\n{more}[[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\n{in_source}\n\
+             [credential.smtp]\nendpoint = \"localhost\"\n[[credential.target]]\ntype = \"postfix\"\n"
+        )
+    };
+    let path = "path = \"/x\"";
+    let texts = [
+        with("", &format!("path = {pair:?}")),
+        with("", &format!("{path}\nowner = {pair:?}")),
+        with("", &format!("{path}\npoll = {pair:?}")),
+        with("", &format!("{path}\n{pair:?} = 1")),
+        with(&format!("{pair:?} = 1\n"), path),
+        with(&format!("[health]\nlisten = [\"u:{SECRET}@127.0.0.1:9\"]\n"), path),
+        with("", path).replace("\"ses\"", &format!("{pair:?}")),
+        with("", path).replace("name = \"ses\"", &format!("name = \"ses\"\nmode = {pair:?}")),
+        with("", path).replace("\"localhost\"", &format!("\"localhost\"\nendpoint_aliases = [{pair:?}]")),
+        with("", path).replace("\"localhost\"", &format!("\"{pair}@localhost\"")),
+        with("", path) + &format!("keys = [\"[localhost]:587 {pair}\"]\n"),
+        with(
+            &format!(
+                "[[report]]\nname = \"w\"\ntype = \"email\"\nfrom = \"a@b.c\"\nto = [\"a@b.c\"]\nserver = \"u:{SECRET}@localhost:25\"\n"
+            ),
+            path,
+        ),
+        with(
+            &format!(
+                "[[report]]\nname = \"w\"\ntype = \"webhook\"\nurl = \"https://x.example/\"\nsecret_file = {pair:?}\n"
+            ),
+            path,
+        ),
+    ];
+    for text in texts {
+        let found = findings(&text);
+        assert!(!found.is_empty(), "{text}");
+        assert!(!format!("{found:?}").contains(SECRET), "{text}: {found:?}");
+    }
+    for harmless in
+        ["[::1]:587", "2001:db8::1", "localhost:587", "https://smtp.example.com:465/", "arn:aws:iam::1:role/some-role"]
+    {
+        assert!(!value::may_hold_a_secret(harmless, false), "{harmless}");
+    }
+}

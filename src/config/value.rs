@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use toml::de::DeValue;
 
 use super::{Listen, Log, Reload};
-use crate::credential::region_shaped;
+use crate::credential::{has_secret_shape, region_shaped};
 
 /// What is wrong with one value, and what to write instead.
 pub(super) struct Mistake {
@@ -22,6 +22,41 @@ pub(super) type Judged<T> = Result<T, Mistake>;
 
 pub(super) fn mistake<T>(what: impl Into<String>, fix: impl Into<String>) -> Judged<T> {
     Err(Mistake { what: what.into(), fix: fix.into() })
+}
+
+/// May a login or a password stand in it, so that it is not to be quoted: in one of its words an `@`, a `:` with eight characters
+/// or more after it that are no port, path, address or the rest of an ARN or URL, or the shape of a secret? `is_address`: an
+/// `@` belongs there.
+pub(super) fn may_hold_a_secret(text: &str, is_address: bool) -> bool {
+    telling(text, is_address).next().is_some()
+}
+
+/// Does what is said of a value quote what may be a secret in it?
+pub(super) fn quotes_a_secret(said: &Mistake, text: &str, is_address: bool) -> bool {
+    // Quoted, they may be escaped.
+    let is_quoted = |part: &str| part.len() >= 4 && (said.what.contains(part) || said.fix.contains(part));
+    telling(text, is_address).any(|word| word.split([':', '@', '/', '"', '\'', '\\']).any(is_quoted))
+}
+
+/// The words that may be a secret, or hold one; of a URL its login.
+fn telling(text: &str, is_address: bool) -> impl Iterator<Item = &str> {
+    let told = move |word| {
+        let rest = match str::split_once(word, "://") {
+            Some((_, rest)) => rest.rsplit_once('@').map_or(rest, |(login, _)| &rest[..=login.len()]),
+            None if word.starts_with("arn:") => "",
+            None => word,
+        };
+        (may_be_a_login(rest, is_address) || has_secret_shape(word)).then_some(rest)
+    };
+    text.split_whitespace().filter_map(told)
+}
+
+fn may_be_a_login(word: &str, is_address: bool) -> bool {
+    // An address in brackets or without, and what may stand after it.
+    let after = word.rsplit_once(']').map_or(word, |(_, after)| after);
+    let is_number = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '/' | '%' | '-');
+    let tells = |(_, told): (&str, &str)| told.len() >= 8 && !told.starts_with('/') && !told.chars().all(is_number);
+    word.contains('@') && (!is_address || word.contains(':')) || after.split_once(':').is_some_and(tells)
 }
 
 pub(super) fn quoted_list(words: &[&str], or: &str) -> String {
