@@ -405,7 +405,8 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
         false => format!("{who}; only if the server is known to be yours, {own}"),
     };
     let rename = || unless_own(&format!("set `{setting}` to the name that it should have"));
-    let replace = "have the certificate replaced".to_owned();
+    // Such a one, too, may be of somebody in between.
+    let replace = unless_own("have the certificate replaced");
     match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
             (format!("its certificate expired on {}", at(not_after)), renew.to_owned())
@@ -630,6 +631,12 @@ mod tests {
                 CertificateError::NotValidForName,
                 CertificateError::UnknownIssuer,
                 CertificateError::BadSignature,
+                CertificateError::BadEncoding,
+                CertificateError::InvalidPurpose,
+                // As a certificate authority's own is refused in the place of a server's.
+                CertificateError::Other(rustls::OtherError(std::sync::Arc::new(std::io::Error::other(
+                    "CaUsedAsEndEntity",
+                )))),
             ] {
                 let (words, fix) = explain(&problem, name, setting);
                 assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
@@ -637,7 +644,12 @@ mod tests {
             }
         }
         for (name, setting) in [("relay.example.com", "endpoint"), ("hooks.example.com", "url")] {
-            for problem in [misnamed(name), CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+            for problem in [
+                misnamed(name),
+                CertificateError::UnknownIssuer,
+                CertificateError::BadSignature,
+                CertificateError::InvalidPurpose,
+            ] {
                 let (words, fix) = explain(&problem, name, setting);
                 assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
                 let own = fix.find("only if the server is known to be yours").expect(&fix);
