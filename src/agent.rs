@@ -24,7 +24,7 @@ use crate::apply::{self, Ours, Reply, Request, TargetId};
 use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
-use crate::credential::{Login, ses_region};
+use crate::credential::{Login, NOT_SHOWN, ses_region, shown_or_said};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
     self, Change, Completion, Evidence, Facts, Failure, Found, News, Outcome, Policy, Reason, Report, ReportTarget,
@@ -378,6 +378,9 @@ impl Agent {
                 steps.push(account::step_time(credential, &step, &outcome, took));
             }
             observer(Event::Ended { step: &step, outcome: &outcome, took });
+            if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (&step, &outcome, &*fetched.get()) {
+                facts.logged_in_as(&version_id(of), of.payload.username());
+            }
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
         drop(doing);
@@ -607,7 +610,10 @@ impl Agent {
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
                 match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
-                    Ok(login) => self.verify(target, &login).await,
+                    Ok(login) => match self.in_order(facts, credential, target, &login).await {
+                        Ok(()) => self.verify(target, &login).await,
+                        Err(failure) => Outcome::Failed(failure),
+                    },
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
@@ -643,6 +649,23 @@ impl Agent {
                 let _ = self.call(Request::Leave { target: target_id(credential, target) }).await;
             }
         }
+    }
+
+    /// Is its user name no password that the mail server has in use, and the other way round? Of a name that may be shown
+    /// anyway nobody is asked; the passwords in use nobody but apply knows.
+    async fn in_order(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        target: &config::Target,
+        login: &Login,
+    ) -> Result<(), Failure> {
+        if facts.fetched.as_ref().is_none_or(|found| found.username != NOT_SHOWN) {
+            return Ok(());
+        }
+        let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
+        let asked = self.call(Request::InOrder { target, ours, login: login.clone() }).await;
+        asked.map(drop).map_err(|e| apply_failure(e, Timestamp::now()))
     }
 
     async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
@@ -747,7 +770,7 @@ impl Agent {
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
-        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
+        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. });
         let result = if looks {
             // A file system may hang for ever, and the other targets are to go on.
             match tokio::time::timeout(LONGEST_LOOK, self.call(request)).await {
@@ -1300,6 +1323,8 @@ async fn look(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<Found, F
         // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
         let waits = |c: &&rollover::Candidate| c.held.is_some() || facts.rejection(&c.id).is_some();
         let waits = state.candidate.iter().filter(waits).map(|c| (&c.id, &c.username));
+        // A name that did not show would stand in reports; it is in the credential alone.
+        let waits = waits.filter(|(_, username)| *username != NOT_SHOWN);
         let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
             // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
             seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)
@@ -1314,17 +1339,53 @@ async fn look(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<Found, F
         }
     }
     let new = source.fetch().await.map_err(source_failure)?;
-    let found = without_secret(&new, Timestamp::now());
+    in_order(&new, Some(state), in_use(facts)).map_err(source_failure)?;
+    let found = without_secret(&new, Some(state), Timestamp::now());
     *fetched.get() = Some(new);
     Ok(found)
 }
 
-/// What a source has given, without its secret.
-fn without_secret(fetched: &Fetched, at: Timestamp) -> Found {
+fn version_id(fetched: &Fetched) -> VersionId {
+    VersionId { version: fetched.version.clone(), order: fetched.order }
+}
+
+/// The user names that were found in use, as the mail servers' tables have them.
+fn in_use(facts: &Facts) -> impl Iterator<Item = &str> {
+    facts.targets.iter().filter_map(|target| target.inspected.as_ref()?.username.as_deref())
+}
+
+/// Refuses a credential with user name and password in the wrong order, as far as the names tell that are known here or in
+/// use: what it has for a user name is a password then, and must not be shown.
+pub fn in_order<'a>(
+    fetched: &Fetched,
+    state: Option<&State>,
+    in_use: impl Iterator<Item = &'a str>,
+) -> Result<(), SourceError> {
+    let mut known = state.map(State::known_usernames).unwrap_or_default();
+    known.extend(in_use.map(str::to_owned));
+    fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| SourceError {
+        temporary: false,
+        class: "payload",
+        what: format!("version {}: {e}", fetched.version),
+        fix: "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
+              was written in the place of the user name may have been shown by other programs: make a new one"
+            .into(),
+    })
+}
+
+/// The user name of what a source gives, as it may be shown before the endpoint has taken it for one.
+pub fn shown_before_the_login(fetched: &Fetched, state: Option<&State>) -> String {
+    let username = fetched.payload.username();
+    let is_known = state.is_some_and(|state| state.known_usernames().iter().any(|known| known == username));
+    shown_or_said(username, is_known).to_owned()
+}
+
+/// What a source has given, without its secret, and without what may be one.
+fn without_secret(fetched: &Fetched, state: Option<&State>, at: Timestamp) -> Found {
     Found {
         identity: fetched.identity.clone(),
-        id: VersionId { version: fetched.version.clone(), order: fetched.order },
-        username: fetched.payload.username().to_owned(),
+        id: version_id(fetched),
+        username: shown_before_the_login(fetched, state),
         at,
     }
 }
@@ -1343,6 +1404,7 @@ async fn have(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<(), Fail
             at: Timestamp::now(),
         });
     }
+    in_order(&new, Some(&facts.state), in_use(facts)).map_err(source_failure)?;
     *fetched.get() = Some(new);
     Ok(())
 }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Finding, Reload, Severity, TargetKind};
-use crate::credential::{self, CodeFields, Login, ProofFields, SourceIdentity, VersionOrder};
+use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SourceIdentity, VersionOrder};
 use crate::host::{self, Directory, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
@@ -105,6 +105,9 @@ pub enum Request {
     /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error. There it makes
     /// the key for live ids, unless the server only looks; else it changes nothing.
     Preview { target: TargetId, ours: Ours, login: Login },
+    /// Are user name and password in their order? Refused (class `payload`) where an entry in place has the user name for a
+    /// password, or the password for a user name. Changes nothing.
+    InOrder { target: TargetId, ours: Ours, login: Login },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
     Discard { target: TargetId },
@@ -190,8 +193,8 @@ pub struct Inspected {
 /// What a rollover would find out by doing it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hindrances {
-    /// That the lock on a table's directory, which a rollover takes, could not be had.
-    pub not_lockable: Option<Finding>,
+    /// That a table's directory could not be locked or written to, as a rollover does; and whether that may pass by itself.
+    pub not_lockable: Option<(Finding, bool)>,
     /// Why a reload, which a rollover does, would be refused.
     pub reload_refused: Option<Finding>,
 }
@@ -494,7 +497,7 @@ impl Server {
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
     pub fn serve(&self, request: Request) -> Result<Reply, MtaError> {
-        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. });
+        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. });
         if self.shared.access == Access::Look && !looks {
             return Err(out_of_order("change anything", "this run only looks"));
         }
@@ -512,6 +515,9 @@ impl Server {
             }
             Request::Preview { target, ours, login } => {
                 self.target(&target)?.preview(&ours, login).map(Reply::Previewed)
+            }
+            Request::InOrder { target, ours, login } => {
+                self.target(&target)?.in_order(&ours, &login).map(|()| Reply::Done)
             }
             Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
             Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
@@ -733,6 +739,26 @@ impl Target {
         Ok(Previewed { diff, reload, steps, differences, live_id })
     }
 
+    fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), MtaError> {
+        let view = self.look(&self.with_uncommitted(ours)?)?;
+        let (as_password, name) = (Secret::new(login.username.clone()), &login.password);
+        let stands = |there: &Login| (there.password == as_password) | (Secret::new(there.username.clone()) == *name);
+        let there = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
+        match there.fold(false, |found, there| found | stands(there)) {
+            false => Ok(()),
+            true => Err(MtaError {
+                temporary: false,
+                class: "payload",
+                file: None,
+                line: None,
+                what: "what the source holds has for its user name a password that is in use here, or the other way round: are the \
+                       two in the wrong order? It was not tried"
+                    .into(),
+                fix: "put USER:PASSWORD there as a new version, in this order; the old credential stays in place".into(),
+            }),
+        }
+    }
+
     /// What a person is to change where `write = false`; `None`: nothing, or it is ours to change.
     fn left_to_a_person(&mut self, ours: &Ours, login: &Login) -> Result<Option<Previewed>, MtaError> {
         if self.write {
@@ -826,16 +852,19 @@ impl Target {
         }
     }
 
-    /// Why a rollover could not lock the tables' directories.
-    fn not_lockable(&self, files: &[PathBuf]) -> Option<Finding> {
+    /// Why a rollover could not lock the tables' directories, or not write to them.
+    fn not_lockable(&self, files: &[PathBuf]) -> Option<(Finding, bool)> {
         if !self.write {
             return None;
         }
         // What cannot be opened is a finding of its own.
-        let e = directories(files).ok()?.iter().find_map(|directory| directory.look_lockable().err())?;
-        let (what, fix) = (format!("the tables cannot be locked, so that nothing would be changed: {e}"), e.fix());
-        let file = e.path().map(Path::to_owned);
-        Some(Finding { severity: Severity::Error, line: None, file, what, fix })
+        let directories = directories(files).ok()?;
+        // Text and map have their successors beside them before they go.
+        let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
+        let all: u64 = files.iter().map(size).sum();
+        let look = |directory: &Directory| directory.look_lockable().and_then(|()| directory.look_room(all)).err();
+        let e = directories.iter().find_map(look)?;
+        Some((what_stops(&e), e.is_temporary()))
     }
 
     /// Why the mail server, which runs, would refuse a reload.
@@ -1440,6 +1469,12 @@ fn directories(files: &[PathBuf]) -> Result<Vec<Directory>, HostError> {
     // In one order, whoever asks, so that two processes that need both do not wait for each other.
     directories.sort_by(|a, b| a.path().cmp(b.path()));
     Ok(directories)
+}
+
+fn what_stops(e: &HostError) -> Finding {
+    let (what, fix) =
+        (format!("the tables cannot be locked and written, so that nothing would be changed: {e}"), e.fix());
+    Finding { severity: Severity::Error, line: None, file: e.path().map(Path::to_owned), what, fix }
 }
 
 /// The directories that a target has locked.

@@ -16,6 +16,7 @@
 
 mod files;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
@@ -52,6 +53,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::config::Aws;
+use crate::credential::has_secret_shape;
 use crate::host::trust::Doubt;
 use crate::text::shows;
 use crate::tls;
@@ -569,6 +571,7 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
         return explain_assume_role(answer, call);
     }
     let said = words(&sentence(&chain));
+    let of_a_program = find("Stderr:").is_some();
     let unreachable = |said: &str| {
         AwsError::temporary(
             "network",
@@ -593,6 +596,14 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
                 "looked at, in this order: AWS_ACCESS_KEY_ID in the environment, {file}, a web identity token, the container's credentials, the instance metadata. Give the instance a role, or set `profile` under [aws]"
             ),
         ),
+        Some(_) if of_a_program => AwsError::temporary(
+            "credentials",
+            format!("{context} could not be loaded: {said}"),
+            format!(
+                "what the program said is not shown, as it may hold a secret: run what `credential_process` names in {file} by \
+                 hand, as the user that relaykey runs as"
+            ),
+        ),
         Some(CredentialsError::InvalidConfiguration(_)) => AwsError::new(
             "credentials",
             format!("{context} are not set up correctly: {said}"),
@@ -611,8 +622,12 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
         None if chain.iter().any(|e| e.downcast_ref::<std::io::Error>().is_some()) => unreachable(&said),
         None => AwsError::new(
             "configuration",
-            format!("{context}: the request could not be made: {said}"),
-            "check `region`, `endpoint_url`, `use_fips` and `use_dualstack`",
+            // A construction error's own text may be the whole request.
+            format!(
+                "{context}: the request could not be made{}",
+                if said.contains('{') { String::new() } else { format!(": {said}") }
+            ),
+            "check `region`, `endpoint_url`, `use_fips` and `use_dualstack`, and AWS_ENDPOINT_URL in the environment",
         ),
     }
 }
@@ -810,10 +825,69 @@ fn word_with<'a>(text: &'a str, part: &str) -> Option<&'a str> {
         .find(|w| w.starts_with("arn:") && w.contains(part))
 }
 
-/// One line, control characters escaped, bounded: fit for a log.
+/// What stands before a secret where a program, a server or a proxy quotes what it was sent, and where the secret ends: at the
+/// end of the text, of the line, or of the word.
+const TELLING: [(&str, &[char]); 9] = [
+    ("stderr", &[]),
+    ("authorization", LINE_ENDS),
+    ("cookie", LINE_ENDS),
+    ("security-token", WORD_ENDS),
+    ("sessiontoken", WORD_ENDS),
+    ("session_token", WORD_ENDS),
+    ("secretaccesskey", WORD_ENDS),
+    ("secret_access_key", WORD_ENDS),
+    ("signature", WORD_ENDS),
+];
+const LINE_ENDS: &[char] = &['\n', '\r', '"', '\'', '<', '>', '}'];
+const WORD_ENDS: &[char] = &[' ', '\t', '&', ',', ';', '\n', '\r', '"', '\'', '<', '>', '}', '\\'];
+
+/// Without what tells a secret: what a program that gives credentials said on its standard error, session tokens and
+/// signatures of requests that an answer quotes, what has the shape of a secret, and the login in an address.
+fn masked(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (marker, ends) in TELLING {
+        let mut from = 0;
+        // ASCII alone changes, so that places stay.
+        while let Some(at) = out[from..].to_ascii_lowercase().find(marker) {
+            from += at + marker.len();
+            // As in a header, a query, JSON, or XML. A word alone tells nothing.
+            let rest = out[from..].trim_start_matches(['"', '\'', '\\', ' ', '\t']);
+            let Some(value) = rest.strip_prefix([':', '=', '>']) else { continue };
+            let value = value.trim_start_matches(['"', '\'', '\\', ' ', '\t']);
+            let start = out.len() - value.len();
+            let end = value.find(ends).map_or(out.len(), |end| start + end);
+            if start < end {
+                out.replace_range(start..end, HIDDEN);
+                from = start + HIDDEN.len();
+            }
+        }
+    }
+    let mut from = 0;
+    while let Some(at) = out[from..].find("://") {
+        let start = from + at + 3;
+        let whole = out[start..].find(['/', ' ', '"', '\'', '>', '\n']).map_or(out.len(), |end| start + end);
+        if let Some(end) = out[start..whole].rfind('@') {
+            out.replace_range(start..start + end, HIDDEN);
+        }
+        from = start;
+    }
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    out.split_inclusive(|c| !is_base64(c))
+        .map(|piece| {
+            let run = piece.trim_end_matches(|c| !is_base64(c));
+            // A path has its shape too, but seldom a digit among both cases.
+            let tells = has_secret_shape(run) && run.contains(|c: char| c.is_ascii_digit());
+            if tells { Cow::Owned(format!("{HIDDEN}{}", &piece[run.len()..])) } else { Cow::Borrowed(piece) }
+        })
+        .collect()
+}
+
+const HIDDEN: &str = "***";
+
+/// One line, control characters escaped, bounded, without what tells a secret: fit for a log.
 pub fn words(text: &str) -> String {
     let mut out = String::new();
-    for c in text.trim().chars() {
+    for c in masked(text).trim().chars() {
         if out.len() > MAX_WORDS {
             out.push('…');
             break;
@@ -1034,6 +1108,33 @@ mod tests {
             error.fix
         );
         assert!(error.fix.contains("external_id"), "{}", error.fix);
+    }
+
+    #[test]
+    fn words_hold_no_secret_of_a_program_or_a_request() {
+        for text in [
+            "exited with code exit status: 1. Stderr: token ZqSecretPw77 is bad\nmore ZqSecretPw77",
+            "denied: GET /?X-Amz-Security-Token=ZqSecretPw77&x=1",
+            "you sent x-amz-security-token: ZqSecretPw77\nhost: x",
+            "you sent {\"x-amz-security-token\": \"ZqSecretPw77\"}",
+            "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=ZqSecretPw77",
+            "'Authorization': 'Basic ZqSecretPw77'",
+            "{\"authorization\": \"Bearer ZqSecretPw77\"}",
+            "Proxy-Authorization: Basic ZqSecretPw77",
+            "X-Amz-Signature=ZqSecretPw77",
+            "X-Amz-Date=1&X-Amz-Signature=ZqSecretPw77&x",
+            r#"{"SessionToken": "ZqSecretPw77"}"#,
+            "<SecretAccessKey>ZqSecretPw77</SecretAccessKey>",
+            "aws_session_token = ZqSecretPw77",
+            "invalid endpoint ht!tp://u:ZqSecretPw77@x/y",
+            &format!("you sent {} to me", "ZqSecretPw77".repeat(10)),
+        ] {
+            let said = words(text);
+            assert!(!said.contains("ZqSecretPw77") && said.contains("***"), "{text}: {said}");
+        }
+        let text = "User: arn:aws:iam::1:user/x is not authorized to perform: a, https://x.example/@y";
+        assert_eq!(words(text), text);
+        assert!(words(&"stderr: Signature= ".repeat(9)).len() < 400);
     }
 
     #[test]

@@ -158,6 +158,11 @@ pub enum PayloadError {
     )]
     PasswordInUsername,
     #[error(
+        "the password is a user name that this host knows: are the two in the wrong order? User names are shown, so what stands \
+         in its place is not taken for one"
+    )]
+    Exchanged,
+    #[error(
         "the user name is no access key id, which begins with AKIA: to SES the user name is the access key id that belongs to the \
          password, not the name of the IAM user, and nothing else: store USER:PASSWORD with it, or JSON with accessKeyId and \
          secretAccessKey"
@@ -315,6 +320,17 @@ impl Payload {
         };
         let (username, secret) = (text(&user)?, Secret::new(text(&password)?));
         Ok(Self { form, username, secret })
+    }
+
+    /// Refuses user name and password in the wrong order, as far as the names tell that this host knows: one of them is the
+    /// password.
+    pub fn in_order<'a>(&self, known: impl IntoIterator<Item = &'a str>) -> Result<(), PayloadError> {
+        // No early end, and none in the comparison: this looks at a password.
+        let is_name = |name: &str| Secret::new(name.to_owned()) == self.secret;
+        match known.into_iter().fold(false, |found, name| found | is_name(name)) {
+            true => Err(PayloadError::Exchanged),
+            false => Ok(()),
+        }
     }
 
     /// The user name: for SES the access key id.
@@ -606,7 +622,8 @@ impl Redactor {
         Self::new(&logins.into_iter().filter(stands).collect::<Vec<_>>())
     }
 
-    /// The text with secrets replaced by `***`, what does not show escaped, cut to 4 lines of 512 bytes.
+    /// The text with secrets replaced by `***` and what does not show escaped, on one line: of its first 4 lines 512 bytes each,
+    /// with ` | ` between them. A line that others begin could pass for one of ours.
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for needle in &self.whole {
@@ -623,7 +640,7 @@ impl Redactor {
             }
             lines.push(out);
         }
-        lines.join("\n")
+        lines.join(" | ")
     }
 
     fn without_fragments(&self, text: &str) -> String {

@@ -299,7 +299,16 @@ impl State {
     fn usernames(&self) -> impl Iterator<Item = &String> {
         let applied = self.applied.iter().flat_map(|a| std::iter::once(&a.username).chain(&a.previous_username));
         let begun = self.begun().map(|begun| &begun.username);
-        applied.chain(self.candidate.iter().map(|c| &c.username)).chain(begun)
+        applied.chain(self.candidate.iter().map(|c| &c.username)).chain(begun).filter(|name| *name != NOT_SHOWN)
+    }
+
+    /// Every user name that this host knows as one of this credential's: a name that is no access key id gets among them
+    /// once the endpoint has taken it for one.
+    pub fn known_usernames(&self) -> Vec<String> {
+        let mut all = self.earlier_usernames();
+        all.extend(self.usernames().cloned());
+        all.retain(|name| name != NOT_SHOWN);
+        all
     }
 
     /// What was put in place, or asked for, and never confirmed: in any target, of a name that is gone too.
@@ -325,8 +334,15 @@ impl State {
 
     /// Takes out what an older relaykey wrote down as a user name, and that may be a secret which somebody put in its place.
     pub fn without_secret_names(mut self) -> Self {
+        // relaykey 0.1.0 wrote a candidate's name down before the endpoint had taken it for one.
+        let known = self.earlier_usernames();
+        let is_unproved = |c: &&Candidate| {
+            let logged_in = c.held.is_some() || c.probed.is_some() || c.approval.is_some();
+            !logged_in && shown(&c.username, known.contains(&c.username)).is_none()
+        };
+        let unproved = self.candidate.as_ref().filter(is_unproved).map(|c| c.username.clone());
         let hide = |username: &mut String| {
-            if has_secret_shape(username) {
+            if has_secret_shape(username) || unproved.as_ref() == Some(username) {
                 NOT_SHOWN.clone_into(username);
             }
         };
@@ -684,7 +700,9 @@ impl TargetState {
     /// What this target was last found to hold; `None`: it was not looked up yet.
     pub fn holds(&self, state: &State) -> Option<Holds> {
         let found = self.in_use.as_ref()?;
-        let only = |username: &str| !found.usernames.is_empty() && found.usernames.iter().all(|u| u == username);
+        let only = |username: &str| {
+            username != NOT_SHOWN && !found.usernames.is_empty() && found.usernames.iter().all(|u| u == username)
+        };
         let begun = found.live_id.as_ref().and_then(|live_id| self.has_begun(live_id));
         Some(match (&self.live_id, &state.applied, &state.candidate) {
             _ if found.usernames.is_empty() => Holds::Nothing,
@@ -1389,6 +1407,13 @@ impl Facts {
                 found.filter(|username| Some(username) != new && shown(username, false).is_some())
             }
         }
+    }
+
+    /// The endpoint has taken the login of this version: what stands in the user name's place is one, and may be shown.
+    pub fn logged_in_as(&mut self, id: &VersionId, username: &str) {
+        let found = self.fetched.as_mut().filter(|found| found.id == *id).map(|found| &mut found.username);
+        let candidate = self.state.candidate.as_mut().filter(|c| c.id == *id).map(|c| &mut c.username);
+        found.into_iter().chain(candidate).for_each(|name| username.clone_into(name));
     }
 
     /// A user name that was found in a mail server's table, as it may be shown and stored: one that this host does not know

@@ -33,7 +33,8 @@ use zeroize::Zeroizing;
 
 use self::dialogue::{Broken, Command, Dialogue, Reply, Unfit};
 use crate::config::{Probe, Smtp, Tls};
-use crate::credential::{Login, Redactor, ses_region};
+use crate::credential::{Login, Redactor, Secret, is_access_key_id, ses_region};
+use crate::text::line;
 use crate::tls::{self, Roots, TrustError, cause};
 
 /// How long the answer to QUIT is waited for, within the deadline. By then the verdict is known.
@@ -57,7 +58,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// What one login attempt says about the credential. Only `Refused` blames it.
 ///
-/// Every text in it is fit for logs: no form of the password, no control characters, at most 4 lines of 512 bytes.
+/// Every text in it is fit for logs: no form of the password, no user name that is no access key id, no control characters, on
+/// one line, of the first 4 at most 512 bytes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
@@ -208,16 +210,18 @@ async fn dialogue(
     message: Option<Message<'_>>,
 ) -> Verdict {
     let deadline = Instant::now() + smtp.timeout.min(LONGEST);
-    let attempt = Attempt {
-        smtp,
-        login,
-        roots,
-        hello: introduction(hello_name),
-        deadline,
-        texts: Redactor::new([login]),
-        message,
-    };
+    let attempt =
+        Attempt { smtp, login, roots, hello: introduction(hello_name), deadline, texts: words_without(login), message };
     attempt.run().await.unwrap_or_else(|verdict| verdict)
+}
+
+/// Hides the password; and a user name that is no access key id, in whose place a password may stand.
+fn words_without(login: &Login) -> Redactor {
+    if is_access_key_id(&login.username) {
+        return Redactor::new([login]);
+    }
+    let username = Login { username: String::new(), password: Secret::new(login.username.clone()) };
+    Redactor::new([login, &username])
 }
 
 struct Attempt<'a> {
@@ -482,9 +486,10 @@ impl Attempt<'_> {
         })
     }
 
+    /// The words are others' in part; the fix is ours, and what stands in it of the login is no secret.
     fn unknown(&self, class: Class, temporary: bool, words: String, fix: Option<String>) -> Verdict {
         let words = self.texts.clean(&format!("{}:{}: {words}", self.smtp.endpoint, self.smtp.port));
-        Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| self.texts.clean(&fix)) }
+        Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| line(&fix).into_owned()) }
     }
 
     /// A reply that says no, or not now, where it is not about the login.
@@ -595,6 +600,10 @@ enum When {
 fn reply_fix(code: u16, when: When) -> &'static str {
     match code {
         421 => "there are too many connections, or the server is going down: it is tried again",
+        // RFC 3207, section 4: in answer to STARTTLS.
+        454 if when == When::BeforeTheLogin => {
+            "TLS is not to be had there for now: it is tried again; if it stays, look at the server's certificate and its TLS settings"
+        }
         454 => {
             "SES has trouble of its own, or too many logins at once; it never means a wrong password: it is tried again"
         }

@@ -158,6 +158,9 @@ fn is_uuid(id: &str) -> bool {
     lengths == [8, 4, 4, 4, 12] && parts.concat().bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// A state file may grow by so much in a run.
+const ROOM: u64 = 64 * 1024;
+
 /// The state directory. With [`Access::Write`] it is made where missing and locked against other programs.
 pub struct Store {
     dir: PathBuf,
@@ -277,6 +280,22 @@ impl Store {
     /// The state directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Could a run write down what it does: are the directories that are there already writable, and is there room? Makes
+    /// nothing.
+    ///
+    /// # Errors
+    /// What a run would end with before it changed anything.
+    pub fn look_writable(&self) -> Result<(), StateError> {
+        for dir in [self.dir.clone(), self.dir.join("credentials"), self.dir.join("apply")] {
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            // Each file is written anew beside the old one.
+            let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok().filter(|m| m.is_file())?.len()));
+            let room = sizes.max().unwrap_or_default().saturating_add(ROOM);
+            host::Directory::open(&dir)?.look_room(room)?;
+        }
+        Ok(())
     }
 
     /// Does it write?

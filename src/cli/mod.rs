@@ -146,7 +146,7 @@ pub fn run() -> ExitCode {
     let Common { config, json } = cli.common;
     instruction::goes_by(unusual(&config));
     let exit = match cli.command {
-        Command::Run => run::run(&config),
+        Command::Run => run::run(&config, json),
         Command::Sync(args) => sync::run(&config, json, &args),
         Command::Approve(args) => approve::run(&config, json, &args),
         Command::Reject(args) => reject::run(&config, json, &args),

@@ -2,15 +2,25 @@
 
 use std::path::Path;
 
-use super::{Exit, complain, load, runtime};
+use super::{Exit, complain, load_with_remarks, runtime, tell};
+use crate::config;
 use crate::daemon;
+use crate::instruction::relaykey;
 use crate::service;
 
-pub fn run(path: &Path) -> Exit {
-    let config = match load(path, false) {
-        Ok(config) => config,
+/// With `json` what is wrong with the configuration is told as a document too; the daemon itself prints none.
+pub fn run(path: &Path, json: bool) -> Exit {
+    let (config, remarks) = match load_with_remarks(path, json) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if !remarks.is_empty() {
+        tell(config::render(&remarks, path).trim_end());
+    }
+    if json {
+        let status = relaykey("status --json");
+        complain("--json: the daemon prints no facts, and goes on without it", &format!("what it knows: {status}"));
+    }
     service::init_log();
     let runtime = match runtime() {
         Ok(runtime) => runtime,

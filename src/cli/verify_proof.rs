@@ -493,7 +493,7 @@ impl Held {
                 if username.is_some_and(|username| username != payload.username()) {
                     return Err(format!(
                         "what was given is the login of {}, and the report is about {}",
-                        payload.username(),
+                        credential::shown_or_said(payload.username(), false),
                         username.unwrap_or_default()
                     ));
                 }

@@ -78,7 +78,26 @@ impl Directory {
     /// # Errors
     /// As [`Directory::lock`], but for a lock that somebody holds.
     pub fn look_lockable(&self) -> Result<()> {
-        if is_root() { look_place_at(Path::new(PLACE)).map_err(no_place) } else { self.look_writable() }
+        if is_root() {
+            look_place_at(Path::new(PLACE)).map_err(no_place)?;
+        }
+        self.look_writable()
+    }
+
+    /// Could files of so many bytes be made here? Makes nothing; a quota is not seen.
+    ///
+    /// # Errors
+    /// No file can be made here, or there is no room for them.
+    pub fn look_room(&self, bytes: u64) -> Result<()> {
+        self.look_writable()?;
+        let failed = |e| HostError::io("write to", &self.path, e);
+        let system = fs::fstatvfs(&self.fd).map_err(failed)?;
+        let free = if is_root() { system.f_bfree } else { system.f_bavail };
+        // A file system without a size has no limit.
+        match system.f_blocks != 0 && free.saturating_mul(system.f_frsize) < bytes {
+            true => Err(failed(Errno::NOSPC)),
+            false => Ok(()),
+        }
     }
 
     /// Could a file be made here? Root may do so anywhere but on a file system, or in a directory, that takes nothing.

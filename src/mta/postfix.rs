@@ -2412,7 +2412,8 @@ fn gave_up(stderr: &str) -> String {
         (Some(first), _) => format!("{}\"…", &line[..first]),
         _ => line.to_owned(),
     };
-    stderr.lines().filter(gives_up).map(unquoted).collect::<Vec<_>>().join("\n")
+    let said = |said: &str| crate::text::line(&unquoted(said)).into_owned();
+    stderr.lines().filter(gives_up).map(said).collect::<Vec<_>>().join(" | ")
 }
 
 /// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
@@ -2608,7 +2609,7 @@ mod tests {
                 "postconf: fatal: t, line 1: missing '=' after attribute name: \"k user:password\"\n",
                 "postconf: fatal: t, line 1: missing '=' after attribute name: \"…\"",
             ),
-            ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"…\nc: error: plain"),
+            ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"… | c: error: plain"),
         ] {
             assert_eq!(gave_up(stderr), expected);
         }
