@@ -295,7 +295,8 @@ impl Agent {
             let too_long = matches!(step, Step::Wait { .. }) && (in_vain || Instant::now() + left > deadline);
             if (step == Step::End || too_long) && facts.under_way().next().is_none() {
                 let due = if let Step::Wait { until } = step { Some(until) } else { None };
-                next = due.into_iter().chain(facts.state.next_own_login()).min();
+                let others = facts.state.next_own_login().into_iter().chain(facts.state.put_back.next);
+                next = due.into_iter().chain(others).min();
                 break (ended(&facts, &policy), reason);
             }
             let waits = matches!(step, Step::Wait { .. });
@@ -342,13 +343,20 @@ impl Agent {
                     let outcome = Outcome::Committed(report.clone());
                     rollover::absorb(&mut durable, &policy, id, &step, outcome.clone(), now, 0.0);
                     let what = what_was_done(&facts, stamp);
+                    // Of what was confirmed, and not of what the run goes on with.
                     let record = Record {
                         approved_by: facts.approved_by(),
+                        version: Some(report.version.clone()),
+                        username: Some(report.username.clone()),
+                        previous_username: report.previous_username.clone(),
                         ..record(&durable, credential, &by, what, stamp.outcome.word(), &steps, now)
                     };
                     self.owe(&mut durable.state, &record, Some(&report));
                     // What there is to tell besides has later numbers.
-                    rollover::conclude(&mut durable, now, jitter());
+                    // Where the version before was only put back, the run goes on.
+                    if durable.committed.is_some() {
+                        rollover::conclude(&mut durable, now, jitter());
+                    }
                     self.tell(&mut durable, credential, &by);
                     // What was done, its line of the audit log and what is owed to whom: one rename.
                     match self.save(&durable.state, observer).await {
@@ -493,6 +501,13 @@ impl Agent {
             self.owe(&mut facts.state, &record, None);
         }
         for news in news {
+            // A run that left what somebody else changed has a line that says so; others do not speak of it.
+            let left = facts.failures().iter().any(|(_, f)| f.class == rollover::DRIFT);
+            let withdrawn = news.outcome == "withdrawn" && !left;
+            if withdrawn && news.error.as_ref().is_some_and(|e| e.class != rollover::SUPERSEDED) {
+                let record = withdrawal_record(facts, credential, by, &news, Timestamp::now());
+                self.owe(&mut facts.state, &record, None);
+            }
             let report = self.news(facts, credential, news);
             report::owe(&mut facts.state.outbox, &self.receivers, &report, Timestamp::now(), jitter());
             if report.outcome != rollover::ALIVE {
@@ -504,6 +519,7 @@ impl Agent {
     /// The document of something that is no confirmation.
     fn news(&self, facts: &Facts, credential: &config::Credential, news: News) -> Report {
         let source = facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref());
+        let another_login = news.in_use.is_some() && facts.state.foreign().is_some();
         // In a place that holds one document per host, this one replaces what still stands.
         let latest = match news.outcome {
             rollover::ALIVE => facts.state.told.clone(),
@@ -530,6 +546,7 @@ impl Agent {
             waiting: news.waiting,
             mail_server: facts.mail_server(),
             in_use: news.in_use,
+            another_login,
             version_in_use: news.version_in_use,
             half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
             of_applied: news.of_applied,
@@ -607,6 +624,14 @@ impl Agent {
                 Ok(found) => Outcome::Fetched(found),
                 Err(failure) => Outcome::Failed(failure),
             },
+            Step::FetchApplied => match applied(facts, source).await {
+                Ok(again) => {
+                    let found = without_secret(&again, Some(&facts.state), Timestamp::now());
+                    *fetched.get() = Some(again);
+                    Outcome::Fetched(found)
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
                 match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
@@ -633,7 +658,7 @@ impl Agent {
             },
             step => {
                 let target = step.target().expect("every other step is about a target");
-                return self.apply_step(facts, credential, step, target, fetched).await;
+                return self.apply_step(facts, credential, source, step, target, fetched).await;
             }
         }))
     }
@@ -684,26 +709,10 @@ impl Agent {
     /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
     /// none comes back: the source has to give it again.
     async fn verify_applied(&self, facts: &Facts, source: &Opened, target: &config::Target) -> Outcome {
-        let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
-            unreachable!("it is asked of an applied version only")
-        };
-        let source = match source {
-            Ok(source) => source,
-            Err(e) => return Outcome::Failed(source_failure(e.clone())),
-        };
-        let fetched = match source.fetch_version(identity, &applied.id.version, applied.id.order).await {
-            Ok(fetched) if fetched.payload.username() == applied.username => fetched,
-            Ok(_) => {
-                return Outcome::NotGiven(Failure {
-                    class: "changed".into(),
-                    what: format!("the source has another user name in version {} now", applied.id.version),
-                    fix: "look at what the source holds".into(),
-                    temporary: false,
-                    at: Timestamp::now(),
-                });
-            }
-            Err(e) if e.temporary => return Outcome::Failed(source_failure(e)),
-            Err(e) => return Outcome::NotGiven(source_failure(e)),
+        let fetched = match applied(facts, source).await {
+            Ok(fetched) => fetched,
+            Err(failure) if failure.temporary || source.is_err() => return Outcome::Failed(failure),
+            Err(failure) => return Outcome::NotGiven(failure),
         };
         match login_for(&Some(fetched), target) {
             Ok(login) => self.verify(target, &login).await,
@@ -731,6 +740,7 @@ impl Agent {
         &self,
         facts: &Facts,
         credential: &config::Credential,
+        source: &Opened,
         step: &Step,
         index: usize,
         fetched: &Kept,
@@ -739,11 +749,13 @@ impl Agent {
         let id = target_id(credential, target);
         let ours = ours(Some(&facts.state));
         let login = match step {
-            // A verified version is at hand.
-            Step::Prepare { .. } | Step::Preview { .. } => match login_for(&fetched.get(), target) {
-                Ok(login) => Some(login),
-                Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
-            },
+            // What is at hand may be the version that was put back before this one goes on.
+            Step::Prepare { .. } | Step::Preview { .. } => {
+                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
+                    Ok(login) => Some(login),
+                    Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
+                }
+            }
             _ => None,
         };
         let shown = login.clone().filter(|_| matches!(step, Step::Preview { .. }));
@@ -846,6 +858,7 @@ impl Agent {
             mail_server: Some(rollover::MailServer::Runs),
             in_use: None,
             version_in_use: None,
+            another_login: false,
             half_done: Vec::new(),
             of_applied: false,
             approved_by: facts.approved_by(),
@@ -859,7 +872,7 @@ fn patience(step: &Step) -> Duration {
     match step {
         // They only look: nothing is torn.
         Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. } => Duration::ZERO,
-        Step::Inspect { .. } | Step::Preview { .. } => Duration::ZERO,
+        Step::Inspect { .. } | Step::Preview { .. } | Step::FetchApplied => Duration::ZERO,
         Step::Prepare { .. } | Step::Discard { .. } => STAGING,
         Step::ReadBack { .. } => READING_BACK,
         _ => LONGEST_STEP,
@@ -983,6 +996,23 @@ fn superseded_record(
         outcome: rollover::SUPERSEDED.into(),
         error: Some(Trouble { class: rollover::SUPERSEDED.into(), words }),
         approved_by,
+    }
+}
+
+/// The record of a confirmation that no longer holds.
+fn withdrawal_record(facts: &Facts, credential: &config::Credential, by: &By, news: &News, at: Timestamp) -> Record {
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "withdrawal".into(),
+        version: Some(news.version.clone()),
+        username: Some(news.username.clone()),
+        previous_username: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
+        steps: Vec::new(),
+        outcome: "done".into(),
+        error: news.error.as_ref().map(|e| Trouble { class: e.class.clone(), words: e.words.clone() }),
+        approved_by: None,
     }
 }
 
@@ -1390,12 +1420,39 @@ fn without_secret(fetched: &Fetched, state: Option<&State>, at: Timestamp) -> Fo
     }
 }
 
+/// The applied version once more, by its number.
+async fn applied(facts: &Facts, source: &Opened) -> Result<Fetched, Failure> {
+    let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
+        unreachable!("it is asked of an applied version only")
+    };
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
+    if again.payload.username() != applied.username {
+        return Err(Failure {
+            class: "changed".into(),
+            what: format!("the source has another user name in version {} now", applied.id.version),
+            fix: "look at what the source holds".into(),
+            temporary: false,
+            at: Timestamp::now(),
+        });
+    }
+    Ok(again)
+}
+
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
 async fn have(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<(), Failure> {
-    let Some(found) = facts.fetched.as_ref().filter(|_| fetched.get().is_none()) else { return Ok(()) };
+    let Some(found) = &facts.fetched else { return Ok(()) };
+    let is_it = |new: &Fetched| {
+        new.identity == found.identity && new.version == found.id.version && new.order == found.id.order
+    };
+    // Another one may be at hand: the one that was put back before.
+    if fetched.get().as_ref().is_some_and(is_it) {
+        return Ok(());
+    }
+    *fetched.get() = None;
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     let new = source.fetch().await.map_err(source_failure)?;
-    if new.identity != found.identity || new.version != found.id.version || new.order != found.id.order {
+    if !is_it(&new) {
         return Err(Failure {
             class: "changed".into(),
             what: format!("the source had version {}, and a moment later version {}", found.id.version, new.version),

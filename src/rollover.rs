@@ -25,6 +25,9 @@
 //!        wait (nothing changed)  reload owed     undo
 //! ```
 //!
+//! Where the source's version is not put in place, what was confirmed is to stay in use. If somebody else changed it, it is
+//! asked for by its number and goes down the same way; then the run goes on with the source's version.
+//!
 //! [`decide`] looks only at [`Facts`], which are the durable [`State`] plus what this wake has found out. There is no
 //! second path for recovery: after a crash the same function sees what is there and goes forward. [`absorb`] takes the
 //! outcome of a step in; an outcome of a step that is no longer under way is dropped. Time and randomness are
@@ -156,6 +159,10 @@ pub struct State {
     /// the same mail server.
     #[serde(default)]
     pub begun_elsewhere: Vec<Begun>,
+    /// Putting the applied version back where somebody else changed it, while the source gives another one: attempts and next
+    /// time. What stands in the way of that other one is told, and tried again, by itself.
+    #[serde(default)]
+    pub put_back: Retry,
 }
 
 /// What is owed to one receiver.
@@ -228,6 +235,7 @@ impl State {
             earlier: Vec::new(),
             found_first: None,
             begun_elsewhere: Vec::new(),
+            put_back: Retry::default(),
         }
     }
 }
@@ -385,7 +393,7 @@ impl State {
         let latest = now.saturating_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX);
         let retries = self.targets.values_mut().map(|t| &mut t.retry);
         let retries = retries.chain(self.outbox.values_mut().map(|o| &mut o.retry));
-        for retry in retries.chain([&mut self.source_retry]) {
+        for retry in retries.chain([&mut self.source_retry, &mut self.put_back]) {
             retry.next = retry.next.filter(|next| *next <= latest);
         }
         for target in self.targets.values_mut() {
@@ -429,7 +437,7 @@ impl State {
     /// A program has just started: what failed a minute ago or longer is due. How often it was tried goes on counting.
     fn look_again_soon(&mut self) {
         let retries = self.targets.values_mut().map(|t| &mut t.retry);
-        for retry in retries.chain([&mut self.source_retry]) {
+        for retry in retries.chain([&mut self.source_retry, &mut self.put_back]) {
             let soon = retry.failure.as_ref().and_then(|f| f.at.checked_add(AFTER_A_START).ok());
             retry.next = retry.next.map(|next| soon.map_or(next, |soon| next.min(soon)));
         }
@@ -806,8 +814,9 @@ impl State {
         all.find(|own| own.id == applied.id && own.refused.len() >= PROVED)
     }
 
-    /// A target that was found to hold what this host never put there.
+    /// A target that was found to hold what this host never put there, in the place of what it had confirmed.
     pub fn foreign(&self) -> Option<&TargetState> {
+        self.applied.as_ref()?;
         let foreign = |t: &&TargetState| matches!(t.holds(self), Some(Holds::Other | Holds::Nothing));
         self.targets.values().find(foreign)
     }
@@ -940,6 +949,9 @@ pub struct Report {
     /// same in two versions, with two passwords.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_in_use: Option<String>,
+    /// Beside `in_use`: a mail server was found to use what this host neither confirmed nor put there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub another_login: bool,
     /// User names whose login a run that was killed put into the text of a table and not into the map that the mail server
     /// reads, each once: whoever compiles it puts them into use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -1088,11 +1100,22 @@ pub struct Facts {
     told_apart: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     blocked: Option<Failure>,
+    /// The applied version is being put back; what the source gives waits here meanwhile.
+    aside: Option<Aside>,
     /// The targets that a person changes.
     by_hand: Vec<String>,
     /// The steps that are under way, at most one about each target.
     under_way: Vec<UnderWay>,
     steps: u64,
+}
+
+/// What the source gives, and what was found out about it, while the version before it is put back: it goes on afterwards.
+#[derive(Debug, Clone, Hash)]
+struct Aside {
+    offered: Found,
+    blocked: Option<Failure>,
+    /// By target.
+    targets: Vec<TargetFacts>,
 }
 
 /// A step that was begun and has not ended.
@@ -1310,7 +1333,7 @@ impl Facts {
     /// `ignore_backoff`: a person asked, so persisted waits do not hold (their counts do).
     pub fn new(mut state: State, policy: &Policy, wake: Wake, ignore_backoff: bool) -> Self {
         if ignore_backoff {
-            state.source_retry.next = None;
+            (state.source_retry.next, state.put_back.next) = (None, None);
             state.targets.values_mut().for_each(|t| t.retry.next = None);
             if let Some(held) = state.candidate.as_mut().and_then(|c| c.held.as_mut()) {
                 held.next = None;
@@ -1360,6 +1383,7 @@ impl Facts {
             shown,
             told_apart,
             blocked: None,
+            aside: None,
             by_hand: policy.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
             under_way: Vec::new(),
             steps: 0,
@@ -1377,8 +1401,27 @@ impl Facts {
             let failure = self.state.targets.get(&t.name).and_then(|s| s.retry.failure.as_ref());
             all.extend(failure.filter(|_| stands).map(|f| (Some(t.name.as_str()), f)));
         }
+        // Beside a rejected version, the target says it.
+        let not_put_back = self.state.put_back.failure.as_ref().filter(|_| rejection_of_found(self).is_none());
+        let away = not_put_back.and_then(|f| Some((f, self.targets.iter().position(|t| self.is_gone(t))?)));
+        all.extend(away.map(|(f, index)| (Some(self.targets[index].name.as_str()), f)));
         all.sort_by_key(|(_, f)| f.temporary);
         all
+    }
+
+    /// Is the applied version not in this target any more, or only as a run left it that was killed while it put it back, and does
+    /// the source give another one?
+    fn is_gone(&self, t: &TargetFacts) -> bool {
+        let expected = self.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
+        let is_other =
+            |i: &Inspection| expected.is_some() && i.in_use.as_ref() != expected && self.begun_in_use(t).is_none();
+        !is_in_use(self) && t.inspected.as_ref().is_some_and(|i| is_other(i) || self.is_of_applied(i))
+    }
+
+    /// Was the applied version put back here by a run that was killed before it confirmed it?
+    fn is_of_applied(&self, inspected: &Inspection) -> bool {
+        let applied = self.state.applied.as_ref().map(|applied| (&applied.id, self.state.source.as_ref()));
+        inspected.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied)
     }
 
     /// Is a target in between: swapped in and not read back, or to be put right? Then a run is not to end.
@@ -1620,6 +1663,8 @@ pub enum Step {
         target: usize,
     },
     Fetch,
+    /// Ask the source for the applied version by its number, to put it back although the source gives another one.
+    FetchApplied,
     Verify {
         target: usize,
     },
@@ -1690,6 +1735,7 @@ impl Step {
         match self {
             Step::Inspect { .. } => "inspect",
             Step::Fetch => "fetch",
+            Step::FetchApplied => "fetch-applied",
             Step::Verify { .. } => "verify",
             Step::VerifyApplied { .. } => "verify-applied",
             Step::Probe { .. } => "probe",
@@ -1728,6 +1774,7 @@ impl Step {
             | Step::Discard { target }
             | Step::Refrain { target } => Some(*target),
             Step::Fetch
+            | Step::FetchApplied
             | Step::Hold
             | Step::Release { .. }
             | Step::Reject
@@ -2113,6 +2160,11 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     // A reload that is owed is done whatever becomes of a new version: it may be refused for days.
     let owed = reload_owed(facts, now).filter(|_| rests(&step));
     let (step, reason) = owed.unwrap_or((step, reason));
+    // So is what was confirmed put back: the newer version may wait, or be refused, for as long.
+    let (step, reason) = match put_back_due(facts, policy, now).filter(|_| rests(&step)) {
+        Some(target) => (Step::FetchApplied, Reason::Drifted(facts.targets[target].name.clone())),
+        None => (step, reason),
+    };
     if !may_begin(facts, &step) {
         return (Step::Await, reason);
     }
@@ -2128,7 +2180,9 @@ fn may_begin(facts: &Facts, step: &Step) -> bool {
     let mut under_way = facts.under_way.iter();
     match step {
         // What is about all targets comes when all are at rest.
-        Step::Hold | Step::Reject | Step::Leave | Step::Commit { .. } | Step::End => facts.under_way.is_empty(),
+        Step::Hold | Step::Reject | Step::Leave | Step::FetchApplied | Step::Commit { .. } | Step::End => {
+            facts.under_way.is_empty()
+        }
         // Time passes, and the source is asked again, while nothing is done with the version at hand: beside looks alone.
         Step::Fetch | Step::Wait { .. } => under_way.all(|u| matches!(u.step, Step::Inspect { .. })),
         _ => under_way.all(|u| !u.targets.is_empty()),
@@ -2171,14 +2225,22 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     if let Some(failure) = &facts.blocked {
         return (Step::End, Reason::Blocked(failure.what.clone()));
     }
-    let applied = match standing(facts, found, policy) {
+    let standing = if facts.aside.is_some() { Standing::Applied } else { standing(facts, found, policy) };
+    let applied = match standing {
         Standing::Applied => true,
         Standing::Take => false,
         // Waiting makes the first read stale: the second one comes after it.
         Standing::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
         // `blocked` says so; nothing is due.
         Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
-        Standing::Rejected => return (Step::End, Reason::Rejected(found.id.version.clone())),
+        Standing::Rejected => {
+            // Where the version before it cannot be put back, that is said.
+            let healed = put_back_due(facts, policy, now).is_some();
+            return match due(facts, now).find(|&i| !healed && is_changed_by_others(facts, i, now)) {
+                Some(target) => (Step::Refrain { target }, Reason::Drifted(name(target))),
+                None => (Step::End, Reason::Rejected(found.id.version.clone())),
+            };
+        }
     };
     if !(0..facts.targets.len()).any(|i| needs_work(facts, i, applied)) {
         return (Step::End, Reason::UpToDate);
@@ -2309,6 +2371,10 @@ pub fn rfc3339(at: Timestamp) -> String {
 
 fn due_one(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let t = &facts.targets[index];
+    if facts.aside.is_some() {
+        // What waits is the other version.
+        return !t.failed;
+    }
     let next = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
     // What failed in this wake waits for its time; what failed before the wake too, unless a person asked.
     next.is_none_or(|next| next <= now) && !t.failed
@@ -2326,8 +2392,37 @@ fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let started_may_be = |s: &TargetState| s.mail_server == Some(MailServer::Stopped) || s.reload_owed.is_some();
     let waits = || facts.state.targets.get(&t.name).is_some_and(started_may_be);
     // A program that has just started knows of no file what is in it, and watches those that it has looked at.
-    let before_its_time = || !t.failed && (facts.wake.at_start || waits());
+    let before_its_time = || !t.failed && (facts.wake.at_start || waits() || is_watched(facts, index));
     !facts.is_busy(index) && (due_one(facts, index, now) || before_its_time())
+}
+
+/// Does only a new version wait here for its time, or what somebody else has changed? The login that was confirmed is to be in
+/// use meanwhile.
+fn is_watched(facts: &Facts, index: usize) -> bool {
+    let retry = facts.state.targets.get(&facts.targets[index].name).map(|s| &s.retry);
+    let of_login = |f: &Failure| OF_LOGINS.contains(&f.class.as_str()) || f.class == DRIFT;
+    facts.state.applied.is_some() && retry.is_some_and(|retry| retry.failure.as_ref().is_some_and(of_login))
+}
+
+/// The target in which the applied version is to be put back now, although the source gives another one: somebody else changed
+/// the login, or a run was killed while it put it back.
+fn put_back_due(facts: &Facts, policy: &Policy, now: Timestamp) -> Option<usize> {
+    let wake = &facts.wake;
+    let other = wake.dry_run || wake.confirm || wake.leave || wake.reject.is_some();
+    let at_hand =
+        facts.fetched.is_some() && !facts.stale && facts.state.applied.is_some() && facts.state.source.is_some();
+    if other || !at_hand || is_in_use(facts) || facts.committed.is_some() {
+        return None;
+    }
+    // What was begun with the other version goes on.
+    let swapped_otherwise = |i: &Inspection| i.swapped.is_some() && !facts.is_of_applied(i);
+    let is_begun = |t: &TargetFacts| !t.is_untouched() || t.inspected.as_ref().is_some_and(swapped_otherwise);
+    if facts.state.put_back.next.is_some_and(|next| next > now) || facts.targets.iter().any(is_begun) {
+        return None;
+    }
+    let of_applied = |i: usize| facts.targets[i].inspected.as_ref().is_some_and(|seen| facts.is_of_applied(seen));
+    let mut ours = (0..facts.targets.len()).filter(|&i| !is_by_hand(facts, policy, i));
+    ours.find(|&i| of_applied(i) || is_changed_by_others(facts, i, now) && may_heal(facts, policy, i, now))
 }
 
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
@@ -2495,26 +2590,46 @@ pub fn absorb(
             if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
                 state.retry.next = None;
             }
+            let holds_it = state.live_id.is_some() && found.live_id == state.live_id && found.swapped.is_none();
+            if holds_it && state.retry.failure.as_ref().is_some_and(|f| f.class == DRIFT) {
+                state.retry = Retry::default();
+            }
             // Looked at before its time, and what was in the way still is, as far as is known.
-            let not_due = state.retry.next.is_some_and(|next| next > now);
+            let waits = state.retry.next.is_some_and(|next| next > now);
             let in_use = InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() };
             looked_up(state, in_use, asked);
             begun_under_another_name(facts, *target, &found);
             found_before_anything(facts, *target, &found);
             let state = facts.target_state(*target);
             state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
+            let not_due = waits && facts.aside.is_none();
+            let before_its_time = not_due && (facts.wake.at_start || is_watched(facts, *target));
             let t = &mut facts.targets[*target];
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
-            t.before_its_time = not_due && facts.wake.at_start;
+            t.before_its_time = before_its_time;
             // The source may have answered meanwhile.
-            if facts.fetched.is_some() && !facts.stale && is_in_use(facts) && !facts.targets[*target].failed {
+            let answered = facts.fetched.is_some() && !facts.stale && facts.aside.is_none();
+            if answered && is_in_use(facts) && !facts.targets[*target].failed {
                 nothing_stands_in_the_way(facts, *target);
+            }
+            // What was confirmed is in use again everywhere, whoever put it back.
+            let holds = |i: usize| {
+                let t = &facts.targets[i];
+                t.inspected.as_ref().is_some_and(|seen| !facts.is_of_applied(seen)) && !drifted(facts, i)
+            };
+            if facts.aside.is_none() && (0..facts.targets.len()).all(holds) {
+                facts.state.put_back = Retry::default();
             }
         }
         (Step::Fetch, Outcome::Fetched(found)) => fetched(facts, policy, found, now),
         (Step::Fetch, Outcome::Failed(failure)) => {
             failed(&mut facts.state.source_retry, failure, now, jitter);
+        }
+        (Step::FetchApplied, Outcome::Fetched(found)) => set_aside(facts, found, now),
+        (Step::FetchApplied, Outcome::Failed(failure)) => {
+            let failure = not_given_again(facts, failure, now);
+            failed(&mut facts.state.put_back, failure, now, jitter);
         }
         (Step::Verify { target }, Outcome::Accepted(evidence)) => {
             // One AUTH serves every target that logs in with the same login at the same place.
@@ -2522,6 +2637,10 @@ pub fn absorb(
                 facts.targets[i].evidence = Some(evidence.clone());
                 if is_in_use(facts) && facts.target_state(i).own_login.is_some() {
                     own_login(facts, policy, i, OwnResult::Accepted, now);
+                }
+                if facts.aside.is_some() {
+                    // What stands in the way of the other version does so still.
+                    continue;
                 }
                 let state = facts.target_state(i);
                 state.first_refused = None;
@@ -2626,7 +2745,8 @@ pub fn absorb(
             }
             facts.targets[*target].swapped = true;
             // What is begun goes on, whatever has let it go.
-            if let Some(approval) = facts.state.candidate.as_mut().and_then(|c| c.approval.as_mut()) {
+            let of_candidate = facts.state.candidate.as_mut().filter(|_| facts.aside.is_none());
+            if let Some(approval) = of_candidate.and_then(|c| c.approval.as_mut()) {
                 approval.until = None;
             }
             read_back_anew(facts);
@@ -2689,6 +2809,12 @@ pub fn absorb(
             if !is_in_use(facts) && is_fought_over(facts, policy, *target, now) =>
         {
             let failure = fought_over(facts, policy, *target, now);
+            target_failed(facts, *target, failure, now, jitter);
+        }
+        (Step::Refrain { target }, Outcome::Refrained)
+            if rejection_of_found(facts).is_some() && drifted(facts, *target) =>
+        {
+            let failure = not_put_back_beside_a_rejected_one(facts, policy, *target, now);
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
@@ -2770,7 +2896,90 @@ pub fn absorb(
         }
         (step, outcome) => unreachable!("{outcome:?} is no outcome of {step:?}"),
     }
+    // Nothing more can be done about what was to be put back: on with what the source gives.
+    let is_over = facts.aside.is_some()
+        && facts.under_way.is_empty()
+        && matches!(next_step(facts, policy, now).0, Step::End | Step::Wait { .. });
+    if is_over {
+        // Put back, and not confirmed: what is in the way is another target's matter, and tried again later.
+        let retry = &mut facts.state.put_back;
+        if retry.next.is_none_or(|next| next <= now) {
+            retry.attempts = retry.attempts.saturating_add(1);
+            retry.next = now.checked_add(backoff(false, retry.attempts, jitter)).ok();
+        }
+        go_on_with_offered(facts);
+    }
     true
+}
+
+/// The applied version was fetched: it is put back first, as if it were what the source gives.
+fn set_aside(facts: &mut Facts, applied: Found, now: Timestamp) {
+    // What cannot be looked at is not written to, and what somebody has put there of the version to come stays.
+    let is_left = |i: usize| match &facts.targets[i].inspected {
+        Some(seen) => drifted(facts, i) && !facts.is_of_applied(seen) && !is_changed_by_others(facts, i, now),
+        None => true,
+    };
+    let fresh = |(i, t): (usize, &TargetFacts)| TargetFacts {
+        name: t.name.clone(),
+        inspected: t.inspected.clone(),
+        failed: is_left(i),
+        ..TargetFacts::default()
+    };
+    let targets = facts.targets.iter().enumerate().map(fresh).collect();
+    let Some(offered) = facts.fetched.replace(applied) else { return };
+    let blocked = facts.blocked.take();
+    let targets = std::mem::replace(&mut facts.targets, targets);
+    facts.aside = Some(Aside { offered, blocked, targets });
+    facts.stamp = None;
+}
+
+/// What the source gives is at hand again, with what was found out about it. The targets are looked at anew.
+fn go_on_with_offered(facts: &mut Facts) {
+    let Some(Aside { offered, blocked, targets }) = facts.aside.take() else { return };
+    (facts.fetched, facts.blocked, facts.stamp) = (Some(offered), blocked, None);
+    let before = std::mem::replace(&mut facts.targets, targets);
+    for (t, healed) in facts.targets.iter_mut().zip(before) {
+        let TargetFacts { name, evidence, probed, failed, before_its_time, .. } = std::mem::take(t);
+        // A login that was put back in vain is still gone; where one was written, what is there is not known.
+        let inspected = healed.inspected.filter(|_| healed.failed && !healed.swapped);
+        *t = TargetFacts { name, evidence, probed, failed, before_its_time, inspected, ..TargetFacts::default() };
+    }
+}
+
+/// What to do about a login that is gone and cannot be put back.
+fn put_it_back_by_hand(facts: &Facts) -> String {
+    let name = &facts.state.credential;
+    let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
+    let by_hand = format!(
+        "find out what writes the table (configuration management, a script) and make it stop; then put the login of {before} \
+         back by hand"
+    );
+    let offered = facts.fetched.as_ref().map(|f| f.id.version.as_str()).unwrap_or_default();
+    let approve = relaykey(format_args!("approve {name} --version {offered}"));
+    match (rejection_of_found(facts), facts.is_held() && facts.by_hand.is_empty()) {
+        (Some(_), _) => {
+            format!("{by_hand}, or publish another version, or take the rejected one all the same: {approve}")
+        }
+        (None, true) => format!("{by_hand}, or put version {offered} into use: {approve}"),
+        (None, false) => format!("{by_hand}, or publish a valid version at the source"),
+    }
+}
+
+/// The source gives another version, and not the applied one any more, by which it could be put back.
+fn not_given_again(facts: &Facts, failure: Failure, now: Timestamp) -> Failure {
+    let index = facts.targets.iter().position(|t| facts.is_gone(t));
+    let what = not_put_back(facts, index, &failure);
+    let fix = if failure.temporary { failure.fix } else { put_it_back_by_hand(facts) };
+    Failure { class: DRIFT.into(), what, fix, temporary: failure.temporary, at: now }
+}
+
+fn not_put_back(facts: &Facts, index: Option<usize>, failure: &Failure) -> String {
+    let target = index.map(|i| format!(" (target {})", facts.targets[i].name)).unwrap_or_default();
+    let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
+    format!(
+        "the mail server{target} no longer holds the login that this host had confirmed ({before}), and it could not be put back: {}",
+        failure.what
+    )
 }
 
 /// What is in use in a target that a person changes, where it is a version that they were asked to put there.
@@ -2796,6 +3005,47 @@ fn taken_back(facts: &Facts, index: usize, now: Timestamp) -> Failure {
         facts.state.credential
     );
     denied(BY_HAND, what, fix, now)
+}
+
+/// The rejection of the version that the source gives, where that is not the one in use.
+fn rejection_of_found(facts: &Facts) -> Option<&Rejected> {
+    let found = facts.fetched.as_ref().filter(|_| !is_in_use(facts))?;
+    facts.rejection(&found.id)
+}
+
+/// Somebody else changed the login, the source gives a version that a person rejected, and what was confirmed is not put back, or
+/// not by who only looks.
+fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> Failure {
+    let (version, rejected) =
+        facts.fetched.as_ref().map(|f| (f.id.version.as_str(), f.username.as_str())).unwrap_or_default();
+    let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
+    let tried = facts.state.put_back.failure.as_ref();
+    let gone = format!(
+        "the mail server (target {}) no longer holds the login that this host had confirmed ({before}); the source gives another \
+         one, and version {version} ({rejected}) was rejected",
+        facts.targets[index].name
+    );
+    let why = match (policy.targets[index].drift, tried) {
+        _ if facts.wake.confirm => "it is left so, because this run only confirms".to_owned(),
+        _ if !policy.targets[index].write => "it is left so: write = false".to_owned(),
+        (Drift::Report, _) => "it is left so: drift = \"report\"".to_owned(),
+        (Drift::Heal, _) if !may_heal(facts, policy, index, now) => {
+            format!("it is left so: it was put back {HEALS} times within the hour")
+        }
+        (Drift::Heal, Some(tried)) => {
+            return Failure {
+                what: format!("{}; version {version} ({rejected}) was rejected", tried.what),
+                at: now,
+                ..tried.clone()
+            };
+        }
+        (Drift::Heal, None) => {
+            let fix =
+                format!("have relaykey put it back: {}", relaykey(format_args!("sync {}", facts.state.credential)));
+            return denied(DRIFT, gone, fix, now);
+        }
+    };
+    denied(DRIFT, format!("{gone}: {why}"), put_it_back_by_hand(facts), now)
 }
 
 /// The mail server was not told. Where something else stands in the way of a new version, that is what people see, and what
@@ -2869,7 +3119,11 @@ fn overtaken(facts: &mut Facts, policy: &Policy, index: usize, failure: Failure,
     }
     let what = format!("{}: somebody else wrote to it in between, and it is looked at anew", failure.what);
     target_failed(facts, index, Failure { what, temporary: true, ..failure }, now, jitter);
-    facts.target_state(index).retry.next = now.checked_add(OVERTAKEN).ok();
+    let again = now.checked_add(OVERTAKEN).ok();
+    match facts.aside {
+        Some(_) => facts.state.put_back.next = again,
+        None => facts.target_state(index).retry.next = again,
+    }
     true
 }
 
@@ -2986,6 +3240,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
     if standing == Standing::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
         facts.state.candidate = None;
+        facts.state.put_back = Retry::default();
         facts.state.targets.values_mut().for_each(|t| t.change = None);
         (0..facts.targets.len()).for_each(|i| nothing_stands_in_the_way(facts, i));
     }
@@ -3238,17 +3493,28 @@ pub fn left_to_people<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> 
         let what = format!("version {version} ({}) waits for approval", found.username);
         (None, denied("held", what, relaykey(format_args!("approve {name} --version {version}")), now))
     });
-    let by_hand = by_hand.into_iter().map(|i| (Some(&*facts.targets[i].name), not_done_by_hand(facts, i, now)));
+    let by_hand = by_hand.into_iter().map(|i| (Some(&*facts.targets[i].name), not_done_by_hand(facts, policy, i, now)));
     approval.into_iter().chain(by_hand).collect()
 }
 
 /// That a target that a person changes does not hold the candidate.
-fn not_done_by_hand(facts: &Facts, index: usize, now: Timestamp) -> Failure {
+fn not_done_by_hand(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> Failure {
     let t = &facts.targets[index];
     let (version, username) =
         facts.fetched.as_ref().map(|f| (f.id.version.as_str(), f.username.as_str())).unwrap_or_default();
     let why = if facts.wake.confirm { "this run only confirms" } else { "write = false" };
     let what = format!("target {} does not hold version {version} ({username}), and is left so: {why}", t.name);
+    // What relaykey writes itself nobody is to change by hand: that would go round the approval.
+    if policy.targets[index].write {
+        let name = &facts.state.credential;
+        let fix = match permission(facts, policy, now) {
+            Permission::Held { .. } => relaykey(format_args!("approve {name} --version {version}")),
+            Permission::Given | Permission::Give { .. } => {
+                format!("have relaykey put it there: {}", relaykey(format_args!("sync {name}")))
+            }
+        };
+        return denied(BY_HAND, what, fix, now);
+    }
     // Where nothing is recorded, there is nothing that `status` could show.
     let show = relaykey(if facts.wake.dry_run { "sync --dry-run" } else { "status" });
     let steps = t.previewed.as_ref().map_or(0, |change| change.steps.len());
@@ -3258,7 +3524,7 @@ fn not_done_by_hand(facts: &Facts, index: usize, now: Timestamp) -> Failure {
 /// A target that a person changes does not hold the candidate: said with what to do, and watched.
 fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Timestamp, jitter: f64) {
     let change = facts.targets[index].previewed.clone().unwrap_or_default();
-    let failure = not_done_by_hand(facts, index, now);
+    let failure = not_done_by_hand(facts, policy, index, now);
     let mut words = failure.what.clone();
     for difference in &change.differences {
         words.push_str(&format!(". {difference}"));
@@ -3558,31 +3824,37 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportErr
     due
 }
 
+/// Does the mail server use something else than what this host confirmed, that this host did not put there either, and that is
+/// not what is to come?
+fn is_changed_by_others(facts: &Facts, index: usize, now: Timestamp) -> bool {
+    let t = &facts.targets[index];
+    // What a person put there may be the candidate; where that was not looked at, its user name tells.
+    let right = match (&t.previewed, &facts.fetched) {
+        (Some(change), _) => change.diff.is_empty(),
+        (None, Some(found)) => {
+            !is_in_use(facts) && t.inspected.as_ref().is_some_and(|i| i.username.as_ref() == Some(&found.username))
+        }
+        (None, None) => false,
+    };
+    // Somebody who has edited the text and not compiled it has not changed what the mail server uses.
+    let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
+    let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
+    // What somebody else has just written over is put right in a moment.
+    let state = facts.state.targets.get(&t.name).filter(|s| !s.overtaken.is_empty());
+    let soon = |next: Timestamp| next.duration_since(now) <= OVERTAKEN;
+    let at_once = t.failed && state.and_then(|s| s.retry.next).is_some_and(soon)
+        || state.is_some() && facts.state.put_back.next.is_some_and(|next| next > now && soon(next));
+    let foreign = facts.begun_in_use(t).is_none_or(|begun| begun.by_hand && !facts.is_other(begun));
+    drifted(facts, index) && in_use != expected && foreign && t.is_untouched() && !right && !at_once
+}
+
 /// Somebody put something else where this host has confirmed its login, and it stays there: what was confirmed no longer
 /// holds.
 fn withdraw(facts: &mut Facts, now: Timestamp) {
     if facts.committed.is_some() || facts.state.withdrawn.is_some() || facts.state.report.is_none() {
         return;
     }
-    let elsewhere = |i: &usize| {
-        let t = &facts.targets[*i];
-        // What a person put there may be the candidate; where that was not looked at, its user name tells.
-        let right = match (&t.previewed, &facts.fetched) {
-            (Some(change), _) => change.diff.is_empty(),
-            (None, Some(found)) => {
-                !is_in_use(facts) && t.inspected.as_ref().is_some_and(|i| i.username.as_ref() == Some(&found.username))
-            }
-            (None, None) => false,
-        };
-        // Somebody who has edited the text and not compiled it has not changed what the mail server uses.
-        let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
-        let in_use = t.inspected.as_ref().and_then(|i| i.in_use.as_ref());
-        // What somebody else has just written over is put right in a moment.
-        let retry = facts.state.targets.get(&t.name).and_then(|s| s.retry.next);
-        let at_once = t.failed && retry.is_some_and(|next| next.duration_since(now) <= OVERTAKEN);
-        let foreign = facts.begun_in_use(t).is_none_or(|begun| begun.by_hand && !facts.is_other(begun));
-        drifted(facts, *i) && in_use != expected && foreign && t.is_untouched() && !right && !at_once
-    };
+    let elsewhere = |i: &usize| is_changed_by_others(facts, *i, now);
     // Put there by this host itself, in a run that was killed; and another version came before it was confirmed.
     let begun = |i: &usize| {
         let t = &facts.targets[*i];
@@ -3647,6 +3919,11 @@ fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
 
 /// A 535 within `propagation` of the first one is "not yet"; after it the credential is bad for good.
 fn refused(facts: &mut Facts, policy: &TargetPolicy, index: usize, reply: &str, now: Timestamp, jitter: f64) {
+    if facts.aside.is_some() {
+        // It was accepted before: no new key that is not known yet.
+        target_failed(facts, index, refusal(policy, reply, now), now, jitter);
+        return;
+    }
     let id = facts
         .fetched
         .as_ref()
@@ -3684,8 +3961,8 @@ fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Failure {
     Failure {
         class: "refused".into(),
         what: format!("{} refused the credential: {reply}", policy.endpoint),
-        fix: "the old credential stays in place; check that the access key is active and that what is stored is the SMTP password \
-              made from it for the region of this mail relay; if not, publish a valid one at the source"
+        fix: "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
+              it for the region of this mail relay; if not, publish a valid one at the source"
             .into(),
         temporary: false,
         at: now,
@@ -3693,7 +3970,14 @@ fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Failure {
 }
 
 fn target_failed(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
-    failed(&mut facts.target_state(index).retry, failure, now, jitter);
+    match &facts.aside {
+        // What was met by the version that the source gives stays as it is.
+        Some(_) => {
+            let what = if failure.class == DRIFT { failure.what } else { not_put_back(facts, Some(index), &failure) };
+            failed(&mut facts.state.put_back, Failure { class: DRIFT.into(), what, ..failure }, now, jitter);
+        }
+        None => failed(&mut facts.target_state(index).retry, failure, now, jitter),
+    }
     let t = &mut facts.targets[index];
     t.failed = true;
     t.must_discard = t.prepared.take().is_some_and(|p| !p.nothing_to_write) && !t.swapped;
@@ -3714,7 +3998,9 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let since = before.as_ref().filter(|b| b.id == found.id).map_or(now, |b| b.since);
     // What was in use and never confirmed is left behind as well.
     let begun = state.begun().filter(|b| b.used && b.source.as_ref() == Some(&found.identity)).map(|b| b.id.clone());
-    let left: Vec<VersionId> = before.map(|b| b.id).into_iter().chain(begun).filter(|id| *id != found.id).collect();
+    let offered = facts.aside.as_ref().map(|aside| &aside.offered.id);
+    let others = before.map(|b| b.id).into_iter().chain(begun);
+    let left: Vec<VersionId> = others.filter(|id| *id != found.id && Some(id) != offered).collect();
     for left in left {
         state.left_behind.retain(|v| *v != left && *v != found.id);
         state.left_behind.push(left);
@@ -3727,7 +4013,12 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     state.source = Some(found.identity);
     state.applied =
         Some(Applied { id: found.id, username: found.username, previous_username, outcome: stamp.outcome, since });
-    state.candidate = None;
+    // Beside one that was put back, the other version goes on waiting, with all that was met by it.
+    let waits = facts.aside.as_ref().map(|aside| aside.offered.id.clone());
+    if waits.is_none() {
+        state.candidate = None;
+    }
+    state.put_back = Retry::default();
     state.seq = stamp.seq;
     state.told = Some(report.clone());
     state.report = Some(report);
@@ -3735,13 +4026,13 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     state.begun_elsewhere.clear();
     for t in &facts.targets {
         let durable = state.targets.entry(t.name.clone()).or_default();
-        durable.retry = Retry::default();
         if t.activated {
             durable.reload_owed = None;
         }
-        durable.first_refused = None;
-        durable.change = None;
-        durable.begun.clear();
+        durable.begun.retain(|begun| Some(&begun.id) == waits.as_ref());
+        if waits.is_none() {
+            (durable.retry, durable.first_refused, durable.change) = (Retry::default(), None, None);
+        }
         // What the mail log told of was about the login that was there before.
         let of_before = |own: &OwnLogin| t.swapped && own.refused.is_empty();
         durable.own_login = durable
@@ -3752,7 +4043,10 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
             durable.live_id = read_back.live_id.clone();
         }
     }
-    facts.committed = Some(stamp.outcome);
+    match facts.aside {
+        Some(_) => go_on_with_offered(facts),
+        None => facts.committed = Some(stamp.outcome),
+    }
 }
 
 #[cfg(test)]

@@ -192,6 +192,9 @@ pub struct CredentialStatus {
     /// Since when a host that had confirmed holds something else; reported as `withdrawn`.
     #[serde(default)]
     pub withdrawn: Option<Timestamp>,
+    /// Why what was confirmed could not be put back, while the source gives another version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_put_back: Option<FailureStatus>,
     /// When this host left the fleet (`relaykey deregister`).
     #[serde(default)]
     pub left: Option<Timestamp>,
@@ -637,6 +640,9 @@ impl CredentialStatus {
             mail_server_stopped: seen(|s| s == Some(MailServer::Stopped)),
             mail_server_unseen: seen(|s| s.is_none()),
             withdrawn: state.withdrawn,
+            not_put_back: state.put_back.failure.clone().filter(|_| state.foreign().is_some()).map(|failure| {
+                FailureStatus { target: None, failure, attempts: state.put_back.attempts, next: state.put_back.next }
+            }),
             left: state.left,
             reports_owed,
             notices: live.map(|l| l.notices.clone()).unwrap_or_default(),
@@ -668,7 +674,22 @@ impl CredentialStatus {
     pub fn is_doubtful(&self) -> bool {
         self.withdrawn.is_some() && !self.holds_begun() && !self.holds_again()
             || self.not_ready.iter().any(|n| n.class == "drift")
-            || self.in_use.iter().any(InUseStatus::is_foreign)
+            // Where nothing was put there yet, what is found is what was there before.
+            || self.in_use.iter().any(|found| {
+                found.is_foreign() && (self.applied.is_some() || found.holds == Holds::Nothing)
+            })
+    }
+
+    /// What a person does about a login that somebody else changed, where relaykey could not put its own back: the source gives
+    /// another version than the one that was confirmed, or none. `None`: it may put it back, or has said what to do instead.
+    pub fn instead_of_putting_back(&self) -> Option<String> {
+        let before = &self.applied.as_ref()?.username;
+        match &self.not_put_back {
+            Some(f) => Some(f.failure.fix.clone()).filter(|_| !f.failure.temporary),
+            None => self.not_given().is_some().then(|| {
+                format!("put the login of {before} back by hand: relaykey does not while the source does not give it")
+            }),
+        }
     }
 
     /// Is what was confirmed, and withdrawn since, in use again everywhere?
@@ -779,8 +800,12 @@ impl CredentialStatus {
                 say(class, f.what.clone(), f.fix.clone());
             }
         }
+        let not_put_back = self.not_put_back.as_ref().map(|f| &f.failure).filter(|_| failure("drift").is_none());
+        if let Some(f) = not_put_back {
+            say("drift", f.what.clone(), f.fix.clone());
+        }
         // What was looked up, also where nothing has failed yet: a run may be about to put it right.
-        if let (Some(a), None) = (&self.applied, failure("drift").or(failure(FOUGHT_OVER))) {
+        if let (Some(a), None) = (&self.applied, failure("drift").or(not_put_back).or(failure(FOUGHT_OVER))) {
             let foreign = self.in_use.iter().filter(|found| found.is_foreign());
             for found in foreign.filter(|found| !self.is_being_changed(&found.target)) {
                 let what = format!(
@@ -790,7 +815,11 @@ impl CredentialStatus {
                     rfc3339(found.at),
                     self.had_been(&found.target, a)
                 );
-                say("drift", what, "find out what writes the table; relaykey looks again by itself".into());
+                let fix = match self.instead_of_putting_back() {
+                    Some(instead) => format!("find out what writes the table, and make it stop; then {instead}"),
+                    None => "find out what writes the table; relaykey looks again by itself".to_owned(),
+                };
+                say("drift", what, fix);
             }
         }
         for found in &self.in_use {
@@ -1090,7 +1119,9 @@ impl CredentialStatus {
         let mut said: Vec<&Failure> = Vec::new();
         // What a person is to change stands above, step by step.
         let by_hand = self.pending.iter().flat_map(|p| &p.changes).any(|c| c.by_hand);
-        for f in self.failures.iter().filter(|f| !by_hand || f.failure.class != BY_HAND) {
+        let is_told = self.failures.iter().any(|f| f.failure.class == "drift");
+        let not_put_back = self.not_put_back.iter().filter(|_| !is_told);
+        for f in self.failures.iter().chain(not_put_back).filter(|f| !by_hand || f.failure.class != BY_HAND) {
             if said.iter().any(|s| s.what == f.failure.what) {
                 continue;
             }

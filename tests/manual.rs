@@ -296,6 +296,169 @@ fn what_is_rejected_stays_out_until_somebody_names_it() {
     assert_eq!(host.send(), second.id);
 }
 
+/// What becomes of a newer version than the one that is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newer {
+    Waits,
+    Rejected,
+    Refused,
+}
+
+/// A restored backup of the table brings back the key before, while the source gives a newer version than the one that was
+/// confirmed, which is not put into use: the one that was is fetched by its number, and put back.
+#[test]
+fn a_table_that_somebody_restored_is_put_right_while_a_newer_version_waits_or_is_rejected_or_refused() {
+    for (kind, newer) in [
+        ("secrets-manager", Newer::Waits),
+        ("parameter-store", Newer::Rejected),
+        ("secrets-manager", Newer::Rejected),
+        ("parameter-store", Newer::Refused),
+    ] {
+        let first = Key::new();
+        let host = Host::new("hash", &first);
+        host.start_postfix();
+        let (source, publish) = source_of(&host, kind, &first);
+        host.configure(&Setup { source: &source, smtp: "propagation = \"0s\"\n", ..Setup::default() });
+        if newer != Newer::Refused {
+            add_to_credential(&host, MANUAL);
+        }
+        host.sync(&[], 0);
+        let backup = fs::read_to_string(host.postfix.table()).expect("a table");
+        let [second, third] = [Key::new(), Key::new()];
+        host.standin.set_key(&second.id, &second.login.password);
+        lab::next_second();
+        publish(&second);
+        if newer == Newer::Refused {
+            host.sync(&[], 0);
+        } else {
+            host.standin.set_key(&third.id, &third.login.password);
+            host.sync(&[], 3);
+            host.relaykey(&["approve", "ses"]).expect(0);
+        }
+        lab::next_second();
+        publish(&third);
+        let exit = match newer {
+            Newer::Waits | Newer::Rejected => 3,
+            Newer::Refused => 1,
+        };
+        host.sync(&[], exit);
+        let exit = if newer == Newer::Rejected { 0 } else { exit };
+        if newer == Newer::Rejected {
+            host.relaykey(&["reject", "ses", "--reason", "not now"]).expect(0);
+        }
+        let before = candidate(&host);
+
+        Edit::InPlace.write(&host, &backup);
+        host.postfix.postmap();
+        let checked = host.relaykey(&["check"]);
+        checked.expect(if newer == Newer::Waits { 3 } else { 1 });
+        if newer == Newer::Rejected {
+            checked.says(&["no longer holds the login that this host had confirmed", "relaykey sync ses"]);
+        }
+        let ran = host.sync(&[], exit);
+        ran.says(&["fetch-applied", &format!("({})", second.id)]).says_not("no longer holds the login");
+        assert_eq!(host.send(), second.id, "{kind} {newer:?}");
+        let state = host.state("ses");
+        let report = &state["report"];
+        assert_eq!(
+            (&report["outcome"], &report["username"]),
+            (&"confirmed".into(), &second.id.as_str().into()),
+            "{report}"
+        );
+        assert_eq!((&state["withdrawn"], &applied(&host)), (&Value::Null, &second.id), "{kind} {newer:?}");
+        for same in ["version", "username", "first_seen"] {
+            assert_eq!(candidate(&host)[same], before[same], "{kind} {newer:?}");
+        }
+        let history = host.relaykey(&["history", "--json"]);
+        history.expect(0);
+        let history: Value = serde_json::from_str(&history.out).expect("JSON");
+        let records = history["credentials"][0]["records"].as_array().expect("records");
+        let healed = records.iter().find(|r| r["what"] == "heal").expect("a line of its own");
+        assert_eq!(
+            (&healed["username"], &healed["version"]),
+            (&second.id.as_str().into(), &report["version"]),
+            "{healed}"
+        );
+        // Nothing is left to be done, and the newer one is as it was.
+        host.sync(&[], exit).says_not("fetch-applied");
+        if newer == Newer::Refused {
+            continue;
+        }
+        let version = before["version"].as_str().expect("a version");
+        host.relaykey(&["approve", "ses", "--version", version]).expect(0).says(&["ses: confirmed"]);
+        assert_eq!(host.send(), third.id);
+    }
+}
+
+/// As above, and a file does not give the older key: relaykey has nothing at hand to put back, says so, and what to do, and no
+/// command calls it a success.
+#[test]
+fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "");
+    host.sync(&[], 0);
+    let backup = fs::read_to_string(host.postfix.table()).expect("a table");
+    let second = publish(&host);
+    host.sync(&[], 3);
+    host.relaykey(&["approve", "ses"]).expect(0);
+    let good = fs::read_to_string(host.postfix.table()).expect("a table");
+    let third = publish(&host);
+    host.sync(&[], 3);
+    let version = candidate(&host)["version"].as_str().expect("a version").to_owned();
+
+    Edit::InPlace.write(&host, &backup);
+    host.postfix.postmap();
+    let by_hand = format!("put the login of {} back by hand", second.id);
+    let approve = format!("relaykey approve ses --version {version}");
+    let gone = "no longer holds the login that this host had confirmed";
+    host.sync(&[], 1).says(&[gone, "could not be put back", &by_hand, &approve]);
+    host.relaykey(&["check"]).expect(1).says(&[gone, &by_hand, &approve]);
+    let history = host.relaykey(&["history"]);
+    history.expect(0).says(&["drift", gone]);
+    let state = host.state("ses");
+    let told = &state["told"];
+    assert_eq!((&told["outcome"], &told["another_login"]), (&"withdrawn".into(), &true.into()), "{told}");
+    assert_eq!(told["in_use"], serde_json::json!([first.id]));
+    host.relaykey(&["status"]).expect(0).says(&["ses: drift", "mail      may be failing", &by_hand, &approve]);
+    host.relaykey(&["confirm", "ses"]).expect(3).says(&[&approve]).says_not("change it by hand");
+
+    host.relaykey(&["reject", "ses", "--reason", "not now"]).expect(0);
+    for _ in 0..2 {
+        host.sync(&[], 1).says(&[gone, "was rejected", &by_hand, &approve]);
+        host.relaykey(&["check"]).expect(1).says(&[gone, &by_hand, &approve]);
+    }
+    host.relaykey(&["status"]).expect(0).says(&["ses: drift", &by_hand, &approve]).says_not("looks again by itself");
+    host.relaykey(&["history"]).expect(0).says(&["drift", "rejection"]);
+    // It is done as it says: by hand, or by taking the other one.
+    Edit::InPlace.write(&host, &good);
+    host.postfix.postmap();
+    host.sync(&[], 0).says(&["ses: rejected"]);
+    Edit::InPlace.write(&host, &backup);
+    host.postfix.postmap();
+    host.sync(&[], 1);
+    host.relaykey(&["approve", "ses", "--version", &version]).expect(0).says(&["ses: confirmed"]);
+    assert_eq!(host.send(), third.id);
+}
+
+/// Where a run leaves what somebody else changed to a person, without a failure, its line says that a confirmation is over.
+#[test]
+fn a_confirmation_that_is_taken_back_has_its_line_in_the_audit_log() {
+    let first = Key::new();
+    let host = host_with("hash", &first, MANUAL, "drift = \"report\"\n");
+    host.sync(&[], 0);
+    let backup = fs::read_to_string(host.postfix.table()).expect("a table");
+    let second = publish(&host);
+    host.sync(&[], 3);
+    host.relaykey(&["approve", "ses"]).expect(0);
+    let third = publish(&host);
+    host.sync(&[], 3);
+    Edit::InPlace.write(&host, &backup);
+    host.postfix.postmap();
+    host.sync(&[], 3).says_not("fetch-applied").says(&[&third.id]);
+    host.relaykey(&["history"]).expect(0).says(&["withdrawal", "somebody else changed the login", &second.id]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: drift", "mail      may be failing"]);
+}
+
 #[test]
 fn one_that_changed_meanwhile_is_not_approved() {
     let first = Key::new();

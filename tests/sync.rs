@@ -167,7 +167,7 @@ fn a_key_that_ses_refuses_changes_nothing() {
         let ran = host.sync(&["--wait", "20s"], 1);
         ran.says(&[
             "535 Authentication Credentials Invalid",
-            "fix: the old credential stays in place; check that the access key is active",
+            "fix: nothing was changed by it; check that the access key is active",
             "for the region of this mail relay",
         ]);
         assert!(ran.err.matches("refused: 535").count() > 1, "tried once:\n{}", ran.err);

@@ -89,8 +89,16 @@ pub struct TargetFailure {
 }
 
 impl TargetFailure {
-    fn new(target: Option<String>, failure: Failure, targets: &BTreeMap<String, TargetState>) -> Self {
-        let change = target.as_ref().filter(|_| failure.class == BY_HAND).and_then(|t| targets.get(t)?.change.clone());
+    fn new(
+        target: Option<String>,
+        failure: Failure,
+        credential: &config::Credential,
+        targets: &BTreeMap<String, TargetState>,
+    ) -> Self {
+        // What relaykey writes itself nobody is told to change.
+        let is_by_hand = |name: &&String| credential.targets.iter().any(|t| t.name == **name && !t.write);
+        let asked = target.as_ref().filter(|_| failure.class == BY_HAND).filter(is_by_hand);
+        let change = asked.and_then(|t| targets.get(t)?.change.clone());
         let Change { steps, differences, .. } = change.unwrap_or_default();
         Self { target, failure, steps, differences }
     }
@@ -153,7 +161,11 @@ impl Synced {
             version: ended.state.applied.as_ref().map(|a| a.id.version.clone()),
             username: ended.state.applied.as_ref().map(|a| a.username.clone()),
             candidate: candidate.map(|c| (c.id.version.clone(), c.username.clone())),
-            failures: ended.failures.into_iter().map(|(t, f)| TargetFailure::new(t, f, &ended.state.targets)).collect(),
+            failures: ended
+                .failures
+                .into_iter()
+                .map(|(t, f)| TargetFailure::new(t, f, credential, &ended.state.targets))
+                .collect(),
             steps: ended.steps,
             preview,
             report: if done { ended.state.report } else { None },

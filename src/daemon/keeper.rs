@@ -445,7 +445,8 @@ impl Keeper {
             let version = c.id.version.clone();
             match by_hand {
                 Some(f) => {
-                    let changes = ended.state.targets.values().filter_map(|t| t.change.as_ref());
+                    let asked = self.credential.targets.iter().filter(|t| !t.write);
+                    let changes = asked.filter_map(|t| ended.state.targets.get(&t.name)?.change.as_ref());
                     let todo: Vec<Instruction> = changes.flat_map(|change| change.steps.clone()).collect();
                     let fix = if todo.is_empty() { f.fix.clone() } else { Instruction::on_one_line(&todo) };
                     (version, f.what.clone(), fix)

@@ -546,6 +546,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ("departure", "done") => (Level::Fine, "This host left the fleet"),
         ("no-change", _) => (Level::Fine, "Looked: nothing to do"),
         ("waits", _) => (Level::Busy, "New key waits for a person"),
+        ("withdrawal", _) => (Level::Soon, "Confirmation taken back: another login found"),
         ("drift", _) => (Level::Soon, "Login found changed by somebody else"),
         ("clone", _) => (Level::Soon, "Found to be a copy of another host; began anew"),
         ("refused", _) => (Level::Soon, "New key refused"),

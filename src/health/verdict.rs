@@ -336,12 +336,16 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             // What a person changes is not healed, whatever `drift` says.
             // Nor is a login that is not ours, which relaykey leaves where it is.
             let is_foreign = c.failures.iter().any(|f| f.failure.class == "ambiguous");
-            fix.push_str(if c.by_hand.is_empty() && !is_foreign {
-                "; then wait: relaykey puts its login back within about an hour. Where the configuration says \
-                 drift = \"report\", it does not: put it back by hand"
-            } else {
-                "; then put the login back by hand"
-            });
+            let then = match c.instead_of_putting_back() {
+                _ if !c.by_hand.is_empty() || is_foreign => "; then put the login back by hand".to_owned(),
+                // The reason says it.
+                _ if fix.contains(" back by hand") => String::new(),
+                Some(instead) => format!("; then {instead}"),
+                None => "; then wait: relaykey puts its login back within about an hour. Where the configuration says \
+                              drift = \"report\", it does not: put it back by hand"
+                    .to_owned(),
+            };
+            fix.push_str(&then);
             fix.push_str(". Do not delete any key meanwhile");
             (
                 Level::Now,

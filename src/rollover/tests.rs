@@ -165,6 +165,7 @@ pub(crate) fn report(seq: u64) -> Report {
         waiting: None,
         in_use: None,
         version_in_use: None,
+        another_login: false,
         half_done: Vec::new(),
         of_applied: false,
         mail_server: Some(MailServer::Runs),
@@ -203,6 +204,7 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
         Some(match step {
             Step::Inspect { .. } => Outcome::Inspected(held.clone()),
             Step::Fetch => Outcome::Fetched(found.clone()),
+            Step::FetchApplied => Outcome::Fetched(super::tests::found(1, 0)),
             Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(evidence()),
             Step::Probe { .. } => Outcome::Probed,
             Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
@@ -973,6 +975,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
         }
         Step::Probe { .. }
         | Step::VerifyApplied { .. }
+        | Step::FetchApplied
         | Step::Hold
         | Step::Release { .. }
         | Step::Reject

@@ -277,7 +277,7 @@ impl Host {
 
 pub const REFUSED: &str =
     "email-smtp.eu-west-1.amazonaws.com:587 refused the credential: 535 Authentication Credentials Invalid";
-pub const REFUSED_FIX: &str = "the old credential stays in place; check that the access key is active, that the SMTP password was \
+pub const REFUSED_FIX: &str = "nothing was changed by it; check that the access key is active, that the SMTP password was \
                                derived for this endpoint's region, and publish a corrected version";
 
 /// A new key was put in while the mail server was stopped, on an otherwise fine host.
@@ -534,6 +534,7 @@ fn report(at: Timestamp) -> Report {
         mail_server: Some(MailServer::Runs),
         in_use: None,
         version_in_use: None,
+        another_login: false,
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,

@@ -43,6 +43,7 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         mail_server: Some(MailServer::Runs),
         in_use: None,
         version_in_use: None,
+        another_login: false,
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,

@@ -107,21 +107,25 @@ fn tell(report: &Report) -> Told {
         "failed" => failed(report, &r),
         "pending-approval" => pending(report, &r),
         "rejected" => Told {
-            headline: "new SMTP key rejected, old key stays".into(),
+            headline: if r.another_login { "new SMTP key rejected" } else { "new SMTP key rejected, old key stays" }.into(),
             happened: format!(
                 "A person has rejected {} of {}: relaykey does not put it into use on {}.",
                 r.new_key, r.login, r.host
             ),
             mail: r.goes_on(),
             to_do: format!(
-                "{} Nothing else to do if that was meant. The next key that is published at the source is offered again.",
-                r.keep_old()
+                "{} {} The next key that is published at the source is offered again.",
+                r.keep_old(),
+                match r.another_login {
+                    true => "Put the login that relaykey had confirmed back by hand, or a newer key into use.",
+                    false => "Nothing else to do if that was meant.",
+                }
             ),
             commands: vec![(
                 format!("If it was a mistake, put the key into use after all; on {}, as root:", r.host),
                 r.approve(),
             )],
-            after: Some("If nobody does anything, the mail server goes on with the old key.".into()),
+            after: Some(r.goes_on_if_nobody("If nobody does anything, the mail server goes on with the old key.")),
             said: r.said("Reason given"),
             ..Told::empty()
         },
@@ -189,8 +193,10 @@ fn tell(report: &Report) -> Told {
             ),
             to_do: "Do not delete any key yet, not even an old one: this host may be using it again. Find out who or what changes \
                     the password table (configuration management such as Puppet or Ansible, a restored backup, a colleague), and \
-                    stop it. Where it finds a login that it knows, and the configuration does not say drift = \"report\" or \
-                    write = false, relaykey puts its own back by itself, at most three times an hour, and reports again."
+                    stop it. Then put the login of relaykey's key back by hand, or put a newer key into use. relaykey puts its own \
+                    back by itself only where the source still gives that one, so not while a newer key waits, or was rejected or \
+                    refused; where it finds a login that it knows; and where the configuration does not say drift = \"report\" or \
+                    write = false; at most three times an hour. It reports that."
                 .into(),
             commands: vec![(
                 format!("To have relaykey look right away, and say what it does or why it does not; on {}, as root:", r.host),
@@ -352,8 +358,10 @@ fn pending(report: &Report, r: &Named) -> Told {
                 ),
             ],
             after: Some(format!(
-                "If nobody does anything, the mail server goes on with the old key, and its mail stops when that one is deleted. \
-                 {WAITED_FOR}"
+                "{} {WAITED_FOR}",
+                r.goes_on_if_nobody(
+                    "If nobody does anything, the mail server goes on with the old key, and its mail stops when that one is deleted."
+                )
             )),
             // 0.1.0 told it in one sentence, in which nobody can tell one step from the next.
             said: if report.waiting.is_some() { None } else { r.said("What to change") },
@@ -447,7 +455,11 @@ fn failed(report: &Report, r: &Named) -> Told {
     let keep = r.keep_old();
     let (headline, happened, mail, to_do, commands) = match class {
         "refused" => (
-            "new SMTP key refused by the mail relay, old key stays",
+            if r.another_login {
+                "new SMTP key refused by the mail relay"
+            } else {
+                "new SMTP key refused by the mail relay, old key stays"
+            },
             format!(
                 "{} refuses {} of {}, so relaykey does not put it into use on {}.",
                 capital(&r.relay),
@@ -456,6 +468,7 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.host
             ),
             match r.old {
+                Some(_) if r.another_login => r.goes_on(),
                 Some(_) => format!("{} As long as nobody deletes it, this can wait for the morning.", r.goes_on()),
                 // On a host where relaykey begins, this may be the very key that the mail server has.
                 None => "relaykey has changed nothing here: mail goes on with the login that the mail server has, for as long as \
@@ -476,7 +489,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             check(),
         ),
         "policy" | "probe" => (
-            "new SMTP key may not send mail, old key stays",
+            if r.another_login { "new SMTP key may not send mail" } else { "new SMTP key may not send mail, old key stays" },
             format!(
                 "{} accepts the login with {} of {}, but took no test message over it, so relaykey does not put it into use on {}.",
                 capital(&r.relay),
@@ -505,9 +518,10 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.login, r.host
             ),
             r.goes_on(),
-            "Do not delete the key in use. If somebody put an old key back by mistake, publish the right one at the source, as a \
-             new version."
-                .into(),
+            format!(
+                "{} If somebody put an old key back by mistake, publish the right one at the source, as a new version.",
+                if r.another_login { keep.as_str() } else { "Do not delete the key in use." }
+            ),
             vec![(
                 format!("If going back is meant, put the offered key into use; on {}, as root:", r.host),
                 relaykey(format_args!("sync {} --accept-version {}", r.credential, r.version)),
@@ -539,8 +553,9 @@ fn failed(report: &Report, r: &Named) -> Told {
                 r.relay
             ),
             "Do not delete any key. Find out who or what changes the password table (configuration management such as Puppet or \
-             Ansible, a restored backup, a colleague), and stop it. Then wait: relaykey puts its login back within about an \
-             hour. Where the configuration says drift = \"report\", it does not: put it back by hand."
+             Ansible, a restored backup, a colleague), and stop it. relaykey puts its login back within about an hour where the \
+             source still gives it, also while a newer key waits or is refused. Where the source does not (a file holds one key \
+             only), or the configuration says drift = \"report\", put it back by hand, or put the newer key into use."
                 .into(),
             check(),
         ),
@@ -548,9 +563,12 @@ fn failed(report: &Report, r: &Named) -> Told {
             "cannot look for a new SMTP key",
             format!("relaykey on {} cannot find out whether there is a new key for {}.", r.host, r.login),
             r.goes_on(),
-            "Do not delete the key in use: this host would not notice a new one. See to what stood in the way; relaykey goes on \
-             trying by itself."
-                .into(),
+            match (&r.keep, r.another_login) {
+                (Some(_), true) => format!("{keep} See to what stood in the way; relaykey goes on trying by itself."),
+                _ => "Do not delete the key in use: this host would not notice a new one. See to what stood in the way; relaykey \
+                      goes on trying by itself."
+                    .into(),
+            },
             check(),
         ),
         _ if report.of_applied => (
@@ -622,6 +640,8 @@ struct Named {
     keep: Option<String>,
     /// It was looked up, and the mail server has none.
     no_login: bool,
+    /// It was looked up, and is one that relaykey neither confirmed nor put there: whether it is valid nobody here knows.
+    another_login: bool,
     of_aws: bool,
     mail_server: Option<MailServer>,
     words: Option<String>,
@@ -652,6 +672,7 @@ impl Named {
             old: in_use_or_previous(report),
             keep: kept(report),
             no_login: report.in_use.as_ref().is_some_and(Vec::is_empty),
+            another_login: report.another_login,
             of_aws: is_aws_key(&report.username),
             mail_server: report.mail_server,
             words: report.error.as_ref().map(|e| e.words.trim().to_owned()).filter(|words| !words.is_empty()),
@@ -673,9 +694,21 @@ impl Named {
         })
     }
 
+    /// What comes of doing nothing, where the mail server uses what relaykey knows.
+    fn goes_on_if_nobody(&self, claim: &str) -> String {
+        match self.another_login {
+            true => "If nobody does anything, the mail server goes on with the login that was found there.".into(),
+            false => claim.to_owned(),
+        }
+    }
+
     /// What may be said where the mail server was seen running when the report was made; else what is known.
     fn unaffected(&self, claim: String) -> String {
         match self.mail_server {
+            Some(MailServer::Runs | MailServer::NoProcess) | None if self.another_login => format!(
+                "Mail may be failing, or going out with another login: the mail server uses {}, which relaykey did not put there.",
+                self.old.as_deref().unwrap_or("a login")
+            ),
             Some(MailServer::Runs | MailServer::NoProcess) => claim,
             Some(MailServer::Stopped) => {
                 format!(
@@ -691,6 +724,7 @@ impl Named {
 
     fn keep_old(&self) -> String {
         match &self.keep {
+            Some(old) if self.another_login => format!("Do not delete any key that was in use here ({old})."),
             Some(old) if old.contains(" and ") => format!("Do not delete any of the old keys ({old})."),
             Some(old) => format!("Do not delete the old key ({old})."),
             None => "Do not delete the old key, if there is one.".into(),
@@ -806,10 +840,11 @@ fn facts(report: &Report, body: &mut Body) {
     if old == "key in use" && (no_login || !others.is_empty()) {
         body.fact(old, &if no_login { "none: no login was found".to_owned() } else { others.join(" and ") });
         if let Some(previous) = previous.filter(|previous| !others.iter().any(|other| other == previous)) {
-            body.fact("previous key", previous);
+            // What was confirmed here, and is not in use.
+            body.fact(if report.another_login { "relaykey's key" } else { "previous key" }, previous);
         }
     } else {
-        let is_told = class == SUPERSEDED || class == DRIFT || report.of_applied;
+        let is_told = report.another_login || class == SUPERSEDED || class == DRIFT || report.of_applied;
         if let Some(found) = report.in_use.clone().map(named).filter(|_| is_told) {
             body.fact("found in use", &if found.is_empty() { "no login".to_owned() } else { found.join(" and ") });
         }

@@ -19,6 +19,8 @@ pub(super) struct Host {
     pub renumbered: Option<(i64, i64)>,
     /// What goes wrong: the step's word, with the target's number where it is about one; and its outcome.
     pub troubles: Vec<(&'static str, Outcome)>,
+    /// The endpoint refuses this version.
+    pub refuses: Option<i64>,
     /// The program is killed before the first step with this word.
     pub killed_before: Option<&'static str>,
     /// The source has this one from the second time on that it is asked.
@@ -80,6 +82,7 @@ impl Host {
             source,
             renumbered: None,
             troubles: Vec::new(),
+            refuses: None,
             killed_before: None,
             then: None,
             meanwhile: None,
@@ -208,6 +211,9 @@ impl Host {
         }
         // The version that the run has got.
         let candidate = facts.fetched.as_ref().map_or(0, |f| f.username[4..].parse::<i64>().unwrap());
+        if matches!(step, Step::Verify { .. }) && self.refuses == Some(candidate) {
+            return refused();
+        }
         match step {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
@@ -220,6 +226,15 @@ impl Host {
                     found.id.version = format!("v{number}");
                 }
                 Outcome::Fetched(found)
+            }
+            Step::FetchApplied => {
+                let applied = self.state.applied.clone().expect("one is applied");
+                Outcome::Fetched(Found {
+                    identity: source("arn:a"),
+                    id: applied.id,
+                    username: applied.username,
+                    at: now,
+                })
             }
             Step::Verify { .. } | Step::VerifyApplied { .. } => Outcome::Accepted(Evidence { at: now, ..evidence() }),
             Step::Probe { .. } => Outcome::Probed,

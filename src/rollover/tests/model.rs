@@ -91,6 +91,14 @@ impl Game {
                     one(Outcome::Failed(failure(true)), &fail);
                 }
             }
+            Step::FetchApplied => {
+                assert!(self.policy.targets.iter().any(|t| t.write) && world.edits > 0, "{facts:?} {world:?}");
+                one(Outcome::Fetched(found(1, 0)), &same);
+                if fails {
+                    one(Outcome::Failed(failure(true)), &fail);
+                    one(Outcome::Failed(failure(false)), &fail);
+                }
+            }
             Step::Verify { target } => {
                 let t = *target;
                 one(Outcome::Accepted(evidence()), &move |w| w.servers[t].verified = version);

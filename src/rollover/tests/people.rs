@@ -268,9 +268,11 @@ fn a_file_that_changes_between_the_look_and_the_staging_is_not_written() {
         let run = host.poll(0);
         assert!(!run.wrote() && run.steps.contains(&"discard"), "{:?}", run.steps);
         assert_eq!(host.files, [9]);
-        // Looked at again, it waits.
+        // Looked at again, it waits; and what had been confirmed is put back meanwhile, where that is relaykey's to do.
+        let ours = host.policy.targets[0].write;
         let run = host.notice(60);
-        assert!(!run.staged() && run.waits, "{:?}", run.steps);
+        assert!(run.staged() == ours && run.waits, "{:?}", run.steps);
+        assert_eq!((host.version(), host.files[0]), ("v1", if ours { 1 } else { 9 }));
     }
 }
 
@@ -326,6 +328,242 @@ fn a_rejected_version_does_not_stop_the_next_one() {
     host.source = 2;
     assert_eq!(host.poll(240).committed, None);
     assert_eq!(host.version(), "v3");
+}
+
+/// What an endpoint, a source and a person may say to a newer version, and nothing of it is about the one that was confirmed.
+fn newer_versions() -> Vec<(&'static str, Host)> {
+    let host = |policy: Policy, source: i64, troubles: Vec<(&'static str, Outcome)>| {
+        let mut host = Host::new(policy, source);
+        host.state.left_behind.push(version(-1));
+        host.troubles = troubles;
+        host
+    };
+    let mut rejected = host(manual(1), 2, Vec::new());
+    rejected.poll(0);
+    rejected.reject(None, 10);
+    let mut refused_for_good = host(policy(1), 2, Vec::new());
+    refused_for_good.policy.targets[0].propagation = SignedDuration::ZERO;
+    vec![
+        ("held", host(manual(1), 2, Vec::new())),
+        ("rejected", rejected),
+        ("refused", refused_for_good),
+        ("not accepted yet", host(policy(1), 2, Vec::new())),
+        ("left behind", host(manual(1), -1, Vec::new())),
+        ("read once", host(policy(1), -2, Vec::new())),
+        ("not to be had", host(policy(1), 2, vec![("probe", refused())])),
+    ]
+}
+
+#[test]
+fn what_was_confirmed_is_put_back_although_a_newer_version_is_not_put_into_use() {
+    for (what, mut host) in newer_versions() {
+        host.policy.probe = what == "not to be had";
+        let is_refused = what == "refused" || what == "not accepted yet";
+        // It is met before anybody changes anything, and once more after it.
+        let meet = |host: &mut Host, seconds: i64| {
+            let mut run = host.poll(seconds);
+            if is_refused {
+                // The endpoint takes what was confirmed, and not what came after it.
+                run.steps.retain(|step| *step != "verify");
+            }
+            run
+        };
+        host.refuses = is_refused.then_some(2);
+        meet(&mut host, 20);
+        let before = (host.state.candidate.clone(), host.state.targets["t0"].retry.clone(), host.state.failing.clone());
+        let first_refused = host.state.targets["t0"].first_refused.clone();
+        host.files = vec![9];
+        let run = meet(&mut host, 25);
+        assert!(run.wrote() && run.steps.contains(&"fetch-applied"), "{what}: {:?}", run.steps);
+        assert_eq!(
+            (host.version(), host.files[0], host.journal[0].is_none()),
+            ("v1", 1, true),
+            "{what}: {:?}",
+            run.steps
+        );
+        assert!(!run.outcomes().contains(&"withdrawn") && host.state.withdrawn.is_none(), "{what}: {:?}", run.news);
+        assert!(!run.failures.contains(&"drift".to_owned()), "{what}: {:?}", run.said);
+        assert_eq!((run.committed, &host.state.put_back), (None, &Retry::default()), "{what}");
+        // What was met by the newer one stands, and is told no second time.
+        let id =
+            |c: &Option<Candidate>| c.as_ref().map(|c| (c.id.clone(), c.first_seen, c.held.as_ref().map(|h| h.since)));
+        assert_eq!(id(&host.state.candidate), id(&before.0), "{what}");
+        assert_eq!(host.state.targets["t0"].retry, before.1, "{what}");
+        assert_eq!(host.state.targets["t0"].first_refused, first_refused, "{what}");
+        assert_eq!(
+            host.state.failing.iter().map(|f| f.told).collect::<Vec<_>>(),
+            before.2.iter().map(|f| f.told).collect::<Vec<_>>(),
+            "{what}"
+        );
+        assert!(run.outcomes().is_empty(), "{what}: {:?}", run.news);
+        // Nothing is done where nothing is changed.
+        let run = meet(&mut host, 31);
+        assert!(!run.staged() && !run.steps.contains(&"fetch-applied"), "{what}: {:?}", run.steps);
+        // Not more often than at any other time.
+        for n in 0..3 {
+            host.files = vec![9];
+            let run = meet(&mut host, 40 + n);
+            assert_eq!(run.wrote(), n < 2, "{what}: {:?}", run.steps);
+        }
+        assert_eq!(host.state.targets["t0"].heals.len(), HEALS, "{what}");
+        assert!(host.state.withdrawn.is_some(), "{what}");
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_while_it_put_back_what_was_confirmed_is_finished_by_the_next() {
+    for word in ["prepare", "swap", "activate", "read-back", "commit"] {
+        for reject in [false, true] {
+            let mut host = Host::new(manual(2), 2);
+            host.poll(0);
+            if reject {
+                host.reject(None, 10);
+            }
+            host.files = vec![9, 1];
+            host.killed_before = Some(word);
+            host.poll(20);
+            assert_eq!(host.candidate().id, version(2), "{word}");
+            let run = host.poll(30);
+            assert_eq!(
+                (host.version(), host.files.clone(), host.journal.clone()),
+                ("v1", vec![1, 1], vec![None, None]),
+                "{word}"
+            );
+            assert_eq!((run.waits, run.failures.clone()), (!reject, vec![]), "{word}: {:?}", run.said);
+            assert!(host.owed.iter().all(|owed| !owed), "{word}");
+        }
+    }
+}
+
+#[test]
+fn where_what_was_confirmed_cannot_be_put_back_that_is_said_and_is_no_success() {
+    // The source does not give it, does not answer, or the endpoint does not take it any more.
+    let cases = [
+        ("fetch-applied", trouble("not-given", false), false, 1),
+        ("fetch-applied", trouble("network", true), true, 1),
+        ("verify", refused(), false, 1),
+        ("prepare", trouble("locked", true), true, 1),
+    ];
+    for (word, outcome, temporary, withdrawn) in cases {
+        for reject in [false, true] {
+            let mut host = Host::new(manual(1), 2);
+            host.poll(0);
+            if reject {
+                host.reject(None, 10);
+            }
+            host.troubles = vec![(word, outcome.clone())];
+            host.files = vec![9];
+            let run = host.poll(20);
+            assert!(run.failures.contains(&"drift".to_owned()) && !run.wrote(), "{word}: {:?}", run.failures);
+            assert_eq!(
+                run.outcomes().iter().filter(|o| **o == "withdrawn").count(),
+                withdrawn,
+                "{word}: {:?}",
+                run.news
+            );
+            let failure = host.state.put_back.failure.clone().expect("it stands");
+            assert!(failure.what.contains("(AKIA1), and it could not be put back: "), "{}", failure.what);
+            assert_eq!(failure.temporary, temporary, "{word}");
+            if !temporary && word == "fetch-applied" {
+                assert!(failure.fix.contains("put the login of AKIA1 back by hand"), "{}", failure.fix);
+                assert!(failure.fix.contains("relaykey approve ses --version v2"), "{}", failure.fix);
+            }
+            // It is not asked for at every look, stands until then, and is told once.
+            let run = host.poll(21);
+            assert!(!run.steps.contains(&"fetch-applied"), "{word}: {:?}", run.steps);
+            assert!(run.failures.contains(&"drift".to_owned()) && run.outcomes().is_empty(), "{word}: {:?}", run.news);
+            let dry = host.order(Wake { dry_run: true, ..Wake::default() }, 22);
+            assert!(dry.failures.contains(&"drift".to_owned()), "{word}: {:?}", dry.failures);
+            // Who asks has it tried at once; and so does the time.
+            let run = host.notice(23);
+            assert!(run.steps.contains(&"fetch-applied"), "{word}: {:?}", run.steps);
+            host.troubles.clear();
+            let run = host.poll(DAY / 2);
+            assert!(run.wrote() && run.failures.is_empty(), "{word}: {:?} {:?}", run.steps, run.said);
+            assert_eq!(
+                (host.files[0], &host.state.put_back, host.state.withdrawn),
+                (1, &Retry::default(), None),
+                "{word}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_not_to_be_put_back_beside_a_rejected_version_is_said() {
+    let mut host = Host::new(manual(1), 2);
+    host.policy.targets[0].drift = Drift::Report;
+    host.poll(0);
+    host.reject(None, 60);
+    host.files = vec![9];
+    let run = host.notice(120);
+    assert_eq!(
+        (run.steps.clone(), run.failures.clone()),
+        (vec!["inspect", "fetch", "refrain"], vec!["drift".to_owned()])
+    );
+    assert_eq!(run.outcomes(), ["withdrawn"]);
+    let failure = host.state.targets["t0"].retry.failure.clone().expect("it stands");
+    assert!(failure.what.contains("version v2 (AKIA2) was rejected"), "{}", failure.what);
+    assert!(failure.fix.contains("put the login of AKIA1 back by hand"), "{}", failure.fix);
+    assert!(failure.fix.contains("relaykey approve ses --version v2"), "{}", failure.fix);
+    // Told once, and no success before its time either.
+    for run in [host.poll(180), host.notice(240), host.order(Wake { dry_run: true, ..Wake::default() }, 300)] {
+        assert_eq!((run.failures.clone(), run.news.len(), run.staged()), (vec!["drift".to_owned()], 0, false));
+    }
+    // Put right by hand, it is over.
+    host.files = vec![1];
+    let run = host.notice(360);
+    assert_eq!((run.steps.clone(), run.failures.clone()), (vec!["inspect", "fetch"], vec![]));
+    assert_eq!(host.state.targets["t0"].retry, Retry::default());
+    // It keeps nobody from taking the rejected one after all.
+    host.files = vec![9];
+    host.poll(420);
+    let run = host.approve(Some("v2"), 480);
+    assert_eq!((run.committed, host.version(), host.files.clone()), (Some(Completion::Confirmed), "v2", vec![2]));
+}
+
+#[test]
+fn of_several_targets_the_changed_one_is_put_back_and_the_others_are_left() {
+    // One holds the version that waits already, because somebody put it there: that is theirs.
+    let mut host = Host::new(manual(3), 2);
+    host.poll(0);
+    host.files = vec![9, 2, 1];
+    let run = host.poll(10);
+    assert_eq!((host.files.clone(), run.committed), (vec![1, 2, 1], None), "{:?}", run.steps);
+    let run = host.poll(20);
+    assert!(!run.staged() && run.waits, "{:?}", run.steps);
+    // One cannot be looked at.
+    let mut host = Host::new(manual(2), 2);
+    host.poll(0);
+    host.files = vec![9, 1];
+    host.troubles = vec![("inspect 1", trouble("io", true))];
+    host.poll(10);
+    assert_eq!(host.files, [1, 1]);
+    host.troubles.clear();
+    let run = host.notice(7200);
+    assert!(run.failures.is_empty() && run.waits, "{:?}", run.said);
+    assert_eq!(host.journal, [None, None]);
+}
+
+#[test]
+fn who_only_looks_or_confirms_puts_nothing_back() {
+    for wake in [Wake { dry_run: true, ..Wake::default() }, confirm(), Wake { leave: true, ..Wake::default() }] {
+        let mut host = Host::new(manual(1), 2);
+        host.poll(0);
+        host.files = vec![9];
+        let run = host.order(wake, 10);
+        assert!(!run.staged() && !run.steps.contains(&"fetch-applied"), "{:?}", run.steps);
+    }
+}
+
+#[test]
+fn the_rejected_version_put_in_by_hand_or_by_a_killed_run_is_nobody_elses() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    host.reject(None, 60);
+    host.files = vec![2];
+    let run = host.notice(120);
+    assert_eq!((run.steps.clone(), run.failures.clone()), (vec!["inspect", "fetch"], vec![]));
 }
 
 #[test]
@@ -892,6 +1130,8 @@ fn confirming_what_is_not_right_writes_nothing_and_puts_nothing_off() {
     let mut host = Host::new(manual(1), 2);
     host.poll(0);
     let run = host.order(confirm(), 60);
+    let fix = host.state.targets["t0"].retry.failure.as_ref().map(|f| f.fix.clone()).unwrap_or_default();
+    assert!(fix.contains("relaykey approve ses --version v2") && !fix.contains("by hand"), "{fix}");
     assert_eq!((run.failures.clone(), run.staged(), run.news.len()), (vec!["by-hand".to_owned()], false, 0));
     // Somebody has made the change.
     host.files = vec![2];
@@ -1325,4 +1565,16 @@ fn what_was_put_in_place_in_part_is_known() {
     let mut host = Host::new(by_hand(1, &[0]), 2);
     host.poll(0);
     assert!(half(&host).is_empty());
+}
+
+#[test]
+fn where_nothing_was_confirmed_yet_what_is_in_use_is_no_strangers() {
+    let mut host = Host::unknown(manual(1), 1, 2);
+    host.poll(0);
+    assert!(host.state.applied.is_none() && host.state.foreign().is_none());
+    let mut host = Host::new(policy(1), 1);
+    host.policy.targets[0].drift = Drift::Report;
+    host.files = vec![9];
+    host.poll(0);
+    assert!(host.state.foreign().is_some());
 }

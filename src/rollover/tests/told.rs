@@ -130,6 +130,7 @@ fn a_target_that_is_on_its_way_to_the_candidate_has_not_drifted() {
     assert_eq!(words(&host.notice(120)), []);
     // Something else is something else, also while a version waits.
     host.files = vec![1, 9];
+    host.policy.targets[1].drift = Drift::Report;
     assert_eq!(words(&host.poll(180)), [("withdrawn", "drift")]);
 }
 

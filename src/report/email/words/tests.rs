@@ -46,6 +46,7 @@ fn report(outcome: &str) -> Report {
         mail_server: Some(MailServer::Runs),
         in_use: None,
         version_in_use: None,
+        another_login: false,
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
@@ -260,6 +261,29 @@ fn all() -> Vec<(&'static str, Report)> {
             "failed: anything else, with no login in use",
             Report { in_use: Some(Vec::new()), ..failed("configuration", "/etc/postfix is writable by others") },
         ),
+        (
+            "failed: refused, over a login of somebody else",
+            Report { in_use: Some(vec![BEGUN.into()]), another_login: true, ..failed("refused", "535 Authentication failed") },
+        ),
+        (
+            "failed: no key known, over a login of somebody else",
+            Report {
+                username: String::new(),
+                version: String::new(),
+                in_use: Some(vec![BEGUN.into()]),
+                another_login: true,
+                ..failed("access-denied", "secretsmanager:GetSecretValue on mail/ses was denied")
+            },
+        ),
+        (
+            "rejected, over a login of somebody else",
+            Report {
+                in_use: Some(vec![BEGUN.into()]),
+                another_login: true,
+                error: error("rejected", "change freeze until Monday"),
+                ..bare("rejected")
+            },
+        ),
         ("left", bare("left")),
         ("alive", bare("alive")),
         (
@@ -383,4 +407,25 @@ fn mail_is_not_called_unaffected_where_the_mail_server_was_not_seen_running() {
 fn times_are_told_in_utc() {
     assert_eq!(when("2027-01-15T08:00:05Z"), "2027-01-15 08:00:05 UTC");
     assert_eq!(when("yesterday"), "yesterday");
+}
+
+/// A report may come while somebody else's login is in use: nobody is to be told that mail is safe, nor which key can go.
+#[test]
+fn no_mail_is_called_unaffected_over_a_login_of_somebody_else() {
+    // Not where a reload is owed: what is in use is not named there at all.
+    let classes = ["refused", "probe", "left-behind", "configuration", "access-denied"];
+    let failed = classes.map(|class| Report { error: error(class, "words"), ..report("failed") });
+    let of_source = Report { username: String::new(), version: String::new(), ..failed[4].clone() };
+    let others = ["pending-approval", "rejected", "left", "alive"].map(report);
+    let by_hand = Report { error: error("by-hand", "words"), ..report("pending-approval") };
+    for told in failed.into_iter().chain(others).chain([of_source, by_hand]) {
+        let what = format!("{} {:?}", told.outcome, told.error);
+        let told = Report { targets: Vec::new(), in_use: Some(vec![BEGUN.into()]), another_login: true, ..told };
+        let (subject, body) = text(&told);
+        assert!(!body.contains("not affected") && !body.contains("can wait"), "{what}:\n{body}");
+        assert!(!subject.contains("stays"), "{what}: {subject}");
+        let flat = body.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains("Mail may be failing, or going out with another login"), "{what}:\n{body}");
+        assert!(!flat.contains(&format!("previous key {OLD}")) || told.outcome != "failed", "{what}:\n{body}");
+    }
 }
