@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::apply::{self, Ours, Reply, Request, TargetId};
+use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId};
 use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
@@ -1469,11 +1469,18 @@ async fn have(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<(), Fail
 /// Whose logins in a mail server's table are this credential's, as far as its state knows.
 pub fn ours(state: Option<&State>) -> Ours {
     let applied = state.and_then(|s| s.applied.as_ref());
+    let targets = || state.iter().flat_map(|state| state.targets.values());
     Ours {
         applied: applied.map(|a| a.username.clone()),
         previous: applied.and_then(|a| a.previous_username.clone()),
         known: state.iter().flat_map(|s| known(s)).cloned().collect(),
         earlier: state.map(State::earlier_usernames).unwrap_or_default(),
+        logins: KnownLogins {
+            // `apply` has the key.
+            key: None,
+            applied: targets().filter_map(|target| target.live_id.clone()).collect(),
+            others: targets().flat_map(|target| target.begun.iter().map(|begun| begun.live_id.clone())).collect(),
+        },
     }
 }
 

@@ -34,8 +34,8 @@ use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
-use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View};
-pub use crate::mta::{MtaError, Ours, Running};
+use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View, shown};
+pub use crate::mta::{KnownLogins, MtaError, Ours, Running};
 use change::{Change, Stopped};
 use journal::{Ahead, Key, Moment, Phase, Record, Seen, Store};
 use registry::{Held, Registry};
@@ -718,8 +718,10 @@ impl Target {
     }
 
     fn preview(&self, ours: &Ours, login: Login) -> Result<Previewed, MtaError> {
-        let ours = &self.with_uncommitted(ours)?;
+        let mut ours = self.with_uncommitted(ours)?;
         let login = printable(login)?;
+        ours.logins.others.push(self.shared.with_key(|key| key.live_id(&login))?);
+        let ours = &ours;
         let Target { mta, reload, write, .. } = self;
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
@@ -788,7 +790,11 @@ impl Target {
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
         let elsewhere = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;
         let elsewhere = elsewhere.into_iter().map(|(_, record)| record);
-        ours.known.extend(uncommitted.into_iter().chain(elsewhere).flat_map(|record| record.usernames));
+        for record in uncommitted.into_iter().chain(elsewhere) {
+            ours.known.extend(record.usernames);
+            ours.logins.others.push(record.live_id);
+        }
+        ours.logins.key = Some(self.shared.with_key(Key::local)?);
         Ok(ours)
     }
 
@@ -907,10 +913,11 @@ impl Target {
         login: Login,
         version: Version,
     ) -> Result<Prepared, MtaError> {
-        let ours = self.with_uncommitted(&ours)?;
         let login = printable(login)?;
         self.shared.keep_key()?;
         let live_id = self.shared.with_key(|key| key.live_id(&login))?;
+        let mut ours = self.with_uncommitted(&ours)?;
+        ours.logins.others.push(live_id.clone());
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
 
@@ -1360,10 +1367,11 @@ impl Target {
         let has_previous = previous.is_some();
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
         let known = vec![open.login.username.clone()];
-        let Ours { applied: before, previous: before_that, known: ours, earlier } = &open.ours;
+        let Ours { applied: before, previous: before_that, known: ours, earlier, logins } = &open.ours;
         let earlier: Vec<String> =
             [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
-        let view = self.look(&Ours { applied, previous: None, known, earlier: earlier.clone() })?;
+        let logins = logins.clone();
+        let view = self.look(&Ours { applied, previous: None, known, earlier: earlier.clone(), logins })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
         let rest: Vec<String> =
@@ -1375,17 +1383,23 @@ impl Target {
         let wrong = |(key, login): &(String, Option<Login>)| match login {
             Some(login) if *login == open.login => None,
             Some(login) if login.username == open.login.username => {
-                Some(format!("{key:?} gives another password for {}", login.username))
+                Some(format!("{} gives another password for {}", shown::quoted_key(key, None), login.username))
             }
             Some(login) => {
-                Some(format!("{key:?} gives {}", open.ours.login_of(&login.username, Some(&open.login.username))))
+                let given = open.ours.login_of(&login.username, Some(&open.login.username));
+                Some(format!("{} gives {given}", shown::quoted_key(key, None)))
             }
-            None => Some(format!("{key:?} gives no login")),
+            None => Some(format!("{} gives no login", shown::quoted_key(key, None))),
         };
         let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();
         let in_text =
             |entry: &&Entry| entry.live.as_ref() == Some(&open.login) && entry.text.as_ref() != Some(&open.login);
-        let differs = |entry: &Entry| format!("the text under {:?} is not what its map was compiled from", entry.key);
+        let differs = |entry: &Entry| {
+            format!(
+                "the text under {} is not what its map was compiled from",
+                shown::quoted_key(&entry.key, entry.line)
+            )
+        };
         mismatches.extend(view.entries.iter().filter(in_text).map(differs));
         let live = view.entries.iter().find(|entry| entry.is_live_key);
         if live.is_none() {
@@ -1409,10 +1423,15 @@ impl Target {
             kind: view.kind,
             matches,
             mismatches,
-            keys: found.into_iter().map(|(key, _)| key).collect(),
+            keys: found.into_iter().map(|(key, _)| shown::key(&key).into_owned()).collect(),
             map,
             how: if view.kind == "text" { "text" } else { "postmap -q" },
-            remaining_old: view.left_out.into_iter().filter(is_old).map(|left| left.key).collect(),
+            remaining_old: view
+                .left_out
+                .into_iter()
+                .filter(is_old)
+                .map(|left| shown::key(&left.key).into_owned())
+                .collect(),
             live_id,
             running: view.running,
             proof,
@@ -1505,7 +1524,7 @@ fn first_live(view: &View) -> Option<&Login> {
 
 fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
     let entry = |entry: &Entry| LiveEntry {
-        key: entry.key.clone(),
+        key: shown::key(&entry.key).into_owned(),
         map: entry.map.clone(),
         line: entry.line,
         username: entry.live.as_ref().map(|login| login.username.clone()),

@@ -375,9 +375,9 @@ fn files_that_are_too_open_or_incomplete_are_found() {
             "target main",
             "warning",
             "every local user can read",
-            format!("chmod 600 {}", table.display()),
+            format!("chmod o-r {}", table.display()),
         ),
-        (&map, 0o644, "target main", "warning", "every local user can read", format!("chmod 600 {}", map.display())),
+        (&map, 0o644, "target main", "warning", "every local user can read", format!("chmod o-r {}", map.display())),
         (
             &file,
             0o644,

@@ -362,6 +362,15 @@ fn files_that_others_read_and_stale_maps_are_findings() {
     let files: Vec<_> =
         view.findings.iter().filter(|f| f.what.contains("every local user")).map(|f| f.file.clone()).collect();
     assert_eq!(files, [Some(instance.table()), Some(instance.map())]);
+    // Who may read it may lock it. The printed commands end both.
+    for finding in view.findings.iter().filter(|f| f.what.contains("every local user")) {
+        assert!(finding.what.contains("lock"), "{finding:?}");
+        let ran = std::process::Command::new("/bin/sh").args(["-c", &finding.fix]).status().unwrap();
+        assert!(ran.success(), "{}", finding.fix);
+    }
+    for file in [instance.table(), instance.map()] {
+        assert_eq!(fs::metadata(file).unwrap().mode() & 0o777, 0o640);
+    }
 
     let later = SystemTime::now() + Duration::from_secs(30);
     fs::File::options().write(true).open(instance.table()).unwrap().set_modified(later).unwrap();
@@ -481,6 +490,81 @@ fn sender_lines_and_other_ports_with_our_user_change_too_and_others_do_not() {
     // The version before is ours as well: that is what a restored backup holds.
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAOLDER".into()), ..Ours::default() };
     assert!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()).contains(&format!("[relay.internal]:2525 {NEW}\n")));
+}
+
+/// What an editor of another system puts before the first line.
+#[test]
+fn a_mark_before_our_line_is_told_and_the_fix_leaves_the_login_in_use() {
+    let sed = |fix: &str| {
+        let command = fix.split_once(": ").and_then(|(_, rest)| rest.split_once("; then: ")).expect("a command").0;
+        assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    };
+    for (more, left) in [("", format!("{HOP} {OLD}\n")), ("again", format!("{HOP} {NEW}\n"))] {
+        let more = if more.is_empty() { String::new() } else { format!("{HOP} {NEW}\n") };
+        let instance = instance("hash", HOP, Some(&format!("\u{feff}{HOP} {OLD}\n{more}")));
+        let view = target(&instance).inspect(&Ours::default()).unwrap();
+        let told = view.findings.iter().find(|f| f.what.contains("byte order mark")).expect("it is told");
+        assert_eq!((told.severity, told.line), (Severity::Warning, Some(1)), "{told:?}");
+        sed(&told.fix);
+        assert_eq!(fs::read_to_string(instance.table()).unwrap(), left);
+    }
+    // Of others' lines it is nothing.
+    let instance = instance("hash", HOP, Some(&format!("\u{feff}[o]:1 u:p\n{HOP} {OLD}\n")));
+    let view = target(&instance).inspect(&Ours::default()).unwrap();
+    assert!(view.findings.iter().all(|f| !f.what.contains("mark")), "{:?}", view.findings);
+}
+
+/// Where a NUL byte stands, Postfix cuts the line; the printed command leaves it what it reads today.
+#[test]
+fn the_fix_of_a_nul_byte_changes_no_value() {
+    let text = format!("{HOP} {OLD}\n[o]:1 u:other\0password\n[p]:1 u:p\n");
+    let instance = instance("hash", HOP, Some(&text));
+    let keys = [HOP, "[o]:1", "[p]:1"].map(str::to_owned);
+    let found = || target(&instance).lookup(&instance.table(), &keys).unwrap();
+    let before = found();
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    let e = target(&instance).plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let (_, command) = e.fix.split_once("as Postfix does: ").expect("a command");
+    assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert!(!fs::read(instance.table()).unwrap().contains(&0));
+    instance.postmap();
+    assert_eq!(found(), before);
+}
+
+#[test]
+fn no_routing_is_advised_where_relayhost_leads_elsewhere() {
+    let instance = instance("hash", "[smtp.other.example]:587", Some(&format!("{HOP} {OLD}\n")));
+    let view = target(&instance).inspect(&Ours::default()).unwrap();
+    let told = errors(&view).into_iter().find(|f| f.what.contains("does not lead")).expect("an error");
+    assert!(told.fix.contains("endpoint = \"smtp.other.example\"") && !told.fix.contains("relayhost"), "{told:?}");
+}
+
+/// `apikey` is everybody's user name at a relay that is not SES; an access key id is of one account.
+#[test]
+fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
+    let hop = "[smtp.relay.example]:587";
+    let smtp = Smtp { endpoint: "smtp.relay.example".into(), ..smtp() };
+    let case = |user: &str| {
+        let text = format!(
+            "{hop} {user}:oldpassword\nalice@example.com {user}:oldpassword\n[smtp.other.example]:587 {user}:otherpassword\n"
+        );
+        let instance = instance("hash", hop, Some(&text));
+        let postfix = Postfix::new(&instance.config_dir, &smtp, None, &Reload::Always);
+        (
+            postfix.inspect(&applied(user)).unwrap(),
+            postfix.plan(&applied(user), &login(&format!("{user}:newpassword"))).unwrap(),
+        )
+    };
+    let (view, plan) = case("apikey");
+    let expected = "[smtp.relay.example]:587 apikey:newpassword\nalice@example.com apikey:newpassword\n\
+                    [smtp.other.example]:587 apikey:otherpassword\n";
+    assert_eq!(text_of(&plan), expected);
+    assert!(errors(&view).is_empty(), "{:?}", view.findings);
+    let told = view.findings.iter().find(|f| f.line == Some(3)).expect("what is left is told");
+    assert!(told.severity == Severity::Note && told.what.contains("[smtp.other.example]:587"), "{told:?}");
+    assert_eq!(left_out(&view), Vec::<&str>::new(), "another relay's login is no key that is left behind");
+    let (_, plan) = case("AKIAOLD");
+    assert_eq!(text_of(&plan).matches("AKIAOLD:newpassword").count(), 3);
 }
 
 #[test]
@@ -674,6 +758,7 @@ fn who_locks_a_map_that_postmap_waits_for_is_named() {
     let (pid, map_name) = (std::process::id(), instance.map().display().to_string());
     assert!(e.what.contains(&format!("process {pid} (")) && e.what.contains(&map_name), "{e:?}");
     assert!(e.fix.contains(&format!("ps -o pid,user,args -p {pid}")), "{e:?}");
+    assert!(e.fix.contains(&format!("chmod o-r {map_name}")), "{e:?}");
     drop(map);
     postfix.lookup(&instance.table(), &[HOP.into()]).unwrap();
 }

@@ -850,6 +850,133 @@ fn what_stands_in_a_table_in_the_place_of_the_user_name_is_shown_nowhere() {
     }
 }
 
+/// A password of another relay, which its form alone does not tell.
+fn of_another_relay() -> String {
+    format!("Zq{:x}Pw77", getrandom::u64().expect("random numbers"))
+}
+
+/// What these commands say, and whatever they leave, has not this in it; only `holding` may.
+fn shown_nowhere(lab: &Lab, what: &str, password: &str, holding: &[PathBuf]) {
+    for arguments in [&["check"][..], &["sync", "--wait", "0s"], &["status"], &["history"]] {
+        let said = lab.run(arguments).output();
+        assert!(!said.to_lowercase().contains(&password.to_lowercase()), "{what}: {arguments:?} says it: {said}");
+    }
+    let holders = holders(&lab.roots(), &[password.to_owned(), password.to_lowercase()]);
+    assert!(holders.iter().all(|file| holding.contains(file)), "{what}: {holders:?}");
+}
+
+#[test]
+fn what_stands_in_main_cf_in_the_place_of_a_table_or_a_host_is_shown_nowhere() {
+    let (old, new, password) = (Key::new(), Key::new(), of_another_relay());
+    let lab = Lab::new("hash", &old);
+    lab.with_file_source(&new.pair());
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    let pair = format!("AKIAOTHER:{password}");
+    let original = fs::read_to_string(lab.postfix.main_cf()).expect("read");
+    for (name, value) in [
+        ("smtp_sasl_password_maps", format!("static:{pair}")),
+        ("smtp_sasl_password_maps", format!("inline:{{ {{ {hop} = {pair} }} }}")),
+        ("smtp_sasl_password_maps", format!("hash:/etc/x inline:{{{{{hop}={pair}}}}}")),
+        ("smtp_sasl_password_maps", format!("proxy:inline:{{{{{hop}={pair}}}}}")),
+        ("smtp_sasl_password_maps", format!("mysql:{{user=u password={password}}}")),
+        ("smtp_sasl_password_maps", pair.clone()),
+        ("smtp_sasl_password_maps", format!("{hop} {pair}")),
+        ("smtp_sasl_password_maps", format!("{password}:x")),
+        ("relayhost", format!("{pair}@{hop}")),
+        ("relayhost", format!("{hop} {pair}")),
+        ("relayhost", format!("[localhost]:{password}")),
+        ("transport_maps", format!("inline:{{{{*=smtp:{pair}@x}}}}")),
+        ("sender_dependent_relayhost_maps", format!("static:{pair}")),
+        ("default_transport", format!("smtp:{pair}@{hop}")),
+        ("smtp_fallback_relay", pair.clone()),
+        ("smtp_tls_security_level", password.clone()),
+        ("smtp_tls_policy_maps", format!("static:{password}")),
+        ("smtp_sasl_auth_enable", password.clone()),
+        ("smtp_sasl_mechanism_filter", password.clone()),
+        ("smtp_sasl_security_options", password.clone()),
+        ("maillog_file", password.clone()),
+    ] {
+        lab.postfix.set(name, &value);
+        shown_nowhere(&lab, &format!("{name} = {value}"), &password, &[lab.postfix.main_cf()]);
+        lab.postfix.write_main_cf(&original);
+    }
+}
+
+#[test]
+fn a_login_in_the_place_of_a_key_is_shown_nowhere() {
+    let (old, password) = (Key::new(), of_another_relay());
+    let lab = Lab::new("hash", &old);
+    lab.with_file_source(&old.pair());
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    let ours = format!("{hop} {}\n", old.pair());
+    let reversed = format!("otheruser:{password} [other.example]:587\n");
+    // Of a key that stands there twice postmap itself tells the mail log, whoever runs it.
+    let holding = [lab.postfix.table(), lab.postfix.map(), lab.postfix.base.join("log/mail.log")];
+    let compiled = |text: &str| {
+        lab.postfix.write_table(text);
+        lab.postfix.postmap();
+    };
+    compiled(&ours);
+    lab.postfix.start();
+    lab.run(&["sync"]).expect(0);
+    let next = Key::new();
+    lab.standin.set_key(&next.username, &Secret::new(next.password.clone()));
+    for (what, map, text) in [
+        ("another's line", format!("{ours}{reversed}"), format!("{ours}{reversed}")),
+        ("another's line, not compiled", ours.clone(), format!("{ours}{reversed}")),
+        ("another's line, only compiled", format!("{ours}{reversed}"), ours.clone()),
+        ("another's line twice", ours.clone(), format!("{ours}{reversed}{reversed}")),
+        ("another value compiled", format!("{ours}{reversed}"), format!("{ours}{}", reversed.replace("587", "588"))),
+        ("our line", ours.clone(), format!("{}:{password} {hop}\n", old.username)),
+        ("with our login", ours.clone(), format!("{ours}otheruser:{password} {}\n", old.pair())),
+        ("the password alone", ours.clone(), format!("{ours}{password} {}\n", old.pair())),
+        ("with the port of another", ours.clone(), format!("{ours}[other.example]:{password} {}\n", old.pair())),
+        ("not UTF-8", ours.clone(), format!("{ours}{password}\u{fffd} {}\n", old.pair())),
+    ] {
+        for published in [&old, &next] {
+            compiled(&map);
+            lab.postfix.write_table(&text);
+            lab.publish(&published.pair());
+            shown_nowhere(&lab, what, &password, &holding);
+        }
+        compiled(&ours);
+        lab.publish(&old.pair());
+        lab.run(&["sync", "--wait", "0s"]);
+    }
+}
+
+/// At a relay that is not SES, other relays' logins may have the very same user name.
+#[test]
+fn another_relays_login_of_the_same_user_name_is_kept() {
+    let (first, second) = ("Pass1.of-this-relay", "Pass2.of-this-relay");
+    let lab = Lab::new("hash", &Key::new());
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    let other = "[smtp.other.example]:587 apikey:of-the-other-relay\n";
+    let text = |live: &str, sender: &str| format!("{hop} apikey:{live}\nalice@example.com apikey:{sender}\n{other}");
+    let read = || fs::read_to_string(lab.postfix.table()).expect("read");
+    let put = |text: &str| {
+        lab.postfix.write_table(text);
+        lab.postfix.postmap();
+    };
+    put(&text(first, first));
+    lab.with_file_source(&format!("apikey:{first}"));
+    let config = fs::read_to_string(lab.path("config.toml")).expect("read");
+    fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+    let accept = |password: &str| lab.standin.set_key("apikey", &Secret::new(password.to_owned()));
+    accept(first);
+    lab.postfix.start();
+    lab.run(&["sync"]).expect(0);
+
+    accept(second);
+    lab.publish(&format!("apikey:{second}"));
+    lab.run(&["sync"]).expect(0);
+    assert_eq!(read(), text(second, second));
+    // Not either where somebody wrote that other login under our key.
+    put(&text("of-the-other-relay", second));
+    lab.run(&["sync"]);
+    assert_eq!(read(), text(second, second));
+}
+
 /// A directory with Postfix's programs, one of them replaced by a script.
 fn programs_with(lab: &Lab, name: &str, script: &str) -> PathBuf {
     let directory = lab.path("programs");

@@ -415,7 +415,11 @@ impl Key {
     }
 
     pub(super) fn live_id(&self, login: &Login) -> String {
-        LocalKey::new(*self.bytes).live_id(login)
+        self.local().live_id(login)
+    }
+
+    pub(super) fn local(&self) -> LocalKey {
+        LocalKey::new(*self.bytes)
     }
 }
 

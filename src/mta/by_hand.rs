@@ -11,9 +11,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
 use super::Ours;
+use super::shown;
 use super::table::{Entry, Table, fold, same_key};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN, has_secret_shape};
+use crate::credential::{Login, NOT_SHOWN, has_secret_shape, is_access_key_id};
 use crate::instruction::{Instruction, relaykey};
 
 /// What a person is told. All of it is masked.
@@ -105,26 +106,27 @@ impl Task<'_> {
                 let user = entry.username().and_then(|user| self.shown(user));
                 let old = user.map_or("***".to_owned(), |user| format!("{user}:***"));
                 let remark = if same_user { " (another password)" } else { "" };
-                said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, entry.key));
+                said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, shown::key(&entry.key)));
                 edits.in_place.push(format!(
                     "{}, replace what stands after {} by {new}",
                     self.at(entry.line),
-                    entry.key
+                    shown::key(&entry.key)
                 ));
                 let before = self.found_before(&entry).map_or(String::new(), |right| {
                     format!(
                         "; the mail server looks there before it looks under {}, which holds the right login on line {}",
-                        right.key, right.line
+                        shown::key(&right.key),
+                        right.line
                     )
                 });
-                said.differences.push(self.located(entry.line, &format!("{} {wrong}{before}", entry.key)));
+                said.differences.push(self.located(entry.line, &format!("{} {wrong}{before}", shown::key(&entry.key))));
             }
             for again in self.table.repeats(&entry.key) {
                 let again = self.table.entry(again);
                 if !edits.removed.insert(again.line) {
                     continue;
                 }
-                said.diff.push(format!("{file}:{}: {} to be removed", again.line, again.key));
+                said.diff.push(format!("{file}:{}: {} to be removed", again.line, shown::key(&again.key)));
                 let holds = |entry: &Entry<'_>| match self.wrong(entry) {
                     None => "holds the right login".to_owned(),
                     Some(wrong) => wrong,
@@ -134,7 +136,7 @@ impl Task<'_> {
                     &format!(
                         "the key {} stands on line {} already: the first one counts, which {}; this one {} and has no \
                          effect",
-                        again.key,
+                        shown::key(&again.key),
                         found.line,
                         holds(&found),
                         holds(&again)
@@ -153,7 +155,11 @@ impl Task<'_> {
                     && self.hops.iter().any(|hop| same_key(hop[1], key) && alike(&entry.key, hop))
             });
             if let Some(entry) = misspelt {
-                edits.in_place.push(format!("{}, write {key} in place of {}", self.at(entry.line), entry.key));
+                edits.in_place.push(format!(
+                    "{}, write {key} in place of {}",
+                    self.at(entry.line),
+                    shown::key(&entry.key)
+                ));
             } else if self.exists || !edits.appended.is_empty() {
                 edits.appended.push(format!("in {file}, append the line: {key} {new}"));
             } else {
@@ -186,7 +192,7 @@ impl Task<'_> {
                 entry.line,
                 &format!(
                     "{} holds the right login, but the compiled map {} was not rebuilt and gives {gives}: {run} {}",
-                    entry.key,
+                    shown::key(&entry.key),
                     map.path.display(),
                     map.command
                 ),
@@ -214,7 +220,9 @@ impl Task<'_> {
                     entry.line,
                     &format!(
                         "the login of {} stands under {}, but the mail server looks for {}",
-                        self.login.username, entry.key, hop[1]
+                        self.login.username,
+                        shown::key(&entry.key),
+                        hop[1]
                     ),
                 ));
             }
@@ -225,7 +233,10 @@ impl Task<'_> {
     fn elsewhere(&self) -> impl Iterator<Item = Entry<'_>> {
         let looked_up = |key: &str| self.hops.iter().flatten().any(|hop| same_key(hop, key));
         self.table.entries().filter(move |entry| {
-            entry.username() == Some(&self.login.username) && !entry.key.contains('@') && !looked_up(&entry.key)
+            let user = entry.username().filter(|user| *user == self.login.username);
+            // A name that is no access key id may be another relay's too.
+            let ours = user.is_some_and(|user| is_access_key_id(user) || self.wrong(entry).is_none());
+            ours && !entry.key.contains('@') && !looked_up(&entry.key)
         })
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
+use super::shown;
 use super::table::{Table, find, fold};
 
 /// So many keys are named; of the others it is said how many there are.
@@ -39,7 +40,8 @@ pub struct Names {
 }
 
 impl Names {
-    fn add(&mut self, key: &str, line: Option<usize>) {
+    /// One more.
+    pub fn add(&mut self, key: &str, line: Option<usize>) {
         self.count += 1;
         if self.first.len() < NAMED {
             self.first.push((key.to_owned(), line));
@@ -49,8 +51,8 @@ impl Names {
     /// `"a", "b" (line 7) and 3 more`.
     pub fn list(&self) -> String {
         let name = |(key, line): &(String, Option<usize>)| match line {
-            Some(line) => format!("{key:?} (line {line})"),
-            None => format!("{key:?}"),
+            Some(line) if shown::is_key(key) => format!("{key:?} (line {line})"),
+            line => shown::quoted_key(key, *line),
         };
         let named = self.first.iter().map(name).collect::<Vec<_>>().join(", ");
         match self.count - self.first.len() {
@@ -261,7 +263,12 @@ mod tests {
         assert_eq!(names(&found.only_in_text), "\"a\" (line 1)");
         assert!(!format!("{found:?}").contains("secret"));
         let found = compare("", &[], &["\"q\tx\"\tq:1\ty\nUp\tx:1\n"]);
-        assert_eq!((names(&found.only_in_map), names(&found.out_of_reach)), (r#""\"q\tx\"""#.into(), "\"Up\"".into()));
+        let key = |names: &Names| names.first[0].0.clone();
+        assert_eq!((key(&found.only_in_map), key(&found.out_of_reach)), ("\"q\tx\"".into(), "Up".into()));
+        // A login in the place of a key is not named.
+        let found = compare("c x:1\nuser:Secret12 [c]:1\n", &[], &["c\tx:1\nuser:secret34\t[d]:1\n"]);
+        assert_eq!(names(&found.only_in_map), "a key that is not shown");
+        assert_eq!(names(&found.only_in_text), "a key that is not shown (line 2)");
         assert!(compare("a x:1\nb x:2\n", &["A", "B", "c"], &["a\ty:1\nc\ty:1\n"]).is_empty());
         // A value may hold tabs, and is compared whole.
         assert!(compare("a x:1\ty\n", &[], &["a\tx:1\ty\n"]).is_empty());

@@ -7,15 +7,17 @@ pub mod by_hand;
 pub mod cdb;
 pub mod compare;
 pub mod postfix;
+pub mod shown;
 pub mod table;
 pub mod text;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Finding;
-use crate::credential::{self, Login};
+use crate::credential::{self, LocalKey, Login};
 use crate::host;
 pub use by_hand::ByHand;
 
@@ -34,6 +36,40 @@ pub struct Ours {
     /// User names of all earlier versions, from state: entries that hold one of them are not ours to write by that, and are
     /// [`View::left_out`].
     pub earlier: Vec<String>,
+    /// What tells a login of ours by its password, where its user name may be another relay's too.
+    pub logins: KnownLogins,
+}
+
+/// Live ids of the logins that this host knows as its own, and the key that they are made with.
+#[derive(Debug, Clone, Default)]
+pub struct KnownLogins {
+    /// `None`: no login is told by it.
+    pub key: Option<LocalKey>,
+    /// Of the applied version, as it was read back. Empty: that is not known, and what stands under the live keys is taken
+    /// for it.
+    pub applied: Vec<String>,
+    /// Of versions that were put in place and not confirmed, or are about to be.
+    pub others: Vec<String>,
+}
+
+/// The key is the host's, and always the same.
+impl PartialEq for KnownLogins {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.applied, &self.others, self.key.is_some()) == (&other.applied, &other.others, other.key.is_some())
+    }
+}
+impl Eq for KnownLogins {}
+
+impl KnownLogins {
+    /// Is the login one of them?
+    fn knows(&self, login: &Login) -> bool {
+        let id = self.key.as_ref().map(|key| key.live_id(login));
+        id.is_some_and(|id| self.applied.contains(&id) || self.others.contains(&id))
+    }
+
+    fn is_applied_known(&self) -> bool {
+        self.key.is_some() && !self.applied.is_empty()
+    }
 }
 
 /// An entry that holds an earlier login and that we do not write.
@@ -58,6 +94,49 @@ impl Ours {
     /// `the login of AKIA…`, where that may be shown.
     pub fn login_of(&self, username: &str, new: Option<&str>) -> String {
         format!("the login of {}", self.shown(username, new).unwrap_or(credential::NOT_SHOWN))
+    }
+}
+
+/// Whose an entry is under a key that no next hop of ours leads to and that nobody has listed, by the user name it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByName {
+    /// The name is none of ours.
+    Foreign,
+    /// It is to get what the live keys get.
+    Ours,
+    /// The same name with another password than is known as ours: perhaps another relay's. An access key id stands for one
+    /// account alone; `apikey` is the user name of everybody at a relay.
+    Left,
+}
+
+/// What decides that: the one rule for what is planned, put back, told to people and counted as left behind.
+pub struct NameRule<'a> {
+    /// The user names that are ours.
+    pub users: HashSet<&'a str>,
+    known: &'a KnownLogins,
+    /// The logins under the live keys, where no state says which one was applied.
+    own: Vec<Login>,
+}
+
+impl<'a> NameRule<'a> {
+    /// `live`: what stands under the live keys.
+    pub fn new(ours: &'a Ours, users: HashSet<&'a str>, live: impl Iterator<Item = Login>) -> Self {
+        let own = if ours.logins.is_applied_known() { Vec::new() } else { live.collect() };
+        Self { users, known: &ours.logins, own }
+    }
+
+    /// Whose is this entry?
+    pub fn of(&self, entry: &table::Entry<'_>) -> ByName {
+        match entry.username().filter(|user| self.users.contains(user)) {
+            None => ByName::Foreign,
+            Some(user) if credential::is_access_key_id(user) || self.is_own(entry) => ByName::Ours,
+            Some(_) => ByName::Left,
+        }
+    }
+
+    /// Does it hold a login that is known as ours, password and all?
+    pub fn is_own(&self, entry: &table::Entry<'_>) -> bool {
+        entry.login().is_some_and(|login| self.own.contains(&login) || self.known.knows(&login))
     }
 }
 

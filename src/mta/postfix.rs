@@ -13,6 +13,7 @@
 //! Several tables, `proxy:`, transports, fallback relays, sender-dependent relays and `-o` overrides in `master.cf` are
 //! refused by name, or named in a finding as not looked at.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -24,14 +25,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::config::{Finding, Reload, Severity, Smtp};
-use crate::credential::{Login, Redactor, ses_region};
+use crate::credential::{Login, Redactor, is_access_key_id, ses_region};
 use crate::host::{self, trust};
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::cdb;
 use crate::mta::compare::{Comparison, Differences, Names};
 use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
-use crate::mta::{ByHand, Content, Entry, LeftOut, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+use crate::mta::{
+    ByHand, ByName, Content, Entry, LeftOut, Mta, MtaError, NameRule, Ours, Plan, PlannedFile, Running, View, shown,
+};
 
 /// Where Postfix's programs look when nobody says otherwise.
 const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
@@ -531,8 +534,9 @@ impl Postfix {
                 None => continue,
             };
             let what = format!(
-                "the key {key:?}, which Postfix tries for the endpoint, stands only in the compiled map, and not in its text {}, \
+                "the key {}, which Postfix tries for the endpoint, stands only in the compiled map, and not in its text {}, \
                  and holds {found}: a map made from that text would lose it",
+                shown::quoted_key(key, None),
                 store.text.display()
             );
             let may_go = match &compiling.changes {
@@ -541,7 +545,8 @@ impl Postfix {
             };
             let fix = format!(
                 "{may_go} it is a login of this credential that this host's state does not know, as after a backup was put back, \
-                 list {key:?} in the target's keys: then it is replaced, with write = false by you; else write it into the text and correct endpoint"
+                 list {} in the target's keys: then it is replaced, with write = false by you; else write it into the text and correct endpoint",
+                shown::quoted_key(key, None)
             );
             let steps = vec![Instruction::Text(format!("{what}; {fix}"))];
             let problem = Problem::error("ambiguous", Some(map.clone()), what, fix);
@@ -632,7 +637,12 @@ impl Postfix {
         }
         if differing.count > 0 {
             let key = differing.first.first().map(|(key, _)| key.as_str()).unwrap_or_default();
-            let show = format!("postmap{} -q {} {}", self.config_option(), quoted(key), quoted(&store.name));
+            // A login in the place of a key does not go onto a command line.
+            let key = if shown::is_key(key) { quoted(key) } else { "- # and the key, to be typed:".to_owned() };
+            let show = match key.starts_with('-') {
+                true => format!("postmap{} -q - {}", self.config_option(), quoted(&store.name)),
+                false => format!("postmap{} -q {key} {}", self.config_option(), quoted(&store.name)),
+            };
             let fix = match compiling.harm() {
                 None => format!(
                     "where the map is right, write its value into the text: `{show}` shows it; where the text is right, \
@@ -697,10 +707,12 @@ impl Postfix {
         let (option, map, text) =
             (self.config_option(), quoted(&store.name), quoted(&store.text.display().to_string()));
         let newline = if table.ends_with_newline() { String::new() } else { format!("echo >> {text}; ") };
-        let plain = |key: &str| key.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase());
+        let plain =
+            |key: &str| key.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()) && shown::is_key(key);
         let all_named = names.count == names.first.len();
         let is_cdb = kind == Kind::Cdb;
-        if all_named && (is_cdb || names.first.iter().all(|(key, _)| plain(key))) {
+        let shown = || names.first.iter().all(|(key, _)| shown::is_key(key));
+        if all_named && (is_cdb && shown() || names.first.iter().all(|(key, _)| plain(key))) {
             let keys = names.first.iter().map(|(key, _)| quoted(key)).collect::<Vec<_>>().join(" ");
             return format!("{newline}printf '%s\\n' {keys} | postmap{option} -q - {map} >> {text}");
         }
@@ -842,7 +854,7 @@ impl Postfix {
             return Ok(Redactor::default().clean(&said));
         }
         Ok(match settings.get("maillog_file") {
-            "" => "its reason is in the mail log".into(),
+            file if !file.starts_with('/') => "its reason is in the mail log".into(),
             file => format!("its reason is in {file}"),
         })
     }
@@ -901,14 +913,11 @@ impl Postfix {
             for hop in hops {
                 error(
                     format!(
-                        "relayhost {:?} does not lead to the endpoint {endpoint:?}: its host is {:?}",
-                        hop.spelt, hop.host
+                        "relayhost {} does not lead to the endpoint {endpoint:?}: its host is {}",
+                        shown::hop(&hop.spelt),
+                        shown::hop(&hop.host)
                     ),
-                    format!(
-                        "if it is another name of the same server, add {:?} to endpoint_aliases; else correct \
-                         endpoint, or relayhost",
-                        hop.host
-                    ),
+                    elsewhere(hop, &self.smtp),
                 );
             }
         }
@@ -949,10 +958,7 @@ impl Postfix {
             problems.push(Problem::new(
                 severity,
                 main_cf(),
-                format!(
-                    "smtp_sasl_mechanism_filter = {}: it lets neither PLAIN nor LOGIN pass, the mechanisms SES offers",
-                    filter.join(", ")
-                ),
+                "smtp_sasl_mechanism_filter lets neither PLAIN nor LOGIN pass, the mechanisms SES offers".into(),
                 set("smtp_sasl_mechanism_filter = plain, login"),
             ));
         }
@@ -977,22 +983,33 @@ impl Postfix {
         }
         let policies = settings.get("smtp_tls_policy_maps");
         if !matches!(level.as_str(), "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure") {
-            let shown = if level.is_empty() { "none" } else { &level };
+            let said = match level.as_str() {
+                "" | "none" => "none",
+                "may" => "may",
+                "dane" => "dane",
+                _ => shown::NOT_SHOWN,
+            };
             if policies.is_empty() {
                 warning(
-                    format!("smtp_tls_security_level is {shown}: the login may go out without TLS"),
+                    format!("smtp_tls_security_level is {said}: the login may go out without TLS"),
                     set("smtp_tls_security_level = encrypt"),
                 );
             } else {
                 problems.push(Problem::note(
                     main_cf(),
                     format!(
-                        "smtp_tls_security_level is {shown}, and smtp_tls_policy_maps, which may say \
+                        "smtp_tls_security_level is {said}, and smtp_tls_policy_maps, which may say \
                          otherwise, is not looked at"
                     ),
                     format!(
                         "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
-                         DESTINATION {policies}"
+                         DESTINATION {}",
+                        settings
+                            .list("smtp_tls_policy_maps")
+                            .into_iter()
+                            .map(shown::table)
+                            .collect::<Vec<_>>()
+                            .join(", ")
                     ),
                 ));
             }
@@ -1004,8 +1021,8 @@ impl Postfix {
             {
                 warning(
                     format!(
-                        "relayhost {:?} names a port for TLS from the first byte, and smtp_tls_wrappermode is no",
-                        hop.spelt
+                        "relayhost {} names a port for TLS from the first byte, and smtp_tls_wrappermode is no",
+                        shown::hop(&hop.spelt)
                     ),
                     set("smtp_tls_wrappermode = yes"),
                 );
@@ -1013,9 +1030,9 @@ impl Postfix {
             if !hop.spelt.starts_with('[') {
                 warning(
                     format!(
-                        "relayhost {:?} is without brackets: Postfix looks up its MX hosts, and looks for a \
+                        "relayhost {} is without brackets: Postfix looks up its MX hosts, and looks for a \
                          login under their names first",
-                        hop.spelt
+                        shown::hop(&hop.spelt)
                     ),
                     set(&format!("relayhost = {}", with_brackets(hops))),
                 );
@@ -1034,10 +1051,13 @@ impl Postfix {
             for hop in hops.iter().filter(|hop| !hop.ours) {
                 note(
                     format!(
-                        "relayhost {:?} does not lead to the endpoint {endpoint:?}, and its login is left alone",
-                        hop.spelt
+                        "relayhost {} does not lead to the endpoint {endpoint:?}, and its login is left alone",
+                        shown::hop(&hop.spelt)
                     ),
-                    format!("if it is another name of the same server, add {:?} to endpoint_aliases", hop.host),
+                    format!(
+                        "if it is another name of the same server, add {} to endpoint_aliases",
+                        shown::hop(&hop.host)
+                    ),
                 );
             }
         }
@@ -1047,12 +1067,16 @@ impl Postfix {
             "sender_dependent_default_transport_maps",
             "transport_maps",
         ] {
-            let value = settings.get(name);
-            if !value.is_empty() {
+            let values = |name: &str| {
+                let one = |value| if name == "smtp_fallback_relay" { shown::hop(value) } else { shown::table(value) };
+                settings.list(name).into_iter().map(one).collect::<Vec<_>>().join(", ")
+            };
+            if !settings.get(name).is_empty() {
                 note(
                     format!(
-                        "{name} = {value} is not yet looked at: a next hop it names keeps its login unless \
-                         the table holds the applied user name under it"
+                        "{name} = {} is not yet looked at: a next hop it names keeps its login unless \
+                         the table holds the applied access key id under it",
+                        values(name)
                     ),
                     "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the \
                      table with the same user name"
@@ -1062,7 +1086,7 @@ impl Postfix {
         }
         if !matches!(settings.get("default_transport"), "" | "smtp") {
             note(
-                format!("default_transport = {} is not yet looked at", settings.get("default_transport")),
+                format!("default_transport = {} is not yet looked at", transport(settings.get("default_transport"))),
                 "make sure that mail for the endpoint goes through the smtp transport and relayhost".into(),
             );
         }
@@ -1084,8 +1108,8 @@ impl Postfix {
             if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
                 problems.push(Problem::warning(
                     Some(file.clone()),
-                    "every local user can read the logins in it".into(),
-                    format!("chmod 600 {}", quoted(&file.display().to_string())),
+                    "every local user can read the logins in it, and keep it from being changed with a lock".into(),
+                    format!("chmod o-r {}", quoted(&file.display().to_string())),
                 ));
             }
             problems.extend(fs::metadata(file).ok().and_then(|m| review_writers(settings, file, &m)));
@@ -1228,7 +1252,10 @@ impl Mta for Postfix {
         for key in survey.pick.missing.iter().filter(|key| !survey.live.contains_key(*key)) {
             problems.push(Problem::warning(
                 survey.store.as_ref().map(|store| store.text.clone()),
-                format!("it has no entry for {key:?}: Postfix goes on without a login, and the mail bounces with 530"),
+                format!(
+                    "it has no entry for {}: Postfix goes on without a login, and the mail bounces with 530",
+                    shown::quoted_key(key, None)
+                ),
                 "the next rollover adds it; with write = false it says what to add".into(),
             ));
         }
@@ -1553,9 +1580,10 @@ impl Mta for Postfix {
             return Err(not_running());
         }
         let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+        let said = output.stderr.lines().map(without_values).collect::<Vec<_>>().join("\n");
         let said = match Store::new(&settings) {
-            Ok(store) => self.redacted(&output.stderr, &store.text),
-            Err(_) => Redactor::default().clean(&output.stderr),
+            Ok(store) => self.redacted(&said, &store.text),
+            Err(_) => Redactor::default().clean(&said),
         };
         let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
         Err(MtaError {
@@ -1717,9 +1745,38 @@ fn port_part(spelt: &str) -> Option<&str> {
     spelt.rsplit(']').next()?.split_once(':').map(|(_, port)| port)
 }
 
+/// What to do where `relayhost` does not lead to the endpoint. To change where mail goes is not advised.
+fn elsewhere(hop: &NextHop, smtp: &Smtp) -> String {
+    let Smtp { endpoint, port, .. } = smtp;
+    match shown::hop(&hop.host) {
+        host if shown::hop(&hop.spelt) == shown::NOT_SHOWN => format!(
+            "what stands there has not the form [HOST]:PORT, and may be a login; with [{endpoint}]:{port} there mail would go to \
+             {endpoint}, so it is yours to decide{}",
+            if host == shown::NOT_SHOWN { "" } else { "; a login belongs into the table, and not into main.cf" }
+        ),
+        host => format!(
+            "if it is another name of the same server, add {host} to endpoint_aliases; if this credential is for the server that \
+             mail goes to now, set endpoint = {host} under [credential.smtp]; else this instance has no use for this \
+             credential: take the target out of the configuration"
+        ),
+    }
+}
+
+/// `transport:nexthop`, as far as it may be shown.
+fn transport(value: &str) -> String {
+    let (name, hop) = value.split_once(':').map_or((value, None), |(name, hop)| (name, Some(hop)));
+    let is_name = name.len() <= 16 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    match hop {
+        _ if !is_name => shown::NOT_SHOWN.into(),
+        None | Some("") => value.into(),
+        Some(hop) => format!("{name}:{}", shown::hop(hop)),
+    }
+}
+
 /// `relayhost` with every destination that is ours in brackets.
 fn with_brackets(hops: &[NextHop]) -> String {
     let spell = |hop: &NextHop| match port_part(&hop.spelt) {
+        _ if !hop.ours && shown::hop(&hop.spelt) == shown::NOT_SHOWN => shown::NOT_SHOWN.to_owned(),
         _ if !hop.ours => hop.spelt.clone(),
         Some(port) => format!("[{}]:{port}", hop.host),
         None => format!("[{}]", hop.host),
@@ -1783,9 +1840,10 @@ impl Kind {
 }
 
 /// Why a kind of table is not one that we write, and what to do about it.
-fn refusal(kind: &str) -> (String, &'static str) {
+fn refusal(map: &str) -> (String, &'static str) {
     const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps = \
                              hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+    let kind = map.split_once(':').map_or(map, |(kind, _)| kind);
     let why = match kind {
         "proxy" => {
             return (
@@ -1809,7 +1867,9 @@ fn refusal(kind: &str) -> (String, &'static str) {
         "dbm" | "sdbm" => "its map is two files, which cannot be replaced in one step",
         _ => "relaykey does not know how Postfix reads it",
     };
-    (format!("smtp_sasl_password_maps is of kind {kind}:, which relaykey cannot write: {why}"), OWN_TABLE)
+    let named =
+        shown::table_type(map).map_or_else(|| "a kind that is not shown".into(), |kind| format!("kind {kind}:"));
+    (format!("smtp_sasl_password_maps is of {named}, which relaykey cannot write: {why}"), OWN_TABLE)
 }
 
 /// The one table.
@@ -1874,7 +1934,7 @@ impl Store {
                     format!(
                         "smtp_sasl_password_maps names {} tables ({}), which is not yet supported",
                         several.len(),
-                        several.join(", ")
+                        several.iter().map(|table| shown::table(table)).collect::<Vec<_>>().join(", ")
                     ),
                     "name one table that holds the relay's login",
                 ));
@@ -1885,13 +1945,16 @@ impl Store {
             None => (settings.get("default_database_type"), map),
         };
         let Some(kind) = Kind::new(kind) else {
-            let (what, fix) = refusal(kind);
+            let (what, fix) = refusal(map);
             return Err(refuse("unsupported", what, fix));
         };
         if !path.starts_with('/') {
             return Err(refuse(
                 "config",
-                format!("the table {map:?} has no absolute path: Postfix would look for it in its queue directory"),
+                format!(
+                    "the table {} has no absolute path: Postfix would look for it in its queue directory",
+                    shown::table(map)
+                ),
                 "write the path from / on",
             ));
         }
@@ -1935,6 +1998,42 @@ fn resolve(path: &Path) -> Result<PathBuf, Box<Problem>> {
         let what = format!("its directory cannot be opened: {e}");
         Box::new(Problem::error("io", Some(path.to_owned()), what, "make the directory, readable for root".into()))
     })
+}
+
+/// Entries that hold a user name of ours and are left, because they may be another relay's.
+#[derive(Default)]
+struct SameName {
+    names: Names,
+    line: Option<usize>,
+}
+
+impl SameName {
+    fn add(&mut self, entry: &table::Entry<'_>) {
+        self.names.add(&entry.key, Some(entry.line));
+        self.line.get_or_insert(entry.line);
+    }
+
+    fn explain(&self, file: &Path) -> Option<Problem> {
+        let count = match self.names.count {
+            0 => return None,
+            1 => "1 entry has".to_owned(),
+            many => format!("{many} entries have"),
+        };
+        let mut problem = Problem::note(
+            Some(file.to_owned()),
+            format!(
+                "{count} the user name of this credential with another password than its own, as another relay's login may, and \
+                 relaykey leaves that as it is: {}",
+                self.names.list()
+            ),
+            "nothing, where it is another relay's login; where it is to hold this credential's login, list its key in the \
+             target's keys, together with every other key that is to hold that login"
+                .into(),
+        );
+        problem.subject = Subject::Entry;
+        problem.finding.line = self.line;
+        Some(problem)
+    }
 }
 
 /// What decides which entries are ours.
@@ -2027,9 +2126,11 @@ impl Question<'_> {
         let applied = self.ours.applied.as_deref().or_else(|| first.as_ref()?.username());
         let previous = self.ours.previous.as_deref();
         let known = self.ours.known.iter().map(String::as_str);
-        let users: HashSet<&str> = [applied, previous, self.candidate].into_iter().flatten().chain(known).collect();
-        pick.users = users.iter().map(|user| (*user).to_owned()).collect();
-        let is_ours = |user: Option<&str>| user.is_some_and(|user| users.contains(user));
+        let users = [applied, previous, self.candidate].into_iter().flatten().chain(known).collect();
+        let own = live.iter().chain(&of_keys).filter_map(|at| self.table.entry(*at).login());
+        let rule = NameRule::new(self.ours, users, own);
+        pick.users = rule.users.iter().map(|user| (*user).to_owned()).collect();
+        let is_ours = |user: Option<&str>| user.is_some_and(|user| rule.users.contains(user));
 
         for &entry in &live {
             let other = &self.table.entry(entry);
@@ -2059,18 +2160,28 @@ impl Question<'_> {
             }
         }
         let mut pick_left = std::mem::take(&mut pick.left_out);
+        let mut same_name = SameName::default();
         for (at, entry) in self.table.entries().enumerate() {
+            let by_name = rule.of(&entry);
             let ours = match &listed {
-                None => is_ours(entry.username()),
+                None => by_name == ByName::Ours,
                 Some(_) => is_listed(&entry.key),
             };
             if ours {
                 own(at, &entry, false);
                 continue;
             }
-            let is_earlier =
-                entry.username().is_some_and(|user| self.ours.earlier.iter().any(|earlier| earlier == user));
-            let is_left = listed.is_some() && is_ours(entry.username()) || is_earlier;
+            if listed.is_none() && by_name == ByName::Left {
+                same_name.add(&entry);
+            }
+            // Another relay's login of the same name is no key of ours that is left behind.
+            let is_earlier = entry.username().is_some_and(|user| {
+                self.ours.earlier.iter().any(|earlier| earlier == user)
+                    && (is_access_key_id(user) || rule.is_own(&entry))
+            });
+            // Under a key that Postfix tries for the endpoint the name says enough.
+            let by_key = || is_ours(entry.username()) && live.contains(&at);
+            let is_left = listed.is_some() && (by_name == ByName::Ours || by_key()) || is_earlier;
             // A live key that is left out is there already.
             let is_new = || !pick_left.iter().any(|left| left.key == entry.key);
             if is_left && self.candidate != entry.username() && is_new() {
@@ -2079,6 +2190,7 @@ impl Question<'_> {
         }
 
         pick.left_out = pick_left;
+        pick.problems.extend(same_name.explain(self.file));
         match self.keys {
             None => {
                 for hop in our_hops().filter(|hop| hop.keys().iter().all(|key| find(key).is_none())) {
@@ -2096,7 +2208,7 @@ impl Question<'_> {
                 our_hops().for_each(|hop| pick.problems.extend(self.check_keys(hop, &is_listed)));
                 let unused = |hop: &NextHop| !hop.keys().iter().any(|key| is_listed(key));
                 if our_hops().count() > 0 && our_hops().all(unused) {
-                    let tried = our_hops().map(|hop| format!("{:?}", hop.spelt)).collect::<Vec<_>>().join(", ");
+                    let tried = our_hops().map(|hop| shown::hop(&hop.spelt)).collect::<Vec<_>>().join(", ");
                     pick.problems.push(Problem::error(
                         "config",
                         Some(self.file.to_owned()),
@@ -2107,6 +2219,7 @@ impl Question<'_> {
             }
         }
 
+        pick.problems.extend(self.hidden_by_a_mark(&pick.candidates));
         for owned in &pick.owned {
             pick.problems.extend(self.check_region(&owned.key, Some(owned.line)));
             if let Err(e) = self.table.check_editable(owned.entry) {
@@ -2121,6 +2234,29 @@ impl Question<'_> {
             pick.problems.extend(self.check_region(key, None));
         }
         pick
+    }
+
+    /// A byte order mark before the first line makes it one under another key.
+    fn hidden_by_a_mark(&self, candidates: &[String]) -> Option<Problem> {
+        let first = (!self.table.is_empty()).then(|| self.table.entry(0)).filter(|entry| entry.line == 1)?;
+        let key = first.key.strip_prefix('\u{feff}')?;
+        let key = candidates.iter().find(|candidate| same_key(candidate, key))?;
+        let file = trust::quoted(self.file);
+        let fix = match self.table.get_folded(key) {
+            // Without the mark that line would come before the one that is in use.
+            Some(_) => format!("take the line out, which has no effect: sed -i --follow-symlinks 1d {file}"),
+            None => format!("take the mark out: sed -i --follow-symlinks '1s/^\\xef\\xbb\\xbf//' {file}"),
+        };
+        let mut problem = Problem::warning(
+            Some(self.file.to_owned()),
+            format!(
+                "a byte order mark stands before {}, which Postfix takes for a part of the key, so that it never finds this line",
+                shown::quoted_key(key, None)
+            ),
+            format!("{fix}; then: {}", relaykey("sync")),
+        );
+        problem.finding.line = Some(1);
+        Some(problem)
     }
 
     /// Before a candidate is known, an unexpected login may be just that candidate, put there by a run that was killed
@@ -2139,13 +2275,16 @@ impl Question<'_> {
         let mut problem = Problem::new(
             severity,
             Some(self.file.to_owned()),
-            format!("the key {:?}, which Postfix tries for the endpoint, holds {found}{expected}", entry.key),
+            format!(
+                "the key {}, which Postfix tries for the endpoint, holds {found}{expected}",
+                shown::quoted_key(&entry.key, Some(entry.line))
+            ),
             format!(
                 "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
-                 is to hold the credential's login from now on, list {:?} in the target's keys: then it is replaced, with write = false by you. If mail is \
+                 is to hold the credential's login from now on, list {} in the target's keys: then it is replaced, with write = false by you. If mail is \
                  to go on with the login that stands there, leave the line, and correct endpoint (or take the target out of the \
                  configuration). Do not take the line out: Postfix would not log in, and mail would bounce",
-                entry.key
+                shown::quoted_key(&entry.key, Some(entry.line))
             ),
         );
         problem.class = "ambiguous";
@@ -2162,19 +2301,24 @@ impl Question<'_> {
             let mut problem = Problem::error(
                 "ambiguous",
                 Some(self.file.to_owned()),
-                format!("keys lists {spelt:?} but not {:?}, which Postfix finds first", entry.key),
+                format!(
+                    "keys lists {} but not {}, which Postfix finds first",
+                    shown::quoted_key(spelt, None),
+                    shown::quoted_key(&entry.key, Some(entry.line))
+                ),
                 // Without that line, what goes to another port of the host would have no login.
-                format!("list {:?} in keys too", entry.key),
+                format!("list {} in keys too", shown::quoted_key(&entry.key, Some(entry.line))),
             );
             problem.subject = Subject::Table;
             problem.finding.line = Some(entry.line);
             return Some(problem);
         }
         (!is_listed(host) && !is_listed(spelt)).then(|| {
+            let (host, spelt) = (shown::hop(host), shown::hop(spelt));
             Problem::warning(
                 None,
-                format!("keys lists none of the keys that Postfix tries for relayhost {spelt:?}: {host:?}, {spelt:?}"),
-                format!("list {spelt:?} in keys, or take keys out: relaykey finds them"),
+                format!("keys lists none of the keys that Postfix tries for relayhost {spelt}: {host}, {spelt}"),
+                format!("list {spelt} in keys, or take keys out: relaykey finds them"),
             )
         })
     }
@@ -2185,12 +2329,13 @@ impl Question<'_> {
         if Some(other.as_str()) == self.region {
             return None;
         }
+        let key = shown::quoted_key(key, line);
         let ours = self.region.map_or("which is not known to be SES's".into(), |region| format!("in {region}"));
         let fix = if self.keys.is_some() {
-            format!("take {key:?} out of keys, and make a credential with its own endpoint for it")
+            format!("take {key} out of keys, and make a credential with its own endpoint for it")
         } else {
             format!(
-                "list in the target's keys every key but {key:?}, which then keeps its login, and make a \
+                "list in the target's keys every key but {key}, which then keeps its login, and make a \
                  credential with its own endpoint for it"
             )
         };
@@ -2198,7 +2343,7 @@ impl Question<'_> {
             "ambiguous",
             Some(self.file.to_owned()),
             format!(
-                "the key {key:?} holds the same user name for SES in {other}, and the endpoint is one {ours}: a \
+                "{key} holds the same user name for SES in {other}, and the endpoint is one {ours}: a \
                  password derived for one region is refused in another"
             ),
             fix,
@@ -2253,7 +2398,7 @@ impl Survey {
         };
         let loses = self.pick.absent.iter().find_map(|key| {
             let found = in_map(key)?;
-            Some(format!("{key:?}, where Postfix finds {found} now, would be gone"))
+            Some(format!("{}, where Postfix finds {found} now, would be gone", shown::quoted_key(key, None)))
         });
         let without = hops.iter().filter(|hop| hop.ours).find_map(|hop| {
             let mut found = hop.keys().into_iter().filter_map(in_map);
@@ -2261,8 +2406,9 @@ impl Survey {
             let found = found.next().filter(|_| bounces)?;
             let spelt = &hop.spelt;
             Some(format!(
-                "the text has no login for {spelt:?}, for which Postfix finds {found} now: it would log in no more, and mail \
-                 would bounce"
+                "the text has no login for {}, for which Postfix finds {found} now: it would log in no more, and mail \
+                 would bounce",
+                shown::hop(spelt)
             ))
         });
         let keys = self.pick.candidates.iter().chain(self.pick.owned.iter().map(|owned| &owned.key));
@@ -2274,7 +2420,10 @@ impl Survey {
                 }
                 let now = in_map(key).unwrap_or_else(|| "nothing".into());
                 let would = if would == now { format!("{would} with another password") } else { would };
-                Some(format!("Postfix would use {would} for {key:?}, where it finds {now} now, and nobody has logged in with that"))
+                let key = shown::quoted_key(key, None);
+                Some(format!(
+                    "Postfix would use {would} for {key}, where it finds {now} now, and nobody has logged in with that"
+                ))
             })
         };
         Compiling { changes: without.or_else(other), loses }
@@ -2412,8 +2561,23 @@ fn gave_up(stderr: &str) -> String {
         (Some(first), _) => format!("{}\"…", &line[..first]),
         _ => line.to_owned(),
     };
-    let said = |said: &str| crate::text::line(&unquoted(said)).into_owned();
+    let said = |said: &str| crate::text::line(&unquoted(&without_values(said))).into_owned();
     stderr.lines().filter(gives_up).map(said).collect::<Vec<_>>().join(" | ")
+}
+
+/// A line of one of Postfix's programs without the value of a parameter that it is about: it is whatever somebody wrote
+/// into main.cf.
+fn without_values(line: &str) -> Cow<'_, str> {
+    if let (Some(first), Some(last)) = (line.find(" value '"), line.rfind('\''))
+        && first + " value '".len() <= last
+    {
+        return format!("{} value '…{}", &line[..first], &line[last..]).into();
+    }
+    let about = line.find(" configuration: ").or_else(|| line.find(": bad string length "));
+    match about.and_then(|at| Some(at + line[at..].find(" = ")?)) {
+        Some(equals) => format!("{} = …", &line[..equals]).into(),
+        None => line.into(),
+    }
 }
 
 /// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
@@ -2453,7 +2617,7 @@ fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, path: &Path) 
         what: format!("{e}: {} is locked by {holder}", map.display()),
         fix: format!(
             "`ps -o pid,user,args -p {}` shows whose process that is; have it ended, or wait until it is done; whoever may read the \
-             map can lock it: ls -l {}",
+             map can lock it; so that no local user can: chmod o-r {}",
             holder.pid,
             quoted(&map.to_string_lossy())
         ),
@@ -2610,6 +2774,18 @@ mod tests {
                 "postconf: fatal: t, line 1: missing '=' after attribute name: \"…\"",
             ),
             ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"… | c: error: plain"),
+            (
+                "postmap: fatal: maillog_file value 'pass'word' does not match any prefix in maillog_file_prefixes\n",
+                "postmap: fatal: maillog_file value '…' does not match any prefix in maillog_file_prefixes",
+            ),
+            (
+                "postmap: fatal: bad boolean configuration: smtp_sasl_auth_enable = pass word\n",
+                "postmap: fatal: bad boolean configuration: smtp_sasl_auth_enable = …",
+            ),
+            (
+                "postmap: fatal: bad string length 8 > 1: mail_name = password\n",
+                "postmap: fatal: bad string length 8 > 1: mail_name = …",
+            ),
         ] {
             assert_eq!(gave_up(stderr), expected);
         }

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::{Login, has_secret_shape};
 use crate::instruction::relaykey;
+use crate::mta::shown;
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
@@ -218,7 +219,9 @@ fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
             class: "config",
             line: line_of(at),
             what: "the line has a NUL byte, at which Postfix cuts it".into(),
-            fix: "restore the table from where it came from, or take the byte out: sed -i --follow-symlinks 's/\\x00//g' FILE"
+            // What Postfix uses today stays what it uses.
+            fix: "restore the table from where it came from, or cut the line at the byte, as Postfix does: sed -i \
+                  --follow-symlinks 's/\\x00.*//' FILE"
                 .into(),
         });
     }
@@ -354,9 +357,9 @@ impl Table {
                 class: "ambiguous",
                 line: Some(second),
                 what: format!(
-                    "the key {:?} stands on line {first} and again on line {second}; Postfix uses the first and \
+                    "the key {} stands on line {first} and again on line {second}; Postfix uses the first and \
                      ignores the other",
-                    this.key
+                    shown::quoted_key(&this.key, None)
                 ),
                 fix: format!(
                     "remove the one that is wrong (line {second} has no effect today), then: {}",
@@ -369,9 +372,10 @@ impl Table {
                 class: "ambiguous",
                 line: Some(line),
                 what: format!(
-                    "the value under {:?} (line {}) goes on over several lines; Postfix joins them with the blanks \
+                    "the value under {} (line {}) goes on over several lines; Postfix joins them with the blanks \
                      between, which no login has",
-                    this.key, this.line
+                    shown::quoted_key(&this.key, None),
+                    this.line
                 ),
                 fix: "write USER:PASSWORD on one line; a line that is to be an entry must not start with a blank"
                     .into(),
@@ -382,8 +386,8 @@ impl Table {
                 class: "config",
                 line: Some(this.line),
                 what: format!(
-                    "the entry under {:?} is not UTF-8; Postfix ignores such a line, or not, as smtputf8_enable says",
-                    this.key
+                    "the entry under {} is not UTF-8; Postfix ignores such a line, or not, as smtputf8_enable says",
+                    shown::quoted_key(&this.key, None)
                 ),
                 fix: "write key and USER:PASSWORD in printable ASCII".into(),
             });

@@ -11,7 +11,9 @@ use crate::credential::Login;
 use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
 use crate::mta::table::{self, Change, MAX_TABLE, Table, TableError, same_key};
-use crate::mta::{ByHand, Content, Entry, Mta, MtaError, Ours, Plan, PlannedFile, Running, View};
+use crate::mta::{
+    ByHand, ByName, Content, Entry, Mta, MtaError, NameRule, Ours, Plan, PlannedFile, Running, View, shown,
+};
 
 /// One such text.
 pub struct Text {
@@ -52,15 +54,13 @@ impl Text {
         let live: Vec<usize> = self.keys.iter().filter_map(|key| Some(table.get_folded(key)?.0)).collect();
         let first = live.first().map(|first| table.entry(*first));
         let applied = ours.applied.as_deref().or_else(|| first.as_ref()?.username());
-        let known: Vec<Option<&str>> = [applied, ours.previous.as_deref(), candidate]
-            .into_iter()
-            .chain(ours.known.iter().map(|user| Some(user.as_str())))
-            .collect();
-        let is_ours = |(at, entry): &(usize, super::table::Entry<'_>)| {
-            !live.contains(at) && entry.username().is_some_and(|user| known.contains(&Some(user)))
-        };
+        let known = ours.known.iter().map(String::as_str);
+        let users = [applied, ours.previous.as_deref(), candidate].into_iter().flatten().chain(known).collect();
+        let rule = NameRule::new(ours, users, live.iter().filter_map(|at| table.entry(*at).login()));
+        let is_ours =
+            |(at, entry): &(usize, super::table::Entry<'_>)| !live.contains(at) && rule.of(entry) == ByName::Ours;
         let others = table.entries().enumerate().filter(is_ours).map(|(at, _)| at).collect();
-        let stranger = |at: &&usize| !known.contains(&table.entry(**at).username());
+        let stranger = |at: &&usize| !table.entry(**at).username().is_some_and(|user| rule.users.contains(user));
         let stranger = live.iter().find(stranger).copied();
         Ok(Survey { path, table, seen, live, others, stranger })
     }
@@ -119,7 +119,7 @@ impl Mta for Text {
             severity: Severity::Warning,
             line: None,
             file: Some(survey.path.clone()),
-            what: format!("it has no entry for {key:?}"),
+            what: format!("it has no entry for {}", shown::quoted_key(key, None)),
             fix: "the next rollover adds it; with write = false it says what to add".into(),
         };
         Ok(View {
@@ -147,7 +147,10 @@ impl Mta for Text {
                 class: "ambiguous",
                 file: Some(survey.path.clone()),
                 line: Some(entry.line),
-                what: format!("the key {:?} holds another login than the one that was applied", entry.key),
+                what: format!(
+                    "the key {} holds another login than the one that was applied",
+                    shown::quoted_key(&entry.key, Some(entry.line))
+                ),
                 fix: "put the login that was applied back under it, or correct the endpoint; without the line nothing would be \
                       logged in with"
                     .into(),
