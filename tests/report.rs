@@ -334,7 +334,7 @@ fn a_place_that_never_answers_is_given_up_and_holds_nothing_up() {
         lab.fault("GetParameter", json!({"kind": "hang", "seconds": 15, "count": 0}));
         let patient = Limits { attempt: ROUND, operation: ROUND, ..Limits::default() };
         let receivers = Receivers::open(&lab.configured, &http(&lab.moto, patient));
-        lab.receivers = Arc::new(receivers.with_limit(Duration::from_secs(1)));
+        lab.receivers = Arc::new(receivers.with_limit(Duration::from_secs(4)));
         lab.commit();
         let began = Instant::now();
         let (outboxes, receivers, now) = (lab.state.outbox.clone(), Arc::clone(&lab.receivers), lab.time());
