@@ -70,8 +70,8 @@ fn from_the_adoption_to_the_departure() {
     let fourth = publish(&host);
     host.postfix.write_table(&format!("{} {}\n", host.hop(), first.pair()));
     host.postfix.postmap();
-    host.sync(&[], 3);
-    host.sync(&[], 3);
+    host.sync(&[], 1);
+    host.sync(&[], 1);
     host.relaykey(&["approve", "ses"]).expect(0);
     // A key that is bad for good.
     let bad = Key::new();
