@@ -502,7 +502,7 @@ impl Agent {
         }
         for news in news {
             // A run that left what somebody else changed has a line that says so; others do not speak of it.
-            let left = facts.failures().iter().any(|(_, f)| f.class == rollover::DRIFT);
+            let left = told_of(facts).is_some_and(|f| f.class == rollover::DRIFT) && facts.carried_out() != Some(true);
             let withdrawn = news.outcome == "withdrawn" && !left;
             if withdrawn && news.error.as_ref().is_some_and(|e| e.class != rollover::SUPERSEDED) {
                 let record = withdrawal_record(facts, credential, by, &news, Timestamp::now());
@@ -575,7 +575,14 @@ impl Agent {
         if facts.committed.is_some() {
             return self.save(&facts.state, observer).await;
         }
-        let failed = facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO);
+        // What was put back and confirmed has its line.
+        let from = steps.iter().rposition(|s| s.step == "commit" && s.ok).map_or(0, |last| last + 1);
+        let steps = &steps[from..];
+        if !facts.put_back.is_empty() {
+            let record = put_back_record(facts, credential, by, steps, Timestamp::now());
+            self.owe(&mut facts.state, &record, None);
+        }
+        let failed = told_of(facts);
         let settled = steps.iter().any(|s| s.step == "activate" && s.ok);
         let (what, outcome) = match (&failed, end) {
             (_, End::Interrupted) => ("interrupted", "interrupted"),
@@ -1012,6 +1019,39 @@ fn withdrawal_record(facts: &Facts, credential: &config::Credential, by: &By, ne
         steps: Vec::new(),
         outcome: "done".into(),
         error: news.error.as_ref().map(|e| Trouble { class: e.class.clone(), words: e.words.clone() }),
+        approved_by: None,
+    }
+}
+
+/// What the record of a run that ended without a commit is about, where it has failed.
+fn told_of(facts: &Facts) -> Option<Failure> {
+    facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO)
+}
+
+/// The record of the applied version that was put back in some targets, and that another one keeps from being confirmed.
+fn put_back_record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    steps: &[StepTime],
+    at: Timestamp,
+) -> Record {
+    let applied = facts.state.applied.as_ref();
+    let words = format!(
+        "somebody else had changed the login (target {}), and it was put back; not confirmed, because of another target",
+        facts.put_back.join(", ")
+    );
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: "heal".into(),
+        version: applied.map(|a| a.id.version.clone()),
+        username: applied.map(|a| a.username.clone()),
+        previous_username: applied.and_then(|a| a.previous_username.clone()),
+        steps: steps.to_vec(),
+        outcome: "done".into(),
+        error: Some(Trouble { class: rollover::DRIFT.into(), words }),
         approved_by: None,
     }
 }

@@ -45,7 +45,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
-use crate::credential::{NOT_SHOWN, ProofFields, SourceIdentity, VersionOrder, has_secret_shape, shown, shown_or_said};
+use crate::credential::{
+    NOT_SHOWN, ProofFields, SourceIdentity, VersionOrder, has_secret_shape, is_access_key_id, shown, shown_or_said,
+};
 use crate::instruction::{Instruction, relaykey};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
@@ -637,6 +639,18 @@ pub struct TargetState {
     /// Versions that were put in place here and never confirmed, the latest last. Over with the next confirmation.
     #[serde(default)]
     pub begun: Vec<Begun>,
+    /// The login of the version that waits, as far as it was compared with what is here: by it somebody's change by hand is
+    /// told from another login of the same user name.
+    #[serde(default)]
+    pub wanted: Option<Wanted>,
+}
+
+/// The login of a version, as one target would hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Wanted {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub live_id: String,
 }
 
 /// A version that this host put in place, or asked a person to put there, and did not confirm: the run was killed between its
@@ -672,6 +686,12 @@ impl Begun {
     pub fn is_half_done(&self) -> bool {
         !self.used && !self.by_hand && !self.gone
     }
+}
+
+/// Does this user name alone tell one version's login from another's? Of an access key id there is one password for one
+/// region; `apikey` is everybody's, and a password may change under one name.
+fn tells_apart(username: &str, applied: Option<&Applied>) -> bool {
+    is_access_key_id(username) && applied.is_none_or(|applied| applied.username != username)
 }
 
 /// So many are remembered.
@@ -717,7 +737,13 @@ impl TargetState {
             (Some(expected), Some(_), _) if found.live_id.as_ref() == Some(expected) => Holds::Applied,
             (_, _, Some(candidate)) if begun.is_some_and(|begun| begun.id == candidate.id) => Holds::Pending,
             _ if begun.is_some() => Holds::Begun,
-            (_, _, Some(candidate)) if only(&candidate.username) && self.live_id.is_some() => Holds::Pending,
+            (Some(_), applied, Some(candidate))
+                if self.is_login_of(&candidate.id, found.live_id.as_ref()).unwrap_or_else(|| {
+                    only(&candidate.username) && tells_apart(&candidate.username, applied.as_ref())
+                }) =>
+            {
+                Holds::Pending
+            }
             // Nothing was read back here yet: the name alone tells.
             (None, Some(applied), _) if only(&applied.username) => Holds::Applied,
             _ => Holds::Other,
@@ -727,6 +753,11 @@ impl TargetState {
     /// The version with this live id, where this host put one in place and never confirmed it.
     pub fn has_begun(&self, live_id: &str) -> Option<&Begun> {
         self.begun.iter().rfind(|begun| begun.live_id == live_id)
+    }
+
+    /// Is this the login of that version? `None`: it was not compared yet.
+    fn is_login_of(&self, id: &VersionId, live_id: Option<&String>) -> Option<bool> {
+        self.wanted.as_ref().filter(|wanted| wanted.id == *id).map(|wanted| live_id == Some(&wanted.live_id))
     }
 
     /// What is in place and not committed was looked up, and what is in use.
@@ -1102,6 +1133,8 @@ pub struct Facts {
     blocked: Option<Failure>,
     /// The applied version is being put back; what the source gives waits here meanwhile.
     aside: Option<Aside>,
+    /// The targets in which the applied version was put back in this wake without a confirmation, because of another target.
+    pub put_back: Vec<String>,
     /// The targets that a person changes.
     by_hand: Vec<String>,
     /// The steps that are under way, at most one about each target.
@@ -1384,6 +1417,7 @@ impl Facts {
             told_apart,
             blocked: None,
             aside: None,
+            put_back: Vec::new(),
             by_hand: policy.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
             under_way: Vec::new(),
             steps: 0,
@@ -1403,10 +1437,19 @@ impl Facts {
         }
         // Beside a rejected version, the target says it.
         let not_put_back = self.state.put_back.failure.as_ref().filter(|_| rejection_of_found(self).is_none());
-        let away = not_put_back.and_then(|f| Some((f, self.targets.iter().position(|t| self.is_gone(t))?)));
+        let away = not_put_back.and_then(|f| Some((f, self.gone()?)));
         all.extend(away.map(|(f, index)| (Some(self.targets[index].name.as_str()), f)));
         all.sort_by_key(|(_, f)| f.temporary);
         all
+    }
+
+    /// The target that a failure to put back what was confirmed is about: one that holds something else, before one in which it
+    /// was put back.
+    fn gone(&self) -> Option<usize> {
+        let is_back = |t: &TargetFacts| t.inspected.as_ref().is_some_and(|seen| self.is_of_applied(seen));
+        let gone = |t: &&TargetFacts| self.is_gone(t);
+        let first = self.targets.iter().find(|t| gone(t) && !is_back(t)).or_else(|| self.targets.iter().find(gone))?;
+        self.targets.iter().position(|t| t.name == first.name)
     }
 
     /// Is the applied version not in this target any more, or only as a run left it that was killed while it put it back, and does
@@ -2040,6 +2083,7 @@ fn permission(facts: &Facts, policy: &Policy, now: Timestamp) -> Permission {
         return Permission::Given;
     }
     if *if_applied_dies == IfAppliedDies::Apply
+        && (0..facts.targets.len()).any(|i| uses_applied(facts, i))
         && let Some(by) = facts.state.applied_refused().and_then(|own| died(&facts.state, own))
     {
         return Permission::Give { by, until: None };
@@ -2101,6 +2145,16 @@ fn own_login(facts: &mut Facts, policy: &Policy, index: usize, result: OwnResult
     let mut own = own.unwrap_or_else(|| OwnLogin::of(&applied));
     own.tried(Tried { at: now, endpoint: endpoint.clone(), result }, *retry);
     state.own_login = Some(own);
+}
+
+/// Does the mail server of this target use the applied version, as far as was looked up? Where somebody else's login is in its
+/// place, a refusal of it keeps no mail from going out.
+fn uses_applied(facts: &Facts, index: usize) -> bool {
+    let Some(state) = facts.state.targets.get(&facts.targets[index].name) else { return true };
+    match (&state.in_use, &state.live_id) {
+        (Some(found), Some(expected)) => found.live_id.as_ref() == Some(expected),
+        _ => true,
+    }
 }
 
 /// Is this version in place in a target already, put there by this run or by one that was killed?
@@ -2262,6 +2316,9 @@ fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) {
     // Held, and verified not long ago: nothing is to be done before the day is over, the window opens, or somebody asks.
     let held = facts.state.candidate.as_ref().and_then(|c| c.held.as_ref()?.next).filter(|next| *next > now);
     if let (Permission::Held { opens }, Some(next), false) = (&permission, held, facts.wake.dry_run) {
+        if let Some(&target) = left_to_others(facts, policy, now).first() {
+            return (Step::Refrain { target }, Reason::Drifted(name(target)));
+        }
         let reason = Reason::Held { version: found.id.version.clone(), opens: *opens };
         let until = opens.map_or(next, |opens| opens.min(next));
         return (Step::Wait { until }, reason);
@@ -2423,6 +2480,26 @@ fn put_back_due(facts: &Facts, policy: &Policy, now: Timestamp) -> Option<usize>
     let of_applied = |i: usize| facts.targets[i].inspected.as_ref().is_some_and(|seen| facts.is_of_applied(seen));
     let mut ours = (0..facts.targets.len()).filter(|&i| !is_by_hand(facts, policy, i));
     ours.find(|&i| of_applied(i) || is_changed_by_others(facts, i, now) && may_heal(facts, policy, i, now))
+}
+
+/// The targets in which somebody else changed the login and in which it is not put back, beside a version that waits: where
+/// that is to be said now.
+fn left_to_others(facts: &Facts, policy: &Policy, now: Timestamp) -> Vec<usize> {
+    let not_yet = facts.state.put_back.next.is_some_and(|next| next > now);
+    if not_yet || is_in_use(facts) || put_back_due(facts, policy, now).is_some() {
+        return Vec::new();
+    }
+    due(facts, now).filter(|&i| is_changed_by_others(facts, i, now)).collect()
+}
+
+/// Is the source's version held, and nothing to be done about it now?
+fn is_held_for_now(facts: &Facts, policy: &Policy, now: Timestamp) -> bool {
+    let next = facts.state.candidate.as_ref().and_then(|c| c.held.as_ref()?.next);
+    facts.is_held()
+        && !is_in_use(facts)
+        && !facts.wake.confirm
+        && next.is_some_and(|next| next > now)
+        && matches!(permission(facts, policy, now), Permission::Held { .. })
 }
 
 fn due(facts: &Facts, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
@@ -2628,7 +2705,7 @@ pub fn absorb(
         }
         (Step::FetchApplied, Outcome::Fetched(found)) => set_aside(facts, found, now),
         (Step::FetchApplied, Outcome::Failed(failure)) => {
-            let failure = not_given_again(facts, failure, now);
+            let failure = not_given_again(facts, policy, failure, now);
             failed(&mut facts.state.put_back, failure, now, jitter);
         }
         (Step::Verify { target }, Outcome::Accepted(evidence)) => {
@@ -2655,7 +2732,8 @@ pub fn absorb(
             // The applied version again, for drift or a confirmation: a login of our own like any other.
             let leader = policy.targets[*target].logs_in_as;
             let next = facts.target_state(leader).own_login.as_ref().and_then(|own| own.next);
-            let counts = is_in_use(facts) && next.is_none_or(|next| next <= now);
+            let uses = same_place(policy, leader).into_iter().any(|i| uses_applied(facts, i));
+            let counts = is_in_use(facts) && uses && next.is_none_or(|next| next <= now);
             if counts && matches!(step, Step::Verify { .. }) {
                 own_login(facts, policy, leader, OwnResult::Refused { reply: reply.clone() }, now);
             }
@@ -2672,7 +2750,11 @@ pub fn absorb(
             own_login(facts, policy, *target, OwnResult::Accepted, now);
         }
         (Step::VerifyApplied { target }, Outcome::Refused { reply }) => {
-            own_login(facts, policy, *target, OwnResult::Refused { reply }, now);
+            let result = match same_place(policy, *target).into_iter().any(|i| uses_applied(facts, i)) {
+                true => OwnResult::Refused { reply },
+                false => OwnResult::Unknown { what: format!("{reply} (the mail server uses another login)") },
+            };
+            own_login(facts, policy, *target, result, now);
         }
         (Step::VerifyApplied { target }, Outcome::Failed(failure)) => {
             own_login(facts, policy, *target, OwnResult::Unknown { what: failure.what }, now);
@@ -2697,6 +2779,7 @@ pub fn absorb(
             if !facts.wake.dry_run {
                 facts.target_state(*target).change = Some(change.clone()).filter(|change| !change.diff.is_empty());
             }
+            compared(facts, *target, &live_id);
             (facts.targets[*target].previewed, facts.targets[*target].wanted) = (Some(change), Some(live_id));
         }
         (Step::Hold, Outcome::Noted) => hold(facts, policy, now),
@@ -2717,6 +2800,7 @@ pub fn absorb(
         (Step::Prepare { target }, Outcome::Prepared(staged)) => {
             let writes = !staged.nothing_to_write;
             let allowed = !writes || may_write(facts, policy, *target, now);
+            compared(facts, *target, &staged.live_id);
             facts.targets[*target].prepared = Some(staged);
             if !allowed {
                 let failure = Failure {
@@ -2733,6 +2817,7 @@ pub fn absorb(
             if !facts.wake.dry_run {
                 facts.target_state(*target).change = Some(change.clone());
             }
+            compared(facts, *target, &live_id);
             (facts.targets[*target].previewed, facts.targets[*target].wanted) = (Some(change), Some(live_id));
             left_to_a_person(facts, policy, *target, now, jitter);
         }
@@ -2816,6 +2901,12 @@ pub fn absorb(
         {
             let failure = not_put_back_beside_a_rejected_one(facts, policy, *target, now);
             target_failed(facts, *target, failure, now, jitter);
+        }
+        // The version that waits goes on waiting, and goes when it may: no target has failed.
+        (Step::Refrain { .. }, Outcome::Refrained) if is_held_for_now(facts, policy, now) => {
+            let left = left_to_others(facts, policy, now);
+            let failure = left_beside_a_held_one(facts, policy, &left, now);
+            failed(&mut facts.state.put_back, failure, now, jitter);
         }
         (Step::Refrain { target }, Outcome::Refrained) if !drifted_from_applied(facts, *target) => {
             left_to_a_person(facts, policy, *target, now, jitter);
@@ -2938,6 +3029,7 @@ fn go_on_with_offered(facts: &mut Facts) {
     let Some(Aside { offered, blocked, targets }) = facts.aside.take() else { return };
     (facts.fetched, facts.blocked, facts.stamp) = (Some(offered), blocked, None);
     let before = std::mem::replace(&mut facts.targets, targets);
+    facts.put_back.extend(before.iter().filter(|t| t.swapped).map(|t| t.name.clone()));
     for (t, healed) in facts.targets.iter_mut().zip(before) {
         let TargetFacts { name, evidence, probed, failed, before_its_time, .. } = std::mem::take(t);
         // A login that was put back in vain is still gone; where one was written, what is there is not known.
@@ -2947,7 +3039,7 @@ fn go_on_with_offered(facts: &mut Facts) {
 }
 
 /// What to do about a login that is gone and cannot be put back.
-fn put_it_back_by_hand(facts: &Facts) -> String {
+fn put_it_back_by_hand(facts: &Facts, policy: &Policy, now: Timestamp) -> String {
     let name = &facts.state.credential;
     let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
     let by_hand = format!(
@@ -2956,7 +3048,12 @@ fn put_it_back_by_hand(facts: &Facts) -> String {
     );
     let offered = facts.fetched.as_ref().map(|f| f.id.version.as_str()).unwrap_or_default();
     let approve = relaykey(format_args!("approve {name} --version {offered}"));
-    match (rejection_of_found(facts), facts.is_held() && facts.by_hand.is_empty()) {
+    // It may be held only after this is said.
+    let waits = facts.fetched.as_ref().is_some_and(|found| {
+        let is_held = || matches!(permission(facts, policy, now), Permission::Held { .. });
+        facts.is_held() || standing(facts, found, policy) == Standing::Take && is_held()
+    });
+    match (rejection_of_found(facts), waits && facts.by_hand.is_empty()) {
         (Some(_), _) => {
             format!("{by_hand}, or publish another version, or take the rejected one all the same: {approve}")
         }
@@ -2966,10 +3063,10 @@ fn put_it_back_by_hand(facts: &Facts) -> String {
 }
 
 /// The source gives another version, and not the applied one any more, by which it could be put back.
-fn not_given_again(facts: &Facts, failure: Failure, now: Timestamp) -> Failure {
-    let index = facts.targets.iter().position(|t| facts.is_gone(t));
+fn not_given_again(facts: &Facts, policy: &Policy, failure: Failure, now: Timestamp) -> Failure {
+    let index = facts.gone();
     let what = not_put_back(facts, index, &failure);
-    let fix = if failure.temporary { failure.fix } else { put_it_back_by_hand(facts) };
+    let fix = if failure.temporary { failure.fix } else { put_it_back_by_hand(facts, policy, now) };
     Failure { class: DRIFT.into(), what, fix, temporary: failure.temporary, at: now }
 }
 
@@ -3045,7 +3142,49 @@ fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usi
             return denied(DRIFT, gone, fix, now);
         }
     };
-    denied(DRIFT, format!("{gone}: {why}"), put_it_back_by_hand(facts), now)
+    denied(DRIFT, format!("{gone}: {why}"), put_it_back_by_hand(facts, policy, now), now)
+}
+
+/// Somebody else changed the login, and it is left so, while the version that the source gives waits for approval.
+fn left_beside_a_held_one(facts: &Facts, policy: &Policy, left: &[usize], now: Timestamp) -> Failure {
+    let names: Vec<&str> = left.iter().map(|&i| facts.targets[i].name.as_str()).collect();
+    let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
+    let why = match left.first().map(|&i| &policy.targets[i]) {
+        Some(target) if !target.write => "write = false".to_owned(),
+        Some(TargetPolicy { drift: Drift::Report, .. }) => "drift = \"report\"".to_owned(),
+        Some(_) | None => format!("it was put back {HEALS} times within the hour"),
+    };
+    let what = format!(
+        "the mail server (target {}) no longer holds the login that this host had confirmed ({before}), and is left so: {why}",
+        names.join(", ")
+    );
+    denied(DRIFT, what, put_it_back_by_hand(facts, policy, now), now)
+}
+
+/// The same, for who only looks: what a run would say of it; `None`: nothing, or it was said before.
+pub fn left_changed<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> Option<(&'f str, Failure)> {
+    let found = facts.fetched.as_ref().filter(|_| facts.state.put_back.failure.is_none())?;
+    let waits = standing(facts, found, policy) == Standing::Take
+        && matches!(permission(facts, policy, now), Permission::Held { .. });
+    let is_left = |&i: &usize| {
+        waits
+            && policy.targets[i].write
+            && !may_heal(facts, policy, i, now)
+            && !facts.targets[i].failed
+            && is_changed_by_others(facts, i, now)
+    };
+    let left: Vec<usize> = (0..facts.targets.len()).filter(is_left).collect();
+    let first = *left.first()?;
+    Some((&facts.targets[first].name, left_beside_a_held_one(facts, policy, &left, now)))
+}
+
+/// The login of what the source gives was compared with what a target holds.
+fn compared(facts: &mut Facts, index: usize, live_id: &str) {
+    let of_candidate = |id: &VersionId| facts.state.candidate.as_ref().is_some_and(|c| c.id == *id);
+    let id = facts.fetched.as_ref().map(|found| found.id.clone()).filter(of_candidate);
+    if let Some(id) = id.filter(|_| !facts.wake.dry_run) {
+        facts.target_state(index).wanted = Some(Wanted { id, live_id: live_id.to_owned() });
+    }
 }
 
 /// The mail server was not told. Where something else stands in the way of a new version, that is what people see, and what
@@ -3828,13 +3967,20 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportErr
 /// not what is to come?
 fn is_changed_by_others(facts: &Facts, index: usize, now: Timestamp) -> bool {
     let t = &facts.targets[index];
-    // What a person put there may be the candidate; where that was not looked at, its user name tells.
-    let right = match (&t.previewed, &facts.fetched) {
-        (Some(change), _) => change.diff.is_empty(),
-        (None, Some(found)) => {
-            !is_in_use(facts) && t.inspected.as_ref().is_some_and(|i| i.username.as_ref() == Some(&found.username))
+    // What a person put there may be the candidate; where that was not looked at, its live id tells, or an access key id.
+    let right = match (&t.previewed, &facts.fetched, &t.inspected) {
+        (Some(change), ..) => change.diff.is_empty(),
+        (None, Some(found), Some(seen)) if !is_in_use(facts) => {
+            let of_found = |id: &Option<String>| facts.state.targets.get(&t.name)?.is_login_of(&found.id, id.as_ref());
+            match of_found(&seen.in_use) {
+                Some(is_it) => is_it || of_found(&seen.first_live_id) == Some(true),
+                None => {
+                    seen.username.as_ref() == Some(&found.username)
+                        && tells_apart(&found.username, facts.state.applied.as_ref())
+                }
+            }
         }
-        (None, None) => false,
+        (None, ..) => false,
     };
     // Somebody who has edited the text and not compiled it has not changed what the mail server uses.
     let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
@@ -4032,6 +4178,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         durable.begun.retain(|begun| Some(&begun.id) == waits.as_ref());
         if waits.is_none() {
             (durable.retry, durable.first_refused, durable.change) = (Retry::default(), None, None);
+            durable.wanted = None;
         }
         // What the mail log told of was about the login that was there before.
         let of_before = |own: &OwnLogin| t.swapped && own.refused.is_empty();
@@ -4044,7 +4191,10 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         }
     }
     match facts.aside {
-        Some(_) => go_on_with_offered(facts),
+        Some(_) => {
+            go_on_with_offered(facts);
+            facts.put_back.clear();
+        }
         None => facts.committed = Some(stamp.outcome),
     }
 }

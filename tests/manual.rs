@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use lab::{DELIVERY, Host, Key, Setup};
 use postfix::{free_port, wait_for};
+use relaykey::credential::Secret;
 use relaykey::standin;
 use running::{Daemon, NEVER, SOON, health, holds, passes_under};
 use rustix::process::Signal;
@@ -440,9 +441,36 @@ fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
     assert_eq!(host.send(), third.id);
 }
 
-/// Where a run leaves what somebody else changed to a person, without a failure, its line says that a confirmation is over.
+/// Where what a run has failed of is not what somebody else changed, a line of its own says that a confirmation is over.
 #[test]
 fn a_confirmation_that_is_taken_back_has_its_line_in_the_audit_log() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let source = host.publish(first.pair()) + NEVER;
+    host.configure(&Setup { source: &source, smtp: "propagation = \"0s\"\n", ..Setup::default() });
+    host.sync(&[], 0);
+    let backup = fs::read_to_string(host.postfix.table()).expect("a table");
+    let second = publish(&host);
+    host.sync(&[], 0);
+    host.publish(Key::new().pair());
+    host.sync(&["--wait", "1s"], 1).says(&["535"]);
+    Edit::InPlace.write(&host, &backup);
+    host.postfix.postmap();
+    host.sync(&["--wait", "1s"], 1).says(&["535", "no longer holds the login"]);
+    assert_eq!(host.state("ses")["told"]["outcome"], "withdrawn");
+    host.relaykey(&["history"]).expect(0).says(&[
+        "refused",
+        "withdrawal",
+        "somebody else changed the login",
+        &second.id,
+    ]);
+}
+
+/// A version waits for approval, somebody else changed the login, and it is left so: every command says both, and none calls it
+/// a success.
+#[test]
+fn what_somebody_else_changed_is_said_beside_a_version_that_waits() {
     let first = Key::new();
     let host = host_with("hash", &first, MANUAL, "drift = \"report\"\n");
     host.sync(&[], 0);
@@ -452,11 +480,64 @@ fn a_confirmation_that_is_taken_back_has_its_line_in_the_audit_log() {
     host.relaykey(&["approve", "ses"]).expect(0);
     let third = publish(&host);
     host.sync(&[], 3);
+    let version = candidate(&host)["version"].as_str().expect("a version").to_owned();
     Edit::InPlace.write(&host, &backup);
     host.postfix.postmap();
-    host.sync(&[], 3).says_not("fetch-applied").says(&[&third.id]);
-    host.relaykey(&["history"]).expect(0).says(&["withdrawal", "somebody else changed the login", &second.id]);
-    host.relaykey(&["status"]).expect(0).says(&["ses: drift", "mail      may be failing"]);
+    let approve = format!("relaykey approve ses --version {version}");
+    let said = ["no longer holds the login that this host had confirmed", "is left so: drift = \"report\"", &approve];
+    // Before `sync` has seen it, and after.
+    for _ in 0..2 {
+        host.relaykey(&["check"]).expect(1).says(&said);
+        host.sync(&[], 1).says_not("fetch-applied").says(&said);
+    }
+    host.relaykey(&["history"]).expect(0).says(&["drift", "no longer holds", &second.id]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: drift", "mail      may be failing", &approve]);
+    host.relaykey(&["approve", "ses"]).expect(0).says(&["ses: confirmed"]);
+    assert_eq!(host.send(), third.id);
+}
+
+/// At a relay that is not SES, every login has the same user name.
+#[test]
+fn somebody_elses_login_of_the_same_user_name_is_not_taken_for_the_new_version() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    let table = |password: &str| {
+        host.postfix.write_table(&format!("{} apikey:{password}\n", host.hop()));
+        host.postfix.postmap();
+    };
+    let [one, two] = ["Pass1.of-this-relay", "Pass2.of-this-relay"];
+    let accept = |password: &str| host.standin.set_key("apikey", &Secret::new(password.to_owned()));
+    table(one);
+    accept(one);
+    host.start_postfix();
+    let source = host.publish(format!("apikey:{one}")) + NEVER;
+    configure(&host, &source, MANUAL, "");
+    let config = host.path("config.toml");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    let without_region = text.lines().filter(|line| !line.starts_with("region = ")).map(|line| format!("{line}\n"));
+    fs::write(&config, without_region.collect::<String>()).expect("written");
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    accept(two);
+    host.publish(format!("apikey:{two}"));
+    host.sync(&[], 3);
+
+    table("somebody.elses");
+    for reject in [false, true] {
+        if reject {
+            host.relaykey(&["reject", "ses", "--reason", "not now"]).expect(0);
+        }
+        host.sync(&[], 1).says(&["no longer holds the login that this host had confirmed"]);
+        host.relaykey(&["check"]).expect(1);
+        let status = host.relaykey(&["status"]);
+        status.expect(0).says(&["ses: drift", "apikey with another password", "mail      may be failing"]);
+        status.says_not("this is the new key").says_not("not affected");
+        let told = host.state("ses")["told"].clone();
+        assert!(reject || told["outcome"] == "withdrawn" && told["another_login"] == true, "{told}");
+    }
+    // The new version itself, put in by hand, is the new key.
+    table(two);
+    host.sync(&[], 0).says(&["ses: rejected"]);
+    host.relaykey(&["status"]).expect(0).says(&["this is the new key, not confirmed yet"]);
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
     // Decided here, because it is decided by a person: what is only looked at is not held.
     let unconfirmed = rollover::waits_unconfirmed(&facts, &policy, now);
     let waits = rollover::left_to_people(&facts, &policy, now);
+    let left = rollover::left_changed(&facts, &policy, now).map(|(target, failure)| (Some(target), failure));
+    all.extend(left.iter().map(|(target, failure)| obstacle((*target, failure))));
     let waits = waits.into_iter().filter(|(target, _)| target.is_some() || unconfirmed.is_none());
     all.extend(waits.map(|(target, failure)| Obstacle {
         target: target.map(str::to_owned),

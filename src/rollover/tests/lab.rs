@@ -17,6 +17,8 @@ pub(super) struct Host {
     pub source: i64,
     /// The source was made anew, and this one of its versions has that number there.
     pub renumbered: Option<(i64, i64)>,
+    /// Every version has this user name, as has what is nobody's.
+    pub name: Option<&'static str>,
     /// What goes wrong: the step's word, with the target's number where it is about one; and its outcome.
     pub troubles: Vec<(&'static str, Outcome)>,
     /// The endpoint refuses this version.
@@ -46,6 +48,8 @@ pub(super) struct Run {
     pub failures: Vec<String>,
     /// What they say.
     pub said: Vec<String>,
+    /// The targets that a drift is told of.
+    pub drifted: Vec<String>,
     pub committed: Option<Completion>,
     pub approved_by: Option<String>,
     pub waits: bool,
@@ -81,6 +85,7 @@ impl Host {
             owed: vec![false; targets],
             source,
             renumbered: None,
+            name: None,
             troubles: Vec::new(),
             refuses: None,
             killed_before: None,
@@ -88,6 +93,16 @@ impl Host {
             meanwhile: None,
             seqs: vec![1],
         }
+    }
+
+    /// As [`Host::new`], and every version has the user name `name`.
+    pub fn of_one_name(policy: Policy, source: i64, name: &'static str) -> Self {
+        let mut host = Self { name: Some(name), ..Self::new(policy, source) };
+        name.clone_into(&mut host.state.applied.as_mut().expect("one is applied").username);
+        for found in host.state.targets.values_mut().filter_map(|t| t.in_use.as_mut()) {
+            found.usernames = vec![name.to_owned()];
+        }
+        host
     }
 
     /// Nothing is known yet; the targets hold `files`.
@@ -162,6 +177,8 @@ impl Host {
         };
         let failures = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
         let said = facts.failures().iter().map(|(_, f)| f.what.clone()).collect();
+        let of_drift = facts.failures().into_iter().filter(|(_, f)| f.class == DRIFT);
+        let drifted = of_drift.filter_map(|(target, _)| target.map(str::to_owned)).collect();
         let killed = last != Step::End && !matches!(last, Step::Wait { .. });
         if !killed {
             conclude(&mut facts, now, 0.5);
@@ -186,6 +203,7 @@ impl Host {
                 .collect(),
             failures,
             said,
+            drifted,
             committed: facts.committed,
             approved_by,
             waits: facts.waits_for_a_person(&self.policy),
@@ -210,7 +228,7 @@ impl Host {
             return outcome.clone();
         }
         // The version that the run has got.
-        let candidate = facts.fetched.as_ref().map_or(0, |f| f.username[4..].parse::<i64>().unwrap());
+        let candidate = facts.fetched.as_ref().map_or(0, |f| f.id.order.expect("it has one").number);
         if matches!(step, Step::Verify { .. }) && self.refuses == Some(candidate) {
             return refused();
         }
@@ -218,13 +236,18 @@ impl Host {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
                 let reload_owed = self.owed[*target].then(|| Owed { since: now, why: "not done yet".into() });
-                Outcome::Inspected(Inspection { swapped, reload_owed, ..holds(self.files[*target]) })
+                let mut seen = Inspection { swapped, reload_owed, ..holds(self.files[*target]) };
+                if let Some(name) = self.name {
+                    (seen.username, seen.usernames) = (Some(name.to_owned()), vec![name.to_owned()]);
+                }
+                Outcome::Inspected(seen)
             }
             Step::Fetch => {
                 let mut found = Found { at: now, ..found(self.source, 0) };
                 if let Some((_, number)) = self.renumbered.filter(|(version, _)| *version == self.source) {
                     found.id.version = format!("v{number}");
                 }
+                found.username = self.name.map_or(found.username, str::to_owned);
                 Outcome::Fetched(found)
             }
             Step::FetchApplied => {

@@ -1578,3 +1578,151 @@ fn where_nothing_was_confirmed_yet_what_is_in_use_is_no_strangers() {
     host.poll(0);
     assert!(host.state.foreign().is_some());
 }
+
+// ---------------------------------------------------------------- one user name for every login, and what is left
+
+/// Where every login has the same user name, as at a relay that is not SES, and where a password changes under one access key:
+/// the name does not tell somebody else's login from the version that is not put into use.
+#[test]
+fn a_login_of_the_same_user_name_is_not_taken_for_the_version_that_waits() {
+    for name in ["apikey", "AKIA1"] {
+        let host = |policy: Policy| Host::of_one_name(policy, 2, name);
+        let held = || {
+            let mut host = host(manual(1));
+            host.poll(0);
+            host
+        };
+        let mut rejected = held();
+        rejected.reject(None, 10);
+        let mut refused_one = host(policy(1));
+        (refused_one.refuses, refused_one.policy.targets[0].propagation) = (Some(2), SignedDuration::ZERO);
+        refused_one.poll(0);
+        for (what, mut host) in [("held", held()), ("rejected", rejected), ("refused", refused_one)] {
+            host.files = vec![9];
+            let run = host.poll(20);
+            assert_eq!(host.files, [1], "{name}, {what}: {:?}", run.steps);
+            // Where it stays, that is told, and it is no success.
+            host.policy.targets[0].drift = Drift::Report;
+            host.files = vec![9];
+            let run = host.poll(40);
+            assert_eq!((host.files[0], run.outcomes()), (9, vec!["withdrawn"]), "{name}, {what}: {:?}", run.steps);
+            assert!(!run.failures.is_empty(), "{name}, {what}");
+            assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Other), "{name}, {what}");
+        }
+        // The version itself, put in by hand, is theirs: it was compared when it was held.
+        for reject in [false, true] {
+            let mut host = held();
+            if reject {
+                host.reject(None, 10);
+            }
+            host.files = vec![2];
+            let run = host.poll(20);
+            assert_eq!((host.files[0], run.failures.clone()), (2, vec![]), "{name}: {:?}", run.steps);
+            assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Pending), "{name}");
+        }
+    }
+}
+
+/// A password that is no version's, of the new version's own access key.
+#[test]
+fn the_key_of_the_version_that_waits_with_another_password_is_somebody_elses() {
+    let mut host = Host::new(manual(1), 2);
+    host.poll(0);
+    (host.files, host.name) = (vec![9], Some("AKIA2"));
+    let run = host.poll(20);
+    assert_eq!((host.files.clone(), run.steps.contains(&"fetch-applied")), (vec![1], true), "{:?}", run.steps);
+}
+
+#[test]
+fn what_is_not_put_back_beside_a_version_that_waits_is_said_and_the_version_goes_when_it_may() {
+    let with = |drift: Drift, window: bool| {
+        let mut host = Host::new(manual(1), 2);
+        if window {
+            host.policy.mode = daily("06:00-07:00");
+        }
+        host.policy.targets[0].drift = drift;
+        host
+    };
+    for drift in [Drift::Report, Drift::Heal] {
+        let mut host = with(drift, false);
+        host.poll(0);
+        if drift == Drift::Heal {
+            host.state.targets.get_mut("t0").expect("it is there").heals = vec![at(0); HEALS];
+        }
+        host.files = vec![9];
+        let run = host.poll(20);
+        assert_eq!((run.failures.clone(), run.outcomes()), (vec!["drift".to_owned()], vec!["withdrawn"]), "{drift:?}");
+        assert!(run.said[0].contains("(AKIA1), and is left so: "), "{:?}", run.said);
+        let failure = host.state.put_back.failure.clone().expect("it stands");
+        assert!(failure.fix.contains("relaykey approve ses --version v2"), "{}", failure.fix);
+        // It stands, is told once, and keeps nothing from being done.
+        for run in [host.poll(40), host.notice(60)] {
+            assert_eq!((run.failures.clone(), run.news.len()), (vec!["drift".to_owned()], 0), "{drift:?}");
+        }
+        let run = host.approve(None, 80);
+        assert_eq!((run.committed, host.files[0]), (Some(Completion::Confirmed), 2), "{drift:?}: {:?}", run.steps);
+        assert_eq!(host.state.put_back, Retry::default());
+    }
+    // It waits for its window, and what is left as it is does not keep it from going.
+    let mut host = with(Drift::Report, true);
+    let poll = |host: &mut Host, time: &str| host.run(Wake::default(), false, day(0, time), 0);
+    host.files = vec![9];
+    let run = poll(&mut host, "05:59:00");
+    assert_eq!(run.failures, ["drift"], "{:?}", run.steps);
+    let run = poll(&mut host, "06:00:30");
+    assert_eq!((run.committed, host.files[0]), (Some(Completion::Confirmed), 2), "{:?}", run.steps);
+}
+
+/// Somebody else's login is in use, and works: that the applied version is refused keeps no mail from going out, and lets
+/// nothing go.
+#[test]
+fn a_refusal_of_what_is_not_in_use_lets_nothing_go() {
+    let mut host = Host::new(dies(IfAppliedDies::Apply), 2);
+    host.poll(0);
+    host.files = vec![9];
+    host.refuses = Some(1);
+    host.troubles = vec![("verify-applied", refused())];
+    for n in 1..20 {
+        let run = host.order(hint(), n * 600);
+        assert!(!run.wrote() && run.committed.is_none(), "{n}: {:?}", run.steps);
+    }
+    assert_eq!((host.state.applied_refused(), host.files[0]), (None, 9));
+    // Nor does one that was met before somebody put it there.
+    let mut host = Host::new(Policy { mode: Mode::Automatic, ..dies(IfAppliedDies::Apply) }, 1);
+    host.troubles = vec![("verify-applied", refused())];
+    host.order(hint(), 0);
+    host.order(hint(), 60);
+    assert!(host.state.applied_refused().is_some());
+    (host.policy, host.source, host.files, host.refuses) = (dies(IfAppliedDies::Apply), 2, vec![9], Some(1));
+    let run = host.poll(120);
+    assert!(!run.wrote() && host.files == [9], "{:?}", run.steps);
+    // In use again, it lets it go.
+    host.files = vec![1];
+    let run = host.notice(180);
+    assert_eq!((run.committed, host.files[0]), (Some(Completion::Confirmed), 2), "{:?}", run.steps);
+}
+
+/// Of two targets one is put right and the other is left: it is the other one that is named.
+#[test]
+fn the_target_that_is_not_put_back_is_the_one_that_is_named() {
+    let mut host = Host::new(manual(2), 2);
+    host.policy.targets[1].drift = Drift::Report;
+    host.poll(0);
+    host.files = vec![9, 9];
+    for seconds in [20, 40] {
+        let run = host.poll(seconds);
+        assert_eq!((host.files.clone(), run.failures.len()), (vec![1, 9], 1), "{:?}", run.steps);
+        assert_eq!(run.drifted, ["t1"], "{:?}", run.said);
+        assert!(run.said[0].contains("(target t1)"), "{:?}", run.said);
+    }
+}
+
+#[test]
+fn what_to_do_about_a_login_that_cannot_be_put_back_names_the_version_that_is_about_to_wait() {
+    let mut host = Host::new(manual(1), 2);
+    host.troubles = vec![("fetch-applied", trouble("not-given", false))];
+    host.files = vec![9];
+    host.poll(0);
+    let fix = host.state.put_back.failure.as_ref().expect("it stands").fix.clone();
+    assert!(fix.contains("relaykey approve ses --version v2"), "{fix}");
+}
