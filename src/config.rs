@@ -735,7 +735,7 @@ pub fn render(findings: &[Finding], path: &Path) -> String {
 /// ```
 ///
 /// `text` is the configuration's; without it, and for findings about other files, no line is quoted. The value of a
-/// quoted line is left out unless it belongs to a key whose values are harmless.
+/// quoted line is left out unless it belongs to a key whose values are harmless, and looks like no secret.
 pub fn render_text(findings: &[Finding], path: &Path, text: Option<&str>) -> String {
     let lines = text.map(Lines::new);
     let mut out = String::new();
@@ -755,20 +755,50 @@ pub fn render_text(findings: &[Finding], path: &Path, text: Option<&str>) -> Str
     out
 }
 
-/// What of a line may be shown.
+/// What of a line may be shown: no comment, no value of a key that people put secrets into or that nobody knows, and none that
+/// may hold a secret, whatever its key.
 fn quotable(line: &str) -> Option<String> {
-    let line = line.trim();
+    let line = without_comment(line).trim();
     if line.starts_with('[') && !line.contains('=') {
-        return Some(printable(line.split('#').next().unwrap_or("").trim()));
+        let mut parts = line.trim_matches(['[', ']', ' ']).split('.').map(|part| part.trim().trim_matches('"'));
+        return parts.all(value::is_short_word).then(|| printable(line));
     }
     let key = key_of(line)?;
     let known = || SCHEMA.iter().flat_map(|s| s.keys).filter(|k| k.name == key);
-    let harmless = known().next().is_some() && known().all(|k| k.shown) && (!line.contains('@') || key == "keys");
+    let value = line.split_once('=').map_or(line, |(_, value)| value);
+    let harmless = known().next().is_some()
+        && known().all(|k| k.shown)
+        && !value::may_hold_a_secret(value, key == "keys")
+        && (!known().any(|k| k.one_of_a_few) || value.split(is_between).all(value::is_short_word));
     match line.split_once('=') {
+        Some((name, _)) if !name.split('.').all(|part| value::is_short_word(part.trim().trim_matches('"'))) => None,
         _ if harmless => Some(printable(line)),
         Some((name, _)) => Some(printable(&format!("{}= …", name))),
         None => None,
     }
+}
+
+/// Does it stand between words of a value?
+fn is_between(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']')
+}
+
+/// The line up to the `#` that stands in no quotes.
+fn without_comment(line: &str) -> &str {
+    let mut quote = None;
+    let begins = |(_, c): &(usize, char)| match (quote, c) {
+        (None, '#') => true,
+        (None, '"' | '\'') => {
+            quote = Some(*c);
+            false
+        }
+        (Some(open), c) if open == *c => {
+            quote = None;
+            false
+        }
+        _ => false,
+    };
+    line.char_indices().find(begins).map_or(line, |(at, _)| &line[..at])
 }
 
 /// Without anything that a terminal would obey, and not longer than a line.

@@ -337,7 +337,8 @@ impl<'t> Reader<'t> {
             } else {
                 let guess =
                     view.meant(name).map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
-                let what = match value::may_hold_a_secret(name, false) {
+                let shows = !guess.starts_with("remove") || value::is_short_word(name);
+                let what = match !shows || value::may_hold_a_secret(name, false) {
                     true => format!("there is an unknown key in {place} (it is not shown, as it may hold a secret)"),
                     false => format!("unknown key {name:?} in {place}"),
                 };
@@ -614,11 +615,12 @@ impl<'t> Reader<'t> {
                 if let Some(At { value: owner, line }) = &owner
                     && !(self.is_user)(owner)
                 {
-                    self.error(
-                        *line,
-                        format!("owner: this host has no user {owner:?} (directory services are not asked)"),
-                        "name the user who writes the file, as `stat -c %U` shows it; or its number, as `stat -c %u` does",
-                    );
+                    let no_user = value::Mistake {
+                        what: format!("this host has no user {owner:?} (directory services are not asked)"),
+                        fix: "name the user who writes the file, as `stat -c %U` shows it; or its number, as `stat -c %u` does"
+                            .into(),
+                    };
+                    self.wrong(*line, "owner", &DeValue::String(owner.as_str().into()), no_user);
                 }
                 Source::File { path: path.map(|at| at.value).unwrap_or_default(), owner: owner.map(|at| at.value) }
             }

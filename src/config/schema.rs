@@ -24,10 +24,12 @@ pub struct Key {
     pub table: bool,
     /// May its value be shown? Not where people tend to put what should stay secret.
     pub(super) shown: bool,
+    /// Is its value a number, a length of time, or one of a few words? Anything else is no slip of the pen.
+    pub(super) one_of_a_few: bool,
 }
 
 const fn key(name: &'static str) -> Key {
-    Key { name, default: None, types: &[], later: None, table: false, shown: true }
+    Key { name, default: None, types: &[], later: None, table: false, shown: true, one_of_a_few: false }
 }
 
 /// A key that is a table: people may write anything into it in one line.
@@ -48,6 +50,10 @@ impl Key {
         Self { later: Some(fix), ..self }
     }
 
+    const fn few(self) -> Self {
+        Self { one_of_a_few: true, ..self }
+    }
+
     const fn hidden(self) -> Self {
         Self { shown: false, ..self }
     }
@@ -66,7 +72,7 @@ const REPORT_AWS_TYPES: &[&str] = &[PARAMETER_STORE, DYNAMODB, EMAIL];
 
 pub(super) static TOP: Section = Section {
     header: "",
-    keys: &[key("config_version"), table("host"), table("aws"), table("credential"), table("health"), table("report")],
+    keys: &[key("config_version").few(), table("host"), table("aws"), table("credential"), table("health"), table("report")],
 };
 
 pub(super) static HOST: Section = Section {
@@ -87,8 +93,8 @@ pub(super) static AWS: Section = Section {
         key("external_id").hidden(),
         key("endpoint_url").hidden(),
         key("proxy").hidden(),
-        key("use_fips").default("false"),
-        key("use_dualstack").default("false"),
+        key("use_fips").few().default("false"),
+        key("use_dualstack").few().default("false"),
     ],
 };
 
@@ -96,12 +102,12 @@ pub(super) static CREDENTIAL: Section = Section {
     header: "[[credential]]",
     keys: &[
         key("name"),
-        key("mode").default("\"automatic\""),
+        key("mode").few().default("\"automatic\""),
         table("source"),
         table("smtp"),
         table("target"),
         key("apply"),
-        key("if_applied_dies").default("\"wait\""),
+        key("if_applied_dies").few().default("\"wait\""),
         table("probe"),
     ],
 };
@@ -114,7 +120,7 @@ pub(super) static PROBE: Section = Section {
 pub(super) static SOURCE: Section = Section {
     header: "[credential.source]",
     keys: &[
-        key("type"),
+        key("type").few(),
         key("secret").only(&[SECRETS_MANAGER]).hidden(),
         key("stage").only(&[SECRETS_MANAGER]).default("\"AWSCURRENT\""),
         key("parameter").only(&[PARAMETER_STORE]).hidden(),
@@ -128,7 +134,7 @@ pub(super) static SOURCE: Section = Section {
         key("role_arn").only(AWS_TYPES),
         key("external_id").only(AWS_TYPES).hidden(),
         key("endpoint_url").only(AWS_TYPES).hidden(),
-        key("poll").default("\"5m\""),
+        key("poll").few().default("\"5m\""),
     ],
 };
 
@@ -136,13 +142,13 @@ pub(super) static SMTP: Section = Section {
     header: "[credential.smtp]",
     keys: &[
         key("endpoint"),
-        key("port").default("587"),
-        key("tls").default("\"starttls\""),
+        key("port").few().default("587"),
+        key("tls").few().default("\"starttls\""),
         key("region"),
         key("ca_file"),
-        key("timeout").default("\"10s\""),
-        key("propagation").default("\"5m\""),
-        key("retry").default("\"10s\""),
+        key("timeout").few().default("\"10s\""),
+        key("propagation").few().default("\"5m\""),
+        key("retry").few().default("\"10s\""),
         key("endpoint_aliases").default("[]"),
     ],
 };
@@ -151,29 +157,29 @@ pub(super) static TARGET: Section = Section {
     header: "[[credential.target]]",
     keys: &[
         key("name").default("\"postfix\""),
-        key("type"),
+        key("type").few(),
         key("config_dir").default("\"/etc/postfix\""),
-        key("reload").default("\"always\""),
-        key("drift").default("\"heal\""),
-        key("write").default("true"),
+        key("reload").few().default("\"always\""),
+        key("drift").few().default("\"heal\""),
+        key("write").few().default("true"),
         key("keys"),
         key("log"),
         key("endpoint"),
-        key("port"),
-        key("tls"),
+        key("port").few(),
+        key("tls").few(),
         key("region"),
         key("maps").later("remove it for now; the table is the one that smtp_sasl_password_maps names"),
     ],
 };
 
 pub(super) static HEALTH: Section =
-    Section { header: "[health]", keys: &[key("listen"), key("public").default("false"), key("hosts").default("[]")] };
+    Section { header: "[health]", keys: &[key("listen"), key("public").few().default("false"), key("hosts").default("[]")] };
 
 pub(super) static REPORT: Section = Section {
     header: "[[report]]",
     keys: &[
         key("name"),
-        key("type"),
+        key("type").few(),
         key("credentials").hidden(),
         key("path").only(&[PARAMETER_STORE]),
         key("table").only(&[DYNAMODB]),
@@ -185,7 +191,7 @@ pub(super) static REPORT: Section = Section {
         key("server").only(&[EMAIL]).default("\"localhost:25\"").hidden(),
         key("command").only(&[EXEC]).hidden(),
         key("user").only(&[EXEC]).default("\"nobody\""),
-        key("timeout").only(&[EXEC]).default("\"30s\""),
+        key("timeout").few().only(&[EXEC]).default("\"30s\""),
         key("region").only(REPORT_AWS_TYPES),
         key("profile").only(REPORT_AWS_TYPES),
         key("role_arn").only(REPORT_AWS_TYPES),

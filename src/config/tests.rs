@@ -1739,7 +1739,8 @@ fn findings_for_people() {
 #[test]
 fn what_of_a_line_is_quoted() {
     for (line, want) in [
-        ("  port = \"587\" # why", Some("port = \"587\" # why")),
+        ("  port = \"587\" # why", Some("port = \"587\"")),
+        ("name = \"a#b\" # password is hunter2", Some("name = \"a#b\"")),
         ("[credential.smtp] # secret", Some("[credential.smtp]")),
         ("smtp.port = 5", Some("smtp.port = 5")),
         ("\"port\" = 5", Some("\"port\" = 5")),
@@ -1801,9 +1802,98 @@ fn what_may_be_a_secret_is_not_quoted() {
         assert!(!found.is_empty(), "{text}");
         assert!(!format!("{found:?}").contains(SECRET), "{text}: {found:?}");
     }
-    for harmless in
-        ["[::1]:587", "2001:db8::1", "localhost:587", "https://smtp.example.com:465/", "arn:aws:iam::1:role/some-role"]
-    {
+    for harmless in [
+        "[::1]:587",
+        "2001:db8::1",
+        "2001:db8:85a3::8a2e:370:7334",
+        "[2001:db8:85a3::8a2e:370:7334]:587",
+        "2001:db8:85a3::/48",
+        "localhost:587",
+        "https://smtp.example.com:465/",
+        "arn:aws:iam::1:role/some-role",
+        "Sat 02:00:00-04:00:00",
+        "/etc/postfix-out/sasl_passwd",
+        "ip-10-0-12-34.eu-west-1.compute.internal",
+    ] {
         assert!(!value::may_hold_a_secret(harmless, false), "{harmless}");
+    }
+}
+
+/// Nor does the line that is shown below a finding, or what is said of a value that is one of a few words.
+#[test]
+fn a_secret_in_the_wrong_key_is_not_shown_below_the_finding() {
+    let secrets = [
+        "ZqSecretPw77xQ",
+        "SG.ZqAbCd12efGH34ijKL56.mnOP78qrST90uvWX12yzAB34",
+        "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+        "0a1b2c3d4e5f60718293a4b5c6d7e8f9-12345678-9abcdef0",
+        "Zq$ecret!Pw77",
+        "20260131202601",
+    ];
+    let no_login = |line: &str| format!("{line} # of the relay: apikey:ZqSecretPw77xQ");
+    for secret in secrets {
+        let pair = format!("apikey:{secret}");
+        let mut cases = vec![
+            (ENDPOINT, format!("endpoint = {pair:?}")),
+            (ENDPOINT, format!("endpoint = '{pair}'")),
+            (ENDPOINT, format!("{ENDPOINT}\nendpoint_aliases = [{pair:?}]")),
+            (ENDPOINT, format!("{ENDPOINT}\nendpoint_aliases = [\n  {pair:?},\n  [{pair:?}],\n]")),
+            ("mode = \"automatic\"", format!("mode = \"automatic\"\nmode = {pair:?}")),
+            ("mode = \"automatic\"", format!("mode = {pair}")),
+            ("mode = \"automatic\"", format!("mode = automatic {secret}")),
+            ("mode = \"automatic\"", format!("mode = {secret:?}")),
+            ("mode = \"automatic\"", format!("{pair:?}.mode = 5")),
+            (RELOAD, format!("reload = {secret:?}")),
+            (RELOAD, format!("[{pair:?}]")),
+            (RELOAD, format!("keys = [\"[localhost]:587:{secret}\", 5]")),
+            (RELOAD, no_login("reload = \"allways\"")),
+            ("type = \"postfix\"", format!("type = {secret:?}")),
+            ("type = \"secrets-manager\"", format!("type = {secret:?}")),
+            ("port = 587", format!("port = {secret:?}")),
+            ("port = 587", format!("port = {pair:?}")),
+            (TIMEOUT, format!("timeout = {secret:?}")),
+            (TIMEOUT, format!("{secret:?} = 1")),
+            ("name = \"ses\"", format!("name = {pair:?}")),
+            (STAGE, format!("{STAGE}\nowner = {pair:?}")),
+        ];
+        if !secret.bytes().all(|b| b.is_ascii_digit()) {
+            // What has the form of a number is one.
+            cases.push((TIMEOUT, format!("{TIMEOUT}\nca_file = {secret:?}")));
+            cases.push(("port = 587", format!("port = {secret}")));
+            cases.push(("name = \"mx1.example.com\"", format!("name = \"{secret}:25\"")));
+        }
+        for (old, new) in cases {
+            let (text, _) = changed(old, &new);
+            let found = findings(&text);
+            let out = render_text(&found, Path::new("/c"), Some(&text));
+            assert!(!found.is_empty(), "{new}");
+            for part in secret.split(['.', '-', '$', '!']).filter(|part| part.len() >= 4) {
+                assert!(!out.contains(part), "{new}: {out}");
+            }
+        }
+    }
+    // One word in lower case, with digits: where one of a few words is expected it is none of them.
+    let word = "zqsecretword77";
+    for (old, new) in [
+        ("mode = \"automatic\"", format!("mode = {word:?}")),
+        ("mode = \"automatic\"", format!("mode = automatic {word}")),
+        (RELOAD, format!("reload = {word:?}")),
+        ("type = \"postfix\"", format!("type = {word:?}")),
+        ("port = 587", format!("port = {word:?}")),
+        (TIMEOUT, format!("timeout = {word:?}")),
+        (TIMEOUT, format!("{word} = 1")),
+        (TIMEOUT, format!("[{word}]")),
+    ] {
+        let (text, _) = changed(old, &new);
+        let out = render_text(&findings(&text), Path::new("/c"), Some(&text));
+        assert!(out.contains("error") && !out.contains(word), "{new}: {out}");
+    }
+    // A slip of the pen is shown as it stands.
+    for (old, new) in
+        [(RELOAD, "reload = \"allways\""), ("port = 587", "port = 70000"), ("name = \"ses\"", "name = \"Ses\"")]
+    {
+        let (text, line) = changed(old, new);
+        let out = render_text(&findings(&text), Path::new("/c"), Some(&text));
+        assert!(out.contains(&format!("    {new}\n")), "{line}: {out}");
     }
 }
