@@ -1519,7 +1519,10 @@ pub fn ours(state: Option<&State>) -> Ours {
             // `apply` has the key.
             key: None,
             applied: targets().filter_map(|target| target.live_id.clone()).collect(),
-            others: targets().flat_map(|target| target.begun.iter().map(|begun| begun.live_id.clone())).collect(),
+            others: targets()
+                .flat_map(|target| target.begun.iter().map(|begun| begun.live_id.clone()))
+                .chain(state.iter().flat_map(|state| state.earlier_logins.clone()))
+                .collect(),
         },
     }
 }

@@ -92,6 +92,8 @@ const LEFT_BEHIND: usize = 100;
 const SEEN: usize = 100;
 /// How many user names that were in use here before are remembered.
 const EARLIER: usize = 100;
+/// How many logins that were confirmed here before are known again.
+const EARLIER_LOGINS: usize = 32;
 
 // ---------------------------------------------------------------- state
 
@@ -154,6 +156,10 @@ pub struct State {
     /// not to be written, is named in a confirmation.
     #[serde(default)]
     pub earlier: Vec<String>,
+    /// Live ids of logins that were confirmed here, or in use and put there by this host, the latest last: where a user name
+    /// is others' too, an entry that holds one of them is ours all the same, as in a backup of the table that was put back.
+    #[serde(default)]
+    pub earlier_logins: Vec<String>,
     /// While nothing is applied yet: the user name that was found in use, before a version was put in its place.
     #[serde(default)]
     pub found_first: Option<String>,
@@ -235,6 +241,7 @@ impl State {
             outbox: BTreeMap::new(),
             audit: AuditHead::default(),
             earlier: Vec::new(),
+            earlier_logins: Vec::new(),
             found_first: None,
             begun_elsewhere: Vec::new(),
             put_back: Retry::default(),
@@ -280,14 +287,16 @@ impl State {
         let dropped = self.outbox.values().map(|outbox| outbox.owed.len()).sum();
         let before = std::mem::replace(self, State::new(&self.credential));
         let State { host_id, source, applied, mut left_behind, rejected, seen, seq, audit, mut earlier, .. } = before;
+        let (mut earlier_logins, targets) = (before.earlier_logins, before.targets);
+        remember_logins(&mut earlier_logins, targets.into_values().filter_map(|target| target.live_id));
         if let Some(applied) = applied {
             remember(&mut earlier, applied.previous_username.into_iter().chain([applied.username]));
             left_behind.retain(|id| *id != applied.id);
             left_behind.push(applied.id);
             left_behind.drain(..left_behind.len().saturating_sub(LEFT_BEHIND));
         }
-        *self =
-            State { host_id, source, left_behind, rejected, seen, seq, audit, earlier, ..State::new(&self.credential) };
+        let new = State::new(&self.credential);
+        *self = State { host_id, source, left_behind, rejected, seen, seq, audit, earlier, earlier_logins, ..new };
         Some(Moved { from, dropped })
     }
 }
@@ -299,6 +308,15 @@ fn remember(earlier: &mut Vec<String>, usernames: impl IntoIterator<Item = Strin
         earlier.push(username);
     }
     earlier.drain(..earlier.len().saturating_sub(EARLIER));
+}
+
+/// The same of the live ids of logins.
+fn remember_logins(earlier: &mut Vec<String>, logins: impl IntoIterator<Item = String>) {
+    for live_id in logins {
+        earlier.retain(|known| *known != live_id);
+        earlier.push(live_id);
+    }
+    earlier.drain(..earlier.len().saturating_sub(EARLIER_LOGINS));
 }
 
 /// The longest that anything is put off: the last step of the back-off.
@@ -4137,6 +4155,8 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let state = &mut facts.state;
     let in_use_before = state.begun().filter(|begun| begun.used).map(|begun| begun.username.clone());
     let earlier: Vec<String> = in_use_before.chain(state.found_first.clone()).collect();
+    let used_before: Vec<String> = state.begun().filter(|begun| begun.used).map(|begun| begun.live_id.clone()).collect();
+    remember_logins(&mut state.earlier_logins, used_before);
     state.found_first = None;
     let before = state.applied.take();
     let applied_before = before.iter().flat_map(|b| b.previous_username.iter().chain([&b.username])).cloned();
@@ -4187,7 +4207,9 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
             .take()
             .filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id) && !of_before(own));
         if let Some(read_back) = &t.read_back {
-            durable.live_id = read_back.live_id.clone();
+            let before = std::mem::replace(&mut durable.live_id, read_back.live_id.clone());
+            // Until the next confirmation the target has the new one itself.
+            remember_logins(&mut state.earlier_logins, before.filter(|id| Some(id) != durable.live_id.as_ref()));
         }
     }
     match facts.aside {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use lab::{Instance, Options};
 use relaykey::config::{Finding, Reload, Severity, Smtp, Tls};
-use relaykey::credential::{Login, NOT_SHOWN};
+use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
 use relaykey::mta::postfix::Postfix;
 use relaykey::mta::{Content, Mta, MtaError, Ours, Plan, Running, View};
 
@@ -565,6 +565,23 @@ fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
     assert_eq!(left_out(&view), Vec::<&str>::new(), "another relay's login is no key that is left behind");
     let (_, plan) = case("AKIAOLD");
     assert_eq!(text_of(&plan).matches("AKIAOLD:newpassword").count(), 3);
+}
+
+/// As after a backup of the table was put back: the live key holds another password than the state knows.
+#[test]
+fn an_entry_that_is_written_is_not_told_as_left_for_its_user_name() {
+    let hop = "[smtp.relay.example]:587";
+    let smtp = Smtp { endpoint: "smtp.relay.example".into(), ..smtp() };
+    let text = format!("{hop} apikey:unknownpassword\n[smtp.other.example]:587 apikey:otherpassword\n");
+    let instance = instance("hash", hop, Some(&text));
+    let postfix = Postfix::new(&instance.config_dir, &smtp, None, &Reload::Always);
+    let mut ours = applied("apikey");
+    ours.logins.key = Some(LocalKey::new([7; 32]));
+    ours.logins.applied = vec!["of-the-applied-login".into()];
+    let view = postfix.inspect(&ours).unwrap();
+    let told = view.findings.iter().find(|f| f.what.contains("with another password")).expect("what is left is told");
+    assert!(told.line == Some(2) && told.what.starts_with("1 entry has"), "{told:?}");
+    assert_eq!(text_of(&postfix.plan(&ours, &login("apikey:new")).unwrap()), text.replace("unknownpassword", "new"));
 }
 
 #[test]

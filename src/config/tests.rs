@@ -489,7 +489,7 @@ fn unknown_keys_and_tables() {
             "did you mean \"host\"? Allowed here: config_version, host, aws, credential",
         ),
         (RELOAD, "[credential.smpt]", "unknown key \"smpt\" in [[credential]]", "did you mean \"smtp\"?"),
-        (RELOAD, "\"a\\nb\" = 1", "unknown key \"a\\nb\"", "remove it"),
+        (RELOAD, "\"a\\nb\" = 1", "there is an unknown key in [[credential.target]] (it is not shown", "remove it"),
     ]);
 }
 
@@ -1754,7 +1754,8 @@ fn what_of_a_line_is_quoted() {
         ("hunter2", None),
         ("password hunter2", None),
         ("", None),
-        ("port =\t5\u{7}", Some("port = 5\\u{7}")),
+        ("name =\t5\u{7}", Some("name = 5\\u{7}")),
+        ("port = \"hunter2\"", Some("port = …")),
     ] {
         assert_eq!(quotable(line).as_deref(), want, "{line:?}");
     }
@@ -1827,7 +1828,7 @@ fn a_secret_in_the_wrong_key_is_not_shown_below_the_finding() {
         "SG.ZqAbCd12efGH34ijKL56.mnOP78qrST90uvWX12yzAB34",
         "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
         "0a1b2c3d4e5f60718293a4b5c6d7e8f9-12345678-9abcdef0",
-        "Zq$ecret!Pw77",
+        "Zq$kretzq!Pw77",
         "20260131202601",
     ];
     let no_login = |line: &str| format!("{line} # of the relay: apikey:ZqSecretPw77xQ");

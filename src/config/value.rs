@@ -181,7 +181,7 @@ pub(super) fn integer(value: &DeValue) -> Judged<i64> {
             Ok(n) => Ok(n),
             Err(_) => mistake("the number is too large, or has no digits", "write a smaller number"),
         },
-        DeValue::String(text) if text.parse::<i64>().is_ok() => {
+        DeValue::String(text) if is_short_word(text) && text.parse::<i64>().is_ok() => {
             mistake(expected("an integer", value), format!("remove the quotes: {text}"))
         }
         other => mistake(expected("an integer", other), "write a whole number, without quotes"),

@@ -48,7 +48,7 @@ pub struct KnownLogins {
     /// Of the applied version, as it was read back. Empty: that is not known, and what stands under the live keys is taken
     /// for it.
     pub applied: Vec<String>,
-    /// Of versions that were put in place and not confirmed, or are about to be.
+    /// Of versions that were put in place and not confirmed, or are about to be, and of those that were confirmed before.
     pub others: Vec<String>,
 }
 

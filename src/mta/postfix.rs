@@ -2171,7 +2171,8 @@ impl Question<'_> {
                 own(at, &entry, false);
                 continue;
             }
-            if listed.is_none() && by_name == ByName::Left {
+            // What stands under a live key is written whatever it holds.
+            if listed.is_none() && by_name == ByName::Left && !live.contains(&at) {
                 same_name.add(&entry);
             }
             // Another relay's login of the same name is no key of ours that is left behind.

@@ -1227,6 +1227,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
 
     assert_eq!(state.copied_from("copy", None), Some("original".into()));
     assert_eq!(state.moved_to("copy", None), Some(Moved { from: "original".into(), dropped: 4 }));
+    let live_ids: std::collections::BTreeSet<String> = before.targets.values().filter_map(|target| target.live_id.clone()).collect();
     let anew = State {
         host_id: Some("copy".into()),
         source: before.source.clone(),
@@ -1235,6 +1236,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
         audit: before.audit.clone(),
         // Its mail server may hold them, too.
         earlier: vec!["AKIA2".into()],
+        earlier_logins: live_ids.into_iter().collect(),
         ..State::new("ses")
     };
     assert_eq!(state, anew);
