@@ -72,7 +72,14 @@ const REPORT_AWS_TYPES: &[&str] = &[PARAMETER_STORE, DYNAMODB, EMAIL];
 
 pub(super) static TOP: Section = Section {
     header: "",
-    keys: &[key("config_version").few(), table("host"), table("aws"), table("credential"), table("health"), table("report")],
+    keys: &[
+        key("config_version").few(),
+        table("host"),
+        table("aws"),
+        table("credential"),
+        table("health"),
+        table("report"),
+    ],
 };
 
 pub(super) static HOST: Section = Section {
@@ -172,8 +179,10 @@ pub(super) static TARGET: Section = Section {
     ],
 };
 
-pub(super) static HEALTH: Section =
-    Section { header: "[health]", keys: &[key("listen"), key("public").few().default("false"), key("hosts").default("[]")] };
+pub(super) static HEALTH: Section = Section {
+    header: "[health]",
+    keys: &[key("listen"), key("public").few().default("false"), key("hosts").default("[]")],
+};
 
 pub(super) static REPORT: Section = Section {
     header: "[[report]]",

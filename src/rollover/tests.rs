@@ -1227,7 +1227,8 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
 
     assert_eq!(state.copied_from("copy", None), Some("original".into()));
     assert_eq!(state.moved_to("copy", None), Some(Moved { from: "original".into(), dropped: 4 }));
-    let live_ids: std::collections::BTreeSet<String> = before.targets.values().filter_map(|target| target.live_id.clone()).collect();
+    let live_ids: std::collections::BTreeSet<String> =
+        before.targets.values().filter_map(|target| target.live_id.clone()).collect();
     let anew = State {
         host_id: Some("copy".into()),
         source: before.source.clone(),
