@@ -906,6 +906,132 @@ fn what_time_stamps_say_of_a_start_is_not_believed() {
     }
 }
 
+/// One confirmation of a login: what was staged, and how the mail server noticed.
+fn confirmed(lab: &Lab, login: &Login) -> (Prepared, Activated) {
+    let prepared = lab.prepare(login).unwrap_or_else(|e| panic!("{e:?}"));
+    lab.swap().unwrap();
+    let activated = lab.activate();
+    assert!(lab.read_back().matches);
+    lab.commit();
+    (prepared, activated)
+}
+
+/// A running smtp(8) goes on with the file that it has open for as long as that has a name.
+fn move_aside(instance: &postfix::Instance) -> PathBuf {
+    let aside = instance.map().with_extension("bak");
+    fs::rename(instance.map(), &aside).unwrap();
+    aside
+}
+
+#[test]
+fn a_map_put_in_place_of_one_that_was_moved_aside_is_reloaded() {
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        for reload in [Reload::Always, Reload::IfNeeded, Reload::Never] {
+            let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+            let instance = instance(kind, Some(&line(KEY, &old)));
+            instance.start();
+            let lab = Lab::on(&instance, reload.clone());
+            confirmed(&lab, &old);
+            move_aside(&instance);
+            instance.write_table(&line(KEY, &new));
+            instance.postmap();
+            let (prepared, activated) = confirmed(&lab, &new);
+            assert!(prepared.nothing_to_write, "{kind}");
+            if reload == Reload::Never {
+                assert!(matches!(activated, Activated::Owed { temporary: false, .. }), "{kind}: {activated:?}");
+            } else {
+                assert_eq!(activated, Activated::Yes { how: "reload" }, "{kind}, {reload:?}");
+                assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "read-before" }, "{kind}, {reload:?}");
+            }
+        }
+    }
+}
+
+/// Our rename is noticed by whoever has the file open that it went over, and by nobody else.
+#[test]
+fn a_rename_counts_over_a_file_that_is_known_as_read_alone() {
+    let logins: Vec<Login> = (0..5).map(|n| login(&format!("AKIA{n}"))).collect();
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        let instance = instance(kind, Some(&line(KEY, &logins[0])));
+        instance.start();
+        let mut lab = Lab::on(&instance, Reload::IfNeeded);
+        // Of what was there before anything was seen, nothing is known.
+        assert_eq!(confirmed(&lab, &logins[1]).1, Activated::Yes { how: "reload" }, "{kind}");
+        for login in &logins[2..4] {
+            lab.restart();
+            assert_eq!(confirmed(&lab, login).1, Activated::Yes { how: "indexed-map" }, "{kind}");
+        }
+        // What is put back goes over what went over that.
+        lab.prepare(&logins[4]).unwrap();
+        lab.swap().unwrap();
+        assert_eq!(lab.activate(), Activated::Yes { how: "indexed-map" }, "{kind}");
+        lab.undo().unwrap();
+        assert_eq!(confirmed(&lab, &logins[2]).1, Activated::Yes { how: "indexed-map" }, "{kind}");
+        let aside = move_aside(&instance);
+        paste(&format!("cp -p {} {}", aside.display(), instance.map().display()));
+        assert_eq!(confirmed(&lab, &logins[3]).1, Activated::Yes { how: "reload" }, "{kind}");
+        fs::remove_file(&aside).unwrap();
+        // Which a target that is never reloaded owes.
+        lab.config.credentials[0].targets[0].reload = Reload::Never;
+        lab.restart();
+        assert_eq!(confirmed(&lab, &logins[4]).1, Activated::Yes { how: "indexed-map" }, "{kind}");
+        let aside = move_aside(&instance);
+        paste(&format!("cp -p {} {}", aside.display(), instance.map().display()));
+        let activated = confirmed(&lab, &logins[0]).1;
+        assert!(matches!(activated, Activated::Owed { temporary: false, .. }), "{kind}: {activated:?}");
+    }
+}
+
+/// What was read is known of one mail server and its configuration: not of another one that has the same table, and not
+/// after a change that leads to another table, or to another service.
+#[test]
+fn what_was_read_is_known_of_one_mail_server_as_it_was_configured() {
+    for kind in ["texthash", "hash", "lmdb"] {
+        let new = login("AKIANEW");
+        let [one, other] = [(); 2].map(|()| instance(kind, Some(&line(KEY, &new))));
+        other.set("smtp_sasl_password_maps", &format!("{kind}:{}", one.table().display()));
+        one.start();
+        other.start();
+        let mut lab = Lab::on(&one, Reload::IfNeeded);
+        let read_before = Activated::Yes { how: "read-before" };
+        let reload = Activated::Yes { how: "reload" };
+        assert_eq!(confirmed(&lab, &new).1, reload, "{kind}");
+        assert_eq!(confirmed(&lab, &new).1, read_before, "{kind}");
+        lab.config.credentials[0].targets[0].kind = TargetKind::Postfix { config_dir: other.config_dir.clone() };
+        lab.restart();
+        assert_eq!(confirmed(&lab, &new).1, reload, "{kind}: another mail server");
+        assert_eq!(confirmed(&lab, &new).1, read_before, "{kind}");
+        other.set("smtp_helo_timeout", "100s");
+        assert_eq!(confirmed(&lab, &new).1, reload, "{kind}: main.cf");
+        let master_cf = other.config_dir.join("master.cf");
+        let text = fs::read_to_string(&master_cf).unwrap();
+        fs::write(&master_cf, text + "# end\n").unwrap();
+        assert_eq!(confirmed(&lab, &new).1, reload, "{kind}: master.cf");
+        assert_eq!(confirmed(&lab, &new).1, read_before, "{kind}");
+    }
+}
+
+/// As relaykey 0.1.0 remembered it: it does not say of which mail server.
+#[test]
+fn what_was_seen_before_an_upgrade_costs_one_more_reload() {
+    let new = login("AKIANEW");
+    let instance = instance("hash", Some(&line(KEY, &new)));
+    instance.start();
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
+    assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" });
+    let path = lab.dir.join("state/apply/seen.json");
+    let mut seen: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let target = seen["targets"]["ses/main"].as_object_mut().unwrap();
+    assert_eq!(target["read"], true);
+    target.remove("instance");
+    target["at"].as_object_mut().unwrap().remove("time_namespace");
+    fs::write(&path, seen.to_string()).unwrap();
+    lab.restart();
+    for how in ["reload", "read-before"] {
+        assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how });
+    }
+}
+
 // -- a map that is not what its text says ---------------------------------------------------------------------------
 
 const OTHER: &str = "[other.example]:25";
