@@ -29,15 +29,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SourceIdentity, VersionOrder};
-use crate::host::{self, Directory, HostError};
+use crate::host::{self, Directory, FileId, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
 use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View, shown};
 pub use crate::mta::{KnownLogins, MtaError, Ours, Running};
-use change::{Change, Stopped};
-use journal::{Ahead, Key, Moment, Phase, Record, Seen, Store};
+use change::{Change, Over, Stopped};
+use journal::{Ahead, Instance, Key, Moment, Phase, Record, Seen, Store};
 use registry::{Held, Registry};
 
 /// Names one target: credential and target name of the configuration.
@@ -892,7 +892,7 @@ impl Target {
                 self.shared.store.set(&self.id, Some(record.clone()))?;
             }
         }
-        if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &host::boot_id()?) {
+        if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &Moment::now()?) {
             self.reload_is_settled(&mut record)?;
         }
         Ok(Some(record))
@@ -1091,7 +1091,9 @@ impl Target {
                     None => host::boot_seconds(),
                 })
             }
-            Swap::NotYet => self.rename(&mut open),
+            Swap::NotYet => self.rename(&mut open).inspect(|_| {
+                self.went_over(open.reload_needed, &open.change.went_over());
+            }),
         };
         match swapped {
             Ok(at) => {
@@ -1168,6 +1170,14 @@ impl Target {
         }
     }
 
+    /// These files of the table were renamed over. Where the mail server notices that by itself, it has read what is there
+    /// now if it had read what was there before.
+    fn went_over(&mut self, reload_needed: bool, renamed: &[Over]) {
+        let before = self.seen.take().or_else(|| self.shared.store.seen(&self.id));
+        // Not known, they are looked at anew.
+        self.seen = before.filter(|_| !reload_needed).and_then(|before| before.renamed_over(renamed));
+    }
+
     /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
     fn put_back(&self, open: &mut Open, e: MtaError) -> MtaError {
         let undone = self.undo_renames(open);
@@ -1201,7 +1211,16 @@ impl Target {
 
     fn undo(&mut self) -> Result<(), MtaError> {
         let Some(mut open) = self.open.take() else { return Err(out_of_order("undo", "nothing is open")) };
+        let renamed = open.change.went_over();
         let undone = self.undo_open(&mut open);
+        if undone.is_ok() && !renamed.is_empty() {
+            let back = |over: Over| Over { before: over.now, now: now_at(&over.path), path: over.path };
+            self.went_over(open.reload_needed, &renamed.into_iter().map(back).collect::<Vec<_>>());
+            if let Some(seen) = &self.seen {
+                // Not remembered, it costs a reload.
+                let _ = self.shared.store.set_seen(&self.id, seen);
+            }
+        }
         self.open = Some(open);
         undone
     }
@@ -1245,7 +1264,8 @@ impl Target {
         // Ahead of all that makes it read them: what changes later shows.
         let seen = self.see()?;
         if !owed(&record) {
-            if owed_before {
+            // What is open may have been changed by somebody else since, and is seen to by what follows.
+            if owed_before && self.open.is_none() {
                 return Ok(Activated::Yes { how: "started-after" });
             }
             match self.unread(running, record, seen.as_ref())? {
@@ -1289,7 +1309,8 @@ impl Target {
             return Ok(None);
         }
         let stored = if self.seen.is_none() { self.shared.store.seen(&self.id) } else { None };
-        let mut seen = Seen::now(&self.files, self.seen.as_ref().or(stored.as_ref()))?;
+        let instance = Instance::now(self.mta.instance()?)?;
+        let mut seen = Seen::now(&self.files, instance, self.seen.as_ref().or(stored.as_ref()))?;
         // Asked after the look: one that was started in between may have read something else.
         seen.stopped = seen.stopped || !seen.read && self.mta.running()? == Running::No;
         self.seen = Some(seen.clone());
@@ -1309,13 +1330,12 @@ impl Target {
     }
 
     /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
-    /// needed: where the table was found as it should be and nothing was renamed in by this process, unless that very table was
+    /// needed: unless that very table was
     /// seen before the mail server was started, or was read by it before. Time stamps of the wall clock prove neither, as it may
     /// have been set; a reload by hand leaves no trace that could be trusted; and one more does no harm.
     ///
-    /// Needed it is for a table that is read only at a start or reload, and for a map that was perhaps rewritten in place: a
-    /// running smtp(8) goes by the modification time in whole seconds. Where a person changes it, for every other one too, if
-    /// the configuration has us reload after a change.
+    /// Needed it is for every kind of table. A running smtp(8) may miss that a map was rewritten in place, as it goes by the
+    /// modification time in whole seconds; and it goes on with a file that was moved aside, as long as that has a name.
     fn unread(
         &mut self,
         running: Running,
@@ -1323,21 +1343,14 @@ impl Target {
         seen: Option<&Seen>,
     ) -> Result<Result<&'static str, Record>, MtaError> {
         let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
-        let may_be_missed = self.mta.may_miss_a_rewrite()? || !self.write && wants_reload(&self.reload, false);
-        if !open.reload_needed && !may_be_missed {
-            return Ok(Ok("indexed-map"));
-        }
         if seen.is_some_and(|seen| seen.read) {
-            return Ok(Ok(if matches!(open.swap, Swap::Done { reloaded: true, .. }) {
-                "reload"
-            } else {
-                "read-before"
-            }));
-        }
-        if open.change.replaced_any() && open.change.is_in_place()? {
-            // Where it needed a reload, that was owed, and is no more.
-            let how = if open.reload_needed { "reload" } else { "indexed-map" };
-            self.remember(seen, true)?;
+            let how = match open.swap {
+                Swap::Done { reloaded: true, .. } => "reload",
+                // Known as read, as it went over what was.
+                _ if open.change.replaced_any() => "indexed-map",
+                _ => "read-before",
+            };
+            self.shared.store.set_seen(&self.id, seen.expect("looked at above"))?;
             return Ok(Ok(how));
         }
         if running == Running::No {
@@ -1345,7 +1358,7 @@ impl Target {
             return Ok(Ok("not-running"));
         }
         if let Some(seen) = seen
-            && seen.is_before_start(running, &host::boot_id()?)
+            && seen.is_before_start(running, &Moment::now()?)
         {
             self.remember(Some(seen), true)?;
             return Ok(Ok("started-after"));
@@ -1450,6 +1463,12 @@ impl Target {
         self.open = None;
         Ok(())
     }
+}
+
+/// Which file lies there now, if any.
+fn now_at(path: &Path) -> Option<FileId> {
+    let (directory, name) = Directory::of(path).ok()?;
+    directory.look(&name).ok()?
 }
 
 /// Does this setting ask for a reload after a swap?

@@ -1273,6 +1273,13 @@ pub fn boot_id() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// A name for what the time since boot is counted by: in another time namespace it is another one. `None`: this kernel
+/// has no such namespaces.
+pub fn time_namespace() -> Option<String> {
+    let name = std::fs::read_link("/proc/self/ns/time").ok()?;
+    name.into_os_string().into_string().ok()
+}
+
 /// Closes the ways by which secrets in memory get out of the process: no core dumps, not traceable by other processes
 /// of the same user, and files that are made without a mode are ours alone. For the start of the program.
 ///

@@ -607,7 +607,7 @@ fn text_and_map_are_swapped_and_put_back_for_every_kind() {
         assert_eq!((query(&instance, KEY), query(&instance, "[other.example]:25")), (value(&new), "joe:pw".into()));
         assert_eq!(rights(&instance.map()), (1234, 4321, 0o640), "{kind}");
         assert_eq!(rights(&instance.table()), (0, 0, 0o600), "{kind}");
-        assert_eq!(lab.activate(), Activated::Yes { how: "indexed-map" });
+        assert_eq!(lab.activate(), Activated::Yes { how: "not-running" });
         let read = lab.read_back();
         assert!(read.matches && read.how == "postmap -q" && read.running == Running::No, "{read:?}");
         lab.undo().unwrap();
@@ -824,12 +824,14 @@ fn a_running_instance_is_reloaded_as_configured() {
     instance.start();
     let marker = instance.base.join("reloaded");
     let command = Reload::Command(vec!["touch".into(), marker.to_str().unwrap().into()]);
+    let mut lab = Lab::on(&instance, Reload::Always);
     for (n, (reload, how, expected)) in
         [(Reload::Always, "reload", 1), (Reload::IfNeeded, "indexed-map", 1), (command, "command", 1)]
             .into_iter()
             .enumerate()
     {
-        let lab = Lab::on(&instance, reload);
+        lab.config.credentials[0].targets[0].reload = reload;
+        lab.restart();
         lab.prepare(&login(&format!("AKIANEW{n}"))).unwrap();
         lab.swap().unwrap();
         assert_eq!(lab.activate(), Activated::Yes { how });

@@ -385,8 +385,8 @@ fn a_reload_is_done_as_the_target_says() {
     for (kind, reload, how) in [
         ("hash", "if-needed", Some("reload")),
         ("btree", "if-needed", Some("reload")),
-        ("lmdb", "if-needed", Some("indexed-map")),
-        ("lmdb", "never", Some("indexed-map")),
+        ("lmdb", "if-needed", Some("reload")),
+        ("lmdb", "never", None),
         ("texthash", "if-needed", Some("reload")),
         ("hash", "never", None),
         ("texthash", "never", None),

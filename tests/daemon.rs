@@ -1189,7 +1189,7 @@ fn between_two_attempts_the_tables_are_not_locked() {
     let host = Host::new("lmdb", &old);
     host.start_postfix();
     let daemon =
-        host.run(&Setup { source: &host.publish(old.pair()), target: "reload = \"never\"", ..Setup::default() });
+        host.run(&Setup { source: &host.publish(old.pair()), target: "reload = \"if-needed\"", ..Setup::default() });
     host.postfix.stop();
     host.standin.set_key(&new.id, &new.login.password);
     host.publish(new.pair());

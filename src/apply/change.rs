@@ -85,10 +85,20 @@ struct Old {
     live: OsString,
     /// `None`: there was no such file.
     content: Option<Kept>,
+    /// The file that ours went over; `None`: there was none, or what went over it was not all ours.
+    over: Option<FileId>,
     /// Our file, in its place.
     ours: FileId,
     /// For the staged copy of `content`.
     staged: OsString,
+}
+
+/// A file that was renamed over.
+pub(super) struct Over {
+    /// Symbolic links resolved.
+    pub(super) path: PathBuf,
+    pub(super) before: Option<FileId>,
+    pub(super) now: Option<FileId>,
 }
 
 /// The content of a file that was replaced.
@@ -269,10 +279,13 @@ impl Change {
             };
             // Replaced once more after a change by somebody else: what was there first is what goes back.
             match self.old.iter_mut().find(|o| o.live == live && o.directory.path() == file.directory.path()) {
-                Some(old) => old.ours = ours,
+                Some(old) => {
+                    old.over = old.over.filter(|_| file.seen == Some(old.ours));
+                    old.ours = ours;
+                }
                 None => {
-                    let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
-                    self.old.push(Old { directory, live, content, ours, staged });
+                    let (directory, staged, over) = (Arc::clone(&file.directory), file.name.clone(), file.seen);
+                    self.old.push(Old { directory, live, content, over, ours, staged });
                 }
             }
         }
@@ -297,14 +310,10 @@ impl Change {
         self.old.iter().map(|old| (old.directory.path().join(&old.live), old.ours)).collect()
     }
 
-    /// Are the files that were replaced still ours, untouched?
-    pub(super) fn is_in_place(&self) -> Result<bool, HostError> {
-        for old in &self.old {
-            if old.directory.look(&old.live)? != Some(old.ours) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// What our files went over.
+    pub(super) fn went_over(&self) -> Vec<Over> {
+        let over = |old: &Old| Over { path: old.directory.path().join(&old.live), before: old.over, now: Some(old.ours) };
+        self.old.iter().map(over).collect()
     }
 
     /// Puts the old bytes back, the same way, the compiled map before its text: in between the text is new and the map
@@ -312,7 +321,7 @@ impl Change {
     pub(super) fn undo(&mut self) -> Result<(), HostError> {
         self.staged.clear();
         while let Some(old) = self.old.last() {
-            let Old { directory, live, content, ours, staged } = old;
+            let Old { directory, live, content, over: _, ours, staged } = old;
             if directory.look(live)? != Some(*ours) {
                 // Somebody else's change; putting ours back would undo theirs.
                 return Err(HostError::Changed { path: directory.path().join(live) });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::change::Over;
 use super::{ReloadOwed, TargetId, Version};
 use crate::credential::{LocalKey, Login};
 use crate::host::{self, Directory, FileId, HostError};
@@ -31,19 +32,29 @@ pub(super) struct Moment {
     pub(super) wall: jiff::Timestamp,
     pub(super) boot_seconds: u64,
     pub(super) boot_id: String,
+    /// What `boot_seconds` are counted by; `None`: not known, as in what relaykey 0.1.0 wrote, or there is one count only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) time_namespace: Option<String>,
 }
 
 impl Moment {
     pub(super) fn now() -> Result<Self, HostError> {
-        Ok(Self { wall: jiff::Timestamp::now(), boot_seconds: host::boot_seconds(), boot_id: host::boot_id()? })
+        Ok(Self {
+            wall: jiff::Timestamp::now(),
+            boot_seconds: host::boot_seconds(),
+            boot_id: host::boot_id()?,
+            time_namespace: host::time_namespace(),
+        })
     }
 
-    /// Was the mail server started after this, seen from a time of the boot `boot_id`? Then it has read what was swapped
-    /// in. Not when in doubt.
-    pub(super) fn is_before_start(&self, running: Running, boot_id: &str) -> bool {
+    /// Was the mail server started after this, seen from `now`? Then it has read what was swapped in. Not when in doubt.
+    pub(super) fn is_before_start(&self, running: Running, now: &Self) -> bool {
+        let other_count =
+            self.time_namespace.as_ref().zip(now.time_namespace.as_ref()).is_some_and(|(then, now)| then != now);
         match running {
+            Running::Yes { .. } if self.boot_id != now.boot_id => true,
             Running::Yes { since_boot } => {
-                self.boot_id != boot_id || since_boot > self.boot_seconds.saturating_add(SWAP_SECONDS)
+                !other_count && since_boot > self.boot_seconds.saturating_add(SWAP_SECONDS)
             }
             Running::No | Running::NotApplicable => false,
         }
@@ -119,15 +130,44 @@ struct Document {
 /// Of both documents.
 const FORMAT: u32 = 1;
 
+/// Which mail server it is, and how its configuration was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Instance {
+    pub(super) directories: Vec<PathBuf>,
+    /// Of its configuration.
+    pub(super) files: Files,
+}
+
+/// Files as they were at a look; `None`: there was none.
+pub(super) type Files = Vec<(PathBuf, Option<FileId>)>;
+
+fn look_at(files: &[PathBuf]) -> Result<Files, HostError> {
+    let look = |file: &PathBuf| {
+        let (directory, name) = Directory::of(file)?;
+        Ok((file.clone(), directory.look(&name)?))
+    };
+    files.iter().map(look).collect()
+}
+
+impl Instance {
+    /// As it is now: its directories, and the files of its configuration.
+    pub(super) fn now((directories, files): (Vec<PathBuf>, Vec<PathBuf>)) -> Result<Self, HostError> {
+        Ok(Self { directories, files: look_at(&files)? })
+    }
+}
+
 /// How the files of a table were at a look, and whether the running mail server is known to have read them so. Files that
-/// are still the same need no second reload. By the boot clock alone: the time stamps of a file are compared with each other,
+/// are still the same need no second reload, of the same mail server with the same configuration. By the boot clock alone: the time stamps of a file are compared with each other,
 /// and with no clock, which may have been set since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
-    pub(super) files: Vec<(PathBuf, Option<FileId>)>,
+    pub(super) files: Files,
+    /// `None`: not known, as in what relaykey 0.1.0 wrote; then nothing is known of what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) instance: Option<Instance>,
     /// When they were first seen so.
     pub(super) at: Moment,
-    /// The mail server was reloaded, or took a rename of ours, when they were so.
+    /// The mail server was reloaded when they were so, or noticed a rename of ours over files that it had read.
     pub(super) read: bool,
     /// The mail server did not run after they were seen so: whatever runs later was started after that.
     #[serde(default)]
@@ -136,21 +176,44 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Was this mail server started after they were seen so? Then it has read them so.
-    pub(super) fn is_before_start(&self, running: Running, boot_id: &str) -> bool {
-        self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, boot_id)
+    pub(super) fn is_before_start(&self, running: Running, now: &Moment) -> bool {
+        self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, now)
     }
 
     /// As they are now; as `before` knows them already, where nothing of them has changed.
-    pub(super) fn now(files: &[PathBuf], before: Option<&Self>) -> Result<Self, HostError> {
-        let look = |file: &PathBuf| {
-            let (directory, name) = Directory::of(file)?;
-            Ok((file.clone(), directory.look(&name)?))
-        };
-        let files = files.iter().map(look).collect::<Result<Vec<_>, HostError>>()?;
-        match before.filter(|before| before.files == files) {
+    pub(super) fn now(files: &[PathBuf], instance: Instance, before: Option<&Self>) -> Result<Self, HostError> {
+        let (files, instance) = (look_at(files)?, Some(instance));
+        match before.filter(|before| before.files == files && before.instance == instance) {
             Some(before) => Ok(before.clone()),
-            None => Ok(Self { files, at: Moment::now()?, read: false, stopped: false }),
+            None => Ok(Self { files, instance, at: Moment::now()?, read: false, stopped: false }),
         }
+    }
+
+    /// As they are once these were renamed over, where a mail server that notices a rename has read them then. One goes by
+    /// whether the file that it has open still has a name: of any other file than that it notices nothing.
+    pub(super) fn renamed_over(&self, renamed: &[Over]) -> Option<Self> {
+        if !self.read || renamed.is_empty() {
+            return None;
+        }
+        let mut after = self.clone();
+        for over in renamed {
+            let mut is_known = false;
+            for (path, id) in &mut after.files {
+                let (directory, name) = Directory::of(path).ok()?;
+                if directory.path().join(name) == over.path {
+                    if id.is_none() || *id != over.before || over.now.is_none() {
+                        return None;
+                    }
+                    *id = over.now;
+                    is_known = true;
+                }
+            }
+            if !is_known {
+                return None;
+            }
+        }
+        after.at = Moment::now().ok()?;
+        Some(after)
     }
 }
 
@@ -449,18 +512,30 @@ mod tests {
 
     #[test]
     fn a_start_counts_only_when_it_was_surely_after_the_swap() {
-        let swap =
-            |boot_id: &str| Moment { wall: jiff::Timestamp::UNIX_EPOCH, boot_seconds: 1000, boot_id: boot_id.into() };
-        for (boot_id, running, after) in [
-            ("b1", Running::Yes { since_boot: 900 }, false),
-            ("b1", Running::Yes { since_boot: 1000 }, false),
-            ("b1", Running::Yes { since_boot: 1002 }, false),
-            ("b1", Running::Yes { since_boot: 1003 }, true),
-            ("b0", Running::Yes { since_boot: 3 }, true),
-            ("b0", Running::No, false),
-            ("b1", Running::NotApplicable, false),
+        let at = |boot_id: &str, time_namespace: Option<&str>| Moment {
+            wall: jiff::Timestamp::UNIX_EPOCH,
+            boot_seconds: 1000,
+            boot_id: boot_id.into(),
+            time_namespace: time_namespace.map(str::to_owned),
+        };
+        let now = at("b1", Some("time:[1]"));
+        for (boot_id, namespace, running, after) in [
+            ("b1", Some("time:[1]"), Running::Yes { since_boot: 900 }, false),
+            ("b1", Some("time:[1]"), Running::Yes { since_boot: 1000 }, false),
+            ("b1", Some("time:[1]"), Running::Yes { since_boot: 1002 }, false),
+            ("b1", Some("time:[1]"), Running::Yes { since_boot: 1003 }, true),
+            // As 0.1.0 wrote it.
+            ("b1", None, Running::Yes { since_boot: 1002 }, false),
+            ("b1", None, Running::Yes { since_boot: 1003 }, true),
+            // Counted from elsewhere, the two cannot be compared.
+            ("b1", Some("time:[2]"), Running::Yes { since_boot: 900_000 }, false),
+            ("b0", Some("time:[2]"), Running::Yes { since_boot: 3 }, true),
+            ("b0", None, Running::Yes { since_boot: 3 }, true),
+            ("b0", None, Running::No, false),
+            ("b1", None, Running::NotApplicable, false),
         ] {
-            assert_eq!(swap(boot_id).is_before_start(running, "b1"), after, "{boot_id} {running:?}");
+            let swap = at(boot_id, namespace);
+            assert_eq!(swap.is_before_start(running, &now), after, "{boot_id} {namespace:?} {running:?}");
         }
     }
 }

@@ -277,12 +277,12 @@ pub trait Mta: Send {
     /// Does this mail server notice a change of its table only by a reload?
     fn reload_needed(&self) -> Result<bool, MtaError>;
 
-    /// May a running mail server go on with what it has read where the map is rewritten in place? A rename it notices.
+    /// Which mail server it is, by its directories, and the files of its configuration, which it reads at a start or reload.
     ///
     /// # Errors
     /// Its settings cannot be read.
-    fn may_miss_a_rewrite(&self) -> Result<bool, MtaError> {
-        Ok(false)
+    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), MtaError> {
+        Ok((Vec::new(), Vec::new()))
     }
 
     /// Why its configuration would keep it from a reload, as far as that can be seen without anything being changed.

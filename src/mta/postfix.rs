@@ -1501,12 +1501,9 @@ impl Mta for Postfix {
         Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
-    /// Of `hash:` and `btree:` it goes by the modification time in whole seconds. `cdb:` is replaced by `postmap` itself, and
-    /// in `lmdb:` every look-up sees the last change.
-    fn may_miss_a_rewrite(&self) -> Result<bool, MtaError> {
-        let settings = self.settings()?;
-        let kind = Store::new(&settings).map_err(|problem| problem.into_error())?.kind;
-        Ok(matches!(kind, Kind::Hash | Kind::Btree))
+    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), MtaError> {
+        let queue = PathBuf::from(self.settings()?.get("queue_directory"));
+        Ok((vec![self.config_dir.clone(), queue], self.own_files().to_vec()))
     }
 
     /// `postfix check` itself makes directories that are missing, so that who only looks cannot run it: what it refuses at once.
