@@ -1311,6 +1311,8 @@ impl Target {
         let stored = if self.seen.is_none() { self.shared.store.seen(&self.id) } else { None };
         let instance = Instance::now(self.mta.instance()?)?;
         let mut seen = Seen::now(&self.files, instance, self.seen.as_ref().or(stored.as_ref()))?;
+        // Another target of the same mail server may have seen to it.
+        seen.read = seen.read || self.shared.store.is_read(&seen);
         // Asked after the look: one that was started in between may have read something else.
         seen.stopped = seen.stopped || !seen.read && self.mta.running()? == Running::No;
         self.seen = Some(seen.clone());

@@ -1013,6 +1013,27 @@ fn what_was_read_is_known_of_one_mail_server_as_it_was_configured() {
     }
 }
 
+#[test]
+fn two_targets_of_one_mail_server_need_one_reload() {
+    let logins: Vec<Login> = (0..3).map(|n| login(&format!("AKIA{n}"))).collect();
+    let instance = instance("hash", Some(&line(KEY, &logins[0])));
+    instance.start();
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
+    let second = config::Target { name: "second".into(), ..lab.config.credentials[0].targets[0].clone() };
+    lab.config.credentials[0].targets.push(second);
+    lab.restart();
+    for (target, login, how) in [
+        ("main", 0, "reload"),
+        ("second", 0, "read-before"),
+        ("second", 1, "indexed-map"),
+        ("main", 1, "read-before"),
+        ("main", 2, "indexed-map"),
+    ] {
+        lab.id.target = target.into();
+        assert_eq!(confirmed(&lab, &logins[login]).1, Activated::Yes { how }, "{target}, {login}");
+    }
+}
+
 /// As relaykey 0.1.0 remembered it: it does not say of which mail server.
 #[test]
 fn what_was_seen_before_an_upgrade_costs_one_more_reload() {

@@ -357,6 +357,12 @@ impl Store {
         self.seen_document().targets.remove(&name(target))
     }
 
+    /// Is the mail server known to have read these files so, from any target? Changes nothing.
+    pub(super) fn is_read(&self, seen: &Seen) -> bool {
+        let so = |known: &Seen| known.read && known.files == seen.files && known.instance == seen.instance;
+        self.seen_document().targets.values().any(so)
+    }
+
     /// Remembers how a target's files are, durably.
     pub(super) fn set_seen(&self, target: &TargetId, seen: &Seen) -> Result<(), MtaError> {
         let _lock = self.lock()?;
