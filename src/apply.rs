@@ -118,9 +118,9 @@ pub enum Request {
     /// Puts the old bytes back; possible until `Commit`, in the process that swapped, unless somebody else has changed
     /// the files since (class `changed-underneath`).
     Undo { target: TargetId },
-    /// Reloads, as `reload` of the target says; `write = false` forbids no reload, which changes no file. Where somebody else may
-    /// have rewritten the table in place, and the mail server is not known to have read it since, a reload is needed also where
-    /// the mail server would most probably notice by itself.
+    /// Reloads, as `reload` of the target says; `write = false` forbids no reload, which changes no file. What the mail
+    /// server is known to have read needs none, nor what we renamed over that; anything else does, also where the mail server would
+    /// most probably notice by itself: somebody else may have rewritten the table in place, or moved another one aside.
     Activate { target: TargetId },
     /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
     /// fields of a report for which a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
@@ -275,8 +275,8 @@ pub struct Prepared {
 pub enum Activated {
     /// It has noticed, or will at its next look-up.
     Yes {
-        /// `reload`, `command` (the configured one), `indexed-map` (replaced by rename, and needs no reload),
-        /// `read-before` (these very files), `started-after` (the swap, or a look at these very files), `not-running` (nothing was swapped, and what it will read is there), `no-process`,
+        /// `reload`, `command` (the configured one), `indexed-map` (renamed over files that it had read, and needs no reload),
+        /// `read-before` (these very files), `started-after` (the swap, or a look at these very files), `not-running` (what it will read is there), `no-process`,
         /// `nothing-owed` (and nothing is open).
         how: &'static str,
     },
@@ -1332,9 +1332,9 @@ impl Target {
     }
 
     /// No reload is owed: has the mail server read what is there, and how so? Else a record for the reload that is
-    /// needed: unless that very table was
-    /// seen before the mail server was started, or was read by it before. Time stamps of the wall clock prove neither, as it may
-    /// have been set; a reload by hand leaves no trace that could be trusted; and one more does no harm.
+    /// needed: unless that very table was seen before the mail server was started, or was read by it before. Time stamps of
+    /// the wall clock prove neither, as it may have been set; a reload by hand leaves no trace that could be trusted; and one
+    /// more does no harm.
     ///
     /// Needed it is for every kind of table. A running smtp(8) may miss that a map was rewritten in place, as it goes by the
     /// modification time in whole seconds; and it goes on with a file that was moved aside, as long as that has a name.

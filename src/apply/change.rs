@@ -312,7 +312,8 @@ impl Change {
 
     /// What our files went over.
     pub(super) fn went_over(&self) -> Vec<Over> {
-        let over = |old: &Old| Over { path: old.directory.path().join(&old.live), before: old.over, now: Some(old.ours) };
+        let over =
+            |old: &Old| Over { path: old.directory.path().join(&old.live), before: old.over, now: Some(old.ours) };
         self.old.iter().map(over).collect()
     }
 

@@ -53,9 +53,7 @@ impl Moment {
             self.time_namespace.as_ref().zip(now.time_namespace.as_ref()).is_some_and(|(then, now)| then != now);
         match running {
             Running::Yes { .. } if self.boot_id != now.boot_id => true,
-            Running::Yes { since_boot } => {
-                !other_count && since_boot > self.boot_seconds.saturating_add(SWAP_SECONDS)
-            }
+            Running::Yes { since_boot } => !other_count && since_boot > self.boot_seconds.saturating_add(SWAP_SECONDS),
             Running::No | Running::NotApplicable => false,
         }
     }
