@@ -800,7 +800,7 @@ fn reload_does_what_it_says() {
         ("hash", "\"always\"", 1, 2),
         ("hash", "\"if-needed\"", 1, 1),
         ("hash", "\"never\"", 0, 0),
-        ("lmdb", "\"if-needed\"", 0, 0),
+        ("lmdb", "\"if-needed\"", 1, 1),
         ("texthash", "\"if-needed\"", 1, 2),
     ] {
         let (old, new) = (Key::new(), Key::new());
@@ -1117,8 +1117,8 @@ fn a_target_that_does_not_run_does_not_hold_up_the_other() {
     second.start();
     host.sync(&[], 0).says(&["ses: confirmed"]);
     assert_eq!(lab::send(&host.standin, &second), new.id);
-    // Of a hash at its adoption too; an lmdb needs none then.
-    assert_eq!((reloads(&host.postfix, 2), reloads(&second, 0)), (2, 0));
+    // That of the adoption; it read the new files at its start.
+    assert_eq!((reloads(&host.postfix, 2), reloads(&second, 1)), (2, 1));
 }
 
 // ---------------------------------------------------------------- old answers, and no answers
