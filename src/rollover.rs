@@ -4155,7 +4155,8 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
     let state = &mut facts.state;
     let in_use_before = state.begun().filter(|begun| begun.used).map(|begun| begun.username.clone());
     let earlier: Vec<String> = in_use_before.chain(state.found_first.clone()).collect();
-    let used_before: Vec<String> = state.begun().filter(|begun| begun.used).map(|begun| begun.live_id.clone()).collect();
+    let used_before: Vec<String> =
+        state.begun().filter(|begun| begun.used).map(|begun| begun.live_id.clone()).collect();
     remember_logins(&mut state.earlier_logins, used_before);
     state.found_first = None;
     let before = state.applied.take();
