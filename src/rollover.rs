@@ -2846,7 +2846,8 @@ pub fn absorb(
                 heals.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
                 heals.push(now);
             }
-            facts.targets[*target].swapped = true;
+            // A reload from before it says nothing of it.
+            (facts.targets[*target].swapped, facts.targets[*target].activated) = (true, false);
             // What is begun goes on, whatever has let it go.
             let of_candidate = facts.state.candidate.as_mut().filter(|_| facts.aside.is_none());
             if let Some(approval) = of_candidate.and_then(|c| c.approval.as_mut()) {

@@ -692,6 +692,24 @@ fn a_reload_that_is_owed_is_tried_again_without_the_source() {
     assert!(facts.state.targets["t0"].reload_owed.is_none());
 }
 
+/// What was owed is done while the new version waits for its time. The swap that comes in the same run has a reload of its own.
+#[test]
+fn a_reload_before_a_swap_is_not_taken_for_the_one_after_it() {
+    let policy = policy(1);
+    let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+    let owed = Inspection { reload_owed: Some(Owed { since: at(-60), why: "down".into() }), ..holds(1) };
+    let mut go = good(found(2, 0), owed, false);
+    let mut failed = false;
+    let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+        Step::Verify { .. } if !std::mem::replace(&mut failed, true) => Some(Outcome::Failed(failure(true))),
+        Step::Wait { .. } => Some(Outcome::Waited),
+        step => go(step),
+    });
+    let swap = steps.iter().position(|step| *step == "swap").expect("the new version is put in place");
+    assert!(steps[..swap].contains(&"activate"), "what was owed was done before: {steps:?}");
+    assert_eq!(steps[swap..swap + 4], ["swap", "activate", "read-back", "commit"], "{steps:?}");
+}
+
 /// A mail server that did not run may have been started since: every look sees, and waits for nothing then.
 #[test]
 fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
