@@ -349,16 +349,19 @@ fn told_to_end_after_a_swap_it_gives_up_looks_that_hang() {
 #[test]
 fn told_to_end_it_finishes_a_reload() {
     let (old, new) = (Key::new(), Key::new());
-    // The adoption of an indexed map that sees every change owes no reload.
-    let host = Host::new("lmdb", &old);
+    let host = Host::new("hash", &old);
     host.standin.set_key(&new.id, &new.login.password);
     host.postfix.start();
-    let (begun, done) = (host.path("begun"), host.path("done"));
-    let target =
-        format!("reload = [\"/bin/sh\", \"-c\", \": > {}; sleep 8; : > {}\"]", begun.display(), done.display());
+    let (armed, begun, done) = (host.path("armed"), host.path("begun"), host.path("done"));
+    // That of the adoption is over at once.
+    let command =
+        format!("test -e {} || exit 0; : > {}; sleep 8; : > {}", armed.display(), begun.display(), done.display());
+    let target = format!("reload = [\"/bin/sh\", \"-c\", \"{command}\"]");
     let source = host.publish(old.pair());
     let source = format!("{source}{NEVER}");
     let daemon = host.run(&Setup { source: &source, target: &target, ..Setup::default() });
+    daemon.applied(&old);
+    fs::write(&armed, "").expect("written");
     host.publish(new.pair());
     wait_for("the reload", LIMIT, || begun.exists().then_some(()));
     assert!(!done.exists());
