@@ -386,9 +386,7 @@ impl Agent {
                 steps.push(account::step_time(credential, &step, &outcome, took));
             }
             observer(Event::Ended { step: &step, outcome: &outcome, took });
-            if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (&step, &outcome, &*fetched.get()) {
-                facts.logged_in_as(&version_id(of), of.payload.username());
-            }
+            name_once_accepted(&mut facts, &step, &outcome, fetched.get().as_ref());
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
         drop(doing);
@@ -948,7 +946,7 @@ fn record(
     at: Timestamp,
 ) -> Record {
     let found = facts.fetched.as_ref();
-    let failure = facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO);
+    let failure = told_of(facts);
     // What failed before the source gave any version is no fault of the one in use.
     let applied = facts.state.applied.as_ref().filter(|_| failure.is_none() || facts.of_a_version());
     Record {
@@ -1009,17 +1007,12 @@ fn superseded_record(
 /// The record of a confirmation that no longer holds.
 fn withdrawal_record(facts: &Facts, credential: &config::Credential, by: &By, news: &News, at: Timestamp) -> Record {
     Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what: "withdrawal".into(),
         version: Some(news.version.clone()),
         username: Some(news.username.clone()),
         previous_username: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
-        steps: Vec::new(),
-        outcome: "done".into(),
         error: news.error.as_ref().map(|e| Trouble { class: e.class.clone(), words: e.words.clone() }),
         approved_by: None,
+        ..record(facts, credential, by, "withdrawal", "done", &[], at)
     }
 }
 
@@ -1042,17 +1035,12 @@ fn put_back_record(
         facts.put_back.join(", ")
     );
     Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what: "heal".into(),
         version: applied.map(|a| a.id.version.clone()),
         username: applied.map(|a| a.username.clone()),
         previous_username: applied.and_then(|a| a.previous_username.clone()),
-        steps: steps.to_vec(),
-        outcome: "done".into(),
         error: Some(Trouble { class: rollover::DRIFT.into(), words }),
         approved_by: None,
+        ..record(facts, credential, by, "heal", "done", steps, at)
     }
 }
 
@@ -1448,6 +1436,13 @@ pub fn shown_before_the_login(fetched: &Fetched, state: Option<&State>) -> Strin
     let username = fetched.payload.username();
     let is_known = state.is_some_and(|state| state.known_usernames().iter().any(|known| known == username));
     shown_or_said(username, is_known).to_owned()
+}
+
+/// Once the endpoint has taken what stands in the user name's place for one, the facts have it.
+fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outcome, fetched: Option<&Fetched>) {
+    if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (step, outcome, fetched) {
+        facts.logged_in_as(&version_id(of), of.payload.username());
+    }
 }
 
 /// What a source has given, without its secret, and without what may be one.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SourceIdentity, VersionOrder};
-use crate::host::{self, Directory, FileId, HostError};
+use crate::host::{self, Directory, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
@@ -870,7 +870,10 @@ impl Target {
         let all: u64 = files.iter().map(size).sum();
         let look = |directory: &Directory| directory.look_lockable().and_then(|()| directory.look_room(all)).err();
         let e = directories.iter().find_map(look)?;
-        Some((what_stops(&e), e.is_temporary()))
+        let (what, fix) =
+            (format!("the tables cannot be locked and written, so that nothing would be changed: {e}"), e.fix());
+        let file = e.path().map(Path::to_owned);
+        Some((Finding { severity: Severity::Error, line: None, file, what, fix }, e.is_temporary()))
     }
 
     /// Why the mail server, which runs, would refuse a reload.
@@ -1214,7 +1217,11 @@ impl Target {
         let renamed = open.change.went_over();
         let undone = self.undo_open(&mut open);
         if undone.is_ok() && !renamed.is_empty() {
-            let back = |over: Over| Over { before: over.now, now: now_at(&over.path), path: over.path };
+            let back = |over: Over| Over {
+                before: over.now,
+                now: journal::look_at(&over.path).ok().flatten(),
+                path: over.path,
+            };
             self.went_over(open.reload_needed, &renamed.into_iter().map(back).collect::<Vec<_>>());
             if let Some(seen) = &self.seen {
                 // Not remembered, it costs a reload.
@@ -1345,14 +1352,14 @@ impl Target {
         seen: Option<&Seen>,
     ) -> Result<Result<&'static str, Record>, MtaError> {
         let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
-        if seen.is_some_and(|seen| seen.read) {
+        if let Some(seen) = seen.filter(|seen| seen.read) {
             let how = match open.swap {
                 Swap::Done { reloaded: true, .. } => "reload",
                 // Known as read, as it went over what was.
                 _ if open.change.replaced_any() => "indexed-map",
                 _ => "read-before",
             };
-            self.shared.store.set_seen(&self.id, seen.expect("looked at above"))?;
+            self.shared.store.set_seen(&self.id, seen)?;
             return Ok(Ok(how));
         }
         if running == Running::No {
@@ -1467,12 +1474,6 @@ impl Target {
     }
 }
 
-/// Which file lies there now, if any.
-fn now_at(path: &Path) -> Option<FileId> {
-    let (directory, name) = Directory::of(path).ok()?;
-    directory.look(&name).ok()?
-}
-
 /// Does this setting ask for a reload after a swap?
 fn wants_reload(reload: &Reload, needed: bool) -> bool {
     match reload {
@@ -1509,12 +1510,6 @@ fn directories(files: &[PathBuf]) -> Result<Vec<Directory>, HostError> {
     // In one order, whoever asks, so that two processes that need both do not wait for each other.
     directories.sort_by(|a, b| a.path().cmp(b.path()));
     Ok(directories)
-}
-
-fn what_stops(e: &HostError) -> Finding {
-    let (what, fix) =
-        (format!("the tables cannot be locked and written, so that nothing would be changed: {e}"), e.fix());
-    Finding { severity: Severity::Error, line: None, file: e.path().map(Path::to_owned), what, fix }
 }
 
 /// The directories that a target has locked.

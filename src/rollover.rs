@@ -303,20 +303,22 @@ impl State {
 
 /// Takes user names down as earlier ones, the latest last; none that may be a secret.
 fn remember(earlier: &mut Vec<String>, usernames: impl IntoIterator<Item = String>) {
-    for username in usernames.into_iter().filter(|username| username != NOT_SHOWN && !has_secret_shape(username)) {
-        earlier.retain(|known| *known != username);
-        earlier.push(username);
-    }
-    earlier.drain(..earlier.len().saturating_sub(EARLIER));
+    let may_be_shown = |username: &String| username != NOT_SHOWN && !has_secret_shape(username);
+    remember_last(EARLIER, earlier, usernames.into_iter().filter(may_be_shown));
 }
 
 /// The same of the live ids of logins.
 fn remember_logins(earlier: &mut Vec<String>, logins: impl IntoIterator<Item = String>) {
-    for live_id in logins {
-        earlier.retain(|known| *known != live_id);
-        earlier.push(live_id);
+    remember_last(EARLIER_LOGINS, earlier, logins);
+}
+
+/// Each once, the latest last, and of all the last so many.
+fn remember_last(most: usize, remembered: &mut Vec<String>, new: impl IntoIterator<Item = String>) {
+    for one in new {
+        remembered.retain(|known| *known != one);
+        remembered.push(one);
     }
-    earlier.drain(..earlier.len().saturating_sub(EARLIER_LOGINS));
+    remembered.drain(..remembered.len().saturating_sub(most));
 }
 
 /// The longest that anything is put off: the last step of the back-off.
@@ -1465,9 +1467,8 @@ impl Facts {
     /// was put back.
     fn gone(&self) -> Option<usize> {
         let is_back = |t: &TargetFacts| t.inspected.as_ref().is_some_and(|seen| self.is_of_applied(seen));
-        let gone = |t: &&TargetFacts| self.is_gone(t);
-        let first = self.targets.iter().find(|t| gone(t) && !is_back(t)).or_else(|| self.targets.iter().find(gone))?;
-        self.targets.iter().position(|t| t.name == first.name)
+        let gone = || (0..self.targets.len()).filter(|&i| self.is_gone(&self.targets[i]));
+        gone().find(|&i| !is_back(&self.targets[i])).or_else(|| gone().next())
     }
 
     /// Is the applied version not in this target any more, or only as a run left it that was killed while it put it back, and does
@@ -3141,21 +3142,17 @@ fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usi
          one, and version {version} ({rejected}) was rejected",
         facts.targets[index].name
     );
-    let why = match (policy.targets[index].drift, tried) {
+    let why = match tried {
         _ if facts.wake.confirm => "it is left so, because this run only confirms".to_owned(),
-        _ if !policy.targets[index].write => "it is left so: write = false".to_owned(),
-        (Drift::Report, _) => "it is left so: drift = \"report\"".to_owned(),
-        (Drift::Heal, _) if !may_heal(facts, policy, index, now) => {
-            format!("it is left so: it was put back {HEALS} times within the hour")
-        }
-        (Drift::Heal, Some(tried)) => {
+        _ if !may_heal(facts, policy, index, now) => format!("it is left so: {}", why_left(&policy.targets[index])),
+        Some(tried) => {
             return Failure {
                 what: format!("{}; version {version} ({rejected}) was rejected", tried.what),
                 at: now,
                 ..tried.clone()
             };
         }
-        (Drift::Heal, None) => {
+        None => {
             let fix =
                 format!("have relaykey put it back: {}", relaykey(format_args!("sync {}", facts.state.credential)));
             return denied(DRIFT, gone, fix, now);
@@ -3164,15 +3161,20 @@ fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usi
     denied(DRIFT, format!("{gone}: {why}"), put_it_back_by_hand(facts, policy, now), now)
 }
 
+/// Why what somebody else changed is left so, where it may not be put back.
+fn why_left(target: &TargetPolicy) -> String {
+    match target.drift {
+        _ if !target.write => "write = false".into(),
+        Drift::Report => "drift = \"report\"".into(),
+        Drift::Heal => format!("it was put back {HEALS} times within the hour"),
+    }
+}
+
 /// Somebody else changed the login, and it is left so, while the version that the source gives waits for approval.
 fn left_beside_a_held_one(facts: &Facts, policy: &Policy, left: &[usize], now: Timestamp) -> Failure {
     let names: Vec<&str> = left.iter().map(|&i| facts.targets[i].name.as_str()).collect();
     let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
-    let why = match left.first().map(|&i| &policy.targets[i]) {
-        Some(target) if !target.write => "write = false".to_owned(),
-        Some(TargetPolicy { drift: Drift::Report, .. }) => "drift = \"report\"".to_owned(),
-        Some(_) | None => format!("it was put back {HEALS} times within the hour"),
-    };
+    let why = left.first().map(|&i| why_left(&policy.targets[i])).unwrap_or_default();
     let what = format!(
         "the mail server (target {}) no longer holds the login that this host had confirmed ({before}), and is left so: {why}",
         names.join(", ")

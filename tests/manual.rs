@@ -391,12 +391,22 @@ fn a_table_that_somebody_restored_is_put_right_while_a_newer_version_waits_or_is
     }
 }
 
-/// As above, and a file does not give the older key: relaykey has nothing at hand to put back, says so, and what to do, and no
-/// command calls it a success.
-#[test]
-fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
+/// The second key was confirmed, the third waits for approval, and somebody has put the table of the first one back.
+struct Restored {
+    host: Host,
+    first: Key,
+    second: Key,
+    third: Key,
+    /// The third key's.
+    version: String,
+    /// The table with the first key, and the one with the second.
+    backup: String,
+    good: String,
+}
+
+fn restored_beside_a_version_that_waits(target: &str) -> Restored {
     let first = Key::new();
-    let host = host_with("hash", &first, MANUAL, "");
+    let host = host_with("hash", &first, MANUAL, target);
     host.sync(&[], 0);
     let backup = fs::read_to_string(host.postfix.table()).expect("a table");
     let second = publish(&host);
@@ -406,9 +416,16 @@ fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
     let third = publish(&host);
     host.sync(&[], 3);
     let version = candidate(&host)["version"].as_str().expect("a version").to_owned();
-
     Edit::InPlace.write(&host, &backup);
     host.postfix.postmap();
+    Restored { host, first, second, third, version, backup, good }
+}
+
+/// As above, and a file does not give the older key: relaykey has nothing at hand to put back, says so, and what to do, and no
+/// command calls it a success.
+#[test]
+fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
+    let Restored { host, first, second, third, version, backup, good } = restored_beside_a_version_that_waits("");
     let by_hand = format!("put the login of {} back by hand", second.id);
     let approve = format!("relaykey approve ses --version {version}");
     let gone = "no longer holds the login that this host had confirmed";
@@ -471,18 +488,7 @@ fn a_confirmation_that_is_taken_back_has_its_line_in_the_audit_log() {
 /// a success.
 #[test]
 fn what_somebody_else_changed_is_said_beside_a_version_that_waits() {
-    let first = Key::new();
-    let host = host_with("hash", &first, MANUAL, "drift = \"report\"\n");
-    host.sync(&[], 0);
-    let backup = fs::read_to_string(host.postfix.table()).expect("a table");
-    let second = publish(&host);
-    host.sync(&[], 3);
-    host.relaykey(&["approve", "ses"]).expect(0);
-    let third = publish(&host);
-    host.sync(&[], 3);
-    let version = candidate(&host)["version"].as_str().expect("a version").to_owned();
-    Edit::InPlace.write(&host, &backup);
-    host.postfix.postmap();
+    let Restored { host, second, third, version, .. } = restored_beside_a_version_that_waits("drift = \"report\"\n");
     let approve = format!("relaykey approve ses --version {version}");
     let said = ["no longer holds the login that this host had confirmed", "is left so: drift = \"report\"", &approve];
     // Before `sync` has seen it, and after.
@@ -512,10 +518,7 @@ fn somebody_elses_login_of_the_same_user_name_is_not_taken_for_the_new_version()
     host.start_postfix();
     let source = host.publish(format!("apikey:{one}")) + NEVER;
     configure(&host, &source, MANUAL, "");
-    let config = host.path("config.toml");
-    let text = fs::read_to_string(&config).expect("a configuration");
-    let without_region = text.lines().filter(|line| !line.starts_with("region = ")).map(|line| format!("{line}\n"));
-    fs::write(&config, without_region.collect::<String>()).expect("written");
+    host.without_region();
     host.sync(&[], 0).says(&["ses: adopted"]);
     accept(two);
     host.publish(format!("apikey:{two}"));

@@ -256,6 +256,13 @@ impl Lab {
         self.publish(content);
     }
 
+    /// With a region the endpoint would be SES, where a user name is an access key id.
+    fn without_region(&self) {
+        let config = fs::read_to_string(self.path("config.toml")).expect("read");
+        let without = config.replace(&format!("region = {REGION:?}\n"), "");
+        fs::write(self.path("config.toml"), without).expect("written");
+    }
+
     fn publish(&self, content: &str) {
         let fresh = self.path("credential.new");
         write_closed(&fresh, content);
@@ -732,6 +739,21 @@ fn a_secret_published_in_the_place_of_the_user_name_is_shown_nowhere() {
     }
 }
 
+/// What the commands say that look, and that try once.
+fn all_that_is_said(lab: &Lab) -> String {
+    let commands = [
+        &["check"][..],
+        &["check", "--json"],
+        &["sync", "--dry-run", "--wait", "0s"],
+        &["sync", "--wait", "0s", "-v"],
+        &["sync", "--wait", "0s", "--json"],
+        &["status"],
+        &["status", "--json"],
+        &["history", "--json"],
+    ];
+    commands.map(|arguments| lab.run(arguments).output()).concat()
+}
+
 /// A relay that is not SES has user names and passwords of any form: what this host and its tables know tells them apart, and
 /// that the endpoint takes one for a user name.
 #[test]
@@ -744,23 +766,10 @@ fn a_password_of_any_form_in_the_place_of_the_user_name_is_shown_nowhere() {
     lab.postfix.write_table(&format!("{hop} relayuser:{ours}\n"));
     lab.postfix.postmap();
     lab.with_file_source("");
-    let config = fs::read_to_string(lab.path("config.toml")).expect("read");
-    fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+    lab.without_region();
     lab.postfix.start();
     let never = |what: &str, secret: &str, expected: &str| {
-        let mut said = String::new();
-        for arguments in [
-            &["check"][..],
-            &["check", "--json"],
-            &["sync", "--dry-run", "--wait", "0s"],
-            &["sync", "--wait", "0s", "-v"],
-            &["sync", "--wait", "0s", "--json"],
-            &["status"],
-            &["status", "--json"],
-            &["history", "--json"],
-        ] {
-            said += &lab.run(arguments).output();
-        }
+        let said = all_that_is_said(&lab);
         assert!(said.contains(expected), "{what}: {expected:?} is not in {said}");
         let mut only = BTreeSet::from([lab.source_file()]);
         if secret == ours {
@@ -817,8 +826,7 @@ fn what_stands_in_a_table_in_the_place_of_the_user_name_is_shown_nowhere() {
         put(&login);
         lab.with_file_source(&login);
         if !region {
-            let config = fs::read_to_string(lab.path("config.toml")).expect("read");
-            fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+            lab.without_region();
         }
         lab.postfix.start();
         lab.run(&["sync"]).expect(0);
@@ -828,19 +836,7 @@ fn what_stands_in_a_table_in_the_place_of_the_user_name_is_shown_nowhere() {
         }
         for (what, wrong, expected) in &table {
             put(&format!("{wrong}:{}", stray.username));
-            let mut said = String::new();
-            for arguments in [
-                &["check"][..],
-                &["check", "--json"],
-                &["sync", "--dry-run", "--wait", "0s"],
-                &["sync", "--wait", "0s"],
-                &["sync", "--wait", "0s", "--json"],
-                &["status"],
-                &["status", "--json"],
-                &["history", "--json"],
-            ] {
-                said += &lab.run(arguments).output();
-            }
+            let said = all_that_is_said(&lab);
             assert!(said.contains(expected), "{what}: {expected:?} is not in {said}");
             let only = BTreeSet::from([lab.postfix.table(), lab.postfix.map()]);
             assert_eq!(holders(&lab.roots(), &[wrong[..wrong.len() - 1].to_owned()]), only, "{what}: {said}");
@@ -960,8 +956,7 @@ fn another_relays_login_of_the_same_user_name_is_kept() {
     };
     put(&text(first, first));
     lab.with_file_source(&format!("apikey:{first}"));
-    let config = fs::read_to_string(lab.path("config.toml")).expect("read");
-    fs::write(lab.path("config.toml"), config.replace(&format!("region = {REGION:?}\n"), "")).expect("written");
+    lab.without_region();
     let accept = |password: &str| lab.standin.set_key("apikey", &Secret::new(password.to_owned()));
     accept(first);
     lab.postfix.start();

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{End, apply_failure, login_for, ours, outcome_of, target_id, version_id, without_secret};
+use super::{End, apply_failure, login_for, name_once_accepted, ours, outcome_of, target_id, without_secret};
 use crate::apply::{self, Inspected, Reply, Request};
 use crate::config;
 use crate::rollover::{self, Evidence, Facts, Failure, Found, Outcome, Policy, Retry, State, Step, Wake};
@@ -81,9 +81,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
                 |i: usize| i == *target || matches!(step, Step::Verify { .. }) && policy.targets[i].logs_in_as == place;
             told.iter_mut().enumerate().for_each(|(i, told)| *told |= alike(i));
         }
-        if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (&step, &outcome, seen.fetched) {
-            facts.logged_in_as(&version_id(of), of.payload.username());
-        }
+        name_once_accepted(&mut facts, &step, &outcome, seen.fetched);
         let id = rollover::begin(&mut facts, &policy, &step);
         rollover::absorb(&mut facts, &policy, id, &step, outcome, now, 0.0);
     }

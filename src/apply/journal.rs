@@ -109,8 +109,7 @@ pub(super) struct First {
 impl First {
     /// Is it still that very file, or still not there? Not when in doubt.
     pub(super) fn is_as_it_was(&self) -> bool {
-        let looked = Directory::of(&self.path).and_then(|(directory, name)| directory.look(&name));
-        looked.is_ok_and(|now| now == self.seen)
+        look_at(&self.path).is_ok_and(|now| now == self.seen)
     }
 }
 
@@ -139,24 +138,26 @@ pub(super) struct Instance {
 /// Files as they were at a look; `None`: there was none.
 pub(super) type Files = Vec<(PathBuf, Option<FileId>)>;
 
-fn look_at(files: &[PathBuf]) -> Result<Files, HostError> {
-    let look = |file: &PathBuf| {
-        let (directory, name) = Directory::of(file)?;
-        Ok((file.clone(), directory.look(&name)?))
-    };
-    files.iter().map(look).collect()
+/// Which file lies there now; `None`: none does.
+pub(super) fn look_at(path: &Path) -> Result<Option<FileId>, HostError> {
+    let (directory, name) = Directory::of(path)?;
+    directory.look(&name)
+}
+
+fn look_at_all(files: &[PathBuf]) -> Result<Files, HostError> {
+    files.iter().map(|file| Ok((file.clone(), look_at(file)?))).collect()
 }
 
 impl Instance {
     /// As it is now: its directories, and the files of its configuration.
     pub(super) fn now((directories, files): (Vec<PathBuf>, Vec<PathBuf>)) -> Result<Self, HostError> {
-        Ok(Self { directories, files: look_at(&files)? })
+        Ok(Self { directories, files: look_at_all(&files)? })
     }
 }
 
 /// How the files of a table were at a look, and whether the running mail server is known to have read them so. Files that
-/// are still the same need no second reload, of the same mail server with the same configuration. By the boot clock alone: the time stamps of a file are compared with each other,
-/// and with no clock, which may have been set since.
+/// are still the same need no second reload, of the same mail server with the same configuration. By the boot clock alone: the
+/// time stamps of a file are compared with each other, and with no clock, which may have been set since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub(super) files: Files,
@@ -180,7 +181,7 @@ impl Seen {
 
     /// As they are now; as `before` knows them already, where nothing of them has changed.
     pub(super) fn now(files: &[PathBuf], instance: Instance, before: Option<&Self>) -> Result<Self, HostError> {
-        let (files, instance) = (look_at(files)?, Some(instance));
+        let (files, instance) = (look_at_all(files)?, Some(instance));
         match before.filter(|before| before.files == files && before.instance == instance) {
             Some(before) => Ok(before.clone()),
             None => Ok(Self { files, instance, at: Moment::now()?, read: false, stopped: false }),

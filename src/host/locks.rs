@@ -78,10 +78,7 @@ impl Directory {
     /// # Errors
     /// As [`Directory::lock`], but for a lock that somebody holds.
     pub fn look_lockable(&self) -> Result<()> {
-        if is_root() {
-            look_place_at(Path::new(PLACE)).map_err(no_place)?;
-        }
-        self.look_writable()
+        if is_root() { look_place_at(Path::new(PLACE)).map_err(no_place) } else { self.look_writable() }
     }
 
     /// Could files of so many bytes be made here? Makes nothing; a quota is not seen.

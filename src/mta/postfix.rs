@@ -637,12 +637,10 @@ impl Postfix {
         }
         if differing.count > 0 {
             let key = differing.first.first().map(|(key, _)| key.as_str()).unwrap_or_default();
-            // A login in the place of a key does not go onto a command line.
-            let key = if shown::is_key(key) { quoted(key) } else { "- # and the key, to be typed:".to_owned() };
-            let show = match key.starts_with('-') {
-                true => format!("postmap{} -q - {}", self.config_option(), quoted(&store.name)),
-                false => format!("postmap{} -q {key} {}", self.config_option(), quoted(&store.name)),
-            };
+            // A login in the place of a key does not go onto a command line, nor what would be an option: it is typed.
+            let key = Some(quoted(key)).filter(|quoted| shown::is_key(key) && !quoted.starts_with('-'));
+            let key = key.as_deref().unwrap_or("-");
+            let show = format!("postmap{} -q {key} {}", self.config_option(), quoted(&store.name));
             let fix = match compiling.harm() {
                 None => format!(
                     "where the map is right, write its value into the text: `{show}` shows it; where the text is right, \
@@ -1004,12 +1002,7 @@ impl Postfix {
                     format!(
                         "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
                          DESTINATION {}",
-                        settings
-                            .list("smtp_tls_policy_maps")
-                            .into_iter()
-                            .map(shown::table)
-                            .collect::<Vec<_>>()
-                            .join(", ")
+                        shown::tables(settings.list("smtp_tls_policy_maps"))
                     ),
                 ));
             }
@@ -1067,16 +1060,15 @@ impl Postfix {
             "sender_dependent_default_transport_maps",
             "transport_maps",
         ] {
-            let values = |name: &str| {
-                let one = |value| if name == "smtp_fallback_relay" { shown::hop(value) } else { shown::table(value) };
-                settings.list(name).into_iter().map(one).collect::<Vec<_>>().join(", ")
+            let value = match name {
+                "smtp_fallback_relay" => settings.list(name).into_iter().map(shown::hop).collect::<Vec<_>>().join(", "),
+                _ => shown::tables(settings.list(name)),
             };
             if !settings.get(name).is_empty() {
                 note(
                     format!(
-                        "{name} = {} is not yet looked at: a next hop it names keeps its login unless \
-                         the table holds the applied access key id under it",
-                        values(name)
+                        "{name} = {value} is not yet looked at: a next hop it names keeps its login unless \
+                         the table holds the applied access key id under it"
                     ),
                     "make sure that every next hop that leads to the endpoint stands in relayhost too, or in the \
                      table with the same user name"
@@ -1931,7 +1923,7 @@ impl Store {
                     format!(
                         "smtp_sasl_password_maps names {} tables ({}), which is not yet supported",
                         several.len(),
-                        several.iter().map(|table| shown::table(table)).collect::<Vec<_>>().join(", ")
+                        shown::tables(several.iter().copied())
                     ),
                     "name one table that holds the relay's login",
                 ));

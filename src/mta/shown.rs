@@ -66,6 +66,11 @@ pub fn table(spelt: &str) -> String {
     }
 }
 
+/// Several tables, with commas between.
+pub fn tables<'a>(spelt: impl IntoIterator<Item = &'a str>) -> String {
+    spelt.into_iter().map(table).collect::<Vec<_>>().join(", ")
+}
+
 /// A next hop, as a text in quotation marks, or that it is not shown.
 pub fn hop(spelt: &str) -> String {
     if is_destination(spelt) { format!("{spelt:?}") } else { NOT_SHOWN.to_owned() }

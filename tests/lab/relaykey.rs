@@ -165,6 +165,13 @@ impl Host {
         self.postfix.start();
     }
 
+    /// The endpoint is not SES then, where a user name is an access key id and a password is no weak one.
+    pub fn without_region(&self) {
+        let config = fs::read_to_string(self.path("config.toml")).expect("read");
+        let without = config.replace(&format!("region = {REGION:?}\n"), "");
+        fs::write(self.path("config.toml"), without).expect("written");
+    }
+
     /// Writes the configuration: one credential `ses`, one target `main`.
     pub fn configure(&self, setup: &Setup<'_>) {
         let target = format!("name = \"main\"\n{}", setup.target);
