@@ -25,13 +25,14 @@ use crate::audit::{self, By, Record, StepTime, Trouble};
 use crate::aws;
 use crate::config::{self, Config};
 use crate::credential::{Login, NOT_SHOWN, ses_region, shown_or_said};
+use crate::fault::{Class, Failure, Fault};
 use crate::report::{self, Attempt, Receivers};
 use crate::rollover::{
-    self, Change, Completion, Evidence, Facts, Failure, Found, News, Outcome, Policy, Reason, Report, ReportTarget,
-    Staged, State, Step, VersionId, Wake,
+    self, Change, Completion, Evidence, Facts, Found, News, Outcome, Policy, Reason, Report, ReportTarget, Staged,
+    State, Step, VersionId, Wake,
 };
 use crate::smtp::{self, Verdict};
-use crate::source::{self, Fetched, Source, SourceError};
+use crate::source::{self, Fetched, Source};
 use crate::state::{Access, HostIdentity, StateError, Store};
 use crate::text;
 use crate::tls;
@@ -78,7 +79,7 @@ pub enum Event<'a> {
 }
 
 /// A source, or why it could not be opened.
-pub type Opened = Result<Box<dyn Source>, SourceError>;
+pub type Opened = Result<Box<dyn Source>, Fault>;
 
 /// How one run over one credential goes.
 pub struct Run<'a> {
@@ -500,9 +501,9 @@ impl Agent {
         }
         for news in news {
             // A run that left what somebody else changed has a line that says so; others do not speak of it.
-            let left = told_of(facts).is_some_and(|f| f.class == rollover::DRIFT) && facts.carried_out() != Some(true);
+            let left = told_of(facts).is_some_and(|f| f.class == Class::Drift) && facts.carried_out() != Some(true);
             let withdrawn = news.outcome == "withdrawn" && !left;
-            if withdrawn && news.error.as_ref().is_some_and(|e| e.class != rollover::SUPERSEDED) {
+            if withdrawn && news.error.as_ref().is_some_and(|e| e.class != Class::Superseded) {
                 let record = withdrawal_record(facts, credential, by, &news, Timestamp::now());
                 self.owe(&mut facts.state, &record, None);
             }
@@ -587,9 +588,9 @@ impl Agent {
             _ if facts.carried_out() == Some(true) && facts.wake.leave => ("departure", "done"),
             _ if facts.carried_out() == Some(true) => ("rejection", "done"),
             // Whoever is to put it right.
-            (Some(f), _) if f.class == rollover::DRIFT => ("drift", "failed"),
+            (Some(f), _) if f.class == Class::Drift => ("drift", "failed"),
             (_, End::Waits) => ("waits", "pending-approval"),
-            (Some(f), _) if f.class == "refused" => ("refused", "failed"),
+            (Some(f), _) if f.class == Class::Refused => ("refused", "failed"),
             (Some(_), End::ForGood) => ("failed", "failed"),
             (Some(_), _) => ("failed", "failed-for-now"),
             (None, _) if settled => ("reload", "done"),
@@ -599,7 +600,7 @@ impl Agent {
         if let ("rejection", Some(rejected)) = (what, facts.state.rejected.last()) {
             record.version = Some(rejected.id.version.clone());
             record.username = facts.state.candidate.as_ref().map(|c| c.username.clone());
-            record.error = Some(Trouble { class: "rejected".into(), words: rejected.reason.clone() });
+            record.error = Some(Trouble { class: Class::Rejected, words: rejected.reason.clone() });
         }
         if what == "interrupted" && steps.is_empty() || !is_news(&facts.state, &record) {
             return self.save(&facts.state, observer).await;
@@ -801,13 +802,13 @@ impl Agent {
     }
 
     /// Calls block (files, child processes): off the event loop.
-    async fn call(&self, request: Request) -> Result<Reply, apply::MtaError> {
+    async fn call(&self, request: Request) -> Result<Reply, Fault> {
         let client = self.apply.clone();
         match tokio::task::spawn_blocking(move || client.call(request)).await {
             Ok(result) => result,
-            Err(e) => Err(apply::MtaError {
+            Err(e) => Err(Fault {
                 temporary: true,
-                class: "io",
+                class: Class::Io,
                 file: None,
                 line: None,
                 what: format!("the apply side broke off: {e}"),
@@ -893,10 +894,10 @@ async fn told_to_end(stop: &mut watch::Receiver<bool>, patience: Duration) {
 }
 
 /// The failure of a look that took too long.
-fn hangs(target: &str) -> apply::MtaError {
-    apply::MtaError {
+fn hangs(target: &str) -> Fault {
+    Fault {
         temporary: true,
-        class: "io",
+        class: Class::Io,
         file: None,
         line: None,
         what: format!("target {target} could not be looked at within {} s: something hangs", LONGEST_LOOK.as_secs()),
@@ -910,7 +911,7 @@ fn hangs(target: &str) -> apply::MtaError {
 enum Done {
     Outcome(Box<Outcome>),
     Reported(Box<Report>),
-    Replied(Box<Result<Reply, apply::MtaError>>, Option<Login>),
+    Replied(Box<Result<Reply, Fault>>, Option<Login>),
 }
 
 /// The credential that was fetched, for the steps that need it.
@@ -998,8 +999,8 @@ fn superseded_record(
         username: Some(begun.username),
         previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()).or(facts.state.found_first.clone()),
         steps: Vec::new(),
-        outcome: rollover::SUPERSEDED.into(),
-        error: Some(Trouble { class: rollover::SUPERSEDED.into(), words }),
+        outcome: Class::Superseded.word().to_owned(),
+        error: Some(Trouble { class: Class::Superseded, words }),
         approved_by,
     }
 }
@@ -1010,7 +1011,7 @@ fn withdrawal_record(facts: &Facts, credential: &config::Credential, by: &By, ne
         version: Some(news.version.clone()),
         username: Some(news.username.clone()),
         previous_username: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
-        error: news.error.as_ref().map(|e| Trouble { class: e.class.clone(), words: e.words.clone() }),
+        error: news.error.as_ref().map(|e| Trouble { class: e.class, words: e.words.clone() }),
         approved_by: None,
         ..record(facts, credential, by, "withdrawal", "done", &[], at)
     }
@@ -1018,7 +1019,7 @@ fn withdrawal_record(facts: &Facts, credential: &config::Credential, by: &By, ne
 
 /// What the record of a run that ended without a commit is about, where it has failed.
 fn told_of(facts: &Facts) -> Option<Failure> {
-    facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != rollover::NOTHING_TO_DO)
+    facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != Class::NothingToDo)
 }
 
 /// The record of the applied version that was put back in some targets, and that another one keeps from being confirmed.
@@ -1038,7 +1039,7 @@ fn put_back_record(
         version: applied.map(|a| a.id.version.clone()),
         username: applied.map(|a| a.username.clone()),
         previous_username: applied.and_then(|a| a.previous_username.clone()),
-        error: Some(Trouble { class: rollover::DRIFT.into(), words }),
+        error: Some(Trouble { class: Class::Drift, words }),
         approved_by: None,
         ..record(facts, credential, by, "heal", "done", steps, at)
     }
@@ -1074,7 +1075,7 @@ fn begun_anew(
         previous_username: None,
         steps: Vec::new(),
         outcome: "done".into(),
-        error: Some(Trouble { class: "clone".into(), words }),
+        error: Some(Trouble { class: Class::Clone, words }),
         approved_by: None,
     }
 }
@@ -1089,7 +1090,7 @@ fn is_news(state: &State, record: &Record) -> bool {
     before.is_none_or(|b| {
         asked && (&b.by.cause, b.by.uid, &b.by.claimed) != (&record.by.cause, record.by.uid, &record.by.claimed)
             || (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
-                != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class.clone()))
+                != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class))
     })
 }
 
@@ -1209,14 +1210,14 @@ fn ended(facts: &Facts, policy: &Policy) -> End {
         return if done { End::Done(None) } else { End::ForGood };
     }
     let owed = facts.state.targets.values().any(|t| t.reload_owed.is_some());
-    let failures = facts.failures().into_iter().filter(|(_, f)| f.class != rollover::NOTHING_TO_DO);
+    let failures = facts.failures().into_iter().filter(|(_, f)| f.class != Class::NothingToDo);
     let (by_hand, failures): (Vec<_>, Vec<_>) =
         failures.partition(|(target, f)| facts.is_for_a_person(policy, *target, f));
     // A dry run decides nothing, and holds nothing.
     let waits = if facts.wake.dry_run { !by_hand.is_empty() } else { facts.waits_for_a_person(policy) };
     let pending = facts.state.candidate.as_ref().filter(|_| facts.committed.is_none() && !facts.wake.dry_run);
     let is_rejected = |c: Option<&rollover::Candidate>| c.is_some_and(|c| facts.rejection(&c.id).is_some());
-    if failures.iter().any(|(_, f)| !f.temporary && f.class != "reload-owed") {
+    if failures.iter().any(|(_, f)| !f.temporary && f.class != Class::ReloadOwed) {
         End::ForGood
     } else if owed || !failures.is_empty() {
         End::ForNow
@@ -1233,7 +1234,7 @@ fn ended(facts: &Facts, policy: &Policy) -> End {
 
 /// Tells what a reply of apply shows, and gives its outcome.
 fn taken(
-    result: Result<Reply, apply::MtaError>,
+    result: Result<Reply, Fault>,
     shown: Option<Login>,
     step: &Step,
     facts: &Facts,
@@ -1262,13 +1263,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
     match reply {
         Reply::Inspected(seen) => {
             if let Some(error) = seen.findings.iter().find(|f| f.severity == config::Severity::Error) {
-                return Outcome::Failed(Failure {
-                    class: "config".into(),
-                    what: error.located(),
-                    fix: error.fix.clone(),
-                    temporary: false,
-                    at: now,
-                });
+                return Outcome::Failed(Fault::new(Class::Config, error.located(), error.fix.clone()).at(now));
             }
             let first_live_id = seen.expect();
             let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
@@ -1317,26 +1312,30 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
         Reply::Swapped { .. } => Outcome::Swapped,
         Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
         Reply::Activated(apply::Activated::Owed { why, fix, temporary }) => {
-            Outcome::ReloadOwed(Failure { class: "reload-owed".into(), what: why, fix, temporary, at: now })
+            Outcome::ReloadOwed(Fault::new(Class::ReloadOwed, why, fix).temporary_if(temporary).at(now))
         }
-        Reply::ReadBack(r) if !r.matches => Outcome::Mismatch(Failure {
-            class: "mismatch".into(),
-            what: format!("target {} does not read back as the right login: {}", target.name, r.mismatches.join("; ")),
-            fix: "find out what else writes the table or changes main.cf; relaykey tries again".into(),
-            temporary: true,
-            at: now,
-        }),
+        Reply::ReadBack(r) if !r.matches => Outcome::Mismatch(
+            Fault::new(
+                Class::Mismatch,
+                format!("target {} does not read back as the right login: {}", target.name, r.mismatches.join("; ")),
+                "find out what else writes the table or changes main.cf; relaykey tries again",
+            )
+            .temporary()
+            .at(now),
+        ),
         // What it needs at its start it finds then: no reload is owed for that.
-        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(Failure {
-            class: rollover::NOT_RUNNING.into(),
-            what: format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name),
-            fix: match &target.kind {
-                config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
-                config::TargetKind::Text { .. } => "start it".into(),
-            },
-            temporary: true,
-            at: now,
-        }),
+        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(
+            Fault::new(
+                Class::NotRunning,
+                format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name),
+                match &target.kind {
+                    config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
+                    config::TargetKind::Text { .. } => "start it".into(),
+                },
+            )
+            .temporary()
+            .at(now),
+        ),
         Reply::ReadBack(r) => Outcome::ReadBack(rollover::ReadBack {
             kind: r.kind.into(),
             map: r.map,
@@ -1418,16 +1417,16 @@ pub fn in_order<'a>(
     fetched: &Fetched,
     state: Option<&State>,
     in_use: impl Iterator<Item = &'a str>,
-) -> Result<(), SourceError> {
+) -> Result<(), Fault> {
     let mut known = state.map(State::known_usernames).unwrap_or_default();
     known.extend(in_use.map(str::to_owned));
-    fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| SourceError {
-        temporary: false,
-        class: "payload",
-        what: format!("version {}: {e}", fetched.version),
-        fix: "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
-              was written in the place of the user name may have been shown by other programs: make a new one"
-            .into(),
+    fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| {
+        Fault::new(
+            Class::Payload,
+            format!("version {}: {e}", fetched.version),
+            "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
+             was written in the place of the user name may have been shown by other programs: make a new one",
+        )
     })
 }
 
@@ -1463,13 +1462,12 @@ async fn applied(facts: &Facts, source: &Opened) -> Result<Fetched, Failure> {
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
     if again.payload.username() != applied.username {
-        return Err(Failure {
-            class: "changed".into(),
-            what: format!("the source has another user name in version {} now", applied.id.version),
-            fix: "look at what the source holds".into(),
-            temporary: false,
-            at: Timestamp::now(),
-        });
+        return Err(Fault::new(
+            Class::Changed,
+            format!("the source has another user name in version {} now", applied.id.version),
+            "look at what the source holds",
+        )
+        .at(Timestamp::now()));
     }
     Ok(again)
 }
@@ -1488,13 +1486,13 @@ async fn have(facts: &Facts, source: &Opened, fetched: &Kept) -> Result<(), Fail
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     let new = source.fetch().await.map_err(source_failure)?;
     if !is_it(&new) {
-        return Err(Failure {
-            class: "changed".into(),
-            what: format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
-            fix: "nothing: it is looked at anew".into(),
-            temporary: true,
-            at: Timestamp::now(),
-        });
+        return Err(Fault::new(
+            Class::Changed,
+            format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
+            "nothing: it is looked at anew",
+        )
+        .temporary()
+        .at(Timestamp::now()));
     }
     in_order(&new, Some(&facts.state), in_use(facts)).map_err(source_failure)?;
     *fetched.get() = Some(new);
@@ -1532,40 +1530,29 @@ fn known(state: &State) -> impl Iterator<Item = &String> {
     state.candidate.iter().map(|c| &c.username).chain(state.begun().map(|begun| &begun.username))
 }
 
-fn apply_failure(e: apply::MtaError, at: Timestamp) -> Failure {
-    Failure {
-        class: e.class.into(),
-        what: config::located(e.file.as_deref(), e.line, &e.what),
-        fix: e.fix,
-        temporary: e.temporary,
-        at,
-    }
+fn apply_failure(e: Fault, at: Timestamp) -> Failure {
+    Fault::new(e.class, e.located(), e.fix).temporary_if(e.temporary).at(at)
 }
 
-fn source_failure(e: SourceError) -> Failure {
-    Failure { class: e.class.into(), what: e.what, fix: e.fix, temporary: e.temporary, at: Timestamp::now() }
+fn source_failure(e: Fault) -> Failure {
+    Fault::new(e.class, e.what, e.fix).temporary_if(e.temporary).at(Timestamp::now())
 }
 
 /// The login of the fetched payload for one target's endpoint.
 fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login, Failure> {
     let payload = &fetched.as_ref().expect("verifying comes first, and fetches").payload;
-    payload.login(&target.smtp.endpoint, target.smtp.region.as_deref()).map_err(|e| Failure {
-        class: "payload".into(),
-        what: format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),
-        fix: "publish a corrected version; the old credential stays in place".into(),
-        temporary: false,
-        at: Timestamp::now(),
+    payload.login(&target.smtp.endpoint, target.smtp.region.as_deref()).map_err(|e| {
+        Fault::new(
+            Class::Payload,
+            format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),
+            "publish a corrected version; the old credential stays in place",
+        )
+        .at(Timestamp::now())
     })
 }
 
 fn state_failure(e: &StateError) -> Failure {
-    Failure {
-        class: "state".into(),
-        what: e.to_string(),
-        fix: e.fix(),
-        temporary: e.is_temporary(),
-        at: Timestamp::now(),
-    }
+    Fault::new(Class::State, e.to_string(), e.fix()).temporary_if(e.is_temporary()).at(Timestamp::now())
 }
 
 /// What a login, or a message over it, did not prove.
@@ -1573,27 +1560,29 @@ fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
     match verdict {
         Verdict::Accepted { .. } => unreachable!("that is proof"),
         Verdict::Refused { reply } => Outcome::Refused { reply },
-        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(Failure {
-            class: class.word().into(),
-            what: match class {
-                smtp::Class::Policy => words,
-                _ => format!("no login: {words}"),
-            },
-            fix: fix.unwrap_or_else(|| "nothing: it is tried again".into()),
-            temporary,
-            at,
-        }),
+        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
+            Fault::new(
+                class,
+                match class {
+                    Class::Policy => words,
+                    _ => format!("no login: {words}"),
+                },
+                fix.unwrap_or_else(|| "nothing: it is tried again".into()),
+            )
+            .temporary_if(temporary)
+            .at(at),
+        ),
     }
 }
 
 fn incomplete() -> Failure {
-    Failure {
-        class: "state".into(),
-        what: "a target was not read back, so there is nothing to confirm".into(),
-        fix: "nothing: it is looked at anew".into(),
-        temporary: true,
-        at: Timestamp::now(),
-    }
+    Fault::new(
+        Class::State,
+        "a target was not read back, so there is nothing to confirm",
+        "nothing: it is looked at anew",
+    )
+    .temporary()
+    .at(Timestamp::now())
 }
 
 fn region_of(target: &config::Target) -> Option<String> {
@@ -1767,7 +1756,7 @@ mod tests {
             let result = now(have(&facts, &source, &kept));
             assert_eq!((result.is_ok(), kept.get().is_some()), (same, same), "{arn} {version} {order:?}");
             if let Err(failure) = result {
-                assert!(failure.temporary && failure.class == "changed", "{failure:?}");
+                assert!(failure.temporary && failure.class == Class::Changed, "{failure:?}");
             }
         }
     }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::credential::{NOT_SHOWN, has_secret_shape};
+use crate::fault::Class;
 use crate::host::{self, Directory, FileId, HostError};
 use crate::rollover::{AuditFile, AuditHead};
 use crate::text::shows;
@@ -103,7 +104,7 @@ pub struct StepTime {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    pub class: String,
+    pub class: Class,
     pub words: String,
 }
 
@@ -152,10 +153,10 @@ impl AuditError {
     }
 
     /// Machine-readable.
-    pub fn class(&self) -> &'static str {
+    pub fn class(&self) -> Class {
         match self {
             AuditError::Host(e) => e.class(),
-            AuditError::Broken(_) => "audit-log-broken",
+            AuditError::Broken(_) => Class::AuditLogBroken,
         }
     }
 
@@ -469,8 +470,7 @@ fn shorten(record: &mut Record) {
     }
     cut(outcome, 32);
     some(approved_by, 256);
-    if let Some(Trouble { class, words }) = error {
-        cut(class, 64);
+    if let Some(Trouble { class: _, words }) = error {
         cut(words, 1024);
     }
 }

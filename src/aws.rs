@@ -54,6 +54,7 @@ use tokio::sync::Mutex;
 
 use crate::config::Aws;
 use crate::credential::has_secret_shape;
+use crate::fault::{Class, Fault};
 use crate::host::trust::Doubt;
 use crate::text::shows;
 use crate::tls;
@@ -91,10 +92,10 @@ impl Http {
     }
 
     /// The SDK's HTTP client, with these roots and `proxy`, or the environment's proxies.
-    fn client(&self, proxy: Option<&str>) -> Result<SharedHttpClient, AwsError> {
+    fn client(&self, proxy: Option<&str>) -> Result<SharedHttpClient, Fault> {
         if self.roots_pem.is_empty() {
-            return Err(AwsError::new(
-                "tls",
+            return Err(Fault::new(
+                Class::Tls,
                 "no trusted certificate authority is known, so no AWS endpoint can be checked",
                 "install the system's certificates (package ca-certificates), or set SSL_CERT_FILE to a bundle in PEM form",
             ));
@@ -166,11 +167,11 @@ fn usable_roots(pem: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// The configured proxy. It may hold a password, so no error repeats it.
-fn explicit_proxy(url: &str) -> Result<ProxyConfig, AwsError> {
+fn explicit_proxy(url: &str) -> Result<ProxyConfig, Fault> {
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     ProxyConfig::https(full).map_err(|_| {
-        AwsError::new(
-            "configuration",
+        Fault::new(
+            Class::Configuration,
             "the value of `proxy` is not a proxy URL",
             "write it as http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host where the proxy asks for it",
         )
@@ -212,7 +213,7 @@ pub struct Session {
 impl Session {
     /// Makes the HTTP client; connects to nothing yet. Fails when there is no usable root certificate or `proxy` is no
     /// URL.
-    pub fn new(settings: &Aws, http: &Http) -> Result<Self, AwsError> {
+    pub fn new(settings: &Aws, http: &Http) -> Result<Self, Fault> {
         Ok(Self {
             settings: settings.clone(),
             client: http.client(settings.proxy.as_deref())?,
@@ -223,7 +224,7 @@ impl Session {
 
     /// The SDK's configuration: loaded at the first call, then kept, with the credentials the SDK caches in it. With a
     /// region configured nothing is asked over the network here.
-    pub async fn config(&self) -> Result<SdkConfig, AwsError> {
+    pub async fn config(&self) -> Result<SdkConfig, Fault> {
         let mut loaded = self.loaded.lock().await;
         // Looked at each time: a program that the profile names is run again whenever keys run out.
         let files = self.files().await?;
@@ -242,14 +243,14 @@ impl Session {
         &self,
         error: &SdkError<E>,
         call: &Call<'_>,
-        special: impl FnOnce(Answer<'_>) -> Option<AwsError>,
-    ) -> AwsError
+        special: impl FnOnce(Answer<'_>) -> Option<Fault>,
+    ) -> Fault
     where
         E: Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
     {
         let explained = answer(error).and_then(special).unwrap_or_else(|| explain(error, call));
-        if matches!(explained.class, "credentials" | "clock" | "configuration") {
+        if matches!(explained.class, Class::Credentials | Class::Clock | Class::Configuration) {
             *self.loaded.lock().await = None;
         }
         explained
@@ -261,7 +262,7 @@ impl Session {
     }
 
     /// The files that it goes by; they may lie on a file system that gives no answer.
-    async fn files(&self) -> Result<files::Files, AwsError> {
+    async fn files(&self) -> Result<files::Files, Fault> {
         let profile = self.settings.profile.clone();
         let reading =
             tokio::task::spawn_blocking(move || files::read(profile.as_deref(), &|name| std::env::var_os(name)));
@@ -269,12 +270,12 @@ impl Session {
             Ok(Ok(read)) => read,
             _ => {
                 let what = "the AWS configuration files cannot be read: their file system gives no answer";
-                Err(AwsError::temporary("configuration", what, "check the mount that ~/.aws lies on"))
+                Err(Fault::new(Class::Configuration, what, "check the mount that ~/.aws lies on").temporary())
             }
         }
     }
 
-    async fn load(&self, profiles: EnvConfigFiles) -> Result<SdkConfig, AwsError> {
+    async fn load(&self, profiles: EnvConfigFiles) -> Result<SdkConfig, Fault> {
         let s = &self.settings;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(self.limits.connect)
@@ -306,8 +307,8 @@ impl Session {
         }
         let mut config = loader.load().await;
         let Some(region) = config.region().cloned() else {
-            return Err(AwsError::new(
-                "configuration",
+            return Err(Fault::new(
+                Class::Configuration,
                 "no AWS region is known: not from the configuration, an ARN, the environment, a profile, or instance metadata",
                 "set `region` under [aws], or name the secret by its ARN",
             ));
@@ -403,33 +404,6 @@ pub fn partition(region: &str) -> &'static str {
     }
 }
 
-/// Why AWS did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct AwsError {
-    /// Will trying again help without anybody doing anything?
-    pub temporary: bool,
-    /// `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`, `clock`,
-    /// `not-found`, `configuration`, `permissions` (of a file of this host); the modules of the services add theirs.
-    pub class: &'static str,
-    /// What was asked, and AWS's own words.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
-
-impl AwsError {
-    /// A permanent one.
-    pub fn new(class: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { temporary: false, class, what: what.into(), fix: fix.into() }
-    }
-
-    /// One that goes away by itself.
-    pub fn temporary(class: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { temporary: true, ..Self::new(class, what, fix) }
-    }
-}
-
 /// One API call, for the words of its errors.
 #[derive(Debug, Clone)]
 pub struct Call<'a> {
@@ -493,7 +467,7 @@ where
 /// What any error of any call means. The modules of the services look at [`answer`] first for what is theirs alone.
 ///
 /// Never formats an error with `Debug`: that prints the response, and the response may be the secret.
-pub fn explain<E>(error: &SdkError<E>, call: &Call) -> AwsError
+pub fn explain<E>(error: &SdkError<E>, call: &Call) -> Fault
 where
     E: Error + ProvideErrorMetadata + 'static,
     SdkError<E>: RequestId,
@@ -502,37 +476,39 @@ where
         return explain_answer(answer, call);
     }
     if chain(error).iter().any(|e| e.is::<LengthLimitError>()) {
-        return AwsError::temporary(
-            "service",
+        return Fault::new(
+            Class::Service,
             format!(
                 "the answer to {} for {} is larger than any that AWS gives ({MAX_ANSWER} bytes), and was not read to its end",
                 call.action, call.about
             ),
             WHO_ANSWERS,
-        );
+        ).temporary();
     }
     match error {
         // The source would name the byte at which JSON stopped making sense; the response is not quoted.
-        SdkError::ResponseError(_) => AwsError::temporary(
-            "service",
+        SdkError::ResponseError(_) => Fault::new(
+            Class::Service,
             format!("the answer to {} for {} broke off or made no sense", call.action, call.about),
             WHO_ANSWERS,
-        ),
+        )
+        .temporary(),
         SdkError::TimeoutError(_) => timed_out(call),
         other => explain_chain(other, call),
     }
 }
 
-fn timed_out(call: &Call) -> AwsError {
-    AwsError::temporary(
-        "network",
+fn timed_out(call: &Call) -> Fault {
+    Fault::new(
+        Class::Network,
         format!("{} for {} in {}: no answer in time", call.action, call.about, call.region),
         "check that this host reaches the AWS endpoint: route, firewall, proxy, VPC endpoint",
     )
+    .temporary()
 }
 
 /// Errors that never got an answer: no credentials, no connection, no trust.
-fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
+fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> Fault {
     let chain = chain(error);
     let find = |wanted: &str| chain.iter().map(ToString::to_string).find(|text| text.contains(wanted));
     let from_credentials = chain.iter().find_map(|e| e.downcast_ref::<CredentialsError>());
@@ -545,18 +521,19 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
         return explain_tls(tls, &context);
     }
     if find("proxy authorization required").is_some() {
-        return AwsError::new(
-            "proxy",
+        return Fault::new(
+            Class::Proxy,
             format!("{context}: the proxy asks for user name and password (407)"),
             "put USER:PASSWORD@ before the host in `proxy` or HTTPS_PROXY, or let the proxy pass this host",
         );
     }
     if find("tunnel error: unsuccessful").is_some() {
-        return AwsError::temporary(
-            "proxy",
+        return Fault::new(
+            Class::Proxy,
             format!("{context}: the proxy refused to connect to the AWS endpoint"),
             "allow CONNECT to the endpoint, port 443, on the proxy; or take the endpoint out with NO_PROXY",
-        );
+        )
+        .temporary();
     }
     // A failed AssumeRole: the answer of STS is in the chain, its type is not ours to name.
     if let Some(meta) =
@@ -573,11 +550,11 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
     let said = words(&sentence(&chain));
     let of_a_program = find("Stderr:").is_some();
     let unreachable = |said: &str| {
-        AwsError::temporary(
-            "network",
+        Fault::new(
+            Class::Network,
             format!("{context}: {said}"),
             "check name resolution, route, firewall and proxy of this host; a misspelt region gives a name that does not exist",
-        )
+        ).temporary()
     };
     if let Some(connector) = chain.iter().find_map(|e| e.downcast_ref::<ConnectorError>())
         && (connector.is_timeout() || connector.is_io())
@@ -586,8 +563,8 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
     }
     let file = "a profile in ~/.aws or AWS_CONFIG_FILE";
     match from_credentials {
-        Some(CredentialsError::CredentialsNotLoaded(_)) => AwsError::new(
-            "credentials",
+        Some(CredentialsError::CredentialsNotLoaded(_)) => Fault::new(
+            Class::Credentials,
             match call.role_arn {
                 Some(role) => format!("no AWS credentials to assume the role {role} with: {said}"),
                 None => format!("no AWS credentials: {said}"),
@@ -596,32 +573,34 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
                 "looked at, in this order: AWS_ACCESS_KEY_ID in the environment, {file}, a web identity token, the container's credentials, the instance metadata. Give the instance a role, or set `profile` under [aws]"
             ),
         ),
-        Some(_) if of_a_program => AwsError::temporary(
-            "credentials",
+        Some(_) if of_a_program => Fault::new(
+            Class::Credentials,
             format!("{context} could not be loaded: {said}"),
             format!(
                 "what the program said is not shown, as it may hold a secret: run what `credential_process` names in {file} by \
                  hand, as the user that relaykey runs as"
             ),
-        ),
-        Some(CredentialsError::InvalidConfiguration(_)) => AwsError::new(
-            "credentials",
+        ).temporary(),
+        Some(CredentialsError::InvalidConfiguration(_)) => Fault::new(
+            Class::Credentials,
             format!("{context} are not set up correctly: {said}"),
             format!("correct {file}; single sign-on profiles need a person and do not serve here"),
         ),
-        Some(CredentialsError::ProviderTimedOut(_)) => AwsError::temporary(
-            "credentials",
+        Some(CredentialsError::ProviderTimedOut(_)) => Fault::new(
+            Class::Credentials,
             format!("{context} did not come in time: {said}"),
             "check the instance metadata service, the credential process or the way to AWS STS",
-        ),
-        Some(_) => AwsError::temporary(
-            "credentials",
+        )
+        .temporary(),
+        Some(_) => Fault::new(
+            Class::Credentials,
             format!("{context} could not be loaded: {said}"),
             format!("check {file}, the credential process it may name, and the instance metadata service"),
-        ),
+        )
+        .temporary(),
         None if chain.iter().any(|e| e.downcast_ref::<std::io::Error>().is_some()) => unreachable(&said),
-        None => AwsError::new(
-            "configuration",
+        None => Fault::new(
+            Class::Configuration,
             // A construction error's own text may be the whole request.
             format!(
                 "{context}: the request could not be made{}",
@@ -632,7 +611,7 @@ fn explain_chain(error: &(dyn Error + 'static), call: &Call) -> AwsError {
     }
 }
 
-fn explain_tls(error: &rustls::Error, context: &str) -> AwsError {
+fn explain_tls(error: &rustls::Error, context: &str) -> Fault {
     use rustls::CertificateError as C;
     let fix = match error {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
@@ -646,15 +625,15 @@ fn explain_tls(error: &rustls::Error, context: &str) -> AwsError {
         }
         _ => "check `endpoint_url` and the proxy: is this port one that speaks TLS",
     };
-    AwsError::new("tls", format!("{context}: TLS failed: {}", words(&tls::failed(error))), fix)
+    Fault::new(Class::Tls, format!("{context}: TLS failed: {}", words(&tls::failed(error))), fix)
 }
 
-fn explain_assume_role(answer: Answer, call: &Call) -> AwsError {
+fn explain_assume_role(answer: Answer, call: &Call) -> Fault {
     let said = answer.words();
     let role = call.role_arn.unwrap_or("the role of the profile");
     if answer.code.starts_with("AccessDenied") {
-        return AwsError::new(
-            "access-denied",
+        return Fault::new(
+            Class::AccessDenied,
             format!("sts:AssumeRole on {role} was denied. AWS says: {said}"),
             format!(
                 "allow sts:AssumeRole on {role} for {}, and let the role's trust policy name that identity, with the configured `external_id` where it asks for one",
@@ -672,7 +651,7 @@ const WHO_ANSWERS: &str = "find out who answers in the place of AWS: a proxy, a 
                            again";
 
 /// What a service's error answer means, by its code; by its words only where one code means several things.
-pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
+pub fn explain_answer(answer: Answer, call: &Call) -> Fault {
     let Answer { code, message, status, .. } = answer;
     let said = answer.words();
     let about = format!("{} for {} in {}", call.action, call.about, call.region);
@@ -683,22 +662,25 @@ pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
         || is(&["TooManyRequestsException", "RequestLimitExceeded", "SlowDown", "LimitExceededException"])
         || status == 429
     {
-        return AwsError::temporary(
-            "throttled",
+        return Fault::new(
+            Class::Throttled,
             format!("{about} was throttled. AWS says: {said}"),
             "nothing to do if it passes; if it stays, lengthen `poll`, or ask AWS for a higher rate",
-        );
+        )
+        .temporary();
     }
     // AWS gives every error a code.
     if code.is_empty() && (status < 500 || status == 511) {
-        return AwsError::temporary("proxy", format!("{about}: the answer is not one of AWS: {said}"), WHO_ANSWERS);
+        return Fault::new(Class::Proxy, format!("{about}: the answer is not one of AWS: {said}"), WHO_ANSWERS)
+            .temporary();
     }
     if status >= 500 || is(&["InternalServiceError", "InternalServerError", "InternalFailure", "ServiceUnavailable"]) {
-        return AwsError::temporary(
-            "service",
+        return Fault::new(
+            Class::Service,
             format!("{about} failed at AWS. AWS says: {said}"),
             "nothing to do: it is tried again; https://health.aws.amazon.com tells about outages",
-        );
+        )
+        .temporary();
     }
     if is(&["DecryptionFailure", "InvalidKeyId"])
         || code.contains("KMS")
@@ -715,8 +697,8 @@ pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
             },
             str::to_owned,
         );
-        return AwsError::new(
-            "kms",
+        return Fault::new(
+            Class::Kms,
             format!("{about}: the key service did not decrypt it. AWS says: {said}"),
             format!(
                 "allow kms:Decrypt on {key} for {}, in its IAM policy and in the key's policy; check that the key exists in {} and is enabled",
@@ -736,32 +718,32 @@ pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
         } else {
             format!("allow {action} on {arn} for {who}")
         };
-        return AwsError::new("access-denied", format!("{action} on {arn} was denied. AWS says: {said}"), fix);
+        return Fault::new(Class::AccessDenied, format!("{action} on {arn} was denied. AWS says: {said}"), fix);
     }
     let clock = "set this host's clock: run chronyd or systemd-timesyncd, and see `timedatectl`";
     if is(&["RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"])
         || lower.contains("signature expired")
         || lower.contains("signature not yet current")
     {
-        return AwsError::new("clock", format!("{about}: AWS does not believe the time. AWS says: {said}"), clock);
+        return Fault::new(Class::Clock, format!("{about}: AWS does not believe the time. AWS says: {said}"), clock);
     }
     if lower.contains("valid region") || code == "RegionDisabledException" {
-        return AwsError::new(
-            "configuration",
+        return Fault::new(
+            Class::Configuration,
             format!("{about}: wrong region. AWS says: {said}"),
             "set `region` under [aws] or in the source to the region the secret is in, and enable that region in the account",
         );
     }
     if is(&["ExpiredTokenException", "ExpiredToken", "TokenRefreshRequired"]) {
-        return AwsError::new(
-            "credentials",
+        return Fault::new(
+            Class::Credentials,
             format!("{about}: the AWS credentials of this host have expired. AWS says: {said}"),
             "renew the session token in the environment or profile; better, use a role or an access key that does not expire",
         );
     }
     if is(&["InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature"]) {
-        return AwsError::new(
-            "credentials",
+        return Fault::new(
+            Class::Credentials,
             format!("{about}: AWS does not accept the signature. AWS says: {said}"),
             format!(
                 "the secret access key does not belong to the access key id: correct the environment or profile; or {clock}"
@@ -779,28 +761,28 @@ pub fn explain_answer(answer: Answer, call: &Call) -> AwsError {
         "OptInRequired",
         "NotAuthorized",
     ]) {
-        return AwsError::new(
-            "credentials",
+        return Fault::new(
+            Class::Credentials,
             format!("{about}: AWS does not know the credentials of this host. AWS says: {said}"),
             "the access key was deleted or deactivated, is new (wait a minute), belongs to another partition, or the region is not enabled in the account: correct the environment or profile",
         );
     }
     if is(&["ResourceNotFoundException", "ParameterNotFound"]) {
-        return AwsError::new(
-            "not-found",
+        return Fault::new(
+            Class::NotFound,
             format!("{} does not exist in {} for this account. AWS says: {said}", call.about, call.region),
             "check its name and the region; a secret of another account is named by its whole ARN",
         );
     }
     if is(&["ValidationException", "InvalidParameterException", "InvalidRequestException"]) {
-        return AwsError::new(
-            "configuration",
+        return Fault::new(
+            Class::Configuration,
             format!("{about}: AWS does not take the request. AWS says: {said}"),
             "check the name or ARN and the label in the configuration",
         );
     }
-    AwsError::new(
-        "service",
+    Fault::new(
+        Class::Service,
         format!("{about} failed. AWS says: {said}"),
         "look the code up in the API reference of the service; check `endpoint_url` if one is set",
     )
@@ -1086,7 +1068,7 @@ mod tests {
         for &(code, message, status, class, temporary, what, fix) in table {
             let answer = Answer { code, message, status, request_id: Some("req-1") };
             let error = explain_answer(answer, &call());
-            assert_eq!((error.class, error.temporary), (class, temporary), "{code}: {message}: {error:?}");
+            assert_eq!((error.class.word(), error.temporary), (class, temporary), "{code}: {message}: {error:?}");
             assert!(error.what.contains(what), "{code}: {}", error.what);
             assert!(error.what.ends_with("(request req-1)"), "{code}: {}", error.what);
             assert!(error.fix.contains(fix), "{code}: {}", error.fix);
@@ -1101,7 +1083,7 @@ mod tests {
             ..Answer::default()
         };
         let error = explain_assume_role(answer, &Call { role_arn: Some("arn:aws:iam::2:role/ses"), ..call() });
-        assert_eq!((error.class, error.temporary), ("access-denied", false));
+        assert_eq!((error.class.word(), error.temporary), ("access-denied", false));
         assert!(
             error.fix.contains("allow sts:AssumeRole on arn:aws:iam::2:role/ses for arn:aws:iam::1:user/mx"),
             "{}",
@@ -1197,10 +1179,10 @@ mod tests {
         ) else {
             panic!("a broken bundle is no trust")
         };
-        assert_eq!((error.class, error.temporary), ("tls", false));
+        assert_eq!((error.class.word(), error.temporary), ("tls", false));
         for bad in ["ftp://u:hunter2@proxy:1", "http://", "http://u:hunter2@pro xy"] {
             let error = explicit_proxy(bad).expect_err(bad);
-            assert_eq!(error.class, "configuration");
+            assert_eq!(error.class, Class::Configuration);
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
         for good in ["http://proxy:3128", "proxy.example.com:3128", "https://u:p@proxy:443"] {

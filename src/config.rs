@@ -14,7 +14,6 @@ mod syntax;
 mod value;
 mod window;
 
-use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -26,8 +25,13 @@ use self::reader::Reader;
 pub use self::schema::{Key, SCHEMA, Section};
 use self::syntax::{Lines, Syntax, key_of};
 pub use self::window::{Opening, Window};
+use crate::apply;
+pub use crate::apply::TargetKind;
 use crate::credential::JsonKeys;
+pub use crate::finding::{Finding, Severity, located};
 use crate::host::{HostError, trust};
+use crate::mta::Relay;
+pub use crate::mta::Reload;
 use crate::text::shows;
 
 /// The version of the schema that this program reads, as in `config_version`.
@@ -58,6 +62,22 @@ pub struct Config {
     pub reports: Vec<Receiver>,
     /// `[health]`; absent: no HTTP.
     pub health: Option<Health>,
+}
+
+impl Config {
+    /// What the mail server's side goes by: its targets, and where it keeps what it remembers.
+    pub fn mail(&self) -> apply::Setup {
+        let spec = |credential: &Credential, target: &Target| apply::TargetSetup {
+            id: apply::TargetId { credential: credential.name.clone(), target: target.name.clone() },
+            kind: target.kind.clone(),
+            relay: target.smtp.relay(),
+            keys: target.keys.clone(),
+            reload: target.reload.clone(),
+            write: target.write,
+        };
+        let targets = self.credentials.iter().flat_map(|c| c.targets.iter().map(move |t| spec(c, t))).collect();
+        apply::Setup { state_dir: self.host.state_dir.clone(), targets }
+    }
 }
 
 /// `[[report]]`: one place that reports go to.
@@ -360,6 +380,14 @@ pub struct Smtp {
     pub endpoint_aliases: Vec<String>,
 }
 
+impl Smtp {
+    /// What a mail server's tables know of it.
+    pub fn relay(&self) -> Relay {
+        let Self { endpoint, port, region, endpoint_aliases, .. } = self.clone();
+        Relay { endpoint, port, region, endpoint_aliases }
+    }
+}
+
 /// How a connection becomes TLS. There is no way without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
@@ -390,35 +418,6 @@ pub struct Target {
     pub smtp: Smtp,
 }
 
-/// The kind of mail server a target is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TargetKind {
-    /// One Postfix instance.
-    Postfix {
-        /// What `postconf -c` takes. Absolute.
-        config_dir: PathBuf,
-    },
-    /// A key-value text read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
-    /// is installed. Not offered in the configuration file.
-    Text {
-        /// The text. Absolute.
-        path: PathBuf,
-    },
-}
-
-/// When the mail server is reloaded after a swap.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Reload {
-    /// After every swap.
-    Always,
-    /// Only where the table's kind makes it necessary (`texthash:`).
-    IfNeeded,
-    /// Not by us: a reload that is needed stays owed and is shown.
-    Never,
-    /// An argv array, run instead of `postfix reload`. Not empty; the program's path is absolute.
-    Command(Vec<String>),
-}
-
 /// Where the mail server logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Log {
@@ -437,59 +436,6 @@ pub enum Drift {
     Heal,
     /// It is only said.
     Report,
-}
-
-/// One mistake in a configuration file, or a remark about it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// 1-based line of the configuration file (or of the file named in `file`), where there is one.
-    pub line: Option<usize>,
-    /// The file the finding is about, where it is not the configuration itself.
-    pub file: Option<PathBuf>,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
-
-impl Finding {
-    /// What is wrong, with the file and line that it is about in front, where there are such.
-    pub fn located(&self) -> String {
-        located(self.file.as_deref(), self.line, &self.what)
-    }
-}
-
-/// What is wrong, with the file and line that it is about in front, unless it names the file itself.
-pub fn located(file: Option<&Path>, line: Option<usize>, what: &str) -> String {
-    match (file, line) {
-        (Some(file), Some(line)) => format!("{}:{line}: {what}", file.display()),
-        (Some(file), None) if !what.contains(&*file.to_string_lossy()) => format!("{}: {what}", file.display()),
-        _ => what.to_owned(),
-    }
-}
-
-/// How bad a finding is; the worst sorts first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// It cannot work like this.
-    Error,
-    /// It works, and is probably not what was meant.
-    Warning,
-    /// Worth knowing.
-    Note,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        })
-    }
 }
 
 /// Reads a configuration. With the configuration come warnings and notes.
@@ -659,18 +605,6 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
 /// Is there a user of this name or number on this host? Where that cannot be told, who uses it will see.
 fn is_user(name: &str) -> bool {
     trust::user_id(name).map_or(true, |found| found.is_some())
-}
-
-impl From<&trust::Doubt> for Finding {
-    fn from(doubt: &trust::Doubt) -> Self {
-        Finding {
-            severity: Severity::Warning,
-            line: None,
-            file: Some(doubt.at.clone()),
-            what: doubt.to_string(),
-            fix: doubt.fix(),
-        }
-    }
 }
 
 /// Where the daemon of this configuration is reached: also with mistakes in the file, which a daemon that started before

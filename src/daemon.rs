@@ -471,7 +471,7 @@ impl Daemon {
         });
         self.logs.retain(&config.credentials);
         let agent = Agent {
-            apply: apply::Client::in_process(apply::Server::new(&config)),
+            apply: apply::Client::in_process(apply::Server::new(&config.mail())),
             identity: self.identity.clone(),
             store: self.store.clone(),
             receivers: config.reports.clone(),
@@ -886,18 +886,18 @@ fn hearer(board: &Arc<Board>, credential: &str) -> Box<dyn FnMut(&Alarm) + Send>
     let (mut told, begun) = (Repeats::new(ALARM_TOLD), Instant::now());
     Box::new(move |alarm| {
         let kind = alarm.kind;
-        let since = told.happened(kind.word(), begun.elapsed());
+        let since = told.happened(kind.class().word(), begun.elapsed());
         let tell = since.is_some();
         if let Some(since) = since {
-            log::alarm(&credential, kind.word(), &alarm.to_string(), since);
+            log::alarm(&credential, kind.class().word(), &alarm.to_string(), since);
         }
         board.set_live(&credential, |live| {
-            *live.counters.alarms.entry(kind.word().to_owned()).or_default() += 1;
+            *live.counters.alarms.entry(kind.class().word().to_owned()).or_default() += 1;
             if tell && kind != Kind::Temporary {
-                live.notices.retain(|n| n.class != kind.word());
+                live.notices.retain(|n| n.class != kind.class());
                 live.notices.push(Notice {
                     at: Timestamp::now(),
-                    class: kind.word().into(),
+                    class: kind.class(),
                     what: format!("{}. The mail log: {alarm}", kind.meaning()),
                     fix: kind.fix().into(),
                 });

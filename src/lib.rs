@@ -6,18 +6,14 @@
 // They panic when the reader has gone away; `cli` has functions that do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+// What every program shares, and the mail server's side: crates of their own, which link no network, no AWS and no run time.
+pub use relaykey_core::{credential, fault, finding, instruction, text};
+pub use relaykey_mail::{apply, host, mta};
+
 // Pure: no I/O, no clock, no run time.
 pub mod config;
-pub mod credential;
-pub mod instruction;
 pub mod rollover;
 pub mod status;
-pub mod text;
-
-// The mail server's side: no network, no AWS, no run time; one day a root process of its own.
-pub mod apply;
-pub mod host;
-pub mod mta;
 
 // The world's side.
 pub mod audit;

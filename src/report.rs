@@ -38,10 +38,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
-use crate::aws::{AwsError, Http};
+use crate::aws::Http;
 use crate::config::{self, MailVia, ReceiverKind};
-use crate::host::HostError;
-use crate::rollover::{self, Failure, Outbox, Report, Retry};
+use crate::fault::{Class, Failure, Fault};
+use crate::rollover::{self, Outbox, Report, Retry};
 use crate::text::shows;
 
 /// An attempt that takes longer is given up, and counts as failed. A receiver may say otherwise ([`Receiver::limit`]).
@@ -255,7 +255,7 @@ pub fn absorb(outboxes: &mut BTreeMap<String, Outbox>, attempt: &Attempt, now: T
     let before = outbox.clone();
     match &attempt.outcome {
         Ok(()) => outbox.delivered(attempt.seq),
-        Err(e) => outbox.failed(attempt.seq, e.at(now), now, jitter),
+        Err(e) => outbox.failed(attempt.seq, e.clone().at(now), now, jitter),
     }
     *outbox != before
 }
@@ -267,54 +267,8 @@ fn first_attempt(kind: &ReceiverKind, now: Timestamp, jitter: f64) -> Timestamp 
 
 // ---------------------------------------------------------------- receivers
 
-/// Why a report did not arrive. Never carries a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Undelivered {
-    /// Will trying again help without anybody doing anything?
-    pub temporary: bool,
-    /// Machine-readable: the classes of [`AwsError`] and of [`HostError`], and `timeout`, `occupied`, `newer-there`,
-    /// `too-large`, `limit`; of webhooks also `forbidden-address`, `redirect`, `http`, `secret` and `trust`; of programs
-    /// `user` and `program`; of mail servers `refused`, `deferred`, `smtp`.
-    pub class: &'static str,
-    /// What was asked of whom, and what they said.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
-
-impl Undelivered {
-    /// A permanent one.
-    fn new(class: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { temporary: false, class, what: what.into(), fix: fix.into() }
-    }
-
-    /// As the state keeps it.
-    fn at(&self, at: Timestamp) -> Failure {
-        Failure {
-            class: self.class.to_owned(),
-            what: self.what.clone(),
-            fix: self.fix.clone(),
-            temporary: self.temporary,
-            at,
-        }
-    }
-}
-
-impl From<HostError> for Undelivered {
-    fn from(e: HostError) -> Self {
-        Self { temporary: e.is_temporary(), class: e.class(), what: e.to_string(), fix: e.fix() }
-    }
-}
-
-impl From<AwsError> for Undelivered {
-    fn from(e: AwsError) -> Self {
-        Self { temporary: e.temporary, class: e.class, what: e.what, fix: e.fix }
-    }
-}
-
 /// What [`Receiver::deliver`] gives: boxed, so that receivers of several kinds stand in one list.
-pub type Delivering<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Send + 'a>>;
+pub type Delivering<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
 
 /// One place that reports go to.
 pub trait Receiver: Send + Sync {
@@ -375,10 +329,10 @@ pub struct Whose {
 }
 
 /// What [`Receiver::check`] gives: what was seen, in words; or why a report would not arrive.
-pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<String, Undelivered>> + Send + 'a>>;
+pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<String, Fault>> + Send + 'a>>;
 
 /// Opens a receiver. Reaches nothing yet: what is wrong there is told by [`Receiver::deliver`].
-pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver>, Undelivered> {
+pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver>, Fault> {
     Ok(match &receiver.kind {
         ReceiverKind::ParameterStore { path, aws } => Box::new(parameter_store::ParameterStore::new(path, aws, http)?),
         ReceiverKind::DynamoDb { table, aws } => Box::new(dynamodb::DynamoDb::new(table, aws, http)?),
@@ -392,7 +346,7 @@ pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver
 
 /// All receivers of a configuration, opened. Shared by the credentials that report to them.
 pub struct Receivers {
-    all: BTreeMap<String, Result<Box<dyn Receiver>, Undelivered>>,
+    all: BTreeMap<String, Result<Box<dyn Receiver>, Fault>>,
     /// For all of them, in place of their own.
     limit: Option<Duration>,
 }
@@ -411,7 +365,7 @@ impl Receivers {
     }
 
     /// [`Receiver::check`], bounded as an attempt is. `None`: there is no such receiver.
-    pub async fn check(&self, receiver: &str, whose: &Whose) -> Option<Result<String, Undelivered>> {
+    pub async fn check(&self, receiver: &str, whose: &Whose) -> Option<Result<String, Fault>> {
         let receiver = match self.all.get(receiver)? {
             Ok(receiver) => receiver,
             Err(e) => return Some(Err(e.clone())),
@@ -419,17 +373,17 @@ impl Receivers {
         let limit = self.limit.unwrap_or_else(|| receiver.limit());
         let checked = tokio::time::timeout(limit, receiver.check(whose)).await;
         Some(checked.unwrap_or_else(|_| {
-            Err(Undelivered {
-                temporary: true,
-                class: "timeout",
-                what: format!("{} did not answer within {limit:?}", receiver.describe()),
-                fix: "check that this host reaches it: route, firewall, proxy".into(),
-            })
+            Err(Fault::new(
+                Class::Timeout,
+                format!("{} did not answer within {limit:?}", receiver.describe()),
+                "check that this host reaches it: route, firewall, proxy",
+            )
+            .temporary())
         }))
     }
 
     /// One attempt, bounded. `None`: there is no such receiver.
-    async fn deliver(&self, receiver: &str, report: &Report) -> Option<Result<(), Undelivered>> {
+    async fn deliver(&self, receiver: &str, report: &Report) -> Option<Result<(), Fault>> {
         let receiver = match self.all.get(receiver)? {
             Ok(receiver) => receiver,
             Err(e) => return Some(Err(e.clone())),
@@ -437,12 +391,12 @@ impl Receivers {
         let limit = self.limit.unwrap_or_else(|| receiver.limit());
         let outcome = match tokio::time::timeout(limit, receiver.deliver(report)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Undelivered {
-                temporary: true,
-                class: "timeout",
-                what: format!("{} did not take the report within {limit:?}", receiver.describe()),
-                fix: "check that this host reaches it: route, firewall, proxy; it is tried again".into(),
-            }),
+            Err(_) => Err(Fault::new(
+                Class::Timeout,
+                format!("{} did not take the report within {limit:?}", receiver.describe()),
+                "check that this host reaches it: route, firewall, proxy; it is tried again",
+            )
+            .temporary()),
         };
         Some(outcome)
     }
@@ -458,7 +412,7 @@ pub struct Attempt {
     /// Of the report.
     pub seq: u64,
     /// It is there, or why not.
-    pub outcome: Result<(), Undelivered>,
+    pub outcome: Result<(), Fault>,
     /// How long that took.
     pub took: Duration,
 }

@@ -48,6 +48,7 @@ use crate::config::{self, Drift, IfAppliedDies, Mode, Opening};
 use crate::credential::{
     NOT_SHOWN, ProofFields, SourceIdentity, VersionOrder, has_secret_shape, is_access_key_id, shown, shown_or_said,
 };
+use crate::fault::{Class, Failure, Fault};
 use crate::instruction::{Instruction, relaykey};
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
@@ -62,7 +63,6 @@ const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
 /// A key that is older than this should have been rotated: the usual 90 days.
 pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Class of a sign of life that tells of such a key.
-pub const OLD_KEY_CLASS: &str = "old-key";
 /// A failure that may pass by itself is reported when it has stood this long.
 const LASTING: SignedDuration = SignedDuration::from_mins(15);
 /// A failure that was not met for so long is over, although others stand: should it come again, it is a new one.
@@ -569,7 +569,7 @@ pub struct Rejected {
 /// A failure that stands: reported once per cause, not per attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failing {
-    pub class: String,
+    pub class: Class,
     /// The version that it was met with; `None`: before any was known.
     pub version: Option<String>,
     pub since: Timestamp,
@@ -943,28 +943,6 @@ pub struct Retry {
     pub failure: Option<Failure>,
 }
 
-/// Why something did not work, and what to do. Never carries a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Failure {
-    /// Machine-readable: the classes of sources, SMTP and mail servers, and `refused`, `not-yet`, `left-behind`,
-    /// `not-newer`, `drift`, `reload-owed`, `mismatch`, `by-hand`, `nothing-waits`, `changed-meanwhile`, `rejected`,
-    /// `begun`.
-    pub class: String,
-    pub what: String,
-    pub fix: String,
-    /// Will trying again help without anybody doing anything?
-    pub temporary: bool,
-    pub at: Timestamp,
-}
-
-impl Failure {
-    /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
-    pub fn is_an_answer(&self) -> bool {
-        [NOTHING_TO_DO, "nothing-waits", CHANGED_MEANWHILE, "rejected", "begun", "not-the-named-version"]
-            .contains(&self.class.as_str())
-    }
-}
-
 /// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
 #[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Report {
@@ -1060,7 +1038,7 @@ pub struct ReportTarget {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReportError {
-    pub class: String,
+    pub class: Class,
     /// What is wrong and what to do, in one sentence: all that 0.1.0 has.
     pub words: String,
     /// What is wrong, and what to do, apart; `None` where there is nothing to be told apart.
@@ -1072,15 +1050,15 @@ pub struct ReportError {
 
 impl ReportError {
     /// Words alone.
-    pub fn new(class: &str, words: String) -> Self {
-        Self { class: class.into(), words, what: None, fix: None }
+    pub fn new(class: Class, words: String) -> Self {
+        Self { class, words, what: None, fix: None }
     }
 
     /// Something that stands in the way.
     fn of(failure: &Failure) -> Self {
         let words = format!("{}. To do: {}", failure.what, failure.fix);
         let (what, fix) = (Some(failure.what.clone()), Some(failure.fix.clone()));
-        Self { class: failure.class.clone(), words, what, fix }
+        Self { class: failure.class, words, what, fix }
     }
 }
 
@@ -1632,7 +1610,8 @@ impl Facts {
     /// else put into a target that a person changes, where nothing has failed: relaykey was told to leave it alone.
     pub fn is_for_a_person(&self, policy: &Policy, target: Option<&str>, failure: &Failure) -> bool {
         let index = target.and_then(|name| policy.targets.iter().position(|t| t.name == name));
-        failure.class == BY_HAND || failure.class == DRIFT && index.is_some_and(|i| is_by_hand(self, policy, i))
+        failure.class == Class::ByHand
+            || failure.class == Class::Drift && index.is_some_and(|i| is_by_hand(self, policy, i))
     }
 
     /// Of an order that needs nothing else (`reject`, `deregister`): was it carried out? `None`: this wake has none.
@@ -2218,7 +2197,7 @@ pub fn waits_unconfirmed<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) 
     let by_itself = opens.map(|opens| format!("; at {} it goes by itself", rfc3339(opens))).unwrap_or_default();
     let approve = relaykey(format_args!("approve {name} --version {}", found.id.version));
     let fix = format!("{approve}{by_itself}");
-    Some((&t.name, denied(SUPERSEDED, what, fix, now)))
+    Some((&t.name, denied(Class::Superseded, what, fix, now)))
 }
 
 /// Is it the applied version that the source gives?
@@ -2476,7 +2455,7 @@ fn to_look(facts: &Facts, index: usize, now: Timestamp) -> bool {
 /// use meanwhile.
 fn is_watched(facts: &Facts, index: usize) -> bool {
     let retry = facts.state.targets.get(&facts.targets[index].name).map(|s| &s.retry);
-    let of_login = |f: &Failure| OF_LOGINS.contains(&f.class.as_str()) || f.class == DRIFT;
+    let of_login = |f: &Failure| OF_LOGINS.contains(&f.class) || f.class == Class::Drift;
     facts.state.applied.is_some() && retry.is_some_and(|retry| retry.failure.as_ref().is_some_and(of_login))
 }
 
@@ -2535,7 +2514,7 @@ fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason)> {
         let t = &facts.targets[*i];
         let retry = facts.state.targets.get(&t.name).map(|s| &s.retry);
         // What else failed here, and waits for its time, does not keep a reload from being done; that the reload failed does.
-        let of_reload = |retry: &Retry| retry.failure.as_ref().is_some_and(|f| f.class == RELOAD_OWED);
+        let of_reload = |retry: &Retry| retry.failure.as_ref().is_some_and(|f| f.class == Class::ReloadOwed);
         let waits = retry.is_some_and(|r| of_reload(r) && r.next.is_some_and(|next| next > now));
         !t.activated && !t.reload_tried && !waits && t.inspected.as_ref().is_some_and(|v| v.reload_owed.is_some())
     };
@@ -2579,7 +2558,7 @@ fn waiting(facts: &Facts, now: Timestamp) -> (Step, Reason) {
     let retries = facts.state.targets.values().map(|t| &t.retry).chain(std::iter::once(&facts.state.source_retry));
     let retries: Vec<&Retry> = retries.filter(|r| r.next.is_some_and(|n| n > now)).collect();
     // A reload that this host must not do is done by nobody but a person.
-    let of_a_person = |r: &&Retry| r.failure.as_ref().is_some_and(|f| f.class == RELOAD_OWED && !f.temporary);
+    let of_a_person = |r: &&Retry| r.failure.as_ref().is_some_and(|f| f.class == Class::ReloadOwed && !f.temporary);
     match retries.iter().min_by_key(|r| r.next) {
         Some(retry) => {
             let reason = match (retries.iter().all(of_a_person), back_off(retry)) {
@@ -2613,26 +2592,18 @@ fn may_heal(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> boo
 
 // ---------------------------------------------------------------- absorb
 
-/// Class of a 535 within `propagation`.
-const NOT_YET: &str = "not-yet";
-/// Class of the answer to somebody who asked for what is so already.
-pub const NOTHING_TO_DO: &str = "nothing-to-do";
-/// Class of a target that a person is to change.
-pub const BY_HAND: &str = "by-hand";
-/// Class of a target that somebody else changed.
-pub const DRIFT: &str = "drift";
-/// Class of a target to which somebody else writes whenever a version was put there.
-pub const FOUGHT_OVER: &str = "fought-over";
-/// Class of the answer to somebody who names a version that is not, or may not be, the one that they saw.
-const CHANGED_MEANWHILE: &str = "changed-meanwhile";
-/// Class of a version that was put in place and never confirmed, before another one came.
-pub const SUPERSEDED: &str = "superseded";
-/// Class of a mail server that has not been told.
-pub const RELOAD_OWED: &str = "reload-owed";
-/// Class of a mail server that does not run, so that nothing it does can be confirmed.
-pub const NOT_RUNNING: &str = "not-running";
 /// Classes of failures that an accepted login ends.
-const OF_LOGINS: [&str; 9] = [NOT_YET, BY_HAND, "refused", "network", "timeout", "tls", "trust", "smtp", "payload"];
+const OF_LOGINS: [Class; 9] = [
+    Class::NotYet,
+    Class::ByHand,
+    Class::Refused,
+    Class::Network,
+    Class::Timeout,
+    Class::Tls,
+    Class::Trust,
+    Class::Smtp,
+    Class::Payload,
+];
 
 /// Full jitter: a random share of 10 s doubling to 15 min when temporary, of 15 min doubling to 6 h when not.
 pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
@@ -2646,12 +2617,12 @@ pub fn backoff(temporary: bool, attempts: u32, jitter: f64) -> SignedDuration {
 
 fn failed(retry: &mut Retry, failure: Failure, now: Timestamp, jitter: f64) {
     // "Not yet" is tried every few seconds; what comes after it begins to back off from its own start.
-    if retry.failure.as_ref().is_some_and(|f| f.class == NOT_YET) && failure.class != NOT_YET {
+    if retry.failure.as_ref().is_some_and(|f| f.class == Class::NotYet) && failure.class != Class::NotYet {
         retry.attempts = 0;
     }
     retry.attempts = retry.attempts.saturating_add(1);
     // A reload that this host must not do is settled by a start of the mail server, and that is to be noticed.
-    let soon = failure.temporary || failure.class == RELOAD_OWED;
+    let soon = failure.temporary || failure.class == Class::ReloadOwed;
     retry.next = now.checked_add(backoff(soon, retry.attempts, jitter)).ok();
     retry.failure = Some(failure);
 }
@@ -2682,12 +2653,12 @@ pub fn absorb(
             let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
             let runs = found.mail_server == Some(MailServer::Runs);
             (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
-            let of_that = |f: &Failure| [RELOAD_OWED, NOT_RUNNING].contains(&f.class.as_str());
+            let of_that = |f: &Failure| [Class::ReloadOwed, Class::NotRunning].contains(&f.class);
             if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
                 state.retry.next = None;
             }
             let holds_it = state.live_id.is_some() && found.live_id == state.live_id && found.swapped.is_none();
-            if holds_it && state.retry.failure.as_ref().is_some_and(|f| f.class == DRIFT) {
+            if holds_it && state.retry.failure.as_ref().is_some_and(|f| f.class == Class::Drift) {
                 state.retry = Retry::default();
             }
             // Looked at before its time, and what was in the way still is, as far as is known.
@@ -2741,7 +2712,7 @@ pub fn absorb(
                 let state = facts.target_state(i);
                 state.first_refused = None;
                 // What else stood in the way is not over yet: its attempts go on counting.
-                let of_login = state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str()));
+                let of_login = state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class));
                 if of_login && (!policy.probe || may_send(facts, i) || is_in_use(facts)) {
                     facts.target_state(i).retry = Retry::default();
                 }
@@ -2785,7 +2756,7 @@ pub fn absorb(
             for i in same_place(policy, *target) {
                 facts.targets[i].probed = true;
                 let state = facts.target_state(i);
-                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class.as_str())) {
+                if state.retry.failure.as_ref().is_some_and(|f| OF_LOGINS.contains(&f.class)) {
                     state.retry = Retry::default();
                 }
             }
@@ -2822,13 +2793,13 @@ pub fn absorb(
             compared(facts, *target, &staged.live_id);
             facts.targets[*target].prepared = Some(staged);
             if !allowed {
-                let failure = Failure {
-                    class: "changed".into(),
-                    what: format!("target {} changed while it was looked at", facts.targets[*target].name),
-                    fix: "nothing: it is looked at anew".into(),
-                    temporary: true,
-                    at: now,
-                };
+                let failure = Fault::new(
+                    Class::Changed,
+                    format!("target {} changed while it was looked at", facts.targets[*target].name),
+                    "nothing: it is looked at anew",
+                )
+                .temporary()
+                .at(now);
                 target_failed(facts, *target, failure, now, jitter);
             }
         }
@@ -2890,12 +2861,10 @@ pub fn absorb(
         }
         (Step::Undo { target }, result) => {
             let t = &mut facts.targets[*target];
-            let mut failure = t.must_undo.take().unwrap_or_else(|| Failure {
-                class: "mismatch".into(),
-                what: "the live files did not read back as the right login".into(),
-                fix: String::new(),
-                temporary: true,
-                at: now,
+            let mut failure = t.must_undo.take().unwrap_or_else(|| {
+                Fault::new(Class::Mismatch, "the live files did not read back as the right login", String::new())
+                    .temporary()
+                    .at(now)
             });
             (t.swapped, t.prepared, t.must_look) = (false, None, true);
             match result {
@@ -2953,18 +2922,15 @@ pub fn absorb(
                 ),
                 None => String::new(),
             };
-            let failure = Failure {
-                class: DRIFT.into(),
-                what: format!(
+            let failure = Fault::new(
+                Class::Drift,
+                format!(
                     "the mail server (target {}) no longer holds the login that {before}, and is left so: {why}",
                     facts.targets[*target].name
                 ),
-                fix: format!(
-                    "find out what writes the table (configuration management, a script) and make it stop{again}"
-                ),
-                temporary: false,
-                at: now,
-            };
+                format!("find out what writes the table (configuration management, a script) and make it stop{again}"),
+            )
+            .at(now);
             target_failed(facts, *target, failure, now, jitter);
         }
         (Step::Wait { .. }, Outcome::Waited) => {
@@ -3087,7 +3053,7 @@ fn not_given_again(facts: &Facts, policy: &Policy, failure: Failure, now: Timest
     let index = facts.gone();
     let what = not_put_back(facts, index, &failure);
     let fix = if failure.temporary { failure.fix } else { put_it_back_by_hand(facts, policy, now) };
-    Failure { class: DRIFT.into(), what, fix, temporary: failure.temporary, at: now }
+    Fault::new(Class::Drift, what, fix).temporary_if(failure.temporary).at(now)
 }
 
 fn not_put_back(facts: &Facts, index: Option<usize>, failure: &Failure) -> String {
@@ -3121,7 +3087,7 @@ fn taken_back(facts: &Facts, index: usize, now: Timestamp) -> Failure {
         "put the login of {username} back by hand. relaykey sees it and confirms it anew; where it does not run: relaykey confirm {}",
         facts.state.credential
     );
-    denied(BY_HAND, what, fix, now)
+    denied(Class::ByHand, what, fix, now)
 }
 
 /// The rejection of the version that the source gives, where that is not the one in use.
@@ -3155,10 +3121,10 @@ fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usi
         None => {
             let fix =
                 format!("have relaykey put it back: {}", relaykey(format_args!("sync {}", facts.state.credential)));
-            return denied(DRIFT, gone, fix, now);
+            return denied(Class::Drift, gone, fix, now);
         }
     };
-    denied(DRIFT, format!("{gone}: {why}"), put_it_back_by_hand(facts, policy, now), now)
+    denied(Class::Drift, format!("{gone}: {why}"), put_it_back_by_hand(facts, policy, now), now)
 }
 
 /// Why what somebody else changed is left so, where it may not be put back.
@@ -3179,7 +3145,7 @@ fn left_beside_a_held_one(facts: &Facts, policy: &Policy, left: &[usize], now: T
         "the mail server (target {}) no longer holds the login that this host had confirmed ({before}), and is left so: {why}",
         names.join(", ")
     );
-    denied(DRIFT, what, put_it_back_by_hand(facts, policy, now), now)
+    denied(Class::Drift, what, put_it_back_by_hand(facts, policy, now), now)
 }
 
 /// The same, for who only looks: what a run would say of it; `None`: nothing, or it was said before.
@@ -3295,19 +3261,18 @@ fn fought_over(facts: &Facts, policy: &Policy, index: usize, now: Timestamp) -> 
         Drift::Heal => format!("each of {} times within the hour", HEALS + 1),
         Drift::Report => "drift = \"report\", so it is not put in again".to_owned(),
     };
-    Failure {
-        class: FOUGHT_OVER.into(),
-        what: format!(
+    Fault::new(
+        Class::FoughtOver,
+        format!(
             "target {}: somebody else wrote to the table right after version {version} ({username}) was put there: {why}",
             facts.targets[index].name
         ),
-        fix: format!(
+        format!(
             "find out what writes the table (configuration management, the program that `reload` names) and make it stop; then: {}",
             relaykey(format_args!("sync {}", facts.state.credential))
         ),
-        temporary: false,
-        at: now,
-    }
+    )
+    .at(now)
 }
 
 fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
@@ -3330,21 +3295,20 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
     if accepts_another || approves_another {
         facts.state.told_apart = Some(found.id.clone());
     }
-    let blocked =
-        |class: &str, what: String, fix: String| Failure { class: class.into(), what, fix, temporary: false, at: now };
+    let blocked = |class: Class, what: String, fix: String| Fault::new(class, what, fix).at(now);
     match standing {
         Standing::Applied => {}
         Standing::NotTheNamedOne => {
             let named = facts.wake.accept_version.clone().unwrap_or_default();
             facts.blocked = Some(blocked(
-                "not-the-named-version",
+                Class::NotTheNamedVersion,
                 format!("the source's current version is {}, not {named}", found.id.version),
                 "look again at what the source holds, and name the version it gives".into(),
             ));
         }
         Standing::LeftBehind | Standing::AgreeAt(_) | Standing::Rejected if accepts_another => {
             facts.blocked = Some(blocked(
-                CHANGED_MEANWHILE,
+                Class::ChangedMeanwhile,
                 ambiguous(&found.id.version, &found.username, "it was not taken"),
                 format!(
                     "look at what the source holds; if that is meant, say it once more: {}",
@@ -3354,7 +3318,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         }
         Standing::LeftBehind => {
             facts.blocked = Some(blocked(
-                "left-behind",
+                Class::LeftBehind,
                 format!("the source gives version {} again, which this host has left behind", found.id.version),
                 format!(
                     "publish the old value as a new version, or take it on purpose: {}",
@@ -3495,8 +3459,8 @@ fn candidate(found: &Found, accepted: bool) -> Candidate {
     }
 }
 
-fn denied(class: &str, what: String, fix: String, at: Timestamp) -> Failure {
-    Failure { class: class.into(), what, fix, temporary: false, at }
+fn denied(class: Class, what: String, fix: String, at: Timestamp) -> Failure {
+    Fault::new(class, what, fix).at(at)
 }
 
 /// What an approval comes to, now that it is known what the source has; `None`: nobody approves anything.
@@ -3506,7 +3470,7 @@ fn denied(class: &str, what: String, fix: String, at: Timestamp) -> Failure {
 fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Option<Result<Approval, Failure>> {
     let approve = facts.wake.approve.as_ref()?;
     let (name, there) = (&facts.state.credential, &found.id.version);
-    let no = |class: &str, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
+    let no = |class: Class, what: String, fix: String| Some(Err(denied(class, what, fix, now)));
     let nothing = |why: &str| {
         let there = match &facts.state.applied {
             Some(a) => {
@@ -3516,7 +3480,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
             None => "no version has been applied here yet".to_owned(),
         };
         let fix = format!("nothing to do; to see what there is: {}", relaykey("status"));
-        no(NOTHING_TO_DO, format!("nothing waits for approval: {why}; {there}"), fix)
+        no(Class::NothingToDo, format!("nothing waits for approval: {why}; {there}"), fix)
     };
     // Given already, and the source is only asked once more.
     let before = facts.state.candidate.as_ref().filter(|c| c.id == found.id).and_then(|c| c.approval.as_ref());
@@ -3532,7 +3496,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
             facts.by_hand.join(", ")
         );
         let fix = format!("make the change: {} shows what to do, step by step", relaykey("status"));
-        return no(NOTHING_TO_DO, what, fix);
+        return no(Class::NothingToDo, what, fix);
     }
     // Who names a version that is not there has not seen what is.
     let named_another = approve.version.as_ref().is_some_and(|version| version != there);
@@ -3550,7 +3514,7 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     let by_its_name = approve.version.as_ref() == Some(there) && is_ambiguous(facts, &found.id);
     if by_its_name || facts.shown.as_ref().is_some_and(another) {
         return no(
-            CHANGED_MEANWHILE,
+            Class::ChangedMeanwhile,
             ambiguous(there, &found.username, "nothing was approved"),
             format!("look at what waits now ({status}); if that is meant, say it once more: {by_name}"),
         );
@@ -3558,17 +3522,17 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
     let waited = facts.waited.as_ref().map(|id| &id.version);
     match (approve.version.as_ref().or(waited), facts.rejection(&found.id)) {
         (Some(version), _) if version != there => no(
-            CHANGED_MEANWHILE,
+            Class::ChangedMeanwhile,
             format!("the source has version {there} now, not {version}: nothing was approved"),
             format!("look at what waits now ({status}), then approve that: {by_name}"),
         ),
         (_, Some(rejected)) if approve.version.is_none() => no(
-            "rejected",
+            Class::Rejected,
             format!("version {there} was rejected by {}: {}", rejected.by, rejected.reason),
             format!("to approve it all the same, name it: {by_name}"),
         ),
         (None, _) => no(
-            "nothing-waits",
+            Class::NothingWaits,
             format!("version {there} was only seen just now, and waits since"),
             format!("look at it ({status}), then approve it: {by_name}"),
         ),
@@ -3632,7 +3596,7 @@ fn hold(facts: &mut Facts, policy: &Policy, now: Timestamp) {
         _ => (None, None),
     };
     let waiting = Waiting { opens, window, if_applied_dies: dies && policy.gives_older, ..Waiting::default() };
-    tell_of_waiting(facts, ReportError::new("held", words), waiting, now);
+    tell_of_waiting(facts, ReportError::new(Class::Held, words), waiting, now);
 }
 
 /// What a run would leave to people, as a dry run has found it: the targets that they change, and a version that they are to
@@ -3651,7 +3615,7 @@ pub fn left_to_people<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> 
     let approval = held.then(|| {
         let version = &found.id.version;
         let what = format!("version {version} ({}) waits for approval", found.username);
-        (None, denied("held", what, relaykey(format_args!("approve {name} --version {version}")), now))
+        (None, denied(Class::Held, what, relaykey(format_args!("approve {name} --version {version}")), now))
     });
     let by_hand = by_hand.into_iter().map(|i| (Some(&*facts.targets[i].name), not_done_by_hand(facts, policy, i, now)));
     approval.into_iter().chain(by_hand).collect()
@@ -3673,12 +3637,12 @@ fn not_done_by_hand(facts: &Facts, policy: &Policy, index: usize, now: Timestamp
                 format!("have relaykey put it there: {}", relaykey(format_args!("sync {name}")))
             }
         };
-        return denied(BY_HAND, what, fix, now);
+        return denied(Class::ByHand, what, fix, now);
     }
     // Where nothing is recorded, there is nothing that `status` could show.
     let show = relaykey(if facts.wake.dry_run { "sync --dry-run" } else { "status" });
     let steps = t.previewed.as_ref().map_or(0, |change| change.steps.len());
-    denied(BY_HAND, what, format!("change it by hand: {show} shows what to do, step by step ({steps})"), now)
+    denied(Class::ByHand, what, format!("change it by hand: {show} shows what to do, step by step ({steps})"), now)
 }
 
 /// A target that a person changes does not hold the candidate: said with what to do, and watched.
@@ -3710,7 +3674,7 @@ fn left_to_a_person(facts: &mut Facts, policy: &Policy, index: usize, now: Times
             differences: changes.iter().flat_map(|change| change.differences.clone()).collect(),
             ..Waiting::default()
         };
-        tell_of_waiting(facts, ReportError::new(BY_HAND, words), waiting, now);
+        tell_of_waiting(facts, ReportError::new(Class::ByHand, words), waiting, now);
     }
 }
 
@@ -3733,13 +3697,13 @@ fn reject(facts: &mut Facts, now: Timestamp) {
             "to see what there is: {}; what is in use is replaced by publishing another version",
             relaykey("status")
         );
-        facts.blocked = Some(denied("nothing-waits", what, fix, now));
+        facts.blocked = Some(denied(Class::NothingWaits, what, fix, now));
         return;
     };
     if let Some(version) = reject.version.filter(|version| *version != candidate.id.version) {
         let there = &candidate.id.version;
         facts.blocked = Some(denied(
-            CHANGED_MEANWHILE,
+            Class::ChangedMeanwhile,
             format!("version {there} waits now, not {version}: nothing was rejected"),
             format!(
                 "look at it ({}), then: {}",
@@ -3754,7 +3718,7 @@ fn reject(facts: &mut Facts, now: Timestamp) {
     if reject_by_name && is_ambiguous(facts, &id) {
         let (version, name) = (&id.version, &facts.state.credential);
         facts.blocked = Some(denied(
-            CHANGED_MEANWHILE,
+            Class::ChangedMeanwhile,
             ambiguous(version, &username, "nothing was rejected"),
             format!(
                 "look at what waits now ({}); if that is meant, say it once more: {}",
@@ -3774,7 +3738,7 @@ fn reject(facts: &mut Facts, now: Timestamp) {
     if let Some(target) = facts.targets.iter().find(swapped) {
         let what = format!("target {} uses version {version} already: it cannot be rejected any more", target.name);
         let fix = "publish what is to be used instead as a new version".to_owned();
-        facts.blocked = Some(denied("begun", what, fix, now));
+        facts.blocked = Some(denied(Class::Begun, what, fix, now));
         return;
     }
     (candidate.held, candidate.approval, candidate.accepted) = (None, None, false);
@@ -3788,7 +3752,7 @@ fn reject(facts: &mut Facts, now: Timestamp) {
         (t.retry, t.first_refused, t.change) = (Retry::default(), None, None);
     }
     let words = format!("rejected by {}: {}. The present login stays in use", reject.by, reject.reason);
-    tell(facts, "rejected", Some(ReportError::new("rejected", words)), now);
+    tell(facts, "rejected", Some(ReportError::new(Class::Rejected, words)), now);
 }
 
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
@@ -3855,7 +3819,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     if facts.wake.confirm {
         // What somebody only asked about is no attempt that the next one would have to wait for.
         for retry in facts.state.targets.values_mut().map(|t| &mut t.retry) {
-            let asked = retry.failure.as_ref().is_some_and(|f| f.class == BY_HAND || f.class == DRIFT);
+            let asked = retry.failure.as_ref().is_some_and(|f| f.class == Class::ByHand || f.class == Class::Drift);
             retry.next = retry.next.filter(|_| !asked);
         }
     }
@@ -3911,7 +3875,7 @@ fn uses_another_login(state: &State) -> Option<ReportError> {
         rfc3339(found.at),
         applied.username
     );
-    Some(ReportError::new(DRIFT, words))
+    Some(ReportError::new(Class::Drift, words))
 }
 
 /// What is to be told of a key that has become old: once per version. A host that has left is not asked.
@@ -3927,7 +3891,7 @@ fn old_key(facts: &mut Facts, now: Timestamp) -> Option<ReportError> {
         age.as_hours() / 24
     );
     facts.state.aged = Some(applied.id.clone());
-    Some(ReportError::new(OLD_KEY_CLASS, words))
+    Some(ReportError::new(Class::OldKey, words))
 }
 
 /// What a failure that stands is about.
@@ -3944,19 +3908,18 @@ enum About {
 /// itself only when it has lasted.
 fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportError)> {
     // What waits has a report of its own, as has drift; and "not yet" is how a new key begins.
-    const OF_THEIR_OWN: [&str; 3] = [NOT_YET, BY_HAND, DRIFT];
+    const OF_THEIR_OWN: [Class; 3] = [Class::NotYet, Class::ByHand, Class::Drift];
     let version = facts.state.candidate.as_ref().map(|c| c.id.version.clone());
     let mut stand: Vec<Failing> = Vec::new();
-    let mut known: Vec<String> = Vec::new();
+    let mut known: Vec<Class> = Vec::new();
     let mut due = Vec::new();
     for (_, failure) in facts.failures() {
-        if known.contains(&failure.class) || OF_THEIR_OWN.contains(&failure.class.as_str()) || failure.is_an_answer() {
+        if known.contains(&failure.class) || OF_THEIR_OWN.contains(&failure.class) || failure.is_an_answer() {
             continue;
         }
-        known.push(failure.class.clone());
+        known.push(failure.class);
         let before = facts.state.failing.iter().find(|f| f.class == failure.class && f.version == version);
-        let new =
-            || Failing { class: failure.class.clone(), version: version.clone(), since: now, seen: now, told: false };
+        let new = || Failing { class: failure.class, version: version.clone(), since: now, seen: now, told: false };
         let mut failing = Failing { seen: now, ..before.cloned().unwrap_or_else(new) };
         let lasts = !failure.temporary || now.duration_since(failing.since) >= LASTING;
         if lasts && !failing.told {
@@ -4044,7 +4007,7 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
                 begun.username,
                 said_beside(&found.id, &begun.id)
             );
-            ReportError::new(SUPERSEDED, words)
+            ReportError::new(Class::Superseded, words)
         }
         ([], ..) => return,
         (others, ..) if others.iter().all(|&i| is_asked_for(facts, i)) => {
@@ -4053,14 +4016,14 @@ fn withdraw(facts: &mut Facts, now: Timestamp) {
                  far as was seen, the new version",
                 names(others)
             );
-            ReportError::new(BY_HAND, words)
+            ReportError::new(Class::ByHand, words)
         }
         (others, ..) => {
             let words = format!(
                 "somebody else changed the login that the mail server uses (target {}), and it has not been put back",
                 names(others)
             );
-            ReportError::new(DRIFT, words)
+            ReportError::new(Class::Drift, words)
         }
     };
     facts.state.withdrawn = Some(now);
@@ -4109,39 +4072,38 @@ fn refused(facts: &mut Facts, policy: &TargetPolicy, index: usize, reply: &str, 
         target_failed(facts, index, refusal(policy, reply, now), now, jitter);
         return;
     }
-    let failure = Failure {
-        class: NOT_YET.into(),
-        what: format!("{} answered: {reply}", policy.endpoint),
-        fix: format!(
+    let failure = Fault::new(
+        Class::NotYet,
+        format!("{} answered: {reply}", policy.endpoint),
+        format!(
             "nothing yet: SES may not know a new key for some minutes; first refused at {}, given up at {}",
             rfc3339(first),
             rfc3339(until)
         ),
-        temporary: true,
-        at: now,
-    };
+    )
+    .temporary()
+    .at(now);
     target_failed(facts, index, failure, now, jitter);
     facts.target_state(index).retry.next = now.checked_add(policy.retry).ok();
 }
 
 fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Failure {
-    Failure {
-        class: "refused".into(),
-        what: format!("{} refused the credential: {reply}", policy.endpoint),
-        fix: "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
-              it for the region of this mail relay; if not, publish a valid one at the source"
-            .into(),
-        temporary: false,
-        at: now,
-    }
+    Fault::new(
+        Class::Refused,
+        format!("{} refused the credential: {reply}", policy.endpoint),
+        "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
+         it for the region of this mail relay; if not, publish a valid one at the source",
+    )
+    .at(now)
 }
 
 fn target_failed(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
     match &facts.aside {
         // What was met by the version that the source gives stays as it is.
         Some(_) => {
-            let what = if failure.class == DRIFT { failure.what } else { not_put_back(facts, Some(index), &failure) };
-            failed(&mut facts.state.put_back, Failure { class: DRIFT.into(), what, ..failure }, now, jitter);
+            let what =
+                if failure.class == Class::Drift { failure.what } else { not_put_back(facts, Some(index), &failure) };
+            failed(&mut facts.state.put_back, Failure { class: Class::Drift, what, ..failure }, now, jitter);
         }
         None => failed(&mut facts.target_state(index).retry, failure, now, jitter),
     }

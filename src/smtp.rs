@@ -34,6 +34,7 @@ use zeroize::Zeroizing;
 use self::dialogue::{Broken, Command, Dialogue, Reply, Unfit};
 use crate::config::{Probe, Smtp, Tls};
 use crate::credential::{Login, Redactor, Secret, is_access_key_id, ses_region};
+use crate::fault::Class;
 use crate::text::line;
 use crate::tls::{self, Roots, TrustError, cause};
 
@@ -77,36 +78,6 @@ impl Verdict {
     /// temporary by itself: how long a 535 means "not yet" is for the `propagation` setting to say.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Verdict::Unknown { temporary: true, .. })
-    }
-}
-
-/// What stood in the way of a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Name resolution, connect, reset, a connection closed half-way.
-    Network,
-    Timeout,
-    /// Certificate, name, protocol version, no STARTTLS offered.
-    Tls,
-    /// The `ca_file` cannot be used.
-    Trust,
-    /// A reply that is neither 235 nor 535, or no SMTP at all: what stands between may have answered. After a login, a message that is not taken now (4xx).
-    Smtp,
-    /// The login was accepted, and then the message refused (5xx): what the credential may send, not whether it is right.
-    Policy,
-}
-
-impl Class {
-    /// The word of failures and reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            Class::Network => "network",
-            Class::Timeout => "timeout",
-            Class::Tls => "tls",
-            Class::Trust => "trust",
-            Class::Smtp => "smtp",
-            Class::Policy => "policy",
-        }
     }
 }
 

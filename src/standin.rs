@@ -86,7 +86,7 @@ pub enum Delay {
 
 /// What goes wrong on request; each happens as often as it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum Misbehavior {
     /// 454 in answer to AUTH.
     Reply454,
     /// The connection is closed before the greeting.
@@ -271,7 +271,7 @@ impl Standin {
     }
 
     /// Makes the fault happen the next `count` times that there is an occasion for it.
-    pub fn fault(&self, fault: Fault, count: u32) {
+    pub fn fault(&self, fault: Misbehavior, count: u32) {
         self.shared.lock().faults.push((fault, count));
     }
 
@@ -360,7 +360,7 @@ struct State {
     denied: HashSet<String>,
     unverified: HashSet<String>,
     delays: HashMap<String, Delay>,
-    faults: Vec<(Fault, u32)>,
+    faults: Vec<(Misbehavior, u32)>,
     open: usize,
     seen: Seen,
 }
@@ -386,7 +386,7 @@ impl Shared {
     }
 
     /// Is it this fault's turn? Uses one up if so.
-    fn strikes(&self, fault: Fault) -> bool {
+    fn strikes(&self, fault: Misbehavior) -> bool {
         let mut state = self.lock();
         let Some((_, count)) = state.faults.iter_mut().find(|(f, count)| *f == fault && *count > 0) else {
             return false;
@@ -455,15 +455,15 @@ async fn serve(shared: &Shared, mut socket: TcpStream, port: Port, room: bool) -
     if !room {
         return socket.write_all(b"421 Too many concurrent SMTP connections\r\n").await;
     }
-    if shared.strikes(Fault::DropAtConnect) {
+    if shared.strikes(Misbehavior::DropAtConnect) {
         return Ok(());
     }
-    if shared.strikes(Fault::HangAtBanner) {
+    if shared.strikes(Misbehavior::HangAtBanner) {
         return std::future::pending().await;
     }
     if port == Port::Starttls {
         let mut session = Session::new(shared, socket, false);
-        session.starttls = !shared.strikes(Fault::NoStarttls);
+        session.starttls = !shared.strikes(Misbehavior::NoStarttls);
         session.greet().await?;
         match session.talk().await? {
             End::Closed => return Ok(()),
@@ -520,7 +520,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn greet(&mut self) -> io::Result<()> {
-        if self.shared.strikes(Fault::Garbage) {
+        if self.shared.strikes(Misbehavior::Garbage) {
             return self.send("HTTP/1.1 400 Bad Request\r\n\r\n<html>no mail here</html>").await;
         }
         self.send("220 email-smtp.amazonaws.com ESMTP SimpleEmailService-d-STANDIN relaykey").await
@@ -570,7 +570,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 }
                 "HELO" => self.send("250 email-smtp.amazonaws.com").await?,
                 "STARTTLS" if self.starttls => {
-                    if self.shared.strikes(Fault::InjectReplies) {
+                    if self.shared.strikes(Misbehavior::InjectReplies) {
                         self.send("220 Ready to start TLS\r\n250-injected\r\n250 AUTH PLAIN\r\n235 injected").await?;
                     } else {
                         self.send("220 Ready to start TLS").await?;
@@ -599,8 +599,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                     let reply = match (&mut self.envelope, address(rest, "TO:")) {
                         (None, _) => "503 Error: need MAIL command",
                         (Some(_), None) => "501 Invalid RCPT TO address provided",
-                        _ if self.shared.strikes(Fault::RecipientLater) => "451 Local error in processing",
-                        _ if self.shared.strikes(Fault::RecipientNever) => "550 No such mailbox",
+                        _ if self.shared.strikes(Misbehavior::RecipientLater) => "451 Local error in processing",
+                        _ if self.shared.strikes(Misbehavior::RecipientNever) => "550 No such mailbox",
                         (Some(envelope), _) if envelope.to.len() == MAX_RECIPIENTS => "452 Too many recipients",
                         (Some(envelope), Some(to)) => {
                             envelope.to.push(to);
@@ -629,7 +629,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 "VRFY" => self.send("252 Cannot verify, but will try to deliver").await?,
                 "QUIT" => {
                     self.shared.note(|state| state.seen.quits += 1);
-                    if self.shared.strikes(Fault::HangAtQuit) {
+                    if self.shared.strikes(Misbehavior::HangAtQuit) {
                         return std::future::pending().await;
                     }
                     self.send("221 Bye").await?;
@@ -724,28 +724,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn faulty_answer(&mut self, encoded: &str, command: &str) -> io::Result<Answer> {
         let strikes = |fault| self.shared.strikes(fault);
-        if strikes(Fault::HangAtAuth) {
+        if strikes(Misbehavior::HangAtAuth) {
             return std::future::pending().await;
         }
-        if strikes(Fault::DropAfterAuth) {
+        if strikes(Misbehavior::DropAfterAuth) {
             return Ok(Answer::End);
         }
-        if strikes(Fault::Reply454) {
+        if strikes(Misbehavior::Reply454) {
             return Ok(Answer::Reply("454 Temporary authentication failure".into()));
         }
-        if strikes(Fault::EchoAuth) {
+        if strikes(Misbehavior::EchoAuth) {
             let cut: String = encoded.chars().take(encoded.len() * 2 / 3).collect();
             let raw = decode(encoded).unwrap_or_default();
             let quoted = format!("535-AUTH {command}\r\n535-{encoded}\r\n535-{cut}...\r\n535-{raw}");
             let shouted = encoded.to_ascii_uppercase();
             return Ok(Answer::Reply(format!("{quoted}\r\n535-{shouted}\r\n{REFUSED}")));
         }
-        if strikes(Fault::CutReply) {
+        if strikes(Misbehavior::CutReply) {
             self.io.get_mut().write_all(b"23").await?;
             self.io.get_mut().flush().await?;
             return Ok(Answer::End);
         }
-        if strikes(Fault::HugeReply) {
+        if strikes(Misbehavior::HugeReply) {
             return Ok(Answer::Reply(format!("{}{REFUSED}", "535-and so on and so on\r\n".repeat(80_000))));
         }
         Ok(Answer::Judge)
@@ -779,17 +779,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.send("552 Message is too long.").await?;
             return Ok(true);
         }
-        if self.shared.strikes(Fault::HangAtData) {
+        if self.shared.strikes(Misbehavior::HangAtData) {
             return std::future::pending().await;
         }
-        if self.shared.strikes(Fault::EchoAtData) {
+        if self.shared.strikes(Misbehavior::EchoAtData) {
             let password =
                 self.shared.lock().keys.get(&username).cloned().unwrap_or_else(|| Secret::new(String::new()));
             let plain = BASE64.encode(format!("\0{username}\0{}", password.expose()));
             self.send(&format!("554-{}\r\n554-AUTH PLAIN {plain}\r\n554 Message rejected", password.expose())).await?;
             return Ok(true);
         }
-        if self.shared.strikes(Fault::Throttle) {
+        if self.shared.strikes(Misbehavior::Throttle) {
             self.send("454 Throttling failure: Maximum sending rate exceeded.").await?;
             return Ok(true);
         }

@@ -495,6 +495,7 @@ mod tests {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 
     use super::*;
+    use crate::fault::{Class, Fault};
 
     /// A directory of its own, gone at the end.
     struct Scratch(PathBuf);
@@ -569,6 +570,24 @@ mod tests {
         let e = written(1000).unwrap_err();
         assert!(!e.is_temporary() && e.to_string().contains("3 reports are owed to receiver \"fleet\""), "{e}");
         assert!(e.fix().contains("[[report]]"));
+    }
+
+    #[test]
+    fn a_state_file_of_another_release_keeps_its_words() {
+        let scratch = Scratch::new("words");
+        let store = scratch.open(Access::Write);
+        let at = Timestamp::UNIX_EPOCH;
+        let mut of_ours = state(1);
+        of_ours.put_back.failure = Some(Fault::new(Class::NothingToDo, "what", "fix").at(at));
+        store.save(&of_ours).unwrap();
+        let path = scratch.file();
+        let written = fs::read_to_string(&path).unwrap();
+        let of_another = written.replace("\"nothing-to-do\"", "\"of-tomorrow\"");
+        assert_ne!(of_another, written, "{written}");
+        fs::write(&path, &of_another).unwrap();
+        let read = store.load("ses").unwrap().expect("a state");
+        store.save(&read).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), of_another);
     }
 
     #[test]

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 pub use self::cost::Cost;
 use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
+use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{
-    Approval, BY_HAND, Candidate, Change, CloneOf, Completion, FOUGHT_OVER, Failure, Holds, MailServer, NOT_RUNNING,
-    OLD_KEY, Owed, OwnResult, Rejected, Report, SUPERSEDED, State, Tried, rfc3339,
+    Approval, Candidate, Change, CloneOf, Completion, Holds, MailServer, OLD_KEY, Owed, OwnResult, Rejected, Report,
+    State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -124,7 +125,7 @@ pub struct Woken {
 pub struct Notice {
     pub at: Timestamp,
     /// `policy`: SES took the login and refused the message. `temporary`: 454.
-    pub class: String,
+    pub class: Class,
     pub what: String,
     pub fix: String,
 }
@@ -272,7 +273,7 @@ pub struct AppliedRefused {
 pub struct NotReady {
     /// `applied-refused`, `never-applied`, `source-down`, `no-look`, `pending`, `pending-approval`, `by-hand`, `rejected`,
     /// `refused`, `left-behind`, `failing`, `reload-owed`, `drift`, `report-owed`.
-    pub class: String,
+    pub class: Class,
     pub what: String,
     pub fix: String,
 }
@@ -505,7 +506,7 @@ pub fn in_words(state: &str) -> Option<&'static str> {
         "applied-refused" => "key in use refused",
         "reload-owed" => "reload missing",
         "drift" => "changed by somebody else",
-        SUPERSEDED => "key in use not confirmed",
+        "superseded" => "key in use not confirmed",
         "report-owed" => "report not delivered",
         "not-running" => "mail server is not running",
         "source-down" => "source does not answer",
@@ -660,7 +661,7 @@ impl CredentialStatus {
             history: live.map(|l| l.history.clone()).unwrap_or_default(),
         };
         status.not_ready = status.unreadiness(credential, live, now);
-        let first = status.not_ready.first().map(|n| n.class.as_str());
+        let first = status.not_ready.first().map(|n| n.class.word());
         status.state = match first {
             None => "up-to-date",
             Some("left-behind" | "no-look") => "failing",
@@ -673,7 +674,7 @@ impl CredentialStatus {
     /// Is something else in use than what was put there and confirmed, as far as it was looked up?
     pub fn is_doubtful(&self) -> bool {
         self.withdrawn.is_some() && !self.holds_begun() && !self.holds_again()
-            || self.not_ready.iter().any(|n| n.class == "drift")
+            || self.not_ready.iter().any(|n| n.class == Class::Drift)
             // Where nothing was put there yet, what is found is what was there before.
             || self.in_use.iter().any(|found| {
                 found.is_foreign() && (self.applied.is_some() || found.holds == Holds::Nothing)
@@ -732,7 +733,7 @@ impl CredentialStatus {
     pub fn not_given(&self) -> Option<&Failure> {
         let of_source = self.failures.iter().filter(|f| f.target.is_none()).map(|f| &f.failure);
         let mut all = of_source.filter(|f| !f.is_an_answer());
-        all.find(|f| !["state", "not-newer"].contains(&f.class.as_str()))
+        all.find(|f| ![Class::State, Class::NotNewer].contains(&f.class))
     }
 
     /// That a mail server does not run, where one was seen not to.
@@ -773,11 +774,11 @@ impl CredentialStatus {
     /// Everything that stands in the way of "this host uses the newest credential, and everybody knows", worst first.
     fn unreadiness(&self, credential: &config::Credential, live: Option<&Live>, now: Timestamp) -> Vec<NotReady> {
         let mut all = Vec::new();
-        let mut say = |class: &str, what: String, fix: String| all.push(NotReady { class: class.into(), what, fix });
+        let mut say = |class: Class, what: String, fix: String| all.push(NotReady { class, what, fix });
         if let Some(what) = self.stopped() {
-            say("not-running", what, how_to_start(credential, &self.mail_server_stopped));
+            say(Class::NotRunning, what, how_to_start(credential, &self.mail_server_stopped));
         }
-        let failure = |class: &str| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
+        let failure = |class: Class| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
             let what = format!(
                 "{} refuses the key in use, {}: two logins of our own with it were refused, the first {}, the latest {}",
@@ -793,19 +794,20 @@ impl CredentialStatus {
                 ),
                 None => "activate the key again, or publish a valid one at the source".to_owned(),
             };
-            say("applied-refused", what, fix);
+            say(Class::AppliedRefused, what, fix);
         }
-        for class in ["refused", "drift"] {
+        for class in [Class::Refused, Class::Drift] {
             if let Some(f) = failure(class) {
                 say(class, f.what.clone(), f.fix.clone());
             }
         }
-        let not_put_back = self.not_put_back.as_ref().map(|f| &f.failure).filter(|_| failure("drift").is_none());
+        let not_put_back = self.not_put_back.as_ref().map(|f| &f.failure).filter(|_| failure(Class::Drift).is_none());
         if let Some(f) = not_put_back {
-            say("drift", f.what.clone(), f.fix.clone());
+            say(Class::Drift, f.what.clone(), f.fix.clone());
         }
         // What was looked up, also where nothing has failed yet: a run may be about to put it right.
-        if let (Some(a), None) = (&self.applied, failure("drift").or(not_put_back).or(failure(FOUGHT_OVER))) {
+        if let (Some(a), None) = (&self.applied, failure(Class::Drift).or(not_put_back).or(failure(Class::FoughtOver)))
+        {
             let foreign = self.in_use.iter().filter(|found| found.is_foreign());
             for found in foreign.filter(|found| !self.is_being_changed(&found.target)) {
                 let what = format!(
@@ -819,7 +821,7 @@ impl CredentialStatus {
                     Some(instead) => format!("find out what writes the table, and make it stop; then {instead}"),
                     None => "find out what writes the table; relaykey looks again by itself".to_owned(),
                 };
-                say("drift", what, fix);
+                say(Class::Drift, what, fix);
             }
         }
         for found in &self.in_use {
@@ -840,57 +842,57 @@ impl CredentialStatus {
                  the keys {}{also}",
                 found.who()
             );
-            say(SUPERSEDED, what, fix);
+            say(Class::Superseded, what, fix);
         }
         for o in &self.owed {
             let what =
                 format!("target {} still needs a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
-            let fix = failure("reload-owed").map(|f| f.fix.clone());
-            say("reload-owed", what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
+            let fix = failure(Class::ReloadOwed).map(|f| f.fix.clone());
+            say(Class::ReloadOwed, what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
         }
-        for class in ["left-behind", "not-newer"] {
+        for class in [Class::LeftBehind, Class::NotNewer] {
             if let Some(f) = failure(class) {
-                say("left-behind", f.what.clone(), f.fix.clone());
+                say(Class::LeftBehind, f.what.clone(), f.fix.clone());
             }
         }
         let mut fails = false;
         for f in &self.failures {
             let of_source = f.target.is_none();
             let told = [
-                "refused",
-                "drift",
-                "reload-owed",
-                "left-behind",
-                "not-newer",
-                "not-yet",
-                "not-the-named-version",
-                BY_HAND,
+                Class::Refused,
+                Class::Drift,
+                Class::ReloadOwed,
+                Class::LeftBehind,
+                Class::NotNewer,
+                Class::NotYet,
+                Class::NotTheNamedVersion,
+                Class::ByHand,
             ];
             // Said first of all.
-            if f.failure.class == NOT_RUNNING && self.stopped().is_some() {
+            if f.failure.class == Class::NotRunning && self.stopped().is_some() {
                 continue;
             }
             // Without a state file nothing is done at all, whatever the source says.
-            if (!of_source || f.failure.class == "state") && !told.contains(&f.failure.class.as_str()) {
+            if (!of_source || f.failure.class == Class::State) && !told.contains(&f.failure.class) {
                 fails = true;
-                say("failing", f.failure.what.clone(), f.failure.fix.clone());
+                say(Class::Failing, f.failure.what.clone(), f.failure.fix.clone());
             }
         }
         if self.applied.is_none() {
             let what = "no version has been applied on this host yet".to_owned();
             say(
-                "never-applied",
+                Class::NeverApplied,
                 what,
                 format!("run `{}`, which says what stands in the way; relaykey goes on trying", relaykey("check")),
             );
         }
-        for f in self.failures.iter().filter(|f| f.failure.class == BY_HAND) {
-            say(BY_HAND, f.failure.what.clone(), f.failure.fix.clone());
+        for f in self.failures.iter().filter(|f| f.failure.class == Class::ByHand) {
+            say(Class::ByHand, f.failure.what.clone(), f.failure.fix.clone());
         }
-        let by_hand = failure(BY_HAND).is_some();
+        let by_hand = failure(Class::ByHand).is_some();
         if let Some((p, r)) = self.pending.as_ref().and_then(|p| Some((p, p.rejected.as_ref()?))) {
             say(
-                "rejected",
+                Class::Rejected,
                 format!("version {} ({}) was rejected by {}: {}", p.version, p.username, r.by, r.reason),
                 format!(
                     "publish another version; or, to take this one all the same: `{}`",
@@ -900,10 +902,11 @@ impl CredentialStatus {
         } else if let Some(p) = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
             let since = p.waits_since.map(|at| format!(" since {}", rfc3339(at))).unwrap_or_default();
             // It is verified again while it waits, and may be refused by then.
-            let verified = if failure("refused").or(failure("not-yet")).is_some() { "" } else { "is verified, and " };
+            let verified =
+                if failure(Class::Refused).or(failure(Class::NotYet)).is_some() { "" } else { "is verified, and " };
             let by_itself = p.window.as_ref().map(|w| format!("; or wait: it goes by itself {w} (local time)"));
             say(
-                "pending-approval",
+                Class::PendingApproval,
                 format!("version {} ({}) {verified}waits for approval{since}", p.version, p.username),
                 format!(
                     "approve it: `{}`; or reject it: `{}`{}",
@@ -913,7 +916,7 @@ impl CredentialStatus {
                 ),
             );
         } else if let Some(p) = self.pending.as_ref().filter(|_| !by_hand) {
-            let (what, fix) = match (failure("not-yet"), self.not_given()) {
+            let (what, fix) = match (failure(Class::NotYet), self.not_given()) {
                 (Some(f), _) => {
                     (format!("version {} ({}) is not accepted yet: {}", p.version, p.username, f.what), f.fix.clone())
                 }
@@ -932,7 +935,7 @@ impl CredentialStatus {
                 ),
             };
             if !what.is_empty() {
-                say("pending", what, fix);
+                say(Class::Pending, what, fix);
             }
         }
         if let Some(live) = live {
@@ -941,15 +944,16 @@ impl CredentialStatus {
             if now.duration_since(last) > patience.saturating_add(POLL_MARGIN) {
                 let silent = words(now.duration_since(last));
                 let of_source = self.failures.iter().map(|f| (&f.target, &f.failure));
-                let of_source = of_source.into_iter().find(|(t, f)| t.is_none() && f.class != "state").map(|(_, f)| f);
+                let of_source =
+                    of_source.into_iter().find(|(t, f)| t.is_none() && f.class != Class::State).map(|(_, f)| f);
                 match of_source {
                     Some(f) => say(
-                        "source-down",
+                        Class::SourceDown,
                         format!("the source has given no answer for {silent}: {}", f.what),
                         f.fix.clone(),
                     ),
                     None => say(
-                        "no-look",
+                        Class::NoLook,
                         format!("the source has not been looked at for {silent}"),
                         "look at the log (`journalctl -u relaykey`); restart relaykey if it stays so (`systemctl restart relaykey`)".into(),
                     ),
@@ -958,7 +962,7 @@ impl CredentialStatus {
         }
         // Without a daemon nobody says since when; what the last look met still stands.
         if let (None, Some(f)) = (live, self.failures.iter().find(|f| f.target.is_none()).map(|f| &f.failure)) {
-            say("source-down", format!("the source gave no answer: {}", f.what), f.fix.clone());
+            say(Class::SourceDown, format!("the source gave no answer: {}", f.what), f.fix.clone());
         }
         // A report that has only just been made is on its way, and not yet late.
         for r in self.reports_owed.iter().filter(|r| r.attempts > 0) {
@@ -966,14 +970,14 @@ impl CredentialStatus {
             let fix = r.failure.as_ref().map(|f| f.fix.clone()).unwrap_or_default();
             let count = if r.count == 1 { "a report".to_owned() } else { format!("{} reports", r.count) };
             let what = format!("{count} to {}, made {}, could not be delivered{why}", r.receiver, r.since);
-            say("report-owed", what, fix);
+            say(Class::ReportOwed, what, fix);
         }
         all
     }
 
     fn text(&self, now: Timestamp, out: &mut String) {
         use std::fmt::Write as _;
-        let junk = |f: &FailureStatus| f.target.is_none() && f.failure.class == "payload";
+        let junk = |f: &FailureStatus| f.target.is_none() && f.failure.class == Class::Payload;
         let meaning = match self.state.as_str() {
             "source-down" if self.failures.iter().any(junk) => Some("source gives no version that can be used"),
             state => in_words(state),
@@ -1070,7 +1074,7 @@ impl CredentialStatus {
         }
         if self.applied_refused.is_some() {
             line("mail", "is probably held back in the queue: the mail relay refuses the key in use".into());
-            let refused = self.not_ready.iter().find(|n| n.class == "applied-refused");
+            let refused = self.not_ready.iter().find(|n| n.class == Class::AppliedRefused);
             refused.into_iter().for_each(|n| line("fix", n.fix.clone()));
         }
         if self.is_doubtful() {
@@ -1119,9 +1123,9 @@ impl CredentialStatus {
         let mut said: Vec<&Failure> = Vec::new();
         // What a person is to change stands above, step by step.
         let by_hand = self.pending.iter().flat_map(|p| &p.changes).any(|c| c.by_hand);
-        let is_told = self.failures.iter().any(|f| f.failure.class == "drift");
+        let is_told = self.failures.iter().any(|f| f.failure.class == Class::Drift);
         let not_put_back = self.not_put_back.iter().filter(|_| !is_told);
-        for f in self.failures.iter().chain(not_put_back).filter(|f| !by_hand || f.failure.class != BY_HAND) {
+        for f in self.failures.iter().chain(not_put_back).filter(|f| !by_hand || f.failure.class != Class::ByHand) {
             if said.iter().any(|s| s.what == f.failure.what) {
                 continue;
             }
@@ -1140,7 +1144,7 @@ impl CredentialStatus {
             line("fix", f.failure.fix.clone());
         }
         // What our own logins have proved is not told as a hint besides.
-        let proved = |n: &&Notice| n.class == "refused" && self.applied_refused.is_some();
+        let proved = |n: &&Notice| n.class == Class::Refused && self.applied_refused.is_some();
         for n in self.notices.iter().filter(|n| !proved(n)) {
             line("notice", format!("{} ({})", n.what, ago(&rfc3339(n.at), now)));
             line("fix", n.fix.clone());
@@ -1195,7 +1199,7 @@ impl CredentialStatus {
             line("waits", format!("for somebody to approve it{since}"));
             keep.iter().for_each(|keep| line("mail", keep.clone()));
             // It is tried again every day while it waits, and may be refused by then.
-            if !self.not_ready.iter().any(|n| n.class == "refused") {
+            if !self.not_ready.iter().any(|n| n.class == Class::Refused) {
                 line("approve", approve);
             }
             line("reject", relaykey(format_args!("reject {name} --version {version} --reason \"...\"")));
@@ -1220,7 +1224,10 @@ impl CredentialStatus {
             keep.iter().for_each(|keep| line("mail", keep.clone()));
         }
         // A new key that cannot be put into use does nothing to the mail either.
-        if !decide && by_hand.is_empty() && self.not_ready.iter().any(|n| ["refused", "failing"].contains(&&*n.class)) {
+        if !decide
+            && by_hand.is_empty()
+            && self.not_ready.iter().any(|n| matches!(n.class, Class::Refused | Class::Failing))
+        {
             keep.iter().for_each(|keep| line("mail", keep.clone()));
         }
         for c in &by_hand {

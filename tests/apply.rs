@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config::{self, Config, Reload, TargetKind};
 use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::fault::{Class, Fault};
 use relaykey::host::Directory;
 use relaykey::instruction::Instruction;
-use relaykey::mta::{MtaError, Ours, Running};
+use relaykey::mta::{Ours, Running};
 
 const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
 const KEY: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -76,7 +77,7 @@ impl Lab {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         let dir = fs::canonicalize(dir).unwrap();
         let config = config_of(&dir.join("state"), kind(&dir), reload);
-        let client = Client::in_process(Server::new(&config));
+        let client = Client::in_process(Server::new(&config.mail()));
         Self { dir, client, id: TargetId { credential: "ses".into(), target: "main".into() }, config }
     }
 
@@ -95,14 +96,14 @@ impl Lab {
 
     /// As a new process would: nothing in memory.
     fn restart(&mut self) {
-        self.client = Client::in_process(Server::new(&self.config));
+        self.client = Client::in_process(Server::new(&self.config.mail()));
     }
 
     fn table(&self) -> PathBuf {
         self.dir.join("etc/sasl_passwd")
     }
 
-    fn call(&self, request: Request) -> Result<Reply, MtaError> {
+    fn call(&self, request: Request) -> Result<Reply, Fault> {
         self.client.call(request)
     }
 
@@ -113,7 +114,7 @@ impl Lab {
         }
     }
 
-    fn prepare_expecting(&self, expect: Option<String>, login: &Login) -> Result<Prepared, MtaError> {
+    fn prepare_expecting(&self, expect: Option<String>, login: &Login) -> Result<Prepared, Fault> {
         let (target, login) = (self.id.clone(), login.clone());
         let version = format!("v-{}", login.username).as_str().into();
         match self.call(Request::Prepare { target, ours: Ours::default(), expect, login, version })? {
@@ -122,11 +123,11 @@ impl Lab {
         }
     }
 
-    fn prepare(&self, login: &Login) -> Result<Prepared, MtaError> {
+    fn prepare(&self, login: &Login) -> Result<Prepared, Fault> {
         self.prepare_expecting(self.inspect().expect(), login)
     }
 
-    fn swap(&self) -> Result<u64, MtaError> {
+    fn swap(&self) -> Result<u64, Fault> {
         match self.call(Request::Swap { target: self.id.clone() })? {
             Reply::Swapped { at_boot } => Ok(at_boot),
             other => panic!("{other:?}"),
@@ -152,7 +153,7 @@ impl Lab {
         }
     }
 
-    fn undo(&self) -> Result<Reply, MtaError> {
+    fn undo(&self) -> Result<Reply, Fault> {
         self.call(Request::Undo { target: self.id.clone() })
     }
 
@@ -317,9 +318,9 @@ fn what_was_not_expected_is_not_overwritten() {
     fs::write(lab.table(), line(KEY, &login("AKIAOTHER"))).unwrap();
     let before = snapshot(&lab.dir.join("etc"));
     let e = lab.prepare_expecting(expect, &login("AKIANEW")).unwrap_err();
-    assert!(e.temporary && e.class == "changed-underneath", "{e:?}");
+    assert!(e.temporary && e.class == Class::ChangedUnderneath, "{e:?}");
     let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
-    assert_eq!(e.class, "changed-underneath");
+    assert_eq!(e.class, Class::ChangedUnderneath);
     assert_eq!(snapshot(&lab.dir.join("etc")), before);
     // Nothing is held: the next attempt goes through.
     lab.prepare(&login("AKIANEW")).unwrap();
@@ -367,7 +368,7 @@ fn an_edit_that_makes_it_ambiguous_stops_the_swap() {
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), twice);
     assert!(staged_in(&lab.dir.join("etc")).is_empty());
     assert!(!lab.journal().contains("AKIANEW"), "{}", lab.journal());
-    assert_eq!(lab.swap().unwrap_err().class, "out-of-order");
+    assert_eq!(lab.swap().unwrap_err().class, Class::OutOfOrder);
 }
 
 #[test]
@@ -400,7 +401,7 @@ fn a_read_back_that_differs_is_reported_and_somebody_elses_change_is_not_undone(
     assert_eq!(lab.read_back_with(Some("")).code, None);
     assert!(read.mismatches.len() == 1 && read.mismatches[0].contains("gives the login of AKIAOTHER"), "{read:?}");
     assert!(!format!("{read:?}").contains(login("AKIAOTHER").password.expose()));
-    assert_eq!(lab.undo().unwrap_err().class, "changed-underneath");
+    assert_eq!(lab.undo().unwrap_err().class, Class::ChangedUnderneath);
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), line(KEY, &login("AKIAOTHER")));
 }
 
@@ -478,13 +479,13 @@ fn requests_that_do_not_fit_are_errors_that_say_so() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
     let other = TargetId { credential: "ses".into(), target: "second".into() };
     let e = lab.call(Request::Inspect { target: other, ours: Ours::default() }).unwrap_err();
-    assert!(e.class == "config" && e.what.contains("\"second\""), "{e:?}");
+    assert!(e.class == Class::Config && e.what.contains("\"second\""), "{e:?}");
     for request in [
         Request::Swap { target: lab.id.clone() },
         Request::Undo { target: lab.id.clone() },
         Request::ReadBack { target: lab.id.clone(), prove: None, nonce: None },
     ] {
-        assert_eq!(lab.call(request).unwrap_err().class, "out-of-order");
+        assert_eq!(lab.call(request).unwrap_err().class, Class::OutOfOrder);
     }
     // Made without the checks of `Login::new`, as another process could send it.
     for (user, password) in [("a:b", "c"), ("a", "b c"), ("a", ""), ("ü", "x")] {
@@ -501,12 +502,12 @@ fn a_table_that_cannot_be_replaced_is_a_finding_and_an_error() {
     let seen = lab.inspect();
     assert!(seen.findings.iter().any(|f| f.what.contains("2 hard links")), "{:?}", seen.findings);
     let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-    assert!(e.class == "unsupported" && !e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
+    assert!(e.class == Class::Unsupported && !e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
     fs::remove_file(lab.dir.join("etc/other")).unwrap();
 
     fs::set_permissions(lab.dir.join("etc"), fs::Permissions::from_mode(0o775)).unwrap();
     let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
-    assert!(e.class == "permissions" && e.what.contains("0775"), "{e:?}");
+    assert!(e.class == Class::Permissions && e.what.contains("0775"), "{e:?}");
 }
 
 #[test]
@@ -522,7 +523,7 @@ fn a_full_disk_is_temporary_and_changes_nothing() {
     let after = (fs::read_to_string(lab.table()).unwrap(), staged_in(&etc));
     Command::new("umount").arg(&etc).status().unwrap();
     let e = result.unwrap_err();
-    assert!(e.temporary && e.class == "no-space", "{e:?}");
+    assert!(e.temporary && e.class == Class::NoSpace, "{e:?}");
     assert_eq!(after, (text, vec![]));
 }
 
@@ -715,7 +716,7 @@ keep=${0%/*}/keep
     let lab = Lab::on(&instance, Reload::IfNeeded);
     let before = snapshot(&instance.config_dir);
     let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-    assert!(e.class == "mismatch" && !e.temporary && e.what.contains("gives nothing"), "{e:?}");
+    assert!(e.class == Class::Mismatch && !e.temporary && e.what.contains("gives nothing"), "{e:?}");
     let after = snapshot(&instance.config_dir);
     // The directory itself has seen names come and go.
     assert_eq!(after[1..], before[1..]);
@@ -763,7 +764,7 @@ fn a_compiler_that_fails_half_way_leaves_nothing() {
     let lab = Lab::on(&instance, Reload::IfNeeded);
     let before = snapshot(&instance.config_dir);
     let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-    assert_eq!(e.class, "command", "{e:?}");
+    assert_eq!(e.class, Class::Command, "{e:?}");
     assert_eq!(snapshot(&instance.config_dir)[1..], before[1..]);
 }
 
@@ -1123,7 +1124,7 @@ fn what_only_the_map_holds_is_named_before_anything_and_kept_by_the_commands_of_
             let says = |what: &str| what.contains("only in the compiled map") && named(what);
             assert!(seen.findings.iter().any(|f| f.severity == config::Severity::Error && says(&f.what)), "{kind}");
             let e = lab.prepare(&new).unwrap_err();
-            assert!(says(&e.what) && e.class == "ambiguous" && !e.temporary, "{kind}: {e:?}");
+            assert!(says(&e.what) && e.class == Class::Ambiguous && !e.temporary, "{kind}: {e:?}");
             assert!(!format!("{e:?}").contains("-password") && !format!("{e:?}").contains("joe"), "{kind}: {e:?}");
             assert_eq!(snapshot(&instance.config_dir), before, "{kind}: nothing was written");
 
@@ -1288,7 +1289,7 @@ fn a_map_that_lacks_or_changes_a_line_of_others_never_goes_live() {
         let lab = Lab::on(&instance, Reload::IfNeeded);
         let before = snapshot(&instance.config_dir);
         let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-        assert!(e.class == "mismatch" && e.what.contains(words) && !e.temporary, "{edit}: {e:?}");
+        assert!(e.class == Class::Mismatch && e.what.contains(words) && !e.temporary, "{edit}: {e:?}");
         assert!(!e.what.contains("joe"), "{e:?}");
         assert_eq!(snapshot(&instance.config_dir)[1..], before[1..], "{edit}");
         assert!(staged_in(&instance.config_dir).is_empty());
@@ -1338,7 +1339,7 @@ fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
                 // Also where the text holds the new login already.
                 for new in [&login("AKIANEW"), &old] {
                     let e = lab.prepare(new).unwrap_err();
-                    assert!(says(&e.what) && e.class == "ambiguous" && !e.temporary, "{kind} {text}: {e:?}");
+                    assert!(says(&e.what) && e.class == Class::Ambiguous && !e.temporary, "{kind} {text}: {e:?}");
                     assert_eq!(e.file, Some(instance.map()));
                     assert!(!format!("{e:?} {seen:?}").contains("their-password"), "{e:?}");
                 }
@@ -1404,7 +1405,7 @@ fn a_table_that_everybody_may_write_stops_a_rollover_and_an_odd_owner_is_told() 
         mode(0o666);
         assert!(of(config::Severity::Error, &lab.inspect()).contains("every user of this host (mode 0666)"));
         let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-        assert!(e.class == "permissions" && !e.temporary && e.file.as_ref() == Some(&file), "{e:?}");
+        assert!(e.class == Class::Permissions && !e.temporary && e.file.as_ref() == Some(&file), "{e:?}");
         let [fix] = &commands(&e.fix)[..] else { panic!("{}", e.fix) };
         paste(fix);
         mode(0o660);

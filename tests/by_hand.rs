@@ -19,8 +19,9 @@ use postfix::{Instance, Options, cool_down, wait_for};
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
 use relaykey::config;
 use relaykey::credential::{Login, Secret, ses_smtp_password};
+use relaykey::fault::{Class, Fault};
 use relaykey::instruction::Instruction;
-use relaykey::mta::{MtaError, Ours, Running};
+use relaykey::mta::{Ours, Running};
 use serde_json::json;
 
 const BARE: &str = "email-smtp.eu-west-1.amazonaws.com";
@@ -63,7 +64,7 @@ impl Hand {
         let postfix = Instance::new(&Options { map_type: kind, relayhost: HOP, ca_pem: None, table, settings: &[] });
         let dir = moto::PrivateDir::new("by-hand");
         let config = Self::config(&postfix, dir.path(), reload);
-        let client = Client::in_process(Server::new(&config));
+        let client = Client::in_process(Server::new(&config.mail()));
         Self { postfix, dir, client, id: TargetId { credential: "ses".into(), target: "main".into() } }
     }
 
@@ -82,7 +83,7 @@ impl Hand {
         Ours { applied: Some("AKIAOLD".into()), previous: None, known: vec!["AKIANEW".into()], ..Ours::default() }
     }
 
-    fn call(&self, request: Request) -> Result<Reply, MtaError> {
+    fn call(&self, request: Request) -> Result<Reply, Fault> {
         self.client.call(request)
     }
 
@@ -255,7 +256,7 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
         assert_eq!(hand.prepare().unwrap_err(), told, "{kind}");
         // Nothing is open, and nothing is locked for whoever edits it now.
         let swap = hand.call(Request::Swap { target: hand.id.clone() }).unwrap_err();
-        assert_eq!(swap.class, "out-of-order");
+        assert_eq!(swap.class, Class::OutOfOrder);
         let directory = relaykey::host::Directory::open(&hand.postfix.config_dir).unwrap();
         directory.lock(Duration::ZERO).unwrap();
         before.same_as(&Snapshot::of(&hand.postfix.config_dir));
@@ -272,7 +273,7 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
 #[test]
 fn what_only_looks_tells_it_too_and_makes_nothing() {
     let mut hand = Hand::new("hash", "always", Some(&line(HOP, &old())));
-    hand.client = Client::in_process(Server::looking(&Hand::config(&hand.postfix, hand.dir.path(), "always")));
+    hand.client = Client::in_process(Server::looking(&Hand::config(&hand.postfix, hand.dir.path(), "always").mail()));
     let before = (Snapshot::of(&hand.postfix.base), Snapshot::of(hand.dir.path()));
     let told = hand.preview();
     assert!(told.diff.len() == 1 && told.steps.len() == 2 && told.differences.len() == 1, "{told:?}");
@@ -408,7 +409,7 @@ fn a_reload_is_done_as_the_target_says() {
     let mut config = Hand::config(&hand.postfix, hand.dir.path(), "always");
     let argv: Vec<String> = serde_json::from_str(&command).unwrap();
     config.credentials[0].targets[0].reload = config::Reload::Command(argv);
-    let hand = Hand { client: Client::in_process(Server::new(&config)), ..hand };
+    let hand = Hand { client: Client::in_process(Server::new(&config.mail())), ..hand };
     hand.postfix.start();
     hand.replace(&line(HOP, &new()));
     hand.postfix.postmap();
@@ -575,7 +576,7 @@ fn what_is_wrong_with_the_settings_is_still_an_error() {
     hand.postfix.set("smtp_sasl_auth_enable", "no");
     let request = Request::Preview { target: hand.id.clone(), ours: hand.ours(), login: new() };
     let e = hand.call(request).unwrap_err();
-    assert!(e.class == "config" && e.what.contains("smtp_sasl_auth_enable"), "{e:?}");
+    assert!(e.class == Class::Config && e.what.contains("smtp_sasl_auth_enable"), "{e:?}");
 }
 
 // ---------------------------------------------------------------- on screen

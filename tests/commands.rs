@@ -457,9 +457,9 @@ fn sources_and_logins_that_do_not_work_are_found() {
         "1 error,",
     ]);
     host.publish(key.pair());
-    host.standin.fault(relaykey::standin::Fault::Reply454, 1);
+    host.standin.fault(relaykey::standin::Misbehavior::Reply454, 1);
     host.relaykey(&["check"]).expect(75).says(&["454 Temporary authentication failure", "fix: "]);
-    host.standin.fault(relaykey::standin::Fault::HangAtBanner, 1);
+    host.standin.fault(relaykey::standin::Misbehavior::HangAtBanner, 1);
     host.relaykey(&["check"]).expect(75).says(&["gave up after 1s"]);
     host.publish("ASIAIOSFODNN7EXAMPLE:whatever");
     host.relaykey(&["check"]).expect(1).says(&["temporary credentials"]);

@@ -49,7 +49,7 @@ fn driver() {
         ("text", path) => TargetKind::Text { path: path.into() },
         (_, config_dir) => TargetKind::Postfix { config_dir: config_dir.into() },
     };
-    let client = Client::in_process(Server::new(&config_of(Path::new(state_dir), kind)));
+    let client = Client::in_process(Server::new(&config_of(Path::new(state_dir), kind).mail()));
     let target = TargetId { credential: "ses".into(), target: "main".into() };
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: None, ..Ours::default() };
     let call = |request| client.call(request).unwrap_or_else(|e| panic!("{e:?}"));
@@ -238,7 +238,7 @@ impl Subject {
             ("text", path) => TargetKind::Text { path: path.into() },
             (_, config_dir) => TargetKind::Postfix { config_dir: config_dir.into() },
         };
-        let server = Server::looking(&config_of(&self.state_dir(), kind));
+        let server = Server::looking(&config_of(&self.state_dir(), kind).mail());
         let target = TargetId { credential: "ses".into(), target: "main".into() };
         let ours = Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };
         let Reply::Inspected(seen) = server.serve(Request::Inspect { target, ours }).unwrap() else { panic!() };

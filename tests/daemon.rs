@@ -23,7 +23,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use lab::{DELIVERY, Host, Key, Program, Setup, Snapshot, fresh, let_a_start_be_later, next_second};
 use memory::memory_has;
 use postfix::{Instance, free_port, wait_for};
-use relaykey::standin::{self, Delay, Fault, Standin};
+use relaykey::standin::{self, Delay, Misbehavior, Standin};
 use running::{AT_ONCE, Daemon, NEVER, OFTEN, SOON, counts, health, holds, passes_under, staged};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ fn only_a_refusal_by_our_endpoint_makes_it_look() {
     let alarms = |status: &Value| counts(&status["credentials"][0]["live"]["counters"]["alarms"]);
 
     // SES is busy for a moment.
-    host.standin.fault(Fault::Reply454, 1);
+    host.standin.fault(Misbehavior::Reply454, 1);
     host.postfix.inject(1);
     daemon.shows("the 454 to be counted", SOON, |s| (alarms(s).get("temporary") == Some(&1)).then_some(()));
     // Another relay's words, as Postfix would write them down.
@@ -664,7 +664,7 @@ fn told_to_end_in_the_middle_it_leaves_all_or_nothing_and_the_next_start_complet
         Phase {
             name: "while the login gets no answer",
             target: none,
-            hold: |host, _| host.standin.fault(Fault::HangAtAuth, 1),
+            hold: |host, _| host.standin.fault(Misbehavior::HangAtAuth, 1),
             reached: |host, s| {
                 doing(s, "verify")
                     && host.standin.wait_for(SOON, "a connection", |seen| (seen.connections > 1).then_some(())).is_ok()
@@ -951,7 +951,7 @@ fn idle_after_a_rollover_no_secret_is_in_memory() {
     host.standin.set_key(&new.id, &new.login.password);
     next_second();
     moto::shared().put(&name, &new.iam_json(), &["AWSCURRENT"]);
-    host.standin.fault(Fault::HangAtAuth, 1);
+    host.standin.fault(Misbehavior::HangAtAuth, 1);
     // The search sees secrets: that of a rollover that is open.
     let pid = daemon.program.id();
     daemon.program.signal(Signal::HUP);
@@ -1078,7 +1078,7 @@ fn a_source_and_an_endpoint_that_hang_hold_up_no_other_credential() {
     let (second, third) = (keys(), keys());
     let healthy = round(&second, HEALTHY + 2);
     all_calls(&host, &json!({"kind": "hang", "seconds": 60, "count": 0}));
-    silent.fault(Fault::HangAtBanner, 1000);
+    silent.fault(Misbehavior::HangAtBanner, 1000);
     let beside = round(&third, HEALTHY);
     println!(
         "ten healthy credentials: {:.2} s; eight beside two that hang: {:.2} s",

@@ -15,8 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use moto::{Moto, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, ReceiverKind};
+use relaykey::fault::{Class, Fault};
 use relaykey::report::dynamodb::SILENT;
-use relaykey::report::{self, Receiver, Undelivered, Whose};
+use relaykey::report::{self, Receiver, Whose};
 use relaykey::rollover::{Report, rfc3339};
 use serde_json::{Value, json};
 
@@ -67,7 +68,7 @@ impl Lab {
         self.moto.call(&format!("DynamoDB_20120810.{action}"), input)
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Undelivered> {
+    fn deliver(&self, report: &Report) -> Result<(), Fault> {
         let attempt = async { tokio::time::timeout(DELIVERY, self.receiver.deliver(report)).await };
         self.run_time.block_on(attempt).expect("a delivery ends in time")
     }
@@ -79,13 +80,13 @@ impl Lab {
     }
 
     #[track_caller]
-    fn refused(&self, report: &Report, class: &str, temporary: bool) -> Undelivered {
+    fn refused(&self, report: &Report, class: &str, temporary: bool) -> Fault {
         let e = self.deliver(report).expect_err("not delivered");
-        assert_eq!((e.class, e.temporary), (class, temporary), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), (class, temporary), "{e:?}");
         e
     }
 
-    fn check(&self, host_id: &str) -> Result<String, Undelivered> {
+    fn check(&self, host_id: &str) -> Result<String, Fault> {
         let whose = Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: host_id.into() };
         let check = async { tokio::time::timeout(DELIVERY, self.receiver.check(&whose)).await };
         self.run_time.block_on(check).expect("a check ends in time")
@@ -231,7 +232,7 @@ fn of_two_machines_with_one_name_neither_hides_the_other() {
             assert!(e.fix.contains("[host]") && e.fix.contains("delete-item"), "{e:?}");
         }
         let e = lab.check(US).expect_err("occupied");
-        assert!(e.class == "occupied" && e.what.contains(THEM), "{e:?}");
+        assert!(e.class == Class::Occupied && e.what.contains(THEM), "{e:?}");
         assert_eq!(lab.item(), item);
 
         lab.age(SILENT - SignedDuration::from_mins(1));

@@ -25,7 +25,8 @@ use moto::{Moto, REGION};
 use postfix::{Instance, Options, free_port, wait_for};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, MailVia, ReceiverKind};
-use relaykey::report::{self, ATTEMPT, Receiver, Undelivered, Whose, email};
+use relaykey::fault::{Class, Fault};
+use relaykey::report::{self, ATTEMPT, Receiver, Whose, email};
 use relaykey::rollover::{Evidence, Report, ReportError, ReportTarget};
 use serde_json::{Value, json};
 
@@ -63,21 +64,21 @@ impl Mail {
     }
 
     /// One attempt, within the time that one may take.
-    fn deliver(&self, report: &Report) -> Result<(), Undelivered> {
+    fn deliver(&self, report: &Report) -> Result<(), Fault> {
         let attempt = async { tokio::time::timeout(ATTEMPT, self.receiver.deliver(report)).await };
         self.run_time.block_on(attempt).expect("an attempt ends in time")
     }
 
-    fn check(&self) -> Result<String, Undelivered> {
+    fn check(&self) -> Result<String, Fault> {
         let whose = Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "us".into() };
         let check = async { tokio::time::timeout(ATTEMPT, self.receiver.check(&whose)).await };
         self.run_time.block_on(check).expect("a check ends in time")
     }
 
     #[track_caller]
-    fn refused(&self, class: &str, temporary: bool) -> Undelivered {
+    fn refused(&self, class: &str, temporary: bool) -> Fault {
         let e = self.deliver(&sample("confirmed")).expect_err("not delivered");
-        assert_eq!((e.class, e.temporary), (class, temporary), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), (class, temporary), "{e:?}");
         e
     }
 }
@@ -105,7 +106,7 @@ fn sample(outcome: &str) -> Report {
             proof: Some("x".repeat(44)),
             no_proof: None,
         }],
-        error: Some(ReportError::new("none", ".\n..\n.\r\n".into())),
+        error: Some(ReportError::new(Class::Network, ".\n..\n.\r\n".into())),
         approved_by: Some("Zoë".into()),
         ..sample::report("5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54", 7)
     }
@@ -276,13 +277,13 @@ fn with_one_recipient_refused_nobody_gets_the_message_and_the_recipient_is_named
     office.instance.set("virtual_mailbox_limit", "2000");
     office.instance.reload();
     let e = wait_for("the new limit", DELIVERY, || office.receiver(&TO[..1]).deliver(&sample("confirmed")).err());
-    assert!(e.class == "refused" && e.what.contains("552 5.3.4"), "{e:?}");
+    assert!(e.class == Class::Refused && e.what.contains("552 5.3.4"), "{e:?}");
     office.instance.stop();
     let e = office.receiver(&TO[..1]).refused("network", true);
     let port = office.instance.smtpd_port;
     assert!(e.what.contains(&format!("localhost:{port} cannot be reached")), "{e:?}");
     assert!(e.what.contains("127.0.0.1: Connection refused"), "{e:?}");
-    assert_eq!(office.receiver(&TO[..1]).check().expect_err("down").class, "network");
+    assert_eq!(office.receiver(&TO[..1]).check().expect_err("down").class, Class::Network);
 }
 
 // ---------------------------------------------------------------- servers that misbehave
@@ -416,7 +417,7 @@ fn a_mail_server_hears_the_dialogue_and_nothing_that_others_put_into_it() {
             credential: hostile.into(),
             version: hostile.into(),
             username: hostile.into(),
-            error: Some(ReportError::new("refused", hostile.into())),
+            error: Some(ReportError::new(Class::Refused, hostile.into())),
             ..sample("failed")
         };
         Mail::to_port(&TO, port).deliver(&report).unwrap_or_else(|e| panic!("{hostile:?}: {e:?}"));
@@ -583,7 +584,7 @@ fn what_ses_says_is_told_with_what_to_do() {
         assert!(said.starts_with("the account sends by SES in eu-west-1; the right to send as"), "{said}");
         assert!(account(true, false).expect("it sends").contains("sandbox"));
         let e = account(false, true).expect_err("paused");
-        assert!(e.class == "refused" && e.fix.contains("resume sending"), "{e:?}");
+        assert!(e.class == Class::Refused && e.fix.contains("resume sending"), "{e:?}");
         moto.fault(
             KEY,
             "GetAccount",

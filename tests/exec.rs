@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use relaykey::fault::{Class, Fault};
 use relaykey::report::exec::Exec;
-use relaykey::report::{Receiver, Undelivered, Whose};
+use relaykey::report::{Receiver, Whose};
 use relaykey::rollover::Report;
 use serde_json::json;
 
@@ -75,14 +76,14 @@ fn run<T>(act: impl Future<Output = T>) -> T {
     run_time.block_on(act)
 }
 
-fn deliver(exec: &Exec, report: &Report) -> Result<(), Undelivered> {
+fn deliver(exec: &Exec, report: &Report) -> Result<(), Fault> {
     run(async { tokio::time::timeout(exec.limit(), exec.deliver(report)).await.expect("it ends by itself") })
 }
 
 #[track_caller]
-fn refused(exec: &Exec, class: &str, temporary: bool, words: &str) -> Undelivered {
+fn refused(exec: &Exec, class: &str, temporary: bool, words: &str) -> Fault {
     let e = deliver(exec, &report(1)).expect_err("not delivered");
-    assert_eq!((e.class, e.temporary), (class, temporary), "{e:?}");
+    assert_eq!((e.class.word(), e.temporary), (class, temporary), "{e:?}");
     assert!(e.what.contains(words) && !e.fix.is_empty(), "{e:?}");
     e
 }
@@ -361,7 +362,7 @@ fn a_check_starts_nothing_and_says_what_it_saw() {
     mode(&path, 0o700);
     let exec = Exec::new(&[path.join("report").to_str().expect("UTF-8").to_owned()], NOBODY, PLENTY);
     let e = run(exec.check(&whose())).expect_err("closed");
-    assert!(e.class == "permissions" && e.fix == format!("chmod o+x {}", path.display()), "{e:?}");
+    assert!(e.class == Class::Permissions && e.fix == format!("chmod o+x {}", path.display()), "{e:?}");
     refused(&exec, "command", false, "Permission denied");
     // What its first line names is not there.
     mode(&path, 0o755);
@@ -376,7 +377,7 @@ fn an_unknown_user_and_root_are_refused() {
     let e = refused(&sh("nobody-of-that-name"), "user", false, "/etc/passwd has no such user");
     assert!(e.fix.contains("useradd"), "{e:?}");
     refused(&sh("root"), "user", false, "user id 0");
-    assert_eq!(run(sh("root").check(&whose())).expect_err("root").class, "user");
+    assert_eq!(run(sh("root").check(&whose())).expect_err("root").class, Class::User);
 }
 
 /// Not root: only as oneself. Run again as nobody, from a copy that nobody may read.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use relaykey::audit::{By, Log, Record, StepTime, Trouble};
+use relaykey::fault::Class;
 use relaykey::rollover::State;
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
@@ -138,7 +139,7 @@ fn two() -> Host {
         detail: None,
     };
     let error =
-        Some(Trouble { class: "refused".into(), words: "535 \u{1b}[2JAuthentication Credentials Invalid".into() });
+        Some(Trouble { class: Class::Refused, words: "535 \u{1b}[2JAuthentication Credentials Invalid".into() });
     ses.add(Record { by, outcome: "failed".into(), error, ..record(20) });
     let by = By { detail: Some("/run/credential was replaced".into()), cause: "file-watch".into(), ..record(0).by };
     ses.add(Record { by, ..record(40) });

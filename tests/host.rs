@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use acl::acl;
+use relaykey::fault::Class;
 use relaykey::host::{self, Directory, HostError};
 use rustix::fs::XattrFlags;
 
@@ -451,7 +452,7 @@ fn a_link_over_a_hostile_directory_is_seen_through() {
     assert!(e.fix().contains("chmod go-w") && e.fix().contains(&s.path("world").display().to_string()), "{}", e.fix());
     // Going up again does not make it better.
     assert!(Directory::open(&s.path("world/inner/../../world")).is_err());
-    assert_eq!(Directory::open(&s.path("world/..")).map(|_| ()).unwrap_err().class(), "permissions");
+    assert_eq!(Directory::open(&s.path("world/..")).map(|_| ()).unwrap_err().class(), Class::Permissions);
 }
 
 #[test]
@@ -545,7 +546,7 @@ fn what_a_full_file_system_cut_off_is_completed_later() {
     let ballast = s.file("small/ballast", &"x".repeat(56 * 1024), 0o600);
     let (directory, name, line) = (Directory::open(&dir).unwrap(), OsStr::new("log"), vec![b'y'; 20 * 1024]);
     let e = directory.append(name, 0, &line).unwrap_err();
-    assert!(e.is_temporary() && e.class() == "no-space" && e.to_string().starts_with("cannot append to "), "{e}");
+    assert!(e.is_temporary() && e.class() == Class::NoSpace && e.to_string().starts_with("cannot append to "), "{e}");
     assert!((1..line.len() as u64).contains(&fs::metadata(s.path("small/log")).unwrap().len()), "a part is there");
     fs::remove_file(ballast).unwrap();
     directory.append(name, 0, &line).unwrap();
@@ -562,7 +563,7 @@ fn a_full_file_system_is_temporary_and_leaves_the_old_file_and_nothing_else() {
     let live = s.file("small/sasl_passwd", "old", 0o600);
     let big = vec![b'x'; 200 * 1024];
     for e in [swap(&live, &big).unwrap_err(), host::replace(&live, &big, 0o600).unwrap_err()] {
-        assert!(e.is_temporary() && e.class() == "no-space" && e.fix().contains("free space"), "{e}");
+        assert!(e.is_temporary() && e.class() == Class::NoSpace && e.fix().contains("free space"), "{e}");
     }
     assert_eq!((fs::read_to_string(&live).unwrap(), listing(&dir)), ("old".into(), vec!["sasl_passwd".into()]));
     swap(&live, b"new").unwrap();
@@ -576,14 +577,14 @@ fn read_only_and_immutable_are_for_people_to_mend() {
     mount(&["--bind".as_ref(), dir.as_ref(), dir.as_ref()]);
     mount(&["-o".as_ref(), "remount,bind,ro".as_ref(), dir.as_ref()]);
     let e = swap(&live, b"new").unwrap_err();
-    assert!(!e.is_temporary() && e.class() == "permissions" && e.fix().contains("ReadWritePaths"), "{e}");
+    assert!(!e.is_temporary() && e.class() == Class::Permissions && e.fix().contains("ReadWritePaths"), "{e}");
 
     let fixed = s.file("fixed", "old", 0o600);
     let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(&fixed).status().unwrap().success();
     assert!(chattr("+i"), "chattr +i: this test needs a file system with the immutable flag");
     let e = swap(&fixed, b"new").unwrap_err();
     assert!(chattr("-i"));
-    assert!(!e.is_temporary() && e.class() == "permissions" && e.fix().contains("chattr -i"), "{e}");
+    assert!(!e.is_temporary() && e.class() == Class::Permissions && e.fix().contains("chattr -i"), "{e}");
     assert_eq!(fs::read_to_string(&fixed).unwrap(), "old");
 
     // A directory's flag is the directory's to lose, whichever name could not be made in it.
@@ -618,7 +619,7 @@ fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     let started = Instant::now();
     let e = lock_it(Duration::from_millis(120)).unwrap_err();
     assert!(started.elapsed() >= Duration::from_millis(120), "it waited");
-    assert!(e.is_temporary() && e.class() == "lock-held", "{e}");
+    assert!(e.is_temporary() && e.class() == Class::LockHeld, "{e}");
     assert!(e.to_string().contains(&format!("process {} (", std::process::id())), "{e}");
     drop(lock);
     let again = lock_it(Duration::ZERO).unwrap();

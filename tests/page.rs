@@ -18,6 +18,7 @@ use lab::{
 };
 use moto::PrivateDir;
 use relaykey::audit::By;
+use relaykey::fault::Class;
 use relaykey::instruction::Instruction;
 use relaykey::wake::alarm::Kind;
 
@@ -520,7 +521,7 @@ fn no_backtick_of_ours_is_shown() {
     host.pending();
     let what = "the map cannot be read, as `postmap -q` says";
     host.target().retry = retry(failure("ambiguous", what, "run `relaykey sync`", now));
-    host.lives[0].history[0].error = Some(relaykey::audit::Trouble { class: "x".into(), words: what.into() });
+    host.lives[0].history[0].error = Some(relaykey::audit::Trouble { class: Class::Io, words: what.into() });
     mail_log_notice(&mut host, Kind::Temporary, "`4.7.0' said");
     let server = Server::start(host.status());
     let dom = dom(&server);
@@ -585,7 +586,7 @@ fn what_comes_from_outside_stays_text() {
     live.step = Some(evil.into());
     live.history[0].username = Some(evil.into());
     live.history[0].approved_by = Some(evil.into());
-    live.history[0].error = Some(relaykey::audit::Trouble { class: evil.into(), words: evil.into() });
+    live.history[0].error = Some(relaykey::audit::Trouble { class: Class::Io, words: evil.into() });
     live.history[0].by = By {
         cause: "operator".into(),
         user: Some(evil.into()),

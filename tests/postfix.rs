@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use lab::{Instance, Options};
-use relaykey::config::{Finding, Reload, Severity, Smtp, Tls};
+use relaykey::config::{Finding, Reload, Severity};
 use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
+use relaykey::fault::{Class, Fault};
 use relaykey::mta::postfix::Postfix;
-use relaykey::mta::{Content, Mta, MtaError, Ours, Plan, Running, View};
+use relaykey::mta::{Content, Mta, Ours, Plan, Relay, Running, View};
 
 const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -29,27 +30,17 @@ fn instance(map_type: &str, relayhost: &str, table: Option<&str>) -> Instance {
     Instance::new(&Options { map_type, relayhost, ca_pem: None, table, settings: &[] })
 }
 
-fn smtp() -> Smtp {
-    Smtp {
-        endpoint: HOST.into(),
-        port: 587,
-        tls: Tls::Starttls,
-        region: None,
-        ca_file: None,
-        timeout: Duration::from_secs(10),
-        propagation: Duration::from_secs(300),
-        retry: Duration::from_secs(10),
-        endpoint_aliases: vec!["relay.internal".into()],
-    }
+fn relay() -> Relay {
+    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: vec!["relay.internal".into()] }
 }
 
 fn target(instance: &Instance) -> Postfix {
-    Postfix::new(&instance.config_dir, &smtp(), None, &Reload::Always)
+    Postfix::new(&instance.config_dir, &relay(), None, &Reload::Always)
 }
 
 fn with_keys(instance: &Instance, keys: &[&str]) -> Postfix {
     let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-    Postfix::new(&instance.config_dir, &smtp(), Some(keys), &Reload::Always)
+    Postfix::new(&instance.config_dir, &relay(), Some(keys), &Reload::Always)
 }
 
 fn applied(user: &str) -> Ours {
@@ -109,7 +100,7 @@ fn paths(plan: &Plan) -> Vec<PathBuf> {
 }
 
 /// An error tells file, reason and fix, and no password.
-fn complete(e: &MtaError) {
+fn complete(e: &Fault) {
     assert!(!e.what.is_empty() && !e.fix.is_empty(), "{e:?}");
     assert!(!format!("{e:?}").contains("password "), "{e:?}");
     for secret in ["oldpassword", "newpassword", "otherpassword"] {
@@ -186,7 +177,7 @@ fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away_if_it_holds_ours(
         // Even where our own key is right already: Postfix would find the other one first.
         match postfix.plan(&applied("AKIAOLD"), &login(NEW)) {
             Ok(plan) => assert!(is_ours && paths(&plan) == [instance.map()]),
-            Err(e) => assert!(!is_ours && e.class == "ambiguous" && e.what.contains(NOT_SHOWN), "{e:?}"),
+            Err(e) => assert!(!is_ours && e.class == Class::Ambiguous && e.what.contains(NOT_SHOWN), "{e:?}"),
         }
     }
 }
@@ -268,7 +259,7 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
     // For some kinds postconf reads the file as settings, and quotes the line it stumbles over.
     instance.set("smtp_sasl_password_maps", &format!("ldap:{}", instance.table().display()));
     let e = postfix.inspect(&Ours::default()).unwrap_err();
-    assert!(e.class == "config" && e.what.contains("line 1"), "{e:?}");
+    assert!(e.class == Class::Config && e.what.contains("line 1"), "{e:?}");
     complete(&e);
     // No type at all is the default one.
     let path = instance.table().display().to_string();
@@ -289,9 +280,9 @@ fn a_kind_this_host_lacks_names_its_package() {
     let [finding] = errors(&view)[..] else { panic!("{:?}", view.findings) };
     assert!(finding.what.contains("lmdb:") && finding.fix.contains("postfix-lmdb"), "{finding:?}");
     let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
-    assert_eq!(e.class, "unsupported");
+    assert_eq!(e.class, Class::Unsupported);
     let e = postfix.compile(&instance.table()).unwrap_err();
-    assert_eq!((e.class, e.temporary), ("unsupported", false));
+    assert_eq!((e.class.word(), e.temporary), ("unsupported", false));
     complete(&e);
 }
 
@@ -430,7 +421,7 @@ fn a_map_without_its_text_is_not_made_anew() {
     fs::remove_file(instance.table()).unwrap();
     let postfix = target(&instance);
     let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
-    assert_eq!((e.class, e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
+    assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
     assert!(e.fix.contains("postmap -c") && e.fix.contains(" -s hash:"), "{e:?}");
     complete(&e);
     let view = postfix.inspect(&Ours::default()).unwrap();
@@ -543,13 +534,13 @@ fn no_routing_is_advised_where_relayhost_leads_elsewhere() {
 #[test]
 fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
     let hop = "[smtp.relay.example]:587";
-    let smtp = Smtp { endpoint: "smtp.relay.example".into(), ..smtp() };
+    let relay = Relay { endpoint: "smtp.relay.example".into(), ..relay() };
     let case = |user: &str| {
         let text = format!(
             "{hop} {user}:oldpassword\nalice@example.com {user}:oldpassword\n[smtp.other.example]:587 {user}:otherpassword\n"
         );
         let instance = instance("hash", hop, Some(&text));
-        let postfix = Postfix::new(&instance.config_dir, &smtp, None, &Reload::Always);
+        let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
         (
             postfix.inspect(&applied(user)).unwrap(),
             postfix.plan(&applied(user), &login(&format!("{user}:newpassword"))).unwrap(),
@@ -571,10 +562,10 @@ fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
 #[test]
 fn an_entry_that_is_written_is_not_told_as_left_for_its_user_name() {
     let hop = "[smtp.relay.example]:587";
-    let smtp = Smtp { endpoint: "smtp.relay.example".into(), ..smtp() };
+    let relay = Relay { endpoint: "smtp.relay.example".into(), ..relay() };
     let text = format!("{hop} apikey:unknownpassword\n[smtp.other.example]:587 apikey:otherpassword\n");
     let instance = instance("hash", hop, Some(&text));
-    let postfix = Postfix::new(&instance.config_dir, &smtp, None, &Reload::Always);
+    let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
     let mut ours = applied("apikey");
     ours.logins.key = Some(LocalKey::new([7; 32]));
     ours.logins.applied = vec!["of-the-applied-login".into()];
@@ -617,7 +608,11 @@ fn another_login_under_a_live_key() {
     let postfix = target(&instance);
     let refused = |postfix: &Postfix, ours: &Ours, line: usize| {
         let e = postfix.plan(ours, &login(NEW)).unwrap_err();
-        assert_eq!((e.class, e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(line)), "{e:?}");
+        assert_eq!(
+            (e.class.word(), e.file.clone(), e.line),
+            ("ambiguous", Some(instance.table()), Some(line)),
+            "{e:?}"
+        );
         assert!(e.fix.contains("keys"), "{e:?}");
         complete(&e);
     };
@@ -692,7 +687,7 @@ fn an_entry_for_another_region_does_not_get_this_regions_password() {
     let instance = instance("hash", HOP, Some(&text));
     let postfix = target(&instance);
     let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
-    assert_eq!((e.class, e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(3)), "{e:?}");
+    assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(3)), "{e:?}");
     assert!(e.what.contains("us-east-1") && e.what.contains("eu-west-1") && e.fix.contains("keys"), "{e:?}");
     assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 1);
 
@@ -743,15 +738,15 @@ fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
 
 #[test]
 fn what_cannot_be_read_at_all_is_an_error() {
-    let nowhere = Postfix::new(Path::new("/nonexistent"), &smtp(), None, &Reload::Always);
+    let nowhere = Postfix::new(Path::new("/nonexistent"), &relay(), None, &Reload::Always);
     let e = nowhere.inspect(&Ours::default()).unwrap_err();
-    assert!(e.class == "config" && e.what.contains("/nonexistent/main.cf"), "{e:?}");
+    assert!(e.class == Class::Config && e.what.contains("/nonexistent/main.cf"), "{e:?}");
     complete(&e);
     // postmap quotes the lines of a table that it warns about; we do not.
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
     let staged = instance.config_dir.join("missing/.staged");
     let e = target(&instance).compile(&staged).unwrap_err();
-    assert!(e.class == "command" && e.what.contains("No such file"), "{e:?}");
+    assert!(e.class == Class::Command && e.what.contains("No such file"), "{e:?}");
     instance.write_table(&format!("{HOP} {OLD}\n\"unbalanced oldpassword\n"));
     fs::create_dir(instance.config_dir.join("sasl_passwd.lock")).unwrap();
     fs::remove_file(instance.map()).unwrap();
@@ -771,7 +766,7 @@ fn who_locks_a_map_that_postmap_waits_for_is_named() {
     rustix::fs::flock(&map, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let e = postfix.lookup(&instance.table(), &[HOP.into()]).unwrap_err();
     complete(&e);
-    assert!(e.temporary && e.class == "lock-held", "{e:?}");
+    assert!(e.temporary && e.class == Class::LockHeld, "{e:?}");
     let (pid, map_name) = (std::process::id(), instance.map().display().to_string());
     assert!(e.what.contains(&format!("process {pid} (")) && e.what.contains(&map_name), "{e:?}");
     assert!(e.fix.contains(&format!("ps -o pid,user,args -p {pid}")), "{e:?}");
@@ -813,7 +808,7 @@ fn a_running_instance() {
     let postfix = target(&instance);
     assert_eq!(postfix.running().unwrap(), Running::No);
     let e = postfix.activate().unwrap_err();
-    assert_eq!((e.class, e.temporary), ("not-running", true), "{e:?}");
+    assert_eq!((e.class.word(), e.temporary), ("not-running", true), "{e:?}");
 
     let boot_seconds =
         || fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap();
@@ -874,7 +869,7 @@ fn a_running_instance() {
     let reloads = || instance.log().matches("reload").count();
     let had = reloads();
     let e = postfix.activate().unwrap_err();
-    assert_eq!((e.class, e.temporary, e.file.clone()), ("config", false, Some(instance.main_cf())), "{e:?}");
+    assert_eq!((e.class.word(), e.temporary, e.file.clone()), ("config", false, Some(instance.main_cf())), "{e:?}");
     assert!(e.what.contains("default_process_limit") && e.what.contains("newer than"), "{e:?}");
     complete(&e);
     assert_eq!(reloads(), had);
@@ -882,13 +877,13 @@ fn a_running_instance() {
 
     // A command of one's own instead of the reload.
     let argv = |argv: &[&str]| Reload::Command(argv.iter().map(|word| (*word).to_owned()).collect());
-    let own = Postfix::new(&instance.config_dir, &smtp(), None, &argv(&["/bin/true"]));
+    let own = Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/true"]));
     own.activate().unwrap();
     assert_eq!(reloads(), had);
     let failing =
-        Postfix::new(&instance.config_dir, &smtp(), None, &argv(&["/bin/sh", "-c", "echo no reload >&2; exit 3"]));
+        Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/sh", "-c", "echo no reload >&2; exit 3"]));
     let e = failing.activate().unwrap_err();
-    assert!(e.class == "command" && e.temporary && e.what.contains("no reload"), "{e:?}");
+    assert!(e.class == Class::Command && e.temporary && e.what.contains("no reload"), "{e:?}");
 
     let master = instance.master().unwrap();
     instance.stop();

@@ -20,7 +20,8 @@ use jiff::{SignedDuration, Timestamp};
 use moto::{Moto, PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, ReceiverKind};
-use relaykey::report::{self, Attempt, Deliveries, Receivers, Undelivered};
+use relaykey::fault::Fault;
+use relaykey::report::{self, Attempt, Deliveries, Receivers};
 use relaykey::rollover::{Outbox, Report, State};
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
@@ -106,11 +107,11 @@ impl Lab {
 
     /// One round that has to come to one failure.
     #[track_caller]
-    fn refused(&mut self, class: &str, temporary: bool) -> Undelivered {
+    fn refused(&mut self, class: &str, temporary: bool) -> Fault {
         let mut attempts = self.round();
         assert_eq!(attempts.len(), 1, "{attempts:?}");
         let e = attempts.remove(0).outcome.expect_err("not delivered");
-        assert_eq!((e.class, e.temporary), (class, temporary), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), (class, temporary), "{e:?}");
         assert_eq!(self.outbox().owed.len(), 1);
         self.save();
         e
@@ -355,7 +356,7 @@ fn a_place_that_never_answers_is_given_up_and_holds_nothing_up() {
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         assert!(report::absorb(&mut lab.state.outbox, &attempt, now, 0.5));
         let failure = lab.outbox().retry.failure.as_ref().expect("why");
-        assert_eq!((failure.class.as_str(), failure.temporary), ("timeout", true));
+        assert_eq!((failure.class.word(), failure.temporary), ("timeout", true));
         assert!(failure.what.contains("Parameter Store /relaykey"), "{}", failure.what);
         lab.save();
         up_again(lab);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::credential::{Secret, ses_smtp_password};
-use relaykey::standin::{Delay, Fault, Options, Standin};
+use relaykey::standin::{Delay, Misbehavior, Options, Standin};
 
 #[path = "lab/memory.rs"]
 mod memory;
@@ -663,7 +663,7 @@ fn a_refusal_that_quotes_the_login_is_told_without_it() {
     let lab = Lab::new("hash", &old);
     lab.with_file_source(&new.pair());
     fails_without_a_word_of_it(&lab, "refused", &new, 75, "535 Authentication Credentials Invalid");
-    lab.standin.fault(Fault::EchoAuth, 100);
+    lab.standin.fault(Misbehavior::EchoAuth, 100);
     fails_without_a_word_of_it(&lab, "refused, with the AUTH line in the answer", &new, 75, "535");
 }
 
@@ -1107,7 +1107,7 @@ fn what_a_killed_run_had_staged_goes_with_the_next_run_also_if_that_has_nothing_
 
 /// A relaykey that has sent its login and waits for an answer that does not come.
 fn hold_the_secret(lab: &Lab, as_user: Option<u32>) -> Running {
-    lab.standin.fault(Fault::HangAtAuth, 1);
+    lab.standin.fault(Misbehavior::HangAtAuth, 1);
     let (mut command, ..) = lab.command(&[], &["check"]);
     if let Some(user) = as_user {
         command.uid(user).gid(user);

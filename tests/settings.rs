@@ -37,7 +37,7 @@ fn settled() -> (Instance, Postfix) {
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
     };
-    let postfix = Postfix::new(&instance.config_dir, &smtp, None, &Reload::Always);
+    let postfix = Postfix::new(&instance.config_dir, &smtp.relay(), None, &Reload::Always);
     (instance, postfix)
 }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::config::{Probe, Smtp, Tls};
 use relaykey::credential::{Login, Secret};
-use relaykey::smtp::{Class, Message, Probed, Verdict, login, probe, send};
-use relaykey::standin::{Delay, Fault, Mechanism, Options, Standin};
+use relaykey::fault::Class;
+use relaykey::smtp::{Message, Probed, Verdict, login, probe, send};
+use relaykey::standin::{Delay, Mechanism, Misbehavior, Options, Standin};
 use relaykey::tls::{CaFile, Roots};
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -227,24 +228,29 @@ fn a_new_key_is_refused_until_it_is_known() {
 fn what_goes_wrong_is_told_apart() {
     let answer = "waiting for the answer to AUTH";
     let greeting = "its greeting and the answer to EHLO";
-    let table: [(Fault, Class, bool, &[&str]); 8] = [
-        (Fault::Reply454, Class::Smtp, true, &["454 Temporary authentication failure", "never means a wrong password"]),
-        (Fault::DropAtConnect, Class::Network, true, &["it closed the connection", greeting]),
-        (Fault::DropAfterAuth, Class::Network, true, &["it closed the connection", answer]),
-        (Fault::CutReply, Class::Network, true, &["it closed the connection", answer]),
-        (Fault::Garbage, Class::Smtp, true, &["is not SMTP", "check endpoint and port", "tried again"]),
-        (Fault::HugeReply, Class::Smtp, true, &["is not SMTP", "the answer to AUTH"]),
-        (Fault::HangAtBanner, Class::Timeout, true, &["gave up after 1s", greeting]),
-        (Fault::HangAtAuth, Class::Timeout, true, &["gave up after 1s", answer]),
+    let table: [(Misbehavior, Class, bool, &[&str]); 8] = [
+        (
+            Misbehavior::Reply454,
+            Class::Smtp,
+            true,
+            &["454 Temporary authentication failure", "never means a wrong password"],
+        ),
+        (Misbehavior::DropAtConnect, Class::Network, true, &["it closed the connection", greeting]),
+        (Misbehavior::DropAfterAuth, Class::Network, true, &["it closed the connection", answer]),
+        (Misbehavior::CutReply, Class::Network, true, &["it closed the connection", answer]),
+        (Misbehavior::Garbage, Class::Smtp, true, &["is not SMTP", "check endpoint and port", "tried again"]),
+        (Misbehavior::HugeReply, Class::Smtp, true, &["is not SMTP", "the answer to AUTH"]),
+        (Misbehavior::HangAtBanner, Class::Timeout, true, &["gave up after 1s", greeting]),
+        (Misbehavior::HangAtAuth, Class::Timeout, true, &["gave up after 1s", answer]),
     ];
     for mut lab in [Lab::new(), Lab::new().implicit()] {
         for (fault, class, temporary, expected) in table {
             lab.smtp.timeout = if class == Class::Timeout { SHORT } else { PLENTY };
             lab.standin.fault(fault, 1);
             let verdict = lab.login_in_time();
-            if fault == Fault::HangAtBanner && lab.smtp.tls == Tls::Implicit {
+            if fault == Misbehavior::HangAtBanner && lab.smtp.tls == Tls::Implicit {
                 assert_unknown(&verdict, class, temporary, &["gave up after 1s", "the TLS handshake"]);
-            } else if fault == Fault::DropAtConnect && lab.smtp.tls == Tls::Implicit {
+            } else if fault == Misbehavior::DropAtConnect && lab.smtp.tls == Tls::Implicit {
                 assert_unknown(&verdict, class, temporary, &["the TLS handshake"]);
             } else {
                 assert_unknown(&verdict, class, temporary, expected);
@@ -260,7 +266,7 @@ fn a_quit_that_hangs_changes_no_verdict() {
     for mechanisms in [&[Mechanism::Plain][..], &[Mechanism::Login]] {
         let mut lab = Lab::with(Options { mechanisms, ..Options::default() });
         lab.smtp.timeout = Duration::from_secs(3);
-        lab.standin.fault(Fault::HangAtQuit, 2);
+        lab.standin.fault(Misbehavior::HangAtQuit, 2);
         assert_eq!(lab.login_in_time(), accepted());
         assert_eq!(
             attempt(&lab.smtp, USER, "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cT", &lab.roots),
@@ -293,7 +299,7 @@ fn a_probe_sends_one_message_over_the_login() {
 fn a_login_that_may_not_send_is_the_policys_fault() {
     let denied = |lab: &Lab| lab.standin.deny_sending(USER);
     let unverified = |lab: &Lab| lab.standin.unverify(SENDER);
-    let no_mailbox = |lab: &Lab| lab.standin.fault(Fault::RecipientNever, 1);
+    let no_mailbox = |lab: &Lab| lab.standin.fault(Misbehavior::RecipientNever, 1);
     type Row<'a> = (&'a dyn Fn(&Lab), &'a [&'a str]);
     let table: [Row<'_>; 3] = [
         (
@@ -340,7 +346,7 @@ fn a_login_that_may_not_send_is_the_policys_fault() {
 #[test]
 fn a_server_that_quotes_the_password_in_its_refusal_gives_nothing_away() {
     let lab = Lab::new();
-    lab.standin.fault(Fault::EchoAtData, 1);
+    lab.standin.fault(Misbehavior::EchoAtData, 1);
     // That nothing of it is said is looked at for every probe here.
     assert_unknown(&lab.probe(), Class::Policy, false, &["554 ***", "Message rejected"]);
 }
@@ -350,7 +356,7 @@ fn a_policy_is_told_in_time_whatever_becomes_of_quit() {
     let mut lab = Lab::new();
     lab.smtp.timeout = Duration::from_secs(3);
     lab.standin.deny_sending(USER);
-    lab.standin.fault(Fault::HangAtQuit, 1);
+    lab.standin.fault(Misbehavior::HangAtQuit, 1);
     assert_unknown(&lab.probe(), Class::Policy, false, &["554 Access denied", "in the endpoint's region"]);
 }
 
@@ -358,12 +364,12 @@ fn a_policy_is_told_in_time_whatever_becomes_of_quit() {
 fn a_message_that_is_not_taken_now_is_temporary() {
     let mut lab = Lab::new();
     let now = "it accepted the login and does not take the message now";
-    lab.standin.fault(Fault::Throttle, 1);
+    lab.standin.fault(Misbehavior::Throttle, 1);
     assert_unknown(&lab.probe(), Class::Smtp, true, &[now, "454 Throttling failure", "it is tried again"]);
-    lab.standin.fault(Fault::RecipientLater, 1);
+    lab.standin.fault(Misbehavior::RecipientLater, 1);
     assert_unknown(&lab.probe(), Class::Smtp, true, &[now, "451 Local error in processing", "it is tried again"]);
     lab.smtp.timeout = SHORT;
-    lab.standin.fault(Fault::HangAtData, 1);
+    lab.standin.fault(Misbehavior::HangAtData, 1);
     assert_unknown(&lab.probe(), Class::Timeout, true, &["gave up after 1s", "the answer to the message"]);
     lab.smtp.timeout = PLENTY;
     assert!(lab.standin.messages().is_empty());
@@ -377,7 +383,7 @@ fn a_message_that_is_not_taken_now_is_temporary() {
 #[test]
 fn without_starttls_there_is_no_login() {
     let lab = Lab::new();
-    lab.standin.fault(Fault::NoStarttls, 1);
+    lab.standin.fault(Misbehavior::NoStarttls, 1);
     assert_unknown(&lab.login(), Class::Tls, false, &["does not offer STARTTLS", "tls = \"implicit\""]);
     assert!(lab.standin.logins().is_empty());
     lab.standin.wait_for(PLENTY, "a QUIT", |seen| (seen.quits == 1).then_some(())).expect("QUIT");
@@ -498,7 +504,7 @@ fn a_user_name_that_may_be_a_password_is_quoted_from_no_reply() {
 #[test]
 fn replies_sent_before_tls_are_not_believed_inside_it() {
     let lab = Lab::new();
-    lab.standin.fault(Fault::InjectReplies, 1);
+    lab.standin.fault(Misbehavior::InjectReplies, 1);
     let verdict = lab.login_as(USER, "a-password-that-nobody-accepts-xxxxxxxxxxxxx");
     assert_unknown(&verdict, Class::Tls, false, &["what it sends is not TLS"]);
     assert!(lab.standin.logins().is_empty());
@@ -592,7 +598,7 @@ fn a_server_that_echoes_the_login_gives_nothing_away() {
     let forms = [PASSWORD.to_owned(), BASE64.encode(PASSWORD), plain];
     for mechanisms in [&[Mechanism::Plain][..], &[Mechanism::Login]] {
         let lab = Lab::with(Options { mechanisms, ..Options::default() });
-        lab.standin.fault(Fault::EchoAuth, 1);
+        lab.standin.fault(Misbehavior::EchoAuth, 1);
         let verdict = lab.login();
         let Verdict::Refused { reply } = &verdict else { panic!("expected a refusal: {verdict:?}") };
         assert!(reply.starts_with("535 ") && reply.contains("***"), "{reply}");
@@ -617,7 +623,7 @@ fn what_the_stand_in_waits_for_in_vain_it_names() {
 fn a_dropped_stand_in_is_gone() {
     let mut lab = Lab::new();
     lab.smtp.timeout = SHORT;
-    lab.standin.fault(Fault::HangAtAuth, 1);
+    lab.standin.fault(Misbehavior::HangAtAuth, 1);
     assert_unknown(&lab.login(), Class::Timeout, true, &[]);
     let Lab { standin, smtp, roots } = lab;
     drop(standin);

@@ -18,9 +18,10 @@ use moto::{PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{Aws, Credential, Source};
 use relaykey::credential::{JsonKeys, LocalKey};
+use relaykey::fault::Fault;
 use relaykey::source::parameter_store::ParameterStore;
 use relaykey::source::secrets_manager::SecretsManager;
-use relaykey::source::{self, Fetched, Seen, SourceError};
+use relaykey::source::{self, Fetched, Seen};
 use serde_json::{Value, json};
 
 /// The longest any fetch here may take, including the start of its process.
@@ -321,7 +322,7 @@ fn child() {
     println!("\nOUTCOME {}", outcome(fetched));
 }
 
-fn outcome(fetched: Result<(String, Fetched), SourceError>) -> Value {
+fn outcome(fetched: Result<(String, Fetched), Fault>) -> Value {
     match fetched {
         Ok((described, f)) => json!({
             "describe": described,
@@ -338,7 +339,7 @@ fn outcome(fetched: Result<(String, Fetched), SourceError>) -> Value {
     }
 }
 
-fn looked(seen: Result<Seen, SourceError>) -> Value {
+fn looked(seen: Result<Seen, Fault>) -> Value {
     match seen {
         Ok(s) => json!({
             "arn": s.identity.arn,

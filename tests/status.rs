@@ -4,6 +4,7 @@
 mod lab;
 
 use lab::{Host, STATES, left, old_key, spoil};
+use relaykey::fault::Class;
 
 fn text(make: impl FnOnce(&mut Host)) -> String {
     let mut host = Host::fine(&["ses"]);
@@ -124,7 +125,7 @@ fn a_key_that_the_source_does_not_give_any_more_is_not_worked_on() {
         spoil(&mut host, state);
         let status = host.status();
         let all = &status.credentials[0].not_ready;
-        all.iter().find(|n| n.class == "pending").map(|n| (n.what.clone(), n.fix.clone())).expect("it is pending")
+        all.iter().find(|n| n.class == Class::Pending).map(|n| (n.what.clone(), n.fix.clone())).expect("it is pending")
     };
     let (what, fix) = pending("pending-not-given");
     assert!(what.contains("the source does not give it now: /run/vault/ses does not exist"), "{what}");
@@ -164,7 +165,7 @@ fn who_approved_stands_beside_what_came_of_it() {
     let mut host = Host::fine(&["ses"]);
     spoil(&mut host, "pending-approval-refused");
     let status = host.status();
-    let waits = status.credentials[0].not_ready.iter().find(|n| n.class == "pending-approval").expect("waits");
+    let waits = status.credentials[0].not_ready.iter().find(|n| n.class == Class::PendingApproval).expect("waits");
     assert!(!waits.what.contains("verified"), "{}", waits.what);
     let said = status.text(host.now);
     assert!(said.contains("relaykey reject ses") && !said.contains("relaykey approve"), "{said}");
@@ -212,7 +213,7 @@ fn what_a_person_changes_needs_no_approval() {
     spoil(&mut host, "by-hand");
     let status = host.status();
     let ses = &status.credentials[0];
-    assert_eq!(ses.not_ready.iter().map(|n| n.class.as_str()).collect::<Vec<_>>(), ["by-hand"]);
+    assert_eq!(ses.not_ready.iter().map(|n| n.class.word()).collect::<Vec<_>>(), ["by-hand"]);
     let said = status.text(host.now);
     assert!(!said.contains("approve") && !said.contains("03:00"), "{said}");
 }
@@ -333,7 +334,8 @@ fn a_key_that_was_put_back_while_a_version_waits() {
 fn what_fails_is_not_said_to_be_worked_on() {
     let mut host = Host::fine(&["ses"]);
     spoil(&mut host, "failing");
-    let classes: Vec<String> = host.status().credentials[0].not_ready.iter().map(|n| n.class.clone()).collect();
+    let classes: Vec<String> =
+        host.status().credentials[0].not_ready.iter().map(|n| n.class.word().to_owned()).collect();
     assert_eq!(classes, ["failing"]);
 }
 

@@ -1640,10 +1640,10 @@ fn trouble_on_the_way_does_not_blame_the_credential() {
     }
     host.configure(&Setup { source: &source, smtp: "timeout = \"1s\"\n", ..Setup::default() });
     for (fault, words) in [
-        (relaykey::standin::Fault::Reply454, "454 Temporary authentication failure"),
-        (relaykey::standin::Fault::DropAtConnect, "closed the connection"),
-        (relaykey::standin::Fault::HangAtAuth, "gave up after 1s"),
-        (relaykey::standin::Fault::DropAfterAuth, "closed the connection"),
+        (relaykey::standin::Misbehavior::Reply454, "454 Temporary authentication failure"),
+        (relaykey::standin::Misbehavior::DropAtConnect, "closed the connection"),
+        (relaykey::standin::Misbehavior::HangAtAuth, "gave up after 1s"),
+        (relaykey::standin::Misbehavior::DropAfterAuth, "closed the connection"),
     ] {
         host.standin.fault(fault, 1);
         let ran = host.sync(&["--wait", "0s"], 75);
@@ -1652,7 +1652,7 @@ fn trouble_on_the_way_does_not_blame_the_credential() {
         assert_eq!(host.state("ses")["targets"]["main"]["first_refused"], Value::Null, "{fault:?}");
     }
     // A server that quotes what it was sent: 535, and not a byte of the password.
-    host.standin.fault(relaykey::standin::Fault::EchoAuth, 1);
+    host.standin.fault(relaykey::standin::Misbehavior::EchoAuth, 1);
     host.sync(&["--wait", "0s"], 75).says(&["535"]);
     assert_eq!(host.send(), old.id);
     host.sync(&["--wait", "0s"], 0).says(&["ses: confirmed"]);

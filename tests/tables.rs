@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use relaykey::credential::Login;
-use relaykey::mta::table::{Change, Table, TableError, fold};
+use relaykey::fault::Fault;
+use relaykey::mta::table::{Change, Table, fold};
 
 const NEW: &str = "AKIANEWNEWNEWNEWNEW1:BNew+pass/word=";
 const OURS: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -116,7 +117,7 @@ fn kinds() -> Vec<&'static str> {
 }
 
 /// Applies `replace` and `append` keys with the new login.
-fn change(table: &Table, replace: &[&str], append: &[&str]) -> Result<Vec<u8>, TableError> {
+fn change(table: &Table, replace: &[&str], append: &[&str]) -> Result<Vec<u8>, Fault> {
     let login = login();
     let mut changes = Vec::new();
     for key in replace {

@@ -134,7 +134,7 @@ fn a_failure_that_passes_is_not_reported_and_one_that_lasts_is_once() {
     host.sync(&[], 0);
     let second = publish(&host);
     // 454 says nothing about a password, and mostly passes.
-    host.standin.fault(relaykey::standin::Fault::Reply454, 3);
+    host.standin.fault(relaykey::standin::Misbehavior::Reply454, 3);
     host.sync(&["--wait", "0s"], 75);
     assert_eq!(told(&book, 1), []);
     edit_state(&host, |state| state["failing"][0]["since"] = "2026-01-01T00:00:00Z".into());

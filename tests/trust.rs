@@ -156,7 +156,7 @@ fn the_rule_on_real_files() {
     ] {
         let Err(e) = trust::open(path, None) else { panic!("{} is taken", path.display()) };
         let HostError::Untrusted { found, .. } = &e else { panic!("{e}") };
-        assert_eq!((&found.at, e.class(), e.is_temporary()), (at, "permissions", false), "{e}");
+        assert_eq!((&found.at, e.class().word(), e.is_temporary()), (at, "permissions", false), "{e}");
         assert!(e.to_string().contains(what) && e.to_string().contains(&at.display().to_string()), "{e}");
         assert!(matches!(trust::look(path), Err(HostError::Untrusted { .. })), "{}", path.display());
         assert!(matches!(program(path), Err(HostError::Untrusted { .. })), "{}", path.display());
@@ -326,7 +326,7 @@ fn no_script_of_others_is_run_by_an_interpreter_of_ours() {
     for script in [&writable, &theirs, &in_open, &link, &listed, &relative, &later] {
         for arguments in [&[&name(script)[..]][..], &["-e", &name(script)], &["-c", ". \"$0\"", &name(script)]] {
             let Err(e @ HostError::Untrusted { .. }) = run(arguments) else { panic!("{arguments:?} was run") };
-            assert_eq!((e.class(), e.is_temporary()), ("permissions", false), "{e}");
+            assert_eq!((e.class().word(), e.is_temporary()), ("permissions", false), "{e}");
             assert!(!marker.exists(), "{arguments:?} was run");
         }
     }
@@ -375,7 +375,7 @@ fn no_program_of_others_is_run() {
     let in_open = place.file("open/program", &script, 0o755);
     for program in [&writable, &theirs, &interpreted, &by_env, &in_open] {
         let Err(e @ HostError::Untrusted { .. }) = run(program) else { panic!("{} was run", program.display()) };
-        assert_eq!((e.class(), e.is_temporary()), ("permissions", false), "{e}");
+        assert_eq!((e.class().word(), e.is_temporary()), ("permissions", false), "{e}");
         assert!(!marker.exists(), "{} was run", program.display());
     }
     // What is called by another name keeps it; what is not there is said as before.

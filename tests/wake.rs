@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use relaykey::credential::Secret;
-use relaykey::standin::{self, Fault, Standin};
+use relaykey::standin::{self, Misbehavior, Standin};
 use relaykey::wake::alarm::{Brake, Kind};
 use relaykey::wake::log::{Listener, LogPlace, listen};
 use relaykey::wake::{Cause, Mailbox, Watch, WatchError, wait};
@@ -561,10 +561,10 @@ fn a_real_postfix_raises_each_alarm() {
             hears(&heard, 1).await;
             let first = tokio::time::timeout(LIMIT, mailbox.recv()).await.expect("a look at once");
             assert_eq!(first[0].detail().as_deref(), Some("localhost: 535 Authentication Credentials Invalid"));
-            standin.fault(Fault::EchoAuth, 1);
+            standin.fault(Misbehavior::EchoAuth, 1);
             postfix.inject(1);
             hears(&heard, 2).await;
-            standin.fault(Fault::Reply454, 1);
+            standin.fault(Misbehavior::Reply454, 1);
             postfix.inject(1);
             hears(&heard, 3).await;
             change(login("AKIADENIED", good), &[]);

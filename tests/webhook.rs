@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use relaykey::fault::Fault;
 use relaykey::report::webhook::Webhook;
-use relaykey::report::{Receiver, Undelivered, Whose};
+use relaykey::report::{Receiver, Whose};
 use relaykey::rollover::Report;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -404,18 +405,18 @@ fn a_check_sends_nothing_and_says_what_it_saw() {
         assert_eq!(heard.load(Ordering::SeqCst), 0, "a check sent something");
 
         let e = lab.webhook("https://169.254.169.254/", PLENTY).check(&whose).await.expect_err("forbidden");
-        assert_eq!((e.class, e.temporary), ("forbidden-address", false));
+        assert_eq!((e.class.word(), e.temporary), ("forbidden-address", false));
         lab.dir.file("secret", "whsec_half");
         let e = hook.check(&whose).await.expect_err("half a secret");
-        assert_eq!((e.class, e.temporary), ("secret", false));
+        assert_eq!((e.class.word(), e.temporary), ("secret", false));
         lab.dir.file("secret", SECRET);
         // Made by another CA since; this is read anew too.
         lab.dir.file("ca.pem", &Ca::new().pem());
         let e = hook.check(&whose).await.expect_err("nobody's certificate");
-        assert_eq!((e.class, e.temporary), ("tls", false), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), ("tls", false), "{e:?}");
         lab.dir.file("ca.pem", "nothing");
         let e = hook.check(&whose).await.expect_err("no CA");
-        assert_eq!((e.class, e.temporary), ("trust", false), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), ("trust", false), "{e:?}");
     });
 }
 
@@ -458,8 +459,8 @@ enum Want {
 use Want::{AnyEnd, Delivered, Fails};
 
 /// What holds for every end of an attempt.
-fn harmless(name: &str, outcome: &Result<(), Undelivered>) {
-    let Err(Undelivered { what, fix, .. }) = outcome else { return };
+fn harmless(name: &str, outcome: &Result<(), Fault>) {
+    let Err(Fault { what, fix, .. }) = outcome else { return };
     for text in [what, fix] {
         assert!(text.chars().count() < 700, "{name}: too many words: {text}");
         assert!(text.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{name}: {text:?}");
@@ -733,7 +734,7 @@ fn hostile_receivers_do_no_harm() {
             let as_wanted = match (&want, &outcome) {
                 (AnyEnd, _) | (Delivered, Ok(())) => true,
                 (Fails(class, temporary, words), Err(e)) => {
-                    (e.class, e.temporary) == (*class, *temporary) && e.what.contains(words)
+                    (e.class.word(), e.temporary) == (*class, *temporary) && e.what.contains(words)
                 }
                 _ => false,
             };

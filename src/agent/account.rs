@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Doubt, End, Ended, Event};
 use crate::audit::StepTime;
 use crate::config;
+use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{
-    BY_HAND, Change, Failure, MailServer, NOT_RUNNING, Outcome, RELOAD_OWED, Report, Step, TargetState,
-};
+use crate::rollover::{Change, MailServer, Outcome, Report, Step, TargetState};
 use crate::status::{how_to_start, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
@@ -97,7 +96,7 @@ impl TargetFailure {
     ) -> Self {
         // What relaykey writes itself nobody is told to change.
         let is_by_hand = |name: &&String| credential.targets.iter().any(|t| t.name == **name && !t.write);
-        let asked = target.as_ref().filter(|_| failure.class == BY_HAND).filter(is_by_hand);
+        let asked = target.as_ref().filter(|_| failure.class == Class::ByHand).filter(is_by_hand);
         let change = asked.and_then(|t| targets.get(t)?.change.clone());
         let Change { steps, differences, .. } = change.unwrap_or_default();
         Self { target, failure, steps, differences }
@@ -227,7 +226,9 @@ impl Synced {
         // What a failure says already is not said twice.
         let said = |target: &String| {
             let mut of = self.failures.iter().filter(|f| f.target.as_ref() == Some(target));
-            of.any(|f| f.failure.class == NOT_RUNNING || f.failure.class == RELOAD_OWED && f.failure.temporary)
+            of.any(|f| {
+                f.failure.class == Class::NotRunning || f.failure.class == Class::ReloadOwed && f.failure.temporary
+            })
         };
         if let Some(n) = self.not_running.as_ref().filter(|n| !n.targets.iter().all(said)) {
             err.push(format!("{}: {}", self.name, n.what));

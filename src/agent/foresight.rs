@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::{End, apply_failure, login_for, name_once_accepted, ours, outcome_of, target_id, without_secret};
 use crate::apply::{self, Inspected, Reply, Request};
 use crate::config;
-use crate::rollover::{self, Evidence, Facts, Failure, Found, Outcome, Policy, Retry, State, Step, Wake};
+use crate::fault::{Class, Failure, Fault};
+use crate::rollover::{self, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, Wake};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.
@@ -127,8 +128,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
     };
     for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
         let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
-        let what = config::located(refused.file.as_deref(), refused.line, &refused.what);
-        let failure = Failure { class: "reload-owed".into(), what, fix: refused.fix, temporary: true, at: now };
+        let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
         all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, only_waits: false });
     }
     all
@@ -146,5 +146,5 @@ fn found(state: &State, fetched: Option<&Fetched>) -> Option<Found> {
 
 /// Stands for what was told when it was met; it is not told again.
 fn told_already(at: Timestamp) -> Failure {
-    Failure { class: "told".into(), what: String::new(), fix: String::new(), temporary: true, at }
+    Fault::new(Class::Told, String::new(), String::new()).temporary().at(at)
 }

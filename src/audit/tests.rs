@@ -3,6 +3,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::fault::Class;
 
 /// A state directory of its own, gone at the end.
 struct Scratch(PathBuf);
@@ -82,7 +83,7 @@ fn words(text: &str) -> Record {
         previous_username: some(),
         steps: (0..500).map(|_| step()).collect(),
         outcome: text.into(),
-        error: Some(Trouble { class: text.into(), words: text.into() }),
+        error: Some(Trouble { class: Class::Io, words: text.into() }),
         ..record(1)
     }
 }
@@ -143,7 +144,7 @@ fn files_follow_one_another_and_the_oldest_go() {
 fn ends_of_large_files_are_enough_for_the_latest_records() {
     let scratch = Scratch::new();
     let (mut log, mut head) = (Log::new(&scratch.0, "ses"), AuditHead::default());
-    let long = |n| Record { error: Some(Trouble { class: "x".into(), words: "y".repeat(1000) }), ..record(n) };
+    let long = |n| Record { error: Some(Trouble { class: Class::Io, words: "y".repeat(1000) }), ..record(n) };
     for n in 1..=200 {
         head = log.append(&head, &long(n));
         log.settle(&head).unwrap();
@@ -429,7 +430,7 @@ fn lines_wait_in_the_state_while_their_file_cannot_be_written() {
     for n in 4..=40 {
         head = log.append(&head, &record(n));
         let e = log.settle(&head).unwrap_err();
-        assert!(!e.is_broken() && !e.fix().is_empty() && e.class() == "unsupported", "{e}");
+        assert!(!e.is_broken() && !e.fix().is_empty() && e.class() == Class::Unsupported, "{e}");
     }
     assert_eq!((head.lines.len(), head.files.len()), (37, 3));
     assert_eq!(recent(&scratch.0, "ses", &head, 37).len(), 37);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 
-use super::AwsError;
+use crate::fault::Fault;
 use crate::host::HostError;
 use crate::host::trust::{self, Doubt};
 
@@ -34,12 +34,12 @@ pub(super) struct Files {
 }
 
 /// Reads the files, and looks at what the profile that counts needs besides.
-pub(super) fn read(profile: Option<&str>, environment: Environment<'_>) -> std::result::Result<Files, AwsError> {
+pub(super) fn read(profile: Option<&str>, environment: Environment<'_>) -> std::result::Result<Files, Fault> {
     try_read(profile, environment).map_err(|e| {
         let what = format!("AWS is not asked: {e}");
         match e.is_temporary() {
-            true => AwsError::temporary(e.class(), what, e.fix()),
-            false => AwsError::new(e.class(), what, e.fix()),
+            true => Fault::new(e.class(), what, e.fix()).temporary(),
+            false => Fault::new(e.class(), what, e.fix()),
         }
     })
 }

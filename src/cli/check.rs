@@ -21,10 +21,11 @@ use crate::config::{
 };
 use crate::control;
 use crate::credential;
+use crate::fault::Failure;
 use crate::health::{self, ListenError};
 use crate::instruction::relaykey;
 use crate::report::{Receivers, Whose};
-use crate::rollover::{Evidence, Failure, State};
+use crate::rollover::{Evidence, State};
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::{Access, Store};
@@ -176,7 +177,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = apply::Client::in_process(apply::Server::looking(config));
+    let apply = apply::Client::in_process(apply::Server::looking(&config.mail()));
     if let Err(e) = store.look_writable() {
         let what = format!("nothing can be written down, so that nothing would be changed: {e}");
         findings.failed(e.is_temporary(), None, "state", what, e.fix());

@@ -14,6 +14,7 @@ use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
 use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
+use crate::fault::Class;
 use crate::rollover::{Completion, Outcome, Step, Wake};
 use crate::smtp::{self, Verdict};
 use crate::source;
@@ -262,7 +263,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     demo.publish(bad)?;
     let ended = demo.sync().await?;
     demo.expect(&ended, End::ForGood)?;
-    let quoted = ended.failures.iter().any(|(_, f)| f.class == "refused" && f.what.contains("535"));
+    let quoted = ended.failures.iter().any(|(_, f)| f.class == Class::Refused && f.what.contains("535"));
     if !quoted {
         return Err(format!("the failure does not quote the 535: {:?}", ended.failures));
     }
@@ -342,7 +343,7 @@ impl Demo<'_> {
         let http = agent::http(&self.config).map_err(|e| e.to_string())?;
         let source = source::open(credential, &store.key().map_err(|e| e.to_string())?, &http);
         let agent = Agent {
-            apply: apply::Client::in_process(apply::Server::new(&self.config)),
+            apply: apply::Client::in_process(apply::Server::new(&self.config.mail())),
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             store: Arc::new(store),
             receivers: Vec::new(),

@@ -194,8 +194,8 @@ async fn here(
     let http = agent::http(config)?;
     let (dry_run, shows_password) = (order.wake.dry_run, order.reveal);
     let (access, server) = match dry_run {
-        true => (Access::Read, apply::Server::looking(config)),
-        false => (Access::Write, apply::Server::new(config)),
+        true => (Access::Read, apply::Server::looking(&config.mail())),
+        false => (Access::Write, apply::Server::new(&config.mail())),
     };
     let store = Arc::new(Store::open(&config.host.state_dir, access, order.wait)?);
     let agent = Agent {

@@ -14,9 +14,10 @@ use crate::agent::account::{self, Synced};
 use crate::agent::{Agent, Doubt, End, Ended, Event, Opened, Run, jitter};
 use crate::audit::{self, By, Record, StepTime};
 use crate::config;
+use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{self, Attempt, Deliveries};
-use crate::rollover::{BY_HAND, Completion, Failure, Outcome, OwnResult, Rejected, State, Step, Wake};
+use crate::rollover::{Completion, Outcome, OwnResult, Rejected, State, Step, Wake};
 use crate::service::log::{self, Matter};
 use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken, own_login_words};
@@ -95,7 +96,7 @@ struct Memory {
 /// A failure that was logged and stands.
 #[derive(Debug, Clone, PartialEq)]
 struct Told {
-    class: String,
+    class: Class,
     what: String,
     /// The version that it was met with; `None`: the source gave none.
     version: Option<String>,
@@ -115,7 +116,7 @@ impl Told {
     fn is_over(&self, candidate: Option<&String>, applied: Option<&String>) -> Over {
         match &self.version {
             Some(version) if ![candidate, applied].contains(&Some(version)) => Over::Replaced,
-            None if self.class == "payload" => Over::Replaced,
+            None if self.class == Class::Payload => Over::Replaced,
             _ => Over::Works,
         }
     }
@@ -367,9 +368,9 @@ impl Keeper {
             live.failures = ended.failures.iter().filter(|(_, f)| !f.is_an_answer()).cloned().collect();
             live.notices.retain(|n| {
                 let old = began.duration_since(n.at) > NOTICE;
-                n.class != "advice" && !old && !(did && ["refused", "no-login"].contains(&n.class.as_str()))
+                n.class != Class::Advice && !old && !(did && matches!(n.class, Class::Refused | Class::NoLogin))
             });
-            live.notices.extend(advice.map(|a| Notice { at: began, class: "advice".into(), what: a.what, fix: a.fix }));
+            live.notices.extend(advice.map(|a| Notice { at: began, class: Class::Advice, what: a.what, fix: a.fix }));
             live.counters.source_requests = requests;
         });
         if let Some(order) = order {
@@ -406,12 +407,12 @@ impl Keeper {
     /// A failure has its line when it is new, and when it is over; not at every attempt.
     fn tell_failures(&self, ended: &Ended, memory: &mut Memory) {
         let mut stand = BTreeMap::new();
-        let stands = |f: &Failure| !f.is_an_answer() && f.class != BY_HAND;
+        let stands = |f: &Failure| !f.is_an_answer() && f.class != Class::ByHand;
         for (target, failure) in ended.failures.iter().filter(|(_, f)| stands(f)) {
             // Another port, time or request id is no other failure.
             let version = ended.state.candidate.as_ref().map(|c| c.id.version.clone());
             let what = without_numbers(&failure.what);
-            let words = Told { class: failure.class.clone(), what, version };
+            let words = Told { class: failure.class, what, version };
             if memory.told.get(target) != Some(&words) {
                 self.tell_failure(target.as_deref(), failure, ended);
             }
@@ -425,9 +426,9 @@ impl Keeper {
             match before.is_over(candidate, applied) {
                 Over::Replaced => {
                     let version = before.version.as_deref().unwrap_or_default();
-                    log::superseded(name, target, &before.class, version, by);
+                    log::superseded(name, target, before.class.word(), version, by);
                 }
-                Over::Works => log::recovered(name, target, &before.class),
+                Over::Works => log::recovered(name, target, before.class.word()),
             }
         }
         memory.told = stand;
@@ -441,7 +442,7 @@ impl Keeper {
         }
         let candidate = ended.state.candidate.as_ref().filter(|_| ended.end == End::Waits);
         let waits = candidate.map(|c| {
-            let by_hand = ended.failures.iter().find(|(_, f)| f.class == BY_HAND).map(|(_, f)| f);
+            let by_hand = ended.failures.iter().find(|(_, f)| f.class == Class::ByHand).map(|(_, f)| f);
             let version = c.id.version.clone();
             match by_hand {
                 Some(f) => {
@@ -501,19 +502,16 @@ impl Keeper {
     }
 
     fn tell_failure(&self, target: Option<&str>, failure: &Failure, ended: &Ended) {
-        if failure.class == "drift" {
+        if failure.class == Class::Drift {
             log::drift(&self.credential.name, target.unwrap_or_default(), &failure.what, &failure.fix);
             return;
         }
         let next = due_again(&ended.state, target, failure).map(crate::rollover::rfc3339);
-        log::failure(&log::Failure {
+        log::failure(&log::FailureLine {
             credential: &self.credential.name,
             target,
             version: ended.state.candidate.as_ref().map(|c| c.id.version.as_str()),
-            class: &failure.class,
-            what: &failure.what,
-            fix: &failure.fix,
-            temporary: failure.temporary,
+            failure,
             next: next.as_deref(),
         });
     }
@@ -621,7 +619,7 @@ fn count_step(counters: &mut Counters, step: &Step, outcome: &Outcome, healed: b
         _ => {}
     }
     if let Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) = outcome {
-        count(&mut counters.failures, &f.class);
+        count(&mut counters.failures, f.class.word());
     }
 }
 
@@ -649,14 +647,16 @@ mod tests {
     }
 
     fn failure(class: &str) -> Failure {
-        let (what, fix) = ("it does not work".into(), "mend it".into());
-        Failure { class: class.into(), what, fix, temporary: true, at: Timestamp::UNIX_EPOCH }
+        let (what, fix) = ("it does not work", "mend it");
+        crate::fault::Fault::new(serde_json::from_value(class.into()).expect("a class"), what, fix)
+            .temporary()
+            .at(Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn what_was_only_replaced_is_not_said_to_work_again() {
         let told = |class: &str, version: Option<&str>| Told {
-            class: class.into(),
+            class: serde_json::from_value(class.into()).expect("a class"),
             what: String::new(),
             version: version.map(str::to_owned),
         };

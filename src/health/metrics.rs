@@ -15,27 +15,28 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
-use crate::rollover::{Holds, SUPERSEDED};
+use crate::fault::Class;
+use crate::rollover::Holds;
 use crate::status::{Counters, CredentialStatus, Status};
 
 /// Every reason not to be ready.
-const CLASSES: [&str; 16] = [
-    "applied-refused",
-    "not-running",
-    "never-applied",
-    "source-down",
-    "no-look",
-    "pending",
-    "pending-approval",
-    "by-hand",
-    "rejected",
-    "refused",
-    "left-behind",
-    "failing",
-    "reload-owed",
-    "drift",
-    SUPERSEDED,
-    "report-owed",
+const CLASSES: [Class; 16] = [
+    Class::AppliedRefused,
+    Class::NotRunning,
+    Class::NeverApplied,
+    Class::SourceDown,
+    Class::NoLook,
+    Class::Pending,
+    Class::PendingApproval,
+    Class::ByHand,
+    Class::Rejected,
+    Class::Refused,
+    Class::LeftBehind,
+    Class::Failing,
+    Class::ReloadOwed,
+    Class::Drift,
+    Class::Superseded,
+    Class::ReportOwed,
 ];
 
 /// The two ways in which Prometheus takes numbers.
@@ -242,7 +243,7 @@ impl Collector for Numbers {
             status.credentials.iter().flat_map(|c| {
                 CLASSES.iter().map(|class| {
                     let is = c.not_ready.iter().any(|n| n.class == *class);
-                    (vec![("credential", c.name.as_str()), ("class", *class)], truth(is))
+                    (vec![("credential", c.name.as_str()), ("class", class.word())], truth(is))
                 })
             }),
         )?;
@@ -270,11 +271,11 @@ impl Collector for Numbers {
             |c| parsed(&c.pending.as_ref()?.first_seen),
         )?;
         let waits = status.credentials.iter().filter_map(|c| {
-            let class = ["pending-approval", "by-hand"];
+            let class = [Class::PendingApproval, Class::ByHand];
             let class = class.into_iter().find(|class| c.not_ready.iter().any(|n| n.class == *class))?;
             // What goes by itself in a window waits for nobody.
-            let p = c.pending.as_ref().filter(|p| p.window.is_none() || class == "by-hand")?;
-            Some((vec![("credential", c.name.as_str()), ("class", class)], seconds(p.waits_since?)))
+            let p = c.pending.as_ref().filter(|p| p.window.is_none() || class == Class::ByHand)?;
+            Some((vec![("credential", c.name.as_str()), ("class", class.word())], seconds(p.waits_since?)))
         });
         out.gauge(
             "relaykey_waits_for_person_since_timestamp_seconds",

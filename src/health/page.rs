@@ -13,8 +13,9 @@ use super::verdict::{
     Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
 };
 use crate::audit::{By, Record};
+use crate::fault::Class;
 use crate::instruction::relaykey;
-use crate::rollover::{Holds, SUPERSEDED, rfc3339};
+use crate::rollover::{Holds, rfc3339};
 use crate::status::{
     ConfigRefused, CredentialStatus, Daemon, InUseStatus, NotListening, PendingStatus, Status, in_words,
 };
@@ -327,7 +328,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     match &c.applied {
         Some(a) => {
             // Put in place is not in use: somebody else may have changed it, or the mail server may not have read it.
-            let doubtful = c.is_doubtful() || c.not_ready.iter().any(|n| n.class == "reload-owed");
+            let doubtful = c.is_doubtful() || c.not_ready.iter().any(|n| n.class == Class::ReloadOwed);
             let (name, since) = match (doubtful, a.outcome) {
                 _ if new_in_place || c.holds_begun() => ("Key confirmed last", "Confirmed"),
                 (true, _) => ("Key put in place", "Put in place"),
@@ -474,7 +475,7 @@ fn write_pending(out: &mut String, c: &CredentialStatus, p: &PendingStatus, now:
         let (by, at, reason) = (Safe(&r.by), Safe(when(r.at, now)), Safe(&r.reason));
         return fact(out, "Rejected by", format_args!("{by}, {at}<br><span class=\"said\">{reason}</span>"));
     }
-    let waits = c.not_ready.iter().any(|n| matches!(n.class.as_str(), "pending-approval" | "by-hand"));
+    let waits = c.not_ready.iter().any(|n| matches!(n.class, Class::PendingApproval | Class::ByHand));
     if let Some(at) = p.waits_since.filter(|_| waits) {
         fact(out, "Waits since", Safe(when(at, now)))?;
     }
@@ -550,7 +551,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         ("drift", _) => (Level::Soon, "Login found changed by somebody else"),
         ("clone", _) => (Level::Soon, "Found to be a copy of another host; began anew"),
         ("refused", _) => (Level::Soon, "New key refused"),
-        (_, SUPERSEDED) => (Level::Soon, "New key put in place, never confirmed: another one came"),
+        (_, "superseded") => (Level::Soon, "New key put in place, never confirmed: another one came"),
         (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
         ("heal", _) => (Level::Soon, "Login could not be put back"),
         ("reload", _) => (Level::Soon, "Mail server could not be reloaded"),

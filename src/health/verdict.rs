@@ -4,8 +4,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::fault::Class;
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{OLD_KEY, OwnResult, SUPERSEDED};
+use crate::rollover::{OLD_KEY, OwnResult};
 use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
@@ -87,20 +88,21 @@ pub(super) enum Todo {
 /// Everything that is wrong with a credential, what is most urgent first.
 pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
-    let waits = |n: &&NotReady| matches!(n.class.as_str(), "never-applied" | "pending");
+    let waits = |n: &&NotReady| matches!(n.class, Class::NeverApplied | Class::Pending);
     // It is tried again every day while it waits: there is nothing to decide about a key that is refused by then.
-    let is_refused = c.pending.is_some() && c.not_ready.iter().any(|n| n.class == "refused");
-    let undecided = |n: &&NotReady| is_refused && n.class == "pending-approval";
+    let is_refused = c.pending.is_some() && c.not_ready.iter().any(|n| n.class == Class::Refused);
+    let undecided = |n: &&NotReady| is_refused && n.class == Class::PendingApproval;
     // A start settles the reload, and is asked for already.
-    let settled =
-        |n: &&NotReady| n.class == "reload-owed" && c.owed.iter().all(|o| c.mail_server_stopped.contains(&o.target));
+    let settled = |n: &&NotReady| {
+        n.class == Class::ReloadOwed && c.owed.iter().all(|o| c.mail_server_stopped.contains(&o.target))
+    };
     let stands = |n: &&NotReady| !waits(n) && !undecided(n) && !settled(n);
     let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(stands).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
     let mut all: Vec<Trouble> = Vec::new();
     for (i, n) in told.iter().enumerate() {
         // What is to be done by hand is told once, for all targets.
-        let again = n.class == "by-hand" && told[..i].iter().any(|before| before.class == n.class);
+        let again = n.class == Class::ByHand && told[..i].iter().any(|before| before.class == n.class);
         all.extend((!again).then(|| of_reason(c, n, now)));
     }
     all.extend(c.notices.iter().filter_map(|n| of_notice(c, n, now)));
@@ -178,22 +180,22 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
 /// What the mail log said, where it is trouble: mail is stopped, whatever the state of the key.
 pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Option<Trouble> {
     let mut fix = n.fix.clone();
-    let (headline, mail) = match n.class.as_str() {
+    let (headline, mail) = match n.class {
         // Anybody may write to the mail log: what our own login says is told with it, or instead of it.
-        "refused" if c.applied_refused.is_some() => return None,
-        "refused" => return Some(of_hint(c, n, now)),
-        "no-login" => {
+        Class::Refused if c.applied_refused.is_some() => return None,
+        Class::Refused => return Some(of_hint(c, n, now)),
+        Class::NoLogin => {
             fix = format!("run `{}`: it names next hops without an entry in the password table", relaykey("check"));
             (
                 "the mail log tells that the mail server sends without logging in",
                 "Mail to this relay bounces, or the line is not Postfix's.",
             )
         }
-        "no-mechanism" => (
+        Class::NoMechanism => (
             "the mail log tells that the mail server has no way of logging in at the mail relay",
             "Mail to this relay is probably held back in the queue, or the line is not Postfix's. Another key does not help.",
         ),
-        "policy" => (
+        Class::Policy => (
             "the mail log tells that messages are refused although the login is right",
             "Mail is being refused, at least some of it, or the line is not Postfix's. Another key does not help: what is missing \
              is a permission, or a verified sender, in AWS.",
@@ -279,20 +281,20 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         None => goes_on,
     };
     let (mut what, mut fix) = (n.what.clone(), n.fix.clone());
-    match (n.class.as_str(), &c.pending) {
-        ("pending-approval", Some(p)) => return of_approval(c, p, &goes_on, now),
-        ("by-hand", Some(p)) => return of_by_hand(c, p, &goes_on, now),
-        ("rejected", Some(p)) => return of_rejection(c, p, &goes_on, now),
+    match (n.class, &c.pending) {
+        (Class::PendingApproval, Some(p)) => return of_approval(c, p, &goes_on, now),
+        (Class::ByHand, Some(p)) => return of_by_hand(c, p, &goes_on, now),
+        (Class::Rejected, Some(p)) => return of_rejection(c, p, &goes_on, now),
         _ => {}
     }
-    let (level, headline, mail) = match n.class.as_str() {
-        "applied-refused" => (
+    let (level, headline, mail) = match n.class {
+        Class::AppliedRefused => (
             Level::Now,
             "the mail relay refuses the key in use".into(),
             "Mail to this relay is probably held back in the queue, until the key works or another one is there."
                 .into(),
         ),
-        "not-running" => {
+        Class::NotRunning => {
             what.clear();
             let mut mail = unaffected(c, "");
             if let Some(found) = c.starts_with_the_new_key().first() {
@@ -304,7 +306,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             }
             (Level::Now, "the mail server is not running".into(), mail)
         }
-        "refused" => match (&c.applied, &c.pending) {
+        Class::Refused => match (&c.applied, &c.pending) {
             (Some(_), Some(p)) => {
                 // The line on the mail says that the old one stays.
                 fix = if p.username.starts_with("AKIA") {
@@ -332,10 +334,10 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             ),
             (None, _) => (Level::Soon, "the key is refused by the mail relay".into(), goes_on),
         },
-        "drift" => {
+        Class::Drift => {
             // What a person changes is not healed, whatever `drift` says.
             // Nor is a login that is not ours, which relaykey leaves where it is.
-            let is_foreign = c.failures.iter().any(|f| f.failure.class == "ambiguous");
+            let is_foreign = c.failures.iter().any(|f| f.failure.class == Class::Ambiguous);
             let then = match c.instead_of_putting_back() {
                 _ if !c.by_hand.is_empty() || is_foreign => "; then put the login back by hand".to_owned(),
                 // The reason says it.
@@ -358,45 +360,49 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
                 ),
             )
         }
-        SUPERSEDED if c.in_use.iter().any(|found| found.begun_by_hand) => (
+        Class::Superseded if c.in_use.iter().any(|found| found.begun_by_hand) => (
             Level::Soon,
             "the key in use was put there by hand, as relaykey had asked, and never confirmed".into(),
             goes_on,
         ),
-        SUPERSEDED => (Level::Soon, "the key in use was put there by relaykey and never confirmed".into(), goes_on),
-        "reload-owed" => (
+        Class::Superseded => {
+            (Level::Soon, "the key in use was put there by relaykey and never confirmed".into(), goes_on)
+        }
+        Class::ReloadOwed => (
             Level::Soon,
             "the mail server has not been reloaded".into(),
             unaffected(c, "Mail is not affected for as long as the old key is valid: do not delete that one yet.")
                 + " The new key is in place, but the mail server may still be using the old one.",
         ),
-        "left-behind" => (Level::Soon, "the source offers a key that is not newer, so it is not used".into(), goes_on),
-        "never-applied" => {
+        Class::LeftBehind => {
+            (Level::Soon, "the source offers a key that is not newer, so it is not used".into(), goes_on)
+        }
+        Class::NeverApplied => {
             what.clear();
             (Level::Soon, "no key has been put into use on this host yet".into(), goes_on)
         }
-        "pending" if c.failures.iter().any(|f| f.failure.class == "not-yet") => {
+        Class::Pending if c.failures.iter().any(|f| f.failure.class == Class::NotYet) => {
             fix = "SES may not know a new key for some minutes, and it is tried again until it does".into();
             (Level::Busy, "the mail relay does not take the new key yet".into(), goes_on)
         }
-        "pending" if c.not_given().is_some() => {
+        Class::Pending if c.not_given().is_some() => {
             (Level::Soon, "a new key was seen, and the source does not give it now".into(), goes_on)
         }
-        "pending" => {
+        Class::Pending => {
             fix = "it is being worked on".into();
             (Level::Busy, "a new key is being put into use".into(), goes_on)
         }
-        "source-down" => (
+        Class::SourceDown => (
             Level::Soon,
             "the source of the key does not answer".into(),
             format!("{goes_on} A new key would not be noticed."),
         ),
-        "no-look" => (
+        Class::NoLook => (
             Level::Soon,
             "relaykey has not looked for a new key for too long".into(),
             format!("{goes_on} A new key would not be noticed."),
         ),
-        "report-owed" => (
+        Class::ReportOwed => (
             Level::Soon,
             "a report of this host does not get through".into(),
             unaffected(c, "Mail is not affected: this can wait for the morning.")
@@ -529,7 +535,7 @@ fn taken_back(c: &CredentialStatus) -> &'static str {
 fn has_waited(c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> String {
     let waited = p.waits_since.map(|at| rough(now.duration_since(at)));
     // It is tried again every day while it waits.
-    let accepted = !c.failures.iter().any(|f| f.failure.class == "not-yet");
+    let accepted = !c.failures.iter().any(|f| f.failure.class == Class::NotYet);
     match (accepted, waited) {
         (true, Some(waited)) => format!("The mail relay accepts the new key, which has waited for {waited}."),
         (true, None) => "The mail relay accepts the new key.".to_owned(),

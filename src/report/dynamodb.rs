@@ -22,9 +22,10 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::aws::{self, Answer, AwsError, Call, Http, Session};
+use crate::aws::{self, Answer, Call, Http, Session};
 use crate::config::Aws;
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
+use crate::fault::{Class, Fault};
+use crate::report::{Checking, Delivering, Receiver, Whose};
 use crate::rollover::{Report, rfc3339};
 
 /// An installation that was not heard of for so long is taken for one that is gone. Each reports once a day at least.
@@ -53,11 +54,11 @@ pub struct DynamoDb {
 
 impl DynamoDb {
     /// `table` is its name.
-    pub fn new(table: &str, aws: &Aws, http: &Http) -> Result<Self, Undelivered> {
+    pub fn new(table: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
         Ok(Self { table: table.to_owned(), region: aws.region.clone(), session: Session::new(aws, http)? })
     }
 
-    async fn put(&self, report: &Report) -> Result<(), Undelivered> {
+    async fn put(&self, report: &Report) -> Result<(), Fault> {
         let document = serde_json::to_string(report).expect("a report has only text keys");
         if document.len() > MOST {
             return Err(too_large(&document, report));
@@ -92,12 +93,12 @@ impl DynamoDb {
                 }
             };
         }
-        Err(AwsError::temporary(
-            "service",
+        Err(Fault::new(
+            Class::Service,
             format!("{}: somebody else writes it again and again", place.item()),
             "nothing to do if it passes; if it stays, find out what else writes this item",
         )
-        .into())
+        .temporary())
     }
 
     /// The write. `seen`: the item of another installation, which is taken over if it still is the one that was seen.
@@ -151,7 +152,7 @@ impl DynamoDb {
     }
 
     /// The item can be read, so table and key fit; whether it may be written is known when a report is.
-    async fn look(&self, whose: &Whose) -> Result<String, Undelivered> {
+    async fn look(&self, whose: &Whose) -> Result<String, Fault> {
         named(&whose.host)?;
         let config = self.session.config().await?;
         let place = self.place(config.region().map_or("", |r| r.as_ref()), &whose.credential, &whose.host);
@@ -180,7 +181,7 @@ impl DynamoDb {
             },
             Err(e) => {
                 let mut explained = self.explain(&e, "dynamodb:GetItem", &place).await;
-                if explained.class == "access-denied" {
+                if explained.class == Class::AccessDenied {
                     explained.fix +=
                         "; reports themselves need dynamodb:UpdateItem alone, which is not tried without a report";
                 }
@@ -193,7 +194,7 @@ impl DynamoDb {
         Place { table: &self.table, region, credential, host }
     }
 
-    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, place: &Place<'_>) -> Undelivered
+    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, place: &Place<'_>) -> Fault
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
@@ -206,10 +207,10 @@ impl DynamoDb {
             role_arn: self.session.role_arn(),
         };
         let mut explained = self.session.explain(error, &call, |answer| special(answer, &call, place)).await;
-        if explained.class == "throttled" {
+        if explained.class == Class::Throttled {
             explained.fix = place.grow();
         }
-        explained.into()
+        explained
     }
 }
 
@@ -233,13 +234,13 @@ fn key(credential: &str, host: &str) -> HashMap<String, AttributeValue> {
 }
 
 /// DynamoDB takes any text but an empty one as a sort key of at most 1,024 bytes.
-fn named(host: &str) -> Result<(), Undelivered> {
+fn named(host: &str) -> Result<(), Fault> {
     let what = match host.len() {
         0 => "the host has no name to report under".to_owned(),
         1..=1024 => return Ok(()),
         n => format!("the host name has {n} bytes, and a sort key holds 1024"),
     };
-    Err(Undelivered::new("configuration", what, "set `name` under [host]"))
+    Err(Fault::new(Class::Configuration, what, "set `name` under [host]"))
 }
 
 /// Where one item is, for the words of errors.
@@ -312,7 +313,7 @@ enum Standing {
 }
 
 impl There {
-    fn read(place: &Place<'_>, item: &HashMap<String, AttributeValue>) -> Result<Self, Undelivered> {
+    fn read(place: &Place<'_>, item: &HashMap<String, AttributeValue>) -> Result<Self, Fault> {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let there = || {
             text("schema").filter(|schema| schema.starts_with("relaykey/report/"))?;
@@ -325,8 +326,8 @@ impl There {
         };
         // What it holds instead is not repeated: it may be a secret.
         there().ok_or_else(|| {
-            Undelivered::new(
-                "occupied",
+            Fault::new(
+                Class::Occupied,
                 format!("{} holds something that is no report of relaykey, and is left as it is", place.item()),
                 format!("set another `table` in [[report]]; or, if nobody needs it, delete it: `{}`", place.delete()),
             )
@@ -349,9 +350,9 @@ impl There {
     }
 }
 
-fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Undelivered {
-    Undelivered::new(
-        "newer-there",
+fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Fault {
+    Fault::new(
+        Class::NewerThere,
         format!(
             "{} holds a later report of this very installation: number {} there, {} here",
             place.item(),
@@ -366,10 +367,10 @@ fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Undelivered
     )
 }
 
-fn occupied(place: &Place<'_>, there: &There, host_id: &str) -> Undelivered {
+fn occupied(place: &Place<'_>, there: &There, host_id: &str) -> Fault {
     let until = there.written.checked_add(SILENT).unwrap_or(Timestamp::MAX);
-    Undelivered::new(
-        "occupied",
+    Fault::new(
+        Class::Occupied,
         format!(
             "{} belongs to another installation under the same host name: host_id {} there, last heard of {} ({}); {host_id} here",
             place.item(),
@@ -387,9 +388,9 @@ fn occupied(place: &Place<'_>, there: &There, host_id: &str) -> Undelivered {
     )
 }
 
-fn too_large(document: &str, report: &Report) -> Undelivered {
-    Undelivered::new(
-        "too-large",
+fn too_large(document: &str, report: &Report) -> Fault {
+    Fault::new(
+        Class::TooLarge,
         format!("the report has {} bytes, and an item holds {MOST} of it", document.len()),
         format!(
             "split the {} targets of the credential {:?} over several credentials",
@@ -400,28 +401,31 @@ fn too_large(document: &str, report: &Report) -> Undelivered {
 }
 
 /// What DynamoDB alone says, or means differently.
-fn special(answer: Answer, call: &Call, place: &Place<'_>) -> Option<AwsError> {
+fn special(answer: Answer, call: &Call, place: &Place<'_>) -> Option<Fault> {
     let said = answer.words();
     let about = format!("{} for {} in {}", call.action, call.about, call.region);
     let lower = answer.message.to_ascii_lowercase();
     match answer.code {
         // Its name does not say "Throttl".
-        "ProvisionedThroughputExceededException" => {
-            Some(AwsError::temporary("throttled", format!("{about} was throttled. AWS says: {said}"), place.grow()))
-        }
-        "ReplicatedWriteConflictException" | "TransactionConflictException" => Some(AwsError::temporary(
-            "service",
-            format!("{about}: somebody else writes it at this moment. AWS says: {said}"),
-            "nothing to do if it passes; if it stays, find out what else writes this item",
-        )),
-        "ResourceNotFoundException" => Some(AwsError::new(
-            "configuration",
+        "ProvisionedThroughputExceededException" => Some(
+            Fault::new(Class::Throttled, format!("{about} was throttled. AWS says: {said}"), place.grow()).temporary(),
+        ),
+        "ReplicatedWriteConflictException" | "TransactionConflictException" => Some(
+            Fault::new(
+                Class::Service,
+                format!("{about}: somebody else writes it at this moment. AWS says: {said}"),
+                "nothing to do if it passes; if it stays, find out what else writes this item",
+            )
+            .temporary(),
+        ),
+        "ResourceNotFoundException" => Some(Fault::new(
+            Class::Configuration,
             format!("{about}: there is no such table in this account and region, or not yet. AWS says: {said}"),
             format!("make it, once for all hosts: `{}`; or correct `table` or `region` in [[report]]", place.create()),
         )),
         // DynamoDB words this in several ways: the element does not match the schema, has another type, is missing.
-        "ValidationException" if lower.contains("key") => Some(AwsError::new(
-            "configuration",
+        "ValidationException" if lower.contains("key") => Some(Fault::new(
+            Class::Configuration,
             format!("{about}: the table has another key than reports need. AWS says: {said}"),
             format!(
                 "set `table` in [[report]] to a table whose partition key is `credential` and whose sort key is `host`, both strings, and \
@@ -498,7 +502,7 @@ mod tests {
                 None => item.remove(name),
             };
             let e = There::read(&PLACE, &item).unwrap_err();
-            assert_eq!((e.class, e.temporary), ("occupied", false), "{name}");
+            assert_eq!((e.class.word(), e.temporary), ("occupied", false), "{name}");
             assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("(ses, mx1.example.com)"), "{e:?}");
         }
     }
@@ -506,7 +510,7 @@ mod tests {
     #[test]
     fn the_other_installation_is_named_and_what_to_do() {
         let e = occupied(&PLACE, &there("other", 7, "alive"), "us");
-        assert_eq!((e.class, e.temporary), ("occupied", false));
+        assert_eq!((e.class.word(), e.temporary), ("occupied", false));
         assert!(
             e.what.contains("host_id other there, last heard of 2027-01-15T08:00:00Z (alive); us here"),
             "{}",
@@ -530,10 +534,10 @@ mod tests {
         assert!(named("mx1.example.com").is_ok() && named(&"x".repeat(1024)).is_ok());
         for host in ["", &"x".repeat(1025)] {
             let e = named(host).unwrap_err();
-            assert!(e.class == "configuration" && e.fix.contains("[host]"), "{e:?}");
+            assert!(e.class == Class::Configuration && e.fix.contains("[host]"), "{e:?}");
         }
         let e = too_large(&"x".repeat(MOST + 1), &report(1));
-        assert!(e.class == "too-large" && e.what.contains(&(MOST + 1).to_string()), "{e:?}");
+        assert!(e.class == Class::TooLarge && e.what.contains(&(MOST + 1).to_string()), "{e:?}");
     }
 
     #[test]
@@ -565,7 +569,7 @@ mod tests {
             ),
         ] {
             let e = special(Answer { code, message, ..Answer::default() }, &call, &PLACE).expect(code);
-            assert_eq!((e.class, e.temporary), (class, temporary), "{code}");
+            assert_eq!((e.class.word(), e.temporary), (class, temporary), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code), "{code}: {e:?}");
         }
         for code in ["AccessDeniedException", "ThrottlingException", "RequestLimitExceeded", "ValidationException"] {

@@ -18,7 +18,8 @@ use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
 
 use crate::aws::Http;
 use crate::config::MailVia;
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
+use crate::fault::{Class, Fault};
+use crate::report::{Checking, Delivering, Receiver, Whose};
 use crate::rollover::Report;
 use crate::smtp::dialogue::{Message, Unfit};
 use crate::text;
@@ -46,7 +47,7 @@ enum Via {
 
 impl Email {
     /// `from` and `to` are bare mail addresses in ASCII; `to` is not empty.
-    pub fn new(from: &str, to: &[String], via: &MailVia, http: &Http) -> Result<Self, Undelivered> {
+    pub fn new(from: &str, to: &[String], via: &MailVia, http: &Http) -> Result<Self, Fault> {
         let envelope = Envelope {
             from: address("from", from)?,
             to: to.iter().map(|to| address("to", to)).collect::<Result<_, _>>()?,
@@ -88,17 +89,17 @@ impl Receiver for Email {
     }
 }
 
-fn address(key: &str, text: &str) -> Result<Address, Undelivered> {
+fn address(key: &str, text: &str) -> Result<Address, Fault> {
     let wrong = || {
         let what = format!("{text:?} in `{key}` is not a mail address that a message can be made with");
-        Undelivered::new("configuration", what, format!("correct `{key}` in [[report]]"))
+        Fault::new(Class::Configuration, what, format!("correct `{key}` in [[report]]"))
     };
     text.parse().ok().filter(|_| text.is_ascii()).ok_or_else(wrong)
 }
 
 impl Envelope {
     /// The message, ASCII throughout. `now` is its date: the report may be older.
-    fn message(&self, report: &Report, now: Timestamp) -> Result<Message, Undelivered> {
+    fn message(&self, report: &Report, now: Timestamp) -> Result<Message, Fault> {
         let (subject, body) = words::text(report);
         let document = serde_json::to_string_pretty(report).expect("a report has only text keys");
         let document = text::json(&document).into_owned();
@@ -124,8 +125,8 @@ impl Envelope {
             .singlepart(SinglePart::plain(body))
             .singlepart(Attachment::new("report.json".into()).body(document, json));
         let message = message.multipart(parts).map_err(|e| {
-            Undelivered::new(
-                "configuration",
+            Fault::new(
+                Class::Configuration,
                 format!("no message can be made: {e}"),
                 "correct `from` and `to` in [[report]]",
             )
@@ -154,9 +155,9 @@ fn atom(text: &str) -> String {
 }
 
 /// What we were about to send cannot be sent. It is owed, and shown, until it can.
-fn unsendable(e: &Unfit) -> Undelivered {
-    Undelivered::new(
-        "message",
+fn unsendable(e: &Unfit) -> Fault {
+    Fault::new(
+        Class::Message,
         format!("no mail server can be given this: {e}"),
         "correct `from` and `to` in [[report]] and `name` under [host]; if they are right, report it as a fault of relaykey. The \
          report itself is in the state and, as it stands, goes to every other receiver",
@@ -246,7 +247,7 @@ mod tests {
             let mut report = report(7);
             (report.host, report.credential, report.id, report.version) = (words(), words(), words(), words());
             (report.username, report.source, report.agent, report.mode) = (words(), words(), words(), words());
-            report.error = Some(crate::rollover::ReportError::new("refused", words()));
+            report.error = Some(crate::rollover::ReportError::new(Class::Refused, words()));
             report.approved_by = Some(words());
             for outcome in ["confirmed", "failed", "pending-approval", hostile] {
                 report.outcome = outcome.into();
@@ -289,7 +290,7 @@ mod tests {
             ("a@b.c", "a@b.c\0", "`to`"),
         ] {
             let e = open(from, to).unwrap();
-            assert!(e.class == "configuration" && e.fix.contains(key), "{e:?}");
+            assert!(e.class == Class::Configuration && e.fix.contains(key), "{e:?}");
         }
     }
 }

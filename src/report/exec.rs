@@ -33,8 +33,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError, trust};
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose, printable_end};
+use crate::report::{Checking, Delivering, Receiver, Whose, printable_end};
 use crate::rollover::Report;
 
 /// `EX_TEMPFAIL` of `sysexits.h`: the same status by which mail programs say "later".
@@ -71,7 +72,7 @@ impl Exec {
         self.command.first().map_or("", String::as_str)
     }
 
-    async fn hand_over(&self, report: &Report) -> Result<(), Undelivered> {
+    async fn hand_over(&self, report: &Report) -> Result<(), Fault> {
         let start = self.prepare().await?;
         let mut line = serde_json::to_vec(report).expect("a report has only text keys");
         line.push(b'\n');
@@ -80,12 +81,12 @@ impl Exec {
         self.judge(end, &said)
     }
 
-    async fn look(&self) -> Result<String, Undelivered> {
+    async fn look(&self) -> Result<String, Fault> {
         let start = self.prepare().await?;
         let Start { path, user, .. } = &start;
         if let Some(closed) = first_closed(path, *user) {
             return Err(self.fails(
-                "permissions",
+                Class::Permissions,
                 format!("its user cannot get at it: {} is closed to user id {}", closed.display(), user.uid),
                 format!("chmod o+x {}", closed.display()),
             ));
@@ -100,7 +101,7 @@ impl Exec {
     }
 
     /// Everything that has to be so before the program may be started.
-    async fn prepare(&self) -> Result<Start, Undelivered> {
+    async fn prepare(&self) -> Result<Start, Fault> {
         let (program, name) = (self.program().to_owned(), self.user.clone());
         let mut command: Vec<OsString> = self.command.iter().map(OsString::from).collect();
         command.resize(command.len().max(1), OsString::new());
@@ -118,14 +119,14 @@ impl Exec {
             Err(broken) => match broken.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => {
-                    let failed = self.fails("io", "looking at it was broken off", "nothing to do if it passes");
-                    Err(Undelivered { temporary: true, ..failed })
+                    let failed = self.fails(Class::Io, "looking at it was broken off", "nothing to do if it passes");
+                    Err(Fault { temporary: true, ..failed })
                 }
             },
         }
     }
 
-    fn not_started(&self, source: io::Error) -> Undelivered {
+    fn not_started(&self, source: io::Error) -> Fault {
         let (program, kind) = (self.program(), source.kind());
         let failed = HostError::NotStarted { program: program.to_owned(), source };
         let fix = match kind {
@@ -139,10 +140,10 @@ impl Exec {
             }
             _ => format!("look at it: file {program}"),
         };
-        Undelivered { fix, ..failed.into() }
+        Fault { fix, ..failed.into() }
     }
 
-    fn judge(&self, end: End, said: &[u8]) -> Result<(), Undelivered> {
+    fn judge(&self, end: End, said: &[u8]) -> Result<(), Fault> {
         use std::os::unix::process::ExitStatusExt;
         let program = self.program();
         let by_hand = format!("look at what it says; by hand: a report on its standard input, as user {}", self.user);
@@ -150,30 +151,32 @@ impl Exec {
             End::Exited(status) => match (status.code(), status.signal()) {
                 (Some(0), _) => return Ok(()),
                 (Some(TRY_AGAIN), _) => {
-                    (true, "program", format!("it asks to be started again later (status {TRY_AGAIN})"), by_hand)
+                    (true, Class::Program, format!("it asks to be started again later (status {TRY_AGAIN})"), by_hand)
                 }
-                (Some(code), _) => (false, "program", format!("it failed with status {code}"), by_hand),
+                (Some(code), _) => (false, Class::Program, format!("it failed with status {code}"), by_hand),
                 (None, signal) => {
                     let number = signal.map_or_else(|| "a signal".to_owned(), |n| format!("signal {n}"));
-                    (true, "program", format!("it was ended by {number}"), by_hand)
+                    (true, Class::Program, format!("it was ended by {number}"), by_hand)
                 }
             },
             End::TooLate => (
                 true,
-                "timeout",
+                Class::Timeout,
                 format!("it did not end within {:?} and was killed with all that it had started", self.timeout),
                 format!("see where {program} hangs, or raise `timeout` in [[report]]"),
             ),
-            End::Lost(e) => (true, "io", format!("its end cannot be told: {e}"), "nothing to do if it passes".into()),
+            End::Lost(e) => {
+                (true, Class::Io, format!("its end cannot be told: {e}"), "nothing to do if it passes".into())
+            }
         };
         let said = printable_end(said, MOST_SHOWN);
         let words = if said.is_empty() { words } else { format!("{words}: \"{said}\"") };
-        Err(Undelivered { temporary, ..self.fails(class, words, fix) })
+        Err(Fault { temporary, ..self.fails(class, words, fix) })
     }
 
     /// A permanent one.
-    fn fails(&self, class: &'static str, words: impl std::fmt::Display, fix: impl Into<String>) -> Undelivered {
-        Undelivered::new(class, format!("{}: {words}", self.describe()), fix)
+    fn fails(&self, class: Class, words: impl std::fmt::Display, fix: impl Into<String>) -> Fault {
+        Fault::new(class, format!("{}: {words}", self.describe()), fix)
     }
 }
 
@@ -214,15 +217,15 @@ pub fn doubts(command: &[String], user: &str) -> Vec<trust::Doubt> {
 
 /// Where the program is without symbolic links, if nobody but root (and ourselves, where we are not root) can put
 /// another in its place.
-fn safe_program(path: &Path) -> Result<PathBuf, Undelivered> {
+fn safe_program(path: &Path) -> Result<PathBuf, Fault> {
     let shown = path.display();
     let wrong =
-        |what: String, fix: String| Err(Undelivered::new("permissions", format!("program {shown}: {what}"), fix));
+        |what: String, fix: String| Err(Fault::new(Class::Permissions, format!("program {shown}: {what}"), fix));
     let (directory, name) = Directory::of(path)?;
     let whole = directory.path().join(&name);
     let Some(found) = directory.permissions(&name)? else {
-        return Err(Undelivered::new(
-            "not-found",
+        return Err(Fault::new(
+            Class::NotFound,
             format!("program {shown}: it does not exist"),
             "correct `command` in [[report]], or install it",
         ));
@@ -252,13 +255,13 @@ struct User {
 }
 
 /// A user of this host who has no rights.
-fn user_of(name: &str) -> Result<User, Undelivered> {
+fn user_of(name: &str) -> Result<User, Fault> {
     let (text, _) = host::read(Path::new(PASSWD), MAX_PASSWD)?;
     without_rights(&text, name)
 }
 
-fn without_rights(passwd: &[u8], name: &str) -> Result<User, Undelivered> {
-    let wrong = |what: &str, fix: String| Err(Undelivered::new("user", format!("user {name:?}: {what}"), fix));
+fn without_rights(passwd: &[u8], name: &str) -> Result<User, Fault> {
+    let wrong = |what: &str, fix: String| Err(Fault::new(Class::User, format!("user {name:?}: {what}"), fix));
     let other = "set `user` in [[report]] to a user without rights, such as \"nobody\"";
     match find(passwd, name) {
         None => wrong(
@@ -285,13 +288,13 @@ fn find(passwd: &[u8], name: &str) -> Option<User> {
 }
 
 /// Has the program to become that user? An error where it cannot.
-fn may_become(name: &str, user: User) -> Result<bool, Undelivered> {
+fn may_become(name: &str, user: User) -> Result<bool, Fault> {
     let me = geteuid();
     if me.is_root() || me.as_raw() == user.uid {
         return Ok(me.is_root());
     }
-    Err(Undelivered::new(
-        "user",
+    Err(Fault::new(
+        Class::User,
         format!("user {name:?}: only root can start a program as another user, and this is user id {}", me.as_raw()),
         "run relaykey as root; or set `user` in [[report]] to the user that it runs as",
     ))
@@ -461,7 +464,7 @@ mod tests {
             ("", "no such user"),
         ] {
             let e = without_rights(passwd, name).expect_err(name);
-            assert_eq!((e.class, e.temporary), ("user", false), "{name}");
+            assert_eq!((e.class.word(), e.temporary), ("user", false), "{name}");
             assert!(e.what.contains(what) && e.fix.contains("user"), "{name}: {e:?}");
         }
     }
@@ -501,7 +504,7 @@ mod tests {
             (dir.clone(), "unsupported", "regular file"),
         ] {
             let e = safe_program(&path).expect_err(&path.display().to_string());
-            assert_eq!((e.class, e.temporary), (class, false), "{e:?}");
+            assert_eq!((e.class.word(), e.temporary), (class, false), "{e:?}");
             assert!(e.fix.contains(fix), "{e:?}");
         }
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();

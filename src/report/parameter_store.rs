@@ -14,10 +14,11 @@ use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use serde::Deserialize;
 
-use crate::aws::{self, Answer, AwsError, Call, Http, Session};
+use crate::aws::{self, Answer, Call, Http, Session};
 use crate::config::Aws;
+use crate::fault::{Class, Fault};
 use crate::instruction::{Instruction, relaykey};
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose};
+use crate::report::{Checking, Delivering, Receiver, Whose};
 use crate::rollover::Report;
 
 /// What a standard parameter holds, in characters; counted here in bytes, to be on the safe side.
@@ -36,11 +37,11 @@ pub struct ParameterStore {
 
 impl ParameterStore {
     /// `path` begins with `/` and does not end with it.
-    pub fn new(path: &str, aws: &Aws, http: &Http) -> Result<Self, Undelivered> {
+    pub fn new(path: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
         Ok(Self { path: path.to_owned(), region: aws.region.clone(), session: Session::new(aws, http)? })
     }
 
-    async fn put(&self, report: &Report) -> Result<(), Undelivered> {
+    async fn put(&self, report: &Report) -> Result<(), Fault> {
         let name = name(&self.path, &report.credential, &report.host)?;
         let document = document(report, MOST)?;
         let config = self.session.config().await?;
@@ -71,7 +72,7 @@ impl ParameterStore {
     }
 
     /// The parameter can be read; whether it may be written is known when a report is.
-    async fn look(&self, whose: &Whose) -> Result<String, Undelivered> {
+    async fn look(&self, whose: &Whose) -> Result<String, Fault> {
         let name = name(&self.path, &whose.credential, &whose.host)?;
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
@@ -87,7 +88,7 @@ impl ParameterStore {
         }
     }
 
-    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, name: &str, region: &str) -> Undelivered
+    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, name: &str, region: &str) -> Fault
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
@@ -100,13 +101,13 @@ impl ParameterStore {
             role_arn: self.session.role_arn(),
         };
         let mut explained = self.session.explain(error, &call, |answer| special(answer, &call)).await;
-        if explained.class == "throttled" {
+        if explained.class == Class::Throttled {
             explained.fix =
                 "nothing to do if it passes; if it stays, too many hosts report to Parameter Store at the same time: turn on its higher \
                  throughput for the account (ssm:UpdateServiceSetting, high-throughput-enabled)"
                     .into();
         }
-        explained.into()
+        explained
     }
 }
 
@@ -133,7 +134,7 @@ struct There {
 }
 
 impl There {
-    fn read(name: &str, parameter: Option<Parameter>) -> Result<Self, Undelivered> {
+    fn read(name: &str, parameter: Option<Parameter>) -> Result<Self, Fault> {
         let report = parameter
             .as_ref()
             .filter(|p| p.r#type == Some(ParameterType::String))
@@ -141,8 +142,8 @@ impl There {
             .filter(|there| there.schema.starts_with("relaykey/report/"));
         // What it holds instead is not repeated: it may be a secret.
         report.ok_or_else(|| {
-            Undelivered::new(
-                "occupied",
+            Fault::new(
+                Class::Occupied,
                 format!("parameter {name:?} holds something that is no report of relaykey, and is left as it is"),
                 format!(
                     "set another `path` in [[report]]; or, if nobody needs it, delete it: aws ssm delete-parameter --name {name}"
@@ -152,9 +153,9 @@ impl There {
     }
 }
 
-fn newer_there(name: &str, there: &There, report: &Report) -> Undelivered {
-    Undelivered::new(
-        "newer-there",
+fn newer_there(name: &str, there: &There, report: &Report) -> Fault {
+    Fault::new(
+        Class::NewerThere,
         format!(
             "parameter {name:?} holds a later report of this very installation: number {} there, {} here",
             there.seq, report.seq
@@ -167,9 +168,9 @@ fn newer_there(name: &str, there: &There, report: &Report) -> Undelivered {
 }
 
 /// `PATH/CREDENTIAL/HOST`, or what in it Parameter Store does not take.
-fn name(path: &str, credential: &str, host: &str) -> Result<String, Undelivered> {
+fn name(path: &str, credential: &str, host: &str) -> Result<String, Fault> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let wrong = |what: String, fix: &str| Err(Undelivered::new("configuration", what, fix));
+    let wrong = |what: String, fix: &str| Err(Fault::new(Class::Configuration, what, fix));
     let letters = "Parameter Store takes letters, digits and _ . - in a name";
     if let Some(c) = host.chars().find(|c| !allowed(*c)) {
         return wrong(
@@ -205,7 +206,7 @@ fn name(path: &str, credential: &str, host: &str) -> Result<String, Undelivered>
 ///
 /// Where it is longer, texts that no proof is made over are shortened, each ending in `…` then: first the words of the
 /// SMTP server, then lists of keys. A list that was not empty never becomes empty.
-fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
+fn document(report: &Report, most: usize) -> Result<String, Fault> {
     let full = json(report);
     if full.len() <= most {
         return Ok(full);
@@ -218,8 +219,8 @@ fn document(report: &Report, most: usize) -> Result<String, Undelivered> {
             return Ok(short);
         }
     }
-    Err(Undelivered::new(
-        "too-large",
+    Err(Fault::new(
+        Class::TooLarge,
         format!("the report has {} bytes, and a standard parameter holds {most}; shortening did not help", full.len()),
         format!(
             "split the {} targets of the credential {:?} over several credentials",
@@ -277,46 +278,46 @@ fn cut_list(list: &mut Vec<String>, most: usize) {
 }
 
 /// What only PutParameter says.
-fn special(answer: Answer, call: &Call) -> Option<AwsError> {
+fn special(answer: Answer, call: &Call) -> Option<Fault> {
     let said = answer.words();
     let about = format!("{} for {} in {}", call.action, call.about, call.region);
     let lower = answer.message.to_ascii_lowercase();
     let told =
-        |class, what: &str, fix: String| Some(AwsError::new(class, format!("{about}: {what}. AWS says: {said}"), fix));
+        |class, what: &str, fix: String| Some(Fault::new(class, format!("{about}: {what}. AWS says: {said}"), fix));
     match answer.code {
         // Of several writers one is let through; or somebody made it between the look and the write.
-        "TooManyUpdates" | "ParameterAlreadyExists" => Some(AwsError::temporary(
-            "service",
+        "TooManyUpdates" | "ParameterAlreadyExists" => Some(Fault::new(
+            Class::Service,
             format!("{about}: somebody else writes it at this moment. AWS says: {said}"),
             "nothing to do if it passes; if it stays, find out what else writes this parameter",
-        )),
+        ).temporary()),
         "ParameterLimitExceeded" => told(
-            "limit",
+            Class::Limit,
             "the account holds as many parameters as it may in this region",
             "delete parameters that nobody needs, such as those of hosts that are gone; a region holds 10,000 standard ones".into(),
         ),
         "ParameterMaxVersionLimitExceeded" => told(
-            "limit",
+            Class::Limit,
             "its oldest version carries a label, and so makes no room for a new one",
             "take the label off that version, or delete the parameter: reports need no labels".into(),
         ),
         "HierarchyLevelLimitExceededException" | "ParameterPatternMismatchException" => told(
-            "configuration",
+            Class::Configuration,
             "AWS does not take the name",
             "set another `path` in [[report]], with fewer levels and only letters, digits and _ . -".into(),
         ),
         "HierarchyTypeMismatchException" | "UnsupportedParameterType" => told(
-            "occupied",
+            Class::Occupied,
             "it exists and is of another type",
             "set another `path` in [[report]], or delete the parameter if nobody needs it".into(),
         ),
         "ValidationException" if lower.contains("tier") => told(
-            "configuration",
+            Class::Configuration,
             "it is an advanced parameter, which cannot become a standard one again",
             "delete the parameter; relaykey makes it anew, as a standard one".into(),
         ),
         "ValidationException" | "AccessDeniedException" if lower.contains("prefixed") || lower.contains("reserved parameter name") => told(
-            "configuration",
+            Class::Configuration,
             "the name belongs to AWS",
             "set a `path` in [[report]] that does not begin with aws or ssm, such as /relaykey".into(),
         ),
@@ -371,7 +372,7 @@ mod tests {
             match (name(path, &report.credential, &report.host), expected) {
                 (Ok(name), Ok(expected)) => assert_eq!(name, expected),
                 (Err(e), Err(fix)) => {
-                    assert_eq!((e.class, e.temporary), ("configuration", false), "{path} {host}");
+                    assert_eq!((e.class.word(), e.temporary), ("configuration", false), "{path} {host}");
                     assert!(e.fix.contains(fix), "{path} {host}: {}", e.fix);
                 }
                 (got, expected) => panic!("{path} {host}: {got:?}, not {expected:?}"),
@@ -385,7 +386,7 @@ mod tests {
         let mut long = report(7);
         long.targets = (0..5).map(|n| target(&format!("t{n}"), &reply)).collect();
         long.targets[1].remaining_old = (0..300).map(|n| format!("[relay{n}.example.com]:587")).collect();
-        long.error = Some(ReportError::new("refused", "ü".repeat(900)));
+        long.error = Some(ReportError::new(Class::Refused, "ü".repeat(900)));
         let text = document(&long, MOST).unwrap();
         assert!(text.len() <= MOST);
         let stored: Report = serde_json::from_str(&text).unwrap();
@@ -414,7 +415,7 @@ mod tests {
 
         long.targets = (0..40).map(|n| target(&format!("t{n}"), &reply)).collect();
         let e = document(&long, MOST).unwrap_err();
-        assert_eq!((e.class, e.temporary), ("too-large", false));
+        assert_eq!((e.class.word(), e.temporary), ("too-large", false));
         assert!(e.what.contains("holds 4096"), "{}", e.what);
     }
 
@@ -442,7 +443,7 @@ mod tests {
             (ParameterType::String, ""),
         ] {
             let Err(e) = There::read("/relaykey/ses/mx1", Some(parameter(kind, value))) else { panic!("{value}") };
-            assert_eq!((e.class, e.temporary), ("occupied", false));
+            assert_eq!((e.class.word(), e.temporary), ("occupied", false));
             assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("/relaykey/ses/mx1"), "{e:?}");
         }
     }
@@ -486,7 +487,7 @@ mod tests {
             ),
         ] {
             let e = special(Answer { code, message, ..Answer::default() }, &call).expect(code);
-            assert_eq!((e.class, e.temporary), (class, temporary), "{code}");
+            assert_eq!((e.class.word(), e.temporary), (class, temporary), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code), "{code}: {e:?}");
         }
         for code in ["AccessDeniedException", "ThrottlingException", "ValidationException"] {

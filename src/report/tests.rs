@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::config::Aws;
+use crate::fault::{Class, Fault};
 
 /// A report with this number and nothing else of note.
 pub(crate) fn report(seq: u64) -> Report {
@@ -17,11 +18,11 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn down(temporary: bool) -> Undelivered {
-    Undelivered { temporary, class: "network", what: "no answer".into(), fix: "wait".into() }
+fn down(temporary: bool) -> Fault {
+    Fault::new(Class::Network, "no answer", "wait").temporary_if(temporary)
 }
 
-fn attempt(receiver: &str, seq: u64, outcome: Result<(), Undelivered>) -> Attempt {
+fn attempt(receiver: &str, seq: u64, outcome: Result<(), Fault>) -> Attempt {
     Attempt { receiver: receiver.into(), seq, outcome, took: Duration::ZERO }
 }
 
@@ -97,7 +98,7 @@ fn failures_back_off_and_an_arrival_ends_that() {
         }
         assert_eq!((waits[0], waits[1], waits[11]), (first, first * 2, most));
         let failure = outboxes["fleet"].retry.failure.as_ref().unwrap();
-        assert_eq!((failure.class.as_str(), failure.temporary), ("network", temporary));
+        assert_eq!((failure.class.word(), failure.temporary), ("network", temporary));
         assert!(absorb(&mut outboxes, &attempt("fleet", 1, Ok(())), now, 1.0));
         assert_eq!(outboxes["fleet"], Outbox { delivered: 1, ..Outbox::default() });
     }
@@ -339,7 +340,7 @@ impl Receiver for Place {
 
 fn places(limit: Duration) -> Arc<Receivers> {
     let place = |hangs| Ok(Box::new(Place { hangs }) as Box<dyn Receiver>);
-    let broken = Err(Undelivered::new("tls", "no trust", "install it"));
+    let broken = Err(Fault::new(Class::Tls, "no trust", "install it"));
     let all = [("broken", broken), ("hangs", place(true)), ("well", place(false))];
     Arc::new(Receivers { all: all.map(|(name, r)| (name.to_owned(), r)).into(), limit: Some(limit) })
 }
@@ -370,7 +371,7 @@ fn a_hanging_receiver_holds_up_no_other_and_is_given_up() {
         while deliveries.is_busy() {
             let attempt = deliveries.next().await;
             absorb(&mut outboxes, &attempt, at(0), 1.0);
-            ended.push((attempt.receiver, attempt.outcome.map_err(|e| (e.class, e.temporary))));
+            ended.push((attempt.receiver, attempt.outcome.map_err(|e| (e.class.word(), e.temporary))));
         }
         let hung = ended.pop().unwrap();
         assert_eq!(hung, ("hangs".into(), Err(("timeout", true))));
@@ -401,5 +402,5 @@ fn a_receiver_that_cannot_be_opened_says_so_at_every_attempt() {
     owe(&mut outboxes, &[receiver("fleet")], &report(1), at(0), 0.0);
     run(deliver_due(&mut outboxes, &receivers, at(0), 1.0));
     let failure = outboxes["fleet"].retry.failure.as_ref().unwrap();
-    assert_eq!((failure.class.as_str(), failure.temporary, failure.at), ("tls", false, at(0)));
+    assert_eq!((failure.class.word(), failure.temporary, failure.at), ("tls", false, at(0)));
 }

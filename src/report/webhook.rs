@@ -43,8 +43,9 @@ use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::credential::{Login, Redactor, Secret};
+use crate::fault::{Class, Fault};
 use crate::host::Directory;
-use crate::report::{Checking, Delivering, Receiver, Undelivered, Whose, printable};
+use crate::report::{Checking, Delivering, Receiver, Whose, printable};
 use crate::rollover::Report;
 use crate::tls::{self, CaFile, Roots, TrustError};
 
@@ -81,7 +82,7 @@ impl Webhook {
     ///
     /// # Errors
     /// The URL is none, or not one of `https`.
-    pub fn new(url: &str, secret_file: &Path, ca_file: Option<&Path>) -> Result<Self, Undelivered> {
+    pub fn new(url: &str, secret_file: &Path, ca_file: Option<&Path>) -> Result<Self, Fault> {
         Ok(Self {
             place: Place::parse(url)?,
             secret_file: secret_file.to_owned(),
@@ -97,7 +98,7 @@ impl Webhook {
         self
     }
 
-    async fn post(&self, report: &Report) -> Result<(), Undelivered> {
+    async fn post(&self, report: &Report) -> Result<(), Fault> {
         let deadline = Instant::now() + self.limit;
         let (secret, roots) = self.files(deadline).await?;
         let request = self.request(report, &secret)?;
@@ -106,7 +107,7 @@ impl Webhook {
         self.judge(&answer, &secret)
     }
 
-    async fn look(&self) -> Result<String, Undelivered> {
+    async fn look(&self) -> Result<String, Fault> {
         let deadline = Instant::now() + self.limit;
         let (secret, roots) = self.files(deadline).await?;
         let (_, address) = self.connect(deadline, &roots).await?;
@@ -118,7 +119,7 @@ impl Webhook {
     }
 
     /// The secret and the certificates, as they are now.
-    async fn files(&self, deadline: Instant) -> Result<(SigningSecret, Roots), Undelivered> {
+    async fn files(&self, deadline: Instant) -> Result<(SigningSecret, Roots), Fault> {
         let (secret_file, ca_file) = (self.secret_file.clone(), self.ca_file.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let secret = SigningSecret::read(&secret_file)?;
@@ -128,12 +129,14 @@ impl Webhook {
             Ok(read) => read,
             Err(broken) => match broken.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(self.fails(true, "io", "reading its files was broken off", "nothing to do if it passes")),
+                Err(_) => {
+                    Err(self.fails(true, Class::Io, "reading its files was broken off", "nothing to do if it passes"))
+                }
             },
         }
     }
 
-    fn request(&self, report: &Report, secret: &SigningSecret) -> Result<Request<Full<Bytes>>, Undelivered> {
+    fn request(&self, report: &Report, secret: &SigningSecret) -> Result<Request<Full<Bytes>>, Fault> {
         let body = serde_json::to_vec(report).expect("a report has only text keys");
         let sent = Timestamp::now().as_second();
         let signature = secret.sign(&report.id, sent, &body);
@@ -148,12 +151,12 @@ impl Webhook {
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| {
                 let words = "the report's id, host or credential name cannot stand in a header";
-                self.fails(false, "configuration", words, "correct `name` under [host]")
+                self.fails(false, Class::Configuration, words, "correct `name` under [host]")
             })
     }
 
     /// A TLS connection to an address that was judged, and which one that is.
-    async fn connect(&self, deadline: Instant, roots: &Roots) -> Result<(TlsStream<Heard>, SocketAddr), Undelivered> {
+    async fn connect(&self, deadline: Instant, roots: &Roots) -> Result<(TlsStream<Heard>, SocketAddr), Fault> {
         let addresses = self.addresses(deadline).await?;
         let mut failed = Vec::new();
         let mut timed_out = false;
@@ -170,7 +173,7 @@ impl Webhook {
                 }
             }
         }
-        let class = if timed_out { "timeout" } else { "network" };
+        let class = if timed_out { Class::Timeout } else { Class::Network };
         // A name may have any number of addresses.
         let words = format!("cannot connect ({})", printable(failed.join("; ").as_bytes(), MOST_SHOWN * 2));
         let fix = format!("check that a receiver listens there, and allow outgoing TCP port {}", self.place.port);
@@ -178,17 +181,17 @@ impl Webhook {
     }
 
     /// All addresses of the name, if a report may go to every one of them: which one a connection takes is chance.
-    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, Undelivered> {
+    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, Fault> {
         let Place { host, port, .. } = &self.place;
         let found = self.within(deadline, "the addresses of its name", resolve(self.lookup, host, *port)).await?;
         let addresses = found.map_err(|e| {
             let fix = format!("check the spelling of {host:?} in `url`, and this host's DNS");
-            self.fails(true, "network", format!("its name cannot be resolved: {e}"), fix)
+            self.fails(true, Class::Network, format!("its name cannot be resolved: {e}"), fix)
         })?;
         if let Some((address, why)) = addresses.iter().find_map(|a| Some((a.ip(), forbidden(a.ip())?))) {
             return Err(self.fails(
                 false,
-                "forbidden-address",
+                Class::ForbiddenAddress,
                 format!("{host} has the address {address}, and no report is sent there: {why}"),
                 "set `url` to a name that has none but the receiver's own addresses; if it should be so already, find out \
                  who changed its DNS",
@@ -197,15 +200,10 @@ impl Webhook {
         Ok(addresses)
     }
 
-    async fn handshake(
-        &self,
-        deadline: Instant,
-        roots: &Roots,
-        socket: TcpStream,
-    ) -> Result<TlsStream<Heard>, Undelivered> {
+    async fn handshake(&self, deadline: Instant, roots: &Roots, socket: TcpStream) -> Result<TlsStream<Heard>, Fault> {
         let name = ServerName::try_from(self.place.host.clone()).map_err(|_| {
             let words = format!("{:?} is neither a host name nor an address", self.place.host);
-            self.fails(false, "configuration", words, "correct `url`")
+            self.fails(false, Class::Configuration, words, "correct `url`")
         })?;
         let mut config = roots.client_config();
         // The name of HTTP/1.1 in ALPN (RFC 7301, section 6).
@@ -222,7 +220,7 @@ impl Webhook {
         deadline: Instant,
         stream: TlsStream<Heard>,
         request: Request<Full<Bytes>>,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<Answer, Fault> {
         let waiting = "the answer to the report";
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
@@ -249,7 +247,7 @@ impl Webhook {
     }
 
     /// What the final answer means (RFC 9110, section 15; 425 is from RFC 8470, 429 from RFC 6585).
-    fn judge(&self, answer: &Answer, secret: &SigningSecret) -> Result<(), Undelivered> {
+    fn judge(&self, answer: &Answer, secret: &SigningSecret) -> Result<(), Fault> {
         let status = answer.status;
         if status.is_success() {
             return Ok(());
@@ -263,7 +261,7 @@ impl Webhook {
             let to =
                 answer.redirect().map_or_else(String::new, |to| format!(", which leads to \"{}\"", secret.hide(&to)));
             let fix = "redirects are never followed: set `url` to the address that takes reports itself";
-            return Err(self.fails(false, "redirect", format!("{words}{to}"), fix));
+            return Err(self.fails(false, Class::Redirect, format!("{words}{to}"), fix));
         }
         if let (429 | 503, Some(seconds)) = (status.as_u16(), answer.retry_after()) {
             words = format!("{words} and asks to be left alone for {seconds} s");
@@ -276,46 +274,43 @@ impl Webhook {
         let (temporary, class, fix) = match status.as_u16() {
             429 => (
                 true,
-                "throttled",
+                Class::Throttled,
                 "nothing to do if it passes; if it stays, the receiver takes too few requests".into(),
             ),
             408 | 425 | 500..=599 => {
-                (true, "service", "nothing to do if it passes; if it stays, look at the receiver's log".into())
+                (true, Class::Service, "nothing to do if it passes; if it stays, look at the receiver's log".into())
             }
             401 | 403 => (
                 false,
-                "access-denied",
+                Class::AccessDenied,
                 format!(
                     "check that {secret_file} holds the secret that the receiver knows, and that both clocks are right"
                 ),
             ),
-            404 | 410 => (false, "not-found", "check the path in `url`: nobody takes reports there".into()),
-            413 => (false, "too-large", "let the receiver take larger requests, a few hundred kilobytes".into()),
+            404 | 410 => (false, Class::NotFound, "check the path in `url`: nobody takes reports there".into()),
+            413 => (false, Class::TooLarge, "let the receiver take larger requests, a few hundred kilobytes".into()),
             400..=499 => {
-                (false, "refused", "read the receiver's words and its log: it must answer 2xx to a report".into())
+                (false, Class::Refused, "read the receiver's words and its log: it must answer 2xx to a report".into())
             }
-            _ => {
-                (false, "http", "this is no final status of HTTP: check that `url` leads to a webhook receiver".into())
-            }
+            _ => (
+                false,
+                Class::Http,
+                "this is no final status of HTTP: check that `url` leads to a webhook receiver".into(),
+            ),
         };
         Err(self.fails(temporary, class, words, fix))
     }
 
-    async fn within<T>(
-        &self,
-        deadline: Instant,
-        waiting: &str,
-        step: impl Future<Output = T>,
-    ) -> Result<T, Undelivered> {
+    async fn within<T>(&self, deadline: Instant, waiting: &str, step: impl Future<Output = T>) -> Result<T, Fault> {
         timeout_at(deadline, step).await.map_err(|_| {
             let words = format!("gave up after {:?}, waiting for {waiting}", self.limit);
             let fix = "check that this host reaches it, and how long the receiver takes: it should answer first and work then";
-            self.fails(true, "timeout", words, fix)
+            self.fails(true, Class::Timeout, words, fix)
         })
     }
 
     /// What an error of the socket, TLS or HTTP means, while waiting for something.
-    fn lost(&self, error: &(dyn std::error::Error + 'static), waiting: &str) -> Undelivered {
+    fn lost(&self, error: &(dyn std::error::Error + 'static), waiting: &str) -> Fault {
         if let Some(tls) = tls::cause::<rustls::Error>(error) {
             return self.tls_failure(tls);
         }
@@ -323,7 +318,7 @@ impl Webhook {
         let io = tls::cause::<io::Error>(error);
         if io.is_some_and(|e| e.get_ref().is_some_and(|inner| inner.is::<TooMuch>())) {
             let words = format!("it sent more than {MAX_HEARD} bytes, and still not {waiting}");
-            return self.fails(false, "http", words, no_http);
+            return self.fails(false, Class::Http, words, no_http);
         }
         if let Some(http) = tls::cause::<hyper::Error>(error).filter(|e| e.is_parse()) {
             let words = if http.is_parse_too_large() {
@@ -331,7 +326,7 @@ impl Webhook {
             } else {
                 format!("what came instead of {waiting} is not HTTP")
             };
-            return self.fails(false, "http", words, no_http);
+            return self.fails(false, Class::Http, words, no_http);
         }
         let cut = |e: &&io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
         let closed = io.as_ref().is_some_and(cut)
@@ -341,10 +336,10 @@ impl Webhook {
             Some(e) => format!("{}, waiting for {waiting}", printable(e.to_string().as_bytes(), MOST_SHOWN)),
             None => format!("{}, waiting for {waiting}", printable(error.to_string().as_bytes(), MOST_SHOWN)),
         };
-        self.fails(true, "network", words, "nothing to do if it passes; if it stays, look at the receiver's log")
+        self.fails(true, Class::Network, words, "nothing to do if it passes; if it stays, look at the receiver's log")
     }
 
-    fn tls_failure(&self, error: &rustls::Error) -> Undelivered {
+    fn tls_failure(&self, error: &rustls::Error) -> Fault {
         let (words, fix) = match error {
             rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.place.host, "url"),
             rustls::Error::InvalidMessage(_) => {
@@ -357,17 +352,11 @@ impl Webhook {
             ),
         };
         // Names in a certificate are as long as whoever made it wanted.
-        self.fails(false, "tls", printable(words.as_bytes(), MOST_SHOWN * 2), fix)
+        self.fails(false, Class::Tls, printable(words.as_bytes(), MOST_SHOWN * 2), fix)
     }
 
-    fn fails(
-        &self,
-        temporary: bool,
-        class: &'static str,
-        words: impl std::fmt::Display,
-        fix: impl Into<String>,
-    ) -> Undelivered {
-        Undelivered { temporary, ..Undelivered::new(class, format!("{}: {words}", self.describe()), fix) }
+    fn fails(&self, temporary: bool, class: Class, words: impl std::fmt::Display, fix: impl Into<String>) -> Fault {
+        Fault { temporary, ..Fault::new(class, format!("{}: {words}", self.describe()), fix) }
     }
 }
 
@@ -386,9 +375,9 @@ impl Receiver for Webhook {
     }
 }
 
-impl From<TrustError> for Undelivered {
+impl From<TrustError> for Fault {
     fn from(e: TrustError) -> Self {
-        Self { temporary: e.is_temporary(), ..Self::new("trust", e.to_string(), e.fix()) }
+        Fault::new(Class::Trust, e.to_string(), e.fix()).temporary_if(e.is_temporary())
     }
 }
 
@@ -409,10 +398,10 @@ struct Place {
 }
 
 impl Place {
-    fn parse(url: &str) -> Result<Self, Undelivered> {
+    fn parse(url: &str) -> Result<Self, Fault> {
         let wrong = || {
             let words = "the URL of the webhook is not one of https";
-            Undelivered::new("configuration", words, "write `url` in [[report]] like https://HOST/PATH")
+            Fault::new(Class::Configuration, words, "write `url` in [[report]] like https://HOST/PATH")
         };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let written = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
@@ -519,8 +508,8 @@ struct SigningSecret {
 impl SigningSecret {
     /// Reads the secret. The file is root's (or ours where we are not root) in a directory that nobody else can change,
     /// and nobody else reads it: who knows the secret can sign reports.
-    fn read(path: &Path) -> Result<Self, Undelivered> {
-        let wrong = |what: String, fix: String| Undelivered::new("secret", format!("{}: {what}", path.display()), fix);
+    fn read(path: &Path) -> Result<Self, Fault> {
+        let wrong = |what: String, fix: String| Fault::new(Class::Secret, format!("{}: {what}", path.display()), fix);
         let (directory, name) = Directory::of(path)?;
         let permissions = directory.permissions(&name)?;
         let close = format!("chown root: {0} && chmod 600 {0}", path.display());
@@ -770,7 +759,7 @@ mod tests {
             (dir.0.join("none"), "io", "No such file"),
         ] {
             let Err(e) = SigningSecret::read(&path) else { panic!("{what}") };
-            assert_eq!((e.class, e.temporary), (class, false), "{e:?}");
+            assert_eq!((e.class.word(), e.temporary), (class, false), "{e:?}");
             assert!(e.what.contains(what) && !e.fix.is_empty() && !format!("{e:?}").contains("MfKQ"), "{e:?}");
             assert!(e.what.contains(&*path.to_string_lossy()), "{e:?}");
         }
@@ -778,7 +767,7 @@ mod tests {
             let path = dir.file("stranger", line.as_bytes(), 0o600);
             std::os::unix::fs::chown(&path, Some(65534), None).expect("chown");
             let Err(e) = SigningSecret::read(&path) else { panic!("a stranger's") };
-            assert!(e.class == "secret" && e.what.contains("user id 65534"), "{e:?}");
+            assert!(e.class == Class::Secret && e.what.contains("user id 65534"), "{e:?}");
             let path = dir.file("group", line.as_bytes(), 0o640);
             std::os::unix::fs::chown(&path, None, Some(65534)).expect("chown");
             assert!(SigningSecret::read(&path).is_err(), "readable for a group that is not root's");
@@ -860,7 +849,7 @@ mod tests {
             let hook = Webhook { lookup, ..webhook(&format!("https://hooks.example.com:{port}/x?token=hunter2")) };
             let deadline = Instant::now() + Duration::from_secs(10);
             let Err(e) = hook.connect(deadline, &roots).await else { panic!("connected") };
-            assert_eq!((e.class, e.temporary), ("forbidden-address", false), "{e:?}");
+            assert_eq!((e.class.word(), e.temporary), ("forbidden-address", false), "{e:?}");
             assert!(e.what.contains("hooks.example.com has the address") && !e.what.contains("hunter2"), "{e:?}");
         }
         assert_eq!(trap.accept().map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::WouldBlock), "a trap was reached");
@@ -886,7 +875,7 @@ mod tests {
             hook.connect(Instant::now() + Duration::from_secs(10), &roots)
         );
         let Err(e) = connected else { panic!("there is no TLS") };
-        assert_eq!((e.class, e.temporary, ASKED.load(Ordering::SeqCst)), ("network", true, 1), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary, ASKED.load(Ordering::SeqCst)), ("network", true, 1), "{e:?}");
     }
 
     #[tokio::test]
@@ -898,7 +887,7 @@ mod tests {
         let hook = Webhook { lookup, ..webhook("https://slow.example.com/") };
         let began = Instant::now();
         let e = hook.addresses(began + Duration::from_millis(100)).await.expect_err("no answer");
-        assert_eq!((e.class, e.temporary), ("timeout", true), "{e:?}");
+        assert_eq!((e.class.word(), e.temporary), ("timeout", true), "{e:?}");
         assert!(e.what.contains("the addresses of its name") && began.elapsed() < Duration::from_secs(4), "{e:?}");
     }
 
@@ -923,7 +912,7 @@ mod tests {
         }
         for url in ["http://a.example/", "a.example", "", "https://", "ftp://a.example/", "/x"] {
             let e = Place::parse(url).expect_err(url);
-            assert_eq!((e.class, e.temporary), ("configuration", false));
+            assert_eq!((e.class.word(), e.temporary), ("configuration", false));
         }
         assert_eq!(webhook("https://a.example/x?token=1").describe(), "webhook https://a.example/x");
     }
@@ -965,7 +954,7 @@ mod tests {
             (999, "http", false),
         ] {
             let e = ask(status, &[], b"").expect_err("an error");
-            assert_eq!((e.class, e.temporary), (class, temporary), "{status}");
+            assert_eq!((e.class.word(), e.temporary), (class, temporary), "{status}");
             assert!(e.what.contains(&format!("it answered {status}")) && !e.fix.is_empty(), "{e:?}");
         }
         let e = ask(302, &[("location", "https://b.example/p?token=hunter2#x")], b"").expect_err("a redirect");
@@ -1008,6 +997,6 @@ mod tests {
         let mut broken = report(3);
         broken.id = "a\r\nx: y".into();
         let e = hook.request(&broken, &secret).expect_err("no header");
-        assert_eq!((e.class, e.temporary), ("configuration", false));
+        assert_eq!((e.class.word(), e.temporary), ("configuration", false));
     }
 }

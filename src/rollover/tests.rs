@@ -123,7 +123,7 @@ fn holds(n: i64) -> Inspection {
 }
 
 fn failure(temporary: bool) -> Failure {
-    Failure { class: "io".into(), what: "broken".into(), fix: "mend it".into(), temporary, at: at(0) }
+    Fault::new(Class::Io, "broken", "mend it").temporary_if(temporary).at(at(0))
 }
 
 fn evidence() -> Evidence {
@@ -315,7 +315,7 @@ fn a_refusal_is_not_yet_within_propagation_and_final_after_it() {
     assert!(steps.iter().all(|s| !["prepare", "swap"].contains(s)), "{steps:?}");
     let state = &facts.state.targets["t0"];
     let failure = state.retry.failure.as_ref().unwrap();
-    assert_eq!((failure.class.as_str(), failure.temporary), ("refused", false));
+    assert_eq!((failure.class.word(), failure.temporary), ("refused", false));
     assert!(failure.what.contains("535 Authentication Credentials Invalid"), "{}", failure.what);
     assert!(matches!(last, Step::Wait { until } if until >= at(300 + 90)), "{last:?}");
     // A new version starts with a clean slate.
@@ -355,14 +355,14 @@ fn a_version_left_behind_is_not_taken_again_by_itself() {
     };
     let (steps, facts) = run(Wake::default());
     assert_eq!(steps, ["inspect", "fetch"]);
-    assert_eq!(facts.failures()[0].1.class, "left-behind");
+    assert_eq!(facts.failures()[0].1.class, Class::LeftBehind);
     assert_eq!(facts.state.applied, state.applied);
     // On purpose it is, and only the version that was named.
     let (_, facts) = run(accept("v1"));
     assert_eq!(facts.state.applied.as_ref().unwrap().id, version(1));
     assert_eq!(facts.state.left_behind, [version(2)]);
     let (_, facts) = run(accept("v7"));
-    assert_eq!(facts.failures()[0].1.class, "not-the-named-version");
+    assert_eq!(facts.failures()[0].1.class, Class::NotTheNamedVersion);
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn an_approval_is_of_the_version_that_was_seen_and_not_of_one_with_its_number() 
             fetched(&mut facts, &policy, there.clone(), at(0));
             // Looked at once more in the same wake, it is no more approved than before.
             fetched(&mut facts, &policy, there, at(1));
-            let blocked = facts.blocked.as_ref().map(|f| f.class.as_str());
+            let blocked = facts.blocked.as_ref().map(|f| f.class.word());
             assert_eq!(blocked, anew.then_some("changed-meanwhile"), "{named:?}");
             assert_eq!(facts.approved_by().is_some(), !anew, "{named:?}");
         }
@@ -455,7 +455,7 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
     let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
     let (steps, ..) = drive(&mut facts, &policy, at(200), good(found(2, 0), holds(1), false));
     assert_eq!(steps, ["inspect", "fetch", "refrain"]);
-    assert_eq!(facts.failures()[0].1.class, "drift");
+    assert_eq!(facts.failures()[0].1.class, Class::Drift);
     let mut facts = Facts::new(state, &policy, Wake::default(), true);
     let (steps, ..) = drive(&mut facts, &policy, at(3600 + 61), good(found(2, 0), holds(1), false));
     assert!(steps.contains(&"swap"), "an hour later: {steps:?}");
@@ -476,7 +476,7 @@ fn drift_that_is_only_to_be_reported_is_left_alone_also_after_waiting() {
     });
     assert_eq!(steps[..3], ["inspect", "fetch", "refrain"]);
     assert!(!steps.contains(&"verify") && waits == 3, "{steps:?}");
-    assert_eq!(facts.failures()[0].1.class, "drift");
+    assert_eq!(facts.failures()[0].1.class, Class::Drift);
     assert_eq!(facts.state.targets["t0"].retry.attempts, 4, "and it backs off");
 }
 
@@ -571,11 +571,11 @@ fn a_version_that_flaps_does_not_start_its_propagation_anew() {
         facts
     };
     let facts = refuse(applied(&policy, 1), 2, 0);
-    assert_eq!(facts.failures()[0].1.class, "not-yet");
+    assert_eq!(facts.failures()[0].1.class, Class::NotYet);
     let facts = refuse(facts.state, 1, 100);
     assert!(facts.failures().is_empty(), "{:?}", facts.failures());
     let facts = refuse(facts.state, 2, 301);
-    assert_eq!(facts.failures()[0].1.class, "refused");
+    assert_eq!(facts.failures()[0].1.class, Class::Refused);
 }
 
 #[test]
@@ -719,13 +719,13 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
     let begun = Inspection { swapped: Some(swapped(2)), ..holds(2) };
     let stopped = Some(MailServer::Stopped);
     for (class, version_there, there, owed, seen) in [
-        (NOT_RUNNING, 2, begun, None, stopped),
-        (RELOAD_OWED, 1, holds(1), owed.clone(), stopped),
+        (Class::NotRunning, 2, begun, None, stopped),
+        (Class::ReloadOwed, 1, holds(1), owed.clone(), stopped),
         // It was stopped and started between two looks.
-        (RELOAD_OWED, 1, holds(1), owed, Some(MailServer::Runs)),
+        (Class::ReloadOwed, 1, holds(1), owed, Some(MailServer::Runs)),
     ] {
         let mut state = applied(&policy, 1);
-        let failure = Failure { class: class.into(), what: "it does not run".into(), ..failure(true) };
+        let failure = Failure { class, what: "it does not run".into(), ..failure(true) };
         let retry = Retry { attempts: 9, next: Some(at(900)), failure: Some(failure) };
         if version_there == 2 {
             state.candidate = Some(candidate_of(version(2), at(-60)));
@@ -740,7 +740,7 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
                 Step::Inspect { .. } => Some(found_there.clone()),
                 step => go(step),
             });
-            let failures: Vec<String> = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
+            let failures: Vec<String> = facts.failures().iter().map(|(_, f)| f.class.word().to_owned()).collect();
             conclude(&mut facts, at(0), 0.5);
             (steps, failures, facts)
         };
@@ -748,7 +748,7 @@ fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
         let as_before = Inspection { mail_server: seen, reload_owed: owed.clone(), ..there.clone() };
         for vain in [Outcome::Inspected(as_before), Outcome::Failed(super::tests::failure(false))] {
             let (steps, failures, facts) = look(vain);
-            assert_eq!((steps, failures), (vec!["inspect", "fetch"], vec![class.to_owned()]));
+            assert_eq!((steps, failures), (vec!["inspect", "fetch"], vec![class.to_string()]));
             assert_eq!(facts.state.targets["t0"].retry, retry);
         }
         // It was started, and has read what is there.
@@ -773,7 +773,7 @@ fn a_reload_that_only_a_start_settles_is_looked_at_again_within_a_quarter_of_an_
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
     for attempt in 0..20 {
-        let never = Failure { class: "reload-owed".into(), ..failure(false) };
+        let never = Failure { class: Class::ReloadOwed, ..failure(false) };
         target_failed(&mut facts, 0, never, at(0), 1.0);
         let next = facts.state.targets["t0"].retry.next.expect("it is due again");
         assert!(next <= at(900), "attempt {attempt}: {next}");
@@ -816,7 +816,7 @@ fn back_off_doubles_within_its_bounds_with_full_jitter() {
 /// A start is mostly a person's doing; one that a service manager does again and again must not hammer.
 #[test]
 fn a_start_cuts_a_wait_and_keeps_the_count() {
-    let failure = denied("refused", "535".into(), "publish another".into(), at(100));
+    let failure = denied(Class::Refused, "535".into(), "publish another".into(), at(100));
     let mut state = State::new("ses");
     state.source_retry = Retry { attempts: 4, next: Some(at(100 + 3600)), failure: Some(failure) };
     let wake = || Wake { at_start: true, ..Wake::default() };

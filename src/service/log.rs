@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use super::{one_line, stderr_is_the_journal};
+use crate::fault::Failure;
 use crate::text::{Repeats, Tell};
 
 /// The longest value that is logged, in characters. Texts of SES and of children are cut shorter before they get here.
@@ -278,25 +279,21 @@ pub fn drift(credential: &str, target: &str, what: &str, fix: &str) {
 
 /// Something that did not work.
 #[derive(Debug, Clone, Copy)]
-pub struct Failure<'a> {
+pub struct FailureLine<'a> {
     pub credential: &'a str,
     /// `None`: it is the source's.
     pub target: Option<&'a str>,
     /// The candidate, where there is one.
     pub version: Option<&'a str>,
-    /// Machine-readable: `refused`, `network`, …
-    pub class: &'a str,
-    pub what: &'a str,
-    pub fix: &'a str,
-    /// Trying again may help without anybody doing anything: a warning, else an error.
-    pub temporary: bool,
+    /// One that may pass by itself is a warning, else an error.
+    pub failure: &'a Failure,
     /// When it is tried again, RFC 3339.
     pub next: Option<&'a str>,
 }
 
 /// Something did not work: why, what to do, and when it is tried again.
-pub fn failure(f: &Failure<'_>) {
-    let (about, fix) = (about(f.credential, f.target), and_fix(f.fix));
+pub fn failure(f: &FailureLine<'_>) {
+    let (about, fix) = (about(f.credential, f.target), and_fix(&f.failure.fix));
     let next = f.next.map(|at| format!(" (again at {at})")).unwrap_or_default();
     macro_rules! at_level {
         ($level:ident) => {
@@ -304,12 +301,12 @@ pub fn failure(f: &Failure<'_>) {
                 RELAYKEY_CREDENTIAL = f.credential,
                 RELAYKEY_TARGET = f.target,
                 RELAYKEY_VERSION = f.version,
-                RELAYKEY_ERROR_CLASS = f.class,
-                RELAYKEY_FIX = f.fix,
-            }, "{about}{}{fix}{next}", f.what)
+                RELAYKEY_ERROR_CLASS = f.failure.class.word(),
+                RELAYKEY_FIX = f.failure.fix.as_str(),
+            }, "{about}{}{fix}{next}", f.failure.what)
         };
     }
-    if f.temporary { at_level!(WARN) } else { at_level!(ERROR) }
+    if f.failure.temporary { at_level!(WARN) } else { at_level!(ERROR) }
 }
 
 /// What had failed works again.
@@ -453,7 +450,10 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::{Arc, Mutex};
 
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::fault::{Class, Fault};
 
     const TOOK: Duration = Duration::from_micros(1_204_017);
 
@@ -515,17 +515,18 @@ mod tests {
         }
     }
 
-    fn refused() -> Failure<'static> {
-        Failure {
-            credential: "ses",
-            target: Some("postfix"),
-            version: Some("8"),
-            class: "refused",
-            what: "localhost said: 535 Authentication Credentials Invalid",
-            fix: "publish a version that holds a valid login",
-            temporary: false,
-            next: Some("2026-11-20T22:15:00Z"),
-        }
+    fn refused() -> Failure {
+        Fault::new(
+            Class::Refused,
+            "localhost said: 535 Authentication Credentials Invalid",
+            "publish a version that holds a valid login",
+        )
+        .at(Timestamp::UNIX_EPOCH)
+    }
+
+    fn line(failure: &Failure) -> FailureLine<'_> {
+        let (target, version, next) = (Some("postfix"), Some("8"), Some("2026-11-20T22:15:00Z"));
+        FailureLine { credential: "ses", target, version, failure, next }
     }
 
     /// Every function, once.
@@ -542,8 +543,9 @@ mod tests {
         rollover(&Rollover { outcome: "adopted", previous_username: None, ..confirmed() });
         healed("ses", "postfix", "7");
         drift("ses", "postfix", "another login stands under our key", "find out what wrote it");
-        failure(&refused());
-        failure(&Failure { target: None, version: None, class: "network", temporary: true, next: None, ..refused() });
+        failure(&line(&refused()));
+        let unreached = Failure { class: Class::Network, temporary: true, ..refused() };
+        failure(&FailureLine { target: None, version: None, next: None, ..line(&unreached) });
         recovered("ses", None, "network");
         superseded("ses", Some("postfix"), "refused", "7", Some("8"));
         alarm("ses", "refused", "SASL authentication failed", Tell { left_out: 2, others: 0 });
@@ -602,7 +604,7 @@ mod tests {
         };
         let mut seen = fields(|| {
             rollover(&confirmed());
-            failure(&refused());
+            failure(&line(&refused()));
             step("ses", Some("postfix"), "swap", true, TOOK);
         });
         for event in &mut seen {

@@ -12,9 +12,10 @@ use zeroize::Zeroizing;
 
 use crate::config::{Finding, Severity};
 use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, VersionOrder};
+use crate::fault::{Class, Fault};
 use crate::host::HostError;
 use crate::host::trust::{self, Reason};
-use crate::source::{Fetched, Fetching, Looking, Seen, Source, SourceError, bad_payload, not_given, payload};
+use crate::source::{Fetched, Fetching, Looking, Seen, Source, bad_payload, not_given, payload};
 
 /// A read that takes longer hangs in a network file system.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ impl File {
         Self { path: path.to_owned(), owner: owner.map(str::to_owned), key: key.clone(), keys, reading: Arc::default() }
     }
 
-    async fn content(&self) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    async fn content(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
         if self.reading.swap(true, Ordering::AcqRel) {
             let what = "an earlier read has still no answer from its file system";
             return Err(temporary(&self.path, what, "check the mount it lies on"));
@@ -77,7 +78,7 @@ impl File {
         }
     }
 
-    async fn get(&self) -> Result<Fetched, SourceError> {
+    async fn get(&self) -> Result<Fetched, Fault> {
         let content = self.content().await?;
         let Seen { identity, version, order } = self.seen(&content);
         let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys)?;
@@ -139,7 +140,7 @@ pub fn doubts(path: &Path, owner: Option<&str>) -> Vec<Finding> {
 }
 
 /// Opens it if nobody could have written it but root, we, and the user that the configuration names.
-fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, SourceError> {
+fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, Fault> {
     let uid = match owner {
         None => None,
         Some(name) => Some(trust::user_id(name).ok().flatten().ok_or_else(|| {
@@ -165,13 +166,13 @@ fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, SourceError> 
                 }
                 Reason::Others { .. } | Reason::NotTheirs { .. } => e.fix(),
             };
-            SourceError { class: e.class(), ..permanent(path, &format!("{found}, {words}"), &fix) }
+            Fault { class: e.class(), ..permanent(path, &format!("{found}, {words}"), &fix) }
         }
-        _ => SourceError { temporary: e.is_temporary(), ..permanent(path, &e.to_string(), &e.fix()) },
+        _ => Fault { temporary: e.is_temporary(), ..permanent(path, &e.to_string(), &e.fix()) },
     })
 }
 
-fn failed(path: &Path, e: &std::io::Error) -> SourceError {
+fn failed(path: &Path, e: &std::io::Error) -> Fault {
     match e.kind() {
         std::io::ErrorKind::NotFound => permanent(path, "it does not exist", "create it, or correct `path`"),
         std::io::ErrorKind::PermissionDenied => {
@@ -182,7 +183,7 @@ fn failed(path: &Path, e: &std::io::Error) -> SourceError {
 }
 
 /// Reads the whole file. Opening neither waits for the other end of a FIFO nor touches a device.
-fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let io = |e: std::io::Error| failed(path, &e);
     // Looked at before it is opened too: opening a device can do something.
     regular(path, &std::fs::metadata(path).map_err(io)?)?;
@@ -215,7 +216,7 @@ fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SourceEr
     Ok(content)
 }
 
-fn regular(path: &Path, metadata: &Metadata) -> Result<(), SourceError> {
+fn regular(path: &Path, metadata: &Metadata) -> Result<(), Fault> {
     let kind = metadata.file_type();
     let what = match () {
         () if kind.is_file() => return Ok(()),
@@ -227,12 +228,12 @@ fn regular(path: &Path, metadata: &Metadata) -> Result<(), SourceError> {
     Err(permanent(path, &format!("it is {what}, not a regular file"), "name a regular file in `path`"))
 }
 
-fn permanent(path: &Path, what: &str, fix: &str) -> SourceError {
-    SourceError { temporary: false, class: "file", what: format!("file {}: {what}", path.display()), fix: fix.into() }
+fn permanent(path: &Path, what: &str, fix: &str) -> Fault {
+    Fault::new(Class::File, format!("file {}: {what}", path.display()), fix)
 }
 
-fn temporary(path: &Path, what: &str, fix: &str) -> SourceError {
-    SourceError { temporary: true, ..permanent(path, what, fix) }
+fn temporary(path: &Path, what: &str, fix: &str) -> Fault {
+    Fault { temporary: true, ..permanent(path, what, fix) }
 }
 
 #[cfg(test)]
@@ -263,11 +264,11 @@ mod tests {
         answer
     }
 
-    fn fetch(path: &Path) -> Result<Fetched, SourceError> {
+    fn fetch(path: &Path) -> Result<Fetched, Fault> {
         ask(path, async |source| source.fetch().await)
     }
 
-    fn look(path: &Path) -> Result<Seen, SourceError> {
+    fn look(path: &Path) -> Result<Seen, Fault> {
         ask(path, async |source| source.look().await)
     }
 
@@ -310,7 +311,7 @@ mod tests {
         ];
         for (path, class, temporary, what) in table {
             let error = fetch(path).expect_err(&path.display().to_string());
-            assert_eq!((error.class, error.temporary), (*class, *temporary), "{error:?}");
+            assert_eq!((error.class.word(), error.temporary), (*class, *temporary), "{error:?}");
             assert!(error.what.contains(what), "{error:?}");
             assert!(!error.fix.is_empty() && !format!("{error:?}").contains("hunter2"), "{error:?}");
             // A look tells the same of everything but the content, which it does not try to understand.

@@ -19,9 +19,10 @@ use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorConte
 use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_secretsmanager::error::BoxError;
 
-use crate::aws::{Arn, AwsError, Http};
+use crate::aws::{Arn, Http};
 use crate::config;
 use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, ses_region};
+use crate::fault::{Class, Fault};
 use crate::instruction::relaykey;
 
 /// One version, fetched.
@@ -56,33 +57,11 @@ impl From<Fetched> for Seen {
     }
 }
 
-/// Why nothing was fetched. Never carries content.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct SourceError {
-    /// Will trying again help without anybody doing anything?
-    pub temporary: bool,
-    /// Machine-readable class: `network`, `proxy`, `tls`, `throttled`, `service`, `access-denied`, `kms`, `credentials`,
-    /// `clock`, `not-found`, `no-such-label`, `not-given`, `scheduled-for-deletion`, `payload`, `file`, `permissions`,
-    /// `configuration`.
-    pub class: &'static str,
-    /// What was asked of whom, and what they said.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
-
-impl From<AwsError> for SourceError {
-    fn from(e: AwsError) -> Self {
-        Self { temporary: e.temporary, class: e.class, what: e.what, fix: e.fix }
-    }
-}
-
 /// What [`Source::fetch`] gives: boxed, so that sources of several kinds stand in one list.
-pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send + 'a>>;
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Fault>> + Send + 'a>>;
 
 /// What [`Source::look`] gives: boxed for the same reason.
-pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Seen, SourceError>> + Send + 'a>>;
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Seen, Fault>> + Send + 'a>>;
 
 /// One place that versions of a credential come from.
 pub trait Source: Send + Sync {
@@ -131,7 +110,7 @@ pub struct Advice {
 
 /// Opens the source of a credential. Reaches nothing yet: what is wrong with AWS or the file is told by
 /// [`Source::fetch`]. `key` makes the version of a file. An ARN's region wins over the configured one.
-pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Result<Box<dyn Source>, Fault> {
     let is_ses = |smtp: &config::Smtp| smtp.region.is_some() || ses_region(&smtp.endpoint).is_some();
     let keys = JsonKeys { of_ses: credential.targets.iter().any(|t| is_ses(&t.smtp)), ..credential.keys.clone() };
     Ok(match &credential.source {
@@ -155,7 +134,7 @@ fn in_region_of(name: &str, aws: &config::Aws) -> config::Aws {
 }
 
 /// Reads the bytes a source gave. Errors of it name keys and positions, never content.
-fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, SourceError> {
+fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, Fault> {
     Payload::parse(bytes, keys).map_err(|e| bad_payload(format!("{about}: {e}")))
 }
 
@@ -166,39 +145,37 @@ fn same_version(
     identity: &SourceIdentity,
     version: &str,
     order: Option<VersionOrder>,
-) -> Result<Fetched, SourceError> {
+) -> Result<Fetched, Fault> {
     if fetched.identity == *identity && fetched.version == version && fetched.order == order {
         return Ok(fetched);
     }
     Err(not_given(format!("{about}: what is there now is not version {version} that this host uses")))
 }
 
-fn not_given(what: String) -> SourceError {
-    SourceError {
-        temporary: false,
-        class: "not-given",
+fn not_given(what: String) -> Fault {
+    Fault::new(
+        Class::NotGiven,
         what,
-        fix: format!("see the version that waits, and decide about it: {}", relaykey("status")),
-    }
+        format!("see the version that waits, and decide about it: {}", relaykey("status")),
+    )
 }
 
-fn bad_payload(what: String) -> SourceError {
-    SourceError {
-        temporary: false,
-        class: "payload",
+fn bad_payload(what: String) -> Fault {
+    Fault::new(
+        Class::Payload,
         what,
-        fix: "put a corrected value there as a new version; until then this host keeps what it has".into(),
-    }
+        "put a corrected value there as a new version; until then this host keeps what it has",
+    )
 }
 
 /// An answer of AWS without a part that every answer has.
-fn incomplete(about: &str, part: &str) -> SourceError {
-    SourceError {
-        temporary: true,
-        class: "service",
-        what: format!("{about}: the answer has no {part}"),
-        fix: "nothing to do if it passes; if it stays, check `endpoint_url`: is AWS behind it".into(),
-    }
+fn incomplete(about: &str, part: &str) -> Fault {
+    Fault::new(
+        Class::Service,
+        format!("{about}: the answer has no {part}"),
+        "nothing to do if it passes; if it stays, check `endpoint_url`: is AWS behind it",
+    )
+    .temporary()
 }
 
 /// AWS's time as ours.

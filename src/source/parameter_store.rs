@@ -6,12 +6,13 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use zeroize::Zeroizing;
 
-use crate::aws::{self, Arn, AwsError, Call, Http, Session};
+use crate::aws::{self, Arn, Call, Http, Session};
 use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
+use crate::fault::{Class, Fault};
 use crate::source::{
-    Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete, payload,
-    same_version, timestamp,
+    Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, bad_payload, incomplete, payload, same_version,
+    timestamp,
 };
 
 /// A source of type `parameter-store`.
@@ -34,13 +35,7 @@ pub struct ParameterStore {
 
 impl ParameterStore {
     /// `label`: `None` for the latest version.
-    pub fn new(
-        parameter: &str,
-        label: Option<&str>,
-        aws: &Aws,
-        keys: JsonKeys,
-        http: &Http,
-    ) -> Result<Self, SourceError> {
+    pub fn new(parameter: &str, label: Option<&str>, aws: &Aws, keys: JsonKeys, http: &Http) -> Result<Self, Fault> {
         Ok(Self {
             parameter: parameter.to_owned(),
             label: label.map(str::to_owned),
@@ -58,13 +53,13 @@ impl ParameterStore {
         self
     }
 
-    async fn get(&self) -> Result<Fetched, SourceError> {
+    async fn get(&self) -> Result<Fetched, Fault> {
         let fetched = self.fetched(self.ask(self.label.as_deref(), Decrypt::Yes).await?)?;
         self.proof.given();
         Ok(fetched)
     }
 
-    async fn seen(&self) -> Result<Seen, SourceError> {
+    async fn seen(&self) -> Result<Seen, Fault> {
         if self.proof.is_due() {
             return Ok(self.get().await?.into());
         }
@@ -73,7 +68,7 @@ impl ParameterStore {
     }
 
     /// `selector`: a label, or the number of a version; `None`: the latest.
-    async fn ask(&self, selector: Option<&str>, decrypt: Decrypt) -> Result<Parameter, SourceError> {
+    async fn ask(&self, selector: Option<&str>, decrypt: Decrypt) -> Result<Parameter, Fault> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref()).to_owned();
         // Names and ARNs take a selector: `NAME:LABEL`, `NAME:NUMBER`.
@@ -93,25 +88,25 @@ impl ParameterStore {
                     region: &region,
                     role_arn: self.session.role_arn(),
                 };
-                Err(self.session.explain(&error, &call, |answer| self.special(answer, &call)).await.into())
+                Err(self.session.explain(&error, &call, |answer| self.special(answer, &call)).await)
             }
         }
     }
 
-    fn fetched(&self, parameter: Parameter) -> Result<Fetched, SourceError> {
+    fn fetched(&self, parameter: Parameter) -> Result<Fetched, Fault> {
         let (Seen { identity, version, order }, content) = self.understood(parameter)?;
         Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, version, order })
     }
 
     /// What a parameter shows, and its value, decrypted or not.
-    fn understood(&self, mut parameter: Parameter) -> Result<(Seen, Zeroizing<Vec<u8>>), SourceError> {
+    fn understood(&self, mut parameter: Parameter) -> Result<(Seen, Zeroizing<Vec<u8>>), Fault> {
         let about = self.about();
         let content = parameter.value.take().map(String::into_bytes).map(Zeroizing::new);
         match parameter.r#type {
             Some(ParameterType::SecureString) => {}
             other => {
                 let kind = other.as_ref().map_or("unknown", ParameterType::as_str);
-                return Err(SourceError {
+                return Err(Fault {
                     fix: "delete it and store it anew with --type SecureString; change the credential too: whoever may read parameters has seen it".into(),
                     ..bad_payload(format!("{about} is of type {kind}: the credential is stored there unencrypted"))
                 });
@@ -135,19 +130,19 @@ impl ParameterStore {
 
     /// What only Parameter Store says. Which of the two codes a label that is on no version gets is not documented, so
     /// with a label `ParameterNotFound` leaves both open.
-    fn special(&self, answer: aws::Answer, call: &Call) -> Option<AwsError> {
+    fn special(&self, answer: aws::Answer, call: &Call) -> Option<Fault> {
         let (about, region, said) = (&call.about, call.region, answer.words());
         let label = self.label.as_deref()?;
         let attach =
             format!("attach it (`aws ssm label-parameter-version --labels {label}`), or name another one in `label`");
         match answer.code {
-            "ParameterVersionNotFound" => Some(AwsError::new(
-                "no-such-label",
+            "ParameterVersionNotFound" => Some(Fault::new(
+                Class::NoSuchLabel,
                 format!("no version of {about} in {region} carries the label {label:?}. AWS says: {said}"),
                 attach,
             )),
-            "ParameterNotFound" => Some(AwsError::new(
-                "not-found",
+            "ParameterNotFound" => Some(Fault::new(
+                Class::NotFound,
                 format!(
                     "{about} does not exist in {region} for this account, or no version of it carries the label. AWS says: {said}"
                 ),

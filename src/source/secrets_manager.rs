@@ -10,12 +10,13 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use zeroize::Zeroizing;
 
-use crate::aws::{self, Arn, AwsError, Call, Http, Session};
+use crate::aws::{self, Arn, Call, Http, Session};
 use crate::config::Aws;
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
+use crate::fault::{Class, Fault};
 use crate::source::{
-    Advice, Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, SourceError, bad_payload, incomplete,
-    payload, same_version, timestamp,
+    Advice, Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, bad_payload, incomplete, payload,
+    same_version, timestamp,
 };
 
 /// A source of type `secrets-manager`.
@@ -46,7 +47,7 @@ struct Learned {
     /// By version id. A version's age never changes.
     orders: BTreeMap<String, VersionOrder>,
     /// DescribeSecret is denied, since when, and AWS's words about it.
-    denied: Option<(Instant, AwsError)>,
+    denied: Option<(Instant, Fault)>,
 }
 
 /// So long after it was denied, DescribeSecret is tried again: somebody may have followed the advice.
@@ -54,7 +55,7 @@ const DENIED: Duration = PROOF;
 
 impl SecretsManager {
     /// `stages`: at least one label.
-    pub fn new(secret: &str, stages: &[String], aws: &Aws, keys: JsonKeys, http: &Http) -> Result<Self, SourceError> {
+    pub fn new(secret: &str, stages: &[String], aws: &Aws, keys: JsonKeys, http: &Http) -> Result<Self, Fault> {
         Ok(Self {
             secret: secret.to_owned(),
             stages: stages.to_vec(),
@@ -77,14 +78,14 @@ impl SecretsManager {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn client(&self) -> Result<(Client, String), AwsError> {
+    async fn client(&self) -> Result<(Client, String), Fault> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref()).to_owned();
         let config = aws_sdk_secretsmanager::config::Builder::from(&config).interceptor(self.requests.clone()).build();
         Ok((Client::from_conf(config), region))
     }
 
-    async fn seen(&self) -> Result<Seen, SourceError> {
+    async fn seen(&self) -> Result<Seen, Fault> {
         let denied = self.learned().denied.as_ref().is_some_and(|(since, _)| since.elapsed() < DENIED);
         if denied || self.proof.is_due() {
             return Ok(self.newest().await?.into());
@@ -103,8 +104,8 @@ impl SecretsManager {
         let call = self.call("secretsmanager:DescribeSecret", format!("secret {:?}", self.secret), &region);
         let explained = self.session.explain(&error, &call, |_| None).await;
         // That the role may not be assumed is no answer of Secrets Manager.
-        if explained.class != "access-denied" || aws::answer(&error).is_none() {
-            return Err(explained.into());
+        if explained.class != Class::AccessDenied || aws::answer(&error).is_none() {
+            return Err(explained);
         }
         // Where reading is denied too, that is what is to be told, and both are tried again.
         let fetched = self.newest().await?;
@@ -114,12 +115,12 @@ impl SecretsManager {
 
     /// The version that a fetch would get, if the answer tells. `None`: several versions carry one of the labels, and
     /// the age of one of them is not known yet.
-    fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<Seen>, SourceError> {
+    fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<Seen>, Fault> {
         let about = self.about(&self.stages.join(", "));
         if let Some(at) = &output.deleted_date {
             // Not what the date means: the documentation of it and of its siblings disagree.
             let said = timestamp(at).map_or_else(String::new, |at| format!(". AWS says: DeletedDate {at:.0}"));
-            return Err(scheduled_for_deletion(&about, region, &said).into());
+            return Err(scheduled_for_deletion(&about, region, &said));
         }
         let arn = output.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?;
         let versions = output.version_ids_to_stages.take().unwrap_or_default();
@@ -135,7 +136,7 @@ impl SecretsManager {
         }
         let (id, order) = match carriers.as_slice() {
             [] => {
-                let absent = |stage: &String| no_such_label(&self.about(stage), region, stage, "").into();
+                let absent = |stage: &String| no_such_label(&self.about(stage), region, stage, "");
                 return Err(all_absent(self.stages.iter().map(absent)).unwrap_or_else(|| incomplete(&about, "label")));
             }
             [one] => *one,
@@ -151,7 +152,7 @@ impl SecretsManager {
         Ok(Some(Seen { identity: SourceIdentity { arn, created: None }, version: id.clone(), order }))
     }
 
-    async fn newest(&self) -> Result<Fetched, SourceError> {
+    async fn newest(&self) -> Result<Fetched, Fault> {
         let (client, region) = self.client().await?;
         let mut newest: Option<Version> = None;
         let mut absent = Vec::new();
@@ -160,7 +161,7 @@ impl SecretsManager {
                 // Of two equally old ones the label that stands first wins.
                 Ok(version) if newest.as_ref().is_none_or(|n| version.order > n.order) => newest = Some(version),
                 Ok(_) => {}
-                Err(error) if error.class == NO_SUCH_LABEL => absent.push(error),
+                Err(error) if error.class == Class::NoSuchLabel => absent.push(error),
                 Err(error) => return Err(error),
             }
         }
@@ -177,12 +178,12 @@ impl SecretsManager {
         Ok(fetched)
     }
 
-    async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<Version, SourceError> {
+    async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<Version, Fault> {
         self.asked(client.get_secret_value().version_stage(stage), stage, region).await
     }
 
     /// One version by its id. It is to be had for as long as any label is on it, such as AWSPREVIOUS.
-    async fn by_id(&self, version: &str) -> Result<Fetched, SourceError> {
+    async fn by_id(&self, version: &str) -> Result<Fetched, Fault> {
         let (client, region) = self.client().await?;
         let version = self.asked(client.get_secret_value().version_id(version), version, &region).await?;
         Ok(Fetched {
@@ -194,12 +195,7 @@ impl SecretsManager {
     }
 
     /// `stage`: the label or the version id that is asked for.
-    async fn asked(
-        &self,
-        request: GetSecretValueFluentBuilder,
-        stage: &str,
-        region: &str,
-    ) -> Result<Version, SourceError> {
+    async fn asked(&self, request: GetSecretValueFluentBuilder, stage: &str, region: &str) -> Result<Version, Fault> {
         match request.secret_id(&self.secret).send().await {
             Ok(output) => {
                 let version = Version::from_answer(output, stage, &self.about(stage))?;
@@ -208,7 +204,7 @@ impl SecretsManager {
             }
             Err(error) => {
                 let call = self.call("secretsmanager:GetSecretValue", self.about(stage), region);
-                Err(self.session.explain(&error, &call, |answer| special(answer, stage, &call)).await.into())
+                Err(self.session.explain(&error, &call, |answer| special(answer, stage, &call)).await)
             }
         }
     }
@@ -232,10 +228,8 @@ impl SecretsManager {
     }
 }
 
-const NO_SUCH_LABEL: &str = "no-such-label";
-
 /// What only Secrets Manager says: one code with several meanings, told apart by its words.
-fn special(answer: aws::Answer, stage: &str, call: &Call) -> Option<AwsError> {
+fn special(answer: aws::Answer, stage: &str, call: &Call) -> Option<Fault> {
     let said = answer.words();
     let lower = answer.message.to_ascii_lowercase();
     match answer.code {
@@ -250,25 +244,25 @@ fn special(answer: aws::Answer, stage: &str, call: &Call) -> Option<AwsError> {
 }
 
 /// `said`: what is to follow the sentence.
-fn no_such_label(about: &str, region: &str, stage: &str, said: &str) -> AwsError {
-    AwsError::new(
-        NO_SUCH_LABEL,
+fn no_such_label(about: &str, region: &str, stage: &str, said: &str) -> Fault {
+    Fault::new(
+        Class::NoSuchLabel,
         format!("no version of {about} in {region} carries the label {stage:?}{said}"),
         format!("attach the label {stage:?} to a version, or name another one in `stage`"),
     )
 }
 
 /// `said`: what is to follow the sentence.
-fn scheduled_for_deletion(about: &str, region: &str, said: &str) -> AwsError {
-    AwsError::new(
-        "scheduled-for-deletion",
+fn scheduled_for_deletion(about: &str, region: &str, said: &str) -> Fault {
+    Fault::new(
+        Class::ScheduledForDeletion,
         format!("{about} in {region} is scheduled for deletion{said}"),
         "restore it (`aws secretsmanager restore-secret`), or name another secret; mail goes on with what this host has",
     )
 }
 
 /// One error of those about each label.
-fn all_absent(errors: impl IntoIterator<Item = SourceError>) -> Option<SourceError> {
+fn all_absent(errors: impl IntoIterator<Item = Fault>) -> Option<Fault> {
     errors.into_iter().reduce(|mut all, next| {
         all.what = format!("{}; {}", all.what, next.what);
         all
@@ -285,7 +279,7 @@ struct Version {
 }
 
 impl Version {
-    fn from_answer(mut output: GetSecretValueOutput, stage: &str, about: &str) -> Result<Self, SourceError> {
+    fn from_answer(mut output: GetSecretValueOutput, stage: &str, about: &str) -> Result<Self, Fault> {
         let text = output.secret_string.take().map(String::into_bytes).map(Zeroizing::new);
         let binary = output.secret_binary.take().map(|blob| Zeroizing::new(blob.into_inner()));
         let content = text.or(binary).filter(|content| !content.is_empty());

@@ -21,6 +21,8 @@ use std::time::Duration;
 use super::printable;
 use crate::instruction::relaykey;
 
+use crate::fault::Class;
+
 /// Words of a server that are kept, in bytes.
 const MAX_WORDS: usize = 512;
 /// Between two looks for alarms, at first and at last.
@@ -57,14 +59,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word in status and metrics.
-    pub fn word(self) -> &'static str {
+    /// As status and metrics name it.
+    pub fn class(self) -> Class {
         match self {
-            Kind::Refused => "refused",
-            Kind::NoLogin => "no-login",
-            Kind::Temporary => "temporary",
-            Kind::Policy => "policy",
-            Kind::NoMechanism => "no-mechanism",
+            Kind::Refused => Class::Refused,
+            Kind::NoLogin => Class::NoLogin,
+            Kind::Temporary => Class::Temporary,
+            Kind::Policy => Class::Policy,
+            Kind::NoMechanism => Class::NoMechanism,
         }
     }
 

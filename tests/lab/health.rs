@@ -15,11 +15,12 @@ use jiff::{SignedDuration, Timestamp};
 use relaykey::audit::{By, Record, StepTime, Trouble};
 use relaykey::config::{self, Config, Listen};
 use relaykey::credential::VersionOrder;
+use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, Listener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Change, Completion, Failure, FirstRefused, Held, InUse, MailServer, Outbox, Owed,
-    OwnLogin, OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
+    Applied, Approval, Candidate, Change, Completion, FirstRefused, Held, InUse, MailServer, Outbox, Owed, OwnLogin,
+    OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
 };
 use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
 use relaykey::wake::alarm::Kind;
@@ -58,7 +59,13 @@ pub fn by(cause: &str) -> By {
 }
 
 pub fn failure(class: &str, what: &str, fix: &str, at: Timestamp) -> Failure {
-    Failure { class: class.into(), what: what.into(), fix: fix.into(), temporary: false, at }
+    Failure {
+        class: serde_json::from_value(class.into()).expect("a class"),
+        what: what.into(),
+        fix: fix.into(),
+        temporary: false,
+        at,
+    }
 }
 
 pub fn retry(failure: Failure) -> Retry {
@@ -134,8 +141,7 @@ impl Host {
             approved_by: None,
         };
         let mut refused = record(hours(now, 30), "timer", "refused", "failed-for-now");
-        refused.error =
-            Some(Trouble { class: "not-yet".into(), words: "535 Authentication Credentials Invalid".into() });
+        refused.error = Some(Trouble { class: Class::NotYet, words: "535 Authentication Credentials Invalid".into() });
         let mut asked = record(hours(now, 250), "operator", "no-change", "done");
         asked.by = By { user: Some("root".into()), uid: Some(0), claimed: Some("alice".into()), ..by("operator") };
         let mut adopted = record(hours(now, 300), "start", "adoption", "adopted");
@@ -415,8 +421,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         h.candidate().held = None;
         h.target().change = None;
         h.first().rejected.push(Rejected { id: candidate.id, by, reason: reason.clone(), at: hours(now, 3) });
-        h.happened(3, "operator", "rejection", "done").error =
-            Some(Trouble { class: "rejected".into(), words: reason });
+        h.happened(3, "operator", "rejection", "done").error = Some(Trouble { class: Class::Rejected, words: reason });
     }),
     ("approved-refused", |h| {
         h.manual(None, "wait").held().approved();
@@ -470,7 +475,7 @@ pub fn left(host: &mut Host) {
 pub fn policy_notice(host: &mut Host) {
     host.lives[0].notices.push(Notice {
         at: minutes(host.now, 3),
-        class: "policy".into(),
+        class: Class::Policy,
         what: "email-smtp.eu-west-1.amazonaws.com took the login and refused a message: 554 Access denied: User \
                `arn:aws:iam::123456789012:user/mail' is not authorized to perform `ses:SendRawEmail'"
             .into(),
@@ -482,7 +487,7 @@ pub fn policy_notice(host: &mut Host) {
 pub fn mail_log_notice(host: &mut Host, kind: Kind, words: &str) {
     host.lives[0].notices.push(Notice {
         at: minutes(host.now, 3),
-        class: kind.word().into(),
+        class: kind.class(),
         what: format!("{}. The mail log: email-smtp.eu-west-1.amazonaws.com:587: {words}", kind.meaning()),
         fix: kind.fix().into(),
     });

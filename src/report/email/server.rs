@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Envelope, unsendable};
 use crate::credential::Redactor;
-use crate::report::Undelivered;
+use crate::fault::{Class, Fault};
+
 use crate::smtp::dialogue::{self, Broken, Command, Message, Reply, Unfit};
 use crate::smtp::introduction;
 
@@ -43,14 +44,14 @@ impl fmt::Display for Server {
 impl Server {
     /// `host` is `localhost` or a loopback address, which may stand in brackets. No name is looked up: nobody decides
     /// from outside where the messages go.
-    pub(super) fn new(host: &str, port: u16) -> Result<Self, Undelivered> {
+    pub(super) fn new(host: &str, port: u16) -> Result<Self, Fault> {
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         let addresses = match literal.parse::<IpAddr>() {
             Ok(address) if address.is_loopback() => vec![address],
             _ if host.eq_ignore_ascii_case("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             _ => {
-                return Err(Undelivered::new(
-                    "configuration",
+                return Err(Fault::new(
+                    Class::Configuration,
                     format!("the mail server {host:?} is not on this machine, and messages go there without TLS"),
                     "set `server` in [[report]] to \"localhost:25\", or to \"ses\"",
                 ));
@@ -60,7 +61,7 @@ impl Server {
     }
 
     /// Hands over one message. `host`: this host's name.
-    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &Message) -> Result<(), Undelivered> {
+    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &Message) -> Result<(), Fault> {
         let mut dialogue = self.begin(host).await?;
         dialogue.envelope(envelope).await?;
         dialogue.command("DATA", Ok(Command::fixed("DATA")), &[354], "look at the mail server's log").await?;
@@ -71,7 +72,7 @@ impl Server {
     }
 
     /// Goes as far as one can without sending anything.
-    pub(super) async fn check(&self, host: &str, envelope: &Envelope) -> Result<String, Undelivered> {
+    pub(super) async fn check(&self, host: &str, envelope: &Envelope) -> Result<String, Fault> {
         let mut dialogue = self.begin(host).await?;
         let greeting = dialogue.greeting.clone();
         dialogue.envelope(envelope).await?;
@@ -88,7 +89,7 @@ impl Server {
     }
 
     /// Connects, and exchanges greetings.
-    async fn begin(&self, host: &str) -> Result<Dialogue<'_>, Undelivered> {
+    async fn begin(&self, host: &str) -> Result<Dialogue<'_>, Fault> {
         let deadline = Instant::now() + LIMIT;
         let mut failed = Vec::new();
         for address in &self.addresses {
@@ -109,24 +110,23 @@ impl Server {
             dialogue.command("EHLO", hello, &[250], "set `name` under [host] to the host's full name").await?;
             return Ok(dialogue);
         }
-        Err(Undelivered {
-            temporary: true,
-            class: "network",
-            what: format!("the mail server at {self} cannot be reached ({})", failed.join("; ")),
-            fix: "start the mail server, or let it listen there; or correct `server` in [[report]]; it is tried again"
-                .into(),
-        })
+        Err(Fault::new(
+            Class::Network,
+            format!("the mail server at {self} cannot be reached ({})", failed.join("; ")),
+            "start the mail server, or let it listen there; or correct `server` in [[report]]; it is tried again",
+        )
+        .temporary())
     }
 
-    fn timed_out(&self, waiting: &str) -> Undelivered {
-        Undelivered {
-            temporary: true,
-            class: "timeout",
-            what: format!(
+    fn timed_out(&self, waiting: &str) -> Fault {
+        Fault::new(
+            Class::Timeout,
+            format!(
                 "the mail server at {self} said nothing for too long: gave up after {LIMIT:?}, waiting for {waiting}"
             ),
-            fix: "look at the mail server's log and at its load; it is tried again".into(),
-        }
+            "look at the mail server's log and at its load; it is tried again",
+        )
+        .temporary()
     }
 }
 
@@ -140,7 +140,7 @@ struct Dialogue<'a> {
 
 impl Dialogue<'_> {
     /// Sender and recipients. With one recipient refused the message goes to nobody, so that the loss is seen.
-    async fn envelope(&mut self, envelope: &Envelope) -> Result<(), Undelivered> {
+    async fn envelope(&mut self, envelope: &Envelope) -> Result<(), Fault> {
         let from = &envelope.from;
         let fix =
             format!("let the mail server take mail from {from} from this machine, or correct `from` in [[report]]");
@@ -154,7 +154,7 @@ impl Dialogue<'_> {
         Ok(())
     }
 
-    async fn greeted(&mut self, fix: &str) -> Result<String, Undelivered> {
+    async fn greeted(&mut self, fix: &str) -> Result<String, Fault> {
         let reply = timeout_at(self.deadline, self.inner.reply()).await;
         self.judge("the greeting", reply, &[220], fix)
     }
@@ -165,13 +165,13 @@ impl Dialogue<'_> {
         command: Result<Command, Unfit>,
         wanted: &[u16],
         fix: &str,
-    ) -> Result<String, Undelivered> {
+    ) -> Result<String, Fault> {
         let command = command.map_err(|e| unsendable(&e))?;
         let reply = timeout_at(self.deadline, self.inner.ask(&command)).await;
         self.judge(to, reply, wanted, fix)
     }
 
-    async fn hand_over(&mut self, message: &Message, fix: &str) -> Result<String, Undelivered> {
+    async fn hand_over(&mut self, message: &Message, fix: &str) -> Result<String, Fault> {
         let reply = timeout_at(self.deadline, self.inner.hand_over(message)).await;
         self.judge("the message", reply, &[250], fix)
     }
@@ -183,7 +183,7 @@ impl Dialogue<'_> {
         reply: Result<Result<Reply, Broken>, Elapsed>,
         wanted: &[u16],
         fix: &str,
-    ) -> Result<String, Undelivered> {
+    ) -> Result<String, Fault> {
         let reply = match reply {
             Ok(Ok(reply)) => reply,
             Ok(Err(Broken::Lost(e))) => {
@@ -203,14 +203,14 @@ impl Dialogue<'_> {
         let said = format!("{} {words}", reply.code);
         let server = self.server;
         match reply.code {
-            400..=499 => Err(Undelivered {
-                temporary: true,
-                class: "deferred",
-                what: format!("the mail server at {server} does not take {to} now: {said}"),
-                fix: format!("nothing to do if it passes: it is tried again; if it stays, {fix}"),
-            }),
+            400..=499 => Err(Fault::new(
+                Class::Deferred,
+                format!("the mail server at {server} does not take {to} now: {said}"),
+                format!("nothing to do if it passes: it is tried again; if it stays, {fix}"),
+            )
+            .temporary()),
             500..=599 => {
-                Err(Undelivered::new("refused", format!("the mail server at {server} refuses {to}: {said}"), fix))
+                Err(Fault::new(Class::Refused, format!("the mail server at {server} refuses {to}: {said}"), fix))
             }
             _ => Err(self.nonsense(to, &said)),
         }
@@ -221,24 +221,23 @@ impl Dialogue<'_> {
         let _ = timeout(QUIT_WAIT, self.inner.ask(&Command::fixed("QUIT"))).await;
     }
 
-    fn lost(&self, why: &str) -> Undelivered {
-        Undelivered {
-            temporary: true,
-            class: "network",
-            what: format!("the connection to the mail server at {} broke: {why}", self.server),
-            fix: "look at the mail server's log; it is tried again".into(),
-        }
+    fn lost(&self, why: &str) -> Fault {
+        Fault::new(
+            Class::Network,
+            format!("the connection to the mail server at {} broke: {why}", self.server),
+            "look at the mail server's log; it is tried again",
+        )
+        .temporary()
     }
 
     /// Whoever answers may be something else for a while, such as what takes the port before the mail server does.
-    fn nonsense(&self, to: &str, said: &str) -> Undelivered {
-        Undelivered {
-            temporary: true,
-            class: "smtp",
-            what: format!("what listens at {} answers {to} as no mail server does: {}", self.server, printable(said)),
-            fix: "correct `server` in [[report]]: host and port of the mail server on this machine; it is tried again"
-                .into(),
-        }
+    fn nonsense(&self, to: &str, said: &str) -> Fault {
+        Fault::new(
+            Class::Smtp,
+            format!("what listens at {} answers {to} as no mail server does: {}", self.server, printable(said)),
+            "correct `server` in [[report]]: host and port of the mail server on this machine; it is tried again",
+        )
+        .temporary()
     }
 }
 
@@ -260,7 +259,7 @@ mod tests {
         }
         for host in ["mail.example.com", "192.0.2.1", "0.0.0.0", "[2001:db8::1]", "", "localhost.example.com"] {
             let e = Server::new(host, 25).map(|_| ()).unwrap_err();
-            assert_eq!((e.class, e.temporary), ("configuration", false), "{host}");
+            assert_eq!((e.class.word(), e.temporary), ("configuration", false), "{host}");
         }
     }
 }

@@ -14,9 +14,10 @@ use aws_sdk_sesv2::types::{Destination, EmailContent, RawMessage};
 use lettre::address::Address;
 
 use super::Envelope;
-use crate::aws::{self, Answer, AwsError, Call, Http, Session};
+use crate::aws::{self, Answer, Call, Http, Session};
 use crate::config::Aws;
-use crate::report::Undelivered;
+use crate::fault::{Class, Fault};
+
 use crate::smtp::dialogue::Message;
 
 /// Recipients of one message (SES quotas).
@@ -34,10 +35,10 @@ impl fmt::Display for Ses {
 }
 
 impl Ses {
-    pub(super) fn new(envelope: &Envelope, aws: &Aws, http: &Http) -> Result<Self, Undelivered> {
+    pub(super) fn new(envelope: &Envelope, aws: &Aws, http: &Http) -> Result<Self, Fault> {
         if envelope.to.len() > MOST_RECIPIENTS {
-            return Err(Undelivered::new(
-                "configuration",
+            return Err(Fault::new(
+                Class::Configuration,
                 format!("`to` names {} recipients, and SES takes {MOST_RECIPIENTS}", envelope.to.len()),
                 "name a mailing list in `to` of [[report]], or make a second receiver for the others",
             ));
@@ -45,7 +46,7 @@ impl Ses {
         Ok(Self { region: aws.region.clone(), session: Session::new(aws, http)? })
     }
 
-    pub(super) async fn send(&self, envelope: &Envelope, message: Message) -> Result<(), Undelivered> {
+    pub(super) async fn send(&self, envelope: &Envelope, message: Message) -> Result<(), Fault> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
         let raw = RawMessage::builder().data(Blob::new(message.into_bytes())).build().expect("it has data");
@@ -63,7 +64,7 @@ impl Ses {
 
     /// SES can be reached, and the account may send. Whether the sender is verified and the right to send is there is
     /// known when a message is sent.
-    pub(super) async fn check(&self, envelope: &Envelope) -> Result<String, Undelivered> {
+    pub(super) async fn check(&self, envelope: &Envelope) -> Result<String, Fault> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
         let untried =
@@ -72,14 +73,14 @@ impl Ses {
             Ok(account) if !account.sending_enabled() => {
                 let from = envelope.from.to_string();
                 let call = self.call("ses:GetAccount", &from, region);
-                Err(paused(&call, "GetAccount gives SendingEnabled = false").into())
+                Err(paused(&call, "GetAccount gives SendingEnabled = false"))
             }
             Ok(account) if !account.production_access_enabled() => Ok(format!(
                 "the account sends by SES in {region}, but is in the sandbox there: sender and each recipient must be verified; {untried}"
             )),
             Ok(_) => Ok(format!("the account sends by SES in {region}; {untried}")),
             Err(e) => match self.explain(&e, "ses:GetAccount", &envelope.from, region).await {
-                denied if denied.class == "access-denied" => Ok(format!(
+                denied if denied.class == Class::AccessDenied => Ok(format!(
                     "SES in {region} answers; the account's state is not known here (that needs ses:GetAccount, which reports do not), \
                      and {untried}"
                 )),
@@ -98,7 +99,7 @@ impl Ses {
         }
     }
 
-    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, from: &Address, region: &str) -> Undelivered
+    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, from: &Address, region: &str) -> Fault
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
@@ -106,52 +107,52 @@ impl Ses {
         let call = self.call(action, from.as_ref(), region);
         let mut explained = self.session.explain(error, &call, |answer| special(answer, &call, from)).await;
         match explained.class {
-            "throttled" => {
+            Class::Throttled => {
                 explained.fix =
                     "nothing to do if it passes; if it stays, the account sends more than its quota: look at the SES \
                                  console, under Account dashboard, and ask AWS for a higher one"
                         .into();
             }
-            "access-denied" => {
+            Class::AccessDenied => {
                 explained.fix += "; a message with an attachment needs ses:SendRawEmail as well, on the sender's address or its domain";
             }
             _ => {}
         }
-        explained.into()
+        explained
     }
 }
 
-fn paused(call: &Call, said: &str) -> AwsError {
-    AwsError::new(
-        "refused",
+fn paused(call: &Call, said: &str) -> Fault {
+    Fault::new(
+        Class::Refused,
         format!("sending is paused for this account in {}. AWS says: {said}", call.region),
         "look at the SES console, under Account dashboard, and at AWS's mails to the account's owner; resume sending there",
     )
 }
 
 /// What SES alone says, or means differently.
-fn special(answer: Answer, call: &Call, from: &Address) -> Option<AwsError> {
+fn special(answer: Answer, call: &Call, from: &Address) -> Option<Fault> {
     let said = answer.words();
     let region = call.region;
     match answer.code {
         // One code for all that is wrong with a message; the words tell.
-        "MessageRejected" if answer.message.to_ascii_lowercase().contains("verified") => Some(AwsError::new(
-            "refused",
+        "MessageRejected" if answer.message.to_ascii_lowercase().contains("verified") => Some(Fault::new(
+            Class::Refused,
             format!("SES in {region} does not take {}: an address is not verified there. AWS says: {said}", call.about),
             format!(
                 "verify {from}, or the domain {}, in SES in {region}; while the account is in the sandbox there, each recipient as well",
                 from.domain()
             ),
         )),
-        "MessageRejected" => Some(AwsError::new(
-            "refused",
+        "MessageRejected" => Some(Fault::new(
+            Class::Refused,
             format!("SES in {region} does not take {}. AWS says: {said}", call.about),
             format!(
                 "do what SES says; {from}, which is `from` in [[report]], and each address in `to` must be such that SES in {region} takes it"
             ),
         )),
-        "MailFromDomainNotVerifiedException" => Some(AwsError::new(
-            "refused",
+        "MailFromDomainNotVerifiedException" => Some(Fault::new(
+            Class::Refused,
             format!(
                 "SES in {region} does not take {}: the MAIL FROM domain set up for {} is not verified. AWS says: {said}",
                 call.about,
@@ -160,14 +161,14 @@ fn special(answer: Answer, call: &Call, from: &Address) -> Option<AwsError> {
             "repair the MX record of that MAIL FROM domain (SES console, Identities, Custom MAIL FROM domain), or let SES use its own \
              when it fails",
         )),
-        "AccountSuspendedException" => Some(AwsError::new(
-            "refused",
+        "AccountSuspendedException" => Some(Fault::new(
+            Class::Refused,
             format!("AWS has shut down sending for this account in {region}. AWS says: {said}"),
             "answer AWS's mail to the account's owner; until then report in another way as well",
         )),
         "SendingPausedException" => Some(paused(call, &said)),
-        "BadRequestException" => Some(AwsError::new(
-            "refused",
+        "BadRequestException" => Some(Fault::new(
+            Class::Refused,
             format!("SES in {region} does not take the message, {}. AWS says: {said}", call.about),
             "correct what SES names; `from` and `to` in [[report]] are the addresses",
         )),
@@ -204,7 +205,7 @@ mod tests {
             ("BadRequestException", "Invalid domain", "`from`"),
         ] {
             let e = special(Answer { code, message, ..Answer::default() }, &call, &from).expect(code);
-            assert_eq!((e.class, e.temporary), ("refused", false), "{code}");
+            assert_eq!((e.class.word(), e.temporary), ("refused", false), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code) && e.what.contains("eu-west-1"), "{code}: {e:?}");
         }
         for code in ["TooManyRequestsException", "LimitExceededException", "AccessDeniedException"] {

@@ -5,8 +5,9 @@
 
 use jiff::Timestamp;
 
+use crate::fault::Class;
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{ALIVE, BY_HAND, DRIFT, MailServer, OLD_KEY_CLASS, Report, ReportTarget, SUPERSEDED, Waiting};
+use crate::rollover::{ALIVE, MailServer, Report, ReportTarget, Waiting};
 use crate::text::shows;
 
 /// Columns of a line, as people's mail programs show them without wrapping.
@@ -129,7 +130,7 @@ fn tell(report: &Report) -> Told {
             said: r.said("Reason given"),
             ..Told::empty()
         },
-        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == SUPERSEDED) => Told {
+        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == Class::Superseded) => Told {
             headline: "key in use is not the one that was reported".into(),
             happened: format!(
                 "After relaykey on {} had reported {} of {}, a newer one was put into use and never confirmed, because relaykey was \
@@ -159,7 +160,7 @@ fn tell(report: &Report) -> Told {
             said: r.said("What relaykey found"),
             ..Told::empty()
         },
-        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == BY_HAND) => Told {
+        "withdrawn" if report.error.as_ref().is_some_and(|e| e.class == Class::ByHand) => Told {
             headline: "a change of the mail server's login by hand is not finished".into(),
             happened: format!(
                 "A new key of {} waits to be put into the mail server on {} by hand. Somebody has begun, and the mail server uses \
@@ -225,7 +226,7 @@ fn tell(report: &Report) -> Told {
             said: r.said("What relaykey says about it"),
             ..Told::empty()
         },
-        ALIVE if report.error.as_ref().is_some_and(|e| e.class == OLD_KEY_CLASS) => Told {
+        ALIVE if report.error.as_ref().is_some_and(|e| e.class == Class::OldKey) => Told {
             headline: "SMTP key is more than 90 days old".into(),
             happened: format!(
                 "{} of {}, which {} uses, is more than 90 days old. A key is usually replaced after 90 days.",
@@ -244,7 +245,7 @@ fn tell(report: &Report) -> Told {
             ..Told::empty()
         },
         // What is in use is what was looked up.
-        ALIVE if report.error.as_ref().is_some_and(|e| e.class == DRIFT) => Told {
+        ALIVE if report.error.as_ref().is_some_and(|e| e.class == Class::Drift) => Told {
             headline: "the mail server uses another login than relaykey put there".into(),
             happened: format!("relaykey on {} is at work, and found another login in use than {}.", r.host, r.login),
             mail: "Mail may be failing, or going out with another login: do not delete any key.".into(),
@@ -329,7 +330,7 @@ fn nothing_or_left_over(report: &Report, nothing: &str) -> String {
 }
 
 fn pending(report: &Report, r: &Named) -> Told {
-    if report.error.as_ref().is_some_and(|e| e.class == "by-hand") {
+    if report.error.as_ref().is_some_and(|e| e.class == Class::ByHand) {
         return Told {
             headline: "new SMTP key waits: a person has to change the mail server's files".into(),
             happened: format!(
@@ -445,7 +446,7 @@ fn steps(waiting: &Waiting, body: &mut Body) {
 const WAITED_FOR: &str = "Whoever changes keys for all hosts waits for this one meanwhile.";
 
 fn failed(report: &Report, r: &Named) -> Told {
-    let class = report.error.as_ref().map_or("", |e| e.class.as_str());
+    let class = report.error.as_ref().map(|e| e.class);
     let check = || {
         vec![(
             format!("To have everything checked, each problem with its remedy; on {}, as root:", r.host),
@@ -454,7 +455,7 @@ fn failed(report: &Report, r: &Named) -> Told {
     };
     let keep = r.keep_old();
     let (headline, happened, mail, to_do, commands) = match class {
-        "refused" => (
+        Some(Class::Refused) => (
             if r.another_login {
                 "new SMTP key refused by the mail relay"
             } else {
@@ -488,7 +489,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             },
             check(),
         ),
-        "policy" | "probe" => (
+        Some(Class::Policy | Class::Probe) => (
             if r.another_login { "new SMTP key may not send mail" } else { "new SMTP key may not send mail, old key stays" },
             format!(
                 "{} accepts the login with {} of {}, but took no test message over it, so relaykey does not put it into use on {}.",
@@ -511,7 +512,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             },
             check(),
         ),
-        "left-behind" | "not-newer" => (
+        Some(Class::LeftBehind | Class::NotNewer) => (
             "offered SMTP key is not newer, not used",
             format!(
                 "The source of {} offers a key that is not newer than the one in use, so relaykey does not take it on {}.",
@@ -527,7 +528,7 @@ fn failed(report: &Report, r: &Named) -> Told {
                 relaykey(format_args!("sync {} --accept-version {}", r.credential, r.version)),
             )],
         ),
-        "reload-owed" => (
+        Some(Class::ReloadOwed) => (
             "new SMTP key in place, but the mail server was not reloaded",
             format!(
                 "{} of {} is in the files of the mail server on {}, but the mail server has not been told to read them again: it \
@@ -540,7 +541,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             format!("{keep} Reload the mail server; relaykey notices that by itself and reports it."),
             vec![(format!("For Postfix, on {}, as root:", r.host), "postfix reload".into())],
         ),
-        "drift" => (
+        Some(Class::Drift) => (
             "mail server's login changed by somebody else and not put back",
             format!(
                 "Somebody else has changed the login of the mail server on {} that relaykey looks after ({}), and relaykey has not \
@@ -595,7 +596,7 @@ fn failed(report: &Report, r: &Named) -> Told {
             check(),
         ),
     };
-    let heading = if class == "drift" { "What relaykey found" } else { "What stood in the way" };
+    let heading = if class == Some(Class::Drift) { "What relaykey found" } else { "What stood in the way" };
     let apart = report.error.as_ref().and_then(|e| Some((e.what.clone()?, e.fix.clone()?)));
     let (said, fix) = match apart {
         Some((what, fix)) => (Some((heading, what)), Some(fix)),
@@ -821,13 +822,13 @@ fn facts(report: &Report, body: &mut Body) {
     body.heading("Facts");
     body.fact("host", &report.host);
     body.fact("SMTP login", &format!("{} (its name in relaykey's configuration)", report.credential));
-    let class = report.error.as_ref().map_or("", |e| e.class.as_str());
+    let class = report.error.as_ref().map(|e| e.class);
     let (new, old) = match (report.outcome.as_str(), class) {
-        ("withdrawn", SUPERSEDED) => ("key reported", "previous key"),
-        ("withdrawn", _) | ("failed", "drift") => ("relaykey's key", "previous key"),
+        ("withdrawn", Some(Class::Superseded)) => ("key reported", "previous key"),
+        ("withdrawn", _) | ("failed", Some(Class::Drift)) => ("relaykey's key", "previous key"),
         ("failed", _) if report.of_applied => ("relaykey's key", "previous key"),
         // In the files, and perhaps not in use.
-        ("failed", "reload-owed") => ("new key", "previous key"),
+        ("failed", Some(Class::ReloadOwed)) => ("new key", "previous key"),
         ("pending-approval" | "rejected" | "failed", _) => ("new key", "key in use"),
         _ => ("key in use", "previous key"),
     };
@@ -844,7 +845,8 @@ fn facts(report: &Report, body: &mut Body) {
             body.fact(if report.another_login { "relaykey's key" } else { "previous key" }, previous);
         }
     } else {
-        let is_told = report.another_login || class == SUPERSEDED || class == DRIFT || report.of_applied;
+        let is_told =
+            report.another_login || matches!(class, Some(Class::Superseded | Class::Drift)) || report.of_applied;
         if let Some(found) = report.in_use.clone().map(named).filter(|_| is_told) {
             body.fact("found in use", &if found.is_empty() { "no login".to_owned() } else { found.join(" and ") });
         }

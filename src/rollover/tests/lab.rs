@@ -175,9 +175,9 @@ impl Host {
             steps.push(step.word());
             assert!(absorb(&mut facts, &self.policy, id, &step, outcome, now, 0.5));
         };
-        let failures = facts.failures().iter().map(|(_, f)| f.class.clone()).collect();
+        let failures = facts.failures().iter().map(|(_, f)| f.class.word().to_owned()).collect();
         let said = facts.failures().iter().map(|(_, f)| f.what.clone()).collect();
-        let of_drift = facts.failures().into_iter().filter(|(_, f)| f.class == DRIFT);
+        let of_drift = facts.failures().into_iter().filter(|(_, f)| f.class == Class::Drift);
         let drifted = of_drift.filter_map(|(target, _)| target.map(str::to_owned)).collect();
         let killed = last != Step::End && !matches!(last, Step::Wait { .. });
         if !killed {
@@ -189,7 +189,7 @@ impl Host {
             self.state = facts.state.clone();
         }
         assert_eq!(self.seqs.last(), Some(&self.state.seq), "the state knows the last number");
-        let class = |n: &News| n.error.as_ref().map(|e| e.class.clone()).unwrap_or_default();
+        let class = |n: &News| n.error.as_ref().map_or("", |e| e.class.word()).to_owned();
         Run {
             steps,
             last,
@@ -321,5 +321,5 @@ pub(super) fn refused() -> Outcome {
 
 /// A failure of this class.
 pub(super) fn trouble(class: &str, temporary: bool) -> Outcome {
-    Outcome::Failed(Failure { class: class.into(), ..failure(temporary) })
+    Outcome::Failed(Failure { class: serde_json::from_value(class.into()).unwrap(), ..failure(temporary) })
 }

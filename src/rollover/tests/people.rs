@@ -76,8 +76,8 @@ fn what_nobody_has_seen_is_not_approved_without_its_name() {
     assert_eq!(run.outcomes(), ["pending-approval"]);
     // Nothing is there to be approved.
     let mut host = Host::new(manual(1), 1);
-    assert_eq!(host.approve(None, 0).failures, [NOTHING_TO_DO]);
-    assert_eq!(host.approve(Some("v1"), 0).failures, [NOTHING_TO_DO]);
+    assert_eq!(host.approve(None, 0).failures, ["nothing-to-do"]);
+    assert_eq!(host.approve(Some("v1"), 0).failures, ["nothing-to-do"]);
     assert_eq!(host.approve(Some("v2"), 0).failures, ["changed-meanwhile"]);
 }
 
@@ -183,7 +183,7 @@ fn an_approval_outlasts_what_fails_for_now_and_a_crash() {
     host.troubles = vec![("verify", trouble("network", true))];
     let run = host.approve(None, 60);
     assert_eq!(run.failures[0], "network");
-    host.troubles = vec![("prepare 1", trouble("locked", true))];
+    host.troubles = vec![("prepare 1", trouble("lock-held", true))];
     let run = host.poll(3600);
     assert!(run.wrote() && host.files == [2, 1], "{:?}", run.steps);
     host.troubles.clear();
@@ -664,7 +664,7 @@ fn a_number_that_was_another_versions_before_is_not_accepted_at_the_first_word()
 fn what_is_in_place_already_cannot_be_rejected() {
     let mut host = Host::new(manual(2), 2);
     host.poll(0);
-    host.troubles = vec![("prepare 1", trouble("locked", true))];
+    host.troubles = vec![("prepare 1", trouble("lock-held", true))];
     host.approve(None, 60);
     assert_eq!(host.files, [2, 1]);
     let run = host.reject(None, 120);
@@ -778,9 +778,9 @@ fn before_the_window_it_waits_exactly_until_it_opens_and_within_it_goes_by_itsel
 fn what_failed_while_the_window_was_open_waits_for_the_next_one() {
     let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(1) }, 2);
     at_time(&mut host, day(0, "12:00:00"));
-    host.troubles = vec![("prepare", trouble("locked", true))];
+    host.troubles = vec![("prepare", trouble("lock-held", true))];
     let run = at_time(&mut host, day(1, "03:59:00"));
-    assert_eq!((run.failures[0].as_str(), host.files[0]), ("locked", 1));
+    assert_eq!((run.failures[0].as_str(), host.files[0]), ("lock-held", 1));
     host.troubles.clear();
     let run = at_time(&mut host, day(1, "04:00:00"));
     assert!(!run.staged(), "{:?}", run.steps);
@@ -807,7 +807,7 @@ fn what_was_begun_goes_on_after_the_window() {
     }
     // One target is in place and in trouble, so that it is not looked at when the other one's turn comes.
     let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
-    host.troubles = vec![("activate 0", trouble("locked", true)), ("prepare 1", trouble("locked", true))];
+    host.troubles = vec![("activate 0", trouble("lock-held", true)), ("prepare 1", trouble("lock-held", true))];
     at_time(&mut host, day(1, "03:59:59"));
     assert_eq!(host.files, [2, 1]);
     host.troubles.clear();
@@ -988,7 +988,7 @@ fn a_write_between_the_swap_and_its_read_back_is_put_right_at_once_and_not_for_e
         }
         assert_eq!(swaps, most, "{drift:?}");
         assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!(told[0].error.as_ref().unwrap().class, FOUGHT_OVER);
+        assert_eq!(told[0].error.as_ref().unwrap().class, Class::FoughtOver);
         assert_eq!(host.state.targets["t0"].holds(&host.state), Some(Holds::Other));
         // Somebody who has mended that asks, and has it.
         host.meanwhile = None;
@@ -1031,7 +1031,7 @@ fn an_approval_of_what_is_changed_by_hand_says_so() {
     let mut host = Host::new(by_hand(1, &[0]), 2);
     host.poll(0);
     let run = host.approve(None, 60);
-    assert!(run.failures.contains(&NOTHING_TO_DO.to_owned()) && !run.wrote(), "{:?}", run.failures);
+    assert!(run.failures.iter().any(|f| f == "nothing-to-do") && !run.wrote(), "{:?}", run.failures);
     assert!(
         run.said.iter().any(|what| what.contains("v2 (AKIA2) waits for a change by hand (target t0)")),
         "{:?}",
@@ -1156,7 +1156,7 @@ fn a_message_goes_out_before_anything_is_staged() {
         assert_eq!(host.state.targets["t0"].retry.attempts, attempt);
     }
     // One that went out is good for an hour, whatever else fails.
-    host.troubles = vec![("prepare", trouble("locked", true))];
+    host.troubles = vec![("prepare", trouble("lock-held", true))];
     let run = host.notice(50_000);
     assert!(run.steps.contains(&"probe"));
     assert!(!host.notice(50_000 + 3599).steps.contains(&"probe"));
@@ -1214,7 +1214,7 @@ fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
         assert_eq!(run.steps.contains(&"activate"), killed_before == "activate", "{killed_before}: {:?}", run.steps);
         assert!(!run.waits && host.owed == [false]);
         assert_eq!(run.superseded, [("v2".to_owned(), None)], "{killed_before}");
-        assert_eq!(run.news, [("withdrawn", "v1".to_owned(), SUPERSEDED.to_owned())]);
+        assert_eq!(run.news, [("withdrawn", "v1".to_owned(), "superseded".to_owned())]);
         let words = &run.told[0].error.as_ref().unwrap().words;
         assert!(words.contains("version v2 (AKIA2)") && words.contains("version v3"), "{words}");
         assert_eq!(run.told[0].in_use, Some(vec!["AKIA2".to_owned()]));
@@ -1356,7 +1356,7 @@ fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
         let run = host.notice(60);
         let told: Vec<_> = run.told.iter().filter(|n| n.outcome == "withdrawn").collect();
         let error = told[0].error.as_ref().unwrap();
-        assert_eq!((told.len(), error.class.as_str()), (1, SUPERSEDED), "{next}: {}", error.words);
+        assert_eq!((told.len(), error.class), (1, Class::Superseded), "{next}: {}", error.words);
         assert!(error.words.contains("uses version v2 (AKIA2), which was put there by hand, as this host had asked"));
         assert!(error.words.ends_with("and was never confirmed: version v3 has come since"), "{}", error.words);
         assert_eq!(run.superseded, [("v2".to_owned(), None)], "{next}");
@@ -1392,7 +1392,7 @@ fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
     host.troubles = vec![("verify", refused())];
     let run = host.notice(60);
     let withdrawn = run.news.iter().find(|n| n.0 == "withdrawn").expect("it is told");
-    assert_eq!((&*withdrawn.2, host.state.targets["t0"].holds(&host.state)), (DRIFT, Some(Holds::Other)));
+    assert_eq!((&*withdrawn.2, host.state.targets["t0"].holds(&host.state)), ("drift", Some(Holds::Other)));
     // Who only confirms asks for nothing.
     let mut host = Host::new(policy(1), 2);
     host.order(confirm(), 0);
@@ -1406,12 +1406,12 @@ fn what_was_put_in_by_hand_as_asked_is_no_drift_when_the_source_goes_back() {
     host.poll(0);
     (host.files, host.source) = (vec![2], 1);
     let run = host.notice(60);
-    assert_eq!((run.failures.clone(), run.waits), (vec![BY_HAND.to_owned()], true), "{:?}", run.said);
+    assert_eq!((run.failures.clone(), run.waits), (vec!["by-hand".to_owned()], true), "{:?}", run.said);
     assert!(
         run.said[0]
             .contains("put there by hand, as this host had asked; the source has gone back to version v1 (AKIA1)")
     );
-    assert_eq!(run.news, [("withdrawn", "v1".to_owned(), SUPERSEDED.to_owned())]);
+    assert_eq!(run.news, [("withdrawn", "v1".to_owned(), "superseded".to_owned())]);
     host.files = vec![1];
     assert_eq!(host.notice(120).committed, Some(Completion::Confirmed));
 }

@@ -195,7 +195,7 @@ fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
     host.files = vec![9];
     assert_eq!(host.poll(60).outcomes(), ["withdrawn"]);
     let run = host.poll(3 * 86_400);
-    assert_eq!(run.news, [("alive", "v1".to_owned(), DRIFT.to_owned())]);
+    assert_eq!(run.news, [("alive", "v1".to_owned(), "drift".to_owned())]);
     let words = &run.told[0].error.as_ref().unwrap().words;
     assert!(words.contains("uses AKIA9") && words.contains("(AKIA1)"), "{words}");
 }

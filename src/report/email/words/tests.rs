@@ -55,7 +55,7 @@ fn report(outcome: &str) -> Report {
 }
 
 fn error(class: &str, words: &str) -> Option<ReportError> {
-    Some(ReportError::new(class, words.into()))
+    Some(ReportError::new(serde_json::from_value(class.into()).expect("a class"), words.into()))
 }
 
 /// A report for every outcome, and the messages about them that `messages.txt` holds.
@@ -179,7 +179,7 @@ fn all() -> Vec<(&'static str, Report)> {
                          /etc/postfix/sasl_passwd.new)"
                             .into(),
                     ),
-                    ..ReportError::new("ambiguous", "the text is gone. To do: bring it back".into())
+                    ..ReportError::new(Class::Ambiguous, "the text is gone. To do: bring it back".into())
                 }),
                 ..bare("failed")
             },

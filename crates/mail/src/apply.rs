@@ -27,15 +27,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Config, Finding, Reload, Severity, TargetKind};
 use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SourceIdentity, VersionOrder};
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
 use crate::host::{self, Directory, HostError};
 use crate::instruction::Instruction;
 use crate::mta::postfix::Postfix;
 use crate::mta::table::same_key;
 use crate::mta::text::Text;
-use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, View, shown};
-pub use crate::mta::{KnownLogins, MtaError, Ours, Running};
+use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, Relay, Reload, View, shown};
+pub use crate::mta::{KnownLogins, Ours, Running};
 use change::{Change, Over, Stopped};
 use journal::{Ahead, Instance, Key, Moment, Phase, Record, Seen, Store};
 use registry::{Held, Registry};
@@ -318,6 +319,45 @@ pub struct ReadBack {
     pub code: Option<Result<String, &'static str>>,
 }
 
+/// What a [`Server`] is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setup {
+    /// Where it keeps what it remembers between runs, in a directory of its own. Absolute.
+    pub state_dir: PathBuf,
+    pub targets: Vec<TargetSetup>,
+}
+
+/// One target of a [`Setup`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetSetup {
+    pub id: TargetId,
+    pub kind: TargetKind,
+    /// Whose logins are ours.
+    pub relay: Relay,
+    /// Exactly these lookup keys are ours, where given.
+    pub keys: Option<Vec<String>>,
+    /// How the mail server is told.
+    pub reload: Reload,
+    /// False: a person changes it.
+    pub write: bool,
+}
+
+/// The kind of mail server a target is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TargetKind {
+    /// One Postfix instance.
+    Postfix {
+        /// What `postconf -c` takes. Absolute.
+        config_dir: PathBuf,
+    },
+    /// A key-value text read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
+    /// is installed. Not offered in the configuration file.
+    Text {
+        /// The text. Absolute.
+        path: PathBuf,
+    },
+}
+
 /// The caller's end. Calls block; the agent runs them off its event loop.
 #[derive(Clone)]
 pub enum Client {
@@ -335,7 +375,7 @@ impl Client {
     ///
     /// # Errors
     /// What [`Request`] documents; a target that is not configured; a server that ended in the middle of something.
-    pub fn call(&self, request: Request) -> Result<Reply, MtaError> {
+    pub fn call(&self, request: Request) -> Result<Reply, Fault> {
         let Client::InProcess(server) = self;
         server.serve(request)
     }
@@ -348,7 +388,7 @@ pub fn ending() {
 }
 
 /// Class of an [`Request::Undo`] that finds the files written by somebody else since.
-pub const OVERTAKEN: &str = "changed-underneath";
+pub const OVERTAKEN: Class = Class::ChangedUnderneath;
 
 /// How long another process may hold a table's directory: it does so for as long as a rollover is open there. So long a
 /// request also waits for an earlier one about the same target, which its caller has given up.
@@ -445,48 +485,36 @@ enum Swap {
 impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
-    pub fn new(config: &Config) -> Self {
-        Self::with_access(config, Access::Change)
+    pub fn new(setup: &Setup) -> Self {
+        Self::with_access(setup, Access::Change)
     }
 
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
-    pub fn looking(config: &Config) -> Self {
-        Self::with_access(config, Access::Look)
+    pub fn looking(setup: &Setup) -> Self {
+        Self::with_access(setup, Access::Look)
     }
 
-    fn with_access(config: &Config, access: Access) -> Self {
+    fn with_access(setup: &Setup, access: Access) -> Self {
         let shared = Arc::new(Shared {
             access,
             swept: AtomicBool::new(false),
-            store: Store::new(&config.host.state_dir),
+            store: Store::new(&setup.state_dir),
             key: Mutex::new(None),
             directories: Registry::default(),
-            configured: config.credentials.iter().flat_map(ids_of).collect(),
+            configured: setup.targets.iter().map(|target| target.id.clone()).collect(),
         });
         let mut targets = BTreeMap::new();
-        for credential in &config.credentials {
-            for target in &credential.targets {
-                let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-                let mta: Box<dyn Mta> = match &target.kind {
-                    TargetKind::Postfix { config_dir } => {
-                        Box::new(Postfix::new(config_dir, &target.smtp, target.keys.clone(), &target.reload))
-                    }
-                    TargetKind::Text { path } => Box::new(Text::new(path, &target.smtp)),
-                };
-                let target = Target {
-                    id: id.clone(),
-                    shared: Arc::clone(&shared),
-                    mta,
-                    reload: target.reload.clone(),
-                    write: target.write,
-                    files: Vec::new(),
-                    seen: None,
-                    swept: false,
-                    open: None,
-                };
-                targets.insert(id, Mutex::new(target));
-            }
+        for TargetSetup { id, kind, relay, keys, reload, write } in setup.targets.iter().cloned() {
+            let mta: Box<dyn Mta> = match &kind {
+                TargetKind::Postfix { config_dir } => Box::new(Postfix::new(config_dir, &relay, keys, &reload)),
+                TargetKind::Text { path } => Box::new(Text::new(path, &relay)),
+            };
+            let shared = Arc::clone(&shared);
+            let files = Vec::new();
+            let target =
+                Target { id: id.clone(), shared, mta, reload, write, files, seen: None, swept: false, open: None };
+            targets.insert(id, Mutex::new(target));
         }
         Self { shared, targets }
     }
@@ -496,7 +524,7 @@ impl Server {
     /// # Errors
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
-    pub fn serve(&self, request: Request) -> Result<Reply, MtaError> {
+    pub fn serve(&self, request: Request) -> Result<Reply, Fault> {
         let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. });
         if self.shared.access == Access::Look && !looks {
             return Err(out_of_order("change anything", "this run only looks"));
@@ -537,14 +565,13 @@ impl Server {
         }
     }
 
-    fn target(&self, id: &TargetId) -> Result<MutexGuard<'_, Target>, MtaError> {
-        let target = self.targets.get(id).ok_or_else(|| MtaError {
-            temporary: false,
-            class: "config",
-            file: None,
-            line: None,
-            what: format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
-            fix: "add it to the configuration, or restart relaykey after a change of it".into(),
+    fn target(&self, id: &TargetId) -> Result<MutexGuard<'_, Target>, Fault> {
+        let target = self.targets.get(id).ok_or_else(|| {
+            Fault::new(
+                Class::Config,
+                format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
+                "add it to the configuration, or restart relaykey after a change of it",
+            )
         })?;
         let began = Instant::now();
         loop {
@@ -552,29 +579,19 @@ impl Server {
                 Ok(target) => return Ok(target),
                 Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => std::thread::sleep(BUSY_AGAIN),
                 Err(TryLockError::WouldBlock) => {
-                    return Err(MtaError {
-                        temporary: true,
-                        class: "io",
-                        file: None,
-                        line: None,
-                        what: format!(
-                            "target {} is still at work on an earlier request: what it waits for hangs",
-                            id.target
-                        ),
-                        fix:
-                            "see whether the file system of its tables answers (stat), and which programs hang: ps -ef"
-                                .into(),
-                    });
+                    return Err(Fault::new(
+                        Class::Io,
+                        format!("target {} is still at work on an earlier request: what it waits for hangs", id.target),
+                        "see whether the file system of its tables answers (stat), and which programs hang: ps -ef",
+                    )
+                    .temporary());
                 }
                 Err(TryLockError::Poisoned(_)) => {
-                    return Err(MtaError {
-                        temporary: false,
-                        class: "io",
-                        file: None,
-                        line: None,
-                        what: "an earlier request to change the mail server's files broke off in the middle".into(),
-                        fix: "restart relaykey: it looks at what is there and goes on; and please report it".into(),
-                    });
+                    return Err(Fault::new(
+                        Class::Io,
+                        "an earlier request to change the mail server's files broke off in the middle",
+                        "restart relaykey: it looks at what is there and goes on; and please report it",
+                    ));
                 }
             }
         }
@@ -606,7 +623,7 @@ impl Server {
 
 impl Shared {
     /// Works with the key for live ids; made, but not written, where there is none.
-    fn with_key<T>(&self, work: impl FnOnce(&Key) -> T) -> Result<T, MtaError> {
+    fn with_key<T>(&self, work: impl FnOnce(&Key) -> T) -> Result<T, Fault> {
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         if key.is_none() {
             *key = Some(Key::load(&self.store)?);
@@ -615,7 +632,7 @@ impl Shared {
     }
 
     /// Makes the key for live ids durable where it is not.
-    fn keep_key(&self) -> Result<(), MtaError> {
+    fn keep_key(&self) -> Result<(), Fault> {
         let mut key = self.with_key(Key::clone)?;
         key.keep(&self.store)?;
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
@@ -640,7 +657,7 @@ impl Shared {
 impl Target {
     // -- looking ------------------------------------------------------------------------------------------------
 
-    fn inspect(&mut self, ours: &Ours) -> Result<Inspected, MtaError> {
+    fn inspect(&mut self, ours: &Ours) -> Result<Inspected, Fault> {
         if self.shared.access == Access::Change && !self.swept {
             self.sweep()?;
             self.swept = true;
@@ -694,7 +711,7 @@ impl Target {
     }
 
     /// What is there now, and not half of what another target of this process renames there meanwhile.
-    fn look(&self, ours: &Ours) -> Result<View, MtaError> {
+    fn look(&self, ours: &Ours) -> Result<View, Fault> {
         let around = |view: Option<&View>| ids_around(view.map_or(&self.files, |view| &view.files));
         self.undisturbed(around, || self.mta.inspect(ours)).map(|(view, _)| view)
     }
@@ -704,8 +721,8 @@ impl Target {
     fn undisturbed<T>(
         &self,
         directories: impl Fn(Option<&T>) -> Vec<registry::Id>,
-        look: impl Fn() -> Result<T, MtaError>,
-    ) -> Result<(T, Instant), MtaError> {
+        look: impl Fn() -> Result<T, Fault>,
+    ) -> Result<(T, Instant), Fault> {
         for attempt in 1.. {
             let since = Instant::now();
             let seen = look();
@@ -717,7 +734,7 @@ impl Target {
         unreachable!("the last attempt returns")
     }
 
-    fn preview(&self, ours: &Ours, login: Login) -> Result<Previewed, MtaError> {
+    fn preview(&self, ours: &Ours, login: Login) -> Result<Previewed, Fault> {
         let mut ours = self.with_uncommitted(ours)?;
         let login = printable(login)?;
         ours.logins.others.push(self.shared.with_key(|key| key.live_id(&login))?);
@@ -741,28 +758,24 @@ impl Target {
         Ok(Previewed { diff, reload, steps, differences, live_id })
     }
 
-    fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), MtaError> {
+    fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
         let view = self.look(&self.with_uncommitted(ours)?)?;
         let (as_password, name) = (Secret::new(login.username.clone()), &login.password);
         let stands = |there: &Login| (there.password == as_password) | (Secret::new(there.username.clone()) == *name);
         let there = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
         match there.fold(false, |found, there| found | stands(there)) {
             false => Ok(()),
-            true => Err(MtaError {
-                temporary: false,
-                class: "payload",
-                file: None,
-                line: None,
-                what: "what the source holds has for its user name a password that is in use here, or the other way round: are the \
-                       two in the wrong order? It was not tried"
-                    .into(),
-                fix: "put USER:PASSWORD there as a new version, in this order; the old credential stays in place".into(),
-            }),
+            true => Err(Fault::new(
+                Class::Payload,
+                "what the source holds has for its user name a password that is in use here, or the other way round: are the \
+                       two in the wrong order? It was not tried",
+                "put USER:PASSWORD there as a new version, in this order; the old credential stays in place",
+            )),
         }
     }
 
     /// What a person is to change where `write = false`; `None`: nothing, or it is ours to change.
-    fn left_to_a_person(&mut self, ours: &Ours, login: &Login) -> Result<Option<Previewed>, MtaError> {
+    fn left_to_a_person(&mut self, ours: &Ours, login: &Login) -> Result<Option<Previewed>, Fault> {
         if self.write {
             return Ok(None);
         }
@@ -772,7 +785,7 @@ impl Target {
     }
 
     /// Once, at the first look: removes what killed runs left of this target, also beside tables that it no longer uses.
-    fn sweep(&self) -> Result<(), MtaError> {
+    fn sweep(&self) -> Result<(), Fault> {
         self.shared.store.tidy()?;
         for (id, path) in self.shared.store.staged_in()? {
             // A directory that is gone holds nothing any more.
@@ -784,7 +797,7 @@ impl Target {
     }
 
     /// What was swapped in and not committed is ours too, whatever the caller knows of it.
-    fn with_uncommitted(&self, ours: &Ours) -> Result<Ours, MtaError> {
+    fn with_uncommitted(&self, ours: &Ours) -> Result<Ours, Fault> {
         let mut ours = ours.clone();
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
@@ -800,7 +813,7 @@ impl Target {
 
     /// The record of a target that the configuration has no more, where what it swapped in is found here: this one was called
     /// so. From now on it is this one's.
-    fn inherit(&self, entries: &[LiveEntry]) -> Result<Option<Record>, MtaError> {
+    fn inherit(&self, entries: &[LiveEntry]) -> Result<Option<Record>, Fault> {
         let orphans = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;
         let Some((id, record)) = orphans.into_iter().find(|(_, record)| is_in_place(record, entries)) else {
             return Ok(None);
@@ -848,7 +861,7 @@ impl Target {
     }
 
     /// What would stand in the way of a rollover. Who changes something finds out by it.
-    fn hindrances(&self, view: &View) -> Result<Option<Hindrances>, MtaError> {
+    fn hindrances(&self, view: &View) -> Result<Option<Hindrances>, Fault> {
         match self.shared.access {
             Access::Change => Ok(None),
             Access::Look => Ok(Some(Hindrances {
@@ -877,7 +890,7 @@ impl Target {
     }
 
     /// Why the mail server, which runs, would refuse a reload.
-    fn reload_refused(&self, running: Running) -> Result<Option<Finding>, MtaError> {
+    fn reload_refused(&self, running: Running) -> Result<Option<Finding>, Fault> {
         match running {
             Running::Yes { .. } if self.reload != Reload::Never => self.mta.reload_refused(),
             Running::Yes { .. } | Running::No | Running::NotApplicable => Ok(None),
@@ -885,7 +898,7 @@ impl Target {
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.
-    fn settle(&self, running: Running) -> Result<Option<Record>, MtaError> {
+    fn settle(&self, running: Running) -> Result<Option<Record>, Fault> {
         let Some(mut record) = self.shared.store.get(&self.id)? else { return Ok(None) };
         let may_change = self.shared.access == Access::Change;
         if record.reload_owed.is_some() && record.ahead.as_ref().is_some_and(|ahead| ahead.first.is_as_it_was()) {
@@ -901,7 +914,7 @@ impl Target {
         Ok(Some(record))
     }
 
-    fn reload_is_settled(&self, record: &mut Record) -> Result<(), MtaError> {
+    fn reload_is_settled(&self, record: &mut Record) -> Result<(), Fault> {
         record.reload_owed = None;
         // A closed record is kept for the reload alone.
         self.shared.store.set(&self.id, (record.phase == Phase::Swapped).then(|| record.clone()))
@@ -909,13 +922,7 @@ impl Target {
 
     // -- changing -----------------------------------------------------------------------------------------------
 
-    fn prepare(
-        &mut self,
-        ours: Ours,
-        expect: Option<&str>,
-        login: Login,
-        version: Version,
-    ) -> Result<Prepared, MtaError> {
+    fn prepare(&mut self, ours: Ours, expect: Option<&str>, login: Login, version: Version) -> Result<Prepared, Fault> {
         let login = printable(login)?;
         self.shared.keep_key()?;
         let live_id = self.shared.with_key(|key| key.live_id(&login))?;
@@ -937,14 +944,12 @@ impl Target {
             None => None,
         };
         if found.as_deref() != expect {
-            return Err(MtaError {
-                temporary: true,
-                class: "changed-underneath",
-                file: None,
-                line: None,
-                what: "the login in use is no longer the one that was there before: somebody else changed it".into(),
-                fix: "what is there now is looked at, and decided about, anew".into(),
-            });
+            return Err(Fault::new(
+                Class::ChangedUnderneath,
+                "the login in use is no longer the one that was there before: somebody else changed it",
+                "what is there now is looked at, and decided about, anew",
+            )
+            .temporary());
         }
         let before = self.shared.store.get(&self.id)?;
         let mut open = Open {
@@ -981,7 +986,7 @@ impl Target {
     }
 
     /// Locks the directories of a table's files, and removes what a killed run staged there.
-    fn lock_around(&self, files: &[PathBuf], locks: &mut Locks, prefix: &std::ffi::OsStr) -> Result<(), MtaError> {
+    fn lock_around(&self, files: &[PathBuf], locks: &mut Locks, prefix: &std::ffi::OsStr) -> Result<(), Fault> {
         for directory in directories(files)? {
             if !locks.contains_key(directory.path()) {
                 let held = self.shared.directories.lock(&directory, LOCK_WAIT)?;
@@ -1001,7 +1006,7 @@ impl Target {
         login: &Login,
         locks: &mut Locks,
         prefix: &std::ffi::OsStr,
-    ) -> Result<(View, Plan, Instant), MtaError> {
+    ) -> Result<(View, Plan, Instant), Fault> {
         for _ in 0..ATTEMPTS {
             let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, login)?));
             let ((view, plan), since) = self.undisturbed(|_| ids(locks), look)?;
@@ -1016,30 +1021,26 @@ impl Target {
                 return Ok((view, plan, since));
             }
         }
-        Err(MtaError {
-            temporary: true,
-            class: "changed-underneath",
-            file: None,
-            line: None,
-            what: "the mail server's configuration names another table at each look".into(),
-            fix: "finish what is changing it; it is tried again".into(),
-        })
+        Err(Fault::new(
+            Class::ChangedUnderneath,
+            "the mail server's configuration names another table at each look",
+            "finish what is changing it; it is tried again",
+        )
+        .temporary())
     }
 
     /// Stages a plan, made of what was seen from `since` on; one that is overtaken by somebody else's change is made anew.
     /// Nothing is ever written that was not staged here.
-    fn stage(&self, open: &mut Open, mut plan: Plan, mut since: Instant) -> Result<(), MtaError> {
+    fn stage(&self, open: &mut Open, mut plan: Plan, mut since: Instant) -> Result<(), Fault> {
         let Target { mta, write, .. } = self;
         let mta = &**mta;
         if !write && !plan.files.is_empty() {
-            return Err(MtaError {
-                temporary: true,
-                class: "changed-underneath",
-                file: None,
-                line: None,
-                what: "somebody is changing the table this very moment".into(),
-                fix: "what is there now is looked at, and decided about, anew".into(),
-            });
+            return Err(Fault::new(
+                Class::ChangedUnderneath,
+                "somebody is changing the table this very moment",
+                "what is there now is looked at, and decided about, anew",
+            )
+            .temporary());
         }
         let prefix = change::prefix(&self.id);
         let mut attempt = 1;
@@ -1076,11 +1077,11 @@ impl Target {
         !self.shared.directories.quiet_since(&ids(&open.locks), since, LOCK_WAIT)
     }
 
-    fn plan_anew(&self, open: &Open) -> Result<(Plan, Instant), MtaError> {
+    fn plan_anew(&self, open: &Open) -> Result<(Plan, Instant), Fault> {
         self.undisturbed(|_| ids(&open.locks), || self.mta.plan(&open.ours, &open.login))
     }
 
-    fn swap(&mut self) -> Result<u64, MtaError> {
+    fn swap(&mut self) -> Result<u64, Fault> {
         let Some(mut open) = self.open.take() else { return Err(out_of_order("swap", "nothing is prepared")) };
         let swapped = match open.swap {
             Swap::Done { at, .. } => Ok(at),
@@ -1118,7 +1119,7 @@ impl Target {
     }
 
     /// The renames, with the journal written before the first. If they stop half-way, what was renamed is put back.
-    fn rename(&self, open: &mut Open) -> Result<u64, MtaError> {
+    fn rename(&self, open: &mut Open) -> Result<u64, Fault> {
         let mut attempt = 1;
         loop {
             let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
@@ -1182,11 +1183,11 @@ impl Target {
     }
 
     /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
-    fn put_back(&self, open: &mut Open, e: MtaError) -> MtaError {
+    fn put_back(&self, open: &mut Open, e: Fault) -> Fault {
         let undone = self.undo_renames(open);
         match undone.and_then(|()| self.shared.store.set(&self.id, open.before.clone())) {
             Ok(()) => e,
-            Err(also) => MtaError {
+            Err(also) => Fault {
                 what: format!("{}; and what was changed before that could not be put back: {}", e.what, also.what),
                 fix: format!("{}; {}", e.fix, also.fix),
                 ..e
@@ -1194,7 +1195,7 @@ impl Target {
         }
     }
 
-    fn undo_renames(&self, open: &mut Open) -> Result<(), MtaError> {
+    fn undo_renames(&self, open: &mut Open) -> Result<(), Fault> {
         if !open.change.replaced_any() {
             // Nothing is renamed, and nobody waited for.
             return Ok(open.change.undo()?);
@@ -1203,7 +1204,7 @@ impl Target {
         Ok(open.change.undo()?)
     }
 
-    fn discard(&mut self) -> Result<(), MtaError> {
+    fn discard(&mut self) -> Result<(), Fault> {
         // What a swap that failed could not put back is put back now, if it can be.
         if self.open.as_ref().is_some_and(|open| open.change.replaced_any()) {
             self.undo()?;
@@ -1212,7 +1213,7 @@ impl Target {
         Ok(())
     }
 
-    fn undo(&mut self) -> Result<(), MtaError> {
+    fn undo(&mut self) -> Result<(), Fault> {
         let Some(mut open) = self.open.take() else { return Err(out_of_order("undo", "nothing is open")) };
         let renamed = open.change.went_over();
         let undone = self.undo_open(&mut open);
@@ -1232,7 +1233,7 @@ impl Target {
         undone
     }
 
-    fn undo_open(&self, open: &mut Open) -> Result<(), MtaError> {
+    fn undo_open(&self, open: &mut Open) -> Result<(), Fault> {
         let Swap::Done { reloaded, .. } = open.swap else { return Ok(()) };
         self.undo_renames(open)?;
         let mut record = open.before.clone();
@@ -1254,7 +1255,7 @@ impl Target {
         self.shared.store.set(&self.id, record)
     }
 
-    fn activate(&mut self) -> Result<Activated, MtaError> {
+    fn activate(&mut self) -> Result<Activated, Fault> {
         let running = self.mta.running()?;
         let owed = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
         let owed_before = owed(&self.shared.store.get(&self.id)?);
@@ -1311,7 +1312,7 @@ impl Target {
     }
 
     /// How the table's files are, and since when that is known. `None`: which they are is not known yet.
-    fn see(&mut self) -> Result<Option<Seen>, MtaError> {
+    fn see(&mut self) -> Result<Option<Seen>, Fault> {
         if self.files.is_empty() {
             return Ok(None);
         }
@@ -1327,7 +1328,7 @@ impl Target {
     }
 
     /// Remembers how the files were, durably, and whether the mail server has read them so.
-    fn remember(&mut self, seen: Option<&Seen>, read: bool) -> Result<(), MtaError> {
+    fn remember(&mut self, seen: Option<&Seen>, read: bool) -> Result<(), Fault> {
         let Some(seen) = seen else { return Ok(()) };
         let seen = Seen { read: seen.read || read, ..seen.clone() };
         self.shared.store.set_seen(&self.id, &seen)?;
@@ -1350,7 +1351,7 @@ impl Target {
         running: Running,
         known: Option<Record>,
         seen: Option<&Seen>,
-    ) -> Result<Result<&'static str, Record>, MtaError> {
+    ) -> Result<Result<&'static str, Record>, Fault> {
         let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
         if let Some(seen) = seen.filter(|seen| seen.read) {
             let how = match open.swap {
@@ -1382,7 +1383,7 @@ impl Target {
         Ok(Err(Record { version, usernames, live_id, phase, reload_owed, swapped, ahead }))
     }
 
-    fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, MtaError> {
+    fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, Fault> {
         let Some(open) = &self.open else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
         let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
@@ -1461,7 +1462,7 @@ impl Target {
         })
     }
 
-    fn commit(&mut self) -> Result<(), MtaError> {
+    fn commit(&mut self) -> Result<(), Fault> {
         if let Some(record) = self.shared.store.get(&self.id)? {
             let owed = record.reload_owed.is_some();
             self.shared.store.set(
@@ -1557,12 +1558,6 @@ fn is_in_place(record: &Record, entries: &[LiveEntry]) -> bool {
     entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
 }
 
-/// The targets of a credential.
-fn ids_of(credential: &config::Credential) -> impl Iterator<Item = TargetId> {
-    let id = |target: &config::Target| TargetId { credential: credential.name.clone(), target: target.name.clone() };
-    credential.targets.iter().map(id)
-}
-
 /// The live id under every live key, where it is one.
 fn one_live_id(entries: &[LiveEntry]) -> Option<String> {
     let mut ids = entries.iter().filter(|entry| entry.is_live_key).map(|entry| entry.live_id.as_ref());
@@ -1578,24 +1573,21 @@ impl Inspected {
 }
 
 /// Checks a login once more: what comes over the boundary is not believed.
-fn printable(login: Login) -> Result<Login, MtaError> {
-    Login::new(login.username, login.password).map_err(|e| MtaError {
-        temporary: false,
-        class: "unsupported",
-        file: None,
-        line: None,
-        what: format!("the login cannot be written into a mail server's table: {e}"),
-        fix: "store a user name and password of printable ASCII characters without blanks".into(),
+fn printable(login: Login) -> Result<Login, Fault> {
+    Login::new(login.username, login.password).map_err(|e| {
+        Fault::new(
+            Class::Unsupported,
+            format!("the login cannot be written into a mail server's table: {e}"),
+            "store a user name and password of printable ASCII characters without blanks",
+        )
     })
 }
 
-fn out_of_order(asked: &str, because: &str) -> MtaError {
-    MtaError {
-        temporary: true,
-        class: "out-of-order",
-        file: None,
-        line: None,
-        what: format!("cannot {asked}: {because} here"),
-        fix: "what is there is looked at, and decided about, anew".into(),
-    }
+fn out_of_order(asked: &str, because: &str) -> Fault {
+    Fault::new(
+        Class::OutOfOrder,
+        format!("cannot {asked}: {because} here"),
+        "what is there is looked at, and decided about, anew",
+    )
+    .temporary()
 }

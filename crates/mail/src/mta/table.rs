@@ -21,25 +21,12 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::credential::{Login, has_secret_shape};
+use crate::fault::{Class, Fault};
 use crate::instruction::relaykey;
 use crate::mta::shown;
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
 pub const MAX_TABLE: usize = 256 * 1024 * 1024;
-
-/// Why a table cannot be read, or not be changed without guessing. Carries no value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct TableError {
-    /// As in [`crate::mta::MtaError`]: `too-large`, `config` (a line or key is not of the format) or `ambiguous`.
-    pub class: &'static str,
-    /// 1-based physical line, where one is to blame.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
 
 /// One entry, in the order of the text.
 #[derive(Clone)]
@@ -199,36 +186,37 @@ impl Iterator for Lines<'_> {
 }
 
 /// Is there a line that Postfix would read otherwise than it looks?
-fn check_lines(bytes: &[u8]) -> Result<(), TableError> {
+fn check_lines(bytes: &[u8]) -> Result<(), Fault> {
     let line_of = |at: usize| Some(lines(&bytes[..at]) + 1);
     let nul = find(0, bytes);
     let before_nul = &bytes[..nul.unwrap_or(bytes.len())];
     if let Some(at) = before_nul.windows(2).position(|pair| pair == b"\r\n") {
-        return Err(TableError {
-            class: "config",
-            line: line_of(at),
-            what: "the line ends with CR LF".into(),
-            fix: format!(
+        return Err(Fault::new(
+            Class::Config,
+            "the line ends with CR LF",
+            format!(
                 "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then: {}",
                 relaykey("sync")
             ),
-        });
+        )
+        .at_line(line_of(at)));
     }
     if let Some(at) = nul {
-        return Err(TableError {
-            class: "config",
-            line: line_of(at),
-            what: "the line has a NUL byte, at which Postfix cuts it".into(),
+        return Err(
             // What Postfix uses today stays what it uses.
-            fix: "restore the table from where it came from, or cut the line at the byte, as Postfix does: sed -i \
-                  --follow-symlinks 's/\\x00.*//' FILE"
-                .into(),
-        });
+            Fault::new(
+                Class::Config,
+                "the line has a NUL byte, at which Postfix cuts it",
+                "restore the table from where it came from, or cut the line at the byte, as Postfix does: sed -i \
+                  --follow-symlinks 's/\\x00.*//' FILE",
+            )
+            .at_line(line_of(at)),
+        );
     }
     Ok(())
 }
 
-/// The fix of a [`TableError`], with the name of the file in place of `FILE`, as a shell takes it.
+/// The fix of a [`Fault`], with the name of the file in place of `FILE`, as a shell takes it.
 pub fn fix_for(fix: &str, file: &Path) -> String {
     fix.replace("FILE", &crate::host::trust::quoted(file))
 }
@@ -239,7 +227,7 @@ impl Table {
     /// # Errors
     /// More than [`MAX_TABLE`] bytes; a NUL byte, at which Postfix would cut the line; a line that ends with CR LF.
     /// Postfix takes the CR for a blank, but it says that the file was made elsewhere, and what we add would not match.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TableError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         Self::of(Zeroizing::new(bytes.to_vec()))
     }
 
@@ -247,14 +235,13 @@ impl Table {
     ///
     /// # Errors
     /// As [`Table::parse`].
-    pub fn of(bytes: Zeroizing<Vec<u8>>) -> Result<Self, TableError> {
+    pub fn of(bytes: Zeroizing<Vec<u8>>) -> Result<Self, Fault> {
         if bytes.len() > MAX_TABLE {
-            return Err(TableError {
-                class: "too-large",
-                line: None,
-                what: format!("the table has {} bytes, more than the {MAX_TABLE} that relaykey edits", bytes.len()),
-                fix: "give the relay's login a table of its own".into(),
-            });
+            return Err(Fault::new(
+                Class::TooLarge,
+                format!("the table has {} bytes, more than the {MAX_TABLE} that relaykey edits", bytes.len()),
+                "give the relay's login a table of its own",
+            ));
         }
         check_lines(&bytes)?;
         let mut table = Self { bytes, ..Self::default() };
@@ -346,51 +333,47 @@ impl Table {
     ///
     /// # Errors
     /// Another entry has the same key; the value goes on over several lines, or is not UTF-8.
-    pub fn check_editable(&self, entry: usize) -> Result<(), TableError> {
+    pub fn check_editable(&self, entry: usize) -> Result<(), Fault> {
         if entry >= self.len() {
             return Err(no_such_entry());
         }
         let this = self.entry(entry);
         let mut same = self.matching(&this.key).map(|(_, entry)| entry.line);
         if let (Some(first), Some(second)) = (same.next(), same.next()) {
-            return Err(TableError {
-                class: "ambiguous",
-                line: Some(second),
-                what: format!(
+            return Err(Fault::new(
+                Class::Ambiguous,
+                format!(
                     "the key {} stands on line {first} and again on line {second}; Postfix uses the first and \
                      ignores the other",
                     shown::quoted_key(&this.key, None)
                 ),
-                fix: format!(
-                    "remove the one that is wrong (line {second} has no effect today), then: {}",
-                    relaykey("sync")
-                ),
-            });
+                format!("remove the one that is wrong (line {second} has no effect today), then: {}", relaykey("sync")),
+            )
+            .at_line(second));
         }
         if let Place::GoesOn(line) = this.place {
-            return Err(TableError {
-                class: "ambiguous",
-                line: Some(line),
-                what: format!(
+            return Err(Fault::new(
+                Class::Ambiguous,
+                format!(
                     "the value under {} (line {}) goes on over several lines; Postfix joins them with the blanks \
                      between, which no login has",
                     shown::quoted_key(&this.key, None),
                     this.line
                 ),
-                fix: "write USER:PASSWORD on one line; a line that is to be an entry must not start with a blank"
-                    .into(),
-            });
+                "write USER:PASSWORD on one line; a line that is to be an entry must not start with a blank",
+            )
+            .at_line(line));
         }
         if this.value().is_none() || this.key.contains(char::REPLACEMENT_CHARACTER) {
-            return Err(TableError {
-                class: "config",
-                line: Some(this.line),
-                what: format!(
+            return Err(Fault::new(
+                Class::Config,
+                format!(
                     "the entry under {} is not UTF-8; Postfix ignores such a line, or not, as smtputf8_enable says",
                     shown::quoted_key(&this.key, None)
                 ),
-                fix: "write key and USER:PASSWORD in printable ASCII".into(),
-            });
+                "write key and USER:PASSWORD in printable ASCII",
+            )
+            .at_line(this.line));
         }
         Ok(())
     }
@@ -401,7 +384,7 @@ impl Table {
     /// # Errors
     /// As [`Table::check_editable`] for each entry that is replaced; a key to be added that is there already, or that
     /// the format cannot carry as spelt.
-    pub fn render(&self, changes: &[Change<'_>]) -> Result<Zeroizing<Vec<u8>>, TableError> {
+    pub fn render(&self, changes: &[Change<'_>]) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let mut replaced: BTreeMap<usize, (Range<usize>, &Login)> = BTreeMap::new();
         let mut appended: Vec<(&str, &Login)> = Vec::new();
         for change in changes {
@@ -415,12 +398,12 @@ impl Table {
                     check_spelling(key)?;
                     let line = self.get_folded(key).map(|(_, e)| e.line);
                     if line.is_some() || appended.iter().any(|(have, _)| same_key(have, key)) {
-                        return Err(TableError {
-                            class: "ambiguous",
-                            line,
-                            what: format!("the key {key:?} is in the table already"),
-                            fix: "list it once".into(),
-                        });
+                        return Err(Fault::new(
+                            Class::Ambiguous,
+                            format!("the key {key:?} is in the table already"),
+                            "list it once",
+                        )
+                        .at_line(line));
                     }
                     appended.push((key, login));
                 }
@@ -458,29 +441,23 @@ impl Table {
     }
 }
 
-fn no_such_entry() -> TableError {
-    TableError {
-        class: "changed-underneath",
-        line: None,
-        what: "there is no such entry".into(),
-        fix: "read the table again".into(),
-    }
+fn no_such_entry() -> Fault {
+    Fault::new(Class::ChangedUnderneath, "there is no such entry", "read the table again")
 }
 
 /// A key that is written as spelt must come back as that key.
-fn check_spelling(key: &str) -> Result<(), TableError> {
+fn check_spelling(key: &str) -> Result<(), Fault> {
     let bad = key.is_empty()
         || key.starts_with('#')
         || key.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
     if bad {
-        return Err(TableError {
-            class: "config",
-            line: None,
-            what: format!(
+        return Err(Fault::new(
+            Class::Config,
+            format!(
                 "{key:?} cannot be written as a key: it is empty, or has blanks, quotes, backslashes or a '#' in front"
             ),
-            fix: "spell the key as relayhost does, for instance [email-smtp.eu-west-1.amazonaws.com]:587".into(),
-        });
+            "spell the key as relayhost does, for instance [email-smtp.eu-west-1.amazonaws.com]:587",
+        ));
     }
     Ok(())
 }
@@ -642,14 +619,14 @@ mod tests {
     #[test]
     fn what_cannot_be_read_or_changed() {
         let login = Login::from_pair("user:pass").unwrap();
-        assert_eq!(Table::parse(&vec![b'#'; MAX_TABLE + 1]).unwrap_err().class, "too-large");
+        assert_eq!(Table::parse(&vec![b'#'; MAX_TABLE + 1]).unwrap_err().class, Class::TooLarge);
         let table = Table::parse(b"# c\nk\xff AKIA:pw\nl AKIA:\xff\n").unwrap();
         for (entry, line) in [(0, Some(2)), (1, Some(3)), (2, None)] {
             assert_eq!(table.render(&[Change::Replace { entry, login: &login }]).unwrap_err().line, line);
         }
         for key in ["", "#key", "a b", "a\tb", "\"a\"", "a\\b", "a\nb", "a\u{a0}b"] {
             let e = table.render(&[Change::Append { key, login: &login }]).unwrap_err();
-            assert_eq!(e.class, "config", "{key:?}");
+            assert_eq!(e.class, Class::Config, "{key:?}");
         }
         let twice = [Change::Append { key: "new", login: &login }, Change::Append { key: "NEW", login: &login }];
         assert!(table.render(&twice).is_err());

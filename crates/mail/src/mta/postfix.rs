@@ -24,16 +24,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Finding, Reload, Severity, Smtp};
 use crate::credential::{Login, Redactor, is_access_key_id, ses_region};
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
 use crate::host::{self, trust};
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::cdb;
 use crate::mta::compare::{Comparison, Differences, Names};
-use crate::mta::table::{self, Change, Table, TableError, fold, same_key};
+use crate::mta::table::{self, Change, Table, fold, same_key};
 use crate::mta::{
-    ByHand, ByName, Content, Entry, LeftOut, Mta, MtaError, NameRule, Ours, Plan, PlannedFile, Running, View, shown,
+    ByHand, ByName, Content, Entry, LeftOut, Mta, NameRule, Ours, Plan, PlannedFile, Relay, Reload, Running, View,
+    shown,
 };
 
 /// Where Postfix's programs look when nobody says otherwise.
@@ -95,7 +97,7 @@ const PARAMETERS: &[&str] = &[
 /// One Postfix instance, named by its configuration directory.
 pub struct Postfix {
     config_dir: PathBuf,
-    smtp: Smtp,
+    relay: Relay,
     keys: Option<Vec<String>>,
     reload: Reload,
     /// What `postconf` said last, and of which files; `inspect` forgets it.
@@ -154,10 +156,10 @@ impl Compiling {
 impl Postfix {
     /// `smtp` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
     /// reload is done: an argv array runs instead of `postfix reload`. Nothing is looked at yet.
-    pub fn new(config_dir: &Path, smtp: &Smtp, keys: Option<Vec<String>>, reload: &Reload) -> Self {
+    pub fn new(config_dir: &Path, relay: &Relay, keys: Option<Vec<String>>, reload: &Reload) -> Self {
         Self {
             config_dir: config_dir.to_owned(),
-            smtp: smtp.clone(),
+            relay: relay.clone(),
             keys,
             reload: reload.clone(),
             kept: RefCell::default(),
@@ -167,7 +169,7 @@ impl Postfix {
     }
 
     /// As they are now. Asked of `postconf` again where main.cf or master.cf is another one than it has read.
-    fn settings(&self) -> Result<Settings, MtaError> {
+    fn settings(&self) -> Result<Settings, Fault> {
         for path in self.own_files() {
             trust::look(&path)?;
         }
@@ -204,13 +206,13 @@ impl Postfix {
     }
 
     /// Refuses Postfix's programs where somebody else could have changed what they run.
-    fn trusted_parts(&self, settings: &Settings) -> Result<(), MtaError> {
+    fn trusted_parts(&self, settings: &Settings) -> Result<(), Fault> {
         self.parts(settings).iter().try_for_each(|part| Ok(trust::look(part).map(drop)?))
     }
 
     /// Refuses what somebody else could have written of all that is run and obeyed here, before anything is changed; what
     /// a group may change is a problem to be told.
-    fn review_trust(&self, settings: &Settings) -> Result<Vec<Problem>, MtaError> {
+    fn review_trust(&self, settings: &Settings) -> Result<Vec<Problem>, Fault> {
         let named = ["postmap", "postfix"].iter().map(|name| settings.program(name));
         let programs = named.chain(postconf().ok().map(OsString::from)).map(|program| vec![program]);
         let reload = match &self.reload {
@@ -238,30 +240,26 @@ impl Postfix {
         Ok(doubts.iter().map(warn).collect())
     }
 
-    fn read_settings(&self) -> Result<Settings, MtaError> {
+    fn read_settings(&self) -> Result<Settings, Fault> {
         let main_cf = self.config_dir.join("main.cf");
         if !main_cf.is_file() {
-            return Err(MtaError {
-                temporary: false,
-                class: "config",
-                what: format!("there is no Postfix configuration: {} is not a file", main_cf.display()),
-                fix: "set config_dir of the target to what `postconf -h config_directory` says".into(),
-                file: Some(main_cf),
-                line: None,
-            });
+            return Err(Fault::new(
+                Class::Config,
+                format!("there is no Postfix configuration: {} is not a file", main_cf.display()),
+                "set config_dir of the target to what `postconf -h config_directory` says",
+            )
+            .in_file(main_cf));
         }
         let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-x".into()];
         argv.extend(PARAMETERS.iter().map(OsString::from));
         let output = host::run(&argv, None, COMMAND)?;
         if !output.status.success() {
-            return Err(MtaError {
-                temporary: false,
-                class: "config",
-                what: format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
-                fix: format!("run: postconf -c {} -n", self.config_dir.display()),
-                file: Some(main_cf),
-                line: None,
-            });
+            return Err(Fault::new(
+                Class::Config,
+                format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
+                format!("run: postconf -c {} -n", self.config_dir.display()),
+            )
+            .in_file(main_cf));
         }
         Ok(Settings::parse(&String::from_utf8_lossy(&output.stdout)))
     }
@@ -269,8 +267,8 @@ impl Postfix {
     /// The next hops of `relayhost`, each with the answer whether it leads to our endpoint.
     fn next_hops(&self, settings: &Settings) -> Vec<NextHop> {
         let leads = |host: &str| {
-            std::iter::once(&self.smtp.endpoint)
-                .chain(&self.smtp.endpoint_aliases)
+            std::iter::once(&self.relay.endpoint)
+                .chain(&self.relay.endpoint_aliases)
                 .any(|name| name.eq_ignore_ascii_case(host))
         };
         let hop = |spelt: &str| {
@@ -281,23 +279,23 @@ impl Postfix {
     }
 
     fn region(&self) -> Option<String> {
-        self.smtp.region.clone().or_else(|| ses_region(&self.smtp.endpoint))
+        self.relay.region.clone().or_else(|| ses_region(&self.relay.endpoint))
     }
 
     /// Everything that `inspect` and `plan` go by. `candidate` is the user name that is about to be written, where one
     /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
     /// not be read at all is an error.
-    fn survey(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, MtaError> {
+    fn survey(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         for _ in 1..LOOKS {
             match self.survey_once(ours, candidate, need) {
-                Err(e) if e.class == "changed-underneath" => {}
+                Err(e) if e.class == Class::ChangedUnderneath => {}
                 other => return other,
             }
         }
         self.survey_once(ours, candidate, need)
     }
 
-    fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, MtaError> {
+    fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let settings = self.settings()?;
         let mut hops = self.next_hops(&settings);
         let mut problems = self.review(&settings, &hops);
@@ -318,7 +316,7 @@ impl Postfix {
         Ok(survey)
     }
 
-    fn survey_table(&self, survey: &mut Survey, store: &Store, asked: &Asked, need: Need) -> Result<(), MtaError> {
+    fn survey_table(&self, survey: &mut Survey, store: &Store, asked: &Asked, need: Need) -> Result<(), Fault> {
         let (directory, name) = host::Directory::of(&store.text)?;
         survey.seen = directory.look(&name)?;
         let again = match survey.seen {
@@ -374,7 +372,7 @@ impl Postfix {
         seen: host::FileId,
         store: &Store,
         asked: &Asked,
-    ) -> Result<Option<Pick>, MtaError> {
+    ) -> Result<Option<Pick>, Fault> {
         let found = self.found.borrow();
         let Some(found) = found.as_ref().filter(|found| found.text == seen && found.asked == *asked) else {
             return Ok(None);
@@ -407,14 +405,14 @@ impl Postfix {
         store: &Store,
         directory: &host::Directory,
         name: &std::ffi::OsStr,
-    ) -> Result<bool, MtaError> {
+    ) -> Result<bool, Fault> {
         match directory.read(name, table::MAX_TABLE) {
             Err(e) if e.is_not_found() => {
                 survey.seen = None;
                 if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
                     let command = store.text_from_map(map, &self.config_option());
                     let mut problem = Problem::error(
-                        "ambiguous",
+                        Class::Ambiguous,
                         Some(store.text.clone()),
                         format!(
                             "the text is gone and its map {} is there: a map made from a new text would lose whatever \
@@ -473,7 +471,7 @@ impl Postfix {
         survey: &Survey,
         store: &Store,
         hops: &[NextHop],
-    ) -> Result<(Vec<Problem>, Compiling), MtaError> {
+    ) -> Result<(Vec<Problem>, Compiling), Fault> {
         let (Some(map), Some(text)) = (&store.map, survey.seen) else { return Ok(Default::default()) };
         let Some(seen) = look(map)? else { return Ok(Default::default()) };
         let not_compared = survey.pick.not_compared();
@@ -483,22 +481,19 @@ impl Postfix {
         let compiling = survey.compiling(hops);
         let mut comparison = Comparison::new(&survey.table, &not_compared);
         if let Err(words) = self.list(&survey.settings, store.kind, &store.path, &mut comparison)? {
-            return Err(MtaError {
-                temporary: true,
-                class: "command",
-                file: Some(map.clone()),
-                line: None,
-                what: format!(
-                    "the compiled map cannot be listed, so that it cannot be compared with its text: {words}"
-                ),
-                fix: match compiling.harm() {
+            return Err(Fault::new(
+                Class::Command,
+                format!("the compiled map cannot be listed, so that it cannot be compared with its text: {words}"),
+                match compiling.harm() {
                     None => format!(
                         "see what it names; it is tried again; or compile it anew: {}",
                         self.compile_command(store)
                     ),
                     Some(harm) => format!("see what it names; it is tried again. {}", not_by_hand(harm)),
                 },
-            });
+            )
+            .temporary()
+            .in_file(map.clone()));
         }
         let differences = comparison.finish();
         for (file, seen) in [(map, seen), (&store.text, text)] {
@@ -549,7 +544,7 @@ impl Postfix {
                 shown::quoted_key(key, None)
             );
             let steps = vec![Instruction::Text(format!("{what}; {fix}"))];
-            let problem = Problem::error("ambiguous", Some(map.clone()), what, fix);
+            let problem = Problem::error(Class::Ambiguous, Some(map.clone()), what, fix);
             problems.push(Problem { subject: Subject::Map, steps, ..problem });
         }
         problems
@@ -562,7 +557,7 @@ impl Postfix {
         kind: Kind,
         path: &Path,
         comparison: &mut Comparison<'_>,
-    ) -> Result<Result<(), String>, MtaError> {
+    ) -> Result<Result<(), String>, Fault> {
         if settings.redirected(kind) == Kind::Cdb {
             // `postmap -s` cannot list those.
             let (directory, name) = host::Directory::of(&with_extension(path, "cdb"))?;
@@ -594,7 +589,7 @@ impl Postfix {
         let (text, compile) = (store.text.display(), self.compile_command(store));
         let mut problems = Vec::new();
         let mut error = |what: String, fix: String, steps: Vec<Instruction>| {
-            let mut problem = Problem::error("ambiguous", Some(map.to_owned()), what, fix);
+            let mut problem = Problem::error(Class::Ambiguous, Some(map.to_owned()), what, fix);
             (problem.subject, problem.steps) = (Subject::Map, steps);
             problems.push(problem);
         };
@@ -741,7 +736,7 @@ impl Postfix {
         survey: &mut Survey,
         store: &Store,
         applied: Option<&str>,
-    ) -> Result<Option<Answers>, MtaError> {
+    ) -> Result<Option<Answers>, Fault> {
         let mut keys = survey.lookups();
         keys.extend(survey.pick.candidates.iter().cloned());
         let failed = match store.read_by_postfix() {
@@ -789,7 +784,7 @@ impl Postfix {
         kind: Kind,
         path: &Path,
         keys: &[String],
-    ) -> Result<Result<Answers, String>, MtaError> {
+    ) -> Result<Result<Answers, String>, Fault> {
         let mut asked = HashSet::new();
         let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
         let (mut found, mut odd) = (HashMap::new(), HashSet::new());
@@ -840,7 +835,7 @@ impl Postfix {
 
     /// Why `postfix check` failed. Without a terminal, postfix(1) itself speaks to the mail log only; another program
     /// that reads main.cf gives the reason aloud, where the reason stands there.
-    fn check_words(&self, settings: &Settings, stderr: &str) -> Result<String, MtaError> {
+    fn check_words(&self, settings: &Settings, stderr: &str) -> Result<String, Fault> {
         let said = gave_up(stderr);
         if !said.is_empty() {
             return Ok(Redactor::default().clean(&said));
@@ -858,7 +853,7 @@ impl Postfix {
     }
 
     /// Can this host's Postfix open tables of that kind? Asked only where something failed or there is no map yet.
-    fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, MtaError> {
+    fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, Fault> {
         let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
         let output = host::run(&argv, None, COMMAND)?;
         let kinds = String::from_utf8_lossy(&output.stdout);
@@ -880,7 +875,7 @@ impl Postfix {
             ),
         };
         Problem::error(
-            "unsupported",
+            Class::Unsupported,
             Some(self.config_dir.join("main.cf")),
             format!("this host's Postfix cannot open {name}: tables (it is not in `postconf -m`)"),
             fix,
@@ -893,9 +888,9 @@ impl Postfix {
         let set =
             |what: &str| format!("postconf -c {} -e '{what}' && postfix -c {0} reload", self.config_dir.display());
         let mut problems = Vec::new();
-        let mut error = |what: String, fix: String| problems.push(Problem::error("config", main_cf(), what, fix));
+        let mut error = |what: String, fix: String| problems.push(Problem::error(Class::Config, main_cf(), what, fix));
 
-        let endpoint = &self.smtp.endpoint;
+        let endpoint = &self.relay.endpoint;
         if hops.is_empty() {
             error(
                 "relayhost is empty, so no next hop leads to the endpoint; next hops from transport_maps, \
@@ -904,7 +899,7 @@ impl Postfix {
                 format!(
                     "if all mail of this instance is to go out through {endpoint}, set relayhost to [{endpoint}]:{}; that \
                      changes where mail goes, so it is yours to decide",
-                    self.smtp.port
+                    self.relay.port
                 ),
             );
         } else if !hops.iter().any(|hop| hop.ours) {
@@ -915,7 +910,7 @@ impl Postfix {
                         shown::hop(&hop.spelt),
                         shown::hop(&hop.host)
                     ),
-                    elsewhere(hop, &self.smtp),
+                    elsewhere(hop, &self.relay),
                 );
             }
         }
@@ -1167,7 +1162,7 @@ impl Postfix {
     }
 
     /// The master process that holds this instance's lock, with its start in clock ticks since boot.
-    fn master(&self, settings: &Settings) -> Result<Option<(u32, u64)>, MtaError> {
+    fn master(&self, settings: &Settings) -> Result<Option<(u32, u64)>, Fault> {
         let queue = PathBuf::from(settings.get("queue_directory"));
         let directory = Some(settings.get("process_id_directory")).filter(|d| !d.is_empty()).unwrap_or("pid");
         let path = queue.join(directory).join("master.pid");
@@ -1188,7 +1183,7 @@ impl Postfix {
         }
     }
 
-    fn running_with(&self, settings: &Settings) -> Result<Running, MtaError> {
+    fn running_with(&self, settings: &Settings) -> Result<Running, Fault> {
         Ok(match self.master(settings)? {
             Some((_, ticks)) => Running::Yes { since_boot: ticks / TICKS },
             None => Running::No,
@@ -1197,7 +1192,7 @@ impl Postfix {
 
     /// Is main.cf or master.cf newer than what the running instance has read? It reads them at its start and at a
     /// reload; at a reload its queue manager is started anew, which is the trace a reload leaves.
-    fn edited_since_start(&self, settings: &Settings) -> Result<Option<&'static str>, MtaError> {
+    fn edited_since_start(&self, settings: &Settings) -> Result<Option<&'static str>, Fault> {
         let (Some((master, started)), Some(boot)) = (self.master(settings)?, boot_time()) else { return Ok(None) };
         let newer = |ticks: u64| {
             ["main.cf", "master.cf"].into_iter().find(|name| {
@@ -1216,7 +1211,7 @@ impl Postfix {
 }
 
 impl Mta for Postfix {
-    fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+    fn inspect(&self, ours: &Ours) -> Result<View, Fault> {
         // What is true now, whatever was true before: the read-back of a rollover is one of these.
         *self.kept.borrow_mut() = None;
         let mut survey = self.survey(ours, None, Need::Found)?;
@@ -1290,7 +1285,7 @@ impl Mta for Postfix {
         })
     }
 
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault> {
         let survey = self.survey(ours, Some(&login.username), Need::Table)?;
         let errors = || survey.problems.iter().filter(|p| p.finding.severity == Severity::Error);
         if let Some(problem) = errors().find(|p| p.subject != Subject::Map) {
@@ -1327,7 +1322,7 @@ impl Mta for Postfix {
         Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
     }
 
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
         let mut survey = self.survey(ours, Some(&login.username), Need::Table)?;
         let problems = std::mem::take(&mut survey.problems).into_iter();
         let errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
@@ -1362,7 +1357,7 @@ impl Mta for Postfix {
         Ok(by_hand)
     }
 
-    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, Fault> {
         let settings = self.settings()?;
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         self.trusted_parts(&settings)?;
@@ -1375,22 +1370,17 @@ impl Mta for Postfix {
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
             Some(map) => Ok(map),
             None if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
-            None => Err(MtaError {
-                temporary: true,
-                class: "command",
-                file: Some(staged_text.to_owned()),
-                line: None,
-                what: format!(
-                    "postmap made no {} map: {}",
-                    store.kind.name(),
-                    self.last_words(&output.stderr, staged_text)
-                ),
-                fix: made_no_map(&output.stderr, staged_text),
-            }),
+            None => Err(Fault::new(
+                Class::Command,
+                format!("postmap made no {} map: {}", store.kind.name(), self.last_words(&output.stderr, staged_text)),
+                made_no_map(&output.stderr, staged_text),
+            )
+            .temporary()
+            .in_file(staged_text.to_owned())),
         }
     }
 
-    fn compare(&self, staged_text: &Path) -> Result<(), MtaError> {
+    fn compare(&self, staged_text: &Path) -> Result<(), Fault> {
         let settings = self.settings()?;
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         if store.map.is_none() {
@@ -1401,14 +1391,13 @@ impl Mta for Postfix {
         let all = HashSet::new();
         let mut comparison = Comparison::new(&table, &all);
         if let Err(words) = self.list(&settings, store.kind, staged_text, &mut comparison)? {
-            return Err(MtaError {
-                temporary: true,
-                class: "command",
-                file: Some(staged_text.to_owned()),
-                line: None,
-                what: format!("the new map cannot be listed, so that it cannot be compared with its text: {words}"),
-                fix: "see what it names; it is tried again".into(),
-            });
+            return Err(Fault::new(
+                Class::Command,
+                format!("the new map cannot be listed, so that it cannot be compared with its text: {words}"),
+                "see what it names; it is tried again",
+            )
+            .temporary()
+            .in_file(staged_text.to_owned()));
         }
         let Differences { only_in_map, out_of_reach, differing, only_in_text } = comparison.finish();
         let wrong: Vec<String> = [
@@ -1424,23 +1413,21 @@ impl Mta for Postfix {
         if wrong.is_empty() {
             return Ok(());
         }
-        Err(MtaError {
-            temporary: false,
-            class: "mismatch",
-            file: Some(store.text.clone()),
-            line: None,
-            what: format!(
+        Err(Fault::new(
+            Class::Mismatch,
+            format!(
                 "the new map was not put in place, because it is not what postmap should have made of the text: {}",
                 wrong.join("; ")
             ),
-            fix: format!(
+            format!(
                 "this host's live table is as it was; look at what stands in {} for postmap, and at those lines",
                 settings.get("command_directory")
             ),
-        })
+        )
+        .in_file(store.text.clone()))
     }
 
-    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError> {
+    fn live_map(&self, made: &Path) -> Result<PathBuf, Fault> {
         let store = Store::new(&self.settings()?).map_err(|problem| problem.into_error())?;
         let extension = made.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
         resolve(&with_extension(&store.path, extension)).map_err(|problem| problem.into_error())
@@ -1461,7 +1448,7 @@ impl Mta for Postfix {
         *self.compared.borrow_mut() = left;
     }
 
-    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault> {
         let settings = self.settings()?;
         let store = Store::new(&settings).map_err(|problem| problem.into_error())?;
         let live = text == store.text || text == store.path;
@@ -1473,33 +1460,32 @@ impl Mta for Postfix {
         match self.query(&settings, store.kind, path, keys)? {
             Ok((found, _)) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
             Err(_) if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
-            Err(words) => Err(MtaError {
-                temporary: true,
-                class: "command",
-                file: Some(path.to_owned()),
-                line: None,
-                what: format!("postmap cannot look keys up: {words}"),
-                fix: format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
-            }),
+            Err(words) => Err(Fault::new(
+                Class::Command,
+                format!("postmap cannot look keys up: {words}"),
+                format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
+            )
+            .temporary()
+            .in_file(path.to_owned())),
         }
     }
 
-    fn running(&self) -> Result<Running, MtaError> {
+    fn running(&self) -> Result<Running, Fault> {
         self.running_with(&self.settings()?)
     }
 
-    fn reload_needed(&self) -> Result<bool, MtaError> {
+    fn reload_needed(&self) -> Result<bool, Fault> {
         let settings = self.settings()?;
         Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
-    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), MtaError> {
+    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Fault> {
         let queue = PathBuf::from(self.settings()?.get("queue_directory"));
         Ok((vec![self.config_dir.clone(), queue], self.own_files().to_vec()))
     }
 
     /// `postfix check` itself makes directories that are missing, so that who only looks cannot run it: what it refuses at once.
-    fn reload_refused(&self) -> Result<Option<Finding>, MtaError> {
+    fn reload_refused(&self) -> Result<Option<Finding>, Fault> {
         let settings = self.settings()?;
         let in_directory = |parameter: &str, name: &str| Path::new(settings.get(parameter)).join(name);
         let needed = [
@@ -1522,16 +1508,16 @@ impl Mta for Postfix {
         }))
     }
 
-    fn activate(&self) -> Result<(), MtaError> {
+    fn activate(&self) -> Result<(), Fault> {
         let settings = self.settings()?;
         let directory = self.config_dir.display();
-        let not_running = || MtaError {
-            temporary: true,
-            class: "not-running",
-            file: None,
-            line: None,
-            what: "this Postfix instance is not running, so there is nothing to reload".into(),
-            fix: format!("postfix -c {directory} start"),
+        let not_running = || {
+            Fault::new(
+                Class::NotRunning,
+                "this Postfix instance is not running, so there is nothing to reload",
+                format!("postfix -c {directory} start"),
+            )
+            .temporary()
         };
         if self.running_with(&settings)? == Running::No {
             return Err(not_running());
@@ -1545,17 +1531,15 @@ impl Mta for Postfix {
             let edited = self.edited_since_start(&settings)?;
             let also =
                 edited.map(|name| format!(" ({name} is newer than the last start or reload)")).unwrap_or_default();
-            return Err(MtaError {
-                temporary: false,
-                class: "config",
-                file: Some(self.config_dir.join(edited.unwrap_or("main.cf"))),
-                line: None,
-                what: format!(
+            return Err(Fault::new(
+                Class::Config,
+                format!(
                     "`postfix check` fails, so no reload is done{also}: {}",
                     self.check_words(&settings, &check.stderr)?
                 ),
-                fix: format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
-            });
+                format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
+            )
+            .in_file(self.config_dir.join(edited.unwrap_or("main.cf"))));
         }
         let argv = match &self.reload {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
@@ -1575,20 +1559,13 @@ impl Mta for Postfix {
             Err(_) => Redactor::default().clean(&said),
         };
         let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
-        Err(MtaError {
-            temporary: true,
-            class: "command",
-            file: None,
-            line: None,
-            what: format!("the reload failed ({program}, {}): {said}", output.status),
-            fix: match &self.reload {
-                // A reload by hand is not seen.
-                Reload::Command(_) => {
-                    format!("correct `reload` in the configuration, then: {}", relaykey("sync"))
-                }
-                _ => format!("see why it fails: postfix -c {directory} reload; then: {}", relaykey("sync")),
-            },
-        })
+        let fix = match &self.reload {
+            // A reload by hand is not seen.
+            Reload::Command(_) => format!("correct `reload` in the configuration, then: {}", relaykey("sync")),
+            _ => format!("see why it fails: postfix -c {directory} reload; then: {}", relaykey("sync")),
+        };
+        let what = format!("the reload failed ({program}, {}): {said}", output.status);
+        Err(Fault::new(Class::Command, what, fix).temporary())
     }
 }
 
@@ -1615,7 +1592,7 @@ fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata) -> Option<
     let (mode, uid, shown) = (m.mode() & 0o7777, m.uid(), quoted(&file.display().to_string()));
     if mode & 0o002 != 0 {
         let mut problem = Problem::error(
-            "permissions",
+            Class::Permissions,
             Some(file.to_owned()),
             format!(
                 "it may be changed by every user of this host (mode {mode:04o}), and what stands in it decides which \
@@ -1735,8 +1712,8 @@ fn port_part(spelt: &str) -> Option<&str> {
 }
 
 /// What to do where `relayhost` does not lead to the endpoint. To change where mail goes is not advised.
-fn elsewhere(hop: &NextHop, smtp: &Smtp) -> String {
-    let Smtp { endpoint, port, .. } = smtp;
+fn elsewhere(hop: &NextHop, relay: &Relay) -> String {
+    let Relay { endpoint, port, .. } = relay;
     match shown::hop(&hop.host) {
         host if shown::hop(&hop.spelt) == shown::NOT_SHOWN => format!(
             "what stands there has not the form [HOST]:PORT, and may be a login; with [{endpoint}]:{port} there mail would go to \
@@ -1912,14 +1889,14 @@ impl Store {
             [one] => *one,
             [] => {
                 return Err(refuse(
-                    "config",
+                    Class::Config,
                     "smtp_sasl_password_maps is empty: there is no table for the login".into(),
                     &password_maps(Path::new(settings.get("config_directory"))),
                 ));
             }
             several => {
                 return Err(refuse(
-                    "unsupported",
+                    Class::Unsupported,
                     format!(
                         "smtp_sasl_password_maps names {} tables ({}), which is not yet supported",
                         several.len(),
@@ -1935,11 +1912,11 @@ impl Store {
         };
         let Some(kind) = Kind::new(kind) else {
             let (what, fix) = refusal(map);
-            return Err(refuse("unsupported", what, fix));
+            return Err(refuse(Class::Unsupported, what, fix));
         };
         if !path.starts_with('/') {
             return Err(refuse(
-                "config",
+                Class::Config,
                 format!(
                     "the table {} has no absolute path: Postfix would look for it in its queue directory",
                     shown::table(map)
@@ -1972,7 +1949,7 @@ fn resolve(path: &Path) -> Result<PathBuf, Box<Problem>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             if path.is_symlink() {
                 return Err(Box::new(Problem::error(
-                    "config",
+                    Class::Config,
                     Some(path.to_owned()),
                     "it is a symbolic link to a file that does not exist".into(),
                     "make the file it points to, or remove the link".into(),
@@ -1985,7 +1962,7 @@ fn resolve(path: &Path) -> Result<PathBuf, Box<Problem>> {
     };
     found.map_err(|e| {
         let what = format!("its directory cannot be opened: {e}");
-        Box::new(Problem::error("io", Some(path.to_owned()), what, "make the directory, readable for root".into()))
+        Box::new(Problem::error(Class::Io, Some(path.to_owned()), what, "make the directory, readable for root".into()))
     })
 }
 
@@ -2200,7 +2177,7 @@ impl Question<'_> {
                 if our_hops().count() > 0 && our_hops().all(unused) {
                     let tried = our_hops().map(|hop| shown::hop(&hop.spelt)).collect::<Vec<_>>().join(", ");
                     pick.problems.push(Problem::error(
-                        "config",
+                        Class::Config,
                         Some(self.file.to_owned()),
                         format!("keys lists no key that Postfix tries for the endpoint, so a rollover would change nothing: it tries {tried}"),
                         format!("list {tried} in keys, or take keys out: relaykey finds them"),
@@ -2277,7 +2254,7 @@ impl Question<'_> {
                 shown::quoted_key(&entry.key, Some(entry.line))
             ),
         );
-        problem.class = "ambiguous";
+        problem.class = Class::Ambiguous;
         problem.subject = Subject::Entry;
         problem.finding.line = Some(entry.line);
         problem
@@ -2289,7 +2266,7 @@ impl Question<'_> {
         let shadow = self.table.get_folded(host).map(|(_, entry)| entry).filter(|entry| !is_listed(&entry.key));
         if let Some(entry) = shadow.filter(|_| is_listed(spelt)) {
             let mut problem = Problem::error(
-                "ambiguous",
+                Class::Ambiguous,
                 Some(self.file.to_owned()),
                 format!(
                     "keys lists {} but not {}, which Postfix finds first",
@@ -2330,7 +2307,7 @@ impl Question<'_> {
             )
         };
         let mut problem = Problem::error(
-            "ambiguous",
+            Class::Ambiguous,
             Some(self.file.to_owned()),
             format!(
                 "{key} holds the same user name for SES in {other}, and the endpoint is one {ours}: a \
@@ -2440,7 +2417,7 @@ impl Survey {
 /// Something that is wrong, on its way to a finding or an error.
 #[derive(Debug, Clone)]
 struct Problem {
-    class: &'static str,
+    class: Class,
     subject: Subject,
     finding: Finding,
     /// The same as the finding's fix, for who does it by hand; empty where the fix is words alone.
@@ -2465,10 +2442,10 @@ enum Subject {
 impl Problem {
     fn new(severity: Severity, file: Option<PathBuf>, what: String, fix: String) -> Self {
         let finding = Finding { severity, line: None, file, what, fix };
-        Self { class: "config", subject: Subject::Setup, finding, steps: Vec::new() }
+        Self { class: Class::Config, subject: Subject::Setup, finding, steps: Vec::new() }
     }
 
-    fn error(class: &'static str, file: Option<PathBuf>, what: String, fix: String) -> Self {
+    fn error(class: Class, file: Option<PathBuf>, what: String, fix: String) -> Self {
         Self { class, ..Self::new(Severity::Error, file, what, fix) }
     }
 
@@ -2480,16 +2457,16 @@ impl Problem {
         Self::new(Severity::Note, file, what, fix)
     }
 
-    fn of_table(e: TableError, file: &Path) -> Self {
+    fn of_table(e: Fault, file: &Path) -> Self {
         let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, table::fix_for(&e.fix, file));
         problem.finding.line = e.line;
         problem.subject = Subject::Table;
         problem
     }
 
-    fn into_error(self) -> MtaError {
+    fn into_error(self) -> Fault {
         let Finding { line, file, what, fix, .. } = self.finding;
-        MtaError { temporary: false, class: self.class, file, line, what, fix }
+        Fault::new(self.class, what, fix).in_file(file).at_line(line)
     }
 }
 
@@ -2530,15 +2507,14 @@ fn boot_time() -> Option<u64> {
 }
 
 /// Where the distributions put it; the other programs are where Postfix says.
-fn postconf() -> Result<&'static str, MtaError> {
+fn postconf() -> Result<&'static str, Fault> {
     let places = ["/usr/sbin/postconf", "/usr/local/sbin/postconf", "/usr/bin/postconf", "/opt/postfix/sbin/postconf"];
-    places.into_iter().find(|place| Path::new(place).exists()).ok_or_else(|| MtaError {
-        temporary: false,
-        class: "config",
-        file: None,
-        line: None,
-        what: format!("Postfix is not installed: there is no {}", places.join(", no ")),
-        fix: "install Postfix, or remove the target".into(),
+    places.into_iter().find(|place| Path::new(place).exists()).ok_or_else(|| {
+        Fault::new(
+            Class::Config,
+            format!("Postfix is not installed: there is no {}", places.join(", no ")),
+            "install Postfix, or remove the target",
+        )
     })
 }
 
@@ -2551,7 +2527,7 @@ fn gave_up(stderr: &str) -> String {
         (Some(first), _) => format!("{}\"…", &line[..first]),
         _ => line.to_owned(),
     };
-    let said = |said: &str| crate::text::line(&unquoted(&without_values(said))).into_owned();
+    let said = |line: &str| crate::text::line(&unquoted(&without_values(line))).into_owned();
     stderr.lines().filter(gives_up).map(said).collect::<Vec<_>>().join(" | ")
 }
 
@@ -2593,26 +2569,19 @@ fn made_no_map(stderr: &str, staged_text: &Path) -> String {
 
 /// What it means that `postmap` took too long over a table: Postfix's programs wait for whoever has locked the map, which
 /// anybody can who may read it.
-fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, path: &Path) -> MtaError {
+fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, path: &Path) -> Fault {
     let map = settings.redirected(kind).extension().map_or_else(|| path.to_owned(), |ext| with_extension(path, ext));
     let holder = match &e {
         host::HostError::TimedOut { .. } => host::holder(&map),
         _ => None,
     };
     let Some(holder) = holder else { return e.into() };
-    MtaError {
-        temporary: true,
-        class: "lock-held",
-        line: None,
-        what: format!("{e}: {} is locked by {holder}", map.display()),
-        fix: format!(
+    Fault::new(Class::LockHeld, format!("{e}: {} is locked by {holder}", map.display()), format!(
             "`ps -o pid,user,args -p {}` shows whose process that is; have it ended, or wait until it is done; whoever may read the \
              map can lock it; so that no local user can: chmod o-r {}",
             holder.pid,
             quoted(&map.to_string_lossy())
-        ),
-        file: Some(map),
-    }
+        )).temporary().in_file(map)
 }
 
 /// As a shell takes it for one word.
@@ -2637,15 +2606,13 @@ fn not_by_hand(harm: &str) -> String {
     )
 }
 
-fn no_table(config_dir: &Path) -> MtaError {
-    MtaError {
-        temporary: false,
-        class: "config",
-        file: Some(config_dir.join("main.cf")),
-        line: None,
-        what: "smtp_sasl_password_maps names no table that relaykey can write".into(),
-        fix: password_maps(config_dir),
-    }
+fn no_table(config_dir: &Path) -> Fault {
+    Fault::new(
+        Class::Config,
+        "smtp_sasl_password_maps names no table that relaykey can write",
+        password_maps(config_dir),
+    )
+    .in_file(config_dir.join("main.cf"))
 }
 
 /// How an instance gets a login table of its own.
@@ -2657,26 +2624,25 @@ fn password_maps(config_dir: &Path) -> String {
     )
 }
 
-fn from_io(e: &io::Error, path: &Path) -> MtaError {
+fn from_io(e: &io::Error, path: &Path) -> Fault {
     let permissions = e.kind() == io::ErrorKind::PermissionDenied;
-    MtaError {
-        temporary: !permissions,
-        class: if permissions { "permissions" } else { "io" },
-        file: Some(path.to_owned()),
-        line: None,
-        what: e.to_string(),
-        fix: if permissions { "run relaykey as root".into() } else { "see what it names; it is tried again".into() },
-    }
+    Fault::new(
+        if permissions { Class::Permissions } else { Class::Io },
+        e.to_string(),
+        if permissions { "run relaykey as root" } else { "see what it names; it is tried again" },
+    )
+    .temporary_if(!permissions)
+    .in_file(path.to_owned())
 }
 
 /// The state of a file that is read; `None`: there is none.
-fn look(path: &Path) -> Result<Option<host::FileId>, MtaError> {
+fn look(path: &Path) -> Result<Option<host::FileId>, Fault> {
     let (directory, name) = host::Directory::of(path)?;
     Ok(directory.look(&name)?)
 }
 
 /// The state of a map that is about to be replaced; its bytes are of no interest. `None`: there is none.
-fn identify(path: &Path) -> Result<Option<host::FileId>, MtaError> {
+fn identify(path: &Path) -> Result<Option<host::FileId>, Fault> {
     let (directory, name) = host::Directory::of(path)?;
     Ok(directory.look_replaceable(&name)?)
 }

@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 use super::change::Over;
 use super::{ReloadOwed, TargetId, Version};
 use crate::credential::{LocalKey, Login};
+use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, FileId, HostError};
-use crate::mta::{MtaError, Running};
+use crate::mta::Running;
 
 /// The largest journal that is written and read. One record has some 300 bytes.
 const MAX_JOURNAL: usize = 4 * 1024 * 1024;
@@ -253,23 +254,24 @@ impl Store {
         Ok((turn, lock))
     }
 
-    fn load(&self) -> Result<Document, MtaError> {
+    fn load(&self) -> Result<Document, Fault> {
         let path = self.journal();
         let bytes = match host::read_own(&path, MAX_JOURNAL) {
             Ok(bytes) => bytes,
             Err(e) if e.is_not_found() => return Ok(Document { format: FORMAT, ..Document::default() }),
             Err(e) => return Err(e.into()),
         };
-        let broken = |line, what: String| MtaError {
-            temporary: false,
-            class: "config",
-            file: Some(path.clone()),
-            line,
-            what,
-            fix: format!(
-                "remove {}: what is in place is looked at anew, only a reload that is owed is forgotten",
-                path.display()
-            ),
+        let broken = |line, what: String| {
+            Fault::new(
+                Class::Config,
+                what,
+                format!(
+                    "remove {}: what is in place is looked at anew, only a reload that is owed is forgotten",
+                    path.display()
+                ),
+            )
+            .in_file(path.clone())
+            .at_line(line)
         };
         let document: Document = serde_json::from_slice(&bytes)
             .map_err(|e| broken(Some(e.line()), format!("the journal cannot be read: {e}")))?;
@@ -283,7 +285,7 @@ impl Store {
     }
 
     /// Once: removes the half-written successor of a file that a killed run left.
-    pub(super) fn tidy(&self) -> Result<(), MtaError> {
+    pub(super) fn tidy(&self) -> Result<(), Fault> {
         if self.dir().is_dir() {
             let (mut tidied, _lock) = self.lock()?;
             if !*tidied {
@@ -297,7 +299,7 @@ impl Store {
     }
 
     /// What is remembered of a target. Changes nothing.
-    pub(super) fn get(&self, target: &TargetId) -> Result<Option<Record>, MtaError> {
+    pub(super) fn get(&self, target: &TargetId) -> Result<Option<Record>, Fault> {
         Ok(self.load()?.targets.remove(&name(target)))
     }
 
@@ -306,7 +308,7 @@ impl Store {
         &self,
         credential: &str,
         configured: &BTreeSet<TargetId>,
-    ) -> Result<Vec<(TargetId, Record)>, MtaError> {
+    ) -> Result<Vec<(TargetId, Record)>, Fault> {
         let orphan = |(name, record): (String, Record)| {
             let id = id(&name).filter(|id| id.credential == credential && !configured.contains(id))?;
             (record.phase == Phase::Swapped).then_some((id, record))
@@ -315,7 +317,7 @@ impl Store {
     }
 
     /// What is remembered of the one is the other's from now on, durably.
-    pub(super) fn hand_over(&self, from: &TargetId, to: &TargetId) -> Result<(), MtaError> {
+    pub(super) fn hand_over(&self, from: &TargetId, to: &TargetId) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.load()?;
         // Another process may have been first.
@@ -329,7 +331,7 @@ impl Store {
     }
 
     /// Remembers something else of a target (`None`: nothing), durably. Other processes wait meanwhile.
-    pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), MtaError> {
+    pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.load()?;
         let before = match &record {
@@ -363,7 +365,7 @@ impl Store {
     }
 
     /// Remembers how a target's files are, durably.
-    pub(super) fn set_seen(&self, target: &TargetId, seen: &Seen) -> Result<(), MtaError> {
+    pub(super) fn set_seen(&self, target: &TargetId, seen: &Seen) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.seen_document();
         document.format = FORMAT;
@@ -379,7 +381,7 @@ impl Store {
         &self,
         target: &TargetId,
         directories: impl Iterator<Item = &'a PathBuf>,
-    ) -> Result<(), MtaError> {
+    ) -> Result<(), Fault> {
         let directories: BTreeSet<PathBuf> = directories.cloned().collect();
         if self.load()?.staged_in.get(&name(target)).is_some_and(|known| known.is_superset(&directories)) {
             return Ok(());
@@ -391,26 +393,24 @@ impl Store {
     }
 
     /// Every directory in which files were ever staged, and for which target.
-    pub(super) fn staged_in(&self) -> Result<Vec<(TargetId, PathBuf)>, MtaError> {
+    pub(super) fn staged_in(&self) -> Result<Vec<(TargetId, PathBuf)>, Fault> {
         let all = self.load()?.staged_in.into_iter().filter_map(|(name, dirs)| Some((id(&name)?, dirs)));
         Ok(all.flat_map(|(id, dirs)| dirs.into_iter().map(move |dir| (id.clone(), dir))).collect())
     }
 
-    fn write(&self, document: &Document) -> Result<(), MtaError> {
+    fn write(&self, document: &Document) -> Result<(), Fault> {
         let text = serde_json::to_vec_pretty(document).expect("texts and numbers have a JSON form");
         if text.len() > MAX_JOURNAL {
             // Nothing was changed yet that it would be needed for; one that cannot be read would stop every target.
-            return Err(MtaError {
-                temporary: false,
-                class: "config",
-                file: Some(self.journal()),
-                line: None,
-                what: format!("the journal would have {} bytes, and at most {MAX_JOURNAL} are read", text.len()),
-                fix: format!(
+            return Err(Fault::new(
+                Class::Config,
+                format!("the journal would have {} bytes, and at most {MAX_JOURNAL} are read", text.len()),
+                format!(
                     "remove {}: what is in place is looked at anew, only a reload that is owed is forgotten",
                     self.journal().display()
                 ),
-            });
+            )
+            .in_file(self.journal()));
         }
         Ok(host::replace(&self.journal(), &text, 0o600)?)
     }
@@ -434,7 +434,7 @@ pub(super) struct Key {
 
 impl Key {
     /// Reads the key; where there is none, makes one and keeps it in memory. Changes nothing on disk.
-    pub(super) fn load(store: &Store) -> Result<Self, MtaError> {
+    pub(super) fn load(store: &Store) -> Result<Self, Fault> {
         let path = store.dir().join("key");
         match host::read_own(&path, 32) {
             Ok(bytes) if bytes.len() == 32 => {
@@ -444,30 +444,28 @@ impl Key {
             }
             Err(e) if e.is_not_found() => {
                 let mut key = Zeroizing::new([0; 32]);
-                getrandom::fill(&mut *key).map_err(|e| MtaError {
-                    temporary: true,
-                    class: "io",
-                    file: None,
-                    line: None,
-                    what: format!("the operating system gives no random numbers: {e}"),
-                    fix: "it is tried again".into(),
+                getrandom::fill(&mut *key).map_err(|e| {
+                    Fault::new(
+                        Class::Io,
+                        format!("the operating system gives no random numbers: {e}"),
+                        "it is tried again",
+                    )
+                    .temporary()
                 })?;
                 Ok(Self { bytes: key, on_disk: false })
             }
-            Ok(_) | Err(HostError::TooLarge { .. }) => Err(MtaError {
-                temporary: false,
-                class: "config",
-                what: "the key for live ids does not have 32 bytes".into(),
-                fix: format!("remove {}: a new one is made, and what is in place is looked at anew", path.display()),
-                file: Some(path),
-                line: None,
-            }),
+            Ok(_) | Err(HostError::TooLarge { .. }) => Err(Fault::new(
+                Class::Config,
+                "the key for live ids does not have 32 bytes",
+                format!("remove {}: a new one is made, and what is in place is looked at anew", path.display()),
+            )
+            .in_file(path)),
             Err(e) => Err(e.into()),
         }
     }
 
     /// Makes the key durable where it is not; one that another process made meanwhile is taken instead.
-    pub(super) fn keep(&mut self, store: &Store) -> Result<(), MtaError> {
+    pub(super) fn keep(&mut self, store: &Store) -> Result<(), Fault> {
         if self.on_disk {
             return Ok(());
         }

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Finding;
 use crate::credential::{self, LocalKey, Login};
+use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::host;
 pub use by_hand::ByHand;
 
@@ -95,6 +96,32 @@ impl Ours {
     pub fn login_of(&self, username: &str, new: Option<&str>) -> String {
         format!("the login of {}", self.shown(username, new).unwrap_or(credential::NOT_SHOWN))
     }
+}
+
+/// The mail relay whose logins are ours, as far as a mail server's tables know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Host name, as certificates name it.
+    pub endpoint: String,
+    /// TCP port.
+    pub port: u16,
+    /// The configured SES region; else it is read from the endpoint's name (`credential::ses_region`).
+    pub region: Option<String>,
+    /// Other host names under which the mail server may know the endpoint.
+    pub endpoint_aliases: Vec<String>,
+}
+
+/// When the mail server is reloaded after a swap.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reload {
+    /// After every swap.
+    Always,
+    /// Only where the table's kind makes it necessary (`texthash:`).
+    IfNeeded,
+    /// Not by us: a reload that is needed stays owed and is shown.
+    Never,
+    /// An argv array, run instead of `postfix reload`. Not empty; the program's path is absolute.
+    Command(Vec<String>),
 }
 
 /// Whose an entry is under a key that no next hop of ours leads to and that nobody has listed, by the user name it holds.
@@ -241,10 +268,10 @@ impl std::fmt::Debug for Content {
 /// settings anew.
 pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
-    fn inspect(&self, ours: &Ours) -> Result<View, MtaError>;
+    fn inspect(&self, ours: &Ours) -> Result<View, Fault>;
 
     /// Renders the complete change that makes `login` the one under every key that is ours. Changes nothing.
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError>;
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault>;
 
     /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]
     /// refuses because it would have to guess what an entry is for (a key that stands there twice, a login that is neither
@@ -253,35 +280,35 @@ pub trait Mta: Send {
     ///
     /// # Errors
     /// What is wrong with the mail server's settings, and what could not be read.
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError>;
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault>;
 
     /// Compiles the staged text and returns the path of the map that appeared beside it.
-    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError>;
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, Fault>;
 
     /// Does what was compiled from a staged text hold exactly what the text says? A compiler that loses or changes a line is
     /// found out here.
-    fn compare(&self, staged_text: &Path) -> Result<(), MtaError>;
+    fn compare(&self, staged_text: &Path) -> Result<(), Fault>;
 
     /// The live name, symlinks resolved, of a map that [`Mta::compile`] made.
-    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError>;
+    fn live_map(&self, made: &Path) -> Result<PathBuf, Fault>;
 
     /// Our change is in place: these files are as we left them.
     fn left(&self, files: &[(PathBuf, host::FileId)]);
 
     /// Looks keys up as the mail server would, in the table whose text is `text` (staged or live). One answer per
     /// key, in order; `None`: no entry.
-    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError>;
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault>;
 
-    fn running(&self) -> Result<Running, MtaError>;
+    fn running(&self) -> Result<Running, Fault>;
 
     /// Does this mail server notice a change of its table only by a reload?
-    fn reload_needed(&self) -> Result<bool, MtaError>;
+    fn reload_needed(&self) -> Result<bool, Fault>;
 
     /// Which mail server it is, by its directories, and the files of its configuration, which it reads at a start or reload.
     ///
     /// # Errors
     /// Its settings cannot be read.
-    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), MtaError> {
+    fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Fault> {
         Ok((Vec::new(), Vec::new()))
     }
 
@@ -289,38 +316,10 @@ pub trait Mta: Send {
     ///
     /// # Errors
     /// Its settings cannot be read.
-    fn reload_refused(&self) -> Result<Option<Finding>, MtaError> {
+    fn reload_refused(&self) -> Result<Option<Finding>, Fault> {
         Ok(None)
     }
 
     /// Makes the running mail server notice: checks its configuration first (`postfix check`), then reloads.
-    fn activate(&self) -> Result<(), MtaError>;
-}
-
-/// Why a mail server's side could not be read, planned or changed. Carries no secret.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}")]
-pub struct MtaError {
-    /// Will trying again help without anybody doing anything (lock held, ENOSPC, mail server down)?
-    pub temporary: bool,
-    /// Machine-readable class: `ambiguous`, `unsupported`, `config`, `permissions`, `io`, `no-space`, `lock-held`,
-    /// `not-running`, `command`, `changed-underneath`, `mismatch`, `too-large`, `out-of-order`.
-    pub class: &'static str,
-    pub file: Option<PathBuf>,
-    pub line: Option<usize>,
-    pub what: String,
-    pub fix: String,
-}
-
-impl From<host::HostError> for MtaError {
-    fn from(e: host::HostError) -> Self {
-        Self {
-            temporary: e.is_temporary(),
-            class: e.class(),
-            file: e.path().map(Path::to_owned),
-            line: None,
-            what: e.to_string(),
-            fix: e.fix(),
-        }
-    }
+    fn activate(&self) -> Result<(), Fault>;
 }

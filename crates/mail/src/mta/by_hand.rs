@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::Ours;
 use super::shown;
 use super::table::{Entry, Table, fold, same_key};
-use crate::config;
 use crate::credential::{Login, NOT_SHOWN, has_secret_shape, is_access_key_id};
+use crate::finding;
 use crate::instruction::{Instruction, relaykey};
 
 /// What a person is told. All of it is masked.
@@ -165,7 +165,7 @@ impl Task<'_> {
             } else {
                 edits.appended.push(format!("make the file {file}, root's and mode 600, with the line: {key} {new}"));
             }
-            said.differences.push(config::located(Some(self.file), None, &format!("there is no entry for {key}")));
+            said.differences.push(finding::located(Some(self.file), None, &format!("there is no entry for {key}")));
         }
     }
 
@@ -266,7 +266,7 @@ impl Task<'_> {
     }
 
     fn located(&self, line: usize, what: &str) -> String {
-        config::located(Some(self.file), Some(line), what)
+        finding::located(Some(self.file), Some(line), what)
     }
 }
 

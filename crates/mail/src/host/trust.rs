@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{ACL, COMMAND_PATH, Directory, FileId, HostError, MAX_LINKS, Permissions, Result, Stat, names, trusted};
+use crate::finding::{Finding, Severity};
 
 /// Where users are looked up. Directory services are not asked: they may hang, and their answer is somebody else's word.
 const PASSWD: &str = "/etc/passwd";
@@ -96,6 +97,18 @@ impl fmt::Display for Doubt {
             f,
             "{at} may be changed by {who}, and who may change it decides what this host does; a later release refuses it"
         )
+    }
+}
+
+impl From<&Doubt> for Finding {
+    fn from(doubt: &Doubt) -> Self {
+        Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: Some(doubt.at.clone()),
+            what: doubt.to_string(),
+            fix: doubt.fix(),
+        }
     }
 }
 

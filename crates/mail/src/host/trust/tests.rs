@@ -1,4 +1,4 @@
-#[path = "../../../tests/lab/acl.rs"]
+#[path = "../../../../../tests/lab/acl.rs"]
 mod acl;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -15,9 +15,10 @@ use zeroize::Zeroizing;
 use super::TargetId;
 use super::journal::First;
 use crate::credential::Login;
+use crate::fault::{Class, Fault};
 use crate::host::{Directory, FileId, HostError};
 use crate::mta::table::MAX_TABLE;
-use crate::mta::{Content, Mta, MtaError, Plan};
+use crate::mta::{Content, Mta, Plan};
 
 /// A file that is replaced is kept in memory up to this size, else open.
 const IN_MEMORY: usize = 4 * 1024 * 1024;
@@ -131,8 +132,8 @@ pub(super) struct Change {
 /// Why staging or renaming stopped. What was renamed before stays, and can be undone.
 pub(super) enum Stopped {
     /// A live file is not the one that the plan saw: plan anew.
-    Changed(MtaError),
-    Failed(MtaError),
+    Changed(Fault),
+    Failed(Fault),
 }
 
 impl From<HostError> for Stopped {
@@ -144,8 +145,8 @@ impl From<HostError> for Stopped {
     }
 }
 
-impl From<MtaError> for Stopped {
-    fn from(e: MtaError) -> Self {
+impl From<Fault> for Stopped {
+    fn from(e: Fault) -> Self {
         Stopped::Failed(e)
     }
 }
@@ -253,7 +254,7 @@ impl Change {
     /// for [`Change::undo`], and looked at again just before it is replaced.
     ///
     /// `first` is called once, when everything is kept and before the first rename.
-    pub(super) fn rename(&mut self, first: impl FnOnce(Option<First>) -> Result<(), MtaError>) -> Result<(), Stopped> {
+    pub(super) fn rename(&mut self, first: impl FnOnce(Option<First>) -> Result<(), Fault>) -> Result<(), Stopped> {
         let mut before = Vec::new();
         for file in &self.staged {
             let Some(live) = &file.live else { continue };
@@ -353,19 +354,17 @@ impl Change {
     }
 }
 
-fn elsewhere(map: &Path, directory: &Path) -> MtaError {
-    MtaError {
-        temporary: false,
-        class: "unsupported",
-        file: Some(map.to_owned()),
-        line: None,
-        what: format!("the compiled map did not appear in {}", directory.display()),
-        fix: "use a table type that is compiled into a file beside its text".into(),
-    }
+fn elsewhere(map: &Path, directory: &Path) -> Fault {
+    Fault::new(
+        Class::Unsupported,
+        format!("the compiled map did not appear in {}", directory.display()),
+        "use a table type that is compiled into a file beside its text",
+    )
+    .in_file(map.to_owned())
 }
 
 /// Every key must give the login, in the table whose text is `text`.
-fn verify(mta: &dyn Mta, text: &Path, keys: &[String], login: &Login) -> Result<(), MtaError> {
+fn verify(mta: &dyn Mta, text: &Path, keys: &[String], login: &Login) -> Result<(), Fault> {
     let found = mta.lookup(text, keys)?;
     let wrong = |(n, key): (usize, &String)| match found.get(n).and_then(Option::as_ref) {
         Some(is) if is == login => None,
@@ -379,14 +378,11 @@ fn verify(mta: &dyn Mta, text: &Path, keys: &[String], login: &Login) -> Result<
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(MtaError {
-        temporary: false,
-        class: "mismatch",
-        file: None,
-        line: None,
-        what: format!("the new table was not put in place, because in it {}", wrong.join("; ")),
-        fix: "this host's live table is as it was; look for lines that take precedence, with postmap -q KEY".into(),
-    })
+    Err(Fault::new(
+        Class::Mismatch,
+        format!("the new table was not put in place, because in it {}", wrong.join("; ")),
+        "this host's live table is as it was; look for lines that take precedence, with postmap -q KEY",
+    ))
 }
 
 #[cfg(test)]

@@ -6,14 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Finding, Severity, Smtp};
 use crate::credential::Login;
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
 use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
-use crate::mta::table::{self, Change, MAX_TABLE, Table, TableError, same_key};
-use crate::mta::{
-    ByHand, ByName, Content, Entry, Mta, MtaError, NameRule, Ours, Plan, PlannedFile, Running, View, shown,
-};
+use crate::mta::table::{self, Change, MAX_TABLE, Table, same_key};
+use crate::mta::{ByHand, ByName, Content, Entry, Mta, NameRule, Ours, Plan, PlannedFile, Relay, Running, View, shown};
 
 /// One such text.
 pub struct Text {
@@ -38,12 +37,12 @@ struct Survey {
 
 impl Text {
     /// The text at `path`, for the next hop that `smtp` names. Nothing is looked at yet.
-    pub fn new(path: &Path, smtp: &Smtp) -> Self {
-        let keys = [smtp.endpoint.clone(), format!("[{}]:{}", smtp.endpoint, smtp.port)];
+    pub fn new(path: &Path, relay: &Relay) -> Self {
+        let keys = [relay.endpoint.clone(), format!("[{}]:{}", relay.endpoint, relay.port)];
         Self { path: path.to_owned(), keys }
     }
 
-    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, MtaError> {
+    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, Fault> {
         let (directory, name) = Directory::of(&self.path)?;
         let path = directory.path().join(&name);
         let (bytes, seen) = match directory.look(&name)? {
@@ -86,13 +85,13 @@ impl Text {
     }
 }
 
-fn in_file(e: TableError, path: &Path) -> MtaError {
-    let TableError { class, line, what, fix } = e;
-    MtaError { temporary: false, class, file: Some(path.to_owned()), line, what, fix: table::fix_for(&fix, path) }
+fn in_file(e: Fault, path: &Path) -> Fault {
+    let fix = table::fix_for(&e.fix, path);
+    Fault { fix, ..e.in_file(path.to_owned()) }
 }
 
 impl Mta for Text {
-    fn inspect(&self, ours: &Ours) -> Result<View, MtaError> {
+    fn inspect(&self, ours: &Ours) -> Result<View, Fault> {
         let survey = self.survey(ours, None)?;
         let map = format!("text:{}", survey.path.display());
         let of_text = |at: &usize, is_live_key| {
@@ -138,23 +137,21 @@ impl Mta for Text {
         })
     }
 
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, MtaError> {
+    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault> {
         let survey = self.survey(ours, Some(&login.username))?;
         if let Some(at) = survey.stranger {
             let entry = survey.table.entry(at);
-            return Err(MtaError {
-                temporary: false,
-                class: "ambiguous",
-                file: Some(survey.path.clone()),
-                line: Some(entry.line),
-                what: format!(
+            return Err(Fault::new(
+                Class::Ambiguous,
+                format!(
                     "the key {} holds another login than the one that was applied",
                     shown::quoted_key(&entry.key, Some(entry.line))
                 ),
-                fix: "put the login that was applied back under it, or correct the endpoint; without the line nothing would be \
-                      logged in with"
-                    .into(),
-            });
+                "put the login that was applied back under it, or correct the endpoint; without the line nothing would be \
+                 logged in with",
+            )
+            .in_file(survey.path.clone())
+            .at_line(entry.line));
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         let diff = self.task(&survey, ours, login, &missing).explain().diff;
@@ -178,35 +175,33 @@ impl Mta for Text {
         Ok(plan)
     }
 
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, MtaError> {
+    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
         let survey = self.survey(ours, Some(&login.username))?;
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         Ok(self.task(&survey, ours, login, &missing).explain())
     }
 
     /// The text is read as it is; no plan of this target asks for a map.
-    fn compile(&self, staged_text: &Path) -> Result<PathBuf, MtaError> {
-        Err(MtaError {
-            temporary: false,
-            class: "unsupported",
-            file: Some(staged_text.to_owned()),
-            line: None,
-            what: "a text that is read directly has no compiled map".into(),
-            fix: "this is a mistake in relaykey: please report it".into(),
-        })
+    fn compile(&self, staged_text: &Path) -> Result<PathBuf, Fault> {
+        Err(Fault::new(
+            Class::Unsupported,
+            "a text that is read directly has no compiled map",
+            "this is a mistake in relaykey: please report it",
+        )
+        .in_file(staged_text.to_owned()))
     }
 
-    fn compare(&self, _staged_text: &Path) -> Result<(), MtaError> {
+    fn compare(&self, _staged_text: &Path) -> Result<(), Fault> {
         Ok(())
     }
 
-    fn live_map(&self, made: &Path) -> Result<PathBuf, MtaError> {
+    fn live_map(&self, made: &Path) -> Result<PathBuf, Fault> {
         Ok(made.to_owned())
     }
 
     fn left(&self, _files: &[(PathBuf, FileId)]) {}
 
-    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, MtaError> {
+    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault> {
         let (directory, name) = Directory::of(text)?;
         let bytes = match directory.look(&name)? {
             None => Default::default(),
@@ -216,15 +211,15 @@ impl Mta for Text {
         Ok(keys.iter().map(|key| table.get_folded(key).and_then(|(_, entry)| entry.login())).collect())
     }
 
-    fn running(&self) -> Result<Running, MtaError> {
+    fn running(&self) -> Result<Running, Fault> {
         Ok(Running::NotApplicable)
     }
 
-    fn reload_needed(&self) -> Result<bool, MtaError> {
+    fn reload_needed(&self) -> Result<bool, Fault> {
         Ok(false)
     }
 
-    fn activate(&self) -> Result<(), MtaError> {
+    fn activate(&self) -> Result<(), Fault> {
         Ok(())
     }
 }
