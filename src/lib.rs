@@ -1,7 +1,7 @@
 //! relaykey keeps the SMTP credential of a mail relay fresh: it notices a new version, proves it with a real
 //! SMTP AUTH, rewrites the mail server's configuration atomically, reloads, and reads back what will be used.
 //!
-//! `docs/code-structure.md` explains the whole on one page; `tests/structure.rs` keeps who may import whom.
+//! `docs/code-structure.md` explains the whole on one page; `tests/it/structure.rs` keeps who may import whom.
 #![forbid(unsafe_code)]
 // They panic when the reader has gone away; `cli` has functions that do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]

@@ -1,7 +1,6 @@
 //! A receiver of reports that keeps them all: a program, as `exec` starts it.
 //!
-//! Include with `#[path = "lab/book.rs"] mod book;`, beside `mod lab;`.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+//!
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::lab;
+use super::relaykey as lab;
 
 /// Where a program without rights writes down every report that it is given; gone at the end.
 pub struct Book(PathBuf);
@@ -28,6 +27,7 @@ impl Book {
     }
 
     /// Takes none from now on, or all.
+    #[cfg(feature = "crash-at")]
     pub fn set_down(&self, down: bool) {
         let flag = self.out().join("down");
         if down { fs::write(flag, "").expect("written") } else { fs::remove_file(flag).expect("removed") }

@@ -2,8 +2,7 @@
 //! It shares this machine's network, so that servers of the test on loopback are reachable; nothing inside listens at a
 //! fixed port.
 //!
-//! Include with `#[path = "lab/container.rs"] mod container;`.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+//!
 
 use std::fs;
 use std::path::{Path, PathBuf};

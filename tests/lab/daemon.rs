@@ -1,7 +1,6 @@
 //! `relaykey run` on a host of the lab, watched over HTTP and the command line.
 //!
-//! Include with `#[path = "lab/daemon.rs"] mod running;`, beside `mod lab;`, `mod moto;` and `mod postfix;`.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+//!
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::lab::{self, DELIVERY, Host, Key, Program, Ran, Setup};
-use crate::postfix::{Instance, free_port};
+use super::postfix::{Instance, free_port};
+use super::relaykey::{self as lab, DELIVERY, Host, Key, Program, Ran, Setup};
 
 /// The longest that the daemon may take to do what it was woken for.
 pub const SOON: Duration = Duration::from_secs(20);

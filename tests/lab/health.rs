@@ -1,7 +1,6 @@
 //! The health endpoints in this process, on a port of their own, and the states that a host can be in.
 //!
-//! Include with `#[path = "lab/health.rs"] mod lab;`.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+//!
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

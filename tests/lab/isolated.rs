@@ -1,5 +1,5 @@
 //! Tests in a process of their own, with AWS keys in its environment and nothing else: the SDK takes its keys from there.
-//! Include with `#[path = "lab/isolated.rs"] mod isolated;`.
+//!
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

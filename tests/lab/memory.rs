@@ -1,4 +1,4 @@
-//! What is in the memory of a process. Include with `#[path = "lab/memory.rs"] mod memory;`. Needs root.
+//! What is in the memory of a process. Needs root.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,9 +1,8 @@
 //! A private AWS API server (moto) on loopback, for tests that talk to it with the real SDK.
 //!
-//! Include with `#[path = "lab/moto.rs"] mod moto;`. [`shared`] starts one per test program, at its first use; the
+//! [`shared`] starts one per test program, at its first use; the
 //! server ends when the program does, because its standard input closes then. Tests keep apart by their names: an
 //! access key id, secrets and parameters of their own each.
-#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

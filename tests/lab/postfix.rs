@@ -1,7 +1,6 @@
 //! Private Postfix instances for integration tests: their own configuration, queue, log and loopback port; nothing of
-//! the system's Postfix is touched. Include with `#[path = "lab/postfix.rs"] mod postfix;`. They need root, as Postfix
+//! the system's Postfix is touched. They need root, as Postfix
 //! does.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

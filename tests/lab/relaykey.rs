@@ -1,8 +1,7 @@
 //! One host for end-to-end tests: a private Postfix that relays to the SES stand-in, and the real `relaykey` with a
 //! configuration and a state directory of its own. Whatever `relaykey` prints is searched for every secret of the test.
 //!
-//! Include with `#[path = "lab/relaykey.rs"] mod lab;`, beside `mod moto;` and `mod postfix;`.
-#![allow(dead_code, reason = "each test program that includes this file uses its own part of it")]
+//!
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +17,8 @@ use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::standin::{self, Standin};
 use serde_json::{Value, json};
 
-use crate::moto::{self, PrivateDir};
-use crate::postfix::{Instance, Options, wait_for};
+use super::moto::{self, PrivateDir};
+use super::postfix::{Instance, Options, wait_for};
 
 /// Of the stand-in's SES: the name `localhost` does not say it.
 pub const REGION: &str = "us-east-1";
@@ -328,7 +327,7 @@ pub struct Program {
     what: String,
 }
 
-/// Names another `relaykey` than the one that is tested: the release whose files `tests/legacy.rs` records.
+/// Names another `relaykey` than the one that is tested: the release whose files `tests/it/legacy.rs` records.
 pub const RECORD_WITH: &str = "RELAYKEY_RECORD_WITH";
 
 fn program() -> PathBuf {

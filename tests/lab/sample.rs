@@ -1,9 +1,9 @@
-//! A report as a host makes one. Include with `#[path = "lab/sample.rs"] mod sample;`, beside `mod moto;`.
+//! A report as a host makes one.
 
 use jiff::Timestamp;
 use relaykey::rollover::{Evidence, MailServer, Report, ReportTarget};
 
-use crate::moto::REGION;
+use super::moto::REGION;
 
 /// That the installation `host_id` on mx1.example.com has confirmed; version and id go with `seq`.
 pub fn report(host_id: &str, seq: u64) -> Report {

@@ -1,0 +1,349 @@
+//! Reports to a DynamoDB table, with the real SDK against a local AWS API server: what is written when, what is never
+//! replaced, and what is said when it is not.
+
+use crate::lab::isolated;
+use crate::lab::moto;
+use crate::lab::sample;
+
+use std::time::{Duration, Instant};
+
+use isolated::{KEY, isolated};
+use jiff::{SignedDuration, Timestamp};
+use moto::{Moto, REGION};
+use relaykey::aws::{Http, Limits};
+use relaykey::config::{self, Aws, ReceiverKind};
+use relaykey::fault::{Class, Fault};
+use relaykey::report::dynamodb::SILENT;
+use relaykey::report::{self, Receiver, Whose};
+use relaykey::rollover::{Report, rfc3339};
+use serde_json::{Value, json};
+
+/// The longest one delivery may take here.
+const DELIVERY: Duration = Duration::from_secs(20);
+const TABLE: &str = "relaykey";
+const US: &str = "5f0c2d9a7b6e4c3f8a1d0e9b2c7f6a54";
+const THEM: &str = "00000000000000000000000000000bad";
+
+struct Lab {
+    moto: Moto,
+    receiver: Box<dyn Receiver>,
+    run_time: tokio::runtime::Runtime,
+}
+
+impl Lab {
+    /// With a table as the documentation makes it.
+    fn new() -> Self {
+        let lab = Self::without_table();
+        lab.make_table(&[("credential", "HASH", "S"), ("host", "RANGE", "S")]);
+        lab
+    }
+
+    fn without_table() -> Self {
+        let moto = Moto::start();
+        Self {
+            receiver: receiver(&moto, Limits::default()),
+            run_time: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time"),
+            moto,
+        }
+    }
+
+    fn make_table(&self, key: &[(&str, &str, &str)]) {
+        let attribute = |(name, _, kind): &(&str, &str, &str)| json!({"AttributeName": name, "AttributeType": kind});
+        let part = |(name, part, _): &(&str, &str, &str)| json!({"AttributeName": name, "KeyType": part});
+        self.call(
+            "CreateTable",
+            json!({
+                "TableName": TABLE,
+                "BillingMode": "PAY_PER_REQUEST",
+                "AttributeDefinitions": key.iter().map(attribute).collect::<Vec<_>>(),
+                "KeySchema": key.iter().map(part).collect::<Vec<_>>(),
+            }),
+        );
+    }
+
+    fn call(&self, action: &str, input: Value) -> Value {
+        self.moto.call(&format!("DynamoDB_20120810.{action}"), input)
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Fault> {
+        let attempt = async { tokio::time::timeout(DELIVERY, self.receiver.deliver(report)).await };
+        self.run_time.block_on(attempt).expect("a delivery ends in time")
+    }
+
+    #[track_caller]
+    fn arrives(&self, report: &Report) {
+        self.deliver(report).expect("delivered");
+        assert_eq!(self.stored(), *report);
+    }
+
+    #[track_caller]
+    fn refused(&self, report: &Report, class: &str, temporary: bool) -> Fault {
+        let e = self.deliver(report).expect_err("not delivered");
+        assert_eq!((e.class.word(), e.temporary), (class, temporary), "{e:?}");
+        e
+    }
+
+    fn check(&self, host_id: &str) -> Result<String, Fault> {
+        let whose = Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: host_id.into() };
+        let check = async { tokio::time::timeout(DELIVERY, self.receiver.check(&whose)).await };
+        self.run_time.block_on(check).expect("a check ends in time")
+    }
+
+    fn item(&self) -> Value {
+        self.call("GetItem", json!({"TableName": TABLE, "Key": key()}))["Item"].take()
+    }
+
+    /// The report that the item holds.
+    fn stored(&self) -> Report {
+        serde_json::from_str(self.item()["report"]["S"].as_str().expect("a text")).expect("a report")
+    }
+
+    /// As if the item had been written this long ago.
+    fn age(&self, age: SignedDuration) {
+        let written = Timestamp::now().checked_sub(age).expect("a time");
+        self.call(
+            "UpdateItem",
+            json!({
+                "TableName": TABLE,
+                "Key": key(),
+                "UpdateExpression": "SET written = :written",
+                "ExpressionAttributeValues": {":written": {"S": rfc3339(written)}},
+            }),
+        );
+    }
+
+    fn fault(&self, action: &str, fault: Value) {
+        self.moto.fault(KEY, action, fault);
+    }
+
+    fn calls(&self, action: &str) -> usize {
+        self.moto.calls(KEY).iter().filter(|call| call["action"] == action && call["about"] == TABLE).count()
+    }
+}
+
+fn receiver(moto: &Moto, limits: Limits) -> Box<dyn Receiver> {
+    let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
+    let kind = ReceiverKind::DynamoDb { table: TABLE.into(), aws };
+    let configured = config::Receiver { name: "fleet".into(), kind, credentials: None };
+    let http = Http::new(moto.ca_pem().as_bytes()).with_limits(limits);
+    report::open(&configured, &http).expect("opened")
+}
+
+fn key() -> Value {
+    json!({"credential": {"S": "ses"}, "host": {"S": "mx1.example.com"}})
+}
+
+#[test]
+fn a_report_becomes_one_item_with_its_main_fields() {
+    isolated("a_report_becomes_one_item_with_its_main_fields", || {
+        let lab = Lab::new();
+        assert_eq!(lab.receiver.describe(), "DynamoDB table relaykey in eu-west-1");
+        let before = lab.check(US).expect("fits");
+        assert!(before.contains("table \"relaykey\" fits") && before.contains("UpdateItem) is not tried"), "{before}");
+        let report = sample::report(US, 1_800_000_000_001);
+        lab.arrives(&report);
+        let mut item = lab.item();
+        let written = item["written"]["S"].take();
+        let written: Timestamp = written.as_str().expect("a text").parse().expect("a time");
+        assert!(Timestamp::now().duration_since(written).abs() < SignedDuration::from_secs(60), "{written}");
+        let mut expected = json!({
+            "credential": {"S": "ses"},
+            "host": {"S": "mx1.example.com"},
+            "schema": {"S": "relaykey/report/v1"},
+            "host_id": {"S": US},
+            "host_id_since": {"S": "2027-01-15T08:00:00Z"},
+            "seq": {"N": "1800000000001"},
+            "at": {"S": "2027-01-15T08:00:00Z"},
+            "written": {"S": null},
+            "outcome": {"S": "confirmed"},
+            "version": {"S": "version-1800000000001"},
+            "username": {"S": "AKIAIOSFODNN7EXAMPLE"},
+            "report": {"S": serde_json::to_string(&report).expect("JSON")},
+        });
+        assert_eq!(item, expected);
+        let after = lab.check(US).expect("fits");
+        assert!(after.contains("report number 1800000000001"), "{after}");
+
+        // A later one replaces it; what somebody else noted in the item stays.
+        lab.call(
+            "UpdateItem",
+            json!({"TableName": TABLE, "Key": key(), "UpdateExpression": "SET note = :note",
+                   "ExpressionAttributeValues": {":note": {"S": "rack 7"}}}),
+        );
+        let later = Report { at: "2027-02-15T08:00:00Z".into(), ..sample::report(US, 1_800_000_000_002) };
+        lab.arrives(&later);
+        let item = lab.item();
+        expected["seq"]["N"] = "1800000000002".into();
+        for (name, value) in [("seq", "1800000000002"), ("at", "2027-02-15T08:00:00Z")] {
+            let kind = if name == "seq" { "N" } else { "S" };
+            assert_eq!(item[name][kind], value, "{name}");
+        }
+        assert_eq!(
+            (&item["host_id_since"]["S"], &item["note"]["S"]),
+            (&json!("2027-01-15T08:00:00Z"), &json!("rack 7"))
+        );
+        // Without a user name or version, as when a source never answered.
+        let bare = Report { version: String::new(), username: String::new(), ..sample::report(US, 1_800_000_000_003) };
+        lab.arrives(&bare);
+    });
+}
+
+#[test]
+fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
+    isolated("the_same_report_does_no_harm_and_an_earlier_one_never_wins", || {
+        let lab = Lab::new();
+        lab.arrives(&sample::report(US, 5));
+        let item = lab.item();
+        assert_eq!(lab.deliver(&sample::report(US, 5)), Ok(()));
+        assert_eq!(lab.item(), item, "it was there: nothing is written again");
+        let e = lab.refused(&sample::report(US, 4), "newer-there", false);
+        assert!(
+            e.what.contains("number 5 there, 4 here")
+                && e.fix.contains("`aws dynamodb delete-item")
+                && e.fix.ends_with('`'),
+            "{e:?}"
+        );
+        assert_eq!(lab.item(), item);
+        lab.arrives(&sample::report(US, 6));
+        // Numbers are compared as numbers.
+        lab.arrives(&sample::report(US, 10));
+
+        // Written, and the answer breaks off: when it is tried again, it is there.
+        lab.fault("UpdateItem", json!({"kind": "truncate"}));
+        let lost = lab.deliver(&sample::report(US, 11));
+        assert!(lost.is_ok() || lost.as_ref().is_err_and(|e| e.temporary), "{lost:?}");
+        lab.arrives(&sample::report(US, 11));
+    });
+}
+
+#[test]
+fn of_two_machines_with_one_name_neither_hides_the_other() {
+    isolated("of_two_machines_with_one_name_neither_hides_the_other", || {
+        let lab = Lab::new();
+        lab.arrives(&sample::report(THEM, 900));
+        let item = lab.item();
+        // The numbers of the two have nothing to do with each other.
+        for seq in [1, 900, 1000] {
+            let e = lab.refused(&sample::report(US, seq), "occupied", false);
+            assert!(e.what.contains(THEM) && e.what.contains(US) && e.what.contains("(confirmed)"), "{e:?}");
+            assert!(e.fix.contains("[host]") && e.fix.contains("delete-item"), "{e:?}");
+        }
+        let e = lab.check(US).expect_err("occupied");
+        assert!(e.class == Class::Occupied && e.what.contains(THEM), "{e:?}");
+        assert_eq!(lab.item(), item);
+
+        lab.age(SILENT - SignedDuration::from_mins(1));
+        lab.refused(&sample::report(US, 1), "occupied", false);
+        // Silent for too long: taken over, and both can be seen.
+        lab.age(SILENT + SignedDuration::from_mins(1));
+        let said = lab.check(US).expect("free");
+        assert!(said.contains("will be taken over") && said.contains(THEM), "{said}");
+        lab.arrives(&sample::report(US, 1));
+        let holders = |item: &Value| {
+            ["host_id", "previous_host_id"].map(|name| item[name]["S"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(holders(&lab.item()), [US, THEM]);
+        lab.arrives(&sample::report(US, 2));
+        assert_eq!(holders(&lab.item()), [US, THEM], "later reports keep it");
+        // The other is back: it is the one that is told now.
+        let e = lab.refused(&sample::report(THEM, 901), "occupied", false);
+        assert!(e.what.contains(US), "{e:?}");
+
+        // One that has left makes room at once.
+        let left = Report { outcome: "left".into(), at: "2027-03-01T08:00:00Z".into(), ..sample::report(US, 3) };
+        lab.arrives(&left);
+        lab.arrives(&Report { at: "2027-03-01T09:00:00Z".into(), ..sample::report(THEM, 902) });
+        assert_eq!(holders(&lab.item()), [THEM, US]);
+        assert_eq!(lab.item()["host_id_since"]["S"], "2027-03-01T09:00:00Z");
+    });
+}
+
+#[test]
+fn what_is_no_report_is_left_as_it_is() {
+    isolated("what_is_no_report_is_left_as_it_is", || {
+        let lab = Lab::new();
+        let mut item = key();
+        item["password"] = json!({"S": "hunter2"});
+        lab.call("PutItem", json!({"TableName": TABLE, "Item": item}));
+        for e in [lab.refused(&sample::report(US, 1), "occupied", false), lab.check(US).expect_err("occupied")] {
+            assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("no report of relaykey"), "{e:?}");
+        }
+        assert_eq!(lab.item(), item);
+    });
+}
+
+#[test]
+fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it() {
+    isolated("a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it", || {
+        let lab = Lab::without_table();
+        for e in [lab.refused(&sample::report(US, 1), "configuration", false), lab.check(US).expect_err("no table")] {
+            assert!(e.what.contains("no such table") && e.what.contains("\"relaykey\" in eu-west-1"), "{e:?}");
+            let command = "aws dynamodb create-table --table-name relaykey --region eu-west-1 --billing-mode PAY_PER_REQUEST \
+                           --attribute-definitions AttributeName=credential,AttributeType=S AttributeName=host,AttributeType=S \
+                           --key-schema AttributeName=credential,KeyType=HASH AttributeName=host,KeyType=RANGE";
+            assert!(e.fix.contains(&format!("`{command}`; or correct")), "{}", e.fix);
+        }
+        let other_keys = [
+            vec![("id", "HASH", "S")],
+            vec![("credential", "HASH", "S")],
+            vec![("credential", "HASH", "S"), ("seq", "RANGE", "N")],
+        ];
+        for key in other_keys {
+            lab.make_table(&key);
+            for e in
+                [lab.refused(&sample::report(US, 1), "configuration", false), lab.check(US).expect_err("another key")]
+            {
+                assert!(e.what.contains("another key") && e.fix.contains("sort key is `host`"), "{key:?}: {e:?}");
+            }
+            lab.call("DeleteTable", json!({"TableName": TABLE}));
+        }
+        lab.make_table(&[("credential", "HASH", "S"), ("host", "RANGE", "S")]);
+        lab.arrives(&sample::report(US, 1));
+        // Gone while it is used.
+        lab.call("DeleteTable", json!({"TableName": TABLE}));
+        lab.refused(&sample::report(US, 2), "configuration", false);
+    });
+}
+
+#[test]
+fn aws_refuses_and_is_slow() {
+    isolated("aws_refuses_and_is_slow", || {
+        let mut lab = Lab::new();
+        for code in ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"] {
+            lab.fault(
+                "UpdateItem",
+                json!({"kind": "error", "status": 400, "code": code, "message": "slow", "count": 0}),
+            );
+            let e = lab.refused(&sample::report(US, 1), "throttled", true);
+            assert!(e.fix.contains("update-table") && e.what.contains(code), "{e:?}");
+            lab.moto.heal(KEY);
+        }
+        lab.fault("UpdateItem", json!({"kind": "error", "status": 500, "code": "InternalServerError", "count": 0}));
+        lab.refused(&sample::report(US, 1), "service", true);
+        lab.moto.heal(KEY);
+        for action in ["UpdateItem", "GetItem"] {
+            lab.fault(
+                action,
+                json!({"kind": "error", "status": 400, "code": "AccessDeniedException", "count": 0,
+                "message": "User: arn:aws:iam::123456789012:role/mx is not authorized"}),
+            );
+        }
+        let e = lab.refused(&sample::report(US, 1), "access-denied", false);
+        let resource = format!("arn:aws:dynamodb:{REGION}:*:table/relaykey");
+        assert_eq!(e.fix, format!("allow dynamodb:UpdateItem on {resource} for arn:aws:iam::123456789012:role/mx"));
+        let e = lab.check(US).expect_err("denied");
+        assert!(e.fix.starts_with(&format!("allow dynamodb:GetItem on {resource}")), "{}", e.fix);
+        assert!(e.fix.ends_with("not tried without a report"), "{}", e.fix);
+        lab.moto.heal(KEY);
+        assert_eq!(lab.calls("PutItem"), 0);
+
+        let hasty = Limits { attempt: Duration::from_secs(1), operation: Duration::from_secs(1), ..Limits::default() };
+        lab.receiver = receiver(&lab.moto, hasty);
+        lab.fault("UpdateItem", json!({"kind": "hang", "seconds": 8, "count": 0}));
+        let began = Instant::now();
+        lab.refused(&sample::report(US, 1), "network", true);
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        lab.moto.heal(KEY);
+        lab.arrives(&sample::report(US, 1));
+    });
+}

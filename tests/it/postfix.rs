@@ -1,0 +1,900 @@
+//! The Postfix target against real Postfix: private configurations for what only reads, a private instance for what
+//! runs.
+
+use crate::lab::postfix as lab;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use lab::{Instance, Options};
+use relaykey::config::{Finding, Reload, Severity};
+use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
+use relaykey::fault::{Class, Fault};
+use relaykey::mta::postfix::Postfix;
+use relaykey::mta::{Content, Mta, Ours, Plan, Relay, Running, View};
+
+const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
+const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
+const OLD: &str = "AKIAOLD:oldpassword";
+const NEW: &str = "AKIANEW:newpassword";
+const KINDS: [&str; 5] = ["hash", "btree", "lmdb", "cdb", "texthash"];
+
+fn login(pair: &str) -> Login {
+    Login::from_pair(pair).unwrap()
+}
+
+fn instance(map_type: &str, relayhost: &str, table: Option<&str>) -> Instance {
+    Instance::new(&Options { map_type, relayhost, ca_pem: None, table, settings: &[] })
+}
+
+fn relay() -> Relay {
+    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: vec!["relay.internal".into()] }
+}
+
+fn target(instance: &Instance) -> Postfix {
+    Postfix::new(&instance.config_dir, &relay(), None, &Reload::Always)
+}
+
+fn with_keys(instance: &Instance, keys: &[&str]) -> Postfix {
+    let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+    Postfix::new(&instance.config_dir, &relay(), Some(keys), &Reload::Always)
+}
+
+fn applied(user: &str) -> Ours {
+    Ours { applied: Some(user.into()), previous: None, ..Ours::default() }
+}
+
+/// What `apply` does with a plan, without its care: stage, compile, look up, rename.
+fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
+    let staged = instance.config_dir.join(".staged");
+    let _ = fs::remove_file(&staged);
+    let text = plan.files.iter().find_map(|file| match &file.content {
+        Content::Bytes(bytes) => Some(bytes.to_vec()),
+        Content::Compiled { .. } => None,
+    });
+    fs::write(&staged, text.unwrap_or_else(|| fs::read(instance.table()).unwrap())).unwrap();
+    fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
+    lab::cool_down(&staged);
+    let compiled = plan.files.iter().any(|file| matches!(file.content, Content::Compiled { .. }));
+    let map = compiled.then(|| postfix.compile(&staged).unwrap());
+    for (key, found) in plan.lookups.iter().zip(postfix.lookup(&staged, &plan.lookups).unwrap()) {
+        assert_eq!(found.as_ref(), Some(candidate), "{key} in the staged table");
+    }
+    for file in &plan.files {
+        match file.content {
+            Content::Bytes(_) => fs::rename(&staged, &file.path).unwrap(),
+            Content::Compiled { .. } => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
+        }
+    }
+    let _ = fs::remove_file(&staged);
+    lab::cool_down(&instance.table());
+}
+
+/// Key, line, and the logins in the text and in the map.
+type Seen = (String, Option<usize>, Option<String>, Option<String>);
+
+fn live(view: &View) -> Vec<Seen> {
+    let pair = |login: &Option<Login>| login.as_ref().map(|l| format!("{}:{}", l.username, l.password.expose()));
+    view.entries.iter().map(|e| (e.key.clone(), e.line, pair(&e.text), pair(&e.live))).collect()
+}
+
+fn errors(view: &View) -> Vec<&Finding> {
+    view.findings.iter().filter(|f| f.severity == Severity::Error).collect()
+}
+
+fn text_of(plan: &Plan) -> String {
+    plan.files
+        .iter()
+        .find_map(|file| match &file.content {
+            Content::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+            Content::Compiled { .. } => None,
+        })
+        .expect("the plan changes the text")
+}
+
+fn paths(plan: &Plan) -> Vec<PathBuf> {
+    plan.files.iter().map(|file| file.path.clone()).collect()
+}
+
+/// An error tells file, reason and fix, and no password.
+fn complete(e: &Fault) {
+    assert!(!e.what.is_empty() && !e.fix.is_empty(), "{e:?}");
+    assert!(!format!("{e:?}").contains("password "), "{e:?}");
+    for secret in ["oldpassword", "newpassword", "otherpassword"] {
+        assert!(!format!("{e:?}").contains(secret), "a password in {e:?}");
+    }
+}
+
+#[test]
+fn every_kind_from_old_to_new() {
+    for kind in KINDS {
+        let text = format!("# relays\n[smtp.other.example]:587\tother:otherpassword\n{HOP}\t{OLD}\n");
+        let instance = instance(kind, HOP, Some(&text));
+        let postfix = target(&instance);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        assert_eq!(live(&view), [(HOP.into(), Some(3), Some(OLD.into()), Some(OLD.into()))], "{kind}");
+        assert_eq!(view.entries[0].map, format!("{kind}:{}", instance.table().display()));
+        assert_eq!((view.running, view.missing.len(), view.kind), (Running::No, 0, "postfix"), "{kind}");
+        assert!(errors(&view).is_empty() && view.entries[0].is_live_key, "{kind}: {:?}", view.findings);
+
+        let candidate = login(NEW);
+        let plan = postfix.plan(&Ours::default(), &candidate).unwrap();
+        let indexed = kind != "texthash";
+        let expected = if indexed { vec![instance.table(), instance.map()] } else { vec![instance.table()] };
+        assert_eq!(paths(&plan), expected, "{kind}");
+        assert_eq!((plan.lookups.as_slice(), plan.reload_needed), ([HOP.to_owned()].as_slice(), !indexed), "{kind}");
+        assert_eq!(text_of(&plan), text.replace(OLD, NEW), "{kind}");
+        for file in &plan.files {
+            let seen = file.seen.expect("it exists");
+            let now = fs::metadata(&file.path).unwrap();
+            assert_eq!((seen.dev, seen.ino, seen.size), (now.dev(), now.ino(), now.size()), "{kind}");
+        }
+        assert!(plan.diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{:?}", plan.diff);
+        assert!(!format!("{plan:?}").contains("newpassword") && !format!("{plan:?}").contains("oldpassword"));
+
+        put(&postfix, &instance, &plan, &candidate);
+        let view = postfix.inspect(&applied("AKIANEW")).unwrap();
+        assert_eq!(live(&view), [(HOP.into(), Some(3), Some(NEW.into()), Some(NEW.into()))], "{kind}");
+        let found =
+            postfix.lookup(&instance.table(), &[HOP.into(), "nothing".into(), "[SMTP.other.example]:587".into()]);
+        let found: Vec<_> = found.unwrap().into_iter().map(|l| l.map(|l| l.username)).collect();
+        assert_eq!(found, [Some("AKIANEW".into()), None, Some("other".into())], "{kind}");
+        let again = postfix.plan(&applied("AKIANEW"), &candidate).unwrap();
+        assert!(again.files.is_empty() && again.diff.is_empty(), "{kind}: {again:?}");
+        assert_eq!(again.lookups, [HOP], "{kind}");
+    }
+}
+
+#[test]
+fn a_new_text_with_an_old_map_needs_only_the_map() {
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        let instance = instance(kind, HOP, Some(&format!("{HOP} {OLD}\n")));
+        instance.write_table(&format!("{HOP} {NEW}\n"));
+        let postfix = target(&instance);
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert_eq!(live(&view), [(HOP.into(), Some(1), Some(NEW.into()), Some(OLD.into()))], "{kind}");
+        assert!(errors(&view).is_empty(), "{kind}: a killed run is no reason to stop: {:?}", view.findings);
+        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        assert_eq!(paths(&plan), [instance.map()], "{kind}");
+        assert!(matches!(plan.files[0].content, Content::Compiled { .. }), "{kind}");
+        put(&postfix, &instance, &plan, &login(NEW));
+        assert!(postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().files.is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away_if_it_holds_ours() {
+    for (theirs, is_ours) in [(OLD, true), ("other:otherpassword", false)] {
+        let instance = instance("hash", HOP, Some(&format!("{HOST} {theirs}\n{HOP} {NEW}\n")));
+        instance.write_table(&format!("{HOP} {NEW}\n"));
+        let postfix = target(&instance);
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert!(live(&view).contains(&(HOST.into(), None, None, Some(theirs.into()))), "{:?}", live(&view));
+        assert_eq!(errors(&view).is_empty(), is_ours, "{:?}", view.findings);
+        // Even where our own key is right already: Postfix would find the other one first.
+        match postfix.plan(&applied("AKIAOLD"), &login(NEW)) {
+            Ok(plan) => assert!(is_ours && paths(&plan) == [instance.map()]),
+            Err(e) => assert!(!is_ours && e.class == Class::Ambiguous && e.what.contains(NOT_SHOWN), "{e:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_missing_or_broken_map_is_a_finding_and_mended() {
+    for damage in ["missing", "empty", "cut"] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {NEW}\n")));
+        match damage {
+            "missing" => fs::remove_file(instance.map()).unwrap(),
+            "empty" => fs::write(instance.map(), "").unwrap(),
+            _ => fs::write(instance.map(), "these are no Berkeley DB pages").unwrap(),
+        }
+        let postfix = target(&instance);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        assert_eq!(live(&view), [(HOP.into(), Some(1), Some(NEW.into()), None)], "{damage}");
+        let named = view.findings.iter().any(|f| f.severity == Severity::Warning && f.what.contains("mail waits"));
+        assert!(named, "{damage}: {:?}", view.findings);
+        let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+        assert_eq!(paths(&plan), [instance.map()], "{damage}");
+        assert_eq!(plan.files[0].seen.is_none(), damage == "missing");
+        put(&postfix, &instance, &plan, &login(NEW));
+        assert!(postfix.plan(&Ours::default(), &login(NEW)).unwrap().files.is_empty(), "{damage}");
+    }
+}
+
+#[test]
+fn kinds_that_cannot_be_written_are_refused_by_name() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let path = instance.base.join("client.cf").display().to_string();
+    fs::write(&path, "user = nobody\n").unwrap();
+    let postfix = target(&instance);
+    let plain = [
+        "ldap",
+        "mysql",
+        "pgsql",
+        "sqlite",
+        "mongodb",
+        "pcre",
+        "regexp",
+        "cidr",
+        "tcp",
+        "socketmap",
+        "memcache",
+        "nis",
+        "unix",
+        "environ",
+        "internal",
+        "dbm",
+        "sdbm",
+        "brandnew",
+    ];
+    let mut cases: Vec<(String, String)> =
+        plain.iter().map(|kind| (format!("{kind}:{path}"), format!("kind {kind}:"))).collect();
+    cases.extend(
+        [
+            ("inline:{ {[a]:1 = u:p}, {[b]:2 = u:p} }", "kind inline:"),
+            ("static:{u:p q}", "kind static:"),
+            ("unionmap:{hash:/a, hash:/b}", "kind unionmap:"),
+            ("proxy:hash:/etc/postfix/sasl_passwd", "proxy: is not yet supported"),
+            ("hash:/a, lmdb:/b", "2 tables"),
+            ("", "is empty"),
+            ("hash:sasl_passwd", "no absolute path"),
+        ]
+        .map(|(maps, needle)| (maps.to_owned(), needle.to_owned())),
+    );
+    for (maps, needle) in cases {
+        instance.set("smtp_sasl_password_maps", &maps);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        let [finding] = errors(&view)[..] else { panic!("{maps}: {:?}", view.findings) };
+        assert!(finding.what.contains(&needle) && !finding.fix.is_empty(), "{maps}: {finding:?}");
+        assert_eq!(finding.file, Some(instance.main_cf()), "{maps}");
+        let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+        assert!(e.what.contains(&needle) && !e.temporary, "{maps}: {e:?}");
+        complete(&e);
+        let e = postfix.lookup(&instance.table(), &[HOP.into()]).unwrap_err();
+        assert!(e.what.contains(&needle), "{maps}: {e:?}");
+    }
+    // For some kinds postconf reads the file as settings, and quotes the line it stumbles over.
+    instance.set("smtp_sasl_password_maps", &format!("ldap:{}", instance.table().display()));
+    let e = postfix.inspect(&Ours::default()).unwrap_err();
+    assert!(e.class == Class::Config && e.what.contains("line 1"), "{e:?}");
+    complete(&e);
+    // No type at all is the default one.
+    let path = instance.table().display().to_string();
+    instance.set("smtp_sasl_password_maps", &path);
+    instance.set("default_database_type", "hash");
+    assert_eq!(postfix.inspect(&Ours::default()).unwrap().entries[0].map, format!("hash:{path}"));
+}
+
+#[test]
+fn a_kind_this_host_lacks_names_its_package() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let none = instance.base.join("no-dynamic-maps");
+    fs::create_dir(&none).unwrap();
+    instance.set("meta_directory", &none.display().to_string());
+    instance.set("smtp_sasl_password_maps", &format!("lmdb:{}", instance.table().display()));
+    let postfix = target(&instance);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    let [finding] = errors(&view)[..] else { panic!("{:?}", view.findings) };
+    assert!(finding.what.contains("lmdb:") && finding.fix.contains("postfix-lmdb"), "{finding:?}");
+    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert_eq!(e.class, Class::Unsupported);
+    let e = postfix.compile(&instance.table()).unwrap_err();
+    assert_eq!((e.class.word(), e.temporary), ("unsupported", false));
+    complete(&e);
+}
+
+#[test]
+fn settings_that_lose_mail_are_findings() {
+    use Severity::{Error, Note, Warning};
+    let cases: &[(&str, &str, Option<Severity>, &str)] = &[
+        ("smtp_sasl_auth_enable", "no", Some(Error), "smtp_sasl_auth_enable = no"),
+        ("smtp_sasl_auth_soft_bounce", "no", Some(Warning), "mail bounces"),
+        (
+            "smtp_sasl_auth_cache_name",
+            "proxy:btree:/var/lib/postfix/sasl_auth",
+            Some(Warning),
+            "does not try that login again",
+        ),
+        ("smtp_tls_security_level", "may", Some(Warning), "smtp_tls_security_level is may"),
+        ("smtp_tls_security_level", "none", Some(Warning), "smtp_tls_security_level is none"),
+        ("smtp_tls_security_level", "", Some(Warning), "smtp_tls_security_level is none"),
+        ("smtp_tls_security_level", "dane", Some(Warning), "smtp_tls_security_level is dane"),
+        ("smtp_tls_security_level", "secure", None, "smtp_tls_security_level"),
+        ("smtp_tls_security_level", "dane-only", None, "smtp_tls_security_level"),
+        ("smtp_sasl_tls_security_options", "noplaintext, noanonymous", Some(Error), "noplaintext"),
+        ("smtp_sasl_tls_security_options", "$smtp_sasl_security_options", None, "noplaintext"),
+        ("smtp_sasl_mechanism_filter", "cram-md5, digest-md5", Some(Error), "neither PLAIN nor LOGIN"),
+        ("smtp_sasl_mechanism_filter", "!gssapi, !plain, static:all", None, "neither PLAIN nor LOGIN"),
+        ("smtp_sasl_mechanism_filter", "plain, login", None, "neither PLAIN nor LOGIN"),
+        ("smtp_cname_overrides_servername", "yes", Some(Warning), "CNAME"),
+        ("relayhost", "email-smtp.eu-west-1.amazonaws.com:587", Some(Warning), "without brackets"),
+        ("relayhost", "[email-smtp.eu-west-1.amazonaws.com]:465", Some(Warning), "smtp_tls_wrappermode"),
+        ("relayhost", "", Some(Error), "relayhost is empty"),
+        ("relayhost", "[smtp.sendgrid.net]:587", Some(Error), "does not lead to the endpoint"),
+        ("relayhost", "[email-smtp.eu-west-1.amazonaws.com]:587, [smtp.other.example]:587", Some(Note), "left alone"),
+        ("transport_maps", "hash:/etc/postfix/transport", Some(Note), "not yet looked at"),
+        ("default_transport", "uucp", Some(Note), "default_transport"),
+        ("multi_instance_directories", "/etc/postfix-out", Some(Note), "/etc/postfix-out"),
+    ];
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST}:587 {OLD}\n")));
+    let postfix = target(&instance);
+    let baseline = postfix.inspect(&Ours::default()).unwrap().findings;
+    let only: Vec<&str> = baseline.iter().map(|f| f.what.as_str()).collect();
+    assert_eq!(only, ["this Postfix instance is not running"], "a sound configuration has nothing else to say");
+    let original = fs::read_to_string(instance.main_cf()).unwrap();
+    for (name, value, severity, needle) in cases {
+        instance.set(name, value);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        let found: Vec<&Finding> = view.findings.iter().filter(|f| f.what.contains(needle)).collect();
+        assert_eq!(found.first().map(|f| f.severity), *severity, "{name} = {value}: {:?}", view.findings);
+        assert!(found.iter().all(|f| !f.fix.is_empty() && f.file == Some(instance.main_cf())), "{found:?}");
+        assert!(view.findings.is_sorted_by_key(|f| f.severity), "{:?}", view.findings);
+        let planned = postfix.plan(&Ours::default(), &login(NEW));
+        assert_eq!(planned.is_err(), *severity == Some(Error), "{name} = {value}: {planned:?}");
+        planned.err().iter().for_each(complete);
+        instance.write_main_cf(&original);
+    }
+    // A relayhost that is another name of the endpoint.
+    instance.set("relayhost", "[Relay.Internal]:587");
+    assert!(errors(&postfix.inspect(&Ours::default()).unwrap()).is_empty());
+}
+
+#[test]
+fn files_that_others_read_and_stale_maps_are_findings() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let postfix = target(&instance);
+    for file in [instance.table(), instance.map()] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    let files: Vec<_> =
+        view.findings.iter().filter(|f| f.what.contains("every local user")).map(|f| f.file.clone()).collect();
+    assert_eq!(files, [Some(instance.table()), Some(instance.map())]);
+    // Who may read it may lock it. The printed commands end both.
+    for finding in view.findings.iter().filter(|f| f.what.contains("every local user")) {
+        assert!(finding.what.contains("lock"), "{finding:?}");
+        let ran = std::process::Command::new("/bin/sh").args(["-c", &finding.fix]).status().unwrap();
+        assert!(ran.success(), "{}", finding.fix);
+    }
+    for file in [instance.table(), instance.map()] {
+        assert_eq!(fs::metadata(file).unwrap().mode() & 0o777, 0o640);
+    }
+
+    let later = SystemTime::now() + Duration::from_secs(30);
+    fs::File::options().write(true).open(instance.table()).unwrap().set_modified(later).unwrap();
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert!(view.findings.iter().any(|f| f.what.contains("newer than its compiled map")), "{:?}", view.findings);
+}
+
+#[test]
+fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
+    for (table, relayhost, expected) in [
+        (Some("# none yet\n"), HOP, format!("# none yet\n{HOP} {NEW}\n")),
+        (
+            Some("[smtp.other.example]:587 other:otherpassword"),
+            HOP,
+            format!("[smtp.other.example]:587 other:otherpassword\n{HOP} {NEW}\n"),
+        ),
+        (
+            Some("# none\n"),
+            "[Email-SMTP.eu-west-1.amazonaws.com]:587",
+            format!("# none\n[Email-SMTP.eu-west-1.amazonaws.com]:587 {NEW}\n"),
+        ),
+        (None, HOP, format!("{HOP} {NEW}\n")),
+        (
+            None,
+            "[email-smtp.eu-west-1.amazonaws.com]:587, [relay.internal]:2587",
+            format!("{HOP} {NEW}\n[relay.internal]:2587 {NEW}\n"),
+        ),
+    ] {
+        for kind in KINDS {
+            let instance = instance(kind, relayhost, table);
+            let postfix = target(&instance);
+            let view = postfix.inspect(&Ours::default()).unwrap();
+            let hops: Vec<&str> = relayhost.split(", ").collect();
+            assert_eq!(view.missing, hops, "{kind}");
+            assert_eq!(
+                live(&view),
+                hops.iter().map(|hop| ((*hop).to_owned(), None, None, None)).collect::<Vec<_>>(),
+                "{kind}"
+            );
+            assert!(errors(&view).is_empty(), "{kind}: {:?}", view.findings);
+            assert!(view.findings.iter().any(|f| f.what.contains("530")), "{kind}: {:?}", view.findings);
+            let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+            assert_eq!((text_of(&plan), &plan.lookups), (expected.clone(), &view.missing), "{kind}");
+            assert_eq!(plan.files[0].seen.is_none(), table.is_none(), "{kind}");
+            put(&postfix, &instance, &plan, &login(NEW));
+            let view = postfix.inspect(&Ours::default()).unwrap();
+            assert!(view.entries.iter().all(|e| e.live == Some(login(NEW))) && view.missing.is_empty(), "{kind}");
+        }
+    }
+}
+
+/// Some guides say to delete the text once it is compiled. Then the map is the only place for everybody's logins.
+#[test]
+fn a_map_without_its_text_is_not_made_anew() {
+    let text = format!("[smtp.other.example]:587 other:otherpassword\n{HOP} {OLD}\n");
+    let instance = instance("hash", HOP, Some(&text));
+    fs::remove_file(instance.table()).unwrap();
+    let postfix = target(&instance);
+    let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
+    assert!(e.fix.contains("postmap -c") && e.fix.contains(" -s hash:"), "{e:?}");
+    complete(&e);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);
+    // What the mail server uses is seen all the same.
+    assert_eq!(live(&view), [(HOP.into(), None, None, Some(OLD.into()))]);
+}
+
+#[test]
+fn a_table_whose_directory_is_missing_or_whose_link_leads_nowhere() {
+    let instance = instance("hash", HOP, None);
+    let postfix = target(&instance);
+    symlink(instance.base.join("nowhere"), instance.table()).unwrap();
+    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert!(e.what.contains("symbolic link") && e.file == Some(instance.table()), "{e:?}");
+    instance.set("smtp_sasl_password_maps", "hash:/nonexistent/directory/sasl_passwd");
+    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert!(e.what.contains("directory"), "{e:?}");
+    complete(&e);
+}
+
+#[test]
+fn a_text_behind_a_link_keeps_its_map_beside_the_link() {
+    let instance = instance("hash", HOP, None);
+    let elsewhere = instance.base.join("secrets");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("logins"), format!("{HOP} {OLD}\n")).unwrap();
+    symlink(elsewhere.join("logins"), instance.table()).unwrap();
+    instance.postmap();
+    let postfix = target(&instance);
+    assert_eq!(postfix.inspect(&Ours::default()).unwrap().entries[0].live, Some(login(OLD)));
+    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    assert_eq!(paths(&plan), [elsewhere.join("logins"), instance.map()]);
+    for name in [instance.table(), elsewhere.join("logins")] {
+        assert_eq!(postfix.lookup(&name, &[HOP.into()]).unwrap(), [Some(login(OLD))]);
+    }
+}
+
+#[test]
+fn sender_lines_and_other_ports_with_our_user_change_too_and_others_do_not() {
+    let text = format!(
+        "# c\nalice@example.com {OLD}\nbob@example.com bob:otherpassword\n{HOP} {OLD}\n@example.org\t{OLD}\n\
+         [smtp.other.example]:587 other:otherpassword\n[relay.internal]:2525 AKIAOLDER:olderpassword\n\
+         [c.example]:25 {OLD}x\n"
+    );
+    let instance = instance("lmdb", HOP, Some(&text));
+    let postfix = target(&instance);
+    for ours in [Ours::default(), applied("AKIAOLD")] {
+        let view = postfix.inspect(&ours).unwrap();
+        let keys: Vec<(&str, bool)> = view.entries.iter().map(|e| (e.key.as_str(), e.is_live_key)).collect();
+        let expected = [(HOP, true), ("alice@example.com", false), ("@example.org", false), ("[c.example]:25", false)];
+        assert_eq!(keys, expected);
+        let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+        assert_eq!(text_of(&plan), text.replace(&format!("{OLD}x"), NEW).replace(OLD, NEW));
+        assert_eq!(plan.lookups, expected.map(|(key, _)| key));
+    }
+    // The version before is ours as well: that is what a restored backup holds.
+    let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAOLDER".into()), ..Ours::default() };
+    assert!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()).contains(&format!("[relay.internal]:2525 {NEW}\n")));
+}
+
+/// What an editor of another system puts before the first line.
+#[test]
+fn a_mark_before_our_line_is_told_and_the_fix_leaves_the_login_in_use() {
+    let sed = |fix: &str| {
+        let command = fix.split_once(": ").and_then(|(_, rest)| rest.split_once("; then: ")).expect("a command").0;
+        assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    };
+    for (more, left) in [("", format!("{HOP} {OLD}\n")), ("again", format!("{HOP} {NEW}\n"))] {
+        let more = if more.is_empty() { String::new() } else { format!("{HOP} {NEW}\n") };
+        let instance = instance("hash", HOP, Some(&format!("\u{feff}{HOP} {OLD}\n{more}")));
+        let view = target(&instance).inspect(&Ours::default()).unwrap();
+        let told = view.findings.iter().find(|f| f.what.contains("byte order mark")).expect("it is told");
+        assert_eq!((told.severity, told.line), (Severity::Warning, Some(1)), "{told:?}");
+        sed(&told.fix);
+        assert_eq!(fs::read_to_string(instance.table()).unwrap(), left);
+    }
+    // Of others' lines it is nothing.
+    let instance = instance("hash", HOP, Some(&format!("\u{feff}[o]:1 u:p\n{HOP} {OLD}\n")));
+    let view = target(&instance).inspect(&Ours::default()).unwrap();
+    assert!(view.findings.iter().all(|f| !f.what.contains("mark")), "{:?}", view.findings);
+}
+
+/// Where a NUL byte stands, Postfix cuts the line; the printed command leaves it what it reads today.
+#[test]
+fn the_fix_of_a_nul_byte_changes_no_value() {
+    let text = format!("{HOP} {OLD}\n[o]:1 u:other\0password\n[p]:1 u:p\n");
+    let instance = instance("hash", HOP, Some(&text));
+    let keys = [HOP, "[o]:1", "[p]:1"].map(str::to_owned);
+    let found = || target(&instance).lookup(&instance.table(), &keys).unwrap();
+    let before = found();
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    let e = target(&instance).plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let (_, command) = e.fix.split_once("as Postfix does: ").expect("a command");
+    assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert!(!fs::read(instance.table()).unwrap().contains(&0));
+    instance.postmap();
+    assert_eq!(found(), before);
+}
+
+#[test]
+fn no_routing_is_advised_where_relayhost_leads_elsewhere() {
+    let instance = instance("hash", "[smtp.other.example]:587", Some(&format!("{HOP} {OLD}\n")));
+    let view = target(&instance).inspect(&Ours::default()).unwrap();
+    let told = errors(&view).into_iter().find(|f| f.what.contains("does not lead")).expect("an error");
+    assert!(told.fix.contains("endpoint = \"smtp.other.example\"") && !told.fix.contains("relayhost"), "{told:?}");
+}
+
+/// `apikey` is everybody's user name at a relay that is not SES; an access key id is of one account.
+#[test]
+fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
+    let hop = "[smtp.relay.example]:587";
+    let relay = Relay { endpoint: "smtp.relay.example".into(), ..relay() };
+    let case = |user: &str| {
+        let text = format!(
+            "{hop} {user}:oldpassword\nalice@example.com {user}:oldpassword\n[smtp.other.example]:587 {user}:otherpassword\n"
+        );
+        let instance = instance("hash", hop, Some(&text));
+        let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
+        (
+            postfix.inspect(&applied(user)).unwrap(),
+            postfix.plan(&applied(user), &login(&format!("{user}:newpassword"))).unwrap(),
+        )
+    };
+    let (view, plan) = case("apikey");
+    let expected = "[smtp.relay.example]:587 apikey:newpassword\nalice@example.com apikey:newpassword\n\
+                    [smtp.other.example]:587 apikey:otherpassword\n";
+    assert_eq!(text_of(&plan), expected);
+    assert!(errors(&view).is_empty(), "{:?}", view.findings);
+    let told = view.findings.iter().find(|f| f.line == Some(3)).expect("what is left is told");
+    assert!(told.severity == Severity::Note && told.what.contains("[smtp.other.example]:587"), "{told:?}");
+    assert_eq!(left_out(&view), Vec::<&str>::new(), "another relay's login is no key that is left behind");
+    let (_, plan) = case("AKIAOLD");
+    assert_eq!(text_of(&plan).matches("AKIAOLD:newpassword").count(), 3);
+}
+
+/// As after a backup of the table was put back: the live key holds another password than the state knows.
+#[test]
+fn an_entry_that_is_written_is_not_told_as_left_for_its_user_name() {
+    let hop = "[smtp.relay.example]:587";
+    let relay = Relay { endpoint: "smtp.relay.example".into(), ..relay() };
+    let text = format!("{hop} apikey:unknownpassword\n[smtp.other.example]:587 apikey:otherpassword\n");
+    let instance = instance("hash", hop, Some(&text));
+    let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
+    let mut ours = applied("apikey");
+    ours.logins.key = Some(LocalKey::new([7; 32]));
+    ours.logins.applied = vec!["of-the-applied-login".into()];
+    let view = postfix.inspect(&ours).unwrap();
+    let told = view.findings.iter().find(|f| f.what.contains("with another password")).expect("what is left is told");
+    assert!(told.line == Some(2) && told.what.starts_with("1 entry has"), "{told:?}");
+    assert_eq!(text_of(&postfix.plan(&ours, &login("apikey:new")).unwrap()), text.replace("unknownpassword", "new"));
+}
+
+#[test]
+fn keys_fold_case() {
+    let upper = HOP.to_uppercase();
+    let instance = instance("hash", "[Email-Smtp.EU-west-1.AmazonAWS.com]:587", Some(&format!("{upper} {OLD}\n")));
+    let postfix = target(&instance);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(live(&view), [(upper.clone(), Some(1), Some(OLD.into()), Some(OLD.into()))]);
+    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    assert_eq!(text_of(&plan), format!("{upper} {NEW}\n"));
+}
+
+#[test]
+fn the_bare_host_comes_before_the_destination() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST} {OLD}\n")));
+    let postfix = target(&instance);
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    let keys: Vec<&str> = view.entries.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, [HOST, HOP]);
+    assert_eq!(text_of(&postfix.plan(&Ours::default(), &login(NEW)).unwrap()), format!("{HOP} {NEW}\n{HOST} {NEW}\n"));
+
+    // Only the bare host is there: it serves, and nothing is added.
+    instance.write_table(&format!("{HOST} {OLD}\n"));
+    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    assert_eq!(text_of(&plan), format!("{HOST} {NEW}\n"));
+}
+
+#[test]
+fn another_login_under_a_live_key() {
+    let text = format!("{HOST} other:otherpassword\n{HOP} {OLD}\n");
+    let instance = instance("hash", HOP, Some(&text));
+    let postfix = target(&instance);
+    let refused = |postfix: &Postfix, ours: &Ours, line: usize| {
+        let e = postfix.plan(ours, &login(NEW)).unwrap_err();
+        assert_eq!(
+            (e.class.word(), e.file.clone(), e.line),
+            ("ambiguous", Some(instance.table()), Some(line)),
+            "{e:?}"
+        );
+        assert!(e.fix.contains("keys"), "{e:?}");
+        complete(&e);
+    };
+    refused(&postfix, &applied("AKIAOLD"), 1);
+    // Without state the first live key says who we are, and then the second is another's.
+    refused(&postfix, &Ours::default(), 2);
+    assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 1);
+    // With state, it may be what a killed run or a hand put there: worth saying, no reason to stop.
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    assert!(errors(&view).is_empty() && view.findings.iter().any(|f| f.line == Some(1)), "{:?}", view.findings);
+
+    // Listed, it is ours to change; what `keys` does not name stays.
+    let both = with_keys(&instance, &[HOST, HOP]);
+    assert_eq!(text_of(&both.plan(&applied("AKIAOLD"), &login(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
+    // The candidate's and the previous version's are no others.
+    instance.write_table(&format!("{HOST} AKIANEW:otherpassword\n{HOP} AKIAPREV:otherpassword\n"));
+    let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAPREV".into()), ..Ours::default() };
+    assert_eq!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
+    // Something that is no login at all is not shown.
+    instance.write_table(&format!("{HOP} oldpassword\n"));
+    refused(&postfix, &Ours::default(), 1);
+}
+
+fn left_out(view: &View) -> Vec<&str> {
+    view.left_out.iter().map(|left| left.key.as_str()).collect()
+}
+
+/// Entries with a login of some rotations ago: named, and not written.
+#[test]
+fn what_still_holds_an_earlier_login_is_named() {
+    let text = format!(
+        "{HOP} {OLD}\nalice@example.com AKIAOLDEST:x\nbob@example.com AKIAOLDER:y\ncarol@example.com carol:z\n"
+    );
+    let instance = instance("hash", HOP, Some(&text));
+    let ours = Ours { earlier: vec!["AKIAOLDEST".into(), "AKIAOLDER".into(), "AKIAOLD".into()], ..applied("AKIAOLD") };
+    for postfix in [target(&instance), with_keys(&instance, &[HOP])] {
+        let view = postfix.inspect(&ours).unwrap();
+        assert_eq!(left_out(&view), ["alice@example.com", "bob@example.com"]);
+        assert_eq!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
+    }
+}
+
+#[test]
+fn keys_say_exactly_which_entries_are_ours() {
+    let text = format!("{HOP} {OLD}\nalice@example.com {OLD}\n[smtp.other.example]:587 other:otherpassword\n");
+    let instance = instance("hash", HOP, Some(&text));
+    let postfix = with_keys(&instance, &[HOP, "carol@example.com"]);
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    assert_eq!(
+        (left_out(&view), view.missing.as_slice()),
+        (vec!["alice@example.com"], ["carol@example.com".to_owned()].as_slice())
+    );
+    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    assert_eq!(text_of(&plan), text.replacen(OLD, NEW, 1) + &format!("carol@example.com {NEW}\n"));
+    assert_eq!(plan.lookups, [HOP, "carol@example.com"]);
+
+    // A listed key that has no effect, because another is found first.
+    instance.write_table(&format!("{HOST} {OLD}\n{HOP} {OLD}\n"));
+    let e = with_keys(&instance, &[HOP]).plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    assert!(e.what.contains("finds first") && e.line == Some(1), "{e:?}");
+    // None of the keys of the next hop: a finding.
+    instance.write_table(&text);
+    let view = with_keys(&instance, &["alice@example.com"]).inspect(&applied("AKIAOLD")).unwrap();
+    assert_eq!(left_out(&view), [HOP]);
+    assert!(view.findings.iter().any(|f| f.what.contains("none of the keys")), "{:?}", view.findings);
+}
+
+#[test]
+fn an_entry_for_another_region_does_not_get_this_regions_password() {
+    let other = "[email-smtp.us-east-1.amazonaws.com]:587";
+    let text = format!("{HOP} {OLD}\n# backup region\n{other} {OLD}\n");
+    let instance = instance("hash", HOP, Some(&text));
+    let postfix = target(&instance);
+    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(3)), "{e:?}");
+    assert!(e.what.contains("us-east-1") && e.what.contains("eu-west-1") && e.fix.contains("keys"), "{e:?}");
+    assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 1);
+
+    let listed = with_keys(&instance, &[HOP]);
+    let view = listed.inspect(&Ours::default()).unwrap();
+    assert!(errors(&view).is_empty() && left_out(&view) == [other], "{:?}", view.findings);
+    assert_eq!(text_of(&listed.plan(&Ours::default(), &login(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
+    let e = with_keys(&instance, &[HOP, other]).plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert!(e.fix.contains("out of keys"), "{e:?}");
+}
+
+#[test]
+fn two_hosts_in_relayhost() {
+    let relayhost = "[email-smtp.eu-west-1.amazonaws.com]:587 [relay.internal]:587, [smtp.other.example]:25";
+    let text = format!("[relay.internal]:587 {OLD}\n[smtp.other.example]:25 other:otherpassword\n{HOP} {OLD}\n");
+    let instance = instance("cdb", relayhost, Some(&text));
+    let postfix = target(&instance);
+    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    assert_eq!(text_of(&plan), text.replace(OLD, NEW));
+    assert_eq!(plan.lookups, [HOP, "[relay.internal]:587"]);
+}
+
+#[test]
+fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
+    for (text, line, needle) in [
+        (format!("{HOP} {OLD}\n\n{} {OLD}\n", HOP.to_uppercase()), 3, "again on line 3"),
+        (format!("{HOP} {OLD}\r\n"), 1, "CR LF"),
+        (format!("# c\n{HOP} AKIAOLD:\n  oldpassword\n"), 3, "several lines"),
+        (format!("{HOP} {OLD}\n\0\n"), 2, "NUL"),
+        // Not under a live key, but the same user twice under one sender.
+        (format!("{HOP} {OLD}\na@example.com {OLD}\na@example.com {OLD}\n"), 3, "again on line 3"),
+    ] {
+        let instance = instance("hash", HOP, None);
+        instance.write_table(&text);
+        let postfix = target(&instance);
+        let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+        assert_eq!((e.file.clone(), e.line), (Some(instance.table()), Some(line)), "{e:?}");
+        assert!(e.what.contains(needle), "{e:?}");
+        complete(&e);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        assert!(errors(&view).iter().any(|f| f.line == Some(line) && f.what.contains(needle)), "{:?}", view.findings);
+    }
+    // Duplicates of others are not our business.
+    let text = format!("[b]:1 u:p\n{HOP} {OLD}\n[B]:1 u:q\n");
+    let instance = instance("hash", HOP, Some(&text));
+    assert_eq!(text_of(&target(&instance).plan(&Ours::default(), &login(NEW)).unwrap()), text.replace(OLD, NEW));
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_an_error() {
+    let nowhere = Postfix::new(Path::new("/nonexistent"), &relay(), None, &Reload::Always);
+    let e = nowhere.inspect(&Ours::default()).unwrap_err();
+    assert!(e.class == Class::Config && e.what.contains("/nonexistent/main.cf"), "{e:?}");
+    complete(&e);
+    // postmap quotes the lines of a table that it warns about; we do not.
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let staged = instance.config_dir.join("missing/.staged");
+    let e = target(&instance).compile(&staged).unwrap_err();
+    assert!(e.class == Class::Command && e.what.contains("No such file"), "{e:?}");
+    instance.write_table(&format!("{HOP} {OLD}\n\"unbalanced oldpassword\n"));
+    fs::create_dir(instance.config_dir.join("sasl_passwd.lock")).unwrap();
+    fs::remove_file(instance.map()).unwrap();
+    fs::create_dir(instance.map()).unwrap();
+    let e = target(&instance).compile(&instance.table()).unwrap_err();
+    complete(&e);
+    let e = target(&instance).lookup(&instance.table(), &[HOP.into()]).unwrap_err();
+    complete(&e);
+}
+
+/// A map that others may read is theirs to lock, and Postfix's programs wait for that lock.
+#[test]
+fn who_locks_a_map_that_postmap_waits_for_is_named() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let postfix = target(&instance);
+    let map = fs::File::open(instance.map()).unwrap();
+    rustix::fs::flock(&map, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let e = postfix.lookup(&instance.table(), &[HOP.into()]).unwrap_err();
+    complete(&e);
+    assert!(e.temporary && e.class == Class::LockHeld, "{e:?}");
+    let (pid, map_name) = (std::process::id(), instance.map().display().to_string());
+    assert!(e.what.contains(&format!("process {pid} (")) && e.what.contains(&map_name), "{e:?}");
+    assert!(e.fix.contains(&format!("ps -o pid,user,args -p {pid}")), "{e:?}");
+    assert!(e.fix.contains(&format!("chmod o-r {map_name}")), "{e:?}");
+    drop(map);
+    postfix.lookup(&instance.table(), &[HOP.into()]).unwrap();
+}
+
+/// A directory in which nothing may be replaced (`chattr +a`) has room enough.
+#[test]
+fn what_is_not_permitted_is_not_called_a_lack_of_room() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let fails = |says: &str| {
+        let wrapper = instance.config_dir.join("postmap");
+        fs::write(&wrapper, format!("#!/bin/sh\necho 'postmap: fatal: open database x.db: {says}' >&2\nexit 1\n"))
+            .unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        for program in ["postconf", "postalias", "postfix"] {
+            let _ = std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), instance.config_dir.join(program));
+        }
+        instance.set("command_directory", instance.config_dir.to_str().unwrap());
+        let e = target(&instance).compile(&instance.table()).unwrap_err();
+        complete(&e);
+        assert!(e.what.contains(says), "{e:?}");
+        e.fix
+    };
+    let fix = fails("Operation not permitted");
+    assert!(fix.contains("lsattr -d") && fix.contains("chattr -a") && !fix.contains("room"), "{fix}");
+    let fix = fails("Read-only file system");
+    assert!(fix.contains("ReadWritePaths=") && !fix.contains("room"), "{fix}");
+    assert!(fails("No space left on device").contains("make room"));
+    assert!(fails("File too large").contains("ulimit -f"));
+}
+
+#[test]
+fn a_running_instance() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    instance.set("default_transport", "discard");
+    let postfix = target(&instance);
+    assert_eq!(postfix.running().unwrap(), Running::No);
+    let e = postfix.activate().unwrap_err();
+    assert_eq!((e.class.word(), e.temporary), ("not-running", true), "{e:?}");
+
+    let boot_seconds =
+        || fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap();
+    let before = boot_seconds();
+    instance.start();
+    let after = boot_seconds();
+    let Running::Yes { since_boot } = postfix.running().unwrap() else { panic!("it runs") };
+    // /proc/uptime counts suspended time, as the start time does; one second for rounding.
+    assert!((before.saturating_sub(1)..=after + 1).contains(&since_boot), "{before} <= {since_boot} <= {after}");
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(view.running, Running::Yes { since_boot });
+    assert!(
+        !view.findings.iter().any(|f| f.what.contains("not running") || f.what.contains("newer than the last")),
+        "{:?}",
+        view.findings
+    );
+
+    instance.inject(3);
+    instance.queue_empty(Duration::from_secs(20));
+    postfix.activate().unwrap();
+    instance.wait_for_log(&["reload"], Duration::from_secs(10));
+    assert_eq!(postfix.running().unwrap(), Running::Yes { since_boot }, "a reload is no start");
+
+    // A newer main.cf is named until a reload has read it.
+    let edited = |when: SystemTime| {
+        fs::File::options().write(true).open(instance.main_cf()).unwrap().set_modified(when).unwrap();
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        view.findings.iter().any(|f| f.what.contains("newer than the last start or reload"))
+    };
+    assert!(edited(SystemTime::now() + Duration::from_secs(10)));
+    assert!(!edited(SystemTime::now() - Duration::from_secs(3600)));
+
+    // The boot time is known to the second, so the edit has to be a little younger than the start.
+    lab::wait_for("the instance to be three seconds old", Duration::from_secs(10), || {
+        (boot_seconds() > since_boot + 3).then_some(())
+    });
+    // So may the reload's, which is as late as the machine is busy.
+    lab::wait_for("an edit to be newer than the reload", Duration::from_secs(30), || {
+        edited(SystemTime::now()).then_some(())
+    });
+    postfix.activate().unwrap();
+    lab::wait_for("the reload to have read main.cf", Duration::from_secs(30), || {
+        // The queue manager, whose start tells of the reload, comes back when there is something to do.
+        instance.inject(1);
+        let findings = postfix.inspect(&Ours::default()).unwrap().findings;
+        (!findings.iter().any(|f| f.what.contains("newer than the last start or reload"))).then_some(())
+    });
+
+    // A configuration that does not pass the check is not reloaded.
+    let sound = fs::read_to_string(instance.main_cf()).unwrap();
+    fs::write(instance.main_cf(), sound.clone() + "default_process_limit = many\n").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(instance.main_cf())
+        .unwrap()
+        .set_modified(SystemTime::now() + Duration::from_secs(10))
+        .unwrap();
+    let reloads = || instance.log().matches("reload").count();
+    let had = reloads();
+    let e = postfix.activate().unwrap_err();
+    assert_eq!((e.class.word(), e.temporary, e.file.clone()), ("config", false, Some(instance.main_cf())), "{e:?}");
+    assert!(e.what.contains("default_process_limit") && e.what.contains("newer than"), "{e:?}");
+    complete(&e);
+    assert_eq!(reloads(), had);
+    instance.write_main_cf(&sound);
+
+    // A command of one's own instead of the reload.
+    let argv = |argv: &[&str]| Reload::Command(argv.iter().map(|word| (*word).to_owned()).collect());
+    let own = Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/true"]));
+    own.activate().unwrap();
+    assert_eq!(reloads(), had);
+    let failing =
+        Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/sh", "-c", "echo no reload >&2; exit 3"]));
+    let e = failing.activate().unwrap_err();
+    assert!(e.class == Class::Command && e.temporary && e.what.contains("no reload"), "{e:?}");
+
+    let master = instance.master().unwrap();
+    instance.stop();
+    assert_eq!(postfix.running().unwrap(), Running::No);
+    // A pid file that outlived its process names somebody else's by now, even one called master.
+    assert!(fs::read_to_string(instance.base.join("spool/pid/master.pid")).unwrap().contains(&master.to_string()));
+    let stranger = instance.base.join("master");
+    fs::copy("/bin/sleep", &stranger).unwrap();
+    let mut child = std::process::Command::new(&stranger).arg("60").spawn().unwrap();
+    fs::write(instance.base.join("spool/pid/master.pid"), format!("{:>15}\n", child.id())).unwrap();
+    let running = postfix.running();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(running.unwrap(), Running::No);
+}

@@ -1,0 +1,325 @@
+//! Who may import whom. The apply boundary is real: `agent` reaches mail-server files only through `apply::Client`,
+//! and the mail server's side imports no network, no AWS and no run time, so that one day it can be a process of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Module, and what of this crate it may name. `docs/code-structure.md` explains the order.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("text", &[]),
+    ("credential", &["text"]),
+    ("finding", &[]),
+    ("fault", &[]),
+    ("config", &["apply", "credential", "host", "instruction", "mta", "text"]),
+    ("instruction", &[]),
+    ("rollover", &["credential", "config", "instruction"]),
+    ("status", &["audit", "rollover", "config", "instruction"]),
+    ("host", &[]),
+    ("mta", &["credential", "host", "instruction", "text"]),
+    ("apply", &["mta", "host", "credential", "instruction"]),
+    ("audit", &["credential", "host", "rollover", "text"]),
+    ("tls", &["host"]),
+    ("aws", &["config", "credential", "host", "text", "tls"]),
+    ("source", &["aws", "config", "credential", "host", "instruction"]),
+    ("smtp", &["credential", "config", "text", "tls"]),
+    ("report", &["aws", "config", "credential", "host", "instruction", "rollover", "smtp", "tls", "text"]),
+    ("state", &["rollover", "host", "credential", "instruction"]),
+    ("wake", &["config", "host", "instruction", "text"]),
+    ("standin", &["credential", "host"]),
+    ("service", &["text"]),
+    ("control", &["host", "instruction", "wake", "text"]),
+    ("health", &["audit", "config", "host", "instruction", "rollover", "status", "text"]),
+    (
+        "agent",
+        &[
+            "apply",
+            "audit",
+            "aws",
+            "config",
+            "credential",
+            "instruction",
+            "report",
+            "rollover",
+            "smtp",
+            "source",
+            "state",
+            "status",
+            "text",
+            "tls",
+            "wake",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "agent",
+            "apply",
+            "audit",
+            "aws",
+            "config",
+            "control",
+            "credential",
+            "health",
+            "instruction",
+            "report",
+            "rollover",
+            "service",
+            "source",
+            "state",
+            "status",
+            "text",
+            "tls",
+            "wake",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "agent",
+            "apply",
+            "audit",
+            "aws",
+            "config",
+            "control",
+            "credential",
+            "daemon",
+            "health",
+            "host",
+            "instruction",
+            "report",
+            "rollover",
+            "service",
+            "smtp",
+            "source",
+            "standin",
+            "state",
+            "status",
+            "text",
+            "tls",
+        ],
+    ),
+    ("main", &["cli"]),
+    ("lib", &[]),
+];
+
+/// What every module may name: the one shape of what went wrong, and of what was found.
+const EVERYWHERE: &[&str] = &["fault", "finding"];
+
+/// Crates that are network, AWS or a run time.
+const WORLD: &[&str] = &["tokio", "tokio_rustls", "lettre", "rustls", "rustls_native_certs", "rcgen"];
+const WORLD_PREFIXES: &[&str] = &["aws_", "hyper"];
+/// Modules that know none of them: the pure ones, and the mail server's side.
+const WORLDLESS: &[&str] = &[
+    "text",
+    "credential",
+    "fault",
+    "finding",
+    "config",
+    "instruction",
+    "rollover",
+    "status",
+    "host",
+    "mta",
+    "apply",
+    "audit",
+    "state",
+];
+
+fn source_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            source_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Where code is.
+const CRATES: [&str; 3] = ["src", "crates/core/src", "crates/mail/src"];
+
+/// Module name to the code of its files, without tests and comments.
+fn modules() -> BTreeMap<String, String> {
+    let mut files = Vec::new();
+    for src in CRATES.map(|src| Path::new(env!("CARGO_MANIFEST_DIR")).join(src)) {
+        source_files(&src, &mut files);
+    }
+    let mut modules: BTreeMap<String, String> = BTreeMap::new();
+    for file in files {
+        let inside =
+            file.to_str().and_then(|path| path.rsplit_once("/src/")).map(|(_, inside)| Path::new(inside)).unwrap();
+        if inside.file_name().is_some_and(|n| n == "tests.rs") {
+            continue;
+        }
+        let first = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+        modules.entry(first).or_default().push_str(&code);
+    }
+    modules
+}
+
+/// Every identifier that follows `prefix` in `code`, groups in braces included (`use crate::{a, b::c}`).
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let identifier = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let rest = code[at + prefix.len()..].trim_start();
+        let Some(group) = rest.strip_prefix('{') else {
+            names.insert(identifier(rest));
+            continue;
+        };
+        let (mut depth, mut item) = (0, String::new());
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    names.insert(identifier(item.trim()));
+                    item.clear();
+                    continue;
+                }
+                _ => {}
+            }
+            item.push(c);
+        }
+        names.insert(identifier(item.trim()));
+    }
+    names.remove("");
+    names
+}
+
+#[test]
+fn modules_import_only_what_they_may() {
+    let modules = modules();
+    let known: BTreeSet<&str> = MAY_IMPORT.iter().map(|(m, _)| *m).collect();
+    let mut wrong = Vec::new();
+    for (module, code) in &modules {
+        let Some((_, may)) = MAY_IMPORT.iter().find(|(m, _)| m == module) else {
+            wrong.push(format!("src/{module}: not in the table of tests/it/structure.rs"));
+            continue;
+        };
+        for name in named_after(code, "crate::").iter().chain(&named_after(code, "relaykey::")) {
+            let allowed = name == module || may.iter().chain(EVERYWHERE).any(|it| it == name);
+            if known.contains(name.as_str()) && !allowed {
+                wrong.push(format!("src/{module} imports {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_mail_servers_side_and_the_pure_modules_know_no_network_no_aws_and_no_run_time() {
+    let modules = modules();
+    let mut wrong = Vec::new();
+    for module in WORLDLESS {
+        let code = &modules[*module];
+        let words: BTreeSet<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        for word in words {
+            let is_path = code.contains(&format!("{word}::")) || code.contains(&format!("use {word}"));
+            if is_path && (WORLD.contains(&word) || WORLD_PREFIXES.iter().any(|p| word.starts_with(p))) {
+                wrong.push(format!("src/{module} names {word}"));
+            }
+        }
+        for socket in ["TcpStream", "TcpListener", "UdpSocket", "ToSocketAddrs", "UnixStream", "UnixListener"] {
+            if code.contains(socket) {
+                wrong.push(format!("src/{module} names {socket}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_itself_sees_every_way_to_name_a_module() {
+    let code = "use crate::{host, mta::{self, table}, state::Store};\nlet x = crate::smtp::login();\nuse crate::apply;";
+    let names = named_after(code, "crate::");
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["apply", "host", "mta", "smtp", "state"]);
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    let manifests = ["Cargo.toml", "crates/core/Cargo.toml", "crates/mail/Cargo.toml"].map(read).concat();
+    let mut inside = false;
+    let mut bare = Vec::new();
+    for line in manifests.lines() {
+        if line.starts_with('[') {
+            inside = line.contains("dependencies]");
+        } else if inside && line.contains('=') && !line.trim_start().starts_with('#') && !line.contains(" # ") {
+            bare.push(line);
+        }
+    }
+    assert!(bare.is_empty(), "no reason given: {bare:#?}");
+}
+
+// ---------------------------------------------------------------- documents
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What a package has in /usr/share/doc/relaykey: names there, by the names in the repository.
+fn packaged() -> [(&'static str, BTreeMap<String, String>); 2] {
+    let manifest = read("Cargo.toml");
+    let of = |begins: &str| {
+        let assets = manifest.lines().map(str::trim).filter(|line| line.starts_with(begins));
+        let names = assets.filter_map(|line| {
+            let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let below = quoted.get(1)?.trim_start_matches('/').strip_prefix("usr/share/doc/relaykey/")?;
+            Some((quoted[0].to_owned(), below.to_owned()))
+        });
+        names.collect::<BTreeMap<_, _>>()
+    };
+    let both = [("deb", of("[\"")), ("rpm", of("{ source"))];
+    for (package, files) in &both {
+        assert!(files.contains_key("README.md"), "{package}: {files:?}");
+    }
+    both
+}
+
+/// A document in a package leads to documents in the package.
+#[test]
+fn what_packaged_documents_link_to_is_packaged() {
+    for (package, files) in packaged() {
+        for (from, to) in files.iter().filter(|(from, _)| from.ends_with(".md")) {
+            let text = read(from);
+            let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+            let links = links.map(|link| link.split('#').next().expect("a part")).filter(|link| !link.is_empty());
+            for link in links.filter(|link| !link.contains("://")) {
+                let target = Path::new(to).parent().expect("a directory").join(link);
+                let target = target.to_str().expect("UTF-8");
+                assert!(
+                    files.values().any(|there| there == target),
+                    "{package}: {from} leads to {target}, which is not packaged"
+                );
+            }
+        }
+    }
+}
+
+/// The report in docs/reports.md is one that this program reads, and would write so.
+#[test]
+fn the_report_in_the_documents_is_one() {
+    let text = read("docs/reports.md");
+    let (_, rest) = text.split_once("```json\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let value: serde_json::Value = serde_json::from_str(example).expect("JSON");
+    let report: relaykey::rollover::Report = serde_json::from_value(value.clone()).expect("a report");
+    assert_eq!(serde_json::to_value(&report).expect("JSON"), value);
+    assert!(report.mail_server.is_some(), "every report since 0.1.0 says it");
+}
+
+/// Reports of 0.1.0 have the time of a login with nanoseconds: they are read, and passed on in seconds.
+#[test]
+fn the_time_of_a_login_is_in_seconds() {
+    let old = r#"{"endpoint": "relay.example:587", "reply": "235 ok", "at": "2026-09-21T14:13:49.123456789Z"}"#;
+    let evidence: relaykey::rollover::Evidence = serde_json::from_str(old).expect("evidence");
+    let written = serde_json::to_value(&evidence).expect("JSON");
+    assert_eq!(written["at"], "2026-09-21T14:13:49Z");
+    assert!(serde_json::from_value::<relaykey::rollover::Evidence>(written).is_ok());
+}

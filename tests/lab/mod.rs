@@ -1,0 +1,13 @@
+//! What tests share: private mail servers, an AWS API server, hosts with relaykey on them.
+
+pub mod acl;
+pub mod book;
+pub mod container;
+pub mod daemon;
+pub mod health;
+pub mod isolated;
+pub mod memory;
+pub mod moto;
+pub mod postfix;
+pub mod relaykey;
+pub mod sample;
