@@ -56,10 +56,10 @@ use crate::config::Aws;
 use crate::credential::has_secret_shape;
 use crate::fault::{Class, Fault};
 use crate::host::trust::Doubt;
-use crate::text::shows;
+use crate::text::line_of;
 use crate::tls;
 
-/// AWS's own words are cut to this many bytes in an error.
+/// AWS's own words are cut to this many characters in an error.
 const MAX_WORDS: usize = 700;
 /// The most that is taken of one answer. A secret has 64 KiB at most, and no other answer that is asked for has much more.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -866,21 +866,9 @@ fn masked(text: &str) -> String {
 
 const HIDDEN: &str = "***";
 
-/// One line, control characters escaped, bounded, without what tells a secret: fit for a log.
+/// One line, bounded, without what tells a secret: fit for a log.
 pub fn words(text: &str) -> String {
-    let mut out = String::new();
-    for c in masked(text).trim().chars() {
-        if out.len() > MAX_WORDS {
-            out.push('…');
-            break;
-        }
-        match c {
-            '\n' | '\r' | '\t' => out.push(' '),
-            c if shows(c) => out.push(c),
-            c => out.extend(c.escape_default()),
-        }
-    }
-    out
+    line_of(&masked(text).trim().replace(['\n', '\r', '\t'], " "), MAX_WORDS).into_owned()
 }
 
 /// An error and all that caused it. `io::Error` hides the error it was made of from `source()`.
@@ -1122,7 +1110,7 @@ mod tests {
     #[test]
     fn words_are_one_bounded_line() {
         assert_eq!(words(" a\nb\u{1b}[31m "), "a b\\u{1b}[31m");
-        assert!(words(&"ü".repeat(5000)).len() <= MAX_WORDS + 8);
+        assert!(words(&"ü".repeat(5000)).chars().count() <= MAX_WORDS);
     }
 
     #[test]

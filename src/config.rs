@@ -32,7 +32,7 @@ pub use crate::finding::{Finding, Severity, located};
 use crate::host::{HostError, trust};
 use crate::mta::Relay;
 pub use crate::mta::Reload;
-use crate::text::shows;
+use crate::text;
 
 /// The version of the schema that this program reads, as in `config_version`.
 pub const VERSION: i64 = 1;
@@ -695,7 +695,7 @@ fn quotable(line: &str) -> Option<String> {
     let line = without_comment(line).trim();
     if line.starts_with('[') && !line.contains('=') {
         let mut parts = line.trim_matches(['[', ']', ' ']).split('.').map(|part| part.trim().trim_matches('"'));
-        return parts.all(value::is_short_word).then(|| printable(line));
+        return parts.all(value::is_short_word).then(|| excerpt(line));
     }
     let key = key_of(line)?;
     let known = || SCHEMA.iter().flat_map(|s| s.keys).filter(|k| k.name == key);
@@ -706,8 +706,8 @@ fn quotable(line: &str) -> Option<String> {
         && (!known().any(|k| k.one_of_a_few) || value.split(is_between).all(value::is_short_word));
     match line.split_once('=') {
         Some((name, _)) if !name.split('.').all(|part| value::is_short_word(part.trim().trim_matches('"'))) => None,
-        _ if harmless => Some(printable(line)),
-        Some((name, _)) => Some(printable(&format!("{}= …", name))),
+        _ if harmless => Some(excerpt(line)),
+        Some((name, _)) => Some(excerpt(&format!("{}= …", name))),
         None => None,
     }
 }
@@ -735,17 +735,9 @@ fn without_comment(line: &str) -> &str {
     line.char_indices().find(begins).map_or(line, |(at, _)| &line[..at])
 }
 
-/// Without anything that a terminal would obey, and not longer than a line.
-fn printable(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(200) {
-        match c {
-            '\t' => out.push(' '),
-            c if shows(c) => out.push(c),
-            c => out.extend(c.escape_default()),
-        }
-    }
-    out
+/// A line of the file as people are shown it.
+fn excerpt(line: &str) -> String {
+    text::line_of(&line.replace('\t', " "), 200).into_owned()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use crate::aws::Http;
 use crate::config::{self, MailVia, ReceiverKind};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Outbox, Report, Retry};
-use crate::text::shows;
+use crate::text::words;
 
 /// An attempt that takes longer is given up, and counts as failed. A receiver may say otherwise ([`Receiver::limit`]).
 pub const ATTEMPT: Duration = Duration::from_secs(30);
@@ -294,7 +294,7 @@ pub trait Receiver: Send + Sync {
 /// `most` characters the first are shown.
 fn printable(said: &[u8], most: usize) -> String {
     // Cut before it is looked at; a character has at most 4 bytes.
-    let text = words(&said[..said.len().min(most.saturating_mul(16))]);
+    let text = words(&String::from_utf8_lossy(&said[..said.len().min(most.saturating_mul(16))]));
     let mut shown: String = text.chars().take(most).collect();
     if shown.len() < text.len() {
         shown.pop();
@@ -305,19 +305,13 @@ fn printable(said: &[u8], most: usize) -> String {
 
 /// As [`printable`], of which the last characters are shown: programs say at the end why they gave up.
 fn printable_end(said: &[u8], most: usize) -> String {
-    let text = words(&said[said.len().saturating_sub(most.saturating_mul(16))..]);
+    let text = words(&String::from_utf8_lossy(&said[said.len().saturating_sub(most.saturating_mul(16))..]));
     let count = text.chars().count();
     if count <= most {
         return text;
     }
     let end: String = text.chars().skip(count - most + 1).collect();
     format!("…{end}")
-}
-
-fn words(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(said);
-    let blanked: String = text.chars().map(|c| if shows(c) { c } else { ' ' }).collect();
-    blanked.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whose reports a check is about.

@@ -6,7 +6,6 @@
 
 pub mod log;
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -38,7 +37,7 @@ impl Notifier {
 
     /// The one line that `systemctl status` shows. Sent only when it is another one than before.
     pub fn status(&self, line: &str) {
-        let line = one_line(line, MAX_STATUS);
+        let line = crate::text::line_of(line.trim_end(), MAX_STATUS);
         let mut last = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != line {
             send(&[NotifyState::Status(&line)]);
@@ -95,20 +94,6 @@ fn stderr_is_the_journal() -> bool {
 fn same_file(stream: &str, found: Option<(u64, u64)>) -> bool {
     let parsed = stream.split_once(':').and_then(|(dev, inode)| Some((dev.parse().ok()?, inode.parse().ok()?)));
     parsed.is_some() && parsed == found
-}
-
-/// One line of at most `max` characters, with control characters escaped: a line feed would begin a new assignment in the
-/// manager's protocol, and a new line in a log.
-fn one_line(text: &str, max: usize) -> Cow<'_, str> {
-    let text = text.trim_end();
-    let mut line = crate::text::line(text);
-    if let Some((cut, _)) = line.char_indices().nth(max) {
-        let line = line.to_mut();
-        let room = line[..cut].char_indices().next_back().map_or(0, |(at, _)| at);
-        line.truncate(room);
-        line.push('…');
-    }
-    line
 }
 
 #[cfg(test)]
@@ -316,22 +301,5 @@ mod tests {
             assert_eq!(same_file(&stream, Some(found)), same, "{stream}");
         }
         assert!(!same_file("", None) && !same_file("x:y", None));
-    }
-
-    #[test]
-    fn a_line_is_one_line() {
-        let cases = [
-            ("as it is", 40, "as it is"),
-            ("ends here\n", 40, "ends here"),
-            ("two\nlines\r\n\tand \u{1b}[31mred", 60, "two\\nlines\\r\\n\\tand \\u{1b}[31mred"),
-            ("Zwölf Boxkämpfer", 16, "Zwölf Boxkämpfer"),
-            ("Zwölf Boxkämpfer", 5, "Zwöl…"),
-            ("Zwölf Boxkämpfer", 4, "Zwö…"),
-            ("", 5, ""),
-        ];
-        for (text, max, line) in cases {
-            assert_eq!(one_line(text, max), line);
-            assert!(one_line(text, max).chars().count() <= max);
-        }
     }
 }

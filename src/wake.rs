@@ -26,7 +26,6 @@ use tokio::sync::Notify;
 
 pub use self::alarm::Alarm;
 pub use self::watch::{Growth, Watch, WatchError};
-use crate::text::shows;
 
 /// So many distinct causes are kept for one run; a flood beyond that adds nothing to "look now".
 const MAX_CAUSES: usize = 32;
@@ -74,7 +73,7 @@ impl Cause {
         match self {
             Cause::LogAlarm(alarm) => Some(alarm.to_string()),
             // A file name may hold anything but `/` and NUL, and this goes to logs.
-            Cause::FileWatch(path) => Some(printable(&path.to_string_lossy(), usize::MAX)),
+            Cause::FileWatch(path) => Some(crate::text::line(&path.to_string_lossy()).into_owned()),
             _ => None,
         }
     }
@@ -263,24 +262,6 @@ pub async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Without anything that a terminal or a log reader would obey, and not longer than so many bytes.
-fn printable(text: &str, max: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        let before = out.len();
-        if shows(c) {
-            out.push(c)
-        } else {
-            out.extend(c.escape_default())
-        }
-        if out.len() > max {
-            out.truncate(before);
-            break;
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::host::HostError;
 use crate::rollover::{AuditHead, rfc3339};
 use crate::state::{Access, StateError, Store};
-use crate::text::shows;
+use crate::text::line;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -219,7 +219,7 @@ fn judge(history: &History) {
                 (Some(file), line) => format!("{file}:{line}: "),
                 (None, _) => String::new(),
             };
-            say(&printable(&format!("  {place}{}", finding.what)));
+            say(&line(&format!("  {place}{}", finding.what)));
             if fix != finding.fix {
                 fix = &finding.fix;
                 tell(&format!("  fix: {fix}"));
@@ -257,7 +257,7 @@ fn list(histories: Vec<History>) {
     }
     for (row, record) in rows.iter().zip(&records) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect::<String>();
-        say(printable(&format!("{cells}{}", took(record))).trim_end());
+        say(line(&format!("{cells}{}", took(record))).trim_end());
     }
 }
 
@@ -299,9 +299,4 @@ fn took(record: &Record) -> String {
         text.push_str(&format!("  [{detail}]"));
     }
     text
-}
-
-/// What a terminal may be given: a file that was tampered with could hold anything.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if shows(c) { c } else { '?' }).collect()
 }

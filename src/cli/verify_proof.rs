@@ -196,7 +196,7 @@ impl Document {
         }
         if let Some(code) = &self.code {
             let why = code.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            say(&shown(&format!(
+            say(&crate::text::line(&format!(
                 "the code for host {}, credential {}, version {}: {}{why}",
                 code.host,
                 code.credential,
@@ -225,38 +225,33 @@ impl Judged {
         // What is judged is not the report that was given, but the one in it.
         let indent = match &self.within {
             Some(Within { outcome, seq, at, .. }) => {
-                say(&shown(&format!(
+                say(&crate::text::line(&format!(
                     "{of}: {outcome}, seq {seq}, {at}, which has no proof of its own; the report in it:"
                 )));
-                say(&shown(&format!("  {is}")));
+                say(&crate::text::line(&format!("  {is}")));
                 "    "
             }
             None => {
-                say(&shown(&format!("{of}, {is}")));
+                say(&crate::text::line(&format!("{of}, {is}")));
                 "  "
             }
         };
         for unexpected in &self.unexpected {
-            say(&shown(&format!("{indent}REFUSED: {unexpected}")));
+            say(&crate::text::line(&format!("{indent}REFUSED: {unexpected}")));
         }
         for target in &self.targets {
             let region = target.region.as_ref().map(|region| format!(" ({region})")).unwrap_or_default();
             let why = target.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            say(&shown(&format!("{indent}target {}{region}: {}{why}", target.name, target.verdict.words())));
+            say(&crate::text::line(&format!(
+                "{indent}target {}{region}: {}{why}",
+                target.name,
+                target.verdict.words()
+            )));
         }
         if let Some(why) = &self.no_proof {
-            say(&shown(&format!("{indent}{}: {why}", Verdict::NoProof.words())));
+            say(&crate::text::line(&format!("{indent}{}: {why}", Verdict::NoProof.words())));
         }
     }
-}
-
-/// What a terminal may be given: the text comes from outside, and what is invisible or moves the cursor could lie.
-fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '"' | '\'' | '\\') { out.push(c) } else { out.extend(c.escape_debug()) }
-    }
-    out
 }
 
 // ---------------------------------------------------------------- reports
@@ -540,7 +535,7 @@ fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document
             break;
         }
         if left > 0 && !json {
-            tell(&shown(&format!("{}; tries left: {left}", judged.1.as_deref().unwrap_or_default())));
+            tell(&crate::text::line(&format!("{}; tries left: {left}", judged.1.as_deref().unwrap_or_default())));
         }
     }
     let (verdict, why) = judged;

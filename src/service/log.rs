@@ -21,8 +21,9 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use super::{one_line, stderr_is_the_journal};
+use super::stderr_is_the_journal;
 use crate::fault::Failure;
+use crate::text::line_of;
 use crate::text::{Repeats, Tell};
 
 /// The longest value that is logged, in characters. Texts of SES and of children are cut shorter before they get here.
@@ -109,7 +110,7 @@ struct Message(String);
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.0 = one_line(&format!("{value:?}"), MAX_VALUE).into_owned();
+            self.0 = line_of(format!("{value:?}").trim_end(), MAX_VALUE).into_owned();
         }
     }
 }
@@ -169,7 +170,7 @@ macro_rules! tell {
             MESSAGE_ID = $id,
             $($name = $value,)*
             "{}",
-            one_line(&message, MAX_VALUE)
+            line_of(message.trim_end(), MAX_VALUE)
         )
     }};
 }

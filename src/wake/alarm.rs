@@ -18,12 +18,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::printable;
 use crate::instruction::relaykey;
+use crate::text::line_of;
 
 use crate::fault::Class;
 
-/// Words of a server that are kept, in bytes.
+/// Words of a server that are kept, in characters.
 const MAX_WORDS: usize = 512;
 /// Between two looks for alarms, at first and at last.
 const FIRST_GAP: Duration = Duration::from_secs(10);
@@ -155,7 +155,7 @@ pub fn judge(line: &str, endpoints: &[(&str, u16)]) -> Option<Alarm> {
         Some((relay, at)) => named(relay, server) && named(name, server) && at == *port,
         None => named(name, server),
     })?;
-    let words = printable(&masked(words, login), MAX_WORDS);
+    let words = line_of(&masked(words, login), MAX_WORDS).into_owned();
     Some(Alarm { kind, endpoint: (*endpoint).to_owned(), words })
 }
 
@@ -513,7 +513,7 @@ mod tests {
         assert_eq!(auth("535 red\u{1b}[31m"), "535 ***");
         assert_eq!(host("554 Access denied \u{1b}[31m"), "554 Access denied \\u{1b}[31m");
         let long = auth(&format!("535 {}", "word ".repeat(500)));
-        assert!(long.len() <= MAX_WORDS && long.starts_with("535 word word"), "{long}");
+        assert!(long.chars().count() <= MAX_WORDS && long.starts_with("535 word word"), "{long}");
     }
 
     #[test]

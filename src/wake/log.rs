@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 
 use super::alarm::{self, Alarm, Brake};
 use super::watch::Growth;
-use super::{Cause, Mailbox, boot_time, printable, wait};
+use super::{Cause, Mailbox, boot_time, wait};
 use crate::config::{self, Finding, Severity};
 use crate::host::trust;
+use crate::text::line_of;
 
 /// A longer line is passed over. Postfix itself cuts at 2 KiB or so.
 const MAX_LINE: usize = 64 * 1024;
@@ -421,7 +422,7 @@ fn of_journal(json: &str, senders: &[u32]) -> Option<String> {
     let identifier = text("SYSLOG_IDENTIFIER").filter(|name| !name.contains([' ', ':', '[', ']']))?;
     // Only the form of a process id is asked for.
     let pid = text("SYSLOG_PID").or(text("_PID")).unwrap_or("0");
-    Some(format!("{identifier}[{pid}]: {}", printable(text("MESSAGE")?, MAX_LINE)))
+    Some(format!("{identifier}[{pid}]: {}", line_of(text("MESSAGE")?, MAX_LINE)))
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,24 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
+/// As [`line`], of at most so many characters: a longer one is cut, and ends with `…`.
+pub fn line_of(text: &str, most: usize) -> Cow<'_, str> {
+    let mut line = line(text);
+    if let Some((end, _)) = line.char_indices().nth(most) {
+        let line = line.to_mut();
+        let room = line[..end].char_indices().next_back().map_or(0, |(at, _)| at);
+        line.truncate(room);
+        line.push('…');
+    }
+    line
+}
+
+/// The words of a text with one blank between them: what does not show is a blank, line ends too.
+pub fn words(text: &str) -> String {
+    let blanked: String = text.chars().map(|c| if shows(c) { c } else { ' ' }).collect();
+    blanked.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// As [`line`], of a text of several lines: line feeds and tabs stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
@@ -87,6 +105,28 @@ pub(crate) mod tests {
         for c in "az09 ~\"'\\äßñЖ中日本語العربيةעברית€…→±•ﬁ😀".chars() {
             assert!(shows(c), "{c:?}");
         }
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_cut_where_it_is_too_long() {
+        let cases = [
+            ("as it is", 40, "as it is"),
+            ("ends here\n", 40, "ends here"),
+            ("two\nlines\r\n\tand \u{1b}[31mred", 60, "two\\nlines\\r\\n\\tand \\u{1b}[31mred"),
+            ("Zwölf Boxkämpfer", 16, "Zwölf Boxkämpfer"),
+            ("Zwölf Boxkämpfer", 5, "Zwöl…"),
+            ("Zwölf Boxkämpfer", 4, "Zwö…"),
+            ("", 5, ""),
+        ];
+        for (text, max, line) in cases {
+            assert_eq!(line_of(text.trim_end(), max), line);
+            assert!(line_of(text.trim_end(), max).chars().count() <= max);
+        }
+    }
+
+    #[test]
+    fn words_are_what_shows_with_one_blank_between() {
+        assert_eq!(words(" two\r\n lines,\u{202e}\u{1b}[31m red \t"), "two lines, [31m red");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::fault::Class;
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{ALIVE, MailServer, Report, ReportTarget, Waiting};
-use crate::text::shows;
+use crate::text::{line, line_of};
 
 /// Columns of a line, as people's mail programs show them without wrapping.
 const WIDTH: usize = 72;
@@ -48,7 +48,7 @@ pub fn text(report: &Report) -> (String, String) {
     if let Some(fix) = &told.fix {
         body.heading("What relaykey says to do about it");
         // Not broken into lines: there may be a command in it.
-        body.line(&format!("    {}", whole(fix)));
+        body.line(&format!("    {}", line(fix)));
         body.gap();
     }
     facts(report, &mut body);
@@ -430,7 +430,7 @@ fn steps(waiting: &Waiting, body: &mut Body) {
             Instruction::Text(text) => body.wrapped(&format!("    {}. ", n + 1), "    ", &clean(text)),
             Instruction::Command(command) => {
                 body.line(&format!("    {}. Run this command:", n + 1));
-                body.line(&format!("    {}", whole(command)));
+                body.line(&format!("    {}", line(command)));
             }
         }
     }
@@ -942,26 +942,9 @@ fn when(at: &str) -> String {
 
 // ---------------------------------------------------------------- text
 
-/// A text from elsewhere, on one line: blanks made one, nothing that a terminal or a mail program would obey, cut.
+/// A text from elsewhere on one line: blanks made one, cut.
 pub(super) fn clean(text: &str) -> String {
-    let mut out = String::new();
-    for (n, c) in text.split_whitespace().collect::<Vec<_>>().join(" ").chars().enumerate() {
-        if n == LONGEST {
-            out.push('…');
-            break;
-        }
-        if shows(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
-    }
-    out
-}
-
-/// A text that is copied as it is: on one line, blanks and all, not cut; nothing that a terminal would obey.
-fn whole(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if shows(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
-    }
-    out
+    line_of(&text.split_whitespace().collect::<Vec<_>>().join(" "), LONGEST).into_owned()
 }
 
 /// One argument of a command that is to be copied into a shell.

@@ -367,7 +367,7 @@ fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
     let outcomes = ["confirmed", "adopted", "failed", "pending-approval", "rejected", "withdrawn", "left", "alive"];
     for outcome in outcomes.into_iter().chain([hostile.as_str()]) {
         let (subject, body) = text(&Report { outcome: outcome.to_owned(), ..report.clone() });
-        let obeyed = |c: char| !shows(c);
+        let obeyed = |c: char| !crate::text::shows(c);
         assert!(!subject.contains(obeyed) && !body.replace('\n', "").contains(obeyed), "{subject}\n{body}");
         assert!(subject.len() < 8_000 && body.len() < 120_000, "{} {}", subject.len(), body.len());
         assert!(body.contains("and 980 more: see report.json"), "{body}");
