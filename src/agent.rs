@@ -1359,7 +1359,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
 /// And the live id of the login that it is about.
 fn change_of(previewed: apply::Previewed) -> (Change, String) {
     let apply::Previewed { diff, steps, differences, reload, live_id } = previewed;
-    (Change { diff, steps, differences, reload }, live_id)
+    (Change { diff, steps, differences, reload: reload.is_some() }, live_id)
 }
 
 /// The version at hand, for apply's journal.

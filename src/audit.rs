@@ -26,7 +26,7 @@ use crate::credential::{NOT_SHOWN, has_secret_shape};
 use crate::fault::Class;
 use crate::host::{self, Directory, FileId, HostError};
 use crate::rollover::{AuditFile, AuditHead};
-use crate::text::shows;
+use crate::text::{self, shows};
 
 /// A file that would grow beyond this is followed by another one, in bytes.
 pub const FILE_SIZE: u64 = 1 << 20;
@@ -105,6 +105,7 @@ pub struct StepTime {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     pub class: Class,
+    #[serde(deserialize_with = "text::on_one_line")]
     pub words: String,
 }
 

@@ -50,6 +50,7 @@ use crate::credential::{
 };
 use crate::fault::{Class, Failure, Fault};
 use crate::instruction::{Instruction, relaykey};
+use crate::text;
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
@@ -156,7 +157,7 @@ pub struct State {
     /// not to be written, is named in a confirmation.
     #[serde(default)]
     pub earlier: Vec<String>,
-    /// Live ids of logins that were confirmed here, or in use and put there by this host, the latest last: where a user name
+    /// Live ids of logins that were found in use here, confirmed, or put in use by this host, the latest last: where a user name
     /// is others' too, an entry that holds one of them is ours all the same, as in a backup of the table that was put back.
     #[serde(default)]
     pub earlier_logins: Vec<String>,
@@ -562,6 +563,7 @@ pub struct Rejected {
     pub id: VersionId,
     /// The operator, as the kernel says it.
     pub by: String,
+    #[serde(deserialize_with = "text::on_one_line")]
     pub reason: String,
     pub at: Timestamp,
 }
@@ -596,10 +598,12 @@ pub struct Change {
 /// [`Change`] in JSON. 0.1.0 has the steps as texts alone, and reads no others; what is a command stands in `todo`.
 #[derive(Serialize, Deserialize)]
 struct WrittenChange {
+    #[serde(deserialize_with = "text::on_one_line")]
     diff: Vec<String>,
     steps: Vec<String>,
     #[serde(default)]
     todo: Vec<Instruction>,
+    #[serde(deserialize_with = "text::on_one_line")]
     differences: Vec<String>,
     reload: bool,
 }
@@ -850,11 +854,22 @@ pub enum OwnResult {
     /// Whatever the mail log tells is not about this login.
     Accepted,
     /// 535.
-    Refused { reply: String },
+    Refused {
+        #[serde(deserialize_with = "text::on_one_line")]
+        reply: String,
+    },
     /// Neither: the network, a 454.
-    Unknown { what: String },
+    Unknown {
+        #[serde(deserialize_with = "text::on_one_line")]
+        what: String,
+    },
     /// The source does not give the applied version any more, so that nothing can be proved.
-    NotGiven { what: String, fix: String },
+    NotGiven {
+        #[serde(deserialize_with = "text::on_one_line")]
+        what: String,
+        #[serde(deserialize_with = "text::on_one_line")]
+        fix: String,
+    },
 }
 
 impl State {
@@ -932,6 +947,7 @@ pub struct FirstRefused {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owed {
     pub since: Timestamp,
+    #[serde(deserialize_with = "text::on_one_line")]
     pub why: String,
 }
 
@@ -1040,11 +1056,12 @@ pub struct ReportTarget {
 pub struct ReportError {
     pub class: Class,
     /// What is wrong and what to do, in one sentence: all that 0.1.0 has.
+    #[serde(deserialize_with = "text::on_one_line")]
     pub words: String,
     /// What is wrong, and what to do, apart; `None` where there is nothing to be told apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "text::on_one_line", skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "text::on_one_line", skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
@@ -1085,6 +1102,7 @@ pub struct Waiting {
 pub struct Evidence {
     pub endpoint: String,
     /// The server's words.
+    #[serde(deserialize_with = "text::on_one_line")]
     pub reply: String,
     /// RFC 3339, Z, seconds; of 0.1.0 it comes with nanoseconds.
     #[serde(serialize_with = "in_seconds")]
@@ -3212,6 +3230,7 @@ fn found_before_anything(facts: &mut Facts, index: usize, found: &Inspection) {
     }
     let may_be_shown = |username: &&String| shown(username, false).is_some();
     remember(&mut facts.state.earlier, found.usernames.iter().filter(may_be_shown).cloned());
+    remember_logins(&mut facts.state.earlier_logins, found.in_use.clone());
     let first = found.username.as_ref().filter(may_be_shown);
     if let Some(first) = first.filter(|_| index == 0 || facts.state.found_first.is_none()) {
         facts.state.found_first = Some(first.clone());

@@ -1,6 +1,7 @@
 //! The one document behind `relaykey status`, the health endpoints, the page, the metrics and the service manager's line.
 
 mod cost;
+mod seconds;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
+pub use self::seconds::InSeconds;
 use crate::audit::{By, Record};
 use crate::config::{self, Config, IfAppliedDies};
 use crate::fault::{Class, Failure};
@@ -392,13 +394,22 @@ pub struct Known<'a> {
 impl Status {
     /// From what is known; `daemon` where it is made by one.
     pub fn new<'a>(daemon: Option<Daemon>, known: impl IntoIterator<Item = Known<'a>>, now: Timestamp) -> Self {
-        Self {
+        let mut status = Self {
             schema: "relaykey/status/v1".into(),
             at: rfc3339(now),
             daemon,
             clone_of: None,
             credentials: known.into_iter().map(|k| CredentialStatus::new(k, now)).collect(),
-        }
+        };
+        status.in_seconds();
+        status
+    }
+
+    /// The same of an installation that is a copy.
+    pub fn of_clone(mut self, clone_of: Option<CloneOf>) -> Self {
+        self.clone_of = clone_of;
+        self.clone_of.in_seconds();
+        self
     }
 
     /// From state files alone.
@@ -723,9 +734,9 @@ impl CredentialStatus {
         self.owed.iter().any(|owed| owed.target == target)
     }
 
-    /// Did that begin after this look?
+    /// Did that begin after this look? Both are in whole seconds: within one, in doubt, it did.
     fn is_unread_since(&self, target: &str, looked: Timestamp) -> bool {
-        self.owed.iter().any(|owed| owed.target == target && owed.owed.since > looked)
+        self.owed.iter().any(|owed| owed.target == target && owed.owed.since >= looked)
     }
 
     /// Why the source does not give the version that was seen last: it fails, perhaps because it is another one since, or

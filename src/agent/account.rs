@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Doubt, End, Ended, Event};
+use crate::apply::WhyReload;
 use crate::audit::StepTime;
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{Change, MailServer, Outcome, Report, Step, TargetState};
-use crate::status::{how_to_start, not_running, words};
+use crate::status::{InSeconds, how_to_start, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,7 +109,14 @@ impl TargetFailure {
 pub struct Preview {
     pub target: String,
     pub change: Vec<String>,
+    /// Is a reload of the mail server needed for it?
     pub reload: bool,
+    /// Why so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_because: Option<WhyReload>,
+    /// It would stay owed: `reload = "never"`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reload_never: bool,
     /// Does a person change it (`write = false`)?
     #[serde(default)]
     pub by_hand: bool,
@@ -121,6 +129,16 @@ pub struct Preview {
     /// How what is there differs from the candidate.
     #[serde(default)]
     pub differences: Vec<String>,
+}
+
+/// What would become of the reload that a mail server needs, and why it needs one; `never`: the configuration has
+/// `reload = "never"`.
+pub fn reload_ahead(why: WhyReload, never: bool) -> String {
+    let because = why.because();
+    match never {
+        false => format!("the mail server would be reloaded, because {because}"),
+        true => format!("a reload of the mail server would be owed (reload = \"never\"), because {because}"),
+    }
 }
 
 impl Synced {
@@ -153,6 +171,10 @@ impl Synced {
         // What was rejected is what the outcome is about, and not the version in use.
         let candidate = candidate.filter(|_| dry_run || ended.end == End::Waits || outcome == "rejected");
         let done = matches!(ended.end, End::Done(Some(_)));
+        let mut failures = ended.failures;
+        failures.iter_mut().for_each(|(_, failure)| failure.in_seconds());
+        let mut report = ended.state.report.filter(|_| done);
+        report.in_seconds();
         Self {
             name: ended.state.credential.clone(),
             outcome: outcome.into(),
@@ -160,14 +182,13 @@ impl Synced {
             version: ended.state.applied.as_ref().map(|a| a.id.version.clone()),
             username: ended.state.applied.as_ref().map(|a| a.username.clone()),
             candidate: candidate.map(|c| (c.id.version.clone(), c.username.clone())),
-            failures: ended
-                .failures
+            failures: failures
                 .into_iter()
                 .map(|(t, f)| TargetFailure::new(t, f, credential, &ended.state.targets))
                 .collect(),
             steps: ended.steps,
             preview,
-            report: if done { ended.state.report } else { None },
+            report,
             code: ended.code.clone().and_then(Result::ok),
             no_code: ended.code.and_then(Result::err),
             in_use,
@@ -186,6 +207,9 @@ impl Synced {
             out.extend(p.change.iter().map(|line| format!("  {line}")));
             if p.change.is_empty() {
                 out.push("  nothing".into());
+            }
+            if let Some(why) = p.reload_because {
+                out.push(format!("  {}", reload_ahead(why, p.reload_never)));
             }
             // Of a target that relaykey changes itself, the change says it all.
             if p.by_hand && !p.change.is_empty() {

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{End, apply_failure, login_for, name_once_accepted, ours, outcome_of, target_id, without_secret};
-use crate::apply::{self, Inspected, Reply, Request};
-use crate::config;
+use crate::apply::{self, Inspected, Reply, Request, WhyReload};
+use crate::config::{self, Reload};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, Wake};
 use crate::source::Fetched;
@@ -34,11 +34,24 @@ pub struct Obstacle {
     pub only_waits: bool,
 }
 
-/// What a run of `sync` would end with, beyond what was told when it was looked at.
-pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply::Client) -> Vec<Obstacle> {
+/// A reload that a run would come to, if nothing stands in its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadAhead {
+    pub target: String,
+    pub why: WhyReload,
+    /// It would stay owed: `reload = "never"`.
+    pub never: bool,
+}
+
+/// What a run of `sync` would end with, beyond what was told when it was looked at, and what it would reload.
+pub fn obstacles(
+    credential: &config::Credential,
+    seen: Seen<'_>,
+    apply: &apply::Client,
+) -> (Vec<Obstacle>, Vec<ReloadAhead>) {
     let policy = Policy::new(credential, TimeZone::system());
     let mut state = seen.state.cloned().unwrap_or_else(|| State::new(&credential.name));
-    let Some(found) = found(&state, seen.fetched) else { return Vec::new() };
+    let Some(found) = found(&state, seen.fetched) else { return Default::default() };
     // It has answered now.
     state.source_retry = Retry::default();
     let wake = Wake { dry_run: true, ..Wake::default() };
@@ -48,6 +61,7 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
     let refused = |seen: &Inspected| seen.hindrances.as_ref()?.reload_refused.clone();
     let refused_reloads: Vec<_> = targets.iter().map(|seen| seen.as_ref().and_then(refused)).collect();
     let mut told = vec![false; credential.targets.len()];
+    let mut reloads_ahead = Vec::new();
     loop {
         let now = Timestamp::now();
         let (step, _) = rollover::decide(&facts, &policy, now);
@@ -62,13 +76,21 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
                 None => Outcome::Failed(told_already(now)),
             },
             Step::Preview { target } => {
-                let target = &credential.targets[*target];
+                let index = *target;
+                let target = &credential.targets[index];
                 let previewed = login_for(&fetched, target).and_then(|login| {
                     let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
                     apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
                 });
                 match previewed {
-                    Ok(reply) => outcome_of(reply, &step, target, &facts),
+                    Ok(reply) => {
+                        if let Reply::Previewed(change) = &reply {
+                            // After what a person changes, that is looked at anew.
+                            let why = change.reload.filter(|_| policy.targets[index].write || change.diff.is_empty());
+                            reloads_ahead.extend(why.map(|why| (index, why)));
+                        }
+                        outcome_of(reply, &step, target, &facts)
+                    }
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
@@ -119,19 +141,21 @@ pub fn obstacles(credential: &config::Credential, seen: Seen<'_>, apply: &apply:
         end: End::Waits,
         only_waits: false,
     }));
-    // The reload that `sync` would come to: of what it would write, or owes.
+    // The reload that `sync` would come to: of what it would write, of what is not known as read, or owed.
     let reloads = |index: usize| {
-        let of_change =
-            facts.targets[index].previewed.as_ref().is_some_and(|change| change.reload && !change.diff.is_empty());
-        policy.targets[index].write
-            && (of_change || facts.targets[index].inspected.as_ref().is_some_and(|i| i.reload_owed.is_some()))
+        let owed = || facts.targets[index].inspected.as_ref().is_some_and(|i| i.reload_owed.is_some());
+        reloads_ahead.iter().any(|(ahead, _)| *ahead == index) || policy.targets[index].write && owed()
     };
     for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
         let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
         let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
         all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, only_waits: false });
     }
-    all
+    let ahead = |(index, why): (usize, WhyReload)| {
+        let target = &credential.targets[index];
+        ReloadAhead { target: target.name.clone(), why, never: target.reload == Reload::Never }
+    };
+    (all, reloads_ahead.into_iter().map(ahead).collect())
 }
 
 /// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.

@@ -12,9 +12,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
-use crate::agent::foresight::{self, Obstacle, Seen};
+use crate::agent::account::reload_ahead;
+use crate::agent::foresight::{self, Obstacle, ReloadAhead, Seen};
 use crate::agent::{self, End};
-use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId};
+use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId, WhyReload};
 use crate::aws;
 use crate::config::{
     self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Reload, Severity, Window,
@@ -236,7 +237,13 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
         }
         let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), logins };
-        for Obstacle { target, failure, end, only_waits } in foresight::obstacles(credential, seen, &apply) {
+        let (obstacles, reloads) = foresight::obstacles(credential, seen, &apply);
+        // What is owed was said when it was looked at.
+        for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
+            let (about, what) = (format!("target {target}"), format!("at the next sync {}", reload_ahead(why, never)));
+            findings.good(Some(&credential.name), &about, what);
+        }
+        for Obstacle { target, failure, end, only_waits } in obstacles {
             if findings.has_error(&credential.name, &failure.what) {
                 continue;
             }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::host::HostError;
 use crate::rollover::{AuditHead, rfc3339};
 use crate::state::{Access, StateError, Store};
+use crate::status::InSeconds;
 use crate::text::line;
 
 #[derive(Debug, Args)]
@@ -114,6 +115,8 @@ pub fn run(path: &Path, json: bool, args: &HistoryArgs) -> Exit {
     let holds = histories.iter().filter_map(|h| h.verdict.as_ref()).all(|verdict| verdict.holds);
     let exit = if holds { Exit::Done } else { Exit::ForGood };
     if json {
+        let mut histories = histories;
+        histories.iter_mut().for_each(|history| history.records.in_seconds());
         print_json(&Document { schema: SCHEMA, credentials: histories, exit: exit.code() });
     } else if args.verify {
         histories.iter().for_each(judge);

@@ -16,7 +16,7 @@ use super::{Exit, choose, complain, load_with_remarks, print_json, runtime, say,
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
 use crate::agent::{self, Agent, Doubt, Ended, Event, Logs, Run};
 use crate::apply;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Reload};
 use crate::control::{self, ControlError};
 use crate::credential::Login;
 use crate::instruction::{Instruction, relaykey};
@@ -232,7 +232,9 @@ async fn here(
                     preview.push(Preview {
                         target: target.to_owned(),
                         change: change.diff.clone(),
-                        reload: change.reload,
+                        reload: change.reload.is_some(),
+                        reload_because: change.reload,
+                        reload_never: credential.targets.iter().any(|t| t.name == target && t.reload == Reload::Never),
                         by_hand: credential.targets.iter().any(|t| t.name == target && !t.write),
                         steps: Instruction::plain(&todo),
                         todo,

@@ -89,7 +89,7 @@ fn at_rest(config: &Config, now: Timestamp) -> Result<Status, StateError> {
     let store = Store::open(&config.host.state_dir, Access::Read, Duration::ZERO)?;
     let states = config.credentials.iter().map(|c| store.load(&c.name)).collect::<Result<Vec<_>, _>>()?;
     let clone_of = store.identity(config.host.name.as_deref(), agent::host_name)?.clone_of;
-    Ok(Status { clone_of, ..Status::at_rest(config, &states, now) })
+    Ok(Status::at_rest(config, &states, now).of_clone(clone_of))
 }
 
 /// Where the daemon goes by something else than what this command was told: lines for standard error.

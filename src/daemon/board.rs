@@ -90,7 +90,7 @@ impl Board {
             state: row.state.as_ref(),
             live: Some(&row.live),
         });
-        Status { clone_of: inner.clone_of.clone(), ..Status::new(Some(inner.daemon.clone()), known, now) }
+        Status::new(Some(inner.daemon.clone()), known, now).of_clone(inner.clone_of.clone())
     }
 
     fn row(&self, credential: &str, change: impl FnOnce(&mut Row)) {

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use lab::{Host, Key, Setup, Snapshot, let_a_start_be_later};
 use postfix::{Instance, Options, cool_down, wait_for};
-use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
+use relaykey::apply::{
+    Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId, WhyReload,
+};
 use relaykey::config;
 use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::fault::{Class, Fault};
@@ -249,7 +251,7 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
         };
         let edit = format!("in {table}, line 2, replace what stands after {HOP} by AKIANEW:***");
         let steps = [Instruction::Text(edit), Instruction::Command(command)];
-        assert_eq!((told.steps.as_slice(), told.reload), (&steps[..], true), "{kind}");
+        assert_eq!((told.steps.as_slice(), told.reload), (&steps[..], Some(WhyReload::Always)), "{kind}");
         assert_eq!(hand.prepare().unwrap_err(), told, "{kind}");
         // Nothing is open, and nothing is locked for whoever edits it now.
         let swap = hand.call(Request::Swap { target: hand.id.clone() }).unwrap_err();
@@ -333,7 +335,7 @@ fn the_steps_carried_out_leave_nothing_to_do() {
             assert_eq!(live_id, told.live_id, "of the same login");
             assert_eq!(
                 left,
-                ([].as_slice(), false, [].as_slice(), [].as_slice()),
+                ([].as_slice(), None, [].as_slice(), [].as_slice()),
                 "{kind}, {what}, after {:?}",
                 told.steps
             );

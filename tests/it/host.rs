@@ -610,6 +610,19 @@ fn what_helps_against_a_missing_place_for_locks_goes_by_what_is_wrong() {
     assert!(fix(Errno::PERM).contains("lsattr -d /run`"));
 }
 
+/// Whether it is the file system or a quota that has no room, only the words of the operating system differ.
+#[test]
+fn a_used_up_quota_is_told_as_a_full_file_system_is() {
+    use rustix::io::Errno;
+    let of = |e: Errno| HostError::Io { doing: "write to", path: "/etc/postfix/sasl_passwd".into(), source: e.into() };
+    let (full, quota) = (of(Errno::NOSPC), of(Errno::DQUOT));
+    let told = |e: &HostError| (e.class(), e.is_temporary(), e.fix());
+    assert_eq!(told(&full), told(&quota));
+    assert_eq!((full.class(), full.is_temporary()), (relaykey::fault::Class::NoSpace, true));
+    assert!(full.fix().contains("quota"), "{}", full.fix());
+    assert!(quota.to_string().contains("quota"), "{quota}");
+}
+
 #[test]
 fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     let s = Scratch::new();

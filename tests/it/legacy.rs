@@ -354,3 +354,37 @@ fn a_reload_that_was_owed_is_still_owed_until_a_start() {
     assert_eq!(case.host.send(), key(2).id);
     case.log_goes_on();
 }
+
+/// The words of others, with their line ends, as 0.1.0 kept them: a line that others begin could pass for one of ours.
+#[test]
+fn words_that_were_kept_with_line_ends_are_shown_on_one_line() {
+    let case = Case::take_up(OWED, MapOf::Text);
+    let file = case.host.path("state/credentials/ses.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&file).expect("a state")).expect("JSON");
+    let told = |what: &str| format!("{what} one\n  error     {what} two\r\n{what} three");
+    let failure = |what: &str| {
+        serde_json::json!({
+            "class": "io", "what": told(what), "fix": told(&format!("{what}-fix")), "temporary": true,
+            "at": "2026-09-21T14:13:49.123456789Z",
+        })
+    };
+    let retry = |what: &str| serde_json::json!({"attempts": 1, "next": null, "failure": failure(what)});
+    state["source_retry"] = retry("source");
+    state["targets"]["main"]["retry"] = retry("target");
+    state["targets"]["main"]["reload_owed"]["why"] = told("owed").into();
+    assert!(state["targets"]["main"]["reload_owed"]["since"].is_string(), "{state:#}");
+    fs::write(&file, serde_json::to_vec_pretty(&state).expect("JSON")).expect("written");
+
+    let status = case.relaykey(&["status"], 0);
+    let document = case.relaykey(&["status", "--json"], 0).json();
+    for what in ["source", "source-fix", "target", "target-fix", "owed"] {
+        let joined = format!("{what} one | error     {what} two | {what} three");
+        status.says(&[&joined]);
+        assert!(document.to_string().contains(&joined), "{what}: {document:#}");
+    }
+    let begun = status.out.lines().find(|line| line.trim_start().starts_with("error     ") && line.contains(" two"));
+    assert!(begun.is_none_or(|line| line.contains(" one | ")), "{}", status.out);
+    // They are written so from now on.
+    case.relaykey(&["sync", "--wait", "0s"], 75);
+    assert!(!fs::read_to_string(&file).expect("a state").contains(" one\\n"));
+}

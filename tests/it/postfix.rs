@@ -796,7 +796,9 @@ fn what_is_not_permitted_is_not_called_a_lack_of_room() {
     assert!(fix.contains("lsattr -d") && fix.contains("chattr -a") && !fix.contains("room"), "{fix}");
     let fix = fails("Read-only file system");
     assert!(fix.contains("ReadWritePaths=") && !fix.contains("room"), "{fix}");
-    assert!(fails("No space left on device").contains("make room"));
+    for words in ["No space left on device", "Disk quota exceeded"] {
+        assert!(fails(words).contains("free space on the file system that holds"), "{words}");
+    }
     assert!(fails("File too large").contains("ulimit -f"));
 }
 

@@ -983,6 +983,49 @@ fn another_relays_login_of_the_same_user_name_is_kept() {
     assert_eq!(read(), text(third, third));
 }
 
+/// An entry that `keys` leaves out goes on holding an old password under the shared user name: it fails once that password is
+/// made invalid, so it is named. Another relay's login of that name is not, nor is what holds the login in use.
+#[test]
+fn an_old_password_under_a_shared_user_name_is_named_where_it_is_left() {
+    let passwords = ["Pass1.of-this-relay", "Pass2.of-this-relay", "Pass3.of-this-relay"];
+    let lab = Lab::new("hash", &Key::new());
+    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
+    // On the first rollover there may be no state that knows the login before it.
+    let put = |live: &str| {
+        lab.postfix.write_table(&format!(
+            "{hop} apikey:{live}\nold@example.com apikey:{}\nother@example.com apikey:of-the-other-relay\n",
+            passwords[0]
+        ));
+        lab.postfix.postmap();
+    };
+    put(passwords[0]);
+    lab.with_file_source(&format!("apikey:{}", passwords[1]));
+    lab.without_region();
+    let config = fs::read_to_string(lab.path("config.toml")).expect("read");
+    let target = "[[credential.target]]\n";
+    assert!(config.contains(target), "{config}");
+    let with_keys = config.replace(target, &format!("{target}keys = [{hop:?}]\n"));
+    fs::write(lab.path("config.toml"), with_keys).expect("written");
+    lab.postfix.start();
+    let remaining = || {
+        let state = fs::read(lab.path("state/credentials/ses.json")).expect("a state");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        state["report"]["targets"][0]["remaining_old"].clone()
+    };
+    for password in &passwords[1..] {
+        lab.standin.set_key("apikey", &Secret::new((*password).to_owned()));
+        lab.publish(&format!("apikey:{password}"));
+        lab.run(&["sync"]).expect(0);
+        assert_eq!(remaining(), serde_json::json!(["old@example.com"]), "{password}");
+    }
+    // Put right by a person, it is named no more.
+    let table = fs::read_to_string(lab.postfix.table()).expect("read");
+    lab.postfix.write_table(&table.replace(passwords[0], passwords[2]));
+    lab.postfix.postmap();
+    lab.run(&["confirm", "ses"]).expect(0);
+    assert_eq!(remaining(), serde_json::json!([]));
+}
+
 /// A directory with Postfix's programs, one of them replaced by a script.
 fn programs_with(lab: &Lab, name: &str, script: &str) -> PathBuf {
     let directory = lab.path("programs");

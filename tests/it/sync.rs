@@ -1817,3 +1817,160 @@ fn what_keeps_postfix_from_a_reload_is_found_by_check() {
         host.sync(&[], 0).says(&["ses: confirmed"]);
     }
 }
+
+/// A reload that is needed only because nobody knows whether the table was read is foretold like any other, and is done.
+#[test]
+fn a_reload_of_what_is_not_known_as_read_is_foretold() {
+    let (old, new, last) = (Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    let source = host.publish(old.pair());
+    let with = |reload: &str| {
+        let target = format!("reload = {reload:?}\n");
+        host.configure(&Setup { source: &source, target: &target, ..Setup::default() });
+    };
+    with("if-needed");
+    host.start_postfix();
+    let reloads = || host.postfix.log().matches("reload -- version").count();
+    let unread = "because it is not known to have read the table that is there";
+    let would = format!("the mail server would be reloaded, {unread}");
+    // Says what is to come, and then it comes.
+    let foretold = |expected: bool, code: i32| {
+        let before = host.snapshot();
+        let (text, check) = (host.sync(&["--dry-run"], 0), host.relaykey(&["check"]));
+        let document = host.sync(&["--dry-run", "--json"], 0).json();
+        before.same_as(&host.snapshot());
+        check.expect(0);
+        let preview = &document["credentials"][0]["preview"][0];
+        assert_eq!(preview["reload"], json!(expected), "{document:#}");
+        if expected {
+            assert_eq!(preview["reload_because"], json!("unread"), "{document:#}");
+            text.says(&[unread]);
+            check.says(&["at the next sync ", unread]);
+            let line = check.out.lines().find(|line| line.contains(unread)).expect("said");
+            assert!(!line.starts_with("error") && !line.starts_with("warning"), "{line}");
+        } else {
+            text.says_not("reload");
+            check.says_not("would be reloaded");
+        }
+        let done = reloads();
+        let ran = host.sync(&[], code);
+        if code == 0 {
+            let wanted = done + usize::from(expected);
+            postfix::wait_for("the reload in the log", lab::RUN, || (reloads() >= wanted).then_some(()));
+            assert_eq!(reloads(), wanted, "{ran:?}");
+        }
+        text
+    };
+    // What is there already is adopted: nothing is written.
+    foretold(true, 0).says(&["  nothing", &would]);
+    // Our rename over what is known as read.
+    let publish = |key: &Key| {
+        host.standin.set_key(&key.id, &key.login.password);
+        host.publish(key.pair());
+    };
+    publish(&new);
+    foretold(false, 0);
+    // Over what somebody else has put there since.
+    let (map, aside) = (host.postfix.map(), host.postfix.map().with_extension("bak"));
+    fs::copy(&map, &aside).expect("copied");
+    fs::rename(&aside, &map).expect("renamed");
+    publish(&last);
+    with("never");
+    let text = foretold(true, 75);
+    text.says(&["a reload of the mail server would be owed (reload = \"never\")"]);
+}
+
+/// Room that a quota denies is no other failure than room that a file system has not: temporary, with the same advice, and
+/// nothing is lost.
+#[test]
+fn a_quota_that_is_used_up_is_told_as_a_full_file_system_is() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let before = fs::read(host.postfix.table()).expect("readable");
+    let program = env!("CARGO_BIN_EXE_relaykey");
+    let state = host.path("state/apply/.journal.json.new");
+    let staged = host.postfix.config_dir.join(".relaykey.ses.main.0");
+    for place in [&staged, &state] {
+        let told = ["ENOSPC", "EDQUOT"].map(|error| {
+            let output = Command::new("strace")
+                .args([
+                    "-f",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    "trace=write",
+                    "-e",
+                    &format!("inject=write:error={error}"),
+                    "-P",
+                ])
+                .args([place.as_os_str(), program.as_ref(), "--config".as_ref(), host.path("config.toml").as_os_str()])
+                .args(["sync", "--wait", "0s", "--json"])
+                .output()
+                .expect("strace");
+            let out = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(75), "{error}: {out} {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(fs::read(host.postfix.table()).expect("readable"), before, "{error}");
+            let document: Value = serde_json::from_str(&out).expect("JSON");
+            let failure = &document["credentials"][0]["failures"][0];
+            assert_eq!(failure["class"], "no-space", "{error}: {document:#}");
+            let fix = failure["fix"].as_str().expect("words").to_owned();
+            assert!(fix.starts_with("free space on the file system that holds") && fix.contains("quota"), "{fix}");
+            fix
+        });
+        assert_eq!(told[0], told[1]);
+    }
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+}
+
+/// Every time that a program is given is RFC 3339 in whole seconds, wherever it stands.
+#[test]
+fn every_time_in_json_is_in_whole_seconds() {
+    fn times(value: &Value, at: &str, all: &mut Vec<(String, String)>) {
+        match value {
+            Value::String(text) if text.parse::<jiff::Timestamp>().is_ok() => all.push((at.into(), text.clone())),
+            Value::Array(values) => values.iter().for_each(|value| times(value, at, all)),
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| times(value, &format!("{at}.{name}"), all)),
+            _ => {}
+        }
+    }
+    let (old, new, refused) = (Key::new(), Key::new(), Key::new());
+    let host = settled("hash", &old, &Setup::default());
+    let mut documents = vec![host.sync(&["--json"], 0).json()];
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    documents.push(host.sync(&["--json"], 0).json());
+    // Not known at the endpoint.
+    host.publish(refused.pair());
+    documents.push(host.sync(&["--json", "--wait", "0s"], 75).json());
+    // What somebody else put there, while the mail server stands still.
+    host.postfix.stop();
+    let table = fs::read_to_string(host.postfix.table()).expect("readable");
+    host.postfix.write_table(&table.replace(&new.pair(), &old.pair()));
+    host.postfix.postmap();
+    documents.push(host.relaykey(&["sync", "--json", "--wait", "0s"]).json());
+    for command in [&["status", "--json"][..], &["history", "--json"], &["check", "--json"]] {
+        documents.push(host.relaykey(command).json());
+    }
+    let daemon = host.start(&["run"]);
+    let live = postfix::wait_for("a look", lab::RUN, || {
+        let status = host.relaykey(&["status", "--json"]).json();
+        (!status["credentials"][0]["live"]["source_asked"].is_null()).then_some(status)
+    });
+    documents.push(live);
+    daemon.terminate();
+    daemon.wait(lab::RUN).expect(0);
+    let mut all = Vec::new();
+    documents.iter().for_each(|document| times(document, "", &mut all));
+    for field in [".at", ".credentials.failures.at", ".credentials.failures.next", ".credentials.live.source_asked"] {
+        assert!(all.iter().any(|(at, _)| at == field), "{field}: {all:?}");
+    }
+    for field in
+        [".credentials.records.at", ".daemon.since", ".credentials.live.next_wake", ".credentials.live.woken.at"]
+    {
+        assert!(all.iter().any(|(at, _)| at == field), "{field}: {all:?}");
+    }
+    let odd: Vec<_> = all.iter().filter(|(_, time)| time.len() != "2026-01-01T00:00:00Z".len()).collect();
+    assert!(odd.is_empty(), "{odd:?}");
+}

@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::text;
+
 /// What kind of fault it is. The word of each, as state files, reports and JSON have it, is its name in kebab-case; those of
 /// 0.1.0 are among them. A word that this program does not know is written again as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
@@ -221,8 +223,10 @@ pub struct Failure {
     /// What kind of fault it is.
     pub class: Class,
     /// What is wrong.
+    #[serde(deserialize_with = "text::on_one_line")]
     pub what: String,
     /// What to do.
+    #[serde(deserialize_with = "text::on_one_line")]
     pub fix: String,
     /// Will trying again help without anybody doing anything?
     pub temporary: bool,

@@ -8,6 +8,8 @@ mod repeats;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Deserializer};
+
 pub use self::repeats::{Repeats, Tell, without_numbers};
 
 /// Does it show as what it is, on the line it stands in? Not: control characters (C0, DEL, C1), line and paragraph separators,
@@ -83,6 +85,44 @@ pub fn json(document: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Words that may stand on several lines.
+pub trait Words {
+    /// The same on one line, with ` | ` between what were several.
+    fn joined(self) -> Self;
+}
+
+impl Words for String {
+    fn joined(self) -> Self {
+        let ends = ['\n', '\r'];
+        if !self.contains(ends) {
+            return self;
+        }
+        let lines: Vec<&str> = self.split(ends).map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join(" | ")
+    }
+}
+
+impl Words for Option<String> {
+    fn joined(self) -> Self {
+        self.map(Words::joined)
+    }
+}
+
+impl Words for Vec<String> {
+    fn joined(self) -> Self {
+        self.into_iter().map(Words::joined).collect()
+    }
+}
+
+/// For words that are read from what an earlier release wrote: relaykey 0.1.0 left the lines of others apart, and one that
+/// others begin could pass for one of ours.
+///
+/// # Errors
+/// They are no words.
+pub fn on_one_line<'de, T: Words + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    T::deserialize(from).map(Words::joined)
+}
+
 /// Without what does not [show](shows), and of at most so many characters: for names that are compared and shown.
 pub fn plain(text: &str, most: usize) -> String {
     text.chars().filter(|c| shows(*c)).take(most).collect()
@@ -139,6 +179,16 @@ pub(crate) mod tests {
         for text in [line(HOSTILE), lines(HOSTILE)] {
             assert!(text.is_ascii() && !text.contains(char::is_control), "{text}");
         }
+    }
+
+    #[test]
+    fn words_on_several_lines_are_joined_to_one() {
+        let joined = |text: &str| text.to_owned().joined();
+        assert_eq!(joined("as it is | \tyes "), "as it is | \tyes ");
+        assert_eq!(joined("535 one\r\n535 two\n\n  three\r"), "535 one | 535 two | three");
+        let words = serde_json::json!("a\nb");
+        assert_eq!(on_one_line::<Option<String>, _>(words).unwrap(), Some("a | b".to_owned()));
+        assert_eq!(vec!["a\nb".to_owned()].joined(), ["a | b"]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::mta::table::same_key;
 use crate::mta::text::Text;
 use crate::mta::{ByHand, Entry, LeftOut, Mta, Plan, Relay, Reload, View, shown};
 pub use crate::mta::{KnownLogins, Ours, Running};
+use crate::text;
 use change::{Change, Over, Stopped};
 use journal::{Ahead, Instance, Key, Moment, Phase, Record, Seen, Store};
 use registry::{Held, Registry};
@@ -236,6 +237,7 @@ pub struct ReloadOwed {
     /// Wall time of the swap, for people.
     pub since: jiff::Timestamp,
     /// Why it could not be done yet.
+    #[serde(deserialize_with = "text::on_one_line")]
     pub why: String,
 }
 
@@ -244,8 +246,8 @@ pub struct ReloadOwed {
 pub struct Previewed {
     /// One line per entry that would change. Empty: nothing is to be written, text and map hold the login already.
     pub diff: Vec<String>,
-    /// Would the mail server be reloaded?
-    pub reload: bool,
+    /// Why the mail server would be reloaded, as the configuration allows it; `None`: it would not.
+    pub reload: Option<WhyReload>,
     /// What a person does to make the change, in this order: edits with file and line (of the text as it is now), and
     /// commands. The login stands in it as `USER:***`.
     pub steps: Vec<Instruction>,
@@ -254,6 +256,32 @@ pub struct Previewed {
     pub differences: Vec<String>,
     /// HMAC of the login that it is about, under apply's own key.
     pub live_id: String,
+}
+
+/// Why a mail server has to read its tables anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhyReload {
+    /// The configuration asks for it after each change.
+    Always,
+    /// It notices a change of a table of this kind by nothing else.
+    Kind,
+    /// It is not known to have read what is in place, or what would be replaced.
+    Unread,
+    /// One is owed from before.
+    Owed,
+}
+
+impl WhyReload {
+    /// What follows `because`, for people.
+    pub fn because(self) -> &'static str {
+        match self {
+            WhyReload::Always => "the configuration asks for it after each change",
+            WhyReload::Kind => "it notices a change of such a table only by that",
+            WhyReload::Unread => "it is not known to have read the table that is there",
+            WhyReload::Owed => "a reload is owed",
+        }
+    }
 }
 
 /// What `Prepare` has staged.
@@ -734,12 +762,12 @@ impl Target {
         unreachable!("the last attempt returns")
     }
 
-    fn preview(&self, ours: &Ours, login: Login) -> Result<Previewed, Fault> {
+    fn preview(&mut self, ours: &Ours, login: Login) -> Result<Previewed, Fault> {
         let mut ours = self.with_uncommitted(ours)?;
         let login = printable(login)?;
         ours.logins.others.push(self.shared.with_key(|key| key.live_id(&login))?);
         let ours = &ours;
-        let Target { mta, reload, write, .. } = self;
+        let Target { mta, write, .. } = self;
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
         let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
@@ -748,14 +776,50 @@ impl Target {
             self.shared.keep_key()?;
         }
         let live_id = self.shared.with_key(|key| key.live_id(&login))?;
-        let (diff, reload) = match planned {
-            Some(plan) => (plan.diff, !plan.files.is_empty() && wants_reload(reload, plan.reload_needed)),
-            None => {
-                let reload = !diff.is_empty() && wants_reload(reload, mta.reload_needed()?);
-                (diff, reload)
+        let (diff, to_come) = match planned {
+            Some(plan) if plan.files.is_empty() => (plan.diff, ToCome::Nothing),
+            Some(plan) => {
+                let over = plan.files.iter().map(|file| (file.path.clone(), file.seen)).collect();
+                (plan.diff, ToCome::Ours { over, reload_needed: plan.reload_needed })
             }
+            None if diff.is_empty() => (diff, ToCome::Nothing),
+            None => (diff, ToCome::ByHand { reload_needed: mta.reload_needed()? }),
         };
+        let reload = self.foretell_reload(&to_come)?;
         Ok(Previewed { diff, reload, steps, differences, live_id })
+    }
+
+    /// What [`Target::activate`] would come to after this, and why, by the same rules. Where no mail server runs, nothing would
+    /// be reloaded for its sake; what the configuration asks for would be owed until it is started.
+    fn foretell_reload(&mut self, to_come: &ToCome) -> Result<Option<WhyReload>, Fault> {
+        let running = self.mta.running()?;
+        if running == Running::NotApplicable {
+            return Ok(None);
+        }
+        match to_come {
+            ToCome::Ours { reload_needed, .. } | ToCome::ByHand { reload_needed }
+                if wants_reload(&self.reload, *reload_needed) =>
+            {
+                let asked = matches!(self.reload, Reload::Always | Reload::Command(_));
+                return Ok(Some(if asked { WhyReload::Always } else { WhyReload::Kind }));
+            }
+            ToCome::Nothing | ToCome::Ours { .. } | ToCome::ByHand { .. } => {}
+        }
+        if self.settled(running, false)?.is_some_and(|record| record.reload_owed.is_some()) {
+            return Ok(Some(WhyReload::Owed));
+        }
+        // What cannot be looked at is a finding already; of it nothing is known.
+        let seen = self.see().unwrap_or_default();
+        let has_read = match to_come {
+            ToCome::Nothing => has_read(seen.as_ref(), running)?.is_some(),
+            ToCome::Ours { over, .. } => {
+                let over = over.iter().map(|(path, before)| (&**path, *before));
+                running == Running::No || seen.is_some_and(|seen| seen.would_notice(over))
+            }
+            // As nobody can know how a person does it.
+            ToCome::ByHand { .. } => running == Running::No,
+        };
+        Ok((!has_read).then_some(WhyReload::Unread))
     }
 
     fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
@@ -899,8 +963,12 @@ impl Target {
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.
     fn settle(&self, running: Running) -> Result<Option<Record>, Fault> {
+        self.settled(running, self.shared.access == Access::Change)
+    }
+
+    /// The same, written down where it `may_change` something.
+    fn settled(&self, running: Running, may_change: bool) -> Result<Option<Record>, Fault> {
         let Some(mut record) = self.shared.store.get(&self.id)? else { return Ok(None) };
-        let may_change = self.shared.access == Access::Change;
         if record.reload_owed.is_some() && record.ahead.as_ref().is_some_and(|ahead| ahead.first.is_as_it_was()) {
             // Killed before the first rename: no reload is owed for what was not put in place.
             record.reload_owed = record.ahead.take().and_then(|ahead| ahead.reload_owed);
@@ -908,8 +976,11 @@ impl Target {
                 self.shared.store.set(&self.id, Some(record.clone()))?;
             }
         }
-        if may_change && record.reload_owed.is_some() && record.swapped.is_before_start(running, &Moment::now()?) {
-            self.reload_is_settled(&mut record)?;
+        if record.reload_owed.is_some() && record.swapped.is_before_start(running, &Moment::now()?) {
+            match may_change {
+                true => self.reload_is_settled(&mut record)?,
+                false => record.reload_owed = None,
+            }
         }
         Ok(Some(record))
     }
@@ -1353,25 +1424,26 @@ impl Target {
         seen: Option<&Seen>,
     ) -> Result<Result<&'static str, Record>, Fault> {
         let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
-        if let Some(seen) = seen.filter(|seen| seen.read) {
-            let how = match open.swap {
-                Swap::Done { reloaded: true, .. } => "reload",
-                // Known as read, as it went over what was.
-                _ if open.change.replaced_any() => "indexed-map",
-                _ => "read-before",
-            };
-            self.shared.store.set_seen(&self.id, seen)?;
-            return Ok(Ok(how));
-        }
-        if running == Running::No {
-            self.remember(seen, false)?;
-            return Ok(Ok("not-running"));
-        }
-        if let Some(seen) = seen
-            && seen.is_before_start(running, &Moment::now()?)
-        {
-            self.remember(Some(seen), true)?;
-            return Ok(Ok("started-after"));
+        match has_read(seen, running)? {
+            Some(HasRead::Before) => {
+                let how = match open.swap {
+                    Swap::Done { reloaded: true, .. } => "reload",
+                    // Known as read, as it went over what was.
+                    _ if open.change.replaced_any() => "indexed-map",
+                    _ => "read-before",
+                };
+                self.remember(seen, false)?;
+                return Ok(Ok(how));
+            }
+            Some(HasRead::AtItsStart) => {
+                self.remember(seen, true)?;
+                return Ok(Ok("started-after"));
+            }
+            Some(HasRead::WillAtItsStart) => {
+                self.remember(seen, false)?;
+                return Ok(Ok("not-running"));
+            }
+            None => {}
         }
         let swapped = Moment::now()?;
         if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
@@ -1436,7 +1508,11 @@ impl Target {
             credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
         });
         let is_old = |left: &LeftOut| match &left.username {
-            Some(username) if *username == open.login.username => false,
+            // One access key id has a password for each region, and all of them end together. Any other name goes on with the
+            // next password, while the one before it ends.
+            Some(username) if *username == open.login.username => {
+                !credential::is_access_key_id(username) && left.own.as_ref().is_some_and(|own| *own != open.live_id)
+            }
             Some(username) => has_previous || earlier.contains(username),
             None => has_previous,
         };
@@ -1473,6 +1549,41 @@ impl Target {
         self.open = None;
         Ok(())
     }
+}
+
+/// What a preview has found to be done, as far as a mail server notices it.
+enum ToCome {
+    Nothing,
+    /// We rename over these files, which are now such.
+    Ours {
+        over: Vec<(PathBuf, Option<host::FileId>)>,
+        reload_needed: bool,
+    },
+    /// A person makes the change.
+    ByHand {
+        reload_needed: bool,
+    },
+}
+
+/// How it is known that a mail server goes by the files that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HasRead {
+    /// It was made to read them, or noticed our rename.
+    Before,
+    /// It was started after they were seen so.
+    AtItsStart,
+    /// It does not run.
+    WillAtItsStart,
+}
+
+/// Is that known? `None`: it is not, and takes a reload.
+fn has_read(seen: Option<&Seen>, running: Running) -> Result<Option<HasRead>, Fault> {
+    Ok(match seen {
+        Some(seen) if seen.read => Some(HasRead::Before),
+        _ if running == Running::No => Some(HasRead::WillAtItsStart),
+        Some(seen) if seen.is_before_start(running, &Moment::now()?) => Some(HasRead::AtItsStart),
+        _ => None,
+    })
 }
 
 /// Does this setting ask for a reload after a swap?

@@ -192,28 +192,39 @@ impl Seen {
     /// As they are once these were renamed over, where a mail server that notices a rename has read them then. One goes by
     /// whether the file that it has open still has a name: of any other file than that it notices nothing.
     pub(super) fn renamed_over(&self, renamed: &[Over]) -> Option<Self> {
-        if !self.read || renamed.is_empty() {
+        if renamed.is_empty() || renamed.iter().any(|over| over.now.is_none()) {
             return None;
         }
+        let places = self.places(renamed.iter().map(|over| (&*over.path, over.before)))?;
         let mut after = self.clone();
-        for over in renamed {
-            let mut is_known = false;
-            for (path, id) in &mut after.files {
-                let (directory, name) = Directory::of(path).ok()?;
-                if directory.path().join(name) == over.path {
-                    if id.is_none() || *id != over.before || over.now.is_none() {
-                        return None;
-                    }
-                    *id = over.now;
-                    is_known = true;
-                }
-            }
-            if !is_known {
-                return None;
-            }
+        for (places, over) in places.into_iter().zip(renamed) {
+            places.into_iter().for_each(|place| after.files[place].1 = over.now);
         }
         after.at = Moment::now().ok()?;
         Some(after)
+    }
+
+    /// Would it be so, once something is renamed over these, which are now such?
+    pub(super) fn would_notice<'a>(&self, over: impl Iterator<Item = (&'a Path, Option<FileId>)>) -> bool {
+        self.places(over).is_some()
+    }
+
+    /// Which of the files that the mail server has read each of these is; `None`: it has not read them, or not all.
+    fn places<'a>(&self, files: impl Iterator<Item = (&'a Path, Option<FileId>)>) -> Option<Vec<Vec<usize>>> {
+        if !self.read {
+            return None;
+        }
+        let resolved = |(path, _): &(PathBuf, Option<FileId>)| {
+            let (directory, name) = Directory::of(path).ok()?;
+            Some(directory.path().join(name))
+        };
+        let known = self.files.iter().map(resolved).collect::<Option<Vec<PathBuf>>>()?;
+        let places = |(path, before): (&Path, Option<FileId>)| {
+            let places: Vec<usize> = (0..known.len()).filter(|&place| known[place] == path).collect();
+            let as_read = |place: &usize| before.is_some() && self.files[*place].1 == before;
+            (!places.is_empty() && places.iter().all(as_read)).then_some(places)
+        };
+        files.map(places).collect()
     }
 }
 

@@ -149,8 +149,7 @@ impl HostError {
                 not_permitted(path.parent().unwrap_or(path))
             }
             HostError::Io { path, .. } => match self.errno() {
-                Some(Errno::NOSPC) => format!("free space on the file system that holds {}", path.display()),
-                Some(Errno::DQUOT) => format!("raise the quota of the file system that holds {}", path.display()),
+                Some(Errno::NOSPC | Errno::DQUOT) => make_room(path),
                 Some(Errno::FBIG) => format!(
                     "raise the limit of file sizes under which relaykey runs (`ulimit -f`; in a unit LimitFSIZE=), or that of the \
                      file system that holds {}",
@@ -217,6 +216,12 @@ impl HostError {
             HostError::TooMuchOutput { program, .. } => format!("run {program} by hand and see what it writes"),
         }
     }
+}
+
+/// What helps where there is no room, whether the file system is full or a quota used up: which of them it was, the words of
+/// the operating system say.
+pub fn make_room(path: &Path) -> String {
+    format!("free space on the file system that holds {}, or raise the quota there", path.display())
 }
 
 pub(super) fn not_permitted(path: &Path) -> String {

@@ -79,6 +79,8 @@ pub struct LeftOut {
     pub key: String,
     /// `None`: what it holds is no login.
     pub username: Option<String>,
+    /// Live id of its login, where that is known as one of ours, password and all.
+    pub own: Option<String>,
 }
 
 impl Ours {
@@ -159,6 +161,12 @@ impl<'a> NameRule<'a> {
             Some(user) if credential::is_access_key_id(user) || self.is_own(entry) => ByName::Ours,
             Some(_) => ByName::Left,
         }
+    }
+
+    /// Live id of the login that it holds, where that is known as ours.
+    pub fn own_id(&self, entry: &table::Entry<'_>) -> Option<String> {
+        let login = entry.login().filter(|_| self.is_own(entry))?;
+        self.known.key.as_ref().map(|key| key.live_id(&login))
     }
 
     /// Does it hold a login that is known as ours, password and all?

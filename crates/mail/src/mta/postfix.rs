@@ -2013,8 +2013,9 @@ struct Question<'a> {
     region: Option<&'a str>,
 }
 
-fn left_out(entry: &table::Entry<'_>) -> LeftOut {
-    LeftOut { key: entry.key.to_string(), username: entry.username().map(str::to_owned) }
+fn left_out(entry: &table::Entry<'_>, rule: &NameRule<'_>) -> LeftOut {
+    let (key, username) = (entry.key.to_string(), entry.username().map(str::to_owned));
+    LeftOut { key, username, own: rule.own_id(entry) }
 }
 
 /// How much of the table a survey is for.
@@ -2106,7 +2107,7 @@ impl Question<'_> {
             let mut problem = self.another_login(other, applied);
             if listed.is_some() {
                 // Left out on purpose, and left behind by more than one rotation.
-                pick.left_out.push(left_out(other));
+                pick.left_out.push(left_out(other, &rule));
                 problem.finding.severity = Severity::Warning;
             }
             pick.problems.push(problem);
@@ -2152,7 +2153,7 @@ impl Question<'_> {
             // A live key that is left out is there already.
             let is_new = || !pick_left.iter().any(|left| left.key == entry.key);
             if is_left && self.candidate != entry.username() && is_new() {
-                pick_left.push(left_out(&entry));
+                pick_left.push(left_out(&entry, &rule));
             }
         }
 
@@ -2548,10 +2549,11 @@ fn without_values(line: &str) -> Cow<'_, str> {
 
 /// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
 fn made_no_map(stderr: &str, staged_text: &Path) -> String {
-    let directory = staged_text.parent().unwrap_or(staged_text).display();
+    let place = staged_text.parent().unwrap_or(staged_text);
+    let directory = place.display();
     let says = |reasons: &[&str]| reasons.iter().any(|reason| stderr.contains(reason));
     let what = if says(&["No space left on device", "Disk quota exceeded"]) {
-        format!("make room on the file system that holds {directory}")
+        host::make_room(place)
     } else if says(&["File too large"]) {
         "raise the limit of file sizes under which relaykey runs (`ulimit -f`; in a unit LimitFSIZE=)".into()
     } else if says(&["Operation not permitted", "Permission denied"]) {

@@ -1,0 +1,91 @@
+//! Every time in whole seconds: the one form in which programs get them. What is decided by, and kept on disk, is as exact
+//! as it was taken.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{
+    AppliedRefused, ConfigRefused, CredentialStatus, Daemon, FailureStatus, InUseStatus, LiveStatus, NotListening,
+    Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
+};
+use crate::audit::{Line, Record};
+use crate::fault::Failure;
+use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, VersionId, Waiting};
+
+/// What holds times, and is printed for programs.
+pub trait InSeconds {
+    /// Takes what is less than a second off each.
+    fn in_seconds(&mut self);
+}
+
+impl InSeconds for Timestamp {
+    fn in_seconds(&mut self) {
+        *self = Timestamp::from_second(self.as_second()).unwrap_or(*self);
+    }
+}
+
+impl<T: InSeconds> InSeconds for Option<T> {
+    fn in_seconds(&mut self) {
+        self.iter_mut().for_each(InSeconds::in_seconds);
+    }
+}
+
+impl<T: InSeconds> InSeconds for Vec<T> {
+    fn in_seconds(&mut self) {
+        self.iter_mut().for_each(InSeconds::in_seconds);
+    }
+}
+
+impl<T: InSeconds> InSeconds for BTreeMap<String, T> {
+    fn in_seconds(&mut self) {
+        self.values_mut().for_each(InSeconds::in_seconds);
+    }
+}
+
+/// The fields of a type that hold times.
+macro_rules! in_seconds {
+    ($($of:ty: $($field:ident),+;)+) => {$(
+        impl InSeconds for $of {
+            fn in_seconds(&mut self) {
+                $(self.$field.in_seconds();)+
+            }
+        }
+    )+};
+}
+
+in_seconds! {
+    Status: daemon, clone_of, credentials;
+    Daemon: since, config_since, config_refused, not_listening;
+    NotListening: since;
+    ConfigRefused: at;
+    CloneOf: at;
+    CredentialStatus: in_use, applied_refused, own_login, pending, failures, owed, withdrawn, not_put_back, left, reports_owed,
+        notices, live, report, history;
+    InUseStatus: at;
+    AppliedRefused: since, at;
+    Tried: at;
+    PendingStatus: waits_since, approval, rejected;
+    Approval: at, until;
+    Rejected: id, at;
+    FailureStatus: failure, next;
+    Failure: at;
+    OwedStatus: owed;
+    Owed: since;
+    ReportOwed: failure, next;
+    Notice: at;
+    LiveStatus: answered, woken, source_asked, next_wake;
+    Woken: at;
+    Report: waiting;
+    Waiting: opens;
+    Line: record;
+    Record: at;
+}
+
+impl InSeconds for VersionId {
+    fn in_seconds(&mut self) {
+        if let Some(order) = &mut self.order {
+            order.at.in_seconds();
+        }
+    }
+}
