@@ -700,16 +700,7 @@ impl Agent {
     }
 
     async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
-        // As it is written down, and as reports have it.
-        let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-        match login_at(&target.smtp, login, &self.identity.name).await {
-            Verdict::Accepted { reply } => Outcome::Accepted(Evidence {
-                endpoint: format!("{}:{}", target.smtp.endpoint, target.smtp.port),
-                reply,
-                at,
-            }),
-            verdict => unproved(verdict, at),
-        }
+        proved(&target.smtp, login, &self.identity.name).await
     }
 
     /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
@@ -1302,11 +1293,11 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
             live_id: p.live_id,
         }),
         Reply::Previewed(previewed) => {
-            let (change, live_id) = change_of(previewed);
+            let (change, live_id) = change_of(previewed, target);
             Outcome::Previewed(change, live_id)
         }
         Reply::ByHand(previewed) => {
-            let (change, live_id) = change_of(previewed);
+            let (change, live_id) = change_of(previewed, target);
             Outcome::ByHand(change, live_id)
         }
         Reply::Swapped { .. } => Outcome::Swapped,
@@ -1324,18 +1315,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
             .at(now),
         ),
         // What it needs at its start it finds then: no reload is owed for that.
-        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(
-            Fault::new(
-                Class::NotRunning,
-                format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name),
-                match &target.kind {
-                    config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
-                    config::TargetKind::Text { .. } => "start it".into(),
-                },
-            )
-            .temporary()
-            .at(now),
-        ),
+        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(not_running(target)),
         Reply::ReadBack(r) => Outcome::ReadBack(rollover::ReadBack {
             kind: r.kind.into(),
             map: r.map,
@@ -1357,9 +1337,9 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
 }
 
 /// And the live id of the login that it is about.
-fn change_of(previewed: apply::Previewed) -> (Change, String) {
+fn change_of(previewed: apply::Previewed, target: &config::Target) -> (Change, String) {
     let apply::Previewed { diff, steps, differences, reload, live_id } = previewed;
-    (Change { diff, steps, differences, reload: reload.is_some() }, live_id)
+    (Change { diff, steps, differences, reload: reload.is_some() && target.reload.is_ours() }, live_id)
 }
 
 /// The version at hand, for apply's journal.
@@ -1555,6 +1535,18 @@ fn state_failure(e: &StateError) -> Failure {
     Fault::new(Class::State, e.to_string(), e.fix()).temporary_if(e.is_temporary()).at(Timestamp::now())
 }
 
+/// What a login at this endpoint comes to.
+async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
+    // As it is written down, and as reports have it.
+    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    match login_at(smtp, login, hello_name).await {
+        Verdict::Accepted { reply } => {
+            Outcome::Accepted(Evidence { endpoint: format!("{}:{}", smtp.endpoint, smtp.port), reply, at })
+        }
+        verdict => unproved(verdict, at),
+    }
+}
+
 /// What a login, or a message over it, did not prove.
 fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
     match verdict {
@@ -1573,6 +1565,16 @@ fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
             .at(at),
         ),
     }
+}
+
+/// What is in its files cannot be confirmed as what it uses.
+fn not_running(target: &config::Target) -> Failure {
+    let fix = match &target.kind {
+        config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
+        config::TargetKind::Text { .. } => "start it".into(),
+    };
+    let what = format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name);
+    Fault::new(Class::NotRunning, what, fix).temporary().at(Timestamp::now())
 }
 
 fn incomplete() -> Failure {

@@ -1183,6 +1183,8 @@ pub struct Wake {
     pub accept_version: Option<String>,
     /// `sync --dry-run`: preview instead of prepare.
     pub dry_run: bool,
+    /// `check`: what a run would do, what it would put back included. Nothing is written.
+    pub foresees: bool,
     /// `approve`.
     pub approve: Option<Approve>,
     /// `reject`.
@@ -1630,6 +1632,26 @@ impl Facts {
         let index = target.and_then(|name| policy.targets.iter().position(|t| t.name == name));
         failure.class == Class::ByHand
             || failure.class == Class::Drift && index.is_some_and(|i| is_by_hand(self, policy, i))
+    }
+
+    /// Is what was confirmed being put back, beside another version that the source gives?
+    pub fn puts_back(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// What a target would be found to hold once the applied version was put back there.
+    pub fn with_applied(&self, target: usize, found: Inspection) -> Inspection {
+        let live_id = self.state.targets.get(&self.targets[target].name).and_then(|s| s.live_id.clone());
+        let username = self.state.applied.as_ref().map(|applied| applied.username.clone());
+        Inspection {
+            first_live_id: live_id.clone(),
+            in_use: live_id.clone(),
+            live_id,
+            usernames: username.clone().into_iter().collect(),
+            username,
+            swapped: None,
+            ..found
+        }
     }
 
     /// Of an order that needs nothing else (`reject`, `deregister`): was it carried out? `None`: this wake has none.
@@ -2481,7 +2503,7 @@ fn is_watched(facts: &Facts, index: usize) -> bool {
 /// the login, or a run was killed while it put it back.
 fn put_back_due(facts: &Facts, policy: &Policy, now: Timestamp) -> Option<usize> {
     let wake = &facts.wake;
-    let other = wake.dry_run || wake.confirm || wake.leave || wake.reject.is_some();
+    let other = wake.dry_run && !wake.foresees || wake.confirm || wake.leave || wake.reject.is_some();
     let at_hand =
         facts.fetched.is_some() && !facts.stale && facts.state.applied.is_some() && facts.state.source.is_some();
     if other || !at_hand || is_in_use(facts) || facts.committed.is_some() {
@@ -2491,6 +2513,11 @@ fn put_back_due(facts: &Facts, policy: &Policy, now: Timestamp) -> Option<usize>
     let swapped_otherwise = |i: &Inspection| i.swapped.is_some() && !facts.is_of_applied(i);
     let is_begun = |t: &TargetFacts| !t.is_untouched() || t.inspected.as_ref().is_some_and(swapped_otherwise);
     if facts.state.put_back.next.is_some_and(|next| next > now) || facts.targets.iter().any(is_begun) {
+        return None;
+    }
+    // For who only looks, what a run would put in place is begun.
+    let previewed = || facts.aside.is_none() && facts.targets.iter().any(|t| t.previewed.is_some());
+    if wake.foresees && previewed() && !matches!(permission(facts, policy, now), Permission::Held { .. }) {
         return None;
     }
     let of_applied = |i: usize| facts.targets[i].inspected.as_ref().is_some_and(|seen| facts.is_of_applied(seen));
@@ -3143,6 +3170,27 @@ fn not_put_back_beside_a_rejected_one(facts: &Facts, policy: &Policy, index: usi
         }
     };
     denied(Class::Drift, format!("{gone}: {why}"), put_it_back_by_hand(facts, policy, now), now)
+}
+
+/// For who only looks: would a run put back here what somebody else changed, and is that the version that the source gives?
+pub fn would_put_right(facts: &Facts, policy: &Policy, index: usize) -> bool {
+    let t = &facts.targets[index];
+    let changes = t.previewed.as_ref().is_some_and(|change| !change.diff.is_empty());
+    changes && !t.failed && drifted(facts, index) && is_in_use(facts) && !is_by_hand(facts, policy, index)
+}
+
+/// What a run would put back, said by who only looks.
+pub fn put_right(facts: &Facts, index: usize, now: Timestamp) -> Failure {
+    let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
+    let what = format!(
+        "the mail server (target {}) no longer holds the login that this host had confirmed ({before}): relaykey puts it back",
+        facts.targets[index].name
+    );
+    let fix = format!(
+        "have it put back now: {}; then find out what writes the table (configuration management, a script), and make it stop",
+        relaykey(format_args!("sync {}", facts.state.credential))
+    );
+    denied(Class::Drift, what, fix, now)
 }
 
 /// Why what somebody else changed is left so, where it may not be put back.

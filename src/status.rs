@@ -155,6 +155,9 @@ pub struct Counters {
 pub struct CredentialStatus {
     pub name: String,
     pub source: String,
+    /// The same as its owner calls it.
+    #[serde(default)]
+    pub source_in_full: String,
     /// `up-to-date`, `pending`, `pending-approval`, `by-hand`, `rejected`, `refused`, `failing`, `reload-owed`, `drift`,
     /// `report-owed`, `source-down`, `never-applied`.
     pub state: String,
@@ -494,13 +497,22 @@ impl Status {
 
 /// What a source is, in a few words.
 pub fn source_words(source: &config::Source) -> String {
+    source_called(source, "secrets-manager", "parameter-store")
+}
+
+/// What a source is, as its owner calls it: `AWS Secrets Manager mail/ses (AWSCURRENT)`.
+fn source_in_full(source: &config::Source) -> String {
+    source_called(source, "AWS Secrets Manager", "AWS Parameter Store")
+}
+
+fn source_called(source: &config::Source, secrets_manager: &str, parameter_store: &str) -> String {
     match source {
         config::Source::SecretsManager { secret, stages, .. } => {
-            format!("secrets-manager {secret} ({})", stages.join(", "))
+            format!("{secrets_manager} {secret} ({})", stages.join(", "))
         }
-        config::Source::ParameterStore { parameter, label: None, .. } => format!("parameter-store {parameter}"),
+        config::Source::ParameterStore { parameter, label: None, .. } => format!("{parameter_store} {parameter}"),
         config::Source::ParameterStore { parameter, label: Some(label), .. } => {
-            format!("parameter-store {parameter} ({label})")
+            format!("{parameter_store} {parameter} ({label})")
         }
         config::Source::File { path, .. } => format!("file {}", path.display()),
     }
@@ -628,6 +640,7 @@ impl CredentialStatus {
         let mut status = Self {
             name: credential.name.clone(),
             source: source_words(&credential.source),
+            source_in_full: source_in_full(&credential.source),
             state: String::new(),
             mode: credential.mode.word().to_owned(),
             by_hand: credential.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
@@ -701,6 +714,18 @@ impl CredentialStatus {
             None => self.not_given().is_some().then(|| {
                 format!("put the login of {before} back by hand: relaykey does not while the source does not give it")
             }),
+        }
+    }
+
+    /// Of a login that somebody else changed: does its reason say all that is to be done? Else relaykey may put it back by itself,
+    /// or try that again.
+    pub fn says_how_to_put_back(&self) -> bool {
+        let drift = self.failures.iter().map(|f| &f.failure).find(|f| f.class == Class::Drift);
+        let is_rejected = self.pending.as_ref().is_some_and(|p| p.rejected.is_some());
+        match (drift, &self.not_put_back) {
+            (Some(f), _) => is_rejected && !f.temporary,
+            (None, Some(f)) => !f.failure.temporary,
+            (None, None) => self.instead_of_putting_back().is_some(),
         }
     }
 

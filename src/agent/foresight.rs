@@ -4,34 +4,48 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{End, apply_failure, login_for, name_once_accepted, ours, outcome_of, target_id, without_secret};
-use crate::apply::{self, Inspected, Reply, Request, WhyReload};
+use super::{
+    End, Opened, applied, apply_failure, host_name, login_for, name_once_accepted, not_running, ours, outcome_of,
+    proved, target_id, without_secret,
+};
+use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, Wake};
+use crate::rollover::{self, Change, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, Wake};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.
-#[derive(Debug)]
 pub struct Seen<'a> {
     pub state: Option<&'a State>,
     /// By target; `None`: it could not be looked at, and that is told.
     pub targets: Vec<Option<Inspected>>,
     /// `None`: the source was not asked, and is taken to have nothing new.
     pub fetched: Option<&'a Fetched>,
+    /// It is asked for the applied version, where that would be put back beside another one.
+    pub source: Option<&'a Opened>,
     /// The accepted login of each target; `None`: there is none, and that is told, or it was not tried.
     pub logins: Vec<Option<Evidence>>,
 }
 
-/// Something that a run would end with.
+/// Something that a run would meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     pub target: Option<String>,
     pub failure: Failure,
     /// How a run would end that met nothing else.
     pub end: End,
-    /// Does it only wait for a person, and nothing has failed?
-    pub only_waits: bool,
+    pub weight: Weight,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The run would fail of it.
+    Fails,
+    /// The run would put it right.
+    PutRight,
+    /// It only waits for a person, and nothing has failed.
+    OnlyWaits,
 }
 
 /// A reload that a run would come to, if nothing stands in its way.
@@ -44,7 +58,7 @@ pub struct ReloadAhead {
 }
 
 /// What a run of `sync` would end with, beyond what was told when it was looked at, and what it would reload.
-pub fn obstacles(
+pub async fn obstacles(
     credential: &config::Credential,
     seen: Seen<'_>,
     apply: &apply::Client,
@@ -54,22 +68,50 @@ pub fn obstacles(
     let Some(found) = found(&state, seen.fetched) else { return Default::default() };
     // It has answered now.
     state.source_retry = Retry::default();
-    let wake = Wake { dry_run: true, ..Wake::default() };
+    let wake = Wake { dry_run: true, foresees: true, ..Wake::default() };
     let mut facts = Facts::new(state, &policy, wake, true);
     let fetched = seen.fetched.cloned();
-    let mut targets = seen.targets;
+    let targets = seen.targets;
+    // The applied version, where it would be put back, and what would be changed for that.
+    let mut again: Option<Fetched> = None;
+    let mut put_back: Vec<Option<Change>> = vec![None; credential.targets.len()];
     let refused = |seen: &Inspected| seen.hindrances.as_ref()?.reload_refused.clone();
     let refused_reloads: Vec<_> = targets.iter().map(|seen| seen.as_ref().and_then(refused)).collect();
+    let stopped: Vec<bool> =
+        targets.iter().map(|seen| seen.as_ref().is_some_and(|seen| seen.running == Running::No)).collect();
     let mut told = vec![false; credential.targets.len()];
     let mut reloads_ahead = Vec::new();
     loop {
         let now = Timestamp::now();
         let (step, _) = rollover::decide(&facts, &policy, now);
         let outcome = match &step {
-            Step::Inspect { target } => match targets.get_mut(*target).and_then(Option::take) {
-                Some(seen) => outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target], &facts),
+            Step::Inspect { target } => match targets.get(*target).cloned().flatten() {
+                Some(seen) => match outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target], &facts) {
+                    Outcome::Inspected(found) if put_back[*target].is_some() => {
+                        Outcome::Inspected(facts.with_applied(*target, found))
+                    }
+                    outcome => outcome,
+                },
                 None => Outcome::Failed(told_already(now)),
             },
+            Step::FetchApplied => match seen.source {
+                Some(source) => match applied(&facts, source).await {
+                    Ok(fetched) => {
+                        let found = without_secret(&fetched, Some(&facts.state), now);
+                        again = Some(fetched);
+                        Outcome::Fetched(found)
+                    }
+                    Err(failure) => Outcome::Failed(failure),
+                },
+                None => break,
+            },
+            Step::Verify { target } if facts.puts_back() => {
+                let target = &credential.targets[*target];
+                match login_for(&again, target) {
+                    Ok(login) => proved(&target.smtp, &login, &host_name()).await,
+                    Err(failure) => Outcome::Failed(failure),
+                }
+            }
             Step::Fetch => Outcome::Fetched(Found { at: now, ..found.clone() }),
             Step::Verify { target } => match seen.logins.get(*target).cloned().flatten() {
                 Some(evidence) => Outcome::Accepted(evidence),
@@ -78,11 +120,14 @@ pub fn obstacles(
             Step::Preview { target } => {
                 let index = *target;
                 let target = &credential.targets[index];
-                let previewed = login_for(&fetched, target).and_then(|login| {
+                let login = if facts.puts_back() { login_for(&again, target) } else { login_for(&fetched, target) };
+                let previewed = login.and_then(|login| {
                     let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
                     apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
                 });
                 match previewed {
+                    // It would be put in place, and not be read back by what does not run.
+                    Ok(_) if facts.puts_back() && stopped[index] => Outcome::Failed(not_running(target)),
                     Ok(reply) => {
                         if let Reply::Previewed(change) = &reply {
                             // After what a person changes, that is looked at anew.
@@ -97,20 +142,26 @@ pub fn obstacles(
             Step::Refrain { .. } => Outcome::Refrained,
             _ => break,
         };
-        if let (Step::Inspect { target } | Step::Verify { target }, Outcome::Failed(_)) = (&step, &outcome) {
+        if let (Step::Preview { target }, Outcome::Previewed(change, _), true) = (&step, &outcome, facts.puts_back()) {
+            put_back[*target] = Some(change.clone());
+        }
+        let is_told = matches!(step, Step::Inspect { .. } | Step::Verify { .. }) && !facts.puts_back();
+        if let (Some(target), true, Outcome::Failed(_)) = (step.target(), is_told, &outcome) {
             // A login is tried for all that log in alike.
-            let place = policy.targets[*target].logs_in_as;
+            let place = policy.targets[target].logs_in_as;
             let alike =
-                |i: usize| i == *target || matches!(step, Step::Verify { .. }) && policy.targets[i].logs_in_as == place;
+                |i: usize| i == target || matches!(step, Step::Verify { .. }) && policy.targets[i].logs_in_as == place;
             told.iter_mut().enumerate().for_each(|(i, told)| *told |= alike(i));
         }
-        name_once_accepted(&mut facts, &step, &outcome, seen.fetched);
+        let at_hand = if facts.puts_back() { again.as_ref() } else { seen.fetched };
+        name_once_accepted(&mut facts, &step, &outcome, at_hand);
         let id = rollover::begin(&mut facts, &policy, &step);
         rollover::absorb(&mut facts, &policy, id, &step, outcome, now, 0.0);
     }
     let is_told =
         |target: Option<&str>| credential.targets.iter().zip(&told).any(|(t, told)| *told && Some(&*t.name) == target);
-    let failures = facts.failures().into_iter().filter(|(target, _)| !is_told(*target));
+    // What was in the way of the source's version is told, and not what is in the way of putting back another one.
+    let failures = facts.failures().into_iter().filter(|(target, f)| f.class == Class::Drift || !is_told(*target));
     let obstacle = |(target, failure): (Option<&str>, &Failure)| Obstacle {
         target: target.map(str::to_owned),
         failure: failure.clone(),
@@ -119,7 +170,7 @@ pub fn obstacles(
             true => End::ForNow,
             false => End::ForGood,
         },
-        only_waits: false,
+        weight: Weight::Fails,
     };
     let mut all: Vec<Obstacle> = failures.map(obstacle).collect();
     let now = Timestamp::now();
@@ -133,14 +184,27 @@ pub fn obstacles(
         target: target.map(str::to_owned),
         failure,
         end: End::Waits,
-        only_waits: true,
+        weight: Weight::OnlyWaits,
     }));
     all.extend(unconfirmed.map(|(target, failure)| Obstacle {
         target: Some(target.to_owned()),
         failure,
         end: End::Waits,
-        only_waits: false,
+        weight: Weight::Fails,
     }));
+    // What `sync` would put right is told, and stands in the way of nothing; unless that what does not run cannot read it back.
+    for index in 0..credential.targets.len() {
+        let beside_another = put_back[index].as_ref().is_some_and(|change| !change.diff.is_empty());
+        if !beside_another && !rollover::would_put_right(&facts, &policy, index) {
+            continue;
+        }
+        let target = &credential.targets[index];
+        let (failure, end, weight) = match stopped[index] {
+            true => (not_running(target), End::ForNow, Weight::Fails),
+            false => (rollover::put_right(&facts, index, now), End::Done(None), Weight::PutRight),
+        };
+        all.push(Obstacle { target: Some(target.name.clone()), failure, end, weight });
+    }
     // The reload that `sync` would come to: of what it would write, of what is not known as read, or owed.
     let reloads = |index: usize| {
         let owed = || facts.targets[index].inspected.as_ref().is_some_and(|i| i.reload_owed.is_some());
@@ -149,7 +213,7 @@ pub fn obstacles(
     for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
         let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
         let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
-        all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, only_waits: false });
+        all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, weight: Weight::Fails });
     }
     let ahead = |(index, why): (usize, WhyReload)| {
         let target = &credential.targets[index];

@@ -13,13 +13,11 @@ use tokio::task::JoinSet;
 
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent::account::reload_ahead;
-use crate::agent::foresight::{self, Obstacle, ReloadAhead, Seen};
+use crate::agent::foresight::{self, Obstacle, ReloadAhead, Seen, Weight};
 use crate::agent::{self, End};
 use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId, WhyReload};
 use crate::aws;
-use crate::config::{
-    self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Reload, Severity, Window,
-};
+use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
 use crate::control;
 use crate::credential;
 use crate::fault::Failure;
@@ -193,9 +191,13 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         };
         mode(credential, Timestamp::now(), &TimeZone::system(), findings);
         let (targets, foreign, unknown) = targets(credential, state.as_ref(), &apply, findings);
-        let fetched = match args.offline {
+        let opened = match args.offline {
             true => None,
-            false => source(credential, state.as_ref(), &store, &http, findings).await,
+            false => open(credential, &store, &http, findings),
+        };
+        let fetched = match &opened {
+            Some(opened) => source(credential, state.as_ref(), opened, &targets, findings).await,
+            None => None,
         };
         // Somebody may have put in by hand what the source has: then it is to be in use. And without an answer of the source
         // `sync` does not come as far.
@@ -216,7 +218,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             continue;
         }
         let logins = match &fetched {
-            Some(fetched) => logins(credential, fetched, findings).await,
+            Some(fetched) => logins(credential, fetched, state.as_ref(), &apply, findings).await,
             None => Vec::new(),
         };
         let applied = state.as_ref().and_then(|state| state.applied.as_ref());
@@ -236,25 +238,30 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             };
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
         }
-        let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), logins };
-        let (obstacles, reloads) = foresight::obstacles(credential, seen, &apply);
+        let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), source: opened.as_ref(), logins };
+        let (obstacles, reloads) = foresight::obstacles(credential, seen, &apply).await;
         // What is owed was said when it was looked at.
         for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
             let (about, what) = (format!("target {target}"), format!("at the next sync {}", reload_ahead(why, never)));
             findings.good(Some(&credential.name), &about, what);
         }
-        for Obstacle { target, failure, end, only_waits } in obstacles {
+        for Obstacle { target, failure, end, weight } in obstacles {
             if findings.has_error(&credential.name, &failure.what) {
                 continue;
             }
             let about = target.map_or_else(|| "source".to_owned(), |target| format!("target {target}"));
             let Failure { what, fix, .. } = failure;
-            let severity = if only_waits { Severity::Note } else { Severity::Error };
+            let severity = match weight {
+                Weight::Fails => Severity::Error,
+                Weight::PutRight => Severity::Warning,
+                Weight::OnlyWaits => Severity::Note,
+            };
             let finding = Finding { severity, line: None, file: None, what, fix };
             let ends = match end {
+                End::Done(_) => Exit::Done,
                 End::Waits => Exit::Approval,
                 End::ForNow => Exit::ForNow,
-                End::Done(_) | End::ForGood | End::Interrupted => Exit::ForGood,
+                End::ForGood | End::Interrupted => Exit::ForGood,
             };
             findings.add_that(ends, Some(&credential.name), &about, finding);
         }
@@ -517,7 +524,7 @@ fn targets(
                     let failed = state
                         .and_then(|state| state.targets.get(&target.name))
                         .is_some_and(|target| target.reload_owed.is_some() && target.retry.failure.is_some());
-                    let stays = failed || target.reload == Reload::Never || seen.running == Running::No;
+                    let stays = failed || !target.reload.is_ours() || seen.running == Running::No;
                     findings.add_that(
                         if stays { Exit::ForNow } else { Exit::Done },
                         name,
@@ -553,30 +560,39 @@ fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {
     [&ours.applied, &ours.previous].contains(&&Some(username.clone())) || ours.known.contains(username)
 }
 
-async fn source(
+/// The source, which is asked more than once.
+fn open(
     credential: &config::Credential,
-    state: Option<&State>,
     store: &Store,
     http: &aws::Http,
     findings: &mut Findings,
+) -> Option<agent::Opened> {
+    match store.key() {
+        Ok(key) => Some(source::open(credential, &key, http)),
+        Err(e) => {
+            findings.error(Some(&credential.name), "state", e.to_string(), e.fix());
+            None
+        }
+    }
+}
+
+async fn source(
+    credential: &config::Credential,
+    state: Option<&State>,
+    source: &agent::Opened,
+    targets: &[Option<Inspected>],
+    findings: &mut Findings,
 ) -> Option<Fetched> {
     let name = Some(credential.name.as_str());
-    let key = match store.key() {
-        Ok(key) => key,
-        Err(e) => {
-            findings.error(name, "state", e.to_string(), e.fix());
-            return None;
-        }
-    };
-    let source = source::open(credential, &key, http);
-    let fetched = match &source {
+    let fetched = match source {
         Ok(source) => source.fetch().await,
         Err(e) => Err(e.clone()),
     };
-    if let (Ok(source), Ok(_)) = (&source, &fetched) {
+    if let (Ok(source), Ok(_)) = (source, &fetched) {
         gives_applied(credential, state, &**source, findings).await;
     }
-    let fetched = fetched.and_then(|fetched| agent::in_order(&fetched, state, std::iter::empty()).map(|()| fetched));
+    let in_use = targets.iter().flatten().filter_map(|seen| seen.username.as_deref());
+    let fetched = fetched.and_then(|fetched| agent::in_order(&fetched, state, in_use).map(|()| fetched));
     match fetched {
         Ok(fetched) => {
             let what = format!(
@@ -597,7 +613,13 @@ async fn source(
 }
 
 /// Is the login accepted wherever it is used? Gives what was accepted, target by target.
-async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &mut Findings) -> Vec<Option<Evidence>> {
+async fn logins(
+    credential: &config::Credential,
+    fetched: &Fetched,
+    state: Option<&State>,
+    apply: &apply::Client,
+    findings: &mut Findings,
+) -> Vec<Option<Evidence>> {
     let name = Some(credential.name.as_str());
     let mut all: Vec<Option<Evidence>> = Vec::new();
     for (index, target) in credential.targets.iter().enumerate() {
@@ -617,6 +639,15 @@ async fn logins(credential: &config::Credential, fetched: &Fetched, findings: &m
                 continue;
             }
         };
+        // Nor is a password that is in use sent as a user name.
+        if agent::shown_before_the_login(fetched, state) == credential::NOT_SHOWN {
+            let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
+            let asked = Request::InOrder { target: id, ours: agent::ours(state), login: login.clone() };
+            if let Err(e) = apply.call(asked) {
+                findings.failed(e.temporary, name, "login", e.what, e.fix);
+                continue;
+            }
+        }
         match agent::login_at(smtp, &login, &agent::host_name()).await {
             Verdict::Accepted { reply } => {
                 findings.good(name, "login", format!("{place} accepted: {reply}"));

@@ -9,9 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{
-    Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, source_words, troubles, verdict,
-};
+use super::verdict::{Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, troubles, verdict};
 use crate::audit::{By, Record};
 use crate::fault::Class;
 use crate::instruction::relaykey;
@@ -437,7 +435,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             ),
         )?;
     }
-    fact(out, "Source", Safe(source_words(&c.source)))?;
+    fact(out, "Source", Safe(&c.source_in_full))?;
     if let Some(decides) = who_decides(c) {
         fact(out, "New keys", decides)?;
     }

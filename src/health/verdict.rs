@@ -130,7 +130,7 @@ fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
                 ("manual", true) => "relaykey tries it, then waits for somebody to approve it",
                 _ => "relaykey takes it from there",
             };
-            let source = source_words(&c.source);
+            let source = &c.source_in_full;
             (Level::Soon, format!("make a new key and publish it as a new version at the source, {source}; {then}"))
         }
     };
@@ -238,7 +238,7 @@ fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
             format!(
                 "check in AWS that the key is still active; if it is not, publish a valid one at the source, {}, then run \
                  `{}`",
-                source_words(&c.source),
+                c.source_in_full,
                 relaykey(format_args!("sync {}", c.name))
             ),
         ),
@@ -318,7 +318,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
                 } else {
                     "check at the mail relay that user name and password are valid; if not, publish valid ones".into()
                 };
-                fix.push_str(&format!(" as a new version at the source, {}", source_words(&c.source)));
+                fix.push_str(&format!(" as a new version at the source, {}", c.source_in_full));
                 (
                     Level::Soon,
                     "the new key is refused by the mail relay".into(),
@@ -341,7 +341,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
             let then = match c.instead_of_putting_back() {
                 _ if !c.by_hand.is_empty() || is_foreign => "; then put the login back by hand".to_owned(),
                 // The reason says it.
-                _ if fix.contains(" back by hand") => String::new(),
+                _ if c.says_how_to_put_back() => String::new(),
                 Some(instead) => format!("; then {instead}"),
                 None => "; then wait: relaykey puts its login back within about an hour. Where the configuration says \
                               drift = \"report\", it does not: put it back by hand"
@@ -515,7 +515,7 @@ fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Tim
         what: said.unwrap_or_default(),
         fix: "nothing, if that was meant. Otherwise one of these".into(),
         list: Todo::Choices(vec![
-            format!("publish another new key at the source, {}", source_words(&c.source)),
+            format!("publish another new key at the source, {}", c.source_in_full),
             format!("to use this one all the same: `{}`", approve(c, p)),
         ]),
     }
@@ -541,15 +541,6 @@ fn has_waited(c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> String
         (true, None) => "The mail relay accepts the new key.".to_owned(),
         (false, Some(waited)) => format!("The new key has waited for {waited}."),
         (false, None) => "The new key waits.".to_owned(),
-    }
-}
-
-/// `AWS Secrets Manager mail/ses (AWSCURRENT)`: the source as its owner calls it.
-pub(super) fn source_words(source: &str) -> String {
-    match source.split_once(' ') {
-        Some(("secrets-manager", rest)) => format!("AWS Secrets Manager {rest}"),
-        Some(("parameter-store", rest)) => format!("AWS Parameter Store {rest}"),
-        _ => source.to_owned(),
     }
 }
 

@@ -245,13 +245,12 @@ fn what_a_person_is_to_change_is_told_and_never_written() {
             [format!("{table}:2: {HOP} holds the login of AKIAOLD, not of AKIANEW")],
             "{kind}"
         );
-        let command = match kind {
-            "texthash" => format!("postfix -c {dir} reload"),
-            _ => format!("postmap -c {dir} {kind}:{table}"),
-        };
+        // The reload is not among it: that is ours.
+        let command = (kind != "texthash").then(|| format!("postmap -c {dir} {kind}:{table}"));
         let edit = format!("in {table}, line 2, replace what stands after {HOP} by AKIANEW:***");
-        let steps = [Instruction::Text(edit), Instruction::Command(command)];
-        assert_eq!((told.steps.as_slice(), told.reload), (&steps[..], Some(WhyReload::Always)), "{kind}");
+        let steps: Vec<Instruction> =
+            std::iter::once(Instruction::Text(edit)).chain(command.map(Instruction::Command)).collect();
+        assert_eq!((&told.steps, told.reload), (&steps, Some(WhyReload::Always)), "{kind}");
         assert_eq!(hand.prepare().unwrap_err(), told, "{kind}");
         // Nothing is open, and nothing is locked for whoever edits it now.
         let swap = hand.call(Request::Swap { target: hand.id.clone() }).unwrap_err();
@@ -414,6 +413,37 @@ fn a_reload_is_done_as_the_target_says() {
     hand.postfix.postmap();
     assert_eq!(hand.confirm(), Activated::Yes { how: "command" });
     assert!(marker.exists() && reloads(&hand.postfix) == 0);
+}
+
+/// What a person changes is owed a reload where we must not do one, whatever the kind of the table: what they are to do says so,
+/// and once it is done nothing is owed.
+#[test]
+fn what_a_person_is_to_do_holds_the_restart_that_would_be_owed() {
+    for kind in KINDS {
+        for (reload, is_ours) in [("if-needed", true), ("never", false)] {
+            let hand = Hand::new(kind, reload, Some(&line(HOP, &old())));
+            hand.postfix.start();
+            let dir = hand.postfix.config_dir.display();
+            let restart = format!("postfix -c {dir} stop; relaykey sync --wait 0s; postfix -c {dir} start");
+            let told = hand.preview();
+            let restarts = told.steps.last() == Some(&Instruction::Command(restart));
+            assert_eq!(
+                (restarts, told.reload),
+                (!is_ours, Some(WhyReload::Unread)),
+                "{kind}, {reload}: {:?}",
+                told.steps
+            );
+            assert!(!told.steps.iter().any(|step| step.to_string().contains(" reload")), "{:?}", told.steps);
+            hand.replace(&line(HOP, &new()));
+            hand.postfix.postmap();
+            let owed = matches!(hand.confirm(), Activated::Owed { .. });
+            assert_eq!(owed, restarts, "{kind}, {reload}");
+        }
+        // It reads what is there when it is started.
+        let hand = Hand::new(kind, "never", Some(&line(HOP, &old())));
+        let said = Instruction::on_one_line(&hand.preview().steps);
+        assert!(!said.contains("start"), "{kind}: {said}");
+    }
 }
 
 #[test]

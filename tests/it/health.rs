@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{ANSWER, Answer, Host, STATES, Server, converse, program, spoil};
+use lab::{ANSWER, Answer, Host, STATES, Server, converse, failure, program, retry, spoil};
 use moto::PrivateDir;
 use relaykey::config::{self, Listen};
 use relaykey::health::{self, AT_ONCE, HostAllowList, ListenError, Listener, Opened};
@@ -72,6 +72,32 @@ fn readiness_goes_with_each_reason_and_comes_back() {
         assert_eq!(server.get("/status").status, 200, "{state}");
         server.set(fine());
         assert_eq!((server.get("/readyz").status, server.get("/readyz/ses").status), (200, 200), "after {state}");
+    }
+}
+
+/// What is to be done about a login that could not be put back is said once, whatever words it is said in, and that relaykey goes on
+/// trying where it does.
+#[test]
+fn what_to_do_about_a_login_that_was_not_put_back_is_said_once() {
+    use relaykey::rollover::InUse;
+    for (fix, temporary) in [
+        ("find out what writes the table; then put the login of the old key back by hand", false),
+        ("see whether the old key is still active", false),
+        ("nothing: it is tried again", true),
+    ] {
+        let mut host = Host::fine(&["ses"]);
+        host.manual(None, "wait").held();
+        let now = host.now;
+        let mut why =
+            failure("drift", "the mail server no longer holds the login that this host had confirmed", fix, now);
+        why.temporary = temporary;
+        host.first().put_back = retry(why);
+        let target = host.target();
+        target.live_id = Some("old".into());
+        target.in_use = Some(InUse { at: now, usernames: vec!["AKIASTRANGER".into()], live_id: Some("other".into()) });
+        let page = Server::start(host.status()).get("/").body;
+        let (goes_on, again) = (page.contains("puts its login back within about an hour"), format!("; then {fix}"));
+        assert!(page.contains(fix) && !page.contains(&again) && goes_on == temporary, "{fix}: {page}");
     }
 }
 

@@ -347,11 +347,16 @@ fn a_table_that_somebody_restored_is_put_right_while_a_newer_version_waits_or_is
 
         Edit::InPlace.write(&host, &backup);
         host.postfix.postmap();
-        let checked = host.relaykey(&["check"]);
-        checked.expect(if newer == Newer::Waits { 3 } else { 1 });
-        if newer == Newer::Rejected {
-            checked.says(&["no longer holds the login that this host had confirmed", "relaykey sync ses"]);
-        }
+        // `check` ends as `sync` does, which puts it right.
+        let before_it = host.snapshot();
+        let gone = format!("no longer holds the login that this host had confirmed ({})", second.id);
+        host.relaykey(&["check"]).expect(exit).says(&[
+            "warning  ses: target main: ",
+            &gone,
+            "relaykey puts it back",
+            "relaykey sync ses",
+        ]);
+        before_it.same_as(&host.snapshot());
         let ran = host.sync(&[], exit);
         ran.says(&["fetch-applied", &format!("({})", second.id)]).says_not("no longer holds the login");
         assert_eq!(host.send(), second.id, "{kind} {newer:?}");
@@ -376,7 +381,11 @@ fn a_table_that_somebody_restored_is_put_right_while_a_newer_version_waits_or_is
             (&second.id.as_str().into(), &report["version"]),
             "{healed}"
         );
+        // The reload was the one of what was put back.
+        let mut since = records.iter().take_while(|r| r["what"] != "heal");
+        assert!(!since.any(|r| r["what"] == "reload"), "{kind} {newer:?}: {records:?}");
         // Nothing is left to be done, and the newer one is as it was.
+        host.relaykey(&["check"]).expect(exit).says_not("no longer holds the login");
         host.sync(&[], exit).says_not("fetch-applied");
         if newer == Newer::Refused {
             continue;
@@ -425,6 +434,7 @@ fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
     let by_hand = format!("put the login of {} back by hand", second.id);
     let approve = format!("relaykey approve ses --version {version}");
     let gone = "no longer holds the login that this host had confirmed";
+    host.relaykey(&["check"]).expect(1).says(&[gone, "could not be put back", &by_hand, &approve]);
     host.sync(&[], 1).says(&[gone, "could not be put back", &by_hand, &approve]);
     host.relaykey(&["check"]).expect(1).says(&[gone, &by_hand, &approve]);
     let history = host.relaykey(&["history"]);
@@ -452,6 +462,88 @@ fn a_table_that_somebody_restored_and_that_cannot_be_put_right_is_no_success() {
     host.sync(&[], 1);
     host.relaykey(&["approve", "ses", "--version", &version]).expect(0).says(&["ses: confirmed"]);
     assert_eq!(host.send(), third.id);
+}
+
+/// What `sync` puts back is a warning of `check`; what it leaves so, or cannot confirm, ends both alike.
+#[test]
+fn check_ends_as_sync_does_where_somebody_else_changed_the_login() {
+    for (drift, is_stopped, exit, severity) in
+        [("heal", false, 0, "warning"), ("report", false, 1, "error"), ("heal", true, 75, "error")]
+    {
+        let (first, stranger) = (Key::new(), Key::new());
+        let host = Host::new("hash", &first);
+        host.start_postfix();
+        let source = host.publish(first.pair()) + NEVER;
+        configure(&host, &source, "", &format!("drift = {drift:?}\nkeys = [{:?}]\n", host.hop()));
+        host.sync(&[], 0);
+        host.postfix.write_table(&format!("{} {}\n", host.hop(), stranger.pair()));
+        host.postfix.postmap();
+        if is_stopped {
+            host.postfix.stop();
+        }
+        let before = host.snapshot();
+        let expected = match is_stopped {
+            true => "the mail server is not running",
+            false => "no longer holds the login that",
+        };
+        let prefix = format!("{severity:<8} ses: target main: ");
+        let checked = host.relaykey(&["check"]);
+        checked.expect(exit);
+        let is_said = |line: &str| line.starts_with(&prefix) && line.contains(expected);
+        assert!(checked.out.lines().any(is_said), "{drift}: {}", checked.out);
+        before.same_as(&host.snapshot());
+        host.sync(&["--wait", "0s"], exit);
+        host.relaykey(&["check"]).expect(exit);
+        if exit == 0 {
+            assert_eq!(host.send(), first.id);
+            host.relaykey(&["check"]).expect(0).says_not("no longer holds the login");
+        }
+    }
+}
+
+/// Somebody has put the version that waits into one target already, which is theirs; what they changed in the other is put back.
+/// Nothing is confirmed by that, and the audit log has a line for the table that was written.
+#[test]
+fn a_login_that_is_put_back_without_a_confirmation_has_its_line_in_the_audit_log() {
+    let [first, second, stranger] = [Key::new(), Key::new(), Key::new()];
+    let host = Host::new("hash", &first);
+    let other = host.another("hash", &format!("{} {}\n", host.hop(), first.pair()));
+    host.standin.set_key(&second.id, &second.login.password);
+    let (source, publish) = source_of(&host, "parameter-store", &first);
+    let setup = Setup { source: &source, ..Setup::default() };
+    let keys = |name: &str| format!("name = {name:?}\nkeys = [{:?}]\n", host.hop());
+    let (main_lines, other_lines) = (keys("main"), keys("other"));
+    let targets = [(&host.postfix, main_lines.as_str()), (&other, other_lines.as_str())];
+    host.write_config(&host.credential("ses", &setup, &targets));
+    add_to_credential(&host, MANUAL);
+    host.start_postfix();
+    other.start();
+    host.sync(&[], 0);
+    lab::next_second();
+    publish(&second);
+    host.sync(&[], 3);
+    host.postfix.write_table(&format!("{} {}\n", host.hop(), second.pair()));
+    host.postfix.postmap();
+    other.write_table(&format!("{} {}\n", host.hop(), stranger.pair()));
+    other.postmap();
+
+    host.relaykey(&["check"]).expect(3).says(&["warning  ses: target other: ", "relaykey puts it back"]);
+    host.sync(&[], 3).says(&["fetch-applied"]);
+    assert_eq!(lab::send(&host.standin, &other), first.id);
+    assert_eq!(host.send(), second.id, "what somebody put in by hand is theirs");
+    let history = host.relaykey(&["history", "--json"]).expect(0).json();
+    let records = history["credentials"][0]["records"].as_array().expect("records").clone();
+    let healed: Vec<&Value> = records.iter().filter(|r| r["what"] == "heal").collect();
+    let [healed] = healed.as_slice() else { panic!("one line: {records:?}") };
+    assert_eq!(
+        (&healed["outcome"], &healed["username"], &healed["error"]["class"]),
+        (&"done".into(), &first.id.as_str().into(), &"drift".into()),
+        "{healed}"
+    );
+    let words = healed["error"]["words"].as_str().expect("words");
+    assert!(words.contains("(target other), and it was put back; not confirmed"), "{words}");
+    host.relaykey(&["history"]).expect(0).says(&["heal", "done", "not confirmed, because of another target"]);
+    host.sync(&[], 3);
 }
 
 /// Where what a run has failed of is not what somebody else changed, a line of its own says that a confirmation is over.

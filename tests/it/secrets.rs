@@ -758,6 +758,7 @@ fn a_password_of_any_form_in_the_place_of_the_user_name_is_shown_nowhere() {
     let old = Key::new();
     let lab = Lab::new("hash", &old);
     let (ours, fresh, stranger) = ("PassOneOfOurs111", "ZqSecretPw77", "QxOtherSecret88");
+    let next = "WvThirdSecret99";
     let hop = format!("[localhost]:{}", lab.standin.starttls_port());
     lab.standin.set_key("relayuser", &Secret::new(ours.to_owned()));
     lab.postfix.write_table(&format!("{hop} relayuser:{ours}\n"));
@@ -796,6 +797,12 @@ fn a_password_of_any_form_in_the_place_of_the_user_name_is_shown_nowhere() {
     lab.run(&["sync"]).expect(0);
     let ran = lab.run(&["status"]);
     assert!(ran.output().contains("(newuser)") && !ran.output().contains("not shown"), "{}", ran.output());
+    // The user name before it stands in no table any more: this host's state alone knows it.
+    lab.publish(&format!("{next}:relayuser"));
+    never("a new password before the previous user name", next, "the password is a user name that this host knows");
+    // What is known as a password is not sent as a user name either, by no command.
+    let tried: Vec<String> = lab.standin.logins().into_iter().map(|login| login.username).collect();
+    assert!(!tried.iter().any(|name| [ours, fresh, next].contains(&name.as_str())), "{tried:?}");
 }
 
 #[test]

@@ -783,7 +783,7 @@ impl Target {
                 (plan.diff, ToCome::Ours { over, reload_needed: plan.reload_needed })
             }
             None if diff.is_empty() => (diff, ToCome::Nothing),
-            None => (diff, ToCome::ByHand { reload_needed: mta.reload_needed()? }),
+            None => (diff, ToCome::ByHand),
         };
         let reload = self.foretell_reload(&to_come)?;
         Ok(Previewed { diff, reload, steps, differences, live_id })
@@ -797,13 +797,12 @@ impl Target {
             return Ok(None);
         }
         match to_come {
-            ToCome::Ours { reload_needed, .. } | ToCome::ByHand { reload_needed }
-                if wants_reload(&self.reload, *reload_needed) =>
-            {
+            ToCome::Ours { reload_needed: needed, .. } if wants_reload(&self.reload, *needed) => {
                 let asked = matches!(self.reload, Reload::Always | Reload::Command(_));
                 return Ok(Some(if asked { WhyReload::Always } else { WhyReload::Kind }));
             }
-            ToCome::Nothing | ToCome::Ours { .. } | ToCome::ByHand { .. } => {}
+            ToCome::ByHand if wants_reload(&self.reload, false) => return Ok(Some(WhyReload::Always)),
+            ToCome::Nothing | ToCome::Ours { .. } | ToCome::ByHand => {}
         }
         if self.settled(running, false)?.is_some_and(|record| record.reload_owed.is_some()) {
             return Ok(Some(WhyReload::Owed));
@@ -817,7 +816,7 @@ impl Target {
                 running == Running::No || seen.is_some_and(|seen| seen.would_notice(over))
             }
             // As nobody can know how a person does it.
-            ToCome::ByHand { .. } => running == Running::No,
+            ToCome::ByHand => running == Running::No,
         };
         Ok((!has_read).then_some(WhyReload::Unread))
     }
@@ -956,7 +955,7 @@ impl Target {
     /// Why the mail server, which runs, would refuse a reload.
     fn reload_refused(&self, running: Running) -> Result<Option<Finding>, Fault> {
         match running {
-            Running::Yes { .. } if self.reload != Reload::Never => self.mta.reload_refused(),
+            Running::Yes { .. } if self.reload.is_ours() => self.mta.reload_refused(),
             Running::Yes { .. } | Running::No | Running::NotApplicable => Ok(None),
         }
     }
@@ -1355,7 +1354,7 @@ impl Target {
         let mut record = record.expect("a reload is owed");
         let not_done = |why: &str, fix: &str, temporary| (why.to_owned(), fix.to_owned(), temporary);
         let (why, fix, temporary) = match (&self.reload, running) {
-            (Reload::Never, _) => not_done(
+            (reload, _) if !reload.is_ours() => not_done(
                 "the configuration says reload = \"never\"",
                 "restart the mail server: a start after the change settles it (a reload by hand is not seen)",
                 false,
@@ -1560,9 +1559,7 @@ enum ToCome {
         reload_needed: bool,
     },
     /// A person makes the change.
-    ByHand {
-        reload_needed: bool,
-    },
+    ByHand,
 }
 
 /// How it is known that a mail server goes by the files that are there.

@@ -48,8 +48,8 @@ pub struct Task<'a> {
     pub hops: Vec<[&'a str; 2]>,
     /// `None`: the mail server reads the text itself.
     pub map: Option<Map<'a>>,
-    /// The command after which the mail server has noticed, where it does not by itself.
-    pub reload: Option<String>,
+    /// The command after which the mail server has noticed, where nobody else sees to that.
+    pub restart: Option<String>,
 }
 
 /// The compiled map of a table.
@@ -88,7 +88,7 @@ impl Task<'_> {
         let removed = edits.removed.iter().rev().map(|line| format!("{}, remove the line", self.at(*line)));
         let edits = edits.in_place.into_iter().chain(removed).chain(edits.appended);
         said.steps = edits.map(Instruction::Text).collect();
-        let commands = self.map.as_ref().map(|map| &map.command).into_iter().chain(&self.reload);
+        let commands = self.map.as_ref().map(|map| &map.command).into_iter().chain(&self.restart);
         said.steps.extend(commands.cloned().map(Instruction::Command));
         said
     }
@@ -385,7 +385,7 @@ mod tests {
             missing,
             hops: vec![HOPS],
             map: None,
-            reload: None,
+            restart: None,
         }
         .explain()
     }

@@ -126,6 +126,18 @@ pub enum Reload {
     Command(Vec<String>),
 }
 
+impl Reload {
+    /// Does relaykey reload the mail server? Else it is left to people: what it has not read is owed until it was started, as a
+    /// reload by hand leaves no trace that could be trusted.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Always | Self::IfNeeded | Self::Command(_) => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// Whose an entry is under a key that no next hop of ours leads to and that nobody has listed, by the user name it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByName {
@@ -308,9 +320,6 @@ pub trait Mta: Send {
     fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault>;
 
     fn running(&self) -> Result<Running, Fault>;
-
-    /// Does this mail server notice a change of its table only by a reload?
-    fn reload_needed(&self) -> Result<bool, Fault>;
 
     /// Which mail server it is, by its directories, and the files of its configuration, which it reads at a start or reload.
     ///

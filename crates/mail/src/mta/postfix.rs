@@ -1137,7 +1137,7 @@ impl Postfix {
             missing: &survey.pick.missing,
             hops: survey.hops.iter().filter(|hop| hop.ours).map(NextHop::keys).collect(),
             map,
-            reload: None,
+            restart: None,
         }
     }
 
@@ -1149,16 +1149,11 @@ impl Postfix {
         }
     }
 
-    /// What a person runs where a reload is needed. With `reload = "never"` we do not reload either, and do not see theirs:
-    /// only a start leaves a trace that can be trusted, where we looked before it: between stop and start we surely do.
-    fn reload_by_hand(&self) -> String {
+    /// What a person runs where a reload is needed and we must not do it. Theirs we do not see: only a start leaves a trace that
+    /// can be trusted, where we looked before it: between stop and start we surely do.
+    fn restart_by_hand(&self) -> String {
         let option = self.config_option();
-        match self.reload {
-            Reload::Never => {
-                format!("postfix{option} stop; {}; postfix{option} start", relaykey("sync --wait 0s"))
-            }
-            _ => format!("postfix{option} reload"),
-        }
+        format!("postfix{option} stop; {}; postfix{option} start", relaykey("sync --wait 0s"))
     }
 
     /// The master process that holds this instance's lock, with its start in clock ticks since boot.
@@ -1331,10 +1326,9 @@ impl Mta for Postfix {
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
         let mut task = self.task(&survey, store, ours, login);
-        // A map that a person rewrites may be missed too: we see to that, unless we must not.
-        let may_miss = matches!(store.kind, Kind::Hash | Kind::Btree) && self.reload == Reload::Never;
-        if (store.map.is_none() || may_miss) && self.running_with(&survey.settings)? != Running::No {
-            task.reload = Some(self.reload_by_hand());
+        // What a person changes is unread, whatever the kind of the table: we see to that, unless we must not.
+        if !self.reload.is_ours() && self.running_with(&survey.settings)? != Running::No {
+            task.restart = Some(self.restart_by_hand());
         }
         let mut by_hand = task.explain();
         // First things first: with these out of the way the rest may be another one.
@@ -1472,11 +1466,6 @@ impl Mta for Postfix {
 
     fn running(&self) -> Result<Running, Fault> {
         self.running_with(&self.settings()?)
-    }
-
-    fn reload_needed(&self) -> Result<bool, Fault> {
-        let settings = self.settings()?;
-        Ok(Store::new(&settings).map_err(|problem| problem.into_error())?.map.is_none())
     }
 
     fn instance(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Fault> {

@@ -75,7 +75,7 @@ impl Text {
             missing,
             hops: vec![[&self.keys[0], &self.keys[1]]],
             map: None,
-            reload: None,
+            restart: None,
         }
     }
 
@@ -213,10 +213,6 @@ impl Mta for Text {
 
     fn running(&self) -> Result<Running, Fault> {
         Ok(Running::NotApplicable)
-    }
-
-    fn reload_needed(&self) -> Result<bool, Fault> {
-        Ok(false)
     }
 
     fn activate(&self) -> Result<(), Fault> {
