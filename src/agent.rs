@@ -1291,6 +1291,7 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
             nothing_to_write: p.nothing_to_write,
             swapped_before: p.swapped_before,
             live_id: p.live_id,
+            goes_live: p.goes_live,
         }),
         Reply::Previewed(previewed) => {
             let (change, live_id) = change_of(previewed, target);

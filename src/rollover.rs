@@ -1356,6 +1356,8 @@ pub struct Staged {
     pub nothing_to_write: bool,
     pub swapped_before: bool,
     pub live_id: String,
+    /// The keys of other relays that go into effect with it, as only the text has them, for people.
+    pub goes_live: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

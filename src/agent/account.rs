@@ -378,7 +378,12 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
                 Outcome::Accepted(e) => format!("{}: {}", e.endpoint, e.reply),
                 Outcome::Refused { reply } => format!("refused: {reply}"),
                 Outcome::Prepared(p) if p.nothing_to_write => "holds the right login already, nothing to write".into(),
-                Outcome::Prepared(_) => "staged, every key looked up".into(),
+                Outcome::Prepared(p) => match &p.goes_live {
+                    None => "staged, every key looked up".into(),
+                    Some(names) => format!(
+                        "staged, every key looked up; what only the text has of other relays goes into effect, too: {names}"
+                    ),
+                },
                 Outcome::ByHand(..) => "is for a person to change".into(),
                 Outcome::Swapped => "in place".into(),
                 Outcome::Activated => "noticed".into(),

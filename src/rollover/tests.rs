@@ -212,9 +212,12 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
                 let change = if nothing_to_write { Change::default() } else { change() };
                 Outcome::Previewed(change, "live2".into())
             }
-            Step::Prepare { .. } => {
-                Outcome::Prepared(Staged { nothing_to_write, swapped_before: false, live_id: "live2".into() })
-            }
+            Step::Prepare { .. } => Outcome::Prepared(Staged {
+                nothing_to_write,
+                swapped_before: false,
+                live_id: "live2".into(),
+                goes_live: None,
+            }),
             Step::Swap { .. } => Outcome::Swapped,
             Step::Activate { .. } => Outcome::Activated,
             Step::ReadBack { .. } => Outcome::ReadBack(read_back(2)),
@@ -526,9 +529,12 @@ fn what_was_written_is_never_called_adopted_and_every_target_is_read_back_after_
     let mut go = good(found(2, 0), holds(1), false);
     let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Inspect { target: 0 } => Some(Outcome::Inspected(holds(2))),
-        Step::Prepare { target: 0 } => {
-            Some(Outcome::Prepared(Staged { nothing_to_write: true, swapped_before: false, live_id: "live2".into() }))
-        }
+        Step::Prepare { target: 0 } => Some(Outcome::Prepared(Staged {
+            nothing_to_write: true,
+            swapped_before: false,
+            live_id: "live2".into(),
+            goes_live: None,
+        })),
         Step::Verify { target: 1 } if !refused_once => {
             refused_once = true;
             Some(Outcome::Failed(failure(true)))
@@ -548,9 +554,12 @@ fn healing_one_target_reads_all_of_them_back() {
     let mut go = good(found(2, 0), holds(2), true);
     let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Inspect { target: 1 } => Some(Outcome::Inspected(holds(1))),
-        Step::Prepare { target: 1 } => {
-            Some(Outcome::Prepared(Staged { nothing_to_write: false, swapped_before: false, live_id: "live2".into() }))
-        }
+        Step::Prepare { target: 1 } => Some(Outcome::Prepared(Staged {
+            nothing_to_write: false,
+            swapped_before: false,
+            live_id: "live2".into(),
+            goes_live: None,
+        })),
         step => go(step),
     });
     assert_eq!(last, Step::End);
@@ -945,7 +954,12 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             let t = *target;
             assert!(world.verified[t], "staged before the login was accepted");
             let s = world.servers[t];
-            let staged = Staged { nothing_to_write: s.files == 2, swapped_before: s.swapped, live_id: "live2".into() };
+            let staged = Staged {
+                nothing_to_write: s.files == 2,
+                swapped_before: s.swapped,
+                live_id: "live2".into(),
+                goes_live: None,
+            };
             one(Outcome::Prepared(staged), &move |w| w.servers[t].staged = s.files != 2);
             one(Outcome::Failed(failure(true)), &same);
         }
@@ -1280,6 +1294,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
                 nothing_to_write: true,
                 swapped_before: false,
                 live_id: format!("live{n}"),
+                goes_live: None,
             })),
             Step::Activate { .. } => Some(Outcome::Activated),
             Step::ReadBack { .. } => Some(Outcome::ReadBack(read_back(n))),

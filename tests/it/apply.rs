@@ -1060,6 +1060,294 @@ fn what_was_seen_before_an_upgrade_costs_one_more_reload() {
     }
 }
 
+/// What is mounted somewhere, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(options: &str, at: &Path) -> Self {
+        paste(&format!("mount {options} {}", at.display()));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// On overlayfs, over a file of the lower layer (a container's image), whoever has the old file open sees that it still has a
+/// name: smtp(8) goes on with it.
+#[test]
+fn a_rename_after_which_the_old_file_keeps_its_name_for_others_is_not_taken_for_noticed() {
+    let logins: Vec<Login> = (0..3).map(|n| login(&format!("AKIA{n}"))).collect();
+    for last in [Reload::IfNeeded, Reload::Never] {
+        let instance = instance("hash", Some(&line(KEY, &logins[0])));
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| instance.base.join(name));
+        fs::rename(&instance.config_dir, &lower).unwrap();
+        for directory in [&upper, &work, &instance.config_dir] {
+            fs::create_dir(directory).unwrap();
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let layers = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let _mounted = Mounted::new(&format!("-t overlay overlay -o {layers}"), &instance.config_dir);
+        instance.start();
+        let mut lab = Lab::on(&instance, Reload::IfNeeded);
+        assert_eq!(confirmed(&lab, &logins[0]).1, Activated::Yes { how: "reload" });
+        assert_eq!(confirmed(&lab, &logins[0]).1, Activated::Yes { how: "read-before" });
+        lab.config.credentials[0].targets[0].reload = last.clone();
+        lab.restart();
+        let activated = confirmed(&lab, &logins[1]).1;
+        if last == Reload::Never {
+            assert!(matches!(activated, Activated::Owed { temporary: false, .. }), "{activated:?}");
+        } else {
+            assert_eq!(activated, Activated::Yes { how: "reload" });
+            // What lies in the upper layer is gone when it is renamed over.
+            assert_eq!(confirmed(&lab, &logins[2]).1, Activated::Yes { how: "indexed-map" });
+            lab.prepare(&logins[1]).unwrap();
+            lab.swap().unwrap();
+            lab.undo().unwrap();
+            assert_eq!(confirmed(&lab, &logins[2]).1, Activated::Yes { how: "read-before" });
+        }
+        instance.stop();
+    }
+}
+
+/// An instance whose table is `base/sasl/sasl_passwd`, with `sasl` a link to `sasl.a`; in `sasl.b` lies another login.
+fn behind_a_link(kind: &str, new: &Login, old: &Login) -> (postfix::Instance, PathBuf) {
+    let instance = instance(kind, Some(&line(KEY, new)));
+    let [link, a, b] = ["sasl", "sasl.a", "sasl.b"].map(|name| instance.base.join(name));
+    for (directory, login) in [(&a, new), (&b, old)] {
+        instance.write_table(&line(KEY, login));
+        instance.postmap();
+        fs::create_dir(directory).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        for file in [instance.table(), instance.map()] {
+            let _ = fs::rename(&file, directory.join(file.file_name().unwrap()));
+        }
+    }
+    symlink(&a, &link).unwrap();
+    instance.set("smtp_sasl_password_maps", &format!("{kind}:{}", link.join("sasl_passwd").display()));
+    (instance, link)
+}
+
+fn lead_to(link: &Path, directory: &str) {
+    fs::remove_file(link).unwrap();
+    symlink(link.with_file_name(directory), link).unwrap();
+}
+
+/// A look that saw other files: those from before may be back, and the mail server may have read what was there meanwhile. It
+/// is remembered whoever looked, and of whichever target, also where nothing on the way to the files tells of it.
+#[test]
+fn a_look_at_other_files_forgets_what_was_read() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    for kind in ["hash", "texthash", "lmdb"] {
+        let (instance, link) = behind_a_link(kind, &new, &old);
+        let [a, b] = ["sasl.a", "sasl.b"].map(|name| link.with_file_name(name));
+        instance.start();
+        let mut lab = Lab::on(&instance, Reload::IfNeeded);
+        let second = config::Target { name: "second".into(), ..lab.config.credentials[0].targets[0].clone() };
+        lab.config.credentials[0].targets.push(second);
+        lab.restart();
+        let [reload, read_before] = ["reload", "read-before"].map(|how| Activated::Yes { how });
+        assert_eq!(confirmed(&lab, &new).1, reload, "{kind}");
+        for (looks_as, elsewhere) in [("main", false), ("second", false), ("main", true), ("second", true)] {
+            assert_eq!(confirmed(&lab, &new).1, read_before, "{kind}");
+            lab.id.target = "second".into();
+            assert_eq!(confirmed(&lab, &new).1, read_before, "{kind}");
+            {
+                let _mounted = Mounted::new(&format!("--bind {}", b.display()), &a);
+                // Another process, or this one.
+                let client = lab.client.clone();
+                if elsewhere {
+                    lab.restart();
+                }
+                lab.id.target = looks_as.into();
+                assert!(!lab.inspect().entries.is_empty());
+                lab.client = client;
+            }
+            lab.id.target = "main".into();
+            assert_eq!(confirmed(&lab, &new).1, reload, "{kind}: {looks_as} looked, elsewhere: {elsewhere}");
+        }
+    }
+}
+
+/// What no look saw shows by the way to the files.
+#[test]
+fn what_was_elsewhere_between_two_looks_counts_as_unread() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    for (kind, reload) in [("hash", Reload::IfNeeded), ("lmdb", Reload::Never)] {
+        let (instance, link) = behind_a_link(kind, &new, &old);
+        instance.start();
+        let mut lab = Lab::on(&instance, Reload::IfNeeded);
+        let [a, b] = ["sasl.a", "sasl.b"].map(|name| link.with_file_name(name));
+        let config_dir = instance.config_dir.clone();
+        let move_and_back = |directory: &Path, more: bool| {
+            let aside = directory.with_extension("aside");
+            fs::rename(directory, &aside).unwrap();
+            fs::rename(&aside, directory).unwrap();
+            if more {
+                fs::write(directory.join("more"), "x").unwrap();
+            }
+        };
+        assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" }, "{kind}");
+        // What comes and goes beside the files tells nothing of them.
+        fs::write(a.join("other"), "x").unwrap();
+        fs::write(config_dir.join("transport"), "x").unwrap();
+        assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "read-before" }, "{kind}");
+        let flips: [(&str, &dyn Fn()); 5] = [
+            ("the link", &|| ["sasl.b", "sasl.a"].iter().for_each(|directory| lead_to(&link, directory))),
+            ("the table's directory", &|| move_and_back(&a, false)),
+            ("the table's directory, and a file in it", &|| move_and_back(&a, true)),
+            ("the configuration", &|| move_and_back(&config_dir, false)),
+            ("the configuration, and a file in it", &|| move_and_back(&config_dir, true)),
+        ];
+        for (what, flip) in flips {
+            flip();
+            lab.config.credentials[0].targets[0].reload = reload.clone();
+            lab.restart();
+            let activated = confirmed(&lab, &new).1;
+            if reload == Reload::Never {
+                assert!(matches!(activated, Activated::Owed { temporary: false, .. }), "{kind}, {what}: {activated:?}");
+                lab.config.credentials[0].targets[0].reload = Reload::Always;
+                lab.restart();
+                assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" }, "{kind}, {what}");
+            } else {
+                assert_eq!(activated, Activated::Yes { how: "reload" }, "{kind}, {what}");
+            }
+            assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "read-before" }, "{kind}, {what}");
+        }
+        assert!(b.exists());
+    }
+}
+
+#[test]
+fn what_was_read_is_forgotten_with_its_target() {
+    let new = login("AKIANEW");
+    let instance = instance("hash", Some(&line(KEY, &new)));
+    instance.start();
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
+    assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" });
+    for (name, seen) in [("other", "reload"), ("main", "reload")] {
+        lab.config.credentials[0].targets[0].name = name.into();
+        lab.id.target = name.into();
+        lab.restart();
+        lab.inspect();
+        assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: seen }, "{name}");
+        let remembered: serde_json::Value =
+            serde_json::from_slice(&fs::read(lab.dir.join("state/apply/seen.json")).unwrap()).unwrap();
+        let names: Vec<_> = remembered["targets"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(names, [format!("ses/{name}")]);
+    }
+}
+
+/// A master process may have our queue and not our files: then what stands in ours is not what it uses.
+#[test]
+fn a_mail_server_that_does_not_use_our_files_is_never_taken_for_ours() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let refused = |lab: &Lab| {
+        let e = lab.call(Request::Inspect { target: lab.id.clone(), ours: Ours::default() }).unwrap_err();
+        assert!(!e.temporary && e.class == Class::Config, "{e:?}");
+        e
+    };
+    // Started with a copy of the configuration directory.
+    let instance = instance("hash", Some(&line(KEY, &old)));
+    let copy = instance.base.join("etc2");
+    paste(&format!("cp -a {} {}", instance.config_dir.display(), copy.display()));
+    paste(&format!("/usr/sbin/postfix -c {} start", copy.display()));
+    postfix::wait_for("the master process", Duration::from_secs(15), || instance.master());
+    let lab = Lab::on(&instance, Reload::Always);
+    let e = refused(&lab);
+    for directory in [&copy, &instance.config_dir] {
+        assert!(e.what.contains(&format!(" {}", directory.display())), "{e:?}");
+    }
+    assert!(e.what.contains("was not started with"), "{e:?}");
+    // As the fix says.
+    let commands = e.fix.split_once(": ").unwrap().1;
+    paste(commands);
+    postfix::wait_for("the master process", Duration::from_secs(15), || instance.master());
+    assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" });
+    instance.stop();
+
+    // With other files in that place: of the configuration, or of a table that lies elsewhere.
+    let (instance, link) = behind_a_link("hash", &new, &old);
+    let [a, b] = ["sasl.a", "sasl.b"].map(|name| link.with_file_name(name));
+    let copy = instance.base.join("etc2");
+    paste(&format!("cp -a {} {}", instance.config_dir.display(), copy.display()));
+    for (from, to) in [(&copy, &instance.config_dir), (&b, &a)] {
+        paste(&format!(
+            "unshare -m sh -ec 'mount --make-rprivate /; mount --bind {} {}; postfix -c {} start'",
+            from.display(),
+            to.display(),
+            instance.config_dir.display()
+        ));
+        postfix::wait_for("the master process", Duration::from_secs(15), || instance.master());
+        let lab = Lab::on(&instance, Reload::Always);
+        let e = refused(&lab);
+        let file = e.file.clone().unwrap();
+        assert!(e.what.contains(&format!(" {}", instance.config_dir.display())), "{e:?}");
+        assert!(e.what.contains("in a container, or behind a mount") && e.fix.contains("ls -lid"), "{e:?}");
+        assert!(file.starts_with(to) || file.starts_with(&link), "{e:?}");
+        paste(e.fix.split_once(": ").unwrap().1);
+        instance.stop();
+    }
+    instance.start();
+    let lab = Lab::on(&instance, Reload::Always);
+    assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" });
+}
+
+/// In a container of its own, or with fewer rights than the mail server has, relaykey cannot look at that: so it says.
+#[test]
+fn a_mail_server_that_cannot_be_looked_at_is_a_warning_that_says_so() {
+    const NAME: &str = "apply::a_mail_server_that_cannot_be_looked_at_is_a_warning_that_says_so";
+    let on = |config_dir: PathBuf| Lab::new(|_| TargetKind::Postfix { config_dir }, Reload::Always);
+    if let Some(config_dir) = std::env::var_os("RELAYKEY_TEST_LOOKS_AT") {
+        let lab = on(config_dir.into());
+        let seen = lab.inspect();
+        assert!(matches!(seen.running, Running::Yes { .. }), "{:?}", seen.running);
+        let doubt = seen.findings.iter().find(|f| f.what.contains("cannot be seen: /proc/")).expect("told");
+        assert!(doubt.severity == relaykey::config::Severity::Warning, "{doubt:?}");
+        assert!(doubt.what.contains("/root") && doubt.fix.contains("CAP_SYS_PTRACE"), "{doubt:?}");
+        return;
+    }
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    instance.start();
+    on(instance.config_dir.clone()).inspect();
+    let looked = Command::new("setpriv")
+        .args(["--bounding-set=-sys_ptrace", "--inh-caps=-all"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME])
+        .env("RELAYKEY_TEST_LOOKS_AT", &instance.config_dir)
+        .output()
+        .unwrap();
+    assert!(looked.status.success(), "{}", String::from_utf8_lossy(&looked.stdout));
+    assert!(String::from_utf8_lossy(&looked.stdout).contains("1 passed"));
+}
+
+/// However it was started: by `master -c`, by another name of the directory, as one of several instances.
+#[test]
+fn a_mail_server_that_uses_our_files_is_ours_however_it_was_started() {
+    let new = login("AKIANEW");
+    let instance = instance("hash", Some(&line(KEY, &new)));
+    let link = instance.base.join("by-another-name");
+    symlink(&instance.config_dir, &link).unwrap();
+    let (directory, link) = (instance.config_dir.display(), link.display());
+    for start in [
+        // The first one makes the directories of the queue.
+        format!("/usr/sbin/postfix -c {link} start"),
+        format!("env -i $(postconf -h daemon_directory)/master -w -c {directory}"),
+        format!("env -i MAIL_CONFIG={directory} $(postconf -h daemon_directory)/master -w"),
+        format!("env -i PATH=/usr/sbin:/usr/bin:/bin MAIL_CONFIG={directory} /usr/sbin/postfix start"),
+    ] {
+        paste(&start);
+        postfix::wait_for("the master process", Duration::from_secs(15), || instance.master());
+        let lab = Lab::on(&instance, Reload::Always);
+        assert!(matches!(lab.inspect().running, Running::Yes { .. }), "{start}");
+        assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" }, "{start}");
+        instance.stop();
+    }
+}
+
 // -- a map that is not what its text says ---------------------------------------------------------------------------
 
 const OTHER: &str = "[other.example]:25";
@@ -1266,6 +1554,41 @@ fn another_value_in_the_map_is_named_and_a_line_that_was_never_compiled_goes_liv
             (wanted.into(), "a:b".into()),
             "{kind}"
         );
+    }
+}
+
+/// Where there is no map, nothing is compared: all that stands in the text goes live, whenever it was written there.
+#[test]
+fn what_goes_live_with_ours_where_there_is_no_map_is_named() {
+    for kind in ["hash", "cdb"] {
+        let rest = line(KEY, &login("AKIAOLD"));
+        let instance = instance(kind, Some(&format!("{OTHER} joe:old-password\n{rest}")));
+        fs::remove_file(instance.map()).unwrap();
+        instance.write_table(&format!("{OTHER} joe:new-password\nadded.example a:b\n{rest}"));
+        let lab = Lab::on(&instance, Reload::IfNeeded);
+        for _ in 0..2 {
+            let findings = lab.inspect().findings;
+            let named = |f: &&config::Finding| f.what.contains("\"added.example\" (line 2)") && f.what.contains(OTHER);
+            let named: Vec<_> = findings.iter().filter(named).collect();
+            assert!(named.len() == 1 && named[0].severity == config::Severity::Warning, "{kind}: {findings:?}");
+            assert!(!format!("{findings:?}").contains("-password"), "{findings:?}");
+        }
+        let (target, ours, login) = (lab.id.clone(), Ours::default(), login("AKIANEW"));
+        let Reply::Previewed(Previewed { diff, .. }) =
+            lab.call(Request::Preview { target, ours, login: login.clone() }).unwrap()
+        else {
+            panic!()
+        };
+        let prepared = lab.prepare(&login).unwrap();
+        let goes_live = prepared.goes_live.unwrap();
+        assert!(goes_live.contains("added.example") && goes_live.contains(OTHER), "{kind}: {goes_live}");
+        for diff in [diff, prepared.diff] {
+            let named = diff.iter().any(|line| line.contains("added.example") && line.contains(OTHER));
+            assert!(named && !diff.concat().contains("-password"), "{kind}: {diff:?}");
+        }
+        roll_over(&lab, &login);
+        assert_eq!(query(&instance, "added.example"), "a:b", "{kind}");
+        assert!(!lab.inspect().findings.iter().any(|f| f.what.contains("added.example")), "{kind}");
     }
 }
 

@@ -913,7 +913,7 @@ struct ServerProcess {
 impl ServerProcess {
     fn start(run_dir: &Path, env: &[(&str, &str)]) -> Self {
         let child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "the_server_of_the_tests_above"])
+            .args(["--exact", "control::the_server_of_the_tests_above"])
             .env("CONTROL_RUN_DIR", run_dir)
             .envs(env.iter().copied())
             .stdin(Stdio::null())

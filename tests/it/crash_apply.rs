@@ -222,7 +222,7 @@ impl Subject {
     fn run(&self, environment: &[(&str, &str)]) -> std::process::Output {
         let driver = format!("{}|{}", self.state_dir().display(), self.target);
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "driver", "--nocapture"])
+            .args(["--exact", "crash_apply::driver", "--nocapture"])
             .env("RELAYKEY_CRASH_DRIVER", driver)
             .env_remove("CRASH_AT")
             .env_remove("CRASH_LOG")

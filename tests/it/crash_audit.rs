@@ -131,7 +131,7 @@ impl Subject {
 
     fn run(&self, environment: &[(&str, &str)]) -> Output {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "driver", "--nocapture"])
+            .args(["--exact", "crash_audit::driver", "--nocapture"])
             .env("RELAYKEY_AUDIT_DRIVER", self.state())
             .env_remove("CRASH_AT")
             .env_remove("CRASH_LOG")

@@ -135,7 +135,7 @@ fn key() -> Value {
 
 #[test]
 fn a_report_becomes_one_item_with_its_main_fields() {
-    isolated("a_report_becomes_one_item_with_its_main_fields", || {
+    isolated("dynamodb::a_report_becomes_one_item_with_its_main_fields", || {
         let lab = Lab::new();
         assert_eq!(lab.receiver.describe(), "DynamoDB table relaykey in eu-west-1");
         let before = lab.check(US).expect("fits");
@@ -190,7 +190,7 @@ fn a_report_becomes_one_item_with_its_main_fields() {
 
 #[test]
 fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
-    isolated("the_same_report_does_no_harm_and_an_earlier_one_never_wins", || {
+    isolated("dynamodb::the_same_report_does_no_harm_and_an_earlier_one_never_wins", || {
         let lab = Lab::new();
         lab.arrives(&sample::report(US, 5));
         let item = lab.item();
@@ -218,7 +218,7 @@ fn the_same_report_does_no_harm_and_an_earlier_one_never_wins() {
 
 #[test]
 fn of_two_machines_with_one_name_neither_hides_the_other() {
-    isolated("of_two_machines_with_one_name_neither_hides_the_other", || {
+    isolated("dynamodb::of_two_machines_with_one_name_neither_hides_the_other", || {
         let lab = Lab::new();
         lab.arrives(&sample::report(THEM, 900));
         let item = lab.item();
@@ -260,7 +260,7 @@ fn of_two_machines_with_one_name_neither_hides_the_other() {
 
 #[test]
 fn what_is_no_report_is_left_as_it_is() {
-    isolated("what_is_no_report_is_left_as_it_is", || {
+    isolated("dynamodb::what_is_no_report_is_left_as_it_is", || {
         let lab = Lab::new();
         let mut item = key();
         item["password"] = json!({"S": "hunter2"});
@@ -274,7 +274,7 @@ fn what_is_no_report_is_left_as_it_is() {
 
 #[test]
 fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it() {
-    isolated("a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it", || {
+    isolated("dynamodb::a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_makes_it", || {
         let lab = Lab::without_table();
         for e in [lab.refused(&sample::report(US, 1), "configuration", false), lab.check(US).expect_err("no table")] {
             assert!(e.what.contains("no such table") && e.what.contains("\"relaykey\" in eu-west-1"), "{e:?}");
@@ -307,7 +307,7 @@ fn a_table_that_is_missing_or_has_another_key_is_told_with_the_command_that_make
 
 #[test]
 fn aws_refuses_and_is_slow() {
-    isolated("aws_refuses_and_is_slow", || {
+    isolated("dynamodb::aws_refuses_and_is_slow", || {
         let mut lab = Lab::new();
         for code in ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"] {
             lab.fault(

@@ -503,7 +503,7 @@ fn a_port_that_nothing_listens_at_is_told() {
 
 #[test]
 fn a_message_arrives_by_ses() {
-    isolated("a_message_arrives_by_ses", || {
+    isolated("email::a_message_arrives_by_ses", || {
         let moto = Moto::start();
         let mail = Mail::to_ses(&TO, &moto, Limits::default());
         assert_eq!(mail.receiver.describe(), format!("mail to {}, {} by SES in {REGION}", TO[0], TO[1]));
@@ -524,7 +524,7 @@ fn a_message_arrives_by_ses() {
 
 #[test]
 fn what_ses_says_is_told_with_what_to_do() {
-    isolated("what_ses_says_is_told_with_what_to_do", || {
+    isolated("email::what_ses_says_is_told_with_what_to_do", || {
         let moto = Moto::start();
         moto.verify_identity(FROM);
         let mail = Mail::to_ses(&TO, &moto, Limits::default());

@@ -401,7 +401,7 @@ fn without_root_it_runs_as_oneself_or_not_at_all() {
         let mut child = std::process::Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&copy)
-            .args(["--exact", "without_root_it_runs_as_oneself_or_not_at_all", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "exec::without_root_it_runs_as_oneself_or_not_at_all", "--nocapture", "--test-threads=1"])
             .env(INSIDE, "1")
             .current_dir("/")
             .stdout(std::process::Stdio::piped())

@@ -414,7 +414,7 @@ struct Process {
 impl Process {
     fn start(command: &mut Command, expect: &str) -> Self {
         let mut child = command
-            .args(["--exact", "serves_for_another_test", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "health::serves_for_another_test", "--nocapture", "--test-threads=1"])
             .env("HEALTH_SERVES", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -865,7 +865,7 @@ fn a_hardened_process_dumps_no_core_and_makes_closed_files() {
         return;
     }
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_hardened_process_dumps_no_core_and_makes_closed_files"])
+        .args(["--exact", "host::a_hardened_process_dumps_no_core_and_makes_closed_files"])
         .env("RELAYKEY_TEST_HARDENED", "1")
         .output()
         .unwrap();

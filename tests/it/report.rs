@@ -31,7 +31,7 @@ const START: i64 = 1_800_000_000;
 
 /// Runs a test in a process with AWS keys in its environment and nothing else.
 fn isolated(name: &str, test: impl FnOnce(&mut Lab)) {
-    isolated::isolated(name, || test(&mut Lab::new()));
+    isolated::isolated(&format!("report::{name}"), || test(&mut Lab::new()));
 }
 
 /// One host with its state, one receiver, one place.

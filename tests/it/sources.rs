@@ -121,7 +121,7 @@ impl Fetch {
 
     fn start(&self, stdin: Stdio) -> Child {
         Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "sources::child", "--ignored", "--nocapture", "--test-threads=1"])
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env(CHILD, self.spec.to_string())

@@ -9,7 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("credential", &["text"]),
     ("finding", &[]),
-    ("fault", &[]),
+    ("fault", &["text"]),
     ("config", &["apply", "credential", "host", "instruction", "mta", "text"]),
     ("instruction", &[]),
     ("rollover", &["credential", "config", "instruction", "text"]),

@@ -330,7 +330,7 @@ fn alone(test: &str, prefix: &[&str]) -> bool {
 #[test]
 fn without_watches_it_says_what_to_raise() {
     let set = |name: &str, value: &str| fs::write(format!("/proc/sys/user/{name}"), value).unwrap();
-    if !alone("without_watches_it_says_what_to_raise", &["unshare", "--user", "--map-root-user"]) {
+    if !alone("wake::without_watches_it_says_what_to_raise", &["unshare", "--user", "--map-root-user"]) {
         return;
     }
     let dir = Scratch::new();
@@ -383,7 +383,7 @@ fn switches() -> Vec<(String, u64)> {
 
 #[test]
 fn what_only_waits_does_not_wake_up() {
-    if !alone("what_only_waits_does_not_wake_up", &[]) {
+    if !alone("wake::what_only_waits_does_not_wake_up", &[]) {
         return;
     }
     let dir = Scratch::new();

@@ -768,7 +768,7 @@ fn answers_without_end_take_neither_memory_nor_time() {
     const INSIDE: &str = "RELAYKEY_TEST_WEBHOOK_MEMORY";
     if std::env::var_os(INSIDE).is_none() {
         let status = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "answers_without_end_take_neither_memory_nor_time", "--test-threads=1"])
+            .args(["--exact", "webhook::answers_without_end_take_neither_memory_nor_time", "--test-threads=1"])
             .env(INSIDE, "1")
             .stdout(Stdio::null())
             .status()

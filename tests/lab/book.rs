@@ -1,6 +1,5 @@
 //! A receiver of reports that keeps them all: a program, as `exec` starts it.
 //!
-//!
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};

@@ -2,7 +2,6 @@
 //! It shares this machine's network, so that servers of the test on loopback are reachable; nothing inside listens at a
 //! fixed port.
 //!
-//!
 
 use std::fs;
 use std::path::{Path, PathBuf};

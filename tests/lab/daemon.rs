@@ -1,6 +1,5 @@
 //! `relaykey run` on a host of the lab, watched over HTTP and the command line.
 //!
-//!
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,5 @@
 //! The health endpoints in this process, on a port of their own, and the states that a host can be in.
 //!
-//!
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

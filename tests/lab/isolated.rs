@@ -1,5 +1,4 @@
 //! Tests in a process of their own, with AWS keys in its environment and nothing else: the SDK takes its keys from there.
-//!
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,7 +1,6 @@
 //! One host for end-to-end tests: a private Postfix that relays to the SES stand-in, and the real `relaykey` with a
 //! configuration and a state directory of its own. Whatever `relaykey` prints is searched for every secret of the test.
 //!
-//!
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -600,7 +600,7 @@ impl Redactor {
         for login in logins {
             let forms = Forms::of(login);
             redactor.fragments.extend(forms.telling().flat_map(fragments));
-            redactor.whole.extend(forms.0);
+            redactor.whole.extend(forms.whole);
         }
         // Longest first, so that no tail of a longer form is left standing.
         redactor.whole.sort_by_key(|n| std::cmp::Reverse(n.len()));
@@ -617,7 +617,8 @@ impl Redactor {
         let stands = |login: &Login| {
             let forms = Forms::of(login);
             let is_said = |fragment: [u8; FRAGMENT]| begins[begin(&fragment)] && said.contains(&fragment);
-            forms.telling().flat_map(fragments).any(is_said) || forms.0.iter().any(|form| text.contains(form.as_str()))
+            forms.telling().flat_map(fragments).any(is_said)
+                || forms.whole.iter().any(|form| text.contains(form.as_str()))
         };
         Self::new(&logins.into_iter().filter(stands).collect::<Vec<_>>())
     }
@@ -664,7 +665,11 @@ impl Redactor {
 }
 
 /// What a password may look like: as it is, in AUTH PLAIN with and without an identity, and in the table; each also in base64.
-struct Forms([Zeroizing<String>; 8]);
+struct Forms {
+    whole: [Zeroizing<String>; 8],
+    /// Its middle in base64 where one or two bytes of something else stand before it, or any number that is not of a group.
+    shifted: [Zeroizing<String>; 2],
+}
 
 impl Forms {
     fn of(Login { username, password }: &Login) -> Self {
@@ -677,14 +682,22 @@ impl Forms {
         ];
         let encode = |n: usize| Zeroizing::new(BASE64.encode(plain[n].as_bytes()));
         let encoded = [encode(0), encode(1), encode(2), encode(3)];
+        let shifted = ["x", "xx"].map(|before| {
+            let all = Zeroizing::new(format!("{before}{raw}"));
+            let encoded = Zeroizing::new(BASE64.encode(all.as_bytes()));
+            // Without the characters that say something of what stands before it, or behind it.
+            let end = all.len() * 4 / 3;
+            Zeroizing::new(encoded.get(before.len() + 1..end).unwrap_or_default().to_owned())
+        });
         let [a, b, c, d] = plain;
         let [e, f, g, h] = encoded;
-        Self([a, b, c, d, e, f, g, h])
+        Self { whole: [a, b, c, d, e, f, g, h], shifted }
     }
 
     /// Those of which a part gives the password away: the user name is in none of them that can be read.
     fn telling(&self) -> impl Iterator<Item = &str> {
-        [0, 4, 5].into_iter().map(|n| self.0[n].as_str())
+        let whole = [0, 4, 5].into_iter().map(|n| self.whole[n].as_str());
+        whole.chain(self.shifted.iter().map(|form| form.as_str()))
     }
 }
 

@@ -295,6 +295,8 @@ pub struct Prepared {
     pub live_id: String,
     /// One masked line per entry that changes.
     pub diff: Vec<String>,
+    /// The keys of other relays that go into effect with it, as only the text has them, for people.
+    pub goes_live: Option<String>,
     /// Does this mail server notice the change only by a reload?
     pub reload_needed: bool,
 }
@@ -1038,7 +1040,7 @@ impl Target {
             before,
             locks,
         };
-        let diff = plan.diff.clone();
+        let (diff, goes_live) = (plan.diff.clone(), plan.goes_live.clone());
         self.stage(&mut open, plan, since)?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
@@ -1049,6 +1051,7 @@ impl Target {
             swapped_before: nothing_to_write && open.before.as_ref().is_some_and(swapped_by_us),
             live_id: open.live_id.clone(),
             diff,
+            goes_live,
             reload_needed: open.reload_needed,
         };
         self.open = Some(open);
@@ -1165,9 +1168,13 @@ impl Target {
                     None => host::boot_seconds(),
                 })
             }
-            Swap::NotYet => self.rename(&mut open).inspect(|_| {
-                self.went_over(open.reload_needed, &open.change.went_over());
-            }),
+            Swap::NotYet => {
+                // Not known, it costs a reload.
+                let before = self.see().ok().flatten();
+                self.rename(&mut open).inspect(|_| {
+                    self.went_over(before, open.reload_needed, &open.change.went_over());
+                })
+            }
         };
         match swapped {
             Ok(at) => {
@@ -1244,18 +1251,18 @@ impl Target {
         }
     }
 
-    /// These files of the table were renamed over. Where the mail server notices that by itself, it has read what is there
-    /// now if it had read what was there before.
-    fn went_over(&mut self, reload_needed: bool, renamed: &[Over]) {
-        let before = self.seen.take().or_else(|| self.shared.store.seen(&self.id));
-        // Not known, they are looked at anew.
-        self.seen = before.filter(|_| !reload_needed).and_then(|before| before.renamed_over(renamed));
+    /// These files of the table were renamed over, which were so `before`. Where the mail server notices that by itself, it has
+    /// read what is there now if it had read what was there before.
+    fn went_over(&mut self, before: Option<Seen>, reload_needed: bool, renamed: &[Over]) {
+        let after = before.filter(|_| !reload_needed).and_then(|before| before.renamed_over(renamed));
+        // Not remembered, they are looked at anew, which costs a reload.
+        self.seen = after.filter(|after| self.set_seen(after).is_ok());
     }
 
     /// After renames that stopped: puts back what was replaced, and the journal. Gives the error to report.
     fn put_back(&self, open: &mut Open, e: Fault) -> Fault {
         let undone = self.undo_renames(open);
-        match undone.and_then(|()| self.shared.store.set(&self.id, open.before.clone())) {
+        match undone.and_then(|_| self.shared.store.set(&self.id, open.before.clone())) {
             Ok(()) => e,
             Err(also) => Fault {
                 what: format!("{}; and what was changed before that could not be put back: {}", e.what, also.what),
@@ -1265,7 +1272,7 @@ impl Target {
         }
     }
 
-    fn undo_renames(&self, open: &mut Open) -> Result<(), Fault> {
+    fn undo_renames(&self, open: &mut Open) -> Result<Vec<Over>, Fault> {
         if !open.change.replaced_any() {
             // Nothing is renamed, and nobody waited for.
             return Ok(open.change.undo()?);
@@ -1285,27 +1292,18 @@ impl Target {
 
     fn undo(&mut self) -> Result<(), Fault> {
         let Some(mut open) = self.open.take() else { return Err(out_of_order("undo", "nothing is open")) };
-        let renamed = open.change.went_over();
+        let before = self.see().ok().flatten();
         let undone = self.undo_open(&mut open);
-        if undone.is_ok() && !renamed.is_empty() {
-            let back = |over: Over| Over {
-                before: over.now,
-                now: journal::look_at(&over.path).ok().flatten(),
-                path: over.path,
-            };
-            self.went_over(open.reload_needed, &renamed.into_iter().map(back).collect::<Vec<_>>());
-            if let Some(seen) = &self.seen {
-                // Not remembered, it costs a reload.
-                let _ = self.shared.store.set_seen(&self.id, seen);
-            }
+        if let Ok(renamed) = &undone {
+            self.went_over(before, open.reload_needed, renamed);
         }
         self.open = Some(open);
-        undone
+        undone.map(drop)
     }
 
-    fn undo_open(&self, open: &mut Open) -> Result<(), Fault> {
-        let Swap::Done { reloaded, .. } = open.swap else { return Ok(()) };
-        self.undo_renames(open)?;
+    fn undo_open(&self, open: &mut Open) -> Result<Vec<Over>, Fault> {
+        let Swap::Done { reloaded, .. } = open.swap else { return Ok(Vec::new()) };
+        let renamed = self.undo_renames(open)?;
         let mut record = open.before.clone();
         if reloaded && open.reload_needed {
             // The mail server has read what is no longer there.
@@ -1322,7 +1320,8 @@ impl Target {
             });
         }
         open.swap = Swap::NotYet;
-        self.shared.store.set(&self.id, record)
+        self.shared.store.set(&self.id, record)?;
+        Ok(renamed)
     }
 
     fn activate(&mut self) -> Result<Activated, Fault> {
@@ -1386,22 +1385,26 @@ impl Target {
         if self.files.is_empty() {
             return Ok(None);
         }
-        let stored = if self.seen.is_none() { self.shared.store.seen(&self.id) } else { None };
-        let instance = Instance::now(self.mta.instance()?)?;
-        let mut seen = Seen::now(&self.files, instance, self.seen.as_ref().or(stored.as_ref()))?;
-        // Another target of the same mail server may have seen to it.
-        seen.read = seen.read || self.shared.store.is_read(&seen);
+        let now = Seen::now(&self.files, Instance::now(self.mta.instance()?)?)?;
+        let mut seen = self.shared.store.look(&self.id, now, self.seen.as_ref(), &self.shared.configured)?;
         // Asked after the look: one that was started in between may have read something else.
-        seen.stopped = seen.stopped || !seen.read && self.mta.running()? == Running::No;
+        if !seen.read && !seen.stopped && self.mta.running()? == Running::No {
+            seen.stopped = true;
+            self.shared.store.note(&self.id, &seen, &self.shared.configured)?;
+        }
         self.seen = Some(seen.clone());
         Ok(Some(seen))
+    }
+
+    fn set_seen(&self, seen: &Seen) -> Result<(), Fault> {
+        self.shared.store.set_seen(&self.id, seen, &self.shared.configured)
     }
 
     /// Remembers how the files were, durably, and whether the mail server has read them so.
     fn remember(&mut self, seen: Option<&Seen>, read: bool) -> Result<(), Fault> {
         let Some(seen) = seen else { return Ok(()) };
         let seen = Seen { read: seen.read || read, ..seen.clone() };
-        self.shared.store.set_seen(&self.id, &seen)?;
+        self.set_seen(&seen)?;
         if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = &mut self.open {
             *reloaded |= read;
         }

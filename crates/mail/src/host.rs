@@ -17,6 +17,7 @@ mod files;
 mod locks;
 mod machine;
 pub mod trust;
+pub mod way;
 
 pub use self::command::{Output, ending, run, run_checking, run_listing, run_mutating};
 pub use self::error::{HostError, Result, make_room};

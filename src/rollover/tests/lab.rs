@@ -269,6 +269,7 @@ impl Host {
                 nothing_to_write: self.files[*target] == candidate,
                 swapped_before: self.files[*target] == candidate && self.journal[*target].is_some(),
                 live_id: format!("live{candidate}"),
+                goes_live: None,
             }),
             Step::Swap { target } => {
                 let in_place = facts.fetched.as_ref().map(|f| Swapped { id: f.id.clone(), ..swapped(candidate) });

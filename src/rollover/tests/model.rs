@@ -117,7 +117,8 @@ impl Game {
                 assert_eq!(s.verified, version, "staged before the login was accepted");
                 let nothing_to_write = s.files == version;
                 let swapped_before = nothing_to_write && s.swapped == version;
-                let staged = Staged { nothing_to_write, swapped_before, live_id: format!("live{version}") };
+                let staged =
+                    Staged { nothing_to_write, swapped_before, live_id: format!("live{version}"), goes_live: None };
                 if !nothing_to_write && facts.targets[t].previewed.as_ref().is_none_or(|p| !p.diff.is_empty()) {
                     permitted(t);
                 }

@@ -85,9 +85,12 @@ fn a_read_back_from_before_the_last_swap_does_not_count() {
             continue;
         }
         let outcome = match &step {
-            Step::Prepare { target: 1 } => {
-                Outcome::Prepared(Staged { nothing_to_write: true, swapped_before: false, live_id: "live2".into() })
-            }
+            Step::Prepare { target: 1 } => Outcome::Prepared(Staged {
+                nothing_to_write: true,
+                swapped_before: false,
+                live_id: "live2".into(),
+                goes_live: None,
+            }),
             step => go(step).expect("an outcome"),
         };
         assert!(absorb(&mut facts, &policy, id, &step, outcome, now, 0.5));

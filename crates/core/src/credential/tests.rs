@@ -248,6 +248,29 @@ fn the_redactor_knows_every_form_and_bounds_the_text() {
     assert_eq!(redactor.clean("1\n2\n3\n4\n5\n6"), "1 | 2 | 3 | 4");
 }
 
+/// A server may put anything before and behind what it was sent, and encode all of it.
+#[test]
+fn no_piece_of_the_password_passes_wherever_it_begins_in_base64() {
+    for user in ["AKIAIOSFODNN7EXAMPLE", "smtp-user", "apikey"] {
+        let redactor = Redactor::new([&Login::from_pair(&format!("{user}:{GOOD}")).unwrap()]);
+        for before in ["", "a", "ab", "abc", "a longer text "] {
+            for behind in ["", "y", "yz", "yz1"] {
+                let said = BASE64.encode(format!("{before}{GOOD}{behind}"));
+                let known = BASE64.encode(before).len();
+                let shown = redactor.clean(&format!("535 {said}"));
+                let left = shown.strip_prefix("535 ").unwrap().split("***").map(str::len).collect::<Vec<_>>();
+                assert!(
+                    left.len() == 2 && left[0] <= known + 3 && left[1] < 8,
+                    "{user} {before:?} {behind:?}: {shown}"
+                );
+            }
+        }
+        // One that is too short to be told by eight characters.
+        let short = Redactor::new([&Login::from_pair(&format!("{user}:a")).unwrap()]);
+        assert_eq!(short.clean("535 no"), "535 no");
+    }
+}
+
 #[test]
 fn no_form_and_no_piece_of_the_password_passes() {
     let texts = Redactor::new([&Login::from_pair(&format!("AKIAIOSFODNN7EXAMPLE:{GOOD}")).unwrap()]);

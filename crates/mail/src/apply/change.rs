@@ -86,7 +86,8 @@ struct Old {
     live: OsString,
     /// `None`: there was no such file.
     content: Option<Kept>,
-    /// The file that ours went over; `None`: there was none, or what went over it was not all ours.
+    /// The file that ours went over; `None`: there was none, or it still has a name for who has it open, or what went over
+    /// it was not all ours.
     over: Option<FileId>,
     /// Our file, in its place.
     ours: FileId,
@@ -98,6 +99,7 @@ struct Old {
 pub(super) struct Over {
     /// Symbolic links resolved.
     pub(super) path: PathBuf,
+    /// `None`: there was none, or who has it open does not notice that there is another one.
     pub(super) before: Option<FileId>,
     pub(super) now: Option<FileId>,
 }
@@ -269,7 +271,7 @@ impl Change {
         first(of_first.map(|(live, file)| First { path: file.directory.path().join(live), seen: file.seen }))?;
         let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
         for ((live, file), content) in staged.zip(before) {
-            file.directory.rename(&file.name, &file.made, &live, file.seen)?;
+            let is_gone = file.directory.rename(&file.name, &file.made, &live, file.seen)?;
             file.present = false;
             if file.seen.is_none() {
                 // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
@@ -281,11 +283,12 @@ impl Change {
             // Replaced once more after a change by somebody else: what was there first is what goes back.
             match self.old.iter_mut().find(|o| o.live == live && o.directory.path() == file.directory.path()) {
                 Some(old) => {
-                    old.over = old.over.filter(|_| file.seen == Some(old.ours));
+                    old.over = old.over.filter(|_| is_gone && file.seen == Some(old.ours));
                     old.ours = ours;
                 }
                 None => {
-                    let (directory, staged, over) = (Arc::clone(&file.directory), file.name.clone(), file.seen);
+                    let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
+                    let over = file.seen.filter(|_| is_gone);
                     self.old.push(Old { directory, live, content, over, ours, staged });
                 }
             }
@@ -319,18 +322,21 @@ impl Change {
     }
 
     /// Puts the old bytes back, the same way, the compiled map before its text: in between the text is new and the map
-    /// old, which the next run understands. What is back is forgotten; after an error the rest can be tried again.
-    pub(super) fn undo(&mut self) -> Result<(), HostError> {
+    /// old, which the next run understands. What is back is forgotten; after an error the rest can be tried again. Gives what
+    /// the old bytes went over.
+    pub(super) fn undo(&mut self) -> Result<Vec<Over>, HostError> {
         self.staged.clear();
+        let mut renamed = Vec::new();
         while let Some(old) = self.old.last() {
             let Old { directory, live, content, over: _, ours, staged } = old;
             if directory.look(live)? != Some(*ours) {
                 // Somebody else's change; putting ours back would undo theirs.
                 return Err(HostError::Changed { path: directory.path().join(live) });
             }
-            match content {
+            let is_gone = match content {
                 None => {
                     directory.remove(live)?;
+                    false
                 }
                 Some(content) => {
                     directory.remove(staged)?;
@@ -341,16 +347,17 @@ impl Change {
                     let back = directory
                         .dress(staged, Some((directory, live)))
                         .and_then(|()| directory.rename(staged, &made, live, Some(*ours)));
-                    if let Err(e) = back {
+                    back.inspect_err(|_| {
                         let _ = directory.remove(staged);
-                        return Err(e);
-                    }
+                    })?
                 }
-            }
+            };
+            let before = Some(*ours).filter(|_| is_gone);
+            renamed.push(Over { path: directory.path().join(live), before, now: directory.look(live)? });
             directory.sync()?;
             self.old.pop();
         }
-        Ok(())
+        Ok(renamed)
     }
 }
 

@@ -16,6 +16,7 @@ use super::change::Over;
 use super::{ReloadOwed, TargetId, Version};
 use crate::credential::{LocalKey, Login};
 use crate::fault::{Class, Fault};
+use crate::host::way::Way;
 use crate::host::{self, Directory, FileId, HostError};
 use crate::mta::Running;
 
@@ -165,6 +166,9 @@ pub(super) struct Seen {
     /// `None`: not known, as in what relaykey 0.1.0 wrote; then nothing is known of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) instance: Option<Instance>,
+    /// What their paths lead through, and those of the mail server's configuration.
+    #[serde(default)]
+    pub(super) way: Way,
     /// When they were first seen so.
     pub(super) at: Moment,
     /// The mail server was reloaded when they were so, or noticed a rename of ours over files that it had read.
@@ -180,13 +184,31 @@ impl Seen {
         self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, now)
     }
 
-    /// As they are now; as `before` knows them already, where nothing of them has changed.
-    pub(super) fn now(files: &[PathBuf], instance: Instance, before: Option<&Self>) -> Result<Self, HostError> {
-        let (files, instance) = (look_at_all(files)?, Some(instance));
-        match before.filter(|before| before.files == files && before.instance == instance) {
-            Some(before) => Ok(before.clone()),
-            None => Ok(Self { files, instance, at: Moment::now()?, read: false, stopped: false }),
+    /// As they are now, with nothing known of them.
+    pub(super) fn now(files: &[PathBuf], instance: Instance) -> Result<Self, HostError> {
+        let mut way = Way::default();
+        for path in files.iter().chain(instance.files.iter().map(|(path, _)| path)) {
+            way.extend(Way::of(Path::new("/"), path)?.0);
         }
+        let (files, instance) = (look_at_all(files)?, Some(instance));
+        Ok(Self { files, instance, way, at: Moment::now()?, read: false, stopped: false })
+    }
+
+    /// Is nothing of it different from what was known, and has been nothing in between?
+    fn is_as(&self, known: &Self) -> bool {
+        self.files == known.files
+            && self.instance == known.instance
+            && self.way.has_the_places_of(&known.way)
+            && self.way.is_still(&known.way)
+    }
+
+    /// Does what is there now show that what was known does not hold any more? Also what was known of another mail server
+    /// that reads one of these files.
+    fn contradicts(&self, known: &Self) -> bool {
+        let ids: BTreeMap<_, _> = known.files.iter().map(|(path, id)| (path, id)).collect();
+        let is_other = |(path, id): &(PathBuf, Option<FileId>)| ids.get(path).is_some_and(|known| *known != id);
+        let of = |seen: &Self| seen.instance.as_ref().map(|instance| instance.directories.clone());
+        self.files.iter().any(is_other) || !self.way.is_still(&known.way) || of(self) == of(known) && !self.is_as(known)
     }
 
     /// As they are once these were renamed over, where a mail server that notices a rename has read them then. One goes by
@@ -200,8 +222,12 @@ impl Seen {
         for (places, over) in places.into_iter().zip(renamed) {
             places.into_iter().for_each(|place| after.files[place].1 = over.now);
         }
-        after.at = Moment::now().ok()?;
-        Some(after)
+        for (path, _) in after.files.iter().chain(after.instance.iter().flat_map(|instance| &instance.files)) {
+            after.way.extend(Way::of(Path::new("/"), path).ok()?.0);
+        }
+        (after.at, after.stopped) = (Moment::now().ok()?, false);
+        // Who looks next finds the directory changed, by our own renames.
+        Some(after).filter(|after| after.way.is_still(&self.way))
     }
 
     /// Would it be so, once something is renamed over these, which are now such?
@@ -233,6 +259,36 @@ struct SeenDocument {
     format: u32,
     /// By `credential/target`.
     targets: BTreeMap<String, Seen>,
+}
+
+impl SeenDocument {
+    /// What is known of a target's files that are so `now`.
+    fn known(&self, target: &TargetId, now: Seen, memory: Option<&Seen>, configured: &BTreeSet<TargetId>) -> Seen {
+        let is_configured = |name: &String| id(name).is_some_and(|id| configured.contains(&id));
+        let mut known = self.targets.iter().filter(|(name, _)| is_configured(name));
+        // Another target of the same mail server may have seen to it.
+        let read = known.any(|(_, known)| known.read && now.is_as(known));
+        match self.targets.get(&name(target)).or(memory).filter(|known| now.is_as(known)) {
+            Some(Seen { at, stopped, .. }) => Seen { at: at.clone(), stopped: *stopped, read, ..now },
+            None => Seen { read, ..now },
+        }
+    }
+
+    /// Takes in a look: what it contradicts goes, and in its place, or that of what was known of this target, stands what it
+    /// saw. Says whether anything is different then.
+    fn learn(&mut self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>) -> bool {
+        self.format = FORMAT;
+        let before = self.targets.len();
+        let own = self.targets.get(&name(target)).cloned();
+        self.targets
+            .retain(|name, known| id(name).is_some_and(|id| configured.contains(&id)) && !seen.contradicts(known));
+        let is_less = self.targets.len() != before;
+        if !is_less && own.is_none() {
+            return false;
+        }
+        self.targets.insert(name(target), seen.clone());
+        is_less || own.as_ref() != Some(seen)
+    }
 }
 
 /// The directory that holds both.
@@ -364,26 +420,62 @@ impl Store {
         document.filter(|document| document.format == FORMAT).unwrap_or_default()
     }
 
-    /// How a target's files were when that was last remembered. Changes nothing.
-    pub(super) fn seen(&self, target: &TargetId) -> Option<Seen> {
-        self.seen_document().targets.remove(&name(target))
+    /// How a target's files are `now`, with what is known of them: from this document alone, where it says anything of this
+    /// target, as another process may have looked meanwhile; else from `memory`, and never from there that they were read.
+    ///
+    /// What this look contradicts is forgotten, of every target, durably: files that were once read, and were then
+    /// exchanged, may have been left behind by a reload in between. So is what is known of targets that are not configured.
+    pub(super) fn look(
+        &self,
+        target: &TargetId,
+        now: Seen,
+        memory: Option<&Seen>,
+        configured: &BTreeSet<TargetId>,
+    ) -> Result<Seen, Fault> {
+        let look = |document: &mut SeenDocument| {
+            let seen = document.known(target, now.clone(), memory, configured);
+            let learnt = document.learn(target, &seen, configured);
+            (seen, learnt)
+        };
+        let (seen, learnt) = look(&mut self.seen_document());
+        if !learnt {
+            return Ok(seen);
+        }
+        let _lock = self.lock()?;
+        let mut document = self.seen_document();
+        let (seen, _) = look(&mut document);
+        self.write_seen(&document)?;
+        Ok(seen)
     }
 
-    /// Is the mail server known to have read these files so, from any target? Changes nothing.
-    pub(super) fn is_read(&self, seen: &Seen) -> bool {
-        let so = |known: &Seen| known.read && known.files == seen.files && known.instance == seen.instance;
-        self.seen_document().targets.values().any(so)
+    /// Remembers how a target's files are where anything is remembered of it, and what that contradicts.
+    pub(super) fn note(&self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>) -> Result<(), Fault> {
+        match self.seen_document().learn(target, seen, configured) {
+            true => self.learn(target, seen, configured, false),
+            false => Ok(()),
+        }
     }
 
     /// Remembers how a target's files are, durably.
-    pub(super) fn set_seen(&self, target: &TargetId, seen: &Seen) -> Result<(), Fault> {
+    pub(super) fn set_seen(
+        &self,
+        target: &TargetId,
+        seen: &Seen,
+        configured: &BTreeSet<TargetId>,
+    ) -> Result<(), Fault> {
+        self.learn(target, seen, configured, true)
+    }
+
+    fn learn(&self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>, keep: bool) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.seen_document();
-        document.format = FORMAT;
-        if document.targets.insert(name(target), seen.clone()).as_ref() == Some(seen) {
-            return Ok(());
-        }
-        let text = serde_json::to_vec_pretty(&document).expect("texts and numbers have a JSON form");
+        let learnt = document.learn(target, seen, configured);
+        let kept = keep && document.targets.insert(name(target), seen.clone()).as_ref() != Some(seen);
+        if learnt || kept { self.write_seen(&document) } else { Ok(()) }
+    }
+
+    fn write_seen(&self, document: &SeenDocument) -> Result<(), Fault> {
+        let text = serde_json::to_vec_pretty(document).expect("texts and numbers have a JSON form");
         Ok(host::replace(&self.dir().join("seen.json"), &text, 0o600)?)
     }
 

@@ -472,14 +472,20 @@ impl Directory {
     /// Renames a staged file over the live one, if that is still what was `seen` (`None`: still does not exist), and the
     /// staged one is still that which was `made`. The name is durable after [`Directory::sync`].
     ///
+    /// Says whether the file that it went over has no name left, for those who have it open: not every file system has it so
+    /// (overlayfs over a lower layer, NFS, FUSE), and then nobody notices by it that there is another one.
+    ///
     /// # Errors
     /// [`HostError::Changed`]; [`HostError::BindMount`]; the system call failed. Then nothing has changed.
-    pub fn rename(&self, staged: &OsStr, made: &FileId, live: &OsStr, seen: Option<FileId>) -> Result<()> {
+    pub fn rename(&self, staged: &OsStr, made: &FileId, live: &OsStr, seen: Option<FileId>) -> Result<bool> {
         let changed = || HostError::Changed { path: self.path.join(live) };
         if self.look(live)? != seen {
             return Err(changed());
         }
         self.still(staged, made)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What cannot be held is not known to have lost its name.
+        let old = seen.and_then(|_| fs::openat(&self.fd, live, flags, Mode::empty()).ok());
         let op = Op { to: Some(live), ..Op::new("rename", &self.path, staged) };
         let plain = || fs::renameat(&self.fd, staged, &self.fd, live);
         let renamed = mutate(&op, || match seen {
@@ -498,7 +504,9 @@ impl Directory {
                 HostError::Io { source, .. } => HostError::io("replace", self.path.join(live), source),
                 other => other,
             },
-        })
+        })?;
+        let old = old.and_then(|old| Some((Stat::of_fd(&old).ok()?, seen?)));
+        Ok(old.is_some_and(|(old, seen)| (old.id.dev, old.id.ino, old.links) == (seen.dev, seen.ino, 0)))
     }
 
     /// Removes a file; says whether there was one. Durable after [`Directory::sync`].
@@ -594,7 +602,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
             mutate(&op, || fs::fchmod(&file, Mode::from_raw_mode(mode)))?;
         }
         let seen = directory.look_replaceable(&name)?;
-        directory.rename(&staged, &made, &name, seen)
+        directory.rename(&staged, &made, &name, seen).map(drop)
     };
     finish().inspect_err(|_: &HostError| directory.remove_quietly(&staged))?;
     directory.sync()

@@ -250,6 +250,8 @@ pub struct Plan {
     pub reload_needed: bool,
     /// The same change for people: one masked line per entry, for `--dry-run`.
     pub diff: Vec<String>,
+    /// The keys of other relays that go into effect with it, as only the text has them, for people. `None`: none do.
+    pub goes_live: Option<String>,
 }
 
 #[derive(Debug)]

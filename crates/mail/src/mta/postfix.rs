@@ -16,10 +16,11 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,7 @@ use std::time::{Duration, SystemTime};
 use crate::credential::{Login, Redactor, is_access_key_id, ses_region};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
+use crate::host::way::Way;
 use crate::host::{self, trust};
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{Map, Task};
@@ -357,7 +359,12 @@ impl Postfix {
                 compiling = would;
                 true
             }
-            None => false,
+            None => {
+                if !store.map.as_ref().is_some_and(|map| map.exists()) {
+                    survey.problems.extend(self.compare_live(survey, store, &asked.hops)?.0);
+                }
+                false
+            }
         };
         survey.problems.extend(self.review_files(&survey.settings, store, is_looked_up.then_some(&compiling)));
         Ok(())
@@ -379,7 +386,7 @@ impl Postfix {
         };
         let mut pick = found.pick.clone();
         let to_compare = match &store.map {
-            Some(map) => look(map)?.is_some_and(|map| self.compared_before(seen, map, &pick.not_compared()).is_none()),
+            Some(map) => look(map)?.is_none_or(|map| self.compared_before(seen, map, &pick.not_compared()).is_none()),
             None => false,
         };
         if to_compare {
@@ -473,8 +480,16 @@ impl Postfix {
         hops: &[NextHop],
     ) -> Result<(Vec<Problem>, Compiling), Fault> {
         let (Some(map), Some(text)) = (&store.map, survey.seen) else { return Ok(Default::default()) };
-        let Some(seen) = look(map)? else { return Ok(Default::default()) };
         let not_compared = survey.pick.not_compared();
+        let Some(seen) = look(map)? else {
+            let only_in_text = self.goes_live(survey, store).unwrap_or_default();
+            let differences = Differences { only_in_text, ..Differences::default() };
+            let kind = survey.settings.redirected(store.kind);
+            let mut problems = self.explain(&differences, store, kind, &survey.table, &Compiling::default());
+            // Whether it is compiled by hand is said beside it.
+            problems.iter_mut().for_each(|problem| problem.finding.fix = "take out what is not meant".into());
+            return Ok((problems, Compiling::default()));
+        };
         if let Some(compared) = self.compared_before(text, seen, &not_compared) {
             return Ok(compared);
         }
@@ -512,6 +527,12 @@ impl Postfix {
             compiling: compiling.clone(),
         });
         Ok((problems, compiling))
+    }
+
+    /// What else goes into effect with a map that is made from the text, where there is none; `None`: there is one.
+    fn goes_live(&self, survey: &Survey, store: &Store) -> Option<Names> {
+        let has_no_map = store.map.as_ref().is_some_and(|map| !map.exists());
+        has_no_map.then(|| Comparison::new(&survey.table, &survey.pick.not_compared()).finish().only_in_text)
     }
 
     /// The keys of ours that only the map has, and that hold another's login there. They are not compared, whatever the map
@@ -1179,10 +1200,87 @@ impl Postfix {
     }
 
     fn running_with(&self, settings: &Settings) -> Result<Running, Fault> {
-        Ok(match self.master(settings)? {
-            Some((_, ticks)) => Running::Yes { since_boot: ticks / TICKS },
-            None => Running::No,
-        })
+        self.running_as_seen(settings).map(|(running, _)| running)
+    }
+
+    /// And the doubt that is left where what it uses cannot be seen: with the rights of before this was looked at, hosts go on.
+    fn running_as_seen(&self, settings: &Settings) -> Result<(Running, Option<Fault>), Fault> {
+        let Some((pid, ticks)) = self.master(settings)? else { return Ok((Running::No, None)) };
+        let running = Running::Yes { since_boot: ticks / TICKS };
+        // What is seen in the middle of a rename, or as it ends, is seen again.
+        for attempt in 1.. {
+            match self.reads_our_files(pid, settings) {
+                Ok(()) => break,
+                Err(_) if self.master(settings)? != Some((pid, ticks)) => return Ok((Running::No, None)),
+                Err(_) if attempt < LOOKS => {}
+                Err(Unlike::Unseen(doubt)) => return Ok((running, Some(doubt))),
+                Err(Unlike::Other(e)) => return Err(e),
+            }
+        }
+        Ok((running, None))
+    }
+
+    /// The master that holds the lock of our queue directory need not be that of our configuration directory, nor see the
+    /// files that we see: another directory may name the same queue, and a container has files of its own. Then nothing that is
+    /// known of our files says anything of what it uses.
+    fn reads_our_files(&self, pid: u32, settings: &Settings) -> Result<(), Unlike> {
+        let ours = Path::new("/");
+        let its_root = PathBuf::from(format!("/proc/{pid}/root"));
+        let its_directory = match started_with(pid).map_err(|e| cannot_see(pid, &self.config_dir, &e))? {
+            Some(directory) => directory,
+            None => compiled_in_directory().map_err(Unlike::Other)?,
+        };
+        let end = |root: &Path, path: &Path| match Way::of(root, path) {
+            Ok((_, place)) => Ok(place),
+            Err(host::HostError::Io { source, .. }) if root != ours => Err(cannot_see(pid, &self.config_dir, &source)),
+            Err(e) => Err(Unlike::Other(e.into())),
+        };
+        let is_same = |(root, path): (&Path, &Path), (other_root, other): (&Path, &Path)| {
+            Ok::<_, Unlike>(match (end(root, path)?, end(other_root, other)?) {
+                (Some(one), Some(other)) => one.is_same(&other),
+                (None, None) => true,
+                _ => false,
+            })
+        };
+        let directory = self.config_dir.display();
+        let other = |file: PathBuf, what: String, fix: String| {
+            Err(Unlike::Other(Fault::new(Class::Config, what, fix).in_file(file)))
+        };
+        if !is_same((&its_root, &its_directory), (&its_root, &self.config_dir))? {
+            let its = its_directory.display();
+            return other(
+                self.config_dir.join("main.cf"),
+                format!(
+                    "the Postfix that runs with the queue directory {} (process {pid}) was not started with {directory}, but \
+                     with {its}: what is changed in {directory} is not what it uses",
+                    settings.get("queue_directory")
+                ),
+                format!(
+                    "set config_dir of the target to {its}, or restart Postfix with {directory}: \
+                     postfix -c {its} stop; postfix -c {directory} start"
+                ),
+            );
+        }
+        let tables = Store::new(settings).map(|store| store.files()).unwrap_or_default();
+        for file in std::iter::once(self.config_dir.clone()).chain(self.own_files()).chain(tables) {
+            if !is_same((&its_root, &file), (ours, &file))? {
+                return other(
+                    file.clone(),
+                    format!(
+                        "the Postfix that runs (process {pid}, configuration directory {}) finds something else in that place than \
+                         is found from here, with {directory}: it runs in a container, or behind a mount of its own",
+                        its_directory.display()
+                    ),
+                    format!(
+                        "run relaykey where Postfix runs, or give both the same directories; to compare them: \
+                         ls -lid {0} {1}{0}",
+                        file.display(),
+                        its_root.display()
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Is main.cf or master.cf newer than what the running instance has read? It reads them at its start and at a
@@ -1210,8 +1308,12 @@ impl Mta for Postfix {
         // What is true now, whatever was true before: the read-back of a rollover is one of these.
         *self.kept.borrow_mut() = None;
         let mut survey = self.survey(ours, None, Need::Found)?;
-        let running = self.running_with(&survey.settings)?;
+        let (running, unseen) = self.running_as_seen(&survey.settings)?;
         let mut problems = std::mem::take(&mut survey.problems);
+        problems.extend(unseen.map(|doubt| {
+            let problem = Problem::warning(None, doubt.what, doubt.fix);
+            Problem { subject: Subject::Trust, ..problem }
+        }));
         match running {
             Running::No => problems.push(Problem::warning(
                 None,
@@ -1287,7 +1389,14 @@ impl Mta for Postfix {
             return Err(problem.clone().into_error());
         }
         let Some(store) = &survey.store else { return Err(no_table(&self.config_dir)) };
-        let diff = self.task(&survey, store, ours, login).explain().diff;
+        let mut diff = self.task(&survey, store, ours, login).explain().diff;
+        let goes_live = self.goes_live(&survey, store).filter(|names| names.count > 0).map(|names| names.list());
+        diff.extend(goes_live.iter().map(|names| {
+            format!(
+                "{}: other relays' entries that only the text has go into effect, too: {names}",
+                store.text.display()
+            )
+        }));
         let mut changes = Vec::new();
         for owned in &survey.pick.owned {
             if owned.text.as_ref() != Some(login) {
@@ -1314,7 +1423,7 @@ impl Mta for Postfix {
         if let Some(problem) = errors().next().filter(|_| !files.is_empty()) {
             return Err(problem.clone().into_error());
         }
-        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff })
+        Ok(Plan { files, lookups, reload_needed: store.map.is_none(), diff, goes_live })
     }
 
     fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
@@ -2488,6 +2597,50 @@ impl Process {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| Self::read(entry.file_name().to_str()?.parse().ok()?))
     }
+}
+
+/// The configuration directory that a master process was started with: `master -c`, else what postfix(1) puts into its
+/// environment. `None`: neither says, and it is the one that was compiled in.
+fn started_with(pid: u32) -> io::Result<Option<PathBuf>> {
+    let words = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let arguments = words("cmdline")?;
+    let arguments: Vec<&[u8]> = arguments.split(|b| *b == 0).collect();
+    let option = arguments.iter().enumerate().find_map(|(n, word)| match word.strip_prefix(b"-c") {
+        Some([]) => arguments.get(n + 1).copied(),
+        other => other,
+    });
+    let environment = words("environ")?;
+    let variable = environment.split(|b| *b == 0).find_map(|word| word.strip_prefix(b"MAIL_CONFIG="));
+    Ok(option.or(variable).map(path))
+}
+
+/// Where a Postfix looks that nobody tells where to.
+fn compiled_in_directory() -> Result<PathBuf, Fault> {
+    let output = host::run(&[postconf()?, "-d", "-h", "config_directory"], None, COMMAND)?;
+    let said = output.stdout.trim_ascii();
+    let is_said = output.status.success() && said.starts_with(b"/");
+    Ok(PathBuf::from(if is_said { OsStr::from_bytes(said) } else { OsStr::new(DEFAULT_CONFIG_DIR) }))
+}
+
+/// Why the Postfix that runs is not known to use our files.
+enum Unlike {
+    Other(Fault),
+    Unseen(Fault),
+}
+
+fn cannot_see(pid: u32, config_dir: &Path, e: &io::Error) -> Unlike {
+    let directory = config_dir.display();
+    Unlike::Unseen(Fault::new(
+        Class::Permissions,
+        format!(
+            "whether the Postfix that runs (process {pid}) uses the files in {directory} cannot be seen: /proc/{pid}/environ and \
+             /proc/{pid}/root are not readable from here ({e})"
+        ),
+        "run relaykey as root where Postfix runs, not in a container of its own; with CAP_SYS_PTRACE: in CapabilityBoundingSet \
+         under systemd, as in the packaged unit; with --cap-add SYS_PTRACE in a container; until then nothing tells another \
+         Postfix over the same queue, or one with other files, from this one",
+    ))
 }
 
 /// When the system was booted, in Unix seconds (proc(5), `/proc/stat`, btime).

@@ -155,7 +155,7 @@ impl Mta for Text {
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         let diff = self.task(&survey, ours, login, &missing).explain().diff;
-        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff };
+        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff, goes_live: None };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = survey.table.entry(at);
