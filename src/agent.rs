@@ -1526,7 +1526,7 @@ fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login
         Fault::new(
             Class::Payload,
             format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),
-            "publish a corrected version; the old credential stays in place",
+            e.fix(),
         )
         .at(Timestamp::now())
     })

@@ -771,7 +771,12 @@ pub fn explain_answer(answer: Answer, call: &Call) -> Fault {
         return Fault::new(
             Class::NotFound,
             format!("{} does not exist in {} for this account. AWS says: {said}", call.about, call.region),
-            "check its name and the region; a secret of another account is named by its whole ARN",
+            match is(&["ParameterNotFound"]) {
+                true => {
+                    "check its name and the region; a parameter of another account has to be shared, and is named by its whole ARN"
+                }
+                false => "check its name and the region; a secret of another account is named by its whole ARN",
+            },
         );
     }
     if is(&["ValidationException", "InvalidParameterException", "InvalidRequestException"]) {

@@ -1407,8 +1407,13 @@ impl Facts {
             hint(&mut state, policy);
         }
         if wake.asked {
+            let only_looks_or_leaves = wake.confirm || wake.leave || wake.reject.is_some();
             for target in state.targets.values_mut() {
                 target.overtaken.clear();
+                // Whoever asks has made the other writer stop, or wants to see.
+                if !only_looks_or_leaves {
+                    target.heals.clear();
+                }
                 if let Some(own) = &mut target.own_login {
                     own.next = None;
                 }
@@ -2884,7 +2889,8 @@ pub fn absorb(
         }
         (Step::Activate { target }, Outcome::ReloadOwed(failure)) => {
             let state = facts.target_state(*target);
-            state.reload_owed.get_or_insert(Owed { since: now, why: failure.what.clone() });
+            let since = state.reload_owed.as_ref().map_or(now, |owed| owed.since);
+            state.reload_owed = Some(Owed { since, why: failure.what.clone() });
             not_reloaded(facts, *target, failure, now, jitter);
         }
         (Step::Activate { target }, Outcome::Failed(failure)) => not_reloaded(facts, *target, failure, now, jitter),
@@ -2961,21 +2967,30 @@ pub fn absorb(
             // On such a target it was a person who had put it there.
             let by_hand = !policy.targets[*target].write;
             let before = if by_hand { "this host had confirmed" } else { "relaykey put there" };
-            let again = match facts.state.applied.as_ref().filter(|_| by_hand) {
-                Some(applied) => format!(
+            let name = &facts.state.credential;
+            let again = match (policy.targets[*target].drift, &facts.state.applied) {
+                (Drift::Heal, _) if !by_hand => {
+                    format!("; then have it put back: {}", relaykey(format_args!("sync {name}")))
+                }
+                (_, Some(applied)) => format!(
                     "; then put the login of {} back by hand. relaykey sees it and confirms it anew; where it does not run: {}",
                     applied.username,
-                    relaykey(format_args!("confirm {}", facts.state.credential))
+                    relaykey(format_args!("confirm {name}"))
                 ),
-                None => String::new(),
+                (_, None) => String::new(),
+            };
+            let finds_none = facts.targets[*target].inspected.as_ref().is_some_and(|seen| seen.usernames.is_empty());
+            let gone = match finds_none {
+                true => format!(
+                    "finds no login any more where it had the one that {before} (the entry is gone, or main.cf names another relay \
+                     or table)"
+                ),
+                false => format!("no longer holds the login that {before}"),
             };
             let failure = Fault::new(
                 Class::Drift,
-                format!(
-                    "the mail server (target {}) no longer holds the login that {before}, and is left so: {why}",
-                    facts.targets[*target].name
-                ),
-                format!("find out what writes the table (configuration management, a script) and make it stop{again}"),
+                format!("the mail server (target {}) {gone}, and is left so: {why}", facts.targets[*target].name),
+                format!("{OTHER_WRITER}{again}"),
             )
             .at(now);
             target_failed(facts, *target, failure, now, jitter);
@@ -3036,6 +3051,10 @@ pub fn absorb(
     true
 }
 
+/// What to do about drift before anything else.
+const OTHER_WRITER: &str =
+    "find out what changes the table or main.cf (configuration management, a script) and make it stop";
+
 /// The applied version was fetched: it is put back first, as if it were what the source gives.
 fn set_aside(facts: &mut Facts, applied: Found, now: Timestamp) {
     // What cannot be looked at is not written to, and what somebody has put there of the version to come stays.
@@ -3075,10 +3094,7 @@ fn go_on_with_offered(facts: &mut Facts) {
 fn put_it_back_by_hand(facts: &Facts, policy: &Policy, now: Timestamp) -> String {
     let name = &facts.state.credential;
     let before = facts.state.applied.as_ref().map(|a| a.username.as_str()).unwrap_or_default();
-    let by_hand = format!(
-        "find out what writes the table (configuration management, a script) and make it stop; then put the login of {before} \
-         back by hand"
-    );
+    let by_hand = format!("{OTHER_WRITER}; then put the login of {before} back by hand");
     let offered = facts.fetched.as_ref().map(|f| f.id.version.as_str()).unwrap_or_default();
     let approve = relaykey(format_args!("approve {name} --version {offered}"));
     // It may be held only after this is said.
@@ -3576,7 +3592,8 @@ fn approval(facts: &Facts, policy: &Policy, found: &Found, now: Timestamp) -> Op
         return nothing("the source has the version that is in use");
     }
     let by_name = relaykey(format_args!("approve {name} --version {there}"));
-    let status = relaykey("status");
+    // It has not been looked into yet, so that `status` has nothing to tell of it.
+    let status = relaykey(format_args!("check {name}"));
     // A source that was made anew counts from 1 again: the same number, and perhaps not what the person saw. Whatever was
     // looked at in between does not tell what they had in mind.
     let another = |seen: &VersionId| seen.version == *there && *seen != found.id;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use lettre::Address;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -519,7 +520,24 @@ impl Attempt<'_> {
 
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
         let (words, fix) = match error {
-            rustls::Error::InvalidCertificate(problem) => tls::explain(problem, &self.smtp.endpoint, "endpoint"),
+            rustls::Error::InvalidCertificate(problem) => {
+                let (words, fix) = tls::explain(problem, &self.smtp.endpoint, "endpoint");
+                match (problem, &self.smtp.ca_file) {
+                    // No CA of this host counts beside it.
+                    (CertificateError::UnknownIssuer, Some(ca_file)) if tls::is_amazons(&self.smtp.endpoint) => (
+                        format!(
+                            "{words}: `ca_file` is set, so that nothing is trusted but what is in {}",
+                            ca_file.display()
+                        ),
+                        format!(
+                            "take `ca_file` = {:?} out of the configuration, as Amazon's own servers have certificates of public CAs; \
+                             where a proxy that is known to be yours answers in their name, put its CA's certificate into that file",
+                            ca_file.display().to_string()
+                        ),
+                    ),
+                    _ => (words, fix),
+                }
+            }
             other => (
                 format!("TLS failed: {}", tls::failed(other)),
                 "the server must speak TLS 1.2 or 1.3; look for a proxy on the way that changes TLS".into(),
@@ -637,7 +655,6 @@ fn is_tls(first: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rustls::CertificateError;
     use rustls::pki_types::UnixTime;
 
     use super::*;
@@ -697,6 +714,38 @@ mod tests {
         assert_eq!((header.lines().count(), body.lines().count()), (6, 2), "{text}");
         assert!(text.is_ascii() && !text.replace("\r\n", "").contains(char::is_control), "{text}");
         assert!(text.split("\r\n").all(|line| line.len() <= 998), "RFC 5322, section 2.1.1");
+    }
+
+    #[test]
+    fn a_ca_file_that_keeps_amazons_own_server_out_is_named() {
+        let someone = someone();
+        let Ok(roots) = Roots::system() else { return };
+        for (endpoint, ca_file, names_it) in [
+            ("email-smtp.eu-west-1.amazonaws.com", true, true),
+            ("email-smtp.eu-west-1.amazonaws.com", false, false),
+            ("smtp.example.com", true, false),
+        ] {
+            let ca_file = ca_file.then(|| "/etc/relaykey/ca.pem".into());
+            let smtp = Smtp { endpoint: endpoint.into(), ca_file, ..smtp() };
+            let attempt = Attempt {
+                smtp: &smtp,
+                login: &someone,
+                roots: &roots,
+                hello: introduction(""),
+                deadline: Instant::now(),
+                texts: Redactor::new([&someone]),
+                message: None,
+            };
+            let Verdict::Unknown { words, fix: Some(fix), .. } =
+                attempt.tls_failure(&CertificateError::UnknownIssuer.into())
+            else {
+                panic!("{endpoint}")
+            };
+            let told = words.contains("nothing is trusted but what is in /etc/relaykey/ca.pem")
+                && fix.contains("take `ca_file` = \"/etc/relaykey/ca.pem\" out");
+            assert_eq!(told, names_it, "{words} {fix}");
+            assert!(!names_it || !fix.contains("leave the configuration as it is"), "{fix}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::credential::LocalKey;
-use crate::host::{self, HostError};
+use crate::host::{self, HostError, trust};
 use crate::instruction::relaykey;
 use crate::rollover::{ALIVE, CloneOf, State};
 
@@ -88,8 +88,19 @@ impl StateError {
                 path.display(),
                 relaykey("sync")
             ),
-            StateError::Broken { .. } => {
-                format!("move the file aside; the next `{}` adopts what is in use", relaykey("sync"))
+            StateError::Broken { path, .. } => {
+                let (dir, name) = (path.parent().and_then(Path::parent), path.file_stem().unwrap_or_default());
+                let dir = dir.unwrap_or(Path::new("."));
+                let place = |path: PathBuf| trust::quoted(&path);
+                format!(
+                    "put the file back from a backup; or move it aside, and the credential's audit log with it, which only that file \
+                     vouches for and which begins anew: mkdir -m 0700 {0} && mv {1} {2}.*.jsonl {0}/; the next `{3}` adopts what is \
+                     in use",
+                    place(dir.join(format!("{}.broken", name.display()))),
+                    place(path.clone()),
+                    place(dir.join("audit").join(name)),
+                    relaykey("sync")
+                )
             }
             StateError::Newer { .. } => "upgrade relaykey".into(),
             StateError::Io { .. } => "run as root, or see the path named".into(),
@@ -545,7 +556,10 @@ mod tests {
         let said = fix("/var/lib/relaykey/host.json");
         assert!(said.starts_with("put /var/lib/relaykey/host.json back from a backup"), "{said}");
         assert!(said.contains("new host id") && said.contains("dropped"), "{said}");
-        assert!(fix("/var/lib/relaykey/credentials/ses.json").starts_with("move the file aside"));
+        assert!(fix("/var/lib/relaykey/credentials/ses.json").contains(
+            ": mkdir -m 0700 /var/lib/relaykey/ses.broken && mv /var/lib/relaykey/credentials/ses.json /var/lib/relaykey/audit/ses.*.jsonl \
+             /var/lib/relaykey/ses.broken/;"
+        ));
     }
 
     #[test]

@@ -545,6 +545,26 @@ pub fn not_running(targets: &[String]) -> Option<String> {
     (!targets.is_empty()).then(|| format!("the mail server is not running (target {names}): no mail goes out from it"))
 }
 
+/// That the key in use is refused, as logins of our own have proved.
+pub fn key_refused(endpoint: &str, username: &str, first: Timestamp, latest: Timestamp) -> String {
+    format!(
+        "{endpoint} refuses the key in use, {username}: two logins of our own with it were refused, the first {}, the latest {}",
+        rfc3339(first),
+        rfc3339(latest)
+    )
+}
+
+/// What to do about a key in use that is refused. `waits`: the version that waits for approval.
+pub fn instead_of_the_refused(credential: &str, waits: Option<&str>) -> String {
+    match waits {
+        Some(version) => format!(
+            "put the new key into use: `{}`; or activate the old one again",
+            relaykey(format_args!("approve {credential} --version {version}"))
+        ),
+        None => "activate the key again, or publish a valid one at the source".to_owned(),
+    }
+}
+
 /// How the mail servers of these targets are started, each by the name of its instance.
 pub fn how_to_start(credential: &config::Credential, targets: &[String]) -> String {
     let stopped = credential.targets.iter().filter(|t| targets.contains(&t.name));
@@ -721,9 +741,8 @@ impl CredentialStatus {
     /// or try that again.
     pub fn says_how_to_put_back(&self) -> bool {
         let drift = self.failures.iter().map(|f| &f.failure).find(|f| f.class == Class::Drift);
-        let is_rejected = self.pending.as_ref().is_some_and(|p| p.rejected.is_some());
         match (drift, &self.not_put_back) {
-            (Some(f), _) => is_rejected && !f.temporary,
+            (Some(f), _) => !f.temporary,
             (None, Some(f)) => !f.failure.temporary,
             (None, None) => self.instead_of_putting_back().is_some(),
         }
@@ -816,20 +835,9 @@ impl CredentialStatus {
         }
         let failure = |class: Class| self.failures.iter().find(|f| f.failure.class == class).map(|f| &f.failure);
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
-            let what = format!(
-                "{} refuses the key in use, {}: two logins of our own with it were refused, the first {}, the latest {}",
-                r.endpoint,
-                a.username,
-                rfc3339(r.since),
-                rfc3339(r.at)
-            );
-            let fix = match self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none()) {
-                Some(p) => format!(
-                    "put the new key into use: `{}`; or activate the old one again",
-                    relaykey(format_args!("approve {} --version {}", self.name, p.version))
-                ),
-                None => "activate the key again, or publish a valid one at the source".to_owned(),
-            };
+            let what = key_refused(&r.endpoint, &a.username, r.since, r.at);
+            let waits = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none());
+            let fix = instead_of_the_refused(&self.name, waits.map(|p| p.version.as_str()));
             say(Class::AppliedRefused, what, fix);
         }
         for class in [Class::Refused, Class::Drift] {
@@ -1107,6 +1115,8 @@ impl CredentialStatus {
         }
         if let Some(known) = self.mail_not_known().filter(|_| self.applied.is_some()) {
             line("mail", known);
+            let stopped = self.not_ready.iter().find(|n| n.class == Class::NotRunning);
+            stopped.into_iter().for_each(|n| line("fix", n.fix.clone()));
         }
         if self.applied_refused.is_some() {
             line("mail", "is probably held back in the queue: the mail relay refuses the key in use".into());

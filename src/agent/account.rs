@@ -13,7 +13,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{Change, MailServer, Outcome, Report, Step, TargetState};
-use crate::status::{InSeconds, how_to_start, not_running, words};
+use crate::status::{InSeconds, how_to_start, instead_of_the_refused, key_refused, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,11 +49,33 @@ pub struct Synced {
     /// Mail servers that were seen not to run, whatever became of the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_running: Option<NotRunning>,
+    /// The endpoint refuses the key in use, as logins of our own have proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_refused: Option<KeyRefused>,
     /// What a group could have written of what the targets go by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Doubt>,
     /// The exit code that this stands for.
     pub exit: u8,
+}
+
+/// That mail is held back, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRefused {
+    pub what: String,
+    pub fix: String,
+}
+
+impl KeyRefused {
+    fn of(ended: &Ended) -> Option<Self> {
+        let (own, applied) = (ended.state.applied_refused()?, ended.state.applied.as_ref()?);
+        let (last, first, latest) = (own.last.as_ref()?, *own.refused.first()?, *own.refused.last()?);
+        let waits = ended.state.candidate.as_ref().filter(|c| c.held.is_some() && ended.end == End::Waits);
+        Some(Self {
+            what: key_refused(&last.endpoint, &applied.username, first, latest),
+            fix: instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
+        })
+    }
 }
 
 /// That no mail goes out, and what to do.
@@ -145,6 +167,8 @@ impl Synced {
     /// Of a run that has ended.
     pub fn new(credential: &config::Credential, ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
         let not_running = NotRunning::of(credential, &ended);
+        let applied_refused = KeyRefused::of(&ended);
+        let answers = ended.failures.iter().any(|(_, f)| f.class == Class::NothingToDo);
         let candidate = ended.state.candidate.as_ref();
         let is_rejected = candidate.is_some_and(|c| ended.state.rejected.iter().any(|r| r.id == c.id));
         // Who asks for a confirmation asks what is in use.
@@ -160,6 +184,8 @@ impl Synced {
             End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
             End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
             End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
+            // Of a look that was asked for: nothing is to be done here, and mail is held back.
+            End::Done(None) if applied_refused.is_some() && !answers => ("failed", 1),
             End::Done(None) => ("up-to-date", 0),
             End::Waits if candidate.is_none() => ("by-hand", 3),
             End::Waits if is_rejected => ("rejected", 3),
@@ -191,6 +217,7 @@ impl Synced {
             report,
             code: ended.code.clone().and_then(Result::ok),
             no_code: ended.code.and_then(Result::err),
+            applied_refused,
             in_use,
             in_files,
             not_running,
@@ -257,6 +284,10 @@ impl Synced {
         if let Some(n) = self.not_running.as_ref().filter(|n| !n.targets.iter().all(said)) {
             err.push(format!("{}: {}", self.name, n.what));
             err.push(format!("  fix: {}", n.fix));
+        }
+        if let Some(refused) = &self.applied_refused {
+            err.push(format!("{}: {}", self.name, refused.what));
+            err.push(format!("  fix: {}", refused.fix));
         }
         err.extend(self.warnings.iter().flat_map(Doubt::lines));
         let found = [("in use is", &self.in_use), ("in the files is", &self.in_files)];

@@ -11,7 +11,7 @@ use super::{
 use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Change, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, Wake};
+use crate::rollover::{self, Change, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, VersionId, Wake};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.
@@ -68,7 +68,8 @@ pub async fn obstacles(
     let Some(found) = found(&state, seen.fetched) else { return Default::default() };
     // It has answered now.
     state.source_retry = Retry::default();
-    let wake = Wake { dry_run: true, foresees: true, ..Wake::default() };
+    // As `sync`, which a person orders.
+    let wake = Wake { dry_run: true, asked: true, foresees: true, ..Wake::default() };
     let mut facts = Facts::new(state, &policy, wake, true);
     let fetched = seen.fetched.cloned();
     let targets = seen.targets;
@@ -192,6 +193,7 @@ pub async fn obstacles(
         end: End::Waits,
         weight: Weight::Fails,
     }));
+    all.extend(refused_probes(&facts, &policy).map(|(target, failure)| obstacle((Some(target), failure))));
     // What `sync` would put right is told, and stands in the way of nothing; unless that what does not run cannot read it back.
     for index in 0..credential.targets.len() {
         let beside_another = put_back[index].as_ref().is_some_and(|change| !change.diff.is_empty());
@@ -220,6 +222,19 @@ pub async fn obstacles(
         ReloadAhead { target: target.name.clone(), why, never: target.reload == Reload::Never }
     };
     (all, reloads_ahead.into_iter().map(ahead).collect())
+}
+
+/// No probe is sent by who only looks: what the endpoint said to the latest one stands.
+fn refused_probes<'f>(facts: &'f Facts, policy: &'f Policy) -> impl Iterator<Item = (&'f str, &'f Failure)> {
+    let state = &facts.state;
+    let is_new = |id: &VersionId| state.applied.as_ref().is_none_or(|applied| applied.id != *id);
+    let given = facts.fetched.as_ref().map(|found| &found.id);
+    let candidate = state.candidate.as_ref().filter(|c| Some(&c.id) == given && is_new(&c.id) && c.probed.is_none());
+    let names = policy.targets.iter().filter(move |_| policy.probe && candidate.is_some()).map(|t| &t.name);
+    names.filter_map(|name| {
+        let failure = state.targets.get(name)?.retry.failure.as_ref()?;
+        (failure.class == Class::Policy).then_some((name.as_str(), failure))
+    })
 }
 
 /// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.

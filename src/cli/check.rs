@@ -20,7 +20,7 @@ use crate::aws;
 use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
 use crate::control;
 use crate::credential;
-use crate::fault::Failure;
+use crate::fault::{Class, Failure};
 use crate::health::{self, ListenError};
 use crate::instruction::relaykey;
 use crate::report::{Receivers, Whose};
@@ -344,7 +344,7 @@ async fn health(config: &Config, findings: &mut Findings) {
                 failed.into_iter().map(|n| (n.what, n.fix)).collect()
             }
             Ok(None) => {
-                let failed = health.listen.iter().filter_map(|place| health::look(place).err());
+                let failed = health.listen.iter().filter_map(|place| health::look(place, &run_dir).err());
                 let fix = |e: &ListenError| match e.is_taken() {
                     true => format!(
                         "{}; nothing is to be done where that is the service manager, for relaykey: systemctl status relaykey.socket",
@@ -523,8 +523,9 @@ fn targets(
                     // Nothing that `sync` does settles it, or what it did failed, and is done again.
                     let failed = state
                         .and_then(|state| state.targets.get(&target.name))
-                        .is_some_and(|target| target.reload_owed.is_some() && target.retry.failure.is_some());
-                    let stays = failed || !target.reload.is_ours() || seen.running == Running::No;
+                        .filter(|target| target.reload_owed.is_some())
+                        .and_then(|target| target.retry.failure.as_ref());
+                    let stays = failed.is_some() || !target.reload.is_ours() || seen.running == Running::No;
                     findings.add_that(
                         if stays { Exit::ForNow } else { Exit::Done },
                         name,
@@ -534,10 +535,13 @@ fn targets(
                             line: None,
                             file: None,
                             what: format!("a reload is owed: {}", owed.why),
-                            fix: format!(
-                                "start or restart the mail server, which settles it; where `reload` is not \"never\": {}",
-                                relaykey("sync")
-                            ),
+                            fix: match failed.filter(|failed| failed.class == Class::ReloadOwed) {
+                                Some(failed) => failed.fix.clone(),
+                                None => format!(
+                                    "start or restart the mail server, which settles it; where `reload` is not \"never\": {}",
+                                    relaykey("sync")
+                                ),
+                            },
                         },
                     );
                 }
@@ -612,6 +616,25 @@ async fn source(
     }
 }
 
+/// Is it a new key that the endpoint may not know yet, so that `sync` tries it again for a while?
+fn is_awaited(
+    credential: &config::Credential,
+    target: &config::Target,
+    fetched: &Fetched,
+    state: Option<&State>,
+    now: Timestamp,
+) -> bool {
+    let applied = state.and_then(|state| state.applied.as_ref());
+    let first = |name: &String| {
+        let first = state?.targets.get(name)?.first_refused.as_ref()?;
+        (first.id.version == fetched.version).then_some(first.since)
+    };
+    let alike = credential.targets.iter().filter(|t| t.smtp == target.smtp);
+    let since = alike.filter_map(|t| first(&t.name)).min().unwrap_or(now);
+    let until = since.saturating_add(target.smtp.propagation).unwrap_or(Timestamp::MAX);
+    applied.is_none_or(|applied| applied.id.version != fetched.version) && now < until
+}
+
 /// Is the login accepted wherever it is used? Gives what was accepted, target by target.
 async fn logins(
     credential: &config::Credential,
@@ -634,8 +657,8 @@ async fn logins(
         let login = match fetched.payload.login(&smtp.endpoint, smtp.region.as_deref()) {
             Ok(login) => login,
             Err(e) => {
-                let fix = "publish a corrected version in the source".into();
-                findings.error(name, "login", format!("what the source holds is no login for {place}: {e}"), fix);
+                let what = format!("what the source holds is no login for {place}: {e}");
+                findings.error(name, "login", what, e.fix().into());
                 continue;
             }
         };
@@ -653,7 +676,8 @@ async fn logins(
                 findings.good(name, "login", format!("{place} accepted: {reply}"));
                 all[index] = Some(Evidence { endpoint: place, reply, at });
             }
-            Verdict::Refused { reply } => findings.error(
+            Verdict::Refused { reply } => findings.failed(
+                is_awaited(credential, target, fetched, state, at),
                 name,
                 "login",
                 format!("{place} refused the credential: {reply}"),

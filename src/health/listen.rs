@@ -352,9 +352,11 @@ pub struct Opened {
 
 /// Could this place be listened at? Nobody can connect meanwhile, and nothing is left behind.
 ///
+/// `run_dir`: the directory that the daemon makes at its start.
+///
 /// # Errors
 /// Why not, as [`Listener::at`] would say it.
-pub fn look(place: &Listen) -> Result<(), ListenError> {
+pub fn look(place: &Listen, run_dir: &Path) -> Result<(), ListenError> {
     match place {
         Listen::Tcp(address) => {
             let failed = |e: rustix::io::Errno| ListenError::Tcp { address: *address, source: e.into() };
@@ -367,7 +369,10 @@ pub fn look(place: &Listen) -> Result<(), ListenError> {
         }
         Listen::Unix(path) => {
             let directory = path.parent().unwrap_or(Path::new("/"));
-            Directory::open(directory).map_err(|source| ListenError::Directory { path: path.clone(), source })?;
+            match Directory::open(directory) {
+                Err(e) if e.is_not_found() && directory == run_dir => return address_of(path).map(drop),
+                opened => opened.map_err(|source| ListenError::Directory { path: path.clone(), source })?,
+            };
             address_of(path)?;
             find_stale(path).map(drop)
         }

@@ -44,7 +44,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::{Login, Redactor, Secret};
 use crate::fault::{Class, Fault};
-use crate::host::Directory;
+use crate::host::{Directory, trust};
 use crate::report::{Checking, Delivering, Receiver, Whose, printable};
 use crate::rollover::Report;
 use crate::tls::{self, CaFile, Roots, TrustError};
@@ -528,9 +528,12 @@ impl SigningSecret {
         }
         let (bytes, _) = directory.read(&name, MAX_SECRET_FILE)?;
         Self::parse(&bytes).map_err(|what| {
-            let again = "write the secret into it as the receiver gave it, whole: whsec_ and base64; or make a new one for \
-                         both: echo whsec_$(head -c 32 /dev/urandom | base64)";
-            wrong(what, again.into())
+            let again = format!(
+                "write the secret into it as the receiver gave it, whole: whsec_ and base64; or make a new one, for the receiver \
+                 too: (umask 077; echo \"whsec_$(head -c 32 /dev/urandom | base64)\" > {})",
+                trust::quoted(path)
+            );
+            wrong(what, again)
         })
     }
 

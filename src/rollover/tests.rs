@@ -458,7 +458,20 @@ fn drift_is_healed_three_times_an_hour_and_then_reported() {
     let mut facts = Facts::new(state.clone(), &policy, Wake::default(), false);
     let (steps, ..) = drive(&mut facts, &policy, at(200), good(found(2, 0), holds(1), false));
     assert_eq!(steps, ["inspect", "fetch", "refrain"]);
-    assert_eq!(facts.failures()[0].1.class, Class::Drift);
+    let left = facts.failures()[0].1;
+    assert_eq!(left.class, Class::Drift);
+    assert!(
+        left.fix.contains("; then have it put back: relaykey sync ses") && !left.fix.contains("what writes the table")
+    );
+    // Whoever asks has it put back all the same; who only confirms, or takes the host out, does not.
+    let asked = || Wake { asked: true, ..Wake::default() };
+    for (wake, swaps) in
+        [(asked(), true), (Wake { confirm: true, ..asked() }, false), (Wake { leave: true, ..asked() }, false)]
+    {
+        let mut facts = Facts::new(state.clone(), &policy, wake.clone(), true);
+        let (steps, ..) = drive(&mut facts, &policy, at(220), good(found(2, 0), holds(1), false));
+        assert_eq!(steps.contains(&"swap"), swaps, "{wake:?}: {steps:?}");
+    }
     let mut facts = Facts::new(state, &policy, Wake::default(), true);
     let (steps, ..) = drive(&mut facts, &policy, at(3600 + 61), good(found(2, 0), holds(1), false));
     assert!(steps.contains(&"swap"), "an hour later: {steps:?}");

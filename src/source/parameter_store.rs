@@ -133,8 +133,10 @@ impl ParameterStore {
     fn special(&self, answer: aws::Answer, call: &Call) -> Option<Fault> {
         let (about, region, said) = (&call.about, call.region, answer.words());
         let label = self.label.as_deref()?;
-        let attach =
-            format!("attach it (`aws ssm label-parameter-version --labels {label}`), or name another one in `label`");
+        let name = &self.parameter;
+        let attach = format!(
+            "attach it (`aws ssm label-parameter-version --name {name} --labels {label}`), or name another one in `label`"
+        );
         match answer.code {
             "ParameterVersionNotFound" => Some(Fault::new(
                 Class::NoSuchLabel,

@@ -253,7 +253,10 @@ fn failed(health: &config::Health) -> Vec<ListenError> {
     assert!(listeners.is_empty(), "{listeners:?}");
     for (place, e) in &failed {
         assert_eq!(e.place().as_ref(), Some(place));
-        assert_eq!(health::look(place).expect_err("cannot be listened at").to_string(), e.to_string());
+        assert_eq!(
+            health::look(place, Path::new("/nowhere")).expect_err("cannot be listened at").to_string(),
+            e.to_string()
+        );
     }
     failed.into_iter().map(|(_, e)| e).collect()
 }
@@ -279,7 +282,10 @@ fn only_a_socket_that_nobody_listens_at_is_replaced() {
     assert!(matches!(fails(&unix(&path)), ListenError::Taken { .. }));
     assert!(UnixStream::connect(&path).is_ok(), "the other one still listens");
     drop(other);
-    assert!(health::look(&Listen::Unix(path.clone())).is_ok() && path.exists(), "a look changes nothing");
+    assert!(
+        health::look(&Listen::Unix(path.clone()), Path::new("/nowhere")).is_ok() && path.exists(),
+        "a look changes nothing"
+    );
     let opened = opened(&unix(&path), &[]);
     assert!(UnixStream::connect(&path).is_ok());
     drop(opened);
@@ -295,7 +301,9 @@ fn a_path_that_is_too_long_is_said_to_be() {
     let dir = PrivateDir::new("health");
     let path = dir.path().join("x".repeat(120));
     let errors = failed(&unix(&path));
-    assert!(health::look(&Listen::Unix(path)).expect_err("too long").fix().contains("107 bytes"));
+    assert!(
+        health::look(&Listen::Unix(path), Path::new("/nowhere")).expect_err("too long").fix().contains("107 bytes")
+    );
     assert!(errors[0].fix().contains("107 bytes"), "{}", errors[0].fix());
 }
 

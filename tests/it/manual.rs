@@ -864,6 +864,12 @@ fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
             daemon.agrees(Some("applied-refused"), "refuses the key in use", SOON);
             assert_eq!(daemon.metric("relaykey_applied_refused{credential=\"ses\"}"), 1.0);
             host.relaykey(&["status"]).expect(0).says(&["applied-refused", &first.id]);
+            // `sync` as well, whatever it came to.
+            host.sync(&["--wait", "0s"], 3).says(&[
+                "ses: pending-approval",
+                "refuses the key in use",
+                "fix: put the new key",
+            ]);
             // Taken again, it is over.
             host.standin.activate(&first.id);
             daemon.shows("that it is taken again", SOON, |status| {
@@ -872,6 +878,34 @@ fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
         }
         daemon.ends(SOON);
     }
+}
+
+/// With no newer version there is nothing to do for relaykey, and that is no reason to end well in silence.
+#[test]
+fn sync_says_that_the_key_in_use_is_refused() {
+    let first = Key::new();
+    let host = Host::new("hash", &first);
+    host.start_postfix();
+    let source = host.publish(first.pair()) + NEVER;
+    let port = free_port();
+    host.configure(&Setup { source: &source, smtp: QUICK, more: &health(port), ..Setup::default() });
+    let daemon = host.run_configured(port);
+    host.sync(&[], 0);
+    host.standin.deactivate(&first.id);
+    host.postfix.inject_from("dead@lab.invalid", 1);
+    host.postfix.wait_for_log(&["status=deferred", "535"], DELIVERY);
+    daemon.shows("that the key in use is refused", 3 * SOON, |status| {
+        // The log is followed since the daemon has found it: it is refused once more.
+        host.postfix.flush();
+        status["credentials"][0]["applied_refused"].is_object().then_some(())
+    });
+    host.relaykey(&["check"]).expect(1);
+    for _ in 0..2 {
+        host.sync(&["--wait", "0s"], 1).says(&["ses: failed", "refuses the key in use", "fix: activate the key again"]);
+    }
+    host.standin.activate(&first.id);
+    host.sync(&[], 0).says(&["ses: up-to-date"]).says_not("refuses");
+    daemon.ends(SOON);
 }
 
 #[test]
@@ -1199,6 +1233,8 @@ fn a_key_that_may_not_send_is_found_out_before_anything_changes() {
     // One went out with the adoption: that the login in use may send is proved as well.
     assert_eq!(sent(), 1);
     host.sync(&["--dry-run"], 0);
+    // Nor does `check`, which knows what the one before came to.
+    host.relaykey(&["check"]).expect(1).says(&["error ", "554", "ses:SendRawEmail"]);
     assert_eq!(sent(), 1);
 
     host.standin.set_key(&second.id, &second.login.password);

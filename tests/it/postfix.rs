@@ -285,6 +285,36 @@ fn a_kind_this_host_lacks_names_its_package() {
     complete(&e);
 }
 
+/// `postconf -m` lists what dynamicmaps.cf names, whether or not the library is there. Nobody but a person mends that.
+#[test]
+fn a_plug_in_that_is_not_there_names_its_package() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let meta = instance.base.join("meta");
+    fs::create_dir(&meta).unwrap();
+    let library = instance.base.join("postfix-lmdb.so");
+    let line = format!("lmdb {} dict_lmdb_open mkmap_lmdb_open\n", library.display());
+    fs::write(meta.join("dynamicmaps.cf"), line).unwrap();
+    instance.set("meta_directory", &meta.display().to_string());
+    instance.set("smtp_sasl_password_maps", &format!("lmdb:{}", instance.table().display()));
+    let postfix = target(&instance);
+    // With a map from before the library went, too.
+    for map in [false, true] {
+        if map {
+            fs::write(instance.table().with_extension("lmdb"), "a map").unwrap();
+        }
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        let [finding] = errors(&view)[..] else { panic!("{:?}", view.findings) };
+        assert!(finding.what.contains(&library.display().to_string()), "{finding:?}");
+        assert!(finding.fix.contains("install the package postfix-lmdb"), "{finding:?}");
+        assert_eq!(finding.file.as_deref(), Some(&*meta.join("dynamicmaps.cf")));
+        let told: Vec<&str> = view.findings.iter().map(|finding| finding.fix.as_str()).collect();
+        assert!(!told.iter().any(|fix| fix.contains("postmap lmdb:") || fix.contains("the next rollover")), "{told:?}");
+        let e = postfix.compile(&instance.table()).unwrap_err();
+        assert_eq!((e.class, e.temporary), (Class::Unsupported, false));
+        assert!(e.fix.contains("install the package postfix-lmdb"), "{e:?}");
+    }
+}
+
 #[test]
 fn settings_that_lose_mail_are_findings() {
     use Severity::{Error, Note, Warning};

@@ -678,8 +678,9 @@ fn what_is_not_there_is_told_apart() {
     assert!(what.contains(&name) && fix.contains("restore"), "{what} {fix}");
 
     let parameter = fresh("/ses/absent-");
-    let (what, _) = Fetch::parameter(&parameter).run().error("not-found", false);
+    let (what, fix) = Fetch::parameter(&parameter).run().error("not-found", false);
     assert!(what.contains(&parameter) && what.contains("ParameterNotFound"), "{what}");
+    assert!(fix.contains("a parameter of another account") && !fix.contains("secret"), "{fix}");
     moto.parameter(&parameter, LOGIN);
     let (_, fix) = Fetch::parameter(&parameter).label("stable").run().error("not-found", false);
     assert!(fix.contains("the label \"stable\" is missing"), "{fix}");
@@ -688,7 +689,10 @@ fn what_is_not_there_is_told_apart() {
     let missing = json!({"kind": "error", "status": 400, "code": "ParameterVersionNotFound", "message": words});
     let fetch = Fetch::parameter(&parameter).label("stable").fault("GetParameter", missing);
     let (what, fix) = fetch.run().error("no-such-label", false);
-    assert!(what.contains("\"stable\"") && fix.contains("--labels stable"), "{what} {fix}");
+    assert!(
+        what.contains("\"stable\"") && fix.contains(&format!("--name {parameter} --labels stable")),
+        "{what} {fix}"
+    );
 }
 
 /// As AWS words them, since no local server has its policies and keys.

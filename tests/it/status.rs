@@ -272,6 +272,8 @@ fn a_key_that_was_put_in_while_the_mail_server_was_stopped() {
     );
     // What does not run uses nothing.
     assert!(!said.contains("in use"), "{said}");
+    let fix = said.lines().find(|line| line.starts_with("  fix ")).expect("what to do");
+    assert!(fix.contains("start"), "{said}");
 }
 
 /// One attempt is one attempt.

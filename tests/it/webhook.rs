@@ -409,6 +409,11 @@ fn a_check_sends_nothing_and_says_what_it_saw() {
         lab.dir.file("secret", "whsec_half");
         let e = hook.check(&whose).await.expect_err("half a secret");
         assert_eq!((e.class.word(), e.temporary), ("secret", false));
+        // What is printed can be pasted: nothing is shown, and there is a secret afterwards.
+        let (_, paste) = e.fix.split_once("for the receiver too: ").expect("a command");
+        let pasted = std::process::Command::new("sh").args(["-c", paste]).output().expect("sh");
+        assert!(pasted.status.success() && pasted.stdout.is_empty(), "{pasted:?}");
+        assert!(!hook.check(&whose).await.is_err_and(|e| e.class.word() == "secret"), "a secret was made");
         lab.dir.file("secret", SECRET);
         // Made by another CA since; this is read anew too.
         lab.dir.file("ca.pem", &Ca::new().pem());

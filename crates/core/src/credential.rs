@@ -204,10 +204,21 @@ pub enum PayloadError {
         "the password is no SES SMTP password (44 characters of base64 whose first byte is 0x04): store the output of `relaykey derive`, or JSON with accessKeyId and secretAccessKey"
     )]
     NotSesPassword,
-    #[error(
-        "an IAM access key needs the SES region to derive the SMTP password, and endpoint {0:?} does not name one: set `region` under [credential.smtp]"
-    )]
+    #[error("an IAM access key needs the SES region to derive the SMTP password, and endpoint {0:?} does not name one")]
     NoRegion(String),
+}
+
+impl PayloadError {
+    /// What to do about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::NoRegion(_) => {
+                "correct `endpoint` under [credential.smtp], if it is mistyped; else set `region` there, to the one in which SES answers \
+                 under that name"
+            }
+            _ => "publish a corrected version in the source; the old credential stays in place",
+        }
+    }
 }
 
 /// What is known beforehand of what a source holds: the names of the JSON keys that hold user name and password, where the

@@ -947,7 +947,8 @@ impl Target {
         let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
         let all: u64 = files.iter().map(size).sum();
         let look = |directory: &Directory| directory.look_lockable().and_then(|()| directory.look_room(all)).err();
-        let e = directories.iter().find_map(look)?;
+        let replaceable = |file: &PathBuf| host::look_replaceable(file).err().filter(|e| !e.is_not_found());
+        let e = directories.iter().find_map(look).or_else(|| files.iter().find_map(replaceable))?;
         let (what, fix) =
             (format!("the tables cannot be locked and written, so that nothing would be changed: {e}"), e.fix());
         let file = e.path().map(Path::to_owned);

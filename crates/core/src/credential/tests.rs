@@ -193,7 +193,10 @@ fn a_password_that_is_none_is_refused_where_the_endpoint_is_ses() {
         assert!(payload.login("smtp.example.com", None).is_ok());
     }
     let key = parse(&format!(r#"{{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"{SECRET_KEY}"}}"#)).unwrap();
-    assert_eq!(key.login("smtp.example.com", None).unwrap_err(), PayloadError::NoRegion("smtp.example.com".into()));
+    let e = key.login("smtp.example.com", None).unwrap_err();
+    assert_eq!(e, PayloadError::NoRegion("smtp.example.com".into()));
+    // The source is as it should be.
+    assert!(e.fix().contains("correct `endpoint`") && !e.fix().contains("publish"), "{}", e.fix());
     assert_eq!(key.login("smtp.example.com", Some("us-east-2")).unwrap().password.expose(), GOOD);
 }
 

@@ -570,6 +570,22 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
     directory.read(&name, max)
 }
 
+/// Could another file be renamed over this one? Changes nothing. What the directory says is [`Directory::look_room`]'s matter.
+///
+/// # Errors
+/// The file is marked as immutable or append-only; it cannot be looked at.
+pub fn look_replaceable(path: &Path) -> Result<()> {
+    let (directory, name) = Directory::of(path)?;
+    let (file, _) = directory.open_file(&name)?;
+    // A file system without such marks has nothing to say.
+    match fs::ioctl_getflags(&file) {
+        Ok(marks) if marks.intersects(fs::IFlags::IMMUTABLE | fs::IFlags::APPEND) => {
+            Err(HostError::io("replace", path, Errno::PERM))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// As [`read`], for a file that only we write: what others could have written is not believed.
 ///
 /// # Errors

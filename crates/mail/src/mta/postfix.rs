@@ -225,9 +225,16 @@ impl Postfix {
         for path in self.own_files().iter().chain(&self.parts(settings)) {
             doubts.extend(trust::look(path)?.unwrap_or_default());
         }
-        for looked in programs.chain(reload).map(|argv| trust::command(&argv, None)) {
+        let mut problems = Vec::new();
+        let named = programs.map(|argv| (argv, false)).chain(reload.map(|argv| (argv, true)));
+        for (looked, is_reload) in named.map(|(argv, is_reload)| (trust::command(&argv, None), is_reload)) {
             match looked {
                 Ok(program) => doubts.extend(program.doubts),
+                // Found out here, and not when a new login stands in the table.
+                Err(e @ host::HostError::NotStarted { .. }) if is_reload => {
+                    let what = format!("`reload` of this target: {e}, so that nothing is put in place");
+                    problems.push(Problem::error(Class::Config, None, what, e.fix()));
+                }
                 // That it is not there is told by those who need it.
                 Err(host::HostError::NotStarted { .. }) => {}
                 Err(e) => return Err(e.into()),
@@ -239,7 +246,8 @@ impl Postfix {
             subject: Subject::Trust,
             ..Problem::warning(Some(doubt.at.clone()), doubt.to_string(), doubt.fix())
         };
-        Ok(doubts.iter().map(warn).collect())
+        problems.extend(doubts.iter().map(warn));
+        Ok(problems)
     }
 
     fn read_settings(&self) -> Result<Settings, Fault> {
@@ -767,8 +775,8 @@ impl Postfix {
                 Err(words) => Some(words),
             },
         };
-        if !self.supports(&survey.settings, store.kind)? {
-            survey.problems.push(self.unsupported_here(store.kind));
+        if let Some(problem) = self.unsupported(&survey.settings, store.kind)? {
+            survey.problems.push(problem);
         } else if let Some(words) = failed {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),
@@ -873,34 +881,38 @@ impl Postfix {
         })
     }
 
-    /// Can this host's Postfix open tables of that kind? Asked only where something failed or there is no map yet.
-    fn supports(&self, settings: &Settings, kind: Kind) -> Result<bool, Fault> {
+    /// Why this host's Postfix cannot open tables of that kind; `None`: it can. Asked only where something failed or there
+    /// is no map yet.
+    fn unsupported(&self, settings: &Settings, kind: Kind) -> Result<Option<Problem>, Fault> {
         let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
         let output = host::run(&argv, None, COMMAND)?;
         let kinds = String::from_utf8_lossy(&output.stdout);
-        let needed = settings.redirected(kind);
-        Ok(!output.status.success() || kinds.lines().any(|line| line.trim() == needed.name()))
-    }
-
-    fn unsupported_here(&self, kind: Kind) -> Problem {
         let name = kind.name();
-        let fix = match kind {
-            Kind::Hash | Kind::Btree => {
-                "this Postfix is built without Berkeley DB: change smtp_sasl_password_maps to lmdb: (package \
-                 postfix-lmdb) and run postmap, or follow the NON_BERKELEYDB_README"
-                    .into()
-            }
-            _ => format!(
-                "install the package postfix-{name}; a secondary instance also needs dynamicmaps.cf where its \
-                 meta_directory says"
-            ),
-        };
-        Problem::error(
-            Class::Unsupported,
-            Some(self.config_dir.join("main.cf")),
-            format!("this host's Postfix cannot open {name}: tables (it is not in `postconf -m`)"),
-            fix,
-        )
+        let needed = settings.redirected(kind).name();
+        if output.status.success() && !kinds.lines().any(|line| line.trim() == needed) {
+            let fix = match kind {
+                Kind::Hash | Kind::Btree => {
+                    "this Postfix is built without Berkeley DB: change smtp_sasl_password_maps to lmdb: (package \
+                     postfix-lmdb) and run postmap, or follow the NON_BERKELEYDB_README"
+                        .into()
+                }
+                _ => format!(
+                    "install the package postfix-{name}; a secondary instance also needs dynamicmaps.cf where its \
+                     meta_directory says"
+                ),
+            };
+            let what = format!("this host's Postfix cannot open {name}: tables (it is not in `postconf -m`)");
+            return Ok(Some(Problem::error(Class::Unsupported, Some(self.config_dir.join("main.cf")), what, fix)));
+        }
+        // `postconf -m` lists what dynamicmaps.cf names, whether or not the library is there.
+        Ok(plugin_that_is_missing(settings, needed).map(|(named_in, library)| {
+            let what = format!(
+                "this host's Postfix cannot open {name}: tables: it loads {} for them, which is not there",
+                library.display()
+            );
+            let fix = format!("install the package postfix-{needed} (again), or correct the line {needed} there");
+            Problem::error(Class::Unsupported, Some(named_in), what, fix)
+        }))
     }
 
     /// What in the settings makes a rotation lose mail, or would make us guess.
@@ -1472,14 +1484,20 @@ impl Mta for Postfix {
         let appeared = expected.into_iter().chain(["db", "lmdb", "cdb"]).map(|ext| with_extension(staged_text, ext));
         match appeared.into_iter().find(|path| output.status.success() && path.is_file()) {
             Some(map) => Ok(map),
-            None if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
-            None => Err(Fault::new(
-                Class::Command,
-                format!("postmap made no {} map: {}", store.kind.name(), self.last_words(&output.stderr, staged_text)),
-                made_no_map(&output.stderr, staged_text),
-            )
-            .temporary()
-            .in_file(staged_text.to_owned())),
+            None => Err(match self.unsupported(&settings, store.kind)? {
+                Some(problem) => problem.into_error(),
+                None => Fault::new(
+                    Class::Command,
+                    format!(
+                        "postmap made no {} map: {}",
+                        store.kind.name(),
+                        self.last_words(&output.stderr, staged_text)
+                    ),
+                    made_no_map(&output.stderr, staged_text),
+                )
+                .temporary()
+                .in_file(staged_text.to_owned()),
+            }),
         }
     }
 
@@ -1562,14 +1580,16 @@ impl Mta for Postfix {
         let path = if live { &store.path } else { text };
         match self.query(&settings, store.kind, path, keys)? {
             Ok((found, _)) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
-            Err(_) if !self.supports(&settings, store.kind)? => Err(self.unsupported_here(store.kind).into_error()),
-            Err(words) => Err(Fault::new(
-                Class::Command,
-                format!("postmap cannot look keys up: {words}"),
-                format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
-            )
-            .temporary()
-            .in_file(path.to_owned())),
+            Err(words) => Err(match self.unsupported(&settings, store.kind)? {
+                Some(problem) => problem.into_error(),
+                None => Fault::new(
+                    Class::Command,
+                    format!("postmap cannot look keys up: {words}"),
+                    format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
+                )
+                .temporary()
+                .in_file(path.to_owned()),
+            }),
         }
     }
 
@@ -2400,8 +2420,9 @@ impl Question<'_> {
         let fix = if self.keys.is_some() {
             format!("take {key} out of keys, and make a credential with its own endpoint for it")
         } else {
+            let if_mistyped = if self.region.is_some() { "" } else { "correct `endpoint`, if it is mistyped; else " };
             format!(
-                "list in the target's keys every key but {key}, which then keeps its login, and make a \
+                "{if_mistyped}list in the target's keys every key but {key}, which then keeps its login, and make a \
                  credential with its own endpoint for it"
             )
         };
@@ -2687,6 +2708,29 @@ fn without_values(line: &str) -> Cow<'_, str> {
         Some(equals) => format!("{} = …", &line[..equals]).into(),
         None => line.into(),
     }
+}
+
+/// The library of a table type that dynamicmaps.cf names and that is not there, after the file that names it.
+fn plugin_that_is_missing(settings: &Settings, kind: &str) -> Option<(PathBuf, PathBuf)> {
+    let meta = Path::new(settings.get("meta_directory"));
+    let more =
+        std::fs::read_dir(meta.join("dynamicmaps.cf.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = std::iter::once(meta.join("dynamicmaps.cf")).chain(more);
+    let mut named = Vec::new();
+    for file in files.filter(|file| file.is_file()) {
+        let Ok((bytes, _)) = host::read(&file, table::MAX_TABLE) else { continue };
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            let mut words = line.split_ascii_whitespace();
+            // A library without a directory is one of shlib_directory's.
+            if let (Some(of), Some(library)) = (words.next(), words.next())
+                && of == kind
+            {
+                named.push((file.clone(), Path::new(settings.get("shlib_directory")).join(library)));
+            }
+        }
+    }
+    let is_there = named.iter().any(|(_, library)| library.exists());
+    named.into_iter().find(|_| !is_there)
 }
 
 /// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
