@@ -641,14 +641,22 @@ impl Agent {
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
                 match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
-                    Ok(login) => match self.in_order(facts, credential, target, &login).await {
-                        Ok(()) => self.verify(target, &login).await,
-                        Err(failure) => Outcome::Failed(failure),
-                    },
+                    Ok(login) => {
+                        let mut fit = self.in_order(facts, credential, target, &login).await;
+                        if let (Ok(()), Some(asked)) = (&fit, asks_whether_applied(facts, credential, target, &login)) {
+                            fit = self.call(asked).await.map(drop).map_err(|e| not_as_applied(&facts.state, &login, e));
+                        }
+                        match fit {
+                            Ok(()) => self.verify(target, &login).await,
+                            Err(failure) => Outcome::Failed(failure),
+                        }
+                    }
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
-            Step::VerifyApplied { target } => self.verify_applied(facts, source, &credential.targets[*target]).await,
+            Step::VerifyApplied { target } => {
+                self.verify_applied(facts, credential, source, &credential.targets[*target]).await
+            }
             Step::Probe { target } => {
                 let target = &credential.targets[*target];
                 let login = have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target));
@@ -705,15 +713,32 @@ impl Agent {
 
     /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
     /// none comes back: the source has to give it again.
-    async fn verify_applied(&self, facts: &Facts, source: &Opened, target: &config::Target) -> Outcome {
+    async fn verify_applied(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        source: &Opened,
+        target: &config::Target,
+    ) -> Outcome {
         let fetched = match applied(facts, source).await {
             Ok(fetched) => fetched,
             Err(failure) if failure.temporary || source.is_err() => return Outcome::Failed(failure),
             Err(failure) => return Outcome::NotGiven(failure),
         };
-        match login_for(&Some(fetched), target) {
-            Ok(login) => self.verify(target, &login).await,
-            Err(failure) => Outcome::NotGiven(failure),
+        let login = match login_for(&Some(fetched), target) {
+            Ok(login) => login,
+            Err(failure) => return Outcome::NotGiven(failure),
+        };
+        // That another login is refused proves nothing of the one in use.
+        let asked = asks_whether_login_is_applied(&facts.state, credential, target, &login);
+        let answer = match asked {
+            Some(asked) => self.call(asked).await.map(drop),
+            None => Ok(()),
+        };
+        match answer {
+            Ok(()) => self.verify(target, &login).await,
+            Err(e) if e.class == Class::Changed => Outcome::NotGiven(another_login(&facts.state, &login.username)),
+            Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
         }
     }
 
@@ -779,7 +804,10 @@ impl Agent {
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
-        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. });
+        let looks = matches!(
+            request,
+            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
+        );
         let result = if looks {
             // A file system may hang for ever, and the other targets are to go on.
             match tokio::time::timeout(LONGEST_LOOK, self.call(request)).await {
@@ -1443,14 +1471,63 @@ async fn applied(facts: &Facts, source: &Opened) -> Result<Fetched, Failure> {
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
     let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
     if again.payload.username() != applied.username {
-        return Err(Fault::new(
-            Class::Changed,
-            format!("the source has another user name in version {} now", applied.id.version),
-            "look at what the source holds",
-        )
-        .at(Timestamp::now()));
+        return Err(another_login(&facts.state, again.payload.username()));
     }
     Ok(again)
+}
+
+/// Where what is at hand counts as the applied version: is its login that version's?
+fn asks_whether_applied(
+    facts: &Facts,
+    credential: &config::Credential,
+    target: &config::Target,
+    login: &Login,
+) -> Option<Request> {
+    let (state, found) = (&facts.state, facts.fetched.as_ref()?);
+    let is_it = state.applied.as_ref()?.id == found.id && state.source.as_ref() == Some(&found.identity);
+    is_it.then(|| asks_whether_login_is_applied(state, credential, target, login)).flatten()
+}
+
+fn asks_whether_login_is_applied(
+    state: &State,
+    credential: &config::Credential,
+    target: &config::Target,
+    login: &Login,
+) -> Option<Request> {
+    state.applied.as_ref().filter(|applied| applied.username != NOT_SHOWN)?;
+    let (target, ours, login) = (target_id(credential, target), ours(Some(state)), login.clone());
+    Some(Request::IsApplied { target, ours, login })
+}
+
+/// What the answer to that comes to.
+fn not_as_applied(state: &State, login: &Login, e: Fault) -> Failure {
+    match e.class {
+        Class::Changed => another_login(state, &login.username),
+        _ => apply_failure(e, Timestamp::now()),
+    }
+}
+
+/// The source gives the applied version with another login in it than this host has applied. AWS does not do that.
+fn another_login(state: &State, username: &str) -> Failure {
+    let (version, before) =
+        state.applied.as_ref().map(|a| (a.id.version.as_str(), a.username.as_str())).unwrap_or_default();
+    let holds = match shown_or_said(username, username == before) {
+        same if same == before => format!("another password for {before}"),
+        other => format!("the login of {other} instead of {before}"),
+    };
+    Fault::new(
+        Class::Changed,
+        format!(
+            "the source gives version {version} with another content than this host has applied: {holds}. It is not \
+             put in place, because nobody could tell the two apart by their version"
+        ),
+        format!(
+            "find out who changed the source (AWS never changes a version: was it restored, or is something else behind \
+             `endpoint_url`?), and store the credential that is to be used there as a new version: relaykey takes that, also \
+             where it is {before} again. Where the mail server no longer has the login of {before}, put that back by hand until then"
+        ),
+    )
+    .at(Timestamp::now())
 }
 
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
@@ -1497,6 +1574,7 @@ pub fn ours(state: Option<&State>) -> Ours {
                 .flat_map(|target| target.begun.iter().map(|begun| begun.live_id.clone()))
                 .chain(state.iter().flat_map(|state| state.earlier_logins.clone()))
                 .collect(),
+            found: state.map(|state| state.found_logins.clone()).unwrap_or_default(),
         },
     }
 }

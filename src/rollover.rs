@@ -161,6 +161,10 @@ pub struct State {
     /// is others' too, an entry that holds one of them is ours all the same, as in a backup of the table that was put back.
     #[serde(default)]
     pub earlier_logins: Vec<String>,
+    /// Live ids of logins that were found in use here where this host had another one confirmed, and that are none of its
+    /// versions: what still holds one after a rollover is named. The latest last.
+    #[serde(default)]
+    pub found_logins: Vec<String>,
     /// While nothing is applied yet: the user name that was found in use, before a version was put in its place.
     #[serde(default)]
     pub found_first: Option<String>,
@@ -243,6 +247,7 @@ impl State {
             audit: AuditHead::default(),
             earlier: Vec::new(),
             earlier_logins: Vec::new(),
+            found_logins: Vec::new(),
             found_first: None,
             begun_elsewhere: Vec::new(),
             put_back: Retry::default(),
@@ -529,6 +534,9 @@ pub struct Candidate {
     /// Who let it go.
     #[serde(default)]
     pub approval: Option<Approval>,
+    /// It is not newer than the applied one, and waits for a second read that gives it too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub not_newer: bool,
 }
 
 /// A version that waits for a person: to approve it, or to change a target by hand.
@@ -2035,6 +2043,9 @@ impl State {
 
     /// Takes down that a version is shown to people as the candidate from now on.
     fn shows(&mut self, candidate: Candidate) {
+        // A person may put it in place by hand, also after it was refused or another one came.
+        let username = Some(&candidate.username).filter(|name| is_access_key_id(name) && !self.earlier.contains(name));
+        remember(&mut self.earlier, username.cloned());
         let before = self.candidate.replace(candidate.clone()).map(|before| before.id);
         for id in before.into_iter().chain([candidate.id]).filter(|id| id.order.is_some()) {
             self.seen.retain(|seen| *seen != id);
@@ -2719,6 +2730,7 @@ pub fn absorb(
             looked_up(state, in_use, asked);
             begun_under_another_name(facts, *target, &found);
             found_before_anything(facts, *target, &found);
+            found_beside_ours(facts, *target, &found);
             let state = facts.target_state(*target);
             state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
             let not_due = waits && facts.aside.is_none();
@@ -3303,6 +3315,32 @@ fn found_before_anything(facts: &mut Facts, index: usize, found: &Inspection) {
     }
 }
 
+/// What was found in use where this host had something else confirmed is what the next version takes over from, whoever put it
+/// there: what still holds it then is to be named.
+fn found_beside_ours(facts: &mut Facts, index: usize, found: &Inspection) {
+    let state = &facts.state;
+    let Some(applied) = &state.applied else { return };
+    let known = state.earlier_usernames();
+    let is_other = |username: &&String| **username != applied.username && !known.contains(username);
+    let may_be_named = |username: &&String| is_access_key_id(username);
+    let new: Vec<String> = found.usernames.iter().filter(is_other).filter(may_be_named).cloned().collect();
+    // Of an access key id there is one password for one region: the name says enough.
+    let by_name = found.username.as_deref().is_some_and(is_access_key_id);
+    let ours = |id: &String| {
+        let of_target = |t: &TargetState| t.live_id.as_ref() == Some(id) || t.has_begun(id).is_some();
+        let wanted = |t: &TargetState| t.wanted.as_ref().is_some_and(|wanted| wanted.live_id == *id);
+        let swapped = found.swapped.as_ref().is_some_and(|swapped| swapped.live_id == *id);
+        swapped || state.targets.values().any(|t| of_target(t) || wanted(t)) || state.earlier_logins.contains(id)
+    };
+    let is_new = |id: &&String| !by_name && !ours(id) && !state.found_logins.contains(id);
+    let login = found.in_use.iter().find(is_new).cloned();
+    if facts.targets[index].swapped {
+        return;
+    }
+    remember(&mut facts.state.earlier, new);
+    remember_logins(&mut facts.state.found_logins, login);
+}
+
 /// What the mail server uses was looked up. As long as it stays the same, the time alone is not worth a write to the disk, but
 /// for a person who `asked`: they are told afterwards when it was looked up.
 fn looked_up(state: &mut TargetState, found: InUse, asked: bool) {
@@ -3445,6 +3483,7 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
     if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
         let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
         candidate.approval = approved.or(before);
+        candidate.not_newer = matches!(standing, Standing::AgreeAt(_));
     }
     if standing == Standing::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
@@ -3474,6 +3513,22 @@ fn fetched(facts: &mut Facts, policy: &Policy, found: Found, now: Timestamp) {
         facts.targets.iter_mut().for_each(|t| t.probed = true);
     }
     facts.fetched = Some(found);
+}
+
+/// Why the version that the source gives is not taken yet, where that is because it is not newer.
+pub fn not_newer(state: &State) -> Option<Failure> {
+    let candidate = state.candidate.as_ref().filter(|candidate| candidate.not_newer)?;
+    let applied = state.applied.as_ref()?;
+    let what = format!(
+        "the source's version {} ({}) is not newer than the applied one, {} ({}): a second read must agree, a minute after the first",
+        candidate.id.version, candidate.username, applied.id.version, applied.username
+    );
+    let fix = format!(
+        "nothing, if it is meant and the service relaykey runs: it reads again by itself, and takes it then. To take it at once: {}. \
+         If it is not meant, store the right credential there as a new version",
+        relaykey(format_args!("sync {} --accept-version {}", state.credential, candidate.id.version))
+    );
+    Some(Fault::new(Class::NotNewer, what, fix).temporary().at(candidate.first_seen))
 }
 
 /// The command that takes what the source gives, although it would not be taken by itself.
@@ -3541,6 +3596,7 @@ fn candidate(found: &Found, accepted: bool) -> Candidate {
         probed: None,
         held: None,
         approval: None,
+        not_newer: false,
     }
 }
 

@@ -16,8 +16,8 @@ use crate::config::{self, Config, IfAppliedDies};
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{
-    Approval, Candidate, Change, CloneOf, Completion, Holds, MailServer, OLD_KEY, Owed, OwnResult, Rejected, Report,
-    State, Tried, rfc3339,
+    self, Approval, Candidate, Change, CloneOf, Completion, Holds, MailServer, OLD_KEY, Owed, OwnResult, Rejected,
+    Report, State, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -355,6 +355,9 @@ pub struct PendingStatus {
     /// What would change in each target, masked.
     #[serde(default)]
     pub changes: Vec<ChangeStatus>,
+    /// Why it is not taken yet, where it is not newer than the applied one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_newer: Option<Failure>,
 }
 
 /// What would change in one target.
@@ -973,6 +976,9 @@ impl CredentialStatus {
                 ),
                 // What stands in the way is said above, with what to do: nobody works on it.
                 (None, None) if fails => (String::new(), String::new()),
+                (None, None) if p.not_newer.is_some() => {
+                    p.not_newer.clone().map(|f| (f.what, f.fix)).unwrap_or_default()
+                }
                 (None, None) => (
                     format!("version {} ({}) waits to be put into use", p.version, p.username),
                     "nothing: it is being worked on".to_owned(),
@@ -1112,6 +1118,10 @@ impl CredentialStatus {
         }
         if let Some(p) = &self.pending {
             self.text_of_pending(p, now, &mut line);
+        }
+        if let Some(f) = self.pending.as_ref().and_then(|p| p.not_newer.as_ref()) {
+            line("", f.what.clone());
+            line("fix", f.fix.clone());
         }
         if let Some(known) = self.mail_not_known().filter(|_| self.applied.is_some()) {
             line("mail", known);
@@ -1393,6 +1403,7 @@ impl PendingStatus {
             approval: candidate.approval.clone(),
             rejected,
             changes,
+            not_newer: rollover::not_newer(state),
         }
     }
 }

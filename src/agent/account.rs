@@ -12,7 +12,7 @@ use crate::audit::StepTime;
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{Change, MailServer, Outcome, Report, Step, TargetState};
+use crate::rollover::{self, Change, MailServer, Outcome, Report, Step, TargetState};
 use crate::status::{InSeconds, how_to_start, instead_of_the_refused, key_refused, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
@@ -198,6 +198,9 @@ impl Synced {
         let candidate = candidate.filter(|_| dry_run || ended.end == End::Waits || outcome == "rejected");
         let done = matches!(ended.end, End::Done(Some(_)));
         let mut failures = ended.failures;
+        if failures.is_empty() && outcome == "failed-for-now" {
+            failures.extend(rollover::not_newer(&ended.state).map(|failure| (None, failure)));
+        }
         failures.iter_mut().for_each(|(_, failure)| failure.in_seconds());
         let mut report = ended.state.report.filter(|_| done);
         report.in_seconds();

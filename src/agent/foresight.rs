@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{
-    End, Opened, applied, apply_failure, host_name, login_for, name_once_accepted, not_running, ours, outcome_of,
-    proved, target_id, without_secret,
+    End, Opened, applied, apply_failure, asks_whether_applied, host_name, login_for, name_once_accepted,
+    not_as_applied, not_running, ours, outcome_of, proved, target_id, without_secret,
 };
 use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
@@ -82,6 +82,8 @@ pub async fn obstacles(
         targets.iter().map(|seen| seen.as_ref().is_some_and(|seen| seen.running == Running::No)).collect();
     let mut told = vec![false; credential.targets.len()];
     let mut reloads_ahead = Vec::new();
+    // Nobody is asked before it comes.
+    let mut for_certain = vec![false; credential.targets.len()];
     loop {
         let now = Timestamp::now();
         let (step, _) = rollover::decide(&facts, &policy, now);
@@ -108,15 +110,19 @@ pub async fn obstacles(
             },
             Step::Verify { target } if facts.puts_back() => {
                 let target = &credential.targets[*target];
-                match login_for(&again, target) {
-                    Ok(login) => proved(&target.smtp, &login, &host_name()).await,
-                    Err(failure) => Outcome::Failed(failure),
+                match (login_for(&again, target), not_the_applied_one(&facts, credential, target, &again, apply)) {
+                    (Ok(login), None) => proved(&target.smtp, &login, &host_name()).await,
+                    (_, Some(failure)) | (Err(failure), None) => Outcome::Failed(failure),
                 }
             }
             Step::Fetch => Outcome::Fetched(Found { at: now, ..found.clone() }),
-            Step::Verify { target } => match seen.logins.get(*target).cloned().flatten() {
-                Some(evidence) => Outcome::Accepted(evidence),
-                None => Outcome::Failed(told_already(now)),
+            Step::Verify { target } => match (
+                not_the_applied_one(&facts, credential, &credential.targets[*target], &fetched, apply),
+                seen.logins.get(*target).cloned().flatten(),
+            ) {
+                (Some(failure), _) => Outcome::Failed(failure),
+                (None, Some(evidence)) => Outcome::Accepted(evidence),
+                (None, None) => Outcome::Failed(told_already(now)),
             },
             Step::Preview { target } => {
                 let index = *target;
@@ -134,6 +140,7 @@ pub async fn obstacles(
                             // After what a person changes, that is looked at anew.
                             let why = change.reload.filter(|_| policy.targets[index].write || change.diff.is_empty());
                             reloads_ahead.extend(why.map(|why| (index, why)));
+                            for_certain[index] |= why.is_some() && facts.puts_back();
                         }
                         outcome_of(reply, &step, target, &facts)
                     }
@@ -162,7 +169,8 @@ pub async fn obstacles(
     let is_told =
         |target: Option<&str>| credential.targets.iter().zip(&told).any(|(t, told)| *told && Some(&*t.name) == target);
     // What was in the way of the source's version is told, and not what is in the way of putting back another one.
-    let failures = facts.failures().into_iter().filter(|(target, f)| f.class == Class::Drift || !is_told(*target));
+    let untold = [Class::Drift, Class::Changed];
+    let failures = facts.failures().into_iter().filter(|(target, f)| untold.contains(&f.class) || !is_told(*target));
     let obstacle = |(target, failure): (Option<&str>, &Failure)| Obstacle {
         target: target.map(str::to_owned),
         failure: failure.clone(),
@@ -174,6 +182,13 @@ pub async fn obstacles(
         weight: Weight::Fails,
     };
     let mut all: Vec<Obstacle> = failures.map(obstacle).collect();
+    // A run that has nothing to do does not read the credential, and does not fail of it.
+    if all.iter().all(|obstacle| obstacle.failure.class != Class::Changed) {
+        let asked = |target| not_the_applied_one(&facts, credential, target, &fetched, apply);
+        let changed = credential.targets.iter().filter_map(asked).find(|failure| failure.class == Class::Changed);
+        let (end, weight) = (End::Done(None), Weight::PutRight);
+        all.extend(changed.map(|failure| Obstacle { target: None, failure, end, weight }));
+    }
     let now = Timestamp::now();
     // Decided here, because it is decided by a person: what is only looked at is not held.
     let unconfirmed = rollover::waits_unconfirmed(&facts, &policy, now);
@@ -217,6 +232,25 @@ pub async fn obstacles(
         let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
         all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, weight: Weight::Fails });
     }
+    // One that is needed and that this host must not do stays owed; a version that waits for a person brings none yet.
+    let is_held = all.iter().any(|obstacle| obstacle.target.is_none() && obstacle.weight == Weight::OnlyWaits);
+    let never = |index: usize| credential.targets[index].reload == Reload::Never;
+    for (index, why) in reloads_ahead.iter().filter(|(index, _)| never(*index) && (for_certain[*index] || !is_held)) {
+        let target = &credential.targets[*index].name;
+        // What is owed already was told when it was looked at.
+        if *why == WhyReload::Owed
+            || all.iter().any(|o| o.target.as_ref() == Some(target) && o.failure.class == Class::ReloadOwed)
+        {
+            continue;
+        }
+        let what = format!(
+            "a reload of the mail server would stay owed, because reload = \"never\": it is needed because {}",
+            why.because()
+        );
+        let fix = "restart the mail server after the sync: a start after the change settles it (a reload by hand is not seen)";
+        let failure = Fault::new(Class::ReloadOwed, what, fix).temporary().at(now);
+        all.push(Obstacle { target: Some(target.clone()), failure, end: End::ForNow, weight: Weight::Fails });
+    }
     let ahead = |(index, why): (usize, WhyReload)| {
         let target = &credential.targets[index];
         ReloadAhead { target: target.name.clone(), why, never: target.reload == Reload::Never }
@@ -245,6 +279,19 @@ fn found(state: &State, fetched: Option<&Fetched>) -> Option<Found> {
     }
     let (applied, identity) = (state.applied.as_ref()?, state.source.clone()?);
     Some(Found { identity, id: applied.id.clone(), username: applied.username.clone(), at })
+}
+
+/// Why what is at hand is not the applied version, although the source says so.
+fn not_the_applied_one(
+    facts: &Facts,
+    credential: &config::Credential,
+    target: &config::Target,
+    fetched: &Option<Fetched>,
+    apply: &apply::Client,
+) -> Option<Failure> {
+    let login = fetched.as_ref().and_then(|_| login_for(fetched, target).ok())?;
+    let asked = asks_whether_applied(facts, credential, target, &login)?;
+    apply.call(asked).err().map(|e| not_as_applied(&facts.state, &login, e))
 }
 
 /// Stands for what was told when it was met; it is not told again.

@@ -49,7 +49,16 @@ fn accept(version: &str) -> Wake {
 
 /// A version that was seen `at` this time, and nothing more.
 fn candidate_of(id: VersionId, first_seen: Timestamp) -> Candidate {
-    Candidate { id, username: "AKIA".into(), first_seen, accepted: false, probed: None, held: None, approval: None }
+    Candidate {
+        id,
+        username: "AKIA".into(),
+        first_seen,
+        accepted: false,
+        probed: None,
+        held: None,
+        approval: None,
+        not_newer: false,
+    }
 }
 
 /// One entry of a table would change.
@@ -1262,6 +1271,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
         probed: None,
         held: None,
         approval: None,
+        not_newer: false,
     });
     (state.seq, state.report) = (7, Some(report(7)));
     let owed = |seqs: &[u64]| Outbox { owed: seqs.iter().map(|s| report(*s)).collect(), ..Outbox::default() };

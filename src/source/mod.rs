@@ -6,6 +6,7 @@
 //! elsewhere; an answer with nothing in it is an error here, so that it changes nothing.
 
 pub mod file;
+mod form;
 pub mod parameter_store;
 pub mod secrets_manager;
 
@@ -113,7 +114,7 @@ pub struct Advice {
 pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Result<Box<dyn Source>, Fault> {
     let is_ses = |smtp: &config::Smtp| smtp.region.is_some() || ses_region(&smtp.endpoint).is_some();
     let keys = JsonKeys { of_ses: credential.targets.iter().any(|t| is_ses(&t.smtp)), ..credential.keys.clone() };
-    Ok(match &credential.source {
+    let source: Box<dyn Source> = match &credential.source {
         config::Source::SecretsManager { secret, stages, aws } => {
             Box::new(secrets_manager::SecretsManager::new(secret, stages, &in_region_of(secret, aws), keys, http)?)
         }
@@ -122,7 +123,8 @@ pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Res
             Box::new(parameter_store::ParameterStore::new(parameter, label.as_deref(), &aws, keys, http)?)
         }
         config::Source::File { path, owner } => Box::new(file::File::new(path, owner.as_deref(), key, keys)),
-    })
+    };
+    Ok(Box::new(form::InForm::new(source, &credential.source)))
 }
 
 fn in_region_of(name: &str, aws: &config::Aws) -> config::Aws {

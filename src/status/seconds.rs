@@ -65,7 +65,7 @@ in_seconds! {
     InUseStatus: at;
     AppliedRefused: since, at;
     Tried: at;
-    PendingStatus: waits_since, approval, rejected;
+    PendingStatus: waits_since, approval, rejected, not_newer;
     Approval: at, until;
     Rejected: id, at;
     FailureStatus: failure, next;

@@ -25,6 +25,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 #[path = "../lab/moto.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
 use moto::{Moto, REGION};
 

@@ -23,6 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 #[path = "../lab/moto.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
 use moto::{Moto, REGION};
 

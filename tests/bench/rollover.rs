@@ -23,6 +23,7 @@ use relaykey::tls::Roots;
 use serde_json::{Value, json};
 
 #[path = "../lab/moto.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
 use moto::{Moto, REGION};
 

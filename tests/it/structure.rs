@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("audit", &["credential", "host", "rollover", "text"]),
     ("tls", &["host"]),
     ("aws", &["config", "credential", "host", "text", "tls"]),
-    ("source", &["aws", "config", "credential", "host", "instruction"]),
+    ("source", &["aws", "config", "credential", "host", "instruction", "text"]),
     ("smtp", &["credential", "config", "text", "tls"]),
     ("report", &["aws", "config", "credential", "host", "instruction", "rollover", "smtp", "tls", "text"]),
     ("state", &["rollover", "host", "credential", "instruction"]),

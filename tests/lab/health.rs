@@ -187,6 +187,7 @@ impl Host {
             probed: None,
             held: None,
             approval: None,
+            not_newer: false,
         });
         self
     }

@@ -110,6 +110,9 @@ pub enum Request {
     /// Are user name and password in their order? Refused (class `payload`) where an entry in place has the user name for a
     /// password, or the password for a user name. Changes nothing.
     InOrder { target: TargetId, ours: Ours, login: Login },
+    /// Is it the login of the applied version, as far as `ours` tells, or else the one in use? Refused (class `changed`) where it
+    /// is another one. Changes nothing.
+    IsApplied { target: TargetId, ours: Ours, login: Login },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
     Discard { target: TargetId },
@@ -555,7 +558,10 @@ impl Server {
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
     pub fn serve(&self, request: Request) -> Result<Reply, Fault> {
-        let looks = matches!(request, Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. });
+        let looks = matches!(
+            request,
+            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
+        );
         if self.shared.access == Access::Look && !looks {
             return Err(out_of_order("change anything", "this run only looks"));
         }
@@ -576,6 +582,9 @@ impl Server {
             }
             Request::InOrder { target, ours, login } => {
                 self.target(&target)?.in_order(&ours, &login).map(|()| Reply::Done)
+            }
+            Request::IsApplied { target, ours, login } => {
+                self.target(&target)?.is_applied(&ours, &login).map(|()| Reply::Done)
             }
             Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
             Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
@@ -835,6 +844,26 @@ impl Target {
                 "what the source holds has for its user name a password that is in use here, or the other way round: are the \
                        two in the wrong order? It was not tried",
                 "put USER:PASSWORD there as a new version, in this order; the old credential stays in place",
+            )),
+        }
+    }
+
+    fn is_applied(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
+        // Of an access key id there is one password for each region: the name says it.
+        let tells = credential::is_access_key_id(&login.username) || ours.logins.applied.is_empty();
+        let live_id = self.shared.with_key(|key| key.live_id(login))?;
+        let is_it = match &ours.applied {
+            Some(applied) if *applied != login.username => false,
+            _ if tells || ours.logins.applied.contains(&live_id) => true,
+            // Where the key for live ids was made anew, they tell nothing, and the mail server does.
+            _ => first_live(&self.look(&self.with_uncommitted(ours)?)?) == Some(login),
+        };
+        match is_it {
+            true => Ok(()),
+            false => Err(Fault::new(
+                Class::Changed,
+                "it is not the login of the applied version",
+                "look at what the source holds",
             )),
         }
     }
@@ -1511,6 +1540,7 @@ impl Target {
             credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
         });
         let is_old = |left: &LeftOut| match &left.username {
+            Some(_) if left.was_found => true,
             // One access key id has a password for each region, and all of them end together. Any other name goes on with the
             // next password, while the one before it ends.
             Some(username) if *username == open.login.username => {

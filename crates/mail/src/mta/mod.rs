@@ -51,12 +51,16 @@ pub struct KnownLogins {
     pub applied: Vec<String>,
     /// Of versions that were put in place and not confirmed, or are about to be, and of those that were confirmed before.
     pub others: Vec<String>,
+    /// Of logins that were found in use here and were never of a version of ours: what still holds one is named, and nobody's to
+    /// write by that.
+    pub found: Vec<String>,
 }
 
 /// The key is the host's, and always the same.
 impl PartialEq for KnownLogins {
     fn eq(&self, other: &Self) -> bool {
-        (&self.applied, &self.others, self.key.is_some()) == (&other.applied, &other.others, other.key.is_some())
+        let own = (&self.applied, &self.others, &self.found, self.key.is_some());
+        own == (&other.applied, &other.others, &other.found, other.key.is_some())
     }
 }
 impl Eq for KnownLogins {}
@@ -66,6 +70,13 @@ impl KnownLogins {
     fn knows(&self, login: &Login) -> bool {
         let id = self.key.as_ref().map(|key| key.live_id(login));
         id.is_some_and(|id| self.applied.contains(&id) || self.others.contains(&id))
+    }
+
+    /// Was the login found in use, and is none of ours?
+    fn were_found(&self, login: &Login) -> bool {
+        let Some(key) = self.key.as_ref().filter(|_| !self.found.is_empty()) else { return false };
+        let id = key.live_id(login);
+        self.found.contains(&id) && !self.applied.contains(&id) && !self.others.contains(&id)
     }
 
     fn is_applied_known(&self) -> bool {
@@ -81,6 +92,8 @@ pub struct LeftOut {
     pub username: Option<String>,
     /// Live id of its login, where that is known as one of ours, password and all.
     pub own: Option<String>,
+    /// It holds a login that was found in use here, and that was never ours.
+    pub was_found: bool,
 }
 
 impl Ours {
@@ -179,6 +192,11 @@ impl<'a> NameRule<'a> {
     pub fn own_id(&self, entry: &table::Entry<'_>) -> Option<String> {
         let login = entry.login().filter(|_| self.is_own(entry))?;
         self.known.key.as_ref().map(|key| key.live_id(&login))
+    }
+
+    /// Does it hold a login that was found in use here, and that was never ours?
+    pub fn was_found(&self, entry: &table::Entry<'_>) -> bool {
+        entry.login().is_some_and(|login| self.known.were_found(&login))
     }
 
     /// Does it hold a login that is known as ours, password and all?

@@ -2133,7 +2133,7 @@ struct Question<'a> {
 
 fn left_out(entry: &table::Entry<'_>, rule: &NameRule<'_>) -> LeftOut {
     let (key, username) = (entry.key.to_string(), entry.username().map(str::to_owned));
-    LeftOut { key, username, own: rule.own_id(entry) }
+    LeftOut { key, username, own: rule.own_id(entry), was_found: rule.was_found(entry) }
 }
 
 /// How much of the table a survey is for.
@@ -2270,7 +2270,7 @@ impl Question<'_> {
             let is_left = listed.is_some() && (by_name == ByName::Ours || by_key()) || is_earlier;
             // A live key that is left out is there already.
             let is_new = || !pick_left.iter().any(|left| left.key == entry.key);
-            if is_left && self.candidate != entry.username() && is_new() {
+            if (is_left && self.candidate != entry.username() || rule.was_found(&entry)) && is_new() {
                 pick_left.push(left_out(&entry, &rule));
             }
         }
