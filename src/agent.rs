@@ -1295,13 +1295,21 @@ fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts)
                     usernames.push(username);
                 }
             }
+            let live_id = if same { one } else { None };
+            let owed = |o: apply::ReloadOwed| rollover::Owed { since: o.since, why: o.why };
+            // What is not in place is seen to otherwise, and then read.
+            let confirmed = facts.state.targets.get(&target.name).and_then(|state| state.live_id.as_ref());
+            let holds_it = live_id.is_some() && live_id.as_ref() == confirmed && seen.swapped.is_none();
+            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run).map(owed);
+            let (to_reload, left) = if target.reload.is_ours() { (unread, None) } else { (None, unread) };
             Outcome::Inspected(rollover::Inspection {
-                live_id: if same { one } else { None },
+                live_id,
                 username: seen.username,
                 first_live_id,
                 in_use: seen.live_id,
                 usernames,
-                reload_owed: seen.reload_owed.map(|o| rollover::Owed { since: o.since, why: o.why }),
+                reload_owed: seen.reload_owed.map(owed).or(to_reload),
+                unread: left,
                 swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
                     id: VersionId { version: v.version, order: v.order },
                     source: v.source,

@@ -652,6 +652,9 @@ pub struct TargetState {
     pub heals: Vec<Timestamp>,
     /// Why a reload is owed, as last seen.
     pub reload_owed: Option<Owed>,
+    /// Why the mail server may not go by what is there, where nothing may reload it, as last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Owed>,
     /// What waits to be changed here, by relaykey once it may, or by hand.
     #[serde(default)]
     pub change: Option<Change>,
@@ -1327,6 +1330,9 @@ pub struct Inspection {
     /// The user names under the live keys, each once, as they may be shown.
     pub usernames: Vec<String>,
     pub reload_owed: Option<Owed>,
+    /// The confirmed login is in place, what is there was changed by somebody else since it was read, and nothing may reload
+    /// the mail server.
+    pub unread: Option<Owed>,
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<Swapped>,
     pub mail_server: Option<MailServer>,
@@ -2716,6 +2722,7 @@ pub fn absorb(
             let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
             let runs = found.mail_server == Some(MailServer::Runs);
             (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
+            state.unread.clone_from(&found.unread);
             let of_that = |f: &Failure| [Class::ReloadOwed, Class::NotRunning].contains(&f.class);
             if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
                 state.retry.next = None;
@@ -4302,6 +4309,7 @@ fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Timestamp) {
         let durable = state.targets.entry(t.name.clone()).or_default();
         if t.activated {
             durable.reload_owed = None;
+            durable.unread = None;
         }
         durable.begun.retain(|begun| Some(&begun.id) == waits.as_ref());
         if waits.is_none() {

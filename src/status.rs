@@ -17,7 +17,7 @@ use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{
     self, Approval, Candidate, Change, CloneOf, Completion, Holds, MailServer, OLD_KEY, Owed, OwnResult, Rejected,
-    Report, State, Tried, rfc3339,
+    Report, State, TargetState, Tried, rfc3339,
 };
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
@@ -189,6 +189,9 @@ pub struct CredentialStatus {
     pub pending: Option<PendingStatus>,
     pub failures: Vec<FailureStatus>,
     pub owed: Vec<OwedStatus>,
+    /// Targets whose mail server may not go by what is in place, where nothing may reload it, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<OwedStatus>,
     /// Targets whose mail server was not running at the last look.
     #[serde(default)]
     pub mail_server_stopped: Vec<String>,
@@ -380,6 +383,10 @@ pub struct FailureStatus {
     #[serde(default)]
     pub next: Option<Timestamp>,
 }
+
+/// What settles it where nothing may reload the mail server.
+pub const UNREAD_FIX: &str =
+    "restart the mail server, which settles it (reload = \"never\"; a reload by hand is not seen)";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OwedStatus {
@@ -613,11 +620,12 @@ impl CredentialStatus {
                 });
             }
         }
-        let owed: Vec<OwedStatus> = state
-            .targets
-            .iter()
-            .filter_map(|(name, t)| Some(OwedStatus { target: name.clone(), owed: t.reload_owed.clone()? }))
-            .collect();
+        let each = |of: fn(&TargetState) -> Option<&Owed>| -> Vec<OwedStatus> {
+            let said =
+                |(name, t): (&String, &TargetState)| Some(OwedStatus { target: name.clone(), owed: of(t)?.clone() });
+            state.targets.iter().filter_map(said).collect()
+        };
+        let (owed, unread) = (each(|t| t.reload_owed.as_ref()), each(|t| t.unread.as_ref()));
         let reports_owed: Vec<ReportOwed> = state
             .outbox
             .iter()
@@ -685,6 +693,7 @@ impl CredentialStatus {
             pending: state.candidate.as_ref().map(|c| PendingStatus::new(credential, state, c, first_refused)),
             failures,
             owed,
+            unread,
             mail_server_stopped: seen(|s| s == Some(MailServer::Stopped)),
             mail_server_unseen: seen(|s| s.is_none()),
             withdrawn: state.withdrawn,
@@ -1078,7 +1087,9 @@ impl CredentialStatus {
             };
             let who = self.applied.as_ref().map_or_else(|| found.who(), |a| found.who_else(a));
             // What does not run uses nothing; what was not told of it perhaps what was there before.
-            let only_in_place = self.mail_server_stopped.contains(&found.target) || self.is_unread(&found.target);
+            let only_in_place = self.mail_server_stopped.contains(&found.target)
+                || self.is_unread(&found.target)
+                || self.unread.iter().any(|unread| unread.target == found.target);
             // A look from before a swap says neither what is in place since, nor what the mail server has read.
             let overtaken = found.holds == Holds::Applied && self.is_unread_since(&found.target, found.at);
             let (label, when) = match (overtaken, only_in_place) {
@@ -1087,6 +1098,11 @@ impl CredentialStatus {
                 (false, false) => ("in use", ""),
             };
             line(label, format!("{target}{who}, looked up {}{when}{differs}", ago(&rfc3339(found.at), now)));
+        }
+        for unread in &self.unread {
+            let since = ago(&rfc3339(unread.owed.since), now);
+            line("not read", format!("target {}, {since}: {}", unread.target, unread.owed.why));
+            line("fix", UNREAD_FIX.to_owned());
         }
         for half in &self.half_done {
             line("half done", half.said());

@@ -89,12 +89,14 @@ pub async fn obstacles(
         let (step, _) = rollover::decide(&facts, &policy, now);
         let outcome = match &step {
             Step::Inspect { target } => match targets.get(*target).cloned().flatten() {
-                Some(seen) => match outcome_of(Reply::Inspected(seen), &step, &credential.targets[*target], &facts) {
-                    Outcome::Inspected(found) if put_back[*target].is_some() => {
-                        Outcome::Inspected(facts.with_applied(*target, found))
+                Some(seen) => {
+                    match outcome_of(Reply::Inspected(Box::new(seen)), &step, &credential.targets[*target], &facts) {
+                        Outcome::Inspected(found) if put_back[*target].is_some() => {
+                            Outcome::Inspected(facts.with_applied(*target, found))
+                        }
+                        outcome => outcome,
                     }
-                    outcome => outcome,
-                },
+                }
                 None => Outcome::Failed(told_already(now)),
             },
             Step::FetchApplied => match seen.source {
@@ -221,6 +223,17 @@ pub async fn obstacles(
             false => (rollover::put_right(&facts, index, now), End::Done(None), Weight::PutRight),
         };
         all.push(Obstacle { target: Some(target.name.clone()), failure, end, weight });
+    }
+    // Of what somebody else has changed since it was read.
+    for (index, target) in credential.targets.iter().enumerate() {
+        let confirmed = facts.state.targets.get(&target.name).and_then(|state| state.live_id.as_ref());
+        let found = facts.targets[index].inspected.as_ref().and_then(|found| found.live_id.as_ref());
+        let unread =
+            targets[index].as_ref().is_some_and(|seen| seen.unread.is_some()) && found.is_some() && found == confirmed;
+        let is_told = reloads_ahead.iter().any(|(ahead, _)| *ahead == index);
+        if unread && !is_told && target.reload.is_ours() {
+            reloads_ahead.push((index, WhyReload::Unread));
+        }
     }
     // The reload that `sync` would come to: of what it would write, of what is not known as read, or owed.
     let reloads = |index: usize| {

@@ -28,7 +28,7 @@ use crate::rollover::{Evidence, State};
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::{Access, Store};
-use crate::status::{NotListening, how_to_start, source_words};
+use crate::status::{NotListening, UNREAD_FIX, how_to_start, source_words};
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -475,7 +475,7 @@ fn targets(
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
         match apply.call(Request::Inspect { target: id, ours: ours.clone() }) {
             Ok(Reply::Inspected(seen)) => {
-                all.push(Some(seen.clone()));
+                all.push(Some((*seen).clone()));
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {
                     let place = format!("{} in {}", entry.key, entry.map);
                     match &entry.username {
@@ -518,6 +518,14 @@ fn targets(
                 }
                 if let Some((finding, temporary)) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
                     findings.add_that(if temporary { Exit::ForNow } else { Exit::ForGood }, name, &about, finding);
+                }
+                if let Some(unread) = seen.unread.filter(|_| !target.reload.is_ours()) {
+                    let (what, fix) = (unread.why, UNREAD_FIX.to_owned());
+                    findings.add(
+                        name,
+                        &about,
+                        Finding { severity: Severity::Warning, line: None, file: None, what, fix },
+                    );
                 }
                 if let Some(owed) = seen.reload_owed {
                     // Nothing that `sync` does settles it, or what it did failed, and is done again.

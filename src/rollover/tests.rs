@@ -126,6 +126,7 @@ fn holds(n: i64) -> Inspection {
         in_use: Some(format!("live{n}")),
         usernames: vec![format!("AKIA{n}")],
         reload_owed: None,
+        unread: None,
         swapped: None,
         mail_server: Some(MailServer::Runs),
     }

@@ -108,7 +108,7 @@ impl Lab {
 
     fn inspect(&self) -> Inspected {
         match self.call(Request::Inspect { target: self.id.clone(), ours: Ours::default() }).unwrap() {
-            Reply::Inspected(inspected) => inspected,
+            Reply::Inspected(inspected) => *inspected,
             other => panic!("{other:?}"),
         }
     }

@@ -88,7 +88,7 @@ impl Hand {
 
     fn inspect(&self) -> Inspected {
         match self.call(Request::Inspect { target: self.id.clone(), ours: self.ours() }).unwrap() {
-            Reply::Inspected(inspected) => inspected,
+            Reply::Inspected(inspected) => *inspected,
             other => panic!("{other:?}"),
         }
     }

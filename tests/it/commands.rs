@@ -696,6 +696,7 @@ fn status(host: &Host) -> Value {
     let expected = [
         "name",
         "source",
+        "source_in_full",
         "state",
         "not_ready",
         "applied",

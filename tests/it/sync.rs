@@ -2171,3 +2171,131 @@ fn every_time_in_json_is_in_whole_seconds() {
     let odd: Vec<_> = all.iter().filter(|(_, time)| time.len() != "2026-01-01T00:00:00Z".len()).collect();
     assert!(odd.is_empty(), "{odd:?}");
 }
+
+// ---------------------------------------------------------------- what somebody else has changed between two looks
+
+/// A person puts the old map back, has it read, and then ours again, without a reload: as it was confirmed, it is in place, and
+/// not in use.
+fn old_map_read_meanwhile(host: &Host, old_map: &Path, old: &Key) {
+    let map = host.postfix.map();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| map.with_extension(name));
+    fs::rename(&map, &ours).expect("moved aside");
+    fs::copy(old_map, &map).expect("put back");
+    let before = reloads(&host.postfix, 0);
+    host.postfix.reload();
+    reloads(&host.postfix, before + 1);
+    assert_eq!(host.send(), old.id, "the old map was read");
+    fs::rename(&map, &theirs).expect("moved aside");
+    fs::rename(&ours, &map).expect("put back");
+    assert_eq!(host.send(), old.id, "ours was not read");
+}
+
+/// A host that has confirmed `new` after `old`, and a copy of the map of before.
+fn confirmed_with_a_copy(map_type: &str, target: &str, old: &Key, new: &Key) -> (Host, PathBuf) {
+    let host = settled(map_type, old, &Setup { target, ..Setup::default() });
+    let copy = host.path("map of before");
+    fs::copy(host.postfix.map(), &copy).expect("copied");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+    assert_eq!(host.send(), new.id);
+    (host, copy)
+}
+
+/// Once, and neither again at later looks nor after what relaykey does itself.
+#[test]
+fn what_others_changed_and_put_back_is_read_again_once() {
+    for (map_type, reload, each) in [("hash", "always", 1), ("lmdb", "if-needed", 0), ("hash", "if-needed", 0)] {
+        let (old, new, last) = (Key::new(), Key::new(), Key::new());
+        let (host, copy) = confirmed_with_a_copy(map_type, &format!("reload = {reload:?}"), &old, &new);
+        let settled_at = |expected: usize, what: &str| {
+            for _ in 0..2 {
+                host.sync(&[], 0).says(&["ses: up-to-date"]);
+            }
+            assert_eq!(reloads(&host.postfix, expected), expected, "{map_type}, {reload}: {what}");
+        };
+        let before = reloads(&host.postfix, 1 + each);
+        settled_at(before, "nothing has changed");
+        old_map_read_meanwhile(&host, &copy, &old);
+        host.relaykey(&["check"]).expect(0).says(&["at the next sync the mail server would be reloaded"]);
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        assert_eq!(reloads(&host.postfix, before + 2), before + 2, "{map_type}, {reload}: theirs and ours");
+        assert_eq!(host.send(), new.id, "{map_type}, {reload}");
+        host.relaykey(&["check"]).expect(0).says_not("would be reloaded");
+        settled_at(before + 2, "it was read");
+
+        // Two rewrites in place, of one second: Postfix misses the second one.
+        if map_type == "hash" {
+            let (table, map) = (host.postfix.table(), host.postfix.map());
+            let text = fs::read_to_string(&table).expect("readable");
+            fs::write(&table, text.replace(&new.pair(), &old.pair())).expect("written in place");
+            host.postfix.postmap();
+            let modified = fs::metadata(&map).and_then(|m| m.modified()).expect("a time");
+            let log = host.send();
+            assert_eq!(log, old.id, "the rewrite was noticed");
+            fs::write(&table, &text).expect("written in place");
+            host.postfix.postmap();
+            fs::File::options().write(true).open(&map).and_then(|f| f.set_modified(modified)).expect("its time");
+            assert_eq!(host.send(), old.id, "the second one was not");
+            host.sync(&[], 0).says(&["ses: up-to-date"]);
+            assert_eq!(host.send(), new.id, "{map_type}, {reload}");
+            settled_at(before + 3, "rewritten in place");
+        }
+
+        let before = reloads(&host.postfix, 0);
+        host.standin.set_key(&last.id, &last.login.password);
+        host.publish(last.pair());
+        host.sync(&[], 0).says(&["ses: confirmed", &last.id]);
+        settled_at(before + each, "a rollover of our own");
+        assert_eq!(host.send(), last.id, "{map_type}, {reload}");
+
+        // Of what was never known as read, nothing was overtaken.
+        fs::remove_file(host.path("state/apply/seen.json")).expect("removed");
+        let (map, aside) = (host.postfix.map(), host.postfix.map().with_extension("aside"));
+        fs::rename(&map, &aside).and_then(|()| fs::rename(&aside, &map)).expect("moved and back");
+        settled_at(before + each, "nothing is known");
+    }
+}
+
+/// It is remembered, over whatever ends in between, until it is done.
+#[test]
+fn what_others_changed_stays_owed_until_it_was_read() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, copy) = confirmed_with_a_copy("hash", "reload = \"always\"", &old, &new);
+    old_map_read_meanwhile(&host, &copy, &old);
+    let config = fs::read_to_string(&host.path("config.toml")).expect("readable");
+    fs::write(&host.path("config.toml"), config.replace("reload = \"always\"", "reload = [\"/bin/false\"]"))
+        .expect("written");
+    for _ in 0..2 {
+        host.sync(&["--wait", "0s"], 75).says(&["the reload failed"]);
+        host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed"]).says_not(&format!("in use    {}", new.id));
+    }
+    fs::write(&host.path("config.toml"), config).expect("written");
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    assert_eq!(host.send(), new.id);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &format!("in use    {}", new.id)]);
+}
+
+/// What must not be reloaded is said, and nothing is red for it.
+#[test]
+fn what_others_changed_where_nothing_may_reload_is_told_until_a_start() {
+    let (old, new) = (Key::new(), Key::new());
+    let (host, copy) = confirmed_with_a_copy("hash", "reload = \"never\"", &old, &new);
+    old_map_read_meanwhile(&host, &copy, &old);
+    let before = reloads(&host.postfix, 0);
+    let told = "the mail server is not known to have read what is there now";
+    for _ in 0..2 {
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
+        host.relaykey(&["check"]).expect(0).says(&["warning ", told, "restart the mail server"]);
+        let status = host.relaykey(&["status"]);
+        status.expect(0).says(&["ses: up-to-date", "not read", told]).says_not(&format!("in use    {}", new.id));
+    }
+    assert_eq!(reloads(&host.postfix, before), before);
+    host.postfix.stop();
+    let_a_start_be_later();
+    host.postfix.start();
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    host.relaykey(&["check"]).expect(0).says_not(told);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &format!("in use    {}", new.id)]).says_not(told);
+    assert_eq!(host.send(), new.id);
+}

@@ -143,7 +143,7 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// To `Inspect`.
-    Inspected(Inspected),
+    Inspected(Box<Inspected>),
     /// To `Prepare`.
     Prepared(Prepared),
     /// To `Prepare`, where a person is to make a change: nothing is staged.
@@ -180,6 +180,9 @@ pub struct Inspected {
     pub running: Running,
     /// A reload that is still to be done.
     pub reload_owed: Option<ReloadOwed>,
+    /// Somebody else changed the table, or the mail server's configuration, after the mail server had read them, and it is not
+    /// known to have read what is there now; with nothing open, and unless a reload is owed anyway. `Activate` sees to it.
+    pub unread: Option<ReloadOwed>,
     /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
     /// left to do.
     pub swapped: Option<Uncommitted>,
@@ -568,7 +571,7 @@ impl Server {
         match request {
             Request::Inspect { target, ours } => {
                 self.sweep_orphans();
-                self.target(&target)?.inspect(&ours).map(Reply::Inspected)
+                self.target(&target)?.inspect(&ours).map(|seen| Reply::Inspected(Box::new(seen)))
             }
             Request::Prepare { target, ours, expect, login, version } => {
                 let mut target = self.target(&target)?;
@@ -710,10 +713,8 @@ impl Target {
         }
         findings.sort_by_key(|finding| finding.severity);
         self.files.clone_from(&view.files);
-        if self.shared.access == Access::Change {
-            // What cannot be looked at is a finding already; not seen, it is read once more.
-            let _ = self.see();
-        }
+        // What cannot be looked at is a finding already; not seen, it is read once more.
+        let seen = self.see().unwrap_or_default();
         let entries = self.shared.with_key(|key| live_entries(&view, key))?;
         if self.shared.store.get(&self.id)?.is_none() {
             self.inherit(&entries)?;
@@ -732,6 +733,16 @@ impl Target {
                 live_id: record.live_id.clone(),
             });
         let hindrances = self.hindrances(&view)?.map(Box::new);
+        let reload_owed = record.and_then(|record| record.reload_owed);
+        let unread = match &reload_owed {
+            None => seen.filter(|seen| self.is_unread(seen, view.running)).map(|seen| ReloadOwed {
+                since: seen.at.wall,
+                why: "somebody else changed the table or the mail server's configuration, and the mail server is not known to \
+                      have read what is there now"
+                    .into(),
+            }),
+            Some(_) => None,
+        };
         Ok(Inspected {
             kind: view.kind,
             live_id: one_live_id(&entries),
@@ -744,9 +755,20 @@ impl Target {
             files: view.files,
             log: view.log,
             running: view.running,
-            reload_owed: record.and_then(|record| record.reload_owed),
+            reload_owed,
+            unread,
             findings,
         })
+    }
+
+    /// Does the mail server, as far as is known, not go by what somebody else has put there? Not asked while a target of this
+    /// process has its change open there, which sees to that.
+    fn is_unread(&self, seen: &Seen, running: Running) -> bool {
+        matches!(running, Running::Yes { .. })
+            && seen.overtaken
+            && self.open.is_none()
+            && !self.shared.directories.is_any_held(&ids_around(&self.files))
+            && has_read(Some(seen), running).is_ok_and(|has_read| has_read.is_none())
     }
 
     /// What is there now, and not half of what another target of this process renames there meanwhile.
@@ -1377,10 +1399,9 @@ impl Target {
             }
             match self.unread(running, record, seen.as_ref())? {
                 Ok(how) => return Ok(Activated::Yes { how }),
-                Err(unread) => record = Some(unread),
+                Err(unread) => record = unread,
             }
         }
-        let mut record = record.expect("a reload is owed");
         let not_done = |why: &str, fix: &str, temporary| (why.to_owned(), fix.to_owned(), temporary);
         let (why, fix, temporary) = match (&self.reload, running) {
             (reload, _) if !reload.is_ours() => not_done(
@@ -1397,7 +1418,9 @@ impl Target {
                 Ok(()) => {
                     let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
                     self.remember(seen.as_ref(), true)?;
-                    self.reload_is_settled(&mut record)?;
+                    if let Some(record) = &mut record {
+                        self.reload_is_settled(record)?;
+                    }
                     return Ok(Activated::Yes { how });
                 }
                 Err(e) => (e.what, e.fix, e.temporary),
@@ -1405,8 +1428,10 @@ impl Target {
         };
         // A start after this look will have read them so.
         self.remember(seen.as_ref(), false)?;
-        record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
-        self.shared.store.set(&self.id, Some(record))?;
+        if let Some(mut record) = record {
+            record.reload_owed = Some(ReloadOwed { since: record.swapped.wall, why: why.clone() });
+            self.shared.store.set(&self.id, Some(record))?;
+        }
         Ok(Activated::Owed { why, fix, temporary })
     }
 
@@ -1416,9 +1441,11 @@ impl Target {
             return Ok(None);
         }
         let now = Seen::now(&self.files, Instance::now(self.mta.instance()?)?)?;
-        let mut seen = self.shared.store.look(&self.id, now, self.seen.as_ref(), &self.shared.configured)?;
+        let may_change = self.shared.access == Access::Change;
+        let mut seen =
+            self.shared.store.look(&self.id, now, self.seen.as_ref(), &self.shared.configured, may_change)?;
         // Asked after the look: one that was started in between may have read something else.
-        if !seen.read && !seen.stopped && self.mta.running()? == Running::No {
+        if may_change && !seen.read && !seen.stopped && self.mta.running()? == Running::No {
             seen.stopped = true;
             self.shared.store.note(&self.id, &seen, &self.shared.configured)?;
         }
@@ -1433,7 +1460,8 @@ impl Target {
     /// Remembers how the files were, durably, and whether the mail server has read them so.
     fn remember(&mut self, seen: Option<&Seen>, read: bool) -> Result<(), Fault> {
         let Some(seen) = seen else { return Ok(()) };
-        let seen = Seen { read: seen.read || read, ..seen.clone() };
+        let read = seen.read || read;
+        let seen = Seen { read, overtaken: seen.overtaken && !read, ..seen.clone() };
         self.set_seen(&seen)?;
         if let Some(Open { swap: Swap::Done { reloaded, .. }, .. }) = &mut self.open {
             *reloaded |= read;
@@ -1454,14 +1482,16 @@ impl Target {
         running: Running,
         known: Option<Record>,
         seen: Option<&Seen>,
-    ) -> Result<Result<&'static str, Record>, Fault> {
-        let Some(open) = &self.open else { return Ok(Ok("nothing-owed")) };
+    ) -> Result<Result<&'static str, Option<Record>>, Fault> {
+        if self.open.is_none() && !seen.is_some_and(|seen| seen.overtaken) {
+            return Ok(Ok("nothing-owed"));
+        }
         match has_read(seen, running)? {
             Some(HasRead::Before) => {
-                let how = match open.swap {
-                    Swap::Done { reloaded: true, .. } => "reload",
+                let how = match &self.open {
+                    Some(Open { swap: Swap::Done { reloaded: true, .. }, .. }) => "reload",
                     // Known as read, as it went over what was.
-                    _ if open.change.replaced_any() => "indexed-map",
+                    Some(open) if open.change.replaced_any() => "indexed-map",
                     _ => "read-before",
                 };
                 self.remember(seen, false)?;
@@ -1477,14 +1507,16 @@ impl Target {
             }
             None => {}
         }
+        // Of what nobody of ours has put there, it is remembered with the files.
+        let Some(open) = &self.open else { return Ok(Err(None)) };
         let swapped = Moment::now()?;
         if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
-            return Ok(Err(Record { swapped, ..known }));
+            return Ok(Err(Some(Record { swapped, ..known })));
         }
         let (version, live_id) = (open.version.clone(), open.live_id.clone());
         let usernames = Vec::new();
         let (phase, reload_owed, ahead) = (Phase::Committed, None, None);
-        Ok(Err(Record { version, usernames, live_id, phase, reload_owed, swapped, ahead }))
+        Ok(Err(Some(Record { version, usernames, live_id, phase, reload_owed, swapped, ahead })))
     }
 
     fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, Fault> {

@@ -176,6 +176,10 @@ pub(super) struct Seen {
     /// The mail server did not run after they were seen so: whatever runs later was started after that.
     #[serde(default)]
     pub(super) stopped: bool,
+    /// The mail server had read what was there before, and somebody else changed that: it may go on with what it has, or with
+    /// what it was made to read meanwhile.
+    #[serde(default)]
+    pub(super) overtaken: bool,
 }
 
 impl Seen {
@@ -191,7 +195,7 @@ impl Seen {
             way.extend(Way::of(Path::new("/"), path)?.0);
         }
         let (files, instance) = (look_at_all(files)?, Some(instance));
-        Ok(Self { files, instance, way, at: Moment::now()?, read: false, stopped: false })
+        Ok(Self { files, instance, way, at: Moment::now()?, read: false, stopped: false, overtaken: false })
     }
 
     /// Is nothing of it different from what was known, and has been nothing in between?
@@ -205,10 +209,28 @@ impl Seen {
     /// Does what is there now show that what was known does not hold any more? Also what was known of another mail server
     /// that reads one of these files.
     fn contradicts(&self, known: &Self) -> bool {
+        self.changes(known) || self.is_of_the_server_of(known) && !self.is_as(known)
+    }
+
+    /// Is anything that both know of different now, or can have been meanwhile?
+    fn changes(&self, known: &Self) -> bool {
         let ids: BTreeMap<_, _> = known.files.iter().map(|(path, id)| (path, id)).collect();
         let is_other = |(path, id): &(PathBuf, Option<FileId>)| ids.get(path).is_some_and(|known| *known != id);
+        self.files.iter().any(is_other)
+            || !self.way.is_still(&known.way)
+            || self.is_of_the_server_of(known) && self.instance != known.instance
+    }
+
+    fn is_of_the_server_of(&self, known: &Self) -> bool {
         let of = |seen: &Self| seen.instance.as_ref().map(|instance| instance.directories.clone());
-        self.files.iter().any(is_other) || !self.way.is_still(&known.way) || of(self) == of(known) && !self.is_as(known)
+        of(self) == of(known)
+    }
+
+    /// Does what is there now differ from what this mail server is known to have read, now or at an earlier look? Where nothing
+    /// was ever known as read, nothing does; nor by what relaykey 0.1.0 wrote, which does not say of which mail server.
+    fn overtakes(&self, known: &Self) -> bool {
+        let is_known = known.instance.is_some() && self.is_of_the_server_of(known);
+        is_known && (known.overtaken || known.read && self.changes(known))
     }
 
     /// As they are once these were renamed over, where a mail server that notices a rename has read them then. One goes by
@@ -225,7 +247,7 @@ impl Seen {
         for (path, _) in after.files.iter().chain(after.instance.iter().flat_map(|instance| &instance.files)) {
             after.way.extend(Way::of(Path::new("/"), path).ok()?.0);
         }
-        (after.at, after.stopped) = (Moment::now().ok()?, false);
+        (after.at, after.stopped, after.overtaken) = (Moment::now().ok()?, false, false);
         // Who looks next finds the directory changed, by our own renames.
         Some(after).filter(|after| after.way.is_still(&self.way))
     }
@@ -268,26 +290,43 @@ impl SeenDocument {
         let mut known = self.targets.iter().filter(|(name, _)| is_configured(name));
         // Another target of the same mail server may have seen to it.
         let read = known.any(|(_, known)| known.read && now.is_as(known));
-        match self.targets.get(&name(target)).or(memory).filter(|known| now.is_as(known)) {
-            Some(Seen { at, stopped, .. }) => Seen { at: at.clone(), stopped: *stopped, read, ..now },
-            None => Seen { read, ..now },
+        let own = self.targets.get(&name(target));
+        let overtaken = !read && own.is_some_and(|own| now.overtakes(own));
+        match own.or(memory).filter(|known| now.is_as(known)) {
+            Some(Seen { at, stopped, .. }) => Seen { at: at.clone(), stopped: *stopped, read, overtaken, ..now },
+            None => Seen { read, overtaken, ..now },
         }
     }
 
     /// Takes in a look: what it contradicts goes, and in its place, or that of what was known of this target, stands what it
-    /// saw. Says whether anything is different then.
+    /// saw. What another target's mail server had read before somebody else changed it stays, as not read any more, unless what
+    /// is there now was read. Says whether anything is different then.
     fn learn(&mut self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>) -> bool {
         self.format = FORMAT;
-        let before = self.targets.len();
-        let own = self.targets.get(&name(target)).cloned();
-        self.targets
-            .retain(|name, known| id(name).is_some_and(|id| configured.contains(&id)) && !seen.contradicts(known));
-        let is_less = self.targets.len() != before;
-        if !is_less && own.is_none() {
+        let own = self.targets.remove(&name(target));
+        let mut is_other = own.as_ref().is_some_and(|own| seen.contradicts(own));
+        self.targets.retain(|name, known| {
+            let is_configured = id(name).is_some_and(|id| configured.contains(&id));
+            if is_configured && !seen.contradicts(known) {
+                return true;
+            }
+            let is_read = seen.read && (seen.is_of_the_server_of(known) || !known.overtaken);
+            let stays = is_configured && !is_read && known.instance.is_some() && seen.changes(known);
+            if !stays || !(known.read || known.overtaken) {
+                is_other = true;
+                return false;
+            }
+            if !known.overtaken {
+                is_other = true;
+                (known.at, known.stopped, known.read, known.overtaken) = (seen.at.clone(), false, false, true);
+            }
+            true
+        });
+        if !is_other && own.is_none() {
             return false;
         }
         self.targets.insert(name(target), seen.clone());
-        is_less || own.as_ref() != Some(seen)
+        is_other || own.as_ref() != Some(seen)
     }
 }
 
@@ -423,7 +462,7 @@ impl Store {
     /// How a target's files are `now`, with what is known of them: from this document alone, where it says anything of this
     /// target, as another process may have looked meanwhile; else from `memory`, and never from there that they were read.
     ///
-    /// What this look contradicts is forgotten, of every target, durably: files that were once read, and were then
+    /// What this look contradicts is forgotten, of every target, durably where it `may_change` something: files that were once read, and were then
     /// exchanged, may have been left behind by a reload in between. So is what is known of targets that are not configured.
     pub(super) fn look(
         &self,
@@ -431,6 +470,7 @@ impl Store {
         now: Seen,
         memory: Option<&Seen>,
         configured: &BTreeSet<TargetId>,
+        may_change: bool,
     ) -> Result<Seen, Fault> {
         let look = |document: &mut SeenDocument| {
             let seen = document.known(target, now.clone(), memory, configured);
@@ -438,7 +478,7 @@ impl Store {
             (seen, learnt)
         };
         let (seen, learnt) = look(&mut self.seen_document());
-        if !learnt {
+        if !learnt || !may_change {
             return Ok(seen);
         }
         let _lock = self.lock()?;

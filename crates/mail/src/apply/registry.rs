@@ -129,6 +129,12 @@ impl Registry {
         Ok(Turn { registry: self, ids })
     }
 
+    /// Has a target of this process its change open in one of these directories?
+    pub(super) fn is_any_held(&self, ids: &[Id]) -> bool {
+        let entries = self.lock_entries();
+        ids.iter().filter_map(|id| entries.get(id)).any(|entry| entry.held.strong_count() > 0)
+    }
+
     fn wait_quiet<'a>(
         &'a self,
         entries: MutexGuard<'a, BTreeMap<Id, Entry>>,
