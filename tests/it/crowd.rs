@@ -29,9 +29,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// SES does not know a new key yet for this long, so that a crowd is there before, in and after the rollover.
 const HELD: Duration = Duration::from_secs(4);
 /// How much longer a rollover may take because of a crowd.
-const DELAYED: Duration = Duration::from_secs(10);
+const DELAYED: Duration = Duration::from_secs(60);
 /// The longest wait for an answer of somebody who asks properly, with the crowd before him.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Memory that may come and go from one crowd to the next, in KiB: what they leave in free lists differs by the moment.
 const SLACK: u64 = 2048;
 

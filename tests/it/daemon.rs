@@ -579,6 +579,8 @@ fn a_changed_configuration_is_taken_or_refused_with_its_line() {
     assert_eq!(daemon.status()["daemon"]["config_since"], since);
     daemon.agrees_apart_from_the_page();
     let by_signal = daemon.status()["daemon"]["config_refused"]["at"].clone();
+    // Times are told in whole seconds.
+    next_second();
     daemon.program.signal(Signal::HUP);
     daemon.shows("a refusal again", SOON, |s| (s["daemon"]["config_refused"]["at"] != by_signal).then_some(()));
     // Taken back.

@@ -147,8 +147,8 @@ const SEEN: &[Seen] = &[
         level: "Act now",
         sentence: "ses: somebody else changed the mail server's login.",
         mail: "Mail may be failing, or going out with another login",
-        fix: "find out what writes the table",
-        below: &["changed by somebody else", "Key put in place", "relaykey puts its login back within about an hour"],
+        fix: "find out what changes the table or main.cf",
+        below: &["changed by somebody else", "Key put in place", "then have it put back: relaykey sync ses"],
     },
     Seen {
         name: "reload-owed",
@@ -345,7 +345,7 @@ const SEEN: &[Seen] = &[
         level: "Act now",
         sentence: "ses: somebody else changed the mail server's login.",
         mail: "Where this host sends reports, it has taken back that the key is in use, so that nobody deletes the old one.",
-        fix: "find out what writes the table",
+        fix: "find out what changes the table or main.cf",
         below: &["Confirmationtaken back 4 minutes ago", "Login found changed by somebody else"],
     },
     Seen {

@@ -2263,14 +2263,14 @@ fn what_others_changed_stays_owed_until_it_was_read() {
     let (old, new) = (Key::new(), Key::new());
     let (host, copy) = confirmed_with_a_copy("hash", "reload = \"always\"", &old, &new);
     old_map_read_meanwhile(&host, &copy, &old);
-    let config = fs::read_to_string(&host.path("config.toml")).expect("readable");
-    fs::write(&host.path("config.toml"), config.replace("reload = \"always\"", "reload = [\"/bin/false\"]"))
+    let config = fs::read_to_string(host.path("config.toml")).expect("readable");
+    fs::write(host.path("config.toml"), config.replace("reload = \"always\"", "reload = [\"/bin/false\"]"))
         .expect("written");
     for _ in 0..2 {
         host.sync(&["--wait", "0s"], 75).says(&["the reload failed"]);
         host.relaykey(&["status"]).expect(0).says(&["ses: reload-owed"]).says_not(&format!("in use    {}", new.id));
     }
-    fs::write(&host.path("config.toml"), config).expect("written");
+    fs::write(host.path("config.toml"), config).expect("written");
     host.sync(&[], 0).says(&["ses: up-to-date"]);
     assert_eq!(host.send(), new.id);
     host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date", &format!("in use    {}", new.id)]);

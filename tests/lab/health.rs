@@ -329,7 +329,8 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     ("drift", |h| {
         let now = h.now;
         let what = "the mail server (target main) no longer holds the login that relaykey put there, and is left so: it was put back 3 times within the hour";
-        let fix = "find out what writes the table (configuration management, a script) and make it stop";
+        let fix = "find out what changes the table or main.cf (configuration management, a script) and make it stop; then have it \
+                   put back: relaykey sync ses";
         h.target().retry = retry(failure("drift", what, fix, minutes(now, 4)));
     }),
     ("report-owed", |h| {
