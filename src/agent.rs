@@ -641,16 +641,10 @@ impl Agent {
             Step::Verify { target } => {
                 let target = &credential.targets[*target];
                 match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
-                    Ok(login) => {
-                        let mut fit = self.in_order(facts, credential, target, &login).await;
-                        if let (Ok(()), Some(asked)) = (&fit, asks_whether_applied(facts, credential, target, &login)) {
-                            fit = self.call(asked).await.map(drop).map_err(|e| not_as_applied(&facts.state, &login, e));
-                        }
-                        match fit {
-                            Ok(()) => self.verify(target, &login).await,
-                            Err(failure) => Outcome::Failed(failure),
-                        }
-                    }
+                    Ok(login) => match self.fits(facts, credential, target, &login).await {
+                        Ok(()) => self.verify(target, &login).await,
+                        Err(failure) => Outcome::Failed(failure),
+                    },
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
@@ -707,6 +701,24 @@ impl Agent {
         asked.map(drop).map_err(|e| apply_failure(e, Timestamp::now()))
     }
 
+    /// Is the login what it is taken for: user name and password in their order, and the applied version's where it counts as that?
+    async fn fits(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        target: &config::Target,
+        login: &Login,
+    ) -> Result<(), Failure> {
+        self.in_order(facts, credential, target, login).await?;
+        self.is_applied(&facts.state, asks_whether_applied(facts, credential, target, login), login).await
+    }
+
+    /// `asked`: that question; `None`: it does not arise.
+    async fn is_applied(&self, state: &State, asked: Option<Request>, login: &Login) -> Result<(), Failure> {
+        let Some(asked) = asked else { return Ok(()) };
+        self.call(asked).await.map(drop).map_err(|e| not_as_applied(state, login, e))
+    }
+
     async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
         proved(&target.smtp, login, &self.identity.name).await
     }
@@ -731,14 +743,10 @@ impl Agent {
         };
         // That another login is refused proves nothing of the one in use.
         let asked = asks_whether_login_is_applied(&facts.state, credential, target, &login);
-        let answer = match asked {
-            Some(asked) => self.call(asked).await.map(drop),
-            None => Ok(()),
-        };
-        match answer {
+        match self.is_applied(&facts.state, asked, &login).await {
             Ok(()) => self.verify(target, &login).await,
-            Err(e) if e.class == Class::Changed => Outcome::NotGiven(another_login(&facts.state, &login.username)),
-            Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
+            Err(failure) if failure.class == Class::Changed => Outcome::NotGiven(failure),
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 
@@ -804,26 +812,20 @@ impl Agent {
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
-        let looks = matches!(
-            request,
-            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
-        );
-        let result = if looks {
-            // A file system may hang for ever, and the other targets are to go on.
-            match tokio::time::timeout(LONGEST_LOOK, self.call(request)).await {
-                Ok(result) => result,
-                Err(_) => Err(hangs(&target.name)),
-            }
-        } else {
-            self.call(request).await
-        };
-        Done::Replied(Box::new(result), shown)
+        Done::Replied(Box::new(self.call(request).await), shown)
     }
 
-    /// Calls block (files, child processes): off the event loop.
+    /// Calls block (files, child processes): off the event loop. A look is given up after [`LONGEST_LOOK`]: a file system may hang
+    /// for ever, and the other targets are to go on.
     async fn call(&self, request: Request) -> Result<Reply, Fault> {
-        let client = self.apply.clone();
-        match tokio::task::spawn_blocking(move || client.call(request)).await {
+        let (client, name) = (self.apply.clone(), request.target().target.clone());
+        let looks = request.only_looks();
+        let called = tokio::task::spawn_blocking(move || client.call(request));
+        let ended = match looks {
+            true => tokio::time::timeout(LONGEST_LOOK, called).await.map_err(|_| hangs(&name))?,
+            false => called.await,
+        };
+        match ended {
             Ok(result) => result,
             Err(e) => Err(Fault {
                 temporary: true,

@@ -35,15 +35,16 @@ impl InForm {
             let what = "the path of the source is too long, or has a character in it that does not show";
             return Err(Fault::new(Class::File, what, "move the file to another path, and name that in `path`"));
         }
-        let odd = match () {
-            () if !self.is_file && !is_name(arn, LONGEST_ARN) => ("ARN", arn, LONGEST_ARN),
-            () if !is_name(version, LONGEST_VERSION) => ("version id", &version.to_owned(), LONGEST_VERSION),
-            () => return Ok(()),
-        };
-        Err(self.odd(odd))
+        if !self.is_file && !is_name(arn, LONGEST_ARN) {
+            return Err(self.odd("ARN", arn, LONGEST_ARN));
+        }
+        if !is_name(version, LONGEST_VERSION) {
+            return Err(self.odd("version id", version, LONGEST_VERSION));
+        }
+        Ok(())
     }
 
-    fn odd(&self, (part, text, most): (&str, &String, usize)) -> Fault {
+    fn odd(&self, part: &str, text: &str, most: usize) -> Fault {
         let how = match text.len() {
             0 => "is empty".to_owned(),
             length if length > most => format!("has {length} bytes, and none of AWS has more than {most}"),

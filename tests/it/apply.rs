@@ -28,11 +28,13 @@ struct Lab {
     config: Config,
 }
 
-fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
+/// One Postfix credential with these, for apply alone.
+pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
     let smtp = config::Smtp {
         endpoint: ENDPOINT.into(),
         port: 587,
         tls: config::Tls::Starttls,
+        // The passwords here are no SES passwords, and apply does not ask.
         region: None,
         ca_file: None,
         timeout: Duration::from_secs(10),

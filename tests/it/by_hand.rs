@@ -698,14 +698,7 @@ fn host_that_mails(map_type: &str, first: &Key, target: &str) -> Host {
     );
     let source = host.publish(first.pair());
     host.configure(&Setup { source: &source, target, more: &mail, ..Setup::default() });
-    if target.contains("never") {
-        // That it has read what was there before is known of a start that comes after a look.
-        host.sync(&["--wait", "0s"], 75);
-        host.postfix.stop();
-        let_a_start_be_later();
-        host.postfix.start();
-    }
-    host.sync(&[], 0).says(&["ses: adopted"]);
+    host.adopts(target);
     host
 }
 

@@ -3,6 +3,7 @@
 //! `cargo test --features crash-at --test it crash::`.
 #![cfg(feature = "crash-at")]
 
+use super::apply::config_of;
 use crate::lab::postfix;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,15 +13,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::apply::{Client, Reply, Request, Server, TargetId};
-use relaykey::config::{self, Config, Reload, TargetKind};
-use relaykey::credential::{JsonKeys, Login, Secret};
+use relaykey::config::{Reload, TargetKind};
+use relaykey::credential::{Login, Secret};
 use relaykey::mta::Ours;
 
-const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
 const KEY: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 const OLD: &str = "AKIAOLD:old-password";
 const NEW: &str = "AKIANEW:new-password";
@@ -48,7 +47,7 @@ fn driver() {
         ("text", path) => TargetKind::Text { path: path.into() },
         (_, config_dir) => TargetKind::Postfix { config_dir: config_dir.into() },
     };
-    let client = Client::in_process(Server::new(&config_of(Path::new(state_dir), kind).mail()));
+    let client = Client::in_process(Server::new(&config_of(Path::new(state_dir), kind, Reload::Always).mail()));
     let target = TargetId { credential: "ses".into(), target: "main".into() };
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: None, ..Ours::default() };
     let call = |request| client.call(request).unwrap_or_else(|e| panic!("{e:?}"));
@@ -70,47 +69,6 @@ fn driver() {
         call(Request::Undo { target });
     } else {
         call(Request::Commit { target });
-    }
-}
-
-fn config_of(state_dir: &Path, kind: TargetKind) -> Config {
-    let smtp = config::Smtp {
-        endpoint: ENDPOINT.into(),
-        port: 587,
-        tls: config::Tls::Starttls,
-        // The passwords here are no SES passwords, and apply does not ask.
-        region: None,
-        ca_file: None,
-        timeout: Duration::from_secs(10),
-        propagation: Duration::from_secs(300),
-        retry: Duration::from_secs(10),
-        endpoint_aliases: Vec::new(),
-    };
-    let drift = config::Drift::Heal;
-    let target = config::Target {
-        name: "main".into(),
-        kind,
-        reload: Reload::Always,
-        drift,
-        write: true,
-        keys: None,
-        log: config::Log::Found,
-        smtp,
-    };
-    Config {
-        host: config::Host { name: None, state_dir: state_dir.into(), run_dir: state_dir.into() },
-        aws: config::Aws::default(),
-        credentials: vec![config::Credential {
-            name: "ses".into(),
-            source: config::Source::File { path: "/none".into(), owner: None },
-            keys: JsonKeys::default(),
-            poll: config::DEFAULT_POLL,
-            mode: config::Mode::Automatic,
-            probe: None,
-            targets: vec![target],
-        }],
-        reports: Vec::new(),
-        health: None,
     }
 }
 
@@ -237,7 +195,7 @@ impl Subject {
             ("text", path) => TargetKind::Text { path: path.into() },
             (_, config_dir) => TargetKind::Postfix { config_dir: config_dir.into() },
         };
-        let server = Server::looking(&config_of(&self.state_dir(), kind).mail());
+        let server = Server::looking(&config_of(&self.state_dir(), kind, Reload::Always).mail());
         let target = TargetId { credential: "ses".into(), target: "main".into() };
         let ours = Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };
         let Reply::Inspected(seen) = server.serve(Request::Inspect { target, ours }).unwrap() else { panic!() };

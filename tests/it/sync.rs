@@ -127,14 +127,7 @@ fn settled(map_type: &str, key: &Key, setup: &Setup<'_>) -> Host {
     let source = host.publish(key.pair());
     host.configure(&Setup { source: &source, ..*setup });
     host.start_postfix();
-    if setup.target.contains("never") {
-        // That it has read what was there before is known of a start that comes after a look.
-        host.sync(&["--wait", "0s"], 75);
-        host.postfix.stop();
-        let_a_start_be_later();
-        host.postfix.start();
-    }
-    host.sync(&[], 0).says(&["ses: adopted"]);
+    host.adopts(setup.target);
     host
 }
 

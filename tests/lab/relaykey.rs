@@ -163,6 +163,18 @@ impl Host {
         self.postfix.start();
     }
 
+    /// Adopts what is in use, of a target with these lines.
+    pub fn adopts(&self, target: &str) {
+        if target.contains("never") {
+            // That it has read what was there before is known of a start that comes after a look.
+            self.sync(&["--wait", "0s"], 75);
+            self.postfix.stop();
+            let_a_start_be_later();
+            self.postfix.start();
+        }
+        self.sync(&[], 0).says(&["ses: adopted"]);
+    }
+
     /// The endpoint is not SES then, where a user name is an access key id and a password is no weak one.
     pub fn without_region(&self) {
         let config = fs::read_to_string(self.path("config.toml")).expect("read");

@@ -100,8 +100,8 @@ pub enum Request {
     /// committed stays in place, and its old bytes are forgotten.
     ///
     /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
-    /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map hold the login it goes on like any adoption, with
-    /// [`Prepared::nothing_to_write`].
+    /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map
+    /// hold the login it goes on like any adoption, with [`Prepared::nothing_to_write`].
     Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: Version },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
     /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error. There it makes
@@ -137,6 +137,34 @@ pub enum Request {
     /// The caller leaves it for now: forget old bytes and login and let go of the locks, as if it had been killed. Staged
     /// files go, what was swapped in stays, and the journal says how far it is. Also right when nothing is open.
     Leave { target: TargetId },
+}
+
+impl Request {
+    /// Which target it is about.
+    pub fn target(&self) -> &TargetId {
+        match self {
+            Request::Inspect { target, .. }
+            | Request::Prepare { target, .. }
+            | Request::Preview { target, .. }
+            | Request::InOrder { target, .. }
+            | Request::IsApplied { target, .. }
+            | Request::Discard { target }
+            | Request::Swap { target }
+            | Request::Undo { target }
+            | Request::Activate { target }
+            | Request::ReadBack { target, .. }
+            | Request::Commit { target }
+            | Request::Leave { target } => target,
+        }
+    }
+
+    /// Does it only look? Then a server that only looks answers it, and it can be given up at any time.
+    pub fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
+        )
+    }
 }
 
 /// What the server answers; each to the request of its name.
@@ -561,11 +589,7 @@ impl Server {
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
     pub fn serve(&self, request: Request) -> Result<Reply, Fault> {
-        let looks = matches!(
-            request,
-            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
-        );
-        if self.shared.access == Access::Look && !looks {
+        if self.shared.access == Access::Look && !request.only_looks() {
             return Err(out_of_order("change anything", "this run only looks"));
         }
         match request {
@@ -998,8 +1022,8 @@ impl Target {
         let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
         let all: u64 = files.iter().map(size).sum();
         let look = |directory: &Directory| directory.look_lockable().and_then(|()| directory.look_room(all)).err();
-        let replaceable = |file: &PathBuf| host::look_replaceable(file).err().filter(|e| !e.is_not_found());
-        let e = directories.iter().find_map(look).or_else(|| files.iter().find_map(replaceable))?;
+        let marked = |file: &PathBuf| host::look_marks(file).err().filter(|e| !e.is_not_found());
+        let e = directories.iter().find_map(look).or_else(|| files.iter().find_map(marked))?;
         let (what, fix) =
             (format!("the tables cannot be locked and written, so that nothing would be changed: {e}"), e.fix());
         let file = e.path().map(Path::to_owned);

@@ -22,7 +22,7 @@ pub mod way;
 pub use self::command::{Output, ending, run, run_checking, run_listing, run_mutating};
 pub use self::error::{HostError, Result, make_room};
 pub use self::files::{
-    Directory, FileId, Permissions, create_dir, look_replaceable, read, read_own, remove_successor, replace,
+    Directory, FileId, Permissions, create_dir, look_marks, read, read_own, remove_successor, replace,
 };
 pub use self::locks::{Holder, Lock, PLACE as LOCK_PLACE, holder};
 pub use self::machine::{boot_id, boot_seconds, process_hardening, time_namespace};

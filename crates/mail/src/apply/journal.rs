@@ -462,8 +462,9 @@ impl Store {
     /// How a target's files are `now`, with what is known of them: from this document alone, where it says anything of this
     /// target, as another process may have looked meanwhile; else from `memory`, and never from there that they were read.
     ///
-    /// What this look contradicts is forgotten, of every target, durably where it `may_change` something: files that were once read, and were then
-    /// exchanged, may have been left behind by a reload in between. So is what is known of targets that are not configured.
+    /// What this look contradicts is forgotten, of every target, durably where it `may_change` something: files that were once
+    /// read, and were then exchanged, may have been left behind by a reload in between. So is what is known of targets that are
+    /// not configured.
     pub(super) fn look(
         &self,
         target: &TargetId,

@@ -570,11 +570,12 @@ pub fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, FileId)> {
     directory.read(&name, max)
 }
 
-/// Could another file be renamed over this one? Changes nothing. What the directory says is [`Directory::look_room`]'s matter.
+/// Do the marks of a file let another one be renamed over it? Changes nothing. Its links are [`Directory::look_replaceable`]'s
+/// matter, and its directory [`Directory::look_room`]'s.
 ///
 /// # Errors
 /// The file is marked as immutable or append-only; it cannot be looked at.
-pub fn look_replaceable(path: &Path) -> Result<()> {
+pub fn look_marks(path: &Path) -> Result<()> {
     let (directory, name) = Directory::of(path)?;
     let (file, _) = directory.open_file(&name)?;
     // A file system without such marks has nothing to say.
