@@ -50,7 +50,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 pub use self::hosts::HostAllowList;
 use self::listen::Socket;
-pub use self::listen::{ListenError, Listener, Opened, SOCKET_MODE, inherited, look, open};
+pub use self::listen::{HttpListener, ListenError, OpenedPlaces, SOCKET_MODE, inherited, look, open};
 use crate::status::{NotReady, Status};
 use crate::text::{self as words, Repeats};
 
@@ -95,7 +95,7 @@ pub type Documents = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
 /// # Errors
 /// A socket cannot be handed to the run time. Nothing is answered then.
 pub async fn serve(
-    listeners: &[Listener],
+    listeners: &[HttpListener],
     in_all: usize,
     documents: Documents,
     hosts: HostAllowList,
@@ -123,12 +123,12 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
-enum Stream {
+enum HttpStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Stream {
+impl HttpStream {
     /// Until the head of a request is there, or what can not become one. It is left in the kernel.
     async fn asks(&self) -> io::Result<()> {
         loop {
@@ -164,17 +164,17 @@ fn is_head(come: &[u8]) -> bool {
 }
 
 impl Acceptor {
-    fn new(listener: &Listener) -> io::Result<Self> {
+    fn new(listener: &HttpListener) -> io::Result<Self> {
         match &*listener.socket {
             Socket::Tcp(socket) => socket.try_clone().and_then(TcpListener::from_std).map(Self::Tcp),
             Socket::Unix { listener, .. } => listener.try_clone().and_then(UnixListener::from_std).map(Self::Unix),
         }
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<HttpStream> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| HttpStream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| HttpStream::Unix(stream)),
         }
     }
 }
@@ -209,7 +209,7 @@ impl Connection {
 }
 
 impl Connections {
-    fn hear(&mut self, stream: Stream, front: &Arc<Front>) {
+    fn hear(&mut self, stream: HttpStream, front: &Arc<Front>) {
         self.standing.retain(|c| !c.task.is_finished());
         let asked = Arc::new(OnceLock::new());
         let task = self.running.spawn(hear(stream, Arc::clone(front), Arc::clone(&asked)));
@@ -287,23 +287,23 @@ async fn accept_all(acceptor: &Acceptor, front: &Arc<Front>, at_once: usize, con
 }
 
 /// One connection: one request, one answer. Who has not asked yet costs a socket, and no memory for a request.
-async fn hear(stream: Stream, front: Arc<Front>, asked: Arc<OnceLock<Instant>>) {
+async fn hear(stream: HttpStream, front: Arc<Front>, asked: Arc<OnceLock<Instant>>) {
     let begun = Instant::now();
     if !matches!(timeout(HEAD, stream.asks()).await, Ok(Ok(()))) {
         return;
     }
     match stream {
-        Stream::Tcp(stream) => {
+        HttpStream::Tcp(stream) => {
             let local = stream.local_addr().ok();
-            Box::pin(converse(stream, Place::Tcp(local), begun, front, &asked)).await;
+            Box::pin(converse(stream, RequestOrigin::Tcp(local), begun, front, &asked)).await;
         }
-        Stream::Unix(stream) => Box::pin(converse(stream, Place::Unix, begun, front, &asked)).await,
+        HttpStream::Unix(stream) => Box::pin(converse(stream, RequestOrigin::Unix, begun, front, &asked)).await,
     }
 }
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum RequestOrigin {
     /// At this address of ours.
     Tcp(Option<SocketAddr>),
     Unix,
@@ -311,7 +311,7 @@ enum Place {
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    place: Place,
+    place: RequestOrigin,
     begun: Instant,
     front: Arc<Front>,
     asked: &OnceLock<Instant>,
@@ -341,11 +341,11 @@ struct Front {
 }
 
 impl Front {
-    async fn answer(&self, request: Request<Incoming>, place: Place) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, place: RequestOrigin) -> Response<Body> {
         let ours = match place {
             // A browser does not come this way.
-            Place::Unix => Ok(()),
-            Place::Tcp(local) => self.hosts.judge(request.uri(), request.headers(), local),
+            RequestOrigin::Unix => Ok(()),
+            RequestOrigin::Tcp(local) => self.hosts.judge(request.uri(), request.headers(), local),
         };
         let mut response = match ours {
             Ok(()) => match self.app.call(request).await {
@@ -397,11 +397,11 @@ fn router(documents: Documents) -> Router {
 /// What was made of the document of the moment: once, whoever asks and however slowly they read.
 struct Shelf {
     documents: Documents,
-    kept: Mutex<Kept>,
+    kept: Mutex<RenderedStatus>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct RenderedStatus {
     of: Option<Arc<Status>>,
     json: Option<Bytes>,
     numbers: Option<Bytes>,
@@ -412,11 +412,11 @@ struct Kept {
 
 impl Shelf {
     /// Gives what `slot` keeps, made anew where it is of another document.
-    fn keep(&self, slot: impl FnOnce(&mut Kept, &Status) -> Bytes) -> Bytes {
+    fn keep(&self, slot: impl FnOnce(&mut RenderedStatus, &Status) -> Bytes) -> Bytes {
         let now = (self.documents)();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &now)) {
-            *kept = Kept { of: Some(Arc::clone(&now)), ..Kept::default() };
+            *kept = RenderedStatus { of: Some(Arc::clone(&now)), ..RenderedStatus::default() };
         }
         slot(&mut kept, &now)
     }

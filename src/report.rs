@@ -74,7 +74,7 @@ fn wants(kind: &ReceiverKind, report: &Report) -> bool {
 
 /// Is it a sign of life and nothing else? One may tell of a key that has become old.
 fn is_alive(report: &Report) -> bool {
-    report.outcome == rollover::ALIVE && report.error.is_none()
+    report.outcome == rollover::ReportOutcome::Alive && report.error.is_none()
 }
 
 /// Over how long the first attempts of a fleet are spread, so that hosts that rolled over together do not report
@@ -161,12 +161,12 @@ impl Outbox {
 /// `jitter` is a random number in [0, 1), by which first attempts are spread; 0 makes them due at `now`.
 pub fn owe(
     outboxes: &mut BTreeMap<String, Outbox>,
-    receivers: &[config::Receiver],
+    receivers: &[config::ReceiverConfig],
     report: &Report,
     now: Timestamp,
     jitter: f64,
 ) {
-    let takes = |r: &&config::Receiver| r.takes(&report.credential) && wants(&r.kind, report);
+    let takes = |r: &&config::ReceiverConfig| r.takes(&report.credential) && wants(&r.kind, report);
     for receiver in receivers.iter().filter(takes) {
         let outbox = outboxes.entry(receiver.name.clone()).or_default();
         outbox.owe(report, keeps(&receiver.kind), first_attempt(&receiver.kind, now, jitter));
@@ -181,13 +181,13 @@ pub fn owe(
 /// be months away. (One that kept its name and moved elsewhere is no new one: give it another name.)
 pub fn reconcile(
     outboxes: &mut BTreeMap<String, Outbox>,
-    receivers: &[config::Receiver],
+    receivers: &[config::ReceiverConfig],
     credential: &str,
     latest: Option<&Report>,
     now: Timestamp,
     jitter: f64,
 ) -> Vec<Dropped> {
-    let takers: BTreeMap<&str, &config::Receiver> =
+    let takers: BTreeMap<&str, &config::ReceiverConfig> =
         receivers.iter().filter(|r| r.takes(credential)).map(|r| (r.name.as_str(), r)).collect();
     let mut dropped = Vec::new();
     outboxes.retain(|name, outbox| {
@@ -326,9 +326,11 @@ pub struct Whose {
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<String, Fault>> + Send + 'a>>;
 
 /// Opens a receiver. Reaches nothing yet: what is wrong there is told by [`Receiver::deliver`].
-pub fn open(receiver: &config::Receiver, http: &Http) -> Result<Box<dyn Receiver>, Fault> {
+pub fn open(receiver: &config::ReceiverConfig, http: &Http) -> Result<Box<dyn Receiver>, Fault> {
     Ok(match &receiver.kind {
-        ReceiverKind::ParameterStore { path, aws } => Box::new(parameter_store::ParameterStore::new(path, aws, http)?),
+        ReceiverKind::ParameterStore { path, aws } => {
+            Box::new(parameter_store::ParameterReceiver::new(path, aws, http)?)
+        }
         ReceiverKind::DynamoDb { table, aws } => Box::new(dynamodb::DynamoDb::new(table, aws, http)?),
         ReceiverKind::Webhook { url, secret_file, ca_file } => {
             Box::new(webhook::Webhook::new(url, secret_file, ca_file.as_deref())?)
@@ -347,7 +349,7 @@ pub struct Receivers {
 
 impl Receivers {
     /// One that cannot be opened stays among them, and fails every attempt with its reason.
-    pub fn open(receivers: &[config::Receiver], http: &Http) -> Self {
+    pub fn open(receivers: &[config::ReceiverConfig], http: &Http) -> Self {
         let all = receivers.iter().map(|r| (r.name.clone(), open(r, http))).collect();
         Self { all, limit: None }
     }

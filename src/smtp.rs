@@ -23,7 +23,6 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use lettre::Address;
-use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -32,7 +31,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
-use self::dialogue::{Broken, Command, Dialogue, Reply, Unfit};
+use self::dialogue::{Dialogue, DialogueError, SmtpCommand, SmtpReply, Unfit};
 use crate::config::{Probe, Smtp, Tls};
 use crate::credential::{Login, Redactor, Secret, is_access_key_id, ses_region};
 use crate::fault::Class;
@@ -55,8 +54,8 @@ const NO_SMTP: &str = "check endpoint and port; if they are right, something on 
                        answered: it is tried again";
 
 /// What a dialogue runs over.
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+trait Connection: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection for T {}
 
 /// What one login attempt says about the credential. Only `Refused` blames it.
 ///
@@ -105,7 +104,7 @@ pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) 
 
 /// A message of ASCII lines of at most 998 characters, header included. One that is none is not sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
+pub struct OutgoingMessage<'a> {
     pub from: &'a str,
     pub to: &'a str,
     pub text: &'a str,
@@ -113,7 +112,13 @@ pub struct Message<'a> {
 
 /// As [`login`], and sends one message over the login. `Accepted` carries the answer to the end of DATA. Where the login
 /// is accepted and the message then refused for good, the class is [`Class::Policy`].
-pub async fn send(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str, message: Message<'_>) -> Verdict {
+pub async fn send(
+    smtp: &Smtp,
+    login: &Login,
+    roots: &Roots,
+    hello_name: &str,
+    message: OutgoingMessage<'_>,
+) -> Verdict {
     dialogue(smtp, login, roots, hello_name, Some(message)).await
 }
 
@@ -142,7 +147,7 @@ pub async fn probe(
     about: &Probed<'_>,
 ) -> Verdict {
     let text = probe_message(probe, about);
-    let message = Message { from: &probe.from, to: &probe.to, text: &text };
+    let message = OutgoingMessage { from: &probe.from, to: &probe.to, text: &text };
     send(smtp, login, roots, hello_name, message).await
 }
 
@@ -179,11 +184,18 @@ async fn dialogue(
     login: &Login,
     roots: &Roots,
     hello_name: &str,
-    message: Option<Message<'_>>,
+    message: Option<OutgoingMessage<'_>>,
 ) -> Verdict {
     let deadline = Instant::now() + smtp.timeout.min(LONGEST);
-    let attempt =
-        Attempt { smtp, login, roots, hello: introduction(hello_name), deadline, texts: words_without(login), message };
+    let attempt = LoginAttempt {
+        smtp,
+        login,
+        roots,
+        hello: introduction(hello_name),
+        deadline,
+        texts: words_without(login),
+        message,
+    };
     attempt.run().await.unwrap_or_else(|verdict| verdict)
 }
 
@@ -196,7 +208,7 @@ fn words_without(login: &Login) -> Redactor {
     Redactor::new([login, &username])
 }
 
-struct Attempt<'a> {
+struct LoginAttempt<'a> {
     smtp: &'a Smtp,
     login: &'a Login,
     roots: &'a Roots,
@@ -204,10 +216,10 @@ struct Attempt<'a> {
     hello: String,
     deadline: Instant,
     texts: Redactor,
-    message: Option<Message<'a>>,
+    message: Option<OutgoingMessage<'a>>,
 }
 
-impl Attempt<'_> {
+impl LoginAttempt<'_> {
     /// The whole dialogue. What ends it early is its verdict, as the error.
     async fn run(&self) -> Result<Verdict, Verdict> {
         let mut socket = self.connect().await?;
@@ -228,7 +240,11 @@ impl Attempt<'_> {
     }
 
     /// MAIL, RCPT, DATA and the message. `Accepted` carries the answer to its end.
-    async fn hand_over<S: Stream>(&self, dialogue: &mut Dialogue<S>, message: Message<'_>) -> Result<Verdict, Verdict> {
+    async fn hand_over<S: Connection>(
+        &self,
+        dialogue: &mut Dialogue<S>,
+        message: OutgoingMessage<'_>,
+    ) -> Result<Verdict, Verdict> {
         let address = |text: &str| match text.parse::<Address>() {
             Ok(_) => Ok(()),
             Err(_) => {
@@ -240,13 +256,14 @@ impl Attempt<'_> {
         address(message.to)?;
         let unfit = |e: Unfit| self.unfit(&e);
         // All of it is looked at before any of it is said.
-        let (mail, rcpt) = (Command::mail(message.from).map_err(unfit)?, Command::rcpt(message.to).map_err(unfit)?);
-        let text = dialogue::Message::new(message.text.as_bytes()).map_err(unfit)?;
+        let (mail, rcpt) =
+            (SmtpCommand::mail(message.from).map_err(unfit)?, SmtpCommand::rcpt(message.to).map_err(unfit)?);
+        let text = dialogue::WireMessage::new(message.text.as_bytes()).map_err(unfit)?;
         let sender = message.from;
         for (command, waiting, wanted) in [
             (mail, "the answer to MAIL", 2),
             (rcpt, "the answer to RCPT", 2),
-            (Command::fixed("DATA"), "the answer to DATA", 3),
+            (SmtpCommand::fixed("DATA"), "the answer to DATA", 3),
         ] {
             let reply = self.heard(waiting, dialogue.ask(&command)).await?;
             self.taken(&reply, wanted, waiting, sender)?;
@@ -258,7 +275,7 @@ impl Attempt<'_> {
     }
 
     /// Is that a yes, one of these hundreds? Else why a message was not taken over a login that was.
-    fn taken(&self, reply: &Reply, hundred: u16, waiting: &str, sender: &str) -> Result<(), Verdict> {
+    fn taken(&self, reply: &SmtpReply, hundred: u16, waiting: &str, sender: &str) -> Result<(), Verdict> {
         match reply.code / 100 {
             yes if yes == hundred => Ok(()),
             5 => {
@@ -343,7 +360,7 @@ impl Attempt<'_> {
             return Err(self.unknown(Class::Tls, false, "it does not offer STARTTLS".into(), Some(fix.into())));
         }
         let waiting = "the answer to STARTTLS";
-        let reply = self.heard(waiting, plain.ask(&Command::fixed("STARTTLS"))).await?;
+        let reply = self.heard(waiting, plain.ask(&SmtpCommand::fixed("STARTTLS"))).await?;
         match reply.code {
             220 => Ok(plain.into_inner()),
             400.. => {
@@ -369,7 +386,7 @@ impl Attempt<'_> {
     }
 
     /// The greeting.
-    async fn greeted<S: Stream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
+    async fn greeted<S: Connection>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
         let reply = self.heard(GREETING, dialogue.reply()).await?;
         match reply.code {
             220 => Ok(()),
@@ -379,8 +396,8 @@ impl Attempt<'_> {
     }
 
     /// EHLO, and what the server offers.
-    async fn hello<S: Stream>(&self, dialogue: &mut Dialogue<S>) -> Result<Reply, Verdict> {
-        let command = Command::hello(&self.hello).map_err(|e| self.unfit(&e))?;
+    async fn hello<S: Connection>(&self, dialogue: &mut Dialogue<S>) -> Result<SmtpReply, Verdict> {
+        let command = SmtpCommand::hello(&self.hello).map_err(|e| self.unfit(&e))?;
         let reply = self.heard(GREETING, dialogue.ask(&command)).await?;
         match reply.code {
             250 => Ok(reply),
@@ -390,10 +407,14 @@ impl Attempt<'_> {
     }
 
     /// What one step of the dialogue was answered with, within the deadline.
-    async fn heard(&self, waiting: &str, step: impl Future<Output = Result<Reply, Broken>>) -> Result<Reply, Verdict> {
+    async fn heard(
+        &self,
+        waiting: &str,
+        step: impl Future<Output = Result<SmtpReply, DialogueError>>,
+    ) -> Result<SmtpReply, Verdict> {
         self.within(waiting, step).await?.map_err(|broken| match broken {
-            Broken::Lost(e) => self.failure(&e, waiting),
-            Broken::Nonsense(what) => {
+            DialogueError::Lost(e) => self.failure(&e, waiting),
+            DialogueError::Nonsense(what) => {
                 let words = format!("what came instead of {waiting} is not SMTP: {what}");
                 self.unknown(Class::Smtp, true, words, Some(NO_SMTP.into()))
             }
@@ -401,14 +422,18 @@ impl Attempt<'_> {
     }
 
     /// RFC 5321, section 4.1.1.10: to be said whatever came before. What becomes of it changes nothing.
-    async fn quit<S: Stream>(&self, dialogue: &mut Dialogue<S>) {
+    async fn quit<S: Connection>(&self, dialogue: &mut Dialogue<S>) {
         let until = self.deadline.min(Instant::now() + QUIT_WAIT);
-        let _ = timeout_at(until, dialogue.ask(&Command::fixed("QUIT"))).await;
+        let _ = timeout_at(until, dialogue.ask(&SmtpCommand::fixed("QUIT"))).await;
     }
 
     /// AUTH, and what its answer proves. PLAIN sends the login at once (RFC 4616); LOGIN is asked for the user name and
     /// then for the password.
-    async fn authenticate<S: Stream>(&self, dialogue: &mut Dialogue<S>, offers: &Reply) -> Result<Verdict, Verdict> {
+    async fn authenticate<S: Connection>(
+        &self,
+        dialogue: &mut Dialogue<S>,
+        offers: &SmtpReply,
+    ) -> Result<Verdict, Verdict> {
         let waiting = "the answer to AUTH";
         let offered = |mechanism: &str| {
             let names = |rest: &str| rest.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case(mechanism));
@@ -428,7 +453,7 @@ impl Attempt<'_> {
         };
         let last = lines.len() - 1;
         for (n, line) in lines.iter().enumerate() {
-            let command = Command::auth(line).map_err(|e| self.unfit(&e))?;
+            let command = SmtpCommand::auth(line).map_err(|e| self.unfit(&e))?;
             let reply = self.heard(waiting, dialogue.ask(&command)).await?;
             let words = || self.texts.clean(&reply.to_string());
             match reply.code {
@@ -465,12 +490,12 @@ impl Attempt<'_> {
     }
 
     /// A reply that says no, or not now, where it is not about the login.
-    fn said(&self, reply: &Reply, when: When) -> Verdict {
+    fn said(&self, reply: &SmtpReply, when: When) -> Verdict {
         self.unknown(Class::Smtp, reply.code < 500, reply.to_string(), Some(reply_fix(reply.code, when).into()))
     }
 
     /// A reply that nobody gives there: whoever answers may not be the server.
-    fn nonsense(&self, waiting: &str, reply: &Reply) -> Verdict {
+    fn nonsense(&self, waiting: &str, reply: &SmtpReply) -> Verdict {
         let words = format!("instead of {waiting} it said: {reply}");
         self.unknown(Class::Smtp, true, words, Some(NO_SMTP.into()))
     }
@@ -521,22 +546,7 @@ impl Attempt<'_> {
     fn tls_failure(&self, error: &rustls::Error) -> Verdict {
         let (words, fix) = match error {
             rustls::Error::InvalidCertificate(problem) => {
-                let (words, fix) = tls::explain(problem, &self.smtp.endpoint, "endpoint");
-                match (problem, &self.smtp.ca_file) {
-                    // No CA of this host counts beside it.
-                    (CertificateError::UnknownIssuer, Some(ca_file)) if tls::is_amazons(&self.smtp.endpoint) => (
-                        format!(
-                            "{words}: `ca_file` is set, so that nothing is trusted but what is in {}",
-                            ca_file.display()
-                        ),
-                        format!(
-                            "take `ca_file` = {:?} out of the configuration, as Amazon's own servers have certificates of public CAs; \
-                             where a proxy that is known to be yours answers in their name, put its CA's certificate into that file",
-                            ca_file.display().to_string()
-                        ),
-                    ),
-                    _ => (words, fix),
-                }
+                tls::explain(problem, &self.smtp.endpoint, "endpoint", self.smtp.ca_file.as_deref())
             }
             other => (
                 format!("TLS failed: {}", tls::failed(other)),
@@ -655,6 +665,7 @@ fn is_tls(first: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
     use rustls::pki_types::UnixTime;
 
     use super::*;
@@ -727,7 +738,7 @@ mod tests {
         ] {
             let ca_file = ca_file.then(|| "/etc/relaykey/ca.pem".into());
             let smtp = Smtp { endpoint: endpoint.into(), ca_file, ..smtp() };
-            let attempt = Attempt {
+            let attempt = LoginAttempt {
                 smtp: &smtp,
                 login: &someone,
                 roots: &roots,
@@ -753,7 +764,7 @@ mod tests {
         let smtp = smtp();
         let someone = someone();
         let Ok(roots) = Roots::system() else { return };
-        let attempt = Attempt {
+        let attempt = LoginAttempt {
             smtp: &smtp,
             login: &someone,
             roots: &roots,

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::credential::LocalKey;
 use crate::host::{self, HostError, trust};
 use crate::instruction::relaykey;
-use crate::rollover::{ALIVE, CloneOf, State};
+use crate::rollover::{CloneOf, ReportOutcome, State};
 
 /// The largest state file that is written, in bytes: tens of thousands of reports that are owed.
 const MAX_WRITTEN: usize = 64 << 20;
@@ -177,12 +177,12 @@ pub struct Store {
     dir: PathBuf,
     access: Access,
     /// Of a writing store: the lock, and which directory it is on.
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<HeldLock>>,
     /// What is on disk: the same is not written again, and all of it is when the directory was removed under us.
     saved: Mutex<Saved>,
 }
 
-struct Held {
+struct HeldLock {
     _lock: host::Lock,
     /// Device and inode.
     id: (u64, u64),
@@ -438,7 +438,7 @@ impl Store {
 }
 
 /// Makes the directory where it is missing, and locks it.
-fn hold(dir: &Path, wait: Duration) -> Result<Held, StateError> {
+fn hold(dir: &Path, wait: Duration) -> Result<HeldLock, StateError> {
     loop {
         let directory = host::create_dir(dir, 0o700)?;
         host::create_dir(&dir.join("credentials"), 0o700)?;
@@ -446,7 +446,7 @@ fn hold(dir: &Path, wait: Duration) -> Result<Held, StateError> {
         let lock = directory.lock_own(wait)?;
         // It may have been removed in between, and another one made.
         if let Some(id) = identify(dir).filter(|id| Some(*id) == before) {
-            return Ok(Held { _lock: lock, id });
+            return Ok(HeldLock { _lock: lock, id });
         }
     }
 }
@@ -473,11 +473,11 @@ fn bounded_to(most: usize, path: &Path, state: &State) -> Result<Vec<u8>, StateE
     }
     let mut lighter = state.clone();
     for outbox in lighter.outbox.values_mut() {
-        let last = outbox.owed.iter().rposition(|r| r.outcome == ALIVE);
+        let last = outbox.owed.iter().rposition(|r| r.outcome == ReportOutcome::Alive);
         let mut n = 0;
         outbox.owed.retain(|r| {
             n += 1;
-            r.outcome != ALIVE || Some(n - 1) == last
+            r.outcome != ReportOutcome::Alive || Some(n - 1) == last
         });
     }
     text = compact(&lighter);
@@ -578,7 +578,7 @@ mod tests {
         assert_eq!(written(pretty).unwrap(), state);
         assert_eq!(written(pretty - 1).unwrap(), state, "without indentation");
         let lighter = written(compact - 1).unwrap();
-        let outcomes: Vec<_> = lighter.outbox["fleet"].owed.iter().map(|r| (r.seq, r.outcome.as_str())).collect();
+        let outcomes: Vec<_> = lighter.outbox["fleet"].owed.iter().map(|r| (r.seq, r.outcome.word())).collect();
         assert_eq!(outcomes, [(1, "confirmed"), (3, "failed"), (5, "alive")], "a later sign of life says the same");
         assert_eq!(State { outbox: state.outbox.clone(), ..lighter }, state, "nothing else is dropped");
         let e = written(1000).unwrap_err();

@@ -238,13 +238,13 @@ enum Strictness {
 }
 
 /// One PEM section: the label of its first line (RFC 7468), that line's number, and the text up to the next section.
-struct Section<'a> {
+struct PemSection<'a> {
     label: String,
     line: usize,
     text: &'a [u8],
 }
 
-fn sections(bytes: &[u8]) -> Vec<Section<'_>> {
+fn sections(bytes: &[u8]) -> Vec<PemSection<'_>> {
     let mut starts: Vec<(usize, usize, String)> = Vec::new();
     let mut offset = 0;
     for (index, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
@@ -255,7 +255,7 @@ fn sections(bytes: &[u8]) -> Vec<Section<'_>> {
         offset += line.len();
     }
     let ends: Vec<usize> = starts.iter().skip(1).map(|(_, offset, _)| *offset).chain([bytes.len()]).collect();
-    let section = |((line, start, label), end): ((usize, usize, String), usize)| Section {
+    let section = |((line, start, label), end): ((usize, usize, String), usize)| PemSection {
         label,
         line,
         text: &bytes[start..end],
@@ -307,7 +307,7 @@ fn read(path: &Path, file: &File) -> Result<Vec<u8>, TrustError> {
 
 /// What tells whether a file is still the one that was read: device, inode, size, and both times to the nanosecond.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     dev: u64,
     ino: u64,
     size: u64,
@@ -315,7 +315,7 @@ struct Stamp {
     ctime: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(m: &Metadata) -> Self {
         Self {
             dev: m.dev(),
@@ -336,7 +336,7 @@ impl Stamp {
 #[derive(Default)]
 pub struct CaFile {
     path: Option<PathBuf>,
-    kept: Option<(PathBuf, Stamp, Roots)>,
+    kept: Option<(PathBuf, FileStamp, Roots)>,
 }
 
 impl CaFile {
@@ -361,7 +361,7 @@ impl CaFile {
         let kept = self.kept.take();
         let now = SystemTime::now();
         let file = open(&path)?;
-        let stamp = Stamp::of(&file.metadata().map_err(|source| TrustError::Io { path: path.clone(), source })?);
+        let stamp = FileStamp::of(&file.metadata().map_err(|source| TrustError::Io { path: path.clone(), source })?);
         let roots = match kept {
             Some((kept_path, kept_stamp, roots)) if kept_path == path && kept_stamp == stamp => roots,
             _ => Roots::parse(&path, &read(&path, &file)?, strictness)?,
@@ -382,11 +382,12 @@ pub fn is_amazons(host: &str) -> bool {
 }
 
 /// What it means that a server's certificate was refused, and what to do. `name` is the name that the server was reached
-/// under, `setting` the key of the configuration that holds it.
+/// under, `setting` the key of the configuration that holds it, `ca_file` the bundle that alone is trusted, where one is set for
+/// an endpoint.
 ///
 /// A certificate of another name or of an unknown CA may be that of somebody in between: first it is to be found out who
 /// answers, and what to trust or to ask instead is said for a server alone that is known to be one's own.
-pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String, String) {
+pub fn explain(problem: &CertificateError, name: &str, setting: &str, ca_file: Option<&Path>) -> (String, String) {
     let at = |t: &UnixTime| {
         i64::try_from(t.as_secs())
             .ok()
@@ -407,6 +408,22 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
     let rename = || unless_own(&format!("set `{setting}` to the name that it should have"));
     // Such a one, too, may be of somebody in between.
     let replace = unless_own("have the certificate replaced");
+    if let (CertificateError::UnknownIssuer, Some(ca_file)) = (problem, ca_file)
+        && is_amazons(name)
+    {
+        // No CA of this host counts beside it.
+        return (
+            format!(
+                "{UNKNOWN_ISSUER}: `ca_file` is set, so that nothing is trusted but what is in {}",
+                ca_file.display()
+            ),
+            format!(
+                "take `ca_file` = {:?} out of the configuration, as Amazon's own servers have certificates of public CAs; where a \
+                 proxy that is known to be yours answers in their name, put its CA's certificate into that file",
+                ca_file.display().to_string()
+            ),
+        );
+    }
     match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
             (format!("its certificate expired on {}", at(not_after)), renew.to_owned())
@@ -417,7 +434,7 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
             "set this host's clock; or wait, if it is right".into(),
         ),
         CertificateError::UnknownIssuer => (
-            "its certificate was issued by nobody that this host trusts (unknown issuer)".into(),
+            UNKNOWN_ISSUER.into(),
             unless_own("set `ca_file` to the certificate of the CA that issued it, as that CA itself gives it out"),
         ),
         CertificateError::BadSignature => (
@@ -448,6 +465,8 @@ pub fn explain(problem: &CertificateError, name: &str, setting: &str) -> (String
         other => (format!("its certificate is not good: {}", spelled(&other.to_string())), replace),
     }
 }
+
+const UNKNOWN_ISSUER: &str = "its certificate was issued by nobody that this host trusts (unknown issuer)";
 
 /// The names that a certificate has, for a sentence. Of them the TLS library says no more than a text each, with the kind
 /// before it.
@@ -489,7 +508,7 @@ pub fn failed(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
             format!("its certificate is not for the name {:?} but for {}", expected.to_str(), names(presented))
         }
-        rustls::Error::InvalidCertificate(problem) => explain(problem, "that was asked for", "").0,
+        rustls::Error::InvalidCertificate(problem) => explain(problem, "that was asked for", "", None).0,
         other => other.to_string(),
     }
 }
@@ -638,7 +657,7 @@ mod tests {
                     "CaUsedAsEndEntity",
                 )))),
             ] {
-                let (words, fix) = explain(&problem, name, setting);
+                let (words, fix) = explain(&problem, name, setting, None);
                 assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
                 assert!(!fix.contains("set `") && !fix.contains("put "), "{words}: {fix}");
             }
@@ -650,7 +669,7 @@ mod tests {
                 CertificateError::BadSignature,
                 CertificateError::InvalidPurpose,
             ] {
-                let (words, fix) = explain(&problem, name, setting);
+                let (words, fix) = explain(&problem, name, setting, None);
                 assert!(fix.starts_with("find out who answers"), "{words}: {fix}");
                 let own = fix.find("only if the server is known to be yours").expect(&fix);
                 assert!(!fix[..own].contains('`'), "{words}: {fix}");
@@ -848,7 +867,7 @@ mod tests {
 
     #[test]
     fn a_stamp_settles() {
-        let stamp = Stamp { dev: 1, ino: 1, size: 1, mtime: (100, 0), ctime: (100, 0) };
+        let stamp = FileStamp { dev: 1, ino: 1, size: 1, mtime: (100, 0), ctime: (100, 0) };
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!([99, 100, 102, 103].map(|s| stamp.settled(at(s))), [false, false, false, true]);
     }

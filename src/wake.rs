@@ -65,7 +65,7 @@ impl Cause {
 
     /// Does the mail log say that the login in use is refused?
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Cause::LogAlarm(alarm) if alarm.kind == alarm::Kind::Refused)
+        matches!(self, Cause::LogAlarm(alarm) if alarm.kind == alarm::AlarmKind::Refused)
     }
 
     /// What woke it, in words, where there is more to say: the file that changed, the line of the mail log.

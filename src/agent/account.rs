@@ -6,22 +6,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Doubt, End, Ended, Event};
+use super::{FileWarning, FinishedRun, RunEnd, RunEvent};
 use crate::apply::WhyReload;
-use crate::audit::StepTime;
+use crate::audit::{StepKind, StepTime};
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{self, Change, MailServer, Outcome, Report, Step, TargetState};
+use crate::rollover::{self, Completion, MailServer, Outcome, PlannedChange, Report, Step, TargetState};
 use crate::status::{InSeconds, how_to_start, instead_of_the_refused, key_refused, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Synced {
     pub name: String,
-    /// `adopted`, `confirmed`, `up-to-date`, `dry-run`, `pending-approval`, `by-hand` (no version waits, and a person is to put
-    /// right what the mail server uses), `rejected`, `left`, `failed-for-now`, `failed`, `interrupted`.
-    pub outcome: String,
+    pub outcome: SyncOutcome,
     /// Why it ended here.
     pub reason: String,
     /// The applied version.
@@ -54,9 +52,60 @@ pub struct Synced {
     pub applied_refused: Option<KeyRefused>,
     /// What a group could have written of what the targets go by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<Doubt>,
+    pub warnings: Vec<FileWarning>,
     /// The exit code that this stands for.
     pub exit: u8,
+}
+
+/// What one run came to, in the word of documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncOutcome {
+    Adopted,
+    Confirmed,
+    UpToDate,
+    DryRun,
+    PendingApproval,
+    /// No version waits, and a person is to put right what the mail server uses.
+    ByHand,
+    Rejected,
+    Left,
+    FailedForNow,
+    Failed,
+    Interrupted,
+    /// A word of another release: a daemon may run that is not of this one.
+    #[serde(untagged)]
+    Foreign(String),
+}
+
+impl SyncOutcome {
+    /// As documents and people have it.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Adopted => "adopted",
+            Self::Confirmed => "confirmed",
+            Self::UpToDate => "up-to-date",
+            Self::DryRun => "dry-run",
+            Self::PendingApproval => "pending-approval",
+            Self::ByHand => "by-hand",
+            Self::Rejected => "rejected",
+            Self::Left => "left",
+            Self::FailedForNow => "failed-for-now",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Foreign(word) => word,
+        }
+    }
+
+    /// Did something stand in the way?
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::FailedForNow | Self::Failed => true,
+            // Every word of a failure begins so.
+            Self::Foreign(word) => word.starts_with("failed"),
+            _ => false,
+        }
+    }
 }
 
 /// That mail is held back, and what to do.
@@ -67,10 +116,10 @@ pub struct KeyRefused {
 }
 
 impl KeyRefused {
-    fn of(ended: &Ended) -> Option<Self> {
+    fn of(ended: &FinishedRun) -> Option<Self> {
         let (own, applied) = (ended.state.applied_refused()?, ended.state.applied.as_ref()?);
         let (last, first, latest) = (own.last.as_ref()?, *own.refused.first()?, *own.refused.last()?);
-        let waits = ended.state.candidate.as_ref().filter(|c| c.held.is_some() && ended.end == End::Waits);
+        let waits = ended.state.candidate.as_ref().filter(|c| c.held.is_some() && ended.end == RunEnd::Waits);
         Some(Self {
             what: key_refused(&last.endpoint, &applied.username, first, latest),
             fix: instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
@@ -87,7 +136,7 @@ pub struct NotRunning {
 }
 
 impl NotRunning {
-    fn of(credential: &config::Credential, ended: &Ended) -> Option<Self> {
+    fn of(credential: &config::Credential, ended: &FinishedRun) -> Option<Self> {
         let is_stopped =
             |name: &String| ended.state.targets.get(name).is_some_and(|t| t.mail_server == Some(MailServer::Stopped));
         let names = credential.targets.iter().map(|t| t.name.clone());
@@ -121,7 +170,7 @@ impl TargetFailure {
         let is_by_hand = |name: &&String| credential.targets.iter().any(|t| t.name == **name && !t.write);
         let asked = target.as_ref().filter(|_| failure.class == Class::ByHand).filter(is_by_hand);
         let change = asked.and_then(|t| targets.get(t)?.change.clone());
-        let Change { steps, differences, .. } = change.unwrap_or_default();
+        let PlannedChange { steps, differences, .. } = change.unwrap_or_default();
         Self { target, failure, steps, differences }
     }
 }
@@ -165,7 +214,7 @@ pub fn reload_ahead(why: WhyReload, never: bool) -> String {
 
 impl Synced {
     /// Of a run that has ended.
-    pub fn new(credential: &config::Credential, ended: Ended, dry_run: bool, preview: Vec<Preview>) -> Self {
+    pub fn new(credential: &config::Credential, ended: FinishedRun, dry_run: bool, preview: Vec<Preview>) -> Self {
         let not_running = NotRunning::of(credential, &ended);
         let applied_refused = KeyRefused::of(&ended);
         let answers = ended.failures.iter().any(|(_, f)| f.class == Class::NothingToDo);
@@ -180,25 +229,26 @@ impl Synced {
         };
         let (in_use, in_files) = (found(true), found(false));
         let (outcome, exit) = match ended.end {
-            End::Done(Some(completion)) => (completion.word(), 0),
-            End::Done(None) if dry_run && candidate.is_some() => ("dry-run", 0),
-            End::Done(None) if ended.steps.iter().any(|s| s.step == "leave") => ("left", 0),
-            End::Done(None) if ended.state.candidate.is_some() => ("rejected", 0),
+            RunEnd::Done(Some(Completion::Adopted)) => (SyncOutcome::Adopted, 0),
+            RunEnd::Done(Some(Completion::Confirmed)) => (SyncOutcome::Confirmed, 0),
+            RunEnd::Done(None) if dry_run && candidate.is_some() => (SyncOutcome::DryRun, 0),
+            RunEnd::Done(None) if ended.steps.iter().any(|s| s.step == StepKind::Leave) => (SyncOutcome::Left, 0),
+            RunEnd::Done(None) if ended.state.candidate.is_some() => (SyncOutcome::Rejected, 0),
             // Of a look that was asked for: nothing is to be done here, and mail is held back.
-            End::Done(None) if applied_refused.is_some() && !answers => ("failed", 1),
-            End::Done(None) => ("up-to-date", 0),
-            End::Waits if candidate.is_none() => ("by-hand", 3),
-            End::Waits if is_rejected => ("rejected", 3),
-            End::Waits => ("pending-approval", 3),
-            End::ForNow => ("failed-for-now", 75),
-            End::ForGood => ("failed", 1),
-            End::Interrupted => ("interrupted", 75),
+            RunEnd::Done(None) if applied_refused.is_some() && !answers => (SyncOutcome::Failed, 1),
+            RunEnd::Done(None) => (SyncOutcome::UpToDate, 0),
+            RunEnd::Waits if candidate.is_none() => (SyncOutcome::ByHand, 3),
+            RunEnd::Waits if is_rejected => (SyncOutcome::Rejected, 3),
+            RunEnd::Waits => (SyncOutcome::PendingApproval, 3),
+            RunEnd::ForNow => (SyncOutcome::FailedForNow, 75),
+            RunEnd::ForGood => (SyncOutcome::Failed, 1),
+            RunEnd::Interrupted => (SyncOutcome::Interrupted, 75),
         };
         // What was rejected is what the outcome is about, and not the version in use.
-        let candidate = candidate.filter(|_| dry_run || ended.end == End::Waits || outcome == "rejected");
-        let done = matches!(ended.end, End::Done(Some(_)));
+        let candidate = candidate.filter(|_| dry_run || ended.end == RunEnd::Waits || outcome == SyncOutcome::Rejected);
+        let done = matches!(ended.end, RunEnd::Done(Some(_)));
         let mut failures = ended.failures;
-        if failures.is_empty() && outcome == "failed-for-now" {
+        if failures.is_empty() && outcome == SyncOutcome::FailedForNow {
             failures.extend(rollover::not_newer(&ended.state).map(|failure| (None, failure)));
         }
         failures.iter_mut().for_each(|(_, failure)| failure.in_seconds());
@@ -206,7 +256,7 @@ impl Synced {
         report.in_seconds();
         Self {
             name: ended.state.credential.clone(),
-            outcome: outcome.into(),
+            outcome,
             reason: ended.reason.to_string(),
             version: ended.state.applied.as_ref().map(|a| a.id.version.clone()),
             username: ended.state.applied.as_ref().map(|a| a.username.clone()),
@@ -252,13 +302,13 @@ impl Synced {
             (Some((version, username)), _, _) => format!(" version {version} ({username})"),
             // What was confirmed is not what is in use.
             (None, Some(version), Some(username))
-                if !self.outcome.starts_with("failed") && self.outcome != "by-hand" =>
+                if !self.outcome.has_failed() && self.outcome != SyncOutcome::ByHand =>
             {
                 format!(" version {version} ({username})")
             }
             _ => String::new(),
         };
-        out.push(format!("{}: {}{version}", self.name, self.outcome));
+        out.push(format!("{}: {}{version}", self.name, self.outcome.word()));
         out.extend(self.code.iter().map(|code| format!("{}: code {code}", self.name)));
         err.extend(self.no_code.iter().map(|why| format!("{}: there is no code: {why}", self.name)));
         let mut said: Vec<&str> = Vec::new();
@@ -292,7 +342,7 @@ impl Synced {
             err.push(format!("{}: {}", self.name, refused.what));
             err.push(format!("  fix: {}", refused.fix));
         }
-        err.extend(self.warnings.iter().flat_map(Doubt::lines));
+        err.extend(self.warnings.iter().flat_map(FileWarning::lines));
         let found = [("in use is", &self.in_use), ("in the files is", &self.in_files)];
         let found: Vec<String> = found
             .iter()
@@ -302,18 +352,19 @@ impl Synced {
         if !found.is_empty() {
             err.push(format!("{}: nothing was confirmed; {}", self.name, found.join(", ")));
         }
-        if let ("rejected", 3, Some((version, _))) = (self.outcome.as_str(), self.exit, &self.candidate) {
+        if let (SyncOutcome::Rejected, 3, Some((version, _))) = (&self.outcome, self.exit, &self.candidate) {
             err.push(format!("{}: the newest version is confirmed and no other, and {}", self.name, self.reason));
             err.push(format!(
                 "  fix: publish another version, or take this one: {}",
                 relaykey(format_args!("approve {} --version {version}", self.name))
             ));
         }
-        if self.failures.is_empty() && ["failed-for-now", "pending-approval"].contains(&self.outcome.as_str()) {
+        let waits = matches!(self.outcome, SyncOutcome::FailedForNow | SyncOutcome::PendingApproval);
+        if self.failures.is_empty() && waits {
             err.push(format!("{}: {}", self.name, self.reason));
         }
-        if let ("pending-approval", true, Some((version, _))) =
-            (self.outcome.as_str(), self.failures.is_empty(), &self.candidate)
+        if let (SyncOutcome::PendingApproval, true, Some((version, _))) =
+            (&self.outcome, self.failures.is_empty(), &self.candidate)
         {
             err.push(format!(
                 "  fix: {}; or {}",
@@ -344,7 +395,7 @@ pub struct SyncDocument {
     pub credentials: Vec<Synced>,
     /// What others may read, or a group could have written, of the files that the configuration names, and of it itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<Doubt>,
+    pub warnings: Vec<FileWarning>,
     /// The worst of them: 2, 1, 75, 3, 0.
     pub exit: u8,
 }
@@ -381,7 +432,7 @@ pub fn went_well(outcome: &Outcome) -> bool {
 /// A step that has ended, as the audit log and `sync --json` have it.
 pub fn step_time(credential: &config::Credential, step: &Step, outcome: &Outcome, took: Duration) -> StepTime {
     StepTime {
-        step: step.word().into(),
+        step: step.kind(),
         target: target_name(credential, step).map(str::to_owned),
         ok: went_well(outcome),
         milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -389,16 +440,16 @@ pub fn step_time(credential: &config::Credential, step: &Step, outcome: &Outcome
 }
 
 /// One line per step, as it happens; `None`: nothing that people wait for.
-pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) -> Option<String> {
+pub fn line(credential: &config::Credential, event: &RunEvent<'_>, now: Timestamp) -> Option<String> {
     let name = &credential.name;
     match event {
-        Event::Begins { step: Step::Wait { until }, reason } => {
+        RunEvent::Begins { step: Step::Wait { until }, reason } => {
             let left = until.duration_since(now);
             let words = if left.as_secs() > 0 { words(left) } else { "a moment".to_owned() };
             (left.as_millis() > 0).then(|| format!("{name}: waiting {words} ({reason})"))
         }
-        Event::Ended { step: Step::Wait { .. }, .. } => None,
-        Event::Ended { step, outcome, took } => {
+        RunEvent::Ended { step: Step::Wait { .. }, .. } => None,
+        RunEvent::Ended { step, outcome, took } => {
             let target = target_name(credential, step).map(|t| format!(" {t}")).unwrap_or_default();
             let text = match outcome {
                 Outcome::Inspected(i) => match (i.usernames.as_slice(), &i.swapped) {
@@ -437,5 +488,33 @@ pub fn line(credential: &config::Credential, event: &Event<'_>, now: Timestamp) 
             Some(format!("{name}: {:<9}{target} {text} ({:.3} s)", step.word(), took.as_secs_f64()))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_a_run_is_one_word() {
+        use SyncOutcome::*;
+        let all = [
+            Adopted,
+            Confirmed,
+            UpToDate,
+            DryRun,
+            PendingApproval,
+            ByHand,
+            Rejected,
+            Left,
+            FailedForNow,
+            Failed,
+            Interrupted,
+        ];
+        for outcome in all.into_iter().chain([Foreign("of-tomorrow".into())]) {
+            let word = serde_json::to_value(&outcome).expect("JSON");
+            assert_eq!(word, outcome.word());
+            assert_eq!(serde_json::from_value::<SyncOutcome>(word).expect("an outcome"), outcome);
+        }
     }
 }

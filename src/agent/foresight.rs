@@ -4,25 +4,26 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{
-    End, Opened, applied, apply_failure, asks_whether_applied, host_name, login_for, name_once_accepted,
-    not_as_applied, not_running, ours, outcome_of, proved, target_id, without_secret,
-};
+use super::fetched::{applied, asks_whether_applied, login_for, name_once_accepted, not_as_applied, without_secret};
+use super::steps::{apply_failure, holds_confirmed, not_running, outcome_of, proved, target_id};
+use super::{OpenedSource, RunEnd, host_name, ours};
 use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Change, Evidence, Facts, Found, Outcome, Policy, Retry, State, Step, VersionId, Wake};
+use crate::rollover::{
+    self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, VersionId, Wake,
+};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.
-pub struct Seen<'a> {
+pub struct LookedAt<'a> {
     pub state: Option<&'a State>,
     /// By target; `None`: it could not be looked at, and that is told.
     pub targets: Vec<Option<Inspected>>,
     /// `None`: the source was not asked, and is taken to have nothing new.
     pub fetched: Option<&'a Fetched>,
     /// It is asked for the applied version, where that would be put back beside another one.
-    pub source: Option<&'a Opened>,
+    pub source: Option<&'a OpenedSource>,
     /// The accepted login of each target; `None`: there is none, and that is told, or it was not tried.
     pub logins: Vec<Option<Evidence>>,
 }
@@ -33,7 +34,7 @@ pub struct Obstacle {
     pub target: Option<String>,
     pub failure: Failure,
     /// How a run would end that met nothing else.
-    pub end: End,
+    pub end: RunEnd,
     pub weight: Weight,
 }
 
@@ -60,7 +61,7 @@ pub struct ReloadAhead {
 /// What a run of `sync` would end with, beyond what was told when it was looked at, and what it would reload.
 pub async fn obstacles(
     credential: &config::Credential,
-    seen: Seen<'_>,
+    seen: LookedAt<'_>,
     apply: &apply::Client,
 ) -> (Vec<Obstacle>, Vec<ReloadAhead>) {
     let policy = Policy::new(credential, TimeZone::system());
@@ -75,7 +76,7 @@ pub async fn obstacles(
     let targets = seen.targets;
     // The applied version, where it would be put back, and what would be changed for that.
     let mut again: Option<Fetched> = None;
-    let mut put_back: Vec<Option<Change>> = vec![None; credential.targets.len()];
+    let mut put_back: Vec<Option<PlannedChange>> = vec![None; credential.targets.len()];
     let refused = |seen: &Inspected| seen.hindrances.as_ref()?.reload_refused.clone();
     let refused_reloads: Vec<_> = targets.iter().map(|seen| seen.as_ref().and_then(refused)).collect();
     let stopped: Vec<bool> =
@@ -117,7 +118,7 @@ pub async fn obstacles(
                     (_, Some(failure)) | (Err(failure), None) => Outcome::Failed(failure),
                 }
             }
-            Step::Fetch => Outcome::Fetched(Found { at: now, ..found.clone() }),
+            Step::Fetch => Outcome::Fetched(SourceVersion { at: now, ..found.clone() }),
             Step::Verify { target } => match (
                 not_the_applied_one(&facts, credential, &credential.targets[*target], &fetched, apply),
                 seen.logins.get(*target).cloned().flatten(),
@@ -177,9 +178,9 @@ pub async fn obstacles(
         target: target.map(str::to_owned),
         failure: failure.clone(),
         end: match failure.temporary {
-            _ if facts.is_for_a_person(&policy, target, failure) => End::Waits,
-            true => End::ForNow,
-            false => End::ForGood,
+            _ if facts.is_for_a_person(&policy, target, failure) => RunEnd::Waits,
+            true => RunEnd::ForNow,
+            false => RunEnd::ForGood,
         },
         weight: Weight::Fails,
     };
@@ -188,7 +189,7 @@ pub async fn obstacles(
     if all.iter().all(|obstacle| obstacle.failure.class != Class::Changed) {
         let asked = |target| not_the_applied_one(&facts, credential, target, &fetched, apply);
         let changed = credential.targets.iter().filter_map(asked).find(|failure| failure.class == Class::Changed);
-        let (end, weight) = (End::Done(None), Weight::PutRight);
+        let (end, weight) = (RunEnd::Done(None), Weight::PutRight);
         all.extend(changed.map(|failure| Obstacle { target: None, failure, end, weight }));
     }
     let now = Timestamp::now();
@@ -201,13 +202,13 @@ pub async fn obstacles(
     all.extend(waits.map(|(target, failure)| Obstacle {
         target: target.map(str::to_owned),
         failure,
-        end: End::Waits,
+        end: RunEnd::Waits,
         weight: Weight::OnlyWaits,
     }));
     all.extend(unconfirmed.map(|(target, failure)| Obstacle {
         target: Some(target.to_owned()),
         failure,
-        end: End::Waits,
+        end: RunEnd::Waits,
         weight: Weight::Fails,
     }));
     all.extend(refused_probes(&facts, &policy).map(|(target, failure)| obstacle((Some(target), failure))));
@@ -219,17 +220,16 @@ pub async fn obstacles(
         }
         let target = &credential.targets[index];
         let (failure, end, weight) = match stopped[index] {
-            true => (not_running(target), End::ForNow, Weight::Fails),
-            false => (rollover::put_right(&facts, index, now), End::Done(None), Weight::PutRight),
+            true => (not_running(target), RunEnd::ForNow, Weight::Fails),
+            false => (rollover::put_right(&facts, index, now), RunEnd::Done(None), Weight::PutRight),
         };
         all.push(Obstacle { target: Some(target.name.clone()), failure, end, weight });
     }
     // Of what somebody else has changed since it was read.
     for (index, target) in credential.targets.iter().enumerate() {
-        let confirmed = facts.state.targets.get(&target.name).and_then(|state| state.live_id.as_ref());
         let found = facts.targets[index].inspected.as_ref().and_then(|found| found.live_id.as_ref());
         let unread =
-            targets[index].as_ref().is_some_and(|seen| seen.unread.is_some()) && found.is_some() && found == confirmed;
+            targets[index].as_ref().is_some_and(|seen| seen.unread.is_some()) && holds_confirmed(&facts, target, found);
         let is_told = reloads_ahead.iter().any(|(ahead, _)| *ahead == index);
         if unread && !is_told && target.reload.is_ours() {
             reloads_ahead.push((index, WhyReload::Unread));
@@ -243,7 +243,7 @@ pub async fn obstacles(
     for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
         let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
         let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
-        all.push(Obstacle { target: Some(target.name.clone()), failure, end: End::ForNow, weight: Weight::Fails });
+        all.push(Obstacle { target: Some(target.name.clone()), failure, end: RunEnd::ForNow, weight: Weight::Fails });
     }
     // One that is needed and that this host must not do stays owed; a version that waits for a person brings none yet.
     let is_held = all.iter().any(|obstacle| obstacle.target.is_none() && obstacle.weight == Weight::OnlyWaits);
@@ -262,7 +262,7 @@ pub async fn obstacles(
         );
         let fix = "restart the mail server after the sync: a start after the change settles it (a reload by hand is not seen)";
         let failure = Fault::new(Class::ReloadOwed, what, fix).temporary().at(now);
-        all.push(Obstacle { target: Some(target.clone()), failure, end: End::ForNow, weight: Weight::Fails });
+        all.push(Obstacle { target: Some(target.clone()), failure, end: RunEnd::ForNow, weight: Weight::Fails });
     }
     let ahead = |(index, why): (usize, WhyReload)| {
         let target = &credential.targets[index];
@@ -285,13 +285,13 @@ fn refused_probes<'f>(facts: &'f Facts, policy: &'f Policy) -> impl Iterator<Ite
 }
 
 /// What the source gives; the applied version where it was not asked. `None`: nothing is known of any.
-fn found(state: &State, fetched: Option<&Fetched>) -> Option<Found> {
+fn found(state: &State, fetched: Option<&Fetched>) -> Option<SourceVersion> {
     let at = Timestamp::now();
     if let Some(fetched) = fetched {
         return Some(without_secret(fetched, Some(state), at));
     }
     let (applied, identity) = (state.applied.as_ref()?, state.source.clone()?);
-    Some(Found { identity, id: applied.id.clone(), username: applied.username.clone(), at })
+    Some(SourceVersion { identity, id: applied.id.clone(), username: applied.username.clone(), at })
 }
 
 /// Why what is at hand is not the applied version, although the source says so.

@@ -2,6 +2,9 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use jiff::Timestamp;
+
+use super::record::STEPS;
 use super::*;
 use crate::fault::Class;
 
@@ -83,7 +86,7 @@ fn words(text: &str) -> Record {
         previous_username: some(),
         steps: (0..500).map(|_| step()).collect(),
         outcome: text.into(),
-        error: Some(Trouble { class: Class::Io, words: text.into() }),
+        error: Some(RecordError { class: Class::Io, words: text.into() }),
         ..record(1)
     }
 }
@@ -92,17 +95,17 @@ fn words(text: &str) -> Record {
 fn a_line_is_a_json_object_that_is_bounded_and_gives_its_record_back() {
     let line = render(7, &"0".repeat(64), &record(7));
     assert!(line.starts_with(&format!("{{\"n\":7,\"prev\":\"{}\",\"at\":", "0".repeat(64))), "{line}");
-    assert_eq!(serde_json::from_str::<Line>(&line).unwrap().record, record(7));
+    assert_eq!(serde_json::from_str::<AuditLine>(&line).unwrap().record, record(7));
     for text in ["x", "\"", "\\", "\u{0}", "\n", "é", "\u{10ffff}", "x\u{1b}[31m"] {
         let line = render(u64::MAX, &"f".repeat(64), &words(&text.repeat(20_000)));
         assert!(line.len() <= LINE && !line.chars().any(char::is_control), "{text:?}: {} bytes", line.len());
-        let record = serde_json::from_str::<Line>(&line).unwrap().record;
+        let record = serde_json::from_str::<AuditLine>(&line).unwrap().record;
         assert!(record.error.unwrap().words.ends_with('…'), "{text:?}");
         let last = record.steps.last().unwrap();
-        assert_eq!((last.step.as_str(), last.milliseconds), ("others", u64::MAX), "{text:?}");
+        assert_eq!((last.step.word(), last.milliseconds), ("others", u64::MAX), "{text:?}");
     }
     let many = Record { steps: words("x").steps[..STEPS].to_vec(), ..record(1) };
-    let back = serde_json::from_str::<Line>(&render(1, "", &many)).unwrap().record;
+    let back = serde_json::from_str::<AuditLine>(&render(1, "", &many)).unwrap().record;
     assert_eq!(back, many, "what belongs there is not cut");
 }
 
@@ -144,7 +147,7 @@ fn files_follow_one_another_and_the_oldest_go() {
 fn ends_of_large_files_are_enough_for_the_latest_records() {
     let scratch = Scratch::new();
     let (mut log, mut head) = (Log::new(&scratch.0, "ses"), AuditHead::default());
-    let long = |n| Record { error: Some(Trouble { class: Class::Io, words: "y".repeat(1000) }), ..record(n) };
+    let long = |n| Record { error: Some(RecordError { class: Class::Io, words: "y".repeat(1000) }), ..record(n) };
     for n in 1..=200 {
         head = log.append(&head, &long(n));
         log.settle(&head).unwrap();
@@ -202,7 +205,7 @@ fn every_changed_byte_and_every_cut_is_found_at_its_line() {
         let (stretch, owed) = (Stretch::of(&head, at), owed(&head, at));
         let path = scratch.file(file.number);
         let whole = fs::read(&path).unwrap();
-        assert!(matches!(stretch.examine(&path, &whole, &owed), Ok(Found::Whole)));
+        assert!(matches!(stretch.examine(&path, &whole, &owed), Ok(Completeness::Whole)));
         let line_of = |at: usize| whole[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         let mut changed = whole.clone();
         for at in 0..whole.len() {
@@ -222,7 +225,7 @@ fn every_changed_byte_and_every_cut_is_found_at_its_line() {
             match stretch.examine(&path, &whole[..end], &owed) {
                 // The last line stands in the state too: it is told to be owed, and is put back.
                 Ok(found) => {
-                    assert!(end >= whole.len() - owed.len() && matches!(found, Found::Lacking), "cut at {end}")
+                    assert!(end >= whole.len() - owed.len() && matches!(found, Completeness::Lacking), "cut at {end}")
                 }
                 Err(e) => assert!(end < whole.len() - owed.len(), "{e}"),
             }
@@ -478,4 +481,24 @@ fn logs_of_different_credentials_do_not_meet() {
         assert_eq!(verify(&scratch.0, credential, head).unwrap().last, 120);
         assert!(recent(&scratch.0, credential, head, 500).iter().all(|r| r.credential == *credential));
     }
+}
+
+#[test]
+fn records_that_0_1_0_wrote_are_written_again_byte_for_byte() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/legacy/0.1.0");
+    let mut seen = 0;
+    for case in std::fs::read_dir(cases).unwrap() {
+        let text = std::fs::read_to_string(case.unwrap().path().join("state/audit/ses.1.jsonl")).unwrap();
+        for line in text.lines() {
+            let record: Record = serde_json::from_str(line).unwrap();
+            let written = serde_json::to_string(&record).unwrap();
+            assert!(line.ends_with(&written[1..]), "{line}\n{written}");
+            let known =
+                !matches!(record.what, RecordKind::Foreign(_)) && !matches!(record.outcome, RecordOutcome::Foreign(_));
+            let steps = record.steps.iter().all(|s| !matches!(s.step, StepKind::Foreign(_)));
+            assert!(known && steps && !matches!(record.by.cause, RecordCause::Foreign(_)), "{line}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen} records");
 }

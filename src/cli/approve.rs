@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Exit;
-use super::order::{self, Order};
+use super::order::{self, OperatorOrder};
 use crate::agent;
 use crate::control;
 use crate::rollover::{Approve, Wake};
@@ -28,14 +28,14 @@ pub struct ApproveArgs {
 
 pub fn run(path: &Path, json: bool, args: &ApproveArgs) -> Exit {
     let request = |names| {
-        control::Request::Approve(control::ApproveRequest {
+        control::ControlRequest::Approve(control::ApproveRequest {
             names,
             version: args.version.clone(),
             wait_seconds: order::seconds(args.wait),
         })
     };
     let approve = Approve { version: args.version.clone(), by: agent::operator().to_string() };
-    let order = Order {
+    let order = OperatorOrder {
         names: slice::from_ref(&args.name),
         wake: Wake { approve: Some(approve), ..Wake::default() },
         wait: args.wait,

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent::account::reload_ahead;
-use crate::agent::foresight::{self, Obstacle, ReloadAhead, Seen, Weight};
-use crate::agent::{self, End};
+use crate::agent::foresight::{self, LookedAt, Obstacle, ReloadAhead, Weight};
+use crate::agent::{self, RunEnd};
 use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId, WhyReload};
 use crate::aws;
 use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
@@ -42,15 +42,15 @@ pub struct CheckArgs {
 
 /// What `check --json` prints.
 #[derive(Serialize)]
-struct Document {
+struct CheckDocument {
     schema: &'static str,
-    findings: Vec<Placed>,
+    findings: Vec<CheckFinding>,
     exit: u8,
 }
 
 /// A finding, and what it is about.
 #[derive(Serialize)]
-struct Placed {
+struct CheckFinding {
     credential: Option<String>,
     /// `config`, `state`, `aws`, `health`, `mode`, `source`, `login`, `target NAME`, `reports`, `report NAME`.
     about: String,
@@ -61,7 +61,7 @@ struct Placed {
 /// Findings as they come, printed at once for people.
 struct Findings {
     json: bool,
-    all: Vec<Placed>,
+    all: Vec<CheckFinding>,
     /// What they come to: the worst that `sync` would end with.
     worst: Exit,
 }
@@ -82,7 +82,7 @@ impl Findings {
                 say(&format!("         fix: {}", finding.fix));
             }
         }
-        self.all.push(Placed { credential: credential.map(str::to_owned), about: about.to_owned(), finding });
+        self.all.push(CheckFinding { credential: credential.map(str::to_owned), about: about.to_owned(), finding });
     }
 
     fn good(&mut self, credential: Option<&str>, about: &str, what: String) {
@@ -157,7 +157,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
     let exit = findings.worst;
     if json {
-        print_json(&Document { schema: "relaykey/check/v1", findings: findings.all, exit: exit.code() });
+        print_json(&CheckDocument { schema: "relaykey/check/v1", findings: findings.all, exit: exit.code() });
     } else {
         let number = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         say(&format!("{}, {}", number(errors, "error"), number(warnings, "warning")));
@@ -238,7 +238,8 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             };
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
         }
-        let seen = Seen { state: state.as_ref(), targets, fetched: fetched.as_ref(), source: opened.as_ref(), logins };
+        let seen =
+            LookedAt { state: state.as_ref(), targets, fetched: fetched.as_ref(), source: opened.as_ref(), logins };
         let (obstacles, reloads) = foresight::obstacles(credential, seen, &apply).await;
         // What is owed was said when it was looked at.
         for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
@@ -258,10 +259,10 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             };
             let finding = Finding { severity, line: None, file: None, what, fix };
             let ends = match end {
-                End::Done(_) => Exit::Done,
-                End::Waits => Exit::Approval,
-                End::ForNow => Exit::ForNow,
-                End::ForGood | End::Interrupted => Exit::ForGood,
+                RunEnd::Done(_) => Exit::Done,
+                RunEnd::Waits => Exit::Approval,
+                RunEnd::ForNow => Exit::ForNow,
+                RunEnd::ForGood | RunEnd::Interrupted => Exit::ForGood,
             };
             findings.add_that(ends, Some(&credential.name), &about, finding);
         }
@@ -393,7 +394,8 @@ fn who_hears(config: &Config, findings: &mut Findings) {
     }
     for credential in &config.credentials {
         let name = Some(credential.name.as_str());
-        let takers: Vec<&config::Receiver> = config.reports.iter().filter(|r| r.takes(&credential.name)).collect();
+        let takers: Vec<&config::ReceiverConfig> =
+            config.reports.iter().filter(|r| r.takes(&credential.name)).collect();
         if takers.is_empty() {
             let what = format!("no [[report]] takes reports of this credential: {nobody}");
             let fix = format!("add {:?} to the `credentials` of a [[report]], or remove that line", credential.name);
@@ -409,7 +411,7 @@ fn who_hears(config: &Config, findings: &mut Findings) {
 
 /// Does it need this host's mail server to get out? Which way that would send the message is not looked at: it may change
 /// any day, and nobody would think of this then.
-fn rides_on_this_host(receiver: &config::Receiver) -> bool {
+fn rides_on_this_host(receiver: &config::ReceiverConfig) -> bool {
     matches!(receiver.kind, ReceiverKind::Email { via: MailVia::Server { .. }, .. })
 }
 
@@ -578,7 +580,7 @@ fn open(
     store: &Store,
     http: &aws::Http,
     findings: &mut Findings,
-) -> Option<agent::Opened> {
+) -> Option<agent::OpenedSource> {
     match store.key() {
         Ok(key) => Some(source::open(credential, &key, http)),
         Err(e) => {
@@ -591,7 +593,7 @@ fn open(
 async fn source(
     credential: &config::Credential,
     state: Option<&State>,
-    source: &agent::Opened,
+    source: &agent::OpenedSource,
     targets: &[Option<Inspected>],
     findings: &mut Findings,
 ) -> Option<Fetched> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Exit;
-use super::order::{self, Order};
+use super::order::{self, OperatorOrder};
 use crate::control;
 use crate::rollover::Wake;
 
@@ -30,13 +30,13 @@ pub struct ConfirmArgs {
 pub fn run(path: &Path, json: bool, args: &ConfirmArgs) -> Exit {
     let code = args.code.then(|| args.nonce.clone().unwrap_or_default());
     let request = |names| {
-        control::Request::Confirm(control::ConfirmRequest {
+        control::ControlRequest::Confirm(control::ConfirmRequest {
             names,
             code: code.clone(),
             wait_seconds: order::seconds(args.wait),
         })
     };
-    let order = Order {
+    let order = OperatorOrder {
         names: slice::from_ref(&args.name),
         wake: Wake { confirm: true, code: code.clone(), ..Wake::default() },
         wait: args.wait,

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, complain, print_json, runtime, say};
-use crate::agent::{self, Agent, End, Ended, Event, Logs, Run};
+use crate::agent::{self, Agent, FinishedRun, Logs, Run, RunEnd, RunEvent};
 use crate::apply;
 use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
@@ -18,7 +18,7 @@ use crate::fault::Class;
 use crate::rollover::{Completion, Outcome, Step, Wake};
 use crate::smtp::{self, Verdict};
 use crate::source;
-use crate::standin::postfix::Instance;
+use crate::standin::postfix::PostfixInstance;
 use crate::standin::{self, Delay, Standin};
 use crate::state::{Access, Store};
 use crate::tls;
@@ -39,16 +39,16 @@ pub struct DemoArgs {
 
 /// What `demo --json` prints.
 #[derive(Serialize)]
-struct Document {
+struct DemoDocument {
     schema: &'static str,
     target: &'static str,
-    steps: Vec<Told>,
+    steps: Vec<DemoLine>,
     failure: Option<String>,
     exit: u8,
 }
 
 #[derive(Serialize)]
-struct Told {
+struct DemoLine {
     seconds: f64,
     what: String,
 }
@@ -59,7 +59,7 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
         Err(exit) => return exit,
     };
     let mut teller = Teller { began: Instant::now(), json, told: Vec::new() };
-    let scratch = match Scratch::new() {
+    let scratch = match DemoDirectory::new() {
         Ok(scratch) => scratch,
         Err(e) => {
             complain(
@@ -69,7 +69,7 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
             return Exit::ForGood;
         }
     };
-    let place = Place::choose(args.no_postfix);
+    let place = DemoChoice::choose(args.no_postfix);
     let kind = place.word();
     let shown = runtime.block_on(show(&mut teller, &scratch.0, place));
     let exit = match &shown {
@@ -84,7 +84,7 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
     };
     if json {
         let steps = teller.told;
-        print_json(&Document {
+        print_json(&DemoDocument {
             schema: "relaykey/demo/v1",
             target: kind,
             steps,
@@ -99,7 +99,7 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
 struct Teller {
     began: Instant,
     json: bool,
-    told: Vec<Told>,
+    told: Vec<DemoLine>,
 }
 
 impl Teller {
@@ -108,14 +108,14 @@ impl Teller {
         if !self.json {
             say(&format!("{seconds:7.3} s  {what}"));
         }
-        self.told.push(Told { seconds, what });
+        self.told.push(DemoLine { seconds, what });
     }
 }
 
 /// A directory of the demo's own, removed at its end.
-struct Scratch(PathBuf);
+struct DemoDirectory(PathBuf);
 
-impl Scratch {
+impl DemoDirectory {
     fn new() -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         let name = format!("relaykey-demo-{}", std::process::id());
@@ -128,50 +128,50 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 /// What stands for the mail server.
-enum Place {
+enum DemoChoice {
     Postfix,
     /// Why not Postfix, in words.
     Text(&'static str),
 }
 
-impl Place {
+impl DemoChoice {
     fn choose(no_postfix: bool) -> Self {
         if no_postfix {
-            Place::Text("as asked")
-        } else if !Instance::installed() {
-            Place::Text("no Postfix is installed")
+            DemoChoice::Text("as asked")
+        } else if !PostfixInstance::installed() {
+            DemoChoice::Text("no Postfix is installed")
         } else if !rustix::process::geteuid().is_root() {
-            Place::Text("only root can start a Postfix instance")
+            DemoChoice::Text("only root can start a Postfix instance")
         } else {
-            Place::Postfix
+            DemoChoice::Postfix
         }
     }
 
     fn word(&self) -> &'static str {
         match self {
-            Place::Postfix => "postfix",
-            Place::Text(_) => "text",
+            DemoChoice::Postfix => "postfix",
+            DemoChoice::Text(_) => "text",
         }
     }
 }
 
 /// The mail server of the demo: takes messages and relays them under whatever its table says.
-enum MailServer {
-    Postfix(Box<Instance>),
+enum DemoMailServer {
+    Postfix(Box<PostfixInstance>),
     Text(PathBuf),
 }
 
 struct Demo<'a> {
     standin: Standin,
     config: Config,
-    server: MailServer,
+    server: DemoMailServer,
     source: PathBuf,
     table: PathBuf,
     teller: &'a mut Teller,
@@ -188,7 +188,7 @@ fn random() -> Result<u64, String> {
     getrandom::u64().map_err(|e| format!("no random numbers: {e}"))
 }
 
-async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), String> {
+async fn show(teller: &mut Teller, scratch: &Path, place: DemoChoice) -> Result<(), String> {
     let standin = Standin::start(standin::Options::default()).map_err(|e| format!("no SES stand-in: {e}"))?;
     teller.tell(format!(
         "an SES stand-in listens on loopback: STARTTLS on port {}, TLS on port {}",
@@ -202,16 +202,16 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     let ca_file = scratch.join("ca.pem");
     std::fs::write(&ca_file, standin.ca_pem()).map_err(|e| format!("{}: {e}", ca_file.display()))?;
     let (server, table, kind) = match place {
-        Place::Postfix => {
-            let instance = Instance::new(scratch, "hash", "localhost", standin.starttls_port(), &ca_file, first)
+        DemoChoice::Postfix => {
+            let instance = PostfixInstance::new(scratch, "hash", "localhost", standin.starttls_port(), &ca_file, first)
                 .and_then(|mut i| i.start().map(|()| i))
                 .map_err(|e| format!("no private Postfix: {e}"))?;
             teller.tell(format!("a private Postfix relays to it, with {} in its table", first.username));
             let kind = TargetKind::Postfix { config_dir: instance.config_dir() };
             let table = instance.table();
-            (MailServer::Postfix(Box::new(instance)), table, kind)
+            (DemoMailServer::Postfix(Box::new(instance)), table, kind)
         }
-        Place::Text(why) => {
+        DemoChoice::Text(why) => {
             let table = scratch.join("sasl_passwd");
             let text = format!(
                 "# relays of the demo\n[localhost]:{} {}:{}\n",
@@ -224,7 +224,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
                 "a table of the demo's own stands for the mail server ({why}), with {} in it",
                 first.username
             ));
-            (MailServer::Text(table.clone()), table.clone(), TargetKind::Text { path: table })
+            (DemoMailServer::Text(table.clone()), table.clone(), TargetKind::Text { path: table })
         }
     };
     let source = scratch.join("credential");
@@ -233,7 +233,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
 
     demo.publish(first)?;
     let ended = demo.sync().await?;
-    demo.expect(&ended, End::Done(Some(Completion::Adopted)))?;
+    demo.expect(&ended, RunEnd::Done(Some(Completion::Adopted)))?;
     demo.teller
         .tell("day one: the host uses the source's version already; verified, read back, adopted, nothing written");
     demo.message_passes_under(first).await?;
@@ -242,7 +242,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     demo.standin.set_key(&second.username, &second.password);
     demo.publish(second)?;
     let ended = demo.sync().await?;
-    demo.expect(&ended, End::Done(Some(Completion::Confirmed)))?;
+    demo.expect(&ended, RunEnd::Done(Some(Completion::Confirmed)))?;
     demo.message_passes_under(second).await?;
 
     demo.teller.tell("-- a rollover to a key that SES does not know yet");
@@ -250,7 +250,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     demo.standin.delay(&third.username, Delay::Refusals(2));
     demo.publish(third)?;
     let ended = demo.sync().await?;
-    demo.expect(&ended, End::Done(Some(Completion::Confirmed)))?;
+    demo.expect(&ended, RunEnd::Done(Some(Completion::Confirmed)))?;
     let answers: Vec<bool> =
         demo.standin.logins().iter().filter(|a| a.username == third.username).map(|a| a.accepted).collect();
     if answers != [false, false, true] {
@@ -262,7 +262,7 @@ async fn show(teller: &mut Teller, scratch: &Path, place: Place) -> Result<(), S
     let before = demo.table_bytes()?;
     demo.publish(bad)?;
     let ended = demo.sync().await?;
-    demo.expect(&ended, End::ForGood)?;
+    demo.expect(&ended, RunEnd::ForGood)?;
     let quoted = ended.failures.iter().any(|(_, f)| f.class == Class::Refused && f.what.contains("535"));
     if !quoted {
         return Err(format!("the failure does not quote the 535: {:?}", ended.failures));
@@ -301,7 +301,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         reload: Reload::Always,
         drift: Drift::Heal,
         keys: None,
-        log: config::Log::Found,
+        log: config::MailLog::Found,
         smtp,
     };
     Config {
@@ -315,7 +315,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
             mode: config::Mode::Automatic,
             probe: None,
             name: "ses".into(),
-            source: config::Source::File { path: source.to_owned(), owner: None },
+            source: config::SourceConfig::File { path: source.to_owned(), owner: None },
             keys: JsonKeys::default(),
             poll: config::DEFAULT_POLL,
             targets: vec![target],
@@ -336,7 +336,7 @@ impl Demo<'_> {
     }
 
     /// What `relaykey sync` does, told step by step.
-    async fn sync(&mut self) -> Result<Ended, String> {
+    async fn sync(&mut self) -> Result<FinishedRun, String> {
         let credential = &self.config.credentials[0];
         let store =
             Store::open(&self.config.host.state_dir, Access::Write, Duration::ZERO).map_err(|e| e.to_string())?;
@@ -350,8 +350,8 @@ impl Demo<'_> {
             logs: Logs::default(),
         };
         let teller = &mut *self.teller;
-        let mut observer = |event: Event<'_>| {
-            let Event::Ended { step, outcome, .. } = event else { return };
+        let mut observer = |event: RunEvent<'_>| {
+            let RunEvent::Ended { step, outcome, .. } = event else { return };
             let line = match (step, outcome) {
                 (_, Outcome::Fetched(f)) => format!("fetch: a version with {}", f.username),
                 (_, Outcome::Accepted(e)) => format!("verify: {}", e.reply),
@@ -389,7 +389,7 @@ impl Demo<'_> {
         agent.run(run, &mut stop).await.map_err(|e| e.to_string())
     }
 
-    fn expect(&self, ended: &Ended, expected: End) -> Result<(), String> {
+    fn expect(&self, ended: &FinishedRun, expected: RunEnd) -> Result<(), String> {
         if ended.end == expected {
             return Ok(());
         }
@@ -407,16 +407,17 @@ impl Demo<'_> {
         self.messages += 1;
         let subject = format!("demo message {}", self.messages);
         match &mut self.server {
-            MailServer::Postfix(instance) => {
+            DemoMailServer::Postfix(instance) => {
                 instance.inject(&subject).map_err(|e| format!("Postfix did not take {subject}: {e}"))?
             }
-            MailServer::Text(table) => {
+            DemoMailServer::Text(table) => {
                 relay_under_table(table, &self.config.credentials[0].targets[0].smtp, &subject).await?;
             }
         }
         let what = format!("{subject} at the stand-in");
-        let found =
-            |seen: &standin::Seen| seen.messages.iter().find(|m| m.subject == subject).map(|m| m.username.clone());
+        let found = |seen: &standin::StandinRecord| {
+            seen.messages.iter().find(|m| m.subject == subject).map(|m| m.username.clone())
+        };
         let username = self.standin.wait_for(DELIVERY, &what, found).map_err(|e| e.to_string())?;
         if username != login.username {
             return Err(format!("{subject} went out under {username}, not {}", login.username));
@@ -440,7 +441,7 @@ async fn relay_under_table(table: &Path, smtp: &config::Smtp, subject: &str) -> 
     let roots = tls::CaFile::new(smtp.ca_file.clone()).roots().map_err(|e| e.to_string())?;
     let (from, to) = ("demo@demo.invalid", "you@example.com");
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nhello\r\n");
-    match smtp::send(smtp, &login, &roots, "demo.invalid", smtp::Message { from, to, text: &text }).await {
+    match smtp::send(smtp, &login, &roots, "demo.invalid", smtp::OutgoingMessage { from, to, text: &text }).await {
         Verdict::Accepted { .. } => Ok(()),
         Verdict::Refused { reply } => Err(reply),
         Verdict::Unknown { words, .. } => Err(words),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Exit;
-use super::order::{self, Order};
+use super::order::{self, OperatorOrder};
 use crate::control;
 use crate::rollover::Wake;
 
@@ -18,8 +18,8 @@ pub struct DeregisterArgs {
 }
 
 pub fn run(path: &Path, json: bool, args: &DeregisterArgs) -> Exit {
-    let request = |names| control::Request::Deregister(control::DeregisterRequest { names });
-    let order = Order {
+    let request = |names| control::ControlRequest::Deregister(control::DeregisterRequest { names });
+    let order = OperatorOrder {
         names: &args.names,
         wake: Wake { leave: true, ..Wake::default() },
         wait: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, complain, load, print_json, say, tell};
-use crate::audit::{self, AuditError, By, Line, Record, Verified};
+use crate::audit::{self, AuditError, AuditLine, By, Record, Verified};
 use crate::config::Config;
 use crate::host::HostError;
 use crate::rollover::{AuditHead, rfc3339};
@@ -34,7 +34,7 @@ const LOOKS: usize = 100;
 
 /// What `history --json` prints.
 #[derive(Serialize)]
-struct Document {
+struct HistoryDocument {
     schema: &'static str,
     credentials: Vec<History>,
     exit: u8,
@@ -44,13 +44,13 @@ struct Document {
 struct History {
     name: String,
     /// The latest first.
-    records: Vec<Line>,
+    records: Vec<AuditLine>,
     /// With `--verify`.
-    verdict: Option<Verdict>,
+    verdict: Option<ChainVerdict>,
 }
 
 #[derive(Serialize)]
-struct Verdict {
+struct ChainVerdict {
     holds: bool,
     lines: u64,
     /// Numbers of the oldest and the last line that are kept.
@@ -59,11 +59,11 @@ struct Verdict {
     files: usize,
     /// Lines that stand in the state only; the next run adds them to their file.
     owed: u64,
-    broken: Vec<Finding>,
+    broken: Vec<ChainFinding>,
 }
 
 #[derive(Serialize)]
-struct Finding {
+struct ChainFinding {
     file: Option<String>,
     /// 0: the file as a whole.
     line: usize,
@@ -73,18 +73,18 @@ struct Finding {
 
 /// Why a history cannot be told.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum HistoryError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
     Log(#[from] HostError),
 }
 
-impl Trouble {
+impl HistoryError {
     fn fix(&self) -> String {
         match self {
-            Trouble::State(e) => e.fix(),
-            Trouble::Log(e) => e.fix(),
+            HistoryError::State(e) => e.fix(),
+            HistoryError::Log(e) => e.fix(),
         }
     }
 }
@@ -98,7 +98,8 @@ pub fn run(path: &Path, json: bool, args: &HistoryArgs) -> Exit {
         Ok(names) => names,
         Err(exit) => return exit,
     };
-    let histories: Result<Vec<History>, Trouble> = names.into_iter().map(|name| tell_of(&config, name, args)).collect();
+    let histories: Result<Vec<History>, HistoryError> =
+        names.into_iter().map(|name| tell_of(&config, name, args)).collect();
     let histories = match histories {
         Ok(histories) => histories,
         Err(e) => {
@@ -117,7 +118,7 @@ pub fn run(path: &Path, json: bool, args: &HistoryArgs) -> Exit {
     if json {
         let mut histories = histories;
         histories.iter_mut().for_each(|history| history.records.in_seconds());
-        print_json(&Document { schema: SCHEMA, credentials: histories, exit: exit.code() });
+        print_json(&HistoryDocument { schema: SCHEMA, credentials: histories, exit: exit.code() });
     } else if args.verify {
         histories.iter().for_each(judge);
     } else {
@@ -156,7 +157,7 @@ fn has_state(config: &Config, name: &str) -> bool {
     open(config).and_then(|store| store.load(name)).map_or(true, |state| state.is_some())
 }
 
-fn tell_of(config: &Config, name: String, args: &HistoryArgs) -> Result<History, Trouble> {
+fn tell_of(config: &Config, name: String, args: &HistoryArgs) -> Result<History, HistoryError> {
     let dir = &config.host.state_dir;
     let store = open(config)?;
     let head = || -> Result<AuditHead, StateError> { Ok(store.load(&name)?.map(|s| s.audit).unwrap_or_default()) };
@@ -176,20 +177,23 @@ fn tell_of(config: &Config, name: String, args: &HistoryArgs) -> Result<History,
     }
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
     let records = audit::lines(dir, &name, &now, limit)?;
-    Ok(History { name, records, verdict: judged.map(Verdict::from) })
+    Ok(History { name, records, verdict: judged.map(ChainVerdict::from) })
 }
 
-impl From<Result<Verified, Vec<AuditError>>> for Verdict {
+impl From<Result<Verified, Vec<AuditError>>> for ChainVerdict {
     fn from(judged: Result<Verified, Vec<AuditError>>) -> Self {
         let (verified, wrong) = match judged {
             Ok(verified) => (verified, Vec::new()),
             Err(wrong) => (Verified::default(), wrong),
         };
         let finding = |e: &AuditError| match e {
-            AuditError::Broken(b) => {
-                Finding { file: Some(b.file.display().to_string()), line: b.line, what: b.what.clone(), fix: e.fix() }
-            }
-            AuditError::Host(h) => Finding {
+            AuditError::Broken(b) => ChainFinding {
+                file: Some(b.file.display().to_string()),
+                line: b.line,
+                what: b.what.clone(),
+                fix: e.fix(),
+            },
+            AuditError::Host(h) => ChainFinding {
                 file: h.path().map(|path| path.display().to_string()),
                 line: 0,
                 what: h.to_string(),
@@ -197,7 +201,7 @@ impl From<Result<Verified, Vec<AuditError>>> for Verdict {
             },
         };
         let Verified { lines, first, last, files, owed } = verified;
-        Verdict {
+        ChainVerdict {
             holds: wrong.is_empty(),
             lines,
             first,
@@ -275,16 +279,16 @@ fn row(record: &Record) -> [String; 6] {
         rfc3339(record.at),
         record.credential.clone(),
         who(&record.by),
-        record.what.clone(),
+        record.what.word().to_owned(),
         version,
-        record.outcome.clone(),
+        record.outcome.word().to_owned(),
     ]
 }
 
 fn who(by: &By) -> String {
     match by.uid {
         Some(_) => format!("{} {by}", by.cause),
-        None => by.cause.clone(),
+        None => by.cause.word().to_owned(),
     }
 }
 

@@ -75,7 +75,7 @@ struct Cli {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +95,7 @@ struct Common {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// The daemon, in the foreground: keeps every credential fresh, until SIGTERM.
     Run,
     /// A rollover now, if there is anything new; waits for the end.
@@ -146,18 +146,18 @@ pub fn run() -> ExitCode {
     let Common { config, json } = cli.common;
     instruction::goes_by(unusual(&config));
     let exit = match cli.command {
-        Command::Run => run::run(&config, json),
-        Command::Sync(args) => sync::run(&config, json, &args),
-        Command::Approve(args) => approve::run(&config, json, &args),
-        Command::Reject(args) => reject::run(&config, json, &args),
-        Command::Confirm(args) => confirm::run(&config, json, &args),
-        Command::Deregister(args) => deregister::run(&config, json, &args),
-        Command::Status(args) => status::run(&config, json, &args),
-        Command::History(args) => history::run(&config, json, &args),
-        Command::VerifyProof(args) => verify_proof::run(json, &args),
-        Command::Check(args) => check::run(&config, json, &args),
-        Command::Derive(args) => derive::run(json, &args),
-        Command::Demo(args) => demo::run(json, &args),
+        CliCommand::Run => run::run(&config, json),
+        CliCommand::Sync(args) => sync::run(&config, json, &args),
+        CliCommand::Approve(args) => approve::run(&config, json, &args),
+        CliCommand::Reject(args) => reject::run(&config, json, &args),
+        CliCommand::Confirm(args) => confirm::run(&config, json, &args),
+        CliCommand::Deregister(args) => deregister::run(&config, json, &args),
+        CliCommand::Status(args) => status::run(&config, json, &args),
+        CliCommand::History(args) => history::run(&config, json, &args),
+        CliCommand::VerifyProof(args) => verify_proof::run(json, &args),
+        CliCommand::Check(args) => check::run(&config, json, &args),
+        CliCommand::Derive(args) => derive::run(json, &args),
+        CliCommand::Demo(args) => demo::run(json, &args),
     };
     exit.code().into()
 }

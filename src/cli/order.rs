@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Exit, choose, complain, load_with_remarks, print_json, runtime, say, tell};
 use crate::agent::account::{self, Preview, SyncDocument, Synced};
-use crate::agent::{self, Agent, Doubt, Ended, Event, Logs, Run};
+use crate::agent::{self, Agent, FileWarning, FinishedRun, Logs, Run, RunEvent};
 use crate::apply;
 use crate::config::{self, Config, Reload};
 use crate::control::{self, ControlError};
@@ -33,7 +33,7 @@ const DELIVERING: Duration = Duration::from_secs(60);
 const LOOKING: Duration = Duration::from_secs(5);
 
 /// One order, in the words of both ways.
-pub struct Order<'a> {
+pub struct OperatorOrder<'a> {
     /// Credentials; empty: all.
     pub names: &'a [String],
     /// For this process.
@@ -43,7 +43,7 @@ pub struct Order<'a> {
     /// Show what a person does to make a change by hand with the password in it.
     pub reveal: bool,
     /// For the daemon, about these credentials; `None`: it is not the daemon's business.
-    pub request: Option<Box<dyn Fn(Vec<String>) -> control::Request + 'a>>,
+    pub request: Option<Box<dyn Fn(Vec<String>) -> control::ControlRequest + 'a>>,
 }
 
 /// How long an order waits, as the protocol says it: whole seconds, not less than asked for.
@@ -58,7 +58,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Carries an order out, and gives the exit that it comes to.
-pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
+pub fn carry_out(path: &Path, json: bool, order: &OperatorOrder<'_>) -> Exit {
     let (config, remarks) = match load_with_remarks(path, json) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
@@ -103,9 +103,9 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
         Ok(outcomes) => outcomes,
         Err(e) => {
             let (temporary, fix) = match &e {
-                Trouble::State(e) => (e.is_temporary(), e.fix()),
-                Trouble::Trust(e) => (e.is_temporary(), e.fix()),
-                Trouble::Control(e) => (e.is_temporary(), e.fix()),
+                OrderError::State(e) => (e.is_temporary(), e.fix()),
+                OrderError::Trust(e) => (e.is_temporary(), e.fix()),
+                OrderError::Control(e) => (e.is_temporary(), e.fix()),
             };
             let exit = if temporary { Exit::ForNow } else { Exit::ForGood };
             complain(&e.to_string(), &fix);
@@ -119,13 +119,14 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
         }
     };
     // Those of credentials that were not asked for are told when they are.
-    let is_about = |doubt: &Doubt| doubt.credential.as_ref().is_none_or(|name| chosen.iter().any(|c| c.name == *name));
+    let is_about =
+        |doubt: &FileWarning| doubt.credential.as_ref().is_none_or(|name| chosen.iter().any(|c| c.name == *name));
     let doubts = doubts.into_iter().filter(is_about);
     let mut document = SyncDocument::new(outcomes);
     if json {
         let is_warning = |f: &config::Finding| f.severity == config::Severity::Warning;
         let remarks = remarks.into_iter().filter(is_warning);
-        let remarks = remarks.map(|finding| Doubt { credential: None, about: "config".into(), finding });
+        let remarks = remarks.map(|finding| FileWarning { credential: None, about: "config".into(), finding });
         document.warnings = remarks.chain(doubts).collect();
         print_json(&document);
     } else {
@@ -136,7 +137,7 @@ pub fn carry_out(path: &Path, json: bool, order: &Order<'_>) -> Exit {
 
 /// What ends an order before any credential is looked at.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum OrderError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -151,7 +152,7 @@ fn through_the_daemon(
     config: &Config,
     chosen: &[&config::Credential],
     json: bool,
-    order: &Order<'_>,
+    order: &OperatorOrder<'_>,
 ) -> Result<Option<Vec<Synced>>, ControlError> {
     let Some(request) = &order.request else { return Ok(None) };
     let Some(client) = control::connect(&config.host.run_dir)? else { return Ok(None) };
@@ -189,8 +190,8 @@ async fn here(
     config: &Config,
     chosen: &[&config::Credential],
     json: bool,
-    order: &Order<'_>,
-) -> Result<Vec<Synced>, Trouble> {
+    order: &OperatorOrder<'_>,
+) -> Result<Vec<Synced>, OrderError> {
     let http = agent::http(config)?;
     let (dry_run, shows_password) = (order.wake.dry_run, order.reveal);
     let (access, server) = match dry_run {
@@ -211,12 +212,12 @@ async fn here(
     let all = chosen.iter().map(async |credential| {
         let mut stop = stop.clone();
         let mut preview = Vec::new();
-        let mut observer = |event: Event<'_>| {
+        let mut observer = |event: RunEvent<'_>| {
             if let Some(line) = account::line(credential, &event, Timestamp::now()).filter(|_| !json) {
                 tell(&line);
             }
             match event {
-                Event::Preview { target, change, login } => {
+                RunEvent::Preview { target, change, login } => {
                     // What a person has to change is said where it stands in the way, and nothing of it once that is done.
                     if !dry_run {
                         return;
@@ -241,7 +242,7 @@ async fn here(
                         differences: change.differences.clone(),
                     });
                 }
-                Event::Trouble { what, fix } => complain(what, fix),
+                RunEvent::Trouble { what, fix } => complain(what, fix),
                 _ => {}
             }
         };
@@ -257,7 +258,7 @@ async fn here(
         let mut ended = match agent.run(run, &mut stop).await {
             Ok(ended) => ended,
             // This one cannot go on; the others can.
-            Err(e) => Ended::broken(&credential.name, &e),
+            Err(e) => FinishedRun::broken(&credential.name, &e),
         };
         if !dry_run && !*stop.borrow() && ended.state.outbox.values().any(|o| !o.owed.is_empty()) {
             let until = Instant::now() + DELIVERING;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::order::{self, Order};
+use super::order::{self, OperatorOrder};
 use super::{Exit, complain};
 use crate::agent;
 use crate::control;
@@ -34,14 +34,14 @@ pub fn run(path: &Path, json: bool, args: &RejectArgs) -> Exit {
         return Exit::Usage;
     }
     let request = |names| {
-        control::Request::Reject(control::RejectRequest {
+        control::ControlRequest::Reject(control::RejectRequest {
             names,
             version: args.version.clone(),
             reason: reason.clone(),
         })
     };
     let reject = Reject { version: args.version.clone(), reason: reason.clone(), by: agent::operator().to_string() };
-    let order = Order {
+    let order = OperatorOrder {
         names: slice::from_ref(&args.name),
         wake: Wake { reject: Some(reject), ..Wake::default() },
         wait: Duration::from_secs(10),

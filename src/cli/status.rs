@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{Exit, choose, complain, load, print_json, runtime, say, tell};
 use crate::agent;
 use crate::config::{self, Config};
-use crate::control::{self, Client, ControlError, Request};
+use crate::control::{self, ControlClient, ControlError, ControlRequest};
 use crate::state::{Access, StateError, Store};
 use crate::status::Status;
 
@@ -80,8 +80,8 @@ fn show(mut status: Status, args: &StatusArgs, json: bool, now: Timestamp, exit:
 }
 
 /// What the daemon says.
-pub fn ask(client: Client) -> Result<Status, ControlError> {
-    control::understood(client.call(&Request::Status, None, |_| {})?)
+pub fn ask(client: ControlClient) -> Result<Status, ControlError> {
+    control::understood(client.call(&ControlRequest::Status, None, |_| {})?)
 }
 
 /// What state files say.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::order::{self, Order};
+use super::order::{self, OperatorOrder};
 use super::{Exit, complain};
 use crate::control;
 use crate::rollover::Wake;
@@ -36,13 +36,13 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         return Exit::Usage;
     }
     let request = |names| {
-        control::Request::Sync(control::SyncRequest {
+        control::ControlRequest::Sync(control::SyncRequest {
             names,
             accept_version: args.accept_version.clone(),
             wait_seconds: order::seconds(args.wait),
         })
     };
-    let order = Order {
+    let order = OperatorOrder {
         names: &args.names,
         wake: Wake { accept_version: args.accept_version.clone(), dry_run: args.dry_run, ..Wake::default() },
         wait: args.wait,

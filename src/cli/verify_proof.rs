@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::secret::{self, Echo, Unread};
 use super::{Exit, complain, print_json, say, tell};
 use crate::credential::{self, Code, CodeFields, JsonKeys, Payload, PayloadError, ProofVerdict, Secret};
-use crate::rollover::{ALIVE, Completion, Report, ReportTarget};
+use crate::rollover::{Report, ReportOutcome, ReportTarget};
 
 #[derive(Debug, Args)]
 pub struct VerifyProofArgs {
@@ -69,21 +69,21 @@ const CODE_IF_FALSE: &str =
 
 /// What `--json` prints.
 #[derive(Serialize, Default)]
-struct Document {
+struct ProofDocument {
     schema: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reports: Vec<Judged>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<JudgedCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Trouble>,
+    error: Option<ProofTrouble>,
     proves: &'static str,
     does_not_prove: &'static str,
     exit: u8,
 }
 
 #[derive(Serialize)]
-struct Trouble {
+struct ProofTrouble {
     what: String,
     fix: String,
 }
@@ -97,7 +97,7 @@ struct Judged {
     credential: String,
     version: String,
     username: String,
-    outcome: String,
+    outcome: ReportOutcome,
     seq: u64,
     at: String,
     /// The report that it stands in, which has no proof of its own, such as a sign of life.
@@ -114,7 +114,7 @@ struct Judged {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Within {
     id: String,
-    outcome: String,
+    outcome: ReportOutcome,
     seq: u64,
     at: String,
 }
@@ -123,7 +123,7 @@ struct Within {
 struct JudgedTarget {
     name: String,
     region: Option<String>,
-    verdict: Verdict,
+    verdict: ProofAnswer,
     /// Of every verdict but `true`.
     why: Option<String>,
 }
@@ -134,13 +134,13 @@ struct JudgedCode {
     credential: String,
     version: String,
     nonce: String,
-    verdict: Verdict,
+    verdict: ProofAnswer,
     why: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Verdict {
+enum ProofAnswer {
     True,
     False,
     /// The report has none.
@@ -149,13 +149,13 @@ enum Verdict {
     NotChecked,
 }
 
-impl Verdict {
+impl ProofAnswer {
     fn words(self) -> &'static str {
         match self {
-            Verdict::True => "true",
-            Verdict::False => "FALSE",
-            Verdict::NoProof => "no proof",
-            Verdict::NotChecked => "not checked",
+            ProofAnswer::True => "true",
+            ProofAnswer::False => "FALSE",
+            ProofAnswer::NoProof => "no proof",
+            ProofAnswer::NotChecked => "not checked",
         }
     }
 }
@@ -169,8 +169,8 @@ pub fn run(json: bool, args: &VerifyProofArgs) -> Exit {
         Ok(document) => document,
         Err((what, fix)) => {
             complain(&what, &fix);
-            let error = Some(Trouble { what, fix });
-            Document { error, exit: Exit::Usage.code(), ..Document::of(args) }
+            let error = Some(ProofTrouble { what, fix });
+            ProofDocument { error, exit: Exit::Usage.code(), ..ProofDocument::of(args) }
         }
     };
     if json {
@@ -181,7 +181,7 @@ pub fn run(json: bool, args: &VerifyProofArgs) -> Exit {
     Exit::of(document.exit)
 }
 
-impl Document {
+impl ProofDocument {
     fn of(args: &VerifyProofArgs) -> Self {
         let (proves, does_not_prove) = match args.code {
             Some(_) => (CODE_PROVES, CODE_NOT_PROVED),
@@ -215,7 +215,7 @@ impl Judged {
     fn is_true(&self) -> bool {
         self.unexpected.is_empty()
             && !self.targets.is_empty()
-            && self.targets.iter().all(|target| target.verdict == Verdict::True)
+            && self.targets.iter().all(|target| target.verdict == ProofAnswer::True)
     }
 
     fn text(&self) {
@@ -249,23 +249,23 @@ impl Judged {
             )));
         }
         if let Some(why) = &self.no_proof {
-            say(&crate::text::line(&format!("{indent}{}: {why}", Verdict::NoProof.words())));
+            say(&crate::text::line(&format!("{indent}{}: {why}", ProofAnswer::NoProof.words())));
         }
     }
 }
 
 // ---------------------------------------------------------------- reports
 
-fn check_reports(args: &VerifyProofArgs) -> Result<Document, Unread> {
+fn check_reports(args: &VerifyProofArgs) -> Result<ProofDocument, Unread> {
     if args.password_fd == Some(0) {
         let fix = "give the password through another one, for example --password-fd 3 3<FILE".to_owned();
         return Err(("standard input is where the report comes from".into(), fix));
     }
     let reports = reports(&read_document()?)?;
-    let held = Held::read(args)?;
+    let held = HeldSecret::read(args)?;
     let judged: Vec<Judged> = reports.iter().map(|report| judge(report, &held, args)).collect();
     let exit = if judged.iter().all(Judged::is_true) { Exit::Done } else { Exit::ForGood };
-    Ok(Document { reports: judged, exit: exit.code(), ..Document::of(args) })
+    Ok(ProofDocument { reports: judged, exit: exit.code(), ..ProofDocument::of(args) })
 }
 
 const PIPE_IN: &str = "pipe one report in, or several: the JSON document as it arrived at the place where reports go";
@@ -344,8 +344,9 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
 /// The report that has the proof, with nothing in it that no proof is made over; and the one that it stood in.
 fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     let mut within = None;
+    use ReportOutcome::{Alive, Failed, PendingApproval, Rejected};
     // What takes a confirmation back, or ends it, says nothing of one that stands.
-    while [ALIVE, "failed", "pending-approval", "rejected"].contains(&report.outcome.as_str())
+    while matches!(report.outcome, Alive | Failed | PendingApproval | Rejected)
         && let Some(latest) = report.latest.take()
     {
         let of = |r: &Report| (r.host_id.clone(), r.host.clone(), r.credential.clone());
@@ -372,7 +373,7 @@ fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     Ok((report, within))
 }
 
-fn judge((report, within): &(Report, Option<Within>), held: &Held, args: &VerifyProofArgs) -> Judged {
+fn judge((report, within): &(Report, Option<Within>), held: &HeldSecret, args: &VerifyProofArgs) -> Judged {
     let expectations = [
         ("host", &report.host, &args.host),
         ("credential", &report.credential, &args.credential),
@@ -384,7 +385,7 @@ fn judge((report, within): &(Report, Option<Within>), held: &Held, args: &Verify
     });
     let words = format!("a report with outcome {} has none; adopted and confirmed have", report.outcome);
     // Whoever holds the password can make a proof over any words; relaykey makes them over these two.
-    let completes = [Completion::Adopted, Completion::Confirmed].iter().any(|c| c.word() == report.outcome);
+    let completes = matches!(report.outcome, ReportOutcome::Adopted | ReportOutcome::Confirmed);
     let unexpected = unexpected.chain((!completes && !report.targets.is_empty()).then(|| words.clone()));
     Judged {
         id: report.id.clone(),
@@ -393,7 +394,7 @@ fn judge((report, within): &(Report, Option<Within>), held: &Held, args: &Verify
         credential: report.credential.clone(),
         version: report.version.clone(),
         username: report.username.clone(),
-        outcome: report.outcome.clone(),
+        outcome: report.outcome,
         seq: report.seq,
         at: report.at.clone(),
         within: within.clone(),
@@ -403,11 +404,13 @@ fn judge((report, within): &(Report, Option<Within>), held: &Held, args: &Verify
     }
 }
 
-fn judge_target(report: &Report, target: &ReportTarget, held: &Held) -> JudgedTarget {
+fn judge_target(report: &Report, target: &ReportTarget, held: &HeldSecret) -> JudgedTarget {
     let (verdict, why) = match &target.proof {
-        None => (Verdict::NoProof, Some(target.no_proof.clone().unwrap_or_else(|| "and it does not say why".into()))),
+        None => {
+            (ProofAnswer::NoProof, Some(target.no_proof.clone().unwrap_or_else(|| "and it does not say why".into())))
+        }
         Some(proof) => match held.password(Some(&report.username), target.region.as_deref()) {
-            Err(why) => (Verdict::NotChecked, Some(why)),
+            Err(why) => (ProofAnswer::NotChecked, Some(why)),
             Ok(password) => {
                 let fields = report.proof_fields(&target.name, target.region.as_deref());
                 verdict(credential::verify_proof(&password, &fields, proof), IF_FALSE)
@@ -417,24 +420,24 @@ fn judge_target(report: &Report, target: &ReportTarget, held: &Held) -> JudgedTa
     JudgedTarget { name: target.name.clone(), region: target.region.clone(), verdict, why }
 }
 
-fn verdict(found: ProofVerdict, if_false: &str) -> (Verdict, Option<String>) {
+fn verdict(found: ProofVerdict, if_false: &str) -> (ProofAnswer, Option<String>) {
     match found {
-        ProofVerdict::True => (Verdict::True, None),
-        ProofVerdict::False => (Verdict::False, Some(if_false.to_owned())),
-        ProofVerdict::NoProof(why) => (Verdict::NotChecked, Some(why.to_owned())),
+        ProofVerdict::True => (ProofAnswer::True, None),
+        ProofVerdict::False => (ProofAnswer::False, Some(if_false.to_owned())),
+        ProofVerdict::NoProof(why) => (ProofAnswer::NotChecked, Some(why.to_owned())),
     }
 }
 
 // ---------------------------------------------------------------- the password
 
 /// What the verifier holds.
-enum Held {
+enum HeldSecret {
     Password(Secret),
     IamSecret(Secret),
     Login(Payload),
 }
 
-impl Held {
+impl HeldSecret {
     fn read(args: &VerifyProofArgs) -> Result<Self, Unread> {
         let bytes = match args.password_fd {
             Some(number) => secret::from_descriptor(number)?,
@@ -503,7 +506,7 @@ impl Held {
 
 // ---------------------------------------------------------------- the code
 
-fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document, Unread> {
+fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<ProofDocument, Unread> {
     let [host, credential, version] =
         [&args.host, &args.credential, &args.expect_version].map(|value| value.clone().unwrap_or_default());
     let fields = CodeFields { host, credential, version, nonce: args.nonce.clone() };
@@ -512,7 +515,7 @@ fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document
         let fix = "give the password through another file descriptor, for example --password-fd 3 3<FILE".to_owned();
         return Err(("standard input is where the code comes from".into(), fix));
     }
-    let held = Held::read(args)?;
+    let held = HeldSecret::read(args)?;
     let password = held.password(None, args.region.as_deref()).map_err(|what| {
         let fix = "with an IAM key name the region too: --iam-secret --region REGION".to_owned();
         (what, fix)
@@ -520,7 +523,7 @@ fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document
     // Once is enough for a program; it does not mistype.
     let at_terminal = asks && std::io::stdin().is_terminal();
     let tries = if at_terminal { TRIES } else { 1 };
-    let mut judged = (Verdict::NotChecked, None);
+    let mut judged = (ProofAnswer::NotChecked, None);
     for left in (0..tries).rev() {
         let typed = match (asks, at_terminal) {
             (true, true) => secret::ask("Code: ", Echo::On, "name it: --code CODE")?,
@@ -529,9 +532,9 @@ fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document
         };
         judged = match String::from_utf8_lossy(&typed).parse::<Code>() {
             Ok(typed) => verdict(credential::verify_code(&password, &fields, &typed), CODE_IF_FALSE),
-            Err(e) => (Verdict::False, Some(e.to_string())),
+            Err(e) => (ProofAnswer::False, Some(e.to_string())),
         };
-        if judged.0 != Verdict::False {
+        if judged.0 != ProofAnswer::False {
             break;
         }
         if left > 0 && !json {
@@ -541,8 +544,8 @@ fn check_code(args: &VerifyProofArgs, code: &str, json: bool) -> Result<Document
     let (verdict, why) = judged;
     let CodeFields { host, credential, version, nonce } = fields;
     let code = JudgedCode { host, credential, version, nonce, verdict, why };
-    let exit = if verdict == Verdict::True { Exit::Done } else { Exit::ForGood };
-    Ok(Document { code: Some(code), exit: exit.code(), ..Document::of(args) })
+    let exit = if verdict == ProofAnswer::True { Exit::Done } else { Exit::ForGood };
+    Ok(ProofDocument { code: Some(code), exit: exit.code(), ..ProofDocument::of(args) })
 }
 
 fn piped_code() -> Result<Zeroizing<Vec<u8>>, Unread> {

@@ -27,8 +27,8 @@ impl HostAllowList {
         let configured = health.iter().flat_map(|h| h.hosts.iter().map(String::as_str));
         for name in names.into_iter().chain(configured).chain(["localhost"]) {
             match host_part(name) {
-                Some(Named::Address(address)) => drop(list.addresses.insert(address)),
-                Some(Named::Name(name)) => drop(list.names.insert(name)),
+                Some(NamedHost::Address(address)) => drop(list.addresses.insert(address)),
+                Some(NamedHost::Name(name)) => drop(list.names.insert(name)),
                 None => {}
             }
         }
@@ -56,8 +56,8 @@ impl HostAllowList {
         // The target of a request may name a host too, which then counts (RFC 9112, section 3.2.2).
         for named in [Some(host), uri.authority().map(|a| a.as_str())].into_iter().flatten() {
             let ours = match host_part(named) {
-                Some(Named::Name(name)) => self.names.contains(&name),
-                Some(Named::Address(address)) => {
+                Some(NamedHost::Name(name)) => self.names.contains(&name),
+                Some(NamedHost::Address(address)) => {
                     let local = local.map(|l| l.ip().to_canonical());
                     self.addresses.contains(&address) || local == Some(address.to_canonical())
                 }
@@ -72,15 +72,15 @@ impl HostAllowList {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Named {
+enum NamedHost {
     Name(String),
     Address(IpAddr),
 }
 
 /// The host in `host`, `host:port`, `[address]:port` or a bare address. `None`: it is nothing of these.
-fn host_part(text: &str) -> Option<Named> {
+fn host_part(text: &str) -> Option<NamedHost> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(Named::Address(address));
+        return Some(NamedHost::Address(address));
     }
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -88,7 +88,7 @@ fn host_part(text: &str) -> Option<Named> {
             let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
             return port
                 .is_none_or(is_port)
-                .then(|| address.parse().ok().map(|a| Named::Address(IpAddr::V6(a))))
+                .then(|| address.parse().ok().map(|a| NamedHost::Address(IpAddr::V6(a))))
                 .flatten();
         }
         None => match text.split_once(':') {
@@ -100,11 +100,11 @@ fn host_part(text: &str) -> Option<Named> {
         return None;
     }
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Some(Named::Address(address));
+        return Some(NamedHost::Address(address));
     }
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    (!name.is_empty() && name.chars().all(plain)).then_some(Named::Name(name))
+    (!name.is_empty() && name.chars().all(plain)).then_some(NamedHost::Name(name))
 }
 
 fn is_port(text: &str) -> bool {
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn names_addresses_and_ports_of_a_host_header() {
-        let name = |n: &str| Some(Named::Name(n.into()));
-        let address = |a: &str| Some(Named::Address(a.parse().unwrap()));
+        let name = |n: &str| Some(NamedHost::Name(n.into()));
+        let address = |a: &str| Some(NamedHost::Address(a.parse().unwrap()));
         for (text, expected) in [
             ("localhost", name("localhost")),
             ("LocalHost:9465", name("localhost")),

@@ -142,7 +142,7 @@ impl ListenError {
 /// One socket that is listened at. Copies share the socket; with the last of them, the file of a Unix socket that was
 /// made here goes.
 #[derive(Debug, Clone)]
-pub struct Listener {
+pub struct HttpListener {
     pub(super) socket: Arc<Socket>,
     /// The place in the configuration; `None`: from the service manager.
     place: Option<Listen>,
@@ -176,7 +176,7 @@ impl Drop for SocketFile {
     }
 }
 
-impl Listener {
+impl HttpListener {
     /// The address, where it is a TCP socket.
     ///
     /// # Errors
@@ -293,7 +293,7 @@ fn find_stale(path: &Path) -> Result<bool, ListenError> {
 
 /// Sockets that the service manager opened for this process (`LISTEN_FDS`), such as by `relaykey.socket`, and what is wrong
 /// with those that are no stream sockets. They may be taken once in the life of the process.
-pub fn inherited() -> (Vec<Listener>, Vec<ListenError>) {
+pub fn inherited() -> (Vec<HttpListener>, Vec<ListenError>) {
     let mut handed = ListenFd::from_env();
     let (mut listeners, mut errors) = (Vec::new(), Vec::new());
     for taken in (0..handed.len()).filter_map(|index| take(&mut handed, index).transpose()) {
@@ -305,7 +305,7 @@ pub fn inherited() -> (Vec<Listener>, Vec<ListenError>) {
     (listeners, errors)
 }
 
-fn take(handed: &mut ListenFd, index: usize) -> Result<Option<Listener>, ListenError> {
+fn take(handed: &mut ListenFd, index: usize) -> Result<Option<HttpListener>, ListenError> {
     let failed = |source| ListenError::Inherited { number: index + 1, source };
     let socket = match handed.take_tcp_listener(index) {
         Ok(None) => return Ok(None),
@@ -319,33 +319,33 @@ fn take(handed: &mut ListenFd, index: usize) -> Result<Option<Listener>, ListenE
             Socket::Unix { listener, _file: None }
         }
     };
-    Ok(Some(Listener { socket: Arc::new(socket), place: None }))
+    Ok(Some(HttpListener { socket: Arc::new(socket), place: None }))
 }
 
 /// Opens every place of the configuration. One that is listened at already (`held`: from the service manager, or under
 /// the configuration before) is kept as it is, so that nobody who connects meanwhile is turned away; inherited ones stay
 /// whatever the configuration says. Places that cannot be listened at are given with the reason: the others are, all the
 /// same.
-pub fn open(health: Option<&config::Health>, held: &[Listener]) -> Opened {
-    let mut opened: Vec<Listener> = held.iter().filter(|l| l.place.is_none()).cloned().collect();
+pub fn open(health: Option<&config::Health>, held: &[HttpListener]) -> OpenedPlaces {
+    let mut opened: Vec<HttpListener> = held.iter().filter(|l| l.place.is_none()).cloned().collect();
     let mut failed = Vec::new();
     for place in health.iter().flat_map(|h| &h.listen) {
         if opened.iter().any(|l| l.is_at(place)) {
             continue;
         }
-        match held.iter().find(|l| l.is_at(place)).cloned().map_or_else(|| Listener::at(place), Ok) {
+        match held.iter().find(|l| l.is_at(place)).cloned().map_or_else(|| HttpListener::at(place), Ok) {
             Ok(listener) => opened.push(listener),
             Err(e) => failed.push((place.clone(), e)),
         }
     }
-    Opened { listeners: opened, failed }
+    OpenedPlaces { listeners: opened, failed }
 }
 
 /// What came of opening the places of a configuration.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedPlaces {
     /// What is listened at.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<HttpListener>,
     /// The other places of the configuration, and why not.
     pub failed: Vec<(Listen, ListenError)>,
 }
@@ -355,7 +355,7 @@ pub struct Opened {
 /// `run_dir`: the directory that the daemon makes at its start.
 ///
 /// # Errors
-/// Why not, as [`Listener::at`] would say it.
+/// Why not, as [`HttpListener::at`] would say it.
 pub fn look(place: &Listen, run_dir: &Path) -> Result<(), ListenError> {
     match place {
         Listen::Tcp(address) => {

@@ -9,13 +9,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{Level, Todo, Trouble, Verdict, ago, of_notice, old_key, rough, since, troubles, verdict};
-use crate::audit::{By, Record};
+use super::verdict::{Level, PageTrouble, PageVerdict, Todo, ago, of_notice, old_key, rough, since, troubles, verdict};
+use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome};
 use crate::fault::Class;
 use crate::instruction::relaykey;
-use crate::rollover::{Holds, rfc3339};
+use crate::rollover::{Holds, ReportMode, rfc3339};
 use crate::status::{
-    ConfigRefused, CredentialStatus, Daemon, InUseStatus, NotListening, PendingStatus, Status, in_words,
+    ConfigRefused, CredentialState, CredentialStatus, DaemonStatus, InUseStatus, NotListening, PendingStatus, Status,
 };
 use crate::text::shows;
 
@@ -58,9 +58,9 @@ impl<T: Display> Display for Safe<T> {
 }
 
 /// As [`Safe`], where a command stands between two backticks, as in sentences of ours.
-struct Said<T>(T);
+struct WithCommands<T>(T);
 
-impl<T: Display> Display for Said<T> {
+impl<T: Display> Display for WithCommands<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_commands(f, &self.0.to_string())
     }
@@ -90,7 +90,7 @@ fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result 
     )?;
     write_verdict(out, &top, host)?;
     out.push_str("<main>\n");
-    let mut credentials: Vec<(&CredentialStatus, Vec<Trouble>)> =
+    let mut credentials: Vec<(&CredentialStatus, Vec<PageTrouble>)> =
         status.credentials.iter().map(|c| (c, troubles(c, now))).collect();
     credentials.sort_by_key(|(_, troubles)| std::cmp::Reverse(troubles.first().map(|t| t.level)));
     // A refused configuration can wait; what may be stopping the mail stands before it.
@@ -114,7 +114,7 @@ fn write_page(out: &mut String, status: &Status, now: Timestamp) -> fmt::Result 
     Ok(())
 }
 
-fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
+fn write_verdict(out: &mut String, top: &PageVerdict, host: &str) -> fmt::Result {
     write!(
         out,
         "<header class=\"{}\">\n<p class=\"where\">Mail credentials of <b>{}</b></p>\n\
@@ -123,13 +123,13 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
         Safe(host),
         top.level.sign(),
         top.level.words(),
-        Said(&top.sentence),
+        WithCommands(&top.sentence),
     )?;
     if let Some(mail) = &top.mail {
-        writeln!(out, "<p class=\"mail\">{}</p>", Said(mail))?;
+        writeln!(out, "<p class=\"mail\">{}</p>", WithCommands(mail))?;
     }
     if let Some(what) = &top.what {
-        writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", Said(what))?;
+        writeln!(out, "<p class=\"why\"><b>Why:</b> <span class=\"said\">{}</span></p>", WithCommands(what))?;
     }
     if let Some(fix) = &top.fix {
         write_fix(out, top.level, fix, &top.list)?;
@@ -144,7 +144,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
                 level.sign(),
                 Safe(name),
                 Safe(name),
-                Said(headline),
+                WithCommands(headline),
                 level.words().to_lowercase(),
             )?;
         }
@@ -154,7 +154,7 @@ fn write_verdict(out: &mut String, top: &Verdict, host: &str) -> fmt::Result {
     Ok(())
 }
 
-fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict, now: Timestamp) -> fmt::Result {
+fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &PageVerdict, now: Timestamp) -> fmt::Result {
     write!(
         out,
         "<section class=\"card\" id=\"configuration\">\n<h2>Configuration <span class=\"badge soon\">! refused</span></h2>\n\
@@ -170,7 +170,7 @@ fn write_config_refused(out: &mut String, refused: &ConfigRefused, top: &Verdict
         if top.others.is_empty() && top.what.as_ref() == Some(&m.what) && top.fix.as_ref() == Some(&m.fix) {
             continue;
         }
-        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Said(&m.what))?;
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", WithCommands(&m.what))?;
         write_fix(out, Level::Soon, &m.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
@@ -183,11 +183,11 @@ fn write_not_listening(out: &mut String, places: &[NotListening], now: Timestamp
         out,
         "<section class=\"card\" id=\"health\">\n<h2>Health endpoint <span class=\"badge soon\">! does not listen everywhere</span></h2>\n\
          <p>It is not answered here, and {}.</p>\n",
-        Said(NotListening::GOES_ON),
+        WithCommands(NotListening::GOES_ON),
     )?;
     for place in places {
         let what = format!("{}, since {}", place.what, when(place.since, now));
-        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", Said(what))?;
+        writeln!(out, "<div class=\"trouble soon\"><p class=\"said\">{}</p>", WithCommands(what))?;
         write_fix(out, Level::Soon, &place.fix, &Todo::Nothing)?;
         out.push_str("</div>\n");
     }
@@ -198,8 +198,8 @@ fn write_not_listening(out: &mut String, places: &[NotListening], now: Timestamp
 fn write_credential(
     out: &mut String,
     c: &CredentialStatus,
-    troubles: &[Trouble],
-    top: &Verdict,
+    troubles: &[PageTrouble],
+    top: &PageVerdict,
     now: Timestamp,
 ) -> fmt::Result {
     let level = troubles.first().map_or(Level::Fine, |t| t.level);
@@ -209,10 +209,10 @@ fn write_credential(
         Safe(&c.name),
         level.class(),
         level.sign(),
-        Safe(state_words(&c.state, level).to_lowercase()),
+        Safe(state_words(c.state, level).to_lowercase()),
     )?;
     // What fills the top of the page is not said twice, unless it has to be told from what else is wrong.
-    let told = |t: &Trouble| {
+    let told = |t: &PageTrouble| {
         let same = |top: &Option<String>, text: &str| top.as_deref().unwrap_or_default() == text;
         top.others.is_empty()
             && same(&top.mail, &t.mail)
@@ -231,17 +231,17 @@ fn write_credential(
     Ok(())
 }
 
-fn write_trouble(out: &mut String, t: &Trouble) -> fmt::Result {
+fn write_trouble(out: &mut String, t: &PageTrouble) -> fmt::Result {
     write!(
         out,
         "<div class=\"trouble {}\">\n<h3><span class=\"sign\" aria-hidden=\"true\">{}</span> {}</h3>\n",
         t.level.class(),
         t.level.sign(),
-        Said(capitalised(&t.headline)),
+        WithCommands(capitalised(&t.headline)),
     )?;
-    writeln!(out, "<p>{}</p>", Said(&t.mail))?;
+    writeln!(out, "<p>{}</p>", WithCommands(&t.mail))?;
     if !t.what.is_empty() {
-        writeln!(out, "<p class=\"said\">{}</p>", Said(&t.what))?;
+        writeln!(out, "<p class=\"said\">{}</p>", WithCommands(&t.what))?;
     }
     if !t.fix.is_empty() {
         write_fix(out, t.level, &t.fix, &t.list)?;
@@ -460,7 +460,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         }
     }
     for n in c.notices.iter().filter(|n| of_notice(c, n, now).is_none()) {
-        let (at, what, fix) = (Safe(since(n.at, now)), Said(&n.what), Said(&n.fix));
+        let (at, what, fix) = (Safe(since(n.at, now)), WithCommands(&n.what), WithCommands(&n.fix));
         fact(out, "Notice", format_args!("{what} <small>({at})</small><br><small>{fix}</small>"))?;
     }
     let cost = format!("{} requests a day, about ${:.2} in 30 days", c.cost.requests_per_day, c.cost.usd_per_month);
@@ -507,9 +507,11 @@ fn write_pending(out: &mut String, c: &CredentialStatus, p: &PendingStatus, now:
 
 /// Where a person decides about new keys: how.
 fn who_decides(c: &CredentialStatus) -> Option<&'static str> {
-    match (c.mode.as_str(), c.by_hand.is_empty()) {
-        ("manual", true) => Some("wait for approval (mode = \"manual\")"),
-        ("manual", false) => Some("wait for approval (mode = \"manual\"), or for a change by hand (write = false)"),
+    match (c.mode, c.by_hand.is_empty()) {
+        (ReportMode::Manual, true) => Some("wait for approval (mode = \"manual\")"),
+        (ReportMode::Manual, false) => {
+            Some("wait for approval (mode = \"manual\"), or for a change by hand (write = false)")
+        }
         (_, false) => Some("wait for a change by hand (write = false)"),
         (_, true) => None,
     }
@@ -535,25 +537,28 @@ fn write_history(out: &mut String, history: &[Record], now: Timestamp) -> fmt::R
 }
 
 fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
-    let (level, what) = match (r.what.as_str(), r.outcome.as_str()) {
-        ("rollover", "confirmed" | "done") => (Level::Fine, "New key put into use"),
-        ("adoption", "adopted" | "done") => (Level::Fine, "Key found already in use"),
-        ("heal", "confirmed" | "done" | "adopted") => (Level::Fine, "Login put back after somebody else changed it"),
-        ("reload", "done" | "confirmed") => (Level::Fine, "Mail server reloaded"),
-        ("confirmation", "confirmed" | "done" | "adopted") => (Level::Fine, "Looked at again, and confirmed"),
-        ("rejection", "done") => (Level::Fine, "New key rejected"),
-        ("departure", "done") => (Level::Fine, "This host left the fleet"),
-        ("no-change", _) => (Level::Fine, "Looked: nothing to do"),
-        ("waits", _) => (Level::Busy, "New key waits for a person"),
-        ("withdrawal", _) => (Level::Soon, "Confirmation taken back: another login found"),
-        ("drift", _) => (Level::Soon, "Login found changed by somebody else"),
-        ("clone", _) => (Level::Soon, "Found to be a copy of another host; began anew"),
-        ("refused", _) => (Level::Soon, "New key refused"),
-        (_, "superseded") => (Level::Soon, "New key put in place, never confirmed: another one came"),
-        (_, "interrupted") => (Level::Soon, "Interrupted; taken up again at the next look"),
-        ("heal", _) => (Level::Soon, "Login could not be put back"),
-        ("reload", _) => (Level::Soon, "Mail server could not be reloaded"),
-        (_, "failed-for-now") => (Level::Soon, "Did not work yet; tried again"),
+    use RecordOutcome::{Adopted, Confirmed, Done, FailedForNow, Interrupted, Superseded};
+    let (level, what) = match (r.what, r.outcome) {
+        (RecordKind::Rollover, Confirmed | Done) => (Level::Fine, "New key put into use"),
+        (RecordKind::Adoption, Adopted | Done) => (Level::Fine, "Key found already in use"),
+        (RecordKind::Heal, Confirmed | Done | Adopted) => {
+            (Level::Fine, "Login put back after somebody else changed it")
+        }
+        (RecordKind::Reload, Done | Confirmed) => (Level::Fine, "Mail server reloaded"),
+        (RecordKind::Confirmation, Confirmed | Done | Adopted) => (Level::Fine, "Looked at again, and confirmed"),
+        (RecordKind::Rejection, Done) => (Level::Fine, "New key rejected"),
+        (RecordKind::Departure, Done) => (Level::Fine, "This host left the fleet"),
+        (RecordKind::NoChange, _) => (Level::Fine, "Looked: nothing to do"),
+        (RecordKind::Waits, _) => (Level::Busy, "New key waits for a person"),
+        (RecordKind::Withdrawal, _) => (Level::Soon, "Confirmation taken back: another login found"),
+        (RecordKind::Drift, _) => (Level::Soon, "Login found changed by somebody else"),
+        (RecordKind::Clone, _) => (Level::Soon, "Found to be a copy of another host; began anew"),
+        (RecordKind::Refused, _) => (Level::Soon, "New key refused"),
+        (_, Superseded) => (Level::Soon, "New key put in place, never confirmed: another one came"),
+        (_, Interrupted) => (Level::Soon, "Interrupted; taken up again at the next look"),
+        (RecordKind::Heal, _) => (Level::Soon, "Login could not be put back"),
+        (RecordKind::Reload, _) => (Level::Soon, "Mail server could not be reloaded"),
+        (_, FailedForNow) => (Level::Soon, "Did not work yet; tried again"),
         _ => (Level::Soon, "Did not work"),
     };
     write!(
@@ -565,15 +570,15 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         Safe(when(r.at, now)),
     )?;
     match (&r.previous_username, &r.username) {
-        _ if r.what == "no-change" => {}
-        (Some(old), Some(new)) if old != new && level == Level::Fine && r.what == "rollover" => {
+        _ if r.what == RecordKind::NoChange => {}
+        (Some(old), Some(new)) if old != new && level == Level::Fine && r.what == RecordKind::Rollover => {
             write!(out, "<br>{} → <b>{}</b>", Safe(old), Safe(new))?
         }
         (_, Some(name)) => write!(out, "<br>{}", Safe(name))?,
         _ => {}
     }
     if let Some(e) = &r.error {
-        write!(out, "<br><span class=\"said\">{}</span>", Said(&e.words))?;
+        write!(out, "<br><span class=\"said\">{}</span>", WithCommands(&e.words))?;
     }
     let took: u64 = r.steps.iter().map(|s| s.milliseconds).sum();
     let took = match took {
@@ -585,7 +590,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
     writeln!(out, "<br><small>{}{}{took}</small></div></li>", Safe(cause(&r.by)), Safe(approved))
 }
 
-fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fmt::Result {
+fn write_footer(out: &mut String, daemon: Option<&DaemonStatus>, now: Timestamp) -> fmt::Result {
     out.push_str("<footer>\n");
     if let Some(d) = daemon {
         writeln!(
@@ -608,27 +613,27 @@ fn write_footer(out: &mut String, daemon: Option<&Daemon>, now: Timestamp) -> fm
 
 // ---------------------------------------------------------------- words
 
-fn state_words(state: &str, level: Level) -> &str {
+fn state_words(state: CredentialState, level: Level) -> &'static str {
     match state {
-        "up-to-date" if level == Level::Fine => "up to date",
+        CredentialState::UpToDate if level == Level::Fine => "up to date",
         // The key is the newest, or it is not known; what is wrong stands elsewhere.
-        "up-to-date" | "failing" => level.words(),
-        other => in_words(other).unwrap_or(other),
+        CredentialState::UpToDate | CredentialState::Hindered(Class::Failing) => level.words(),
+        other => other.in_words().unwrap_or(other.word()),
     }
 }
 
 /// Who or what had something done.
 fn cause(by: &By) -> String {
-    let mut said = match (by.cause.as_str(), &by.user) {
-        ("start", _) => "relaykey started".to_owned(),
-        ("timer", _) => "regular look".to_owned(),
-        ("signal", _) => "asked to by a signal (SIGHUP)".to_owned(),
-        ("operator", Some(user)) => format!("asked for by {user}"),
-        ("operator", None) => "asked for by a person".to_owned(),
-        ("file-watch", _) => "a file changed".to_owned(),
-        ("log-alarm", _) => "the mail log told of a refused login".to_owned(),
-        ("retry", _) => "tried again".to_owned(),
-        (other, _) => other.to_owned(),
+    let mut said = match (by.cause, &by.user) {
+        (RecordCause::Start, _) => "relaykey started".to_owned(),
+        (RecordCause::Timer, _) => "regular look".to_owned(),
+        (RecordCause::Signal, _) => "asked to by a signal (SIGHUP)".to_owned(),
+        (RecordCause::Operator, Some(user)) => format!("asked for by {user}"),
+        (RecordCause::Operator, None) => "asked for by a person".to_owned(),
+        (RecordCause::FileWatch, _) => "a file changed".to_owned(),
+        (RecordCause::LogAlarm, _) => "the mail log told of a refused login".to_owned(),
+        (RecordCause::Retry, _) => "tried again".to_owned(),
+        (RecordCause::Foreign(other), _) => other.word().to_owned(),
     };
     if let Some(claimed) = &by.claimed {
         let _ = write!(said, " (claims to be {claimed})");

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::fault::Class;
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{OLD_KEY, OwnResult};
+use crate::rollover::{OLD_KEY, OwnResult, ReportMode};
 use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
@@ -60,7 +60,7 @@ impl Level {
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct PageTrouble {
     pub level: Level,
     /// What is wrong, as the end of the sentence `NAME: …`.
     pub headline: String,
@@ -86,7 +86,7 @@ pub(super) enum Todo {
 }
 
 /// Everything that is wrong with a credential, what is most urgent first.
-pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
+pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<PageTrouble> {
     // Where something stands in the way of a new key, that is the news, and not that the key is not in use yet.
     let waits = |n: &&NotReady| matches!(n.class, Class::NeverApplied | Class::Pending);
     // It is tried again every day while it waits: there is nothing to decide about a key that is refused by then.
@@ -99,7 +99,7 @@ pub(super) fn troubles(c: &CredentialStatus, now: Timestamp) -> Vec<Trouble> {
     let stands = |n: &&NotReady| !waits(n) && !undecided(n) && !settled(n);
     let obstacles: Vec<&NotReady> = c.not_ready.iter().filter(stands).collect();
     let told = if obstacles.is_empty() { c.not_ready.iter().collect() } else { obstacles };
-    let mut all: Vec<Trouble> = Vec::new();
+    let mut all: Vec<PageTrouble> = Vec::new();
     for (i, n) in told.iter().enumerate() {
         // What is to be done by hand is told once, for all targets.
         let again = n.class == Class::ByHand && told[..i].iter().any(|before| before.class == n.class);
@@ -118,23 +118,23 @@ pub(super) fn old_key(c: &CredentialStatus) -> Option<String> {
     (age > OLD_KEY).then(|| format!("{} days", age.as_hours() / 24))
 }
 
-fn of_old_key(c: &CredentialStatus, age: &str) -> Trouble {
+fn of_old_key(c: &CredentialStatus, age: &str) -> PageTrouble {
     let (level, fix) = match &c.pending {
         Some(p) if p.rejected.is_none() => (
             Level::Busy,
             format!("the new key that is here already ({}) takes its place once it is in use", p.username),
         ),
         _ => {
-            let then = match (c.mode.as_str(), c.by_hand.is_empty()) {
+            let then = match (c.mode, c.by_hand.is_empty()) {
                 (_, false) => "relaykey tries it, then says what is to be changed by hand",
-                ("manual", true) => "relaykey tries it, then waits for somebody to approve it",
+                (ReportMode::Manual, true) => "relaykey tries it, then waits for somebody to approve it",
                 _ => "relaykey takes it from there",
             };
             let source = &c.source_in_full;
             (Level::Soon, format!("make a new key and publish it as a new version at the source, {source}; {then}"))
         }
     };
-    Trouble {
+    PageTrouble {
         level,
         headline: format!("the key is at least {age} old"),
         mail: unaffected(
@@ -158,8 +158,8 @@ fn unaffected(c: &CredentialStatus, claim: &str) -> String {
 }
 
 /// `relaykey deregister` was run here, and relaykey still runs.
-fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
-    Trouble {
+fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> PageTrouble {
+    PageTrouble {
         level: Level::Soon,
         headline: "this host has left the fleet, the hosts that share this key".into(),
         mail: unaffected(c, "Mail is not affected yet.")
@@ -178,7 +178,7 @@ fn of_leaving(c: &CredentialStatus, at: Timestamp, now: Timestamp) -> Trouble {
 }
 
 /// What the mail log said, where it is trouble: mail is stopped, whatever the state of the key.
-pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Option<Trouble> {
+pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Option<PageTrouble> {
     let mut fix = n.fix.clone();
     let (headline, mail) = match n.class {
         // Anybody may write to the mail log: what our own login says is told with it, or instead of it.
@@ -202,7 +202,7 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
         ),
         _ => return None,
     };
-    Some(Trouble {
+    Some(PageTrouble {
         level: Level::Now,
         headline: headline.into(),
         mail: mail.into(),
@@ -213,7 +213,7 @@ pub(super) fn of_notice(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Opt
 }
 
 /// The mail log tells of a refusal, which is a hint: what our own login came to says what it is worth.
-fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
+fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> PageTrouble {
     let headline = "the mail log tells that the mail relay refuses the mail server's login";
     let said = c.own_login.as_ref().filter(|own| own.at + SignedDuration::from_mins(30) >= n.at);
     let another = c.in_use.iter().any(InUseStatus::is_foreign);
@@ -249,10 +249,10 @@ fn of_hint(c: &CredentialStatus, n: &Notice, now: Timestamp) -> Trouble {
         ),
     };
     let what = format!("{} ({})", n.what, since(n.at, now));
-    Trouble { level, headline: headline.into(), mail, what, fix, list: Todo::Nothing }
+    PageTrouble { level, headline: headline.into(), mail, what, fix, list: Todo::Nothing }
 }
 
-fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
+fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> PageTrouble {
     let goes_on = match (c.key_in_use(), &c.pending) {
         _ if c.applied_refused.is_some() => {
             "Mail is probably held back in the queue: the mail relay refuses the key in use.".to_owned()
@@ -411,11 +411,11 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> Trouble {
         _ if c.pending.is_some() => (Level::Soon, "the new key cannot be put into use".into(), goes_on),
         _ => (Level::Soon, "relaykey cannot do its work".into(), goes_on),
     };
-    Trouble { level, headline, mail, what, fix, list: Todo::Nothing }
+    PageTrouble { level, headline, mail, what, fix, list: Todo::Nothing }
 }
 
 /// A verified key that waits for somebody's decision, or for its hours.
-fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> PageTrouble {
     let otherwise = match (&p.window, p.if_applied_dies) {
         (Some(window), _) => format!("it goes into use by itself: {window}, in this host's local time"),
         (None, false) => "it goes on waiting".to_owned(),
@@ -429,7 +429,7 @@ fn of_approval(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Time
         ),
         None => (Level::Soon, "a new key waits for somebody's approval", "decide, as root on this host"),
     };
-    Trouble {
+    PageTrouble {
         level,
         headline: headline.into(),
         mail: format!("{goes_on} {} If nobody decides, {otherwise}.", has_waited(c, p, now)),
@@ -451,12 +451,12 @@ fn approve(c: &CredentialStatus, p: &PendingStatus) -> String {
 }
 
 /// A verified key that somebody is to put into the mail server's files.
-fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> PageTrouble {
     let by_hand = p.changes.iter().filter(|change| change.by_hand);
     let steps: Vec<Instruction> = by_hand.flat_map(|change| change.todo()).collect();
     if steps.is_empty() {
         // Somebody ran `relaykey confirm` before the new key was there.
-        return Trouble {
+        return PageTrouble {
             level: Level::Busy,
             headline: "the mail server does not hold the new key yet".into(),
             mail: goes_on.to_owned(),
@@ -486,7 +486,7 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
     // What is there is what was there, until somebody has begun.
     let begun = p.changes.iter().filter(|change| change.by_hand && c.withdrawn.is_some());
     let what: Vec<&str> = begun.flat_map(|c| &c.change.differences).map(String::as_str).collect();
-    Trouble {
+    PageTrouble {
         level,
         headline: headline.into(),
         mail,
@@ -503,9 +503,9 @@ fn of_by_hand(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Times
     }
 }
 
-fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> Trouble {
+fn of_rejection(c: &CredentialStatus, p: &PendingStatus, goes_on: &str, now: Timestamp) -> PageTrouble {
     let said = p.rejected.as_ref().map(|r| format!("rejected by {} {}: {}", r.by, since(r.at, now), r.reason));
-    Trouble {
+    PageTrouble {
         level: Level::Soon,
         headline: "the new key was rejected".into(),
         mail: match &c.applied {
@@ -546,7 +546,7 @@ fn has_waited(c: &CredentialStatus, p: &PendingStatus, now: Timestamp) -> String
 
 /// What stands at the very top.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct PageVerdict {
     pub level: Level,
     /// One sentence.
     pub sentence: String,
@@ -562,8 +562,8 @@ pub(super) struct Verdict {
 }
 
 /// Of the whole document.
-pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
-    let mut worst: Vec<(&str, Trouble)> = status
+pub(super) fn verdict(status: &Status, now: Timestamp) -> PageVerdict {
+    let mut worst: Vec<(&str, PageTrouble)> = status
         .credentials
         .iter()
         .filter_map(|c| Some((c.name.as_str(), troubles(c, now).into_iter().next()?)))
@@ -580,7 +580,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
         others.clear();
     }
     match (worst.first(), refused) {
-        (Some((name, t)), refused) if refused.is_none() || t.level >= Level::Soon => Verdict {
+        (Some((name, t)), refused) if refused.is_none() || t.level >= Level::Soon => PageVerdict {
             level: t.level,
             sentence: match worst.iter().filter(|(_, t)| t.level >= Level::Soon).count() {
                 0 | 1 => format!("{name}: {}.", t.headline),
@@ -596,7 +596,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             list: t.list.clone(),
             others,
         },
-        (_, Some(refused)) => Verdict {
+        (_, Some(refused)) => PageVerdict {
             level: Level::Soon,
             sentence: "The changed configuration was refused; the one before it is still in force.".into(),
             mail: Some(
@@ -611,7 +611,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> Verdict {
             list: Todo::Nothing,
             others,
         },
-        (_, None) => Verdict {
+        (_, None) => PageVerdict {
             level: Level::Fine,
             sentence: match status.credentials.iter().find_map(CredentialStatus::mail_not_known) {
                 None => "Everything is fine.".into(),

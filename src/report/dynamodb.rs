@@ -22,17 +22,14 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::aws::{self, Answer, Call, Http, Session};
+use crate::aws::{self, AwsSession, Call, Http, ServiceError};
 use crate::config::Aws;
 use crate::fault::{Class, Fault};
 use crate::report::{Checking, Delivering, Receiver, Whose};
-use crate::rollover::{Report, rfc3339};
+use crate::rollover::{Report, ReportOutcome, rfc3339};
 
 /// An installation that was not heard of for so long is taken for one that is gone. Each reports once a day at least.
 pub const SILENT: SignedDuration = SignedDuration::from_hours(48);
-
-/// The outcome of a report that an installation takes its leave with.
-const LEFT: &str = "left";
 
 /// Bytes that a report may have. An item holds 400 KB (DynamoDB quotas), names and the other attributes included.
 const MOST: usize = 380 * 1024;
@@ -49,13 +46,13 @@ const AS_SEEN: &str = "#host_id = :held_by AND #seq = :held_seq";
 pub struct DynamoDb {
     table: String,
     region: Option<String>,
-    session: Session,
+    session: AwsSession,
 }
 
 impl DynamoDb {
     /// `table` is its name.
     pub fn new(table: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
-        Ok(Self { table: table.to_owned(), region: aws.region.clone(), session: Session::new(aws, http)? })
+        Ok(Self { table: table.to_owned(), region: aws.region.clone(), session: AwsSession::new(aws, http)? })
     }
 
     async fn put(&self, report: &Report) -> Result<(), Fault> {
@@ -67,7 +64,7 @@ impl DynamoDb {
         let config = self.session.config().await?;
         let client = Client::new(&config);
         let place = self.place(config.region().map_or("", |r| r.as_ref()), &report.credential, &report.host);
-        let mut seen: Option<There> = None;
+        let mut seen: Option<StoredItem> = None;
         for _ in 0..LOOKS {
             let now = Timestamp::now();
             let request = self.update(&client, report, &document, now, seen.as_ref());
@@ -81,14 +78,14 @@ impl DynamoDb {
             seen = match failed.item() {
                 None => None,
                 Some(item) => {
-                    let there = There::read(&place, item)?;
+                    let there = StoredItem::read(&place, item)?;
                     match there.standing(&report.host_id, Some(report.seq), now) {
-                        Standing::Delivered => return Ok(()),
-                        Standing::Newer => return Err(newer_there(&place, &there, report)),
-                        Standing::Occupied => return Err(occupied(&place, &there, &report.host_id)),
+                        ItemState::Delivered => return Ok(()),
+                        ItemState::Newer => return Err(newer_there(&place, &there, report)),
+                        ItemState::Occupied => return Err(occupied(&place, &there, &report.host_id)),
                         // Written by ourselves, past this attempt, in between.
-                        Standing::Earlier => None,
-                        Standing::Gone => Some(there),
+                        ItemState::Earlier => None,
+                        ItemState::Gone => Some(there),
                     }
                 }
             };
@@ -108,7 +105,7 @@ impl DynamoDb {
         report: &Report,
         document: &str,
         now: Timestamp,
-        seen: Option<&There>,
+        seen: Option<&StoredItem>,
     ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let number = |n: u64| AttributeValue::N(n.to_string());
@@ -118,7 +115,7 @@ impl DynamoDb {
             ("seq", number(report.seq)),
             ("at", text(&report.at)),
             ("written", text(&rfc3339(now))),
-            ("outcome", text(&report.outcome)),
+            ("outcome", text(report.outcome.word())),
             ("version", text(&report.version)),
             ("username", text(&report.username)),
             ("report", text(document)),
@@ -165,15 +162,19 @@ impl DynamoDb {
                     place.item()
                 )),
                 Some(item) => {
-                    let there = There::read(&place, item)?;
+                    let there = StoredItem::read(&place, item)?;
                     match there.standing(&whose.host_id, None, Timestamp::now()) {
-                        Standing::Occupied => Err(occupied(&place, &there, &whose.host_id)),
-                        Standing::Gone => Ok(format!(
+                        ItemState::Occupied => Err(occupied(&place, &there, &whose.host_id)),
+                        ItemState::Gone => Ok(format!(
                             "{} holds report number {} of another installation (host_id {}), which {}: it will be taken over",
                             place.item(),
                             there.seq,
                             there.host_id,
-                            if there.outcome == LEFT { "has left" } else { "has been silent for two days" }
+                            if there.outcome == ReportOutcome::Left {
+                                "has left"
+                            } else {
+                                "has been silent for two days"
+                            }
                         )),
                         _ => Ok(format!("{} holds report number {}", place.item(), there.seq)),
                     }
@@ -190,11 +191,11 @@ impl DynamoDb {
         }
     }
 
-    fn place<'a>(&'a self, region: &'a str, credential: &'a str, host: &'a str) -> Place<'a> {
-        Place { table: &self.table, region, credential, host }
+    fn place<'a>(&'a self, region: &'a str, credential: &'a str, host: &'a str) -> ItemKey<'a> {
+        ItemKey { table: &self.table, region, credential, host }
     }
 
-    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, place: &Place<'_>) -> Fault
+    async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, place: &ItemKey<'_>) -> Fault
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
@@ -244,14 +245,14 @@ fn named(host: &str) -> Result<(), Fault> {
 }
 
 /// Where one item is, for the words of errors.
-struct Place<'a> {
+struct ItemKey<'a> {
     table: &'a str,
     region: &'a str,
     credential: &'a str,
     host: &'a str,
 }
 
-impl Place<'_> {
+impl ItemKey<'_> {
     fn table(&self) -> String {
         format!("table {:?}", self.table)
     }
@@ -289,17 +290,17 @@ impl Place<'_> {
 
 /// The report that is at the place already, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct There {
+struct StoredItem {
     host_id: String,
     seq: u64,
-    outcome: String,
+    outcome: ReportOutcome,
     /// When it was written, by the clock of the host that wrote it.
     written: Timestamp,
 }
 
 /// What the item means to a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ItemState {
     /// It is that report.
     Delivered,
     /// An earlier one of the same installation.
@@ -312,15 +313,15 @@ enum Standing {
     Gone,
 }
 
-impl There {
-    fn read(place: &Place<'_>, item: &HashMap<String, AttributeValue>) -> Result<Self, Fault> {
+impl StoredItem {
+    fn read(place: &ItemKey<'_>, item: &HashMap<String, AttributeValue>) -> Result<Self, Fault> {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let there = || {
             text("schema").filter(|schema| schema.starts_with("relaykey/report/"))?;
             Some(Self {
                 host_id: text("host_id")?.clone(),
                 seq: item.get("seq")?.as_n().ok()?.parse().ok()?,
-                outcome: text("outcome")?.clone(),
+                outcome: text("outcome")?.as_str().into(),
                 written: text("written")?.parse().ok()?,
             })
         };
@@ -335,22 +336,22 @@ impl There {
     }
 
     /// `seq`: of the report that is to be written; `None`: of one that is yet to come.
-    fn standing(&self, host_id: &str, seq: Option<u64>, now: Timestamp) -> Standing {
+    fn standing(&self, host_id: &str, seq: Option<u64>, now: Timestamp) -> ItemState {
         if self.host_id == host_id {
             return match seq {
-                Some(seq) if seq == self.seq => Standing::Delivered,
-                Some(seq) if seq < self.seq => Standing::Newer,
-                _ => Standing::Earlier,
+                Some(seq) if seq == self.seq => ItemState::Delivered,
+                Some(seq) if seq < self.seq => ItemState::Newer,
+                _ => ItemState::Earlier,
             };
         }
-        if self.outcome == LEFT || now.duration_since(self.written) > SILENT {
-            return Standing::Gone;
+        if self.outcome == ReportOutcome::Left || now.duration_since(self.written) > SILENT {
+            return ItemState::Gone;
         }
-        Standing::Occupied
+        ItemState::Occupied
     }
 }
 
-fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Fault {
+fn newer_there(place: &ItemKey<'_>, there: &StoredItem, report: &Report) -> Fault {
     Fault::new(
         Class::NewerThere,
         format!(
@@ -367,7 +368,7 @@ fn newer_there(place: &Place<'_>, there: &There, report: &Report) -> Fault {
     )
 }
 
-fn occupied(place: &Place<'_>, there: &There, host_id: &str) -> Fault {
+fn occupied(place: &ItemKey<'_>, there: &StoredItem, host_id: &str) -> Fault {
     let until = there.written.checked_add(SILENT).unwrap_or(Timestamp::MAX);
     Fault::new(
         Class::Occupied,
@@ -401,7 +402,7 @@ fn too_large(document: &str, report: &Report) -> Fault {
 }
 
 /// What DynamoDB alone says, or means differently.
-fn special(answer: Answer, call: &Call, place: &Place<'_>) -> Option<Fault> {
+fn special(answer: ServiceError, call: &Call, place: &ItemKey<'_>) -> Option<Fault> {
     let said = answer.words();
     let about = format!("{} for {} in {}", call.action, call.about, call.region);
     let lower = answer.message.to_ascii_lowercase();
@@ -442,34 +443,34 @@ mod tests {
     use super::*;
     use crate::report::tests::report;
 
-    const PLACE: Place<'static> =
-        Place { table: "relaykey", region: "eu-west-1", credential: "ses", host: "mx1.example.com" };
+    const PLACE: ItemKey<'static> =
+        ItemKey { table: "relaykey", region: "eu-west-1", credential: "ses", host: "mx1.example.com" };
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap()
     }
 
-    fn there(host_id: &str, seq: u64, outcome: &str) -> There {
-        There { host_id: host_id.into(), seq, outcome: outcome.into(), written: at(0) }
+    fn there(host_id: &str, seq: u64, outcome: &str) -> StoredItem {
+        StoredItem { host_id: host_id.into(), seq, outcome: outcome.into(), written: at(0) }
     }
 
     #[test]
     fn what_is_there_decides() {
         for (there, seq, hours, expected) in [
-            (there("us", 7, "alive"), Some(7), 0, Standing::Delivered),
-            (there("us", 7, "alive"), Some(8), 0, Standing::Earlier),
-            (there("us", 7, "alive"), Some(6), 0, Standing::Newer),
+            (there("us", 7, "alive"), Some(7), 0, ItemState::Delivered),
+            (there("us", 7, "alive"), Some(8), 0, ItemState::Earlier),
+            (there("us", 7, "alive"), Some(6), 0, ItemState::Newer),
             // One's own is never taken over from oneself, however old.
-            (there("us", 7, "left"), Some(6), 1000, Standing::Newer),
-            (there("us", 7, "alive"), None, 0, Standing::Earlier),
+            (there("us", 7, "left"), Some(6), 1000, ItemState::Newer),
+            (there("us", 7, "alive"), None, 0, ItemState::Earlier),
             // The numbers of another installation say nothing here.
-            (there("other", 7, "alive"), Some(7), 0, Standing::Occupied),
-            (there("other", 7, "confirmed"), Some(8), 48, Standing::Occupied),
-            (there("other", 7, "confirmed"), Some(6), 49, Standing::Gone),
-            (there("other", 7, "left"), Some(1), 0, Standing::Gone),
-            (there("other", 7, "alive"), None, 1, Standing::Occupied),
+            (there("other", 7, "alive"), Some(7), 0, ItemState::Occupied),
+            (there("other", 7, "confirmed"), Some(8), 48, ItemState::Occupied),
+            (there("other", 7, "confirmed"), Some(6), 49, ItemState::Gone),
+            (there("other", 7, "left"), Some(1), 0, ItemState::Gone),
+            (there("other", 7, "alive"), None, 1, ItemState::Occupied),
             // A clock that is ahead is no silence.
-            (there("other", 7, "alive"), Some(8), -1000, Standing::Occupied),
+            (there("other", 7, "alive"), Some(8), -1000, ItemState::Occupied),
         ] {
             assert_eq!(there.standing("us", seq, at(hours)), expected, "{there:?} {seq:?} {hours}");
         }
@@ -485,7 +486,7 @@ mod tests {
             ("outcome".into(), text("alive")),
             ("written".into(), text(&rfc3339(at(0)))),
         ]);
-        assert_eq!(There::read(&PLACE, &whole).unwrap(), there("us", 7, "alive"));
+        assert_eq!(StoredItem::read(&PLACE, &whole).unwrap(), there("us", 7, "alive"));
         let mut broken: Vec<(&str, Option<AttributeValue>)> =
             ["schema", "host_id", "seq", "outcome", "written"].map(|name| (name, None)).into();
         broken.extend([
@@ -501,7 +502,7 @@ mod tests {
                 Some(value) => item.insert(name.into(), value),
                 None => item.remove(name),
             };
-            let e = There::read(&PLACE, &item).unwrap_err();
+            let e = StoredItem::read(&PLACE, &item).unwrap_err();
             assert_eq!((e.class.word(), e.temporary), ("occupied", false), "{name}");
             assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("(ses, mx1.example.com)"), "{e:?}");
         }
@@ -521,7 +522,7 @@ mod tests {
             "{}",
             e.fix
         );
-        let place = Place { host: "it's", ..PLACE };
+        let place = ItemKey { host: "it's", ..PLACE };
         assert!(
             place.delete().ends_with(r#"--key '{"credential":{"S":"ses"},"host":{"S":"it'\''s"}}'"#),
             "{}",
@@ -568,12 +569,12 @@ mod tests {
                 "AttributeName=host,KeyType=RANGE",
             ),
         ] {
-            let e = special(Answer { code, message, ..Answer::default() }, &call, &PLACE).expect(code);
+            let e = special(ServiceError { code, message, ..ServiceError::default() }, &call, &PLACE).expect(code);
             assert_eq!((e.class.word(), e.temporary), (class, temporary), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code), "{code}: {e:?}");
         }
         for code in ["AccessDeniedException", "ThrottlingException", "RequestLimitExceeded", "ValidationException"] {
-            let answer = Answer { code, message: "not authorized", ..Answer::default() };
+            let answer = ServiceError { code, message: "not authorized", ..ServiceError::default() };
             assert!(special(answer, &call, &PLACE).is_none(), "{code}");
         }
     }

@@ -21,10 +21,10 @@ use crate::config::MailVia;
 use crate::fault::{Class, Fault};
 use crate::report::{Checking, Delivering, Receiver, Whose};
 use crate::rollover::Report;
-use crate::smtp::dialogue::{Message, Unfit};
+use crate::smtp::dialogue::{Unfit, WireMessage};
 use crate::text;
 
-use self::server::Server;
+use self::server::LocalServer;
 use self::ses::Ses;
 pub use self::words::text;
 
@@ -41,7 +41,7 @@ struct Envelope {
 }
 
 enum Via {
-    Server(Server),
+    Server(LocalServer),
     Ses(Box<Ses>),
 }
 
@@ -53,7 +53,7 @@ impl Email {
             to: to.iter().map(|to| address("to", to)).collect::<Result<_, _>>()?,
         };
         let via = match via {
-            MailVia::Server { host, port } => Via::Server(Server::new(host, *port)?),
+            MailVia::Server { host, port } => Via::Server(LocalServer::new(host, *port)?),
             MailVia::Ses(aws) => Via::Ses(Box::new(Ses::new(&envelope, aws, http)?)),
         };
         Ok(Self { envelope, via })
@@ -99,7 +99,7 @@ fn address(key: &str, text: &str) -> Result<Address, Fault> {
 
 impl Envelope {
     /// The message, ASCII throughout. `now` is its date: the report may be older.
-    fn message(&self, report: &Report, now: Timestamp) -> Result<Message, Fault> {
+    fn message(&self, report: &Report, now: Timestamp) -> Result<WireMessage, Fault> {
         let (subject, body) = words::text(report);
         let document = serde_json::to_string_pretty(report).expect("a report has only text keys");
         let document = text::json(&document).into_owned();
@@ -114,7 +114,7 @@ impl Envelope {
         // RFC 3834, section 5: nobody's holiday responder answers it.
         for (name, value) in [
             ("Auto-Submitted", "auto-generated".to_owned()),
-            ("X-Relaykey-Outcome", atom(&report.outcome)),
+            ("X-Relaykey-Outcome", atom(report.outcome.word())),
             ("X-Relaykey-Report", atom(&report.id)),
         ] {
             let name = HeaderName::new_from_ascii(name.into()).expect("a header's name");
@@ -131,7 +131,7 @@ impl Envelope {
                 "correct `from` and `to` in [[report]]",
             )
         })?;
-        Message::new(&message.formatted()).map_err(|e| unsendable(&e))
+        WireMessage::new(&message.formatted()).map_err(|e| unsendable(&e))
     }
 }
 
@@ -245,8 +245,10 @@ mod tests {
         ] {
             let words = || hostile.to_owned();
             let mut report = report(7);
-            (report.host, report.credential, report.id, report.version) = (words(), words(), words(), words());
-            (report.username, report.source, report.agent, report.mode) = (words(), words(), words(), words());
+            (report.host, report.credential, report.id, report.version) =
+                (words(), words(), words(), words().as_str().into());
+            (report.username, report.source, report.agent, report.mode) =
+                (words(), words(), words(), words().as_str().into());
             report.error = Some(crate::rollover::ReportError::new(Class::Refused, words()));
             report.approved_by = Some(words());
             for outcome in ["confirmed", "failed", "pending-approval", hostile] {

@@ -76,7 +76,7 @@ impl Exec {
         let start = self.prepare().await?;
         let mut line = serde_json::to_vec(report).expect("a report has only text keys");
         line.push(b'\n');
-        let mut running = Running::start(&self.command, &start).map_err(|e| self.not_started(e))?;
+        let mut running = RunningProgram::start(&self.command, &start).map_err(|e| self.not_started(e))?;
         let (end, said) = running.converse(&line, self.timeout).await;
         self.judge(end, &said)
     }
@@ -143,12 +143,12 @@ impl Exec {
         Fault { fix, ..failed.into() }
     }
 
-    fn judge(&self, end: End, said: &[u8]) -> Result<(), Fault> {
+    fn judge(&self, end: ProgramEnd, said: &[u8]) -> Result<(), Fault> {
         use std::os::unix::process::ExitStatusExt;
         let program = self.program();
         let by_hand = format!("look at what it says; by hand: a report on its standard input, as user {}", self.user);
         let (temporary, class, words, fix) = match end {
-            End::Exited(status) => match (status.code(), status.signal()) {
+            ProgramEnd::Exited(status) => match (status.code(), status.signal()) {
                 (Some(0), _) => return Ok(()),
                 (Some(TRY_AGAIN), _) => {
                     (true, Class::Program, format!("it asks to be started again later (status {TRY_AGAIN})"), by_hand)
@@ -159,13 +159,13 @@ impl Exec {
                     (true, Class::Program, format!("it was ended by {number}"), by_hand)
                 }
             },
-            End::TooLate => (
+            ProgramEnd::TooLate => (
                 true,
                 Class::Timeout,
                 format!("it did not end within {:?} and was killed with all that it had started", self.timeout),
                 format!("see where {program} hangs, or raise `timeout` in [[report]]"),
             ),
-            End::Lost(e) => {
+            ProgramEnd::Lost(e) => {
                 (true, Class::Io, format!("its end cannot be told: {e}"), "nothing to do if it passes".into())
             }
         };
@@ -318,7 +318,7 @@ fn first_closed(path: &Path, user: User) -> Option<PathBuf> {
 // ---------------------------------------------------------------- the program at work
 
 /// How a program ended.
-enum End {
+enum ProgramEnd {
     Exited(ExitStatus),
     TooLate,
     /// The system did not say.
@@ -326,14 +326,14 @@ enum End {
 }
 
 /// A program that does not outlive this value, nor does its process group.
-struct Running {
+struct RunningProgram {
     child: Child,
     group: Pid,
     /// Its number, and with it that of the group, may be another's by now.
     reaped: bool,
 }
 
-impl Running {
+impl RunningProgram {
     fn start(command: &[String], start: &Start) -> io::Result<Self> {
         let mut program = Command::new(&start.path);
         program
@@ -360,7 +360,7 @@ impl Running {
     }
 
     /// Says the line, and listens until the end. Also what it said last.
-    async fn converse(&mut self, line: &[u8], time: Duration) -> (End, Vec<u8>) {
+    async fn converse(&mut self, line: &[u8], time: Duration) -> (ProgramEnd, Vec<u8>) {
         let deadline = Instant::now() + time;
         let (stdin, mut stderr) = (self.child.stdin.take(), self.child.stderr.take());
         let mut said = Vec::new();
@@ -386,10 +386,10 @@ impl Running {
         let status = timeout(MARGIN / 2, self.child.wait()).await;
         self.reaped = matches!(status, Ok(Ok(_)));
         let end = match (ended, status) {
-            (Err(_), _) => End::TooLate,
-            (Ok(Ok(())), Ok(Ok(status))) => End::Exited(status),
-            (Ok(Err(e)), _) | (_, Ok(Err(e))) => End::Lost(e),
-            (_, Err(_)) => End::Lost(io::ErrorKind::TimedOut.into()),
+            (Err(_), _) => ProgramEnd::TooLate,
+            (Ok(Ok(())), Ok(Ok(status))) => ProgramEnd::Exited(status),
+            (Ok(Err(e)), _) | (_, Ok(Err(e))) => ProgramEnd::Lost(e),
+            (_, Err(_)) => ProgramEnd::Lost(io::ErrorKind::TimedOut.into()),
         };
         (end, said)
     }
@@ -400,7 +400,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         if !self.reaped {
             // The run time reaps the program itself later.

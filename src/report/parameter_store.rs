@@ -14,7 +14,7 @@ use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use serde::Deserialize;
 
-use crate::aws::{self, Answer, Call, Http, Session};
+use crate::aws::{self, AwsSession, Call, Http, ServiceError};
 use crate::config::Aws;
 use crate::fault::{Class, Fault};
 use crate::instruction::{Instruction, relaykey};
@@ -29,16 +29,16 @@ const MOST_LEVELS: usize = 15;
 const MOST_IN_ARN: usize = 1011;
 
 /// A receiver of type `parameter-store`.
-pub struct ParameterStore {
+pub struct ParameterReceiver {
     path: String,
     region: Option<String>,
-    session: Session,
+    session: AwsSession,
 }
 
-impl ParameterStore {
+impl ParameterReceiver {
     /// `path` begins with `/` and does not end with it.
     pub fn new(path: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
-        Ok(Self { path: path.to_owned(), region: aws.region.clone(), session: Session::new(aws, http)? })
+        Ok(Self { path: path.to_owned(), region: aws.region.clone(), session: AwsSession::new(aws, http)? })
     }
 
     async fn put(&self, report: &Report) -> Result<(), Fault> {
@@ -48,7 +48,7 @@ impl ParameterStore {
         let region = config.region().map_or("", |r| r.as_ref());
         let client = Client::new(&config);
         let there = match client.get_parameter().name(&name).send().await {
-            Ok(mut output) => Some(There::read(&name, output.parameter.take())?),
+            Ok(mut output) => Some(StoredReport::read(&name, output.parameter.take())?),
             Err(e) if aws::answer(&e).is_some_and(|answer| answer.code == "ParameterNotFound") => None,
             Err(e) => return Err(self.explain(&e, "ssm:GetParameter", &name, region).await),
         };
@@ -78,7 +78,7 @@ impl ParameterStore {
         let region = config.region().map_or("", |r| r.as_ref());
         match Client::new(&config).get_parameter().name(&name).send().await {
             Ok(mut output) => {
-                let there = There::read(&name, output.parameter.take())?;
+                let there = StoredReport::read(&name, output.parameter.take())?;
                 Ok(format!("parameter {name:?} holds report number {}", there.seq))
             }
             Err(e) if aws::answer(&e).is_some_and(|answer| answer.code == "ParameterNotFound") => Ok(format!(
@@ -111,7 +111,7 @@ impl ParameterStore {
     }
 }
 
-impl Receiver for ParameterStore {
+impl Receiver for ParameterReceiver {
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivering<'a> {
         Box::pin(self.put(report))
     }
@@ -127,18 +127,18 @@ impl Receiver for ParameterStore {
 
 /// The report that is at the place already, as far as it matters here.
 #[derive(Deserialize)]
-struct There {
+struct StoredReport {
     schema: String,
     host_id: String,
     seq: u64,
 }
 
-impl There {
+impl StoredReport {
     fn read(name: &str, parameter: Option<Parameter>) -> Result<Self, Fault> {
         let report = parameter
             .as_ref()
             .filter(|p| p.r#type == Some(ParameterType::String))
-            .and_then(|p| serde_json::from_str::<There>(p.value()?).ok())
+            .and_then(|p| serde_json::from_str::<StoredReport>(p.value()?).ok())
             .filter(|there| there.schema.starts_with("relaykey/report/"));
         // What it holds instead is not repeated: it may be a secret.
         report.ok_or_else(|| {
@@ -153,7 +153,7 @@ impl There {
     }
 }
 
-fn newer_there(name: &str, there: &There, report: &Report) -> Fault {
+fn newer_there(name: &str, there: &StoredReport, report: &Report) -> Fault {
     Fault::new(
         Class::NewerThere,
         format!(
@@ -278,7 +278,7 @@ fn cut_list(list: &mut Vec<String>, most: usize) {
 }
 
 /// What only PutParameter says.
-fn special(answer: Answer, call: &Call) -> Option<Fault> {
+fn special(answer: ServiceError, call: &Call) -> Option<Fault> {
     let said = answer.words();
     let about = format!("{} for {} in {}", call.action, call.about, call.region);
     let lower = answer.message.to_ascii_lowercase();
@@ -432,9 +432,12 @@ mod tests {
     fn only_a_report_counts_as_one() {
         let parameter = |kind: ParameterType, value: &str| Parameter::builder().r#type(kind).value(value).build();
         let text = document(&report(3), MOST).unwrap();
-        assert_eq!(There::read("/r", Some(parameter(ParameterType::String, &text))).ok().map(|t| t.seq), Some(3));
+        assert_eq!(
+            StoredReport::read("/r", Some(parameter(ParameterType::String, &text))).ok().map(|t| t.seq),
+            Some(3)
+        );
         let later = text.replace("report/v1", "report/v2");
-        assert!(There::read("/r", Some(parameter(ParameterType::String, &later))).is_ok());
+        assert!(StoredReport::read("/r", Some(parameter(ParameterType::String, &later))).is_ok());
         for (kind, value) in [
             (ParameterType::SecureString, text.as_str()),
             (ParameterType::StringList, &text),
@@ -442,7 +445,9 @@ mod tests {
             (ParameterType::String, r#"{"schema":"other/v1","host_id":"x","seq":1}"#),
             (ParameterType::String, ""),
         ] {
-            let Err(e) = There::read("/relaykey/ses/mx1", Some(parameter(kind, value))) else { panic!("{value}") };
+            let Err(e) = StoredReport::read("/relaykey/ses/mx1", Some(parameter(kind, value))) else {
+                panic!("{value}")
+            };
             assert_eq!((e.class.word(), e.temporary), ("occupied", false));
             assert!(!format!("{e:?}").contains("hunter2") && e.what.contains("/relaykey/ses/mx1"), "{e:?}");
         }
@@ -486,13 +491,13 @@ mod tests {
                 "/relaykey",
             ),
         ] {
-            let e = special(Answer { code, message, ..Answer::default() }, &call).expect(code);
+            let e = special(ServiceError { code, message, ..ServiceError::default() }, &call).expect(code);
             assert_eq!((e.class.word(), e.temporary), (class, temporary), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code), "{code}: {e:?}");
         }
         for code in ["AccessDeniedException", "ThrottlingException", "ValidationException"] {
             assert!(
-                special(Answer { code, message: "not authorized", ..Answer::default() }, &call).is_none(),
+                special(ServiceError { code, message: "not authorized", ..ServiceError::default() }, &call).is_none(),
                 "{code}"
             );
         }

@@ -9,9 +9,9 @@ pub(crate) fn report(seq: u64) -> Report {
     Report { schema: "relaykey/report/v1".into(), at: "2026-01-01T00:00:00Z".into(), ..rollover::tests::report(seq) }
 }
 
-fn receiver(name: &str) -> config::Receiver {
+fn receiver(name: &str) -> config::ReceiverConfig {
     let kind = ReceiverKind::ParameterStore { path: "/relaykey".into(), aws: Aws::default() };
-    config::Receiver { name: name.into(), kind, credentials: None }
+    config::ReceiverConfig { name: name.into(), kind, credentials: None }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -178,7 +178,7 @@ fn a_state_with_ten_thousand_reports_owed_is_in_order_and_complete() {
 
 /// What can happen, in any order.
 #[derive(Debug, Clone, Copy)]
-enum Event {
+enum OutboxEvent {
     /// A commit: durable together with everything that memory holds.
     Owe,
     /// An attempt begins, if one is due and none is under way. The caller has saved before.
@@ -195,11 +195,19 @@ enum Event {
     TimePasses,
 }
 
-const EVENTS: [Event; 8] =
-    [Event::Owe, Event::Begin, Event::Arrive, Event::Answer, Event::Fail, Event::Save, Event::Crash, Event::TimePasses];
+const EVENTS: [OutboxEvent; 8] = [
+    OutboxEvent::Owe,
+    OutboxEvent::Begin,
+    OutboxEvent::Arrive,
+    OutboxEvent::Answer,
+    OutboxEvent::Fail,
+    OutboxEvent::Save,
+    OutboxEvent::Crash,
+    OutboxEvent::TimePasses,
+];
 
 #[derive(Clone)]
-struct World {
+struct OutboxWorld {
     keeps: Keeps,
     memory: Outbox,
     disk: Outbox,
@@ -211,48 +219,48 @@ struct World {
     now: i64,
 }
 
-impl World {
+impl OutboxWorld {
     fn new(keeps: Keeps) -> Self {
         let (memory, disk) = (Outbox::default(), Outbox::default());
         Self { keeps, memory, disk, under_way: None, arrived: Vec::new(), owed: 0, now: 0 }
     }
 
     /// False: it cannot happen here.
-    fn happen(&mut self, event: Event) -> bool {
+    fn happen(&mut self, event: OutboxEvent) -> bool {
         match (event, self.under_way) {
-            (Event::Owe, _) => {
+            (OutboxEvent::Owe, _) => {
                 self.owed += 1;
                 self.memory.owe(&report(self.owed), self.keeps, at(self.now + 5));
                 self.disk = self.memory.clone();
             }
-            (Event::Begin, None) if self.memory == self.disk => {
+            (OutboxEvent::Begin, None) if self.memory == self.disk => {
                 let Some(report) = self.memory.next(at(self.now)) else { return false };
                 self.under_way = Some((report.seq, false));
             }
-            (Event::Arrive, Some((seq, false))) => {
+            (OutboxEvent::Arrive, Some((seq, false))) => {
                 self.arrived.push(seq);
                 self.under_way = Some((seq, true));
             }
-            (Event::Answer, Some((seq, true))) => {
+            (OutboxEvent::Answer, Some((seq, true))) => {
                 self.memory.delivered(seq);
                 self.under_way = None;
             }
-            (Event::Fail, Some((seq, _))) => {
+            (OutboxEvent::Fail, Some((seq, _))) => {
                 self.memory.failed(seq, down(true).at(at(self.now)), at(self.now), 0.5);
                 self.under_way = None;
             }
-            (Event::Save, _) if self.memory != self.disk => self.disk = self.memory.clone(),
-            (Event::Crash, _) => {
+            (OutboxEvent::Save, _) if self.memory != self.disk => self.disk = self.memory.clone(),
+            (OutboxEvent::Crash, _) => {
                 self.memory = self.disk.clone();
                 self.under_way = None;
             }
-            (Event::TimePasses, _) if self.memory.due().is_some_and(|due| due > at(self.now)) => self.now += 1000,
+            (OutboxEvent::TimePasses, _) if self.memory.due().is_some_and(|due| due > at(self.now)) => self.now += 1000,
             _ => return false,
         }
         true
     }
 
-    fn check(&self, history: &[Event]) {
+    fn check(&self, history: &[OutboxEvent]) {
         let say = || format!("{:?}: {history:?} gave {:?}", self.keeps, self.arrived);
         // Never out of order: a repetition is of the last one only, and one document per host never goes back.
         assert!(self.arrived.is_sorted(), "{}", say());
@@ -273,8 +281,15 @@ impl World {
     }
 
     /// The receiver is up for good: everything comes to rest with the latest there.
-    fn come_to_rest(mut self, history: &[Event]) {
-        let script = [Event::Save, Event::TimePasses, Event::Begin, Event::Arrive, Event::Answer, Event::Save];
+    fn come_to_rest(mut self, history: &[OutboxEvent]) {
+        let script = [
+            OutboxEvent::Save,
+            OutboxEvent::TimePasses,
+            OutboxEvent::Begin,
+            OutboxEvent::Arrive,
+            OutboxEvent::Answer,
+            OutboxEvent::Save,
+        ];
         for _ in 0..history.len() + 2 {
             for event in script {
                 self.happen(event);
@@ -291,7 +306,7 @@ impl World {
 }
 
 /// Every history of `left` more events, and its end; gives how many there were.
-fn explore(world: &World, history: &mut Vec<Event>, left: usize) -> u64 {
+fn explore(world: &OutboxWorld, history: &mut Vec<OutboxEvent>, left: usize) -> u64 {
     world.clone().come_to_rest(history);
     if left == 0 {
         return 1;
@@ -312,7 +327,7 @@ fn explore(world: &World, history: &mut Vec<Event>, left: usize) -> u64 {
 #[test]
 fn no_order_of_events_loses_a_report_or_brings_one_out_of_order() {
     for keeps in [Keeps::Latest, Keeps::Every] {
-        let histories = explore(&World::new(keeps), &mut Vec::new(), 9);
+        let histories = explore(&OutboxWorld::new(keeps), &mut Vec::new(), 9);
         assert!(histories > 20_000, "{keeps:?}: only {histories}");
     }
 }
@@ -320,11 +335,11 @@ fn no_order_of_events_loses_a_report_or_brings_one_out_of_order() {
 // ---------------------------------------------------------------- attempts
 
 /// Takes every report and never answers, or answers at once.
-struct Place {
+struct FakeReceiver {
     hangs: bool,
 }
 
-impl Receiver for Place {
+impl Receiver for FakeReceiver {
     fn deliver<'a>(&'a self, _report: &'a Report) -> Delivering<'a> {
         Box::pin(async { if self.hangs { std::future::pending().await } else { Ok(()) } })
     }
@@ -339,7 +354,7 @@ impl Receiver for Place {
 }
 
 fn places(limit: Duration) -> Arc<Receivers> {
-    let place = |hangs| Ok(Box::new(Place { hangs }) as Box<dyn Receiver>);
+    let place = |hangs| Ok(Box::new(FakeReceiver { hangs }) as Box<dyn Receiver>);
     let broken = Err(Fault::new(Class::Tls, "no trust", "install it"));
     let all = [("broken", broken), ("hangs", place(true)), ("well", place(false))];
     Arc::new(Receivers { all: all.map(|(name, r)| (name.to_owned(), r)).into(), limit: Some(limit) })

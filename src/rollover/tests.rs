@@ -9,8 +9,18 @@ mod told;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::drift::{HEALS, denied};
+use super::facts::{UnderWay, at_rest, is_in_use};
+use super::failures::target_failed;
+use super::fetched::fetched;
+use super::people::REJECTED;
 use super::*;
-use crate::config::Drift;
+use crate::config::{self, Drift, IfAppliedDies, Mode};
+use crate::credential::{SourceIdentity, VersionOrder};
+use crate::fault::{Class, Failure, Fault};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -62,8 +72,8 @@ fn candidate_of(id: VersionId, first_seen: Timestamp) -> Candidate {
 }
 
 /// One entry of a table would change.
-fn change() -> Change {
-    Change { diff: vec!["[e]:587 AKIA1:… becomes AKIA2:…".into()], ..Change::default() }
+fn change() -> PlannedChange {
+    PlannedChange { diff: vec!["[e]:587 AKIA1:… becomes AKIA2:…".into()], ..PlannedChange::default() }
 }
 
 fn source(arn: &str) -> SourceIdentity {
@@ -84,8 +94,8 @@ fn swapped(n: i64) -> Swapped {
     }
 }
 
-fn found(n: i64, seconds: i64) -> Found {
-    Found { identity: source("arn:a"), id: version(n), username: format!("AKIA{n}"), at: at(seconds) }
+fn found(n: i64, seconds: i64) -> SourceVersion {
+    SourceVersion { identity: source("arn:a"), id: version(n), username: format!("AKIA{n}"), at: at(seconds) }
 }
 
 /// A state in which version `n` is applied on every target.
@@ -140,8 +150,8 @@ fn evidence() -> Evidence {
     Evidence { endpoint: "e:587".into(), reply: "235".into(), at: at(0) }
 }
 
-fn read_back(n: i64) -> ReadBack {
-    ReadBack {
+fn read_back(n: i64) -> ReadBackFacts {
+    ReadBackFacts {
         kind: "postfix".into(),
         map: "hash:/etc/postfix/sasl_passwd".into(),
         keys: vec!["[e]:587".into()],
@@ -167,9 +177,9 @@ pub(crate) fn report(seq: u64) -> Report {
         username: String::new(),
         previous_username: None,
         at: String::new(),
-        mode: String::new(),
+        mode: "".into(),
         agent: String::new(),
-        outcome: String::new(),
+        outcome: "".into(),
         targets: vec![],
         error: None,
         waiting: None,
@@ -209,7 +219,7 @@ fn drive(
 }
 
 /// All goes well: the source gives `found`, targets hold `held`.
-fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&Step) -> Option<Outcome> {
+fn good(found: SourceVersion, held: Inspection, nothing_to_write: bool) -> impl FnMut(&Step) -> Option<Outcome> {
     move |step| {
         Some(match step {
             Step::Inspect { .. } => Outcome::Inspected(held.clone()),
@@ -219,10 +229,10 @@ fn good(found: Found, held: Inspection, nothing_to_write: bool) -> impl FnMut(&S
             Step::Probe { .. } => Outcome::Probed,
             Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
             Step::Preview { .. } => {
-                let change = if nothing_to_write { Change::default() } else { change() };
+                let change = if nothing_to_write { PlannedChange::default() } else { change() };
                 Outcome::Previewed(change, "live2".into())
             }
-            Step::Prepare { .. } => Outcome::Prepared(Staged {
+            Step::Prepare { .. } => Outcome::Prepared(StagedFacts {
                 nothing_to_write,
                 swapped_before: false,
                 live_id: "live2".into(),
@@ -421,7 +431,7 @@ fn an_approval_is_of_the_version_that_was_seen_and_not_of_one_with_its_number() 
     for named in [None, Some("v2".to_owned())] {
         for anew in [false, true] {
             let mut state = applied(&policy, 1);
-            let held = Some(Held { since: at(-100), next: None });
+            let held = Some(HeldVersion { since: at(-100), next: None });
             state.candidate = Some(Candidate { held, ..candidate_of(version(2), at(-100)) });
             let approve = Approve { version: named.clone(), by: "root".into() };
             let mut facts = Facts::new(state, &policy, Wake { approve: Some(approve), ..Wake::default() }, true);
@@ -552,7 +562,7 @@ fn what_was_written_is_never_called_adopted_and_every_target_is_read_back_after_
     let mut go = good(found(2, 0), holds(1), false);
     let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Inspect { target: 0 } => Some(Outcome::Inspected(holds(2))),
-        Step::Prepare { target: 0 } => Some(Outcome::Prepared(Staged {
+        Step::Prepare { target: 0 } => Some(Outcome::Prepared(StagedFacts {
             nothing_to_write: true,
             swapped_before: false,
             live_id: "live2".into(),
@@ -577,7 +587,7 @@ fn healing_one_target_reads_all_of_them_back() {
     let mut go = good(found(2, 0), holds(2), true);
     let (steps, last, _) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Inspect { target: 1 } => Some(Outcome::Inspected(holds(1))),
-        Step::Prepare { target: 1 } => Some(Outcome::Prepared(Staged {
+        Step::Prepare { target: 1 } => Some(Outcome::Prepared(StagedFacts {
             nothing_to_write: false,
             swapped_before: false,
             live_id: "live2".into(),
@@ -917,7 +927,7 @@ fn state_survives_its_file_format() {
 
 /// One target's mail server in the model: what its files hold, and what its running process has noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Server {
+struct ModelServer {
     files: u8,
     noticed: u8,
     staged: bool,
@@ -927,29 +937,29 @@ struct Server {
 
 /// The world of the model: version 1 is in use, the source gives version 2, two targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct World {
-    servers: [Server; 2],
+struct ModelWorld {
+    servers: [ModelServer; 2],
     verified: [bool; 2],
     waits: u8,
     crashes: u8,
 }
 
-impl World {
+impl ModelWorld {
     /// Version 1 is in use on both, and nothing has happened yet.
     fn start() -> Self {
-        let server = Server { files: 1, noticed: 1, staged: false, swapped: false };
+        let server = ModelServer { files: 1, noticed: 1, staged: false, swapped: false };
         Self { servers: [server; 2], verified: [false; 2], waits: 0, crashes: 0 }
     }
 }
 
-fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
+fn outcomes(step: &Step, world: ModelWorld) -> Vec<(Outcome, ModelWorld)> {
     let mut all = Vec::new();
-    let mut one = |outcome: Outcome, change: &dyn Fn(&mut World)| {
+    let mut one = |outcome: Outcome, change: &dyn Fn(&mut ModelWorld)| {
         let mut after = world;
         change(&mut after);
         all.push((outcome, after));
     };
-    let same = |_: &mut World| {};
+    let same = |_: &mut ModelWorld| {};
     match step {
         Step::Inspect { target } => {
             let s = world.servers[*target];
@@ -977,7 +987,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             let t = *target;
             assert!(world.verified[t], "staged before the login was accepted");
             let s = world.servers[t];
-            let staged = Staged {
+            let staged = StagedFacts {
                 nothing_to_write: s.files == 2,
                 swapped_before: s.swapped,
                 live_id: "live2".into(),
@@ -990,7 +1000,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
             let t = *target;
             assert!(world.servers[t].staged, "swapped without anything staged");
             one(Outcome::Swapped, &move |w| {
-                w.servers[t] = Server { files: 2, staged: false, swapped: true, ..w.servers[t] };
+                w.servers[t] = ModelServer { files: 2, staged: false, swapped: true, ..w.servers[t] };
             });
             one(Outcome::Failed(failure(true)), &same);
         }
@@ -1010,7 +1020,7 @@ fn outcomes(step: &Step, world: World) -> Vec<(Outcome, World)> {
         Step::Undo { target } => {
             let t = *target;
             one(Outcome::Undone, &move |w| {
-                w.servers[t] = Server { files: 1, noticed: 1, staged: false, swapped: false }
+                w.servers[t] = ModelServer { files: 1, noticed: 1, staged: false, swapped: false }
             });
             one(Outcome::Failed(failure(false)), &same);
         }
@@ -1136,9 +1146,9 @@ enum Met {
 
 /// The situations that were met, and whether all that comes of them was.
 #[derive(Debug, Default)]
-struct Seen(HashMap<Situation, bool>);
+struct Visited(HashMap<Situation, bool>);
 
-impl Seen {
+impl Visited {
     fn enter(&mut self, situation: Situation) -> Met {
         match self.0.get(&situation) {
             Some(true) => Met::Before,
@@ -1165,23 +1175,23 @@ impl Seen {
 fn the_model_keeps_its_invariants() {
     // Facts and world, and the time.
     let policy = policy(2);
-    let start = World::start();
+    let start = ModelWorld::start();
     let facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
-    let mut seen = Seen::default();
+    let mut seen = Visited::default();
     let mut commits = 0;
     // Depth first.
-    enum Visit {
-        Enter(Box<(Facts, World, Timestamp)>),
+    enum ModelVisit {
+        Enter(Box<(Facts, ModelWorld, Timestamp)>),
         Leave(Situation),
     }
-    let mut stack = vec![Visit::Enter(Box::new((facts, start, at(0))))];
+    let mut stack = vec![ModelVisit::Enter(Box::new((facts, start, at(0))))];
     while let Some(visit) = stack.pop() {
         let (mut facts, world, now) = match visit {
-            Visit::Leave(key) => {
+            ModelVisit::Leave(key) => {
                 seen.leave(key);
                 continue;
             }
-            Visit::Enter(node) => *node,
+            ModelVisit::Enter(node) => *node,
         };
         let key = Situation::of(&mut facts, &world, now);
         match seen.enter(key) {
@@ -1189,7 +1199,7 @@ fn the_model_keeps_its_invariants() {
             Met::Before => continue,
             Met::OnTheWay => panic!("a loop without end at {:?}", decide(&facts, &policy, now)),
         }
-        stack.push(Visit::Leave(key));
+        stack.push(ModelVisit::Leave(key));
         let (step, _) = decide(&facts, &policy, now);
         if let (Step::End, Some(_)) = (&step, facts.committed) {
             commits += 1;
@@ -1200,10 +1210,10 @@ fn the_model_keeps_its_invariants() {
         }
         if world.crashes == 0 && step != Step::End {
             // kill -9: staged files are removed by name at the next start; what was proved has to be proved again.
-            let mut after = World { crashes: 1, verified: [false; 2], ..world };
+            let mut after = ModelWorld { crashes: 1, verified: [false; 2], ..world };
             after.servers.iter_mut().for_each(|s| s.staged = false);
             let again = Facts::new(facts.state.clone(), &policy, Wake::default(), true);
-            stack.push(Visit::Enter(Box::new((again, after, now))));
+            stack.push(ModelVisit::Enter(Box::new((again, after, now))));
         }
         let outcomes = outcomes(&step, world);
         let copies = std::iter::repeat_n(facts, outcomes.len());
@@ -1211,7 +1221,7 @@ fn the_model_keeps_its_invariants() {
             let id = begin(&mut next, &policy, &step);
             let now = if let Step::Wait { until } = step { now.max(until) } else { now };
             assert!(absorb(&mut next, &policy, id, &step, outcome, now, 0.5));
-            stack.push(Visit::Enter(Box::new((next, after, now))));
+            stack.push(ModelVisit::Enter(Box::new((next, after, now))));
         }
     }
     assert!(seen.len() > 400_000 && commits > 10, "{} situations, {commits} ways to a confirmation", seen.len());
@@ -1314,7 +1324,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
             Step::Inspect { .. } => Some(Outcome::Inspected(holds(n))),
             Step::Fetch => Some(Outcome::Fetched(found(n, 0))),
             Step::Verify { .. } => Some(Outcome::Accepted(evidence())),
-            Step::Prepare { .. } => Some(Outcome::Prepared(Staged {
+            Step::Prepare { .. } => Some(Outcome::Prepared(StagedFacts {
                 nothing_to_write: true,
                 swapped_before: false,
                 live_id: format!("live{n}"),
@@ -1382,4 +1392,37 @@ fn who_makes_a_proof_and_who_checks_one_sign_the_same_fields_of_a_report() {
         );
         assert_eq!((made.seq, made.at.as_str()), (7, "then"));
     }
+}
+
+#[test]
+fn reports_that_0_1_0_wrote_are_written_again_byte_for_byte() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/legacy/0.1.0");
+    let mut seen = 0;
+    for case in std::fs::read_dir(cases).unwrap() {
+        let file = case.unwrap().path().join("state/credentials/ses.json");
+        let text = std::fs::read_to_string(file).unwrap();
+        let state: State = serde_json::from_str(&text).unwrap();
+        // Evidence had nanoseconds then.
+        let recorded: String = (text.split_inclusive('\n'))
+            .map(|line| match line.split_once('.') {
+                Some((seconds, fraction)) if line.trim_start().starts_with("\"at\":") => {
+                    let fraction = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+                    format!("{seconds}{fraction}")
+                }
+                _ => line.to_owned(),
+            })
+            .collect();
+        let of_state = state.report.iter().chain(&state.told).map(|report| (report, 2));
+        let owed = state.outbox.values().flat_map(|outbox| &outbox.owed).map(|report| (report, 8));
+        for (report, depth) in of_state.chain(owed) {
+            let indent = format!("\n{}", " ".repeat(depth));
+            let written = serde_json::to_string_pretty(report).unwrap().replace('\n', &indent);
+            assert!(recorded.contains(&written), "{written}\n{recorded}");
+            assert!(
+                !matches!(report.outcome, ReportOutcome::Foreign(_)) && !matches!(report.mode, ReportMode::Foreign(_))
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen} reports");
 }

@@ -45,7 +45,7 @@ pub fn init_log() {
     // A second call changes nothing.
     let _ = match stderr_is_the_journal().then(journal).and_then(Result::ok) {
         Some(journal) => tracing::subscriber::set_global_default(ours_alone(journal, level)),
-        None => tracing::subscriber::set_global_default(ours_alone(Text { write: to_stderr }, level)),
+        None => tracing::subscriber::set_global_default(ours_alone(PlainLines { write: to_stderr }, level)),
     };
 }
 
@@ -76,7 +76,7 @@ fn journal() -> std::io::Result<tracing_journald::Layer> {
 }
 
 /// Plain lines.
-struct Text<W> {
+struct PlainLines<W> {
     write: W,
 }
 
@@ -85,13 +85,13 @@ fn to_stderr(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-impl<S, W> Layer<S> for Text<W>
+impl<S, W> Layer<S> for PlainLines<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: Fn(&str) + 'static,
 {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut message = Message::default();
+        let mut message = PlainMessage::default();
         event.record(&mut message);
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
@@ -105,9 +105,9 @@ where
 
 /// What of an event stands in a plain line: the message holds every fact that the fields hold.
 #[derive(Default)]
-struct Message(String);
+struct PlainMessage(String);
 
-impl Visit for Message {
+impl Visit for PlainMessage {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.0 = line_of(format!("{value:?}").trim_end(), MAX_VALUE).into_owned();
@@ -462,7 +462,7 @@ mod tests {
     fn lines(level: LevelFilter, tell: impl FnOnce()) -> Vec<String> {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keeper = Arc::clone(&kept);
-        let layer = Text { write: move |line: &str| keeper.lock().unwrap().push(line.to_owned()) };
+        let layer = PlainLines { write: move |line: &str| keeper.lock().unwrap().push(line.to_owned()) };
         let before = jiff::Timestamp::now().as_second();
         tracing::subscriber::with_default(ours_alone(layer, level), tell);
         let after = jiff::Timestamp::now().as_second();

@@ -1,10 +1,10 @@
 //! SMTP as it is on the wire (RFC 5321), both ways, for whoever sends: the login, the probe, e-mail reports.
 //!
-//! What is sent is a [`Command`] or a [`Message`], and there is no other way to make a byte leave: each is checked when it is
+//! What is sent is a [`SmtpCommand`] or a [`WireMessage`], and there is no other way to make a byte leave: each is checked when it is
 //! made, and each ends where it is meant to. A line end or a control character in a name, an address or a text would be
 //! another command (RUSTSEC-2026-0561 was such a hole in a library).
 //!
-//! What is read is a [`Reply`], or it is said why there is none: that the connection ended, or that what came is no SMTP. It is
+//! What is read is a [`SmtpReply`], or it is said why there is none: that the connection ended, or that what came is no SMTP. It is
 //! read byte by byte, so that nothing is held back of what follows a reply: what comes after the answer to STARTTLS is left
 //! to TLS, which refuses it.
 
@@ -33,9 +33,9 @@ pub enum Unfit {
 }
 
 /// One line of a client's: printable ASCII and single blanks' worth of it, with its end. Wiped when dropped.
-pub struct Command(Zeroizing<Vec<u8>>);
+pub struct SmtpCommand(Zeroizing<Vec<u8>>);
 
-impl Command {
+impl SmtpCommand {
     /// Any command but AUTH. `what` it is about, for the error.
     pub fn new(what: &'static str, line: &str) -> Result<Self, Unfit> {
         Self::of(what, line, MAX_COMMAND)
@@ -93,9 +93,9 @@ fn word(what: &'static str, text: &str, none_of: &str) -> Result<(), Unfit> {
 
 /// A message, header and body: lines of ASCII that end with CR LF and fit (RFC 5321, section 4.5.3.1.6), without NUL, and
 /// without a CR or an LF that stands alone. What some servers take for the end of a message, or of a line, it does not have.
-pub struct Message(Vec<u8>);
+pub struct WireMessage(Vec<u8>);
 
-impl Message {
+impl WireMessage {
     /// A line that ends with LF alone gets its CR; anything else that does not fit is an error.
     pub fn new(text: &[u8]) -> Result<Self, Unfit> {
         let mut lines = Vec::with_capacity(text.len() + 2);
@@ -141,12 +141,12 @@ impl Message {
 
 /// One reply: its code and its lines. The words are whatever the server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct SmtpReply {
     pub code: u16,
     pub lines: Vec<String>,
 }
 
-impl fmt::Display for Reply {
+impl fmt::Display for SmtpReply {
     /// Code and words; further lines on lines of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = self.lines.join("\n");
@@ -157,7 +157,7 @@ impl fmt::Display for Reply {
     }
 }
 
-impl Reply {
+impl SmtpReply {
     /// The keyword of an extension in the answer to EHLO, and what follows it; keywords are the same in any case.
     pub fn extensions(&self) -> impl Iterator<Item = (String, &str)> {
         self.lines.iter().skip(1).map(|line| {
@@ -170,7 +170,7 @@ impl Reply {
 
 /// Why there is no reply.
 #[derive(Debug)]
-pub enum Broken {
+pub enum DialogueError {
     /// The network, or TLS; `UnexpectedEof`: the other side closed the connection.
     Lost(io::Error),
     /// What came is no SMTP: what it was, whole and as it came, since what is quoted or cut hides a password from whoever
@@ -198,31 +198,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     /// Sends one command and reads the reply.
-    pub async fn ask(&mut self, command: &Command) -> Result<Reply, Broken> {
+    pub async fn ask(&mut self, command: &SmtpCommand) -> Result<SmtpReply, DialogueError> {
         self.send(&command.0).await?;
         self.reply().await
     }
 
     /// Sends a message, after DATA was answered with 354, and reads the reply.
-    pub async fn hand_over(&mut self, message: &Message) -> Result<Reply, Broken> {
+    pub async fn hand_over(&mut self, message: &WireMessage) -> Result<SmtpReply, DialogueError> {
         self.send(&message.stuffed()).await?;
         self.reply().await
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        self.stream.write_all(bytes).await.map_err(Broken::Lost)?;
-        self.stream.flush().await.map_err(Broken::Lost)
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), DialogueError> {
+        self.stream.write_all(bytes).await.map_err(DialogueError::Lost)?;
+        self.stream.flush().await.map_err(DialogueError::Lost)
     }
 
     /// One reply (RFC 5321, section 4.2): every line with the same code, which may stand alone in the last one.
-    pub async fn reply(&mut self) -> Result<Reply, Broken> {
-        let mut reply: Option<Reply> = None;
+    pub async fn reply(&mut self) -> Result<SmtpReply, DialogueError> {
+        let mut reply: Option<SmtpReply> = None;
         loop {
             let line = self.line().await?;
             let (code, last, words) = parse(&line)?;
-            let reply = reply.get_or_insert(Reply { code, lines: Vec::new() });
+            let reply = reply.get_or_insert(SmtpReply { code, lines: Vec::new() });
             if reply.code != code {
-                return Err(Broken::Nonsense(format!("one reply with two codes, {} and {code}", reply.code)));
+                return Err(DialogueError::Nonsense(format!("one reply with two codes, {} and {code}", reply.code)));
             }
             reply.lines.push(words);
             if last {
@@ -232,15 +232,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     /// One line, without its end. Of a server a line that ends with LF alone is taken.
-    async fn line(&mut self) -> Result<Vec<u8>, Broken> {
+    async fn line(&mut self) -> Result<Vec<u8>, DialogueError> {
         let mut line = Vec::new();
         loop {
             let Some(left) = self.left.checked_sub(1) else {
-                return Err(Broken::Nonsense(format!("more than {} bytes of replies", self.most)));
+                return Err(DialogueError::Nonsense(format!("more than {} bytes of replies", self.most)));
             };
             let mut byte = [0];
-            match self.stream.read(&mut byte).await.map_err(Broken::Lost)? {
-                0 => return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into())),
+            match self.stream.read(&mut byte).await.map_err(DialogueError::Lost)? {
+                0 => return Err(DialogueError::Lost(io::ErrorKind::UnexpectedEof.into())),
                 _ if byte == *b"\n" => break,
                 _ => line.push(byte[0]),
             }
@@ -260,8 +260,8 @@ pub fn begins_as_a_reply(bytes: &[u8]) -> bool {
 }
 
 /// Code, whether it is the last line, and the words of one line of a reply.
-fn parse(line: &[u8]) -> Result<(u16, bool, String), Broken> {
-    let nonsense = || Broken::Nonsense(String::from_utf8_lossy(line).into_owned());
+fn parse(line: &[u8]) -> Result<(u16, bool, String), DialogueError> {
+    let nonsense = || DialogueError::Nonsense(String::from_utf8_lossy(line).into_owned());
     let (code, rest) = line.split_at_checked(3).ok_or_else(nonsense)?;
     // RFC 5321, section 4.2.1: the first digit is 2 to 5, the second 0 to 5; servers have gone beyond in the second.
     if !matches!(code, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     /// What a server that says these bytes and closes has said.
-    fn heard(said: &[u8]) -> Result<Reply, Broken> {
+    fn heard(said: &[u8]) -> Result<SmtpReply, DialogueError> {
         let stream = tokio::io::join(said, tokio::io::sink());
         let run_time = tokio::runtime::Builder::new_current_thread().build().unwrap();
         run_time.block_on(Dialogue::new(stream, 4096).reply())
@@ -339,11 +339,11 @@ mod tests {
             endless.as_bytes(),
         ];
         for said in nonsense {
-            assert!(matches!(heard(said), Err(Broken::Nonsense(_))), "{:?}", String::from_utf8_lossy(said));
+            assert!(matches!(heard(said), Err(DialogueError::Nonsense(_))), "{:?}", String::from_utf8_lossy(said));
         }
         let cut: [&[u8]; 6] = [b"", b"2", b"235", b"235 ok\r", b"235-", b"235-ok\r\n"];
         for said in cut {
-            let Err(Broken::Lost(e)) = heard(said) else { panic!("{:?}", String::from_utf8_lossy(said)) };
+            let Err(DialogueError::Lost(e)) = heard(said) else { panic!("{:?}", String::from_utf8_lossy(said)) };
             assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
         }
     }
@@ -372,24 +372,27 @@ mod tests {
             "\u{202e}a",
             "a\u{85}b",
         ] {
-            assert!(Command::hello(bad).is_err(), "{bad:?}");
-            assert!(Command::mail(&format!("{bad}@example.com")).is_err(), "{bad:?}");
-            assert!(Command::rcpt(&format!("x@{bad}")).is_err(), "{bad:?}");
+            assert!(SmtpCommand::hello(bad).is_err(), "{bad:?}");
+            assert!(SmtpCommand::mail(&format!("{bad}@example.com")).is_err(), "{bad:?}");
+            assert!(SmtpCommand::rcpt(&format!("x@{bad}")).is_err(), "{bad:?}");
         }
         for bad in ["a>b@example.com", "a@example.com> SIZE=1", "<a@example.com"] {
-            assert!(Command::mail(bad).is_err() && Command::rcpt(bad).is_err(), "{bad:?}");
+            assert!(SmtpCommand::mail(bad).is_err() && SmtpCommand::rcpt(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(*Command::mail("o'hara+x@example.com").ok().unwrap().0, *b"MAIL FROM:<o'hara+x@example.com>\r\n");
-        assert_eq!(*Command::hello("[IPv6:::1]").ok().unwrap().0, *b"EHLO [IPv6:::1]\r\n");
+        assert_eq!(
+            *SmtpCommand::mail("o'hara+x@example.com").ok().unwrap().0,
+            *b"MAIL FROM:<o'hara+x@example.com>\r\n"
+        );
+        assert_eq!(*SmtpCommand::hello("[IPv6:::1]").ok().unwrap().0, *b"EHLO [IPv6:::1]\r\n");
         let long = format!("{}@example.com", "x".repeat(600));
-        assert!(matches!(Command::rcpt(&long), Err(Unfit::Long { most: 510, .. })));
-        assert!(Command::auth(&"x".repeat(12_286)).is_ok() && Command::auth(&"x".repeat(12_287)).is_err());
-        assert!(Command::auth("AUTH PLAIN a\r\nb").is_err());
+        assert!(matches!(SmtpCommand::rcpt(&long), Err(Unfit::Long { most: 510, .. })));
+        assert!(SmtpCommand::auth(&"x".repeat(12_286)).is_ok() && SmtpCommand::auth(&"x".repeat(12_287)).is_err());
+        assert!(SmtpCommand::auth("AUTH PLAIN a\r\nb").is_err());
     }
 
     #[test]
     fn a_message_ends_where_it_ends() {
-        let sent = |text: &str| Message::new(text.as_bytes()).map(|m| String::from_utf8(m.stuffed()).unwrap());
+        let sent = |text: &str| WireMessage::new(text.as_bytes()).map(|m| String::from_utf8(m.stuffed()).unwrap());
         for (text, expected) in [
             ("a\r\n.\r\n..b\r\nc.\r\n", "a\r\n..\r\n...b\r\nc.\r\n.\r\n"),
             ("a\n.\nMAIL FROM:<x@y>\n", "a\r\n..\r\nMAIL FROM:<x@y>\r\n.\r\n"),
@@ -409,7 +412,7 @@ mod tests {
         {
             assert!(matches!(sent(bad), Err(Unfit::Byte { .. })), "{bad:?}");
         }
-        assert!(Message::new(b"a\x85b").is_err());
+        assert!(WireMessage::new(b"a\x85b").is_err());
         assert!(sent(&"x".repeat(998)).is_ok());
         assert_eq!(
             sent(&format!("{}\r\n", "x".repeat(999))),

@@ -22,8 +22,8 @@ pub struct InForm {
 }
 
 impl InForm {
-    pub fn new(source: Box<dyn Source>, of: &config::Source) -> Self {
-        Self { source, is_file: matches!(of, config::Source::File { .. }) }
+    pub fn new(source: Box<dyn Source>, of: &config::SourceConfig) -> Self {
+        Self { source, is_file: matches!(of, config::SourceConfig::File { .. }) }
     }
 
     fn check(&self, identity: &SourceIdentity, version: &str) -> Result<(), Fault> {

@@ -20,8 +20,8 @@ use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorConte
 use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_secretsmanager::error::BoxError;
 
-use crate::aws::{Arn, Http};
-use crate::config;
+use crate::aws::Http;
+use crate::config::{self, Arn};
 use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, ses_region};
 use crate::fault::{Class, Fault};
 use crate::instruction::relaykey;
@@ -115,14 +115,14 @@ pub fn open(credential: &config::Credential, key: &LocalKey, http: &Http) -> Res
     let is_ses = |smtp: &config::Smtp| smtp.region.is_some() || ses_region(&smtp.endpoint).is_some();
     let keys = JsonKeys { of_ses: credential.targets.iter().any(|t| is_ses(&t.smtp)), ..credential.keys.clone() };
     let source: Box<dyn Source> = match &credential.source {
-        config::Source::SecretsManager { secret, stages, aws } => {
+        config::SourceConfig::SecretsManager { secret, stages, aws } => {
             Box::new(secrets_manager::SecretsManager::new(secret, stages, &in_region_of(secret, aws), keys, http)?)
         }
-        config::Source::ParameterStore { parameter, label, aws } => {
+        config::SourceConfig::ParameterStore { parameter, label, aws } => {
             let aws = in_region_of(parameter, aws);
             Box::new(parameter_store::ParameterStore::new(parameter, label.as_deref(), &aws, keys, http)?)
         }
-        config::Source::File { path, owner } => Box::new(file::File::new(path, owner.as_deref(), key, keys)),
+        config::SourceConfig::File { path, owner } => Box::new(file::File::new(path, owner.as_deref(), key, keys)),
     };
     Ok(Box::new(form::InForm::new(source, &credential.source)))
 }

@@ -6,8 +6,8 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use zeroize::Zeroizing;
 
-use crate::aws::{self, Arn, Call, Http, Session};
-use crate::config::Aws;
+use crate::aws::{self, AwsSession, Call, Http};
+use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
@@ -28,7 +28,7 @@ pub struct ParameterStore {
     label: Option<String>,
     region: Option<String>,
     keys: JsonKeys,
-    session: Session,
+    session: AwsSession,
     requests: Requests,
     proof: Proof,
 }
@@ -41,7 +41,7 @@ impl ParameterStore {
             label: label.map(str::to_owned),
             region: aws.region.clone(),
             keys,
-            session: Session::new(aws, http)?,
+            session: AwsSession::new(aws, http)?,
             requests: Requests::default(),
             proof: Proof::new(PROOF),
         })
@@ -130,7 +130,7 @@ impl ParameterStore {
 
     /// What only Parameter Store says. Which of the two codes a label that is on no version gets is not documented, so
     /// with a label `ParameterNotFound` leaves both open.
-    fn special(&self, answer: aws::Answer, call: &Call) -> Option<Fault> {
+    fn special(&self, answer: aws::ServiceError, call: &Call) -> Option<Fault> {
         let (about, region, said) = (&call.about, call.region, answer.words());
         let label = self.label.as_deref()?;
         let name = &self.parameter;

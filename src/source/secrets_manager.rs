@@ -10,8 +10,8 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use zeroize::Zeroizing;
 
-use crate::aws::{self, Arn, Call, Http, Session};
-use crate::config::Aws;
+use crate::aws::{self, AwsSession, Call, Http};
+use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
@@ -35,7 +35,7 @@ pub struct SecretsManager {
     stages: Vec<String>,
     region: Option<String>,
     keys: JsonKeys,
-    session: Session,
+    session: AwsSession,
     requests: Requests,
     proof: Proof,
     learned: Mutex<Learned>,
@@ -61,7 +61,7 @@ impl SecretsManager {
             stages: stages.to_vec(),
             region: aws.region.clone(),
             keys,
-            session: Session::new(aws, http)?,
+            session: AwsSession::new(aws, http)?,
             requests: Requests::default(),
             proof: Proof::new(PROOF),
             learned: Mutex::default(),
@@ -154,7 +154,7 @@ impl SecretsManager {
 
     async fn newest(&self) -> Result<Fetched, Fault> {
         let (client, region) = self.client().await?;
-        let mut newest: Option<Version> = None;
+        let mut newest: Option<SecretVersion> = None;
         let mut absent = Vec::new();
         for stage in &self.stages {
             match self.get(&client, stage, &region).await {
@@ -178,7 +178,7 @@ impl SecretsManager {
         Ok(fetched)
     }
 
-    async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<Version, Fault> {
+    async fn get(&self, client: &Client, stage: &str, region: &str) -> Result<SecretVersion, Fault> {
         self.asked(client.get_secret_value().version_stage(stage), stage, region).await
     }
 
@@ -195,10 +195,15 @@ impl SecretsManager {
     }
 
     /// `stage`: the label or the version id that is asked for.
-    async fn asked(&self, request: GetSecretValueFluentBuilder, stage: &str, region: &str) -> Result<Version, Fault> {
+    async fn asked(
+        &self,
+        request: GetSecretValueFluentBuilder,
+        stage: &str,
+        region: &str,
+    ) -> Result<SecretVersion, Fault> {
         match request.secret_id(&self.secret).send().await {
             Ok(output) => {
-                let version = Version::from_answer(output, stage, &self.about(stage))?;
+                let version = SecretVersion::from_answer(output, stage, &self.about(stage))?;
                 self.learned().orders.insert(version.id.clone(), version.order);
                 Ok(version)
             }
@@ -229,7 +234,7 @@ impl SecretsManager {
 }
 
 /// What only Secrets Manager says: one code with several meanings, told apart by its words.
-fn special(answer: aws::Answer, stage: &str, call: &Call) -> Option<Fault> {
+fn special(answer: aws::ServiceError, stage: &str, call: &Call) -> Option<Fault> {
     let said = answer.words();
     let lower = answer.message.to_ascii_lowercase();
     match answer.code {
@@ -270,7 +275,7 @@ fn all_absent(errors: impl IntoIterator<Item = Fault>) -> Option<Fault> {
 }
 
 /// One version as it was answered.
-struct Version {
+struct SecretVersion {
     stage: String,
     arn: String,
     id: String,
@@ -278,7 +283,7 @@ struct Version {
     content: Zeroizing<Vec<u8>>,
 }
 
-impl Version {
+impl SecretVersion {
     fn from_answer(mut output: GetSecretValueOutput, stage: &str, about: &str) -> Result<Self, Fault> {
         let text = output.secret_string.take().map(String::into_bytes).map(Zeroizing::new);
         let binary = output.secret_binary.take().map(|blob| Zeroizing::new(blob.into_inner()));

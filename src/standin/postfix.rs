@@ -78,13 +78,13 @@ pub fn master_cf(port: u16) -> String {
 const START: Duration = Duration::from_secs(20);
 
 /// One private instance. Dropped, it is stopped.
-pub struct Instance {
+pub struct PostfixInstance {
     base: PathBuf,
     port: u16,
     started: bool,
 }
 
-impl Instance {
+impl PostfixInstance {
     /// Is there a Postfix on this host to make instances of?
     pub fn installed() -> bool {
         ["/usr/sbin/postfix", "/usr/sbin/postconf", "/usr/sbin/postmap"].iter().all(|p| Path::new(p).is_file())
@@ -164,7 +164,7 @@ impl Instance {
         self.started = true;
         let deadline = Instant::now() + START;
         loop {
-            match Session::open(self.port) {
+            match PlainSession::open(self.port) {
                 Ok(session) => return session.quit(),
                 Err(e) if Instant::now() > deadline => {
                     return Err(io::Error::other(format!("its SMTP server did not greet within {START:?}: {e}")));
@@ -179,7 +179,7 @@ impl Instance {
     /// # Errors
     /// It was not taken.
     pub fn inject(&self, subject: &str) -> io::Result<()> {
-        let mut session = Session::open(self.port)?;
+        let mut session = PlainSession::open(self.port)?;
         session.say("HELO demo.invalid", "250")?;
         session.say("MAIL FROM:<demo@demo.invalid>", "250")?;
         session.say("RCPT TO:<you@example.com>", "250")?;
@@ -208,7 +208,7 @@ fn trusted(program: &str) -> io::Result<PathBuf> {
     Ok(checked.path)
 }
 
-impl Drop for Instance {
+impl Drop for PostfixInstance {
     fn drop(&mut self) {
         if self.started {
             let _ = self.command("postfix", &["stop"]);
@@ -223,9 +223,9 @@ fn open(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// A plain SMTP session with the instance (RFC 5321).
-struct Session(BufReader<TcpStream>);
+struct PlainSession(BufReader<TcpStream>);
 
-impl Session {
+impl PlainSession {
     fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(START))?;

@@ -36,9 +36,9 @@ impl Cost {
     /// is a request or two more.
     pub fn of(credential: &config::Credential) -> Self {
         let price = match credential.source {
-            config::Source::SecretsManager { .. } => SECRETS_MANAGER_REQUEST,
-            config::Source::ParameterStore { .. } => PARAMETER_STORE_REQUEST,
-            config::Source::File { .. } => return Self { requests_per_day: 0, usd_per_month: 0.0 },
+            config::SourceConfig::SecretsManager { .. } => SECRETS_MANAGER_REQUEST,
+            config::SourceConfig::ParameterStore { .. } => PARAMETER_STORE_REQUEST,
+            config::SourceConfig::File { .. } => return Self { requests_per_day: 0, usd_per_month: 0.0 },
         };
         // Jitter spreads the polls and leaves their number. A poll is 5 seconds or longer, so this fits.
         let looks = SECONDS_A_DAY / credential.poll.as_secs_f64().max(1.0);

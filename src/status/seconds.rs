@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    AppliedRefused, ConfigRefused, CredentialStatus, Daemon, FailureStatus, InUseStatus, LiveStatus, NotListening,
-    Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
+    AppliedRefused, ConfigRefused, CredentialStatus, DaemonStatus, FailureStatus, InUseStatus, LiveStatus,
+    NotListening, Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
 };
-use crate::audit::{Line, Record};
+use crate::audit::{AuditLine, Record};
 use crate::fault::Failure;
 use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, VersionId, Waiting};
 
@@ -56,7 +56,7 @@ macro_rules! in_seconds {
 
 in_seconds! {
     Status: daemon, clone_of, credentials;
-    Daemon: since, config_since, config_refused, not_listening;
+    DaemonStatus: since, config_since, config_refused, not_listening;
     NotListening: since;
     ConfigRefused: at;
     CloneOf: at;
@@ -78,7 +78,7 @@ in_seconds! {
     Woken: at;
     Report: waiting;
     Waiting: opens;
-    Line: record;
+    AuditLine: record;
     Record: at;
 }
 

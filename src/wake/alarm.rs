@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     /// What it means.
-    pub kind: Kind,
+    pub kind: AlarmKind,
     /// The endpoint's host name, as the configuration spells it.
     pub endpoint: String,
     /// What the server answered, or what the mail server says about it: at most 512 bytes, control characters escaped,
@@ -45,7 +45,7 @@ pub struct Alarm {
 
 /// What a line means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum AlarmKind {
     /// The login was refused (535): the credential may have been revoked.
     Refused,
     /// The mail server went on without a login (530): its table has none for this endpoint, and mail bounces.
@@ -58,41 +58,41 @@ pub enum Kind {
     NoMechanism,
 }
 
-impl Kind {
+impl AlarmKind {
     /// As status and metrics name it.
     pub fn class(self) -> Class {
         match self {
-            Kind::Refused => Class::Refused,
-            Kind::NoLogin => Class::NoLogin,
-            Kind::Temporary => Class::Temporary,
-            Kind::Policy => Class::Policy,
-            Kind::NoMechanism => Class::NoMechanism,
+            AlarmKind::Refused => Class::Refused,
+            AlarmKind::NoLogin => Class::NoLogin,
+            AlarmKind::Temporary => Class::Temporary,
+            AlarmKind::Policy => Class::Policy,
+            AlarmKind::NoMechanism => Class::NoMechanism,
         }
     }
 
     /// Is it a reason to look at the credential at once?
     pub fn calls_for_a_look(self) -> bool {
-        matches!(self, Kind::Refused | Kind::NoLogin)
+        matches!(self, AlarmKind::Refused | AlarmKind::NoLogin)
     }
 
     /// What it means, for a person. Anybody on the host may write to its log, so it is the log's word and nothing more.
     pub fn meaning(self) -> &'static str {
         match self {
-            Kind::Refused => {
+            AlarmKind::Refused => {
                 "the mail log tells that the endpoint refused the mail server's login, or the line is not Postfix's"
             }
-            Kind::NoLogin => {
+            AlarmKind::NoLogin => {
                 "the mail log tells that the mail server did not log in at the endpoint, and mail bounces, or the line is not \
                  Postfix's"
             }
-            Kind::Temporary => {
+            AlarmKind::Temporary => {
                 "the mail log tells that the endpoint could not serve the mail server for a moment, or the line is not Postfix's"
             }
-            Kind::Policy => {
+            AlarmKind::Policy => {
                 "policy, not password: the mail log tells that the endpoint took the login and refused the message, or the line \
                  is not Postfix's"
             }
-            Kind::NoMechanism => {
+            AlarmKind::NoMechanism => {
                 "the mail log tells that the mail server has no way of logging in that the endpoint offers, or the line is not \
                  Postfix's"
             }
@@ -102,21 +102,21 @@ impl Kind {
     /// What to do about it.
     pub fn fix(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Kind::Refused => "nothing yet: relaykey looks for a newer version, and tries the key in use itself",
-            Kind::NoLogin => {
+            AlarmKind::Refused => "nothing yet: relaykey looks for a newer version, and tries the key in use itself",
+            AlarmKind::NoLogin => {
                 return Cow::Owned(format!(
                     "relaykey looks at the table at once; if it stays, see `{}` for next hops without an entry",
                     relaykey("check")
                 ));
             }
-            Kind::Temporary => {
+            AlarmKind::Temporary => {
                 "nothing, the mail stays in the queue; if it stays so, look at the quotas of the account"
             }
-            Kind::Policy => {
+            AlarmKind::Policy => {
                 "let the IAM user's policy allow ses:SendRawEmail for these senders, and verify the identities; another \
                  password does not help"
             }
-            Kind::NoMechanism => {
+            AlarmKind::NoMechanism => {
                 "install the SASL library's plain mechanism (libsasl2-modules, cyrus-sasl-plain) and look at \
                  smtp_sasl_mechanism_filter and smtp_sasl_tls_security_options"
             }
@@ -147,7 +147,7 @@ pub fn judge(line: &str, endpoints: &[(&str, u16)]) -> Option<Alarm> {
         }
         None => (None, message),
     };
-    let Said { server, kind, words, login } = said_by_server(said)?;
+    let ServerReply { server, kind, words, login } = said_by_server(said)?;
     let named = |name: &str, server: &str| {
         name.trim_end_matches('.').eq_ignore_ascii_case(server.trim_end_matches('.')) && !server.is_empty()
     };
@@ -201,15 +201,15 @@ fn of_delivery(line: &str) -> Option<((&str, u16), &str)> {
     Some(((host, port.parse().ok()?), reason.strip_suffix(')')?))
 }
 
-struct Said<'a> {
+struct ServerReply<'a> {
     server: &'a str,
-    kind: Kind,
+    kind: AlarmKind,
     words: &'a str,
     /// Said while logging in: a server may have quoted what it was sent.
     login: bool,
 }
 
-fn said_by_server(text: &str) -> Option<Said<'_>> {
+fn said_by_server(text: &str) -> Option<ServerReply<'_>> {
     // `HOST[IP]` and what follows it.
     let server = |text| {
         let (server, rest): (&str, &str) = str::split_once(text, '[')?;
@@ -220,39 +220,39 @@ fn said_by_server(text: &str) -> Option<Said<'_>> {
         let (server, rest) = server(rest)?;
         let words = rest.strip_prefix(" said: ")?;
         let kind = after_login(reply_code(words)?, words)?;
-        return Some(Said { server, kind, words, login: kind == Kind::Refused });
+        return Some(ServerReply { server, kind, words, login: kind == AlarmKind::Refused });
     }
     let text = text.strip_prefix("SASL authentication failed")?;
     if let Some(rest) = text.strip_prefix("; server ") {
         let (server, rest) = server(rest)?;
         let words = rest.strip_prefix(" said: ")?;
         let kind = match reply_code(words)? {
-            400..=499 => Kind::Temporary,
-            500..=599 => Kind::Refused,
+            400..=499 => AlarmKind::Temporary,
+            500..=599 => AlarmKind::Refused,
             _ => return None,
         };
-        return Some(Said { server, kind, words, login: true });
+        return Some(ServerReply { server, kind, words, login: true });
     }
     let rest = text.strip_prefix("; cannot authenticate to server ").or_else(|| text.strip_prefix(": server "))?;
     let (server, words) = server(rest)?;
     let words = words.trim_start_matches([':', ' ']);
     let none = words.starts_with("no mechanism available") || words.starts_with("offered no compatible authentication");
-    none.then_some(Said { server, kind: Kind::NoMechanism, words, login: false })
+    none.then_some(ServerReply { server, kind: AlarmKind::NoMechanism, words, login: false })
 }
 
 /// What a reply means that came to another command than AUTH.
-fn after_login(code: u16, words: &str) -> Option<Kind> {
+fn after_login(code: u16, words: &str) -> Option<AlarmKind> {
     let words = words.to_ascii_lowercase();
     match code {
-        535 => Some(Kind::Refused),
+        535 => Some(AlarmKind::Refused),
         // "530 Must issue a STARTTLS command first" is about TLS.
-        530 if !words.contains("starttls") => Some(Kind::NoLogin),
-        454 => Some(Kind::Temporary),
+        530 if !words.contains("starttls") => Some(AlarmKind::NoLogin),
+        454 => Some(AlarmKind::Temporary),
         554 if ["access denied", "message rejected", "not verified", "sending suspended", "sending paused"]
             .iter()
             .any(|w| words.contains(w)) =>
         {
-            Some(Kind::Policy)
+            Some(AlarmKind::Policy)
         }
         _ => None,
     }
@@ -347,14 +347,16 @@ mod tests {
         )
     }
 
-    fn kind(line: &str) -> Option<Kind> {
+    fn kind(line: &str) -> Option<AlarmKind> {
         judge(line, &OURS).map(|alarm| alarm.kind)
     }
 
     /// Anybody on the host may write to its log.
     #[test]
     fn what_the_log_says_is_told_as_the_logs_word() {
-        for kind in [Kind::Refused, Kind::NoLogin, Kind::Temporary, Kind::Policy, Kind::NoMechanism] {
+        for kind in
+            [AlarmKind::Refused, AlarmKind::NoLogin, AlarmKind::Temporary, AlarmKind::Policy, AlarmKind::NoMechanism]
+        {
             let meaning = kind.meaning();
             assert!(meaning.contains("the mail log tells that"), "{meaning}");
             assert!(meaning.ends_with("or the line is not Postfix's"), "{meaning}");
@@ -367,36 +369,39 @@ mod tests {
             |said: &str| format!("deferred (SASL authentication failed; server {SES}[203.0.113.7] said: {said})");
         let host = |said: &str| format!("bounced (host {SES}[203.0.113.7] said: {said})");
         let cases = [
-            (auth("535 Authentication Credentials Invalid"), Some(Kind::Refused)),
-            (auth("535-5.7.8 Username and Password?535 5.7.8 not accepted"), Some(Kind::Refused)),
-            (auth("535 x").replace("deferred", "bounced"), Some(Kind::Refused)),
-            (auth("535 x").replace("deferred", "undeliverable"), Some(Kind::Refused)),
-            (auth("454 Temporary authentication failure"), Some(Kind::Temporary)),
-            (auth("421 Too many concurrent SMTP connections"), Some(Kind::Temporary)),
+            (auth("535 Authentication Credentials Invalid"), Some(AlarmKind::Refused)),
+            (auth("535-5.7.8 Username and Password?535 5.7.8 not accepted"), Some(AlarmKind::Refused)),
+            (auth("535 x").replace("deferred", "bounced"), Some(AlarmKind::Refused)),
+            (auth("535 x").replace("deferred", "undeliverable"), Some(AlarmKind::Refused)),
+            (auth("454 Temporary authentication failure"), Some(AlarmKind::Temporary)),
+            (auth("421 Too many concurrent SMTP connections"), Some(AlarmKind::Temporary)),
             (auth("235 Authentication successful."), None),
             (auth("5350 Authentication"), None),
             (auth("53"), None),
-            (host("530 Authentication required (in reply to MAIL FROM command)"), Some(Kind::NoLogin)),
+            (host("530 Authentication required (in reply to MAIL FROM command)"), Some(AlarmKind::NoLogin)),
             (host("530 Must issue a STARTTLS command first (in reply to MAIL FROM command)"), None),
             (
                 host("554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'"),
-                Some(Kind::Policy),
+                Some(AlarmKind::Policy),
             ),
-            (host("554 Message rejected: Email address is not verified. The following …: a@b.c"), Some(Kind::Policy)),
+            (
+                host("554 Message rejected: Email address is not verified. The following …: a@b.c"),
+                Some(AlarmKind::Policy),
+            ),
             (host("554 Transaction failed: Address contains control or whitespace"), None),
             (host("550 5.1.1 no such user 535"), None),
-            (host("454 Throttling failure: Maximum sending rate exceeded."), Some(Kind::Temporary)),
+            (host("454 Throttling failure: Maximum sending rate exceeded."), Some(AlarmKind::Temporary)),
             (
                 format!(
                     "deferred (SASL authentication failed; cannot authenticate to server {SES}[203.0.113.7]: no mechanism available)"
                 ),
-                Some(Kind::NoMechanism),
+                Some(AlarmKind::NoMechanism),
             ),
             (
                 format!(
                     "deferred (SASL authentication failed: server {SES}[203.0.113.7] offered no compatible authentication mechanisms for this type of connection security)"
                 ),
-                Some(Kind::NoMechanism),
+                Some(AlarmKind::NoMechanism),
             ),
             ("sent (250 Ok 535 Authentication Credentials Invalid)".into(), None),
             (auth("535 x").replace("deferred", "sent"), None),
@@ -407,7 +412,7 @@ mod tests {
         }
         // The next relay was tried: a line of its own, with no port in it.
         let line = format!("{TAG}SASL authentication failed; server {SES}[203.0.113.7] said: 535 no");
-        assert_eq!(kind(&line), Some(Kind::Refused));
+        assert_eq!(kind(&line), Some(AlarmKind::Refused));
     }
 
     #[test]

@@ -61,20 +61,20 @@ impl std::fmt::Display for LogPlace {
 ///
 /// # Errors
 /// There is no mail log on this host; the finding says what to do. The daemon goes on without its alarm.
-pub fn find(configured: &config::Log, maillog_file: Option<&Path>, now: SystemTime) -> Result<LogPlace, Finding> {
+pub fn find(configured: &config::MailLog, maillog_file: Option<&Path>, now: SystemTime) -> Result<LogPlace, Finding> {
     find_below(Path::new("/"), configured, maillog_file, now)
 }
 
 fn find_below(
     root: &Path,
-    configured: &config::Log,
+    configured: &config::MailLog,
     maillog_file: Option<&Path>,
     now: SystemTime,
 ) -> Result<LogPlace, Finding> {
     match configured {
-        config::Log::File(path) => return Ok(LogPlace::File(path.clone())),
-        config::Log::Journal => return Ok(LogPlace::Journal),
-        config::Log::Found => {}
+        config::MailLog::File(path) => return Ok(LogPlace::File(path.clone())),
+        config::MailLog::Journal => return Ok(LogPlace::Journal),
+        config::MailLog::Found => {}
     }
     // In containers it is /dev/stdout, which nobody can follow.
     if let Some(file) = maillog_file.filter(|file| file.is_absolute() && !file.starts_with("/dev")) {
@@ -106,7 +106,7 @@ fn find_below(
 
 /// What comes out of a log.
 #[derive(Debug, PartialEq)]
-pub enum Said<'a> {
+pub enum LogOutput<'a> {
     /// A whole line, without its end.
     Line(&'a str),
     /// So many bytes were passed over: a line that was too long, or too many lines at once.
@@ -117,7 +117,7 @@ pub enum Said<'a> {
 
 /// Gives every line that is written to the log from now on to `each`, for ever. `growth` is the watch on a file; without
 /// one the file is looked at every 30 s. Giving up ends it, and a journalctl that it started.
-pub async fn follow(place: &LogPlace, growth: Option<Growth>, mut each: impl FnMut(Said<'_>)) {
+pub async fn follow(place: &LogPlace, growth: Option<Growth>, mut each: impl FnMut(LogOutput<'_>)) {
     match place {
         LogPlace::File(path) => follow_file(path, growth, &mut each).await,
         LogPlace::Journal => follow_journal(&JOURNALCTL.map(PathBuf::from), &mut each).await,
@@ -127,7 +127,7 @@ pub async fn follow(place: &LogPlace, growth: Option<Growth>, mut each: impl FnM
 // ---------------------------------------------------------------------------------------------------------------
 // A file
 
-async fn follow_file(path: &Path, growth: Option<Growth>, each: &mut impl FnMut(Said<'_>)) {
+async fn follow_file(path: &Path, growth: Option<Growth>, each: &mut impl FnMut(LogOutput<'_>)) {
     let mut tail = Tail::new(path);
     // What cannot be read is said once, not with every line that is written.
     let mut said = None;
@@ -143,7 +143,7 @@ async fn follow_file(path: &Path, growth: Option<Growth>, each: &mut impl FnMut(
                 }
                 Err(e) => {
                     if said.replace(e.kind()) != Some(e.kind()) {
-                        each(Said::Trouble(unreadable(path, &e)));
+                        each(LogOutput::Trouble(unreadable(path, &e)));
                     }
                     break;
                 }
@@ -172,13 +172,13 @@ fn unreadable(path: &Path, e: &io::Error) -> Finding {
 /// The end of a file that others write to.
 struct Tail {
     path: PathBuf,
-    open: Option<Open>,
-    lines: Lines,
+    open: Option<OpenLog>,
+    lines: LineSplitter,
     /// What is there at first is old.
     first: bool,
 }
 
-struct Open {
+struct OpenLog {
     file: File,
     id: (u64, u64),
     /// How far it was read.
@@ -187,7 +187,7 @@ struct Open {
 
 impl Tail {
     fn new(path: &Path) -> Self {
-        let mut tail = Self { path: path.to_owned(), open: None, lines: Lines::default(), first: true };
+        let mut tail = Self { path: path.to_owned(), open: None, lines: LineSplitter::default(), first: true };
         // What goes wrong here goes wrong again when it is read, and is said then.
         let _ = tail.reopen();
         tail.first = false;
@@ -195,7 +195,7 @@ impl Tail {
     }
 
     /// Reads a part of what is new. Is there more?
-    fn read(&mut self, each: &mut impl FnMut(Said<'_>)) -> io::Result<bool> {
+    fn read(&mut self, each: &mut impl FnMut(LogOutput<'_>)) -> io::Result<bool> {
         let Some(open) = &mut self.open else { return self.reopen() };
         let size = open.file.metadata()?.len();
         if size < open.at {
@@ -208,7 +208,7 @@ impl Tail {
             let passed = behind - MAX_BEHIND;
             open.at = open.file.seek(SeekFrom::Start(open.at + passed))?;
             self.lines.skip_to_next();
-            each(Said::PassedOver(passed));
+            each(LogOutput::PassedOver(passed));
         }
         let mut chunk = [0; CHUNK];
         let n = open.file.read(&mut chunk)?;
@@ -257,7 +257,7 @@ impl Tail {
                 self.lines.skip_to_next();
             }
         }
-        self.open = Some(Open { file, id: (found.dev(), found.ino()), at });
+        self.open = Some(OpenLog { file, id: (found.dev(), found.ino()), at });
         Ok(true)
     }
 }
@@ -271,13 +271,13 @@ fn rewound(file: &File) -> io::Result<File> {
 
 /// Makes lines of what is read.
 #[derive(Default)]
-struct Lines {
+struct LineSplitter {
     partial: Vec<u8>,
     /// Bytes of the line that is passed over, where one is.
     skipping: Option<u64>,
 }
 
-impl Lines {
+impl LineSplitter {
     fn clear(&mut self) {
         *self = Self::default();
     }
@@ -288,7 +288,7 @@ impl Lines {
         self.skipping = Some(0);
     }
 
-    fn feed(&mut self, bytes: &[u8], each: &mut impl FnMut(Said<'_>)) {
+    fn feed(&mut self, bytes: &[u8], each: &mut impl FnMut(LogOutput<'_>)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let (text, whole) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
@@ -299,21 +299,21 @@ impl Lines {
                 if whole {
                     // One that was cut by our own beginning is nothing to speak of.
                     if *passed > MAX_LINE as u64 {
-                        each(Said::PassedOver(*passed));
+                        each(LogOutput::PassedOver(*passed));
                     }
                     self.skipping = None;
                 }
             } else if self.partial.len() + text.len() > MAX_LINE {
                 let passed = (self.partial.len() + piece.len()) as u64;
                 self.clear();
-                if whole { each(Said::PassedOver(passed)) } else { self.skipping = Some(passed) }
+                if whole { each(LogOutput::PassedOver(passed)) } else { self.skipping = Some(passed) }
             } else if !whole {
                 self.partial.extend_from_slice(text);
             } else if self.partial.is_empty() {
-                each(Said::Line(&String::from_utf8_lossy(text)));
+                each(LogOutput::Line(&String::from_utf8_lossy(text)));
             } else {
                 self.partial.extend_from_slice(text);
-                each(Said::Line(&String::from_utf8_lossy(&self.partial)));
+                each(LogOutput::Line(&String::from_utf8_lossy(&self.partial)));
                 // Gives the memory of a long one back.
                 self.partial = Vec::new();
             }
@@ -327,7 +327,7 @@ impl Lines {
 /// Where journalctl(1) is.
 const JOURNALCTL: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
 
-async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
+async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(LogOutput<'_>)) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = boot_time();
@@ -339,7 +339,7 @@ async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
         if boot_time().saturating_sub(begun) > LAST_PAUSE {
             pause = FIRST_PAUSE;
         }
-        each(Said::Trouble(Finding {
+        each(LogOutput::Trouble(Finding {
             severity: Severity::Warning,
             line: None,
             file: None,
@@ -355,7 +355,7 @@ async fn follow_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) {
 }
 
 /// Runs journalctl until it ends.
-async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> io::Result<()> {
+async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(LogOutput<'_>)) -> io::Result<()> {
     let program = programs.iter().find(|program| program.exists());
     let program = program.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is not installed"))?;
     let senders = senders(&fs::read_to_string("/etc/passwd").unwrap_or_default());
@@ -378,17 +378,17 @@ async fn read_journal(programs: &[PathBuf], each: &mut impl FnMut(Said<'_>)) -> 
         .spawn()?;
     let Some(stdout) = child.stdout.take() else { return Ok(()) };
     let mut reader = BufReader::with_capacity(CHUNK, stdout);
-    let mut lines = Lines::default();
+    let mut lines = LineSplitter::default();
     loop {
         let bytes = reader.fill_buf().await?;
         let n = bytes.len();
         if n == 0 {
             break;
         }
-        lines.feed(bytes, &mut |said: Said<'_>| match said {
-            Said::Line(json) => {
+        lines.feed(bytes, &mut |said: LogOutput<'_>| match said {
+            LogOutput::Line(json) => {
                 if let Some(line) = of_journal(json, &senders) {
-                    each(Said::Line(&line));
+                    each(LogOutput::Line(&line));
                 }
             }
             other => each(other),
@@ -429,7 +429,7 @@ fn of_journal(json: &str, senders: &[u32]) -> Option<String> {
 // From lines to causes
 
 /// Somebody who wants to know of alarms: one credential.
-pub struct Listener {
+pub struct AlarmListener {
     /// Host names as the mail server may know the endpoint (aliases too), each with its port.
     pub endpoints: Vec<(String, u16)>,
     /// Gets a [`Cause::LogAlarm`], as often as the brake lets it.
@@ -445,13 +445,13 @@ pub struct Listener {
 pub async fn listen(
     place: &LogPlace,
     growth: Option<Growth>,
-    listeners: &mut [Listener],
+    listeners: &mut [AlarmListener],
     mut trouble: impl FnMut(Finding),
 ) {
     // Looks that are still to come; they go with the listening.
     let mut later = JoinSet::new();
     follow(place, growth, |said| match said {
-        Said::Line(line) => {
+        LogOutput::Line(line) => {
             while later.try_join_next().is_some() {}
             for listener in listeners.iter_mut() {
                 let endpoints: Vec<(&str, u16)> = listener.endpoints.iter().map(|(h, p)| (h.as_str(), *p)).collect();
@@ -474,14 +474,14 @@ pub async fn listen(
                 }
             }
         }
-        Said::PassedOver(bytes) => trouble(Finding {
+        LogOutput::PassedOver(bytes) => trouble(Finding {
             severity: Severity::Note,
             line: None,
             file: None,
             what: format!("{bytes} bytes of {place} were passed over: a line too long, or too many lines at once"),
             fix: "nothing; refusals that go on are seen in the lines that follow".into(),
         }),
-        Said::Trouble(finding) => trouble(finding),
+        LogOutput::Trouble(finding) => trouble(finding),
     })
     .await;
 }

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::alarm::Kind;
+use super::alarm::AlarmKind;
 use super::*;
 
-fn alarm(kind: Kind, endpoint: &str, words: &str) -> Cause {
+fn alarm(kind: AlarmKind, endpoint: &str, words: &str) -> Cause {
     Cause::LogAlarm(Alarm { kind, endpoint: endpoint.into(), words: words.into() })
 }
 
@@ -28,7 +28,7 @@ fn run_time() -> tokio::runtime::Runtime {
 #[test]
 fn every_cause_has_its_word() {
     let file = Cause::FileWatch("/etc/postfix/sasl\npasswd".into());
-    let log = alarm(Kind::Refused, "ses", "535 no");
+    let log = alarm(AlarmKind::Refused, "ses", "535 no");
     let causes = [Cause::Start, Cause::Timer, Cause::Retry, Cause::Signal, Cause::Operator, file.clone(), log];
     let words: Vec<&str> = causes.iter().map(Cause::word).collect();
     assert_eq!(words, ["start", "timer", "retry", "signal", "operator", "file-watch", "log-alarm"]);
@@ -41,14 +41,14 @@ fn what_arrives_during_a_run_becomes_one_run_with_every_distinct_cause() {
     for _ in 0..3 {
         mailbox.post(Cause::Timer);
         mailbox.post(Cause::FileWatch("/a".into()));
-        mailbox.post(alarm(Kind::Refused, "ses", "535 one"));
-        mailbox.post(alarm(Kind::Refused, "ses", "535 two"));
+        mailbox.post(alarm(AlarmKind::Refused, "ses", "535 one"));
+        mailbox.post(alarm(AlarmKind::Refused, "ses", "535 two"));
         mailbox.post(Cause::FileWatch("/b".into()));
         mailbox.post(Cause::Operator);
     }
     let causes = run_time().block_on(mailbox.recv());
     let said: Vec<String> = causes.iter().map(Cause::to_string).collect();
-    let refused = alarm(Kind::Refused, "ses", "535 one").to_string();
+    let refused = alarm(AlarmKind::Refused, "ses", "535 one").to_string();
     assert_eq!(said, ["operator", refused.as_str(), "file-watch (/a)", "file-watch (/b)", "timer"]);
     assert!(mailbox.take().is_empty());
 }

@@ -82,7 +82,7 @@ impl WatchError {
 /// way. What does not: opened, read. One file that changes may be told several times.
 pub struct Watch {
     watcher: Arc<Mutex<Armed>>,
-    told: Arc<Told>,
+    told: Arc<WatchShared>,
     task: JoinHandle<()>,
 }
 
@@ -98,7 +98,7 @@ impl Growth {
 }
 
 /// What the thread that reads events knows.
-struct Told {
+struct WatchShared {
     interest: Mutex<Interest>,
     /// Wakes the task that follows the paths anew.
     anew: Notify,
@@ -172,7 +172,7 @@ impl Watch {
     /// # Panics
     /// Outside of a tokio run time.
     pub fn new(files: &[PathBuf], on: impl Fn(&Path) + Send + Sync + 'static) -> Result<Self, WatchError> {
-        let told = Arc::new(Told { interest: Mutex::default(), anew: Notify::new(), on: Box::new(on) });
+        let told = Arc::new(WatchShared { interest: Mutex::default(), anew: Notify::new(), on: Box::new(on) });
         let reader = Arc::clone(&told);
         let inotify =
             INotifyWatcher::new(move |event| reader.event(event), notify::Config::default()).map_err(|e| {
@@ -260,7 +260,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Told {
+impl WatchShared {
     /// One event, on the thread that reads them.
     fn event(&self, event: notify::Result<Event>) {
         #[derive(PartialEq)]
@@ -332,7 +332,7 @@ impl Told {
 impl Armed {
     /// Follows every path and watches the directories it comes through. Gives those who must be told: their path leads
     /// elsewhere now, or events about it may have been lost.
-    fn arm(&mut self, told: &Told) -> Vec<Hearer> {
+    fn arm(&mut self, told: &WatchShared) -> Vec<Hearer> {
         self.logs.retain(|log| matches!(&log.hearer, Hearer::Log(woken) if woken.strong_count() > 0));
         let mut to_tell = Vec::new();
         for round in 1..=MAX_ROUNDS {

@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use relaykey::credential::{Login, Secret, ses_smtp_password};
-use relaykey::standin::postfix::Instance;
+use relaykey::standin::postfix::PostfixInstance;
 use relaykey::standin::{self, Standin};
 use relaykey::tls::Roots;
 use rustix::process::{Pid, Signal};
@@ -105,7 +105,7 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<String> {
-    if !Instance::installed() {
+    if !PostfixInstance::installed() {
         return Err("Postfix is not installed: run tests/run, which installs it".into());
     }
     let bench = Bench::set_up(options)?;
@@ -235,7 +235,7 @@ impl Who {
 struct Bench<'a> {
     options: &'a Options,
     /// Stopped before what it relays to.
-    postfix: Instance,
+    postfix: PostfixInstance,
     standin: Standin,
     moto: Moto,
     /// When the first version was made, by the clock, in seconds.
@@ -256,7 +256,7 @@ impl<'a> Bench<'a> {
         write(&ca_file, standin.ca_pem())?;
         let first = new_login(1)?;
         standin.set_key(&first.username, &first.password);
-        let postfix = Instance::new(scratch, "hash", ENDPOINT, standin.starttls_port(), &ca_file, &first)
+        let postfix = PostfixInstance::new(scratch, "hash", ENDPOINT, standin.starttls_port(), &ca_file, &first)
             .and_then(|mut postfix| postfix.start().map(|()| postfix))
             .map_err(|e| format!("the private Postfix: {e}"))?;
         postfix.inject("the first message").map_err(|e| format!("the private Postfix: {e}"))?;
@@ -417,7 +417,7 @@ listen = ["127.0.0.1:{port}"]
         .map_err(|what| relaykey.failed(&what, SOON))?;
         let subject = "after the rollover";
         self.postfix.inject(subject).map_err(|e| format!("the private Postfix: {e}"))?;
-        let found = |seen: &standin::Seen| {
+        let found = |seen: &standin::StandinRecord| {
             seen.messages.iter().find(|message| message.subject == subject).map(|message| message.username.clone())
         };
         let under = self.standin.wait_for(SOON, subject, found).map_err(|e| e.to_string())?;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use relaykey::credential::{Login, Secret, ses_smtp_password};
-use relaykey::standin::postfix::Instance;
+use relaykey::standin::postfix::PostfixInstance;
 use relaykey::standin::{self, Standin};
 
 const REGION: &str = "us-east-1";
@@ -48,7 +48,7 @@ fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
     let ca = base.join("ca.pem");
     write(&ca, standin.ca_pem())?;
     let port = standin.starttls_port();
-    let postfix = Instance::new(&base, "hash", "localhost", port, &ca, &logins[0])
+    let postfix = PostfixInstance::new(&base, "hash", "localhost", port, &ca, &logins[0])
         .and_then(|mut postfix| postfix.start().map(|()| postfix))
         .map_err(|e| format!("the private Postfix: {e}"))?;
     let table = postfix.table();

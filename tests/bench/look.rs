@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use aws_sdk_secretsmanager::config::Builder as SecretsBuilder;
 use aws_sdk_ssm::config::Builder as ParametersBuilder;
-use relaykey::aws::{Http, Session};
+use relaykey::aws::{AwsSession, Http};
 use relaykey::config::{self, Aws, Credential};
 use relaykey::credential::{JsonKeys, LocalKey};
 use relaykey::source;
@@ -101,12 +101,12 @@ async fn run(rounds: u32) -> Result<(), String> {
     };
     let secret = |stages: &[&str]| {
         let stages = stages.iter().map(|&s| s.to_owned()).collect();
-        open(config::Source::SecretsManager { secret: SECRET.into(), stages, aws: aws.clone() })
+        open(config::SourceConfig::SecretsManager { secret: SECRET.into(), stages, aws: aws.clone() })
     };
     let (one, list) = (secret(&LABELS[..1])?, secret(&LABELS)?);
     let parameter =
-        open(config::Source::ParameterStore { parameter: PARAMETER.into(), label: None, aws: aws.clone() })?;
-    let session = Session::new(&aws, &http).map_err(|e| e.to_string())?;
+        open(config::SourceConfig::ParameterStore { parameter: PARAMETER.into(), label: None, aws: aws.clone() })?;
+    let session = AwsSession::new(&aws, &http).map_err(|e| e.to_string())?;
     let sdk = session.config().await.map_err(|e| e.to_string())?;
     let secrets = aws_sdk_secretsmanager::Client::from_conf(SecretsBuilder::from(&sdk).build());
     let parameters = aws_sdk_ssm::Client::from_conf(ParametersBuilder::from(&sdk).build());

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use relaykey::config::{Smtp, Tls};
 use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::smtp::{self, Verdict};
-use relaykey::standin::postfix::Instance;
+use relaykey::standin::postfix::PostfixInstance;
 use relaykey::standin::{self, Standin};
 use relaykey::tls::Roots;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<String> {
-    if !Instance::installed() {
+    if !PostfixInstance::installed() {
         return Err("Postfix is not installed: run tests/bench/rollover, which installs it".into());
     }
     let mut bench = Bench::set_up(options)?;
@@ -175,7 +175,7 @@ struct Bench<'a> {
     options: &'a Options,
     scratch: &'a Path,
     /// Stopped before what it relays to.
-    postfix: Instance,
+    postfix: PostfixInstance,
     standin: Standin,
     moto: Moto,
     smtp: Smtp,
@@ -199,7 +199,7 @@ impl<'a> Bench<'a> {
         let first = new_login(&mut keys)?;
         standin.set_key(&first.username, &first.password);
         let port = standin.starttls_port();
-        let postfix = Instance::new(scratch, "hash", ENDPOINT, port, &ca_file, &first)
+        let postfix = PostfixInstance::new(scratch, "hash", ENDPOINT, port, &ca_file, &first)
             .and_then(|mut postfix| postfix.start().map(|()| postfix))
             .map_err(|e| format!("the private Postfix: {e}"))?;
         postfix.inject("the first message").map_err(|e| format!("the private Postfix: {e}"))?;

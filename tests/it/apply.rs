@@ -49,7 +49,7 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         drift: config::Drift::Heal,
         write: true,
         keys: None,
-        log: config::Log::Found,
+        log: config::MailLog::Found,
         smtp,
     };
     Config {
@@ -57,7 +57,7 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         aws: config::Aws::default(),
         credentials: vec![config::Credential {
             name: "ses".into(),
-            source: config::Source::File { path: "/none".into(), owner: None },
+            source: config::SourceConfig::File { path: "/none".into(), owner: None },
             keys: JsonKeys::default(),
             poll: config::DEFAULT_POLL,
             mode: config::Mode::Automatic,

@@ -705,7 +705,7 @@ fn host_that_mails(map_type: &str, first: &Key, target: &str) -> Host {
 /// The message about this outcome, once it has arrived.
 fn mail_about(host: &Host, outcome: &str) -> String {
     let header = format!("X-Relaykey-Outcome: {outcome}");
-    let found = |seen: &relaykey::standin::Seen| {
+    let found = |seen: &relaykey::standin::StandinRecord| {
         seen.messages.iter().find(|m| String::from_utf8_lossy(&m.text).contains(&header)).map(|m| m.text.clone())
     };
     body(&host.standin.wait_for(lab::DELIVERY, "the message", found).unwrap())

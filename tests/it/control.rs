@@ -24,8 +24,8 @@ use lab::{Program, RUN, Ran};
 use moto::PrivateDir;
 use postfix::wait_for;
 use relaykey::control::{
-    self, Answer, ApproveRequest, ConfirmRequest, ControlError, DeregisterRequest, Peer, Progress, Refusal,
-    RejectRequest, Request, SyncRequest,
+    self, Answer, ApproveRequest, ConfirmRequest, ControlError, ControlRequest, DeregisterRequest, Peer, Progress,
+    Refusal, RejectRequest, SyncRequest,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ const NOBODY: u32 = 65534;
 /// The longest that an answer may take which waits for nothing, on a machine that others use too.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-type Handler = dyn Fn(Peer, Request, Progress) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+type Handler = dyn Fn(Peer, ControlRequest, Progress) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
 
 /// The server, on a thread of its own. Dropped, it is stopped.
 struct Server {
@@ -102,7 +102,7 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"))).collect()
 }
 
-fn handler<F>(f: impl Fn(Peer, Request, Progress) -> F + Send + Sync + 'static) -> Arc<Handler>
+fn handler<F>(f: impl Fn(Peer, ControlRequest, Progress) -> F + Send + Sync + 'static) -> Arc<Handler>
 where
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -113,7 +113,7 @@ where
 fn status_only() -> Arc<Handler> {
     handler(|_, request, _| async move {
         match request {
-            Request::Status => Ok(json!({"fine": true})),
+            ControlRequest::Status => Ok(json!({"fine": true})),
             _ => Err(Refusal { what: "not here".into(), fix: "no".into(), temporary: false }),
         }
     })
@@ -124,7 +124,7 @@ fn patient(go: watch::Receiver<bool>, begun: Arc<AtomicU32>, done: Arc<AtomicU32
     handler(move |_, request, progress| {
         let (mut go, begun, done) = (go.clone(), begun.clone(), done.clone());
         async move {
-            if request == Request::Status {
+            if request == ControlRequest::Status {
                 return Ok(json!({"fine": true}));
             }
             begun.fetch_add(1, Ordering::SeqCst);
@@ -136,8 +136,8 @@ fn patient(go: watch::Receiver<bool>, begun: Arc<AtomicU32>, done: Arc<AtomicU32
     })
 }
 
-fn sync_request(names: &[&str]) -> Request {
-    Request::Sync(SyncRequest {
+fn sync_request(names: &[&str]) -> ControlRequest {
+    ControlRequest::Sync(SyncRequest {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         accept_version: None,
         wait_seconds: 60,
@@ -154,7 +154,7 @@ fn within<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-fn call(run_dir: &Path, request: &Request, claimed: Option<&str>) -> (Result<Value, ControlError>, Vec<String>) {
+fn call(run_dir: &Path, request: &ControlRequest, claimed: Option<&str>) -> (Result<Value, ControlError>, Vec<String>) {
     within(|| {
         let client = control::connect(run_dir).expect("a daemon that may be asked").expect("a daemon");
         let mut progress = Vec::new();
@@ -166,7 +166,7 @@ fn call(run_dir: &Path, request: &Request, claimed: Option<&str>) -> (Result<Val
 #[track_caller]
 fn status_comes_at_once(run_dir: &Path) {
     let began = Instant::now();
-    let (answer, _) = call(run_dir, &Request::Status, None);
+    let (answer, _) = call(run_dir, &ControlRequest::Status, None);
     assert_eq!(answer.expect("an answer")["fine"], true);
     assert!(began.elapsed() < AT_ONCE, "it took {:?}", began.elapsed());
 }
@@ -192,7 +192,9 @@ fn a_request_gets_its_progress_and_its_answer_and_the_daemon_knows_who_asks() {
                 progress.line("ses: verify");
                 progress.line("ses: swap \u{1b}[31m\n");
                 match request {
-                    Request::Status => Err(Refusal { what: "not now".into(), fix: "later".into(), temporary: false }),
+                    ControlRequest::Status => {
+                        Err(Refusal { what: "not now".into(), fix: "later".into(), temporary: false })
+                    }
                     _ => Ok(json!({"credentials": [1]})),
                 }
             }
@@ -201,7 +203,7 @@ fn a_request_gets_its_progress_and_its_answer_and_the_daemon_knows_who_asks() {
     let (answer, progress) = call(&run, &sync_request(&["ses", "other"]), Some("al\u{1b}[31mice\n"));
     assert_eq!(answer.expect("a document"), json!({"credentials": [1]}));
     assert_eq!(progress, ["ses: verify", "ses: swap \u{1b}[31m\n"]);
-    let (answer, _) = call(&run, &Request::Status, Some(&"x".repeat(100)));
+    let (answer, _) = call(&run, &ControlRequest::Status, Some(&"x".repeat(100)));
     let error = answer.expect_err("a refusal");
     assert_eq!((error.to_string().as_str(), error.fix().as_str(), error.is_temporary()), ("not now", "later", false));
     let asked = asked.lock().unwrap();
@@ -209,7 +211,7 @@ fn a_request_gets_its_progress_and_its_answer_and_the_daemon_knows_who_asks() {
     let pid = i32::try_from(std::process::id()).ok();
     let peer = |claimed: &str| Peer { uid, gid, pid, claimed: Some(claimed.to_owned()) };
     assert_eq!(asked[0], (peer("al[31mice"), sync_request(&["ses", "other"])));
-    assert_eq!(asked[1], (peer(&"x".repeat(64)), Request::Status));
+    assert_eq!(asked[1], (peer(&"x".repeat(64)), ControlRequest::Status));
     let meta = fs::symlink_metadata(server.socket()).expect("a socket");
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.mode() & 0o7777, 0o600);
@@ -392,7 +394,7 @@ fn a_thousand_connections_hold_up_neither_a_rollover_nor_who_asks() {
             all.push(stream);
             if n % 100 == 99 {
                 let began = Instant::now();
-                let (answer, _) = call(&run, &Request::Status, None);
+                let (answer, _) = call(&run, &ControlRequest::Status, None);
                 answer.unwrap_or_else(|e| panic!("after {n} connections: {e}"));
                 slowest = slowest.max(began.elapsed());
             }
@@ -426,13 +428,13 @@ fn those_who_wait_for_a_rollover_are_kept_and_others_are_told_to_come_again() {
         })
         .collect();
     wait_for("32 rollovers", RUN, || (begun.load(Ordering::SeqCst) == 32).then_some(()));
-    let (answer, _) = call(&run, &Request::Status, None);
+    let (answer, _) = call(&run, &ControlRequest::Status, None);
     let error = answer.expect_err("no place");
     assert!(error.is_temporary() && error.to_string().contains("serves 32 connections"), "{error}");
     // The client asks again by itself for a while: here until one has ended.
     let asking = std::thread::spawn({
         let run = run.clone();
-        move || call(&run, &Request::Status, None).0
+        move || call(&run, &ControlRequest::Status, None).0
     });
     tell.send(true).expect("heard");
     for stream in &waiting {
@@ -466,7 +468,7 @@ fn a_client_that_does_not_read_holds_up_nothing() {
         handler(move |_, request, progress| {
             let count = count.clone();
             async move {
-                if let Request::Sync(_) = request {
+                if let ControlRequest::Sync(_) = request {
                     for _ in 0..2000 {
                         progress.line("x".repeat(1000));
                         tokio::task::yield_now().await;
@@ -518,7 +520,7 @@ fn without_free_file_descriptors_it_waits_and_does_not_spin() {
     let used = server.cpu_ticks() - before;
     assert!(used < 20, "{used} ticks within 2 s");
     drop(crowd);
-    let (answer, _) = call(&run, &Request::Status, None);
+    let (answer, _) = call(&run, &ControlRequest::Status, None);
     assert_eq!(answer.expect("an answer")["fine"], true);
 }
 
@@ -530,7 +532,7 @@ fn a_daemon_that_hangs_is_named() {
     rustix::process::kill_process(pid, Signal::STOP).expect("stopped");
     wait_for("its threads to stand still", RUN, || server.stands_still().then_some(()));
     let began = Instant::now();
-    let (answer, _) = call(&run, &Request::Status, None);
+    let (answer, _) = call(&run, &ControlRequest::Status, None);
     let error = answer.expect_err("no answer");
     let named = format!("process {}", server.child.id());
     assert!(error.to_string().contains(&named) && error.to_string().contains("said nothing for 10 s"), "{error}");
@@ -742,7 +744,7 @@ fn what_a_person_decides_goes_through_the_daemon() {
         &run,
         handler(move |peer, request, _| {
             let answer = match &request {
-                Request::Status => status_document(&path, &Value::Null),
+                ControlRequest::Status => status_document(&path, &Value::Null),
                 _ => {
                     told.lock().unwrap().push((peer.claimed, request));
                     json!({"schema": "relaykey/sync/v1", "credentials": [synced("ses", "confirmed", 0)]})
@@ -754,22 +756,29 @@ fn what_a_person_decides_goes_through_the_daemon() {
     let names = || vec!["ses".to_owned()];
     let version = || Some("v2".to_owned());
     for (arguments, expected) in [
-        (&["approve", "ses"][..], Request::Approve(ApproveRequest { names: names(), version: None, wait_seconds: 60 })),
+        (
+            &["approve", "ses"][..],
+            ControlRequest::Approve(ApproveRequest { names: names(), version: None, wait_seconds: 60 }),
+        ),
         (
             &["approve", "ses", "--version", "v2", "--wait", "2m"],
-            Request::Approve(ApproveRequest { names: names(), version: version(), wait_seconds: 120 }),
+            ControlRequest::Approve(ApproveRequest { names: names(), version: version(), wait_seconds: 120 }),
         ),
         (
             &["reject", "ses", "--version", "v2", "--reason", "not\u{1b}[31m today "],
-            Request::Reject(RejectRequest { names: names(), version: version(), reason: "not[31m today".into() }),
+            ControlRequest::Reject(RejectRequest {
+                names: names(),
+                version: version(),
+                reason: "not[31m today".into(),
+            }),
         ),
-        (&["confirm", "ses"], Request::Confirm(ConfirmRequest { names: names(), code: None, wait_seconds: 60 })),
+        (&["confirm", "ses"], ControlRequest::Confirm(ConfirmRequest { names: names(), code: None, wait_seconds: 60 })),
         (
             &["confirm", "ses", "--code", "--nonce", "n1"],
-            Request::Confirm(ConfirmRequest { names: names(), code: Some("n1".into()), wait_seconds: 60 }),
+            ControlRequest::Confirm(ConfirmRequest { names: names(), code: Some("n1".into()), wait_seconds: 60 }),
         ),
-        (&["deregister"], Request::Deregister(DeregisterRequest { names: Vec::new() })),
-        (&["deregister", "ses"], Request::Deregister(DeregisterRequest { names: names() })),
+        (&["deregister"], ControlRequest::Deregister(DeregisterRequest { names: Vec::new() })),
+        (&["deregister", "ses"], ControlRequest::Deregister(DeregisterRequest { names: names() })),
     ] {
         let ran = relaykey(&config, arguments, &[("SUDO_USER", "alice")]);
         ran.expect(0);
@@ -799,7 +808,7 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
         &run,
         handler(move |peer, request, progress| {
             let answer = match &request {
-                Request::Status => Ok(status_document(&path, &Value::Null)),
+                ControlRequest::Status => Ok(status_document(&path, &Value::Null)),
                 _ => {
                     progress.line("ses: verify    accepted (0.100 s)");
                     told.lock().unwrap().push((peer.claimed, request));
@@ -818,8 +827,11 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
     ran.expect(0);
     assert_eq!(ran.out, "ses: confirmed version v1 (AKIA1)\n");
     assert_eq!(ran.err, "ses: verify    accepted (0.100 s)\n");
-    let expected =
-        Request::Sync(SyncRequest { names: vec!["ses".into()], accept_version: Some("v1".into()), wait_seconds: 2 });
+    let expected = ControlRequest::Sync(SyncRequest {
+        names: vec!["ses".into()],
+        accept_version: Some("v1".into()),
+        wait_seconds: 2,
+    });
     assert_eq!(asked.lock().unwrap().pop(), Some((Some("alice".into()), expected)));
 
     for (codes, code) in [([0, 75], 75), ([75, 1], 1), ([3, 0], 3), ([0, 0], 0)] {
@@ -978,7 +990,7 @@ fn the_server_of_the_tests_above() {
         handler(move |_, request, _| {
             let dir = dir.clone();
             async move {
-                if let Request::Sync(_) = request {
+                if let ControlRequest::Sync(_) = request {
                     fs::write(dir.join("begun"), "").expect("written");
                     while !dir.join("go").exists() {
                         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,6 +4,7 @@
 #![cfg(feature = "crash-at")]
 
 use super::apply::config_of;
+use crate::lab::points;
 use crate::lab::postfix;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -189,6 +190,25 @@ impl Subject {
             .unwrap()
     }
 
+    /// What a run that is not stopped does.
+    fn calls(&self, environment: &[(&str, &str)]) -> Vec<Call> {
+        self.reset();
+        let log = self.dir.join("all-calls");
+        let environment: Vec<(&str, &str)> =
+            environment.iter().copied().chain([("CRASH_LOG", log.to_str().unwrap())]).collect();
+        let run = self.run(&environment);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        let calls = read_log(&log);
+        fs::remove_file(&log).unwrap();
+        calls
+    }
+
+    fn puts_in_place(&self, call: &Call) -> bool {
+        let name = |path: &Path| path.file_name().map(std::ffi::OsStr::to_owned);
+        let live = [Some(&self.table), self.map.as_ref()];
+        call.to.as_ref().is_some_and(|to| live.into_iter().flatten().any(|live| name(to) == name(live)))
+    }
+
     /// As `relaykey check` and the next start see it.
     fn owes_a_reload(&self) -> bool {
         let kind = match self.target.split_once('|').unwrap() {
@@ -239,7 +259,7 @@ impl Drop for Subject {
 }
 
 /// Runs to the end once per mutating call, stopped just before it; looks; runs again, unstopped. Gives the number of
-/// points.
+/// points that were tried.
 fn stop_everywhere(kind: &str, environment: &[(&str, &str)]) -> usize {
     stop_everywhere_on(&Subject::new(kind), environment)
 }
@@ -247,8 +267,14 @@ fn stop_everywhere(kind: &str, environment: &[(&str, &str)]) -> usize {
 fn stop_everywhere_on(subject: &Subject, environment: &[(&str, &str)]) -> usize {
     let kind = subject.kind.as_str();
     let undoes = environment.iter().any(|(name, _)| *name == "RELAYKEY_CRASH_UNDO");
-    let (mut seen, mut ahead) = (BTreeSet::new(), 0);
-    for n in 1..=MOST {
+    let (mut seen, mut ahead, mut tried) = (BTreeSet::new(), 0, 0);
+    // Where the files are put in place, or put back; and how many points there are.
+    let calls = subject.calls(environment);
+    let puts = |call: &Call| call.op == "rename" && subject.puts_in_place(call);
+    let last = calls.iter().rposition(puts).expect("a file is put in place");
+    let first = calls.iter().position(puts).expect("a file is put in place");
+    let always: Vec<usize> = (first.saturating_sub(2)..=last + 3).chain([calls.len() + 1]).collect();
+    for n in (1..=MOST).filter(|n| points::is_tried(*n, &always)) {
         subject.reset();
         let at = n.to_string();
         let environment: Vec<(&str, &str)> = environment.iter().copied().chain([("CRASH_AT", at.as_str())]).collect();
@@ -290,9 +316,10 @@ fn stop_everywhere_on(subject: &Subject, environment: &[(&str, &str)]) -> usize 
                 None => &[(false, false), (true, true)],
             };
             assert!(states.iter().all(|state| seen.contains(state)), "{kind}: saw only {seen:?}");
-            return n - 1;
+            return tried;
         }
 
+        tried += 1;
         let again = subject.run(&[]);
         assert!(
             again.status.success(),

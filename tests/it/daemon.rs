@@ -82,7 +82,7 @@ fn each_way_of_noticing_a_new_version_gets_mail_under_it() {
     daemon.applied(&keys[4]);
     let applied = published.elapsed();
     host.postfix.flush();
-    let found = |seen: &standin::Seen| {
+    let found = |seen: &standin::StandinRecord| {
         seen.messages.iter().find(|m| m.from == "deferred@lab.invalid").map(|m| m.username.clone())
     };
     let under = host.standin.wait_for(DELIVERY, "the message that was deferred", found).expect("delivered");
@@ -773,7 +773,7 @@ fn it_waits_for_a_sync_that_holds_the_state_and_can_be_told_to_end_meanwhile() {
     // Waits in the middle, until SES knows the key.
     host.publish(new.pair());
     let sync = host.start(&["sync"]);
-    let asked = |seen: &standin::Seen| seen.logins.iter().any(|l| l.username == new.id).then_some(());
+    let asked = |seen: &standin::StandinRecord| seen.logins.iter().any(|l| l.username == new.id).then_some(());
     host.standin.wait_for(SOON, "the sync to log in", asked).expect("it does");
     let waits = |daemon: &Daemon<'_>| {
         // It has opened the directory to lock it, and nothing to listen at.

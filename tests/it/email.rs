@@ -42,7 +42,7 @@ struct Mail {
 impl Mail {
     fn new(to: &[&str], via: MailVia, http: &Http) -> Self {
         let kind = ReceiverKind::Email { from: FROM.into(), to: to.iter().map(|&to| to.into()).collect(), via };
-        let configured = config::Receiver { name: "mail".into(), kind, credentials: None };
+        let configured = config::ReceiverConfig { name: "mail".into(), kind, credentials: None };
         Self {
             receiver: report::open(&configured, http).expect("opened"),
             run_time: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time"),
@@ -155,7 +155,7 @@ fn is_about(message: &str, report: &Report) {
     assert_eq!(header("Message-ID"), format!("<{}@mx1.example.com>", report.id));
     assert_eq!(
         (header("X-Relaykey-Outcome"), header("X-Relaykey-Report")),
-        (report.outcome.as_str(), report.id.as_str())
+        (report.outcome.word(), report.id.as_str())
     );
     let attachments = parsed["attachments"].as_array().expect("a list");
     assert_eq!(attachments.len(), 1);

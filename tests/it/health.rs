@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use lab::{ANSWER, Answer, Host, STATES, Server, converse, failure, program, retry, spoil};
 use moto::PrivateDir;
 use relaykey::config::{self, Listen};
-use relaykey::health::{self, AT_ONCE, HostAllowList, ListenError, Listener, Opened};
+use relaykey::health::{self, AT_ONCE, HostAllowList, HttpListener, ListenError, OpenedPlaces};
 use relaykey::status::Status;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -241,15 +241,15 @@ fn a_unix_socket_keeps_strangers_out_and_takes_any_name() {
 }
 
 /// Every place is listened at.
-fn opened(health: &config::Health, held: &[Listener]) -> Vec<Listener> {
-    let Opened { listeners, failed } = health::open(Some(health), held);
+fn opened(health: &config::Health, held: &[HttpListener]) -> Vec<HttpListener> {
+    let OpenedPlaces { listeners, failed } = health::open(Some(health), held);
     assert!(failed.is_empty(), "{failed:?}");
     listeners
 }
 
 /// Why no place can be listened at; a look says the same.
 fn failed(health: &config::Health) -> Vec<ListenError> {
-    let Opened { listeners, failed } = health::open(Some(health), &[]);
+    let OpenedPlaces { listeners, failed } = health::open(Some(health), &[]);
     assert!(listeners.is_empty(), "{listeners:?}");
     for (place, e) in &failed {
         assert_eq!(e.place().as_ref(), Some(place));
@@ -392,7 +392,7 @@ fn serves_for_another_test() {
     serve_until_end_of_input(&listeners, host.status());
 }
 
-fn serve_until_end_of_input(listeners: &[health::Listener], status: Status) {
+fn serve_until_end_of_input(listeners: &[health::HttpListener], status: Status) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time");
     let (stop, stopped) = tokio::sync::watch::channel(false);
     std::thread::spawn(move || {

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use relaykey::audit::{By, Log, Record, StepTime, Trouble};
+use relaykey::audit::{By, Log, Record, RecordError, StepTime};
 use relaykey::fault::Class;
 use relaykey::rollover::State;
 use relaykey::state::{Access, Store};
@@ -139,7 +139,7 @@ fn two() -> Host {
         detail: None,
     };
     let error =
-        Some(Trouble { class: Class::Refused, words: "535 \u{1b}[2JAuthentication Credentials Invalid".into() });
+        Some(RecordError { class: Class::Refused, words: "535 \u{1b}[2JAuthentication Credentials Invalid".into() });
     ses.add(Record { by, outcome: "failed".into(), error, ..record(20) });
     let by = By { detail: Some("/run/credential was replaced".into()), cause: "file-watch".into(), ..record(0).by };
     ses.add(Record { by, ..record(40) });

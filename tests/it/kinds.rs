@@ -165,7 +165,7 @@ fn each_kind_of_receiver_gets_a_report_that_can_be_verified_there() {
     let item = moto::shared().call("DynamoDB_20120810.GetItem", item);
     let last_line = |text: &str| text.lines().last().map(str::to_owned).expect("a line");
     let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
-    let is_ours = |m: &&relaykey::standin::Message| {
+    let is_ours = |m: &&relaykey::standin::TakenMessage| {
         m.from == "relaykey@example.com"
             && String::from_utf8_lossy(&m.text).contains(report["id"].as_str().expect("an id"))
     };

@@ -20,6 +20,7 @@ mod daemon;
 mod dynamodb;
 mod email;
 mod exec;
+mod field;
 mod hangs;
 mod health;
 mod history;

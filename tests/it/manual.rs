@@ -843,7 +843,7 @@ fn when_the_login_in_use_dies_the_held_one_goes_if_it_was_said_so() {
                 (status["credentials"][0]["applied"]["username"] == second.id.as_str()).then_some(())
             });
             host.postfix.flush();
-            let found = |seen: &standin::Seen| {
+            let found = |seen: &standin::StandinRecord| {
                 seen.messages.iter().find(|m| m.from == "dead@lab.invalid").map(|m| m.username.clone())
             };
             let under = host.standin.wait_for(DELIVERY, "the message that was held back", found).expect("delivered");

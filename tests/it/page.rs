@@ -18,7 +18,7 @@ use moto::PrivateDir;
 use relaykey::audit::By;
 use relaykey::fault::Class;
 use relaykey::instruction::Instruction;
-use relaykey::wake::alarm::Kind;
+use relaykey::wake::alarm::AlarmKind;
 
 /// The longest that a browser may take, on a busy machine.
 const BROWSER: Duration = Duration::from_secs(60);
@@ -417,7 +417,7 @@ const SEEN: &[Seen] = &[
     Seen {
         // Anybody may write to the mail log: a hint.
         name: "login-refused-says-the-log",
-        make: |h| mail_log_notice(h, Kind::Refused, "535 Authentication Credentials Invalid"),
+        make: |h| mail_log_notice(h, AlarmKind::Refused, "535 Authentication Credentials Invalid"),
         level: "Needs attention",
         sentence: "ses: the mail log tells that the mail relay refuses the mail server's login.",
         mail: "relaykey tries the key in use itself: two refusals prove it.",
@@ -435,7 +435,7 @@ const SEEN: &[Seen] = &[
     },
     Seen {
         name: "no-login",
-        make: |h| mail_log_notice(h, Kind::NoLogin, "530 Authentication required"),
+        make: |h| mail_log_notice(h, AlarmKind::NoLogin, "530 Authentication required"),
         level: "Act now",
         sentence: "ses: the mail log tells that the mail server sends without logging in.",
         mail: "Mail to this relay bounces, or the line is not Postfix's.",
@@ -444,7 +444,7 @@ const SEEN: &[Seen] = &[
     },
     Seen {
         name: "no-mechanism",
-        make: |h| mail_log_notice(h, Kind::NoMechanism, "no mechanism available"),
+        make: |h| mail_log_notice(h, AlarmKind::NoMechanism, "no mechanism available"),
         level: "Act now",
         sentence: "ses: the mail log tells that the mail server has no way of logging in at the mail relay.",
         mail: "or the line is not Postfix's. Another key does not help.",
@@ -519,8 +519,8 @@ fn no_backtick_of_ours_is_shown() {
     host.pending();
     let what = "the map cannot be read, as `postmap -q` says";
     host.target().retry = retry(failure("ambiguous", what, "run `relaykey sync`", now));
-    host.lives[0].history[0].error = Some(relaykey::audit::Trouble { class: Class::Io, words: what.into() });
-    mail_log_notice(&mut host, Kind::Temporary, "`4.7.0' said");
+    host.lives[0].history[0].error = Some(relaykey::audit::RecordError { class: Class::Io, words: what.into() });
+    mail_log_notice(&mut host, AlarmKind::Temporary, "`4.7.0' said");
     let server = Server::start(host.status());
     let dom = dom(&server);
     let body = text(&dom, "<body>", "</body>");
@@ -584,7 +584,7 @@ fn what_comes_from_outside_stays_text() {
     live.step = Some(evil.into());
     live.history[0].username = Some(evil.into());
     live.history[0].approved_by = Some(evil.into());
-    live.history[0].error = Some(relaykey::audit::Trouble { class: Class::Io, words: evil.into() });
+    live.history[0].error = Some(relaykey::audit::RecordError { class: Class::Io, words: evil.into() });
     live.history[0].by = By {
         cause: "operator".into(),
         user: Some(evil.into()),

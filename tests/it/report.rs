@@ -38,7 +38,7 @@ fn isolated(name: &str, test: impl FnOnce(&mut Lab)) {
 struct Lab {
     moto: Moto,
     dir: PrivateDir,
-    configured: Vec<config::Receiver>,
+    configured: Vec<config::ReceiverConfig>,
     receivers: Arc<Receivers>,
     run_time: tokio::runtime::Runtime,
     store: Option<Store>,
@@ -53,7 +53,7 @@ impl Lab {
         let moto = Moto::start();
         let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
         let kind = ReceiverKind::ParameterStore { path: "/relaykey".into(), aws };
-        let configured = vec![config::Receiver { name: "fleet".into(), kind, credentials: None }];
+        let configured = vec![config::ReceiverConfig { name: "fleet".into(), kind, credentials: None }];
         let dir = PrivateDir::new("report");
         let mut lab = Self {
             receivers: Arc::new(Receivers::open(&configured, &http(&moto, Limits::default()))),
@@ -368,7 +368,7 @@ fn a_receiver_that_is_new_learns_of_this_host_and_one_that_is_gone_is_owed_nothi
         assert!(lab.state.outbox.is_empty(), "without a receiver nothing is owed");
         lab.configured = configured;
         let (now, latest) = (lab.time(), lab.state.report.clone());
-        let reconcile = |lab: &mut Lab, receivers: &[config::Receiver]| {
+        let reconcile = |lab: &mut Lab, receivers: &[config::ReceiverConfig]| {
             let dropped = report::reconcile(&mut lab.state.outbox, receivers, "ses", latest.as_ref(), now, 0.0);
             lab.save();
             dropped

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::config::{Probe, Smtp, Tls};
 use relaykey::credential::{Login, Secret};
 use relaykey::fault::Class;
-use relaykey::smtp::{Message, Probed, Verdict, login, probe, send};
+use relaykey::smtp::{OutgoingMessage, Probed, Verdict, login, probe, send};
 use relaykey::standin::{Delay, Mechanism, Misbehavior, Options, Standin};
 use relaykey::tls::{CaFile, Roots};
 
@@ -734,7 +734,7 @@ impl Raw {
         String::from_utf8(std::mem::take(&mut *self.heard.lock().expect("not poisoned"))).expect("ASCII alone is sent")
     }
 
-    fn send(&self, hello: &str, message: Message<'_>) -> Verdict {
+    fn send(&self, hello: &str, message: OutgoingMessage<'_>) -> Verdict {
         block_on(send(&self.smtp, &credential(USER, PASSWORD), &self.roots, hello, message))
     }
 }
@@ -799,7 +799,7 @@ fn a_probe_says_what_it_is_to_say_and_no_more() {
 fn what_could_be_taken_for_a_command_is_not_sent() {
     let raw = Raw::start(usual);
     let (from, to) = (SENDER, "success@simulator.amazonses.com");
-    let sent = |from: &str, to: &str, text: &str| raw.send("mx1.example.com", Message { from, to, text });
+    let sent = |from: &str, to: &str, text: &str| raw.send("mx1.example.com", OutgoingMessage { from, to, text });
     // A text's line ends are made whole, and its dots doubled, once.
     for (text, expected) in [
         ("A: b\r\n\r\n.\r\n..x\r\n", "A: b\r\n\r\n..\r\n...x\r\n.\r\n"),

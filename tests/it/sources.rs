@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use moto::{PrivateDir, REGION};
 use relaykey::aws::{Http, Limits};
-use relaykey::config::{Aws, Credential, Source};
+use relaykey::config::{Aws, Credential, SourceConfig};
 use relaykey::credential::{JsonKeys, LocalKey};
 use relaykey::fault::Fault;
 use relaykey::source::parameter_store::ParameterStore;
@@ -253,12 +253,12 @@ fn child() {
         use_dualstack: false,
     };
     let source = match text(&spec["secret"]) {
-        Some(secret) => Source::SecretsManager {
+        Some(secret) => SourceConfig::SecretsManager {
             secret,
             stages: spec["stages"].as_array().expect("stages").iter().filter_map(text).collect(),
             aws,
         },
-        None => Source::ParameterStore {
+        None => SourceConfig::ParameterStore {
             parameter: text(&spec["parameter"]).expect("a parameter"),
             label: text(&spec["label"]),
             aws,
@@ -288,15 +288,15 @@ fn child() {
         let source: Box<dyn source::Source> =
             match (spec["prove"].as_u64().map(Duration::from_millis), &credential.source) {
                 (None, _) => source::open(&credential, &LocalKey::new([1; 32]), &http).expect("opened"),
-                (Some(every), Source::SecretsManager { secret, stages, aws }) => {
+                (Some(every), SourceConfig::SecretsManager { secret, stages, aws }) => {
                     let source = SecretsManager::new(secret, stages, aws, JsonKeys::default(), &http).expect("opened");
                     Box::new(source.proving_every(every))
                 }
-                (Some(every), Source::ParameterStore { parameter, label, aws }) => {
+                (Some(every), SourceConfig::ParameterStore { parameter, label, aws }) => {
                     let source = ParameterStore::new(parameter, label.as_deref(), aws, JsonKeys::default(), &http);
                     Box::new(source.expect("opened").proving_every(every))
                 }
-                (Some(_), Source::File { .. }) => panic!("a file has nothing to prove"),
+                (Some(_), SourceConfig::File { .. }) => panic!("a file has nothing to prove"),
             };
         for asked in std::io::stdin().lines().map_while(Result::ok) {
             let answer = match asked.as_str() {

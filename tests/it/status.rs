@@ -343,9 +343,9 @@ fn what_fails_is_not_said_to_be_worked_on() {
 /// The way out stands beside what is proved, and a hint from before that contradicts it is gone.
 #[test]
 fn a_key_in_use_that_is_refused_says_what_to_do() {
-    use relaykey::wake::alarm::Kind;
+    use relaykey::wake::alarm::AlarmKind;
     let said = text(|h| {
-        lab::mail_log_notice(h, Kind::Refused, "535 Authentication Credentials Invalid");
+        lab::mail_log_notice(h, AlarmKind::Refused, "535 Authentication Credentials Invalid");
         lab::key_in_use_refused(h);
     });
     assert!(

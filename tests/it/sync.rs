@@ -1568,7 +1568,8 @@ fn a_second_relaykey_waits_and_then_names_the_first_and_sigterm_ends_it() {
     let before = host.snapshot();
     host.publish(new.pair());
     let first = host.start(&["sync", "--wait", "5m"]);
-    let refused = |seen: &relaykey::standin::Seen| seen.logins.iter().filter(|l| !l.accepted).nth(1).map(|_| ());
+    let refused =
+        |seen: &relaykey::standin::StandinRecord| seen.logins.iter().filter(|l| !l.accepted).nth(1).map(|_| ());
     host.standin.wait_for(lab::RUN, "the second refusal", refused).expect("it waits and tries again");
 
     let ran = host.sync(&["--wait", "0s"], 75);

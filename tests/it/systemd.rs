@@ -179,7 +179,8 @@ impl MailServer {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let from = format!("m{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.system.sh(&format!("printf 'Subject: test\\n\\ntest\\n' | sendmail -f {from} to@example.net"));
-        let found = |seen: &standin::Seen| seen.messages.iter().find(|m| m.from == from).map(|m| m.username.clone());
+        let found =
+            |seen: &standin::StandinRecord| seen.messages.iter().find(|m| m.from == from).map(|m| m.username.clone());
         self.standin
             .wait_for(SOON, &format!("the message from {from}"), found)
             .unwrap_or_else(|e| panic!("{e}\n{}", self.system.sh("journalctl -n 80 --no-pager")))

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use relaykey::credential::Secret;
 use relaykey::standin::{self, Misbehavior, Standin};
-use relaykey::wake::alarm::{Brake, Kind};
-use relaykey::wake::log::{Listener, LogPlace, listen};
+use relaykey::wake::alarm::{AlarmKind, Brake};
+use relaykey::wake::log::{AlarmListener, LogPlace, listen};
 use relaykey::wake::{Cause, Mailbox, Watch, WatchError, wait};
 
 /// So long is waited for what must come.
@@ -434,13 +434,13 @@ fn what_only_waits_does_not_wake_up() {
 
 // ---------------------------------------------------------------- the mail log
 
-type Heard = Arc<Mutex<Vec<(Kind, String, String)>>>;
+type Heard = Arc<Mutex<Vec<(AlarmKind, String, String)>>>;
 
 /// A listener for these endpoints, and what it hears.
-fn listener(endpoints: &[(&str, u16)]) -> (Listener, Mailbox, Heard) {
+fn listener(endpoints: &[(&str, u16)]) -> (AlarmListener, Mailbox, Heard) {
     let (mailbox, heard) = (Mailbox::new(), Heard::default());
     let hearing = Arc::clone(&heard);
-    let listener = Listener {
+    let listener = AlarmListener {
         endpoints: endpoints.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect(),
         mailbox: mailbox.clone(),
         brake: Arc::new(Mutex::new(Brake::default())),
@@ -492,7 +492,7 @@ fn a_log_is_listened_to_across_rotation_and_looks_stay_rare() {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
             let first = tokio::time::timeout(LIMIT, mailbox.recv()).await.expect("a look at once");
-            assert!(matches!(&first[..], [Cause::LogAlarm(alarm)] if alarm.kind == Kind::Refused), "{first:?}");
+            assert!(matches!(&first[..], [Cause::LogAlarm(alarm)] if alarm.kind == AlarmKind::Refused), "{first:?}");
             let before = heard.lock().unwrap().len();
             fs::rename(&log, dir.path("log/mail.log.1")).unwrap();
             append(&dir.path("log/mail.log.1"), &refused(3));
@@ -590,9 +590,16 @@ fn a_real_postfix_raises_each_alarm() {
         }
     });
     let heard = heard.lock().unwrap();
-    let kinds: Vec<Kind> = heard.iter().map(|(kind, ..)| *kind).collect();
-    let expected =
-        [Kind::Refused, Kind::Refused, Kind::Temporary, Kind::Policy, Kind::NoLogin, Kind::NoMechanism, Kind::Refused];
+    let kinds: Vec<AlarmKind> = heard.iter().map(|(kind, ..)| *kind).collect();
+    let expected = [
+        AlarmKind::Refused,
+        AlarmKind::Refused,
+        AlarmKind::Temporary,
+        AlarmKind::Policy,
+        AlarmKind::NoLogin,
+        AlarmKind::NoMechanism,
+        AlarmKind::Refused,
+    ];
     assert_eq!(kinds, expected, "{heard:#?}");
     assert!(heard[1].2.starts_with("535-AUTH PLAIN ***"), "{heard:#?}");
     assert!(heard[3].2.starts_with("554 Access denied"), "{heard:#?}");

@@ -10,18 +10,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey::audit::{By, Record, StepTime, Trouble};
+use relaykey::audit::{By, Record, RecordError, StepTime};
 use relaykey::config::{self, Config, Listen};
 use relaykey::credential::VersionOrder;
 use relaykey::fault::{Class, Failure};
-use relaykey::health::{self, HostAllowList, Listener};
+use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Change, Completion, FirstRefused, Held, InUse, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
+    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, Owed, OwnLogin,
+    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
 };
-use relaykey::status::{ConfigRefused, Counters, Daemon, Known, Live, Mistake, Notice, Status, Woken};
-use relaykey::wake::alarm::Kind;
+use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
+use relaykey::wake::alarm::AlarmKind;
 
 /// The key before [`OLD`].
 pub const BEFORE: &str = "AKIABEFOREBEFOREBEF0";
@@ -40,7 +40,7 @@ pub struct Host {
     pub config: Config,
     pub states: Vec<Option<State>>,
     pub lives: Vec<Live>,
-    pub daemon: Daemon,
+    pub daemon: DaemonStatus,
 }
 
 /// `n` hours before `now`.
@@ -90,7 +90,7 @@ impl Host {
         let (config, _) = config::parse(&text).unwrap_or_else(|findings| panic!("{findings:#?}"));
         let states = names.iter().map(|name| Some(Self::state(name, now))).collect();
         let lives = names.iter().map(|name| Self::live(name, now)).collect();
-        let daemon = Daemon {
+        let daemon = DaemonStatus {
             agent: "relaykey/0.1.0".into(),
             host: "mx1.example.com".into(),
             pid: 4711,
@@ -139,7 +139,8 @@ impl Host {
             approved_by: None,
         };
         let mut refused = record(hours(now, 30), "timer", "refused", "failed-for-now");
-        refused.error = Some(Trouble { class: Class::NotYet, words: "535 Authentication Credentials Invalid".into() });
+        refused.error =
+            Some(RecordError { class: Class::NotYet, words: "535 Authentication Credentials Invalid".into() });
         let mut asked = record(hours(now, 250), "operator", "no-change", "done");
         asked.by = By { user: Some("root".into()), uid: Some(0), claimed: Some("alice".into()), ..by("operator") };
         let mut adopted = record(hours(now, 300), "start", "adoption", "adopted");
@@ -221,9 +222,9 @@ impl Host {
         self.pending();
         let now = self.now;
         self.candidate().first_seen = hours(now, 26);
-        self.candidate().held = Some(Held { since: hours(now, 26), next: Some(hours(now, 2)) });
+        self.candidate().held = Some(HeldVersion { since: hours(now, 26), next: Some(hours(now, 2)) });
         let hop = "[email-smtp.eu-west-1.amazonaws.com]:587";
-        self.target().change = Some(Change {
+        self.target().change = Some(PlannedChange {
             diff: vec![format!("/etc/postfix/sasl_passwd:3: {hop} {OLD}:*** -> {NEW}:***")],
             steps: vec![
                 Instruction::Text(format!(
@@ -421,7 +422,8 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         h.candidate().held = None;
         h.target().change = None;
         h.first().rejected.push(Rejected { id: candidate.id, by, reason: reason.clone(), at: hours(now, 3) });
-        h.happened(3, "operator", "rejection", "done").error = Some(Trouble { class: Class::Rejected, words: reason });
+        h.happened(3, "operator", "rejection", "done").error =
+            Some(RecordError { class: Class::Rejected, words: reason });
     }),
     ("approved-refused", |h| {
         h.manual(None, "wait").held().approved();
@@ -462,7 +464,7 @@ pub fn old_key(host: &mut Host) {
     let applied = host.first().applied.as_mut().expect("applied");
     applied.id.order = Some(VersionOrder { at: hours(now, 118 * 24), number: 0 });
     applied.since = hours(now, 118 * 24 - 1);
-    host.lives[0].history.retain(|r| r.what == "no-change");
+    host.lives[0].history.retain(|r| r.what.word() == "no-change");
 }
 
 /// `relaykey deregister` was run, and relaykey goes on.
@@ -484,7 +486,7 @@ pub fn policy_notice(host: &mut Host) {
 }
 
 /// What the daemon makes of a line of the mail log.
-pub fn mail_log_notice(host: &mut Host, kind: Kind, words: &str) {
+pub fn mail_log_notice(host: &mut Host, kind: AlarmKind, words: &str) {
     host.lives[0].notices.push(Notice {
         at: minutes(host.now, 3),
         class: kind.class(),
@@ -510,7 +512,7 @@ pub fn key_in_use_refused(host: &mut Host) {
 pub fn config_refused(host: &mut Host) {
     host.daemon.config_refused = Some(ConfigRefused {
         at: minutes(host.now, 12),
-        mistakes: vec![Mistake {
+        mistakes: vec![ConfigMistake {
             what: "/etc/relaykey/config.toml:14: unknown key \"endpont\" in [credential.smtp]".into(),
             fix: "did you mean \"endpoint\"?".into(),
         }],
@@ -551,7 +553,7 @@ fn report(at: Timestamp) -> Report {
 
 /// The endpoints, answering on a thread of their own. Dropped, they end.
 pub struct Server {
-    listeners: Vec<Listener>,
+    listeners: Vec<HttpListener>,
     status: Arc<Mutex<Arc<Status>>>,
     stop: tokio::sync::watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
@@ -565,7 +567,7 @@ impl Server {
 
     pub fn at(listen: Vec<Listen>, hosts: &[&str], status: Status) -> Self {
         let config = config::Health { listen, hosts: hosts.iter().map(|h| (*h).to_owned()).collect() };
-        let health::Opened { listeners, failed } = health::open(Some(&config), &[]);
+        let health::OpenedPlaces { listeners, failed } = health::open(Some(&config), &[]);
         assert!(failed.is_empty(), "{failed:?}");
         let hosts = HostAllowList::new(Some(&config), ["mx1.example.com"]);
         let status = Arc::new(Mutex::new(Arc::new(status)));

@@ -8,6 +8,8 @@ pub mod health;
 pub mod isolated;
 pub mod memory;
 pub mod moto;
+#[cfg(feature = "crash-at")]
+pub mod points;
 pub mod postfix;
 pub mod relaykey;
 pub mod sample;

@@ -301,7 +301,8 @@ pub fn send(standin: &Standin, postfix: &Instance) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let sender = format!("m{}@lab.invalid", NUMBER.fetch_add(1, Ordering::Relaxed));
     postfix.inject_from(&sender, 1);
-    let found = |seen: &standin::Seen| seen.messages.iter().find(|m| m.from == sender).map(|m| m.username.clone());
+    let found =
+        |seen: &standin::StandinRecord| seen.messages.iter().find(|m| m.from == sender).map(|m| m.username.clone());
     let arrived = standin.wait_for(DELIVERY, &format!("the message from {sender}"), found);
     arrived.unwrap_or_else(|e| panic!("{e}; the mail log:\n{}", postfix.log()))
 }

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 pub use self::proof::{Code, CodeError, CodeFields, ProofFields, ProofVerdict, code, proof, verify_code, verify_proof};
@@ -50,8 +51,7 @@ impl fmt::Debug for Secret {
 /// Compares without an early end, so that time does not tell where two secrets differ.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        let (a, b) = (self.expose().as_bytes(), other.expose().as_bytes());
-        a.len() == b.len() && a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y)) == 0
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
     }
 }
 impl Eq for Secret {}

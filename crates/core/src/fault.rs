@@ -3,15 +3,14 @@
 //!
 //! Programs go by the [`Class`]; people read `what` and `fix`. Nobody goes by the words.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::text;
+use crate::word::ForeignWord;
 
 /// What kind of fault it is. The word of each, as state files, reports and JSON have it, is its name in kebab-case; those of
 /// 0.1.0 are among them. A word that this program does not know is written again as it was read.
@@ -114,40 +113,9 @@ impl Class {
     /// The word of documents.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Foreign(ForeignWord(word)) => word,
+            Self::Foreign(word) => word.word(),
             known => known.into(),
         }
-    }
-}
-
-/// A word of another release, kept as it was read, so that a file that is written again says what it said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct ForeignWord(&'static str);
-
-/// Each is held once, as long as the program runs. More and longer ones than any release has are not held.
-static FOREIGN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-const MOST_FOREIGN: usize = 1000;
-const LONGEST_FOREIGN: usize = 100;
-const NOT_HELD: &str = "unknown";
-
-impl ForeignWord {
-    fn of(word: &str) -> Self {
-        let mut held = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = held.get(word) {
-            return Self(same);
-        }
-        if held.len() >= MOST_FOREIGN || word.len() > LONGEST_FOREIGN {
-            return Self(NOT_HELD);
-        }
-        let word: &'static str = Box::leak(word.into());
-        held.insert(word);
-        Self(word)
-    }
-}
-
-impl<'de> Deserialize<'de> for ForeignWord {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from).map(|word| Self::of(&word))
     }
 }
 
@@ -245,6 +213,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::word::NOT_HELD;
 
     /// Every word that 0.1.0, and what came after it before these were values, wrote into a file or a document.
     #[rustfmt::skip]

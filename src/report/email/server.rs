@@ -17,7 +17,7 @@ use super::{Envelope, unsendable};
 use crate::credential::Redactor;
 use crate::fault::{Class, Fault};
 
-use crate::smtp::dialogue::{self, Broken, Command, Message, Reply, Unfit};
+use crate::smtp::dialogue::{self, DialogueError, SmtpCommand, SmtpReply, Unfit, WireMessage};
 use crate::smtp::introduction;
 
 /// Bounds the whole dialogue. Below the limit of an attempt, so that it is said what was waited for.
@@ -28,20 +28,20 @@ const QUIT_WAIT: Duration = Duration::from_secs(1);
 const MAX_HEARD: usize = 64 * 1024;
 
 /// A mail server on a loopback address.
-pub(super) struct Server {
+pub(super) struct LocalServer {
     /// As configured.
     host: String,
     port: u16,
     addresses: Vec<IpAddr>,
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for LocalServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
 }
 
-impl Server {
+impl LocalServer {
     /// `host` is `localhost` or a loopback address, which may stand in brackets. No name is looked up: nobody decides
     /// from outside where the messages go.
     pub(super) fn new(host: &str, port: u16) -> Result<Self, Fault> {
@@ -61,10 +61,10 @@ impl Server {
     }
 
     /// Hands over one message. `host`: this host's name.
-    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &Message) -> Result<(), Fault> {
+    pub(super) async fn send(&self, host: &str, envelope: &Envelope, message: &WireMessage) -> Result<(), Fault> {
         let mut dialogue = self.begin(host).await?;
         dialogue.envelope(envelope).await?;
-        dialogue.command("DATA", Ok(Command::fixed("DATA")), &[354], "look at the mail server's log").await?;
+        dialogue.command("DATA", Ok(SmtpCommand::fixed("DATA")), &[354], "look at the mail server's log").await?;
         let fix = "look at the mail server's log: it took sender and recipients, but not the message";
         dialogue.hand_over(message, fix).await?;
         dialogue.quit().await;
@@ -76,7 +76,7 @@ impl Server {
         let mut dialogue = self.begin(host).await?;
         let greeting = dialogue.greeting.clone();
         dialogue.envelope(envelope).await?;
-        dialogue.command("RSET", Ok(Command::fixed("RSET")), &[250], "look at the mail server's log").await?;
+        dialogue.command("RSET", Ok(SmtpCommand::fixed("RSET")), &[250], "look at the mail server's log").await?;
         dialogue.quit().await;
         let recipients = match envelope.to.len() {
             1 => "the recipient".to_owned(),
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Connects, and exchanges greetings.
-    async fn begin(&self, host: &str) -> Result<Dialogue<'_>, Fault> {
+    async fn begin(&self, host: &str) -> Result<Handover<'_>, Fault> {
         let deadline = Instant::now() + LIMIT;
         let mut failed = Vec::new();
         for address in &self.addresses {
@@ -103,10 +103,10 @@ impl Server {
                 Err(_) => return Err(self.timed_out("the connection")),
             };
             let inner = dialogue::Dialogue::new(stream, MAX_HEARD);
-            let mut dialogue = Dialogue { server: self, inner, deadline, greeting: String::new() };
+            let mut dialogue = Handover { server: self, inner, deadline, greeting: String::new() };
             let fix = "look at the mail server's log; it may be going down, or have too many connections";
             dialogue.greeting = dialogue.greeted(fix).await?;
-            let hello = Command::hello(&introduction(host));
+            let hello = SmtpCommand::hello(&introduction(host));
             dialogue.command("EHLO", hello, &[250], "set `name` under [host] to the host's full name").await?;
             return Ok(dialogue);
         }
@@ -131,25 +131,25 @@ impl Server {
 }
 
 /// One connection.
-struct Dialogue<'a> {
-    server: &'a Server,
+struct Handover<'a> {
+    server: &'a LocalServer,
     inner: dialogue::Dialogue<TcpStream>,
     deadline: Instant,
     greeting: String,
 }
 
-impl Dialogue<'_> {
+impl Handover<'_> {
     /// Sender and recipients. With one recipient refused the message goes to nobody, so that the loss is seen.
     async fn envelope(&mut self, envelope: &Envelope) -> Result<(), Fault> {
         let from = &envelope.from;
         let fix =
             format!("let the mail server take mail from {from} from this machine, or correct `from` in [[report]]");
-        self.command("MAIL FROM", Command::mail(from.as_ref()), &[250], &fix).await?;
+        self.command("MAIL FROM", SmtpCommand::mail(from.as_ref()), &[250], &fix).await?;
         for to in &envelope.to {
             let fix = format!(
                 "let the mail server take mail for {to}, or correct `to` in [[report]]: until then the message goes to nobody"
             );
-            self.command(&format!("the recipient {to}"), Command::rcpt(to.as_ref()), &[250, 251], &fix).await?;
+            self.command(&format!("the recipient {to}"), SmtpCommand::rcpt(to.as_ref()), &[250, 251], &fix).await?;
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Dialogue<'_> {
     async fn command(
         &mut self,
         to: &str,
-        command: Result<Command, Unfit>,
+        command: Result<SmtpCommand, Unfit>,
         wanted: &[u16],
         fix: &str,
     ) -> Result<String, Fault> {
@@ -171,7 +171,7 @@ impl Dialogue<'_> {
         self.judge(to, reply, wanted, fix)
     }
 
-    async fn hand_over(&mut self, message: &Message, fix: &str) -> Result<String, Fault> {
+    async fn hand_over(&mut self, message: &WireMessage, fix: &str) -> Result<String, Fault> {
         let reply = timeout_at(self.deadline, self.inner.hand_over(message)).await;
         self.judge("the message", reply, &[250], fix)
     }
@@ -180,20 +180,20 @@ impl Dialogue<'_> {
     fn judge(
         &self,
         to: &str,
-        reply: Result<Result<Reply, Broken>, Elapsed>,
+        reply: Result<Result<SmtpReply, DialogueError>, Elapsed>,
         wanted: &[u16],
         fix: &str,
     ) -> Result<String, Fault> {
         let reply = match reply {
             Ok(Ok(reply)) => reply,
-            Ok(Err(Broken::Lost(e))) => {
+            Ok(Err(DialogueError::Lost(e))) => {
                 let why = match e.kind() {
                     io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
                     _ => e.to_string(),
                 };
                 return Err(self.lost(&format!("{why}, waiting for the answer to {to}")));
             }
-            Ok(Err(Broken::Nonsense(what))) => return Err(self.nonsense(to, &what)),
+            Ok(Err(DialogueError::Nonsense(what))) => return Err(self.nonsense(to, &what)),
             Err(_) => return Err(self.server.timed_out(&format!("the answer to {to}"))),
         };
         let words = printable(&reply.lines.join(" "));
@@ -218,7 +218,7 @@ impl Dialogue<'_> {
 
     /// To be said whatever came before (RFC 5321, section 4.1.1.10). What becomes of it changes nothing.
     async fn quit(&mut self) {
-        let _ = timeout(QUIT_WAIT, self.inner.ask(&Command::fixed("QUIT"))).await;
+        let _ = timeout(QUIT_WAIT, self.inner.ask(&SmtpCommand::fixed("QUIT"))).await;
     }
 
     fn lost(&self, why: &str) -> Fault {
@@ -255,10 +255,10 @@ mod tests {
         for (host, count) in
             [("localhost", 2), ("LOCALHOST", 2), ("127.0.0.1", 1), ("127.8.8.8", 1), ("[::1]", 1), ("::1", 1)]
         {
-            assert_eq!(Server::new(host, 25).map(|s| s.addresses.len()), Ok(count), "{host}");
+            assert_eq!(LocalServer::new(host, 25).map(|s| s.addresses.len()), Ok(count), "{host}");
         }
         for host in ["mail.example.com", "192.0.2.1", "0.0.0.0", "[2001:db8::1]", "", "localhost.example.com"] {
-            let e = Server::new(host, 25).map(|_| ()).unwrap_err();
+            let e = LocalServer::new(host, 25).map(|_| ()).unwrap_err();
             assert_eq!((e.class.word(), e.temporary), ("configuration", false), "{host}");
         }
     }

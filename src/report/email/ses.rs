@@ -14,18 +14,18 @@ use aws_sdk_sesv2::types::{Destination, EmailContent, RawMessage};
 use lettre::address::Address;
 
 use super::Envelope;
-use crate::aws::{self, Answer, Call, Http, Session};
+use crate::aws::{self, AwsSession, Call, Http, ServiceError};
 use crate::config::Aws;
 use crate::fault::{Class, Fault};
 
-use crate::smtp::dialogue::Message;
+use crate::smtp::dialogue::WireMessage;
 
 /// Recipients of one message (SES quotas).
 const MOST_RECIPIENTS: usize = 50;
 
 pub(super) struct Ses {
     region: Option<String>,
-    session: Session,
+    session: AwsSession,
 }
 
 impl fmt::Display for Ses {
@@ -43,10 +43,10 @@ impl Ses {
                 "name a mailing list in `to` of [[report]], or make a second receiver for the others",
             ));
         }
-        Ok(Self { region: aws.region.clone(), session: Session::new(aws, http)? })
+        Ok(Self { region: aws.region.clone(), session: AwsSession::new(aws, http)? })
     }
 
-    pub(super) async fn send(&self, envelope: &Envelope, message: Message) -> Result<(), Fault> {
+    pub(super) async fn send(&self, envelope: &Envelope, message: WireMessage) -> Result<(), Fault> {
         let config = self.session.config().await?;
         let region = config.region().map_or("", |r| r.as_ref());
         let raw = RawMessage::builder().data(Blob::new(message.into_bytes())).build().expect("it has data");
@@ -131,7 +131,7 @@ fn paused(call: &Call, said: &str) -> Fault {
 }
 
 /// What SES alone says, or means differently.
-fn special(answer: Answer, call: &Call, from: &Address) -> Option<Fault> {
+fn special(answer: ServiceError, call: &Call, from: &Address) -> Option<Fault> {
     let said = answer.words();
     let region = call.region;
     match answer.code {
@@ -204,13 +204,16 @@ mod tests {
             ("SendingPausedException", "", "resume sending"),
             ("BadRequestException", "Invalid domain", "`from`"),
         ] {
-            let e = special(Answer { code, message, ..Answer::default() }, &call, &from).expect(code);
+            let e = special(ServiceError { code, message, ..ServiceError::default() }, &call, &from).expect(code);
             assert_eq!((e.class.word(), e.temporary), ("refused", false), "{code}");
             assert!(e.fix.contains(fix) && e.what.contains(code) && e.what.contains("eu-west-1"), "{code}: {e:?}");
         }
         for code in ["TooManyRequestsException", "LimitExceededException", "AccessDeniedException"] {
-            assert!(special(Answer { code, message: "", ..Answer::default() }, &call, &from).is_none(), "{code}");
-            let general = aws::explain_answer(Answer { code, message: "", ..Answer::default() }, &call);
+            assert!(
+                special(ServiceError { code, message: "", ..ServiceError::default() }, &call, &from).is_none(),
+                "{code}"
+            );
+            let general = aws::explain_answer(ServiceError { code, message: "", ..ServiceError::default() }, &call);
             assert_eq!(general.temporary, code != "AccessDeniedException", "{code}");
         }
     }

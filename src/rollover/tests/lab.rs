@@ -4,7 +4,7 @@
 use super::*;
 
 /// One host and its source.
-pub(super) struct Host {
+pub(super) struct LabHost {
     pub policy: Policy,
     pub state: State,
     /// The version in each target's files; 9 is nobody's.
@@ -34,7 +34,7 @@ pub(super) struct Host {
 }
 
 /// What one run came to.
-pub(super) struct Run {
+pub(super) struct LabRun {
     pub steps: Vec<&'static str>,
     pub last: Step,
     pub reason: String,
@@ -56,7 +56,7 @@ pub(super) struct Run {
     pub carried_out: Option<bool>,
 }
 
-impl Run {
+impl LabRun {
     pub fn wrote(&self) -> bool {
         self.steps.contains(&"swap")
     }
@@ -70,7 +70,7 @@ impl Run {
     }
 }
 
-impl Host {
+impl LabHost {
     /// Version 1 is applied on every target, and the source has `source`.
     pub fn new(policy: Policy, source: i64) -> Self {
         let mut state = applied(&policy, 1);
@@ -112,30 +112,30 @@ impl Host {
     }
 
     /// A run that nobody asked for, at this second.
-    pub fn poll(&mut self, seconds: i64) -> Run {
+    pub fn poll(&mut self, seconds: i64) -> LabRun {
         self.run(Wake::default(), false, at(seconds), 0)
     }
 
     /// The files changed, and the daemon noticed.
-    pub fn notice(&mut self, seconds: i64) -> Run {
+    pub fn notice(&mut self, seconds: i64) -> LabRun {
         self.run(Wake::default(), true, at(seconds), 0)
     }
 
-    pub fn order(&mut self, wake: Wake, seconds: i64) -> Run {
+    pub fn order(&mut self, wake: Wake, seconds: i64) -> LabRun {
         self.run(wake, true, at(seconds), 0)
     }
 
-    pub fn approve(&mut self, version: Option<&str>, seconds: i64) -> Run {
+    pub fn approve(&mut self, version: Option<&str>, seconds: i64) -> LabRun {
         self.order(approve(version), seconds)
     }
 
-    pub fn reject(&mut self, version: Option<&str>, seconds: i64) -> Run {
+    pub fn reject(&mut self, version: Option<&str>, seconds: i64) -> LabRun {
         let reject = Reject { version: version.map(str::to_owned), reason: "not now".into(), by: "root".into() };
         self.order(Wake { reject: Some(reject), ..Wake::default() }, seconds)
     }
 
     /// One run. It waits for at most `patience` seconds at a time, as `sync --wait` does.
-    pub fn run(&mut self, wake: Wake, ignore_backoff: bool, mut now: Timestamp, patience: i64) -> Run {
+    pub fn run(&mut self, wake: Wake, ignore_backoff: bool, mut now: Timestamp, patience: i64) -> LabRun {
         // What is not in the file is not there.
         let state = serde_json::from_str(&serde_json::to_string(&self.state).unwrap()).unwrap();
         let mut facts = Facts::new(state, &self.policy, wake, ignore_backoff);
@@ -190,11 +190,11 @@ impl Host {
         }
         assert_eq!(self.seqs.last(), Some(&self.state.seq), "the state knows the last number");
         let class = |n: &News| n.error.as_ref().map_or("", |e| e.class.word()).to_owned();
-        Run {
+        LabRun {
             steps,
             last,
             reason: reason.to_string(),
-            news: told.iter().map(|n| (n.outcome, n.version.clone(), class(n))).collect(),
+            news: told.iter().map(|n| (n.outcome.word(), n.version.clone(), class(n))).collect(),
             told,
             held_by: facts.superseded.iter().map(|s| (s.targets.clone(), s.everywhere)).collect(),
             superseded: std::mem::take(&mut facts.superseded)
@@ -243,7 +243,7 @@ impl Host {
                 Outcome::Inspected(seen)
             }
             Step::Fetch => {
-                let mut found = Found { at: now, ..found(self.source, 0) };
+                let mut found = SourceVersion { at: now, ..found(self.source, 0) };
                 if let Some((_, number)) = self.renumbered.filter(|(version, _)| *version == self.source) {
                     found.id.version = format!("v{number}");
                 }
@@ -252,7 +252,7 @@ impl Host {
             }
             Step::FetchApplied => {
                 let applied = self.state.applied.clone().expect("one is applied");
-                Outcome::Fetched(Found {
+                Outcome::Fetched(SourceVersion {
                     identity: source("arn:a"),
                     id: applied.id,
                     username: applied.username,
@@ -263,9 +263,9 @@ impl Host {
             Step::Probe { .. } => Outcome::Probed,
             Step::Preview { target } => {
                 let right = self.files[*target] == candidate;
-                Outcome::Previewed(if right { Change::default() } else { change() }, format!("live{candidate}"))
+                Outcome::Previewed(if right { PlannedChange::default() } else { change() }, format!("live{candidate}"))
             }
-            Step::Prepare { target } => Outcome::Prepared(Staged {
+            Step::Prepare { target } => Outcome::Prepared(StagedFacts {
                 nothing_to_write: self.files[*target] == candidate,
                 swapped_before: self.files[*target] == candidate && self.journal[*target].is_some(),
                 live_id: format!("live{candidate}"),

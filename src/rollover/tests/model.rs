@@ -21,7 +21,7 @@ struct Game {
 
 /// One target's mail server; versions are numbers, 0 is none and 9 nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Server {
+struct PeopleServer {
     files: u8,
     noticed: u8,
     staged: u8,
@@ -31,8 +31,8 @@ struct Server {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct World {
-    servers: Vec<Server>,
+struct PeopleWorld {
+    servers: Vec<PeopleServer>,
     source: u8,
     /// Versions that somebody has let go.
     approved: Vec<u8>,
@@ -58,16 +58,16 @@ struct Tally {
 }
 
 impl Game {
-    fn outcomes(&self, step: &Step, facts: &Facts, world: &World) -> Vec<(Outcome, World)> {
+    fn outcomes(&self, step: &Step, facts: &Facts, world: &PeopleWorld) -> Vec<(Outcome, PeopleWorld)> {
         let mut all = Vec::new();
-        let mut one = |outcome: Outcome, change: &dyn Fn(&mut World)| {
+        let mut one = |outcome: Outcome, change: &dyn Fn(&mut PeopleWorld)| {
             let mut after = world.clone();
             change(&mut after);
             all.push((outcome, after));
         };
-        let same = |_: &mut World| {};
+        let same = |_: &mut PeopleWorld| {};
         let fails = world.failures < self.failures;
-        let fail = |w: &mut World| w.failures += 1;
+        let fail = |w: &mut PeopleWorld| w.failures += 1;
         // The version that the run has got.
         let version: u8 = facts.fetched.as_ref().map_or(0, |f| f.id.version[1..].parse().unwrap());
         let manual = self.policy.mode != Mode::Automatic;
@@ -109,7 +109,7 @@ impl Game {
             }
             Step::Preview { target } => {
                 let right = world.servers[*target].files == version;
-                let change = if right { Change::default() } else { change() };
+                let change = if right { PlannedChange::default() } else { change() };
                 one(Outcome::Previewed(change, format!("live{version}")), &same);
             }
             Step::Prepare { target } => {
@@ -117,8 +117,12 @@ impl Game {
                 assert_eq!(s.verified, version, "staged before the login was accepted");
                 let nothing_to_write = s.files == version;
                 let swapped_before = nothing_to_write && s.swapped == version;
-                let staged =
-                    Staged { nothing_to_write, swapped_before, live_id: format!("live{version}"), goes_live: None };
+                let staged = StagedFacts {
+                    nothing_to_write,
+                    swapped_before,
+                    live_id: format!("live{version}"),
+                    goes_live: None,
+                };
                 if !nothing_to_write && facts.targets[t].previewed.as_ref().is_none_or(|p| !p.diff.is_empty()) {
                     permitted(t);
                 }
@@ -134,7 +138,7 @@ impl Game {
                 permitted(t);
                 assert_eq!(world.servers[t].staged, version, "swapped in what was staged");
                 one(Outcome::Swapped, &move |w| {
-                    w.servers[t] = Server { files: version, staged: 0, swapped: version, ..w.servers[t] };
+                    w.servers[t] = PeopleServer { files: version, staged: 0, swapped: version, ..w.servers[t] };
                 });
                 if fails {
                     one(Outcome::Failed(failure(true)), &fail);
@@ -158,7 +162,7 @@ impl Game {
             Step::Undo { target } => {
                 let t = *target;
                 one(Outcome::Undone, &move |w| {
-                    w.servers[t] = Server { files: 1, noticed: 1, staged: 0, swapped: 0, ..w.servers[t] };
+                    w.servers[t] = PeopleServer { files: 1, noticed: 1, staged: 0, swapped: 0, ..w.servers[t] };
                 });
             }
             Step::Discard { target } => {
@@ -203,13 +207,13 @@ impl Game {
     }
 
     /// Takes what is to be told, as whoever drives the machine does.
-    fn hear(facts: &mut Facts, world: &mut World, tally: &mut Tally) {
+    fn hear(facts: &mut Facts, world: &mut PeopleWorld, tally: &mut Tally) {
         facts.superseded.clear();
         for news in std::mem::take(&mut facts.news) {
-            *tally.told.entry(news.outcome).or_default() += 1;
+            *tally.told.entry(news.outcome.word()).or_default() += 1;
             assert!(news.seq > world.seq, "{news:?} {world:?}");
             world.seq = news.seq;
-            if news.outcome == PENDING_APPROVAL {
+            if news.outcome == ReportOutcome::PendingApproval {
                 assert!(!world.pending.contains(&news.version), "told twice: {news:?} {world:?}");
                 world.pending.push(news.version);
             }
@@ -217,8 +221,8 @@ impl Game {
     }
 
     fn walk(&self) -> Tally {
-        let server = Server { files: 1, noticed: 1, staged: 0, swapped: 0, verified: 0 };
-        let start = World {
+        let server = PeopleServer { files: 1, noticed: 1, staged: 0, swapped: 0, verified: 0 };
+        let start = PeopleWorld {
             servers: vec![server; self.policy.targets.len()],
             source: 2,
             approved: Vec::new(),
@@ -234,20 +238,20 @@ impl Game {
         let mut state = applied(&self.policy, 1);
         (state.seq, state.report) = (1, Some(report(1)));
         let facts = Facts::new(state, &self.policy, Wake::default(), true);
-        let mut seen = Seen::default();
+        let mut seen = Visited::default();
         let mut tally = Tally::default();
-        enum Visit {
-            Enter(Box<(Facts, World, Timestamp)>),
+        enum PeopleVisit {
+            Enter(Box<(Facts, PeopleWorld, Timestamp)>),
             Leave(Situation),
         }
-        let mut stack = vec![Visit::Enter(Box::new((facts, start, at(0))))];
+        let mut stack = vec![PeopleVisit::Enter(Box::new((facts, start, at(0))))];
         while let Some(visit) = stack.pop() {
             let (mut facts, mut world, now) = match visit {
-                Visit::Leave(key) => {
+                PeopleVisit::Leave(key) => {
                     seen.leave(key);
                     continue;
                 }
-                Visit::Enter(node) => *node,
+                PeopleVisit::Enter(node) => *node,
             };
             Self::hear(&mut facts, &mut world, &mut tally);
             let key = Situation::of(&mut facts, &world, now);
@@ -257,7 +261,7 @@ impl Game {
                 Met::Before => continue,
                 Met::OnTheWay => panic!("a loop without end at {step:?}"),
             }
-            stack.push(Visit::Leave(key));
+            stack.push(PeopleVisit::Leave(key));
             *tally.steps.entry(step.word()).or_default() += 1;
             if facts.committed.is_some() {
                 // True when it was made; a person may have changed it since.
@@ -291,16 +295,20 @@ impl Game {
                         "taken for a stranger's: {world:?}"
                     );
                 }
-                stack.push(Visit::Enter(Box::new((next, after, now))));
+                stack.push(PeopleVisit::Enter(Box::new((next, after, now))));
             }
             // Others act.
             if self.moves && world.source == 2 {
-                stack.push(Visit::Enter(Box::new((facts.clone(), World { source: 3, ..world.clone() }, now))));
+                stack.push(PeopleVisit::Enter(Box::new((
+                    facts.clone(),
+                    PeopleWorld { source: 3, ..world.clone() },
+                    now,
+                ))));
             }
             if let Some(&files) = self.edits.get(world.edits) {
-                let mut after = World { edits: world.edits + 1, ..world.clone() };
+                let mut after = PeopleWorld { edits: world.edits + 1, ..world.clone() };
                 after.servers.last_mut().unwrap().files = files;
-                stack.push(Visit::Enter(Box::new((facts.clone(), after, now))));
+                stack.push(PeopleVisit::Enter(Box::new((facts.clone(), after, now))));
             }
             let at_rest = matches!(step, Step::Wait { .. } | Step::End);
             if at_rest {
@@ -308,22 +316,22 @@ impl Game {
                 conclude(&mut ended.0, now, 0.5);
                 Self::hear(&mut ended.0, &mut ended.1, &mut tally);
                 if let Some(order) = self.orders.get(world.orders) {
-                    let next = World { orders: world.orders + 1, ..ended.1.clone() };
+                    let next = PeopleWorld { orders: world.orders + 1, ..ended.1.clone() };
                     // A login of our own may be due by then.
                     let then = ended.0.state.next_own_login().map_or(now, |due| due.max(now));
-                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, order.clone(), then))));
+                    stack.push(PeopleVisit::Enter(Box::new(self.woken(&ended.0, next, order.clone(), then))));
                 }
                 if world.crashes == 0 {
-                    let next = World { crashes: 1, ..ended.1 };
-                    stack.push(Visit::Enter(Box::new(self.woken(&ended.0, next, Wake::default(), now))));
+                    let next = PeopleWorld { crashes: 1, ..ended.1 };
+                    stack.push(PeopleVisit::Enter(Box::new(self.woken(&ended.0, next, Wake::default(), now))));
                 }
             } else if world.crashes == 0 {
                 // Killed; and whoever comes next may be a person.
-                let next = World { crashes: 1, ..world.clone() };
-                stack.push(Visit::Enter(Box::new(self.woken(&facts, next.clone(), Wake::default(), now))));
+                let next = PeopleWorld { crashes: 1, ..world.clone() };
+                stack.push(PeopleVisit::Enter(Box::new(self.woken(&facts, next.clone(), Wake::default(), now))));
                 if let Some(order) = self.orders.get(world.orders) {
-                    let next = World { orders: world.orders + 1, ..next };
-                    stack.push(Visit::Enter(Box::new(self.woken(&facts, next, order.clone(), now))));
+                    let next = PeopleWorld { orders: world.orders + 1, ..next };
+                    stack.push(PeopleVisit::Enter(Box::new(self.woken(&facts, next, order.clone(), now))));
                 }
             }
         }
@@ -332,7 +340,13 @@ impl Game {
     }
 
     /// Another run begins: on what is durable, with what is staged gone, and nothing proved.
-    fn woken(&self, facts: &Facts, mut world: World, wake: Wake, now: Timestamp) -> (Facts, World, Timestamp) {
+    fn woken(
+        &self,
+        facts: &Facts,
+        mut world: PeopleWorld,
+        wake: Wake,
+        now: Timestamp,
+    ) -> (Facts, PeopleWorld, Timestamp) {
         world.servers.iter_mut().for_each(|s| (s.staged, s.verified) = (0, 0));
         let facts = Facts::new(facts.state.clone(), &self.policy, wake, true);
         if let Some(approve) = &facts.wake.approve {

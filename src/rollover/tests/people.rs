@@ -1,6 +1,6 @@
 //! Where people decide, or change the files themselves.
 
-use super::lab::{Host, Run, approve, refused, trouble};
+use super::lab::{LabHost, LabRun, approve, refused, trouble};
 use super::*;
 
 const DAY: i64 = 86_400;
@@ -20,7 +20,7 @@ fn by_hand(targets: usize, hands: &[usize]) -> Policy {
 
 #[test]
 fn a_version_is_verified_and_held_and_that_is_told_once() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     let run = host.poll(0);
     assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "hold"]);
     assert_eq!(run.news, [("pending-approval", "v2".to_owned(), "held".to_owned())]);
@@ -52,7 +52,7 @@ fn a_version_is_verified_and_held_and_that_is_told_once() {
 
 #[test]
 fn approved_it_goes_straight_down() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     let run = host.approve(None, 60);
     let down = ["inspect", "fetch", "verify", "prepare", "swap", "activate", "read-back", "commit"];
@@ -60,14 +60,14 @@ fn approved_it_goes_straight_down() {
     assert_eq!((host.version(), host.state.candidate.as_ref(), run.news.len()), ("v2", None, 0));
     assert_eq!(host.state.targets["t0"].change, None);
     // By its name it goes without having waited.
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     let run = host.approve(Some("v2"), 0);
     assert_eq!((run.steps.as_slice(), run.approved_by.as_deref()), (down.as_slice(), Some("alice")));
 }
 
 #[test]
 fn what_nobody_has_seen_is_not_approved_without_its_name() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     let run = host.approve(None, 0);
     assert_eq!((run.failures.clone(), run.steps), (vec!["nothing-waits".to_owned()], vec!["inspect", "fetch"]));
     assert!(run.news.is_empty(), "the person has the answer: {:?}", run.news);
@@ -75,7 +75,7 @@ fn what_nobody_has_seen_is_not_approved_without_its_name() {
     let run = host.poll(60);
     assert_eq!(run.outcomes(), ["pending-approval"]);
     // Nothing is there to be approved.
-    let mut host = Host::new(manual(1), 1);
+    let mut host = LabHost::new(manual(1), 1);
     assert_eq!(host.approve(None, 0).failures, ["nothing-to-do"]);
     assert_eq!(host.approve(Some("v1"), 0).failures, ["nothing-to-do"]);
     assert_eq!(host.approve(Some("v2"), 0).failures, ["changed-meanwhile"]);
@@ -83,7 +83,7 @@ fn what_nobody_has_seen_is_not_approved_without_its_name() {
 
 #[test]
 fn a_newer_version_replaces_the_one_that_is_held() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     host.troubles = vec![("prepare", trouble("io", true))];
     host.approve(None, 60);
@@ -101,7 +101,7 @@ fn a_newer_version_replaces_the_one_that_is_held() {
 #[test]
 fn an_approval_of_what_has_changed_meanwhile_applies_nothing() {
     for named in [None, Some("v2")] {
-        let mut host = Host::new(manual(1), 2);
+        let mut host = LabHost::new(manual(1), 2);
         host.poll(0);
         host.source = 3;
         let run = host.approve(named, 60);
@@ -122,7 +122,7 @@ fn an_approval_of_what_has_changed_meanwhile_applies_nothing() {
 fn a_version_that_comes_while_the_approved_one_is_under_way_is_not_approved() {
     let mut policy = manual(2);
     policy.targets[1].retry = SignedDuration::from_secs(10);
-    let mut host = Host::new(policy, 2);
+    let mut host = LabHost::new(policy, 2);
     host.poll(0);
     // One target holds version 2, the other could not be logged in for; and then there is version 3.
     (host.troubles, host.then) = (vec![("verify 1", trouble("network", true))], Some(3));
@@ -142,7 +142,7 @@ fn each_version_is_let_go_by_itself() {
     // The login in use is refused: version 2 goes at once, into one target; version 3 comes before the other can have it.
     let mut policy = manual(2);
     policy.mode = Mode::Manual { window: None, if_applied_dies: IfAppliedDies::Apply };
-    let mut host = Host::new(policy, 2);
+    let mut host = LabHost::new(policy, 2);
     host.troubles = vec![("verify 1", trouble("network", true)), ("verify-applied", refused())];
     host.order(hint(), 0);
     host.order(hint(), 60);
@@ -166,7 +166,7 @@ fn what_was_begun_of_another_source_or_of_an_unknown_one_was_not_let_go() {
         ("another source", Swapped { source: Some(source("arn:b")), ..swapped(2) }, false),
         ("a journal of 0.1.0", Swapped { source: None, ..swapped(2) }, false),
     ] {
-        let mut host = Host::new(manual(1), 2);
+        let mut host = LabHost::new(manual(1), 2);
         (host.files[0], host.journal[0]) = (9, Some(journal));
         let run = host.poll(0);
         assert_eq!((run.wrote(), run.waits, host.version() == "v2"), (begun, !begun, begun), "{what}: {:?}", run.steps);
@@ -178,7 +178,7 @@ fn what_was_begun_of_another_source_or_of_an_unknown_one_was_not_let_go() {
 
 #[test]
 fn an_approval_outlasts_what_fails_for_now_and_a_crash() {
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.poll(0);
     host.troubles = vec![("verify", trouble("network", true))];
     let run = host.approve(None, 60);
@@ -196,7 +196,7 @@ fn an_approval_outlasts_what_fails_for_now_and_a_crash() {
 
 #[test]
 fn one_target_that_cannot_be_logged_in_for_is_tried_again_before_the_day_is_over() {
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.troubles = vec![("verify 1", trouble("network", true))];
     let run = host.poll(0);
     let Step::Wait { until } = run.last else { panic!("{:?}", run.last) };
@@ -212,7 +212,7 @@ fn one_target_that_cannot_be_logged_in_for_is_tried_again_before_the_day_is_over
 fn a_login_that_was_good_before_a_long_wait_is_tried_again() {
     let mut policy = manual(1);
     policy.mode = daily("06:00-07:00");
-    let mut host = Host::new(policy, 2);
+    let mut host = LabHost::new(policy, 2);
     // `sync --wait 12h`, at five in the morning.
     let run = host.run(Wake::default(), true, day(0, "05:00:00"), 12 * 3600);
     assert_eq!(run.committed, Some(Completion::Confirmed));
@@ -222,7 +222,7 @@ fn a_login_that_was_good_before_a_long_wait_is_tried_again() {
 
 #[test]
 fn a_dry_run_shows_what_waits_and_decides_nothing() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     let before = host.state.clone();
     let dry = || Wake { dry_run: true, ..Wake::default() };
@@ -233,7 +233,7 @@ fn a_dry_run_shows_what_waits_and_decides_nothing() {
     after.candidate.as_mut().unwrap().held.as_mut().unwrap().next =
         before.candidate.as_ref().unwrap().held.as_ref().unwrap().next;
     assert_eq!((after, run.news.len()), (before, 0));
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     let run = host.order(dry(), 0);
     assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview"]);
     assert_eq!((&host.candidate().held, &host.state.targets["t0"].change, run.news.len()), (&None, &None, 0));
@@ -242,7 +242,7 @@ fn a_dry_run_shows_what_waits_and_decides_nothing() {
 #[test]
 fn what_is_in_use_already_needs_no_approval() {
     // Adopted: no state, and the table holds the version.
-    let mut host = Host::unknown(manual(1), 2, 2);
+    let mut host = LabHost::unknown(manual(1), 2, 2);
     let run = host.poll(0);
     assert_eq!(
         run.steps.clone(),
@@ -250,7 +250,7 @@ fn what_is_in_use_already_needs_no_approval() {
     );
     assert_eq!((run.committed, run.approved_by, run.news.len()), (Some(Completion::Adopted), None, 0));
     // No state, and it holds another.
-    let mut host = Host::unknown(manual(1), 1, 2);
+    let mut host = LabHost::unknown(manual(1), 1, 2);
     let run = host.poll(0);
     assert_eq!((run.outcomes(), run.staged()), (vec!["pending-approval"], false));
     assert_eq!(run.told[0].version, "v2");
@@ -262,7 +262,7 @@ fn what_is_in_use_already_needs_no_approval() {
 fn a_file_that_changes_between_the_look_and_the_staging_is_not_written() {
     // It was right when it was looked at: nobody has let it be written.
     for policy in [manual(1), by_hand(1, &[0])] {
-        let mut host = Host::new(policy, 2);
+        let mut host = LabHost::new(policy, 2);
         host.files = vec![2];
         host.meanwhile = Some(("prepare", 0, 9));
         let run = host.poll(0);
@@ -280,13 +280,13 @@ fn a_file_that_changes_between_the_look_and_the_staging_is_not_written() {
 
 #[test]
 fn a_rejected_version_is_not_taken_and_stays_to_be_seen() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     let run = host.reject(None, 60);
     assert_eq!(run.steps.clone(), ["inspect", "reject"]);
     assert_eq!((run.news.clone(), run.carried_out), (vec![("rejected", "v2".into(), "rejected".into())], Some(true)));
     assert_eq!(run.told[0].error.as_ref().unwrap().words, "rejected by root: not now. The present login stays in use");
-    let looks_away = |host: &mut Host, seconds: i64| {
+    let looks_away = |host: &mut LabHost, seconds: i64| {
         for run in [host.poll(seconds), host.order(Wake::default(), seconds + 1)] {
             assert_eq!((run.steps.clone(), run.outcomes()), (vec!["inspect", "fetch"], vec![]));
             assert!(!run.waits && run.failures.is_empty());
@@ -316,7 +316,7 @@ fn a_rejected_version_is_not_taken_and_stays_to_be_seen() {
 
 #[test]
 fn a_rejected_version_does_not_stop_the_next_one() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     host.reject(Some("v2"), 60);
     host.source = 3;
@@ -331,9 +331,9 @@ fn a_rejected_version_does_not_stop_the_next_one() {
 }
 
 /// What an endpoint, a source and a person may say to a newer version, and nothing of it is about the one that was confirmed.
-fn newer_versions() -> Vec<(&'static str, Host)> {
+fn newer_versions() -> Vec<(&'static str, LabHost)> {
     let host = |policy: Policy, source: i64, troubles: Vec<(&'static str, Outcome)>| {
-        let mut host = Host::new(policy, source);
+        let mut host = LabHost::new(policy, source);
         host.state.left_behind.push(version(-1));
         host.troubles = troubles;
         host
@@ -360,7 +360,7 @@ fn what_was_confirmed_is_put_back_although_a_newer_version_is_not_put_into_use()
         host.policy.probe = what == "not to be had";
         let is_refused = what == "refused" || what == "not accepted yet";
         // It is met before anybody changes anything, and once more after it.
-        let meet = |host: &mut Host, seconds: i64| {
+        let meet = |host: &mut LabHost, seconds: i64| {
             let mut run = host.poll(seconds);
             if is_refused {
                 // The endpoint takes what was confirmed, and not what came after it.
@@ -414,7 +414,7 @@ fn what_was_confirmed_is_put_back_although_a_newer_version_is_not_put_into_use()
 fn a_run_that_was_killed_while_it_put_back_what_was_confirmed_is_finished_by_the_next() {
     for word in ["prepare", "swap", "activate", "read-back", "commit"] {
         for reject in [false, true] {
-            let mut host = Host::new(manual(2), 2);
+            let mut host = LabHost::new(manual(2), 2);
             host.poll(0);
             if reject {
                 host.reject(None, 10);
@@ -446,7 +446,7 @@ fn where_what_was_confirmed_cannot_be_put_back_that_is_said_and_is_no_success() 
     ];
     for (word, outcome, temporary, withdrawn) in cases {
         for reject in [false, true] {
-            let mut host = Host::new(manual(1), 2);
+            let mut host = LabHost::new(manual(1), 2);
             host.poll(0);
             if reject {
                 host.reject(None, 10);
@@ -491,7 +491,7 @@ fn where_what_was_confirmed_cannot_be_put_back_that_is_said_and_is_no_success() 
 
 #[test]
 fn what_is_not_to_be_put_back_beside_a_rejected_version_is_said() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.policy.targets[0].drift = Drift::Report;
     host.poll(0);
     host.reject(None, 60);
@@ -525,7 +525,7 @@ fn what_is_not_to_be_put_back_beside_a_rejected_version_is_said() {
 #[test]
 fn of_several_targets_the_changed_one_is_put_back_and_the_others_are_left() {
     // One holds the version that waits already, because somebody put it there: that is theirs.
-    let mut host = Host::new(manual(3), 2);
+    let mut host = LabHost::new(manual(3), 2);
     host.poll(0);
     host.files = vec![9, 2, 1];
     let run = host.poll(10);
@@ -533,7 +533,7 @@ fn of_several_targets_the_changed_one_is_put_back_and_the_others_are_left() {
     let run = host.poll(20);
     assert!(!run.staged() && run.waits, "{:?}", run.steps);
     // One cannot be looked at.
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.poll(0);
     host.files = vec![9, 1];
     host.troubles = vec![("inspect 1", trouble("io", true))];
@@ -548,7 +548,7 @@ fn of_several_targets_the_changed_one_is_put_back_and_the_others_are_left() {
 #[test]
 fn who_only_looks_or_confirms_puts_nothing_back() {
     for wake in [Wake { dry_run: true, ..Wake::default() }, confirm(), Wake { leave: true, ..Wake::default() }] {
-        let mut host = Host::new(manual(1), 2);
+        let mut host = LabHost::new(manual(1), 2);
         host.poll(0);
         host.files = vec![9];
         let run = host.order(wake, 10);
@@ -558,7 +558,7 @@ fn who_only_looks_or_confirms_puts_nothing_back() {
 
 #[test]
 fn the_rejected_version_put_in_by_hand_or_by_a_killed_run_is_nobody_elses() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     host.reject(None, 60);
     host.files = vec![2];
@@ -568,7 +568,7 @@ fn the_rejected_version_put_in_by_hand_or_by_a_killed_run_is_nobody_elses() {
 
 #[test]
 fn a_rejection_is_about_what_the_person_saw() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     let run = host.reject(None, 0);
     assert_eq!((run.failures.clone(), run.carried_out), (vec!["nothing-waits".to_owned()], Some(false)));
     host.poll(60);
@@ -584,7 +584,7 @@ fn a_rejection_is_about_what_the_person_saw() {
 fn a_number_that_was_another_versions_before_is_asked_about_once() {
     // What had become of the version 2 of before when the source was made anew, how it comes to be so, and whether the
     // source had others in between.
-    type Before = fn(&mut Host);
+    type Before = fn(&mut LabHost);
     let before: [(&str, Before); 4] = [
         ("waits", |_| ()),
         ("rejected", |host| _ = host.reject(None, 10)),
@@ -597,7 +597,7 @@ fn a_number_that_was_another_versions_before_is_asked_about_once() {
         }),
     ];
     let made_anew = |before: Before, between: bool| {
-        let mut host = Host::new(manual(1), 2);
+        let mut host = LabHost::new(manual(1), 2);
         host.poll(0);
         before(&mut host);
         if between {
@@ -646,7 +646,7 @@ fn a_number_that_was_another_versions_before_is_asked_about_once() {
 /// As above, for what is not newer and is taken because a person names it.
 #[test]
 fn a_number_that_was_another_versions_before_is_not_accepted_at_the_first_word() {
-    let mut host = Host::new(policy(1), 5);
+    let mut host = LabHost::new(policy(1), 5);
     host.poll(0);
     host.source = 6;
     host.poll(10);
@@ -662,7 +662,7 @@ fn a_number_that_was_another_versions_before_is_not_accepted_at_the_first_word()
 
 #[test]
 fn what_is_in_place_already_cannot_be_rejected() {
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.poll(0);
     host.troubles = vec![("prepare 1", trouble("lock-held", true))];
     host.approve(None, 60);
@@ -676,7 +676,7 @@ fn what_is_in_place_already_cannot_be_rejected() {
 
 #[test]
 fn only_so_many_rejections_are_remembered() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     for n in 0..i64::try_from(REJECTED).unwrap() + 5 {
         host.source = n + 2;
         host.poll(n * 100);
@@ -688,7 +688,7 @@ fn only_so_many_rejections_are_remembered() {
 
 #[test]
 fn approving_where_nobody_needs_to_undoes_no_rejection() {
-    let mut host = Host::new(manual(1), 3);
+    let mut host = LabHost::new(manual(1), 3);
     host.poll(0);
     host.approve(None, 10);
     // Left behind: 1. It may not come back because somebody approves it where approvals count for nothing.
@@ -713,7 +713,7 @@ fn approving_where_nobody_needs_to_undoes_no_rejection() {
 
 #[test]
 fn a_version_that_is_taken_on_purpose_is_still_held() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     host.approve(None, 10);
     host.source = 1;
@@ -739,14 +739,14 @@ fn window(text: &str) -> Mode {
     Mode::Manual { window: Some(config::Window::parse(text).unwrap()), if_applied_dies: IfAppliedDies::Wait }
 }
 
-fn at_time(host: &mut Host, now: Timestamp) -> Run {
+fn at_time(host: &mut LabHost, now: Timestamp) -> LabRun {
     host.run(Wake::default(), false, now, 0)
 }
 
 #[test]
 fn before_the_window_it_waits_exactly_until_it_opens_and_within_it_goes_by_itself() {
     let policy = Policy { mode: window("Sat 02:00-04:00"), ..manual(1) };
-    let mut host = Host::new(policy, 2);
+    let mut host = LabHost::new(policy, 2);
     let run = at_time(&mut host, day(0, "12:00:00"));
     let opens = day(1, "02:00:00");
     assert_eq!((run.outcomes(), run.last), (vec!["pending-approval"], Step::Wait { until: opens }));
@@ -776,7 +776,7 @@ fn before_the_window_it_waits_exactly_until_it_opens_and_within_it_goes_by_itsel
 
 #[test]
 fn what_failed_while_the_window_was_open_waits_for_the_next_one() {
-    let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(1) }, 2);
+    let mut host = LabHost::new(Policy { mode: daily("02:00-04:00"), ..manual(1) }, 2);
     at_time(&mut host, day(0, "12:00:00"));
     host.troubles = vec![("prepare", trouble("lock-held", true))];
     let run = at_time(&mut host, day(1, "03:59:00"));
@@ -795,7 +795,7 @@ fn what_failed_while_the_window_was_open_waits_for_the_next_one() {
 #[test]
 fn what_was_begun_goes_on_after_the_window() {
     for killed_before in ["activate", "read-back", "commit"] {
-        let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
+        let mut host = LabHost::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
         at_time(&mut host, day(0, "12:00:00"));
         host.killed_before = Some(killed_before);
         let run = at_time(&mut host, day(1, "03:59:59"));
@@ -806,7 +806,7 @@ fn what_was_begun_goes_on_after_the_window() {
         assert!(run.news.is_empty(), "{:?}", run.news);
     }
     // One target is in place and in trouble, so that it is not looked at when the other one's turn comes.
-    let mut host = Host::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
+    let mut host = LabHost::new(Policy { mode: daily("02:00-04:00"), ..manual(2) }, 2);
     host.troubles = vec![("activate 0", trouble("lock-held", true)), ("prepare 1", trouble("lock-held", true))];
     at_time(&mut host, day(1, "03:59:59"));
     assert_eq!(host.files, [2, 1]);
@@ -836,7 +836,7 @@ fn the_nights_in_which_the_clock_changes() {
             (time(last_second), true),
             (time(last_second) + second, false),
         ] {
-            let mut host = Host::new(policy.clone(), 2);
+            let mut host = LabHost::new(policy.clone(), 2);
             let run = at_time(&mut host, time(before));
             assert_eq!(run.last, Step::Wait { until: time(opens) }, "{hours} {before}");
             let run = at_time(&mut host, when);
@@ -854,14 +854,14 @@ fn dies(if_applied_dies: IfAppliedDies) -> Policy {
 }
 
 /// How often the run logged in with the applied version.
-fn own_logins(run: &Run) -> usize {
+fn own_logins(run: &LabRun) -> usize {
     run.steps.iter().filter(|s| **s == "verify-applied").count()
 }
 
 #[test]
 fn when_the_login_in_use_is_refused_twice_it_waits_or_goes_as_configured() {
     for (if_applied_dies, goes) in [(IfAppliedDies::Wait, false), (IfAppliedDies::Apply, true)] {
-        let mut host = Host::new(dies(if_applied_dies), 2);
+        let mut host = LabHost::new(dies(if_applied_dies), 2);
         let words = &host.poll(0).told[0].error.as_ref().unwrap().words.clone();
         assert_eq!(words.contains("once two logins of relaykey's own with it were refused"), goes, "{words}");
         assert_eq!(host.poll(60).committed, None);
@@ -889,7 +889,7 @@ fn when_the_login_in_use_is_refused_twice_it_waits_or_goes_as_configured() {
             assert_eq!((host.state.applied_refused(), host.state.next_own_login()), (None, None));
         }
         // A rejected one is not taken for that.
-        let mut host = Host::new(dies(if_applied_dies), 2);
+        let mut host = LabHost::new(dies(if_applied_dies), 2);
         host.poll(0);
         host.reject(None, 60);
         host.troubles = vec![("verify-applied", refused())];
@@ -899,7 +899,7 @@ fn when_the_login_in_use_is_refused_twice_it_waits_or_goes_as_configured() {
 
 #[test]
 fn what_anybody_may_write_into_the_mail_log_lets_nothing_go_and_makes_logins_rare() {
-    let mut host = Host::new(dies(IfAppliedDies::Apply), 2);
+    let mut host = LabHost::new(dies(IfAppliedDies::Apply), 2);
     host.poll(0);
     let mut logins = 0;
     for second in 0..3600 {
@@ -933,14 +933,14 @@ fn what_anybody_may_write_into_the_mail_log_lets_nothing_go_and_makes_logins_rar
 
 #[test]
 fn where_the_source_cannot_give_the_older_version_nothing_else_is_promised() {
-    let mut host = Host::new(Policy { gives_older: false, ..dies(IfAppliedDies::Apply) }, 2);
+    let mut host = LabHost::new(Policy { gives_older: false, ..dies(IfAppliedDies::Apply) }, 2);
     let words = &host.poll(0).told[0].error.as_ref().unwrap().words.clone();
     assert!(words.contains("it does not go into use by itself"), "{words}");
 }
 
 #[test]
 fn in_automatic_mode_a_hint_is_looked_into_after_the_source() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("verify-applied", refused())];
     // What is new goes at once, and nobody asks about the old one.
     let run = host.order(hint(), 0);
@@ -951,7 +951,7 @@ fn in_automatic_mode_a_hint_is_looked_into_after_the_source() {
     let own = host.state.applied_refused().expect("two refusals of our own");
     assert_eq!((own.refused.clone(), &own.id), (vec![at(60), at(120)], &version(2)));
     // A source that does not answer is not asked for more; what was told is not forgotten.
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.troubles = vec![("fetch", trouble("network", true)), ("verify-applied", refused())];
     assert_eq!(own_logins(&host.order(hint(), 0)), 0);
     host.troubles.remove(0);
@@ -962,7 +962,7 @@ fn in_automatic_mode_a_hint_is_looked_into_after_the_source() {
 
 #[test]
 fn a_write_between_the_swap_and_its_read_back_is_put_right_at_once_and_not_for_ever() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("undo", Outcome::Overtaken)];
     host.meanwhile = Some(("read-back", 0, 1));
     let run = host.poll(0);
@@ -977,14 +977,14 @@ fn a_write_between_the_swap_and_its_read_back_is_put_right_at_once_and_not_for_e
     for (drift, most) in [(Drift::Heal, HEALS + 1), (Drift::Report, 1)] {
         let mut policy = policy(1);
         policy.targets[0].drift = drift;
-        let mut host = Host::new(policy, 2);
+        let mut host = LabHost::new(policy, 2);
         host.troubles = vec![("undo", Outcome::Overtaken)];
         let (mut swaps, mut told) = (0, Vec::new());
         for second in 0..3000 {
             host.meanwhile = Some(("read-back", 0, 9));
             let run = host.notice(second);
             swaps += run.steps.iter().filter(|s| **s == "swap").count();
-            told.extend(run.told.into_iter().filter(|n| n.outcome == "failed"));
+            told.extend(run.told.into_iter().filter(|n| n.outcome == ReportOutcome::Failed));
         }
         assert_eq!(swaps, most, "{drift:?}");
         assert_eq!(told.len(), 1, "{told:?}");
@@ -1001,7 +1001,7 @@ fn a_write_between_the_swap_and_its_read_back_is_put_right_at_once_and_not_for_e
 
 #[test]
 fn a_change_by_hand_is_shown_watched_and_confirmed() {
-    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let mut host = LabHost::new(by_hand(1, &[0]), 2);
     let run = host.poll(0);
     assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "preview", "refrain"]);
     assert_eq!(run.news, [("pending-approval", "v2".to_owned(), "by-hand".to_owned())]);
@@ -1028,7 +1028,7 @@ fn a_change_by_hand_is_shown_watched_and_confirmed() {
 /// Who approves what waits to be changed by hand has that answer, and not that nothing waits.
 #[test]
 fn an_approval_of_what_is_changed_by_hand_says_so() {
-    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let mut host = LabHost::new(by_hand(1, &[0]), 2);
     host.poll(0);
     let run = host.approve(None, 60);
     assert!(run.failures.iter().any(|f| f == "nothing-to-do") && !run.wrote(), "{:?}", run.failures);
@@ -1041,7 +1041,7 @@ fn an_approval_of_what_is_changed_by_hand_says_so() {
 
 #[test]
 fn the_other_targets_go_ahead_and_the_confirmation_waits_for_all() {
-    let mut host = Host::new(by_hand(2, &[1]), 2);
+    let mut host = LabHost::new(by_hand(2, &[1]), 2);
     let run = host.poll(0);
     assert_eq!((run.committed, host.files.clone(), run.outcomes()), (None, vec![2, 1], vec!["pending-approval"]));
     assert!(run.told[0].error.as_ref().unwrap().words.contains("target t1"));
@@ -1054,7 +1054,7 @@ fn the_other_targets_go_ahead_and_the_confirmation_waits_for_all() {
 #[test]
 fn in_manual_mode_what_a_person_changes_needs_no_other_word() {
     let policy = Policy { mode: manual(1).mode, ..by_hand(2, &[1]) };
-    let mut host = Host::new(policy, 2);
+    let mut host = LabHost::new(policy, 2);
     let run = host.poll(0);
     assert_eq!((run.outcomes(), run.staged(), host.files.clone()), (vec!["pending-approval"], false, vec![1, 1]));
     // Both are to be seen: what is held, and what is to be done.
@@ -1079,7 +1079,7 @@ fn in_manual_mode_what_a_person_changes_needs_no_other_word() {
 
 #[test]
 fn a_target_that_a_person_changes_is_not_healed() {
-    let mut host = Host::new(by_hand(1, &[0]), 1);
+    let mut host = LabHost::new(by_hand(1, &[0]), 1);
     host.files = vec![9];
     let run = host.notice(0);
     assert_eq!((run.steps.clone(), run.failures), (vec!["inspect", "fetch", "refrain"], vec!["drift".to_owned()]));
@@ -1099,7 +1099,7 @@ fn a_target_that_a_person_changes_is_not_healed() {
 
 #[test]
 fn confirming_what_is_right_makes_a_new_confirmation_and_writes_nothing() {
-    let mut host = Host::new(policy(2), 1);
+    let mut host = LabHost::new(policy(2), 1);
     let since = host.state.applied.as_ref().unwrap().since;
     let (before, run) = (host.state.seq, host.order(confirm(), 60));
     assert_eq!((run.committed, run.wrote()), (Some(Completion::Confirmed), false));
@@ -1110,7 +1110,7 @@ fn confirming_what_is_right_makes_a_new_confirmation_and_writes_nothing() {
 #[test]
 fn confirming_what_is_not_right_writes_nothing_and_puts_nothing_off() {
     // Drift that is healed otherwise.
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.files = vec![9];
     let run = host.order(confirm(), 0);
     assert_eq!(
@@ -1120,14 +1120,14 @@ fn confirming_what_is_not_right_writes_nothing_and_puts_nothing_off() {
     let run = host.poll(10);
     assert_eq!((run.committed, host.files.clone()), (Some(Completion::Confirmed), vec![1]));
     // A version that goes into use by itself otherwise: nobody is to do anything.
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     let run = host.order(confirm(), 0);
     assert_eq!((run.failures.clone(), run.staged(), run.news.len()), (vec!["by-hand".to_owned()], false, 0));
     assert_eq!(host.candidate().held, None);
     let run = host.poll(10);
     assert_eq!((run.committed, host.version()), (Some(Completion::Confirmed), "v2"));
     // One that is held.
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     let run = host.order(confirm(), 60);
     let fix = host.state.targets["t0"].retry.failure.as_ref().map(|f| f.fix.clone()).unwrap_or_default();
@@ -1144,11 +1144,11 @@ fn confirming_what_is_not_right_writes_nothing_and_puts_nothing_off() {
 #[test]
 fn a_message_goes_out_before_anything_is_staged() {
     let probing = || Policy { probe: true, ..policy(1) };
-    let mut host = Host::new(probing(), 2);
+    let mut host = LabHost::new(probing(), 2);
     let run = host.poll(0);
     assert_eq!(run.steps[..5], ["inspect", "fetch", "verify", "probe", "prepare"]);
     // It is refused: nothing is touched, and it is tried ever more rarely.
-    let mut host = Host::new(probing(), 2);
+    let mut host = LabHost::new(probing(), 2);
     host.troubles = vec![("probe", trouble("smtp", false))];
     for (attempt, seconds) in [(1, 0), (2, 10_000), (3, 40_000)] {
         let run = host.poll(seconds);
@@ -1169,12 +1169,12 @@ fn a_message_goes_out_before_anything_is_staged() {
 #[test]
 fn no_message_goes_out_where_nothing_new_is_put_in_place() {
     let probing = || Policy { probe: true, ..policy(2) };
-    let mut host = Host::new(probing(), 2);
+    let mut host = LabHost::new(probing(), 2);
     let dry = Wake { dry_run: true, ..Wake::default() };
     assert!(!host.order(dry, 0).steps.contains(&"probe"));
     assert!(!host.order(confirm(), 0).steps.contains(&"probe"));
     // Healed.
-    let mut host = Host::new(probing(), 1);
+    let mut host = LabHost::new(probing(), 1);
     host.files = vec![9, 1];
     let run = host.poll(0);
     assert!(run.wrote() && !run.steps.contains(&"probe"), "{:?}", run.steps);
@@ -1189,7 +1189,7 @@ fn no_message_goes_out_where_nothing_new_is_put_in_place() {
 
 #[test]
 fn a_held_version_may_send_before_it_is_held() {
-    let mut host = Host::new(Policy { probe: true, ..manual(1) }, 2);
+    let mut host = LabHost::new(Policy { probe: true, ..manual(1) }, 2);
     let run = host.poll(0);
     assert_eq!(run.steps.clone(), ["inspect", "fetch", "verify", "probe", "preview", "hold"]);
     assert!(!host.approve(None, 60).steps.contains(&"probe"));
@@ -1199,7 +1199,7 @@ fn a_held_version_may_send_before_it_is_held() {
 #[test]
 fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
     let begun = |policy: Policy, killed_before: &'static str| {
-        let mut host = Host::new(policy, 2);
+        let mut host = LabHost::new(policy, 2);
         host.killed_before = Some(killed_before);
         host.poll(0);
         assert_eq!(host.files, [2]);
@@ -1224,7 +1224,7 @@ fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
         let run = host.order(Wake { asked: true, ..Wake::default() }, 700);
         assert_eq!((run.superseded, run.news.len()), (vec![], 1));
         let told = &run.told[0];
-        assert_eq!((told.outcome, &*told.username), ("failed", "AKIA3"));
+        assert_eq!((told.outcome.word(), &*told.username), ("failed", "AKIA3"));
         assert_eq!(told.previous_username.as_deref(), Some("AKIA1"), "what was confirmed before");
         assert_eq!(told.in_use, Some(vec!["AKIA2".to_owned()]), "what is in use");
         // It takes over from what was in use, and that is left behind.
@@ -1245,7 +1245,7 @@ fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
     assert_eq!((run.committed, host.version(), &host.files), (Some(Completion::Confirmed), "v2", &vec![2]));
     assert!(!run.wrote());
     // Who had let it go is remembered with it.
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     host.killed_before = Some("commit");
     host.approve(Some("v2"), 5);
@@ -1256,7 +1256,7 @@ fn what_a_killed_run_put_in_place_is_ours_although_another_version_came() {
 /// Two kills: version 2 in place, then version 3; what is in place is ours all the same, and the key before is version 2's.
 #[test]
 fn what_two_killed_runs_put_in_place_is_ours() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.killed_before = Some("commit");
     host.poll(0);
     (host.source, host.killed_before) = (3, Some("commit"));
@@ -1275,19 +1275,19 @@ fn what_two_killed_runs_put_in_place_is_ours() {
 /// A heal that fails: what is in use is what was looked up, and not the key before the applied one.
 #[test]
 fn what_is_told_of_a_heal_that_fails_names_the_key_that_was_found() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.state.applied.as_mut().unwrap().previous_username = Some("AKIA0".into());
     host.files = vec![9];
     host.troubles = vec![("prepare", trouble("io", false))];
     let run = host.notice(0);
-    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    let told = run.told.iter().find(|n| n.outcome == ReportOutcome::Failed).expect("it is told");
     assert_eq!((&*told.username, told.in_use.clone()), ("AKIA1", Some(vec!["AKIA9".to_owned()])));
 }
 
 /// A heal puts back what was confirmed: killed in the middle, it leaves no version without a confirmation.
 #[test]
 fn a_heal_that_was_killed_takes_back_no_confirmation() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.files = vec![9];
     host.killed_before = Some("activate");
     host.notice(0);
@@ -1305,7 +1305,7 @@ fn a_heal_that_was_killed_takes_back_no_confirmation() {
 /// Somebody puts version 1 back after version 2 was put in place and never confirmed: version 3 takes over from version 1.
 #[test]
 fn what_is_taken_over_from_is_what_was_found() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.killed_before = Some("commit");
     host.poll(0);
     (host.source, host.troubles) = (3, vec![("verify", refused())]);
@@ -1324,17 +1324,17 @@ fn what_is_taken_over_from_is_what_was_found() {
 /// The same key with another password is another version: what is told names what is in use, by its version.
 #[test]
 fn what_is_told_of_the_same_key_with_another_password_tells_the_two_apart() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.state.applied.as_mut().unwrap().previous_username = Some("AKIA0".into());
     host.troubles = vec![("verify", trouble("trust", false))];
     let run = host.poll(0);
     let told = &run.told[0];
     assert_eq!((&*told.version, told.version_in_use.as_deref(), told.of_applied), ("v2", Some("v1"), false));
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.files = vec![9];
     host.troubles = vec![("prepare", trouble("io", false))];
     let run = host.notice(0);
-    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    let told = run.told.iter().find(|n| n.outcome == ReportOutcome::Failed).expect("it is told");
     assert_eq!((&*told.version, told.version_in_use.as_deref(), told.of_applied), ("v1", None, true));
 }
 
@@ -1342,7 +1342,7 @@ fn what_is_told_of_the_same_key_with_another_password_tells_the_two_apart() {
 #[test]
 fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
     let asked = || {
-        let mut host = Host::new(by_hand(1, &[0]), 2);
+        let mut host = LabHost::new(by_hand(1, &[0]), 2);
         assert_eq!(host.poll(0).outcomes(), ["pending-approval"]);
         assert_eq!(host.files, [1], "nothing is done yet");
         host
@@ -1354,7 +1354,7 @@ fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
             host.troubles = vec![("verify", refused())];
         }
         let run = host.notice(60);
-        let told: Vec<_> = run.told.iter().filter(|n| n.outcome == "withdrawn").collect();
+        let told: Vec<_> = run.told.iter().filter(|n| n.outcome == ReportOutcome::Withdrawn).collect();
         let error = told[0].error.as_ref().unwrap();
         assert_eq!((told.len(), error.class), (1, Class::Superseded), "{next}: {}", error.words);
         assert!(error.words.contains("uses version v2 (AKIA2), which was put there by hand, as this host had asked"));
@@ -1394,7 +1394,7 @@ fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
     let withdrawn = run.news.iter().find(|n| n.0 == "withdrawn").expect("it is told");
     assert_eq!((&*withdrawn.2, host.state.targets["t0"].holds(&host.state)), ("drift", Some(Holds::Other)));
     // Who only confirms asks for nothing.
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.order(confirm(), 0);
     assert!(host.state.targets["t0"].begun.is_empty());
 }
@@ -1402,7 +1402,7 @@ fn what_was_put_in_by_hand_as_asked_is_known_although_another_version_came() {
 /// The person did what was asked for, and the source has gone back: they are told so, and not to look for a stranger.
 #[test]
 fn what_was_put_in_by_hand_as_asked_is_no_drift_when_the_source_goes_back() {
-    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let mut host = LabHost::new(by_hand(1, &[0]), 2);
     host.poll(0);
     (host.files, host.source) = (vec![2], 1);
     let run = host.notice(60);
@@ -1419,7 +1419,7 @@ fn what_was_put_in_by_hand_as_asked_is_no_drift_when_the_source_goes_back() {
 /// A source that was made anew counts from 1 again.
 #[test]
 fn another_version_of_the_same_number_is_said_to_be_another() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.killed_before = Some("commit");
     host.poll(0);
     (host.source, host.renumbered, host.troubles) = (3, Some((3, 2)), vec![("verify", refused())]);
@@ -1435,7 +1435,7 @@ fn another_version_of_the_same_number_is_said_to_be_another() {
 #[test]
 fn a_target_that_was_renamed_holds_what_was_put_there_under_its_old_name() {
     let begun = || {
-        let mut host = Host::new(policy(1), 2);
+        let mut host = LabHost::new(policy(1), 2);
         host.killed_before = Some("commit");
         host.poll(0);
         (host.source, host.troubles) = (3, vec![("verify", refused())]);
@@ -1464,7 +1464,7 @@ fn a_target_that_was_renamed_holds_what_was_put_there_under_its_old_name() {
     host.notice(20);
     assert_eq!(host.state.targets["renamed"].holds(&host.state), Some(Holds::Other));
     // What a person was asked for under the old name is asked for under the new one.
-    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let mut host = LabHost::new(by_hand(1, &[0]), 2);
     host.poll(0);
     host.policy.targets[0].name = "renamed".into();
     (host.source, host.files, host.troubles) = (3, vec![2], vec![("verify", refused())]);
@@ -1476,7 +1476,7 @@ fn a_target_that_was_renamed_holds_what_was_put_there_under_its_old_name() {
 #[test]
 fn the_key_that_was_found_first_is_told_although_the_first_run_was_killed() {
     let killed = || {
-        let mut host = Host::unknown(policy(1), 7, 1);
+        let mut host = LabHost::unknown(policy(1), 7, 1);
         host.killed_before = Some("commit");
         host.poll(0);
         assert_eq!(host.files, [1]);
@@ -1492,7 +1492,7 @@ fn the_key_that_was_found_first_is_told_although_the_first_run_was_killed() {
     host.source = 2;
     host.troubles = vec![("verify", trouble("trust", false))];
     let run = host.poll(10);
-    let told = run.told.iter().find(|n| n.outcome == "failed").expect("it is told");
+    let told = run.told.iter().find(|n| n.outcome == ReportOutcome::Failed).expect("it is told");
     assert_eq!(
         (told.previous_username.as_deref(), told.in_use.clone()),
         (Some("AKIA7"), Some(vec!["AKIA1".to_owned()]))
@@ -1507,13 +1507,13 @@ fn the_key_that_was_found_first_is_told_although_the_first_run_was_killed() {
         "what was in use meanwhile is not forgotten"
     );
     // What is found while nothing was put in place is what counts, the latest; an adoption has none before it.
-    let mut host = Host::unknown(policy(1), 7, 1);
+    let mut host = LabHost::unknown(policy(1), 7, 1);
     host.troubles = vec![("verify", trouble("trust", false))];
     host.poll(0);
     (host.files, host.troubles) = (vec![8], Vec::new());
     host.notice(10);
     assert_eq!(host.state.applied.as_ref().unwrap().previous_username.as_deref(), Some("AKIA8"));
-    let mut host = Host::unknown(policy(1), 1, 1);
+    let mut host = LabHost::unknown(policy(1), 1, 1);
     assert_eq!(host.poll(0).committed, Some(Completion::Adopted));
     assert_eq!(host.state.applied.as_ref().unwrap().previous_username, None);
 }
@@ -1521,7 +1521,7 @@ fn the_key_that_was_found_first_is_told_although_the_first_run_was_killed() {
 /// Of two targets the kill left one with the version and one without.
 #[test]
 fn a_version_that_one_of_two_targets_holds_is_said_to_be_there_in_part() {
-    let mut host = Host::new(policy(2), 2);
+    let mut host = LabHost::new(policy(2), 2);
     host.troubles = vec![("verify 1", trouble("network", true))];
     host.policy.targets[1].logs_in_as = 1;
     host.killed_before = Some("activate");
@@ -1530,7 +1530,7 @@ fn a_version_that_one_of_two_targets_holds_is_said_to_be_there_in_part() {
     assert_eq!(host.files, [2, 1]);
     let run = host.poll(10);
     assert_eq!((run.superseded.len(), run.held_by), (1, vec![(vec!["t0".to_owned()], false)]));
-    let mut host = Host::new(policy(2), 2);
+    let mut host = LabHost::new(policy(2), 2);
     host.killed_before = Some("commit");
     host.poll(0);
     (host.source, host.troubles) = (3, vec![("verify", refused())]);
@@ -1540,13 +1540,13 @@ fn a_version_that_one_of_two_targets_holds_is_said_to_be_there_in_part() {
 /// Killed between the text and its map: that is known until the next confirmation.
 #[test]
 fn what_was_put_in_place_in_part_is_known() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     // The mail server goes on with version 1; the text has version 2.
     host.journal = vec![Some(swapped(2))];
     host.troubles = vec![("verify", refused())];
     host.poll(0);
     let half =
-        |host: &Host| -> Vec<String> { host.state.half_done().map(|(_, begun)| begun.username.clone()).collect() };
+        |host: &LabHost| -> Vec<String> { host.state.half_done().map(|(_, begun)| begun.username.clone()).collect() };
     assert_eq!(half(&host), ["AKIA2"]);
     host.source = 3;
     host.poll(10);
@@ -1562,17 +1562,17 @@ fn what_was_put_in_place_in_part_is_known() {
     host.notice(40);
     assert_eq!((host.version(), half(&host)), ("v3", Vec::<String>::new()));
     // A person who was asked and has not begun has done nothing in part.
-    let mut host = Host::new(by_hand(1, &[0]), 2);
+    let mut host = LabHost::new(by_hand(1, &[0]), 2);
     host.poll(0);
     assert!(half(&host).is_empty());
 }
 
 #[test]
 fn where_nothing_was_confirmed_yet_what_is_in_use_is_no_strangers() {
-    let mut host = Host::unknown(manual(1), 1, 2);
+    let mut host = LabHost::unknown(manual(1), 1, 2);
     host.poll(0);
     assert!(host.state.applied.is_none() && host.state.foreign().is_none());
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.policy.targets[0].drift = Drift::Report;
     host.files = vec![9];
     host.poll(0);
@@ -1586,7 +1586,7 @@ fn where_nothing_was_confirmed_yet_what_is_in_use_is_no_strangers() {
 #[test]
 fn a_login_of_the_same_user_name_is_not_taken_for_the_version_that_waits() {
     for name in ["apikey", "AKIA1"] {
-        let host = |policy: Policy| Host::of_one_name(policy, 2, name);
+        let host = |policy: Policy| LabHost::of_one_name(policy, 2, name);
         let held = || {
             let mut host = host(manual(1));
             host.poll(0);
@@ -1626,7 +1626,7 @@ fn a_login_of_the_same_user_name_is_not_taken_for_the_version_that_waits() {
 /// A password that is no version's, of the new version's own access key.
 #[test]
 fn the_key_of_the_version_that_waits_with_another_password_is_somebody_elses() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(0);
     (host.files, host.name) = (vec![9], Some("AKIA2"));
     let run = host.poll(20);
@@ -1636,7 +1636,7 @@ fn the_key_of_the_version_that_waits_with_another_password_is_somebody_elses() {
 #[test]
 fn what_is_not_put_back_beside_a_version_that_waits_is_said_and_the_version_goes_when_it_may() {
     let with = |drift: Drift, window: bool| {
-        let mut host = Host::new(manual(1), 2);
+        let mut host = LabHost::new(manual(1), 2);
         if window {
             host.policy.mode = daily("06:00-07:00");
         }
@@ -1665,7 +1665,7 @@ fn what_is_not_put_back_beside_a_version_that_waits_is_said_and_the_version_goes
     }
     // It waits for its window, and what is left as it is does not keep it from going.
     let mut host = with(Drift::Report, true);
-    let poll = |host: &mut Host, time: &str| host.run(Wake::default(), false, day(0, time), 0);
+    let poll = |host: &mut LabHost, time: &str| host.run(Wake::default(), false, day(0, time), 0);
     host.files = vec![9];
     let run = poll(&mut host, "05:59:00");
     assert_eq!(run.failures, ["drift"], "{:?}", run.steps);
@@ -1677,7 +1677,7 @@ fn what_is_not_put_back_beside_a_version_that_waits_is_said_and_the_version_goes
 /// nothing go.
 #[test]
 fn a_refusal_of_what_is_not_in_use_lets_nothing_go() {
-    let mut host = Host::new(dies(IfAppliedDies::Apply), 2);
+    let mut host = LabHost::new(dies(IfAppliedDies::Apply), 2);
     host.poll(0);
     host.files = vec![9];
     host.refuses = Some(1);
@@ -1688,7 +1688,7 @@ fn a_refusal_of_what_is_not_in_use_lets_nothing_go() {
     }
     assert_eq!((host.state.applied_refused(), host.files[0]), (None, 9));
     // Nor does one that was met before somebody put it there.
-    let mut host = Host::new(Policy { mode: Mode::Automatic, ..dies(IfAppliedDies::Apply) }, 1);
+    let mut host = LabHost::new(Policy { mode: Mode::Automatic, ..dies(IfAppliedDies::Apply) }, 1);
     host.troubles = vec![("verify-applied", refused())];
     host.order(hint(), 0);
     host.order(hint(), 60);
@@ -1705,7 +1705,7 @@ fn a_refusal_of_what_is_not_in_use_lets_nothing_go() {
 /// Of two targets one is put right and the other is left: it is the other one that is named.
 #[test]
 fn the_target_that_is_not_put_back_is_the_one_that_is_named() {
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.policy.targets[1].drift = Drift::Report;
     host.poll(0);
     host.files = vec![9, 9];
@@ -1719,7 +1719,7 @@ fn the_target_that_is_not_put_back_is_the_one_that_is_named() {
 
 #[test]
 fn what_to_do_about_a_login_that_cannot_be_put_back_names_the_version_that_is_about_to_wait() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.troubles = vec![("fetch-applied", trouble("not-given", false))];
     host.files = vec![9];
     host.poll(0);

@@ -85,7 +85,7 @@ fn a_read_back_from_before_the_last_swap_does_not_count() {
             continue;
         }
         let outcome = match &step {
-            Step::Prepare { target: 1 } => Outcome::Prepared(Staged {
+            Step::Prepare { target: 1 } => Outcome::Prepared(StagedFacts {
                 nothing_to_write: true,
                 swapped_before: false,
                 live_id: "live2".into(),
@@ -149,7 +149,7 @@ fn time_is_waited_for_beside_a_look_alone() {
 #[derive(Clone)]
 struct Node {
     facts: Facts,
-    world: World,
+    world: ModelWorld,
     now: Timestamp,
     failures: u8,
     /// Milliseconds that have passed besides: each outcome takes one.
@@ -193,7 +193,7 @@ impl Node {
 
     /// kill -9: staged files are removed by name at the next start; what was proved has to be proved again.
     fn killed(&self) -> Self {
-        let mut world = World { crashes: 1, verified: [false; 2], ..self.world };
+        let mut world = ModelWorld { crashes: 1, verified: [false; 2], ..self.world };
         world.servers.iter_mut().for_each(|s| s.staged = false);
         let facts = Facts::new(self.facts.state.clone(), &policy(2), Wake::default(), true);
         Node { facts, world, ..self.clone() }
@@ -237,7 +237,7 @@ impl Node {
 #[test]
 fn whatever_ends_first_a_confirmation_is_true() {
     let policy = policy(2);
-    let start = World::start();
+    let start = ModelWorld::start();
     let facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), true);
     let mut seen: HashSet<Situation> = HashSet::new();
     let (mut commits, mut at_once) = (0, 0);

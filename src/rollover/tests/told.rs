@@ -1,17 +1,17 @@
 //! What is told, when, and how often.
 
-use super::lab::{Host, refused, trouble};
+use super::lab::{LabHost, refused, trouble};
 use super::*;
 
 const HOUR: i64 = 3600;
 
-fn words(run: &super::lab::Run) -> Vec<(&'static str, &str)> {
+fn words(run: &super::lab::LabRun) -> Vec<(&'static str, &str)> {
     run.news.iter().map(|(outcome, _, class)| (*outcome, class.as_str())).collect()
 }
 
 #[test]
 fn a_failure_that_is_permanent_is_told_once_per_cause_and_version() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("prepare", trouble("config", false))];
     assert_eq!(words(&host.poll(0)), [("failed", "config")]);
     for hour in 1..20 {
@@ -35,7 +35,7 @@ fn a_failure_that_is_permanent_is_told_once_per_cause_and_version() {
 
 #[test]
 fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("verify", trouble("network", true))];
     for seconds in [0, 300, 600, 899] {
         assert_eq!(words(&host.notice(seconds)), [], "{seconds}");
@@ -43,7 +43,7 @@ fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() 
     assert_eq!(words(&host.notice(900)), [("failed", "network")]);
     assert_eq!(words(&host.notice(5000)), []);
     // The source, too, before anything is new.
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.troubles = vec![("fetch", trouble("throttled", true))];
     host.notice(0);
     assert_eq!(words(&host.notice(899)), []);
@@ -60,7 +60,7 @@ fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() 
 
 #[test]
 fn causes_that_take_turns_are_told_each_once() {
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     let mut told = Vec::new();
     for minute in 0..240 {
         let class = if minute % 2 == 0 { "network" } else { "timeout" };
@@ -75,7 +75,7 @@ fn causes_that_take_turns_are_told_each_once() {
 #[test]
 fn what_has_a_report_of_its_own_is_no_failure() {
     // Not yet known to SES.
-    let mut host = Host::new(policy(1), 2);
+    let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("verify", refused())];
     for seconds in [0, 100, 200, 299] {
         assert_eq!(words(&host.notice(seconds)), [], "{seconds}");
@@ -86,12 +86,12 @@ fn what_has_a_report_of_its_own_is_no_failure() {
 
 #[test]
 fn what_is_put_back_in_the_same_run_was_never_withdrawn() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.files = vec![9];
     let run = host.poll(0);
     assert_eq!((run.committed, run.news.len()), (Some(Completion::Confirmed), 0));
     // Never confirmed, never withdrawn.
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.policy.targets[0].drift = Drift::Report;
     host.state.report = None;
     host.files = vec![9];
@@ -109,7 +109,7 @@ fn what_is_put_back_in_the_same_run_was_never_withdrawn() {
 #[test]
 fn a_target_that_is_on_its_way_to_the_candidate_has_not_drifted() {
     // A run was killed after its swap, and the login cannot be tried now.
-    let mut host = Host::new(policy(2), 2);
+    let mut host = LabHost::new(policy(2), 2);
     host.killed_before = Some("activate");
     host.poll(0);
     assert_eq!(host.files, [2, 1]);
@@ -119,11 +119,11 @@ fn a_target_that_is_on_its_way_to_the_candidate_has_not_drifted() {
     host.troubles = vec![("fetch", trouble("network", true))];
     assert_eq!(words(&host.notice(70)), []);
     // Somebody put the new one in place before its time.
-    let mut host = Host::new(policy(2), 2);
+    let mut host = LabHost::new(policy(2), 2);
     host.files = vec![2, 1];
     host.troubles = vec![("verify", trouble("network", true))];
     assert_eq!(words(&host.poll(0)), []);
-    let mut host = Host::new(manual(2), 2);
+    let mut host = LabHost::new(manual(2), 2);
     host.poll(0);
     host.files = vec![1, 2];
     assert_eq!(words(&host.poll(60)), []);
@@ -148,26 +148,26 @@ fn a_change_by_hand_that_is_under_way_takes_nothing_back() {
         drive(&mut facts, &policy, at(0), |step| match step {
             Step::Preview { .. } => {
                 let diff = vec!["compiled anew".to_owned()];
-                Some(Outcome::Previewed(Change { diff, ..Change::default() }, "live2".into()))
+                Some(Outcome::Previewed(PlannedChange { diff, ..PlannedChange::default() }, "live2".into()))
             }
             step => go(step),
         });
         conclude(&mut facts, at(1), 0.5);
-        let count = facts.news.iter().filter(|news| news.outcome == "withdrawn").count();
+        let count = facts.news.iter().filter(|news| news.outcome == ReportOutcome::Withdrawn).count();
         assert_eq!(count, withdrawn, "{in_use}: {:?}", facts.news);
     }
 }
 
 #[test]
 fn a_sign_of_life_is_given_daily() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     assert_eq!(words(&host.poll(0)), []);
     let due = host.state.alive_due.unwrap();
     assert_eq!(due, at(24 * HOUR), "half of the jitter is none");
     let seconds = due.as_second() - NOW;
     assert_eq!(words(&host.poll(seconds - 1)), []);
     let run = host.poll(seconds);
-    assert_eq!(run.news, [(ALIVE, "v1".to_owned(), String::new())]);
+    assert_eq!(run.news, [("alive", "v1".to_owned(), String::new())]);
     assert_eq!(host.state.alive_due, Some(due + SignedDuration::from_hours(24)));
     // Anything else that is told is a sign, too; told by a step, or by the end of a run.
     host.policy.mode = manual(1).mode;
@@ -179,7 +179,7 @@ fn a_sign_of_life_is_given_daily() {
     host.approve(None, seconds + 50 * HOUR);
     assert_eq!(host.state.alive_due, Some(due + SignedDuration::from_hours(74)));
     // Not before the first confirmation.
-    let mut host = Host::unknown(policy(1), 1, 2);
+    let mut host = LabHost::unknown(policy(1), 1, 2);
     host.troubles = vec![("verify", trouble("tls", false))];
     host.poll(0);
     assert_eq!(host.state.alive_due, None);
@@ -190,7 +190,7 @@ fn a_sign_of_life_is_given_daily() {
 fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
     let mut policy = policy(1);
     policy.targets[0].drift = Drift::Report;
-    let mut host = Host::new(policy, 1);
+    let mut host = LabHost::new(policy, 1);
     host.poll(0);
     host.files = vec![9];
     assert_eq!(host.poll(60).outcomes(), ["withdrawn"]);
@@ -214,7 +214,7 @@ fn a_report_names_no_key_as_in_use_where_a_reload_is_owed() {
 /// What the mail log told of was about the login that is put right now.
 #[test]
 fn a_login_of_our_own_that_was_accepted_is_over_with_the_heal() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     let id = host.state.applied.as_ref().unwrap().id.clone();
     let last = Tried { at: at(-30), endpoint: "e:587".into(), result: OwnResult::Accepted };
     let own = OwnLogin { last: Some(last), ..OwnLogin::of(&id) };
@@ -227,14 +227,14 @@ fn a_login_of_our_own_that_was_accepted_is_over_with_the_heal() {
 
 #[test]
 fn a_key_that_has_become_old_is_told_of_once() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     let applied = host.state.applied.as_ref().unwrap();
     let made = applied.id.order.map_or(applied.since, |order| order.at);
     let after = |days: i64| (made + SignedDuration::from_hours(24 * days)).as_second() - NOW + 1;
     host.poll(after(89));
     let old = |run: &[(&str, &str)]| run.iter().filter(|(_, class)| *class == "old-key").count();
     assert_eq!(old(&words(&host.poll(after(90) - 10))), 0);
-    assert_eq!(words(&host.poll(after(90))), [(ALIVE, "old-key")]);
+    assert_eq!(words(&host.poll(after(90))), [("alive", "old-key")]);
     assert_eq!(old(&words(&host.poll(after(92)))), 0, "once");
     // The next one has its own time.
     host.source = 2;
@@ -256,7 +256,7 @@ fn signs_of_life_are_spread_by_a_tenth_of_a_day() {
 
 #[test]
 fn a_host_that_leaves_says_so_and_is_silent_until_it_confirms_again() {
-    let mut host = Host::new(policy(1), 1);
+    let mut host = LabHost::new(policy(1), 1);
     host.poll(0);
     let leave = || Wake { leave: true, ..Wake::default() };
     let run = host.order(leave(), 60);
@@ -275,7 +275,7 @@ fn a_host_that_leaves_says_so_and_is_silent_until_it_confirms_again() {
 #[test]
 fn numbers_grow_also_when_the_clock_goes_back() {
     // The lab looks at every number.
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     host.poll(1_000_000);
     host.reject(None, 500_000);
     host.source = 3;
@@ -295,7 +295,7 @@ fn numbers_grow_also_when_the_clock_goes_back() {
 
 #[test]
 fn a_person_who_asked_in_vain_has_the_answer_and_nobody_else_is_told() {
-    let mut host = Host::new(manual(1), 2);
+    let mut host = LabHost::new(manual(1), 2);
     for run in [host.approve(Some("v7"), 0), host.reject(Some("v7"), 10), host.order(accept("v7"), 20)] {
         assert_eq!((run.failures.len(), words(&run)), (1, vec![]));
     }

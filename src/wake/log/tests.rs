@@ -34,11 +34,11 @@ fn append(path: &Path, text: &str) {
 /// Everything that is new, in words.
 fn read(tail: &mut Tail) -> Vec<String> {
     let mut all = Vec::new();
-    let mut each = |said: Said<'_>| {
+    let mut each = |said: LogOutput<'_>| {
         all.push(match said {
-            Said::Line(line) => line.to_owned(),
-            Said::PassedOver(n) => format!("passed over {n}"),
-            Said::Trouble(finding) => panic!("{}", finding.what),
+            LogOutput::Line(line) => line.to_owned(),
+            LogOutput::PassedOver(n) => format!("passed over {n}"),
+            LogOutput::Trouble(finding) => panic!("{}", finding.what),
         });
     };
     for _ in 0..10_000 {
@@ -167,19 +167,19 @@ fn the_log_is_found_where_the_host_keeps_it() {
     let old = now - FRESH * 2;
     let file = |path: &str| LogPlace::File(path.into());
     // Configured, maillog_file, files that exist (old ones with a minus), what is found below the root.
-    let cases: [(config::Log, Option<&str>, &[&str], Option<LogPlace>); 12] = [
-        (config::Log::File("/x.log".into()), Some("/y.log"), &["var/log/mail.log"], Some(file("/x.log"))),
-        (config::Log::Journal, Some("/y.log"), &["var/log/mail.log"], Some(LogPlace::Journal)),
-        (config::Log::Found, Some("/y.log"), &["var/log/mail.log"], Some(file("/y.log"))),
-        (config::Log::Found, Some("/dev/stdout"), &["var/log/maillog"], Some(file("var/log/maillog"))),
-        (config::Log::Found, Some(""), &["var/log/syslog", "var/log/mail.log"], Some(file("var/log/mail.log"))),
-        (config::Log::Found, None, &["-var/log/mail.log", "var/log/messages"], Some(file("var/log/messages"))),
-        (config::Log::Found, None, &["-var/log/mail.log", "run/systemd/journal/x"], Some(LogPlace::Journal)),
-        (config::Log::Found, None, &["-var/log/mail.log", "-var/log/syslog"], Some(file("var/log/mail.log"))),
-        (config::Log::Found, None, &["var/log/mail/inside"], None),
-        (config::Log::Found, None, &["-var/log/syslog"], None),
-        (config::Log::Found, None, &["run/systemd/journal/x"], Some(LogPlace::Journal)),
-        (config::Log::Found, None, &[], None),
+    let cases: [(config::MailLog, Option<&str>, &[&str], Option<LogPlace>); 12] = [
+        (config::MailLog::File("/x.log".into()), Some("/y.log"), &["var/log/mail.log"], Some(file("/x.log"))),
+        (config::MailLog::Journal, Some("/y.log"), &["var/log/mail.log"], Some(LogPlace::Journal)),
+        (config::MailLog::Found, Some("/y.log"), &["var/log/mail.log"], Some(file("/y.log"))),
+        (config::MailLog::Found, Some("/dev/stdout"), &["var/log/maillog"], Some(file("var/log/maillog"))),
+        (config::MailLog::Found, Some(""), &["var/log/syslog", "var/log/mail.log"], Some(file("var/log/mail.log"))),
+        (config::MailLog::Found, None, &["-var/log/mail.log", "var/log/messages"], Some(file("var/log/messages"))),
+        (config::MailLog::Found, None, &["-var/log/mail.log", "run/systemd/journal/x"], Some(LogPlace::Journal)),
+        (config::MailLog::Found, None, &["-var/log/mail.log", "-var/log/syslog"], Some(file("var/log/mail.log"))),
+        (config::MailLog::Found, None, &["var/log/mail/inside"], None),
+        (config::MailLog::Found, None, &["-var/log/syslog"], None),
+        (config::MailLog::Found, None, &["run/systemd/journal/x"], Some(LogPlace::Journal)),
+        (config::MailLog::Found, None, &[], None),
     ];
     for (n, (configured, maillog_file, files, expected)) in cases.into_iter().enumerate() {
         let root = Scratch::new(&format!("find-{n}"));
@@ -247,11 +247,11 @@ fn the_journal_is_followed_with_a_clean_environment_and_started_again_when_it_en
     runtime.block_on(async {
         let programs = [scratch.path("missing"), link];
         let (done, mut is_done) = tokio::sync::mpsc::unbounded_channel();
-        let mut each = |what: Said<'_>| {
+        let mut each = |what: LogOutput<'_>| {
             said.push(match what {
-                Said::Line(line) => line.to_owned(),
-                Said::Trouble(finding) => finding.what,
-                Said::PassedOver(n) => n.to_string(),
+                LogOutput::Line(line) => line.to_owned(),
+                LogOutput::Trouble(finding) => finding.what,
+                LogOutput::PassedOver(n) => n.to_string(),
             });
             if said.len() == 4 {
                 done.send(()).unwrap();

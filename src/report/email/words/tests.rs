@@ -1,5 +1,10 @@
+use jiff::Timestamp;
+
+use super::body::{INDENT, WIDTH, argument};
+use super::facts::when;
 use super::*;
-use crate::rollover::{Evidence, MailServer, ReportError};
+use crate::instruction::Instruction;
+use crate::rollover::{Evidence, MailServer, ReportError, ReportTarget};
 
 const NEW: &str = "AKIAIOSFODNN7EXAMPLE";
 const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
@@ -366,7 +371,7 @@ fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
     };
     let outcomes = ["confirmed", "adopted", "failed", "pending-approval", "rejected", "withdrawn", "left", "alive"];
     for outcome in outcomes.into_iter().chain([hostile.as_str()]) {
-        let (subject, body) = text(&Report { outcome: outcome.to_owned(), ..report.clone() });
+        let (subject, body) = text(&Report { outcome: outcome.into(), ..report.clone() });
         let obeyed = |c: char| !crate::text::shows(c);
         assert!(!subject.contains(obeyed) && !body.replace('\n', "").contains(obeyed), "{subject}\n{body}");
         assert!(subject.len() < 8_000 && body.len() < 120_000, "{} {}", subject.len(), body.len());
@@ -393,7 +398,7 @@ fn what_is_copied_into_a_shell_is_one_argument() {
 #[test]
 fn mail_is_not_called_unaffected_where_the_mail_server_was_not_seen_running() {
     for (name, report) in all() {
-        if ["confirmed", "adopted"].contains(&report.outcome.as_str()) {
+        if ["confirmed", "adopted"].contains(&report.outcome.word()) {
             continue;
         }
         for seen in [Some(MailServer::Stopped), None] {
@@ -426,6 +431,6 @@ fn no_mail_is_called_unaffected_over_a_login_of_somebody_else() {
         assert!(!subject.contains("stays"), "{what}: {subject}");
         let flat = body.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains("Mail may be failing, or going out with another login"), "{what}:\n{body}");
-        assert!(!flat.contains(&format!("previous key {OLD}")) || told.outcome != "failed", "{what}:\n{body}");
+        assert!(!flat.contains(&format!("previous key {OLD}")) || told.outcome.word() != "failed", "{what}:\n{body}");
     }
 }

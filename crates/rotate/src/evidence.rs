@@ -1,0 +1,417 @@
+//! What counts as evidence that a host has what is published: its reports, read and checked. Pure: passwords and time are
+//! passed in.
+//!
+//! - Any report registers a host; `adopted` and `confirmed` alone count, the latest of them, also inside of what replaced them.
+//! - `failed`, `pending-approval` and `rejected` take nothing back. `withdrawn` and `applied-refused` do, until the next
+//!   confirmation. `left` removes the host.
+//! - `alive` with a proof of its own counts for as long as that is true.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use relaykey_core::credential::{NOT_SHOWN, ProofFields, ProofVerdict, Secret, is_access_key_id, verify_proof};
+use relaykey_core::text;
+use serde::Deserialize;
+
+use crate::facts::{Generation, Host, HostName, KeyId, Lists, Proved, Registered, Standing, TookBack, VersionId};
+use crate::facts::{Waiver, WhyMissing, WhyTakenBack};
+use crate::policy::SILENT;
+
+/// How far a host's clock may be ahead of ours.
+const CLOCK_AHEAD: SignedDuration = SignedDuration::from_mins(5);
+/// When the sign of life of an agent that does not say so is due: daily, and a tenth later.
+const ALIVE: SignedDuration = SignedDuration::from_mins(24 * 66);
+
+/// One host, as far as one version with one key is concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It has it, and proved it. `by_code`: by a code that a person typed, which is weaker.
+    True {
+        by_code: bool,
+    },
+    /// Its proof was made with another password, or over other fields.
+    False,
+    Missing(WhyMissing),
+    /// What it last confirmed is another version, or the same with another key.
+    Old {
+        version: VersionId,
+        key: KeyId,
+    },
+    /// It was not heard of in time.
+    Stale {
+        since: Timestamp,
+    },
+    /// Somebody named it, and it never wrote.
+    NeverHeard,
+    /// It wrote, and has confirmed nothing.
+    Unconfirmed,
+    /// It took its confirmation back.
+    TookBack,
+    /// Its clock is ahead.
+    Clock,
+    /// Its agent writes reports without what is asked.
+    TooOld,
+}
+
+/// What this host's evidence is worth for this version with this key, now.
+pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) -> Verdict {
+    if host.took_back.is_some() {
+        return Verdict::TookBack;
+    }
+    let standing = host.standing.as_ref();
+    let this = standing.filter(|standing| standing.version == *version && standing.key == *key);
+    if this.is_some_and(|standing| standing.proof == Proved::False) {
+        return Verdict::False;
+    }
+    let Some(heard) = host.heard else {
+        return Verdict::NeverHeard;
+    };
+    if host.clock_ahead {
+        return Verdict::Clock;
+    }
+    if host.alive_due.unwrap_or(heard + ALIVE) + SILENT < now {
+        return Verdict::Stale { since: heard };
+    }
+    let Some(standing) = standing else {
+        return Verdict::Unconfirmed;
+    };
+    if this.is_none() {
+        return Verdict::Old { version: standing.version.clone(), key: standing.key.clone() };
+    }
+    match standing.proof {
+        Proved::False => Verdict::False,
+        Proved::Missing(why) => Verdict::Missing(why),
+        Proved::True | Proved::ByCode if host.generation == Generation::V1 => Verdict::TooOld,
+        Proved::True => Verdict::True { by_code: false },
+        Proved::ByCode => Verdict::True { by_code: true },
+    }
+}
+
+/// A report document, as far as it is evidence.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Report {
+    pub schema: String,
+    pub seq: u64,
+    pub host_id: String,
+    pub host: String,
+    pub credential: String,
+    pub version: String,
+    pub username: String,
+    /// RFC 3339, as it was signed.
+    pub at: String,
+    pub outcome: Outcome,
+    #[serde(default)]
+    pub targets: Vec<Target>,
+    /// User names that its mail servers log in with.
+    #[serde(default)]
+    pub in_use: Option<Vec<String>>,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    #[serde(default)]
+    pub poll_s: Option<u32>,
+    #[serde(default)]
+    pub alive_due: Option<Timestamp>,
+    /// What this one replaces and what stands all the same.
+    #[serde(default)]
+    pub latest: Option<Box<Report>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Target {
+    pub name: String,
+    #[serde(default)]
+    pub region: Option<String>,
+    #[serde(default)]
+    pub proof: Option<String>,
+    #[serde(default)]
+    pub remaining_old: Vec<String>,
+    #[serde(default)]
+    pub others: Vec<OtherKey>,
+    #[serde(default)]
+    pub incomplete: Vec<String>,
+}
+
+/// Another key that a login table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OtherKey {
+    pub id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Hello,
+    Adopted,
+    Confirmed,
+    Failed,
+    PendingApproval,
+    Rejected,
+    Withdrawn,
+    AppliedRefused,
+    Alive,
+    Left,
+    /// Of a later release.
+    #[serde(other)]
+    Other,
+}
+
+impl Outcome {
+    fn confirms(self) -> bool {
+        matches!(self, Outcome::Adopted | Outcome::Confirmed)
+    }
+
+    fn takes_back(self) -> Option<WhyTakenBack> {
+        match self {
+            Outcome::Withdrawn => Some(WhyTakenBack::Withdrawn),
+            Outcome::AppliedRefused => Some(WhyTakenBack::AppliedRefused),
+            _ => None,
+        }
+    }
+
+    /// As it is signed.
+    fn word(self) -> &'static str {
+        match self {
+            Outcome::Adopted => "adopted",
+            Outcome::Confirmed => "confirmed",
+            Outcome::Alive => "alive",
+            _ => "",
+        }
+    }
+}
+
+const V1: &str = "relaykey/report/v1";
+/// Reports inside of reports: a report, what stands, and what stood before a sign of life.
+const DEPTH: usize = 3;
+
+/// A report where it was found: who wrote it, as the place vouches for it, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    pub principal: String,
+    pub at: Timestamp,
+    pub report: Report,
+}
+
+/// The SMTP password of a version for a region, as far as it can be read and derived.
+pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> Option<Secret>;
+
+/// What people said about hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registry {
+    /// Counted although it may never have written.
+    pub listed: Vec<HostName>,
+    pub removed: Vec<HostName>,
+    pub waivers: BTreeMap<HostName, Waiver>,
+    /// The principal that owns a name: the first that wrote it, or the one that a person accepted.
+    pub owners: BTreeMap<HostName, String>,
+    /// Principals that several hosts may write under.
+    pub shared: Vec<String>,
+}
+
+/// The fleet, and who left it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fleet {
+    pub hosts: Vec<Host>,
+    pub gone: Vec<HostName>,
+}
+
+/// Judges everything that was written about one credential.
+pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now: Timestamp) -> Fleet {
+    // The highest number of each installation.
+    let mut latest: BTreeMap<(&str, &str), &Written> = BTreeMap::new();
+    for one in written {
+        let entry = latest.entry((&one.principal, &one.report.host_id)).or_insert(one);
+        if one.report.seq > entry.report.seq {
+            *entry = one;
+        }
+    }
+    let mut fleet = Fleet::default();
+    for one in latest.values() {
+        let name = host_name(&one.report.host);
+        if one.report.outcome == Outcome::Left || registry.removed.contains(&name) {
+            fleet.gone.push(name);
+            continue;
+        }
+        let mut host = judge(one, passwords, now);
+        let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
+        let owner = registry.owners.get(&name);
+        host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
+            || others().any(|other| host_name(&other.report.host) == name && other.report.outcome != Outcome::Left);
+        host.identity_shared = !registry.shared.contains(&one.principal)
+            && others().any(|other| other.principal == one.principal && other.report.outcome != Outcome::Left);
+        host.waiver = registry.waivers.get(&name).cloned();
+        fleet.hosts.push(host);
+    }
+    for name in &registry.listed {
+        if fleet.hosts.iter().all(|host| host.name != *name) && !registry.removed.contains(name) {
+            let waiver = registry.waivers.get(name).cloned();
+            fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
+        }
+    }
+    // Somebody of that name is there: it is not gone.
+    let hosts = &fleet.hosts;
+    fleet.gone.retain(|name| hosts.iter().all(|host| host.name != *name));
+    fleet
+}
+
+impl Host {
+    /// One that a person named, and that never wrote.
+    pub fn never_heard(name: HostName) -> Self {
+        Self {
+            name,
+            registered: Registered::Listed,
+            waiver: None,
+            generation: Generation::V1,
+            watches: Vec::new(),
+            poll: None,
+            heard: None,
+            alive_due: None,
+            clock_ahead: false,
+            standing: None,
+            took_back: None,
+            failed: None,
+            region_refused: None,
+            lists: Lists::default(),
+            name_twice: false,
+            identity_shared: false,
+        }
+    }
+}
+
+/// A host's name comes from outside.
+fn host_name(name: &str) -> HostName {
+    HostName::new(text::plain(name, 255))
+}
+
+/// One host by what it wrote last.
+fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
+    let report = &written.report;
+    let mut chain = Vec::new();
+    let mut next = Some(report);
+    while let Some(one) = next.filter(|_| chain.len() < DEPTH) {
+        chain.push(one);
+        next = one.latest.as_deref();
+    }
+    let standing = chain.iter().position(|one| one.outcome.confirms());
+    let newer = &chain[..standing.unwrap_or(chain.len())];
+    let took_back = newer.iter().find_map(|one| Some(took_back(one, one.outcome.takes_back()?)));
+    let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
+    let alive = newer.iter().find(|one| one.outcome == Outcome::Alive && has_proof(one));
+    let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
+    let proof = |confirmation: &Report| match (clock_ahead, proved(confirmation, passwords), alive) {
+        (true, ..) => Proved::Missing(WhyMissing::Clock),
+        // What it says now, over what it said then: only where it is about the same login.
+        (_, Proved::True, Some(alive)) if is_about(alive, confirmation) => proved(alive, passwords),
+        (_, proved, _) => proved,
+    };
+    Host {
+        registered: Registered::Evidence,
+        generation: if report.schema == V1 { Generation::V1 } else { Generation::V2 },
+        watches: report.labels.clone(),
+        poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into())),
+        heard: Some(written.at),
+        alive_due: report.alive_due,
+        clock_ahead,
+        standing: confirmation.map(|confirmation| Standing {
+            version: version_id(confirmation),
+            key: key_id(&confirmation.username),
+            at: at(confirmation).unwrap_or(written.at),
+            proof: proof(confirmation),
+        }),
+        took_back,
+        failed: newer.iter().find(|one| one.outcome == Outcome::Failed).map(|one| version_id(one)),
+        lists: lists(confirmation.unwrap_or(report)),
+        ..Host::never_heard(host_name(&report.host))
+    }
+}
+
+/// In the place of a user name a secret may stand.
+fn key_id(name: &str) -> KeyId {
+    KeyId::new(if is_access_key_id(name) { name } else { NOT_SHOWN })
+}
+
+fn version_id(report: &Report) -> VersionId {
+    VersionId::new(text::plain(&report.version, 255))
+}
+
+fn at(report: &Report) -> Option<Timestamp> {
+    report.at.parse().ok()
+}
+
+fn is_about(alive: &Report, confirmation: &Report) -> bool {
+    alive.version == confirmation.version && alive.username == confirmation.username
+}
+
+fn has_proof(report: &Report) -> bool {
+    report.targets.iter().any(|target| target.proof.is_some())
+}
+
+fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
+    let named = report.in_use.iter().flatten();
+    let mut keys: Vec<KeyId> = named.filter(|name| is_access_key_id(name)).map(KeyId::new).collect();
+    // What SES refuses is what it has applied.
+    let applied = key_id(&report.username);
+    if why == WhyTakenBack::AppliedRefused && !keys.contains(&applied) {
+        keys.push(applied);
+    }
+    TookBack { why, keys }
+}
+
+fn lists(report: &Report) -> Lists {
+    let targets = &report.targets;
+    Lists {
+        remaining_old: targets.iter().flat_map(|target| target.remaining_old.clone()).collect(),
+        others: targets.iter().flat_map(|t| &t.others).map(|other| key_id(&other.id)).collect(),
+        incomplete: targets.iter().flat_map(|target| target.incomplete.clone()).collect(),
+        shortened: false,
+    }
+}
+
+/// The proofs of all targets: true only if every one is.
+fn proved(report: &Report, passwords: Passwords) -> Proved {
+    if report.targets.is_empty() {
+        return Proved::Missing(WhyMissing::NoProof);
+    }
+    // A false one is told before a missing one.
+    let all: Vec<Proved> = report.targets.iter().map(|target| proved_by(report, target, passwords)).collect();
+    if all.contains(&Proved::False) {
+        return Proved::False;
+    }
+    all.into_iter().find(|proved| *proved != Proved::True).unwrap_or(Proved::True)
+}
+
+fn proved_by(report: &Report, target: &Target, passwords: Passwords) -> Proved {
+    let Some(proof) = &target.proof else {
+        return Proved::Missing(WhyMissing::NoProof);
+    };
+    if report.schema != V1 {
+        return Proved::Missing(WhyMissing::UnknownKind);
+    }
+    let (version, key) = (VersionId::new(report.version.clone()), KeyId::new(report.username.clone()));
+    let Some(password) = passwords(&version, &key, target.region.as_deref()) else {
+        return Proved::Missing(WhyMissing::NoPassword);
+    };
+    match verify_proof(&password, &proof_fields(report, target), proof) {
+        ProofVerdict::True => Proved::True,
+        ProofVerdict::False => Proved::False,
+        ProofVerdict::NoProof(_) => Proved::Missing(WhyMissing::UnknownKind),
+    }
+}
+
+/// What the proof of this target is made over.
+pub fn proof_fields(report: &Report, target: &Target) -> ProofFields {
+    ProofFields {
+        host_id: report.host_id.clone(),
+        host: report.host.clone(),
+        credential: report.credential.clone(),
+        version: report.version.clone(),
+        username: report.username.clone(),
+        target: target.name.clone(),
+        region: target.region.clone().unwrap_or_default(),
+        outcome: report.outcome.word().into(),
+        seq: report.seq,
+        at: report.at.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

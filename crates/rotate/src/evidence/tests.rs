@@ -1,0 +1,208 @@
+use relaykey_core::credential::proof;
+use serde_json::json;
+
+use super::*;
+
+/// Of SES's form: 32 random bytes after a version byte.
+const PASSWORD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
+const OTHER: &str = "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2";
+const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
+
+fn now() -> Timestamp {
+    "2026-03-02T08:00:00Z".parse().unwrap()
+}
+
+fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> Option<Secret> {
+    (version.as_str() == "v2" && region == Some("eu-west-1")).then(|| Secret::new(PASSWORD.into()))
+}
+
+/// A confirmation of `v2`, proved with this password.
+fn confirmed(host: &str, seq: u64, password: &str) -> Report {
+    let mut report: Report = serde_json::from_value(json!({
+        "schema": V1, "seq": seq, "host_id": format!("id-{host}"), "host": host, "credential": "ses",
+        "source": "arn", "version": "v2", "username": KEY, "at": "2026-03-02T07:00:00Z", "outcome": "confirmed",
+        "targets": [{"name": "main", "region": "eu-west-1", "remaining_old": [], "others": [], "incomplete": []}],
+    }))
+    .unwrap();
+    prove(&mut report, password);
+    report
+}
+
+fn prove(report: &mut Report, password: &str) {
+    let fields: Vec<_> = report.targets.iter().map(|target| proof_fields(report, target)).collect();
+    for (target, fields) in report.targets.iter_mut().zip(fields) {
+        target.proof = Some(proof(&Secret::new(password.into()), &fields).unwrap());
+    }
+}
+
+/// Another report of that host, which replaces this one.
+fn then(report: &Report, outcome: Outcome) -> Report {
+    let latest = (!matches!(outcome, Outcome::Confirmed)).then(|| Box::new(report.clone()));
+    Report { seq: report.seq + 1, outcome, targets: Vec::new(), latest, ..report.clone() }
+}
+
+fn written(principal: &str, report: Report) -> Written {
+    Written { principal: principal.into(), at: now() - SignedDuration::from_mins(10), report }
+}
+
+fn judged(report: Report) -> Host {
+    let fleet = fleet(&[written("p", report)], &Registry::default(), &passwords, now());
+    assert_eq!((fleet.hosts.len(), fleet.gone.len()), (1, 0));
+    fleet.hosts.into_iter().next().unwrap()
+}
+
+/// As if its agent were not too old for it: what else its verdict would be.
+fn verdict_of(host: Host) -> Verdict {
+    let host = Host { generation: Generation::V2, ..host };
+    verdict(&host, &VersionId::new("v2"), &KeyId::new(KEY), now())
+}
+
+const TRUE: Verdict = Verdict::True { by_code: false };
+
+#[test]
+fn only_a_proof_made_with_the_published_password_counts() {
+    let report = confirmed("mx1", 5, PASSWORD);
+    assert_eq!(verdict_of(judged(report.clone())), TRUE);
+    assert_eq!(verdict(&judged(report.clone()), &VersionId::new("v2"), &KeyId::new(KEY), now()), Verdict::TooOld);
+    assert_eq!(verdict_of(judged(confirmed("mx1", 5, OTHER))), Verdict::False);
+    // Each signed field: the proof is about this report, and no other.
+    let changed: [fn(&mut Report); 6] = [
+        |r| r.host = "mx2".into(),
+        |r| r.host_id = "another".into(),
+        |r| r.seq += 1,
+        |r| r.at = "2026-03-02T07:00:01Z".into(),
+        |r| r.outcome = Outcome::Adopted,
+        |r| r.targets[0].name = "second".into(),
+    ];
+    for change in changed {
+        let mut report = report.clone();
+        change(&mut report);
+        assert_eq!(verdict_of(judged(report.clone())), Verdict::False, "{report:?}");
+    }
+}
+
+#[test]
+fn every_target_has_to_be_proved() {
+    let mut report = confirmed("mx1", 5, PASSWORD);
+    let second = Target { name: "second".into(), proof: None, ..report.targets[0].clone() };
+    report.targets.push(second);
+    assert_eq!(verdict_of(judged(report.clone())), Verdict::Missing(WhyMissing::NoProof));
+    prove(&mut report, PASSWORD);
+    assert_eq!(verdict_of(judged(report.clone())), TRUE);
+    // No password is derived for that region.
+    report.targets[1].region = Some("us-east-1".into());
+    assert_eq!(verdict_of(judged(report.clone())), Verdict::Missing(WhyMissing::NoPassword));
+    report.targets.clear();
+    assert_eq!(verdict_of(judged(report)), Verdict::Missing(WhyMissing::NoProof));
+}
+
+#[test]
+fn a_proof_of_a_kind_that_cannot_be_checked_is_none() {
+    let mut report = confirmed("mx1", 5, PASSWORD);
+    report.schema = "relaykey/report/v2".into();
+    assert_eq!(verdict_of(judged(report)), Verdict::Missing(WhyMissing::UnknownKind));
+}
+
+#[test]
+fn another_version_or_another_key_is_the_old_one() {
+    let other = Report { version: "v1".into(), username: OLD.into(), ..confirmed("mx1", 5, PASSWORD) };
+    let old = Verdict::Old { version: VersionId::new("v1"), key: KeyId::new(OLD) };
+    assert_eq!(verdict_of(judged(other)), old);
+    let other = Report { username: OLD.into(), ..confirmed("mx1", 5, PASSWORD) };
+    assert_eq!(verdict_of(judged(other)), Verdict::Old { version: VersionId::new("v2"), key: KeyId::new(OLD) });
+    // A secret in the place of a user name is not shown.
+    let other = Report { username: PASSWORD.into(), ..confirmed("mx1", 5, PASSWORD) };
+    assert!(!format!("{:?}", judged(other)).contains(PASSWORD));
+}
+
+#[test]
+fn failures_take_nothing_back_and_withdrawals_do() {
+    let report = confirmed("mx1", 5, PASSWORD);
+    for outcome in [Outcome::Failed, Outcome::PendingApproval, Outcome::Rejected, Outcome::Alive, Outcome::Hello] {
+        assert_eq!(verdict_of(judged(then(&report, outcome))), TRUE, "{outcome:?}");
+    }
+    // A sign of life over a failure over a confirmation.
+    assert_eq!(verdict_of(judged(then(&then(&report, Outcome::Failed), Outcome::Alive))), TRUE);
+    for outcome in [Outcome::Withdrawn, Outcome::AppliedRefused] {
+        let after = Report { in_use: Some(vec![OLD.into(), "postmaster".into()]), ..then(&report, outcome) };
+        let host = judged(after.clone());
+        let keys = host.took_back.as_ref().unwrap().keys.clone();
+        let own = (outcome == Outcome::AppliedRefused).then(|| KeyId::new(KEY));
+        assert_eq!(keys, [KeyId::new(OLD)].into_iter().chain(own).collect::<Vec<_>>());
+        assert_eq!(verdict_of(host), Verdict::TookBack);
+        // It stands under a sign of life too, and is over with the next confirmation.
+        assert_eq!(verdict_of(judged(then(&after, Outcome::Alive))), Verdict::TookBack);
+        let mut anew = Report { targets: report.targets.clone(), ..then(&after, Outcome::Confirmed) };
+        prove(&mut anew, PASSWORD);
+        assert_eq!(verdict_of(judged(anew)), TRUE);
+    }
+    let failed = judged(then(&report, Outcome::Failed));
+    assert_eq!(failed.failed, Some(VersionId::new("v2")));
+}
+
+#[test]
+fn a_sign_of_life_with_a_proof_counts_for_as_long_as_it_is_true() {
+    let report = confirmed("mx1", 5, PASSWORD);
+    let mut alive = Report { targets: report.targets.clone(), ..then(&report, Outcome::Alive) };
+    prove(&mut alive, PASSWORD);
+    assert_eq!(verdict_of(judged(alive.clone())), TRUE);
+    prove(&mut alive, OTHER);
+    assert_eq!(verdict_of(judged(alive)), Verdict::False);
+}
+
+#[test]
+fn the_highest_number_of_an_installation_counts_wherever_it_stands() {
+    let (first, second) = (confirmed("mx1", 5, PASSWORD), confirmed("mx1", 9, OTHER));
+    for order in [[first.clone(), second.clone()], [second, first]] {
+        let written = order.map(|report| written("p", report));
+        let fleet = fleet(&written, &Registry::default(), &passwords, now());
+        let [host] = fleet.hosts.try_into().unwrap();
+        assert_eq!(verdict_of(host), Verdict::False);
+    }
+}
+
+#[test]
+fn who_left_or_was_removed_is_not_counted_and_who_is_listed_is() {
+    let left = then(&confirmed("mx1", 5, PASSWORD), Outcome::Left);
+    let removed = confirmed("mx2", 5, PASSWORD);
+    let registry =
+        Registry { removed: vec![HostName::new("mx2")], listed: vec![HostName::new("mx3")], ..Registry::default() };
+    let fleet = fleet(&[written("p", left), written("q", removed)], &registry, &passwords, now());
+    assert_eq!(fleet.gone, [HostName::new("mx1"), HostName::new("mx2")]);
+    assert_eq!(fleet.hosts.len(), 1);
+    assert_eq!(verdict_of(fleet.hosts[0].clone()), Verdict::NeverHeard);
+}
+
+#[test]
+fn a_name_that_two_write_under_and_a_principal_that_two_write_with_are_told() {
+    let (one, mut clone) = (confirmed("mx1", 5, PASSWORD), confirmed("mx1", 6, PASSWORD));
+    clone.host_id = "another".into();
+    let twice = fleet(&[written("p", one.clone()), written("q", clone)], &Registry::default(), &passwords, now());
+    assert!(twice.hosts.iter().all(|host| host.name_twice && !host.identity_shared));
+    let shared = [written("p", one.clone()), written("p", confirmed("mx2", 5, PASSWORD))];
+    let told = fleet(&shared, &Registry::default(), &passwords, now());
+    assert!(told.hosts.iter().all(|host| host.identity_shared && !host.name_twice));
+    let accepted = Registry { shared: vec!["p".into()], ..Registry::default() };
+    assert!(fleet(&shared, &accepted, &passwords, now()).hosts.iter().all(|host| !host.identity_shared));
+    // Another principal than the one that owns the name.
+    let owners = [(HostName::new("mx1"), "p".to_owned())].into();
+    let registry = Registry { owners, ..Registry::default() };
+    assert!(fleet(&[written("q", one)], &registry, &passwords, now()).hosts[0].name_twice);
+}
+
+#[test]
+fn who_is_silent_or_dates_ahead_proves_nothing() {
+    let written = |at| Written { at, ..written("p", confirmed("mx1", 5, PASSWORD)) };
+    let judged = |one: Written| fleet(&[one], &Registry::default(), &passwords, now()).hosts.remove(0);
+    let fifty = now() - SignedDuration::from_hours(51);
+    assert_eq!(verdict_of(judged(written(fifty))), Verdict::Stale { since: fifty });
+    assert_eq!(verdict_of(judged(written(now() - SignedDuration::from_hours(50)))), TRUE);
+    let mut due = written(now() - SignedDuration::from_hours(50));
+    due.report.alive_due = Some(now() - SignedDuration::from_hours(25));
+    assert!(matches!(verdict_of(judged(due)), Verdict::Stale { .. }));
+    let mut ahead = written(now());
+    ahead.report.at = "2026-03-02T08:05:01Z".into();
+    prove(&mut ahead.report, PASSWORD);
+    assert_eq!(verdict_of(judged(ahead)), Verdict::Clock);
+}

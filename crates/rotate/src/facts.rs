@@ -1,0 +1,334 @@
+//! What one look at the world gave: IAM's keys, the store's versions, what the hosts said, what logins of our own gave, and
+//! our own record. [`crate::plan::plan`] sees nothing else.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::record::ControlRecord;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn new(id: impl Into<String>) -> Self {
+                Self(id.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// An IAM access key id: public.
+    KeyId
+);
+id!(
+    /// One version of the secret, as the store names it.
+    VersionId
+);
+id!(
+    /// A host's name.
+    HostName
+);
+
+/// All that is known at one look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// Who looks: the holder of the lease, if it is to act.
+    pub me: String,
+    /// Of the IAM user, in no order.
+    pub keys: Vec<Key>,
+    pub store: Store,
+    /// Every host that is counted: one that left or was removed is not among them.
+    pub fleet: Vec<Host>,
+    /// Hosts that said `left`, or that a person removed, since the roster was sealed.
+    pub gone: Vec<HostName>,
+    pub record: ControlRecord,
+    pub logins: Vec<Login>,
+    /// The new key whose secret this process holds, and that no version has yet.
+    pub unstored: Option<KeyId>,
+    /// What could not be looked at.
+    pub gaps: Vec<Gap>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyStatus {
+    Active,
+    Inactive,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LastUsed {
+    Never,
+    At { at: Timestamp, service: String, region: String },
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub id: KeyId,
+    pub status: KeyStatus,
+    pub created: Timestamp,
+    pub last_used: LastUsed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreKind {
+    /// Labels, and compare-and-swap on them.
+    SecretsManager,
+    /// One value after the other: what is put is published.
+    ParameterStore,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    pub kind: StoreKind,
+    /// The oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// The labels that mean something to the store itself.
+pub const CURRENT: &str = "AWSCURRENT";
+pub const PENDING: &str = "AWSPENDING";
+pub const PREVIOUS: &str = "AWSPREVIOUS";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub id: VersionId,
+    pub created: Timestamp,
+    pub labels: Vec<String>,
+    pub value: Value,
+}
+
+/// What a version holds, read by the version's id: a read by label may be stale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A login, with this user name.
+    Login(KeyId),
+    Empty,
+    /// It could not be read, or is of no form that we know.
+    Unreadable,
+}
+
+impl Version {
+    /// The key inside, where it could be read.
+    pub fn key(&self) -> Option<&KeyId> {
+        match &self.value {
+            Value::Login(key) => Some(key),
+            Value::Empty | Value::Unreadable => None,
+        }
+    }
+
+    pub fn carries(&self, label: &str) -> bool {
+        self.labels.iter().any(|l| l == label)
+    }
+}
+
+impl Store {
+    pub fn labelled(&self, label: &str) -> Option<&Version> {
+        self.versions.iter().find(|v| v.carries(label))
+    }
+
+    pub fn version(&self, id: &VersionId) -> Option<&Version> {
+        self.versions.iter().find(|v| v.id == *id)
+    }
+
+    /// The newest version that holds this key's login.
+    pub fn with_key(&self, key: &KeyId) -> Option<&Version> {
+        self.versions.iter().rev().find(|v| v.key() == Some(key))
+    }
+}
+
+/// What an endpoint said to a login of the controller's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginReply {
+    /// 235.
+    Accepted,
+    /// 535.
+    Refused,
+    /// Neither: 4xx, TLS, no connection.
+    NoAnswer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub key: KeyId,
+    pub endpoint: String,
+    pub reply: LoginReply,
+    pub at: Timestamp,
+}
+
+/// How a host came to be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Registered {
+    /// It reported.
+    Evidence,
+    /// A person named it, or it stood on the roster when that was sealed.
+    Listed,
+    Invited,
+}
+
+/// Which report document a host's agent writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Generation {
+    /// Without `others`, and its lists are not covered by the proof.
+    V1,
+    V2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub name: HostName,
+    pub registered: Registered,
+    pub waiver: Option<Waiver>,
+    pub generation: Generation,
+    /// Labels of versions that it takes.
+    pub watches: Vec<String>,
+    /// How often it asks the store; `None`: it does not say.
+    pub poll: Option<SignedDuration>,
+    /// When it was last heard of, by the clock of the place it wrote to; `None`: never.
+    pub heard: Option<Timestamp>,
+    /// When its next sign of life is due; `None`: it does not say.
+    pub alive_due: Option<Timestamp>,
+    /// Its clock is more than five minutes ahead of ours: what it dates is not believed.
+    pub clock_ahead: bool,
+    /// The confirmation that stands.
+    pub standing: Option<Standing>,
+    /// It took its confirmation back, and has not confirmed since.
+    pub took_back: Option<TookBack>,
+    /// The version that it could not take.
+    pub failed: Option<VersionId>,
+    /// A region its mail server relays to, for which no login is configured here.
+    pub region_refused: Option<String>,
+    /// What its confirmation lists.
+    pub lists: Lists,
+    /// Another principal wrote under this name, and nobody accepted that.
+    pub name_twice: bool,
+    /// It writes under a principal that others write under too, and nobody accepted that.
+    pub identity_shared: bool,
+}
+
+/// A confirmation, as far as it was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub version: VersionId,
+    pub key: KeyId,
+    /// By the host's clock.
+    pub at: Timestamp,
+    pub proof: Proved,
+}
+
+/// What became of the proofs of all targets of one confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Proved {
+    /// Every target's.
+    True,
+    /// By the code that a person typed: weaker, and shown as such.
+    ByCode,
+    False,
+    Missing(WhyMissing),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyMissing {
+    /// It has not confirmed anything.
+    NoConfirmation,
+    /// A target came without proof, or there is no target.
+    NoProof,
+    /// The proof is of a kind that we cannot check.
+    UnknownKind,
+    /// The password that it is to be checked with cannot be read, or cannot be derived for its region.
+    NoPassword,
+    /// Its clock is ahead.
+    Clock,
+}
+
+/// What a host says when what it confirmed holds no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TookBack {
+    pub why: WhyTakenBack,
+    /// The keys it names as those it logs in with.
+    pub keys: Vec<KeyId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhyTakenBack {
+    /// Somebody put something else there.
+    Withdrawn,
+    /// SES refuses the login in use.
+    AppliedRefused,
+}
+
+/// The lists of a confirmation. Each is whole, or says how many it left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lists {
+    /// Entries under a key of ours that still hold an earlier login.
+    pub remaining_old: Vec<String>,
+    /// Every other access key id that its login tables hold.
+    pub others: Vec<KeyId>,
+    /// Login tables that could not be listed.
+    pub incomplete: Vec<String>,
+    /// A list is shorter than the count that precedes it: it hides what is asked.
+    pub shortened: bool,
+}
+
+/// A person's word that a host need not be heard of, and need not prove: never that it may keep the old key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiver {
+    pub reason: String,
+    /// Who, as STS names them.
+    pub by: String,
+    pub until: Timestamp,
+}
+
+/// A part of the world that could not be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Gap {
+    pub part: Part,
+    pub why: WhyUnseen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    Keys,
+    Store,
+    Fleet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyUnseen {
+    AccessDenied,
+    KmsDenied,
+    Throttled,
+    /// The IAM user is not there.
+    UserMissing,
+    /// The secret is scheduled for deletion.
+    SecretDeleting,
+}
+
+impl Facts {
+    pub fn key(&self, id: &KeyId) -> Option<&Key> {
+        self.keys.iter().find(|k| k.id == *id)
+    }
+
+    pub fn status(&self, id: &KeyId) -> Option<KeyStatus> {
+        self.key(id).map(|k| k.status)
+    }
+}

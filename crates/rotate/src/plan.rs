@@ -1,0 +1,705 @@
+//! What is done next, and why: facts in, one action out. The first rule that fires wins; whatever stands in the way is listed
+//! with it, as far as the rules were asked.
+//!
+//! ```text
+//!   idle ─ 8 ─> creating ─ 5 ─> pending ─ 6 ─> canary ─ 7 ─> waiting ─> grace ─> lag ─ 10 ─> retiring ─ 10a ─> observing ─ 11 ─> idle
+//!                  │               │                                                                  │
+//!                  └─ 9 leftover   └─ 6, 6a, 6b: taken off                     1, 3: brought back ────┘
+//! ```
+//!
+//! Phases are derived from the facts each time, and never stored. Each action names the ids it is about: never "the other
+//! key". Time is passed in.
+
+mod publishing;
+mod retiring;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::evidence::{Verdict, verdict};
+use crate::facts::{
+    CURRENT, Facts, Gap, HostName, Key, KeyId, KeyStatus, LoginReply, PENDING, Part, StoreKind, Version,
+};
+use crate::facts::{LastUsed, VersionId, WhyUnseen};
+use crate::policy::{DeleteOld, LEFTOVER, Policy};
+use crate::record::ControlRecord;
+use crate::refusal::{Refusal, WaitsFor};
+
+/// One thing to do, about ids out of the facts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// `host`: which host's report asks for it.
+    Reactivate {
+        key: KeyId,
+        host: Option<HostName>,
+    },
+    /// The value of this version is put as a new version, under a new token: the store ignores one it knows.
+    Republish {
+        from: VersionId,
+        key: KeyId,
+    },
+    Create,
+    /// The new key, from memory. `publishes`: what is put is published with that.
+    Put {
+        key: KeyId,
+        publishes: bool,
+    },
+    /// The secret of the new key is dropped from memory.
+    Forget {
+        key: KeyId,
+        refused: bool,
+    },
+    /// At every configured endpoint, with the value of the newest version that holds this key, or from memory.
+    LogIn {
+        key: KeyId,
+        purpose: Purpose,
+    },
+    /// AWSPENDING. `refused`: because SES does not take this key.
+    TakeOff {
+        version: VersionId,
+        refused: Option<KeyId>,
+    },
+    Label {
+        version: VersionId,
+        label: String,
+    },
+    Unlabel {
+        version: VersionId,
+        label: String,
+    },
+    /// Only if AWSCURRENT still is what it was.
+    Promote {
+        from: Option<VersionId>,
+        version: VersionId,
+        key: KeyId,
+    },
+    /// It was promoted, and nobody lived to write that down.
+    RecordPublished {
+        version: VersionId,
+        key: KeyId,
+    },
+    /// The old key is about to be deactivated: everything is looked at again first.
+    Intend {
+        key: KeyId,
+    },
+    Deactivate {
+        key: KeyId,
+        why: WhyGone,
+    },
+    RecordProvedDead {
+        key: KeyId,
+    },
+    Delete {
+        key: KeyId,
+        why: WhyGone,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Is the new key known to SES?
+    Verify,
+    /// Does the old key still log in? What must turn into a refusal was an acceptance.
+    LastLogin,
+    /// Is the deactivated key dead?
+    ProveDead,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyGone {
+    /// The old key, by rules 10 and 11.
+    Retired,
+    /// We made it, and nothing came of it.
+    Leftover,
+}
+
+/// What became of an action's call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Done,
+    /// Definitely not done.
+    Failed,
+    Created(KeyId),
+    /// What was put is AWSCURRENT.
+    Published(VersionId),
+    /// `accepted`: at every endpoint.
+    LoggedIn {
+        accepted: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Idle,
+    Creating,
+    Pending,
+    Canary,
+    Waiting,
+    Grace,
+    Lag,
+    Retiring,
+    Observing,
+    Trouble,
+    Revoked,
+    Stuck(Refusal),
+}
+
+/// Why this is done, or nothing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// 1
+    PublishedKeyInactive(KeyId),
+    /// 2
+    PublishedKeyGone(KeyId),
+    /// 3
+    HostCutOff(HostName, KeyId),
+    /// 5: it may still be stored.
+    NotStored(KeyId),
+    /// 5: whoever makes it holds the lease.
+    BeingMade {
+        until: Timestamp,
+    },
+    LeaseOver(KeyId),
+    /// 6
+    ToVerify(KeyId),
+    Propagating {
+        key: KeyId,
+        until: Timestamp,
+    },
+    NotTaken(KeyId),
+    /// 6a
+    EmptyPending {
+        until: Timestamp,
+    },
+    EmptyPendingOld,
+    /// 6b
+    PendingDead(VersionId),
+    /// 7
+    Canary(String),
+    CanaryWaits {
+        confirmed: usize,
+        of: usize,
+    },
+    CanarySoaks {
+        until: Timestamp,
+    },
+    /// 7a
+    Verified(VersionId),
+    PromotedBefore(VersionId),
+    CanaryOver(VersionId),
+    /// 8
+    OldEnough {
+        since: Timestamp,
+    },
+    Asked {
+        by: String,
+    },
+    MakesRoom(KeyId),
+    /// 10
+    Confirmed {
+        until: Timestamp,
+    },
+    AllQuiet(KeyId),
+    Settles {
+        until: Timestamp,
+    },
+    LastLogin(KeyId),
+    Retires(KeyId),
+    /// 10a
+    MustDie(KeyId),
+    StillAlive(KeyId),
+    IsDead(KeyId),
+    /// 11
+    Observed(KeyId),
+    Observing {
+        until: Timestamp,
+    },
+    /// 9
+    Leftover(KeyId),
+    LeftoverLies {
+        key: KeyId,
+        until: Timestamp,
+    },
+    /// 12: the refusals say it.
+    Refused,
+    NothingDue {
+        until: Option<Timestamp>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub phase: Phase,
+    pub action: Option<Action>,
+    pub reason: Reason,
+    /// When to look again.
+    pub next: Option<Timestamp>,
+    pub refusals: Vec<Refusal>,
+    pub hosts: Vec<(HostName, Verdict)>,
+}
+
+/// What a rule says that fires.
+enum Turn {
+    Act(Action, Reason),
+    /// Nothing further down is asked.
+    Wait(Reason),
+}
+
+/// Acts for this reason.
+fn act(action: Action, reason: Reason) -> Option<Turn> {
+    Some(Turn::Act(action, reason))
+}
+
+fn wait(reason: Reason) -> Option<Turn> {
+    Some(Turn::Wait(reason))
+}
+
+/// One look, with what every rule asks.
+struct Look<'a> {
+    facts: &'a Facts,
+    policy: &'a Policy,
+    record: &'a ControlRecord,
+    now: Timestamp,
+    current: Option<&'a Version>,
+    /// The key in AWSCURRENT.
+    current_key: Option<&'a KeyId>,
+    /// AWSPENDING, where that is not AWSCURRENT too. Parameter Store has none.
+    pending: Option<&'a Version>,
+}
+
+type Rule = fn(&Look, &mut Vec<Refusal>) -> Option<Turn>;
+
+/// In their order; 9 is asked last, and then 12 is left.
+const RULES: [Rule; 16] = [
+    rule_1,
+    rule_2,
+    rule_3,
+    rule_4,
+    publishing::rule_5,
+    publishing::rule_6,
+    publishing::rule_6a,
+    publishing::rule_6b,
+    publishing::rule_7,
+    publishing::rule_7a,
+    publishing::canary_over,
+    rule_8,
+    retiring::rule_10,
+    retiring::rule_10a,
+    retiring::rule_11,
+    rule_9,
+];
+
+/// What is to be done about these facts, now.
+#[must_use]
+pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
+    let current = facts.store.labelled(CURRENT);
+    let pending = facts.store.labelled(PENDING).filter(|p| current.is_none_or(|c| c.id != p.id));
+    let look = Look {
+        facts,
+        policy,
+        record: &facts.record,
+        now,
+        current,
+        current_key: current.and_then(|version| version.key()),
+        pending: pending.filter(|_| facts.store.kind == StoreKind::SecretsManager),
+    };
+    let mut refusals = look.unseen();
+    let turn = match look.blind(&mut refusals) {
+        true => Turn::Wait(Reason::Refused),
+        false => RULES.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals)),
+    };
+    let (action, reason) = match turn {
+        Turn::Act(action, reason) => match look.would_cut(&action) {
+            Some(refusal) => {
+                refusals.push(refusal);
+                (None, Reason::Refused)
+            }
+            None => (Some(action), reason),
+        },
+        Turn::Wait(reason) => (None, reason),
+    };
+    let phase = look.phase(action.as_ref(), &reason, &refusals);
+    let next = look.next(&phase, action.as_ref(), &reason);
+    Decision { phase, next, action, reason, refusals, hosts: look.hosts() }
+}
+
+/// The published key is Inactive. By us: a host may be on it, back with it at once. By another's hand: it is theirs to say,
+/// and no other key dies meanwhile (rules 10 and 11).
+fn rule_1(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let key = look.current_key.filter(|key| look.status(key) == Some(KeyStatus::Inactive))?;
+    if look.record.is_revoked(key) {
+        return None;
+    }
+    if look.record.deactivated_by_us(key).is_none() {
+        refusals.push(Refusal::DeactivatedByHand { key: key.clone() });
+        return None;
+    }
+    act(Action::Reactivate { key: key.clone(), host: None }, Reason::PublishedKeyInactive(key.clone()))
+}
+
+/// The published key is gone, and nothing better is under way: whatever lives is published again, else a new key is made.
+fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let (current, key) = (look.current?, look.current_key?);
+    if look.status(key).is_some() {
+        return None;
+    }
+    if look.record.published.is_none() {
+        // We never saw it alive: another user's, for all we know. A rotation that is asked for makes one (rule 8).
+        refusals.push(Refusal::ValueNotOurs { version: current.id.clone() });
+        return None;
+    }
+    if look.pending.is_some() || look.facts.unstored.is_some() {
+        return None;
+    }
+    let reason = || Reason::PublishedKeyGone(key.clone());
+    let live = |version: &&Version| {
+        version.key().is_some_and(|key| look.status(key) == Some(KeyStatus::Active) && !look.record.is_revoked(key))
+    };
+    if let Some((version, key)) = look.facts.store.versions.iter().rev().find(live).and_then(|v| Some((v, v.key()?))) {
+        // Where there is no AWSPENDING, what is put is published: verified first.
+        if look.facts.store.kind == StoreKind::ParameterStore {
+            match look.asked(key) {
+                Asked::Accepted => {}
+                Asked::Stale => return act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+                Asked::Refused | Asked::Unanswered => {
+                    refusals.push(Refusal::SesRefuses { key: key.clone() });
+                    return wait(Reason::NotTaken(key.clone()));
+                }
+            }
+        }
+        return act(Action::Republish { from: version.id.clone(), key: key.clone() }, reason());
+    }
+    if let Some(creating) = look.record.creating_now(look.now) {
+        return wait(Reason::BeingMade { until: creating.until });
+    }
+    if look.facts.keys.len() < 2 {
+        return act(Action::Create, reason());
+    }
+    let leftover = look.leftover_turn(refusals);
+    if let Some(Turn::Act(..)) = leftover {
+        return leftover;
+    }
+    let old = look.record.old.as_ref().filter(|old| look.inactive_by_us(old) && !look.record.is_revoked(old));
+    if let Some(old) = old.filter(|old| look.facts.store.with_key(old).is_some()) {
+        return act(Action::Reactivate { key: old.clone(), host: None }, reason());
+    }
+    if leftover.is_none() {
+        refusals.push(Refusal::TwoLiveKeys { keys: look.key_ids() });
+    }
+    leftover
+}
+
+/// A host says that it is cut off, and the key it names is one that we deactivated.
+fn rule_3(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
+    let hosts = look.facts.fleet.iter().filter_map(|host| Some((host, host.took_back.as_ref()?)));
+    let mut named = hosts.flat_map(|(host, took)| took.keys.iter().map(move |key| (host, key)));
+    let (host, key) = named.find(|(_, key)| look.inactive_by_us(key) && !look.record.is_revoked(key))?;
+    let reason = Reason::HostCutOff(host.name.clone(), key.clone());
+    act(Action::Reactivate { key: key.clone(), host: Some(host.name.clone()) }, reason)
+}
+
+/// A revoke is open. What is done about it is not decided here yet; nothing else is done meanwhile.
+fn rule_4(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let published = look.current_key.filter(|key| look.record.is_revoked(key));
+    if let Some(key) = published {
+        refusals.push(Refusal::RevokedKeyPublished { key: key.clone() });
+    }
+    let alive = |key: &&Key| key.status == KeyStatus::Active && look.record.is_revoked(&key.id);
+    let open = published.is_some() || look.facts.keys.iter().any(|key| alive(&key));
+    if open { wait(Reason::Refused) } else { None }
+}
+
+/// A rotation is due or asked for, and none is under way.
+fn rule_8(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let reason = look.wanted()?;
+    if look.unseen_part(Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
+        return None;
+    }
+    if let Some(creating) = look.record.creating_now(look.now) {
+        return wait(Reason::BeingMade { until: creating.until });
+    }
+    let refused = look.facts.fleet.iter().find_map(|host| Some((host, host.region_refused.as_ref()?)));
+    if let Some((host, region)) = refused {
+        refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
+        return None;
+    }
+    // Told until one is taken, also while it is tried again.
+    if let Some(backoff) = &look.record.backoff {
+        refusals.push(Refusal::SesRefuses { key: backoff.key.clone() });
+        if backoff.until > look.now {
+            return None;
+        }
+    }
+    match &look.record.old {
+        None if look.facts.keys.len() < 2 => act(Action::Create, reason),
+        // Kept dead for ever, until its place is needed.
+        Some(old) if look.policy.delete == DeleteOld::Never && retiring::may_be_deleted(look, old, &mut Vec::new()) => {
+            let reason = Reason::MakesRoom(old.clone());
+            act(Action::Delete { key: old.clone(), why: WhyGone::Retired }, reason)
+        }
+        _ => None,
+    }
+}
+
+/// Two keys: one that we made and nothing came of is cleared; one that nobody explains is a person's.
+fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    if look.facts.keys.len() < 2 || look.unseen_part(Part::Fleet) {
+        return None;
+    }
+    if let Some(turn) = look.leftover_turn(refusals) {
+        return Some(turn);
+    }
+    let ours = |key: &KeyId| {
+        let made = look.record.creating_now(look.now).is_some_and(|c| c.key.as_ref().is_none_or(|made| made == key));
+        made || look.pending.and_then(|pending| pending.key()) == Some(key)
+    };
+    let explained = |key: &KeyId| Some(key) == look.current_key || Some(key) == look.record.old.as_ref() || ours(key);
+    let mut unexplained = look.facts.keys.iter().map(|key| &key.id).filter(|key| !explained(key)).peekable();
+    if unexplained.peek().is_some() && look.wanted().is_some() {
+        refusals.push(Refusal::TwoLiveKeys { keys: look.key_ids() });
+    }
+    refusals.extend(unexplained.map(|key| Refusal::UnexplainedKey { key: key.clone() }));
+    None
+}
+
+/// Else wait.
+fn rule_12(look: &Look, refusals: &[Refusal]) -> Turn {
+    Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
+}
+
+/// What our logins say of a key.
+enum Asked {
+    Accepted,
+    Refused,
+    Unanswered,
+    /// Not asked, or not lately.
+    Stale,
+}
+
+fn log_in(key: &KeyId, purpose: Purpose) -> Action {
+    Action::LogIn { key: key.clone(), purpose }
+}
+
+/// A reply counts for so long.
+const LOGIN_HOLDS: SignedDuration = SignedDuration::from_secs(50);
+
+impl Look<'_> {
+    fn status(&self, key: &KeyId) -> Option<KeyStatus> {
+        self.facts.status(key)
+    }
+
+    fn inactive_by_us(&self, key: &KeyId) -> bool {
+        self.status(key) == Some(KeyStatus::Inactive) && self.record.deactivated_by_us(key).is_some()
+    }
+
+    /// The published key is Inactive, and not by us.
+    fn deactivated_by_hand(&self) -> Option<&KeyId> {
+        let inactive = self.current_key.filter(|key| self.status(key) == Some(KeyStatus::Inactive))?;
+        Some(inactive).filter(|key| !self.record.is_revoked(key) && self.record.deactivated_by_us(key).is_none())
+    }
+
+    fn key_ids(&self) -> Vec<KeyId> {
+        self.facts.keys.iter().map(|key| key.id.clone()).collect()
+    }
+
+    /// At every configured endpoint: accepted at all, refused at one, or not known of one.
+    fn asked(&self, key: &KeyId) -> Asked {
+        let of = |endpoint: &String| {
+            let lately = |login: &&crate::facts::Login| {
+                login.key == *key && login.endpoint == *endpoint && login.at + LOGIN_HOLDS > self.now
+            };
+            self.facts.logins.iter().rev().find(lately).map(|login| login.reply)
+        };
+        let replies: Vec<_> = self.policy.endpoints.iter().map(of).collect();
+        match () {
+            () if replies.is_empty() || replies.contains(&None) => Asked::Stale,
+            () if replies.contains(&Some(LoginReply::Refused)) => Asked::Refused,
+            () if replies.contains(&Some(LoginReply::NoAnswer)) => Asked::Unanswered,
+            () => Asked::Accepted,
+        }
+    }
+
+    /// At every configured endpoint: refused.
+    fn dead(&self, key: &KeyId, since: Timestamp) -> bool {
+        let refused = |endpoint: &String| {
+            let login = self.facts.logins.iter().rev().find(|login| login.key == *key && login.endpoint == *endpoint);
+            login.is_some_and(|login| login.reply == LoginReply::Refused && login.at >= since)
+        };
+        !self.policy.endpoints.is_empty() && self.policy.endpoints.iter().all(refused)
+    }
+
+    /// Why a rotation is wanted, if it is.
+    fn wanted(&self) -> Option<Reason> {
+        if let Some(want) = &self.record.want {
+            return Some(Reason::Asked { by: want.by.clone() });
+        }
+        let created = self.facts.key(self.current_key?)?.created;
+        (created + self.policy.every <= self.now).then_some(Reason::OldEnough { since: created })
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        Some(self.facts.key(self.current_key?)?.created + self.policy.every)
+    }
+
+    /// What names this key: a labelled version, what is published, the old key, a host.
+    fn named(&self, key: &KeyId) -> bool {
+        let labelled = self.facts.store.versions.iter().any(|v| !v.labels.is_empty() && v.key() == Some(key));
+        let record = self.record;
+        let ours = record.published.as_ref().is_some_and(|p| p.key == *key) || record.old.as_ref() == Some(key);
+        labelled || ours || self.facts.fleet.iter().any(|host| names(host, key))
+    }
+
+    /// A key of ours that nothing came of. An Inactive one only if we deactivated it.
+    fn is_leftover(&self, key: &Key) -> bool {
+        let made = self.record.creating.iter().filter(|creating| creating.until <= self.now);
+        let made = made.clone().any(|creating| match &creating.key {
+            Some(made) => *made == key.id,
+            None => creating.fits(key.created),
+        });
+        let by_us = key.status == KeyStatus::Active || self.inactive_by_us(&key.id) || self.record.is_revoked(&key.id);
+        made && by_us && !self.named(&key.id) && self.unused(key)
+    }
+
+    /// But for logins of our own.
+    fn unused(&self, key: &Key) -> bool {
+        match &key.last_used {
+            LastUsed::Never => true,
+            LastUsed::At { at, .. } => self.record.own_login(&key.id, *at),
+            LastUsed::Unknown => false,
+        }
+    }
+
+    /// Clears a leftover: deactivated, and a day later deleted.
+    fn leftover_turn(&self, _: &mut Vec<Refusal>) -> Option<Turn> {
+        let key = self.facts.keys.iter().find(|k| Some(&k.id) != self.current_key && self.is_leftover(k))?;
+        let (id, why, reason) = (key.id.clone(), WhyGone::Leftover, Reason::Leftover(key.id.clone()));
+        if key.status == KeyStatus::Active {
+            return act(Action::Deactivate { key: id, why }, reason);
+        }
+        let until = self.record.deactivated_by_us(&key.id)?.at + LEFTOVER;
+        if until <= self.now {
+            return act(Action::Delete { key: id, why }, reason);
+        }
+        wait(Reason::LeftoverLies { key: id, until })
+    }
+
+    fn unseen_part(&self, part: Part) -> bool {
+        self.facts.gaps.iter().any(|gap| gap.part == part)
+    }
+
+    fn unseen(&self) -> Vec<Refusal> {
+        let refusal = |gap: &Gap| match gap.why {
+            WhyUnseen::AccessDenied => Refusal::AccessDenied { part: gap.part },
+            WhyUnseen::KmsDenied => Refusal::KmsDenied,
+            WhyUnseen::Throttled => Refusal::Throttled,
+            WhyUnseen::UserMissing => Refusal::UserMissing,
+            WhyUnseen::SecretDeleting => Refusal::SecretDeleting,
+        };
+        self.facts.gaps.iter().map(refusal).collect()
+    }
+
+    /// Without keys, store or lease there is nothing that could be done.
+    fn blind(&self, refusals: &mut Vec<Refusal>) -> bool {
+        let lease = self.record.lease.as_ref().filter(|lease| lease.holder == self.facts.me && lease.until > self.now);
+        if lease.is_none() {
+            let other = self.record.lease.clone().filter(|other| other.until > self.now);
+            let (holder, until) = other.map_or((String::new(), self.now), |other| (other.holder, other.until));
+            refusals.push(Refusal::Busy { holder, until });
+        }
+        lease.is_none() || self.unseen_part(Part::Keys) || self.unseen_part(Part::Store)
+    }
+
+    /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.
+    fn would_cut(&self, action: &Action) -> Option<Refusal> {
+        let (Action::Deactivate { key, .. } | Action::Delete { key, .. }) = action else {
+            return None;
+        };
+        if self.current_key == Some(key) {
+            return Some(Refusal::WouldCut { host: None, key: key.clone() });
+        }
+        let host = self.facts.fleet.iter().find(|host| names(host, key))?;
+        Some(Refusal::WouldCut { host: Some(host.name.clone()), key: key.clone() })
+    }
+
+    fn hosts(&self) -> Vec<(HostName, Verdict)> {
+        let published = self.record.published.as_ref();
+        let of = |published: &crate::record::Published| {
+            let one = |host: &crate::facts::Host| {
+                (host.name.clone(), verdict(host, &published.version, &published.key, self.now))
+            };
+            self.facts.fleet.iter().map(one).collect()
+        };
+        published.map(of).unwrap_or_default()
+    }
+
+    fn phase(&self, action: Option<&Action>, reason: &Reason, refusals: &[Refusal]) -> Phase {
+        let person = refusals.iter().find(|refusal| refusal.waits_for() == WaitsFor::Person);
+        let old = self.record.old.as_ref();
+        let dead = |old: &KeyId| self.record.proved_dead.as_ref().is_some_and(|dead| dead.key == *old);
+        match reason {
+            Reason::PublishedKeyInactive(_) | Reason::PublishedKeyGone(_) | Reason::HostCutOff(..) => Phase::Trouble,
+            _ if refusals.iter().any(|r| matches!(r, Refusal::RevokedKeyPublished { .. })) => Phase::Revoked,
+            _ if !self.record.trouble.is_empty() => Phase::Trouble,
+            Reason::Refused if action.is_none() && person.is_some() => {
+                Phase::Stuck(person.cloned().expect("there is one"))
+            }
+            Reason::Canary(_) | Reason::CanaryWaits { .. } | Reason::CanarySoaks { .. } => Phase::Canary,
+            _ if self.pending.is_some() => Phase::Pending,
+            _ if self.facts.unstored.is_some() || self.record.creating_now(self.now).is_some() => Phase::Creating,
+            Reason::Asked { .. } | Reason::OldEnough { .. } => Phase::Creating,
+            _ if old.is_some_and(dead) => Phase::Observing,
+            _ if old.is_some_and(|old| self.status(old) == Some(KeyStatus::Inactive)) => Phase::Retiring,
+            Reason::AllQuiet(_) => Phase::Retiring,
+            _ if self.record.intention.is_some() => Phase::Retiring,
+            Reason::Confirmed { .. } => match crate::retire::grace_and_lag(self.facts, self.policy) {
+                Some((grace, _)) if grace > self.now => Phase::Grace,
+                _ => Phase::Lag,
+            },
+            _ if old.is_some() => Phase::Waiting,
+            _ => Phase::Idle,
+        }
+    }
+
+    /// When it is worth looking again: at once after an action, else soon where much can change, and never later than what is
+    /// waited for.
+    fn next(&self, phase: &Phase, action: Option<&Action>, reason: &Reason) -> Option<Timestamp> {
+        if action.is_some() {
+            return Some(self.now);
+        }
+        let minutes = match phase {
+            Phase::Creating | Phase::Pending | Phase::Canary | Phase::Trouble | Phase::Retiring | Phase::Revoked => 1,
+            Phase::Waiting | Phase::Observing | Phase::Stuck(_) => 5,
+            Phase::Grace | Phase::Lag => 60,
+            Phase::Idle => 24 * 60,
+        };
+        let regular = self.now + SignedDuration::from_mins(minutes);
+        Some(reason.until().map_or(regular, |until| regular.min(until.max(self.now))))
+    }
+}
+
+impl Reason {
+    /// The time that is waited for.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Reason::BeingMade { until }
+            | Reason::Propagating { until, .. }
+            | Reason::EmptyPending { until }
+            | Reason::CanarySoaks { until }
+            | Reason::Confirmed { until }
+            | Reason::Settles { until }
+            | Reason::Observing { until }
+            | Reason::LeftoverLies { until, .. } => Some(*until),
+            Reason::NothingDue { until } => *until,
+            _ => None,
+        }
+    }
+}
+
+/// Does this host say that it logs in with this key, or that a table of it holds it?
+fn names(host: &crate::facts::Host, key: &KeyId) -> bool {
+    let standing = host.standing.as_ref().map(|standing| &standing.key);
+    let took = host.took_back.iter().flat_map(|took| &took.keys);
+    took.chain(&host.lists.others).chain(standing).any(|named| named == key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Rules 5 to 7a: from a new key to what hosts take.
+
+use super::{Action, Asked, Look, Part, Purpose, Reason, Refusal, StoreKind, Turn, act, log_in, wait};
+use crate::evidence::{Verdict, verdict};
+use crate::facts::{KeyId, KeyStatus, Value, Version};
+use crate::policy::{EMPTY_PENDING, UNANSWERED};
+use crate::retire;
+
+/// A new key of mine is not stored yet. Within the lease it is put, later its secret is forgotten: another one may have begun
+/// anew by then, and the key is a leftover.
+pub(super) fn rule_5(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let key = look.facts.unstored.as_ref()?;
+    let mine = look.record.creating_now(look.now).filter(|creating| creating.key.as_ref() == Some(key));
+    let Some(creating) = mine.filter(|_| look.status(key) == Some(KeyStatus::Active)) else {
+        return act(Action::Forget { key: key.clone(), refused: false }, Reason::LeaseOver(key.clone()));
+    };
+    // What is put is published where the store has no AWSPENDING, and where it is the first version of all: verified first.
+    let publishes = look.facts.store.kind == StoreKind::ParameterStore || look.current.is_none();
+    let put = || act(Action::Put { key: key.clone(), publishes }, Reason::NotStored(key.clone()));
+    if !publishes {
+        return put();
+    }
+    let waited = look.now.duration_since(creating.at);
+    match look.asked(key) {
+        Asked::Accepted => put(),
+        Asked::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+        Asked::Refused if waited < look.policy.propagation => {
+            wait(Reason::Propagating { key: key.clone(), until: creating.at + look.policy.propagation })
+        }
+        Asked::Unanswered if waited < UNANSWERED => {
+            wait(Reason::Propagating { key: key.clone(), until: creating.at + UNANSWERED })
+        }
+        Asked::Refused | Asked::Unanswered => {
+            refusals.push(Refusal::SesRefuses { key: key.clone() });
+            act(Action::Forget { key: key.clone(), refused: true }, Reason::NotTaken(key.clone()))
+        }
+    }
+}
+
+/// AWSPENDING with a value whose key is Active.
+fn pending<'a>(look: &'a Look) -> Option<(&'a Version, &'a KeyId)> {
+    let pending = look.pending?;
+    let key = pending.key().filter(|key| look.status(key) == Some(KeyStatus::Active))?;
+    Some((pending, key))
+}
+
+/// Did we put it there, or is its key one of ours?
+fn is_ours(look: &Look, pending: &Version, key: &KeyId) -> bool {
+    let record = look.record;
+    record.creating.iter().any(|creating| creating.key.as_ref() == Some(key))
+        || record.old.as_ref() == Some(key)
+        || record.published.as_ref().is_some_and(|published| published.key == *key)
+        || record.promoting.as_ref().is_some_and(|promoting| promoting.version.as_ref() == Some(&pending.id))
+}
+
+/// AWSPENDING is verified by a login at every configured endpoint, never at a name out of a report.
+pub(super) fn rule_6(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let (pending, key) = pending(look)?;
+    if !is_ours(look, pending, key) {
+        refusals.push(Refusal::PendingForeign { version: pending.id.clone() });
+        return None;
+    }
+    let waited = look.now.duration_since(pending.created);
+    match look.asked(key) {
+        Asked::Accepted => None,
+        Asked::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+        Asked::Refused if waited < look.policy.propagation => {
+            wait(Reason::Propagating { key: key.clone(), until: pending.created + look.policy.propagation })
+        }
+        Asked::Unanswered if waited < UNANSWERED => {
+            wait(Reason::Propagating { key: key.clone(), until: pending.created + UNANSWERED })
+        }
+        // Its key is a leftover then, if it is one that we made and nothing names it (rule 9).
+        Asked::Refused | Asked::Unanswered => {
+            refusals.push(Refusal::SesRefuses { key: key.clone() });
+            act(
+                Action::TakeOff { version: pending.id.clone(), refused: Some(key.clone()) },
+                Reason::NotTaken(key.clone()),
+            )
+        }
+    }
+}
+
+/// AWSPENDING without a value: Secrets Manager's own, for a while.
+pub(super) fn rule_6a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let pending = look.pending.filter(|pending| pending.value == Value::Empty)?;
+    let until = pending.created + EMPTY_PENDING;
+    if until > look.now {
+        return wait(Reason::EmptyPending { until });
+    }
+    refusals.push(Refusal::PendingEmpty { version: pending.id.clone() });
+    act(Action::TakeOff { version: pending.id.clone(), refused: None }, Reason::EmptyPendingOld)
+}
+
+/// AWSPENDING whose key is gone or Inactive.
+pub(super) fn rule_6b(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let pending = look.pending?;
+    let Some(key) = pending.key() else {
+        if pending.value == Value::Unreadable {
+            refusals.push(Refusal::PendingForeign { version: pending.id.clone() });
+        }
+        return None;
+    };
+    if look.status(key) == Some(KeyStatus::Active) {
+        return None;
+    }
+    let version = pending.id.clone();
+    act(Action::TakeOff { version: version.clone(), refused: None }, Reason::PendingDead(version))
+}
+
+/// AWSPENDING is verified, and canary hosts come first.
+pub(super) fn rule_7(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let (pending, key) = pending(look).filter(|(pending, key)| is_ours(look, pending, key))?;
+    let label = look.policy.canary.as_ref()?;
+    if !pending.carries(label) {
+        let action = Action::Label { version: pending.id.clone(), label: label.clone() };
+        return act(action, Reason::Canary(label.clone()));
+    }
+    let canaries: Vec<_> = look.facts.fleet.iter().filter(|host| host.watches.contains(label)).collect();
+    if canaries.is_empty() && !look.unseen_part(Part::Fleet) {
+        refusals.push(Refusal::CanaryNone { label: label.clone() });
+    }
+    let failed = canaries.iter().find(|host| host.failed.as_ref() == Some(&pending.id));
+    refusals.extend(failed.map(|host| Refusal::CanaryFailed { host: host.name.clone() }));
+    if canaries.is_empty() || failed.is_some() {
+        return wait(Reason::Refused);
+    }
+    let confirmed =
+        |host: &&&crate::facts::Host| matches!(verdict(host, &pending.id, key, look.now), Verdict::True { .. });
+    let done: Vec<_> = canaries.iter().filter(confirmed).collect();
+    if done.len() < canaries.len() {
+        return wait(Reason::CanaryWaits { confirmed: done.len(), of: canaries.len() });
+    }
+    let last = done.iter().filter_map(|host| Some(host.standing.as_ref()?.at)).max()?;
+    let until = last + look.policy.canary_soak;
+    if until > look.now { wait(Reason::CanarySoaks { until }) } else { None }
+}
+
+/// Verified, and soaked: promoted. Or it was promoted, and whoever did it was killed before it could be written down.
+pub(super) fn rule_7a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let from = look.current.map(|current| current.id.clone());
+    if let Some((pending, key)) = pending(look).filter(|(pending, key)| is_ours(look, pending, key)) {
+        let version = pending.id.clone();
+        return act(Action::Promote { from, version: version.clone(), key: key.clone() }, Reason::Verified(version));
+    }
+    if retire::published_is_current(look.facts) {
+        return None;
+    }
+    let current = look.current;
+    let ours = look.record.promoting.as_ref().zip(current).filter(|(promoting, current)| {
+        let this = promoting.version.as_ref().is_none_or(|version| *version == current.id);
+        this && current.key() == Some(&promoting.key)
+    });
+    if let Some((promoting, current)) = ours {
+        let version = current.id.clone();
+        let action = Action::RecordPublished { version: version.clone(), key: promoting.key.clone() };
+        return act(action, Reason::PromotedBefore(version));
+    }
+    if look.record.published.is_some() {
+        refusals.push(Refusal::LabelMoved { current: from });
+    }
+    None
+}
+
+/// The canary label stands on a version that is neither published nor about to be.
+pub(super) fn canary_over(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
+    let label = look.policy.canary.as_ref()?;
+    let labelled = look.facts.store.labelled(label)?;
+    let used = [look.current, look.pending].into_iter().flatten().any(|version| version.id == labelled.id);
+    if used {
+        return None;
+    }
+    let version = labelled.id.clone();
+    act(Action::Unlabel { version: version.clone(), label: label.clone() }, Reason::CanaryOver(version))
+}

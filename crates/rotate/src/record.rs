@@ -1,0 +1,484 @@
+//! The control record: the one small thing of ours, with what AWS does not tell. Losing it costs time, and may need a person,
+//! never safety.
+//!
+//! ```text
+//!   take (the lease) ─> look (strikes what is no longer so, keeps the clocks) ─> plan ─> may_act? ─> begin (written before
+//!   the call, under the fence) ─> the call ─> done (written after it) ─> all anew
+//! ```
+//!
+//! A program may be killed between any two of these. Nothing here is written unless the writer still holds the fence.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, VersionId};
+use crate::plan::{Action, Outcome, Purpose};
+use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, Policy, USE_SLACK};
+use crate::retire;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlRecord {
+    /// Of the format: 1.
+    pub schema: u32,
+    pub credential: String,
+    /// Counts the holders: a write names the one it was made under.
+    pub fence: u64,
+    pub lease: Option<Lease>,
+    /// When a look is due.
+    pub next: Option<Timestamp>,
+    /// Somebody asked for a rotation. Over with the next promotion.
+    pub want: Option<Wanted>,
+    /// SES did not take the last new key.
+    pub backoff: Option<Backoff>,
+    /// Keys that we set out to make and that did not come to anything yet, the latest last.
+    pub creating: Vec<Creating>,
+    /// What is about to become AWSCURRENT by us.
+    pub promoting: Option<Promoting>,
+    pub published: Option<Published>,
+    /// The key before the published one.
+    pub old: Option<KeyId>,
+    /// Since when all counted hosts have what is published.
+    pub complete_at: Option<Timestamp>,
+    /// The old key is about to be deactivated.
+    pub intention: Option<Intention>,
+    /// Logins of our own with each key, as far as they may be its last use.
+    pub own_logins: Vec<OwnLogin>,
+    /// Keys that we deactivated, or were about to.
+    pub deactivated: Vec<Deactivated>,
+    pub proved_dead: Option<ProvedDead>,
+    pub roster: Roster,
+    /// Hosts for which a key was brought back.
+    pub trouble: Vec<HostTrouble>,
+    pub revoked: Vec<Revoked>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub holder: String,
+    pub until: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub by: String,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    pub key: KeyId,
+    pub attempts: u32,
+    pub until: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Creating {
+    pub at: Timestamp,
+    /// Of the maker's lease: who made it may store it until then.
+    pub until: Timestamp,
+    /// `None`: what became of the call is not known.
+    pub key: Option<KeyId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promoting {
+    /// `None`: the store gives the number with the put.
+    pub version: Option<VersionId>,
+    pub key: KeyId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub version: VersionId,
+    pub key: KeyId,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intention {
+    pub key: KeyId,
+    pub at: Timestamp,
+    /// The key still logged in after the intention: what must turn into a refusal was an acceptance.
+    pub logged_in: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLogin {
+    pub key: KeyId,
+    /// The last that was accepted, and those after it of which nobody knows.
+    pub at: Vec<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deactivated {
+    pub key: KeyId,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvedDead {
+    pub key: KeyId,
+    pub at: Timestamp,
+    /// Endpoints that refused it.
+    pub endpoints: Vec<String>,
+}
+
+/// Who is to be heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Roster {
+    /// Seals it when so many were heard of.
+    pub expect: Option<usize>,
+    pub by: Option<String>,
+    pub sealed_at: Option<Timestamp>,
+    pub names: Vec<HostName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTrouble {
+    pub host: HostName,
+    pub key: KeyId,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    pub key: KeyId,
+    pub at: Timestamp,
+    pub by: String,
+    pub reason: String,
+}
+
+/// Somebody else holds the lease.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is at work until {}", .0.holder, .0.until)]
+pub struct Busy(pub Lease);
+
+impl ControlRecord {
+    pub const SCHEMA: u32 = 1;
+
+    /// Of a credential that has none yet, or whose record was lost.
+    pub fn new(credential: &str) -> Self {
+        Self {
+            schema: Self::SCHEMA,
+            credential: credential.into(),
+            fence: 0,
+            lease: None,
+            next: None,
+            want: None,
+            backoff: None,
+            creating: Vec::new(),
+            promoting: None,
+            published: None,
+            old: None,
+            complete_at: None,
+            intention: None,
+            own_logins: Vec::new(),
+            deactivated: Vec::new(),
+            proved_dead: None,
+            roster: Roster::default(),
+            trouble: Vec::new(),
+            revoked: Vec::new(),
+        }
+    }
+
+    /// Takes or renews the lease. Whoever holds a new key that is not stored yet keeps it for as long.
+    ///
+    /// # Errors
+    /// Another one holds it.
+    pub fn take(&mut self, me: &str, unstored: Option<&KeyId>, policy: &Policy, now: Timestamp) -> Result<(), Busy> {
+        let until = now + policy.lease;
+        match &mut self.lease {
+            Some(lease) if lease.holder == me && lease.until > now => lease.until = until,
+            Some(lease) if lease.until > now => return Err(Busy(lease.clone())),
+            // A lease that ran out is a new one, also of the same holder: another may have been at work in between.
+            _ => {
+                self.fence += 1;
+                self.lease = Some(Lease { holder: me.into(), until });
+                return Ok(());
+            }
+        }
+        if let Some(creating) = self.creating.last_mut().filter(|c| c.key.as_ref() == unstored && c.until > now) {
+            creating.until = until;
+        }
+        Ok(())
+    }
+
+    /// May a decision of then still be done now? Nothing of it if it is old, or the lease is nearly over: calls to IAM name no
+    /// fence, so that they have to end within the lease.
+    pub fn may_act(&self, me: &str, fence: u64, decided: Timestamp, now: Timestamp) -> bool {
+        let held = self.lease.as_ref().is_some_and(|l| l.holder == me && l.until > now + LEASE_MARGIN);
+        held && self.fence == fence && now.duration_since(decided) < DECISION_HOLDS
+    }
+
+    pub fn deactivated_by_us(&self, key: &KeyId) -> Option<&Deactivated> {
+        self.deactivated.iter().find(|d| d.key == *key)
+    }
+
+    pub fn is_revoked(&self, key: &KeyId) -> bool {
+        self.revoked.iter().any(|r| r.key == *key)
+    }
+
+    /// Was this use a login of our own?
+    pub fn own_login(&self, key: &KeyId, used: Timestamp) -> bool {
+        // IAM tells minutes.
+        let minute = jiff::SignedDuration::from_mins(1);
+        let own = self.own_logins.iter().filter(|own| own.key == *key).flat_map(|own| &own.at);
+        own.into_iter().any(|own| used >= *own - minute && used <= *own + USE_SLACK)
+    }
+
+    /// Is a key being made, by whoever holds the lease it is made under?
+    pub fn creating_now(&self, now: Timestamp) -> Option<&Creating> {
+        self.creating.last().filter(|creating| creating.until > now)
+    }
+}
+
+/// Takes in what one look saw: strikes from the record what is no longer so, then keeps its clocks. What could not be seen
+/// changes nothing.
+#[must_use]
+pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
+    if !facts.gaps.is_empty() {
+        return facts.record.clone();
+    }
+    let mut seen = facts.clone();
+    strike(&mut seen, now);
+    recover(&mut seen, now);
+    seal(&mut seen, policy, now);
+    clocks(&mut seen, now);
+    seen.record
+}
+
+fn strike(facts: &mut Facts, now: Timestamp) {
+    let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    let is_there = |key: &KeyId| status(key).is_some();
+    let inactive = |key: &KeyId| status(key) == Some(KeyStatus::Inactive);
+    let record = &mut facts.record;
+    record.old.take_if(|old| !is_there(old));
+    record.intention.take_if(|intention| !is_there(&intention.key));
+    record.own_logins.retain(|own| is_there(&own.key));
+    record.deactivated.retain(|d| inactive(&d.key));
+    record.proved_dead.take_if(|dead| !inactive(&dead.key));
+    record.revoked.retain(|revoked| is_there(&revoked.key));
+    let (published, old) = (record.published.clone(), record.old.clone());
+    let keys = &facts.keys;
+    record.creating.retain(|creating| match &creating.key {
+        _ if creating.until > now => true,
+        Some(key) => is_there(key) && published.as_ref().is_none_or(|p| p.key != *key) && old.as_ref() != Some(key),
+        None => keys.iter().any(|key| creating.fits(key.created)),
+    });
+    let fleet = &facts.fleet;
+    record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && h.took_back.is_some()));
+    let gone = &facts.gone;
+    record.roster.names.retain(|name| !gone.contains(name));
+}
+
+impl Creating {
+    /// Could a key that was created then have been made by this?
+    pub fn fits(&self, created: Timestamp) -> bool {
+        let skew = jiff::SignedDuration::from_secs(5);
+        created >= self.at - skew && created <= self.until
+    }
+}
+
+/// What a lost record held, as far as the store tells; and AWSCURRENT that is another version with the published key.
+fn recover(facts: &mut Facts, now: Timestamp) {
+    let current = facts.store.labelled(CURRENT);
+    let current_key = current.and_then(|version| version.key());
+    let there = |key: &&KeyId| facts.keys.iter().any(|k| k.id == **key);
+    let published = |now| {
+        let (version, key) = (current?.id.clone(), current_key?.clone());
+        Some(Published { version, key, at: now })
+    };
+    let record = &facts.record;
+    match &record.published {
+        None => {
+            let previous = facts.store.labelled(PREVIOUS).and_then(|version| version.key());
+            let old = previous.filter(there).filter(|key| Some(*key) != current_key).cloned();
+            let pending = facts.store.labelled(PENDING).filter(|pending| Some(&pending.id) != current.map(|v| &v.id));
+            let known = current_key.filter(there).is_some() && pending.is_none();
+            let new = if known { published(now) } else { None };
+            facts.record.old = facts.record.old.take().or(old);
+            facts.record.published = new;
+        }
+        Some(before) if current.is_some_and(|c| c.id != before.version) && current_key == Some(&before.key) => {
+            facts.record.published = published(now);
+        }
+        Some(_) => {}
+    }
+}
+
+fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    let heard = retire::heard_of(facts);
+    let names = || {
+        let mut names: Vec<HostName> = facts.fleet.iter().map(|host| host.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
+    let roster = &facts.record.roster;
+    if roster.sealed_at.is_none() && roster.expect.or(configured).is_some_and(|expect| expect > 0 && heard >= expect) {
+        let names = names();
+        facts.record.roster.sealed_at = Some(now);
+        facts.record.roster.names = names;
+    }
+}
+
+fn clocks(facts: &mut Facts, now: Timestamp) {
+    let complete = retire::is_complete(facts, now);
+    let anew = facts.record.complete_at.is_some_and(|at| retire::confirmed_since(facts, at));
+    facts.record.complete_at = match facts.record.complete_at {
+        _ if !complete => None,
+        Some(at) if !anew => Some(at),
+        _ => Some(now),
+    };
+    let holds = |key: &KeyId| {
+        let old = facts.record.old.as_ref() == Some(key);
+        let stops = facts.key(key).is_none_or(|old| !retire::stops(facts, old, now).is_empty());
+        old && complete && !anew && !stops
+    };
+    let stands = facts.record.intention.as_ref().is_some_and(|intention| holds(&intention.key));
+    facts.record.intention.take_if(|_| !stands);
+}
+
+impl ControlRecord {
+    /// Before the call: what it is about to do. `version`: the token under which a value is about to be put.
+    pub fn begin(&mut self, action: &Action, version: Option<VersionId>, now: Timestamp) {
+        match action {
+            Action::Create => {
+                let until = self.lease.as_ref().map_or(now, |lease| lease.until);
+                self.creating.push(Creating { at: now, until, key: None });
+            }
+            Action::Put { key, publishes: true } | Action::Republish { key, .. } => {
+                self.promoting = Some(Promoting { version, key: key.clone() });
+            }
+            Action::Promote { version, key, .. } => {
+                self.promoting = Some(Promoting { version: Some(version.clone()), key: key.clone() });
+            }
+            Action::LogIn { key, .. } => match self.own_logins.iter_mut().find(|own| own.key == *key) {
+                Some(own) => own.at.push(now),
+                None => self.own_logins.push(OwnLogin { key: key.clone(), at: vec![now] }),
+            },
+            Action::Deactivate { key, .. } => self.deactivate(key, now),
+            Action::Put { publishes: false, .. }
+            | Action::Reactivate { .. }
+            | Action::Forget { .. }
+            | Action::TakeOff { .. }
+            | Action::Label { .. }
+            | Action::Unlabel { .. }
+            | Action::RecordPublished { .. }
+            | Action::Intend { .. }
+            | Action::RecordProvedDead { .. }
+            | Action::Delete { .. } => {}
+        }
+    }
+
+    /// After the call. A call of which nobody knows what became is not told here: the next look sees.
+    pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
+        match (action, outcome) {
+            (Action::Create, Outcome::Created(key)) => {
+                if let Some(creating) = self.creating.last_mut() {
+                    creating.key = Some(key.clone());
+                }
+            }
+            (Action::Create, Outcome::Failed) => {
+                self.creating.pop();
+            }
+            (_, Outcome::Failed) => {}
+            (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {
+                self.publish(version, key, facts, now);
+            }
+            (Action::Put { key, .. } | Action::Republish { key, .. }, Outcome::Published(version)) => {
+                self.publish(version, key, facts, now);
+            }
+            (Action::TakeOff { version, refused }, _) => {
+                self.promoting.take_if(|promoting| promoting.version.as_ref() == Some(version));
+                if let Some(key) = refused {
+                    self.back_off(key, now);
+                }
+            }
+            (Action::Forget { key, refused: true }, _) => self.back_off(key, now),
+            (Action::Reactivate { key, host }, _) => {
+                self.deactivated.retain(|d| d.key != *key);
+                self.proved_dead.take_if(|dead| dead.key == *key);
+                self.intention = None;
+                if let Some(host) = host {
+                    self.trouble.retain(|trouble| trouble.host != *host);
+                    self.trouble.push(HostTrouble { host: host.clone(), key: key.clone(), at: now });
+                }
+            }
+            (Action::Intend { key }, _) => {
+                self.intention = Some(Intention { key: key.clone(), at: now, logged_in: false });
+            }
+            (Action::LogIn { key, purpose }, Outcome::LoggedIn { accepted }) => {
+                self.logged_in(key, *accepted);
+                let last = *accepted && *purpose == Purpose::LastLogin;
+                if let Some(intention) = self.intention.as_mut().filter(|intention| last && intention.key == *key) {
+                    intention.logged_in = true;
+                }
+            }
+            (Action::Deactivate { key, .. }, _) => self.deactivate(key, now),
+            (Action::RecordProvedDead { key }, _) => {
+                let endpoints = policy.endpoints.clone();
+                self.proved_dead = Some(ProvedDead { key: key.clone(), at: now, endpoints });
+            }
+            (Action::Delete { key, .. }, _) => {
+                self.old.take_if(|old| old == key);
+                self.intention.take_if(|intention| intention.key == *key);
+                self.deactivated.retain(|d| d.key != *key);
+                self.proved_dead.take_if(|dead| dead.key == *key);
+                self.creating.retain(|creating| creating.key.as_ref() != Some(key));
+            }
+            (
+                Action::Put { .. }
+                | Action::Republish { .. }
+                | Action::Forget { .. }
+                | Action::LogIn { .. }
+                | Action::Label { .. }
+                | Action::Unlabel { .. }
+                | Action::Create,
+                _,
+            ) => {}
+        }
+    }
+
+    /// A login that was refused is no use of the key; one that was accepted is its last.
+    fn logged_in(&mut self, key: &KeyId, accepted: bool) {
+        let Some(own) = self.own_logins.iter_mut().find(|own| own.key == *key) else {
+            return;
+        };
+        let last = own.at.pop();
+        if accepted {
+            own.at.clear();
+            own.at.extend(last);
+        }
+        self.own_logins.retain(|own| !own.at.is_empty());
+    }
+
+    fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
+        self.deactivated.retain(|d| d.key != *key);
+        self.deactivated.push(Deactivated { key: key.clone(), at: now });
+    }
+
+    fn back_off(&mut self, key: &KeyId, now: Timestamp) {
+        let attempts = self.backoff.as_ref().map_or(0, |backoff| backoff.attempts) + 1;
+        let wait = (BACKOFF.0 * (1 << (attempts - 1).min(8))).min(BACKOFF.1);
+        self.backoff = Some(Backoff { key: key.clone(), attempts, until: now + wait });
+    }
+
+    fn publish(&mut self, version: &VersionId, key: &KeyId, facts: &Facts, now: Timestamp) {
+        // A record that was lost knows the one before from the store alone.
+        let current = facts.store.labelled(CURRENT).filter(|current| current.id != *version);
+        let before = current.or_else(|| facts.store.labelled(PREVIOUS)).and_then(|before| before.key());
+        let before = self.published.as_ref().map(|published| &published.key).or(before);
+        // Never the key that is published now; and where the one before is gone, the older one is still to go.
+        let before = before.filter(|before| *before != key && facts.key(before).is_some()).cloned();
+        let older = self.old.take().filter(|old| old != key);
+        self.old = before.or(older);
+        self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });
+        self.creating.retain(|creating| creating.key.as_ref() != Some(key));
+        (self.want, self.backoff, self.complete_at, self.intention, self.promoting) = (None, None, None, None, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;

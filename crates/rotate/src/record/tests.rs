@@ -1,0 +1,74 @@
+use jiff::SignedDuration;
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-03-02T08:00:00Z".parse().unwrap()
+}
+
+fn mins(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+fn policy() -> Policy {
+    Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com".into()])
+}
+
+#[test]
+fn one_at_a_time_holds_the_lease_and_each_holder_has_a_fence_of_its_own() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    assert_eq!(record.fence, 1);
+    // Renewed by the same, under the same fence; not to be had by another.
+    record.take("a", None, &policy(), now() + mins(4)).unwrap();
+    assert_eq!(record.fence, 1);
+    let busy = record.take("b", None, &policy(), now() + mins(8)).unwrap_err();
+    assert_eq!((busy.0.holder.as_str(), busy.0.until), ("a", now() + mins(9)));
+    record.take("b", None, &policy(), now() + mins(9)).unwrap();
+    assert_eq!(record.fence, 2);
+    // Whoever comes back after that is a new one, also the same.
+    record.take("b", None, &policy(), now() + mins(20)).unwrap();
+    assert_eq!(record.fence, 3);
+}
+
+#[test]
+fn a_decision_that_is_old_or_whose_lease_is_nearly_over_is_dropped() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    let second = SignedDuration::from_secs(1);
+    assert!(record.may_act("a", 1, now(), now() + mins(1) - second));
+    assert!(!record.may_act("a", 1, now(), now() + mins(1)));
+    // Decided late, done at once: the call could end after the lease.
+    let late = now() + mins(4);
+    assert!(record.may_act("a", 1, late - second, late - second));
+    assert!(!record.may_act("a", 1, late, late));
+    assert!(!record.may_act("b", 1, now(), now()));
+    assert!(!record.may_act("a", 0, now(), now()));
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    record.begin(&Action::Create, None, now());
+    record.begin(&Action::Deactivate { key: key.clone(), why: crate::plan::WhyGone::Retired }, None, now());
+    record.published = Some(Published { version: VersionId::new("v2"), key: key.clone(), at: now() });
+    record.trouble = vec![HostTrouble { host: HostName::new("mx1"), key, at: now() }];
+    let written = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<ControlRecord>(&written).unwrap(), record);
+    assert!(written.starts_with(r#"{"schema":1,"credential":"ses","fence":1,"#), "{written}");
+}
+
+#[test]
+fn back_off_grows_to_six_hours() {
+    let mut record = ControlRecord::new("ses");
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let waits: Vec<_> = (0..12)
+        .map(|_| {
+            record.back_off(&key, now());
+            record.backoff.as_ref().unwrap().until.duration_since(now()).as_mins()
+        })
+        .collect();
+    assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360, 360, 360, 360, 360, 360]);
+}

@@ -1,0 +1,193 @@
+//! What stands in the way, as values: each class of the contract once, with the ids that its words and its fix name. The words
+//! are made in [`crate::words`] alone.
+
+use jiff::Timestamp;
+
+use crate::facts::{HostName, KeyId, Part, VersionId, WhyMissing};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The published key is Inactive, and not by us (or the record of it is lost).
+    DeactivatedByHand {
+        key: KeyId,
+    },
+    NoHosts,
+    /// `expect: None`: nobody sealed it.
+    RosterOpen {
+        heard: usize,
+        expect: Option<usize>,
+    },
+    HostUnconfirmed {
+        host: HostName,
+    },
+    HostSilent {
+        host: HostName,
+        since: Timestamp,
+    },
+    ProofFalse {
+        host: HostName,
+    },
+    ProofMissing {
+        host: HostName,
+        why: WhyMissing,
+    },
+    AgentTooOld {
+        host: HostName,
+    },
+    OtherVersion {
+        host: HostName,
+        version: VersionId,
+        key: KeyId,
+    },
+    RemainingOld {
+        host: HostName,
+        entries: Vec<String>,
+    },
+    OldKeyElsewhere {
+        host: HostName,
+        key: KeyId,
+    },
+    /// Tables that could not be listed; none named: a list is shorter than its count.
+    Incomplete {
+        host: HostName,
+        tables: Vec<String>,
+    },
+    Withdrawn {
+        host: HostName,
+    },
+    NameTwice {
+        host: HostName,
+    },
+    IdentityShared {
+        host: HostName,
+    },
+    Clock {
+        host: HostName,
+    },
+    OldKeyUsed {
+        key: KeyId,
+        at: Timestamp,
+        service: String,
+    },
+    LastUsedUnknown {
+        key: KeyId,
+    },
+    /// The time after the last confirmation is not over.
+    Grace {
+        until: Timestamp,
+    },
+    Observe {
+        until: Timestamp,
+    },
+    CanaryNone {
+        label: String,
+    },
+    CanaryFailed {
+        host: HostName,
+    },
+    SesRefuses {
+        key: KeyId,
+    },
+    RegionRefused {
+        host: HostName,
+        region: String,
+    },
+    TwoLiveKeys {
+        keys: Vec<KeyId>,
+    },
+    UnexplainedKey {
+        key: KeyId,
+    },
+    /// It was deactivated, and still logs in.
+    NotDead {
+        key: KeyId,
+    },
+    LabelMoved {
+        current: Option<VersionId>,
+    },
+    PendingForeign {
+        version: VersionId,
+    },
+    PendingEmpty {
+        version: VersionId,
+    },
+    /// No version that can be read holds this key's login.
+    VersionUnreadable {
+        key: KeyId,
+    },
+    /// The published value names a key that this IAM user does not have, and that we never published.
+    ValueNotOurs {
+        version: VersionId,
+    },
+    KmsDenied,
+    AccessDenied {
+        part: Part,
+    },
+    Throttled,
+    UserMissing,
+    SecretDeleting,
+    Busy {
+        holder: String,
+        until: Timestamp,
+    },
+    RevokedKeyPublished {
+        key: KeyId,
+    },
+    /// The action would leave a counted host without a live key.
+    WouldCut {
+        host: Option<HostName>,
+        key: KeyId,
+    },
+}
+
+/// Whose move it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitsFor {
+    /// It ends by itself: a clock, a holder, AWS.
+    Time,
+    /// Hosts, which come by themselves where nothing is wrong with them.
+    Hosts,
+    /// A person.
+    Person,
+}
+
+impl Refusal {
+    pub fn waits_for(&self) -> WaitsFor {
+        use Refusal::*;
+        match self {
+            Grace { .. } | Observe { .. } | Throttled | Busy { .. } | PendingEmpty { .. } => WaitsFor::Time,
+            HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
+            DeactivatedByHand { .. }
+            | NoHosts
+            | RosterOpen { .. }
+            | HostSilent { .. }
+            | ProofFalse { .. }
+            | ProofMissing { .. }
+            | AgentTooOld { .. }
+            | RemainingOld { .. }
+            | OldKeyElsewhere { .. }
+            | Incomplete { .. }
+            | NameTwice { .. }
+            | IdentityShared { .. }
+            | OldKeyUsed { .. }
+            | LastUsedUnknown { .. }
+            | CanaryNone { .. }
+            | CanaryFailed { .. }
+            | SesRefuses { .. }
+            | RegionRefused { .. }
+            | TwoLiveKeys { .. }
+            | UnexplainedKey { .. }
+            | NotDead { .. }
+            | LabelMoved { .. }
+            | PendingForeign { .. }
+            | VersionUnreadable { .. }
+            | ValueNotOurs { .. }
+            | KmsDenied
+            | AccessDenied { .. }
+            | UserMissing
+            | SecretDeleting
+            | RevokedKeyPublished { .. }
+            | WouldCut { .. } => WaitsFor::Person,
+        }
+    }
+}

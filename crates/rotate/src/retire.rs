@@ -1,0 +1,161 @@
+//! What has to be so before an old key may die: conditions alone, no action. [`crate::record`] keeps its clocks by them, and
+//! rules 10, 10a and 11 of [`crate::plan`] act on them.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::evidence::{Verdict, verdict};
+use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, VersionId};
+use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
+use crate::record::ControlRecord;
+use crate::refusal::Refusal;
+
+/// What stands in the way at this host, where this version with this key is published, and `old` is to go. A waiver covers
+/// silence and lack of proof, and nothing that a host said about an old key.
+pub fn stops_of(host: &Host, version: &VersionId, key: &KeyId, old: Option<&KeyId>, now: Timestamp) -> Vec<Refusal> {
+    let name = || host.name.clone();
+    let waived = host.waiver.as_ref().is_some_and(|waiver| waiver.until > now);
+    let mut stops = Vec::new();
+    if host.took_back.is_some() {
+        stops.push(Refusal::Withdrawn { host: name() });
+    }
+    match verdict(host, version, key, now) {
+        Verdict::True { .. } => {}
+        Verdict::False => stops.push(Refusal::ProofFalse { host: name() }),
+        Verdict::Old { version, key } => stops.push(Refusal::OtherVersion { host: name(), version, key }),
+        // It told so itself, above.
+        Verdict::TookBack => {}
+        Verdict::NeverHeard if !waived => stops.push(Refusal::HostUnconfirmed { host: name() }),
+        Verdict::Unconfirmed if !waived => stops.push(Refusal::HostUnconfirmed { host: name() }),
+        Verdict::Stale { since } if !waived => stops.push(Refusal::HostSilent { host: name(), since }),
+        Verdict::Clock if !waived => stops.push(Refusal::Clock { host: name() }),
+        Verdict::Missing(why) if !waived => stops.push(Refusal::ProofMissing { host: name(), why }),
+        Verdict::TooOld if !waived => stops.push(Refusal::AgentTooOld { host: name() }),
+        Verdict::NeverHeard
+        | Verdict::Unconfirmed
+        | Verdict::Stale { .. }
+        | Verdict::Clock
+        | Verdict::Missing(_)
+        | Verdict::TooOld => {}
+    }
+    // A waived host's standing evidence is not asked for; what it names is.
+    let told = stops.iter().any(|stop| matches!(stop, Refusal::OtherVersion { .. }));
+    let standing = host.standing.as_ref().map(|standing| &standing.key).filter(|_| !told);
+    let named = host.lists.others.iter().chain(standing);
+    if let Some(old) = old.filter(|old| named.clone().any(|key| key == *old)) {
+        stops.push(Refusal::OldKeyElsewhere { host: name(), key: old.clone() });
+    }
+    let lists = &host.lists;
+    if !lists.remaining_old.is_empty() {
+        stops.push(Refusal::RemainingOld { host: name(), entries: lists.remaining_old.clone() });
+    }
+    if !lists.incomplete.is_empty() || lists.shortened {
+        stops.push(Refusal::Incomplete { host: name(), tables: lists.incomplete.clone() });
+    }
+    if host.name_twice {
+        stops.push(Refusal::NameTwice { host: name() });
+    }
+    if host.identity_shared {
+        stops.push(Refusal::IdentityShared { host: name() });
+    }
+    stops
+}
+
+/// The hosts' side of it: there are some, all of them are known, and nothing stands in the way at any.
+pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Refusal> {
+    let record = &facts.record;
+    let mut stops = Vec::new();
+    if facts.fleet.is_empty() {
+        stops.push(Refusal::NoHosts);
+    }
+    if record.roster.sealed_at.is_none() {
+        stops.push(Refusal::RosterOpen { heard: heard_of(facts), expect: record.roster.expect });
+    }
+    // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
+    let missing = |name: &&HostName| facts.fleet.iter().all(|host| host.name != **name);
+    let missing = record.roster.names.iter().filter(missing);
+    stops.extend(missing.map(|name| Refusal::HostUnconfirmed { host: name.clone() }));
+    match &record.published {
+        Some(published) => {
+            for host in &facts.fleet {
+                stops.extend(stops_of(host, &published.version, &published.key, old, now));
+            }
+        }
+        None => stops.push(Refusal::LabelMoved { current: None }),
+    }
+    for trouble in &record.trouble {
+        let told = Refusal::Withdrawn { host: trouble.host.clone() };
+        if !stops.contains(&told) {
+            stops.push(told);
+        }
+    }
+    stops
+}
+
+/// Distinct host names that were heard of.
+pub fn heard_of(facts: &Facts) -> usize {
+    let mut names: Vec<&HostName> = facts.fleet.iter().filter(|h| h.heard.is_some()).map(|h| &h.name).collect();
+    names.sort();
+    names.dedup();
+    names.len()
+}
+
+/// Is what is published what the store gives?
+pub fn published_is_current(facts: &Facts) -> bool {
+    let current = facts.store.labelled(CURRENT);
+    match (&facts.record.published, current) {
+        (Some(published), Some(current)) => published.version == current.id,
+        _ => false,
+    }
+}
+
+/// All counted hosts have what is published, as far as the old key is concerned: `complete_at` runs from here.
+pub fn is_complete(facts: &Facts, now: Timestamp) -> bool {
+    published_is_current(facts) && fleet_stops(facts, facts.record.old.as_ref(), now).is_empty()
+}
+
+/// A host confirmed anew after `complete_at` was set: it may have drifted and come back between two looks.
+pub fn confirmed_since(facts: &Facts, complete_at: Timestamp) -> bool {
+    facts.fleet.iter().filter_map(|host| host.standing.as_ref()).any(|standing| standing.at > complete_at)
+}
+
+/// When the clocks of grace and last use began.
+fn began(record: &ControlRecord) -> Option<Timestamp> {
+    Some(record.complete_at?.max(record.published.as_ref()?.at))
+}
+
+/// When grace and the lag of the last use are over; `None`: they have not begun.
+pub fn grace_and_lag(facts: &Facts, policy: &Policy) -> Option<(Timestamp, Timestamp)> {
+    let began = began(&facts.record)?;
+    let polls = facts.fleet.iter().map(|host| host.poll.unwrap_or(UNKNOWN_POLL));
+    let longest = polls.max().unwrap_or(SignedDuration::ZERO);
+    Some((began + policy.grace_for(longest), began + policy.last_use_lag))
+}
+
+/// What the last use of a key says against its end. A use shortly after the last confirmation is an open session's; our own
+/// logins are no use.
+pub fn use_stops(facts: &Facts, key: &Key) -> Option<Refusal> {
+    let complete_at = facts.record.complete_at?;
+    match &key.last_used {
+        LastUsed::Never => None,
+        LastUsed::Unknown => Some(Refusal::LastUsedUnknown { key: key.id.clone() }),
+        LastUsed::At { at, .. } if *at < complete_at + USE_SLACK || facts.record.own_login(&key.id, *at) => None,
+        LastUsed::At { at, service, .. } => {
+            Some(Refusal::OldKeyUsed { key: key.id.clone(), at: *at, service: service.clone() })
+        }
+    }
+}
+
+/// Everything that stands in the way of this key's end, but for the clocks.
+pub fn stops(facts: &Facts, old: &Key, now: Timestamp) -> Vec<Refusal> {
+    let mut stops = fleet_stops(facts, Some(&old.id), now);
+    let current = facts.store.labelled(CURRENT);
+    if !published_is_current(facts) {
+        stops.push(Refusal::LabelMoved { current: current.map(|version| version.id.clone()) });
+    }
+    // Never the key that is published, whatever the record says.
+    if current.and_then(|version| version.key()) == Some(&old.id) {
+        stops.push(Refusal::WouldCut { host: None, key: old.id.clone() });
+    }
+    stops.extend(use_stops(facts, old));
+    stops
+}

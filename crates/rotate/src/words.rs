@@ -1,0 +1,370 @@
+//! The words of everything here, made once. A fix can be pasted: its ids are those of the facts.
+
+use std::fmt::{self, Write as _};
+
+use crate::evidence::Verdict;
+use crate::facts::{KeyId, Part, WhyMissing};
+use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
+use crate::refusal::Refusal;
+
+/// Ids with a comma between them.
+fn list(keys: &[KeyId]) -> String {
+    keys.iter().map(KeyId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Refusal {
+    /// Its class: one word, for programs.
+    pub fn class(&self) -> &'static str {
+        use Refusal::*;
+        match self {
+            DeactivatedByHand { .. } => "deactivated-by-hand",
+            NoHosts => "no-hosts",
+            RosterOpen { .. } => "roster-open",
+            HostUnconfirmed { .. } => "host-unconfirmed",
+            HostSilent { .. } => "host-silent",
+            ProofFalse { .. } => "proof-false",
+            ProofMissing { .. } => "proof-missing",
+            AgentTooOld { .. } => "agent-too-old",
+            OtherVersion { .. } => "other-version",
+            RemainingOld { .. } => "remaining-old",
+            OldKeyElsewhere { .. } => "old-key-elsewhere",
+            Incomplete { .. } => "incomplete",
+            Withdrawn { .. } => "withdrawn",
+            NameTwice { .. } => "name-twice",
+            IdentityShared { .. } => "identity-shared",
+            Clock { .. } => "clock",
+            OldKeyUsed { .. } => "old-key-used",
+            LastUsedUnknown { .. } => "last-used-unknown",
+            Grace { .. } => "grace",
+            Observe { .. } => "observe",
+            CanaryNone { .. } => "canary-none",
+            CanaryFailed { .. } => "canary-failed",
+            SesRefuses { .. } => "ses-refuses",
+            RegionRefused { .. } => "region-refused",
+            TwoLiveKeys { .. } => "two-live-keys",
+            UnexplainedKey { .. } => "unexplained-key",
+            NotDead { .. } => "not-dead",
+            LabelMoved { .. } => "label-moved",
+            PendingForeign { .. } => "pending-foreign",
+            PendingEmpty { .. } => "pending-empty",
+            VersionUnreadable { .. } => "version-unreadable",
+            ValueNotOurs { .. } => "value-not-ours",
+            KmsDenied => "kms-denied",
+            AccessDenied { .. } => "access-denied",
+            Throttled => "throttled",
+            UserMissing => "user-missing",
+            SecretDeleting => "secret-deleting",
+            Busy { .. } => "busy",
+            RevokedKeyPublished { .. } => "revoked-key-published",
+            WouldCut { .. } => "would-cut",
+        }
+    }
+
+    /// What is wrong.
+    pub fn words(&self) -> String {
+        use Refusal::*;
+        match self {
+            DeactivatedByHand { key } => format!("somebody else deactivated {key}"),
+            NoHosts => "no host has reported yet".into(),
+            RosterOpen { heard, expect: None } => {
+                format!("nobody has said how many hosts there are; {heard} reported so far")
+            }
+            RosterOpen { heard, expect: Some(expect) } => format!("{heard} of {expect} hosts have reported so far"),
+            HostUnconfirmed { host } => format!("{host} has not confirmed the new key"),
+            HostSilent { host, since } => format!("{host} was last heard of at {since}"),
+            ProofFalse { host } => {
+                format!("{host}'s proof was not made with the new key: the report is forged, or a fault")
+            }
+            ProofMissing { host, why } => format!("{host} has not proved that it uses the new key: {}", why.words()),
+            AgentTooOld { host } => {
+                format!("the agent of {host} does not report which other keys its mail server holds")
+            }
+            OtherVersion { host, version, key } => format!("{host} uses key {key} (version {version})"),
+            RemainingOld { host, entries } => {
+                format!("{host} still has entries with an earlier key: {}", entries.join(", "))
+            }
+            OldKeyElsewhere { host, key } => format!("{host} names the old key {key} in a login table"),
+            Incomplete { host, tables } if tables.is_empty() => format!("a list in {host}'s report is not whole"),
+            Incomplete { host, tables } => format!("{host} could not list these login tables: {}", tables.join(", ")),
+            Withdrawn { host } => format!("{host} took its confirmation back"),
+            NameTwice { host } => format!("two installations report as {host}"),
+            IdentityShared { host } => format!("{host} reports under an AWS identity that other hosts use too"),
+            Clock { host } => format!("the clock of {host} is more than five minutes ahead"),
+            OldKeyUsed { key, at, service } => {
+                format!(
+                    "the old key {key} was used at {at} ({service}), after all hosts had moved: by something that does not report"
+                )
+            }
+            LastUsedUnknown { key } => format!("IAM did not say when {key} was last used"),
+            Grace { until } => format!("all hosts have moved; the old key stays until {until}"),
+            Observe { until } => format!("the old key lies deactivated until {until}"),
+            CanaryNone { label } => format!("no host watches the label {label}"),
+            CanaryFailed { host } => format!("canary {host} could not take the new key"),
+            SesRefuses { key } => format!("SES refuses the login with {key}"),
+            RegionRefused { host, region } => {
+                format!("{host} relays to {region}, where no login is tried before a key is published")
+            }
+            TwoLiveKeys { keys } => format!("the IAM user has two keys already: {}", list(keys)),
+            UnexplainedKey { key } => format!("nobody knows what {key} is for: this program did not make it"),
+            NotDead { key } => format!("{key} is deactivated and still logs in"),
+            LabelMoved { current: Some(version) } => format!("somebody else made version {version} AWSCURRENT"),
+            LabelMoved { current: None } => "no version is AWSCURRENT".into(),
+            PendingForeign { version } => format!("somebody else made version {version} AWSPENDING"),
+            PendingEmpty { version } => format!("version {version} was AWSPENDING for 20 minutes without a value"),
+            VersionUnreadable { key } => {
+                format!("no version that can be read holds {key}, so that it cannot be shown dead")
+            }
+            ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
+            KmsDenied => "KMS does not let us decrypt the secret".into(),
+            AccessDenied { part } => format!("AWS does not let us read {}", part.words()),
+            Throttled => "AWS throttles us".into(),
+            UserMissing => "the IAM user does not exist".into(),
+            SecretDeleting => "the secret is scheduled for deletion".into(),
+            Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
+            Busy { holder, until } => format!("{holder} is at work, until {until} at the latest"),
+            RevokedKeyPublished { key } => format!("the published key {key} is revoked"),
+            WouldCut { host: Some(host), key } => format!("{host} still names {key}, which was about to go"),
+            WouldCut { host: None, key } => format!("{key} is published, and was about to go"),
+        }
+    }
+
+    /// What to do about it. What stands in backquotes is pasted as it is.
+    pub fn fix(&self) -> String {
+        use Refusal::*;
+        match self {
+            DeactivatedByHand { key } => format!(
+                "if it was stolen, `relaykey-rotate revoke {key} --reason \"deactivated by hand\"`; else `relaykey-rotate reactivate {key}`"
+            ),
+            NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
+            RosterOpen { heard, expect: Some(_) } => format!(
+                "start relaykey on the hosts that are missing; if there are no more, `relaykey-rotate hosts seal --expect {}`",
+                (*heard).max(1)
+            ),
+            RosterOpen { heard, expect: None } => format!(
+                "when all of your mail servers are in `relaykey-rotate hosts list`, say how many they are: `relaykey-rotate hosts seal --expect {}`",
+                (*heard).max(1)
+            ),
+            HostUnconfirmed { host } => {
+                format!(
+                    "on {host}, `relaykey status`; if it is no mail server any more, `relaykey-rotate hosts remove {host}`"
+                )
+            }
+            HostSilent { host, .. } => format!(
+                "start relaykey on {host}; if it is down and will not come back with the old key, \
+                 `relaykey-rotate hosts waive {host} --reason \"down for repair\"`; if it is gone, `relaykey-rotate hosts remove {host}`"
+            ),
+            ProofFalse { host } => format!("on {host}, `relaykey confirm`; find out who else can write its reports"),
+            ProofMissing { host, .. } => format!(
+                "on {host}, `relaykey confirm`; if it cannot prove it, look for yourself and \
+                 `relaykey-rotate hosts waive {host} --reason \"looked at its table\"`"
+            ),
+            AgentTooOld { host } => format!(
+                "update relaykey on {host}; or look at its login tables yourself and \
+                 `relaykey-rotate hosts waive {host} --reason \"looked at its tables\"`"
+            ),
+            OtherVersion { host, .. } | RemainingOld { host, .. } => format!("on {host}, `relaykey sync`"),
+            OldKeyElsewhere { host, .. } => {
+                format!("on {host}, `relaykey check` names the entry: give it the new key, or remove it")
+            }
+            Incomplete { host, .. } => {
+                format!(
+                    "on {host}, `relaykey check` names the tables: list them in unlisted_ok if no login for SES is in them"
+                )
+            }
+            Withdrawn { host } => format!("on {host}, `relaykey sync`; it confirms again when it has the new key"),
+            NameTwice { host } | IdentityShared { host } => {
+                format!(
+                    "give each host a name and an AWS identity of its own; or, if it is meant so, `relaykey-rotate hosts accept {host}`"
+                )
+            }
+            Clock { host } => format!("set the clock of {host}; it needs time synchronisation"),
+            OldKeyUsed { key, .. } => format!(
+                "find what uses {key} and give it the new key; then start the clocks anew: `relaykey-rotate hosts seal`"
+            ),
+            LastUsedUnknown { .. } => {
+                "allow iam:GetAccessKeyLastUsed: `relaykey-rotate policy --for controller`".into()
+            }
+            Grace { .. } | Observe { .. } | Busy { .. } | Throttled => "nothing: it goes on by itself".into(),
+            CanaryNone { label } => format!(
+                "on a host, `stage = [\"{label}\", \"AWSCURRENT\"]` in config.toml; or take `canary` out of rotate.toml"
+            ),
+            CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `relaykey-rotate run`"),
+            SesRefuses { .. } => {
+                "`relaykey-rotate check` says which endpoint, and in whose words; then `relaykey-rotate run`".into()
+            }
+            RegionRefused { region, .. } => {
+                format!("in rotate.toml, `also = [\"email-smtp.{region}.amazonaws.com\"]` below [credential.smtp]")
+            }
+            TwoLiveKeys { .. } => {
+                "delete the key that nothing uses: `relaykey-rotate hosts list` names who uses which".into()
+            }
+            UnexplainedKey { key } => format!(
+                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}` with the user's name, or \
+                 `relaykey-rotate run --yes-delete {key}`"
+            ),
+            NotDead { key } => format!("`relaykey-rotate check`; ask AWS why {key} still works"),
+            LabelMoved { .. } => "move AWSCURRENT back, or `relaykey-rotate adopt` to take what is there".into(),
+            PendingForeign { version } => {
+                format!("end that rotation, or take the label off version {version}; this program does not publish it")
+            }
+            PendingEmpty { .. } => "nothing: the label was taken off".into(),
+            VersionUnreadable { key } => {
+                format!("when you are sure that nothing uses it, `relaykey-rotate run --yes-delete {key}`")
+            }
+            ValueNotOurs { .. } => {
+                "is `iam_user` in rotate.toml right? `relaykey-rotate run` makes a key of that user and publishes it"
+                    .into()
+            }
+            KmsDenied | AccessDenied { .. } => "attach what `relaykey-rotate policy --for controller` prints".into(),
+            UserMissing => "is `iam_user` in rotate.toml right?".into(),
+            SecretDeleting => "`aws secretsmanager restore-secret --secret-id` with the secret's name".into(),
+            RevokedKeyPublished { .. } => "`relaykey-rotate run` publishes another one".into(),
+            WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
+            WouldCut { host: None, .. } => "`relaykey-rotate status` says what is published and why".into(),
+        }
+    }
+}
+
+impl Part {
+    fn words(self) -> &'static str {
+        match self {
+            Part::Keys => "the keys of the IAM user",
+            Part::Store => "the secret",
+            Part::Fleet => "the hosts' reports",
+        }
+    }
+}
+
+impl WhyMissing {
+    pub fn words(self) -> &'static str {
+        match self {
+            WhyMissing::NoConfirmation => "it has confirmed nothing",
+            WhyMissing::NoProof => "the report came without proof",
+            WhyMissing::UnknownKind => "this program cannot check proofs of that kind",
+            WhyMissing::NoPassword => "the password to check it with cannot be read",
+            WhyMissing::Clock => "its clock is ahead",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Reactivate { key, .. } => write!(f, "reactivate {key}"),
+            Action::Republish { from, key } => {
+                write!(f, "publish {key} again (the value of version {from}, as a new version)")
+            }
+            Action::Create => f.write_str("create a new key"),
+            Action::Put { key, publishes: false } => write!(f, "put {key} as AWSPENDING"),
+            Action::Put { key, publishes: true } => write!(f, "publish {key}"),
+            Action::Forget { key, .. } => write!(f, "forget the secret of {key}"),
+            Action::LogIn { key, purpose } => {
+                write!(f, "log in with {key}")?;
+                f.write_str(match purpose {
+                    Purpose::Verify => "",
+                    Purpose::LastLogin => ", for the last time",
+                    Purpose::ProveDead => ", which must be refused",
+                })
+            }
+            Action::TakeOff { version, .. } => write!(f, "take AWSPENDING off version {version}"),
+            Action::Label { version, label } => write!(f, "put the label {label} on version {version}"),
+            Action::Unlabel { version, label } => write!(f, "take the label {label} off version {version}"),
+            Action::Promote { version, key, .. } => write!(f, "publish {key}: make version {version} AWSCURRENT"),
+            Action::RecordPublished { version, key } => write!(f, "note that {key} is published (version {version})"),
+            Action::Intend { key } => write!(f, "note that {key} is about to be deactivated"),
+            Action::Deactivate { key, .. } => write!(f, "deactivate {key}"),
+            Action::RecordProvedDead { key } => write!(f, "note that {key} is dead"),
+            Action::Delete { key, why: WhyGone::Retired } => write!(f, "delete {key}"),
+            Action::Delete { key, why: WhyGone::Leftover } => write!(f, "delete {key}, of which nothing came"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::PublishedKeyInactive(key) => {
+                write!(f, "the published key {key} is inactive, and we deactivated it")
+            }
+            Reason::PublishedKeyGone(key) => write!(f, "the published key {key} is gone"),
+            Reason::HostCutOff(host, key) => write!(f, "{host} says that it still needs {key}"),
+            Reason::NotStored(key) => write!(f, "{key} is new, and not stored yet"),
+            Reason::BeingMade { until } => write!(f, "a key is being made, until {until} at the latest"),
+            Reason::LeaseOver(key) => write!(f, "{key} could not be stored in time"),
+            Reason::ToVerify(key) => write!(f, "does SES take {key}?"),
+            Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until}"),
+            Reason::NotTaken(key) => write!(f, "SES does not take {key}"),
+            Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until}"),
+            Reason::EmptyPendingOld => f.write_str("AWSPENDING has had no value for too long"),
+            Reason::PendingDead(version) => write!(f, "the key of version {version} is gone or inactive"),
+            Reason::Canary(label) => write!(f, "the hosts that watch {label} come first"),
+            Reason::CanaryWaits { confirmed, of } => write!(f, "{confirmed} of {of} canary hosts have confirmed"),
+            Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until}"),
+            Reason::Verified(version) => write!(f, "SES takes the key of version {version}"),
+            Reason::PromotedBefore(version) => write!(f, "version {version} was published, and not noted"),
+            Reason::CanaryOver(version) => write!(f, "version {version} is not tried any more"),
+            Reason::OldEnough { since } => write!(f, "the published key is of {since}"),
+            Reason::Asked { by } => write!(f, "{by} asked for it"),
+            Reason::MakesRoom(key) => write!(f, "a new key needs the place of {key}, which is dead"),
+            Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until}"),
+            Reason::AllQuiet(key) => write!(f, "all hosts have confirmed, and nothing uses {key}"),
+            Reason::Settles { until } => write!(f, "looked at again at {until}"),
+            Reason::LastLogin(key) => write!(f, "what must turn into a refusal has to be an acceptance first: {key}"),
+            Reason::Retires(key) => write!(f, "all hosts have confirmed, and nothing uses {key}, still"),
+            Reason::MustDie(key) => write!(f, "is {key} dead?"),
+            Reason::StillAlive(key) => write!(f, "{key} still logs in"),
+            Reason::IsDead(key) => write!(f, "SES refuses {key}"),
+            Reason::Observed(key) => write!(f, "{key} lay dead, and nobody missed it"),
+            Reason::Observing { until } => write!(f, "the old key lies dead until {until}"),
+            Reason::Leftover(key) => write!(f, "{key} is of ours, and nothing came of it"),
+            Reason::LeftoverLies { key, until } => {
+                write!(f, "{key} is of ours, nothing came of it, and it lies deactivated until {until}")
+            }
+            Reason::Refused => f.write_str("something stands in the way"),
+            Reason::NothingDue { until: Some(until) } => write!(f, "the next rotation is due at {until}"),
+            Reason::NothingDue { until: None } => f.write_str("nothing is due"),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self {
+            Phase::Idle => "idle",
+            Phase::Creating => "creating",
+            Phase::Pending => "pending",
+            Phase::Canary => "canary",
+            Phase::Waiting => "waiting",
+            Phase::Grace => "grace",
+            Phase::Lag => "lag",
+            Phase::Retiring => "retiring",
+            Phase::Observing => "observing",
+            Phase::Trouble => "trouble",
+            Phase::Revoked => "revoked",
+            Phase::Stuck(refusal) => {
+                f.write_str("stuck (")?;
+                f.write_str(refusal.class())?;
+                return f.write_char(')');
+            }
+        };
+        f.write_str(word)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::True { by_code: false } => f.write_str("confirmed"),
+            Verdict::True { by_code: true } => f.write_str("confirmed by a typed code"),
+            Verdict::False => f.write_str("the proof is false"),
+            Verdict::Missing(why) => write!(f, "not proved: {}", why.words()),
+            Verdict::Old { version, key } => write!(f, "on {key} (version {version})"),
+            Verdict::Stale { since } => write!(f, "silent since {since}"),
+            Verdict::NeverHeard => f.write_str("never heard of"),
+            Verdict::Unconfirmed => f.write_str("has confirmed nothing"),
+            Verdict::TookBack => f.write_str("took its confirmation back"),
+            Verdict::Clock => f.write_str("its clock is ahead"),
+            Verdict::TooOld => f.write_str("its agent is too old"),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The documents that a run writes: reports of what was confirmed or is to be told, and records of the audit log.
+
+use jiff::Timestamp;
+
+use super::steps::region_of;
+use super::{AGENT, Agent};
+use crate::audit::{By, Record, RecordCause, RecordError, RecordKind, RecordOutcome, StepTime};
+use crate::config;
+use crate::fault::{Class, Failure};
+use crate::rollover::{self, Facts, News, Report, ReportOutcome, ReportTarget, State};
+
+/// Schema word of report documents.
+const REPORT_SCHEMA: &str = "relaykey/report/v1";
+
+impl Agent {
+    /// The confirmation, from what was read back.
+    /// `None`: a target was not verified or not read back, which would make it incomplete.
+    pub(super) fn report(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::Stamp,
+    ) -> Option<Report> {
+        let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
+            let read_back = facts.read_back.as_ref()?;
+            Some(ReportTarget {
+                name: target.name.clone(),
+                kind: read_back.kind.clone(),
+                map: read_back.map.clone(),
+                keys: read_back.keys.clone(),
+                read_back: read_back.how.clone(),
+                remaining_old: read_back.remaining_old.clone(),
+                region: region_of(target),
+                evidence: facts.evidence.clone()?,
+                proof: read_back.proof.clone().ok(),
+                no_proof: read_back.proof.clone().err(),
+            })
+        });
+        let targets = targets.collect::<Option<Vec<_>>>()?;
+        Some(Report { targets, ..self.heading(facts, credential, stamp) })
+    }
+
+    /// Everything of the confirmation but its targets: what their proofs are made over stands here.
+    pub(super) fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+        let found = facts.fetched.as_ref();
+        Report {
+            schema: REPORT_SCHEMA.into(),
+            id: self.report_id(credential, stamp.seq),
+            seq: stamp.seq,
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
+            source: found.map(|f| f.identity.arn.clone()).unwrap_or_default(),
+            version: found.map(|f| f.id.version.clone()).unwrap_or_default(),
+            username: found.map(|f| f.username.clone()).unwrap_or_default(),
+            previous_username: facts.previous_username(),
+            at: stamp.at.clone(),
+            mode: credential.mode.word().into(),
+            agent: AGENT.into(),
+            outcome: stamp.outcome.into(),
+            targets: Vec::new(),
+            error: None,
+            waiting: None,
+            // It was read back, which a mail server that is down fails.
+            mail_server: Some(rollover::MailServer::Runs),
+            in_use: None,
+            version_in_use: None,
+            another_login: false,
+            half_done: Vec::new(),
+            of_applied: false,
+            approved_by: facts.approved_by(),
+            latest: None,
+        }
+    }
+
+    /// The document of something that is no confirmation.
+    pub(super) fn news(&self, facts: &Facts, credential: &config::Credential, news: News) -> Report {
+        let source = facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref());
+        let another_login = news.in_use.is_some() && facts.state.foreign().is_some();
+        // In a place that holds one document per host, this one replaces what still stands.
+        let latest = match news.outcome {
+            ReportOutcome::Alive => facts.state.told.clone(),
+            ReportOutcome::Withdrawn | ReportOutcome::Left => None,
+            _ => facts.state.report.clone().filter(|_| facts.state.withdrawn.is_none()),
+        };
+        Report {
+            schema: REPORT_SCHEMA.into(),
+            id: self.report_id(credential, news.seq),
+            seq: news.seq,
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
+            source: source.map(|s| s.arn.clone()).unwrap_or_default(),
+            version: news.version,
+            username: news.username,
+            previous_username: news.previous_username,
+            at: news.at,
+            mode: credential.mode.word().into(),
+            agent: AGENT.into(),
+            outcome: news.outcome,
+            targets: Vec::new(),
+            error: news.error,
+            waiting: news.waiting,
+            mail_server: facts.mail_server(),
+            in_use: news.in_use,
+            another_login,
+            version_in_use: news.version_in_use,
+            half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
+            of_applied: news.of_applied,
+            approved_by: None,
+            latest: latest.map(Box::new),
+        }
+    }
+
+    fn report_id(&self, credential: &config::Credential, seq: u64) -> String {
+        format!("{}-{}-{seq}", self.identity.host_id, credential.name)
+    }
+}
+
+fn each_name_once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let once: std::collections::BTreeSet<&String> = names.collect();
+    once.into_iter().cloned().collect()
+}
+
+/// What a commit completes, in the word of the audit log.
+pub(super) fn what_was_done(facts: &Facts, stamp: &rollover::Stamp) -> RecordKind {
+    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
+    match stamp.outcome {
+        rollover::Completion::Adopted => RecordKind::Adoption,
+        rollover::Completion::Confirmed if same && facts.targets.iter().any(|t| t.swapped) => RecordKind::Heal,
+        // Somebody asked for it, or what was withdrawn holds again.
+        rollover::Completion::Confirmed if same => RecordKind::Confirmation,
+        rollover::Completion::Confirmed => RecordKind::Rollover,
+    }
+}
+
+/// How the audit log says what a confirmation came to.
+pub(super) fn completed(completion: rollover::Completion) -> RecordOutcome {
+    match completion {
+        rollover::Completion::Adopted => RecordOutcome::Adopted,
+        rollover::Completion::Confirmed => RecordOutcome::Confirmed,
+    }
+}
+
+/// One record of the audit log, of what the facts say now.
+pub(super) fn record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    what: RecordKind,
+    outcome: RecordOutcome,
+    steps: &[StepTime],
+    at: Timestamp,
+) -> Record {
+    let found = facts.fetched.as_ref();
+    let failure = told_of(facts);
+    // What failed before the source gave any version is no fault of the one in use.
+    let applied = facts.state.applied.as_ref().filter(|_| failure.is_none() || facts.of_a_version());
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what,
+        version: found.map(|f| f.id.version.clone()).or_else(|| applied.map(|a| a.id.version.clone())),
+        username: found.map(|f| f.username.clone()).or_else(|| applied.map(|a| a.username.clone())),
+        previous_username: facts.previous_username(),
+        steps: steps.to_vec(),
+        outcome,
+        error: failure
+            .filter(|_| !matches!(outcome, RecordOutcome::Adopted | RecordOutcome::Confirmed))
+            .map(|f| RecordError { class: f.class, words: f.what }),
+        approved_by: facts.approved_by(),
+    }
+}
+
+/// The record of a version that was put in place by a run that was killed, before another one came.
+pub(super) fn superseded_record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    superseded: rollover::Superseded,
+    at: Timestamp,
+) -> Record {
+    let rollover::Superseded { begun, by: other, targets, everywhere, approved_by } = superseded;
+    let (where_, in_part) = match everywhere {
+        true => (String::new(), ""),
+        false => (format!(" (target {})", targets.join(", ")), " in part"),
+    };
+    let came = match (begun.by_hand, begun.used) {
+        (true, _) => format!("was put in place{in_part} by hand{where_}, as asked, and never confirmed:"),
+        (false, true) => {
+            format!(
+                "was put in place{in_part}{where_} and found in use, and never confirmed: the run was broken off, and"
+            )
+        }
+        (false, false) => format!("was put in place in part{where_}, and never confirmed: the run was broken off, and"),
+    };
+    let words = format!("it {came} {} came", rollover::said_beside(&other, &begun.id));
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: RecordKind::Rollover,
+        version: Some(begun.id.version),
+        username: Some(begun.username),
+        previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()).or(facts.state.found_first.clone()),
+        steps: Vec::new(),
+        outcome: RecordOutcome::Superseded,
+        error: Some(RecordError { class: Class::Superseded, words }),
+        approved_by,
+    }
+}
+
+/// The record of a confirmation that no longer holds.
+pub(super) fn withdrawal_record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    news: &News,
+    at: Timestamp,
+) -> Record {
+    Record {
+        version: Some(news.version.clone()),
+        username: Some(news.username.clone()),
+        previous_username: facts.state.applied.as_ref().and_then(|a| a.previous_username.clone()),
+        error: news.error.as_ref().map(|e| RecordError { class: e.class, words: e.words.clone() }),
+        approved_by: None,
+        ..record(facts, credential, by, RecordKind::Withdrawal, RecordOutcome::Done, &[], at)
+    }
+}
+
+/// What the record of a run that ended without a commit is about, where it has failed.
+pub(super) fn told_of(facts: &Facts) -> Option<Failure> {
+    facts.failures().into_iter().map(|(_, f)| f.clone()).find(|f| f.class != Class::NothingToDo)
+}
+
+/// The record of the applied version that was put back in some targets, and that another one keeps from being confirmed.
+pub(super) fn put_back_record(
+    facts: &Facts,
+    credential: &config::Credential,
+    by: &By,
+    steps: &[StepTime],
+    at: Timestamp,
+) -> Record {
+    let applied = facts.state.applied.as_ref();
+    let words = format!(
+        "somebody else had changed the login (target {}), and it was put back; not confirmed, because of another target",
+        facts.put_back.join(", ")
+    );
+    Record {
+        version: applied.map(|a| a.id.version.clone()),
+        username: applied.map(|a| a.username.clone()),
+        previous_username: applied.and_then(|a| a.previous_username.clone()),
+        error: Some(RecordError { class: Class::Drift, words }),
+        approved_by: None,
+        ..record(facts, credential, by, RecordKind::Heal, RecordOutcome::Done, steps, at)
+    }
+}
+
+/// The record of a state that came with a copy of another installation.
+pub(super) fn begun_anew(
+    credential: &config::Credential,
+    by: &By,
+    before: Option<rollover::Applied>,
+    moved: &rollover::Moved,
+    copy: bool,
+    at: Timestamp,
+) -> Record {
+    let reports = match moved.dropped {
+        0 => "no report was owed by it".to_owned(),
+        1 => "the report that it owed is not sent from here".to_owned(),
+        n => format!("the {n} reports that it owed are not sent from here"),
+    };
+    let from = &moved.from;
+    let what = match copy {
+        true => format!("this is a copy of the installation {from}, on another machine"),
+        false => format!("this state is of the installation {from}, and host.json does not say so any more"),
+    };
+    let words = format!("{what}: {reports}, and the credential is adopted anew");
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: RecordKind::Clone,
+        version: before.as_ref().map(|a| a.id.version.clone()),
+        username: before.map(|a| a.username),
+        previous_username: None,
+        steps: Vec::new(),
+        outcome: RecordOutcome::Done,
+        error: Some(RecordError { class: Class::Clone, words }),
+        approved_by: None,
+    }
+}
+
+/// Is there anything in a record that the one before it did not say? That another person asked is.
+pub(super) fn is_news(state: &State, record: &Record) -> bool {
+    let asked = record.by.cause == RecordCause::Operator;
+    if record.what == RecordKind::NoChange && !asked {
+        return false;
+    }
+    let before: Option<Record> = state.audit.lines.last().and_then(|line| serde_json::from_str(line).ok());
+    before.is_none_or(|b| {
+        asked && (&b.by.cause, b.by.uid, &b.by.claimed) != (&record.by.cause, record.by.uid, &record.by.claimed)
+            || (&b.what, &b.version, &b.outcome, b.error.map(|e| e.class))
+                != (&record.what, &record.version, &record.outcome, record.error.as_ref().map(|e| e.class))
+    })
+}

@@ -1,0 +1,254 @@
+//! What of a run becomes durable: the state, the lines of the audit log that it owes, and the reports that are owed to others.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::documents::{begun_anew, is_news, put_back_record, record, superseded_record, told_of, withdrawal_record};
+use super::{Agent, RunEnd, RunEvent, jitter};
+use crate::audit::{self, By, Record, RecordError, RecordKind, RecordOutcome, StepKind, StepTime};
+use crate::config;
+use crate::fault::{Class, Failure, Fault};
+use crate::report::{self, Attempt, Receivers};
+use crate::rollover::{self, Facts, Report, ReportOutcome, State};
+use crate::state::{Access, StateError};
+use crate::wake;
+
+/// What to do about a state directory that was removed.
+const RESTORED: &str =
+    "find out what removes it: nothing but relaykey has anything to do there; the audit log in it begins anew";
+
+impl Agent {
+    /// The state that a run begins with: what another installation, a clock or a configuration that changed has left in it is put
+    /// right and told first.
+    pub(super) async fn take_up(
+        &self,
+        credential: &config::Credential,
+        by: &By,
+        observer: &mut (dyn FnMut(RunEvent<'_>) + Send),
+    ) -> Result<State, StateError> {
+        let mine = || State { host_id: Some(self.identity.host_id.clone()), ..State::new(&credential.name) };
+        if let Some(what) = self.store.restore()? {
+            observer(RunEvent::Trouble { what: &what, fix: RESTORED });
+        }
+        let mut state = self.store.load(&credential.name)?.unwrap_or_else(mine);
+        if self.store.access() == Access::Write {
+            let now = Timestamp::now();
+            state.set_right_by(now);
+            let before = state.applied.clone();
+            let moved = state.moved_to(&self.identity.host_id, self.identity.clone_of.as_ref());
+            let latest = state.told.clone().or_else(|| state.report.clone());
+            let name = &credential.name;
+            for dropped in report::reconcile(&mut state.outbox, &self.receivers, name, latest.as_ref(), now, jitter()) {
+                let fix = "nothing, if it was meant so; else add its [[report]] again under the same name";
+                observer(RunEvent::Trouble { what: &dropped.to_string(), fix });
+            }
+            if let Some(moved) = moved {
+                let copy = self.identity.clone_of.as_ref().is_some_and(|original| original.host_id == moved.from);
+                let record = begun_anew(credential, by, before, &moved, copy, now);
+                self.owe(&mut state, &record, None);
+                self.save(&state, observer).await?;
+                let what = record.error.map(|e| e.words).unwrap_or_default();
+                let fix = match copy {
+                    true => {
+                        "nothing, if this machine was made from the other one; else find out why /etc/machine-id or the id of \
+                         the cloud instance has changed"
+                    }
+                    false => {
+                        "nothing, if host.json was taken away on purpose; the former host id stays as a host of its own with who is reported to"
+                    }
+                };
+                observer(RunEvent::Trouble { what: &what, fix });
+            }
+            self.settle(&mut state, observer).await?;
+        }
+        Ok(state)
+    }
+
+    /// Brings the files of the audit log up to what the state says. Mail is more important than the log: what stands in
+    /// the way is said, and the rollover goes on.
+    pub(super) async fn settle(
+        &self,
+        state: &mut State,
+        observer: &mut (dyn FnMut(RunEvent<'_>) + Send),
+    ) -> Result<(), StateError> {
+        if state.audit.number == 0 || self.store.access() == Access::Read {
+            return Ok(());
+        }
+        let log = self.log(&state.credential);
+        let settle = |head: rollover::AuditHead| {
+            let log = log.clone();
+            tokio::task::spawn_blocking(move || {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                match log.settle(&head) {
+                    Err(audit::AuditError::Broken(broken)) => {
+                        let next = log.go_on(&head, &broken);
+                        (Err(audit::AuditError::Broken(broken)), next.ok())
+                    }
+                    result => (result, None),
+                }
+            })
+        };
+        let Ok((Err(e), next)) = settle(state.audit.clone()).await else { return Ok(()) };
+        observer(RunEvent::Trouble { what: &e.to_string(), fix: &e.fix() });
+        let Some(next) = next.filter(|next| *next != state.audit) else { return Ok(()) };
+        let going_on = State { audit: next, ..state.clone() };
+        self.save(&going_on, observer).await?;
+        *state = going_on;
+        if let Ok((Err(e), _)) = settle(state.audit.clone()).await {
+            observer(RunEvent::Trouble { what: &e.to_string(), fix: &e.fix() });
+        }
+        Ok(())
+    }
+
+    /// Tries every report that is owed, for a program that does nothing else meanwhile. What does not arrive stays owed,
+    /// as does what is not begun before the deadline, or what is under way when the program is told to stop. Gives what
+    /// became of each attempt.
+    ///
+    /// # Errors
+    /// What became of it could not be written down: it is delivered again, which does no harm.
+    pub async fn deliver(
+        &self,
+        state: &mut State,
+        receivers: &Arc<Receivers>,
+        deadline: Instant,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Vec<Attempt>, StateError> {
+        let mut all = Vec::new();
+        report::hasten(&mut state.outbox);
+        loop {
+            let delivering = report::deliver_due(&mut state.outbox, receivers, Timestamp::now(), jitter());
+            let attempts = tokio::select! {
+                biased;
+                () = wake::stopped(stop) => None,
+                attempts = delivering => Some(attempts),
+            };
+            // Broken off, it may have taken in what some of them came to.
+            self.save(state, &mut |_| {}).await?;
+            let Some(attempts) = attempts else { return Ok(all) };
+            let arrived = attempts.iter().any(|a| a.outcome.is_ok());
+            all.extend(attempts);
+            if !arrived || Instant::now() >= deadline {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Makes a state durable, off the event loop.
+    pub async fn save(&self, state: &State, observer: &mut (dyn FnMut(RunEvent<'_>) + Send)) -> Result<(), StateError> {
+        if !self.store.differs(state) {
+            return Ok(());
+        }
+        let (store, new) = (self.store.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || {
+            let restored = store.restore()?;
+            store.save(&new).map(|()| restored)
+        })
+        .await;
+        let restored = saved.unwrap_or_else(|e| Err(StateError::broken_off(&state.credential, &e.to_string())))?;
+        if let Some(what) = restored {
+            observer(RunEvent::Trouble { what: &what, fix: RESTORED });
+        }
+        observer(RunEvent::Saved(state));
+        Ok(())
+    }
+
+    /// Puts into the state what becomes durable together with what was done: its line of the audit log, and to whom its
+    /// report is owed.
+    pub(super) fn owe(&self, state: &mut State, record: &Record, report: Option<&Report>) {
+        let log = self.log(&state.credential);
+        state.audit = log.lock().unwrap_or_else(PoisonError::into_inner).append(&state.audit, record);
+        if let Some(report) = report {
+            report::owe(&mut state.outbox, &self.receivers, report, record.at, jitter());
+        }
+    }
+
+    /// Makes reports of what is to be told, and owes them: in the state, which is saved before the next step.
+    pub(super) fn tell(&self, facts: &mut Facts, credential: &config::Credential, by: &By) {
+        let (superseded, news) = (std::mem::take(&mut facts.superseded), std::mem::take(&mut facts.news));
+        if self.store.access() == Access::Read {
+            return;
+        }
+        for superseded in superseded {
+            let record = superseded_record(facts, credential, by, superseded, Timestamp::now());
+            self.owe(&mut facts.state, &record, None);
+        }
+        for news in news {
+            // A run that left what somebody else changed has a line that says so; others do not speak of it.
+            let left = told_of(facts).is_some_and(|f| f.class == Class::Drift) && facts.carried_out() != Some(true);
+            let withdrawn = news.outcome == ReportOutcome::Withdrawn && !left;
+            if withdrawn && news.error.as_ref().is_some_and(|e| e.class != Class::Superseded) {
+                let record = withdrawal_record(facts, credential, by, &news, Timestamp::now());
+                self.owe(&mut facts.state, &record, None);
+            }
+            let report = self.news(facts, credential, news);
+            report::owe(&mut facts.state.outbox, &self.receivers, &report, Timestamp::now(), jitter());
+            if report.outcome != ReportOutcome::Alive {
+                facts.state.told = Some(report);
+            }
+        }
+    }
+
+    /// A run that ended without a commit has its line too, if there is news in it, or if a person asked for it.
+    pub(super) async fn note(
+        &self,
+        facts: &mut Facts,
+        credential: &config::Credential,
+        by: &By,
+        end: RunEnd,
+        steps: &[StepTime],
+        observer: &mut (dyn FnMut(RunEvent<'_>) + Send),
+    ) -> Result<(), StateError> {
+        if facts.wake.dry_run || self.store.access() == Access::Read {
+            return Ok(());
+        }
+        if facts.committed.is_some() {
+            return self.save(&facts.state, observer).await;
+        }
+        // What was put back and confirmed has its line.
+        let from = steps.iter().rposition(|s| s.step == StepKind::Commit && s.ok).map_or(0, |last| last + 1);
+        let steps = &steps[from..];
+        if !facts.put_back.is_empty() {
+            let record = put_back_record(facts, credential, by, steps, Timestamp::now());
+            self.owe(&mut facts.state, &record, None);
+        }
+        let failed = told_of(facts);
+        let settled = steps.iter().any(|s| s.step == StepKind::Activate && s.ok);
+        use RecordKind as What;
+        use RecordOutcome::{Done, Failed, FailedForNow, Interrupted, PendingApproval};
+        let (what, outcome) = match (&failed, end) {
+            (_, RunEnd::Interrupted) => (What::Interrupted, Interrupted),
+            _ if facts.carried_out() == Some(true) && facts.wake.leave => (What::Departure, Done),
+            _ if facts.carried_out() == Some(true) => (What::Rejection, Done),
+            // Whoever is to put it right.
+            (Some(f), _) if f.class == Class::Drift => (What::Drift, Failed),
+            (_, RunEnd::Waits) => (What::Waits, PendingApproval),
+            (Some(f), _) if f.class == Class::Refused => (What::Refused, Failed),
+            (Some(_), RunEnd::ForGood) => (What::Failed, Failed),
+            (Some(_), _) => (What::Failed, FailedForNow),
+            (None, _) if settled => (What::Reload, Done),
+            (None, _) => (What::NoChange, Done),
+        };
+        let mut record = record(facts, credential, by, what, outcome, steps, Timestamp::now());
+        if let (What::Rejection, Some(rejected)) = (what, facts.state.rejected.last()) {
+            record.version = Some(rejected.id.version.clone());
+            record.username = facts.state.candidate.as_ref().map(|c| c.username.clone());
+            record.error = Some(RecordError { class: Class::Rejected, words: rejected.reason.clone() });
+        }
+        if what == What::Interrupted && steps.is_empty() || !is_news(&facts.state, &record) {
+            return self.save(&facts.state, observer).await;
+        }
+        let mut state = facts.state.clone();
+        self.owe(&mut state, &record, None);
+        self.save(&state, observer).await?;
+        self.settle(&mut state, observer).await?;
+        facts.state = state;
+        Ok(())
+    }
+}
+
+pub(super) fn state_failure(e: &StateError) -> Failure {
+    Fault::new(Class::State, e.to_string(), e.fix()).temporary_if(e.is_temporary()).at(Timestamp::now())
+}

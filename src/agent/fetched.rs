@@ -1,0 +1,354 @@
+//! The credential as the source gives it: whether it has to be fetched at all, what of it may be shown, and whether it is the
+//! version that it is taken for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::OpenedSource;
+use super::steps::{apply_failure, ours, target_id};
+use crate::apply::Request;
+use crate::config;
+use crate::credential::{Login, NOT_SHOWN, shown_or_said};
+use crate::fault::{Class, Failure, Fault};
+use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step, VersionId};
+use crate::source::Fetched;
+
+/// The credential that was fetched, for the steps that need it.
+#[derive(Default)]
+pub(super) struct FetchedCredential(Mutex<Option<Fetched>>);
+
+impl FetchedCredential {
+    pub(super) fn get(&self) -> MutexGuard<'_, Option<Fetched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is
+/// until a step needs it.
+pub(super) async fn look(
+    facts: &Facts,
+    source: &OpenedSource,
+    fetched: &FetchedCredential,
+) -> Result<SourceVersion, Failure> {
+    *fetched.get() = None;
+    let state = &facts.state;
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
+        let seen = source.look().await.map_err(source_failure)?;
+        // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
+        let waits = |c: &&rollover::Candidate| c.held.is_some() || facts.rejection(&c.id).is_some();
+        let waits = state.candidate.iter().filter(waits).map(|c| (&c.id, &c.username));
+        // A name that did not show would stand in reports; it is in the credential alone.
+        let waits = waits.filter(|(_, username)| *username != NOT_SHOWN);
+        let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
+            // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
+            seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)
+        });
+        if let Some((id, username)) = known.filter(|_| seen.identity == *identity) {
+            return Ok(SourceVersion {
+                identity: seen.identity,
+                id: id.clone(),
+                username: username.clone(),
+                at: Timestamp::now(),
+            });
+        }
+    }
+    let new = source.fetch().await.map_err(source_failure)?;
+    in_order(&new, Some(state), in_use(facts)).map_err(source_failure)?;
+    let found = without_secret(&new, Some(state), Timestamp::now());
+    *fetched.get() = Some(new);
+    Ok(found)
+}
+
+/// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
+pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &FetchedCredential) -> Result<(), Failure> {
+    let Some(found) = &facts.fetched else { return Ok(()) };
+    let is_it = |new: &Fetched| {
+        new.identity == found.identity && new.version == found.id.version && new.order == found.id.order
+    };
+    // Another one may be at hand: the one that was put back before.
+    if fetched.get().as_ref().is_some_and(is_it) {
+        return Ok(());
+    }
+    *fetched.get() = None;
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let new = source.fetch().await.map_err(source_failure)?;
+    if !is_it(&new) {
+        return Err(Fault::new(
+            Class::Changed,
+            format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
+            "nothing: it is looked at anew",
+        )
+        .temporary()
+        .at(Timestamp::now()));
+    }
+    in_order(&new, Some(&facts.state), in_use(facts)).map_err(source_failure)?;
+    *fetched.get() = Some(new);
+    Ok(())
+}
+
+/// The applied version once more, by its number.
+pub(super) async fn applied(facts: &Facts, source: &OpenedSource) -> Result<Fetched, Failure> {
+    let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
+        unreachable!("it is asked of an applied version only")
+    };
+    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
+    if again.payload.username() != applied.username {
+        return Err(another_login(&facts.state, again.payload.username()));
+    }
+    Ok(again)
+}
+
+fn version_id(fetched: &Fetched) -> VersionId {
+    VersionId { version: fetched.version.clone(), order: fetched.order }
+}
+
+/// The user names that were found in use, as the mail servers' tables have them.
+fn in_use(facts: &Facts) -> impl Iterator<Item = &str> {
+    facts.targets.iter().filter_map(|target| target.inspected.as_ref()?.username.as_deref())
+}
+
+/// Refuses a credential with user name and password in the wrong order, as far as the names tell that are known here or in
+/// use: what it has for a user name is a password then, and must not be shown.
+pub fn in_order<'a>(
+    fetched: &Fetched,
+    state: Option<&State>,
+    in_use: impl Iterator<Item = &'a str>,
+) -> Result<(), Fault> {
+    let mut known = state.map(State::known_usernames).unwrap_or_default();
+    known.extend(in_use.map(str::to_owned));
+    fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| {
+        Fault::new(
+            Class::Payload,
+            format!("version {}: {e}", fetched.version),
+            "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
+             was written in the place of the user name may have been shown by other programs: make a new one",
+        )
+    })
+}
+
+/// The user name of what a source gives, as it may be shown before the endpoint has taken it for one.
+pub fn shown_before_the_login(fetched: &Fetched, state: Option<&State>) -> String {
+    let username = fetched.payload.username();
+    let is_known = state.is_some_and(|state| state.known_usernames().iter().any(|known| known == username));
+    shown_or_said(username, is_known).to_owned()
+}
+
+/// Once the endpoint has taken what stands in the user name's place for one, the facts have it.
+pub(super) fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outcome, fetched: Option<&Fetched>) {
+    if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (step, outcome, fetched) {
+        facts.logged_in_as(&version_id(of), of.payload.username());
+    }
+}
+
+/// What a source has given, without its secret, and without what may be one.
+pub(super) fn without_secret(fetched: &Fetched, state: Option<&State>, at: Timestamp) -> SourceVersion {
+    SourceVersion {
+        identity: fetched.identity.clone(),
+        id: version_id(fetched),
+        username: shown_before_the_login(fetched, state),
+        at,
+    }
+}
+
+/// Where what is at hand counts as the applied version: is its login that version's?
+pub(super) fn asks_whether_applied(
+    facts: &Facts,
+    credential: &config::Credential,
+    target: &config::Target,
+    login: &Login,
+) -> Option<Request> {
+    let (state, found) = (&facts.state, facts.fetched.as_ref()?);
+    let is_it = state.applied.as_ref()?.id == found.id && state.source.as_ref() == Some(&found.identity);
+    is_it.then(|| asks_whether_login_is_applied(state, credential, target, login)).flatten()
+}
+
+pub(super) fn asks_whether_login_is_applied(
+    state: &State,
+    credential: &config::Credential,
+    target: &config::Target,
+    login: &Login,
+) -> Option<Request> {
+    state.applied.as_ref().filter(|applied| applied.username != NOT_SHOWN)?;
+    let (target, ours, login) = (target_id(credential, target), ours(Some(state)), login.clone());
+    Some(Request::IsApplied { target, ours, login })
+}
+
+/// What the answer to that comes to.
+pub(super) fn not_as_applied(state: &State, login: &Login, e: Fault) -> Failure {
+    match e.class {
+        Class::Changed => another_login(state, &login.username),
+        _ => apply_failure(e, Timestamp::now()),
+    }
+}
+
+/// The source gives the applied version with another login in it than this host has applied. AWS does not do that.
+fn another_login(state: &State, username: &str) -> Failure {
+    let (version, before) =
+        state.applied.as_ref().map(|a| (a.id.version.as_str(), a.username.as_str())).unwrap_or_default();
+    let holds = match shown_or_said(username, username == before) {
+        same if same == before => format!("another password for {before}"),
+        other => format!("the login of {other} instead of {before}"),
+    };
+    Fault::new(
+        Class::Changed,
+        format!(
+            "the source gives version {version} with another content than this host has applied: {holds}. It is not \
+             put in place, because nobody could tell the two apart by their version"
+        ),
+        format!(
+            "find out who changed the source (AWS never changes a version: was it restored, or is something else behind \
+             `endpoint_url`?), and store the credential that is to be used there as a new version: relaykey takes that, also \
+             where it is {before} again. Where the mail server no longer has the login of {before}, put that back by hand until then"
+        ),
+    )
+    .at(Timestamp::now())
+}
+
+fn source_failure(e: Fault) -> Failure {
+    Fault::new(e.class, e.what, e.fix).temporary_if(e.temporary).at(Timestamp::now())
+}
+
+/// The login of the fetched payload for one target's endpoint.
+pub(super) fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login, Failure> {
+    let payload = &fetched.as_ref().expect("verifying comes first, and fetches").payload;
+    payload.login(&target.smtp.endpoint, target.smtp.region.as_deref()).map_err(|e| {
+        Fault::new(
+            Class::Payload,
+            format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),
+            e.fix(),
+        )
+        .at(Timestamp::now())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionOrder};
+    use crate::rollover::{Applied, Completion, Policy, Wake};
+    use crate::source::{Fetching, Looking, Seen, Source};
+
+    /// A source that says the same each time, and counts how often the credential itself was asked for.
+    struct Fixed {
+        seen: Seen,
+        holds: Fetched,
+        fetches: Arc<AtomicUsize>,
+    }
+
+    impl Source for Fixed {
+        fn look(&self) -> Looking<'_> {
+            Box::pin(async { Ok(self.seen.clone()) })
+        }
+
+        fn fetch(&self) -> Fetching<'_> {
+            self.fetches.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(self.holds.clone()) })
+        }
+
+        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a str, _: Option<VersionOrder>) -> Fetching<'a> {
+            self.fetch()
+        }
+
+        fn describe(&self) -> String {
+            "a fixed source".into()
+        }
+    }
+
+    const FIRST: &str = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses";
+    const OTHER: &str = "arn:aws:ssm:eu-west-1:111122223333:parameter/other";
+
+    fn at(seconds: i64) -> Option<VersionOrder> {
+        Some(VersionOrder { at: Timestamp::from_second(seconds).unwrap(), number: 1 })
+    }
+
+    fn source(arn: &str, version: &str, order: Option<VersionOrder>) -> (OpenedSource, Arc<AtomicUsize>) {
+        let identity = SourceIdentity { arn: arn.into(), created: None };
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let holds = Fetched {
+            identity: identity.clone(),
+            version: version.into(),
+            order,
+            payload: Payload::parse(b"AKIAFETCHED:secret", &JsonKeys::default()).unwrap(),
+        };
+        let seen = Seen { identity, version: version.into(), order };
+        (Ok(Box::new(Fixed { seen, holds, fetches: fetches.clone() })), fetches)
+    }
+
+    /// Version 1 of the first parameter, of second 100, is applied.
+    fn facts() -> Facts {
+        let text = "config_version = 1\n[[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = \"/x\"\n\
+                    [credential.smtp]\nendpoint = \"localhost\"\n[[credential.target]]\ntype = \"postfix\"\n";
+        let (config, _) = config::parse(text).unwrap();
+        let mut state = State::new("ses");
+        state.source = Some(SourceIdentity { arn: FIRST.into(), created: None });
+        state.applied = Some(Applied {
+            id: VersionId { version: "1".into(), order: at(100) },
+            username: "AKIAAPPLIED".into(),
+            previous_username: None,
+            outcome: Completion::Confirmed,
+            since: Timestamp::UNIX_EPOCH,
+        });
+        Facts::new(state, &Policy::new(&config.credentials[0], TimeZone::UTC), Wake::default(), false)
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn only_the_applied_version_of_the_same_source_is_not_fetched() {
+        for (arn, version, order, fetched) in [
+            (FIRST, "1", at(100), false),
+            // As Secrets Manager tells it: without the age.
+            (FIRST, "1", None, false),
+            (FIRST, "2", at(200), true),
+            // Deleted and made again: it counts from 1 again.
+            (FIRST, "1", at(200), true),
+            (OTHER, "1", at(100), true),
+        ] {
+            let (source, fetches) = source(arn, version, order);
+            let kept = FetchedCredential::default();
+            let found = now(look(&facts(), &source, &kept)).unwrap();
+            let username = if fetched { "AKIAFETCHED" } else { "AKIAAPPLIED" };
+            assert_eq!(
+                (found.username.as_str(), kept.get().is_some()),
+                (username, fetched),
+                "{arn} {version} {order:?}"
+            );
+            assert_eq!(fetches.load(Ordering::Relaxed), usize::from(fetched), "{arn} {version} {order:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_needed_later_is_that_of_the_version_decided_upon() {
+        for (arn, version, order, same) in [
+            (FIRST, "1", at(100), true),
+            (FIRST, "2", at(100), false),
+            (FIRST, "1", at(200), false),
+            (OTHER, "1", at(100), false),
+        ] {
+            let mut facts = facts();
+            facts.fetched = Some(SourceVersion {
+                identity: SourceIdentity { arn: FIRST.into(), created: None },
+                id: VersionId { version: "1".into(), order: at(100) },
+                username: "AKIAAPPLIED".into(),
+                at: Timestamp::UNIX_EPOCH,
+            });
+            let (source, _) = source(arn, version, order);
+            let kept = FetchedCredential::default();
+            let result = now(have(&facts, &source, &kept));
+            assert_eq!((result.is_ok(), kept.get().is_some()), (same, same), "{arn} {version} {order:?}");
+            if let Err(failure) = result {
+                assert!(failure.temporary && failure.class == Class::Changed, "{failure:?}");
+            }
+        }
+    }
+}

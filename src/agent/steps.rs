@@ -1,0 +1,477 @@
+//! One step: what it asks of the source, of the endpoint or of apply, and what the answer comes to.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::fetched::{
+    FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, login_for, look,
+    not_as_applied, without_secret,
+};
+use super::{Agent, OpenedSource};
+use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId};
+use crate::config;
+use crate::credential::{Login, NOT_SHOWN, ses_region};
+use crate::fault::{Class, Failure, Fault};
+use crate::rollover::{
+    self, Evidence, Facts, Outcome, PlannedChange, Report, SourceVersion, StagedFacts, State, Step, VersionId,
+};
+use crate::smtp::{self, Verdict};
+use crate::tls;
+
+/// A look at a target takes longer only where something hangs for which there is no time limit: a file system. The longest
+/// are a few commands of 30 s each.
+const LONGEST_LOOK: Duration = Duration::from_secs(120);
+
+/// What a step gave: its outcome, or the report that a commit is to make durable, or apply's reply, with the login that a
+/// preview shows.
+pub(super) enum Done {
+    Outcome(Box<Outcome>),
+    Reported(Box<Report>),
+    Replied(Box<Result<Reply, Fault>>, Option<Login>),
+}
+
+impl Agent {
+    /// Does one step.
+    pub(super) async fn step(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        source: &OpenedSource,
+        step: &Step,
+        fetched: &FetchedCredential,
+    ) -> Done {
+        Done::Outcome(Box::new(match step {
+            Step::Wait { .. } | Step::Await | Step::End => unreachable!("the loop's own"),
+            Step::Refrain { .. } => Outcome::Refrained,
+            Step::Hold | Step::Release { .. } | Step::Reject | Step::Leave => Outcome::Noted,
+            Step::Fetch => match look(facts, source, fetched).await {
+                Ok(found) => Outcome::Fetched(found),
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Step::FetchApplied => match applied(facts, source).await {
+                Ok(again) => {
+                    let found = without_secret(&again, Some(&facts.state), Timestamp::now());
+                    *fetched.get() = Some(again);
+                    Outcome::Fetched(found)
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Step::Verify { target } => {
+                let target = &credential.targets[*target];
+                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
+                    Ok(login) => match self.fits(facts, credential, target, &login).await {
+                        Ok(()) => self.verify(target, &login).await,
+                        Err(failure) => Outcome::Failed(failure),
+                    },
+                    Err(failure) => Outcome::Failed(failure),
+                }
+            }
+            Step::VerifyApplied { target } => {
+                self.verify_applied(facts, credential, source, &credential.targets[*target]).await
+            }
+            Step::Probe { target } => {
+                let target = &credential.targets[*target];
+                let login = have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target));
+                match (login, &credential.probe) {
+                    (Ok(login), Some(probe)) => self.probe(facts, target, &login, probe).await,
+                    (Ok(_), None) => Outcome::Probed,
+                    (Err(failure), _) => Outcome::Failed(failure),
+                }
+            }
+            Step::Commit { stamp } => match self.report(facts, credential, stamp) {
+                Some(report) => return Done::Reported(Box::new(report)),
+                None => Outcome::Failed(incomplete()),
+            },
+            step => {
+                let target = step.target().expect("every other step is about a target");
+                return self.apply_step(facts, credential, source, step, target, fetched).await;
+            }
+        }))
+    }
+
+    /// Is its user name no password that the mail server has in use, and the other way round? Of a name that may be shown
+    /// anyway nobody is asked; the passwords in use nobody but apply knows.
+    pub(super) async fn in_order(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        target: &config::Target,
+        login: &Login,
+    ) -> Result<(), Failure> {
+        if facts.fetched.as_ref().is_none_or(|found| found.username != NOT_SHOWN) {
+            return Ok(());
+        }
+        let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
+        let asked = self.call(Request::InOrder { target, ours, login: login.clone() }).await;
+        asked.map(drop).map_err(|e| apply_failure(e, Timestamp::now()))
+    }
+
+    /// Is the login what it is taken for: user name and password in their order, and the applied version's where it counts as that?
+    async fn fits(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        target: &config::Target,
+        login: &Login,
+    ) -> Result<(), Failure> {
+        self.in_order(facts, credential, target, login).await?;
+        self.is_applied(&facts.state, asks_whether_applied(facts, credential, target, login), login).await
+    }
+
+    /// `asked`: that question; `None`: it does not arise.
+    async fn is_applied(&self, state: &State, asked: Option<Request>, login: &Login) -> Result<(), Failure> {
+        let Some(asked) = asked else { return Ok(()) };
+        self.call(asked).await.map(drop).map_err(|e| not_as_applied(state, login, e))
+    }
+
+    async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
+        proved(&target.smtp, login, &self.identity.name).await
+    }
+
+    /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
+    /// none comes back: the source has to give it again.
+    async fn verify_applied(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        source: &OpenedSource,
+        target: &config::Target,
+    ) -> Outcome {
+        let fetched = match applied(facts, source).await {
+            Ok(fetched) => fetched,
+            Err(failure) if failure.temporary || source.is_err() => return Outcome::Failed(failure),
+            Err(failure) => return Outcome::NotGiven(failure),
+        };
+        let login = match login_for(&Some(fetched), target) {
+            Ok(login) => login,
+            Err(failure) => return Outcome::NotGiven(failure),
+        };
+        // That another login is refused proves nothing of the one in use.
+        let asked = asks_whether_login_is_applied(&facts.state, credential, target, &login);
+        match self.is_applied(&facts.state, asked, &login).await {
+            Ok(()) => self.verify(target, &login).await,
+            Err(failure) if failure.class == Class::Changed => Outcome::NotGiven(failure),
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    /// Sends one message over the candidate's login: a login may be accepted, and then every message refused.
+    pub(super) async fn probe(
+        &self,
+        facts: &Facts,
+        target: &config::Target,
+        login: &Login,
+        probe: &config::Probe,
+    ) -> Outcome {
+        let at = Timestamp::now();
+        let version = facts.fetched.as_ref().map_or("", |f| f.id.version.as_str());
+        let about = smtp::Probed { host: &self.identity.name, credential: &facts.state.credential, version, at };
+        let roots = match tls::CaFile::new(target.smtp.ca_file.clone()).roots() {
+            Ok(roots) => roots,
+            Err(e) => return unproved(e.into(), at),
+        };
+        match smtp::probe(&target.smtp, login, &roots, &self.identity.name, probe, &about).await {
+            Verdict::Accepted { .. } => Outcome::Probed,
+            verdict => unproved(verdict, at),
+        }
+    }
+
+    /// One request to apply, and its reply.
+    async fn apply_step(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        source: &OpenedSource,
+        step: &Step,
+        index: usize,
+        fetched: &FetchedCredential,
+    ) -> Done {
+        let target = &credential.targets[index];
+        let id = target_id(credential, target);
+        let ours = ours(Some(&facts.state));
+        let login = match step {
+            // What is at hand may be the version that was put back before this one goes on.
+            Step::Prepare { .. } | Step::Preview { .. } => {
+                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
+                    Ok(login) => Some(login),
+                    Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
+                }
+            }
+            _ => None,
+        };
+        let shown = login.clone().filter(|_| matches!(step, Step::Preview { .. }));
+        let request = match (step, login) {
+            (Step::Inspect { .. }, _) => Request::Inspect { target: id, ours },
+            (Step::Preview { .. }, Some(login)) => Request::Preview { target: id, ours, login },
+            (Step::Prepare { .. }, Some(login)) => Request::Prepare {
+                target: id,
+                ours,
+                expect: facts.targets[index].inspected.as_ref().and_then(|i| i.first_live_id.clone()),
+                login,
+                version: version_of(facts.fetched.as_ref()),
+            },
+            (Step::Swap { .. }, _) => Request::Swap { target: id },
+            (Step::Activate { .. }, _) => Request::Activate { target: id },
+            (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
+                target: id,
+                prove: Some(
+                    self.heading(facts, credential, stamp).proof_fields(&target.name, region_of(target).as_deref()),
+                ),
+                nonce: facts.wake.code.clone(),
+            },
+            (Step::Undo { .. }, _) => Request::Undo { target: id },
+            (Step::Discard { .. }, _) => Request::Discard { target: id },
+            (step, _) => unreachable!("{step:?} is not apply's"),
+        };
+        Done::Replied(Box::new(self.call(request).await), shown)
+    }
+
+    /// Calls block (files, child processes): off the event loop. A look is given up after [`LONGEST_LOOK`]: a file system may hang
+    /// for ever, and the other targets are to go on.
+    pub(super) async fn call(&self, request: Request) -> Result<Reply, Fault> {
+        let (client, name) = (self.apply.clone(), request.target().target.clone());
+        let looks = request.only_looks();
+        let called = tokio::task::spawn_blocking(move || client.call(request));
+        let ended = match looks {
+            true => tokio::time::timeout(LONGEST_LOOK, called).await.map_err(|_| hangs(&name))?,
+            false => called.await,
+        };
+        match ended {
+            Ok(result) => result,
+            Err(e) => Err(Fault {
+                temporary: true,
+                class: Class::Io,
+                file: None,
+                line: None,
+                what: format!("the apply side broke off: {e}"),
+                fix: "look at the log for what happened before".into(),
+            }),
+        }
+    }
+}
+
+/// The failure of a look that took too long.
+fn hangs(target: &str) -> Fault {
+    Fault {
+        temporary: true,
+        class: Class::Io,
+        file: None,
+        line: None,
+        what: format!("target {target} could not be looked at within {} s: something hangs", LONGEST_LOOK.as_secs()),
+        fix: "see whether the file systems of its configuration and tables answer (stat), and what hangs: ps -ef"
+            .into(),
+    }
+}
+
+pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts) -> Outcome {
+    let now = Timestamp::now();
+    match reply {
+        Reply::Inspected(seen) => {
+            if let Some(error) = seen.findings.iter().find(|f| f.severity == config::Severity::Error) {
+                return Outcome::Failed(Fault::new(Class::Config, error.located(), error.fix.clone()).at(now));
+            }
+            let first_live_id = seen.expect();
+            let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
+            let one = ids.next().cloned().flatten();
+            let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
+            let mut usernames: Vec<String> = Vec::new();
+            for username in seen.entries.iter().filter(|e| e.is_live_key).filter_map(|e| e.username.as_ref()) {
+                let username = facts.shown(username);
+                if !usernames.contains(&username) {
+                    usernames.push(username);
+                }
+            }
+            let live_id = if same { one } else { None };
+            let owed = |o: apply::ReloadOwed| rollover::Owed { since: o.since, why: o.why };
+            // What is not in place is seen to otherwise, and then read.
+            let holds_it = holds_confirmed(facts, target, live_id.as_ref()) && seen.swapped.is_none();
+            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run).map(owed);
+            let (to_reload, left) = if target.reload.is_ours() { (unread, None) } else { (None, unread) };
+            Outcome::Inspected(rollover::Inspection {
+                live_id,
+                username: seen.username,
+                first_live_id,
+                in_use: seen.live_id,
+                usernames,
+                reload_owed: seen.reload_owed.map(owed).or(to_reload),
+                unread: left,
+                swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
+                    id: VersionId { version: v.version, order: v.order },
+                    source: v.source,
+                    username,
+                    live_id,
+                }),
+                mail_server: Some(match seen.running {
+                    apply::Running::No => rollover::MailServer::Stopped,
+                    apply::Running::Yes { .. } => rollover::MailServer::Runs,
+                    apply::Running::NotApplicable => rollover::MailServer::NoProcess,
+                }),
+            })
+        }
+        Reply::Prepared(p) => Outcome::Prepared(StagedFacts {
+            nothing_to_write: p.nothing_to_write,
+            swapped_before: p.swapped_before,
+            live_id: p.live_id,
+            goes_live: p.goes_live,
+        }),
+        Reply::Previewed(previewed) => {
+            let (change, live_id) = change_of(previewed, target);
+            Outcome::Previewed(change, live_id)
+        }
+        Reply::ByHand(previewed) => {
+            let (change, live_id) = change_of(previewed, target);
+            Outcome::ByHand(change, live_id)
+        }
+        Reply::Swapped { .. } => Outcome::Swapped,
+        Reply::Activated(apply::Activated::Yes { .. }) => Outcome::Activated,
+        Reply::Activated(apply::Activated::Owed { why, fix, temporary }) => {
+            Outcome::ReloadOwed(Fault::new(Class::ReloadOwed, why, fix).temporary_if(temporary).at(now))
+        }
+        Reply::ReadBack(r) if !r.matches => Outcome::Mismatch(
+            Fault::new(
+                Class::Mismatch,
+                format!("target {} does not read back as the right login: {}", target.name, r.mismatches.join("; ")),
+                "find out what else writes the table or changes main.cf; relaykey tries again",
+            )
+            .temporary()
+            .at(now),
+        ),
+        // What it needs at its start it finds then: no reload is owed for that.
+        Reply::ReadBack(r) if r.running == apply::Running::No => Outcome::Failed(not_running(target)),
+        Reply::ReadBack(r) => Outcome::ReadBack(rollover::ReadBackFacts {
+            kind: r.kind.into(),
+            map: r.map,
+            keys: r.keys,
+            how: r.how.into(),
+            remaining_old: r.remaining_old,
+            live_id: r.live_id,
+            proof: match r.proof {
+                Some(proof) => proof.map_err(str::to_owned),
+                None => Err("no proof was asked for".into()),
+            },
+            code: r.code.map(|code| code.map_err(str::to_owned)),
+        }),
+        Reply::Done => match step {
+            Step::Undo { .. } => Outcome::Undone,
+            _ => Outcome::Discarded,
+        },
+    }
+}
+
+/// Is the login that was found in a target the one that was confirmed there?
+pub(super) fn holds_confirmed(facts: &Facts, target: &config::Target, found: Option<&String>) -> bool {
+    found.is_some() && found == facts.state.targets.get(&target.name).and_then(|state| state.live_id.as_ref())
+}
+
+/// And the live id of the login that it is about.
+fn change_of(previewed: apply::Previewed, target: &config::Target) -> (PlannedChange, String) {
+    let apply::Previewed { diff, steps, differences, reload, live_id } = previewed;
+    (PlannedChange { diff, steps, differences, reload: reload.is_some() && target.reload.is_ours() }, live_id)
+}
+
+/// The version at hand, for apply's journal.
+fn version_of(found: Option<&SourceVersion>) -> apply::Version {
+    let found = found.expect("a version was fetched before it is prepared");
+    let VersionId { version, order } = found.id.clone();
+    apply::Version { version, order, source: Some(found.identity.clone()) }
+}
+
+/// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
+pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
+    match tls::CaFile::new(smtp.ca_file.clone()).roots() {
+        Ok(roots) => smtp::login(smtp, login, &roots, hello_name).await,
+        Err(e) => e.into(),
+    }
+}
+
+/// What a login at this endpoint comes to.
+pub(super) async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
+    // As it is written down, and as reports have it.
+    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    match login_at(smtp, login, hello_name).await {
+        Verdict::Accepted { reply } => {
+            Outcome::Accepted(Evidence { endpoint: format!("{}:{}", smtp.endpoint, smtp.port), reply, at })
+        }
+        verdict => unproved(verdict, at),
+    }
+}
+
+/// What a login, or a message over it, did not prove.
+fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
+    match verdict {
+        Verdict::Accepted { .. } => unreachable!("that is proof"),
+        Verdict::Refused { reply } => Outcome::Refused { reply },
+        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
+            Fault::new(
+                class,
+                match class {
+                    Class::Policy => words,
+                    _ => format!("no login: {words}"),
+                },
+                fix.unwrap_or_else(|| "nothing: it is tried again".into()),
+            )
+            .temporary_if(temporary)
+            .at(at),
+        ),
+    }
+}
+
+/// What is in its files cannot be confirmed as what it uses.
+pub(super) fn not_running(target: &config::Target) -> Failure {
+    let fix = match &target.kind {
+        config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
+        config::TargetKind::Text { .. } => "start it".into(),
+    };
+    let what = format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name);
+    Fault::new(Class::NotRunning, what, fix).temporary().at(Timestamp::now())
+}
+
+fn incomplete() -> Failure {
+    Fault::new(
+        Class::State,
+        "a target was not read back, so there is nothing to confirm",
+        "nothing: it is looked at anew",
+    )
+    .temporary()
+    .at(Timestamp::now())
+}
+
+pub(super) fn apply_failure(e: Fault, at: Timestamp) -> Failure {
+    Fault::new(e.class, e.located(), e.fix).temporary_if(e.temporary).at(at)
+}
+
+pub(super) fn region_of(target: &config::Target) -> Option<String> {
+    target.smtp.region.clone().or_else(|| ses_region(&target.smtp.endpoint))
+}
+
+pub(super) fn target_id(credential: &config::Credential, target: &config::Target) -> TargetId {
+    TargetId { credential: credential.name.clone(), target: target.name.clone() }
+}
+
+/// Whose logins in a mail server's table are this credential's, as far as its state knows.
+pub fn ours(state: Option<&State>) -> Ours {
+    let applied = state.and_then(|s| s.applied.as_ref());
+    let targets = || state.iter().flat_map(|state| state.targets.values());
+    Ours {
+        applied: applied.map(|a| a.username.clone()),
+        previous: applied.and_then(|a| a.previous_username.clone()),
+        known: state.iter().flat_map(|s| known(s)).cloned().collect(),
+        earlier: state.map(State::earlier_usernames).unwrap_or_default(),
+        logins: KnownLogins {
+            // `apply` has the key.
+            key: None,
+            applied: targets().filter_map(|target| target.live_id.clone()).collect(),
+            others: targets()
+                .flat_map(|target| target.begun.iter().map(|begun| begun.live_id.clone()))
+                .chain(state.iter().flat_map(|state| state.earlier_logins.clone()))
+                .collect(),
+            found: state.map(|state| state.found_logins.clone()).unwrap_or_default(),
+        },
+    }
+}
+
+/// What is to come, and what was put in place, or asked for, and never confirmed.
+fn known(state: &State) -> impl Iterator<Item = &String> {
+    state.candidate.iter().map(|c| &c.username).chain(state.begun().map(|begun| &begun.username))
+}

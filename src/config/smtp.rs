@@ -1,0 +1,210 @@
+//! `[credential.smtp]`: where and how to log in, and what a target may say over it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{At, Reader, Section, SectionView, Severity, aws, key, value};
+use crate::credential::ses_region;
+use crate::mta::Relay;
+
+pub(super) static SMTP: Section = Section {
+    header: "[credential.smtp]",
+    keys: &[
+        key("endpoint"),
+        key("port").few().default("587"),
+        key("tls").few().default("\"starttls\""),
+        key("region"),
+        key("ca_file"),
+        key("timeout").few().default("\"10s\""),
+        key("propagation").few().default("\"5m\""),
+        key("retry").few().default("\"10s\""),
+        key("endpoint_aliases").default("[]"),
+    ],
+};
+
+/// Where and how to log in: `[credential.smtp]`, with a target's overrides applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Smtp {
+    /// Host name, as certificates name it.
+    pub endpoint: String,
+    /// TCP port.
+    pub port: u16,
+    /// How the connection becomes TLS.
+    pub tls: Tls,
+    /// The configured SES region; else it is read from the endpoint's name (`credential::ses_region`).
+    pub region: Option<String>,
+    /// PEM bundle to trust instead of the system's. Absolute.
+    pub ca_file: Option<PathBuf>,
+    /// Bounds the whole dialogue.
+    pub timeout: Duration,
+    /// How long, from the first refusal seen here, a 535 means "not yet".
+    pub propagation: Duration,
+    /// At the earliest this long after a 535 it is tried again.
+    pub retry: Duration,
+    /// Other host names under which the mail server may know the endpoint.
+    pub endpoint_aliases: Vec<String>,
+}
+
+impl Smtp {
+    /// What a mail server's tables know of it.
+    pub fn relay(&self) -> Relay {
+        let Self { endpoint, port, region, endpoint_aliases, .. } = self.clone();
+        Relay { endpoint, port, region, endpoint_aliases }
+    }
+}
+
+/// How a connection becomes TLS. There is no way without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// In the clear first, then STARTTLS (RFC 3207).
+    Starttls,
+    /// From the first byte (RFC 8314).
+    Implicit,
+}
+
+/// Where a login is tried: what a target may override, each with its line.
+#[derive(Clone, Default)]
+pub(super) struct Door {
+    pub(super) endpoint: Option<At<String>>,
+    port: Option<At<u16>>,
+    tls: Option<At<Tls>>,
+    region: Option<At<String>>,
+}
+
+pub(super) fn door(reader: &mut Reader, view: &SectionView) -> Door {
+    let tls = [("starttls", Tls::Starttls), ("implicit", Tls::Implicit)];
+    Door {
+        endpoint: reader.read(view, "endpoint", value::host_name),
+        port: reader.read(view, "port", value::port),
+        tls: reader.read(view, "tls", |v| value::choice(v, &tls, &[])),
+        region: reader.read(view, "region", aws::region),
+    }
+}
+
+/// `[credential.smtp]`. Without one (that is recorded) the result is a placeholder.
+pub(super) fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Door) {
+    let mut smtp = Smtp {
+        endpoint: String::new(),
+        port: default_port(Tls::Starttls),
+        tls: Tls::Starttls,
+        region: None,
+        ca_file: None,
+        timeout: Duration::from_secs(10),
+        propagation: Duration::from_secs(300),
+        retry: Duration::from_secs(10),
+        endpoint_aliases: Vec::new(),
+    };
+    let Some(view) = view else { return (smtp, Door::default()) };
+    reader.keys(view, None);
+    reader.must(view, "endpoint", "add endpoint = \"email-smtp.REGION.amazonaws.com\"");
+    let door = door(reader, view);
+    smtp.tls = door.tls.as_ref().map_or(Tls::Starttls, |at| at.value);
+    smtp.port = door.port.as_ref().map_or(default_port(smtp.tls), |at| at.value);
+    smtp.endpoint = door.endpoint.as_ref().map(|at| at.value.clone()).unwrap_or_default();
+    smtp.region = door.region.as_ref().map(|at| at.value.clone());
+    fits(reader, &smtp, &door, view.line);
+
+    smtp.ca_file = reader.read(view, "ca_file", value::absolute).map(|at| at.value);
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    for (key, slot, range) in [
+        ("timeout", &mut smtp.timeout, second..=5 * minute),
+        ("propagation", &mut smtp.propagation, Duration::ZERO..=60 * minute),
+        ("retry", &mut smtp.retry, Duration::from_millis(10)..=15 * minute),
+    ] {
+        if let Some(at) = reader.read(view, key, |v| value::duration(v, range)) {
+            *slot = at.value;
+        }
+    }
+    let aliases = reader.list(view, "endpoint_aliases", "", value::host_name, |name| name.to_ascii_lowercase());
+    smtp.endpoint_aliases = aliases.unwrap_or_default();
+    (smtp, door)
+}
+
+/// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.
+pub(super) fn overridden(reader: &mut Reader, smtp: &Smtp, base: &Door, door: &Door, header: usize) -> Smtp {
+    let mut own = smtp.clone();
+    if let Some(endpoint) = &door.endpoint {
+        // Aliases lead to the endpoint beside which they stand, not to this one.
+        if !endpoint.value.eq_ignore_ascii_case(&smtp.endpoint) {
+            own.endpoint_aliases.clear();
+        }
+        own.endpoint = endpoint.value.clone();
+        // The region that was meant for the other endpoint gives way to the one that this endpoint's name says.
+        if ses_region(&own.endpoint).is_some() {
+            own.region = None;
+        }
+    }
+    if let Some(tls) = &door.tls {
+        own.tls = tls.value;
+        // A port that was chosen for the other kind of TLS is not taken over.
+        if own.tls != smtp.tls || base.port.is_none() {
+            own.port = default_port(own.tls);
+        }
+    }
+    if let Some(port) = &door.port {
+        own.port = port.value;
+    }
+    if let Some(region) = &door.region {
+        own.region = Some(region.value.clone());
+    }
+    // What is inherited was judged where it stands.
+    let Door { endpoint, port, tls, region } = door;
+    if (endpoint.is_some() || port.is_some() || tls.is_some() || region.is_some()) && !own.endpoint.is_empty() {
+        fits(reader, &own, door, header);
+    }
+    own
+}
+
+/// Do endpoint, port, TLS and region go together? The finding stands on the most telling line of `door`.
+fn fits(reader: &mut Reader, smtp: &Smtp, door: &Door, header: usize) {
+    let named = ses_region(&smtp.endpoint);
+    let line = |at: &[Option<usize>]| at.iter().find_map(|line| *line).unwrap_or(header);
+    let (endpoint, port, tls, region) = (
+        door.endpoint.as_ref().map(|at| at.line),
+        door.port.as_ref().map(|at| at.line),
+        door.tls.as_ref().map(|at| at.line),
+        door.region.as_ref().map(|at| at.line),
+    );
+    if let (Some(named), Some(configured)) = (&named, &smtp.region)
+        && named != configured
+    {
+        reader.error(
+            line(&[region, endpoint]),
+            format!("region is {configured:?}, but the endpoint's name says {named:?}"),
+            "remove `region`: it is read from the endpoint's name; or correct the endpoint",
+        );
+    }
+    let wanted = match smtp.port {
+        465 | 2465 => Some(Tls::Implicit),
+        25 | 587 | 2587 => Some(Tls::Starttls),
+        _ => None,
+    };
+    match wanted {
+        Some(wanted) if wanted != smtp.tls => {
+            // SES's listeners are known; elsewhere somebody may have chosen otherwise.
+            let severity = if named.is_some() { Severity::Error } else { Severity::Warning };
+            let (is, should) = match wanted {
+                Tls::Implicit => ("implicit TLS", "set tls = \"implicit\", or port = 587"),
+                Tls::Starttls => ("STARTTLS", "set tls = \"starttls\", or port = 465"),
+            };
+            let what = format!("port {} is one for {is}, and tls says otherwise", smtp.port);
+            reader.find(severity, line(&[tls, port]), what, should);
+        }
+        None if named.is_some() => {
+            reader.find(
+                Severity::Warning,
+                line(&[port]),
+                format!("SES does not listen on port {}", smtp.port),
+                "use 587, 2587 or 25 with tls = \"starttls\", or 465 or 2465 with tls = \"implicit\"",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn default_port(tls: Tls) -> u16 {
+    match tls {
+        Tls::Starttls => 587,
+        Tls::Implicit => 465,
+    }
+}

@@ -1,0 +1,162 @@
+//! What is asked at the control socket: orders to credential tasks, and their answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Daemon;
+use super::task::TaskOrder;
+use crate::agent;
+use crate::agent::account::SyncDocument;
+use crate::audit::By;
+use crate::control::{self, Refusal};
+use crate::instruction::relaykey;
+use crate::rollover::{Approve, Reject, Wake};
+use crate::wake::alarm::Brake;
+use crate::wake::{Cause, Mailbox};
+
+/// Where the tasks of the configuration in force are reached, in the order of the configuration.
+#[derive(Clone, Default)]
+pub(super) struct TaskHandles(Arc<Mutex<Vec<TaskHandle>>>);
+
+#[derive(Clone)]
+pub(super) struct TaskHandle {
+    pub(super) credential: String,
+    pub(super) mailbox: Mailbox,
+    /// Looks that the mail log causes.
+    pub(super) brake: Arc<Mutex<Brake>>,
+    pub(super) orders: mpsc::Sender<TaskOrder>,
+}
+
+impl TaskHandles {
+    /// Wakes one credential.
+    pub(super) fn wake(&self, credential: &str, cause: Cause) {
+        if let Some(post) = self.lock().iter().find(|post| post.credential == credential) {
+            post.mailbox.post(cause);
+        }
+    }
+
+    pub(super) fn wake_all(&self, cause: &Cause) {
+        for post in &*self.lock() {
+            post.mailbox.post(cause.clone());
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<TaskHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An operator's order to these credentials, or all: at the same time, and the outcomes of all.
+    async fn order(
+        &self,
+        names: &[String],
+        wake: Wake,
+        wait: u64,
+        by: By,
+        progress: control::Progress,
+    ) -> control::Answer {
+        let posts: Vec<TaskHandle> = self.lock().clone();
+        let known = |name: &String| posts.iter().any(|post| post.credential == *name);
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            let all: Vec<&str> = posts.iter().map(|post| post.credential.as_str()).collect();
+            return Err(Refusal {
+                what: format!("the daemon's configuration has no credential {name:?}"),
+                fix: format!(
+                    "one of: {}; after a change of the configuration: systemctl reload relaykey",
+                    all.join(", ")
+                ),
+                temporary: false,
+            });
+        }
+        let mut answers = Vec::new();
+        let chosen = |post: &&TaskHandle| names.is_empty() || names.contains(&post.credential);
+        for post in posts.iter().filter(chosen) {
+            let (answer, answered) = oneshot::channel();
+            let progress = progress.clone();
+            let order = TaskOrder {
+                wake: wake.clone(),
+                wait: Duration::from_secs(wait),
+                by: by.clone(),
+                progress: Box::new(move |line| progress.line(line)),
+                answer,
+            };
+            post.orders.try_send(order).map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Refusal {
+                    what: format!("{}: others asked for the same, and are waiting for their turn", post.credential),
+                    fix: format!("wait for them, or look at: {}", relaykey("status")),
+                    temporary: true,
+                },
+                mpsc::error::TrySendError::Closed(_) => leaving(),
+            })?;
+            answers.push(answered);
+        }
+        let mut outcomes = Vec::new();
+        for answered in answers {
+            outcomes.push(answered.await.map_err(|_| leaving())?);
+        }
+        Ok(json(&SyncDocument::new(outcomes)))
+    }
+}
+
+/// The answer to whoever waits while the configuration is exchanged or the daemon ends.
+fn leaving() -> Refusal {
+    Refusal {
+        what: "the daemon ends, or has taken another configuration, and did not come to it".into(),
+        fix: "ask again".into(),
+        temporary: true,
+    }
+}
+
+fn json(document: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(document).expect("documents have only text keys")
+}
+
+impl Daemon {
+    /// Answers at the control socket.
+    pub(super) fn answer(
+        &self,
+        socket: control::ControlSocket,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (posts, cache) = (self.posts.clone(), self.cache.clone());
+        control::serve(
+            socket,
+            move |peer: control::Peer, request, progress| {
+                let (posts, cache) = (posts.clone(), cache.clone());
+                async move {
+                    let by = agent::operator_with(peer.uid, peer.claimed);
+                    let (names, wake, wait) = match request {
+                        control::ControlRequest::Status => return Ok(json(&cache.status(Timestamp::now()))),
+                        control::ControlRequest::Sync(r) => {
+                            (r.names, Wake { accept_version: r.accept_version, ..Wake::default() }, r.wait_seconds)
+                        }
+                        control::ControlRequest::Approve(r) => {
+                            let approve = Approve { version: r.version, by: by.to_string() };
+                            (r.names, Wake { approve: Some(approve), ..Wake::default() }, r.wait_seconds)
+                        }
+                        control::ControlRequest::Reject(r) => {
+                            let reject = Reject { version: r.version, reason: r.reason, by: by.to_string() };
+                            (r.names, Wake { reject: Some(reject), ..Wake::default() }, 0)
+                        }
+                        control::ControlRequest::Confirm(r) => {
+                            (r.names, Wake { confirm: true, code: r.code, ..Wake::default() }, r.wait_seconds)
+                        }
+                        control::ControlRequest::Deregister(r) => (r.names, Wake { leave: true, ..Wake::default() }, 0),
+                    };
+                    let decides = wake.approve.is_some() || wake.reject.is_some() || wake.confirm;
+                    if decides && names.len() != 1 {
+                        return Err(Refusal {
+                            what: "this is about one credential, and the request names another number of them".into(),
+                            fix: "name one credential".into(),
+                            temporary: false,
+                        });
+                    }
+                    posts.order(&names, wake, wait, by, progress).await
+                }
+            },
+            stop,
+        )
+    }
+}

@@ -1,0 +1,70 @@
+//! What the configuration says, as far as decisions need it.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+
+use crate::config;
+use crate::config::{Drift, Mode};
+
+/// What the configuration says, as far as decisions need it.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub targets: Vec<TargetPolicy>,
+    /// A file is authoritative as it is; AWS sources have an order.
+    pub ordered: bool,
+    pub mode: Mode,
+    /// In which a window's hours are meant.
+    pub zone: TimeZone,
+    /// A candidate must be able to send a message before it is put in place.
+    pub probe: bool,
+    /// Can the source still give a version when it has a newer one? A file cannot.
+    pub gives_older: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct TargetPolicy {
+    pub name: String,
+    pub drift: Drift,
+    /// False: a person changes it.
+    pub write: bool,
+    pub endpoint: String,
+    pub propagation: SignedDuration,
+    pub retry: SignedDuration,
+    /// The first target that logs in at the same place with the same login: one AUTH serves all of them.
+    pub logs_in_as: usize,
+}
+
+impl Policy {
+    /// `zone`: this host's local time.
+    pub fn new(credential: &config::Credential, zone: TimeZone) -> Self {
+        let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
+        let targets: Vec<_> = credential
+            .targets
+            .iter()
+            .map(|t| TargetPolicy {
+                name: t.name.clone(),
+                drift: t.drift,
+                write: t.write,
+                endpoint: t.smtp.endpoint.clone(),
+                propagation: signed(t.smtp.propagation),
+                retry: signed(t.smtp.retry),
+                logs_in_as: credential.targets.iter().position(|o| o.smtp == t.smtp).unwrap_or(0),
+            })
+            .collect();
+        Self {
+            targets,
+            ordered: !matches!(credential.source, config::SourceConfig::File { .. }),
+            mode: credential.mode.clone(),
+            zone,
+            probe: credential.probe.is_some(),
+            gives_older: credential.source.gives_older(),
+        }
+    }
+}
+
+pub(super) fn same_place(policy: &Policy, target: usize) -> Vec<usize> {
+    let place = policy.targets[target].logs_in_as;
+    (0..policy.targets.len()).filter(|&i| policy.targets[i].logs_in_as == place).collect()
+}

@@ -1,0 +1,1 @@
+chgrp postfix $CFG/sasl_passwd.lmdb

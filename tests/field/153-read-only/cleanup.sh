@@ -1,0 +1,1 @@
+umount $WORK/ro

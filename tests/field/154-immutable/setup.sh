@@ -1,0 +1,1 @@
+chattr +i $CFG/sasl_passwd

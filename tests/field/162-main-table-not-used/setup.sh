@@ -1,0 +1,1 @@
+postconf -c $CFG -P smtp/unix/smtp_sasl_password_maps=hash:$CFG/sasl_used

@@ -1,0 +1,192 @@
+//! Set-ups that people really have, run as they run them: on a real Postfix, with the real names in a network of its own, and
+//! judged by mail. `tests/field` holds them; its README says what is in a folder. `today.toml` there holds the verdict
+//! that each one gets today: one that gets another is red, whether it is worse or better, so that the list stays true.
+
+mod case;
+mod network;
+mod run;
+mod verdict;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use verdict::{Verdict, listed};
+
+/// Each test's case, as `today.toml` has it, and what came of it.
+fn expect_today(test: &str, name: &str) {
+    let said = network::apart(&format!("field::{test}"), || {
+        let outcome = run::run(name);
+        println!("\n{name}: {}: {}\n{}{}", outcome.verdict, outcome.why, outcome.check, outcome.sync);
+        let today = today();
+        let listed = today.get(name).copied().unwrap_or_else(|| panic!("{name} is not in tests/field/today.toml"));
+        let got = outcome.verdict;
+        assert!(got >= listed, "{name} has got worse: {got}, and was {listed}: {}", outcome.why);
+        assert!(got <= listed, "{name} has got better: write {got} for {listed} into tests/field/today.toml");
+    });
+    if let Some((said, passed)) = said {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("field");
+        fs::create_dir_all(&kept).expect("a directory");
+        fs::write(kept.join(name), &said).expect("written");
+        assert!(passed, "{said}");
+    }
+}
+
+fn today() -> std::collections::BTreeMap<String, Verdict> {
+    listed(&fs::read_to_string(case::folder().join("today.toml")).expect("today.toml"))
+}
+
+/// A test for each case, and the list of them. Those of the second part take too long together for every run.
+macro_rules! cases {
+    (every run { $($test:ident = $name:literal;)* } long runs { $($long_test:ident = $long_name:literal;)* }) => {
+        $(
+            #[test]
+            fn $test() {
+                expect_today(stringify!($test), $name);
+            }
+        )*
+        $(
+            #[test]
+            #[ignore = "tests/long/field runs it"]
+            fn $long_test() {
+                expect_today(stringify!($long_test), $long_name);
+            }
+        )*
+
+        const CASES: &[&str] = &[$($name,)* $($long_name),*];
+    };
+}
+
+cases! {
+    every run {
+    c01 = "01-guide";
+    c02 = "02-no-brackets";
+    c08 = "08-transport-only";
+    c13 = "13-transport-half-rotated";
+    c14 = "14-sender-relayhost";
+    c15 = "15-sender-lines";
+    c18 = "18-two-tables";
+    c20 = "20-proxy-hash";
+    c22 = "22-master-second-table";
+    c24 = "24-master-auth-enable";
+    c30 = "30-two-regions";
+    c39 = "39-key-without-port";
+    c53 = "53-two-instances-one-file";
+    c54 = "54-second-instance-forgotten";
+    c68 = "68-sender-line-half-rotated";
+    c78 = "78-foreign-under-our-key";
+    c80 = "80-bare-host-other-account";
+    c81 = "81-two-credentials-by-sender";
+    c84 = "84-never-compiled";
+    c90 = "90-region-failover-list";
+    c91 = "91-only-sender-lines-fresh";
+    c106 = "106-sender-transport-own-table";
+    c126 = "126-also-two-tables-fresh";
+    c136 = "136-filter-action";
+    c160 = "160-three-services-three-tables";
+    }
+    long runs {
+    c04 = "04-port-25-history";
+    c05 = "05-implicit-465";
+    c06 = "06-465-no-wrapper";
+    c11 = "11-transport-bulk";
+    c12 = "12-transport-second-port";
+    c17 = "17-two-accounts-by-sender";
+    c25 = "25-static";
+    c28 = "28-text-removed";
+    c32 = "32-fallback-region";
+    c34 = "34-nixos-sops";
+    c36 = "36-file-bind-mount";
+    c38 = "38-appended-twice";
+    c41 = "41-no-sasl-plugins";
+    c44 = "44-variables";
+    c47 = "47-mx-name-bare";
+    c50 = "50-vpc-endpoint";
+    c52 = "52-stunnel";
+    c57 = "57-raw-secret-in-table";
+    c61 = "61-ca-file-missing";
+    c63 = "63-default-transport";
+    c65 = "65-transport-without-key";
+    c66 = "66-service-without-auth";
+    c70 = "70-no-type";
+    c86 = "86-advice-of-81-followed";
+    c101 = "101-texthash";
+    c102 = "102-lmdb-sender-lines";
+    c103 = "103-cdb";
+    c104 = "104-service-with-wrappermode";
+    c105 = "105-default-transport-fresh";
+    c107 = "107-sender-relayhosts-two-ports";
+    c108 = "108-transport-for-all";
+    c109 = "109-transport-regexp";
+    c110 = "110-transport-inline";
+    c111 = "111-transport-static";
+    c112 = "112-two-services-one-table";
+    c113 = "113-two-services-two-tables-fresh";
+    c114 = "114-other-service-other-table";
+    c115 = "115-two-instances";
+    c116 = "116-second-instance-elsewhere";
+    c117 = "117-sender-lines-of-all-kinds";
+    c118 = "118-sender-lines-not-used";
+    c119 = "119-key-in-capitals";
+    c120 = "120-windows-line-ends";
+    c121 = "121-untidy-table";
+    c122 = "122-links";
+    c123 = "123-proxy-lmdb";
+    c124 = "124-also-by-transport";
+    c125 = "125-also-by-fallback";
+    c127 = "127-bare-key-without-brackets";
+    c128 = "128-alias";
+    c129 = "129-two-tunnels";
+    c130 = "130-parameter-store-fresh";
+    c131 = "131-sender-line-two-keys-back-fresh";
+    c132 = "132-taken-over-two-ports";
+    c133 = "133-two-logins-at-ses-fresh";
+    c134 = "134-service-of-another-user";
+    c135 = "135-service-of-another-user-fresh";
+    c137 = "137-content-filter";
+    c138 = "138-fallback-other";
+    c139 = "139-relay-service-own-table";
+    c140 = "140-two-tables-two-kinds";
+    c141 = "141-two-tables-one-key";
+    c142 = "142-second-table-the-key-before";
+    c143 = "143-twice-ours";
+    c144 = "144-list-of-ports";
+    c145 = "145-service-without-table";
+    c146 = "146-relayhost-on-a-service";
+    c147 = "147-proxy-not-allowed";
+    c148 = "148-misspelt-key";
+    c149 = "149-no-tls";
+    c150 = "150-sender-relayhost-regexp";
+    c151 = "151-sender-service-to-relayhost";
+    c152 = "152-inline-logins";
+    c153 = "153-read-only";
+    c154 = "154-immutable";
+    c155 = "155-directory-of-another-user";
+    c156 = "156-two-accounts-two-regions";
+    c157 = "157-second-region-alone";
+    c158 = "158-only-sender-lines-of-two-fresh";
+    c159 = "159-transport-only-fresh";
+    c161 = "161-table-by-a-variable";
+    c162 = "162-main-table-not-used";
+    c163 = "163-used-table-in-master-only";
+    c164 = "164-sender-rule-on-a-service";
+    c165 = "165-two-instances-two-services";
+    c166 = "166-address-literal";
+    c167 = "167-regexp-logins";
+    c168 = "168-half-rotated-second-service";
+    }
+}
+
+#[test]
+fn every_folder_is_a_test_with_a_verdict() {
+    let folders = fs::read_dir(case::folder()).expect("tests/field").map(|entry| entry.expect("an entry"));
+    let folders: BTreeSet<_> =
+        folders.filter(|e| e.path().is_dir()).map(|e| e.file_name().into_string().expect("UTF-8")).collect();
+    let tests: BTreeSet<_> = CASES.iter().map(|name| (*name).to_owned()).collect();
+    let today = today();
+    let listed: BTreeSet<_> = today.keys().cloned().collect();
+    assert_eq!(folders, tests);
+    assert_eq!(folders, listed);
+    let wrong = today.values().filter(|verdict| !verdict.is_right()).count();
+    println!("{} set-ups: {wrong} not yet right", today.len());
+}
