@@ -54,8 +54,8 @@ const NO_SMTP: &str = "check endpoint and port; if they are right, something on 
                        answered: it is tried again";
 
 /// What a dialogue runs over.
-trait Connection: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection for T {}
+trait SmtpStream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> SmtpStream for T {}
 
 /// What one login attempt says about the credential. Only `Refused` blames it.
 ///
@@ -240,7 +240,7 @@ impl LoginAttempt<'_> {
     }
 
     /// MAIL, RCPT, DATA and the message. `Accepted` carries the answer to its end.
-    async fn hand_over<S: Connection>(
+    async fn hand_over<S: SmtpStream>(
         &self,
         dialogue: &mut Dialogue<S>,
         message: OutgoingMessage<'_>,
@@ -386,7 +386,7 @@ impl LoginAttempt<'_> {
     }
 
     /// The greeting.
-    async fn greeted<S: Connection>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
+    async fn greeted<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
         let reply = self.heard(GREETING, dialogue.reply()).await?;
         match reply.code {
             220 => Ok(()),
@@ -396,7 +396,7 @@ impl LoginAttempt<'_> {
     }
 
     /// EHLO, and what the server offers.
-    async fn hello<S: Connection>(&self, dialogue: &mut Dialogue<S>) -> Result<SmtpReply, Verdict> {
+    async fn hello<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<SmtpReply, Verdict> {
         let command = SmtpCommand::hello(&self.hello).map_err(|e| self.unfit(&e))?;
         let reply = self.heard(GREETING, dialogue.ask(&command)).await?;
         match reply.code {
@@ -422,14 +422,14 @@ impl LoginAttempt<'_> {
     }
 
     /// RFC 5321, section 4.1.1.10: to be said whatever came before. What becomes of it changes nothing.
-    async fn quit<S: Connection>(&self, dialogue: &mut Dialogue<S>) {
+    async fn quit<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) {
         let until = self.deadline.min(Instant::now() + QUIT_WAIT);
         let _ = timeout_at(until, dialogue.ask(&SmtpCommand::fixed("QUIT"))).await;
     }
 
     /// AUTH, and what its answer proves. PLAIN sends the login at once (RFC 4616); LOGIN is asked for the user name and
     /// then for the password.
-    async fn authenticate<S: Connection>(
+    async fn authenticate<S: SmtpStream>(
         &self,
         dialogue: &mut Dialogue<S>,
         offers: &SmtpReply,

@@ -1,5 +1,7 @@
 //! The apply boundary end to end, through its client: on a text that is read directly, and on real Postfix tables.
 
+mod several;
+
 use crate::lab::postfix;
 
 use std::fs;

@@ -321,12 +321,12 @@ fn settings_of_postfix_that_lose_mail_are_found() {
             "into a table that relaykey can write",
         ),
         (&[("smtp_sasl_password_maps", "inline:{a=b:c}")], "error", "of kind inline:", "into a table"),
-        (&[("smtp_sasl_password_maps", "hash:/etc/a, hash:/etc/b")], "error", "names 2 tables", "name one table"),
+        (&[("smtp_sasl_password_maps", "/etc/postfix/sasl_passwd")], "error", "without a type", "write the type"),
         (
-            &[("transport_maps", "hash:/etc/postfix/transport")],
+            &[("transport_maps", "hash:/etc/postfix/no-such-file")],
             "note",
-            "transport_maps = hash:/etc/postfix/transport is not yet looked at",
-            "stands in relayhost too",
+            "transport_maps = hash:/etc/postfix/no-such-file cannot be read",
+            "a line for each next hop",
         ),
         (&[("smtp_cname_overrides_servername", "yes")], "warning", "CNAME", "smtp_cname_overrides_servername = no"),
     ];

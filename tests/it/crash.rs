@@ -673,11 +673,8 @@ fn a_kill_is_survived_wherever_the_source_goes_from_there() {
     let third = login(3);
     lab.standin.set_key(&third.username, &third.password);
     let calls = lab.count();
-    let mut tried = 0;
-    for n in (1..=calls).filter(|n| points::is_tried(*n, &[])) {
-        // Which way the source goes from there: each way comes about whichever third of the calls is tried.
-        tried += 1;
-        let way = tried;
+    // Which way the source goes from there: each way comes about whichever third of the calls is tried.
+    for (way, n) in (1..=calls).filter(|n| points::is_tried(*n, &[])).enumerate() {
         let when = format!("stopped before call {n}");
         lab.restore(&lab.before);
         let _ = fs::remove_file(lab.log_file());
@@ -1440,16 +1437,15 @@ fn what_does_not_read_back_is_put_back_and_a_kill_meanwhile_is_survived() {
         mend();
         // The first are those around the renames that put the old files back.
         let always: Vec<usize> = (after..after + 6).collect();
-        let mut tried = 0;
-        for n in (after..=last).filter(|n| points::is_tried(*n, &always)) {
-            tried += 1;
+        let tried: Vec<usize> = (after..=last).filter(|n| points::is_tried(*n, &always)).collect();
+        for (nth, &n) in tried.iter().enumerate() {
             let when = format!("{start:?}, meddled with, stopped before call {n}");
             lab.restore(&lab.before);
             meddle();
             lab.crash(n, &when);
             mend();
             lab.whole(&when);
-            if tried % 3 == 0 {
+            if nth % 3 == 0 {
                 // The next run meets the same meddler, where it has to reload once more.
                 meddle();
                 let again = lab.recorded(None);
@@ -1461,7 +1457,8 @@ fn what_does_not_read_back_is_put_back_and_a_kill_meanwhile_is_survived() {
             lab.recover(&when);
         }
         println!(
-            "{start:?}: stopped at {tried} of the {} calls after the swap was seen to be in vain{}",
+            "{start:?}: stopped at {} of the {} calls after the swap was seen to be in vain{}",
+            tried.len(),
             last + 1 - after,
             points::told()
         );

@@ -3,6 +3,8 @@
 //! `cargo test --features crash-at --test it crash::`.
 #![cfg(feature = "crash-at")]
 
+mod several;
+
 use super::apply::config_of;
 use crate::lab::points;
 use crate::lab::postfix;
@@ -528,19 +530,29 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 /// Records one run, and cuts the power after each of its calls. Gives the number of calls and of different states.
 fn cut_everywhere(kind: &str) -> (usize, usize) {
     let subject = Subject::new(kind);
-    let log = subject.dir.join("calls");
     let live: Vec<PathBuf> = [Some(subject.table.clone()), subject.map.clone()].into_iter().flatten().collect();
+    cut_everywhere_in(kind, &subject.dir, &live, |environment| subject.run(environment))
+}
+
+/// Of a run that keeps its state in `dir/state` and replaces the live files, all of them.
+fn cut_everywhere_in(
+    kind: &str,
+    dir: &Path,
+    live: &[PathBuf],
+    run: impl Fn(&[(&str, &str)]) -> std::process::Output,
+) -> (usize, usize) {
+    let log = dir.join("calls");
     let mut disk = Disk::default();
     let old: Vec<Vec<u8>> = live.iter().map(|path| fs::read(path).unwrap()).collect();
     for (path, content) in live.iter().zip(&old) {
         disk.has(path, content.clone());
     }
-    let run = subject.run(&[("CRASH_LOG", log.to_str().unwrap())]);
+    let run = run(&[("CRASH_LOG", log.to_str().unwrap())]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
     let new: Vec<Vec<u8>> = live.iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(old.iter().zip(&new).all(|(old, new)| old != new));
     let calls = read_log(&log);
-    let journal = subject.state_dir().join("apply/journal.json");
+    let journal = dir.join("state/apply/journal.json");
 
     let mut states = 0;
     let mut committed = false;

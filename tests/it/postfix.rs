@@ -13,7 +13,7 @@ use relaykey::config::{Finding, Reload, Severity};
 use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
 use relaykey::fault::{Class, Fault};
 use relaykey::mta::postfix::Postfix;
-use relaykey::mta::{Content, Mta, Ours, Plan, Relay, Running, View};
+use relaykey::mta::{Answer, Content, Mta, Ours, Plan, Relay, Running, View};
 
 const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -50,19 +50,20 @@ fn applied(user: &str) -> Ours {
 fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     let staged = instance.config_dir.join(".staged");
     let _ = fs::remove_file(&staged);
-    let text = plan.files.iter().find_map(|file| match &file.content {
+    let text = plan.files().find_map(|file| match &file.content {
         Content::Bytes(bytes) => Some(bytes.to_vec()),
         Content::Compiled { .. } => None,
     });
     fs::write(&staged, text.unwrap_or_else(|| fs::read(instance.table()).unwrap())).unwrap();
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     lab::cool_down(&staged);
-    let compiled = plan.files.iter().any(|file| matches!(file.content, Content::Compiled { .. }));
-    let map = compiled.then(|| postfix.compile(&staged).unwrap());
-    for (key, found) in plan.lookups.iter().zip(postfix.lookup(&staged, &plan.lookups).unwrap()) {
-        assert_eq!(found.as_ref(), Some(candidate), "{key} in the staged table");
+    let compiled = plan.files().any(|file| matches!(file.content, Content::Compiled { .. }));
+    let [table] = plan.tables.as_slice() else { panic!("{plan:?}") };
+    let map = compiled.then(|| postfix.compile(&table.id, &staged).unwrap());
+    for (key, found) in table.lookups.iter().zip(postfix.lookup(&table.id, Some(&staged), &table.lookups).unwrap()) {
+        assert_eq!(found.login(), Some(candidate), "{key} in the staged table");
     }
-    for file in &plan.files {
+    for file in plan.files() {
         match file.content {
             Content::Bytes(_) => fs::rename(&staged, &file.path).unwrap(),
             Content::Compiled { .. } => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
@@ -85,8 +86,7 @@ fn errors(view: &View) -> Vec<&Finding> {
 }
 
 fn text_of(plan: &Plan) -> String {
-    plan.files
-        .iter()
+    plan.files()
         .find_map(|file| match &file.content {
             Content::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
             Content::Compiled { .. } => None,
@@ -94,8 +94,12 @@ fn text_of(plan: &Plan) -> String {
         .expect("the plan changes the text")
 }
 
+fn lookups(plan: &Plan) -> &[String] {
+    &plan.tables[0].lookups
+}
+
 fn paths(plan: &Plan) -> Vec<PathBuf> {
-    plan.files.iter().map(|file| file.path.clone()).collect()
+    plan.files().map(|file| file.path.clone()).collect()
 }
 
 /// An error tells file, reason and fix, and no password.
@@ -115,7 +119,7 @@ fn every_kind_from_old_to_new() {
         let postfix = target(&instance);
         let view = postfix.inspect(&Ours::default()).unwrap();
         assert_eq!(live(&view), [(HOP.into(), Some(3), Some(OLD.into()), Some(OLD.into()))], "{kind}");
-        assert_eq!(view.entries[0].map, format!("{kind}:{}", instance.table().display()));
+        assert_eq!(view.entries[0].table.as_str(), format!("{kind}:{}", instance.table().display()));
         assert_eq!((view.running, view.missing.len(), view.kind), (Running::No, 0, "postfix"), "{kind}");
         assert!(errors(&view).is_empty() && view.entries[0].is_live_key, "{kind}: {:?}", view.findings);
 
@@ -124,9 +128,9 @@ fn every_kind_from_old_to_new() {
         let indexed = kind != "texthash";
         let expected = if indexed { vec![instance.table(), instance.map()] } else { vec![instance.table()] };
         assert_eq!(paths(&plan), expected, "{kind}");
-        assert_eq!((plan.lookups.as_slice(), plan.reload_needed), ([HOP.to_owned()].as_slice(), !indexed), "{kind}");
+        assert_eq!((lookups(&plan), plan.reload_needed), ([HOP.to_owned()].as_slice(), !indexed), "{kind}");
         assert_eq!(text_of(&plan), text.replace(OLD, NEW), "{kind}");
-        for file in &plan.files {
+        for file in plan.files() {
             let seen = file.seen.expect("it exists");
             let now = fs::metadata(&file.path).unwrap();
             assert_eq!((seen.dev, seen.ino, seen.size), (now.dev(), now.ino(), now.size()), "{kind}");
@@ -137,13 +141,16 @@ fn every_kind_from_old_to_new() {
         put(&postfix, &instance, &plan, &candidate);
         let view = postfix.inspect(&applied("AKIANEW")).unwrap();
         assert_eq!(live(&view), [(HOP.into(), Some(3), Some(NEW.into()), Some(NEW.into()))], "{kind}");
-        let found =
-            postfix.lookup(&instance.table(), &[HOP.into(), "nothing".into(), "[SMTP.other.example]:587".into()]);
-        let found: Vec<_> = found.unwrap().into_iter().map(|l| l.map(|l| l.username)).collect();
+        let found = postfix.lookup(
+            &plan.tables[0].id,
+            None,
+            &[HOP.into(), "nothing".into(), "[SMTP.other.example]:587".into()],
+        );
+        let found: Vec<_> = found.unwrap().iter().map(|answer| answer.login().map(|l| l.username.clone())).collect();
         assert_eq!(found, [Some("AKIANEW".into()), None, Some("other".into())], "{kind}");
         let again = postfix.plan(&applied("AKIANEW"), &candidate).unwrap();
-        assert!(again.files.is_empty() && again.diff.is_empty(), "{kind}: {again:?}");
-        assert_eq!(again.lookups, [HOP], "{kind}");
+        assert!(again.is_empty() && again.diff.is_empty(), "{kind}: {again:?}");
+        assert_eq!(lookups(&again), [HOP], "{kind}");
     }
 }
 
@@ -158,9 +165,9 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
         assert!(errors(&view).is_empty(), "{kind}: a killed run is no reason to stop: {:?}", view.findings);
         let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
         assert_eq!(paths(&plan), [instance.map()], "{kind}");
-        assert!(matches!(plan.files[0].content, Content::Compiled { .. }), "{kind}");
+        assert!(matches!(plan.files().next().unwrap().content, Content::Compiled { .. }), "{kind}");
         put(&postfix, &instance, &plan, &login(NEW));
-        assert!(postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().files.is_empty(), "{kind}");
+        assert!(postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().is_empty(), "{kind}");
     }
 }
 
@@ -197,9 +204,9 @@ fn a_missing_or_broken_map_is_a_finding_and_mended() {
         assert!(named, "{damage}: {:?}", view.findings);
         let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
         assert_eq!(paths(&plan), [instance.map()], "{damage}");
-        assert_eq!(plan.files[0].seen.is_none(), damage == "missing");
+        assert_eq!(plan.files().next().unwrap().seen.is_none(), damage == "missing");
         put(&postfix, &instance, &plan, &login(NEW));
-        assert!(postfix.plan(&Ours::default(), &login(NEW)).unwrap().files.is_empty(), "{damage}");
+        assert!(postfix.plan(&Ours::default(), &login(NEW)).unwrap().is_empty(), "{damage}");
     }
 }
 
@@ -236,8 +243,8 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
             ("inline:{ {[a]:1 = u:p}, {[b]:2 = u:p} }", "kind inline:"),
             ("static:{u:p q}", "kind static:"),
             ("unionmap:{hash:/a, hash:/b}", "kind unionmap:"),
-            ("proxy:hash:/etc/postfix/sasl_passwd", "proxy: is not yet supported"),
-            ("hash:/a, lmdb:/b", "2 tables"),
+            ("proxy:mysql:/etc/postfix/m.cf", "kind proxy:"),
+            ("/etc/postfix/sasl_passwd", "without a type"),
             ("", "is empty"),
             ("hash:sasl_passwd", "no absolute path"),
         ]
@@ -252,19 +259,12 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
         let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
         assert!(e.what.contains(&needle) && !e.temporary, "{maps}: {e:?}");
         complete(&e);
-        let e = postfix.lookup(&instance.table(), &[HOP.into()]).unwrap_err();
-        assert!(e.what.contains(&needle), "{maps}: {e:?}");
     }
     // For some kinds postconf reads the file as settings, and quotes the line it stumbles over.
     instance.set("smtp_sasl_password_maps", &format!("ldap:{}", instance.table().display()));
     let e = postfix.inspect(&Ours::default()).unwrap_err();
     assert!(e.class == Class::Config && e.what.contains("line 1"), "{e:?}");
     complete(&e);
-    // No type at all is the default one.
-    let path = instance.table().display().to_string();
-    instance.set("smtp_sasl_password_maps", &path);
-    instance.set("default_database_type", "hash");
-    assert_eq!(postfix.inspect(&Ours::default()).unwrap().entries[0].map, format!("hash:{path}"));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_kind_this_host_lacks_names_its_package() {
     assert!(finding.what.contains("lmdb:") && finding.fix.contains("postfix-lmdb"), "{finding:?}");
     let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
     assert_eq!(e.class, Class::Unsupported);
-    let e = postfix.compile(&instance.table()).unwrap_err();
+    let e = postfix.compile(&instance.table_id(), &instance.table()).unwrap_err();
     assert_eq!((e.class.word(), e.temporary), ("unsupported", false));
     complete(&e);
 }
@@ -309,7 +309,7 @@ fn a_plug_in_that_is_not_there_names_its_package() {
         assert_eq!(finding.file.as_deref(), Some(&*meta.join("dynamicmaps.cf")));
         let told: Vec<&str> = view.findings.iter().map(|finding| finding.fix.as_str()).collect();
         assert!(!told.iter().any(|fix| fix.contains("postmap lmdb:") || fix.contains("the next rollover")), "{told:?}");
-        let e = postfix.compile(&instance.table()).unwrap_err();
+        let e = postfix.compile(&instance.table_id(), &instance.table()).unwrap_err();
         assert_eq!((e.class, e.temporary), (Class::Unsupported, false));
         assert!(e.fix.contains("install the package postfix-lmdb"), "{e:?}");
     }
@@ -344,7 +344,14 @@ fn settings_that_lose_mail_are_findings() {
         ("relayhost", "", Some(Error), "relayhost is empty"),
         ("relayhost", "[smtp.sendgrid.net]:587", Some(Error), "does not lead to the endpoint"),
         ("relayhost", "[email-smtp.eu-west-1.amazonaws.com]:587, [smtp.other.example]:587", Some(Note), "left alone"),
-        ("transport_maps", "hash:/etc/postfix/transport", Some(Note), "not yet looked at"),
+        ("transport_maps", "hash:/etc/postfix/no-such-file", Some(Note), "cannot be read"),
+        (
+            "transport_maps",
+            "inline:{ {a.example = smtp:[email-smtp.eu-west-1.amazonaws.com]:587} }",
+            None,
+            "transport_maps",
+        ),
+        ("transport_maps", "static:smtp:[email-smtp.eu-west-1.amazonaws.com]:2587", Some(Note), "hands mail to"),
         ("default_transport", "uucp", Some(Note), "default_transport"),
         ("multi_instance_directories", "/etc/postfix-out", Some(Note), "/etc/postfix-out"),
     ];
@@ -433,8 +440,8 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
             assert!(errors(&view).is_empty(), "{kind}: {:?}", view.findings);
             assert!(view.findings.iter().any(|f| f.what.contains("530")), "{kind}: {:?}", view.findings);
             let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
-            assert_eq!((text_of(&plan), &plan.lookups), (expected.clone(), &view.missing), "{kind}");
-            assert_eq!(plan.files[0].seen.is_none(), table.is_none(), "{kind}");
+            assert_eq!((text_of(&plan), lookups(&plan)), (expected.clone(), view.missing.as_slice()), "{kind}");
+            assert_eq!(plan.files().next().unwrap().seen.is_none(), table.is_none(), "{kind}");
             put(&postfix, &instance, &plan, &login(NEW));
             let view = postfix.inspect(&Ours::default()).unwrap();
             assert!(view.entries.iter().all(|e| e.live == Some(login(NEW))) && view.missing.is_empty(), "{kind}");
@@ -484,9 +491,7 @@ fn a_text_behind_a_link_keeps_its_map_beside_the_link() {
     assert_eq!(postfix.inspect(&Ours::default()).unwrap().entries[0].live, Some(login(OLD)));
     let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
     assert_eq!(paths(&plan), [elsewhere.join("logins"), instance.map()]);
-    for name in [instance.table(), elsewhere.join("logins")] {
-        assert_eq!(postfix.lookup(&name, &[HOP.into()]).unwrap(), [Some(login(OLD))]);
-    }
+    assert_eq!(postfix.lookup(&instance.table_id(), None, &[HOP.into()]).unwrap(), [Answer::Login(login(OLD))]);
 }
 
 #[test]
@@ -505,7 +510,7 @@ fn sender_lines_and_other_ports_with_our_user_change_too_and_others_do_not() {
         assert_eq!(keys, expected);
         let plan = postfix.plan(&ours, &login(NEW)).unwrap();
         assert_eq!(text_of(&plan), text.replace(&format!("{OLD}x"), NEW).replace(OLD, NEW));
-        assert_eq!(plan.lookups, expected.map(|(key, _)| key));
+        assert_eq!(lookups(&plan), expected.map(|(key, _)| key));
     }
     // The version before is ours as well: that is what a restored backup holds.
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAOLDER".into()), ..Ours::default() };
@@ -540,9 +545,9 @@ fn the_fix_of_a_nul_byte_changes_no_value() {
     let text = format!("{HOP} {OLD}\n[o]:1 u:other\0password\n[p]:1 u:p\n");
     let instance = instance("hash", HOP, Some(&text));
     let keys = [HOP, "[o]:1", "[p]:1"].map(str::to_owned);
-    let found = || target(&instance).lookup(&instance.table(), &keys).unwrap();
+    let found = || target(&instance).lookup(&instance.table_id(), None, &keys).unwrap();
     let before = found();
-    assert!(before.iter().all(Option::is_some), "{before:?}");
+    assert!(before.iter().all(|answer| answer.login().is_some()), "{before:?}");
     let e = target(&instance).plan(&Ours::default(), &login(NEW)).unwrap_err();
     let (_, command) = e.fix.split_once("as Postfix does: ").expect("a command");
     assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
@@ -646,9 +651,9 @@ fn another_login_under_a_live_key() {
         complete(&e);
     };
     refused(&postfix, &applied("AKIAOLD"), 1);
-    // Without state the first live key says who we are, and then the second is another's.
-    refused(&postfix, &Ours::default(), 2);
-    assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 1);
+    // Without state nothing says which of the two is ours: each is named.
+    refused(&postfix, &Ours::default(), 1);
+    assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 2);
     // With state, it may be what a killed run or a hand put there: worth saying, no reason to stop.
     let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
     assert!(errors(&view).is_empty() && view.findings.iter().any(|f| f.line == Some(1)), "{:?}", view.findings);
@@ -696,7 +701,7 @@ fn keys_say_exactly_which_entries_are_ours() {
     );
     let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
     assert_eq!(text_of(&plan), text.replacen(OLD, NEW, 1) + &format!("carol@example.com {NEW}\n"));
-    assert_eq!(plan.lookups, [HOP, "carol@example.com"]);
+    assert_eq!(lookups(&plan), [HOP, "carol@example.com"]);
 
     // A listed key that has no effect, because another is found first.
     instance.write_table(&format!("{HOST} {OLD}\n{HOP} {OLD}\n"));
@@ -736,7 +741,7 @@ fn two_hosts_in_relayhost() {
     let postfix = target(&instance);
     let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
     assert_eq!(text_of(&plan), text.replace(OLD, NEW));
-    assert_eq!(plan.lookups, [HOP, "[relay.internal]:587"]);
+    assert_eq!(lookups(&plan), [HOP, "[relay.internal]:587"]);
 }
 
 #[test]
@@ -765,6 +770,161 @@ fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
     assert_eq!(text_of(&target(&instance).plan(&Ours::default(), &login(NEW)).unwrap()), text.replace(OLD, NEW));
 }
 
+/// A second table beside the first, compiled.
+fn second_table(instance: &Instance, name: &str, text: &str) -> PathBuf {
+    let path = instance.config_dir.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    lab::cool_down(&path);
+    let mut postmap = std::process::Command::new("/usr/sbin/postmap");
+    postmap.arg("-c").arg(&instance.config_dir).arg(format!("hash:{}", path.display()));
+    assert!(postmap.status().unwrap().success(), "postmap");
+    path
+}
+
+/// More services in master.cf.
+fn add_services(instance: &Instance, services: &str) {
+    let master_cf = instance.config_dir.join("master.cf");
+    let text = fs::read_to_string(&master_cf).unwrap();
+    fs::write(&master_cf, text + services).unwrap();
+    lab::cool_down(&master_cf);
+}
+
+/// What becomes of each table, by its file's name: the text that a plan writes.
+fn written(plan: &Plan) -> Vec<(String, String)> {
+    let text = |file: &relaykey::mta::PlannedFile| match &file.content {
+        Content::Bytes(bytes) => {
+            let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
+            Some((name, String::from_utf8(bytes.to_vec()).unwrap()))
+        }
+        Content::Compiled { .. } => None,
+    };
+    plan.files().filter_map(text).collect()
+}
+
+/// The live keys of each service.
+fn services(plan: &Plan) -> Vec<(String, usize, Vec<String>)> {
+    plan.services.iter().map(|s| (s.service.clone(), s.tables.len(), s.keys.clone())).collect()
+}
+
+#[test]
+fn a_service_of_its_own_table_in_master_cf_gets_the_login_too() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    second_table(&instance, "sasl_bulk", &format!("{HOP} {OLD}\n"));
+    add_services(
+        &instance,
+        "bulk unix - - n - - smtp\n  -o syslog_name=postfix-bulk\n  -o smtp_sasl_password_maps=hash:$config_directory/sasl_bulk\n",
+    );
+    instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{HOP}}} }}"));
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let new = format!("{HOP} {NEW}\n");
+    assert_eq!(written(&plan), [("sasl_passwd".into(), new.clone()), ("sasl_bulk".into(), new)]);
+    let each = |name: &str| (name.to_owned(), 1, vec![HOP.to_owned()]);
+    assert_eq!(services(&plan), ["smtp", "relay", "bulk"].map(each));
+}
+
+#[test]
+fn two_tables_of_one_service_are_changed_together() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let senders = second_table(&instance, "senders", &format!("@b.example {OLD}\n@c.example AKIAELSE:otherpassword\n"));
+    let maps = format!("hash:{}, hash:{}", instance.table().display(), senders.display());
+    instance.set("smtp_sasl_password_maps", &maps);
+    instance.set("smtp_sender_dependent_authentication", "yes");
+    let postfix = target(&instance);
+    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    assert_eq!(
+        written(&plan),
+        [
+            ("sasl_passwd".into(), format!("{HOP} {NEW}\n")),
+            ("senders".into(), format!("@b.example {NEW}\n@c.example AKIAELSE:otherpassword\n")),
+        ]
+    );
+    assert_eq!(services(&plan)[0], ("smtp".into(), 2, vec!["@b.example".into(), HOP.into()]));
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    let others: Vec<String> = view.key_ids.others(Some("AKIAOLD")).named.into_iter().map(|held| held.id).collect();
+    assert_eq!((others, view.incomplete), (vec!["AKIAELSE".to_owned()], Vec::<String>::new()));
+}
+
+#[test]
+fn routes_without_relayhost_lead_to_live_keys() {
+    let direct = format!("{HOST}:25");
+    let second = format!("[{HOST}]:2587");
+    for (name, value, line, service) in [
+        ("default_transport", format!("smtp:{HOP}"), HOP, "smtp"),
+        ("transport_maps", format!("inline:{{ {{yahoo.example = smtp:{HOP}}} }}"), HOP, "smtp"),
+        ("sender_dependent_relayhost_maps", format!("inline:{{ {{@a.example = {direct}}} }}"), &direct, "smtp"),
+        ("sender_dependent_default_transport_maps", format!("inline:{{ {{@a.example = relay:{HOP}}} }}"), HOP, "relay"),
+        ("smtp_fallback_relay", second.clone(), &second, "smtp"),
+        ("content_filter", format!("smtp:{second}"), &second, "smtp"),
+    ] {
+        let instance = instance("hash", "", Some(&format!("{line} {OLD}\n")));
+        instance.set(name, &value);
+        let postfix = target(&instance);
+        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        assert_eq!(text_of(&plan), format!("{line} {NEW}\n"), "{name}");
+        assert_eq!(services(&plan)[0], (service.to_owned(), 1, vec![line.to_owned()]), "{name}");
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert!(view.findings.iter().any(|f| f.severity == Severity::Note && f.what.contains(name)), "{name}");
+        // Its entry is made where it is not there.
+        instance.write_table("# none\n");
+        instance.postmap();
+        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        assert_eq!(text_of(&plan), format!("# none\n{line} {NEW}\n"), "{name}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_log_in_is_told_and_another_ones_login_is_left() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    second_table(&instance, "sasl_team", &format!("{HOP} AKIAELSE:otherpassword\n"));
+    add_services(
+        &instance,
+        "plain unix - - n - - smtp -o smtp_sasl_auth_enable=no\nteam unix - - n - - smtp -o \
+         smtp_sasl_password_maps=hash:$config_directory/sasl_team -o relayhost=[x.example]:25\n",
+    );
+    let routes = format!("inline:{{ {{a.example = plain:{HOP}}}, {{b.example = team:{HOP}}} }}");
+    instance.set("transport_maps", &routes);
+    let postfix = target(&instance);
+    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    assert_eq!(written(&plan), [("sasl_passwd".into(), format!("{HOP} {NEW}\n"))]);
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    let told = |needle: &str| view.findings.iter().find(|f| f.what.contains(needle)).map(|f| f.severity);
+    assert_eq!(
+        told("the service plain has -o smtp_sasl_auth_enable=no"),
+        Some(Severity::Warning),
+        "{:?}",
+        view.findings
+    );
+    assert_eq!(told("the service team hands mail"), Some(Severity::Note), "{:?}", view.findings);
+    assert_eq!(told("-o relayhost of the service team has no effect"), Some(Severity::Warning), "{:?}", view.findings);
+    let others: Vec<String> = view.key_ids.others(Some("AKIAOLD")).named.into_iter().map(|held| held.id).collect();
+    assert_eq!(others, ["AKIAELSE"], "what is left is never left silently");
+}
+
+#[test]
+fn only_senders_lines_on_a_host_without_state_are_not_passed_over() {
+    let instance = instance("hash", HOP, Some(&format!("@a.example {OLD}\n@b.example {OLD}\n")));
+    instance.set("smtp_sender_dependent_authentication", "yes");
+    let postfix = target(&instance);
+    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(1)), "{e:?}");
+    complete(&e);
+    // Once the name is known, the lines are ours.
+    let ours = Ours { known: vec!["AKIAOLD".into()], ..Ours::default() };
+    let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+    assert_eq!(text_of(&plan), format!("@a.example {NEW}\n@b.example {NEW}\n"));
+    assert_eq!(services(&plan)[0].2, ["@a.example", "@b.example"]);
+}
+
+#[test]
+fn a_table_behind_proxymap_is_changed_and_needs_a_reload() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    instance.set("smtp_sasl_password_maps", &format!("proxy:hash:{}", instance.table().display()));
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    assert_eq!((text_of(&plan), plan.reload_needed), (format!("{HOP} {NEW}\n"), true));
+    assert_eq!(paths(&plan), [instance.table(), instance.map()]);
+}
+
 #[test]
 fn what_cannot_be_read_at_all_is_an_error() {
     let nowhere = Postfix::new(Path::new("/nonexistent"), &relay(), None, &Reload::Always);
@@ -774,15 +934,15 @@ fn what_cannot_be_read_at_all_is_an_error() {
     // postmap quotes the lines of a table that it warns about; we do not.
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
     let staged = instance.config_dir.join("missing/.staged");
-    let e = target(&instance).compile(&staged).unwrap_err();
+    let e = target(&instance).compile(&instance.table_id(), &staged).unwrap_err();
     assert!(e.class == Class::Command && e.what.contains("No such file"), "{e:?}");
     instance.write_table(&format!("{HOP} {OLD}\n\"unbalanced oldpassword\n"));
     fs::create_dir(instance.config_dir.join("sasl_passwd.lock")).unwrap();
     fs::remove_file(instance.map()).unwrap();
     fs::create_dir(instance.map()).unwrap();
-    let e = target(&instance).compile(&instance.table()).unwrap_err();
+    let e = target(&instance).compile(&instance.table_id(), &instance.table()).unwrap_err();
     complete(&e);
-    let e = target(&instance).lookup(&instance.table(), &[HOP.into()]).unwrap_err();
+    let e = target(&instance).lookup(&instance.table_id(), None, &[HOP.into()]).unwrap_err();
     complete(&e);
 }
 
@@ -793,7 +953,7 @@ fn who_locks_a_map_that_postmap_waits_for_is_named() {
     let postfix = target(&instance);
     let map = fs::File::open(instance.map()).unwrap();
     rustix::fs::flock(&map, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let e = postfix.lookup(&instance.table(), &[HOP.into()]).unwrap_err();
+    let e = postfix.lookup(&instance.table_id(), None, &[HOP.into()]).unwrap_err();
     complete(&e);
     assert!(e.temporary && e.class == Class::LockHeld, "{e:?}");
     let (pid, map_name) = (std::process::id(), instance.map().display().to_string());
@@ -801,7 +961,7 @@ fn who_locks_a_map_that_postmap_waits_for_is_named() {
     assert!(e.fix.contains(&format!("ps -o pid,user,args -p {pid}")), "{e:?}");
     assert!(e.fix.contains(&format!("chmod o-r {map_name}")), "{e:?}");
     drop(map);
-    postfix.lookup(&instance.table(), &[HOP.into()]).unwrap();
+    postfix.lookup(&instance.table_id(), None, &[HOP.into()]).unwrap();
 }
 
 /// A directory in which nothing may be replaced (`chattr +a`) has room enough.
@@ -817,7 +977,7 @@ fn what_is_not_permitted_is_not_called_a_lack_of_room() {
             let _ = std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), instance.config_dir.join(program));
         }
         instance.set("command_directory", instance.config_dir.to_str().unwrap());
-        let e = target(&instance).compile(&instance.table()).unwrap_err();
+        let e = target(&instance).compile(&instance.table_id(), &instance.table()).unwrap_err();
         complete(&e);
         assert!(e.what.contains(says), "{e:?}");
         e.fix

@@ -54,7 +54,7 @@ fn settle(instance: &Instance) {
 /// The table that a plan would write.
 fn planned(postfix: &Postfix) -> PathBuf {
     let login = Login::from_pair("AKIANEW:newpassword").unwrap();
-    postfix.plan(&Ours::default(), &login).unwrap().files[0].path.clone()
+    postfix.plan(&Ours::default(), &login).unwrap().files().next().unwrap().path.clone()
 }
 
 /// main.cf with another table, whose name is as long.
@@ -109,19 +109,18 @@ fn an_edit_at_once_after_a_reading_is_seen() {
 fn a_lookup_goes_by_the_table_of_now() {
     let (instance, postfix) = settled();
     let keys = KEYS.map(str::to_owned);
-    let text = instance.table();
     postfix.inspect(&Ours::default()).unwrap();
-    let found = postfix.lookup(&text, &keys).unwrap();
-    assert_eq!(found[1].as_ref().map(|login| login.username.as_str()), Some("AKIAOLD"));
+    let found = postfix.lookup(&instance.table_id(), None, &keys).unwrap();
+    assert_eq!(found[1].login().map(|login| login.username.as_str()), Some("AKIAOLD"));
     // Settings and tables are two things: what the table holds is never kept.
     instance.write_table(&format!("{HOP} AKIANEW:newpassword\n"));
     instance.postmap();
-    let found = postfix.lookup(&text, &keys).unwrap();
-    assert_eq!(found[1].as_ref().map(|login| login.username.as_str()), Some("AKIANEW"));
+    let found = postfix.lookup(&instance.table_id(), None, &keys).unwrap();
+    assert_eq!(found[1].login().map(|login| login.username.as_str()), Some("AKIANEW"));
     // The same table as a text: main.cf says now that Postfix reads it without a map.
     let main_cf = fs::read_to_string(instance.main_cf()).unwrap();
     edit(&instance.main_cf(), &main_cf.replace("hash:", "texthash:"));
     fs::remove_file(instance.map()).unwrap();
-    let found = postfix.lookup(&text, &keys).unwrap();
-    assert_eq!(found[1].as_ref().map(|login| login.username.as_str()), Some("AKIANEW"));
+    let found = postfix.lookup(&instance.table_id(), None, &keys).unwrap();
+    assert_eq!(found[1].login().map(|login| login.username.as_str()), Some("AKIANEW"));
 }

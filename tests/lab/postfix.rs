@@ -112,6 +112,14 @@ impl Instance {
         self.config_dir.join("sasl_passwd")
     }
 
+    /// The login table as main.cf names it.
+    pub fn table_id(&self) -> relaykey::mta::TableId {
+        let text = fs::read_to_string(self.main_cf()).unwrap();
+        let set = text.lines().rev().filter_map(|line| line.split_once(" = "));
+        let maps = set.filter(|(name, _)| *name == "smtp_sasl_password_maps").map(|(_, maps)| maps).next();
+        relaykey::mta::TableId::new(maps.expect("main.cf names one"))
+    }
+
     /// What `postmap` makes of it; the text itself where that is what Postfix reads.
     pub fn map(&self) -> PathBuf {
         self.config_dir.join(match self.map_type.as_str() {

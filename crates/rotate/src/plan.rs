@@ -452,7 +452,10 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         let made = look.record.creating_now(look.now).is_some_and(|c| c.key.as_ref().is_none_or(|made| made == key));
         made || look.pending.and_then(|pending| pending.key()) == Some(key)
     };
-    let explained = |key: &KeyId| Some(key) == look.current_key || Some(key) == look.record.old.as_ref() || ours(key);
+    let published = look.record.published.as_ref().map(|published| &published.key);
+    let explained = |key: &KeyId| {
+        Some(key) == look.current_key || Some(key) == published || Some(key) == look.record.old.as_ref() || ours(key)
+    };
     let mut unexplained = look.facts.keys.iter().map(|key| &key.id).filter(|key| !explained(key)).peekable();
     if unexplained.peek().is_some() && look.wanted().is_some() {
         refusals.push(Refusal::TwoLiveKeys { keys: look.key_ids() });

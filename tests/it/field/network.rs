@@ -69,7 +69,16 @@ pub fn apart(name: &str, test: impl FnOnce()) -> Option<(String, bool)> {
 fn enter() {
     let tmp = std::env::var(INSIDE).expect("UTF-8");
     run("ip", &["link", "set", "lo", "up"]);
-    run("mount", &["--bind", &tmp, "/tmp"]);
+    // A checkout may lie there too.
+    let checkout = env!("CARGO_MANIFEST_DIR");
+    if checkout.starts_with("/tmp/") {
+        let kept = format!("{tmp}/{}", checkout.trim_start_matches("/tmp/"));
+        fs::create_dir_all(&kept).expect("a directory");
+        run("mount", &["--bind", checkout, &kept]);
+        run("mount", &["--rbind", &tmp, "/tmp"]);
+    } else {
+        run("mount", &["--bind", &tmp, "/tmp"]);
+    }
     let hosts: String = HOSTS.iter().map(|(name, server)| format!("{} {name}\n", address(*server))).collect();
     for (file, text) in
         [("/etc/hosts", format!("127.0.0.1 localhost\n{hosts}")), ("/etc/resolv.conf", "nameserver 127.0.0.1\n".into())]

@@ -17,8 +17,8 @@ use super::journal::First;
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, FileId, HostError};
-use crate::mta::table::MAX_TABLE;
-use crate::mta::{Content, Mta, Plan};
+use crate::mta::table::{MAX_TABLE, same_key};
+use crate::mta::{Answer, Content, Mta, Plan, PlannedFile, ServicePlan, TableId, shown};
 
 /// A file that is replaced is kept in memory up to this size, else open.
 const IN_MEMORY: usize = 4 * 1024 * 1024;
@@ -68,7 +68,20 @@ struct Staged {
     seen: Option<FileId>,
     /// The file whose owner, mode and attributes it gets: the live one, else the text that it is compiled from.
     like: Option<(Arc<Directory>, OsString)>,
+    /// Which table of the plan it is of, counted from 0.
+    table: usize,
     present: bool,
+}
+
+impl Staged {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+
+    /// Does it become this live file, symbolic links resolved?
+    fn becomes(&self, path: &Path) -> bool {
+        self.live.as_ref().is_some_and(|live| self.directory.path().join(live) == path)
+    }
 }
 
 impl Drop for Staged {
@@ -85,7 +98,7 @@ struct Old {
     directory: Arc<Directory>,
     live: OsString,
     /// `None`: there was no such file.
-    content: Option<Kept>,
+    content: Option<OldContent>,
     /// The file that ours went over; `None`: there was none, or it still has a name for who has it open, or what went over
     /// it was not all ours.
     over: Option<FileId>,
@@ -105,20 +118,20 @@ pub(super) struct Over {
 }
 
 /// The content of a file that was replaced.
-enum Kept {
+enum OldContent {
     Bytes(Zeroizing<Vec<u8>>),
     Open(File),
 }
 
-impl Kept {
+impl OldContent {
     /// Of the live file, which must be as it was `seen`.
     fn of(directory: &Directory, live: &OsStr, seen: FileId) -> Result<Self, HostError> {
         let (kept, now) = if seen.size <= IN_MEMORY as u64 {
             let (bytes, now) = directory.read(live, IN_MEMORY)?;
-            (Kept::Bytes(bytes), now)
+            (OldContent::Bytes(bytes), now)
         } else {
             let (file, now) = directory.open_to_read(live)?;
-            (Kept::Open(file), now)
+            (OldContent::Open(file), now)
         };
         if now == seen { Ok(kept) } else { Err(HostError::Changed { path: directory.path().join(live) }) }
     }
@@ -126,9 +139,115 @@ impl Kept {
 
 /// Staged files that are verified and complete, in the order in which they are renamed in.
 #[derive(Default)]
-pub(super) struct Change {
+pub(super) struct StagedChange {
     staged: Vec<Staged>,
     old: Vec<Old>,
+}
+
+/// The staged files of one plan, as they are made.
+struct Staging<'a> {
+    mta: &'a dyn Mta,
+    prefix: &'a OsStr,
+    /// How many names were taken.
+    made: usize,
+    staged: Vec<Staged>,
+}
+
+impl Staging<'_> {
+    /// The next of the target's names: the same for the same plan, and in every directory.
+    fn name(&mut self) -> OsString {
+        let mut name = self.prefix.to_owned();
+        name.push(self.made.to_string());
+        self.made += 1;
+        name
+    }
+
+    /// Where a planned file goes, if that is as it was when it was planned.
+    fn place(file: &PlannedFile) -> Result<(Arc<Directory>, OsString), Stopped> {
+        let (directory, live) = Directory::of(&file.path)?;
+        if directory.look_replaceable(&live)? != file.seen {
+            return Err(HostError::Changed { path: file.path.clone() }.into());
+        }
+        Ok((Arc::new(directory), live))
+    }
+
+    /// Stages the text of the table with this number. Gives its staged name.
+    fn text(&mut self, table: usize, file: PlannedFile) -> Result<PathBuf, Stopped> {
+        let (directory, live) = Self::place(&file)?;
+        let Content::Bytes(bytes) = file.content else { return Err(no_text(&file.path).into()) };
+        let name = self.name();
+        let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
+        let made = directory.stage(&name, &bytes)?;
+        let text = Staged { directory, name, made, live: Some(live), seen: file.seen, like, table, present: true };
+        let path = text.path();
+        self.staged.push(text);
+        Ok(path)
+    }
+
+    /// Has the map of the table with this number compiled from its text: the staged one, else a copy of the live one. Gives the
+    /// name of the text that it was compiled from.
+    fn map(&mut self, table: usize, id: &TableId, file: PlannedFile) -> Result<PathBuf, Stopped> {
+        let (directory, live) = Self::place(&file)?;
+        let Content::Compiled { text, seen } = file.content else { return Err(no_text(&file.path).into()) };
+        // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
+        let staged_text = self.staged.iter().position(|staged| staged.becomes(&text));
+        let (of, of_made, of_text) = match staged_text.map(|at| &self.staged[at]) {
+            Some(text) if text.directory.path() == directory.path() => {
+                (text.name.clone(), text.made, text.like.clone())
+            }
+            staged => {
+                let (bytes, of_text) = match staged {
+                    Some(text) => (text.directory.read(&text.name, MAX_TABLE)?.0, text.like.clone()),
+                    None => {
+                        let (directory, name) = Directory::of(&text)?;
+                        let (bytes, now) = directory.read(&name, MAX_TABLE)?;
+                        if Some(now) != seen {
+                            return Err(HostError::Changed { path: text }.into());
+                        }
+                        (bytes, Some((Arc::new(directory), name)))
+                    }
+                };
+                let (name, directory) = (self.name(), Arc::clone(&directory));
+                let made = directory.stage(&name, &bytes)?;
+                let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
+                let copy =
+                    Staged { directory, name: name.clone(), made, live: None, seen: None, like, table, present: true };
+                self.staged.push(copy);
+                (name, made, of_text)
+            }
+        };
+        let text = directory.path().join(&of);
+        let map = match self.mta.compile(id, &text) {
+            Ok(map) => map,
+            Err(e) => {
+                directory.still(&of, &of_made)?;
+                return Err(e.into());
+            }
+        };
+        let name = match (map.parent(), map.file_name()) {
+            (Some(at), Some(name)) if at == directory.path() => name.to_owned(),
+            _ => return Err(elsewhere(&map, directory.path()).into()),
+        };
+        let Some(made) = directory.look(&name)? else {
+            return Err(HostError::Changed { path: map }.into());
+        };
+        // Where `hash:` is redirected to another kind (Postfix 3.11), another map goes live than was there.
+        let goes_live_as = self.mta.live_map(id, &map)?;
+        let (live, seen) = if goes_live_as == file.path {
+            (live, file.seen)
+        } else {
+            let (at, live) = Directory::of(&goes_live_as)?;
+            if at.path() != directory.path() {
+                return Err(elsewhere(&goes_live_as, directory.path()).into());
+            }
+            let seen = directory.look_replaceable(&live)?;
+            (live, seen)
+        };
+        let own = seen.map(|_| (Arc::clone(&directory), live.clone()));
+        let like = own.or(of_text);
+        self.staged.push(Staged { directory, name, made, live: Some(live), seen, like, table, present: true });
+        Ok(text)
+    }
 }
 
 /// Why staging or renaming stopped. What was renamed before stays, and can be undone.
@@ -153,97 +272,47 @@ impl From<Fault> for Stopped {
     }
 }
 
-impl Change {
-    /// Writes the staged files of a plan, compiles, and looks every key up in what will go live. The caller holds the
+impl StagedChange {
+    /// Writes the staged files of every table of a plan, compiles, and looks every key up in what will go live: in each table
+    /// for itself, and as each client service will, through its tables in their order. The caller holds the
     /// locks of the plan's directories and has swept them; after an error it sweeps again, for what a compiler left.
     ///
     /// What an earlier attempt staged goes first; what it replaced stays known.
     pub(super) fn stage(&mut self, mta: &dyn Mta, plan: Plan, login: &Login, prefix: &OsStr) -> Result<(), Stopped> {
         self.staged.clear();
-        let Plan { files, lookups, .. } = plan;
-        let mut staged: Vec<Staged> = Vec::new();
-        let mut verified = false;
-        for (n, file) in files.into_iter().enumerate() {
-            let (directory, live) = Directory::of(&file.path)?;
-            let directory = Arc::new(directory);
-            if directory.look_replaceable(&live)? != file.seen {
-                return Err(HostError::Changed { path: file.path }.into());
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let Plan { tables, services, .. } = plan;
+        let mut staging = Staging { mta, prefix, made: 0, staged: Vec::new() };
+        // Those that are not here are answered by what is live.
+        let mut verified: Vec<VerifiedTable> = Vec::new();
+        for (n, table) in tables.into_iter().enumerate() {
+            let mut text = None;
+            if let Some(file) = table.text {
+                text = Some(staging.text(n, file)?);
             }
-            let mut name = prefix.to_owned();
-            name.push(n.to_string());
-            let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
-            let put = |live: Option<&OsString>, bytes: &[u8]| -> Result<Staged, HostError> {
-                let made = directory.stage(&name, bytes)?;
-                let (directory, name, live) = (Arc::clone(&directory), name.clone(), live.cloned());
-                Ok(Staged { directory, name, made, live, seen: file.seen, like: like.clone(), present: true })
-            };
-            match file.content {
-                Content::Bytes(bytes) => staged.push(put(Some(&live), &bytes)?),
-                Content::Compiled { text, seen } => {
-                    // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
-                    let (copy, of_text) = match staged.last() {
-                        Some(text) if text.directory.path() == directory.path() => (None, text.like.clone()),
-                        Some(text) => {
-                            let bytes = text.directory.read(&text.name, MAX_TABLE)?.0;
-                            (Some(put(None, &bytes)?), text.like.clone())
-                        }
-                        None => {
-                            let (directory, name) = Directory::of(&text)?;
-                            let (bytes, now) = directory.read(&name, MAX_TABLE)?;
-                            if Some(now) != seen {
-                                return Err(HostError::Changed { path: text }.into());
-                            }
-                            (Some(put(None, &bytes)?), Some((Arc::new(directory), name)))
-                        }
-                    };
-                    let text = copy.as_ref().or(staged.last()).expect("one of both was found above");
-                    let (of, of_made) = (text.name.clone(), text.made);
-                    let text = directory.path().join(&of);
-                    let map = match mta.compile(&text) {
-                        Ok(map) => map,
-                        Err(e) => {
-                            directory.still(&of, &of_made)?;
-                            return Err(e.into());
-                        }
-                    };
-                    let name = match (map.parent(), map.file_name()) {
-                        (Some(at), Some(name)) if at == directory.path() => name.to_owned(),
-                        _ => return Err(elsewhere(&map, directory.path()).into()),
-                    };
-                    let Some(made) = directory.look(&name)? else {
-                        return Err(HostError::Changed { path: map }.into());
-                    };
-                    // Where `hash:` is redirected to another kind (Postfix 3.11), another map goes live than was there.
-                    let goes_live_as = mta.live_map(&map)?;
-                    let (live, seen) = if goes_live_as == file.path {
-                        (live, file.seen)
-                    } else {
-                        let (at, live) = Directory::of(&goes_live_as)?;
-                        if at.path() != directory.path() {
-                            return Err(elsewhere(&goes_live_as, directory.path()).into());
-                        }
-                        let seen = directory.look_replaceable(&live)?;
-                        (live, seen)
-                    };
-                    let own = seen.map(|_| (Arc::clone(&directory), live.clone()));
-                    let like = own.or(of_text);
-                    let map = Staged { directory, name, made, live: Some(live), seen, like, present: true };
-                    verify(mta, &text, &lookups, login)?;
-                    mta.compare(&text)?;
-                    verified = true;
-                    staged.push(map);
-                }
+            if let Some(file) = table.map {
+                let compiled = staging.map(n, &table.id, file)?;
+                verify(mta, &table.id, &compiled, &table.lookups, login)?;
+                mta.compare(&table.id, &compiled)?;
+                verified.push(VerifiedTable { id: table.id, text: compiled, keys: table.lookups });
+            } else if let Some(text) = text {
+                verify(mta, &table.id, &text, &table.lookups, login)?;
+                verified.push(VerifiedTable { id: table.id, text, keys: table.lookups });
             }
         }
-        if let (false, Some(text)) = (verified, staged.last()) {
-            verify(mta, &text.directory.path().join(&text.name), &lookups, login)?;
+        for service in &services {
+            verify_service(mta, service, &verified, login)?;
         }
+        // What was there for the compiler alone goes.
+        staging.staged.retain(|file| file.live.is_some());
         // The final owner comes last: `postmap` run as root becomes the owner of the table that it reads.
-        for file in &staged {
+        for file in &staging.staged {
             file.directory.still(&file.name, &file.made)?;
             file.directory.dress(&file.name, file.like.as_ref().map(|(d, name)| (&**d, name.as_os_str())))?;
         }
-        self.staged = staged;
+        self.staged = staging.staged;
         Ok(())
     }
 
@@ -252,8 +321,9 @@ impl Change {
         self.staged.is_empty()
     }
 
-    /// Renames what is staged over the live files, text first, and makes that durable. Each live file is kept before,
-    /// for [`Change::undo`], and looked at again just before it is replaced.
+    /// Renames what is staged over the live files, one table after the other, text first, and makes each durable before the
+    /// next. Each live file is kept before,
+    /// for [`StagedChange::undo`], and looked at again just before it is replaced.
     ///
     /// `first` is called once, when everything is kept and before the first rename.
     pub(super) fn rename(&mut self, first: impl FnOnce(Option<First>) -> Result<(), Fault>) -> Result<(), Stopped> {
@@ -262,45 +332,58 @@ impl Change {
             let Some(live) = &file.live else { continue };
             before.push(match file.seen {
                 None => None,
-                Some(seen) => Some(Kept::of(&file.directory, live, seen)?),
+                Some(seen) => Some(OldContent::of(&file.directory, live, seen)?),
             });
         }
         // In the order of the renames below.
         let of_first = self.staged.iter().find_map(|file| Some((file.live.as_ref()?, file)));
         let of_first = of_first.filter(|_| self.old.is_empty());
         first(of_first.map(|(live, file)| First { path: file.directory.path().join(live), seen: file.seen }))?;
-        let staged = self.staged.iter_mut().filter_map(|file| Some((file.live.clone()?, file)));
-        for ((live, file), content) in staged.zip(before) {
-            let is_gone = file.directory.rename(&file.name, &file.made, &live, file.seen)?;
-            file.present = false;
-            if file.seen.is_none() {
-                // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
-                file.directory.sync()?;
+        let mut before = before.into_iter();
+        for n in 0..self.staged.len() {
+            let file = &mut self.staged[n];
+            if let Some(live) = file.live.clone() {
+                let is_gone = file.directory.rename(&file.name, &file.made, &live, file.seen)?;
+                file.present = false;
+                if file.seen.is_none() {
+                    // A new text is durable before its map is there: a map alone looks like a text that somebody lost.
+                    file.directory.sync()?;
+                }
+                let Some(ours) = file.directory.look(&live)? else {
+                    return Err(HostError::Changed { path: file.directory.path().join(&live) }.into());
+                };
+                let content = before.next().flatten();
+                // Replaced once more after a change by somebody else: what was there first is what goes back.
+                match self.old.iter_mut().find(|o| o.live == live && o.directory.path() == file.directory.path()) {
+                    Some(old) => {
+                        old.over = old.over.filter(|_| is_gone && file.seen == Some(old.ours));
+                        old.ours = ours;
+                    }
+                    None => {
+                        let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
+                        let over = file.seen.filter(|_| is_gone);
+                        self.old.push(Old { directory, live, content, over, ours, staged });
+                    }
+                }
             }
-            let Some(ours) = file.directory.look(&live)? else {
-                return Err(HostError::Changed { path: file.directory.path().join(&live) }.into());
-            };
-            // Replaced once more after a change by somebody else: what was there first is what goes back.
-            match self.old.iter_mut().find(|o| o.live == live && o.directory.path() == file.directory.path()) {
-                Some(old) => {
-                    old.over = old.over.filter(|_| is_gone && file.seen == Some(old.ours));
-                    old.ours = ours;
-                }
-                None => {
-                    let (directory, staged) = (Arc::clone(&file.directory), file.name.clone());
-                    let over = file.seen.filter(|_| is_gone);
-                    self.old.push(Old { directory, live, content, over, ours, staged });
-                }
+            let table = self.staged[n].table;
+            if self.staged.get(n + 1).is_none_or(|next| next.table != table) {
+                self.sync(table)?;
             }
         }
+        self.staged.clear();
+        Ok(())
+    }
+
+    /// Makes the renames of one table durable.
+    fn sync(&self, table: usize) -> Result<(), HostError> {
         let mut synced: Vec<&Path> = Vec::new();
-        for file in &self.staged {
+        for file in self.staged.iter().filter(|file| file.table == table) {
             if !synced.contains(&file.directory.path()) {
                 file.directory.sync()?;
                 synced.push(file.directory.path());
             }
         }
-        self.staged.clear();
         Ok(())
     }
 
@@ -341,8 +424,8 @@ impl Change {
                 Some(content) => {
                     directory.remove(staged)?;
                     let made = match content {
-                        Kept::Bytes(bytes) => directory.stage(staged, bytes)?,
-                        Kept::Open(file) => directory.stage_copy(staged, file)?,
+                        OldContent::Bytes(bytes) => directory.stage(staged, bytes)?,
+                        OldContent::Open(file) => directory.stage_copy(staged, file)?,
                     };
                     let back = directory
                         .dress(staged, Some((directory, live)))
@@ -370,24 +453,100 @@ fn elsewhere(map: &Path, directory: &Path) -> Fault {
     .in_file(map.to_owned())
 }
 
-/// Every key must give the login, in the table whose text is `text`.
-fn verify(mta: &dyn Mta, text: &Path, keys: &[String], login: &Login) -> Result<(), Fault> {
-    let found = mta.lookup(text, keys)?;
-    let wrong = |(n, key): (usize, &String)| match found.get(n).and_then(Option::as_ref) {
-        Some(is) if is == login => None,
-        Some(_) => Some(format!("{key:?} gives another login")),
-        None => Some(format!("{key:?} gives nothing")),
-    };
-    let mut wrong: Vec<String> = keys.iter().enumerate().filter_map(wrong).collect();
+fn no_text(file: &Path) -> Fault {
+    let fix = "this is a mistake in relaykey: please report it";
+    Fault::new(Class::Unsupported, "what is planned for a file is not what that file holds", fix)
+        .in_file(file.to_owned())
+}
+
+/// Every key must give the login, in what was compiled from this staged text of the table.
+fn verify(mta: &dyn Mta, table: &TableId, text: &Path, keys: &[String], login: &Login) -> Result<(), Fault> {
+    let found = mta.lookup(table, Some(text), keys)?;
+    let mut wrong: Vec<String> =
+        keys.iter().enumerate().filter_map(|(n, key)| is_wrong(key, found.get(n), login)).collect();
     if keys.is_empty() {
         wrong.push("no key was named to look up".into());
     }
+    refuse(&wrong, &format!("in {table}"))
+}
+
+/// A staged table whose look-ups give the login.
+struct VerifiedTable {
+    id: TableId,
+    /// The staged text, by whose name what was compiled from it is asked for.
+    text: PathBuf,
+    keys: Vec<String>,
+}
+
+/// Every live key of a service must give the login, from whichever of its tables answers first: a table that is not changed may
+/// stand in front of one that is.
+fn verify_service(
+    mta: &dyn Mta,
+    service: &ServicePlan,
+    verified: &[VerifiedTable],
+    login: &Login,
+) -> Result<(), Fault> {
+    let staged = |table: &TableId| verified.iter().find(|staged| staged.id == *table);
+    // What the table that is asked first gives is known.
+    let first = service.tables.first().and_then(staged).map_or(&[][..], |first| &first.keys);
+    let is_known = |key: &String| first.iter().any(|known| same_key(known, key));
+    let keys: Vec<String> = service.keys.iter().filter(|key| !is_known(key)).cloned().collect();
+    let text = |table: &TableId| staged(table).map(|staged| staged.text.as_path());
+    let found = look_up(mta, &service.tables, text, &keys)?;
+    let wrong: Vec<String> = (keys.iter().zip(&found))
+        .filter_map(|(key, (answer, table))| {
+            let words = is_wrong(key, Some(answer), login)?;
+            Some(match table {
+                Some(table) => format!("{words} (from {table})"),
+                None => words,
+            })
+        })
+        .collect();
+    refuse(&wrong, &format!("with it {}", service.service))
+}
+
+/// What a client service finds under each of these keys, and in which of its tables: the first that has the key answers, whatever
+/// it holds there. `staged`: the staged text of a table that is to be answered from there.
+pub(super) fn look_up<'a>(
+    mta: &dyn Mta,
+    tables: &'a [TableId],
+    staged: impl Fn(&TableId) -> Option<&'a Path>,
+    keys: &[String],
+) -> Result<Vec<(Answer, Option<&'a TableId>)>, Fault> {
+    let mut found: Vec<(Answer, Option<&TableId>)> = vec![(Answer::Nothing, None); keys.len()];
+    for table in tables {
+        let open: Vec<usize> = (0..keys.len()).filter(|at| found[*at].0 == Answer::Nothing).collect();
+        if open.is_empty() {
+            break;
+        }
+        let asked: Vec<String> = open.iter().map(|at| keys[*at].clone()).collect();
+        let answers = mta.lookup(table, staged(table), &asked)?;
+        for (at, answer) in open.into_iter().zip(answers) {
+            if answer != Answer::Nothing {
+                found[at] = (answer, Some(table));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What is wrong with an answer, in words that show no value.
+fn is_wrong(key: &str, answer: Option<&Answer>, login: &Login) -> Option<String> {
+    let key = shown::quoted_key(key, None);
+    match answer {
+        Some(Answer::Login(is)) if is == login => None,
+        Some(Answer::Login(_) | Answer::NoLogin) => Some(format!("{key} gives another login")),
+        Some(Answer::Nothing) | None => Some(format!("{key} gives nothing")),
+    }
+}
+
+fn refuse(wrong: &[String], whose: &str) -> Result<(), Fault> {
     if wrong.is_empty() {
         return Ok(());
     }
     Err(Fault::new(
         Class::Mismatch,
-        format!("the new table was not put in place, because in it {}", wrong.join("; ")),
+        format!("the new table was not put in place, because {whose} {}", wrong.join("; ")),
         "this host's live table is as it was; look for lines that take precedence, with postmap -q KEY",
     ))
 }

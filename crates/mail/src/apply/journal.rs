@@ -18,7 +18,7 @@ use crate::credential::{LocalKey, Login};
 use crate::fault::{Class, Fault};
 use crate::host::way::Way;
 use crate::host::{self, Directory, FileId, HostError};
-use crate::mta::Running;
+use crate::mta::{Running, TableId};
 
 /// The largest journal that is written and read. One record has some 300 bytes.
 const MAX_JOURNAL: usize = 4 * 1024 * 1024;
@@ -90,6 +90,30 @@ pub(super) struct Record {
     /// What tells that the run which wrote this was killed before the first rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ahead: Option<Ahead>,
+    /// The tables that it is about, in the order in which they are renamed in: those of versions that were swapped in before
+    /// and not committed among them. Empty in what relaykey 0.1.0 wrote, which knew one table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tables: Vec<TableRecord>,
+}
+
+/// A table, and the files that were, or were about to be, renamed in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableRecord {
+    pub(super) table: TableId,
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl TableRecord {
+    /// Takes in another one, of the same table or not.
+    pub(super) fn merge(all: &mut Vec<Self>, other: Self) {
+        match all.iter_mut().find(|have| have.table == other.table) {
+            Some(have) => {
+                let new: Vec<PathBuf> = other.files.into_iter().filter(|file| !have.files.contains(file)).collect();
+                have.files.extend(new);
+            }
+            None => all.push(other),
+        }
+    }
 }
 
 /// The record is written ahead of the first rename: what holds as long as that was not done.
@@ -117,7 +141,7 @@ impl First {
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct JournalDocument {
     format: u32,
     /// By `credential/target`.
     targets: BTreeMap<String, Record>,
@@ -126,8 +150,11 @@ struct Document {
     staged_in: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
-/// Of both documents.
+/// Of both documents, as relaykey 0.1.0 reads them.
 const FORMAT: u32 = 1;
+/// Of a journal with a change of several tables, half of which may be in place: relaykey 0.1.0 knows one table, and refuses
+/// this by the number.
+const SEVERAL_TABLES: u32 = 2;
 
 /// Which mail server it is, and how its configuration was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +188,7 @@ impl Instance {
 /// are still the same need no second reload, of the same mail server with the same configuration. By the boot clock alone: the
 /// time stamps of a file are compared with each other, and with no clock, which may have been set since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct SeenFiles {
     pub(super) files: Files,
     /// `None`: not known, as in what relaykey 0.1.0 wrote; then nothing is known of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,7 +209,7 @@ pub(super) struct Seen {
     pub(super) overtaken: bool,
 }
 
-impl Seen {
+impl SeenFiles {
     /// Was this mail server started after they were seen so? Then it has read them so.
     pub(super) fn is_before_start(&self, running: Running, now: &Moment) -> bool {
         self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, now)
@@ -280,12 +307,18 @@ impl Seen {
 struct SeenDocument {
     format: u32,
     /// By `credential/target`.
-    targets: BTreeMap<String, Seen>,
+    targets: BTreeMap<String, SeenFiles>,
 }
 
 impl SeenDocument {
     /// What is known of a target's files that are so `now`.
-    fn known(&self, target: &TargetId, now: Seen, memory: Option<&Seen>, configured: &BTreeSet<TargetId>) -> Seen {
+    fn known(
+        &self,
+        target: &TargetId,
+        now: SeenFiles,
+        memory: Option<&SeenFiles>,
+        configured: &BTreeSet<TargetId>,
+    ) -> SeenFiles {
         let is_configured = |name: &String| id(name).is_some_and(|id| configured.contains(&id));
         let mut known = self.targets.iter().filter(|(name, _)| is_configured(name));
         // Another target of the same mail server may have seen to it.
@@ -293,15 +326,17 @@ impl SeenDocument {
         let own = self.targets.get(&name(target));
         let overtaken = !read && own.is_some_and(|own| now.overtakes(own));
         match own.or(memory).filter(|known| now.is_as(known)) {
-            Some(Seen { at, stopped, .. }) => Seen { at: at.clone(), stopped: *stopped, read, overtaken, ..now },
-            None => Seen { read, overtaken, ..now },
+            Some(SeenFiles { at, stopped, .. }) => {
+                SeenFiles { at: at.clone(), stopped: *stopped, read, overtaken, ..now }
+            }
+            None => SeenFiles { read, overtaken, ..now },
         }
     }
 
     /// Takes in a look: what it contradicts goes, and in its place, or that of what was known of this target, stands what it
     /// saw. What another target's mail server had read before somebody else changed it stays, as not read any more, unless what
     /// is there now was read. Says whether anything is different then.
-    fn learn(&mut self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>) -> bool {
+    fn learn(&mut self, target: &TargetId, seen: &SeenFiles, configured: &BTreeSet<TargetId>) -> bool {
         self.format = FORMAT;
         let own = self.targets.remove(&name(target));
         let mut is_other = own.as_ref().is_some_and(|own| seen.contradicts(own));
@@ -331,14 +366,14 @@ impl SeenDocument {
 }
 
 /// The directory that holds both.
-pub(super) struct Store {
+pub(super) struct ApplyJournal {
     state_dir: PathBuf,
     /// Held by the targets of this process in turn, in front of the lock that other processes see. What a killed run left
     /// half-written was removed?
     turn: Mutex<bool>,
 }
 
-impl Store {
+impl ApplyJournal {
     pub(super) fn new(state_dir: &Path) -> Self {
         Self { state_dir: state_dir.to_owned(), turn: Mutex::new(false) }
     }
@@ -360,11 +395,11 @@ impl Store {
         Ok((turn, lock))
     }
 
-    fn load(&self) -> Result<Document, Fault> {
+    fn load(&self) -> Result<JournalDocument, Fault> {
         let path = self.journal();
         let bytes = match host::read_own(&path, MAX_JOURNAL) {
             Ok(bytes) => bytes,
-            Err(e) if e.is_not_found() => return Ok(Document { format: FORMAT, ..Document::default() }),
+            Err(e) if e.is_not_found() => return Ok(JournalDocument { format: FORMAT, ..JournalDocument::default() }),
             Err(e) => return Err(e.into()),
         };
         let broken = |line, what: String| {
@@ -379,12 +414,15 @@ impl Store {
             .in_file(path.clone())
             .at_line(line)
         };
-        let document: Document = serde_json::from_slice(&bytes)
+        let document: JournalDocument = serde_json::from_slice(&bytes)
             .map_err(|e| broken(Some(e.line()), format!("the journal cannot be read: {e}")))?;
-        if document.format != FORMAT {
+        if !matches!(document.format, FORMAT | SEVERAL_TABLES) {
             return Err(broken(
                 None,
-                format!("the journal has format {}, and this relaykey reads {FORMAT}", document.format),
+                format!(
+                    "the journal has format {}, and this relaykey reads {FORMAT} and {SEVERAL_TABLES}",
+                    document.format
+                ),
             ));
         }
         Ok(document)
@@ -430,7 +468,7 @@ impl Store {
         match document.targets.remove(&name(from)) {
             Some(record) if !document.targets.contains_key(&name(to)) => {
                 document.targets.insert(name(to), record);
-                self.write(&document)
+                self.write(&mut document)
             }
             _ => Ok(()),
         }
@@ -447,11 +485,11 @@ impl Store {
         if before == record {
             return Ok(());
         }
-        self.write(&document)
+        self.write(&mut document)
     }
 }
 
-impl Store {
+impl ApplyJournal {
     fn seen_document(&self) -> SeenDocument {
         // One that cannot be read is forgotten, which costs a reload.
         let bytes = host::read_own(&self.dir().join("seen.json"), MAX_JOURNAL).ok();
@@ -468,11 +506,11 @@ impl Store {
     pub(super) fn look(
         &self,
         target: &TargetId,
-        now: Seen,
-        memory: Option<&Seen>,
+        now: SeenFiles,
+        memory: Option<&SeenFiles>,
         configured: &BTreeSet<TargetId>,
         may_change: bool,
-    ) -> Result<Seen, Fault> {
+    ) -> Result<SeenFiles, Fault> {
         let look = |document: &mut SeenDocument| {
             let seen = document.known(target, now.clone(), memory, configured);
             let learnt = document.learn(target, &seen, configured);
@@ -490,7 +528,12 @@ impl Store {
     }
 
     /// Remembers how a target's files are where anything is remembered of it, and what that contradicts.
-    pub(super) fn note(&self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>) -> Result<(), Fault> {
+    pub(super) fn note(
+        &self,
+        target: &TargetId,
+        seen: &SeenFiles,
+        configured: &BTreeSet<TargetId>,
+    ) -> Result<(), Fault> {
         match self.seen_document().learn(target, seen, configured) {
             true => self.learn(target, seen, configured, false),
             false => Ok(()),
@@ -501,13 +544,19 @@ impl Store {
     pub(super) fn set_seen(
         &self,
         target: &TargetId,
-        seen: &Seen,
+        seen: &SeenFiles,
         configured: &BTreeSet<TargetId>,
     ) -> Result<(), Fault> {
         self.learn(target, seen, configured, true)
     }
 
-    fn learn(&self, target: &TargetId, seen: &Seen, configured: &BTreeSet<TargetId>, keep: bool) -> Result<(), Fault> {
+    fn learn(
+        &self,
+        target: &TargetId,
+        seen: &SeenFiles,
+        configured: &BTreeSet<TargetId>,
+        keep: bool,
+    ) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.seen_document();
         let learnt = document.learn(target, seen, configured);
@@ -533,7 +582,7 @@ impl Store {
         let _lock = self.lock()?;
         let mut document = self.load()?;
         document.staged_in.entry(name(target)).or_default().extend(directories);
-        self.write(&document)
+        self.write(&mut document)
     }
 
     /// Every directory in which files were ever staged, and for which target.
@@ -542,7 +591,9 @@ impl Store {
         Ok(all.flat_map(|(id, dirs)| dirs.into_iter().map(move |dir| (id.clone(), dir))).collect())
     }
 
-    fn write(&self, document: &Document) -> Result<(), Fault> {
+    fn write(&self, document: &mut JournalDocument) -> Result<(), Fault> {
+        let has_several = document.targets.values().any(|record| record.tables.len() > 1);
+        document.format = if has_several { SEVERAL_TABLES } else { FORMAT };
         let text = serde_json::to_vec_pretty(document).expect("texts and numbers have a JSON form");
         if text.len() > MAX_JOURNAL {
             // Nothing was changed yet that it would be needed for; one that cannot be read would stop every target.
@@ -578,7 +629,7 @@ pub(super) struct Key {
 
 impl Key {
     /// Reads the key; where there is none, makes one and keeps it in memory. Changes nothing on disk.
-    pub(super) fn load(store: &Store) -> Result<Self, Fault> {
+    pub(super) fn load(store: &ApplyJournal) -> Result<Self, Fault> {
         let path = store.dir().join("key");
         match host::read_own(&path, 32) {
             Ok(bytes) if bytes.len() == 32 => {
@@ -609,7 +660,7 @@ impl Key {
     }
 
     /// Makes the key durable where it is not; one that another process made meanwhile is taken instead.
-    pub(super) fn keep(&mut self, store: &Store) -> Result<(), Fault> {
+    pub(super) fn keep(&mut self, store: &ApplyJournal) -> Result<(), Fault> {
         if self.on_disk {
             return Ok(());
         }
@@ -655,6 +706,67 @@ mod tests {
             assert_eq!(written[&name], value, "{name}");
         }
         assert_eq!(serde_json::from_value::<Record>(written).unwrap(), record);
+    }
+
+    fn swapped(tables: &[&str]) -> Record {
+        let record = |table: &&str| TableRecord { table: TableId::new(*table), files: vec!["/t".into()] };
+        Record {
+            version: "1".into(),
+            usernames: vec!["AKIANEW".into()],
+            live_id: "ab".into(),
+            phase: Phase::Swapped,
+            swapped: Moment {
+                wall: jiff::Timestamp::UNIX_EPOCH,
+                boot_seconds: 1,
+                boot_id: "b1".into(),
+                time_namespace: None,
+            },
+            reload_owed: None,
+            ahead: None,
+            tables: tables.iter().map(record).collect(),
+        }
+    }
+
+    /// What 0.1.0 reads: unknown fields of a record are passed over, any other format than 1 is refused in words.
+    #[test]
+    fn a_change_of_several_tables_has_a_format_that_0_1_0_refuses_and_nothing_else_has() {
+        let dir = std::env::temp_dir().join(format!("relaykey-journal-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        let store = ApplyJournal::new(&dir);
+        let target = |name: &str| TargetId { credential: "ses".into(), target: name.into() };
+        let format = || -> u64 {
+            let text = std::fs::read_to_string(dir.join("apply/journal.json")).unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["format"].as_u64().unwrap()
+        };
+        for (record, expected) in [
+            (swapped(&[]), 1),
+            (swapped(&["hash:/a"]), 1),
+            (swapped(&["hash:/a", "lmdb:/b"]), 2),
+            (Record { phase: Phase::Committed, ..swapped(&["hash:/a", "lmdb:/b", "cdb:/c"]) }, 2),
+        ] {
+            store.set(&target("main"), Some(record.clone())).unwrap();
+            assert_eq!(format(), expected, "{record:?}");
+            assert_eq!(store.get(&target("main")).unwrap(), Some(record));
+        }
+        // One of them is enough, and once it is closed the journal is what it was.
+        store.set(&target("other"), Some(swapped(&["hash:/a"]))).unwrap();
+        assert_eq!(format(), 2);
+        store.set(&target("main"), None).unwrap();
+        assert_eq!(format(), 1);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn tables_are_remembered_once_each() {
+        let table = |id: &str, files: &[&str]| TableRecord {
+            table: TableId::new(id),
+            files: files.iter().map(PathBuf::from).collect(),
+        };
+        let mut all = vec![table("hash:/a", &["/a", "/a.db"])];
+        TableRecord::merge(&mut all, table("lmdb:/b", &["/b.lmdb"]));
+        TableRecord::merge(&mut all, table("hash:/a", &["/a.db", "/x"]));
+        assert_eq!(all, [table("hash:/a", &["/a", "/a.db", "/x"]), table("lmdb:/b", &["/b.lmdb"])]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::Locks;
 use crate::host::{Directory, HostError, Lock};
 
 /// Device and inode of a directory.
@@ -28,14 +29,14 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// anything is waited for.
 #[derive(Default)]
 pub(super) struct Registry {
-    entries: Mutex<BTreeMap<Id, Entry>>,
+    entries: Mutex<BTreeMap<Id, DirectoryState>>,
     turn_ended: Condvar,
 }
 
 #[derive(Default)]
-struct Entry {
+struct DirectoryState {
     /// The lock that open changes hold.
-    held: Weak<Held>,
+    held: Weak<HeldDirectory>,
     /// One of us renames at this moment.
     renaming: bool,
     /// When one of us last ended to.
@@ -43,7 +44,7 @@ struct Entry {
 }
 
 /// A directory that is locked against other processes until the last target that holds it lets go.
-pub(super) struct Held {
+pub(super) struct HeldDirectory {
     id: Id,
     path: PathBuf,
     _lock: Lock,
@@ -76,25 +77,25 @@ impl Drop for Turn<'_> {
 }
 
 impl Registry {
-    fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<Id, Entry>> {
+    fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<Id, DirectoryState>> {
         // Every change is a plain assignment: what a panic leaves is whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks a directory against other processes, waiting for them at most `wait`; where a target of ours has it locked
     /// already, that lock is shared.
-    pub(super) fn lock(&self, directory: &Directory, wait: Duration) -> Result<Arc<Held>, HostError> {
+    pub(super) fn lock(&self, directory: &Directory, wait: Duration) -> Result<Arc<HeldDirectory>, HostError> {
         let id = directory.id()?;
         let deadline = Instant::now() + wait;
         loop {
-            let shared = |entries: &mut BTreeMap<Id, Entry>| entries.entry(id).or_default().held.upgrade();
+            let shared = |entries: &mut BTreeMap<Id, DirectoryState>| entries.entry(id).or_default().held.upgrade();
             if let Some(held) = shared(&mut self.lock_entries()) {
                 return Ok(held);
             }
             // Not while the entries are locked: the directory may be on a file system that hangs.
             match directory.lock(Duration::ZERO) {
                 Ok(lock) => {
-                    let held = Arc::new(Held { id, path: directory.path().to_owned(), _lock: lock });
+                    let held = Arc::new(HeldDirectory { id, path: directory.path().to_owned(), _lock: lock });
                     self.lock_entries().entry(id).or_default().held = Arc::downgrade(&held);
                     return Ok(held);
                 }
@@ -113,7 +114,7 @@ impl Registry {
     /// Waits, at most `wait`, until none of us renames in any of these directories, and keeps the others from it.
     pub(super) fn turn<'a>(
         &self,
-        held: impl Iterator<Item = &'a Arc<Held>>,
+        held: impl Iterator<Item = &'a Arc<HeldDirectory>>,
         wait: Duration,
     ) -> Result<Turn<'_>, HostError> {
         let held: BTreeMap<Id, &PathBuf> = held.map(|held| (held.id, &held.path)).collect();
@@ -137,18 +138,18 @@ impl Registry {
 
     fn wait_quiet<'a>(
         &'a self,
-        entries: MutexGuard<'a, BTreeMap<Id, Entry>>,
+        entries: MutexGuard<'a, BTreeMap<Id, DirectoryState>>,
         ids: &[Id],
         wait: Duration,
-    ) -> MutexGuard<'a, BTreeMap<Id, Entry>> {
-        let busy = |entries: &mut BTreeMap<Id, Entry>| ids.iter().any(|id| is_renaming(entries, id));
+    ) -> MutexGuard<'a, BTreeMap<Id, DirectoryState>> {
+        let busy = |entries: &mut BTreeMap<Id, DirectoryState>| ids.iter().any(|id| is_renaming(entries, id));
         self.turn_ended.wait_timeout_while(entries, wait, busy).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Waits, at most `wait`, until none of us renames in any of these directories. Did none since `since`?
     pub(super) fn quiet_since(&self, ids: &[Id], since: Instant, wait: Duration) -> bool {
         let entries = self.lock_entries();
-        let disturbed = |entries: &BTreeMap<Id, Entry>| {
+        let disturbed = |entries: &BTreeMap<Id, DirectoryState>| {
             ids.iter().filter_map(|id| entries.get(id)).any(|e| e.renaming || e.renamed.is_some_and(|at| at >= since))
         };
         let was_disturbed = disturbed(&entries);
@@ -157,12 +158,38 @@ impl Registry {
     }
 }
 
-fn is_renaming(entries: &BTreeMap<Id, Entry>, id: &Id) -> bool {
+fn is_renaming(entries: &BTreeMap<Id, DirectoryState>, id: &Id) -> bool {
     entries.get(id).is_some_and(|entry| entry.renaming)
 }
 
-impl Held {
+impl HeldDirectory {
     pub(super) fn id(&self) -> Id {
         self.id
     }
+}
+
+/// The directories that a table's files are in: text and map may each be a symbolic link, and then both the directory of the
+/// link and that of the file count, since what Postfix opens can be changed in either.
+pub(super) fn directories(files: &[PathBuf]) -> Result<Vec<Directory>, HostError> {
+    let mut directories: Vec<Directory> = Vec::new();
+    for file in files {
+        let beside = file.parent().map(Directory::open).transpose()?;
+        for directory in std::iter::once(Directory::of(file)?.0).chain(beside) {
+            if !directories.iter().any(|have| have.path() == directory.path()) {
+                directories.push(directory);
+            }
+        }
+    }
+    Ok(directories)
+}
+
+/// The directories that a target has locked.
+pub(super) fn ids(locks: &Locks) -> Vec<Id> {
+    locks.values().map(|held| held.id()).collect()
+}
+
+/// The directories of files; none where they cannot be had.
+pub(super) fn ids_around(files: &[PathBuf]) -> Vec<Id> {
+    let directories = directories(files).unwrap_or_default();
+    directories.iter().filter_map(|directory| directory.id().ok()).collect()
 }

@@ -48,15 +48,15 @@ pub fn ending() {
 
 /// May a command be ended when the program is to end?
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum CommandKind {
     Reads,
     Changes,
 }
 
 /// Until when a command is waited for, as of now.
-pub(super) fn deadline(kind: Kind, started: Instant, timeout: Duration) -> Instant {
+pub(super) fn deadline(kind: CommandKind, started: Instant, timeout: Duration) -> Instant {
     let latest = started + timeout;
-    match ENDING.get().filter(|_| kind == Kind::Reads) {
+    match ENDING.get().filter(|_| kind == CommandKind::Reads) {
         Some(told) => latest.min(started.max(*told) + LAST_LOOK),
         None => latest,
     }
@@ -72,7 +72,8 @@ pub(super) fn deadline(kind: Kind, started: Instant, timeout: Duration) -> Insta
 /// failure is no error here.
 pub fn run(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
     let mut stdout = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    let output = start(argv, stdin, Kind::Reads, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece))?;
+    let output =
+        start(argv, stdin, CommandKind::Reads, timeout, MAX_STDOUT, &mut |piece| stdout.extend_from_slice(piece))?;
     Ok(Output { stdout, ..output })
 }
 
@@ -87,13 +88,13 @@ pub fn run_listing(
     limit: usize,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<Output> {
-    start(argv, None, Kind::Reads, timeout, limit, each)
+    start(argv, None, CommandKind::Reads, timeout, limit, each)
 }
 
 pub(super) fn start(
     argv: &[impl AsRef<OsStr>],
     stdin: Option<&[u8]>,
-    kind: Kind,
+    kind: CommandKind,
     timeout: Duration,
     limit: usize,
     each: &mut dyn FnMut(&[u8]),
@@ -119,7 +120,7 @@ pub(super) fn start(
         .stderr(Stdio::piped());
     let child = command.spawn().map_err(|source| HostError::NotStarted { program: name(), source })?;
     let until = || deadline(kind, started, timeout);
-    match Running(child).converse(stdin.unwrap_or_default(), &until, limit, each) {
+    match RunningChild(child).converse(stdin.unwrap_or_default(), &until, limit, each) {
         Ok(output) => Ok(output),
         Err(Ended::TooLate) => Err(HostError::TimedOut { program: name(), after: timeout.min(started.elapsed()) }),
         Err(Ended::TooMuch) => Err(HostError::TooMuchOutput { program: name(), limit }),
@@ -133,7 +134,7 @@ pub(super) fn start(
 /// # Errors
 /// As [`run`].
 pub fn run_mutating(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: Duration) -> Result<Output> {
-    run_counted(argv, stdin, Kind::Changes, timeout)
+    run_counted(argv, stdin, CommandKind::Changes, timeout)
 }
 
 /// As [`run_mutating`], for a command that looks, and may repair what it finds, each thing by itself: it may be ended between
@@ -142,13 +143,13 @@ pub fn run_mutating(argv: &[impl AsRef<OsStr>], stdin: Option<&[u8]>, timeout: D
 /// # Errors
 /// As [`run`].
 pub fn run_checking(argv: &[impl AsRef<OsStr>], timeout: Duration) -> Result<Output> {
-    run_counted(argv, None, Kind::Reads, timeout)
+    run_counted(argv, None, CommandKind::Reads, timeout)
 }
 
 pub(super) fn run_counted(
     argv: &[impl AsRef<OsStr>],
     stdin: Option<&[u8]>,
-    kind: Kind,
+    kind: CommandKind,
     timeout: Duration,
 ) -> Result<Output> {
     let program = argv.first().map(AsRef::as_ref).unwrap_or_default();
@@ -173,9 +174,9 @@ impl From<Errno> for Ended {
 }
 
 /// A child that does not outlive this value, nor does its process group.
-pub(super) struct Running(Child);
+pub(super) struct RunningChild(Child);
 
-impl Drop for Running {
+impl Drop for RunningChild {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) {
             // Not reaped yet, so the group's number is still its own.
@@ -185,7 +186,7 @@ impl Drop for Running {
     }
 }
 
-impl Running {
+impl RunningChild {
     /// Writes and reads whatever is possible, in one thread, until the child has ended and its output with it.
     fn converse(
         mut self,

@@ -18,7 +18,7 @@ pub enum HostError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     /// Somebody else could put another file or directory in the place of ours.
     #[error("{} is not safe to work in: {} {reason}", path.display(), directory.display())]
-    UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: trust::Open },
+    UnsafeDirectory { path: PathBuf, directory: PathBuf, reason: trust::Openness },
     /// Somebody else could have written what is to be read or run.
     #[error("{} is not trusted: {found}", path.display())]
     Untrusted { path: PathBuf, found: trust::Distrust },

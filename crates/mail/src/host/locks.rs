@@ -50,7 +50,7 @@ impl Drop for Lock {
 
 /// Who locks a directory, and by which file.
 #[derive(Clone, Copy)]
-enum Kind {
+enum LockKind {
     Foreign,
     Own,
 }
@@ -62,7 +62,7 @@ impl Directory {
     /// # Errors
     /// [`HostError::Locked`], with the process that holds it; [`HostError::NoLockPlace`].
     pub fn lock(&self, wait: Duration) -> Result<Lock> {
-        self.lock_as(Kind::Foreign, wait)
+        self.lock_as(LockKind::Foreign, wait)
     }
 
     /// As [`Directory::lock`], for a directory that is relaykey's alone.
@@ -70,7 +70,7 @@ impl Directory {
     /// # Errors
     /// [`HostError::Locked`], with the process that holds it; the system call failed.
     pub fn lock_own(&self, wait: Duration) -> Result<Lock> {
-        self.lock_as(Kind::Own, wait)
+        self.lock_as(LockKind::Own, wait)
     }
 
     /// Could [`Directory::lock`] have its file, now that a rollover is to come? Makes nothing, and waits for nobody.
@@ -103,7 +103,7 @@ impl Directory {
         fs::accessat(&self.fd, ".", may, AtFlags::empty()).map_err(|e| HostError::io("write to", &self.path, e))
     }
 
-    fn lock_as(&self, kind: Kind, wait: Duration) -> Result<Lock> {
+    fn lock_as(&self, kind: LockKind, wait: Duration) -> Result<Lock> {
         let started = Instant::now();
         loop {
             let held = match self.try_lock(kind)? {
@@ -121,17 +121,17 @@ impl Directory {
     }
 
     /// The lock, or device and inode of what somebody else has locked.
-    fn try_lock(&self, kind: Kind) -> Result<std::result::Result<Lock, (u64, u64)>> {
+    fn try_lock(&self, kind: LockKind) -> Result<std::result::Result<Lock, (u64, u64)>> {
         let failed = |e: Errno| HostError::io("lock", &self.path, e);
         let own = |name: &str| self.open_lock_file(OsStr::new(name));
         let file = match kind {
-            Kind::Own => own("lock")?,
-            Kind::Foreign if is_root() => {
+            LockKind::Own => own("lock")?,
+            LockKind::Foreign if is_root() => {
                 let (dev, ino) = self.id()?;
                 let name = OsString::from(format!("{}:{}-{ino}", fs::major(dev), fs::minor(dev)));
                 place()?.open_lock_file(&name).map_err(no_place)?
             }
-            Kind::Foreign => own(".relaykey.lock")?,
+            LockKind::Foreign => own(".relaykey.lock")?,
         };
         let Some(file) = file else { return Ok(Err((0, 0))) };
         let id = |fd: &OwnedFd| Stat::of_fd(fd).map(|stat| (stat.id.dev, stat.id.ino)).map_err(failed);
@@ -140,7 +140,7 @@ impl Directory {
         }
         let stat = Stat::of_fd(&self.fd).map_err(failed)?;
         let directory_too = match kind {
-            Kind::Own if stat.mode & 0o077 == 0 => {
+            LockKind::Own if stat.mode & 0o077 == 0 => {
                 // A description of its own: flock belongs to it, and closing it ends the lock.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let directory = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;

@@ -152,7 +152,7 @@ pub enum Reason {
 
 /// Why files may not be replaced in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Open {
+pub enum Openness {
     /// Another user owns it, or others may write to it.
     Changed(Reason),
     /// Others may be first to make a file there.
@@ -171,29 +171,29 @@ pub enum Open {
     },
 }
 
-impl Open {
+impl Openness {
     /// Does nobody there remove what is another's, as in `/tmp`? Taking the write bit off such a one would be others' loss.
     pub(super) fn is_sticky(&self) -> bool {
         match self {
-            Open::Changed(Reason::Owner { .. } | Reason::Listed { .. } | Reason::NotTheirs { .. }) => false,
-            Open::Changed(Reason::Others { mode }) | Open::LetsMake { mode } | Open::Made { mode, .. } => {
+            Openness::Changed(Reason::Owner { .. } | Reason::Listed { .. } | Reason::NotTheirs { .. }) => false,
+            Openness::Changed(Reason::Others { mode }) | Openness::LetsMake { mode } | Openness::Made { mode, .. } => {
                 mode & 0o1000 != 0
             }
         }
     }
 }
 
-impl fmt::Display for Open {
+impl fmt::Display for Openness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Open::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
-            Open::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
-            Open::Changed(Reason::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
-            Open::Changed(Reason::NotTheirs { uid, led_by }) => {
+            Openness::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
+            Openness::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
+            Openness::Changed(Reason::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
+            Openness::Changed(Reason::NotTheirs { uid, led_by }) => {
                 write!(f, "belongs to {}, and {} could have led there", user(*uid), user(*led_by))
             }
-            Open::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
-            Open::Made { uid, name, mode } => {
+            Openness::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
+            Openness::Made { uid, name, mode } => {
                 write!(f, "let {} make {} (mode {mode:04o})", user(*uid), name.display())
             }
         }
@@ -332,7 +332,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
     };
     let root = fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| HostError::io("open", "/", e))?;
-    let unsafe_ = |directory: &Path, reason: Open| HostError::UnsafeDirectory {
+    let unsafe_ = |directory: &Path, reason: Openness| HostError::UnsafeDirectory {
         path: whole.clone(),
         directory: directory.to_owned(),
         reason,
@@ -358,7 +358,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
             Outcome::Refused(reason) => {
                 return Err(match rule {
                     Rule::Obey { .. } | Rule::Given { .. } => untrusted(at, reason, true),
-                    Rule::Replace | Rule::Make => unsafe_(at, Open::Changed(reason)),
+                    Rule::Replace | Rule::Make => unsafe_(at, Openness::Changed(reason)),
                 });
             }
         }
@@ -368,7 +368,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         // there is asked of what is read.
         let may_end_here = || match open_to_others && rule.is_strict() {
             false => Ok(()),
-            true => Err(unsafe_(at, Open::LetsMake { mode: here.mode })),
+            true => Err(unsafe_(at, Openness::LetsMake { mode: here.mode })),
         };
         let Some(name) = ahead.pop_front() else {
             may_end_here()?;
@@ -399,7 +399,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
                     untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
                 Rule::Replace | Rule::Make => {
-                    unsafe_(at, Open::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
+                    unsafe_(at, Openness::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
                 }
             });
         }

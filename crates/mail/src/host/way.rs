@@ -15,7 +15,7 @@ use super::{HostError, MAX_LINKS, Result};
 
 /// Which file, directory or link it is, and when its name, rights or content last changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct PlaceId {
     /// Device number of the file system.
     pub dev: u64,
     /// Inode number.
@@ -24,7 +24,7 @@ pub struct Place {
     pub ctime_ns: i128,
 }
 
-impl Place {
+impl PlaceId {
     fn of(m: &Metadata) -> Self {
         Self {
             dev: m.dev(),
@@ -42,8 +42,8 @@ impl Place {
 /// The directories and symbolic links that paths lead through, by where they are, links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
-    links: BTreeMap<String, Place>,
-    directories: BTreeMap<String, Place>,
+    links: BTreeMap<String, PlaceId>,
+    directories: BTreeMap<String, PlaceId>,
 }
 
 impl Way {
@@ -51,7 +51,7 @@ impl Way {
     ///
     /// # Errors
     /// A part of it cannot be looked at.
-    pub fn of(root: &Path, path: &Path) -> Result<(Self, Option<Place>)> {
+    pub fn of(root: &Path, path: &Path) -> Result<(Self, Option<PlaceId>)> {
         follow(root, path).map_err(|e| HostError::io("follow the path", path, e))
     }
 
@@ -80,11 +80,11 @@ impl Way {
             let parent = Path::new(path).parent().and_then(Path::to_str);
             changed(path) && parent.is_some_and(changed)
         };
-        let link = |(path, now): (&String, &Place)| match before.links.get(path) {
+        let link = |(path, now): (&String, &PlaceId)| match before.links.get(path) {
             Some(then) => now == then,
             None => !before.directories.contains_key(path),
         };
-        let directory = |(path, now): (&String, &Place)| match before.directories.get(path) {
+        let directory = |(path, now): (&String, &PlaceId)| match before.directories.get(path) {
             Some(then) => now.is_same(then) && !moved(path),
             None => !before.links.contains_key(path),
         };
@@ -92,10 +92,10 @@ impl Way {
     }
 }
 
-fn follow(root: &Path, path: &Path) -> io::Result<(Way, Option<Place>)> {
+fn follow(root: &Path, path: &Path) -> io::Result<(Way, Option<PlaceId>)> {
     let mut way = Way::default();
     let mut at = PathBuf::from("/");
-    let mut place = Place::of(&fs::metadata(root)?);
+    let mut place = PlaceId::of(&fs::metadata(root)?);
     way.directories.insert(name(&at), place);
     let mut ahead: Vec<OsString> = Vec::new();
     go_on(&mut ahead, path);
@@ -113,7 +113,7 @@ fn follow(root: &Path, path: &Path) -> io::Result<(Way, Option<Place>)> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((way, None)),
             Err(e) => return Err(e),
         };
-        place = Place::of(&found);
+        place = PlaceId::of(&found);
         if found.is_symlink() {
             followed += 1;
             if followed > MAX_LINKS {

@@ -73,9 +73,30 @@ struct Edits {
     appended: Vec<String>,
 }
 
+/// Compares what is in several tables with what is wanted there: one table after the other, and the restart once, after all.
+pub fn explain(tasks: &[Task<'_>]) -> ByHand {
+    let mut said = ByHand::default();
+    for task in tasks {
+        let ByHand { diff, steps, differences } = task.explain_beside(tasks);
+        said.diff.extend(diff);
+        said.steps.extend(steps);
+        said.differences.extend(differences);
+    }
+    if !said.diff.is_empty() {
+        let restart = tasks.iter().find_map(|task| task.restart.clone());
+        said.steps.extend(restart.map(Instruction::Command));
+    }
+    said
+}
+
 impl Task<'_> {
     /// Compares what is there with what is wanted.
     pub fn explain(&self) -> ByHand {
+        explain(std::slice::from_ref(self))
+    }
+
+    /// Of this table alone, but for the restart; `all`: the tables that are told of together.
+    fn explain_beside(&self, all: &[Task<'_>]) -> ByHand {
         let mut said = ByHand::default();
         let mut edits = Edits::default();
         self.explain_entries(&mut said, &mut edits);
@@ -84,12 +105,11 @@ impl Task<'_> {
         if said.diff.is_empty() {
             return ByHand::default();
         }
-        self.explain_spelling(&mut said);
+        self.explain_spelling(&mut said, all);
         let removed = edits.removed.iter().rev().map(|line| format!("{}, remove the line", self.at(*line)));
         let edits = edits.in_place.into_iter().chain(removed).chain(edits.appended);
         said.steps = edits.map(Instruction::Text).collect();
-        let commands = self.map.as_ref().map(|map| &map.command).into_iter().chain(&self.restart);
-        said.steps.extend(commands.cloned().map(Instruction::Command));
+        said.steps.extend(self.map.as_ref().map(|map| Instruction::Command(map.command.clone())));
         said
     }
 
@@ -209,10 +229,9 @@ impl Task<'_> {
     }
 
     /// The login, or one of its user name, under keys that the mail server does not look up.
-    fn explain_spelling(&self, said: &mut ByHand) {
+    fn explain_spelling(&self, said: &mut ByHand, all: &[Task<'_>]) {
         for hop in &self.hops {
-            let found = hop.iter().find_map(|key| self.table.get_folded(key));
-            if found.is_some_and(|(_, entry)| self.wrong(&entry).is_none()) {
+            if all.iter().any(|task| task.holds_it_for(hop)) {
                 continue;
             }
             for entry in self.elsewhere() {
@@ -227,6 +246,12 @@ impl Task<'_> {
                 ));
             }
         }
+    }
+
+    /// Does this next hop find the right login here?
+    fn holds_it_for(&self, hop: &[&str; 2]) -> bool {
+        let found = hop.iter().find_map(|key| self.table.get_folded(key));
+        found.is_some_and(|(_, entry)| self.wrong(&entry).is_none())
     }
 
     /// Entries of the login's user name that no next hop finds. Those of senders are looked up by other rules.
@@ -472,6 +497,48 @@ mod tests {
             let told = said.differences.iter().any(|line| line.contains("but the mail server looks for"));
             assert_eq!(told, !key.contains('@'), "{key}: {said:?}");
         }
+    }
+
+    #[test]
+    fn of_several_tables_each_is_told_and_the_restart_once() {
+        let (login, ours) = (login(), Ours::default());
+        let tables =
+            ["[relay.example]:587 old:a\n", "[relay.example]:587 old:b\n", "[relay.example]:587 user:pass+word\n"]
+                .map(|text| Table::parse(text.as_bytes()).unwrap());
+        let found = HashMap::from([(HOPS[1].to_owned(), login.clone())]);
+        let task = |n: usize| Task {
+            file: Path::new(["/one", "/two", "/three"][n]),
+            exists: true,
+            table: &tables[n],
+            ours: &ours,
+            login: &login,
+            entries: vec![0],
+            missing: &[],
+            hops: vec![HOPS],
+            map: Some(Map {
+                path: Path::new("/map"),
+                found: &found,
+                only_here: Vec::new(),
+                command: format!("compile {n}"),
+            }),
+            restart: Some("restart".to_owned()),
+        };
+        let said = super::explain(&[task(0), task(1), task(2)]);
+        assert_eq!(
+            Instruction::plain(&said.steps),
+            [
+                "in /one, line 1, replace what stands after [relay.example]:587 by user:***",
+                "compile 0",
+                "in /two, line 1, replace what stands after [relay.example]:587 by user:***",
+                "compile 1",
+                "restart",
+            ]
+        );
+        assert_eq!((said.diff.len(), said.differences.len()), (2, 2), "{said:?}");
+        // What another table gives the next hop is not looked for under other keys.
+        let astray = Table::parse(b"[relay.example]:2587 user:pass+word\n").unwrap();
+        let aside = Task { table: &astray, entries: Vec::new(), ..task(0) };
+        assert_eq!(super::explain(&[aside, task(2)]), ByHand::default());
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
-use super::shown;
-use super::table::{Table, find, fold};
+use super::key_ids::KeyIds;
+use super::table::{Table, find, fold, username};
+use super::{TableId, shown};
 
 /// So many keys are named; of the others it is said how many there are.
 pub const NAMED: usize = 10;
@@ -22,6 +23,9 @@ pub struct Differences {
     /// Each with the line in the text.
     pub differing: Names,
     pub only_in_text: Names,
+    /// The access key ids of what is in the map and not so in the text, keys that are not compared among it. Only of a table
+    /// that was named ([`Comparison::of`]).
+    pub key_ids: KeyIds,
 }
 
 impl Differences {
@@ -75,6 +79,8 @@ pub struct Comparison<'t> {
     /// Keys that Postfix may have folded otherwise than we do, with their values.
     odd: Vec<(String, Zeroizing<Vec<u8>>)>,
     found: Differences,
+    /// Whose key ids are kept.
+    id: Option<&'t TableId>,
 }
 
 /// One bit for each entry.
@@ -107,7 +113,22 @@ impl<'t> Comparison<'t> {
             skipped.set(number);
         }
         let carry = Zeroizing::new(Vec::new());
-        Self { table, left_out, seen: marks(), skipped, carry, odd: Vec::new(), found: Differences::default() }
+        Self {
+            table,
+            left_out,
+            seen: marks(),
+            skipped,
+            carry,
+            odd: Vec::new(),
+            found: Differences::default(),
+            id: None,
+        }
+    }
+
+    /// Keeps access key ids too, those of this table.
+    #[must_use]
+    pub fn of(self, id: &'t TableId) -> Self {
+        Self { id: Some(id), ..self }
     }
 
     /// A piece of the listing, whose lines are key, tab and value.
@@ -171,9 +192,17 @@ impl<'t> Comparison<'t> {
     fn verdict(&mut self, key: &[u8], value: &[u8]) -> Verdict {
         let key = String::from_utf8_lossy(key);
         match self.table.get_folded(&key) {
-            None if self.left_out.contains(&fold(&key)) => Verdict::Same,
+            None if self.left_out.contains(&fold(&key)) => {
+                self.keep_key_id(&key, value);
+                Verdict::Same
+            }
             None => Verdict::Absent,
-            Some((number, _)) if self.skipped.has(number) => Verdict::Same,
+            Some((number, entry)) if self.skipped.has(number) => {
+                if entry.value_bytes() != value {
+                    self.keep_key_id(&key, value);
+                }
+                Verdict::Same
+            }
             Some((number, entry)) if entry.value_bytes() != value => Verdict::Differs(number),
             Some((number, _)) => {
                 self.seen.set(number);
@@ -184,6 +213,7 @@ impl<'t> Comparison<'t> {
 
     fn note(&mut self, key: &[u8], value: &[u8], verdict: &Verdict) {
         let key = String::from_utf8_lossy(key);
+        self.keep_key_id(&key, value);
         match *verdict {
             Verdict::Differs(number) => {
                 self.seen.set(number);
@@ -194,6 +224,12 @@ impl<'t> Comparison<'t> {
             }
             _ if key.bytes().any(|b| b.is_ascii_uppercase()) => self.found.out_of_reach.add(&key, None),
             _ => self.found.only_in_map.add(&key, None),
+        }
+    }
+
+    fn keep_key_id(&mut self, key: &str, value: &[u8]) {
+        if let (Some(id), Some(user)) = (self.id, std::str::from_utf8(value).ok().and_then(username)) {
+            self.found.key_ids.add(user, id, None, key);
         }
     }
 
@@ -273,6 +309,23 @@ mod tests {
         // A value may hold tabs, and is compared whole.
         assert!(compare("a x:1\ty\n", &[], &["a\tx:1\ty\n"]).is_empty());
         assert_eq!(compare("a x:1\ty\n", &[], &["a\tx:1\n"]).differing.count, 1);
+    }
+
+    #[test]
+    fn key_ids_that_only_the_map_holds_are_kept() {
+        let text = "ours AKIANEW:pw\nother AKIAOTHER:pw\nplain joe:pw\n";
+        let table = Table::parse(text.as_bytes()).unwrap();
+        let (left_out, id) = (["ours", "gone"].map(str::to_owned).into(), TableId::new("hash:/t"));
+        let listing = b"ours\tAKIAOLD:pw\ngone\tAKIAGONE:pw\nother\tAKIAOTHER:pw\nplain\tAKIAPLAIN:pw\nmore\tjim:pw\n";
+        let mut comparison = Comparison::new(&table, &left_out).of(&id);
+        comparison.listed(listing);
+        let others = comparison.finish().key_ids.others(None);
+        let found: Vec<(&str, &str)> = others.named.iter().map(|o| (o.id.as_str(), o.places[0].key.as_str())).collect();
+        assert_eq!(found, [("AKIAGONE", "gone"), ("AKIAOLD", "ours"), ("AKIAPLAIN", "plain")]);
+        assert!(others.named.iter().all(|other| other.places[0].line.is_none()));
+        let mut comparison = Comparison::new(&table, &left_out);
+        comparison.listed(listing);
+        assert_eq!(comparison.finish().key_ids, KeyIds::default());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod by_hand;
 pub mod cdb;
 pub mod compare;
+pub mod key_ids;
 pub mod postfix;
 pub mod shown;
 pub mod table;
@@ -21,6 +22,7 @@ use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::host;
 pub use by_hand::ByHand;
+pub use key_ids::{HeldKeyId, KeyIds, OtherKeyIds};
 
 /// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
 /// are ours.
@@ -205,20 +207,71 @@ impl<'a> NameRule<'a> {
     }
 }
 
+/// A login table, by its name in the mail server's configuration: `type:path`. Two names are two tables, also where both have
+/// their entries in one text. Nothing secret stands in it: a table whose entries are its name (`inline:`) is named otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TableId(String);
+
+impl TableId {
+    /// The table of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TableId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a look-up gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// There is no such key: the next table is asked.
+    Nothing,
+    /// Something that is not `USER:PASSWORD`. The next table is not asked.
+    NoLogin,
+    Login(Login),
+}
+
+impl Answer {
+    /// The login, where it is one.
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Login(login) => Some(login),
+            Self::Nothing | Self::NoLogin => None,
+        }
+    }
+}
+
+impl From<Option<Login>> for Answer {
+    /// Of a table that has nothing else.
+    fn from(login: Option<Login>) -> Self {
+        login.map_or(Self::Nothing, Self::Login)
+    }
+}
+
 /// One entry under a live key, or another one that is ours.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct OwnEntry {
     /// The lookup key as spelt in the table (or, where it is missing, as it would be added).
     pub key: String,
-    /// `type:path` of the table.
-    pub map: String,
+    /// The table it stands in.
+    pub table: TableId,
     /// 1-based line in the text, where it stands there.
     pub line: Option<usize>,
     /// What the text holds under it. `None`: no such entry, or not `USER:PASSWORD`.
     pub text: Option<Login>,
-    /// What the mail server would find under it now (the compiled map; the text where that is read). `None`: nothing.
+    /// What its table gives under it now (the compiled map; the text where that is read). `None`: nothing.
     pub live: Option<Login>,
-    /// Would the mail server use it for one of our next hops? False for our other entries (sender lines, other ports).
+    /// Is it a live key of any client service that asks this table? False for our other entries (sender lines, other ports).
     pub is_live_key: bool,
 }
 
@@ -226,8 +279,10 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct View {
     pub kind: &'static str,
-    /// Our entries, in lookup order for live keys, then by line.
-    pub entries: Vec<Entry>,
+    /// What each client service would find for its next hops of ours.
+    pub services: Vec<ServiceView>,
+    /// Our entries, those of every table: in lookup order for live keys, then by table and line.
+    pub entries: Vec<OwnEntry>,
     /// Lookup keys under which an entry is needed and none exists; they are added as spelt.
     pub missing: Vec<String>,
     pub running: Running,
@@ -238,10 +293,36 @@ pub struct View {
     /// Entries that hold the previous, the applied or an earlier key id and that we do not write: `keys` leaves them out, or
     /// they are under no live key.
     pub left_out: Vec<LeftOut>,
+    /// Every access key id that any login table of this mail server holds, under whatever key, also where it is no table of
+    /// ours to change.
+    pub key_ids: KeyIds,
+    /// Login tables whose entries could not be listed, as they may be shown: what they hold is not in `key_ids`.
+    pub incomplete: Vec<String>,
     /// The tables' files, text and compiled map, as configured: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.
     pub log: Option<PathBuf>,
+}
+
+/// One client service of a mail server: what logs in to other servers, with look-up rules of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    /// As the mail server names it; unique in the view.
+    pub service: String,
+    /// Its login tables, in the order in which they are asked for each key.
+    pub tables: Vec<TableId>,
+    /// Its live keys, in lookup order.
+    pub keys: Vec<LiveKey>,
+}
+
+/// A live key of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    pub key: String,
+    /// What the service finds under it now.
+    pub answer: Answer,
+    /// In which of its tables; `None`: in none.
+    pub table: Option<TableId>,
 }
 
 /// Is the mail server up, and since when?
@@ -259,17 +340,59 @@ pub enum Running {
 /// A complete change, rendered before one byte changes on disk.
 #[derive(Debug)]
 pub struct Plan {
-    /// The files, in the order in which they are renamed: the text first, its compiled map after it. Empty: the live
-    /// files hold the candidate already, nothing is to be written.
-    pub files: Vec<PlannedFile>,
-    /// Every key that must give the candidate in the staged map before it goes live, and in the live one after.
-    pub lookups: Vec<String>,
+    /// The tables with entries of ours, each once, in the order in which they are renamed in: also those in which nothing is to
+    /// be written.
+    pub tables: Vec<TablePlan>,
+    /// What every client service must find once all of that is in place.
+    pub services: Vec<ServicePlan>,
     /// Does this mail server notice the change only by a reload? (`texthash:`; DESIGN.md, "field has learned".)
     pub reload_needed: bool,
     /// The same change for people: one masked line per entry, for `--dry-run`.
     pub diff: Vec<String>,
     /// The keys of other relays that go into effect with it, as only the text has them, for people. `None`: none do.
     pub goes_live: Option<String>,
+}
+
+impl Plan {
+    /// The files that are written, in the order in which they are renamed. None: the live files hold the candidate already.
+    pub fn files(&self) -> impl Iterator<Item = &PlannedFile> {
+        self.tables.iter().flat_map(TablePlan::files)
+    }
+
+    /// Is nothing to be written?
+    pub fn is_empty(&self) -> bool {
+        self.files().next().is_none()
+    }
+}
+
+/// The change of one table.
+#[derive(Debug)]
+pub struct TablePlan {
+    pub id: TableId,
+    /// The text, where it changes; the plan of an earlier table may have it already.
+    pub text: Option<PlannedFile>,
+    /// Its compiled map, where that is to be made anew. Renamed after the text.
+    pub map: Option<PlannedFile>,
+    /// Every key that must give the candidate in the staged table before it goes live, and in the live one after.
+    pub lookups: Vec<String>,
+}
+
+impl TablePlan {
+    /// What is written, in the order in which it is renamed.
+    pub fn files(&self) -> impl Iterator<Item = &PlannedFile> {
+        self.text.iter().chain(&self.map)
+    }
+}
+
+/// What one client service looks up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// As [`ServiceView::service`].
+    pub service: String,
+    /// Its login tables, in the order in which they are asked for each key; also those that the plan does not write.
+    pub tables: Vec<TableId>,
+    /// Its live keys: each must give the candidate, from whichever table answers first.
+    pub keys: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -322,22 +445,22 @@ pub trait Mta: Send {
     /// What is wrong with the mail server's settings, and what could not be read.
     fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault>;
 
-    /// Compiles the staged text and returns the path of the map that appeared beside it.
-    fn compile(&self, staged_text: &Path) -> Result<PathBuf, Fault>;
+    /// Compiles the staged text of a table and returns the path of the map that appeared beside it.
+    fn compile(&self, table: &TableId, staged_text: &Path) -> Result<PathBuf, Fault>;
 
     /// Does what was compiled from a staged text hold exactly what the text says? A compiler that loses or changes a line is
     /// found out here.
-    fn compare(&self, staged_text: &Path) -> Result<(), Fault>;
+    fn compare(&self, table: &TableId, staged_text: &Path) -> Result<(), Fault>;
 
     /// The live name, symlinks resolved, of a map that [`Mta::compile`] made.
-    fn live_map(&self, made: &Path) -> Result<PathBuf, Fault>;
+    fn live_map(&self, table: &TableId, made: &Path) -> Result<PathBuf, Fault>;
 
-    /// Our change is in place: these files are as we left them.
+    /// Our change is in place: these files are as we left them, those of each table one after the other, text first.
     fn left(&self, files: &[(PathBuf, host::FileId)]);
 
-    /// Looks keys up as the mail server would, in the table whose text is `text` (staged or live). One answer per
-    /// key, in order; `None`: no entry.
-    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault>;
+    /// Looks keys up as the mail server would, in one table: in what was compiled from its staged text, where one is given (in
+    /// that text, where the mail server reads texts), else in the live one. One answer per key, in order.
+    fn lookup(&self, table: &TableId, staged_text: Option<&Path>, keys: &[String]) -> Result<Vec<Answer>, Fault>;
 
     fn running(&self) -> Result<Running, Fault>;
 

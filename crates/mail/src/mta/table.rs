@@ -37,7 +37,7 @@ pub struct Entry<'t> {
     /// 1-based physical line on which the key stands.
     pub line: usize,
     value: Bytes<'t>,
-    place: Place,
+    place: ValuePlace,
 }
 
 impl fmt::Debug for Entry<'_> {
@@ -55,7 +55,7 @@ enum Bytes<'t> {
 
 /// Where a value stands in the bytes.
 #[derive(Debug, Clone)]
-enum Place {
+enum ValuePlace {
     /// On one physical line.
     At(Range<usize>),
     /// It starts on one physical line and goes on on this one (1-based).
@@ -89,8 +89,8 @@ impl Entry<'_> {
     /// Where the value stands in the text, if that is on one line.
     pub fn range(&self) -> Option<Range<usize>> {
         match &self.place {
-            Place::At(range) => Some(range.clone()),
-            Place::GoesOn(_) => None,
+            ValuePlace::At(range) => Some(range.clone()),
+            ValuePlace::GoesOn(_) => None,
         }
     }
 }
@@ -152,13 +152,13 @@ struct Segment {
 }
 
 /// Goes through physical lines from one that begins a logical line on.
-struct Lines<'t> {
+struct LogicalLines<'t> {
     bytes: &'t [u8],
     start: usize,
     line: usize,
 }
 
-impl Iterator for Lines<'_> {
+impl Iterator for LogicalLines<'_> {
     type Item = Logical;
 
     /// The next logical line. Lines with nothing but blanks or a comment are none, and part of none.
@@ -249,7 +249,7 @@ impl Table {
         let most = lines(&table.bytes) + 1;
         (table.spots, table.index) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let half = |n: usize| u32::try_from(n).expect("checked above");
-        for logical in (Lines { bytes: &table.bytes, start: 0, line: 1 }) {
+        for logical in (LogicalLines { bytes: &table.bytes, start: 0, line: 1 }) {
             let Some(entry) = entry(&table.bytes, &logical) else { continue };
             let hash = table.hash(&entry.key);
             table.index.push(hash | table.spots.len() as u64);
@@ -298,7 +298,7 @@ impl Table {
     /// There is none.
     pub fn entry(&self, number: usize) -> Entry<'_> {
         let Spot { start, line } = self.spots[number];
-        let mut lines = Lines { bytes: &self.bytes, start: start as usize, line: line as usize };
+        let mut lines = LogicalLines { bytes: &self.bytes, start: start as usize, line: line as usize };
         lines.next().and_then(|logical| entry(&self.bytes, &logical)).expect("it was one when it was parsed")
     }
 
@@ -351,7 +351,7 @@ impl Table {
             )
             .at_line(second));
         }
-        if let Place::GoesOn(line) = this.place {
+        if let ValuePlace::GoesOn(line) = this.place {
             return Err(Fault::new(
                 Class::Ambiguous,
                 format!(
@@ -515,7 +515,7 @@ fn entry<'t>(bytes: &'t [u8], logical: &Logical) -> Option<Entry<'t>> {
 struct Parts<'a> {
     key: &'a [u8],
     value: &'a [u8],
-    place: Place,
+    place: ValuePlace,
 }
 
 /// Takes a logical line, joined, apart.
@@ -545,9 +545,9 @@ fn split<'a>(text: &'a [u8], logical: &Logical) -> Option<Parts<'a>> {
         if value_start < after {
             place = Some(if value_end <= after {
                 let from = segment.range.start + (value_start - before);
-                Place::At(from..from + (value_end - value_start))
+                ValuePlace::At(from..from + (value_end - value_start))
             } else {
-                Place::GoesOn(logical.segments().nth(at + 1).map_or(segment.line, |next| next.line))
+                ValuePlace::GoesOn(logical.segments().nth(at + 1).map_or(segment.line, |next| next.line))
             });
             break;
         }

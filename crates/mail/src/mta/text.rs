@@ -12,7 +12,13 @@ use crate::finding::{Finding, Severity};
 use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
 use crate::mta::table::{self, Change, MAX_TABLE, Table, same_key};
-use crate::mta::{ByHand, ByName, Content, Entry, Mta, NameRule, Ours, Plan, PlannedFile, Relay, Running, View, shown};
+use crate::mta::{
+    Answer, ByHand, ByName, Content, KeyIds, LiveKey, Mta, NameRule, Ours, OwnEntry, Plan, PlannedFile, Relay, Running,
+    ServicePlan, ServiceView, TableId, TablePlan, View, shown,
+};
+
+/// Who reads it.
+const SERVICE: &str = "text";
 
 /// One such text.
 pub struct Text {
@@ -79,6 +85,10 @@ impl Text {
         }
     }
 
+    fn id(&self, survey: &Survey) -> TableId {
+        TableId::new(format!("text:{}", survey.path.display()))
+    }
+
     /// The key that is to be added: the next hop as spelt, where no live key is there.
     fn missing(&self, survey: &Survey) -> Option<&String> {
         survey.live.is_empty().then_some(&self.keys[1])
@@ -93,12 +103,12 @@ fn in_file(e: Fault, path: &Path) -> Fault {
 impl Mta for Text {
     fn inspect(&self, ours: &Ours) -> Result<View, Fault> {
         let survey = self.survey(ours, None)?;
-        let map = format!("text:{}", survey.path.display());
+        let id = self.id(&survey);
         let of_text = |at: &usize, is_live_key| {
             let entry = survey.table.entry(*at);
-            Entry {
+            OwnEntry {
                 key: entry.key.to_string(),
-                map: map.clone(),
+                table: id.clone(),
                 line: Some(entry.line),
                 text: entry.login(),
                 // The first of several equal keys is the one that is found.
@@ -106,9 +116,9 @@ impl Mta for Text {
                 is_live_key,
             }
         };
-        let missing = self.missing(&survey).map(|key| Entry {
+        let missing = self.missing(&survey).map(|key| OwnEntry {
             key: key.clone(),
-            map: map.clone(),
+            table: id.clone(),
             line: None,
             text: None,
             live: None,
@@ -121,8 +131,22 @@ impl Mta for Text {
             what: format!("it has no entry for {}", shown::quoted_key(key, None)),
             fix: "the next rollover adds it; with write = false it says what to add".into(),
         };
+        let mut key_ids = KeyIds::default();
+        for entry in survey.table.entries() {
+            entry.username().inspect(|user| key_ids.add(user, &id, Some(entry.line), &entry.key));
+        }
+        let looked_up = |at: &usize| {
+            let entry = survey.table.entry(*at);
+            let answer = entry.login().map_or(Answer::NoLogin, Answer::Login);
+            LiveKey { key: entry.key.to_string(), answer, table: Some(id.clone()) }
+        };
+        let absent = |key: &String| LiveKey { key: key.clone(), answer: Answer::Nothing, table: None };
+        let keys = survey.live.iter().map(looked_up).chain(self.missing(&survey).map(absent)).collect();
         Ok(View {
             kind: "text",
+            services: vec![ServiceView { service: SERVICE.into(), tables: vec![id.clone()], keys }],
+            key_ids,
+            incomplete: Vec::new(),
             findings: self.missing(&survey).map(finding).into_iter().collect(),
             doubts: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
@@ -155,24 +179,27 @@ impl Mta for Text {
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         let diff = self.task(&survey, ours, login, &missing).explain().diff;
-        let mut plan = Plan { files: Vec::new(), lookups: Vec::new(), reload_needed: false, diff, goes_live: None };
+        let mut table = TablePlan { id: self.id(&survey), text: None, map: None, lookups: Vec::new() };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = survey.table.entry(at);
-            if !plan.lookups.iter().any(|have| same_key(have, &entry.key)) {
-                plan.lookups.push(entry.key.to_string());
+            if !table.lookups.iter().any(|have| same_key(have, &entry.key)) {
+                table.lookups.push(entry.key.to_string());
             }
             if entry.login().as_ref() != Some(login) {
                 changes.push(Change::Replace { entry: at, login });
             }
         }
-        plan.lookups.extend(missing.iter().cloned());
+        table.lookups.extend(missing.iter().cloned());
+        let live = survey.live.iter().map(|at| survey.table.entry(*at).key.to_string());
+        let keys = live.chain(missing.iter().cloned()).collect();
+        let services = vec![ServicePlan { service: SERVICE.into(), tables: vec![table.id.clone()], keys }];
         changes.extend(missing.iter().map(|key| Change::Append { key, login }));
         if !changes.is_empty() {
             let bytes = survey.table.render(&changes).map_err(|e| in_file(e, &survey.path))?;
-            plan.files.push(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
+            table.text = Some(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
         }
-        Ok(plan)
+        Ok(Plan { tables: vec![table], services, reload_needed: false, diff, goes_live: None })
     }
 
     fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
@@ -182,7 +209,7 @@ impl Mta for Text {
     }
 
     /// The text is read as it is; no plan of this target asks for a map.
-    fn compile(&self, staged_text: &Path) -> Result<PathBuf, Fault> {
+    fn compile(&self, _table: &TableId, staged_text: &Path) -> Result<PathBuf, Fault> {
         Err(Fault::new(
             Class::Unsupported,
             "a text that is read directly has no compiled map",
@@ -191,24 +218,29 @@ impl Mta for Text {
         .in_file(staged_text.to_owned()))
     }
 
-    fn compare(&self, _staged_text: &Path) -> Result<(), Fault> {
+    fn compare(&self, _table: &TableId, _staged_text: &Path) -> Result<(), Fault> {
         Ok(())
     }
 
-    fn live_map(&self, made: &Path) -> Result<PathBuf, Fault> {
+    fn live_map(&self, _table: &TableId, made: &Path) -> Result<PathBuf, Fault> {
         Ok(made.to_owned())
     }
 
     fn left(&self, _files: &[(PathBuf, FileId)]) {}
 
-    fn lookup(&self, text: &Path, keys: &[String]) -> Result<Vec<Option<Login>>, Fault> {
+    fn lookup(&self, _table: &TableId, staged_text: Option<&Path>, keys: &[String]) -> Result<Vec<Answer>, Fault> {
+        let text = staged_text.unwrap_or(&self.path);
         let (directory, name) = Directory::of(text)?;
         let bytes = match directory.look(&name)? {
             None => Default::default(),
             Some(_) => directory.read(&name, MAX_TABLE)?.0,
         };
         let table = Table::of(bytes).map_err(|e| in_file(e, text))?;
-        Ok(keys.iter().map(|key| table.get_folded(key).and_then(|(_, entry)| entry.login())).collect())
+        let answer = |key: &String| match table.get_folded(key) {
+            Some((_, entry)) => entry.login().map_or(Answer::NoLogin, Answer::Login),
+            None => Answer::Nothing,
+        };
+        Ok(keys.iter().map(answer).collect())
     }
 
     fn running(&self) -> Result<Running, Fault> {

@@ -293,7 +293,6 @@ fn every_order_of_events_in_a_fleet() {
 }
 
 #[test]
-#[ignore = "not seen to the end since it changed"]
 fn every_order_of_events_with_kills_and_two_controllers() {
     walk_group(Group::Controllers);
 }

@@ -664,12 +664,10 @@ impl Game {
         if let Some((_, settled, _)) = &mut after.rec.intention {
             *settled = true;
         }
-        if five {
-            if !self.verifies(world) {
-                after.rec.lease = false;
-                for making in after.rec.creating.iter_mut().flatten() {
-                    making.running = false;
-                }
+        if five && !self.verifies(world) {
+            after.rec.lease = false;
+            for making in after.rec.creating.iter_mut().flatten() {
+                making.running = false;
             }
         }
         let record = after.record();

@@ -1,0 +1,143 @@
+//! What the running configuration gives, proven with what was read back.
+
+use super::change::look_up;
+use super::inspect::live_entries;
+use super::left_behind::{LoginInUse, tables_in_use};
+use super::{OpenChange, ReadBack, Target, out_of_order};
+use crate::credential::{self, CodeFields, Login, ProofFields};
+use crate::fault::Fault;
+use crate::mta::table::same_key;
+use crate::mta::{Answer, Ours, OwnEntry, TableId, View, shown};
+
+impl Target {
+    pub(super) fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, Fault> {
+        let Some(open) = &self.open else { return Err(out_of_order("read back", "nothing is prepared")) };
+        // Seen from before: whatever still holds the previous key id shows.
+        let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
+        let has_previous = previous.is_some();
+        let applied = Some(previous.unwrap_or(&open.login.username).clone());
+        let known = vec![open.login.username.clone()];
+        let Ours { applied: before, previous: before_that, known: ours, earlier, logins } = &open.ours;
+        let earlier: Vec<String> =
+            [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
+        let logins = logins.clone();
+        let view = self.look(&Ours { applied, previous: None, known, earlier: earlier.clone(), logins })?;
+        let mut found: Vec<(String, Option<Login>)> =
+            view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
+        for (table, keys) in &open.lookups {
+            let has = |entry: &OwnEntry, key: &String| entry.table == *table && same_key(&entry.key, key);
+            let rest: Vec<String> =
+                keys.iter().filter(|key| !view.entries.iter().any(|entry| has(entry, key))).cloned().collect();
+            if !rest.is_empty() {
+                let answers = self.mta.lookup(table, None, &rest)?.into_iter().map(|answer| answer.login().cloned());
+                found.extend(rest.into_iter().zip(answers.chain(std::iter::repeat(None))));
+            }
+        }
+        let wrong = |(key, login): &(String, Option<Login>)| given(open, login.as_ref(), key);
+        let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();
+        for (key, words) in self.read_back_services(open, &view)? {
+            mismatches.extend(words);
+            found.push((key, None));
+        }
+        let in_text =
+            |entry: &&OwnEntry| entry.live.as_ref() == Some(&open.login) && entry.text.as_ref() != Some(&open.login);
+        let differs = |entry: &OwnEntry| {
+            format!(
+                "the text under {} is not what its map was compiled from",
+                shown::quoted_key(&entry.key, entry.line)
+            )
+        };
+        mismatches.extend(view.entries.iter().filter(in_text).map(differs));
+        let live = view.entries.iter().find(|entry| entry.is_live_key);
+        if live.is_none() {
+            mismatches.push("the mail server would find no login for the endpoint".into());
+        }
+        let matches = mismatches.is_empty();
+        // With what was read back, not with what came in: so that they prove that the mail server has it.
+        let proven = prove.filter(|_| matches).and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
+        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
+        let code = proven.zip(nonce).map(|((password, fields), nonce)| {
+            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
+        });
+        let in_use = LoginInUse {
+            username: &open.login.username,
+            live_id: Some(&open.live_id),
+            has_previous,
+            ours: earlier.iter().map(String::as_str).collect(),
+        };
+        let map = live.map(|entry| entry.table.to_string()).unwrap_or_default();
+        let live_id = self.one_live_id(&view, &self.shared.with_key(|key| live_entries(&view, key))?)?;
+        let mut keys: Vec<String> = Vec::new();
+        for (key, _) in &found {
+            let key = shown::key(key).into_owned();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        Ok(ReadBack {
+            kind: view.kind,
+            matches,
+            mismatches,
+            keys,
+            map,
+            how: if view.kind == "text" { "text" } else { "postmap -q" },
+            tables: tables_in_use(&view.services),
+            remaining_old: in_use.remaining_old(&view.left_out),
+            others: view.key_ids.others(Some(&open.login.username)),
+            incomplete: view.incomplete,
+            live_id,
+            running: view.running,
+            proof,
+            code,
+        })
+    }
+    /// What each client service finds under its live keys, through its tables in their order: those of now, and those that were
+    /// planned. Each key with what is wrong, where that is not said of a table's entry already.
+    fn read_back_services(&self, open: &OpenChange, view: &View) -> Result<Vec<(String, Option<String>)>, Fault> {
+        let is_told = |table: Option<&TableId>, key: &str| {
+            let is_it = |entry: &&OwnEntry| match table {
+                Some(table) => entry.table == *table,
+                None => entry.live.is_none() && entry.is_live_key,
+            };
+            view.entries.iter().filter(is_it).any(|entry| same_key(&entry.key, key))
+        };
+        let mut keys = Vec::new();
+        let mut judge = |service: &str, key: &str, answer: &Answer, table: Option<&TableId>| {
+            let wrong = given(open, answer.login(), key).filter(|_| !is_told(table, key));
+            let from = table.map_or(String::new(), |table| format!(", from {table}"));
+            keys.push((key.to_owned(), wrong.map(|wrong| format!("for {service} {wrong}{from}"))));
+        };
+        for service in &view.services {
+            for live in &service.keys {
+                judge(&service.service, &live.key, &live.answer, live.table.as_ref());
+            }
+        }
+        for planned in &open.services {
+            let now = view.services.iter().find(|service| service.service == planned.service);
+            let known = |key: &&String| now.is_some_and(|now| now.keys.iter().any(|live| same_key(&live.key, key)));
+            let rest: Vec<String> = planned.keys.iter().filter(|key| !known(key)).cloned().collect();
+            let tables = now.map_or(&planned.tables, |now| &now.tables);
+            let found = look_up(&*self.mta, tables, |_| None, &rest)?;
+            for (key, (answer, table)) in rest.iter().zip(&found) {
+                judge(&planned.service, key, answer, *table);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// What is wrong with what was found under a key, in words that show no value; `None`: it is the login.
+fn given(open: &OpenChange, found: Option<&Login>, key: &str) -> Option<String> {
+    let key = shown::quoted_key(key, None);
+    match found {
+        Some(login) if *login == open.login => None,
+        Some(login) if login.username == open.login.username => {
+            Some(format!("{key} gives another password for {}", login.username))
+        }
+        Some(login) => {
+            let given = open.ours.login_of(&login.username, Some(&open.login.username));
+            Some(format!("{key} gives {given}"))
+        }
+        None => Some(format!("{key} gives no login")),
+    }
+}

@@ -1,0 +1,221 @@
+//! The server: its targets, and who may ask what of them, one request about a target at a time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
+use std::time::{Duration, Instant};
+
+use super::journal::{ApplyJournal, Key};
+use super::registry::Registry;
+use super::{
+    Access, LOCK_WAIT, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change, out_of_order,
+};
+use crate::fault::{Class, Fault};
+use crate::host::{Directory, HostError};
+use crate::mta::Mta;
+use crate::mta::postfix::Postfix;
+use crate::mta::text::Text;
+
+/// How often a target that is at work is tried.
+const BUSY_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long the first look of a server waits for what killed runs of targets that are no longer configured left: their
+/// directories may be on a file system that hangs.
+const ORPHANS_WAIT: Duration = Duration::from_secs(2);
+
+/// The mail server's side: does what requests say, those about one target one at a time.
+pub struct Server {
+    shared: Arc<Shared>,
+    targets: BTreeMap<TargetId, Mutex<Target>>,
+}
+
+impl Server {
+    /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
+    /// about.
+    pub fn new(setup: &Setup) -> Self {
+        Self::with_access(setup, Access::Change, &of_its_kind)
+    }
+
+    /// As [`Server::new`], with mail servers of the caller's making.
+    pub fn with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+        Self::with_access(setup, Access::Change, make)
+    }
+
+    /// As [`Server::looking`], with mail servers of the caller's making.
+    pub fn looking_with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+        Self::with_access(setup, Access::Look, make)
+    }
+
+    /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
+    /// changes nothing on the side.
+    pub fn looking(setup: &Setup) -> Self {
+        Self::with_access(setup, Access::Look, &of_its_kind)
+    }
+
+    fn with_access(setup: &Setup, access: Access, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+        let shared = Arc::new(Shared {
+            access,
+            swept: AtomicBool::new(false),
+            store: ApplyJournal::new(&setup.state_dir),
+            key: Mutex::new(None),
+            directories: Registry::default(),
+            configured: setup.targets.iter().map(|target| target.id.clone()).collect(),
+        });
+        let mut targets = BTreeMap::new();
+        for target in &setup.targets {
+            let mta = make(target);
+            let TargetSetup { id, reload, write, .. } = target.clone();
+            let shared = Arc::clone(&shared);
+            let files = Vec::new();
+            let target =
+                Target { id: id.clone(), shared, mta, reload, write, files, seen: None, swept: false, open: None };
+            targets.insert(id, Mutex::new(target));
+        }
+        Self { shared, targets }
+    }
+
+    /// Does what a request says. Waits for other requests about the same target, and for no others.
+    ///
+    /// # Errors
+    /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
+    /// (class `out-of-order`).
+    pub fn serve(&self, request: Request) -> Result<Reply, Fault> {
+        if self.shared.access == Access::Look && !request.only_looks() {
+            return Err(out_of_order("change anything", "this run only looks"));
+        }
+        match request {
+            Request::Inspect { target, ours } => {
+                self.sweep_orphans();
+                self.target(&target)?.inspect(&ours).map(|seen| Reply::Inspected(Box::new(seen)))
+            }
+            Request::Prepare { target, ours, expect, login, version } => {
+                let mut target = self.target(&target)?;
+                match target.left_to_a_person(&ours, &login)? {
+                    Some(change) => Ok(Reply::ByHand(change)),
+                    None => target.prepare(ours, expect.as_deref(), login, version).map(Reply::Prepared),
+                }
+            }
+            Request::Preview { target, ours, login } => {
+                self.target(&target)?.preview(&ours, login).map(Reply::Previewed)
+            }
+            Request::InOrder { target, ours, login } => {
+                self.target(&target)?.in_order(&ours, &login).map(|()| Reply::Done)
+            }
+            Request::IsApplied { target, ours, login } => {
+                self.target(&target)?.is_applied(&ours, &login).map(|()| Reply::Done)
+            }
+            Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
+            Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
+            Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),
+            Request::Activate { target } => self.target(&target)?.activate().map(Reply::Activated),
+            Request::ReadBack { target, prove, nonce } => {
+                self.target(&target)?.read_back(prove.as_ref(), nonce).map(Reply::ReadBack)
+            }
+            Request::Commit { target } => self.target(&target)?.commit().map(|()| Reply::Done),
+            Request::Leave { target } => {
+                // One that the configuration no longer has, has nothing open.
+                if let Ok(mut target) = self.target(&target) {
+                    target.open = None;
+                }
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    pub(super) fn target(&self, id: &TargetId) -> Result<MutexGuard<'_, Target>, Fault> {
+        let target = self.targets.get(id).ok_or_else(|| {
+            Fault::new(
+                Class::Config,
+                format!("there is no target {:?} for the credential {:?}", id.target, id.credential),
+                "add it to the configuration, or restart relaykey after a change of it",
+            )
+        })?;
+        let began = Instant::now();
+        loop {
+            match target.try_lock() {
+                Ok(target) => return Ok(target),
+                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => std::thread::sleep(BUSY_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Fault::new(
+                        Class::Io,
+                        format!("target {} is still at work on an earlier request: what it waits for hangs", id.target),
+                        "see whether the file system of its tables answers (stat), and which programs hang: ps -ef",
+                    )
+                    .temporary());
+                }
+                Err(TryLockError::Poisoned(_)) => {
+                    return Err(Fault::new(
+                        Class::Io,
+                        "an earlier request to change the mail server's files broke off in the middle",
+                        "restart relaykey: it looks at what is there and goes on; and please report it",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Once, at the first look: removes what killed runs left of targets that are no longer configured. On a thread of its
+    /// own, which is not waited for where a directory hangs that no target needs any more. What cannot be removed is
+    /// tried again at the next start.
+    fn sweep_orphans(&self) {
+        if self.shared.access == Access::Look || self.shared.swept.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let (done, ended) = mpsc::channel();
+        let sweep = move || {
+            for (id, path) in shared.store.staged_in().unwrap_or_default() {
+                // A directory that is gone holds nothing any more.
+                if let (false, Ok(directory)) = (shared.configured.contains(&id), Directory::open(&path)) {
+                    let _ = shared.sweep(&id, &directory);
+                }
+            }
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().name("sweep".into()).spawn(sweep).is_ok() {
+            let _ = ended.recv_timeout(ORPHANS_WAIT);
+        }
+    }
+}
+
+/// The mail server that a target's kind names.
+fn of_its_kind(target: &TargetSetup) -> Box<dyn Mta> {
+    let TargetSetup { kind, relay, keys, reload, .. } = target;
+    match kind {
+        TargetKind::Postfix { config_dir } => Box::new(Postfix::new(config_dir, relay, keys.clone(), reload)),
+        TargetKind::Text { path } => Box::new(Text::new(path, relay)),
+    }
+}
+
+impl Shared {
+    /// Works with the key for live ids; made, but not written, where there is none.
+    pub(super) fn with_key<T>(&self, work: impl FnOnce(&Key) -> T) -> Result<T, Fault> {
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.is_none() {
+            *key = Some(Key::load(&self.store)?);
+        }
+        Ok(work(key.as_ref().expect("made above")))
+    }
+
+    /// Makes the key for live ids durable where it is not.
+    pub(super) fn keep_key(&self) -> Result<(), Fault> {
+        let mut key = self.with_key(Key::clone)?;
+        key.keep(&self.store)?;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        Ok(())
+    }
+
+    /// Removes what a killed run staged for a target in a directory. Another process that is at work there holds its
+    /// lock.
+    pub(super) fn sweep(&self, id: &TargetId, directory: &Directory) -> Result<(), HostError> {
+        let prefix = change::prefix(id);
+        if change::leftovers(directory, &prefix)?.is_empty() {
+            return Ok(());
+        }
+        match self.directories.lock(directory, Duration::ZERO) {
+            Ok(_held) => change::sweep(directory, &prefix).map(drop),
+            Err(HostError::Locked { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}

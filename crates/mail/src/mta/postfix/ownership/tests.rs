@@ -1,0 +1,740 @@
+//! Every sentence of the rule, as a row: what is set up, and what must come out.
+
+use super::super::hops::Origin;
+use super::*;
+
+const SES: &str = "email-smtp.us-east-1.amazonaws.com";
+const HOP: &str = "[email-smtp.us-east-1.amazonaws.com]:587";
+const EU: &str = "email-smtp.eu-west-1.amazonaws.com";
+const EU_HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
+
+/// A host. Tables hold `KEY USER` lines; passwords are the user name in small letters.
+struct Host {
+    /// `name tables…`, with `no-auth` and `by-sender` among them where it is so.
+    services: &'static [&'static str],
+    /// `service hop`.
+    hops: &'static [&'static str],
+    /// A routing table cannot be read.
+    is_blind: bool,
+    /// A line that is `fixed` or `unlisted` says so of the table.
+    tables: &'static [&'static str],
+    /// `applied=`, `previous=`, `known=`, `earlier=`, `candidate=`.
+    ids: &'static [&'static str],
+    keys: Option<&'static [&'static str]>,
+    endpoints: &'static [&'static str],
+}
+
+/// One service, one next hop, one table.
+const PLAIN: Host = Host {
+    services: &["smtp 0"],
+    hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"],
+    is_blind: false,
+    tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+    ids: &["applied=AKIAOLD", "candidate=AKIANEW"],
+    keys: None,
+    endpoints: &["email-smtp.us-east-1.amazonaws.com"],
+};
+
+impl Host {
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let endpoint = |spelt: &&str| {
+            let mut words = spelt.split(' ');
+            let host = words.next().unwrap().to_owned();
+            let region = ses_region(&host);
+            Endpoint { host, port: 587, region, aliases: words.map(str::to_owned).collect() }
+        };
+        self.endpoints.iter().map(endpoint).collect()
+    }
+
+    fn ask<T>(&self, use_it: impl FnOnce(&Ownership, &[Table]) -> T) -> T {
+        let endpoints = self.endpoints();
+        let text = |lines: &&str| {
+            let lines = lines.lines().map(str::trim).filter(|line| !matches!(*line, "fixed" | "unlisted"));
+            let with_password = |line: &str| match line.split_once(' ') {
+                Some((_, value)) if value.contains(':') || value == "no-login" => format!("{line}\n"),
+                Some((_, user)) => format!("{line}:{}\n", user.to_ascii_lowercase()),
+                None => format!("{line}\n"),
+            };
+            Table::parse(lines.map(with_password).collect::<String>().as_bytes()).unwrap()
+        };
+        let texts: Vec<Table> = self.tables.iter().map(text).collect();
+        let tables: Vec<LoginTable<'_>> = (self.tables.iter().zip(&texts).enumerate())
+            .map(|(number, (lines, text))| LoginTable {
+                id: TableId::new(format!("hash:/{number}")),
+                entries: match *lines {
+                    lines if lines.contains("fixed") => Entries::Fixed(text),
+                    lines if lines.contains("unlisted") => Entries::Unlisted,
+                    _ => Entries::Writable(text),
+                },
+            })
+            .collect();
+        let clients: Vec<Client<'_>> = (self.services.iter())
+            .map(|spelt| {
+                let mut words = spelt.split(' ');
+                Client {
+                    service: words.next().unwrap(),
+                    logs_in: !spelt.contains("no-auth"),
+                    by_sender: spelt.contains("by-sender"),
+                    tables: words.filter_map(|word| word.parse().ok()).collect(),
+                }
+            })
+            .collect();
+        let hop = |spelt: &&str| {
+            let (service, hop) = spelt.split_once(' ').unwrap();
+            NextHop::new(service, Origin::Relayhost, hop, &endpoints)
+        };
+        let unread = if self.is_blind { vec![(Origin::TransportMaps, "mysql:/t".to_owned())] } else { Vec::new() };
+        let hops = Hops { all: self.hops.iter().map(hop).collect(), unread };
+        let id = |name: &str| {
+            let ids = self.ids.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('='));
+            ids.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let ours = Ours {
+            applied: id("applied").pop(),
+            previous: id("previous").pop(),
+            known: id("known"),
+            earlier: id("earlier"),
+            ..Ours::default()
+        };
+        let candidate = id("candidate").pop();
+        let keys: Option<Vec<String>> = self.keys.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect());
+        let known = KnownIds { ours: &ours, candidate: candidate.as_deref() };
+        let scope = Scope { endpoints: &endpoints, keys: keys.as_deref() };
+        use_it(&ownership(&clients, &hops, &tables, &known, &scope), &texts)
+    }
+
+    /// What is moved (`table:line`, with `*` under a live key and `@n` for another endpoint than the first), added (`+table key`),
+    /// and said.
+    fn comes_to(&self) -> String {
+        self.ask(|found, texts| {
+            let at = |at: &EntryAt| format!("{}:{}", at.table, texts[at.table].entry(at.entry).line);
+            let of = |endpoint: usize| if endpoint == 0 { String::new() } else { format!("@{endpoint}") };
+            let mut said: Vec<String> = Vec::new();
+            for moved in &found.moved {
+                let live = if moved.is_live { "*" } else { "" };
+                said.push(format!("{}{live}{}", at(&moved.at), of(moved.endpoint)));
+            }
+            for added in &found.added {
+                said.push(format!("+{} {}{}", added.table, added.key, of(added.endpoint)));
+            }
+            for (left, _) in &found.left_out {
+                said.push(format!("old {}", at(left)));
+            }
+            for fact in &found.facts {
+                said.push(match fact {
+                    Fact::AnotherLogin { at: entry } => format!("another {}", at(entry)),
+                    Fact::AnotherLoginNotListed { at: entry } => format!("not listed {}", at(entry)),
+                    Fact::SameName { at: entry } => format!("same name {}", at(entry)),
+                    Fact::OtherRegion { at: Some(entry), region, .. } => format!("{region} {}", at(entry)),
+                    Fact::OtherRegion { key, region, .. } => format!("{region} +{key}"),
+                    Fact::RegionUnknown { at: entry } => format!("region? {}", at(entry)),
+                    Fact::CannotBeWritten { at: entry } => format!("fixed {}", at(entry)),
+                    Fact::NowhereToAdd { service, .. } => format!("nowhere {service}"),
+                    Fact::SenderAnswers { at: entry, .. } => format!("sender answers {}", at(entry)),
+                    Fact::UnknownSenders { at: entry, .. } => format!("unknown senders {}", at(entry)),
+                    Fact::Shadowed { at: entry, by } => format!("shadowed {} by {}", at(entry), at(by)),
+                    Fact::LogsInNowhere { service, .. } => format!("no auth {service}"),
+                    Fact::NoTable { service, .. } => format!("no table {service}"),
+                    Fact::Left { service } => format!("left {service}"),
+                    Fact::Taken { username } => format!("taken {username}"),
+                    Fact::NoLiveKey => "no live key".into(),
+                });
+            }
+            said.join(", ")
+        })
+    }
+}
+
+fn check(cases: &[(Host, &str)]) {
+    for (host, expected) in cases {
+        assert_eq!(host.comes_to(), *expected, "{:?} {:?} {:?}", host.tables, host.hops, host.ids);
+    }
+}
+
+#[test]
+fn what_holds_an_id_of_ours_is_moved_whatever_its_key() {
+    check(&[
+        (PLAIN, "0:1*"),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           a@b.example AKIAOLD
+                           @c.example AKIAPREV
+                           [other.example]:25 AKIASTAGED
+                           [more.example]:25 AKIANEW
+                           [mail.example]:25 AKIAELSE
+                           d@b.example joe"],
+                ids: &["applied=AKIAOLD", "previous=AKIAPREV", "known=AKIASTAGED", "candidate=AKIANEW"],
+                ..PLAIN
+            },
+            "0:1*, 0:2, 0:3, 0:4, 0:5",
+        ),
+        // In every table, also where no next hop of ours leads to its service.
+        (
+            Host {
+                services: &["smtp 0", "bulk 1"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "[x.example]:25 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1*, 1:1",
+        ),
+        // But not under an SES host of a region that is not configured.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:25 AKIAELSE"],
+                ..PLAIN
+            },
+            "0:1*, eu-west-1 0:2",
+        ),
+        // What is known of earlier is named, and not written.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           @c.example AKIAOLDEST"],
+                ids: &["applied=AKIAOLD", "earlier=AKIAOLDEST", "candidate=AKIANEW"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2",
+        ),
+    ]);
+}
+
+#[test]
+fn look_up_order() {
+    check(&[
+        // The bare host, then the destination as spelt; both are ours.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           email-smtp.us-east-1.amazonaws.com AKIAOLD"],
+                ..PLAIN
+            },
+            "0:2*, 0:1*",
+        ),
+        (Host { tables: &["email-smtp.us-east-1.amazonaws.com AKIAOLD"], ..PLAIN }, "0:1*"),
+        // Not another port, nor without one: neither is found.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com] AKIAOLD
+                           [email-smtp.us-east-1.amazonaws.com]:25 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1, 0:2, +0 [email-smtp.us-east-1.amazonaws.com]:587",
+        ),
+        // Keys fold case.
+        (Host { tables: &["[Email-SMTP.US-east-1.amazonaws.com]:587 AKIAOLD"], ..PLAIN }, "0:1*"),
+        // The first of equal keys wins; one of ours that loses is moved too, another's is left and told.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [EMAIL-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"],
+                ..PLAIN
+            },
+            "0:1*, 0:2, shadowed 0:3 by 0:1",
+        ),
+        // Tables in their order, each key in all of them before the next key.
+        (
+            Host {
+                services: &["smtp 1 0"],
+                tables: &[
+                    "email-smtp.us-east-1.amazonaws.com AKIAOLD",
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD",
+                ],
+                ..PLAIN
+            },
+            "0:1*, 1:1*",
+        ),
+        (
+            Host {
+                services: &["smtp 1 0"],
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE",
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD",
+                ],
+                ..PLAIN
+            },
+            "1:1*",
+        ),
+        // A sender comes first, and only with sender-dependent authentication.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@a.example AKIAOLD
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:2*, 0:1*",
+        ),
+        (
+            Host {
+                tables: &["@a.example AKIAOLD
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:2*, 0:1",
+        ),
+    ]);
+}
+
+#[test]
+fn without_brackets_any_name_of_the_endpoint_answers() {
+    let host = Host {
+        hops: &["smtp mailout.corp.example:587"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com mailout.corp.example"],
+        ..PLAIN
+    };
+    check(&[
+        // The mail exchanger of our own name: nothing is added, and nothing else of the same host is.
+        (Host { tables: &["email-smtp.us-east-1.amazonaws.com AKIAOLD"], ..host }, "0:1*"),
+    ]);
+    let host = Host {
+        hops: &["smtp mailout.corp.example:587"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com mailout.corp.example"],
+        ..PLAIN
+    };
+    check(&[
+        (Host { tables: &["mailout.corp.example:587 AKIAOLD"], ..host }, "0:1*"),
+        (
+            Host {
+                hops: &["smtp mailout.corp.example:587"],
+                endpoints: &["email-smtp.us-east-1.amazonaws.com mailout.corp.example"],
+                tables: &["[mailout.corp.example]:587 AKIAELSE"],
+                ..PLAIN
+            },
+            "+0 mailout.corp.example:587",
+        ),
+        // A bracketed one is its own host alone.
+        (
+            Host {
+                hops: &["smtp [mailout.corp.example]:587"],
+                endpoints: &["email-smtp.us-east-1.amazonaws.com mailout.corp.example"],
+                tables: &["email-smtp.us-east-1.amazonaws.com AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1, +0 [mailout.corp.example]:587",
+        ),
+    ]);
+}
+
+#[test]
+fn another_name_under_a_key_of_a_next_hop() {
+    check(&[
+        (Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"], ..PLAIN }, "0:1*, another 0:1"),
+        // The bare host of another account before our own line.
+        (
+            Host {
+                tables: &["email-smtp.us-east-1.amazonaws.com AKIAELSE
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1*, 0:2*, another 0:1",
+        ),
+        (Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 no-login"], ..PLAIN }, "0:1*, another 0:1"),
+        // Under a sender it is left, and no error.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@b.example AKIAELSE
+                           c@b.example joe
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:3*",
+        ),
+        // A service whose tables hold none of ours is left, where another's do.
+        (
+            Host {
+                services: &["smtp 0", "bulk 1"],
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "bulk [email-smtp.us-east-1.amazonaws.com]:587",
+                ],
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD",
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE",
+                ],
+                ..PLAIN
+            },
+            "0:1*, left bulk",
+        ),
+        // It is not, where they hold one of ours under whatever key.
+        (
+            Host {
+                services: &["smtp 0", "bulk 1"],
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "bulk [email-smtp.us-east-1.amazonaws.com]:587",
+                ],
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD",
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE
+                     @x.example AKIAOLD",
+                ],
+                ..PLAIN
+            },
+            "0:1*, 1:1*, 1:2, another 1:1",
+        ),
+    ]);
+}
+
+#[test]
+fn a_host_without_state() {
+    const FRESH: Host = Host { ids: &["candidate=AKIANEW"], ..PLAIN };
+    check(&[
+        // One and the same access key id under all such keys is the one before.
+        (FRESH, "0:1*, taken AKIAOLD"),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           email-smtp.us-east-1.amazonaws.com AKIAOLD
+                           @a.example AKIAOLD
+                           @b.example AKIAELSE"],
+                ..FRESH
+            },
+            "0:2*, 0:1*, 0:3, taken AKIAOLD",
+        ),
+        // Two are not.
+        (
+            Host {
+                tables: &["email-smtp.us-east-1.amazonaws.com AKIAELSE
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..FRESH
+            },
+            "0:1*, 0:2*, another 0:1, another 0:2",
+        ),
+        // Where something is ours, nothing else is taken for it.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           @a.example AKIANEW"],
+                ..FRESH
+            },
+            "0:1*, 0:2, another 0:1",
+        ),
+        (Host { ids: &["known=AKIAOLD", "candidate=AKIANEW"], ..FRESH }, "0:1*"),
+        // A name that is no access key id is never overwritten at SES; elsewhere it is as good as any.
+        (Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 joe"], ..FRESH }, "0:1*, another 0:1"),
+        (
+            Host {
+                hops: &["smtp [relay.example]:587"],
+                endpoints: &["relay.example"],
+                tables: &["[relay.example]:587 joe"],
+                ids: &["candidate=ann"],
+                ..PLAIN
+            },
+            "0:1*, taken joe",
+        ),
+        // With state nothing is taken.
+        (Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"], ..PLAIN }, "0:1*, another 0:1"),
+        // Only senders hold anything, and whose that is nobody knows.
+        (
+            Host { services: &["smtp 0 by-sender"], tables: &["@a.example AKIAOLD\n@b.example AKIAOLD"], ..FRESH },
+            "unknown senders 0:1, no live key",
+        ),
+        // The name of the version before says it.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@a.example AKIAOLD\n@b.example AKIAOLD"],
+                ids: &["known=AKIAOLD", "candidate=AKIANEW"],
+                ..FRESH
+            },
+            "0:1*, 0:2*, sender answers 0:1",
+        ),
+        // Nothing at all is there: the first one is made.
+        (Host { tables: &["# none"], ..FRESH }, "+0 [email-smtp.us-east-1.amazonaws.com]:587"),
+    ]);
+}
+
+#[test]
+fn a_next_hop_without_an_entry() {
+    check(&[
+        (Host { tables: &["[x.example]:25 AKIAELSE"], ..PLAIN }, "+0 [email-smtp.us-east-1.amazonaws.com]:587"),
+        // As its route spells it, once for all services on the table.
+        (
+            Host {
+                services: &["smtp 0", "relay 0"],
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "relay [Email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:2587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1*, +0 [email-smtp.us-east-1.amazonaws.com]:2587",
+        ),
+        // In the first table that can be written.
+        (
+            Host { services: &["smtp 0 1 2"], tables: &["fixed\n[x.example]:1 AKIAELSE", "# none", "# none"], ..PLAIN },
+            "+1 [email-smtp.us-east-1.amazonaws.com]:587",
+        ),
+        (Host { tables: &["fixed\n[x.example]:1 AKIAELSE"], ..PLAIN }, "nowhere smtp, no live key"),
+        // Not in a service that is left,
+        (
+            Host {
+                services: &["smtp 0", "bulk 1"],
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "bulk [email-smtp.us-east-1.amazonaws.com]:587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "[x.example]:1 AKIAELSE"],
+                ..PLAIN
+            },
+            "0:1*, left bulk",
+        ),
+        // nor where a sender's entry of ours answers,
+        (
+            Host { services: &["smtp 0 by-sender"], tables: &["@a.example AKIAOLD"], ..PLAIN },
+            "0:1*, sender answers 0:1",
+        ),
+        (Host { tables: &["@a.example AKIAOLD"], ..PLAIN }, "0:1, +0 [email-smtp.us-east-1.amazonaws.com]:587"),
+        // nor where a service does not log in, or has no table.
+        (
+            Host {
+                services: &["smtp 0", "bulk 0 no-auth", "plain"],
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "bulk [email-smtp.us-east-1.amazonaws.com]:2587",
+                    "plain [email-smtp.us-east-1.amazonaws.com]:25",
+                ],
+                ..PLAIN
+            },
+            "0:1*, no auth bulk, no table plain",
+        ),
+        (Host { services: &["smtp 0 no-auth"], ..PLAIN }, "0:1, no auth smtp, no live key"),
+        // No next hop of ours: no live key, and never a confirmation.
+        (Host { hops: &["smtp [other.example]:587"], ..PLAIN }, "0:1, no live key"),
+    ]);
+}
+
+#[test]
+fn loopback_names_go_by_host_and_port() {
+    let host = |hops, endpoints| Host {
+        hops,
+        endpoints,
+        tables: &["[127.0.0.1]:2525 AKIAOLD\n[127.0.0.1]:10025 AKIAELSE"],
+        ..PLAIN
+    };
+    check(&[
+        (
+            host(
+                &["smtp [127.0.0.1]:2525", "smtp [127.0.0.1]:10025"],
+                &["email-smtp.us-east-1.amazonaws.com 127.0.0.1:2525"],
+            ),
+            "0:1*",
+        ),
+        (host(&["smtp [127.0.0.1]:10025"], &["email-smtp.us-east-1.amazonaws.com 127.0.0.1:2525"]), "0:1, no live key"),
+        // An alias without a port stands for all of them.
+        (
+            host(
+                &["smtp [127.0.0.1]:2525", "smtp [127.0.0.1]:10025"],
+                &["email-smtp.us-east-1.amazonaws.com 127.0.0.1"],
+            ),
+            "0:1*, 0:2*, another 0:2",
+        ),
+    ]);
+}
+
+#[test]
+fn a_route_that_cannot_be_read_may_lead_to_any_name_of_the_endpoint() {
+    const BLIND: Host = Host {
+        is_blind: true,
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                   [email-smtp.us-east-1.amazonaws.com]:2587 AKIAOLD
+                   [relay.internal]:25 AKIAOLD
+                   [other.example]:25 AKIAOLD"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com relay.internal"],
+        ..PLAIN
+    };
+    check(&[
+        (BLIND, "0:1*, 0:2*, 0:3*, 0:4"),
+        (Host { is_blind: false, ..BLIND }, "0:1*, 0:2, 0:3, 0:4"),
+        // Also where no route that can be read leads there.
+        (Host { hops: &[], ..BLIND }, "0:1*, 0:2*, 0:3*, 0:4"),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD\n[relay.internal]:25 AKIAELSE"],
+                ..BLIND
+            },
+            "0:1*, 0:2*, another 0:2",
+        ),
+    ]);
+}
+
+#[test]
+fn several_regions_of_one_key() {
+    const TWO: Host = Host {
+        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [email-smtp.eu-west-1.amazonaws.com]:587"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com", "email-smtp.eu-west-1.amazonaws.com relay.eu"],
+        ..PLAIN
+    };
+    check(&[
+        // By the host of the key,
+        (TWO, "0:1*, 0:2*@1"),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp-fips.eu-west-1.amazonaws.com]:587 AKIAOLD:eu
+                           [relay.eu]:25 AKIAOLD:eu
+                           [email-smtp.ap-south-1.amazonaws.com]:587 AKIAOLD:ap"],
+                hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"],
+                ..TWO
+            },
+            "0:1*, 0:2@1, 0:3@1, ap-south-1 0:4",
+        ),
+        // by its present password,
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@a.example AKIAOLD:us
+                           @b.example AKIAOLD:eu
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+                ..TWO
+            },
+            "0:3*, 0:4*@1, 0:1*, 0:2*@1",
+        ),
+        // by where its routes lead,
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                hops: &["smtp [email-smtp.eu-west-1.amazonaws.com]:587"],
+                tables: &["@a.example AKIAOLD:x\n[email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+                ..TWO
+            },
+            "0:2*@1, 0:1*@1",
+        ),
+        (
+            Host {
+                services: &["smtp 0", "x 1"],
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu",
+                    "[mx.example]:1 AKIAOLD:y",
+                ],
+                ..TWO
+            },
+            "0:1*, 0:2*@1, 1:1",
+        ),
+        // and where they lead to several, it is not guessed.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@a.example AKIAOLD:x
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+                ..TWO
+            },
+            "0:2*, 0:3*@1, region? 0:1",
+        ),
+        // What is added has the endpoint of its hop.
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us"], ..TWO },
+            "0:1*, +0 [email-smtp.eu-west-1.amazonaws.com]:587@1",
+        ),
+    ]);
+    assert_ne!((SES, HOP), (EU, EU_HOP));
+}
+
+#[test]
+fn keys_restrict() {
+    const LISTED: Host = Host { keys: Some(&["[email-smtp.us-east-1.amazonaws.com]:587"]), ..PLAIN };
+    check(&[
+        (LISTED, "0:1*"),
+        // What is left out stays, is no error, and is named where it holds a key id of ours.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           a@b.example AKIAOLD
+                           [x.example]:25 AKIAELSE"],
+                ..LISTED
+            },
+            "0:1*, old 0:2",
+        ),
+        (
+            Host {
+                tables: &["email-smtp.us-east-1.amazonaws.com AKIAELSE
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..LISTED
+            },
+            "0:2*, not listed 0:1",
+        ),
+        // What is listed is ours, whatever it holds, and made where it is not there.
+        (Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"], ..LISTED }, "0:1*"),
+        (Host { tables: &["# none"], ..LISTED }, "+0 [email-smtp.us-east-1.amazonaws.com]:587"),
+        (
+            Host { keys: Some(&["carol@b.example", "[email-smtp.us-east-1.amazonaws.com]:587"]), ..LISTED },
+            "0:1*, +0 carol@b.example",
+        ),
+        // A sender's line alone, of another account than the relay's.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@b.example AKIATEAM\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"],
+                keys: Some(&["@b.example"]),
+                ids: &["applied=AKIATEAM", "candidate=AKIANEW"],
+                ..PLAIN
+            },
+            "0:1*, not listed 0:2",
+        ),
+        // It has no effect without sender-dependent authentication.
+        (
+            Host {
+                tables: &["@b.example AKIATEAM\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"],
+                keys: Some(&["@b.example"]),
+                ids: &["applied=AKIATEAM", "candidate=AKIANEW"],
+                ..PLAIN
+            },
+            "0:1, not listed 0:2, no live key",
+        ),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_written() {
+    check(&[
+        (Host { tables: &["fixed\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"], ..PLAIN }, "fixed 0:1"),
+        (
+            Host {
+                services: &["smtp 0 1"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "unlisted"],
+                ..PLAIN
+            },
+            "0:1*",
+        ),
+    ]);
+    let host =
+        Host { services: &["smtp 0 1"], tables: &["@x.example AKIAELSE\n[y.example]:1 AKIAOLD", "unlisted"], ..PLAIN };
+    host.ask(|found, _| {
+        let others: Vec<_> = found.held.others(Some("AKIAOLD")).named.into_iter().map(|held| held.id).collect();
+        assert_eq!(others, ["AKIAELSE"], "what is not ours is left, and never silently");
+    });
+}
+
+#[test]
+fn live_keys_of_each_service() {
+    let host = Host {
+        services: &["smtp 0", "bulk 1 0 by-sender"],
+        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "bulk [email-smtp.us-east-1.amazonaws.com]:2587"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "@a.example AKIAOLD"],
+        ..PLAIN
+    };
+    host.ask(|found, _| {
+        let keys = |live: &LiveKeys| live.keys.iter().map(|(key, at)| (key.clone(), at.map(|at| at.table))).collect();
+        let live: Vec<(String, Vec<usize>, Vec<(String, Option<usize>)>)> =
+            found.live.iter().map(|live| (live.service.clone(), live.tables.clone(), keys(live))).collect();
+        assert_eq!(
+            live,
+            [
+                ("smtp".into(), vec![0], vec![(HOP.into(), Some(0))]),
+                ("bulk".into(), vec![1, 0], vec![("@a.example".into(), Some(1))]),
+            ]
+        );
+        assert_eq!(found.live[1].tried, [[SES.to_owned(), format!("[{SES}]:2587")]]);
+    });
+}

@@ -1,0 +1,535 @@
+//! What in the settings, the files and the programs loses mail, lets others in, or would make us guess.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::differences::{Compiling, not_by_hand};
+use super::hops::{Endpoint, Hops, NextHop, Origin, port_part, transport, with_brackets};
+use super::services::Service;
+use super::settings::{Settings, postconf};
+use super::survey::Survey;
+use super::tables::Store;
+use super::{Postfix, quoted};
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
+use crate::host;
+use crate::host::trust;
+use crate::instruction::Instruction;
+use crate::mta::{Relay, Reload, shown, table};
+
+impl Postfix {
+    /// Refuses what somebody else could have written of all that is run and obeyed here, before anything is changed; what
+    /// a group may change is a problem to be told.
+    pub(super) fn review_trust(&self, settings: &Settings) -> Result<Vec<Problem>, Fault> {
+        let named = ["postmap", "postfix"].iter().map(|name| settings.program(name));
+        let programs = named.chain(postconf().ok().map(OsString::from)).map(|program| vec![program]);
+        let reload = match &self.reload {
+            Reload::Command(argv) => Some(argv.iter().map(OsString::from).collect()),
+            _ => None,
+        };
+        let mut doubts = Vec::new();
+        for path in self.own_files().iter().chain(&self.parts(settings)) {
+            doubts.extend(trust::look(path)?.unwrap_or_default());
+        }
+        let mut problems = Vec::new();
+        let named = programs.map(|argv| (argv, false)).chain(reload.map(|argv| (argv, true)));
+        for (looked, is_reload) in named.map(|(argv, is_reload)| (trust::command(&argv, None), is_reload)) {
+            match looked {
+                Ok(program) => doubts.extend(program.doubts),
+                // Found out here, and not when a new login stands in the table.
+                Err(e @ host::HostError::NotStarted { .. }) if is_reload => {
+                    let what = format!("`reload` of this target: {e}, so that nothing is put in place");
+                    problems.push(Problem::error(Class::Config, None, what, e.fix()));
+                }
+                // That it is not there is told by those who need it.
+                Err(host::HostError::NotStarted { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        doubts.sort();
+        doubts.dedup();
+        let warn = |doubt: &trust::Doubt| Problem {
+            subject: Subject::Trust,
+            ..Problem::warning(Some(doubt.at.clone()), doubt.to_string(), doubt.fix())
+        };
+        problems.extend(doubts.iter().map(warn));
+        Ok(problems)
+    }
+
+    /// What in the settings makes a rotation lose mail, or would make us guess.
+    pub(super) fn review(&self, survey: &Survey) -> Vec<Problem> {
+        let Survey { setup, hops, .. } = survey;
+        let mut problems = self.review_routes(survey);
+        let mut reviewed = false;
+        for service in setup.services.iter().filter(|service| service.logs_in()) {
+            let own: Vec<&NextHop> = hops.ours(&service.name).collect();
+            if !own.is_empty() {
+                problems.extend(self.review_login(service));
+                problems.extend(self.review_hops(service, &own, hops));
+                reviewed = true;
+            }
+        }
+        if !reviewed {
+            let main = Service {
+                name: String::new(),
+                settings: setup.main.clone(),
+                overridden: std::collections::BTreeSet::new(),
+            };
+            problems.extend(self.review_login(&main));
+        }
+        let instances = setup.main.get("multi_instance_directories");
+        if !instances.is_empty() {
+            problems.push(Problem::note(
+                Some(self.config_dir.join("main.cf")),
+                format!("there are other Postfix instances on this host: {instances}"),
+                "add a target for each of them that relays to the endpoint".into(),
+            ));
+        }
+        problems
+    }
+
+    /// Where the mail goes.
+    fn review_routes(&self, survey: &Survey) -> Vec<Problem> {
+        let Survey { setup, hops, .. } = survey;
+        let (main_cf, endpoint) = (|| Some(self.config_dir.join("main.cf")), &self.relay.endpoint);
+        let mut problems = Vec::new();
+        let has_live_key = survey.has_live_key();
+        let is_ours = hops.all.iter().any(NextHop::is_ours);
+        let mut error = |what: String, fix: String| problems.push(Problem::error(Class::Config, main_cf(), what, fix));
+        if hops.all.is_empty() && !has_live_key {
+            error(
+                "relayhost is empty, and no other route that can be read names a next hop, so that none leads to the endpoint".into(),
+                format!(
+                    "if all mail of this instance is to go out through {endpoint}, set relayhost to [{endpoint}]:{}; that \
+                     changes where mail goes, so it is yours to decide",
+                    self.relay.port
+                ),
+            );
+        } else if !is_ours && !has_live_key {
+            for hop in &hops.all {
+                error(
+                    format!(
+                        "{} {} does not lead to the endpoint {endpoint:?}: its host is {}",
+                        hop.origin.parameter(),
+                        shown::hop(&hop.spelt),
+                        shown::hop(&hop.host)
+                    ),
+                    elsewhere(hop, &self.relay),
+                );
+            }
+        }
+        let mut note = |what: String, fix: String| problems.push(Problem::note(main_cf(), what, fix));
+        for hop in hops.all.iter().filter(|_| is_ours || has_live_key) {
+            let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
+            if !hop.is_ours() && hop.origin == Origin::Relayhost {
+                note(
+                    format!(
+                        "{parameter} {spelt} does not lead to the endpoint {endpoint:?}, and its login is left alone"
+                    ),
+                    format!(
+                        "if it is another name of the same server, add {} to endpoint_aliases",
+                        shown::hop(&hop.host)
+                    ),
+                );
+            } else if hop.is_ours() && hop.origin != Origin::Relayhost {
+                note(
+                    format!(
+                        "{parameter} hands mail to the endpoint, as {spelt}, through the service {}: its login is changed too",
+                        hop.service
+                    ),
+                    "nothing".into(),
+                );
+            }
+        }
+        for (origin, table) in &hops.unread {
+            note(
+                format!(
+                    "{} = {table} cannot be read: where it hands mail to the endpoint, every login under a name of the endpoint \
+                     counts",
+                    origin.parameter()
+                ),
+                "nothing, where it leads elsewhere; else see that the login table has a line for each next hop that it names".into(),
+            );
+        }
+        let default = setup.main.get("default_transport");
+        let name = default.split_once(':').map_or(default, |(name, _)| name);
+        if !default.is_empty() && !setup.services.iter().any(|service| service.name == name) {
+            note(
+                format!(
+                    "default_transport = {} is no client service of master.cf: what takes it uses no relayhost",
+                    transport(default)
+                ),
+                "nothing, if that is what you want".into(),
+            );
+        }
+        for service in setup.services.iter().filter(|service| service.overridden.contains("relayhost")) {
+            problems.push(Problem::warning(
+                Some(self.config_dir.join("master.cf")),
+                format!("-o relayhost of the service {} has no effect: relayhost counts in main.cf alone", service.name),
+                "say in transport_maps or sender_dependent_default_transport_maps what is to go through that service, and where to; \
+                 that changes where mail goes, so it is yours to decide"
+                    .into(),
+            ));
+        }
+        problems
+    }
+
+    /// The file that a service has a setting from.
+    fn file_of(&self, service: &Service, parameter: &str) -> PathBuf {
+        self.config_dir.join(if service.overridden.contains(parameter) { "master.cf" } else { "main.cf" })
+    }
+
+    /// The command that sets a parameter where a service has it from.
+    fn set(&self, service: &Service, parameter: &str, value: &str) -> String {
+        let dir = self.config_dir.display();
+        if service.overridden.contains(parameter) {
+            return format!(
+                "postconf -c {dir} -P '{}/unix/{parameter}={value}' && postfix -c {dir} reload",
+                service.name
+            );
+        }
+        let space = if value.is_empty() { "" } else { " " };
+        format!("postconf -c {dir} -e '{parameter} ={space}{value}' && postfix -c {dir} reload")
+    }
+
+    /// How a service logs in.
+    fn review_login(&self, service: &Service) -> Vec<Problem> {
+        let settings = &service.settings;
+        let endpoint = &self.relay.endpoint;
+        let mut problems = Vec::new();
+        let mut tell = |severity: Severity, parameter: &str, what: String, value: &str| {
+            let fix = self.set(service, parameter, value);
+            problems.push(Problem::new(severity, Some(self.file_of(service, parameter)), what, fix));
+        };
+        let level = settings.get("smtp_tls_security_level").to_ascii_lowercase();
+        let in_clear = matches!(level.as_str(), "" | "none");
+        let is_ses = Endpoint::of(&self.relay).region.is_some();
+        let severity = if is_ses { Severity::Error } else { Severity::Warning };
+        let options: &[&str] = if in_clear {
+            &["smtp_sasl_security_options"]
+        } else {
+            &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"]
+        };
+        for option in options {
+            if settings.list(option).iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
+                let also = if in_clear { "" } else { " (unset, it follows smtp_sasl_security_options)" };
+                tell(
+                    severity,
+                    option,
+                    format!(
+                        "{option} contains noplaintext{also}: that excludes PLAIN and LOGIN, the mechanisms SES offers"
+                    ),
+                    "noanonymous",
+                );
+                break;
+            }
+        }
+        let filter = settings.list("smtp_sasl_mechanism_filter");
+        if !["PLAIN", "LOGIN"].iter().any(|mechanism| passes(&filter, mechanism)) {
+            tell(
+                severity,
+                "smtp_sasl_mechanism_filter",
+                "smtp_sasl_mechanism_filter lets neither PLAIN nor LOGIN pass, the mechanisms SES offers".into(),
+                "plain, login",
+            );
+        }
+        if !settings.yes("smtp_sasl_auth_soft_bounce") {
+            tell(
+                Severity::Warning,
+                "smtp_sasl_auth_soft_bounce",
+                "smtp_sasl_auth_soft_bounce = no: mail bounces, instead of waiting, when a login is refused with 535"
+                    .into(),
+                "yes",
+            );
+        }
+        if !settings.get("smtp_sasl_auth_cache_name").is_empty() {
+            tell(
+                Severity::Warning,
+                "smtp_sasl_auth_cache_name",
+                format!(
+                    "smtp_sasl_auth_cache_name is set: after one refusal this host does not try that login again \
+                     for {}",
+                    settings.get("smtp_sasl_auth_cache_time")
+                ),
+                "",
+            );
+        }
+        let policies = settings.get("smtp_tls_policy_maps");
+        let said = match level.as_str() {
+            "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure" => None,
+            "" | "none" => Some("none"),
+            "may" => Some("may"),
+            "dane" => Some("dane"),
+            _ => Some(shown::NOT_SHOWN),
+        };
+        if let Some(said) = said.filter(|_| policies.is_empty()) {
+            tell(
+                Severity::Warning,
+                "smtp_tls_security_level",
+                format!("smtp_tls_security_level is {said}: the login may go out without TLS"),
+                "encrypt",
+            );
+        }
+        if settings.yes("smtp_cname_overrides_servername") {
+            tell(
+                Severity::Warning,
+                "smtp_cname_overrides_servername",
+                "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME \
+                 leads to, which is not looked at"
+                    .into(),
+                "no",
+            );
+        }
+        if let Some(said) = said.filter(|_| !policies.is_empty()) {
+            problems.push(Problem::note(
+                Some(self.file_of(service, "smtp_tls_security_level")),
+                format!(
+                    "smtp_tls_security_level is {said}, and smtp_tls_policy_maps, which may say \
+                     otherwise, is not looked at"
+                ),
+                format!(
+                    "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
+                     DESTINATION {}",
+                    shown::tables(settings.list("smtp_tls_policy_maps"))
+                ),
+            ));
+        }
+        let bundle = settings.get("smtp_tls_CAfile");
+        if !in_clear && bundle.starts_with('/') && !Path::new(bundle).exists() {
+            problems.push(Problem::warning(
+                Some(self.file_of(service, "smtp_tls_CAfile")),
+                format!("smtp_tls_CAfile names {bundle:?}, which is not there: TLS is not available, and mail waits in the queue"),
+                format!(
+                    "name the bundle of this system, as in: {}",
+                    self.set(service, "smtp_tls_CAfile", "/etc/ssl/certs/ca-certificates.crt")
+                ),
+            ));
+        }
+        problems
+    }
+
+    /// What the next hops of a service are.
+    fn review_hops(&self, service: &Service, own: &[&NextHop], hops: &Hops) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for hop in own {
+            let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
+            if matches!(port_part(&hop.spelt), Some("465" | "smtps" | "submissions" | "2465"))
+                && !service.settings.yes("smtp_tls_wrappermode")
+            {
+                problems.push(Problem::warning(
+                    Some(self.file_of(service, "smtp_tls_wrappermode")),
+                    format!(
+                        "{parameter} {spelt} names a port for TLS from the first byte, and smtp_tls_wrappermode is no"
+                    ),
+                    self.set(service, "smtp_tls_wrappermode", "yes"),
+                ));
+            }
+            if !hop.is_bracketed() {
+                let bracketed = match hop.origin {
+                    Origin::Relayhost => {
+                        let relayhost = hops
+                            .all
+                            .iter()
+                            .filter(|other| other.origin == Origin::Relayhost && other.service == hop.service);
+                        let dir = self.config_dir.display();
+                        let relayhost = with_brackets(relayhost);
+                        format!("postconf -c {dir} -e 'relayhost = {relayhost}' && postfix -c {dir} reload")
+                    }
+                    _ => format!("spell it there as {}", with_brackets([*hop])),
+                };
+                problems.push(Problem::warning(
+                    Some(self.config_dir.join("main.cf")),
+                    format!(
+                        "{parameter} {spelt} is without brackets: Postfix looks up its MX hosts, and looks for a \
+                         login under their names first"
+                    ),
+                    bracketed,
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Who else can read the files, and whether text and map belong together.
+    /// `compiling`: `None` where the map could not be looked up, and what to do about that is said already.
+    pub(super) fn review_files(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        compiling: Option<&Compiling>,
+    ) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
+            if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
+                problems.push(Problem::warning(
+                    Some(file.clone()),
+                    "every local user can read the logins in it, and keep it from being changed with a lock".into(),
+                    format!("chmod o-r {}", quoted(&file.display().to_string())),
+                ));
+            }
+            problems.extend(fs::metadata(file).ok().and_then(|m| review_writers(settings, file, &m)));
+        }
+        let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+        if let Some(map) = &store.map
+            && let (Some(text), Some(compiled)) = (changed(&store.text), changed(map))
+            && text > compiled + Duration::from_secs(1)
+        {
+            problems.push(Problem::warning(
+                Some(store.text.clone()),
+                "it is newer than its compiled map: whatever was edited in it goes live once it is compiled, as by the next rollover".into(),
+                match compiling.map(Compiling::harm) {
+                    Some(None) => format!("look at the edits, then: {}", self.compile_command(store)),
+                    Some(Some(harm)) => format!("look at the edits. {}", not_by_hand(harm)),
+                    None => "look at the edits".into(),
+                },
+            ));
+        }
+        problems
+    }
+}
+
+/// Who could have written a table that root compiles, or its map, by the rule for what is obeyed. Postfix's own user may own
+/// both: it can read them anyway, and some hosts have it so.
+pub(super) fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata) -> Option<Problem> {
+    let (mode, uid, shown) = (m.mode() & 0o7777, m.uid(), quoted(&file.display().to_string()));
+    if mode & 0o002 != 0 {
+        let mut problem = Problem::error(
+            Class::Permissions,
+            Some(file.to_owned()),
+            format!(
+                "it may be changed by every user of this host (mode {mode:04o}), and what stands in it decides which \
+                     logins go where"
+            ),
+            format!("look at what stands in it, then: `chmod go-w {shown}`"),
+        );
+        problem.subject = Subject::Table;
+        problem.steps = vec![
+            Instruction::Text(format!("every user of this host may change {shown}: look at what stands in it, then")),
+            Instruction::Command(format!("chmod go-w {shown}")),
+        ];
+        return Some(problem);
+    }
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let name = trust::user_name(uid);
+    if name.as_deref().is_some_and(|name| name == "postfix" || name == settings.get("mail_owner")) {
+        return None;
+    }
+    let named = name.map(|name| format!(" ({name})")).unwrap_or_default();
+    Some(Problem::warning(
+        Some(file.to_owned()),
+        format!("it belongs to user id {uid}{named}, who can change which logins go where"),
+        format!("chown root {shown}, if that user is not meant to"),
+    ))
+}
+
+/// What to do where `relayhost` does not lead to the endpoint. To change where mail goes is not advised.
+pub(super) fn elsewhere(hop: &NextHop, relay: &Relay) -> String {
+    let Relay { endpoint, port, .. } = relay;
+    match shown::hop(&hop.host) {
+        host if shown::hop(&hop.spelt) == shown::NOT_SHOWN => format!(
+            "what stands there has not the form [HOST]:PORT, and may be a login; with [{endpoint}]:{port} there mail would go to \
+             {endpoint}, so it is yours to decide{}",
+            if host == shown::NOT_SHOWN { "" } else { "; a login belongs into the table, and not into main.cf" }
+        ),
+        host => format!(
+            "if it is another name of the same server, add {host} to endpoint_aliases; if this credential is for the server that \
+             mail goes to now, set endpoint = {host} under [credential.smtp]; else this instance has no use for this \
+             credential: take the target out of the configuration"
+        ),
+    }
+}
+
+/// Does `smtp_sasl_mechanism_filter` let a mechanism pass? The first pattern that matches decides; a pattern that is a
+/// file or table is taken to match.
+pub(super) fn passes(filter: &[&str], mechanism: &str) -> bool {
+    for pattern in filter {
+        let (name, not) = pattern.strip_prefix('!').map_or((*pattern, false), |name| (name, true));
+        if name.contains([':', '/']) || name.eq_ignore_ascii_case(mechanism) {
+            return !not;
+        }
+    }
+    filter.is_empty()
+}
+
+/// Something that is wrong, on its way to a finding or an error.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    pub(super) class: Class,
+    pub(super) subject: Subject,
+    pub(super) finding: Finding,
+    /// The same as the finding's fix, for who does it by hand; empty where the fix is words alone.
+    pub(super) steps: Vec<Instruction>,
+}
+
+/// What a problem is about: who edits the table by hand can mend the table, and is told of each entry anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Settings of Postfix, or of the target.
+    Setup,
+    /// The table, or what surrounds it.
+    Table,
+    /// What an entry holds, or that there are two of it.
+    Entry,
+    /// What stands in the compiled map and not in the text: it is lost when the map is replaced.
+    Map,
+    /// Who could have written what is run and obeyed; never an error.
+    Trust,
+}
+
+impl Problem {
+    pub(super) fn new(severity: Severity, file: Option<PathBuf>, what: String, fix: String) -> Self {
+        let finding = Finding { severity, line: None, file, what, fix };
+        Self { class: Class::Config, subject: Subject::Setup, finding, steps: Vec::new() }
+    }
+
+    pub(super) fn error(class: Class, file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self { class, ..Self::new(Severity::Error, file, what, fix) }
+    }
+
+    pub(super) fn warning(file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self::new(Severity::Warning, file, what, fix)
+    }
+
+    pub(super) fn note(file: Option<PathBuf>, what: String, fix: String) -> Self {
+        Self::new(Severity::Note, file, what, fix)
+    }
+
+    pub(super) fn of_table(e: Fault, file: &Path) -> Self {
+        let mut problem = Self::error(e.class, Some(file.to_owned()), e.what, table::fix_for(&e.fix, file));
+        problem.finding.line = e.line;
+        problem.subject = Subject::Table;
+        problem
+    }
+
+    pub(super) fn into_error(self) -> Fault {
+        let Finding { line, file, what, fix, .. } = self.finding;
+        Fault::new(self.class, what, fix).in_file(file).at_line(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::words;
+    use super::*;
+
+    #[test]
+    fn mechanism_filters() {
+        for (filter, plain) in [
+            ("", true),
+            ("plain, login", true),
+            ("PLAIN", true),
+            ("login", false),
+            ("!plain, static:all", false),
+            ("!gssapi, static:all", true),
+            ("!gssapi", false),
+            ("/etc/postfix/mechanisms", true),
+        ] {
+            assert_eq!(passes(&words(filter), "PLAIN"), plain, "{filter:?}");
+        }
+    }
+}

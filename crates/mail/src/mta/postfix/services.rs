@@ -1,0 +1,180 @@
+//! The client services of master.cf: each entry that runs smtp(8), with the settings that it goes by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+
+use super::settings::{PARAMETERS, Settings, postconf};
+use super::tables::gave_up;
+use super::{COMMAND, Postfix, or_none};
+use crate::credential::has_secret_shape;
+use crate::fault::{Class, Fault};
+use crate::host;
+
+/// One entry of master.cf that runs smtp(8).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Service {
+    /// As transports name it.
+    pub(super) name: String,
+    /// What it goes by: its own `-o` options over main.cf.
+    pub(super) settings: Settings,
+    /// The parameters that it has `-o` options for.
+    pub(super) overridden: BTreeSet<String>,
+}
+
+impl Service {
+    /// Does it log in?
+    pub(super) fn logs_in(&self) -> bool {
+        self.settings.yes("smtp_sasl_auth_enable")
+    }
+
+    /// Its login tables, in their order.
+    pub(super) fn tables(&self) -> Vec<&str> {
+        self.settings.list("smtp_sasl_password_maps")
+    }
+
+    /// Does it look a login up under the sender first?
+    pub(super) fn by_sender(&self) -> bool {
+        self.settings.yes("smtp_sender_dependent_authentication")
+    }
+}
+
+/// One line of `postconf -M`.
+#[derive(Debug, PartialEq)]
+struct Line {
+    name: String,
+    /// `-o` options, as written.
+    options: BTreeMap<String, String>,
+}
+
+impl Postfix {
+    /// The client services, in the order of master.cf. `main`: what main.cf says.
+    pub(super) fn read_services(&self, main: &Settings) -> Result<Vec<Service>, Fault> {
+        let listed = self.postconf(&["-M".into()])?;
+        listed.lines().filter_map(line).map(|line| self.service(line, main)).collect()
+    }
+
+    fn service(&self, Line { name, options }: Line, main: &Settings) -> Result<Service, Fault> {
+        let overridden: BTreeSet<String> = options.keys().cloned().collect();
+        // Where a message is logged under another name nothing else follows from it.
+        let counts = overridden.iter().any(|name| name != "syslog_name");
+        let mut settings = if counts { self.with_options(&options)? } else { main.clone() };
+        for (name, value) in options {
+            if may_hold_a_login(&value) {
+                settings.0.insert(name, value);
+            }
+        }
+        Ok(Service { name, settings, overridden })
+    }
+
+    /// What Postfix makes of main.cf with these options: one may stand in the value of another parameter.
+    fn with_options(&self, options: &BTreeMap<String, String>) -> Result<Settings, Fault> {
+        let mut words: Vec<OsString> = Vec::new();
+        for (name, value) in options.iter().filter(|(_, value)| !may_hold_a_login(value)) {
+            words.extend(["-o".into(), format!("{name}={value}").into()]);
+        }
+        words.push("-x".into());
+        words.extend(PARAMETERS.iter().map(OsString::from));
+        Ok(Settings::parse(&self.postconf(&words)?))
+    }
+
+    /// What `postconf` says to these words.
+    pub(super) fn postconf(&self, words: &[OsString]) -> Result<String, Fault> {
+        let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string()];
+        argv.extend_from_slice(words);
+        let output = host::run(&argv, None, COMMAND)?;
+        if !output.status.success() {
+            return Err(Fault::new(
+                Class::Config,
+                format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
+                format!("run: postconf -c {} -n", self.config_dir.display()),
+            )
+            .in_file(self.config_dir.join("main.cf")));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Such a value does not go onto a command line.
+pub(super) fn may_hold_a_login(value: &str) -> bool {
+    value.contains("static:") || value.contains("inline:") || has_secret_shape(value)
+}
+
+/// A line of `postconf -M`, if its entry runs smtp(8) and transports can name it.
+fn line(line: &str) -> Option<Line> {
+    let line = line.trim_end();
+    let mut words = split(line).into_iter();
+    let name = words.next()?.to_owned();
+    let is_local = matches!(words.next()?, "unix" | "fifo");
+    // private, unprivileged, chroot, wake-up time, process limit; then the command
+    if !is_local || words.nth(5)? != "smtp" {
+        return None;
+    }
+    let mut options = BTreeMap::new();
+    while let Some(word) = words.next() {
+        let option = match word.strip_prefix("-o") {
+            Some("") => words.next()?,
+            Some(attached) => attached,
+            None => continue,
+        };
+        let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
+        if let Some((name, value)) = option.split_once('=') {
+            options.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
+    }
+    Some(Line { name, options })
+}
+
+/// Splits a line at white space, but not inside braces. Commas are part of a value.
+fn split(line: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let separator = move |c: char| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && c.is_ascii_whitespace()
+    };
+    line.split(separator).filter(|word| !word.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_master_cf() {
+        let options = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (text, expected) in [
+            ("smtp       inet  n       -       y       -       -       smtpd", None),
+            ("smtp       unix  -       -       y       -       -       smtp", Some(("smtp", options(&[])))),
+            ("x unix - - n - - smtp -v -o a=b", Some(("x", options(&[("a", "b")])))),
+            ("x unix - - n - - smtp -oa=b -o {c = hash:/a, inline:{ {d=e f} }}", {
+                Some(("x", options(&[("a", "b"), ("c", "hash:/a, inline:{ {d=e f} }")])))
+            }),
+            ("x unix - - n - - smtp -o a=b,$c", Some(("x", options(&[("a", "b,$c")])))),
+            ("x unix - n n - - pipe flags=F user=a argv=/b $nexthop", None),
+            ("lmtp unix - - n - - lmtp", None),
+            ("127.0.0.1:25 inet n - n - - smtp", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(name, options)| Line { name: name.to_owned(), options });
+            assert_eq!(line(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_login_goes_onto_a_command_line() {
+        for (value, may) in [
+            ("hash:/etc/postfix/sasl_passwd", false),
+            ("static:user:pw", true),
+            ("hash:/a, inline:{ {a=b c} }", true),
+            ("encrypt", false),
+            ("$relayhost", false),
+        ] {
+            assert_eq!(may_hold_a_login(value), may, "{value}");
+        }
+    }
+}

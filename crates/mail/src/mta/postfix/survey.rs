@@ -1,0 +1,545 @@
+//! Everything that a look and a plan go by, found in one go.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::Postfix;
+use super::differences::Compiling;
+use super::hops::{Endpoint, Hops};
+use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
+use super::pick::{Answering, Owned, Pick, Picks};
+use super::review::{Problem, Subject};
+use super::settings::{Settings, Setup, settled};
+use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
+use crate::credential::Login;
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
+use crate::host;
+use crate::instruction::Instruction;
+use crate::mta::by_hand::{Map, Task};
+use crate::mta::table::{Table, same_key};
+use crate::mta::{KeyIds, Ours, TableId, shown, table};
+
+/// How often a table is looked at again because somebody wrote to it meanwhile.
+pub(super) const LOOKS: usize = 3;
+
+/// What was found in texts that have not changed since. Holds no login: those are read again, each from its place.
+pub(super) struct Found {
+    texts: Vec<(PathBuf, host::FileId)>,
+    asked: Asked,
+    picks: Picks,
+}
+
+/// What an answer depends on besides the texts.
+#[derive(PartialEq)]
+struct Asked {
+    ours: Ours,
+    candidate: Option<String>,
+    setup: Setup,
+    hops: Hops,
+}
+
+impl Postfix {
+    /// Everything that `inspect` and `plan` go by. `candidate` is the user name that is about to be written, where one
+    /// is. Nothing is changed. What is wrong with the configuration or a table is a problem in the answer; what could
+    /// not be read at all is an error.
+    pub(super) fn survey(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
+        for _ in 1..LOOKS {
+            match self.survey_once(ours, candidate, need) {
+                Err(e) if e.class == Class::ChangedUnderneath => {}
+                other => return other,
+            }
+        }
+        self.survey_once(ours, candidate, need)
+    }
+
+    fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
+        let setup = self.setup()?;
+        let endpoints = [Endpoint::of(&self.relay)];
+        let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
+        let mut problems = self.review_trust(&setup.main)?;
+        let maps = LoginMaps::of(&setup);
+        problems.extend(self.unusable(&maps, &setup.main));
+        let mut survey = Survey { setup, hops, problems, ..Survey::default() };
+        survey.take_tables(maps);
+        let asked = Asked {
+            ours: ours.clone(),
+            candidate: candidate.map(str::to_owned),
+            setup: survey.setup.clone(),
+            hops: survey.hops.clone(),
+        };
+        self.survey_tables(&mut survey, &endpoints, asked, need)?;
+        let review = self.review(&survey);
+        survey.problems.splice(0..0, review);
+        survey.problems.sort_by_key(|p| p.finding.severity);
+        // Of two equal keys each is ours, and each has the same to be said of it; so have two services with the same settings.
+        let mut told: Vec<Finding> = Vec::new();
+        survey.problems.retain(|p| {
+            let is_new = !told.contains(&p.finding);
+            told.extend(is_new.then(|| p.finding.clone()));
+            is_new
+        });
+        Ok(survey)
+    }
+
+    /// What is to be said of login tables that we cannot write.
+    fn unusable(&self, maps: &LoginMaps, main: &Settings) -> Vec<Problem> {
+        if maps.all.is_empty() {
+            return vec![no_map(main)];
+        }
+        let has_store = maps.stores().next().is_some();
+        let mut problems: Vec<Problem> = Vec::new();
+        for problem in maps.all.iter().filter_map(|map| map.store.as_ref().err()) {
+            let mut problem = (**problem).clone();
+            if has_store && problem.class == Class::Unsupported {
+                problem.finding.severity = Severity::Note;
+                problem.finding.fix = format!(
+                    "what it holds stays as it is; if the login for the endpoint stands in it: {}",
+                    problem.finding.fix
+                );
+            }
+            problems.push(problem);
+        }
+        let stores: Vec<&Store> = maps.stores().map(|(_, store)| store).collect();
+        for (at, store) in stores.iter().enumerate() {
+            if let Some(other) = stores[..at].iter().find(|other| other.text == store.text) {
+                problems.push(Problem::error(
+                    Class::Unsupported,
+                    Some(store.text.clone()),
+                    format!("it is the text of two login tables, {} and {}", other.id(), store.id()),
+                    format!("name one of them, {}, in both places", other.id()),
+                ));
+            }
+        }
+        problems
+    }
+
+    fn survey_tables(
+        &self,
+        survey: &mut Survey,
+        endpoints: &[Endpoint],
+        asked: Asked,
+        need: Need,
+    ) -> Result<(), Fault> {
+        let ours = asked.ours.clone();
+        let again = if need == Need::Found { self.find_again(survey, &asked)? } else { None };
+        let picks = match again {
+            Some(picks) => picks,
+            None => {
+                let mut is_whole = true;
+                for table in &mut survey.tables {
+                    is_whole &= self.read_table(table)?;
+                }
+                if !is_whole {
+                    survey.take_problems();
+                    return Ok(());
+                }
+                let picks = self.pick(survey, endpoints, &asked);
+                let now = SystemTime::now();
+                let seen = |table: &TableSurvey| {
+                    Some((table.store.text.clone(), table.seen.filter(|seen| settled(seen, now))?))
+                };
+                let texts: Option<Vec<_>> = survey.tables.iter().map(seen).collect();
+                *self.found.borrow_mut() = texts.map(|texts| Found { texts, asked, picks: picks.without_logins() });
+                picks
+            }
+        };
+        survey.problems.extend(picks.problems.iter().cloned());
+        survey.take_picks(picks);
+        for table in &mut survey.tables {
+            self.survey_map(table, &ours)?;
+        }
+        survey.take_problems();
+        Ok(())
+    }
+
+    /// Which entries are ours. Every text was read.
+    fn pick(&self, survey: &Survey, endpoints: &[Endpoint], asked: &Asked) -> Picks {
+        let table_of = |number: &usize| survey.tables.iter().find(|table| table.number == *number);
+        let numbers: Vec<usize> = (0..survey.maps.len()).collect();
+        let tables: Vec<LoginTable<'_>> = (survey.maps.iter().zip(&numbers))
+            .map(|(map, number)| LoginTable {
+                id: map.id.clone(),
+                entries: match (table_of(number), &map.fixed) {
+                    (Some(table), _) => Entries::Writable(&table.table),
+                    (None, Some(fixed)) => Entries::Fixed(fixed),
+                    (None, None) => Entries::Unlisted,
+                },
+            })
+            .collect();
+        let clients: Vec<Client<'_>> = (survey.setup.services.iter().zip(&survey.of_services))
+            .map(|(service, tables)| Client {
+                service: &service.name,
+                logs_in: service.logs_in(),
+                by_sender: service.by_sender(),
+                tables: tables.clone(),
+            })
+            .collect();
+        let known = KnownIds { ours: &asked.ours, candidate: asked.candidate.as_deref() };
+        let scope = Scope { endpoints, keys: self.keys.as_deref() };
+        let found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        let main_cf = self.config_dir.join("main.cf");
+        let texts: Vec<(PathBuf, Option<&Table>)> = (survey.maps.iter().zip(&numbers))
+            .map(|(map, number)| match table_of(number) {
+                Some(table) => (table.store.text.clone(), Some(&table.table)),
+                None => (main_cf.clone(), map.fixed.as_ref()),
+            })
+            .collect();
+        let answering = Answering {
+            tables: &texts,
+            hops: &survey.hops,
+            services: &survey.setup.services,
+            keys: self.keys.as_deref(),
+            ours: &asked.ours,
+            candidate: asked.candidate.as_deref(),
+            endpoint: &endpoints[0],
+            main_cf,
+            has_store: !survey.tables.is_empty(),
+        };
+        answering.picks(found)
+    }
+
+    /// What Postfix finds in a table now, and whether its map is what the text says.
+    fn survey_map(&self, table: &mut TableSurvey, ours: &Ours) -> Result<(), Fault> {
+        let mut compiling = Compiling::default();
+        let is_looked_up = match self.look_up_live(table, ours.applied.as_deref())? {
+            Some((live, odd)) => {
+                (table.live, table.odd) = (live, odd);
+                let (problems, would) = self.compare_live(table)?;
+                let others = self.others_in_map(table, ours, &would);
+                table.problems.extend(others);
+                table.problems.extend(problems);
+                table.only_in_map_ids.clone_from(&would.key_ids);
+                compiling = would;
+                true
+            }
+            None => {
+                if !table.store.map.as_ref().is_some_and(|map| map.exists()) {
+                    let problems = self.compare_live(table)?.0;
+                    table.problems.extend(problems);
+                }
+                false
+            }
+        };
+        let problems = self.review_files(&table.settings, &table.store, is_looked_up.then_some(&compiling));
+        table.problems.extend(problems);
+        Ok(())
+    }
+
+    /// What was found before, if that still holds and nothing has to be compared: then no table is read. The logins
+    /// are read from their places in the files, which is small work on tables of any size.
+    fn find_again(&self, survey: &mut Survey, asked: &Asked) -> Result<Option<Picks>, Fault> {
+        let found = self.found.borrow();
+        let Some(found) = found.as_ref().filter(|found| found.asked == *asked) else { return Ok(None) };
+        let mut places = Vec::new();
+        for table in &mut survey.tables {
+            let (directory, name) = host::Directory::of(&table.store.text)?;
+            table.seen = directory.look(&name)?;
+            places.push((directory, name));
+        }
+        let texts = survey.tables.iter().map(|table| Some((table.store.text.clone(), table.seen?)));
+        if texts.collect::<Option<Vec<_>>>().as_ref() != Some(&found.texts) {
+            return Ok(None);
+        }
+        let mut picks = found.picks.clone();
+        for (table, (directory, name)) in survey.tables.iter().zip(&places) {
+            let (Some(seen), pick) = (table.seen, &mut picks.tables[table.number]) else { return Ok(None) };
+            if let Some(map) = &table.store.map
+                && look(map)?
+                    .is_none_or(|map| self.compared_before(&table.store, seen, map, &pick.not_compared()).is_none())
+            {
+                return Ok(None);
+            }
+            let parts: Vec<Range<usize>> = pick.owned.iter().filter_map(|owned| owned.at.clone()).collect();
+            let mut values = match directory.read_parts(name, seen, &parts) {
+                Ok(values) => values.into_iter(),
+                Err(host::HostError::Changed { .. }) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            };
+            for owned in pick.owned.iter_mut().filter(|owned| owned.at.is_some()) {
+                let value = values.next();
+                owned.text = value.and_then(|value| Login::from_pair(std::str::from_utf8(&value).ok()?).ok());
+            }
+        }
+        Ok(Some(picks))
+    }
+
+    /// Reads the whole text. False: it is none that could be gone on with, and that is said.
+    fn read_table(&self, survey: &mut TableSurvey) -> Result<bool, Fault> {
+        let store = &survey.store;
+        let (directory, name) = host::Directory::of(&store.text)?;
+        match directory.read(&name, table::MAX_TABLE) {
+            Err(e) if e.is_not_found() => {
+                survey.seen = None;
+                if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
+                    let command = store.text_from_map(map, &self.config_option());
+                    let mut problem = Problem::error(
+                        Class::Ambiguous,
+                        Some(store.text.clone()),
+                        format!(
+                            "the text is gone and its map {} is there: a map made from a new text would lose whatever \
+                             else the old one holds",
+                            map.display()
+                        ),
+                        match &command {
+                            Some(command) => format!(
+                                "bring the text back, from a backup or with: {command}; it has to stay, with the owner and \
+                                 the mode that the map has"
+                            ),
+                            None => "bring the text back from a backup; it has to stay".to_owned(),
+                        },
+                    );
+                    problem.subject = Subject::Table;
+                    let text = store.text.display();
+                    let from = if command.is_some() { ", or as follows" } else { "" };
+                    problem.steps = vec![Instruction::Text(format!(
+                        "bring back {text}, which has to stay: from a backup, with the owner and the mode that it had{from}"
+                    ))];
+                    problem.steps.extend(command.map(Instruction::Command));
+                    survey.problems.push(problem);
+                }
+            }
+            Err(e) => return Err(e.into()),
+            Ok((bytes, seen)) => {
+                survey.seen = Some(seen);
+                match Table::of(bytes) {
+                    Ok(table) => survey.table = table,
+                    Err(e) => {
+                        survey.problems.push(Problem::of_table(e, &store.text));
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A table as a person is told of it.
+    pub(super) fn task<'a>(&self, survey: &'a TableSurvey, ours: &'a Ours, login: &'a Login) -> Task<'a> {
+        let store = &survey.store;
+        let map = store.map.as_ref().map(|path| Map {
+            path,
+            found: &survey.live,
+            only_here: survey.only_in_map().map(String::as_str).collect(),
+            command: format!("postmap{} {}", self.config_option(), store.name),
+        });
+        Task {
+            file: &store.text,
+            exists: survey.seen.is_some(),
+            table: &survey.table,
+            ours,
+            login,
+            entries: survey.pick.owned.iter().map(|owned| owned.entry).collect(),
+            missing: &survey.pick.missing,
+            hops: survey.pick.hops.iter().filter_map(|keys| Some([keys.first()?.as_str(), keys.last()?])).collect(),
+            map,
+            restart: None,
+        }
+    }
+}
+
+/// How much of the table a survey is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Which entries are ours, and what they hold: where the text has not changed, that is known.
+    Found,
+    /// All of it.
+    Table,
+}
+
+/// All that was found.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) setup: Setup,
+    pub(super) hops: Hops,
+    /// Those that we can write.
+    pub(super) tables: Vec<TableSurvey>,
+    /// All login tables.
+    pub(super) maps: Vec<LoginMap>,
+    /// For each service of the setup the numbers of its tables.
+    of_services: Vec<Vec<usize>>,
+    live: Vec<LiveKeys>,
+    key_ids: KeyIds,
+    /// Worst first.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Survey {
+    fn take_tables(&mut self, maps: LoginMaps) {
+        self.of_services = maps.of_services;
+        for (number, mut map) in maps.all.into_iter().enumerate() {
+            if let Some(store) = map.store.as_ref().ok().cloned() {
+                let settings = self.setup.main.clone();
+                self.tables.push(TableSurvey { number, ..TableSurvey::new(settings, store) });
+                map.fixed = None;
+            }
+            self.maps.push(map);
+        }
+    }
+
+    fn take_picks(&mut self, picks: Picks) {
+        let mut tables = picks.tables;
+        for table in &mut self.tables {
+            table.pick = std::mem::take(&mut tables[table.number]);
+        }
+        (self.live, self.key_ids) = (picks.live, picks.key_ids);
+    }
+
+    fn take_problems(&mut self) {
+        for table in &mut self.tables {
+            self.problems.append(&mut table.problems);
+        }
+    }
+
+    /// The access key ids that texts, maps and what is written out hold.
+    pub(super) fn key_ids(&self) -> KeyIds {
+        let mut all = self.key_ids.clone();
+        self.tables.iter().for_each(|table| all.join(&table.only_in_map_ids));
+        all
+    }
+
+    /// Does any service look up a login for an endpoint of ours?
+    pub(super) fn has_live_key(&self) -> bool {
+        self.live.iter().any(|live| !live.keys.is_empty())
+    }
+
+    /// Is it a key that no text has, and a map still?
+    pub(super) fn is_only_in_map(&self, key: &str) -> bool {
+        let is_live = |live: &LiveKeys| live.keys.iter().any(|(have, _)| same_key(have, key));
+        !self.live.iter().any(is_live)
+    }
+
+    /// Tables that could not be listed, as they may be shown.
+    pub(super) fn incomplete(&self) -> Vec<String> {
+        let unlisted = self.maps.iter().filter(|map| map.store.is_err() && map.fixed.is_none());
+        unlisted.map(|map| map.id.to_string()).collect()
+    }
+
+    /// Every service with next hops of ours that is not left, its tables, and its live keys in look-up order.
+    pub(super) fn services(&self) -> impl Iterator<Item = (&str, Vec<TableId>, Vec<&String>)> {
+        self.live.iter().map(|live| {
+            let tables = live.tables.iter().map(|number| self.maps[*number].id.clone()).collect();
+            let mut keys: Vec<&String> = Vec::new();
+            let only_in_map = self.tables.iter().filter(|table| live.tables.contains(&table.number));
+            let only_in_map = only_in_map.flat_map(TableSurvey::only_in_map);
+            let own_order = live.keys.iter().map(|(key, _)| key);
+            for key in own_order.chain(only_in_map) {
+                if !keys.iter().any(|have| same_key(have, key)) {
+                    keys.push(key);
+                }
+            }
+            (live.service.as_str(), tables, keys)
+        })
+    }
+}
+
+/// What was found in one login table.
+pub(super) struct TableSurvey {
+    /// Its number among all login tables.
+    pub(super) number: usize,
+    pub(super) settings: Settings,
+    pub(super) store: Store,
+    /// Empty where what was found before still holds.
+    pub(super) table: Table,
+    /// The text as it was read; `None`: there is none.
+    pub(super) seen: Option<host::FileId>,
+    pub(super) pick: Pick,
+    /// What Postfix finds now, by key as asked.
+    pub(super) live: HashMap<String, Login>,
+    /// Keys under which it finds what is no login.
+    pub(super) odd: HashSet<String>,
+    /// The access key ids that the map holds and the text does not.
+    pub(super) only_in_map_ids: KeyIds,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl TableSurvey {
+    fn new(settings: Settings, store: Store) -> Self {
+        Self {
+            number: 0,
+            settings,
+            store,
+            table: Table::default(),
+            seen: None,
+            pick: Pick::default(),
+            live: HashMap::new(),
+            odd: HashSet::new(),
+            only_in_map_ids: KeyIds::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The keys that must give the candidate.
+    pub(super) fn lookups(&self) -> Vec<String> {
+        let owned = self.pick.owned.iter().map(|owned| owned.key.clone());
+        owned.chain(self.pick.missing.iter().cloned()).collect()
+    }
+
+    /// What a map made from the text now would change under the keys that are ours. The table was read.
+    pub(super) fn compiling(&self) -> Compiling {
+        let value = |login: Option<&Login>, is_odd: bool| match login {
+            Some(login) if self.pick.users.contains(&login.username) => {
+                Some(format!("the login of {}", login.username))
+            }
+            Some(_) => Some("another login".to_owned()),
+            None if is_odd => Some("something that is not USER:PASSWORD".to_owned()),
+            None => None,
+        };
+        let in_map = |key: &str| value(self.live.get(key), self.odd.contains(key));
+        let in_text = |key: &str| {
+            let (_, entry) = self.table.get_folded(key)?;
+            let login = entry.login();
+            Some((value(login.as_ref(), true).unwrap_or_default(), login))
+        };
+        let loses = self.pick.absent.iter().find_map(|key| {
+            let found = in_map(key)?;
+            Some(format!("{}, where Postfix finds {found} now, would be gone", shown::quoted_key(key, None)))
+        });
+        let without = self.pick.hops.iter().find_map(|keys| {
+            let mut found = keys.iter().filter_map(|key| in_map(key));
+            let bounces = keys.iter().all(|key| self.table.get_folded(key).is_none());
+            let found = found.next().filter(|_| bounces)?;
+            let spelt = keys.last()?;
+            Some(format!(
+                "the text has no login for {}, for which Postfix finds {found} now: it would log in no more, and mail \
+                 would bounce",
+                shown::hop(spelt)
+            ))
+        });
+        let keys = self.pick.candidates.iter().chain(self.pick.owned.iter().map(|owned| &owned.key));
+        let other = || {
+            keys.filter(|key| !self.pick.absent.contains(key)).find_map(|key| {
+                let (would, login) = in_text(key)?;
+                if login.is_some() && login.as_ref() == self.live.get(key) {
+                    return None;
+                }
+                let now = in_map(key).unwrap_or_else(|| "nothing".into());
+                let would = if would == now { format!("{would} with another password") } else { would };
+                let key = shown::quoted_key(key, None);
+                Some(format!(
+                    "Postfix would use {would} for {key}, where it finds {now} now, and nobody has logged in with that"
+                ))
+            })
+        };
+        Compiling { changes: without.or_else(other), loses, key_ids: KeyIds::default() }
+    }
+
+    /// Is this the user name of every login of the text that is ours, as far as the text is known?
+    pub(super) fn holds_only(&self, applied: Option<&str>) -> bool {
+        let is_applied = |owned: &Owned| owned.text.as_ref().map(|login| login.username.as_str()) == applied;
+        let covers = |key: &String| self.pick.owned.iter().any(|owned| same_key(&owned.key, key));
+        let candidates = self.pick.candidates.iter().filter(|key| !self.pick.absent.contains(key));
+        applied.is_some() && candidates.into_iter().all(covers) && self.pick.owned.iter().all(is_applied)
+    }
+
+    /// Keys that Postfix tries, that are not in the text, and that the map still has: somebody took them out of the
+    /// text and did not compile it, or a run was killed.
+    pub(super) fn only_in_map(&self) -> impl Iterator<Item = &String> {
+        self.pick.absent.iter().filter(|key| {
+            (self.live.contains_key(*key) || self.odd.contains(*key))
+                && !self.pick.missing.iter().any(|missing| same_key(missing, key))
+        })
+    }
+}

@@ -1,0 +1,684 @@
+//! Lookup tables: their kinds, where text and compiled map are, and what `postmap` finds and lists in them.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use zeroize::Zeroizing;
+
+use super::review::Problem;
+use super::services::may_hold_a_login;
+use super::settings::{Settings, Setup, postconf, words};
+use super::{COMMAND, LONG_COMMAND, Postfix, quoted};
+use crate::credential::{Login, Redactor};
+use crate::fault::{Class, Fault};
+use crate::host;
+use crate::mta::compare::Comparison;
+use crate::mta::table::Table;
+use crate::mta::{Answer, TableId, cdb, shown, table};
+
+/// What a listing may have: as much as a map that is swapped.
+pub(super) const MAX_LISTING: usize = 2 * table::MAX_TABLE;
+
+/// How many keys one `postmap` is asked for; `host::run` takes megabytes of answers, not tables of any size.
+pub(super) const KEYS_AT_ONCE: usize = 10_000;
+
+/// What `postmap -q` answers: logins by key, and the keys with an answer that is none.
+pub(super) type Answers = (HashMap<String, Login>, HashSet<String>);
+
+impl Postfix {
+    /// Lists a table, as `postmap` would open it, into a comparison. The inner error is why that is not possible.
+    pub(super) fn list(
+        &self,
+        settings: &Settings,
+        kind: Kind,
+        path: &Path,
+        comparison: &mut Comparison<'_>,
+    ) -> Result<Result<(), String>, Fault> {
+        if settings.redirected(kind) == Kind::Cdb {
+            // `postmap -s` cannot list those.
+            let (directory, name) = host::Directory::of(&with_extension(path, "cdb"))?;
+            let (file, id) = directory.open_to_read(&name)?;
+            let listed = cdb::records(io::BufReader::new(file), id.size, |key, value| comparison.record(key, value));
+            return Ok(listed.map_err(|e| e.to_string()));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-s".into(), kind.spell(path)]);
+        let output = host::run_listing(&argv, LONG_COMMAND, MAX_LISTING, &mut |piece| comparison.listed(piece))
+            .map_err(|e| waited_for(e, settings, kind, path))?;
+        if output.status.success() && gave_up(&output.stderr).is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(self.last_words(&output.stderr, path)))
+    }
+
+    pub(super) fn compile_command(&self, store: &Store) -> String {
+        format!("postmap{} {}", self.config_option(), quoted(&store.name))
+    }
+
+    /// Looks keys up with `postmap -q -`. The inner error is what `postmap` said when it gave up.
+    pub(super) fn query(
+        &self,
+        settings: &Settings,
+        kind: Kind,
+        path: &Path,
+        keys: &[String],
+    ) -> Result<Result<Answers, String>, Fault> {
+        self.ask(settings, &kind.spell(path), keys, path).map_err(|e| waited_for(e, settings, kind, path))
+    }
+
+    /// Looks keys up in whatever kind of table.
+    fn ask(
+        &self,
+        settings: &Settings,
+        spelt: &OsStr,
+        keys: &[String],
+        text: &Path,
+    ) -> Result<Result<Answers, String>, host::HostError> {
+        let mut asked = HashSet::new();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| asked.insert(*key)).collect();
+        let (mut found, mut odd) = (HashMap::new(), HashSet::new());
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let mut argv = self.postmap(settings);
+            argv.extend(["-q".into(), "-".into(), spelt.to_owned()]);
+            let lines = keys.iter().flat_map(|key| [*key, "\n"]).collect::<String>();
+            let output = host::run(&argv, Some(lines.as_bytes()), COMMAND)?;
+            // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
+            if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
+                return Ok(Err(self.last_words(&output.stderr, text)));
+            }
+            // Answers come in the order of the keys, and only for those that were found.
+            let mut answers = output.stdout.split(|byte| *byte == b'\n').peekable();
+            for key in keys {
+                let answer = answers.peek().and_then(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"\t"));
+                if let Some(value) = answer {
+                    match std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok()) {
+                        Some(login) => _ = found.insert((*key).to_owned(), login),
+                        None => _ = odd.insert((*key).to_owned()),
+                    }
+                    answers.next();
+                }
+            }
+        }
+        Ok(Ok((found, odd)))
+    }
+
+    /// What smtp(8) finds in a table that we do not write.
+    pub(super) fn look_up_other(
+        &self,
+        settings: &Settings,
+        map: &LoginMap,
+        keys: &[String],
+    ) -> Result<Vec<Answer>, Fault> {
+        if let Some(table) = &map.fixed {
+            return Ok(keys.iter().map(|key| map.answer(table, key)).collect());
+        }
+        let cannot = |why: String| {
+            Fault::new(
+                Class::Command,
+                format!("{} cannot be asked what it holds: {why}", map.id),
+                format!("try it by hand: postmap{} -q KEY {}", self.config_option(), map.id),
+            )
+            .temporary()
+        };
+        if may_hold_a_login(&map.spelt) {
+            return Err(cannot("its entries are its name".into()));
+        }
+        match self.ask(settings, OsStr::new(&map.spelt), keys, Path::new(""))? {
+            Ok((found, odd)) => Ok(keys.iter().map(|key| answer(&found, &odd, key)).collect()),
+            Err(words) => Err(cannot(words)),
+        }
+    }
+
+    pub(super) fn postmap(&self, settings: &Settings) -> Vec<OsString> {
+        vec![settings.program("postmap"), "-c".into(), self.config_dir.clone().into_os_string()]
+    }
+
+    /// What a command said when it gave up, without any password that stands in the table.
+    pub(super) fn last_words(&self, stderr: &str, text: &Path) -> String {
+        match gave_up(stderr) {
+            words if words.is_empty() => "it gave no reason".into(),
+            words => self.redacted(&words, text),
+        }
+    }
+
+    /// The words without any password of a table; a table that cannot be read hides nothing.
+    pub(super) fn redacted(&self, words: &str, text: &Path) -> String {
+        let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::of(bytes).ok());
+        let logins = table.iter().flat_map(|table| table.entries().filter_map(|entry| entry.login()));
+        Redactor::for_text(words, logins).clean(words)
+    }
+
+    /// Why `postfix check` failed. Without a terminal, postfix(1) itself speaks to the mail log only; another program
+    /// that reads main.cf gives the reason aloud, where the reason stands there.
+    pub(super) fn check_words(&self, settings: &Settings, stderr: &str) -> Result<String, Fault> {
+        let said = gave_up(stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-q".into(), "any".into(), "static:any".into()]);
+        let said = gave_up(&host::run(&argv, None, COMMAND)?.stderr);
+        if !said.is_empty() {
+            return Ok(Redactor::default().clean(&said));
+        }
+        Ok(match settings.get("maillog_file") {
+            file if !file.starts_with('/') => "its reason is in the mail log".into(),
+            file => format!("its reason is in {file}"),
+        })
+    }
+
+    /// Why this host's Postfix cannot open tables of that kind; `None`: it can. Asked only where something failed or there
+    /// is no map yet.
+    pub(super) fn unsupported(&self, settings: &Settings, kind: Kind) -> Result<Option<Problem>, Fault> {
+        let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
+        let output = host::run(&argv, None, COMMAND)?;
+        let kinds = String::from_utf8_lossy(&output.stdout);
+        let name = kind.name();
+        let needed = settings.redirected(kind).name();
+        if output.status.success() && !kinds.lines().any(|line| line.trim() == needed) {
+            let fix = match kind {
+                Kind::Hash | Kind::Btree => {
+                    "this Postfix is built without Berkeley DB: change smtp_sasl_password_maps to lmdb: (package \
+                     postfix-lmdb) and run postmap, or follow the NON_BERKELEYDB_README"
+                        .into()
+                }
+                _ => format!(
+                    "install the package postfix-{name}; a secondary instance also needs dynamicmaps.cf where its \
+                     meta_directory says"
+                ),
+            };
+            let what = format!("this host's Postfix cannot open {name}: tables (it is not in `postconf -m`)");
+            return Ok(Some(Problem::error(Class::Unsupported, Some(self.config_dir.join("main.cf")), what, fix)));
+        }
+        // `postconf -m` lists what dynamicmaps.cf names, whether or not the library is there.
+        Ok(plugin_that_is_missing(settings, needed).map(|(named_in, library)| {
+            let what = format!(
+                "this host's Postfix cannot open {name}: tables: it loads {} for them, which is not there",
+                library.display()
+            );
+            let fix = format!("install the package postfix-{needed} (again), or correct the line {needed} there");
+            Problem::error(Class::Unsupported, Some(named_in), what, fix)
+        }))
+    }
+}
+
+/// The kinds of table that are a text which we may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Hash,
+    Btree,
+    Lmdb,
+    Cdb,
+    Texthash,
+}
+
+impl Kind {
+    pub(super) fn new(name: &str) -> Option<Self> {
+        [Kind::Hash, Kind::Btree, Kind::Lmdb, Kind::Cdb, Kind::Texthash].into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Hash => "hash",
+            Kind::Btree => "btree",
+            Kind::Lmdb => "lmdb",
+            Kind::Cdb => "cdb",
+            Kind::Texthash => "texthash",
+        }
+    }
+
+    /// What `postmap` adds to the name of the text. `None`: Postfix reads the text itself.
+    pub(super) fn extension(self) -> Option<&'static str> {
+        match self {
+            Kind::Hash | Kind::Btree => Some("db"),
+            Kind::Lmdb => Some("lmdb"),
+            Kind::Cdb => Some("cdb"),
+            Kind::Texthash => None,
+        }
+    }
+
+    /// `type:path`, as `postmap` takes it.
+    pub(super) fn spell(self, path: &Path) -> OsString {
+        let mut spelt = OsString::from(format!("{}:", self.name()));
+        spelt.push(path);
+        spelt
+    }
+}
+
+/// Why a kind of table is not one that we write, and what to do about it.
+pub(super) fn refusal(map: &str) -> (String, &'static str) {
+    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps = \
+                             hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+    let kind = map.split_once(':').map_or(map, |(kind, _)| kind);
+    let why = match kind {
+        "proxy" => "proxymap(8) opens it",
+        "ldap" | "mysql" | "pgsql" | "sqlite" | "mongodb" => {
+            "the logins are in a database, not in a file that relaykey writes"
+        }
+        "pcre" | "regexp" | "cidr" => "it matches patterns, so no entry belongs to one key alone",
+        "inline" | "static" => {
+            "the login stands in main.cf itself, which relaykey never writes (and which everybody can read)"
+        }
+        "environ" => "the login stands in the environment of processes",
+        "tcp" | "socketmap" | "memcache" | "nis" | "nisplus" | "netinfo" | "unix" => {
+            "the logins come from another service"
+        }
+        "pipemap" | "unionmap" | "randmap" => "it combines other tables",
+        "internal" | "fail" => "it holds nothing that lasts",
+        "dbm" | "sdbm" => "its map is two files, which cannot be replaced in one step",
+        _ => "relaykey does not know how Postfix reads it",
+    };
+    let named =
+        shown::table_type(map).map_or_else(|| "a kind that is not shown".into(), |kind| format!("kind {kind}:"));
+    (format!("smtp_sasl_password_maps is of {named}, which relaykey cannot write: {why}"), OWN_TABLE)
+}
+
+/// A login table, as a service names it.
+pub(super) struct LoginMap {
+    pub(super) id: TableId,
+    spelt: String,
+    /// The error is why we cannot write it.
+    pub(super) store: Result<Store, Box<Problem>>,
+    /// The entries of one that is written out in main.cf or master.cf.
+    pub(super) fixed: Option<Table>,
+    /// It gives the same for every key.
+    is_static: bool,
+}
+
+impl LoginMap {
+    fn of(settings: &Settings, spelt: &str) -> Self {
+        let store = Store::of(settings, spelt);
+        let id = store.as_ref().map_or_else(|_| TableId::new(shown::table(spelt)), Store::id);
+        let name = spelt.strip_prefix("proxy:").unwrap_or(spelt);
+        let value = name.strip_prefix("static:").map(|value| in_braces(value).unwrap_or(value));
+        let text = match (value, name.strip_prefix("inline:").and_then(in_braces)) {
+            (Some(value), _) => Some(Zeroizing::new(format!("* {}\n", value.trim()).into_bytes())),
+            (None, Some(entries)) => Some(inline_text(entries)),
+            (None, None) => None,
+        };
+        let fixed = text.and_then(|text| Table::of(text).ok());
+        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some() }
+    }
+
+    /// What stands in it under a key, where it is written out.
+    fn answer(&self, table: &Table, key: &str) -> Answer {
+        let entry = if self.is_static { (!table.is_empty()).then(|| table.entry(0)) } else { None };
+        match entry.or_else(|| table.get_folded(key).map(|(_, entry)| entry)) {
+            Some(entry) => entry.login().map_or(Answer::NoLogin, Answer::Login),
+            None => Answer::Nothing,
+        }
+    }
+}
+
+/// The lines that a table would have with the entries of `inline:`.
+fn inline_text(entries: &str) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * entries.len() + 2));
+    for entry in words(entries) {
+        if let Some((key, value)) = in_braces(entry).unwrap_or(entry).split_once('=') {
+            [key.trim(), " ", value.trim(), "\n"].iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
+        }
+    }
+    text
+}
+
+/// `{…}` without the braces.
+pub(super) fn in_braces(text: &str) -> Option<&str> {
+    text.trim().strip_prefix('{')?.strip_suffix('}').map(str::trim)
+}
+
+/// The login tables of a mail server.
+pub(super) struct LoginMaps {
+    /// Each once, as they are named first.
+    pub(super) all: Vec<LoginMap>,
+    /// For each service, by their numbers, in the order in which they are asked.
+    pub(super) of_services: Vec<Vec<usize>>,
+}
+
+impl LoginMaps {
+    /// Those of all client services, and of main.cf.
+    pub(super) fn of(setup: &Setup) -> Self {
+        let mut maps = Self { all: Vec::new(), of_services: Vec::new() };
+        for service in &setup.services {
+            let numbers = service.tables().into_iter().map(|spelt| maps.number(&service.settings, spelt)).collect();
+            maps.of_services.push(numbers);
+        }
+        setup.main.list("smtp_sasl_password_maps").into_iter().for_each(|spelt| _ = maps.number(&setup.main, spelt));
+        maps
+    }
+
+    fn number(&mut self, settings: &Settings, spelt: &str) -> usize {
+        if let Some(number) = self.all.iter().position(|map| map.spelt == spelt) {
+            return number;
+        }
+        let mut map = LoginMap::of(settings, spelt);
+        // Two that are not shown, or with one path spelt in two ways.
+        if self.all.iter().any(|known| known.id == map.id) {
+            map.id = TableId::new(format!("{} ({})", map.id, self.all.len() + 1));
+        }
+        self.all.push(map);
+        self.all.len() - 1
+    }
+
+    /// The one of that name.
+    pub(super) fn get(&self, id: &TableId) -> Option<&LoginMap> {
+        self.all.iter().find(|map| map.id == *id)
+    }
+
+    /// Those that we can write, with their numbers.
+    pub(super) fn stores(&self) -> impl Iterator<Item = (usize, &Store)> {
+        self.all.iter().enumerate().filter_map(|(number, map)| Some((number, map.store.as_ref().ok()?)))
+    }
+}
+
+/// A login table with a text that we may write.
+#[derive(Clone)]
+pub(super) struct Store {
+    pub(super) kind: Kind,
+    /// `type:path`, without `proxy:`.
+    pub(super) name: String,
+    /// proxymap(8) opens it, as Postfix's own user.
+    pub(super) is_proxied: bool,
+    /// As configured.
+    pub(super) path: PathBuf,
+    /// The text, symbolic links resolved. It need not exist.
+    pub(super) text: PathBuf,
+    /// The compiled map (beside the configured name), links resolved. `None`: Postfix reads the text.
+    pub(super) map: Option<PathBuf>,
+}
+
+impl Store {
+    /// Text and compiled map under their configured names, and where symbolic links lead.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let beside = self.kind.extension().map(|extension| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(".");
+            name.push(extension);
+            PathBuf::from(name)
+        });
+        let mut files = vec![self.path.clone(), self.text.clone()];
+        files.extend(beside);
+        files.extend(self.map.clone());
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// The command that makes the text anew from its map, for nobody else to read, with the map's owner. `None`: `postmap`
+    /// cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
+    pub(super) fn text_from_map(&self, map: &Path, option: &str) -> Option<String> {
+        let (text, map) = (self.text.display(), map.display());
+        (self.kind != Kind::Cdb).then(|| {
+            format!(
+                "(umask 077; postmap{option} -s {} > {text}.new && chown --reference={map} {text}.new && mv {text}.new {text})",
+                self.name
+            )
+        })
+    }
+
+    /// The table that is spelt so. `settings`: of the service that names it.
+    pub(super) fn of(settings: &Settings, map: &str) -> Result<Self, Box<Problem>> {
+        let main_cf = || Path::new(settings.get("config_directory")).join("main.cf");
+        let refuse =
+            |class, what: String, fix: &str| Box::new(Problem::error(class, Some(main_cf()), what, fix.into()));
+        let typed = |map: &str| {
+            let (kind, path) = map.split_once(':').filter(|(kind, _)| !kind.contains(['/', '{']))?;
+            Some((kind.to_owned(), path.to_owned()))
+        };
+        let Some((kind, path)) = typed(map) else {
+            return Err(refuse(
+                Class::Config,
+                format!(
+                    "smtp_sasl_password_maps names {} without a type: smtp(8) ends as it starts (\"expecting type:name form\"), \
+                     and all mail waits in the queue",
+                    shown::table(map)
+                ),
+                &format!(
+                    "write the type in front of it, as in {}:{}",
+                    settings.get("default_database_type"),
+                    shown::table(map)
+                ),
+            ));
+        };
+        let inner = if kind == "proxy" { typed(&path).filter(|(kind, _)| Kind::new(kind).is_some()) } else { None };
+        let is_proxied = inner.is_some();
+        let (kind, path) = inner.unwrap_or((kind, path));
+        let Some(kind) = Kind::new(&kind) else {
+            let (what, fix) = refusal(map);
+            return Err(refuse(Class::Unsupported, what, fix));
+        };
+        if !path.starts_with('/') {
+            return Err(refuse(
+                Class::Config,
+                format!(
+                    "the table {} has no absolute path: Postfix would look for it in its queue directory",
+                    shown::table(map)
+                ),
+                "write the path from / on",
+            ));
+        }
+        let path = PathBuf::from(path);
+        let map = settings.redirected(kind).extension().map(|ext| resolve(&with_extension(&path, ext))).transpose()?;
+        let name = format!("{}:{}", kind.name(), path.display());
+        Ok(Self { kind, name, is_proxied, text: resolve(&path)?, map, path })
+    }
+
+    /// Does Postfix go on with what it has read until it is reloaded?
+    pub(super) fn needs_reload(&self) -> bool {
+        self.map.is_none() || self.is_proxied
+    }
+
+    pub(super) fn id(&self) -> TableId {
+        TableId::new(format!("{}{}", if self.is_proxied { "proxy:" } else { "" }, self.name))
+    }
+
+    /// The file that smtp(8) opens.
+    pub(super) fn read_by_postfix(&self) -> &Path {
+        self.map.as_deref().unwrap_or(&self.text)
+    }
+}
+
+/// `path.ext`, whatever the path ends with.
+pub(super) fn with_extension(path: &Path, ext: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ext);
+    name.into()
+}
+
+/// The name behind all symbolic links, also where the last component does not exist yet.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, Box<Problem>> {
+    let found = match fs::canonicalize(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if path.is_symlink() {
+                return Err(Box::new(Problem::error(
+                    Class::Config,
+                    Some(path.to_owned()),
+                    "it is a symbolic link to a file that does not exist".into(),
+                    "make the file it points to, or remove the link".into(),
+                )));
+            }
+            let parent = path.parent().unwrap_or(path);
+            fs::canonicalize(parent).map(|parent| parent.join(path.file_name().unwrap_or_default()))
+        }
+        other => other,
+    };
+    found.map_err(|e| {
+        let what = format!("its directory cannot be opened: {e}");
+        Box::new(Problem::error(Class::Io, Some(path.to_owned()), what, "make the directory, readable for root".into()))
+    })
+}
+
+/// What Postfix finds under a key that was asked for.
+pub(super) fn answer(found: &HashMap<String, Login>, odd: &HashSet<String>, key: &String) -> Answer {
+    match found.get(key) {
+        Some(login) => Answer::Login(login.clone()),
+        None if odd.contains(key) => Answer::NoLogin,
+        None => Answer::Nothing,
+    }
+}
+
+/// The lines with which Postfix's programs give up, without what they quote. Their warnings are left out: both quote
+/// lines of tables, and of whatever file a parameter names.
+pub(super) fn gave_up(stderr: &str) -> String {
+    let gives_up = |line: &&str| [": fatal: ", ": error: ", ": panic: "].iter().any(|severity| line.contains(severity));
+    let unquoted = |line: &str| match (line.find('"'), line.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}\"…{}", &line[..first], &line[last..]),
+        (Some(first), _) => format!("{}\"…", &line[..first]),
+        _ => line.to_owned(),
+    };
+    let said = |line: &str| crate::text::line(&unquoted(&without_values(line))).into_owned();
+    stderr.lines().filter(gives_up).map(said).collect::<Vec<_>>().join(" | ")
+}
+
+/// A line of one of Postfix's programs without the value of a parameter that it is about: it is whatever somebody wrote
+/// into main.cf.
+pub(super) fn without_values(line: &str) -> Cow<'_, str> {
+    if let (Some(first), Some(last)) = (line.find(" value '"), line.rfind('\''))
+        && first + " value '".len() <= last
+    {
+        return format!("{} value '…{}", &line[..first], &line[last..]).into();
+    }
+    let about = line.find(" configuration: ").or_else(|| line.find(": bad string length "));
+    match about.and_then(|at| Some(at + line[at..].find(" = ")?)) {
+        Some(equals) => format!("{} = …", &line[..equals]).into(),
+        None => line.into(),
+    }
+}
+
+/// The library of a table type that dynamicmaps.cf names and that is not there, after the file that names it.
+pub(super) fn plugin_that_is_missing(settings: &Settings, kind: &str) -> Option<(PathBuf, PathBuf)> {
+    let meta = Path::new(settings.get("meta_directory"));
+    let more =
+        std::fs::read_dir(meta.join("dynamicmaps.cf.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = std::iter::once(meta.join("dynamicmaps.cf")).chain(more);
+    let mut named = Vec::new();
+    for file in files.filter(|file| file.is_file()) {
+        let Ok((bytes, _)) = host::read(&file, table::MAX_TABLE) else { continue };
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            let mut words = line.split_ascii_whitespace();
+            // A library without a directory is one of shlib_directory's.
+            if let (Some(of), Some(library)) = (words.next(), words.next())
+                && of == kind
+            {
+                named.push((file.clone(), Path::new(settings.get("shlib_directory")).join(library)));
+            }
+        }
+    }
+    let is_there = named.iter().any(|(_, library)| library.exists());
+    named.into_iter().find(|_| !is_there)
+}
+
+/// What to do where `postmap` made no map, by what the operating system told it; in the C locale, which every command gets.
+pub(super) fn made_no_map(stderr: &str, staged_text: &Path) -> String {
+    let place = staged_text.parent().unwrap_or(staged_text);
+    let directory = place.display();
+    let says = |reasons: &[&str]| reasons.iter().any(|reason| stderr.contains(reason));
+    let what = if says(&["No space left on device", "Disk quota exceeded"]) {
+        host::make_room(place)
+    } else if says(&["File too large"]) {
+        "raise the limit of file sizes under which relaykey runs (`ulimit -f`; in a unit LimitFSIZE=)".into()
+    } else if says(&["Operation not permitted", "Permission denied"]) {
+        format!(
+            "look at `lsattr -d {directory}` (chattr -a and chattr -i take the flags off that keep files from being replaced) and, \
+             with SELinux, at `ausearch -m avc -ts recent`"
+        )
+    } else if says(&["Read-only file system"]) {
+        format!("mount it writable; under systemd the directory must be in ReadWritePaths=: {directory}")
+    } else {
+        "see what postmap names".into()
+    };
+    format!("{what}; it is tried again")
+}
+
+/// What it means that `postmap` took too long over a table: Postfix's programs wait for whoever has locked the map, which
+/// anybody can who may read it.
+pub(super) fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, path: &Path) -> Fault {
+    let map = settings.redirected(kind).extension().map_or_else(|| path.to_owned(), |ext| with_extension(path, ext));
+    let holder = match &e {
+        host::HostError::TimedOut { .. } => host::holder(&map),
+        _ => None,
+    };
+    let Some(holder) = holder else { return e.into() };
+    Fault::new(Class::LockHeld, format!("{e}: {} is locked by {holder}", map.display()), format!(
+            "`ps -o pid,user,args -p {}` shows whose process that is; have it ended, or wait until it is done; whoever may read the \
+             map can lock it; so that no local user can: chmod o-r {}",
+            holder.pid,
+            quoted(&map.to_string_lossy())
+        )).temporary().in_file(map)
+}
+
+pub(super) fn no_table(config_dir: &Path) -> Fault {
+    Fault::new(
+        Class::Config,
+        "smtp_sasl_password_maps names no table that relaykey can write",
+        password_maps(config_dir),
+    )
+    .in_file(config_dir.join("main.cf"))
+}
+
+/// No client service names a login table.
+pub(super) fn no_map(settings: &Settings) -> Problem {
+    let config_dir = Path::new(settings.get("config_directory"));
+    Problem::error(
+        Class::Config,
+        Some(config_dir.join("main.cf")),
+        "smtp_sasl_password_maps is empty: there is no table for the login".into(),
+        password_maps(config_dir),
+    )
+}
+
+/// How an instance gets a login table of its own.
+pub(super) fn password_maps(config_dir: &Path) -> String {
+    let dir = config_dir.display();
+    format!(
+        "postconf -c {dir} -e 'smtp_sasl_password_maps = hash:{dir}/sasl_passwd' # or lmdb:, where postconf -m has no \
+         hash; relaykey makes the table"
+    )
+}
+
+/// The state of a file that is read; `None`: there is none.
+pub(super) fn look(path: &Path) -> Result<Option<host::FileId>, Fault> {
+    let (directory, name) = host::Directory::of(path)?;
+    Ok(directory.look(&name)?)
+}
+
+/// The state of a map that is about to be replaced; its bytes are of no interest. `None`: there is none.
+pub(super) fn identify(path: &Path) -> Result<Option<host::FileId>, Fault> {
+    let (directory, name) = host::Directory::of(path)?;
+    Ok(directory.look_replaceable(&name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_quote_nothing() {
+        for (stderr, expected) in [
+            ("", ""),
+            ("postmap: warning: t, line 4: unbalanced '\"' in '\"k user:password' -- ignoring this line\n", ""),
+            (
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"k user:password\"\n",
+                "postconf: fatal: t, line 1: missing '=' after attribute name: \"…\"",
+            ),
+            ("a: warning: x\nb: fatal: \"password\nc: error: plain\n", "b: fatal: \"… | c: error: plain"),
+            (
+                "postmap: fatal: maillog_file value 'pass'word' does not match any prefix in maillog_file_prefixes\n",
+                "postmap: fatal: maillog_file value '…' does not match any prefix in maillog_file_prefixes",
+            ),
+            (
+                "postmap: fatal: bad boolean configuration: smtp_sasl_auth_enable = pass word\n",
+                "postmap: fatal: bad boolean configuration: smtp_sasl_auth_enable = …",
+            ),
+            (
+                "postmap: fatal: bad string length 8 > 1: mail_name = password\n",
+                "postmap: fatal: bad string length 8 > 1: mail_name = …",
+            ),
+        ] {
+            assert_eq!(gave_up(stderr), expected);
+        }
+    }
+}
