@@ -1,17 +1,16 @@
-//! One Postfix instance whose logins stand in one table (`smtp_sasl_password_maps`), for the next hops of `relayhost`.
+//! One Postfix instance: its client services, the next hops that lead to our endpoints, and the tables with logins for them.
 //!
-//! What Postfix does, and what this module therefore does: smtp(8) looks a login up under the sender (only with
+//! What Postfix does, and what this module therefore does: an smtp(8) service looks a login up under the sender (only with
 //! `smtp_sender_dependent_authentication`), then under the bare name of the host it is connected to, then under the
-//! destination as `relayhost` spells it; keys fold case, and the first of several equal keys wins. So the keys of a
-//! next hop that leads to our endpoint are its bare host name and its spelling, in this order. Where the table has
-//! none of them, the spelling is added, never the bare host: that would win over every later change of the other.
+//! destination as the route spells it, in its tables in their order; keys fold case, and the first of several equal keys wins. Each
+//! service of master.cf goes by its own `-o` settings. Where no table of a service has a key of a next hop that is ours, the
+//! spelling is added, never the bare host: that would win over every later change of the other.
 //!
 //! Settings come from `postconf` (expanded), lookups from `postmap -q`, maps from `postmap`; keys and tables go in
 //! through standard input and files, never on a command line. What `postmap` says on standard error is quoted only
 //! where it gave up, because its warnings quote lines of the table.
 //!
-//! Several tables, `proxy:`, transports, fallback relays, sender-dependent relays and `-o` overrides in `master.cf` are
-//! refused by name, or named in a finding as not looked at.
+//! A login table that cannot be listed or written, and a route that cannot be read, are refused by name or named in a finding.
 
 mod differences;
 mod hops;
