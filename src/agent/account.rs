@@ -57,52 +57,31 @@ pub struct Synced {
     pub exit: u8,
 }
 
-/// What one run came to, in the word of documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SyncOutcome {
-    Adopted,
-    Confirmed,
-    UpToDate,
-    DryRun,
-    PendingApproval,
-    /// No version waits, and a person is to put right what the mail server uses.
-    ByHand,
-    Rejected,
-    Left,
-    FailedForNow,
-    Failed,
-    Interrupted,
-    /// A word of another release: a daemon may run that is not of this one.
-    #[serde(untagged)]
-    Foreign(String),
+relaykey_core::words! {
+    /// What one run came to, in the word of documents.
+    pub enum SyncOutcome {
+        Adopted = "adopted",
+        Confirmed = "confirmed",
+        UpToDate = "up-to-date",
+        DryRun = "dry-run",
+        PendingApproval = "pending-approval",
+        /// No version waits, and a person is to put right what the mail server uses.
+        ByHand = "by-hand",
+        Rejected = "rejected",
+        Left = "left",
+        FailedForNow = "failed-for-now",
+        Failed = "failed",
+        Interrupted = "interrupted",
+    }
 }
 
 impl SyncOutcome {
-    /// As documents and people have it.
-    pub fn word(&self) -> &str {
-        match self {
-            Self::Adopted => "adopted",
-            Self::Confirmed => "confirmed",
-            Self::UpToDate => "up-to-date",
-            Self::DryRun => "dry-run",
-            Self::PendingApproval => "pending-approval",
-            Self::ByHand => "by-hand",
-            Self::Rejected => "rejected",
-            Self::Left => "left",
-            Self::FailedForNow => "failed-for-now",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::Foreign(word) => word,
-        }
-    }
-
     /// Did something stand in the way?
-    fn has_failed(&self) -> bool {
+    fn has_failed(self) -> bool {
         match self {
             Self::FailedForNow | Self::Failed => true,
             // Every word of a failure begins so.
-            Self::Foreign(word) => word.starts_with("failed"),
+            Self::Foreign(word) => word.word().starts_with("failed"),
             _ => false,
         }
     }
@@ -511,8 +490,8 @@ mod tests {
             Failed,
             Interrupted,
         ];
-        for outcome in all.into_iter().chain([Foreign("of-tomorrow".into())]) {
-            let word = serde_json::to_value(&outcome).expect("JSON");
+        for outcome in all.into_iter().chain(["of-tomorrow".into()]) {
+            let word = serde_json::to_value(outcome).expect("JSON");
             assert_eq!(word, outcome.word());
             assert_eq!(serde_json::from_value::<SyncOutcome>(word).expect("an outcome"), outcome);
         }
