@@ -277,6 +277,15 @@ impl<'a> Question<'a> {
         (is_sole && may_be && !self.entries().any(|(_, entry)| is_ours(&entry))).then(|| username.to_owned())
     }
 
+    /// Does it hold the user name of an earlier version? Another relay's login of the same name is no key of ours that is left
+    /// behind.
+    fn is_earlier(&self, entry: &Entry<'_>, rule: &NameRule<'_>) -> bool {
+        entry.username().is_some_and(|user| {
+            self.known.ours.earlier.iter().any(|earlier| earlier == user)
+                && (is_access_key_id(user) || rule.is_own(entry))
+        })
+    }
+
     fn answer(&self) -> Ownership {
         let mut found = Ownership::default();
         let active: Vec<Active<'_>> = (self.clients.iter())
@@ -334,10 +343,7 @@ impl<'a> Question<'a> {
             });
             let name = rule.of(&entry);
             has_ours[at.table] |= name == ByName::Ours || is_known(&entry) && by_hop.contains(&at);
-            let is_earlier = entry.username().is_some_and(|user| {
-                self.known.ours.earlier.iter().any(|earlier| earlier == user)
-                    && (is_access_key_id(user) || rule.is_own(&entry))
-            });
+            let is_earlier = self.is_earlier(&entry, &rule);
             let (named, was_found) = (is_known(&entry), rule.was_found(&entry));
             // Everything else is nobody's concern here; a table may have a million of them.
             if named || is_earlier || was_found {
@@ -436,11 +442,7 @@ impl<'a> Question<'a> {
             if listed.is_none() && *name == ByName::Left && !chosen.contains(at) {
                 found.facts.push(Fact::SameName { at: *at });
             }
-            // Another relay's login of the same name is no key of ours that is left behind.
-            let is_earlier = entry.username().is_some_and(|user| {
-                self.known.ours.earlier.iter().any(|earlier| earlier == user)
-                    && (is_access_key_id(user) || rule.is_own(&entry))
-            });
+            let is_earlier = self.is_earlier(&entry, &rule);
             let by_key = || is_known(&entry) && by_hop.contains(at);
             let is_left = listed.is_some() && (*name == ByName::Ours || by_key()) || is_earlier;
             if (is_left && self.known.candidate != entry.username() || rule.was_found(&entry)) && !chosen.contains(at) {
