@@ -4,6 +4,7 @@
 
 mod case;
 mod network;
+mod random;
 mod run;
 mod verdict;
 
@@ -15,7 +16,7 @@ use verdict::{Verdict, listed};
 
 /// Each test's case, as `today.toml` has it, and what came of it.
 fn expect_today(test: &str, name: &str) {
-    let said = network::apart(&format!("field::{test}"), || {
+    let said = network::apart(&format!("field::{test}"), 0, |_| {
         let outcome = run::run(name);
         println!("\n{name}: {}: {}\n{}{}", outcome.verdict, outcome.why, outcome.check, outcome.sync);
         let today = today();
@@ -189,4 +190,55 @@ fn every_folder_is_a_test_with_a_verdict() {
     assert_eq!(folders, listed);
     let wrong = today.values().filter(|verdict| !verdict.is_right()).count();
     println!("{} set-ups: {wrong} not yet right", today.len());
+}
+
+/// So many for each of the tests below.
+const ROUNDS: u64 = 40;
+
+/// Seeds `first` to `first + ROUNDS`, one after the other; `RELAYKEY_FIELD_SEEDS=FROM..TO` asks for others.
+fn at_random(test: &str, first: u64) {
+    let asked = std::env::var("RELAYKEY_FIELD_SEEDS").ok();
+    let asked = asked.as_deref().and_then(|asked| asked.split_once(".."));
+    let number = |text: &str| text.parse().expect("RELAYKEY_FIELD_SEEDS: FROM..TO");
+    let seeds = asked.map_or(first..first + ROUNDS, |(from, to)| number(from)..number(to));
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        let said = network::apart(&format!("field::{test}"), seed, |seed| {
+            let outcome = run::run_as_found(seed);
+            println!("\nseed {seed}: {}: {}\n{}{}", outcome.verdict, outcome.why, outcome.check, outcome.sync);
+            assert!(outcome.verdict.is_right(), "seed {seed}: {}: {}", outcome.verdict, outcome.why);
+        });
+        let Some((said, passed)) = said else { return };
+        match said.lines().find(|line| line.starts_with(&format!("seed {seed}: "))) {
+            Some(verdict) => println!("{verdict}"),
+            None => println!("seed {seed}: no verdict"),
+        }
+        if !passed {
+            wrong.push(format!("seed {seed}\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} set-ups came out wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+macro_rules! random {
+    ($($test:ident = $first:literal;)*) => {
+        $(
+            #[test]
+            #[ignore = "tests/long/random runs it"]
+            fn $test() {
+                at_random(stringify!($test), $first);
+            }
+        )*
+    };
+}
+
+random! {
+    random_0 = 0;
+    random_1 = 40;
+    random_2 = 80;
+    random_3 = 120;
+    random_4 = 160;
+    random_5 = 200;
+    random_6 = 240;
+    random_7 = 280;
 }

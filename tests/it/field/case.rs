@@ -12,7 +12,7 @@ pub fn folder() -> PathBuf {
 }
 
 /// `expected.json`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Case {
     #[serde(skip)]
@@ -44,7 +44,7 @@ pub struct Case {
 }
 
 /// A table of the set-up.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableFile {
     /// What `postmap` makes of it; `none`, or one that is not compiled: nothing.

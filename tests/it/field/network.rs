@@ -19,15 +19,18 @@ use super::case::Server;
 
 /// Set in the process that a test runs in.
 const INSIDE: &str = "RELAYKEY_TEST_FIELD";
+/// Which of its runs it is, where a test has several.
+const ROUND: &str = "RELAYKEY_TEST_FIELD_ROUND";
 /// The longest that a case may take, all of its servers included.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the test of this name, which calls this, in this program started again: in network, mount and process
-/// namespaces that end with it, and with a `/tmp` of its own. Gives what it said, and whether it passed.
-pub fn apart(name: &str, test: impl FnOnce()) -> Option<(String, bool)> {
+/// namespaces that end with it, and with a `/tmp` of its own. Gives what it said, and whether it passed. The test is told
+/// which round it is.
+pub fn apart(name: &str, round: u64, test: impl FnOnce(u64)) -> Option<(String, bool)> {
     if std::env::var_os(INSIDE).is_some() {
         enter();
-        test();
+        test(std::env::var(ROUND).expect("UTF-8").parse().expect("a number"));
         return None;
     }
     let tmp = std::env::temp_dir().join(format!("relaykey-field-{}", std::process::id()));
@@ -40,6 +43,7 @@ pub fn apart(name: &str, test: impl FnOnce()) -> Option<(String, bool)> {
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"])
         .env(INSIDE, &tmp)
+        .env(ROUND, round.to_string())
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second handle"))

@@ -19,7 +19,8 @@ use crate::lab::relaykey::{self as lab, Key, Program, Ran};
 
 use super::case::{Case, Words};
 use super::network::{Arrival, Network, hand_over};
-use super::verdict::{Facts, Names, Verdict, foreign_lines, is_as_described, judge};
+use super::random;
+use super::verdict::{Facts, Names, Verdict, as_found, foreign_lines, is_as_described, judge};
 
 /// The longest that a message may take, retries included.
 const DELIVERY: Duration = Duration::from_secs(120);
@@ -73,13 +74,26 @@ pub struct Outcome {
 /// Runs the case of this name, in namespaces of its own.
 pub fn run(name: &str) -> Outcome {
     let case = Case::read(name);
-    let mut world = World::new(name, &case);
+    run_case(name, &case, |names, before| is_as_described(&case, names, before).map(|()| case.clone()))
+}
+
+/// Makes a set-up from a seed and runs it, in namespaces of its own. What it does before is what it should do.
+pub fn run_as_found(seed: u64) -> Outcome {
+    let case = random::set_up(seed, Path::new("/tmp/set-up"));
+    run_case(&format!("{seed}-random"), &case, |names, before| Ok(as_found(&case, names, before)))
+}
+
+/// `expect`: what has to become of each flow, given what became of it before anything was done.
+fn run_case(
+    name: &str,
+    case: &Case,
+    expect: impl FnOnce(&Names, &[Option<Arrival>]) -> Result<Case, String>,
+) -> Outcome {
+    let mut world = World::new(name, case);
     world.set_up();
     let names = world.names();
     let mut facts = Facts { before: world.mail(false), ..Facts::default() };
-    if let Err(wrong) = is_as_described(&case, &names, &facts.before) {
-        panic!("{wrong}\n{}", world.logs());
-    }
+    let case = expect(&names, &facts.before).unwrap_or_else(|wrong| panic!("{wrong}\n{}", world.logs()));
     let at_first = world.files();
 
     let mut check = None;

@@ -118,6 +118,26 @@ pub fn is_as_described(case: &Case, names: &Names, before: &[Option<Arrival>]) -
     }
 }
 
+/// The case with each flow as it was found: where it came, and under whose login, before anything was done.
+pub fn as_found(case: &Case, names: &Names, before: &[Option<Arrival>]) -> Case {
+    let mut case = case.clone();
+    for (flow, arrival) in case.flows.iter_mut().zip(before) {
+        let Some(arrival) = arrival else {
+            case.broken = true;
+            continue;
+        };
+        let whose = |username: &String| match username {
+            name if *name == names.old => Whose::Ours,
+            name if *name == names.prev => Whose::Prev,
+            name if *name == names.foreign => Whose::Foreign,
+            _ => Whose::Other,
+        };
+        flow.server = arrival.server;
+        flow.auth = arrival.username.as_ref().map(whose);
+    }
+    case
+}
+
 /// The verdict, and why.
 pub fn judge(case: &Case, names: &Names, facts: &Facts) -> (Verdict, String) {
     if !facts.foreign_changed.is_empty() {
