@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
-pub use self::fetched::{in_order, shown_before_the_login};
+pub use self::fetched::{in_order, named, shown_before_the_login};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
 pub use self::steps::{login_at, ours};
