@@ -106,9 +106,13 @@ pub struct FinishedRun {
 impl FinishedRun {
     /// A run that could not read or write its state.
     pub fn broken(credential: &str, e: &StateError) -> Self {
-        let failure = state_failure(e);
+        Self::failed(State::new(credential), state_failure(e))
+    }
+
+    /// A run that ended before it looked at anything.
+    fn failed(state: State, failure: Failure) -> Self {
         Self {
-            state: State::new(credential),
+            state,
             end: if failure.temporary { RunEnd::ForNow } else { RunEnd::ForGood },
             reason: Reason::Blocked(failure.what.clone()),
             failures: vec![(None, failure)],
