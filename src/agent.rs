@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
-pub use self::fetched::{in_order, shown_before_the_login};
+pub use self::fetched::{in_order, named, shown_before_the_login};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
 pub use self::steps::{login_at, ours};
@@ -106,9 +106,13 @@ pub struct FinishedRun {
 impl FinishedRun {
     /// A run that could not read or write its state.
     pub fn broken(credential: &str, e: &StateError) -> Self {
-        let failure = state_failure(e);
+        Self::failed(State::new(credential), state_failure(e))
+    }
+
+    /// A run that ended before it looked at anything.
+    fn failed(state: State, failure: Failure) -> Self {
         Self {
-            state: State::new(credential),
+            state,
             end: if failure.temporary { RunEnd::ForNow } else { RunEnd::ForGood },
             reason: Reason::Blocked(failure.what.clone()),
             failures: vec![(None, failure)],

@@ -292,6 +292,23 @@ pub(super) fn begun_anew(
     }
 }
 
+/// The record of an access key id that root names as an earlier one of the credential.
+pub(super) fn names_earlier(credential: &config::Credential, by: &By, id: &str, at: Timestamp) -> Record {
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what: RecordKind::EarlierKey,
+        version: None,
+        username: Some(id.to_owned()),
+        previous_username: None,
+        steps: Vec::new(),
+        outcome: RecordOutcome::Done,
+        error: None,
+        approved_by: None,
+    }
+}
+
 /// Is there anything in a record that the one before it did not say? That another person asked is.
 pub(super) fn is_news(state: &State, record: &Record) -> bool {
     let asked = record.by.cause == RecordCause::Operator;

@@ -6,8 +6,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::documents::{begun_anew, is_news, put_back_record, record, superseded_record, told_of, withdrawal_record};
+use super::documents::{
+    begun_anew, is_news, names_earlier, put_back_record, record, superseded_record, told_of, withdrawal_record,
+};
+use super::steps::{apply_failure, target_id};
 use super::{Agent, RunEnd, RunEvent, jitter};
+use crate::apply::Request;
 use crate::audit::{self, By, Record, RecordError, RecordKind, RecordOutcome, StepKind, StepTime};
 use crate::config;
 use crate::fault::{Class, Failure, Fault};
@@ -65,6 +69,28 @@ impl Agent {
             self.settle(&mut state, observer).await?;
         }
         Ok(state)
+    }
+
+    /// Hands on what root has named as an earlier key of the credential, and writes down who did.
+    pub(super) async fn name_earlier(
+        &self,
+        credential: &config::Credential,
+        state: &mut State,
+        by: &By,
+        id: &str,
+        observer: &mut (dyn FnMut(RunEvent<'_>) + Send),
+    ) -> Result<Result<(), Failure>, StateError> {
+        // Who did it is known whatever becomes of it.
+        self.owe(state, &names_earlier(credential, by, id, Timestamp::now()), None);
+        self.save(state, observer).await?;
+        self.settle(state, observer).await?;
+        for target in &credential.targets {
+            let request = Request::NameEarlier { target: target_id(credential, target), id: id.to_owned() };
+            if let Err(e) = self.call(request).await {
+                return Ok(Err(apply_failure(e, Timestamp::now())));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Brings the files of the audit log up to what the state says. Mail is more important than the log: what stands in

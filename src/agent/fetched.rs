@@ -4,24 +4,49 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
 
 use super::OpenedSource;
 use super::steps::{apply_failure, ours, target_id};
-use crate::apply::Request;
+use crate::apply::{Ours, Request};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN, shown_or_said};
+use crate::credential::{Login, NOT_SHOWN, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step, VersionId};
-use crate::source::Fetched;
+use crate::source::{EarlierVersions, Fetched};
 
 /// The credential that was fetched, for the steps that need it.
 #[derive(Default)]
-pub(super) struct FetchedCredential(Mutex<Option<Fetched>>);
+pub(super) struct FetchedCredential {
+    last: Mutex<Option<Fetched>>,
+    /// On a host without state: which key ids the source names, once it was asked.
+    named: OnceCell<EarlierVersions>,
+}
 
 impl FetchedCredential {
     pub(super) fn get(&self) -> MutexGuard<'_, Option<Fetched>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// On a host without state: the key ids of the version that it would take, and of those before it, as the source names them.
+/// What cannot be read is not known, and that is no failure; `check` says so.
+pub async fn named(source: &OpenedSource) -> EarlierVersions {
+    let Ok(source) = source else { return EarlierVersions::default() };
+    let (current, mut earlier) = futures_util::future::join(source.fetch(), source.earlier()).await;
+    // Why it cannot be fetched is told by the step that needs it.
+    let id = current.ok().map(|current| current.payload.username().to_owned());
+    earlier.ids.extend(id.filter(|id| is_access_key_id(id)));
+    earlier
+}
+
+/// Whose logins are this credential's, as far as is known: on a host without state the source is asked, once in a run.
+pub(super) async fn known_as_ours(state: &State, source: &OpenedSource, fetched: &FetchedCredential) -> Ours {
+    let mut known = ours(Some(state));
+    if state.applied.is_none() {
+        known.named = fetched.named.get_or_init(|| named(source)).await.ids.clone();
+    }
+    known
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is

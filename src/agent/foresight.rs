@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::fetched::{applied, asks_whether_applied, login_for, name_once_accepted, not_as_applied, without_secret};
 use super::steps::{apply_failure, holds_confirmed, not_running, outcome_of, proved, target_id};
 use super::{OpenedSource, RunEnd, host_name, ours};
-use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
+use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{
@@ -18,6 +18,8 @@ use crate::source::Fetched;
 /// What was looked at beforehand.
 pub struct LookedAt<'a> {
     pub state: Option<&'a State>,
+    /// What the targets were looked at with: with what the source names on a host without state.
+    pub ours: Ours,
     /// By target; `None`: it could not be looked at, and that is told.
     pub targets: Vec<Option<Inspected>>,
     /// `None`: the source was not asked, and is taken to have nothing new.
@@ -132,7 +134,8 @@ pub async fn obstacles(
                 let target = &credential.targets[index];
                 let login = if facts.puts_back() { login_for(&again, target) } else { login_for(&fetched, target) };
                 let previewed = login.and_then(|login| {
-                    let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
+                    let ours = Ours { named: seen.ours.named.clone(), ..ours(Some(&facts.state)) };
+                    let target = target_id(credential, target);
                     apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
                 });
                 match previewed {

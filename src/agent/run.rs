@@ -50,7 +50,12 @@ impl Agent {
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<FinishedRun, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
         let policy = Policy::new(credential, TimeZone::system());
-        let state = self.take_up(credential, &by, observer).await?;
+        let mut state = self.take_up(credential, &by, observer).await?;
+        if let Some(id) = &wake.previous
+            && let Err(failure) = self.name_earlier(credential, &mut state, &by, id, observer).await?
+        {
+            return Ok(FinishedRun::failed(state, failure));
+        }
         let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
         let fetched = FetchedCredential::default();
         let mut unsaved = None;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fetched::{
-    FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, login_for, look,
-    not_as_applied, without_secret,
+    FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, known_as_ours, login_for,
+    look, not_as_applied, without_secret,
 };
 use super::{Agent, OpenedSource};
 use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId};
@@ -189,7 +189,12 @@ impl Agent {
     ) -> Done {
         let target = &credential.targets[index];
         let id = target_id(credential, target);
-        let ours = ours(Some(&facts.state));
+        let ours = match step {
+            Step::Inspect { .. } | Step::Preview { .. } | Step::Prepare { .. } => {
+                known_as_ours(&facts.state, source, fetched).await
+            }
+            _ => Ours::default(),
+        };
         let login = match step {
             // What is at hand may be the version that was put back before this one goes on.
             Step::Prepare { .. } | Step::Preview { .. } => {
@@ -458,6 +463,7 @@ pub fn ours(state: Option<&State>) -> Ours {
         previous: applied.and_then(|a| a.previous_username.clone()),
         known: state.iter().flat_map(|s| known(s)).cloned().collect(),
         earlier: state.map(State::earlier_usernames).unwrap_or_default(),
+        named: Vec::new(),
         logins: KnownLogins {
             // `apply` has the key.
             key: None,

@@ -19,7 +19,7 @@ pub struct Record {
     pub credential: String,
     pub by: By,
     /// `rollover`, `adoption`, `heal`, `confirmation`, `reload`, `waits`, `rejection`, `departure`, `refused`, `failed`,
-    /// `drift`, `withdrawal`, `no-change` (asked for by a person, nothing to do), `clone` (the state came with a copy of another
+    /// `drift`, `withdrawal`, `no-change` (asked for by a person, nothing to do), `earlier-key` (root named one of ours), `clone` (the state came with a copy of another
     /// installation, which the words name).
     pub what: RecordKind,
     pub version: Option<String>,

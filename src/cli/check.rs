@@ -190,11 +190,24 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             }
         };
         mode(credential, Timestamp::now(), &TimeZone::system(), findings);
-        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &apply, findings);
         let opened = match args.offline {
             true => None,
             false => open(credential, &store, &http, findings),
         };
+        let mut ours = agent::ours(state.as_ref());
+        let earlier = match &opened {
+            // A host with state knows without the source.
+            Some(source) if ours.applied.is_none() => Some(agent::named(source).await),
+            _ => None,
+        };
+        ours.named = earlier.iter().flat_map(|earlier| earlier.ids.clone()).collect();
+        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &ours, &apply, findings);
+        for unread in earlier.into_iter().flat_map(|earlier| earlier.unread) {
+            // That there is none is as it is with the first version.
+            let is_none = matches!(unread.class, Class::NoSuchLabel | Class::NotFound);
+            let fix = if is_none { String::new() } else { unread.fix };
+            findings.say(Severity::Note, Some(&credential.name), "source", unread.what, fix);
+        }
         let fetched = match &opened {
             Some(opened) => source(credential, state.as_ref(), opened, &targets, findings).await,
             None => None,
@@ -238,8 +251,14 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
             };
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
         }
-        let seen =
-            LookedAt { state: state.as_ref(), targets, fetched: fetched.as_ref(), source: opened.as_ref(), logins };
+        let seen = LookedAt {
+            state: state.as_ref(),
+            ours,
+            targets,
+            fetched: fetched.as_ref(),
+            source: opened.as_ref(),
+            logins,
+        };
         let (obstacles, reloads) = foresight::obstacles(credential, seen, &apply).await;
         // What is owed was said when it was looked at.
         for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
@@ -466,11 +485,11 @@ struct Unknown {
 fn targets(
     credential: &config::Credential,
     state: Option<&State>,
+    ours: &Ours,
     apply: &apply::Client,
     findings: &mut Findings,
 ) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
     let name = Some(credential.name.as_str());
-    let ours = agent::ours(state);
     let (mut all, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for target in &credential.targets {
         let about = format!("target {}", target.name);
@@ -511,7 +530,7 @@ fn targets(
                     let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
                     let entry = seen.entries.iter().find(is_of).filter(|_| target.write);
                     match entry {
-                        Some(entry) if finding.severity == Severity::Warning && !is_ours(&ours, entry) => {
+                        Some(entry) if finding.severity == Severity::Warning && !is_ours(ours, entry) => {
                             let (about, username) = (about.clone(), entry.username.clone());
                             foreign.push(Foreign { about, username, finding });
                         }
@@ -571,7 +590,9 @@ fn targets(
 
 fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {
     let Some(username) = &entry.username else { return false };
-    [&ours.applied, &ours.previous].contains(&&Some(username.clone())) || ours.known.contains(username)
+    [&ours.applied, &ours.previous].contains(&&Some(username.clone()))
+        || ours.known.contains(username)
+        || ours.named.contains(username)
 }
 
 /// The source, which is asked more than once.

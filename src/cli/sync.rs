@@ -9,6 +9,8 @@ use clap::Args;
 use super::order::{self, OperatorOrder};
 use super::{Exit, complain};
 use crate::control;
+use crate::credential::is_access_key_id;
+use crate::instruction::relaykey;
 use crate::rollover::Wake;
 
 #[derive(Debug, Args)]
@@ -25,6 +27,10 @@ pub struct SyncArgs {
     /// Take this version although it is one that this host left behind, or not newer than the applied one.
     #[arg(long, value_name = "VERSION")]
     accept_version: Option<String>,
+    /// Take this access key id as an earlier one of the credential, which is to be named: entries of the mail server that hold it
+    /// are replaced from now on. For root.
+    #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+    previous: Option<String>,
     /// How long to wait for what fails for now, such as a key that SES does not know yet: 30s, 2m.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = order::duration)]
     wait: Duration,
@@ -35,22 +41,55 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         complain(what, fix);
         return Exit::Usage;
     }
+    if let Some((what, fix)) = may_not_name(args) {
+        complain(&what, &fix);
+        return Exit::Usage;
+    }
     let request = |names| {
         control::ControlRequest::Sync(control::SyncRequest {
             names,
             accept_version: args.accept_version.clone(),
+            previous: args.previous.clone(),
             wait_seconds: order::seconds(args.wait),
         })
     };
     let order = OperatorOrder {
         names: &args.names,
-        wake: Wake { accept_version: args.accept_version.clone(), dry_run: args.dry_run, ..Wake::default() },
+        wake: Wake {
+            accept_version: args.accept_version.clone(),
+            previous: args.previous.clone(),
+            dry_run: args.dry_run,
+            ..Wake::default()
+        },
         wait: args.wait,
         reveal: args.reveal,
         // One that changes nothing needs no daemon.
         request: if args.dry_run { None } else { Some(Box::new(request)) },
     };
     order::carry_out(path, json, &order)
+}
+
+/// Why `--previous` is not for this run, and what to do.
+fn may_not_name(args: &SyncArgs) -> Option<(String, String)> {
+    let id = args.previous.as_ref()?;
+    let [name] = args.names.as_slice() else {
+        return Some((
+            "--previous is about one credential".into(),
+            format!("name it: {}", relaykey("sync NAME --previous ID")),
+        ));
+    };
+    if !is_access_key_id(id) {
+        let what =
+            "what --previous names has not the form of an access key id, and is not repeated here: it may be a secret"
+                .into();
+        let fix = format!(
+            "name one as it stands in the mail server's table, AKIA and 16 more capitals and digits: {}",
+            relaykey(format_args!("sync {name} --previous ID"))
+        );
+        return Some((what, fix));
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    (!is_root).then(|| ("--previous says which key is ours, and only root may".into(), "run it as root".into()))
 }
 
 /// Why `--reveal` is not for this run, and what to do; `None` where it is, or was not asked for.

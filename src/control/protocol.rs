@@ -52,6 +52,9 @@ pub struct SyncRequest {
     pub names: Vec<String>,
     /// A version to take although it was left behind.
     pub accept_version: Option<String>,
+    /// An access key id to take as an earlier one of the one credential, for root alone. A daemon that does not know it refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
     /// How long to wait for what fails for now; at most [`MAX_WAIT`].
     pub wait_seconds: u64,
 }
@@ -315,10 +318,14 @@ mod tests {
             ControlRequest::Sync(SyncRequest {
                 names: names.iter().map(|n| (*n).to_owned()).collect(),
                 accept_version: accept_version.map(str::to_owned),
+                previous: None,
                 wait_seconds,
             })
         };
+        let ControlRequest::Sync(plain) = sync(&["ses"], None, 1) else { unreachable!("as it was made") };
+        let previous = ControlRequest::Sync(SyncRequest { previous: Some("AKIAEARLIER".into()), ..plain });
         let table = [
+            (previous, None),
             (ControlRequest::Status, None),
             (ControlRequest::Status, Some("alice")),
             (sync(&[], None, 0), None),

@@ -130,7 +130,15 @@ impl Daemon {
                     let (names, wake, wait) = match request {
                         control::ControlRequest::Status => return Ok(json(&cache.status(Timestamp::now()))),
                         control::ControlRequest::Sync(r) => {
-                            (r.names, Wake { accept_version: r.accept_version, ..Wake::default() }, r.wait_seconds)
+                            if r.previous.is_some() && peer.uid != 0 {
+                                return Err(Refusal {
+                                    what: "only root may say which key is an earlier one of a credential".into(),
+                                    fix: "ask as root".into(),
+                                    temporary: false,
+                                });
+                            }
+                            let (accept_version, previous) = (r.accept_version, r.previous);
+                            (r.names, Wake { accept_version, previous, ..Wake::default() }, r.wait_seconds)
                         }
                         control::ControlRequest::Approve(r) => {
                             let approve = Approve { version: r.version, by: by.to_string() };
@@ -145,7 +153,8 @@ impl Daemon {
                         }
                         control::ControlRequest::Deregister(r) => (r.names, Wake { leave: true, ..Wake::default() }, 0),
                     };
-                    let decides = wake.approve.is_some() || wake.reject.is_some() || wake.confirm;
+                    let decides =
+                        wake.approve.is_some() || wake.reject.is_some() || wake.confirm || wake.previous.is_some();
                     if decides && names.len() != 1 {
                         return Err(Refusal {
                             what: "this is about one credential, and the request names another number of them".into(),

@@ -549,6 +549,7 @@ fn write_record(out: &mut String, r: &Record, now: Timestamp) -> fmt::Result {
         (RecordKind::Rejection, Done) => (Level::Fine, "New key rejected"),
         (RecordKind::Departure, Done) => (Level::Fine, "This host left the fleet"),
         (RecordKind::NoChange, _) => (Level::Fine, "Looked: nothing to do"),
+        (RecordKind::EarlierKey, _) => (Level::Fine, "Key named as an earlier one of ours"),
         (RecordKind::Waits, _) => (Level::Busy, "New key waits for a person"),
         (RecordKind::Withdrawal, _) => (Level::Soon, "Confirmation taken back: another login found"),
         (RecordKind::Drift, _) => (Level::Soon, "Login found changed by somebody else"),

@@ -78,6 +78,9 @@ pub(super) struct UnderWay {
 pub struct Wake {
     /// `sync --accept-version`.
     pub accept_version: Option<String>,
+    /// `sync --previous`: an access key id that root names as an earlier one of the credential; whoever drives the machine has
+    /// handed it on.
+    pub previous: Option<String>,
     /// `sync --dry-run`: preview instead of prepare.
     pub dry_run: bool,
     /// `check`: what a run would do, what it would put back included. Nothing is written.

@@ -1,7 +1,7 @@
 //! What an answer names has the form of such names, for every type of source: versions and sources stand in lines that people
 //! and programs read, in state, in reports and in the audit log, and whoever answers is not always AWS.
 
-use super::{Advice, Fetched, Fetching, Looking, Seen, Source};
+use super::{Advice, Fetched, Fetching, Looking, ReadingEarlier, Seen, Source};
 use crate::config;
 use crate::credential::{SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
@@ -83,6 +83,10 @@ impl Source for InForm {
     ) -> Fetching<'a> {
         // What comes is the version that was asked for, or an error.
         self.source.fetch_version(identity, version, order)
+    }
+
+    fn earlier(&self) -> ReadingEarlier<'_> {
+        self.source.earlier()
     }
 
     fn requests(&self) -> u64 {

@@ -22,7 +22,7 @@ use aws_sdk_secretsmanager::error::BoxError;
 
 use crate::aws::Http;
 use crate::config::{self, Arn};
-use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, ses_region};
+use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, is_access_key_id, ses_region};
 use crate::fault::{Class, Fault};
 use crate::instruction::relaykey;
 
@@ -64,6 +64,39 @@ pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Fault>> + Se
 /// What [`Source::look`] gives: boxed for the same reason.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Seen, Fault>> + Send + 'a>>;
 
+/// What [`Source::earlier`] gives.
+#[derive(Debug, Clone, Default)]
+pub struct EarlierVersions {
+    /// The access key ids of the versions that could be read. What is no access key id may be a secret in the wrong place.
+    pub ids: Vec<String>,
+    /// Why another one could not be read, each with what it would have told; that there is none is among them.
+    pub unread: Vec<Fault>,
+}
+
+impl EarlierVersions {
+    /// Takes in one version, of which nothing but the id stays. `about`: which one it is.
+    fn take(&mut self, about: &str, read: Result<Payload, Fault>) {
+        match read {
+            Ok(payload) if is_access_key_id(payload.username()) => self.ids.push(payload.username().to_owned()),
+            Ok(_) => {
+                let what =
+                    format!("{about} holds no access key id, so that entries with its login are not known as ours");
+                self.unread.push(Fault::new(Class::Payload, what, "nothing, if no table holds its login"));
+            }
+            Err(e) => {
+                let what = format!(
+                    "the access key id of {about} cannot be read, so that entries with it are not known as ours: {}",
+                    e.what
+                );
+                self.unread.push(Fault { what, ..e });
+            }
+        }
+    }
+}
+
+/// What [`Source::earlier`] gives, boxed.
+pub type ReadingEarlier<'a> = Pin<Box<dyn Future<Output = EarlierVersions> + Send + 'a>>;
+
 /// One place that versions of a credential come from.
 pub trait Source: Send + Sync {
     /// Which version counts now? With the fewest requests that tell, and without asking for the credential itself where
@@ -84,6 +117,13 @@ pub trait Source: Send + Sync {
         version: &'a str,
         order: Option<VersionOrder>,
     ) -> Fetching<'a>;
+
+    /// The access key ids of the version in force for everybody and of the one before it, whichever version this host takes: for a
+    /// host that has no state, to know entries with them as ours. Their secrets are wiped at once. Ends as [`Source::fetch`] does,
+    /// and what cannot be read is no error. A file has no earlier version.
+    fn earlier(&self) -> ReadingEarlier<'_> {
+        Box::pin(async { EarlierVersions::default() })
+    }
 
     /// How many requests were sent to the service so far, each attempt by itself: as AWS counts them for its price. Zero for
     /// a file.

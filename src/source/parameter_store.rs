@@ -11,8 +11,8 @@ use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, bad_payload, incomplete, payload, same_version,
-    timestamp,
+    EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source, bad_payload,
+    incomplete, payload, same_version, timestamp,
 };
 
 /// A source of type `parameter-store`.
@@ -65,6 +65,26 @@ impl ParameterStore {
         }
         let (seen, _) = self.understood(self.ask(self.label.as_deref(), Decrypt::No).await?)?;
         Ok(seen)
+    }
+
+    /// The version with the number before that of the one which this host takes.
+    async fn earlier_version(&self) -> EarlierVersions {
+        let mut found = EarlierVersions::default();
+        let current =
+            self.ask(self.label.as_deref(), Decrypt::No).await.and_then(|parameter| self.understood(parameter));
+        let number = match current.map(|(seen, _)| seen.order.map_or(0, |order| order.number)) {
+            // Numbers begin with 1.
+            Ok(..=1) => return found,
+            Ok(number) => number - 1,
+            Err(e) => {
+                found.take("the version before", Err(e));
+                return found;
+            }
+        };
+        let read =
+            self.ask(Some(&number.to_string()), Decrypt::Yes).await.and_then(|parameter| self.fetched(parameter));
+        found.take(&format!("version {number}"), read.map(|fetched| fetched.payload));
+        found
     }
 
     /// `selector`: a label, or the number of a version; `None`: the latest.
@@ -198,6 +218,10 @@ impl Source for ParameterStore {
             let fetched = self.fetched(self.ask(Some(version), Decrypt::Yes).await?)?;
             same_version(fetched, &self.about(), identity, version, order)
         })
+    }
+
+    fn earlier(&self) -> ReadingEarlier<'_> {
+        Box::pin(self.earlier_version())
     }
 
     fn requests(&self) -> u64 {

@@ -8,6 +8,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
+use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
 use crate::aws::{self, AwsSession, Call, Http};
@@ -15,8 +16,8 @@ use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    Advice, Fetched, Fetching, Looking, PROOF, Proof, Requests, Seen, Source, bad_payload, incomplete, payload,
-    same_version, timestamp,
+    Advice, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source,
+    bad_payload, incomplete, payload, same_version, timestamp,
 };
 
 /// A source of type `secrets-manager`.
@@ -182,6 +183,26 @@ impl SecretsManager {
         self.asked(client.get_secret_value().version_stage(stage), stage, region).await
     }
 
+    /// The versions with the labels that AWS itself moves, both asked at once.
+    async fn earlier_versions(&self) -> EarlierVersions {
+        let mut found = EarlierVersions::default();
+        // What this host takes is asked for by itself.
+        let labels = || ["AWSCURRENT", "AWSPREVIOUS"].into_iter().filter(|label| self.stages != [*label]);
+        let about = |label: &str| format!("the version labelled {label}");
+        let read = match self.client().await {
+            Ok((client, region)) => {
+                let read = async |label: &str| {
+                    let version = self.get(&client, label, &region).await?;
+                    payload(&self.about(label), &version.content, &self.keys)
+                };
+                join_all(labels().map(read)).await
+            }
+            Err(e) => labels().map(|_| Err(e.clone())).collect(),
+        };
+        labels().zip(read).for_each(|(label, read)| found.take(&about(label), read));
+        found
+    }
+
     /// One version by its id. It is to be had for as long as any label is on it, such as AWSPREVIOUS.
     async fn by_id(&self, version: &str) -> Result<Fetched, Fault> {
         let (client, region) = self.client().await?;
@@ -320,6 +341,10 @@ impl Source for SecretsManager {
             let fetched = self.by_id(version).await?;
             same_version(fetched, &self.about(version), identity, version, order)
         })
+    }
+
+    fn earlier(&self) -> ReadingEarlier<'_> {
+        Box::pin(self.earlier_versions())
     }
 
     fn requests(&self) -> u64 {

@@ -140,6 +140,7 @@ fn sync_request(names: &[&str]) -> ControlRequest {
     ControlRequest::Sync(SyncRequest {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         accept_version: None,
+        previous: None,
         wait_seconds: 60,
     })
 }
@@ -830,6 +831,7 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
     let expected = ControlRequest::Sync(SyncRequest {
         names: vec!["ses".into()],
         accept_version: Some("v1".into()),
+        previous: None,
         wait_seconds: 2,
     });
     assert_eq!(asked.lock().unwrap().pop(), Some((Some("alice".into()), expected)));

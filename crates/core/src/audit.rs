@@ -52,6 +52,8 @@ crate::words! {
         Withdrawal = "withdrawal",
         /// Asked for by a person, and nothing to do.
         NoChange = "no-change",
+        /// Root named an access key id as an earlier one of the credential: the user name of the record.
+        EarlierKey = "earlier-key",
         /// The state came with a copy of another installation, which the words name.
         Clone = "clone",
         Interrupted = "interrupted",

@@ -125,7 +125,7 @@ mod tests {
         written!(StepKind, "inspect" "fetch" "fetch-applied" "verify" "verify-applied" "probe" "hold" "release" "reject" "leave"
             "preview" "prepare" "swap" "activate" "read-back" "undo" "discard" "refrain" "commit" "wait" "await" "end" "others");
         written!(RecordKind, "rollover" "adoption" "heal" "confirmation" "reload" "waits" "rejection" "departure" "refused"
-            "failed" "drift" "withdrawal" "no-change" "clone" "interrupted");
+            "failed" "drift" "withdrawal" "no-change" "earlier-key" "clone" "interrupted");
         written!(RecordOutcome, "adopted" "confirmed" "done" "failed-for-now" "failed" "interrupted" "pending-approval"
             "superseded");
     }

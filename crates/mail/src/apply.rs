@@ -20,6 +20,7 @@ mod change;
 mod inspect;
 mod journal;
 mod left_behind;
+mod own_ids;
 mod preview;
 mod read_back;
 mod registry;

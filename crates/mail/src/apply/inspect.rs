@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::activate::has_read;
 use super::journal::{Key, Moment, Phase, Record, SeenFiles};
 use super::left_behind::{LoginInUse, tables_in_use};
+use super::own_ids::Purpose;
 use super::registry::{self, directories, ids_around};
 use super::{ATTEMPTS, Access, Hindrances, Inspected, LOCK_WAIT, LiveEntry, ReloadOwed, Target, Uncommitted};
 use crate::credential::{self, Login, Secret};
@@ -21,7 +22,7 @@ impl Target {
             self.sweep()?;
             self.swept = true;
         }
-        let ours = &self.with_uncommitted(ours)?;
+        let ours = &self.believed(ours, Purpose::Look)?;
         let view = self.look(ours)?;
         let mut findings = view.findings.clone();
         for (file, e) in self.tidy(&view.files) {
@@ -138,7 +139,7 @@ impl Target {
     }
 
     pub(super) fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
-        let view = self.look(&self.with_uncommitted(ours)?)?;
+        let view = self.look(&self.believed(ours, Purpose::Look)?)?;
         let (as_password, name) = (Secret::new(login.username.clone()), &login.password);
         let stands = |there: &Login| (there.password == as_password) | (Secret::new(there.username.clone()) == *name);
         let there = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
@@ -153,6 +154,17 @@ impl Target {
         }
     }
 
+    pub(super) fn name_earlier(&self, id: String) -> Result<(), Fault> {
+        if !credential::is_access_key_id(&id) {
+            return Err(Fault::new(
+                Class::Config,
+                "what is named as an earlier key of this credential has not the form of an access key id",
+                "name one as it stands in the table, in capitals: AKIA and 16 more letters and digits",
+            ));
+        }
+        self.shared.store.root_names(&self.id.credential, id)
+    }
+
     pub(super) fn is_applied(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
         // Of an access key id there is one password for each region: the name says it.
         let tells = credential::is_access_key_id(&login.username) || ours.logins.applied.is_empty();
@@ -161,7 +173,7 @@ impl Target {
             Some(applied) if *applied != login.username => false,
             _ if tells || ours.logins.applied.contains(&live_id) => true,
             // Where the key for live ids was made anew, they tell nothing, and the mail server does.
-            _ => first_live(&self.look(&self.with_uncommitted(ours)?)?) == Some(login),
+            _ => first_live(&self.look(&self.believed(ours, Purpose::Look)?)?) == Some(login),
         };
         match is_it {
             true => Ok(()),
@@ -185,9 +197,10 @@ impl Target {
         Ok(())
     }
 
-    /// What was swapped in and not committed is ours too, whatever the caller knows of it.
-    pub(super) fn with_uncommitted(&self, ours: &Ours) -> Result<Ours, Fault> {
-        let mut ours = ours.clone();
+    /// What the caller says is ours, as far as it is believed. What was swapped in and not committed is ours too, whatever the
+    /// caller knows of it.
+    pub(super) fn believed(&self, ours: &Ours, purpose: Purpose) -> Result<Ours, Fault> {
+        let mut ours = self.shared.store.own_ids(&self.id.credential)?.believed(ours, purpose);
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
         let elsewhere = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;

@@ -2,7 +2,8 @@
 //! key under which live ids are made. No secret but that key, which opens nothing.
 //!
 //! Both live in `<state_dir>/apply/`: `journal.json`, replaced whole, and `key`, 32 random bytes, made on first use. Beside
-//! them `seen.json`: which files the mail server is known to have read. Without it there is one more reload.
+//! them `seen.json`: which files the mail server is known to have read. Without it there is one more reload. And `ids.json`
+//! ([`super::own_ids`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -378,7 +379,7 @@ impl ApplyJournal {
         Self { state_dir: state_dir.to_owned(), turn: Mutex::new(false) }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.state_dir.join("apply")
     }
 
@@ -387,7 +388,7 @@ impl ApplyJournal {
     }
 
     /// Keeps everybody else from changing anything here, this process first.
-    fn lock(&self) -> Result<(MutexGuard<'_, bool>, host::Lock), HostError> {
+    pub(super) fn lock(&self) -> Result<(MutexGuard<'_, bool>, host::Lock), HostError> {
         // What a panic leaves is whole: files are replaced.
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         host::create_dir(&self.state_dir, 0o700)?;
@@ -436,6 +437,7 @@ impl ApplyJournal {
                 host::remove_successor(&self.journal())?;
                 host::remove_successor(&self.dir().join("key"))?;
                 host::remove_successor(&self.dir().join("seen.json"))?;
+                host::remove_successor(&self.dir().join("ids.json"))?;
                 *tidied = true;
             }
         }

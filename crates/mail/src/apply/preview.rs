@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::activate::{has_read, wants_reload};
+use super::own_ids::Purpose;
 use super::session::printable;
 use super::{Access, Previewed, Target, WhyReload};
 use crate::credential::Login;
@@ -12,7 +13,7 @@ use crate::mta::{ByHand, Ours, Reload, Running};
 
 impl Target {
     pub(super) fn preview(&mut self, ours: &Ours, login: Login) -> Result<Previewed, Fault> {
-        let mut ours = self.with_uncommitted(ours)?;
+        let mut ours = self.believed(ours, Purpose::Change)?;
         let login = printable(login)?;
         ours.logins.others.push(self.shared.with_key(|key| key.live_id(&login))?);
         let ours = &ours;
@@ -20,9 +21,16 @@ impl Target {
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
         let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
-        if !*write && self.shared.access == Access::Change {
-            // By it the caller knows again what a person was asked for.
-            self.shared.keep_key()?;
+        if self.shared.access == Access::Change {
+            if !*write {
+                // By it the caller knows again what a person was asked for.
+                self.shared.keep_key()?;
+            }
+            // They may put it there, and then another version comes. Before the first one the caller is believed anyway.
+            let store = &self.shared.store;
+            if !store.own_ids(&self.id.credential)?.is_empty() {
+                store.prepares(&self.id.credential, ours, &login.username)?;
+            }
         }
         let live_id = self.shared.with_key(|key| key.live_id(&login))?;
         let (diff, to_come) = match planned {

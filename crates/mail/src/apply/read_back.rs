@@ -17,11 +17,12 @@ impl Target {
         let has_previous = previous.is_some();
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
         let known = vec![open.login.username.clone()];
-        let Ours { applied: before, previous: before_that, known: ours, earlier, logins } = &open.ours;
+        let Ours { applied: before, previous: before_that, known: ours, earlier, named: _, logins } = &open.ours;
         let earlier: Vec<String> =
             [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
         let logins = logins.clone();
-        let view = self.look(&Ours { applied, previous: None, known, earlier: earlier.clone(), logins })?;
+        let view =
+            self.look(&Ours { applied, previous: None, known, earlier: earlier.clone(), named: Vec::new(), logins })?;
         let mut found: Vec<(String, Option<Login>)> =
             view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
         for (table, keys) in &open.lookups {

@@ -80,6 +80,9 @@ pub enum Request {
     /// Is it the login of the applied version, as far as `ours` tells, or else the one in use? Refused (class `changed`) where it
     /// is another one. Changes nothing.
     IsApplied { target: TargetId, ours: Ours, login: Login },
+    /// Root says that this access key id is an earlier one of this credential: entries that hold it are ours from now on. Nobody
+    /// else may say so, and it is handed on for root alone. Refused (class `config`) where it has not that form.
+    NameEarlier { target: TargetId, id: String },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
     Discard { target: TargetId },
@@ -115,6 +118,7 @@ impl Request {
             | Request::Preview { target, .. }
             | Request::InOrder { target, .. }
             | Request::IsApplied { target, .. }
+            | Request::NameEarlier { target, .. }
             | Request::Discard { target }
             | Request::Swap { target }
             | Request::Undo { target }

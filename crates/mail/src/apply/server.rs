@@ -104,6 +104,7 @@ impl Server {
             Request::IsApplied { target, ours, login } => {
                 self.target(&target)?.is_applied(&ours, &login).map(|()| Reply::Done)
             }
+            Request::NameEarlier { target, id } => self.target(&target)?.name_earlier(id).map(|()| Reply::Done),
             Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
             Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
             Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),
@@ -180,9 +181,11 @@ impl Server {
 
 /// The mail server that a target's kind names.
 fn of_its_kind(target: &TargetSetup) -> Box<dyn Mta> {
-    let TargetSetup { kind, relay, keys, reload, .. } = target;
+    let TargetSetup { id, kind, relay, keys, reload, .. } = target;
     match kind {
-        TargetKind::Postfix { config_dir } => Box::new(Postfix::new(config_dir, relay, keys.clone(), reload)),
+        TargetKind::Postfix { config_dir } => {
+            Box::new(Postfix::new(config_dir, relay, keys.clone(), reload).of_credential(&id.credential))
+        }
         TargetKind::Text { path } => Box::new(Text::new(path, relay)),
     }
 }

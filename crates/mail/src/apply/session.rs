@@ -8,6 +8,7 @@ use super::activate::wants_reload;
 use super::change::{self, Over, StagedChange, Stopped};
 use super::inspect::first_live;
 use super::journal::{self, Ahead, Moment, Phase, Record, SeenFiles, TableRecord};
+use super::own_ids::Purpose;
 use super::registry::{directories, ids};
 use super::{ATTEMPTS, LOCK_WAIT, Locks, OpenChange, Prepared, ReloadOwed, Swap, Target, Version, out_of_order};
 use crate::credential::Login;
@@ -26,7 +27,7 @@ impl Target {
         let login = printable(login)?;
         self.shared.keep_key()?;
         let live_id = self.shared.with_key(|key| key.live_id(&login))?;
-        let mut ours = self.with_uncommitted(&ours)?;
+        let mut ours = self.believed(&ours, Purpose::Change)?;
         ours.logins.others.push(live_id.clone());
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
@@ -71,6 +72,10 @@ impl Target {
         };
         let (diff, goes_live) = (plan.diff.clone(), plan.goes_live.clone());
         self.stage(&mut open, plan, since)?;
+        // Every entry is understood: from now on nobody else says which ids are ours.
+        let mut believed = open.ours.clone();
+        believed.known.extend(open.previous.clone());
+        self.shared.store.prepares(&self.id.credential, &believed, &open.login.username)?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
             record.phase == Phase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id

@@ -39,6 +39,9 @@ pub struct Ours {
     /// User names of all earlier versions, from state: entries that hold one of them are not ours to write by that, and are
     /// [`View::left_out`].
     pub earlier: Vec<String>,
+    /// Access key ids of earlier versions, as the source names them to a host without state. `apply` takes them for `known` as
+    /// long as it remembers none of its own, and looks at them no more afterwards.
+    pub named: Vec<String>,
     /// What tells a login of ours by its password, where its user name may be another relay's too.
     pub logins: KnownLogins,
 }

@@ -64,6 +64,8 @@ const LONG_COMMAND: Duration = Duration::from_secs(180);
 /// One Postfix instance, named by its configuration directory.
 pub struct Postfix {
     config_dir: PathBuf,
+    /// What the credential is called in commands that are advised.
+    credential: String,
     relay: Relay,
     keys: Option<Vec<String>>,
     reload: Reload,
@@ -83,6 +85,7 @@ impl Postfix {
     pub fn new(config_dir: &Path, relay: &Relay, keys: Option<Vec<String>>, reload: &Reload) -> Self {
         Self {
             config_dir: config_dir.to_owned(),
+            credential: "NAME".to_owned(),
             relay: relay.clone(),
             keys,
             reload: reload.clone(),
@@ -91,6 +94,13 @@ impl Postfix {
             compared: RefCell::default(),
             routes: RefCell::default(),
         }
+    }
+
+    /// Commands that are advised are about the credential of this name.
+    #[must_use]
+    pub fn of_credential(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.credential);
+        self
     }
 }
 

@@ -8,7 +8,7 @@ use super::hops::{Endpoint, Hops};
 use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
 use super::review::{Problem, Subject};
 use super::services::Service;
-use crate::credential::Login;
+use crate::credential::{Login, is_access_key_id};
 use crate::fault::Class;
 use crate::finding::Severity;
 use crate::host::trust;
@@ -129,6 +129,7 @@ pub(super) struct Answering<'a> {
     pub(super) keys: Option<&'a [String]>,
     pub(super) ours: &'a Ours,
     pub(super) candidate: Option<&'a str>,
+    pub(super) credential: &'a str,
     pub(super) endpoint: &'a Endpoint,
     pub(super) main_cf: PathBuf,
     /// Is there a table that we can write?
@@ -252,10 +253,10 @@ impl Answering<'_> {
                          login for other mail: whether it is this credential's cannot be told",
                         shown::hop(key)
                     ),
-                    "if it is this credential's, run relaykey once while the source still holds this login, so that it is known; or \
-                     list the senders' keys in the target's keys: then they are replaced; if it is another's, add a line for \
-                     the next hop, with the login that it is to have"
-                        .into(),
+                    format!(
+                        "{}. If it is another's, add a line for the next hop, with the login that it is to have",
+                        self.take_as_earlier(*at).unwrap_or_default()
+                    ),
                 )),
                 Fact::Shadowed { at, by } => problems.push(self.of_entry(
                     *at,
@@ -414,8 +415,19 @@ impl Answering<'_> {
         })
     }
 
+    /// How root says that an entry holds an earlier key of this credential; `None`: it holds no access key id.
+    fn take_as_earlier(&self, at: EntryAt) -> Option<String> {
+        let entry = self.entry(at);
+        let id = entry.username().filter(|user| is_access_key_id(user))?;
+        let command = relaykey(format_args!("sync {} --previous {id}", self.credential));
+        Some(format!(
+            "if {id} is an earlier key of this credential, as after a backup was put back, take it as that: `{command}`"
+        ))
+    }
+
     /// Before a candidate is known, an unexpected login may be just that candidate, put there by a run that was killed
-    /// or by hand; it is an error only once a candidate is to replace it, or where no state could explain it.
+    /// or by hand, or another account's in a service that is left once it is known; it is an error only once a candidate
+    /// is to replace it.
     fn another_login(&self, at: EntryAt) -> Problem {
         let (entry, applied) = (&self.entry(at), self.ours.applied.as_deref());
         let found = match entry.username() {
@@ -424,23 +436,23 @@ impl Answering<'_> {
         };
         let applied = applied.and_then(|user| self.ours.shown(user, self.candidate));
         let expected = applied.map(|user| format!(", not of {user}")).unwrap_or_default();
-        let severity = match (self.candidate, &self.ours.applied) {
-            (None, Some(_)) => Severity::Warning,
-            _ => Severity::Error,
+        let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
+        let key = shown::quoted_key(&entry.key, Some(entry.line));
+        // With `keys` what is not listed stays as it is, whatever is known of it.
+        let to_replace = match self.take_as_earlier(at).filter(|_| self.keys.is_none()) {
+            Some(take) => format!("{take}. If it is to hold the credential's login from now on, whosever it is"),
+            None => "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
+                     is to hold the credential's login from now on"
+                .to_owned(),
         };
         let mut problem = Problem::new(
             severity,
             Some(self.file(at.table).to_owned()),
+            format!("the key {key}, which Postfix tries for the endpoint, holds {found}{expected}"),
             format!(
-                "the key {}, which Postfix tries for the endpoint, holds {found}{expected}",
-                shown::quoted_key(&entry.key, Some(entry.line))
-            ),
-            format!(
-                "if it is a login of this credential that this host's state does not know, as after a backup was put back, or \
-                 is to hold the credential's login from now on, list {} in the target's keys: then it is replaced, with write = false by you. If mail is \
+                "{to_replace}, list {key} in the target's keys: then it is replaced, with write = false by you. If mail is \
                  to go on with the login that stands there, leave the line, and correct endpoint (or take the target out of the \
-                 configuration). Do not take the line out: Postfix would not log in, and mail would bounce",
-                shown::quoted_key(&entry.key, Some(entry.line))
+                 configuration). Do not take the line out: Postfix would not log in, and mail would bounce"
             ),
         );
         problem.class = Class::Ambiguous;

@@ -194,6 +194,7 @@ impl Postfix {
             keys: self.keys.as_deref(),
             ours: &asked.ours,
             candidate: asked.candidate.as_deref(),
+            credential: &self.credential,
             endpoint: &endpoints[0],
             main_cf,
             has_store: !survey.tables.is_empty(),
