@@ -458,7 +458,7 @@ fn a_map_without_its_text_is_not_made_anew() {
     let postfix = target(&instance);
     let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
-    assert!(e.fix.contains("postmap -c") && e.fix.contains(" -s hash:"), "{e:?}");
+    assert!(e.fix.contains("postmap -s -c") && e.fix.contains(" hash:"), "{e:?}");
     complete(&e);
     let view = postfix.inspect(&Ours::default()).unwrap();
     assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);

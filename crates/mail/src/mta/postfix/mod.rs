@@ -19,10 +19,12 @@ mod pick;
 mod process;
 mod review;
 mod routes;
+mod sasl;
 mod services;
 mod settings;
 mod survey;
 mod tables;
+mod tls;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

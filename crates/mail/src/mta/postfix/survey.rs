@@ -284,10 +284,7 @@ impl Postfix {
                             map.display()
                         ),
                         match &command {
-                            Some(command) => format!(
-                                "bring the text back, from a backup or with: {command}; it has to stay, with the owner and \
-                                 the mode that the map has"
-                            ),
+                            Some(command) => format!("bring the text back, from a backup or with: {command}; it has to stay"),
                             None => "bring the text back from a backup; it has to stay".to_owned(),
                         },
                     );

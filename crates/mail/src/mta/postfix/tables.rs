@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -289,7 +290,7 @@ pub(super) struct LoginMap {
 }
 
 impl LoginMap {
-    fn of(settings: &Settings, spelt: &str) -> Self {
+    pub(super) fn of(settings: &Settings, spelt: &str) -> Self {
         let store = Store::of(settings, spelt);
         let id = store.as_ref().map_or_else(|_| TableId::new(shown::table(spelt)), Store::id);
         let name = spelt.strip_prefix("proxy:").unwrap_or(spelt);
@@ -406,16 +407,19 @@ impl Store {
         files
     }
 
-    /// The command that makes the text anew from its map, for nobody else to read, with the map's owner. `None`: `postmap`
-    /// cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
+    /// The command that makes the text anew from its map, with the owner and the mode that the map has, but for nobody else to
+    /// read. `None`: `postmap` cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
     pub(super) fn text_from_map(&self, map: &Path, option: &str) -> Option<String> {
-        let (text, map) = (self.text.display(), map.display());
-        (self.kind != Kind::Cdb).then(|| {
-            format!(
-                "(umask 077; postmap{option} -s {} > {text}.new && chown --reference={map} {text}.new && mv {text}.new {text})",
-                self.name
-            )
-        })
+        let found = fs::metadata(map).ok().filter(|_| self.kind != Kind::Cdb)?;
+        let text = quoted(&self.text.display().to_string());
+        let new = quoted(&format!("{}.new", self.text.display()));
+        Some(format!(
+            "(umask 077; postmap -s{option} {} > {new} && chown {}:{} {new} && chmod {:04o} {new} && mv {new} {text})",
+            quoted(&self.name),
+            found.uid(),
+            found.gid(),
+            found.mode() & 0o640 | 0o400
+        ))
     }
 
     /// The table that is spelt so. `settings`: of the service that names it.
