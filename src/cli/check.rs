@@ -134,6 +134,8 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    // All of them: what is nobody's target depends on every credential's.
+    let mail = config.mail();
     // What the others are like is not asked.
     match choose(&config.credentials, &args.names, |c| &c.name) {
         Ok(chosen) => config.credentials = chosen.into_iter().cloned().collect(),
@@ -152,7 +154,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     for doubt in agent::doubts(&config) {
         findings.add(doubt.credential.as_deref(), &doubt.about, doubt.finding);
     }
-    runtime.block_on(check(&config, args, &mut findings));
+    runtime.block_on(check(&config, &mail, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
     let exit = findings.worst;
@@ -165,7 +167,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     exit
 }
 
-async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
+async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings: &mut Findings) {
     health(config, findings).await;
     who_answers(config, findings);
     let store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
@@ -176,7 +178,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = apply::Client::in_process(apply::Server::looking(&config.mail()));
+    let apply = apply::Client::in_process(apply::Server::looking(mail));
     if let Err(e) = store.look_writable() {
         let what = format!("nothing can be written down, so that nothing would be changed: {e}");
         findings.failed(e.is_temporary(), None, "state", what, e.fix());
@@ -517,6 +519,9 @@ fn targets(
                         }
                         _ => findings.add(name, &about, finding),
                     }
+                }
+                for finding in seen.beside {
+                    findings.add(name, &about, finding);
                 }
                 if let Some((finding, temporary)) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
                     findings.add_that(if temporary { Exit::ForNow } else { Exit::ForGood }, name, &about, finding);

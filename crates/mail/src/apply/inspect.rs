@@ -81,6 +81,7 @@ impl Target {
             swapped,
             missing: view.missing,
             doubts: view.doubts,
+            beside: view.beside,
             hindrances,
             files: view.files,
             log: view.log,

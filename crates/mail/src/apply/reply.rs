@@ -69,6 +69,8 @@ pub struct Inspected {
     pub findings: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
+    /// What is wrong with other mail servers of this host: it stops no rollover here.
+    pub beside: Vec<Finding>,
     /// What would stand in the way of a rollover; `None` where it is not only looked: who changes something finds out by it.
     pub hindrances: Option<Box<Hindrances>>,
     /// The tables' files, text and compiled map: a change of one may be drift.

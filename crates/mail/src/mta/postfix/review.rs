@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::differences::{Compiling, not_by_hand};
+use super::generations::review_generations;
 use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
 use super::services::Service;
 use super::settings::{Settings, postconf};
@@ -341,7 +342,7 @@ impl Postfix {
         store: &Store,
         compiling: Option<&Compiling>,
     ) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = review_generations(store);
         for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
             if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
                 let name = quoted(&file.display().to_string());
