@@ -1,5 +1,7 @@
 //! `relaykey check`: what would stand in the way of a rotation, each finding with its fix. Changes nothing.
 
+mod held;
+
 use std::path::Path;
 use std::slice;
 use std::sync::Arc;
@@ -205,6 +207,9 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
         // `sync` does not come as far.
         let is_asked = fetched.is_some() || args.offline;
         let given = fetched.as_ref().map(|fetched| fetched.payload.username());
+        if let Some(fetched) = &fetched {
+            held::another_password(credential, fetched, state.as_ref(), &targets, &apply, findings);
+        }
         for Unknown { about, place, username } in unknown {
             // The source's too, which no endpoint has taken for a user name yet.
             let who = credential::shown_or_said(&username, false);
@@ -508,6 +513,7 @@ fn targets(
                         ),
                     }
                 }
+                held::other_keys(&credential.name, &about, &seen, findings);
                 for finding in seen.findings {
                     // Where a person changes the table, it is part of the change until that is done.
                     let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;

@@ -291,8 +291,18 @@ fn settings_of_postfix_that_lose_mail_are_found() {
             "smtp_sasl_auth_cache_name =",
         ),
         // The endpoint is an address of this host, where a tunnel may listen.
-        (&[("smtp_tls_security_level", "may")], "note", "may go out without TLS", "nothing, where a tunnel listens there"),
-        (&[("smtp_tls_security_level", "none")], "note", "may go out without TLS", "nothing, where a tunnel listens there"),
+        (
+            &[("smtp_tls_security_level", "may")],
+            "note",
+            "may go out without TLS",
+            "nothing, where a tunnel listens there",
+        ),
+        (
+            &[("smtp_tls_security_level", "none")],
+            "note",
+            "may go out without TLS",
+            "nothing, where a tunnel listens there",
+        ),
         (&[("smtp_tls_security_level", "")], "note", "may go out without TLS", "nothing, where a tunnel listens there"),
         (
             &[("smtp_sasl_tls_security_options", "noanonymous, noplaintext")],

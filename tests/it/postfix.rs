@@ -353,7 +353,6 @@ fn settings_that_lose_mail_are_findings() {
         ),
         ("transport_maps", "static:smtp:[email-smtp.eu-west-1.amazonaws.com]:2587", Some(Note), "hands mail to"),
         ("default_transport", "uucp", Some(Note), "default_transport"),
-        ("multi_instance_directories", "/etc/postfix-out", Some(Note), "/etc/postfix-out"),
     ];
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST}:587 {OLD}\n")));
     let postfix = target(&instance);

@@ -21,6 +21,8 @@ pub enum Reply {
     ByHand(Previewed),
     /// To `Preview`.
     Previewed(Previewed),
+    /// To `WhichStands`: its place in the list; `None`: none of them.
+    Stands(Option<usize>),
     /// To `Swap`.
     Swapped {
         /// When, in seconds since boot; 0 when the machine was started since.

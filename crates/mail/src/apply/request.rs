@@ -80,6 +80,8 @@ pub enum Request {
     /// Is it the login of the applied version, as far as `ours` tells, or else the one in use? Refused (class `changed`) where it
     /// is another one. Changes nothing.
     IsApplied { target: TargetId, ours: Ours, login: Login },
+    /// Which of these logins is the one in use? Changes nothing.
+    WhichStands { target: TargetId, ours: Ours, logins: Vec<Login> },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
     Discard { target: TargetId },
@@ -115,6 +117,7 @@ impl Request {
             | Request::Preview { target, .. }
             | Request::InOrder { target, .. }
             | Request::IsApplied { target, .. }
+            | Request::WhichStands { target, .. }
             | Request::Discard { target }
             | Request::Swap { target }
             | Request::Undo { target }
@@ -129,7 +132,11 @@ impl Request {
     pub fn only_looks(&self) -> bool {
         matches!(
             self,
-            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
+            Request::Inspect { .. }
+                | Request::Preview { .. }
+                | Request::InOrder { .. }
+                | Request::IsApplied { .. }
+                | Request::WhichStands { .. }
         )
     }
 }

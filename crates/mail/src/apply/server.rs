@@ -104,6 +104,9 @@ impl Server {
             Request::IsApplied { target, ours, login } => {
                 self.target(&target)?.is_applied(&ours, &login).map(|()| Reply::Done)
             }
+            Request::WhichStands { target, ours, logins } => {
+                self.target(&target)?.which_stands(&ours, &logins).map(Reply::Stands)
+            }
             Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
             Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
             Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),

@@ -143,9 +143,8 @@ impl Postfix {
     /// With what is kept of another instance from one look to the next.
     fn with_other<T>(&self, dir: &Path, look: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let mut others = self.others.borrow_mut();
-        let other = others
-            .entry(dir.to_owned())
-            .or_insert_with(|| Box::new(Self::new(dir, &self.relay, None, &Reload::Never)));
+        let other =
+            others.entry(dir.to_owned()).or_insert_with(|| Box::new(Self::new(dir, &self.relay, None, &Reload::Never)));
         look(other)
     }
 }

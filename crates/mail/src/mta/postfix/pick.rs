@@ -283,7 +283,8 @@ impl Answering<'_> {
                 Fact::Taken { .. } | Fact::NoLiveKey => {}
             }
         }
-        problems.extend(found.moved.iter().filter(|moved| moved.is_live).filter_map(|moved| self.no_password(moved.at)));
+        problems
+            .extend(found.moved.iter().filter(|moved| moved.is_live).filter_map(|moved| self.no_password(moved.at)));
         let told = same_name.iter().enumerate().filter_map(|(table, names)| names.explain(self.file(table)));
         problems.extend(told);
         problems.extend(self.of_keys(found));

@@ -241,7 +241,7 @@ impl Postfix {
                 "smtp_sasl_mechanism_filter",
                 "smtp_sasl_mechanism_filter lets neither PLAIN nor LOGIN pass, the mechanisms SES offers".into(),
                 "put `plain, login` in front of what stands there, which the logins of other relays may need; it counts for them \
-                 too, so where one of them must not get a password as it is, hand the endpoint's mail to a service of its own"
+                 too: where that is not wanted, hand the endpoint's mail to a service of its own"
                     .into(),
             );
         }
@@ -301,16 +301,19 @@ impl Postfix {
             if matches!(port_part(&hop.spelt), Some("465" | "smtps" | "submissions" | "2465"))
                 && !service.settings.yes("smtp_tls_wrappermode")
             {
+                let who = match service.overridden.contains("smtp_tls_wrappermode") {
+                    true => format!("the service {}", service.name),
+                    false => "this instance".to_owned(),
+                };
                 problems.push(Problem::warning(
                     Some(self.file_of(service, "smtp_tls_wrappermode")),
                     format!(
                         "{parameter} {spelt} names a port for TLS from the first byte, and smtp_tls_wrappermode is no"
                     ),
                     format!(
-                        "smtp_tls_wrappermode = yes counts for everything that a service delivers. Where the service {} delivers \
-                         to such ports alone: {}; else give this next hop a service of its own in master.cf, with \
-                         -o smtp_tls_wrappermode=yes, or name port 587; that changes where mail goes, so it is yours to decide",
-                        service.name,
+                        "smtp_tls_wrappermode = yes counts for everything that {who} delivers. If that goes to such ports alone: {}; \
+                         else give this next hop a service of its own in master.cf, with -o smtp_tls_wrappermode=yes, or name port \
+                         587; that changes where mail goes, so it is yours to decide",
                         self.set(service, "smtp_tls_wrappermode", "yes")
                     ),
                 ));

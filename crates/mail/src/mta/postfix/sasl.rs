@@ -19,7 +19,8 @@ impl Postfix {
         if !matches!(service.settings.get("smtp_sasl_type"), "" | "cyrus") {
             return None;
         }
-        let architectures = fs::read_dir(LIBRARIES).into_iter().flatten().flatten().map(|entry| entry.path().join("sasl2"));
+        let architectures =
+            fs::read_dir(LIBRARIES).into_iter().flatten().flatten().map(|entry| entry.path().join("sasl2"));
         let found: Vec<PathBuf> =
             PLUG_INS.iter().map(PathBuf::from).chain(architectures).filter(|path| path.is_dir()).collect();
         without_plain(&found).then(|| {

@@ -225,6 +225,12 @@ impl Postfix {
             }
         };
         table.is_looked_up = is_looked_up;
+        if is_looked_up && table.seen.is_none() {
+            match self.ids_without_text(table)? {
+                Some(ids) => table.only_in_map_ids = ids,
+                None => table.is_looked_up = false,
+            }
+        }
         let problems = self.review_files(&table.settings, &table.store, is_looked_up.then_some(&compiling));
         table.problems.extend(problems);
         Ok(())
@@ -286,7 +292,9 @@ impl Postfix {
                             map.display()
                         ),
                         match &command {
-                            Some(command) => format!("bring the text back, from a backup or with: {command}; it has to stay"),
+                            Some(command) => {
+                                format!("bring the text back, from a backup or with: {command}; it has to stay")
+                            }
                             None => "bring the text back from a backup; it has to stay".to_owned(),
                         },
                     );
@@ -420,9 +428,8 @@ impl Survey {
 
     /// Tables that can be listed, and were not: a text that is none, a map that cannot be opened.
     pub(super) fn not_read(&self) -> impl Iterator<Item = &Store> {
-        let is_read = |table: &TableSurvey| {
-            self.is_whole && (table.is_looked_up || !table.store.read_by_postfix().exists())
-        };
+        let is_read =
+            |table: &TableSurvey| self.is_whole && (table.is_looked_up || !table.store.read_by_postfix().exists());
         self.tables.iter().filter(move |table| !is_read(table)).map(|table| &table.store)
     }
 

@@ -98,7 +98,8 @@ impl Postfix {
         }
         for (file, level) in places {
             let is_of = |open: &&Open<'_>| {
-                self.file_of(open.service, "smtp_tls_security_level") == file && said(&default_level(open.service)) == level
+                self.file_of(open.service, "smtp_tls_security_level") == file
+                    && said(&default_level(open.service)) == level
             };
             let of_it: Vec<&Open<'_>> = open.iter().filter(is_of).collect();
             let hops: BTreeSet<String> = of_it.iter().map(|open| shown::hop(&open.hop.spelt)).collect();
