@@ -5,11 +5,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 
 use relaykey::config::{Finding, Reload, Severity};
+use relaykey::credential::{Secret, ses_smtp_password};
 use relaykey::mta::postfix::Postfix;
 use relaykey::mta::{Mta as _, Ours, Relay};
 
 use crate::lab::postfix::{Instance, Options};
-use crate::lab::relaykey::{Host, Key, Setup};
+use crate::lab::relaykey::{Host, Key, Setup, keep_secret};
 
 const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -304,4 +305,30 @@ fn what_cannot_be_written_is_said_on_the_first_day() {
         assert!(lines.windows(2).any(|pair| is_it(&pair)), "{what}: {said}");
     }
     host.relaykey(&["check", "--offline"]).expect(0);
+}
+
+/// One key has one password for each region: what stands in the table is compared with what the source gives.
+#[test]
+fn another_password_of_the_key_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.iam_json());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    let elsewhere = ses_smtp_password(&Secret::new(key.secret.clone()), "ap-south-1");
+    keep_secret(elsewhere.expose());
+    let check = |password: &str| {
+        host.postfix.write_table(&format!("{} {}:{password}\n", host.hop(), key.id));
+        host.postfix.postmap();
+        host.relaykey(&["check"])
+    };
+    let (regional, other) = ("has the password for ap-south-1", "has another password than the source's");
+    check(key.password()).expect(0).says_not("SES refuses it with 535");
+    check(elsewhere.expose()).expect(0).says(&[regional]).says_not(other);
+    check(&key.secret).expect(0).says(&[other, "an AWS secret access key (40 characters)"]);
+    // From a ready one no other is derived.
+    host.publish(key.pair());
+    check(elsewhere.expose()).expect(0).says(&[other]).says_not(regional);
+    host.sync(&[], 0);
+    host.relaykey(&["check"]).expect(0).says_not("SES refuses it with 535");
 }
