@@ -258,7 +258,7 @@ fn what_cannot_be_written_is_said_on_the_first_day() {
     let host = Host::new("hash", &key);
     let source = host.publish(key.pair());
     host.configure(&Setup { source: &source, ..Setup::default() });
-    host.postfix.start();
+    // It does not run: else it would be seen that it has other files than a shell with mounts of its own.
     host.relaykey(&["check", "--offline"]).expect(0);
     let program = env!("CARGO_BIN_EXE_relaykey");
     let dir = host.postfix.config_dir.clone();
@@ -331,4 +331,22 @@ fn another_password_of_the_key_is_named_for_what_it_is() {
     check(elsewhere.expose()).expect(0).says(&[other]).says_not(regional);
     host.sync(&[], 0);
     host.relaykey(&["check"]).expect(0).says_not("SES refuses it with 535");
+}
+
+/// A table that is named and is not there would keep all mail back, wherever it goes.
+#[test]
+fn a_login_table_is_made_before_it_is_named() {
+    let instance = instance(HOP);
+    let dir = instance.config_dir.display().to_string();
+    fs::remove_file(instance.table()).unwrap();
+    fs::remove_file(instance.map()).unwrap();
+    instance.set("smtp_sasl_password_maps", "");
+    let found = findings(&instance);
+    paste(&about(&found, "smtp_sasl_password_maps is empty")[0].fix);
+    let named = said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_password_maps"]);
+    assert!(named.ends_with("/sasl_passwd"), "{named}");
+    let asked = Command::new("postmap").args(["-c", &dir, "-q", "nobody", &named]).env("PATH", PATH).output().unwrap();
+    assert_eq!((asked.status.code(), asked.stderr.len()), (Some(1), 0), "{named}: {asked:?}");
+    assert_eq!(fs::metadata(instance.table()).unwrap().mode() & 0o777, 0o600);
+    assert!(about(&findings(&instance), "smtp_sasl_password_maps").is_empty(), "{:?}", findings(&instance));
 }

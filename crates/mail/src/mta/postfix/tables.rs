@@ -618,7 +618,7 @@ pub(super) fn no_table(config_dir: &Path) -> Fault {
     Fault::new(
         Class::Config,
         "smtp_sasl_password_maps names no table that relaykey can write",
-        password_maps(config_dir),
+        format!("name one more there, as hash:{}/sasl_passwd, after what it names now", config_dir.display()),
     )
     .in_file(config_dir.join("main.cf"))
 }
@@ -630,16 +630,20 @@ pub(super) fn no_map(settings: &Settings) -> Problem {
         Class::Config,
         Some(config_dir.join("main.cf")),
         "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-        password_maps(config_dir),
+        password_maps(settings, config_dir),
     )
 }
 
-/// How an instance gets a login table of its own.
-pub(super) fn password_maps(config_dir: &Path) -> String {
+/// How an instance gets a login table of its own. One that is named and not there keeps all mail back.
+fn password_maps(settings: &Settings, config_dir: &Path) -> String {
     let dir = config_dir.display();
+    let kind = Kind::new(settings.get("default_database_type")).unwrap_or(Kind::Hash);
+    let compiled = kind.extension().map(|_| format!(" && postmap -c {dir} {}:{dir}/sasl_passwd", kind.name()));
     format!(
-        "postconf -c {dir} -e 'smtp_sasl_password_maps = hash:{dir}/sasl_passwd' # or lmdb:, where postconf -m has no \
-         hash; relaykey makes the table"
+        "touch {dir}/sasl_passwd && chmod 0600 {dir}/sasl_passwd{} && postconf -c {dir} -e 'smtp_sasl_password_maps = \
+         {}:{dir}/sasl_passwd' # relaykey adds the login",
+        compiled.unwrap_or_default(),
+        kind.name()
     )
 }
 
