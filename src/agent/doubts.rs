@@ -29,13 +29,13 @@ impl FileWarning {
     }
 }
 
-/// Those of a target.
+/// Those of a target, and what is wrong with other mail servers of this host.
 pub(super) fn doubts_of<'a>(
     seen: &'a apply::Inspected,
     credential: &'a str,
     target: &'a str,
 ) -> impl Iterator<Item = FileWarning> + use<'a> {
-    seen.doubts.iter().map(move |finding| FileWarning {
+    seen.doubts.iter().chain(&seen.beside).map(move |finding| FileWarning {
         credential: Some(credential.to_owned()),
         about: format!("target {target}"),
         finding: finding.clone(),

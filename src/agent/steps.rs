@@ -357,7 +357,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             },
             code: r.code.map(|code| code.map_err(str::to_owned)),
         }),
-        Reply::Done => match step {
+        Reply::Done | Reply::Stands(_) => match step {
             Step::Undo { .. } => Outcome::Undone,
             _ => Outcome::Discarded,
         },

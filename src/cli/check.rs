@@ -1,5 +1,7 @@
 //! `relaykey check`: what would stand in the way of a rotation, each finding with its fix. Changes nothing.
 
+mod held;
+
 use std::path::Path;
 use std::slice;
 use std::sync::Arc;
@@ -134,6 +136,8 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    // All of them: what is nobody's target depends on every credential's.
+    let mail = config.mail();
     // What the others are like is not asked.
     match choose(&config.credentials, &args.names, |c| &c.name) {
         Ok(chosen) => config.credentials = chosen.into_iter().cloned().collect(),
@@ -152,7 +156,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     for doubt in agent::doubts(&config) {
         findings.add(doubt.credential.as_deref(), &doubt.about, doubt.finding);
     }
-    runtime.block_on(check(&config, args, &mut findings));
+    runtime.block_on(check(&config, &mail, args, &mut findings));
     let errors = findings.all.iter().filter(|f| f.finding.severity == Severity::Error).count();
     let warnings = findings.all.iter().filter(|f| f.finding.severity == Severity::Warning).count();
     let exit = findings.worst;
@@ -165,7 +169,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
     exit
 }
 
-async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
+async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings: &mut Findings) {
     health(config, findings).await;
     who_answers(config, findings);
     let store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
@@ -176,7 +180,7 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         Ok(http) => http,
         Err(e) => return findings.error(None, "source", e.to_string(), e.fix()),
     };
-    let apply = apply::Client::in_process(apply::Server::looking(&config.mail()));
+    let apply = apply::Client::in_process(apply::Server::looking(mail));
     if let Err(e) = store.look_writable() {
         let what = format!("nothing can be written down, so that nothing would be changed: {e}");
         findings.failed(e.is_temporary(), None, "state", what, e.fix());
@@ -216,6 +220,9 @@ async fn check(config: &Config, args: &CheckArgs, findings: &mut Findings) {
         // `sync` does not come as far.
         let is_asked = fetched.is_some() || args.offline;
         let given = fetched.as_ref().map(|fetched| fetched.payload.username());
+        if let Some(fetched) = &fetched {
+            held::another_password(credential, fetched, state.as_ref(), &targets, &apply, findings);
+        }
         for Unknown { about, place, username } in unknown {
             // The source's too, which no endpoint has taken for a user name yet.
             let who = credential::shown_or_said(&username, false);
@@ -525,6 +532,7 @@ fn targets(
                         ),
                     }
                 }
+                held::other_keys(&credential.name, &about, &seen, findings);
                 for finding in seen.findings {
                     // Where a person changes the table, it is part of the change until that is done.
                     let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
@@ -536,6 +544,9 @@ fn targets(
                         }
                         _ => findings.add(name, &about, finding),
                     }
+                }
+                for finding in seen.beside {
+                    findings.add(name, &about, finding);
                 }
                 if let Some((finding, temporary)) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
                     findings.add_that(if temporary { Exit::ForNow } else { Exit::ForGood }, name, &about, finding);

@@ -764,10 +764,11 @@ fn the_command_that_brings_a_text_back_is_whole_wherever_it_is_told() {
         fs::remove_file(&table).unwrap();
         host.sync(&["--wait", "1s"], 1).says(&["the text is gone"]);
         let command = format!(
-            "(umask 077; postmap -c {0} -s hash:{1} > {1}.new && chown --reference={2} {1}.new && mv {1}.new {1})",
+            "(umask 077; postmap -s -c {0} hash:{1} > {1}.new && chown {2}:{3} {1}.new && chmod 0600 {1}.new && mv {1}.new {1})",
             host.postfix.config_dir.display(),
             table.display(),
-            map.display()
+            fs::metadata(&map).unwrap().uid(),
+            fs::metadata(&map).unwrap().gid()
         );
         let status = host.relaykey(&["status"]);
         status.expect(0);

@@ -290,19 +290,20 @@ fn settings_of_postfix_that_lose_mail_are_found() {
             "for 90d",
             "smtp_sasl_auth_cache_name =",
         ),
+        // The endpoint is an address of this host, where a tunnel may listen.
         (
             &[("smtp_tls_security_level", "may")],
-            "warning",
+            "note",
             "may go out without TLS",
-            "smtp_tls_security_level = encrypt",
+            "nothing, where a tunnel listens there",
         ),
         (
             &[("smtp_tls_security_level", "none")],
-            "warning",
+            "note",
             "may go out without TLS",
-            "smtp_tls_security_level = encrypt",
+            "nothing, where a tunnel listens there",
         ),
-        (&[("smtp_tls_security_level", "")], "warning", "may go out without TLS", "smtp_tls_security_level = encrypt"),
+        (&[("smtp_tls_security_level", "")], "note", "may go out without TLS", "nothing, where a tunnel listens there"),
         (
             &[("smtp_sasl_tls_security_options", "noanonymous, noplaintext")],
             "error",
@@ -312,7 +313,7 @@ fn settings_of_postfix_that_lose_mail_are_found() {
         (&[("smtp_sasl_mechanism_filter", "cram-md5")], "error", "neither PLAIN nor LOGIN", "plain, login"),
         (&[("relayhost", "")], "error", "relayhost is empty", "set relayhost to [localhost]:"),
         (&[("relayhost", "[smtp.example.com]:587")], "error", "does not lead to the endpoint", "endpoint_aliases"),
-        (&[("relayhost", &hop.replace(['[', ']'], ""))], "warning", "is without brackets", "relayhost = ["),
+        (&[("relayhost", &hop.replace(['[', ']'], ""))], "warning", "is without brackets", "As [localhost]:"),
         (&[("smtp_sasl_password_maps", "")], "error", "smtp_sasl_password_maps is empty", "smtp_sasl_password_maps ="),
         (
             &[("smtp_sasl_password_maps", "ldap:/etc/postfix/ldap.cf")],

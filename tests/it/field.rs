@@ -175,6 +175,8 @@ cases! {
     c166 = "166-address-literal";
     c167 = "167-regexp-logins";
     c168 = "168-half-rotated-second-service";
+    c201 = "201-other-regions-password";
+    c202 = "202-another-password";
     }
 }
 

@@ -5,6 +5,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod advice;
 mod apply;
 mod by_hand;
 mod clone;
@@ -25,6 +26,7 @@ mod hangs;
 mod health;
 mod history;
 mod host;
+mod instances;
 mod kinds;
 mod legacy;
 mod manual;

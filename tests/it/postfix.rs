@@ -353,7 +353,6 @@ fn settings_that_lose_mail_are_findings() {
         ),
         ("transport_maps", "static:smtp:[email-smtp.eu-west-1.amazonaws.com]:2587", Some(Note), "hands mail to"),
         ("default_transport", "uucp", Some(Note), "default_transport"),
-        ("multi_instance_directories", "/etc/postfix-out", Some(Note), "/etc/postfix-out"),
     ];
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST}:587 {OLD}\n")));
     let postfix = target(&instance);
@@ -458,7 +457,7 @@ fn a_map_without_its_text_is_not_made_anew() {
     let postfix = target(&instance);
     let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
-    assert!(e.fix.contains("postmap -c") && e.fix.contains(" -s hash:"), "{e:?}");
+    assert!(e.fix.contains("postmap -s -c") && e.fix.contains(" hash:"), "{e:?}");
     complete(&e);
     let view = postfix.inspect(&Ours::default()).unwrap();
     assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);

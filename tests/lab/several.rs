@@ -215,6 +215,7 @@ impl Mta for Several {
             running: self.running()?,
             findings: Vec::new(),
             doubts: Vec::new(),
+            beside: Vec::new(),
             left_out,
             key_ids,
             incomplete: vec!["proxy:mysql:/elsewhere.cf".into()],

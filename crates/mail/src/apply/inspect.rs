@@ -82,6 +82,7 @@ impl Target {
             swapped,
             missing: view.missing,
             doubts: view.doubts,
+            beside: view.beside,
             hindrances,
             files: view.files,
             log: view.log,
@@ -185,6 +186,13 @@ impl Target {
         }
     }
 
+    /// Which of these logins does the mail server find under the first live key?
+    pub(super) fn which_stands(&self, ours: &Ours, logins: &[Login]) -> Result<Option<usize>, Fault> {
+        let view = self.look(&self.with_uncommitted(ours)?)?;
+        let in_use = first_live(&view);
+        Ok(logins.iter().position(|login| Some(login) == in_use))
+    }
+
     /// Once, at the first look: removes what killed runs left of this target, also beside tables that it no longer uses.
     pub(super) fn sweep(&self) -> Result<(), Fault> {
         self.shared.store.tidy()?;
@@ -283,7 +291,13 @@ impl Target {
         // Text and map have their successors beside them before they go.
         let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
         let all: u64 = files.iter().map(size).sum();
-        let look = |directory: &Directory| directory.look_lockable().and_then(|()| directory.look_room(all)).err();
+        let look = |directory: &Directory| {
+            directory
+                .look_lockable()
+                .and_then(|()| directory.look_room(all))
+                .and_then(|()| directory.look_marked())
+                .err()
+        };
         let marked = |file: &PathBuf| host::look_marks(file).err().filter(|e| !e.is_not_found());
         let e = directories.iter().find_map(look).or_else(|| files.iter().find_map(marked))?;
         let (what, fix) =

@@ -21,6 +21,8 @@ pub enum Reply {
     ByHand(Previewed),
     /// To `Preview`.
     Previewed(Previewed),
+    /// To `WhichStands`: its place in the list; `None`: none of them.
+    Stands(Option<usize>),
     /// To `Swap`.
     Swapped {
         /// When, in seconds since boot; 0 when the machine was started since.
@@ -69,6 +71,8 @@ pub struct Inspected {
     pub findings: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
+    /// What is wrong with other mail servers of this host: it stops no rollover here.
+    pub beside: Vec<Finding>,
     /// What would stand in the way of a rollover; `None` where it is not only looked: who changes something finds out by it.
     pub hindrances: Option<Box<Hindrances>>,
     /// The tables' files, text and compiled map: a change of one may be drift.

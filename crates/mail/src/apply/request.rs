@@ -83,6 +83,8 @@ pub enum Request {
     /// Root says that this access key id is an earlier one of this credential: entries that hold it are ours from now on. Nobody
     /// else may say so, and it is handed on for root alone. Refused (class `config`) where it has not that form.
     NameEarlier { target: TargetId, id: String },
+    /// Which of these logins is the one in use? Changes nothing.
+    WhichStands { target: TargetId, ours: Ours, logins: Vec<Login> },
     /// Removes staged files and forgets the login. After a swap: forgets the old bytes too, as if this process had been
     /// killed.
     Discard { target: TargetId },
@@ -119,6 +121,7 @@ impl Request {
             | Request::InOrder { target, .. }
             | Request::IsApplied { target, .. }
             | Request::NameEarlier { target, .. }
+            | Request::WhichStands { target, .. }
             | Request::Discard { target }
             | Request::Swap { target }
             | Request::Undo { target }
@@ -133,7 +136,11 @@ impl Request {
     pub fn only_looks(&self) -> bool {
         matches!(
             self,
-            Request::Inspect { .. } | Request::Preview { .. } | Request::InOrder { .. } | Request::IsApplied { .. }
+            Request::Inspect { .. }
+                | Request::Preview { .. }
+                | Request::InOrder { .. }
+                | Request::IsApplied { .. }
+                | Request::WhichStands { .. }
         )
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError};
 use crate::mta::Mta;
-use crate::mta::postfix::Postfix;
+use crate::mta::postfix::{Postfix, TargetDirectories};
 use crate::mta::text::Text;
 
 /// How often a target that is at work is tried.
@@ -33,7 +33,7 @@ impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
     pub fn new(setup: &Setup) -> Self {
-        Self::with_access(setup, Access::Change, &of_its_kind)
+        Self::with_access(setup, Access::Change, &|target| of_its_kind(setup, target))
     }
 
     /// As [`Server::new`], with mail servers of the caller's making.
@@ -49,7 +49,7 @@ impl Server {
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
     pub fn looking(setup: &Setup) -> Self {
-        Self::with_access(setup, Access::Look, &of_its_kind)
+        Self::with_access(setup, Access::Look, &|target| of_its_kind(setup, target))
     }
 
     fn with_access(setup: &Setup, access: Access, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
@@ -105,6 +105,9 @@ impl Server {
                 self.target(&target)?.is_applied(&ours, &login).map(|()| Reply::Done)
             }
             Request::NameEarlier { target, id } => self.target(&target)?.name_earlier(id).map(|()| Reply::Done),
+            Request::WhichStands { target, ours, logins } => {
+                self.target(&target)?.which_stands(&ours, &logins).map(Reply::Stands)
+            }
             Request::Discard { target } => self.target(&target)?.discard().map(|()| Reply::Done),
             Request::Swap { target } => self.target(&target)?.swap().map(|at_boot| Reply::Swapped { at_boot }),
             Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),
@@ -180,11 +183,20 @@ impl Server {
 }
 
 /// The mail server that a target's kind names.
-fn of_its_kind(target: &TargetSetup) -> Box<dyn Mta> {
-    let TargetSetup { id, kind, relay, keys, reload, .. } = target;
+fn of_its_kind(setup: &Setup, target: &TargetSetup) -> Box<dyn Mta> {
+    let TargetSetup { kind, relay, keys, reload, .. } = target;
     match kind {
         TargetKind::Postfix { config_dir } => {
-            Box::new(Postfix::new(config_dir, relay, keys.clone(), reload).of_credential(&id.credential))
+            let directories = |all: bool| {
+                let named = setup.targets.iter().filter(|t| all || t.id.credential == target.id.credential);
+                let of = named.filter_map(|target| match &target.kind {
+                    TargetKind::Postfix { config_dir } => Some(config_dir.clone()),
+                    TargetKind::Text { .. } => None,
+                });
+                of.collect()
+            };
+            let targets = TargetDirectories { of_credential: directories(false), of_all: directories(true) };
+            Box::new(Postfix::new(config_dir, relay, keys.clone(), reload).of_credential(&target.id.credential).beside(targets))
         }
         TargetKind::Text { path } => Box::new(Text::new(path, relay)),
     }

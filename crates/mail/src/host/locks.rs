@@ -97,6 +97,22 @@ impl Directory {
         }
     }
 
+    /// Is it marked (chattr(1)) so that files may be made here and none replaced?
+    ///
+    /// # Errors
+    /// It is.
+    pub fn look_marked(&self) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(opened) = fs::openat(&self.fd, ".", flags, Mode::empty()) else { return Ok(()) };
+        // A file system without such marks has nothing to say.
+        match fs::ioctl_getflags(&opened) {
+            Ok(marks) if marks.contains(fs::IFlags::APPEND) => {
+                Err(HostError::io("replace a file in", &self.path, Errno::PERM))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Could a file be made here? Root may do so anywhere but on a file system, or in a directory, that takes nothing.
     fn look_writable(&self) -> Result<()> {
         let may = Access::WRITE_OK | Access::EXEC_OK;

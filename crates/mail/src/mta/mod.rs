@@ -301,6 +301,9 @@ pub struct View {
     pub key_ids: KeyIds,
     /// Login tables whose entries could not be listed, as they may be shown: what they hold is not in `key_ids`.
     pub incomplete: Vec<String>,
+    /// What is wrong with other mail servers of this host, worst first: it stops no rollover of this one, and what their tables hold
+    /// stands in `key_ids`.
+    pub beside: Vec<Finding>,
     /// The tables' files, text and compiled map, as configured: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.

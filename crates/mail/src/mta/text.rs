@@ -149,6 +149,7 @@ impl Mta for Text {
             incomplete: Vec::new(),
             findings: self.missing(&survey).map(finding).into_iter().collect(),
             doubts: Vec::new(),
+            beside: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
             entries: (survey.live.iter().map(|at| of_text(at, true)))
                 .chain(missing)

@@ -92,6 +92,15 @@ impl Postfix {
         Ok((problems, compiling))
     }
 
+    /// The access key ids of a map whose text is gone. `None`: it cannot be listed.
+    pub(super) fn ids_without_text(&self, survey: &TableSurvey) -> Result<Option<KeyIds>, Fault> {
+        let (store, id, nothing) = (&survey.store, survey.store.id(), HashSet::new());
+        let no_text = Table::default();
+        let mut comparison = Comparison::new(&no_text, &nothing).of(&id);
+        let listed = self.list(&survey.settings, store.kind, &store.path, &mut comparison)?;
+        Ok(listed.is_ok().then(|| comparison.finish().key_ids))
+    }
+
     /// What else goes into effect with a map that is made from the text, where there is none; `None`: there is one.
     pub(super) fn goes_live(&self, survey: &TableSurvey) -> Option<Names> {
         let store = &survey.store;

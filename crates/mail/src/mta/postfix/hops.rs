@@ -128,7 +128,8 @@ fn name_and_port(alias: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// An address of this very host.
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix("IPv6:").or_else(|| host.strip_prefix("ipv6:")).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -356,15 +357,16 @@ pub(super) fn transport(value: &str) -> String {
     }
 }
 
-/// `relayhost` with every destination that is ours in brackets.
-pub(super) fn with_brackets<'h>(hops: impl IntoIterator<Item = &'h NextHop>) -> String {
-    let spell = |hop: &NextHop| match port_part(&hop.spelt) {
-        _ if !hop.is_ours() && shown::hop(&hop.spelt) == shown::NOT_SHOWN => shown::NOT_SHOWN.to_owned(),
-        _ if !hop.is_ours() => hop.spelt.clone(),
+/// A destination in brackets, as far as it may be shown.
+pub(super) fn with_brackets(hop: &NextHop) -> String {
+    let host = shown::hop(&hop.host);
+    if host == shown::NOT_SHOWN || shown::hop(&hop.spelt) == shown::NOT_SHOWN {
+        return shown::NOT_SHOWN.to_owned();
+    }
+    match port_part(&hop.spelt) {
         Some(port) => format!("[{}]:{port}", hop.host),
         None => format!("[{}]", hop.host),
-    };
-    hops.into_iter().map(spell).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -394,8 +396,8 @@ mod tests {
             assert_eq!((host_part(spelt), port_part(spelt)), (host, port), "{spelt}");
         }
         let ours = [endpoint("a", 587, &["b", "d"])];
-        let hops = ["a:587", "b", "c:25", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, &ours));
-        assert_eq!(with_brackets(&hops), "[a]:587, [b], c:25, [d]:25");
+        let hops = ["a:587", "b", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, &ours));
+        assert_eq!(hops.each_ref().map(with_brackets), ["[a]:587", "[b]", "[d]:25"]);
     }
 
     #[test]

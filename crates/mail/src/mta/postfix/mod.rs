@@ -13,19 +13,23 @@
 //! A login table that cannot be listed or written, and a route that cannot be read, are refused by name or named in a finding.
 
 mod differences;
+mod generations;
 mod hops;
+mod instances;
 mod ownership;
 mod pick;
 mod process;
 mod review;
 mod routes;
+mod sasl;
 mod services;
 mod settings;
 mod survey;
 mod tables;
+mod tls;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +48,7 @@ use crate::mta::{
     ServiceView, TableId, TablePlan, View, shown,
 };
 use differences::{Compared, Compiling};
+pub use instances::TargetDirectories;
 use pick::Owned;
 use review::{Problem, Subject};
 use routes::ReadBefore;
@@ -77,6 +82,10 @@ pub struct Postfix {
     compared: RefCell<HashMap<PathBuf, Compared>>,
     /// What was read of routing tables last.
     routes: RefCell<Vec<ReadBefore>>,
+    /// Which instances of this host are targets.
+    targets: TargetDirectories,
+    /// The other instances, by their configuration directories, for what is kept of them.
+    others: RefCell<BTreeMap<PathBuf, Box<Self>>>,
 }
 
 impl Postfix {
@@ -93,6 +102,8 @@ impl Postfix {
             found: RefCell::default(),
             compared: RefCell::default(),
             routes: RefCell::default(),
+            targets: TargetDirectories::default(),
+            others: RefCell::default(),
         }
     }
 
@@ -181,6 +192,12 @@ impl Mta for Postfix {
         files.sort();
         files.dedup();
         let main = &survey.setup.main;
+        let beside = self.other_instances(ours, main);
+        let (mut key_ids, mut incomplete) = (survey.key_ids(), survey.incomplete());
+        key_ids.join(&beside.key_ids);
+        incomplete.extend(beside.incomplete);
+        let mut once = HashSet::new();
+        incomplete.retain(|table| once.insert(table.clone()));
         Ok(View {
             kind: "postfix",
             services,
@@ -190,8 +207,9 @@ impl Mta for Postfix {
             doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
             findings: problems.into_iter().map(|p| p.finding).collect(),
             left_out: survey.tables.iter().flat_map(|table| table.pick.left_out.iter().cloned()).collect(),
-            key_ids: survey.key_ids(),
-            incomplete: survey.incomplete(),
+            key_ids,
+            incomplete,
+            beside: beside.findings,
             files,
             log: Some(main.get("maillog_file")).filter(|file| file.starts_with('/')).map(PathBuf::from),
         })

@@ -8,7 +8,7 @@ use super::hops::{Endpoint, Hops};
 use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
 use super::review::{Problem, Subject};
 use super::services::Service;
-use crate::credential::{Login, is_access_key_id};
+use crate::credential::{Login, PayloadError, is_access_key_id, no_secret_access_key, ses_password_form};
 use crate::fault::Class;
 use crate::finding::Severity;
 use crate::host::trust;
@@ -284,6 +284,8 @@ impl Answering<'_> {
                 Fact::Taken { .. } | Fact::NoLiveKey => {}
             }
         }
+        problems
+            .extend(found.moved.iter().filter(|moved| moved.is_live).filter_map(|moved| self.no_password(moved.at)));
         let told = same_name.iter().enumerate().filter_map(|(table, names)| names.explain(self.file(table)));
         problems.extend(told);
         problems.extend(self.of_keys(found));
@@ -310,6 +312,28 @@ impl Answering<'_> {
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
         problem.finding.line = Some(entry.line);
         problem
+    }
+
+    /// SES takes what was derived from a secret access key, and neither the key itself nor what was derived in its first way.
+    fn no_password(&self, at: EntryAt) -> Option<Problem> {
+        let login = self.entry(at).login().filter(|login| is_access_key_id(&login.username))?;
+        self.endpoint.region.as_ref()?;
+        let password = login.password.expose();
+        let what = match ses_password_form(password) {
+            Err(PayloadError::SecretAccessKey) if no_secret_access_key(password, false).is_none() => {
+                "an AWS secret access key (40 characters)"
+            }
+            Err(PayloadError::Version2) => "an SMTP password of Version 2, which SES has withdrawn",
+            _ => return None,
+        };
+        let mut problem = self.of_entry(
+            at,
+            Severity::Warning,
+            format!("its password is {what}, and not the SMTP password that is derived from the key: SES refuses it with 535"),
+            format!("the next rollover puts the credential's password there ({}); with write = false you do", relaykey("sync")),
+        );
+        problem.subject = Subject::Entry;
+        Some(problem)
     }
 
     /// A service that hands mail to an endpoint of ours and does not log in.

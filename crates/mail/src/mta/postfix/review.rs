@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::differences::{Compiling, not_by_hand};
-use super::hops::{Endpoint, Hops, NextHop, Origin, port_part, transport, with_brackets};
+use super::generations::review_generations;
+use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
 use super::services::Service;
 use super::settings::{Settings, postconf};
 use super::survey::Survey;
@@ -68,7 +69,7 @@ impl Postfix {
             let own: Vec<&NextHop> = hops.ours(&service.name).collect();
             if !own.is_empty() {
                 problems.extend(self.review_login(service));
-                problems.extend(self.review_hops(service, &own, hops));
+                problems.extend(self.review_hops(service, &own));
                 reviewed = true;
             }
         }
@@ -80,14 +81,7 @@ impl Postfix {
             };
             problems.extend(self.review_login(&main));
         }
-        let instances = setup.main.get("multi_instance_directories");
-        if !instances.is_empty() {
-            problems.push(Problem::note(
-                Some(self.config_dir.join("main.cf")),
-                format!("there are other Postfix instances on this host: {instances}"),
-                "add a target for each of them that relays to the endpoint".into(),
-            ));
-        }
+        problems.extend(self.review_tls(survey));
         problems
     }
 
@@ -178,7 +172,7 @@ impl Postfix {
     }
 
     /// The file that a service has a setting from.
-    fn file_of(&self, service: &Service, parameter: &str) -> PathBuf {
+    pub(super) fn file_of(&self, service: &Service, parameter: &str) -> PathBuf {
         self.config_dir.join(if service.overridden.contains(parameter) { "master.cf" } else { "main.cf" })
     }
 
@@ -198,10 +192,9 @@ impl Postfix {
     /// How a service logs in.
     fn review_login(&self, service: &Service) -> Vec<Problem> {
         let settings = &service.settings;
-        let endpoint = &self.relay.endpoint;
         let mut problems = Vec::new();
-        let mut tell = |severity: Severity, parameter: &str, what: String, value: &str| {
-            let fix = self.set(service, parameter, value);
+        let set = |parameter: &str, value: &str| self.set(service, parameter, value);
+        let mut tell = |severity: Severity, parameter: &str, what: String, fix: String| {
             problems.push(Problem::new(severity, Some(self.file_of(service, parameter)), what, fix));
         };
         let level = settings.get("smtp_tls_security_level").to_ascii_lowercase();
@@ -214,15 +207,29 @@ impl Postfix {
             &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"]
         };
         for option in options {
-            if settings.list(option).iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
+            let words = settings.list(option);
+            if words.iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
                 let also = if in_clear { "" } else { " (unset, it follows smtp_sasl_security_options)" };
+                // What else it excludes stays excluded.
+                let is_other = |word: &&&str| words.iter().any(|have| have.eq_ignore_ascii_case(word));
+                let mut rest: Vec<&str> = OTHER_OPTIONS.iter().filter(is_other).copied().collect();
+                if rest.is_empty() {
+                    rest.push("noanonymous");
+                }
+                let fix = match in_clear {
+                    false => set(option, &rest.join(", ")),
+                    true => format!(
+                        "have TLS for the endpoint, and there set smtp_sasl_tls_security_options = {0}. Only where the next hop is a                          tunnel on this host, which does TLS itself: {option} = {0}; with that the logins of all other relays may go                          out in clear, so it is yours to decide",
+                        rest.join(", ")
+                    ),
+                };
                 tell(
                     severity,
                     option,
                     format!(
                         "{option} contains noplaintext{also}: that excludes PLAIN and LOGIN, the mechanisms SES offers"
                     ),
-                    "noanonymous",
+                    fix,
                 );
                 break;
             }
@@ -233,7 +240,9 @@ impl Postfix {
                 severity,
                 "smtp_sasl_mechanism_filter",
                 "smtp_sasl_mechanism_filter lets neither PLAIN nor LOGIN pass, the mechanisms SES offers".into(),
-                "plain, login",
+                "put `plain, login` in front of what stands there, which the logins of other relays may need; it counts for them \
+                 too: where that is not wanted, hand the endpoint's mail to a service of its own"
+                    .into(),
             );
         }
         if !settings.yes("smtp_sasl_auth_soft_bounce") {
@@ -242,7 +251,7 @@ impl Postfix {
                 "smtp_sasl_auth_soft_bounce",
                 "smtp_sasl_auth_soft_bounce = no: mail bounces, instead of waiting, when a login is refused with 535"
                     .into(),
-                "yes",
+                set("smtp_sasl_auth_soft_bounce", "yes"),
             );
         }
         if !settings.get("smtp_sasl_auth_cache_name").is_empty() {
@@ -254,23 +263,7 @@ impl Postfix {
                      for {}",
                     settings.get("smtp_sasl_auth_cache_time")
                 ),
-                "",
-            );
-        }
-        let policies = settings.get("smtp_tls_policy_maps");
-        let said = match level.as_str() {
-            "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure" => None,
-            "" | "none" => Some("none"),
-            "may" => Some("may"),
-            "dane" => Some("dane"),
-            _ => Some(shown::NOT_SHOWN),
-        };
-        if let Some(said) = said.filter(|_| policies.is_empty()) {
-            tell(
-                Severity::Warning,
-                "smtp_tls_security_level",
-                format!("smtp_tls_security_level is {said}: the login may go out without TLS"),
-                "encrypt",
+                set("smtp_sasl_auth_cache_name", ""),
             );
         }
         if settings.yes("smtp_cname_overrides_servername") {
@@ -280,23 +273,12 @@ impl Postfix {
                 "smtp_cname_overrides_servername = yes: Postfix looks for a login under the name that a CNAME \
                  leads to, which is not looked at"
                     .into(),
-                "no",
+                "with smtp_cname_overrides_servername = no it looks under the name that the route has; before that, see that the \
+                 table has a line under that name for every relay: a login that is not found is not used, and mail bounces"
+                    .into(),
             );
         }
-        if let Some(said) = said.filter(|_| !policies.is_empty()) {
-            problems.push(Problem::note(
-                Some(self.file_of(service, "smtp_tls_security_level")),
-                format!(
-                    "smtp_tls_security_level is {said}, and smtp_tls_policy_maps, which may say \
-                     otherwise, is not looked at"
-                ),
-                format!(
-                    "make sure that it says encrypt, verify or secure for {endpoint}: postmap -q \
-                     DESTINATION {}",
-                    shown::tables(settings.list("smtp_tls_policy_maps"))
-                ),
-            ));
-        }
+        problems.extend(self.review_plug_ins(service));
         let bundle = settings.get("smtp_tls_CAfile");
         if !in_clear && bundle.starts_with('/') && !Path::new(bundle).exists() {
             problems.push(Problem::warning(
@@ -312,41 +294,43 @@ impl Postfix {
     }
 
     /// What the next hops of a service are.
-    fn review_hops(&self, service: &Service, own: &[&NextHop], hops: &Hops) -> Vec<Problem> {
+    fn review_hops(&self, service: &Service, own: &[&NextHop]) -> Vec<Problem> {
         let mut problems = Vec::new();
         for hop in own {
             let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
             if matches!(port_part(&hop.spelt), Some("465" | "smtps" | "submissions" | "2465"))
                 && !service.settings.yes("smtp_tls_wrappermode")
             {
+                let who = match service.overridden.contains("smtp_tls_wrappermode") {
+                    true => format!("the service {}", service.name),
+                    false => "this instance".to_owned(),
+                };
                 problems.push(Problem::warning(
                     Some(self.file_of(service, "smtp_tls_wrappermode")),
                     format!(
                         "{parameter} {spelt} names a port for TLS from the first byte, and smtp_tls_wrappermode is no"
                     ),
-                    self.set(service, "smtp_tls_wrappermode", "yes"),
+                    format!(
+                        "smtp_tls_wrappermode = yes counts for everything that {who} delivers. If that goes to such ports alone: {}; \
+                         else give this next hop a service of its own in master.cf, with -o smtp_tls_wrappermode=yes, or name port \
+                         587; that changes where mail goes, so it is yours to decide",
+                        self.set(service, "smtp_tls_wrappermode", "yes")
+                    ),
                 ));
             }
             if !hop.is_bracketed() {
-                let bracketed = match hop.origin {
-                    Origin::Relayhost => {
-                        let relayhost = hops
-                            .all
-                            .iter()
-                            .filter(|other| other.origin == Origin::Relayhost && other.service == hop.service);
-                        let dir = self.config_dir.display();
-                        let relayhost = with_brackets(relayhost);
-                        format!("postconf -c {dir} -e 'relayhost = {relayhost}' && postfix -c {dir} reload")
-                    }
-                    _ => format!("spell it there as {}", with_brackets([*hop])),
-                };
+                let bracketed = with_brackets(hop);
                 problems.push(Problem::warning(
                     Some(self.config_dir.join("main.cf")),
                     format!(
                         "{parameter} {spelt} is without brackets: Postfix looks up its MX hosts, and looks for a \
                          login under their names first"
                     ),
-                    bracketed,
+                    format!(
+                        "nothing, where mail goes out and its MX hosts are meant. As {bracketed} it would be handed to that very \
+                         host, with the login that stands under that spelling or the bare name: a line for it has to be in the \
+                         table first, with the same login. That changes where mail goes, so it is yours to decide"
+                    ),
                 ));
             }
         }
@@ -361,13 +345,20 @@ impl Postfix {
         store: &Store,
         compiling: Option<&Compiling>,
     ) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = review_generations(store);
         for file in [Some(&store.text), store.map.as_ref()].into_iter().flatten() {
             if fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
+                let name = quoted(&file.display().to_string());
                 problems.push(Problem::warning(
                     Some(file.clone()),
                     "every local user can read the logins in it, and keep it from being changed with a lock".into(),
-                    format!("chmod o-r {}", quoted(&file.display().to_string())),
+                    match Some(settings.get("mail_owner")).filter(|_| store.is_proxied) {
+                        // proxymap(8) opens it with the rights of that user alone.
+                        Some(owner) => {
+                            format!("chgrp \"$(id -gn {})\" {name} && chmod o-r,g+r {name}", quoted(owner))
+                        }
+                        None => format!("chmod o-r {name}"),
+                    },
                 ));
             }
             problems.extend(fs::metadata(file).ok().and_then(|m| review_writers(settings, file, &m)));
@@ -423,7 +414,7 @@ pub(super) fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata)
     Some(Problem::warning(
         Some(file.to_owned()),
         format!("it belongs to user id {uid}{named}, who can change which logins go where"),
-        format!("chown root {shown}, if that user is not meant to"),
+        format!("if that user is not meant to: chown root {shown}"),
     ))
 }
 
@@ -443,6 +434,9 @@ pub(super) fn elsewhere(hop: &NextHop, relay: &Relay) -> String {
         ),
     }
 }
+
+/// What `smtp_sasl_security_options` may exclude besides plaintext mechanisms (postconf(5)).
+const OTHER_OPTIONS: &[&str] = &["noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy"];
 
 /// Does `smtp_sasl_mechanism_filter` let a mechanism pass? The first pattern that matches decides; a pattern that is a
 /// file or table is taken to match.

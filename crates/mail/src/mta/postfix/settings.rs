@@ -51,6 +51,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_sasl_security_options",
     "smtp_sasl_tls_security_options",
     "smtp_sasl_tls_verified_security_options",
+    "smtp_sasl_type",
     "smtp_sender_dependent_authentication",
     "smtp_tls_CAfile",
     "smtp_tls_policy_maps",

@@ -151,6 +151,7 @@ impl Postfix {
         for table in &mut survey.tables {
             self.survey_map(table, &ours)?;
         }
+        survey.is_whole = true;
         survey.take_problems();
         Ok(())
     }
@@ -224,6 +225,13 @@ impl Postfix {
                 false
             }
         };
+        table.is_looked_up = is_looked_up;
+        if is_looked_up && table.seen.is_none() {
+            match self.ids_without_text(table)? {
+                Some(ids) => table.only_in_map_ids = ids,
+                None => table.is_looked_up = false,
+            }
+        }
         let problems = self.review_files(&table.settings, &table.store, is_looked_up.then_some(&compiling));
         table.problems.extend(problems);
         Ok(())
@@ -285,10 +293,9 @@ impl Postfix {
                             map.display()
                         ),
                         match &command {
-                            Some(command) => format!(
-                                "bring the text back, from a backup or with: {command}; it has to stay, with the owner and \
-                                 the mode that the map has"
-                            ),
+                            Some(command) => {
+                                format!("bring the text back, from a backup or with: {command}; it has to stay")
+                            }
                             None => "bring the text back from a backup; it has to stay".to_owned(),
                         },
                     );
@@ -363,6 +370,8 @@ pub(super) struct Survey {
     of_services: Vec<Vec<usize>>,
     live: Vec<LiveKeys>,
     key_ids: KeyIds,
+    /// Was every text read?
+    is_whole: bool,
     /// Worst first.
     pub(super) problems: Vec<Problem>,
 }
@@ -418,6 +427,19 @@ impl Survey {
         unlisted.map(|map| map.id.to_string()).collect()
     }
 
+    /// Tables that can be listed, and were not: a text that is none, a map that cannot be opened.
+    pub(super) fn not_read(&self) -> impl Iterator<Item = &Store> {
+        let is_read =
+            |table: &TableSurvey| self.is_whole && (table.is_looked_up || !table.store.read_by_postfix().exists());
+        self.tables.iter().filter(move |table| !is_read(table)).map(|table| &table.store)
+    }
+
+    /// Does a service find a login for a next hop of ours in the table of this number?
+    pub(super) fn found_in(&self, number: usize) -> bool {
+        let keys = self.live.iter().flat_map(|live| &live.keys);
+        keys.filter_map(|(_, at)| *at).any(|at| at.table == number)
+    }
+
     /// Every service with next hops of ours that is not left, its tables, and its live keys in look-up order.
     pub(super) fn services(&self) -> impl Iterator<Item = (&str, Vec<TableId>, Vec<&String>)> {
         self.live.iter().map(|live| {
@@ -453,6 +475,8 @@ pub(super) struct TableSurvey {
     pub(super) odd: HashSet<String>,
     /// The access key ids that the map holds and the text does not.
     pub(super) only_in_map_ids: KeyIds,
+    /// Could what Postfix reads be asked?
+    is_looked_up: bool,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -468,6 +492,7 @@ impl TableSurvey {
             live: HashMap::new(),
             odd: HashSet::new(),
             only_in_map_ids: KeyIds::default(),
+            is_looked_up: false,
             problems: Vec::new(),
         }
     }

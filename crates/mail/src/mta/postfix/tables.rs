@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -289,7 +290,7 @@ pub(super) struct LoginMap {
 }
 
 impl LoginMap {
-    fn of(settings: &Settings, spelt: &str) -> Self {
+    pub(super) fn of(settings: &Settings, spelt: &str) -> Self {
         let store = Store::of(settings, spelt);
         let id = store.as_ref().map_or_else(|_| TableId::new(shown::table(spelt)), Store::id);
         let name = spelt.strip_prefix("proxy:").unwrap_or(spelt);
@@ -406,16 +407,19 @@ impl Store {
         files
     }
 
-    /// The command that makes the text anew from its map, for nobody else to read, with the map's owner. `None`: `postmap`
-    /// cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
+    /// The command that makes the text anew from its map, with the owner and the mode that the map has, but for nobody else to
+    /// read. `None`: `postmap` cannot list a map of this kind. `option`: `-c DIR`, where it is needed.
     pub(super) fn text_from_map(&self, map: &Path, option: &str) -> Option<String> {
-        let (text, map) = (self.text.display(), map.display());
-        (self.kind != Kind::Cdb).then(|| {
-            format!(
-                "(umask 077; postmap{option} -s {} > {text}.new && chown --reference={map} {text}.new && mv {text}.new {text})",
-                self.name
-            )
-        })
+        let found = fs::metadata(map).ok().filter(|_| self.kind != Kind::Cdb)?;
+        let text = quoted(&self.text.display().to_string());
+        let new = quoted(&format!("{}.new", self.text.display()));
+        Some(format!(
+            "(umask 077; postmap -s{option} {} > {new} && chown {}:{} {new} && chmod {:04o} {new} && mv {new} {text})",
+            quoted(&self.name),
+            found.uid(),
+            found.gid(),
+            found.mode() & 0o640 | 0o400
+        ))
     }
 
     /// The table that is spelt so. `settings`: of the service that names it.
@@ -614,7 +618,7 @@ pub(super) fn no_table(config_dir: &Path) -> Fault {
     Fault::new(
         Class::Config,
         "smtp_sasl_password_maps names no table that relaykey can write",
-        password_maps(config_dir),
+        format!("name one more there, as hash:{}/sasl_passwd, after what it names now", config_dir.display()),
     )
     .in_file(config_dir.join("main.cf"))
 }
@@ -626,16 +630,20 @@ pub(super) fn no_map(settings: &Settings) -> Problem {
         Class::Config,
         Some(config_dir.join("main.cf")),
         "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-        password_maps(config_dir),
+        password_maps(settings, config_dir),
     )
 }
 
-/// How an instance gets a login table of its own.
-pub(super) fn password_maps(config_dir: &Path) -> String {
+/// How an instance gets a login table of its own. One that is named and not there keeps all mail back.
+fn password_maps(settings: &Settings, config_dir: &Path) -> String {
     let dir = config_dir.display();
+    let kind = Kind::new(settings.get("default_database_type")).unwrap_or(Kind::Hash);
+    let compiled = kind.extension().map(|_| format!(" && postmap -c {dir} {}:{dir}/sasl_passwd", kind.name()));
     format!(
-        "postconf -c {dir} -e 'smtp_sasl_password_maps = hash:{dir}/sasl_passwd' # or lmdb:, where postconf -m has no \
-         hash; relaykey makes the table"
+        "touch {dir}/sasl_passwd && chmod 0600 {dir}/sasl_passwd{} && postconf -c {dir} -e 'smtp_sasl_password_maps = \
+         {}:{dir}/sasl_passwd' # relaykey adds the login",
+        compiled.unwrap_or_default(),
+        kind.name()
     )
 }
 

@@ -1,0 +1,168 @@
+//! Other Postfix instances of this host (postmulti(1)). One that no target names is changed by nobody: what its login tables hold is
+//! told with everything else, so that no key is taken for unused that it still uses.
+//!
+//! Where they are is said by `multi_instance_directories` of the target's own main.cf and of the default configuration directory's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::settings::Settings;
+use super::survey::{Need, Survey};
+use super::{DEFAULT_CONFIG_DIR, Postfix};
+use crate::fault::Fault;
+use crate::finding::{Finding, Severity};
+use crate::mta::{KeyIds, Ours, Reload, Running};
+
+const PARAMETER: &str = "multi_instance_directories";
+
+/// The configuration directories that targets name.
+#[derive(Debug, Clone, Default)]
+pub struct TargetDirectories {
+    /// Targets of the same credential: each tells itself what its tables hold.
+    pub of_credential: Vec<PathBuf>,
+    /// Targets of any credential.
+    pub of_all: Vec<PathBuf>,
+}
+
+/// What is to be said of the instances that are no target of the credential.
+#[derive(Default)]
+pub(super) struct OtherInstances {
+    pub(super) findings: Vec<Finding>,
+    /// What their login tables hold.
+    pub(super) key_ids: KeyIds,
+    /// What could not be listed of them.
+    pub(super) incomplete: Vec<String>,
+}
+
+impl Postfix {
+    /// Tells which instances of this host are targets. Without it, only this one is.
+    #[must_use]
+    pub fn beside(mut self, targets: TargetDirectories) -> Self {
+        self.targets = targets;
+        self
+    }
+
+    /// Looks at all others. What is wrong with one of them is no error of this one.
+    pub(super) fn other_instances(&self, ours: &Ours, main: &Settings) -> OtherInstances {
+        let mut found = OtherInstances::default();
+        let own = real(&self.config_dir);
+        let mut known: BTreeSet<PathBuf> = self.targets.of_credential.iter().map(|dir| real(dir)).collect();
+        known.insert(own.clone());
+        let default = real(Path::new(DEFAULT_CONFIG_DIR));
+        let mut named = self.named_by(main, &self.config_dir);
+        // The first instance, which names the others, may be none of the targets.
+        if default != own && default.join("main.cf").is_file() {
+            let settings = self.with_other(&default, |other| other.settings());
+            named.extend(settings.iter().flat_map(|settings| self.named_by(settings, &default)));
+            named.push((default.clone(), default.join("main.cf")));
+        }
+        for (dir, named_in) in named {
+            let dir = real(&dir);
+            if known.insert(dir.clone()) {
+                self.look_at_other(&dir, &named_in, ours, &mut found);
+            }
+        }
+        found
+    }
+
+    /// Each directory, and the file that names it.
+    fn named_by(&self, settings: &Settings, config_dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+        let dirs = settings.list(PARAMETER).into_iter().filter(|dir| dir.starts_with('/'));
+        dirs.map(|dir| (PathBuf::from(dir), config_dir.join("main.cf"))).collect()
+    }
+
+    fn look_at_other(&self, dir: &Path, named_in: &Path, ours: &Ours, found: &mut OtherInstances) {
+        let main_cf = dir.join("main.cf");
+        match fs::metadata(&main_cf) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return found.findings.push(Finding {
+                    severity: Severity::Note,
+                    line: None,
+                    file: Some(named_in.to_owned()),
+                    what: format!("{PARAMETER} names {}, where there is no Postfix configuration", dir.display()),
+                    fix: "nothing, if that instance is gone; else put its configuration back".into(),
+                });
+            }
+            Err(e) => return self.not_read(dir, &e.to_string(), found),
+            Ok(_) => {}
+        }
+        let looked = self.with_other(dir, |other| {
+            let survey = other.survey(ours, None, Need::Found)?;
+            let running = other.running_with(&survey.setup.main);
+            Ok((survey, running))
+        });
+        match looked {
+            Err(e) => self.not_read(dir, &e.what, found),
+            Ok((survey, running)) => {
+                found.key_ids.join(&survey.key_ids());
+                found.incomplete.extend(survey.incomplete());
+                found.incomplete.extend(survey.not_read().map(|store| store.id().to_string()));
+                let tables = survey.with_logins_for_hops();
+                if tables.is_empty() || self.targets.of_all.iter().any(|target| real(target) == dir) {
+                    return;
+                }
+                // What it has read of them is not known: nobody of ours reloads it.
+                let unread = survey.tables.iter().filter(|table| table.store.needs_reload());
+                found.incomplete.extend(unread.map(|table| table.store.id().to_string()));
+                let stopped = if matches!(running, Ok(Running::No)) { ", which does not run now," } else { "" };
+                found.findings.push(Finding {
+                    severity: Severity::Error,
+                    line: None,
+                    file: Some(main_cf),
+                    what: format!(
+                        "there are other Postfix instances on this host: {}{stopped} has logins for the endpoint, in {}, and is no \
+                         target, so that nothing changes them, and it goes on with the key that it has",
+                        dir.display(),
+                        tables.join(", ")
+                    ),
+                    fix: format!(
+                        "add to the credential: [[credential.target]] with type = \"postfix\", a name, and config_dir = \"{}\"",
+                        dir.display()
+                    ),
+                });
+            }
+        }
+    }
+
+    fn not_read(&self, dir: &Path, why: &str, found: &mut OtherInstances) {
+        found.incomplete.push(dir.join("main.cf").display().to_string());
+        found.findings.push(Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: Some(dir.join("main.cf")),
+            what: format!(
+                "there are other Postfix instances on this host, and what {} has for logins could not be read: {why}",
+                dir.display()
+            ),
+            fix: "mend what it names: until then a key that only that instance uses is not known as used here".into(),
+        });
+    }
+
+    /// With what is kept of another instance from one look to the next.
+    fn with_other<T>(&self, dir: &Path, look: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut others = self.others.borrow_mut();
+        let other =
+            others.entry(dir.to_owned()).or_insert_with(|| Box::new(Self::new(dir, &self.relay, None, &Reload::Never)));
+        look(other)
+    }
+}
+
+impl Survey {
+    /// The tables that hold a login which a service would use for a next hop of ours, or another one of ours.
+    fn with_logins_for_hops(&self) -> Vec<String> {
+        let has_login = |number: usize| {
+            let table = self.tables.iter().find(|table| table.number == number);
+            table.is_some_and(|table| !table.pick.owned.is_empty() || !table.live.is_empty() || !table.odd.is_empty())
+                || self.found_in(number)
+        };
+        let named = self.maps.iter().enumerate().filter(|(number, _)| has_login(*number));
+        named.map(|(_, map)| map.id.to_string()).collect()
+    }
+}
+
+/// The directory behind all links, where it is there.
+fn real(dir: &Path) -> PathBuf {
+    fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+}

@@ -1,0 +1,238 @@
+//! What TLS a login goes out with, hop by hop: `smtp_tls_policy_maps` where it has a line for the next hop, else
+//! `smtp_tls_security_level` (postconf(5)).
+//!
+//! What is advised is for that next hop alone: a level for all mail would keep mail from servers without TLS.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::hops::{NextHop, is_loopback};
+use super::review::Problem;
+use super::services::{Service, may_hold_a_login};
+use super::survey::Survey;
+use super::tables::{LoginMap, gave_up};
+use super::{COMMAND, Postfix};
+use crate::host;
+use crate::mta::shown;
+
+/// With these no login goes out without TLS.
+const MANDATORY: &[&str] = &["encrypt", "dane-only", "fingerprint", "verify", "secure"];
+/// Of these `encrypt` would take something away: the server's name or key is checked, or where there is one to check.
+const CHECKED: &[&str] = &["dane", "dane-only", "fingerprint", "verify", "secure"];
+
+/// What `smtp_tls_policy_maps` says of a destination.
+#[derive(Debug, PartialEq, Eq)]
+enum Policy {
+    /// It has no line for it.
+    Absent,
+    /// This level, from this table as it may be shown.
+    Level { level: String, table: String },
+    /// A table before any with a line for it cannot be read.
+    Unread { table: String },
+}
+
+/// A next hop whose login may go out without TLS, by the level of its service.
+struct Open<'a> {
+    service: &'a Service,
+    hop: &'a NextHop,
+}
+
+impl Postfix {
+    /// What is to be said of next hops of ours for which TLS is not mandatory.
+    pub(super) fn review_tls(&self, survey: &Survey) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut open: Vec<Open<'_>> = Vec::new();
+        for service in survey.setup.services.iter().filter(|service| service.logs_in()) {
+            let level = default_level(service);
+            for hop in survey.hops.ours(&service.name) {
+                match self.policy(service, &hop.spelt) {
+                    Policy::Absent if !is_mandatory(&level) => open.push(Open { service, hop }),
+                    Policy::Absent => {}
+                    Policy::Level { level, .. } if is_mandatory(&level) => {}
+                    Policy::Level { level, table } => problems.push(Problem::warning(
+                        Some(self.file_of(service, "smtp_tls_policy_maps")),
+                        format!(
+                            "smtp_tls_policy_maps says {} for {}, in {table}: the login may go out without TLS",
+                            said(&level),
+                            shown::hop(&hop.spelt)
+                        ),
+                        "let it say encrypt there (or verify, or secure), compile the table if it is compiled, and reload Postfix".into(),
+                    )),
+                    Policy::Unread { .. } if is_mandatory(&level) => {}
+                    Policy::Unread { table } => problems.push(Problem::note(
+                        Some(self.file_of(service, "smtp_tls_security_level")),
+                        format!(
+                            "smtp_tls_security_level is {}, and {table} of smtp_tls_policy_maps, which may say otherwise, cannot be read",
+                            said(&level)
+                        ),
+                        format!(
+                            "make sure that it says encrypt, verify or secure for {}: postmap{} -q DESTINATION {table}",
+                            shown::hop(&hop.spelt),
+                            self.config_option()
+                        ),
+                    )),
+                }
+            }
+        }
+        // What goes to this very host goes to a tunnel, as a rule, which would not answer STARTTLS.
+        let (here, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|open| is_loopback(&open.hop.host));
+        for Open { service, hop } in here {
+            problems.push(Problem::note(
+                Some(self.file_of(service, "smtp_tls_security_level")),
+                format!(
+                    "smtp_tls_security_level is {}: the login for {} may go out without TLS, to an address of this host",
+                    said(&default_level(service)),
+                    shown::hop(&hop.spelt)
+                ),
+                "nothing, where a tunnel listens there that does TLS itself; see that it checks the server's certificate".into(),
+            ));
+        }
+        // One command for all that go by the same setting.
+        let mut places: Vec<(PathBuf, &'static str)> = Vec::new();
+        for Open { service, .. } in &open {
+            let place = (self.file_of(service, "smtp_tls_security_level"), said(&default_level(service)));
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        for (file, level) in places {
+            let is_of = |open: &&Open<'_>| {
+                self.file_of(open.service, "smtp_tls_security_level") == file
+                    && said(&default_level(open.service)) == level
+            };
+            let of_it: Vec<&Open<'_>> = open.iter().filter(is_of).collect();
+            let hops: BTreeSet<String> = of_it.iter().map(|open| shown::hop(&open.hop.spelt)).collect();
+            let hops = hops.into_iter().collect::<Vec<_>>().join(", ");
+            problems.push(Problem::warning(
+                Some(file),
+                format!("smtp_tls_security_level is {level}: the login for {hops} may go out without TLS"),
+                self.policy_fix(&of_it, level, survey),
+            ));
+        }
+        problems
+    }
+
+    /// How these next hops, and nothing else, get TLS always.
+    fn policy_fix(&self, open: &[&Open<'_>], level: &str, survey: &Survey) -> String {
+        let lines: BTreeSet<&str> = open.iter().map(|open| open.hop.spelt.as_str()).collect();
+        let may_be_shown = lines.iter().all(|hop| shown::hop(hop) != shown::NOT_SHOWN);
+        if level == "dane" || !may_be_shown {
+            return "with a line `encrypt` for the next hop in smtp_tls_policy_maps its mail waits rather than go without TLS, and its \
+                    certificate is not checked; with `secure` it is checked by smtp_tls_CAfile; with `dane-only` by DNSSEC, which has \
+                    to be there: which of them is yours to decide"
+                .into();
+        }
+        let own_policies = open.iter().find(|open| open.service.overridden.contains("smtp_tls_policy_maps"));
+        // Where another service checks whom it talks to, the same line in main.cf would end that.
+        let checks = |open: &&&Open<'_>| {
+            survey.setup.services.iter().any(|other| {
+                !other.overridden.contains("smtp_tls_policy_maps")
+                    && CHECKED.contains(&default_level(other).as_str())
+                    && (survey.hops.ours(&other.name)).any(|hop| hop.spelt.eq_ignore_ascii_case(&open.hop.spelt))
+            })
+        };
+        let dir = self.config_dir.display();
+        if let Some(alone) = own_policies.or_else(|| open.iter().find(checks)) {
+            let lines: Vec<String> = lines.iter().map(|hop| format!("{{{hop}=encrypt}}")).collect();
+            return format!(
+                "in {dir}/master.cf, to the service {}, add to what its smtp_tls_policy_maps has now: -o {{ smtp_tls_policy_maps = \
+                 … inline:{{{}}} }}; then reload Postfix. That is for its mail to this next hop alone",
+                alone.service.name,
+                lines.join(",")
+            );
+        }
+        let lines: Vec<String> = lines.iter().map(|hop| format!("{{ {hop} = encrypt }}")).collect();
+        // What is there stays, as it is written.
+        format!(
+            "postconf -c {dir} -e \"smtp_tls_policy_maps = $(postconf -c {dir} -h smtp_tls_policy_maps) inline:{{ {} }}\" && postfix \
+             -c {dir} reload",
+            lines.join(", ")
+        )
+    }
+
+    /// What a service's policy tables say of a destination.
+    fn policy(&self, service: &Service, destination: &str) -> Policy {
+        let tables = service.settings.list("smtp_tls_policy_maps");
+        for name in names(destination) {
+            for spelt in &tables {
+                let found = match may_hold_a_login(spelt) {
+                    true => Ok(written_out(service, spelt, name)),
+                    false => self.ask_policy(service, spelt, name),
+                };
+                match found {
+                    Ok(None) => {}
+                    Ok(Some(line)) => {
+                        let level = line.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+                        return Policy::Level { level, table: shown::table(spelt) };
+                    }
+                    Err(Unreadable) => return Policy::Unread { table: shown::table(spelt) },
+                }
+            }
+        }
+        Policy::Absent
+    }
+
+    fn ask_policy(&self, service: &Service, spelt: &str, name: &str) -> Result<Option<String>, Unreadable> {
+        let mut argv = self.postmap(&service.settings);
+        argv.extend(["-q", "-", spelt].map(OsString::from));
+        let output = host::run(&argv, Some(format!("{name}\n").as_bytes()), COMMAND).map_err(|_| Unreadable)?;
+        // Exit status 1 is both "found none" and "gave up".
+        if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
+            return Err(Unreadable);
+        }
+        let answer = String::from_utf8_lossy(&output.stdout);
+        Ok(answer.lines().next().and_then(|line| Some(line.split_once('\t')?.1.to_owned())))
+    }
+}
+
+/// A table that could not be asked.
+struct Unreadable;
+
+/// What stands under a name in a table whose entries are its name.
+fn written_out(service: &Service, spelt: &str, name: &str) -> Option<String> {
+    let map = LoginMap::of(&service.settings, spelt);
+    let table = map.fixed.as_ref()?;
+    let is_static = spelt.strip_prefix("proxy:").unwrap_or(spelt).starts_with("static:");
+    let entry = if is_static { Some(table.entry(0)) } else { table.get_folded(name).map(|(_, entry)| entry) };
+    entry?.value().map(str::to_owned)
+}
+
+/// The names that are looked up for a destination: of one without brackets and port its parent domains too.
+fn names(destination: &str) -> Vec<&str> {
+    let mut names = vec![destination];
+    if !destination.contains(['[', ':']) {
+        names.extend(destination.match_indices('.').map(|(at, _)| &destination[at..]));
+    }
+    names
+}
+
+fn default_level(service: &Service) -> String {
+    service.settings.get("smtp_tls_security_level").to_ascii_lowercase()
+}
+
+fn is_mandatory(level: &str) -> bool {
+    MANDATORY.contains(&level)
+}
+
+/// A level, as far as it may be shown.
+fn said(level: &str) -> &'static str {
+    match level {
+        "" | "none" => "none",
+        "may" => "may",
+        "dane" => "dane",
+        _ => shown::NOT_SHOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_in_brackets_or_with_a_port_has_one_name() {
+        assert_eq!(names("[a.example]:587"), ["[a.example]:587"]);
+        assert_eq!(names("a.example:587"), ["a.example:587"]);
+        assert_eq!(names("m.a.example"), ["m.a.example", ".a.example", ".example"]);
+    }
+}

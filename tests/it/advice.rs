@@ -1,0 +1,352 @@
+//! What is printed as a fix does no harm: run here, on the set-ups that print it. `field` does the same, judged by mail.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::process::Command;
+
+use relaykey::config::{Finding, Reload, Severity};
+use relaykey::credential::{Secret, ses_smtp_password};
+use relaykey::mta::postfix::Postfix;
+use relaykey::mta::{Mta as _, Ours, Relay};
+
+use crate::lab::postfix::{Instance, Options};
+use crate::lab::relaykey::{Host, Key, Setup, keep_secret};
+
+const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
+const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
+const OLD: &str = "AKIAOLD:oldpassword";
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn instance(relayhost: &str) -> Instance {
+    let table = format!("{HOP} {OLD}\n");
+    Instance::new(&Options { map_type: "hash", relayhost, ca_pem: None, table: Some(&table), settings: &[] })
+}
+
+fn findings(instance: &Instance) -> Vec<Finding> {
+    let relay =
+        Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: vec!["127.0.0.1:2525".into()] };
+    let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
+    postfix.inspect(&Ours::default()).unwrap().findings
+}
+
+fn about<'f>(findings: &'f [Finding], what: &str) -> Vec<&'f Finding> {
+    findings.iter().filter(|finding| finding.what.contains(what)).collect()
+}
+
+/// Into a shell, without the reload of what does not run.
+fn paste(fix: &str) {
+    let command = fix.split(" && postfix -c").next().unwrap();
+    let ran = Command::new("sh").args(["-euc", command]).env("PATH", PATH).status().unwrap();
+    assert!(ran.success(), "{command}");
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let ran = Command::new(program).args(arguments).env("PATH", PATH).output().unwrap();
+    String::from_utf8(ran.stdout).unwrap().trim().to_owned()
+}
+
+const OPEN: &str = "may go out without TLS";
+
+/// TLS for all mail would keep mail from servers that have none.
+#[test]
+fn tls_is_asked_for_of_the_one_next_hop() {
+    for level in ["may", "none", ""] {
+        let instance = instance(HOP);
+        let dir = instance.config_dir.display().to_string();
+        // What is there stays as it is written.
+        fs::write(instance.config_dir.join("policy"), "other.example secure\n").unwrap();
+        let there = "texthash:$config_directory/policy";
+        instance.set("smtp_tls_policy_maps", there);
+        instance.set("smtp_tls_security_level", level);
+        let before = findings(&instance);
+        let [open] = about(&before, OPEN)[..] else { panic!("{before:?}") };
+        assert_eq!(open.severity, Severity::Warning);
+        paste(&open.fix);
+        assert!(about(&findings(&instance), OPEN).is_empty(), "{:?}", findings(&instance));
+        assert_eq!(said_by("postconf", &["-c", &dir, "-h", "smtp_tls_security_level"]), level);
+        let policies = said_by("postconf", &["-c", &dir, "-h", "smtp_tls_policy_maps"]);
+        assert!(policies.starts_with(there), "{policies}");
+        let asked = |key: &str| {
+            let inline = policies.split_once(' ').unwrap().1;
+            said_by("postmap", &["-c", &dir, "-q", key, inline])
+        };
+        assert_eq!((asked(HOP).as_str(), asked("other.example").as_str()), ("encrypt", ""));
+    }
+}
+
+/// A policy that is there counts, whatever kind of table it stands in, and is not overruled.
+#[test]
+fn a_policy_for_the_next_hop_is_looked_up() {
+    let instance = instance(HOP);
+    instance.set("smtp_tls_security_level", "may");
+    let policy = instance.config_dir.join("policy");
+    for (text, open) in
+        [(format!("{HOP} secure\n"), 0), (format!("{HOP} may\n"), 1), ("[other]:587 encrypt\n".into(), 1)]
+    {
+        fs::write(&policy, &text).unwrap();
+        for maps in [
+            format!("texthash:{}", policy.display()),
+            format!("inline:{{ {{{}}} }}", text.trim().replacen(' ', "=", 1)),
+        ] {
+            instance.set("smtp_tls_policy_maps", &maps);
+            let found = findings(&instance);
+            assert_eq!(about(&found, OPEN).len(), open, "{maps} {text} {found:?}");
+            // Where somebody has decided, it is not decided anew.
+            let decided = text.contains("may");
+            assert_eq!(about(&found, "smtp_tls_policy_maps says may").len(), usize::from(decided), "{found:?}");
+            assert!(!decided || !about(&found, OPEN)[0].fix.contains("postconf"), "{found:?}");
+        }
+    }
+    instance.set("smtp_tls_policy_maps", "texthash:/nonexistent/policy");
+    let found = findings(&instance);
+    assert_eq!((about(&found, OPEN).len(), about(&found, "cannot be read").len()), (0, 1), "{found:?}");
+    assert!(found.iter().all(|finding| finding.severity != Severity::Error), "{found:?}");
+}
+
+/// Another service checks the server's certificate: a policy for both would end that.
+#[test]
+fn no_safeguard_of_another_service_is_loosened() {
+    let instance = instance(HOP);
+    let dir = instance.config_dir.display().to_string();
+    instance.set("smtp_tls_security_level", "may");
+    instance.set("relay_transport", &format!("checked:{HOP}"));
+    let mut master = fs::read_to_string(instance.config_dir.join("master.cf")).unwrap();
+    master += "checked unix - - n - - smtp -o smtp_tls_security_level=secure\n";
+    fs::write(instance.config_dir.join("master.cf"), master).unwrap();
+    let found = findings(&instance);
+    let [open] = about(&found, OPEN)[..] else { panic!("{found:?}") };
+    assert!(!open.fix.starts_with("postconf") && open.fix.contains(&format!("{dir}/master.cf")), "{open:?}");
+    // Of DANE nothing is taken away either.
+    instance.set("smtp_tls_security_level", "dane");
+    let found = findings(&instance);
+    assert!(!about(&found, OPEN)[0].fix.contains("postconf"), "{found:?}");
+}
+
+/// A tunnel on this host does TLS itself, and answers no STARTTLS.
+#[test]
+fn of_a_tunnel_no_tls_is_asked() {
+    let instance = instance("[127.0.0.1]:2525");
+    instance.write_table(&format!("[127.0.0.1]:2525 {OLD}\n"));
+    instance.postmap();
+    instance.set("smtp_tls_security_level", "none");
+    instance.set("smtp_sasl_security_options", "noplaintext, noanonymous");
+    let found = findings(&instance);
+    let [open] = about(&found, OPEN)[..] else { panic!("{found:?}") };
+    assert_eq!(open.severity, Severity::Note);
+    // Nor are other relays' logins let out in clear by a command.
+    let [plain] = about(&found, "contains noplaintext")[..] else { panic!("{found:?}") };
+    assert!(!plain.fix.starts_with("postconf"), "{plain:?}");
+    assert!(!found.iter().any(|finding| finding.fix.contains("encrypt")), "{found:?}");
+}
+
+/// What changes routes, or what other relays need, is said in words.
+#[test]
+fn what_is_a_decision_is_no_command() {
+    let instance = instance(HOP);
+    let original = fs::read_to_string(instance.main_cf()).unwrap();
+    for (name, value, what) in [
+        ("relayhost", "email-smtp.eu-west-1.amazonaws.com:587", "without brackets"),
+        ("relayhost", "[email-smtp.eu-west-1.amazonaws.com]:465", "smtp_tls_wrappermode is no"),
+        ("relayhost", "", "relayhost is empty"),
+        ("smtp_sasl_mechanism_filter", "xoauth2", "neither PLAIN nor LOGIN"),
+        ("smtp_cname_overrides_servername", "yes", "CNAME"),
+    ] {
+        instance.set(name, value);
+        let found = findings(&instance);
+        let [finding] = about(&found, what)[..] else { panic!("{name} = {value}: {found:?}") };
+        assert!(!finding.fix.starts_with("postconf"), "{finding:?}");
+        assert!(!finding.fix.contains("postconf") || finding.fix.contains("yours to decide"), "{finding:?}");
+        instance.write_main_cf(&original);
+    }
+    // What else the options exclude stays excluded.
+    instance.set("smtp_sasl_tls_security_options", "nodictionary, noplaintext, noanonymous");
+    let found = findings(&instance);
+    paste(&about(&found, "contains noplaintext")[0].fix);
+    let dir = instance.config_dir.display().to_string();
+    let left = said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_tls_security_options"]);
+    assert_eq!(left, "nodictionary, noanonymous");
+}
+
+/// proxymap(8) opens the table with no more rights than Postfix's user has.
+#[test]
+fn a_table_behind_proxy_is_closed_to_others_and_not_to_postfix() {
+    let instance = instance(HOP);
+    let (table, map) = (instance.table(), instance.map());
+    for file in [&table, &map] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    instance.set("smtp_sasl_password_maps", &format!("proxy:hash:{}", table.display()));
+    let found = findings(&instance);
+    let open = about(&found, "every local user can read");
+    assert_eq!(open.len(), 2, "{found:?}");
+    open.iter().for_each(|finding| paste(&finding.fix));
+    let group: u32 = said_by("id", &["-g", "postfix"]).parse().unwrap();
+    for file in [&table, &map] {
+        let meta = fs::metadata(file).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.gid()), (0o640, group), "{}", file.display());
+    }
+}
+
+/// A text that comes back from its map is what the map was: owner, mode, and nobody else can read it meanwhile.
+#[test]
+fn a_text_comes_back_with_owner_and_mode() {
+    for mode in [0o600, 0o640, 0o644] {
+        let instance = instance(HOP);
+        let (table, map) = (instance.table(), instance.map());
+        let group: u32 = said_by("id", &["-g", "postfix"]).parse().unwrap();
+        std::os::unix::fs::chown(&map, Some(0), Some(group)).unwrap();
+        fs::set_permissions(&map, fs::Permissions::from_mode(mode)).unwrap();
+        fs::remove_file(&table).unwrap();
+        let found = findings(&instance);
+        let fix = &about(&found, "the text is gone")[0].fix;
+        let command = fix.split_once(" with: ").unwrap().1.rsplit_once("; it has to stay").unwrap().0;
+        paste(command);
+        let meta = fs::metadata(&table).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.uid(), meta.gid()), (mode & 0o640, 0, group));
+        assert_eq!(fs::read_to_string(&table).unwrap(), format!("{HOP}\t{OLD}\n"));
+        assert!(about(&findings(&instance), "the text is gone").is_empty());
+    }
+}
+
+/// The table holds what the password is derived from, or what SES took once.
+#[test]
+fn a_secret_access_key_for_a_password_is_named_and_not_shown() {
+    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    let instance = instance(HOP);
+    for (password, what) in [(secret, Some("an AWS secret access key (40 characters)")), ("somepassword", None)] {
+        instance.write_table(&format!("# a comment\n{HOP} AKIAIOSFODNN7EXAMPLE:{password}\n"));
+        instance.postmap();
+        let found = findings(&instance);
+        let named = about(&found, "SES refuses it with 535");
+        assert_eq!(named.len(), usize::from(what.is_some()), "{found:?}");
+        for finding in named {
+            assert!(finding.what.contains(what.unwrap()) && finding.line == Some(2), "{finding:?}");
+            assert_eq!(finding.severity, Severity::Warning);
+        }
+        assert!(!format!("{found:?}").contains(password), "{found:?}");
+    }
+}
+
+/// What something else makes anew is told apart from what cannot be written.
+#[test]
+fn a_table_of_a_generation_is_named() {
+    for (link, target, what) in [
+        ("secrets", "secrets.d/1", "next activation"),
+        ("..data", "..2026_11_29_10_00_00.123", "as Kubernetes mounts a Secret"),
+        ("plain", "elsewhere", ""),
+    ] {
+        let instance = instance(HOP);
+        let base = instance.base.join("run");
+        fs::create_dir_all(base.join(target)).unwrap();
+        symlink(target, base.join(link)).unwrap();
+        let text = base.join(target).join("sasl_passwd");
+        fs::write(&text, format!("{HOP} {OLD}\n")).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o600)).unwrap();
+        instance.set("smtp_sasl_password_maps", &format!("texthash:{}/sasl_passwd", base.join(link).display()));
+        let found = findings(&instance);
+        let named = about(&found, "it lies behind");
+        assert_eq!(named.len(), usize::from(!what.is_empty()), "{found:?}");
+        assert!(named.iter().all(|finding| finding.what.contains(what)), "{found:?}");
+        assert!(found.iter().all(|finding| finding.severity != Severity::Error), "{found:?}");
+    }
+}
+
+/// What cannot be written is said before there is anything to write, on a host without state: at the first rotation it is too late.
+#[test]
+fn what_cannot_be_written_is_said_on_the_first_day() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    // It does not run: else it would be seen that it has other files than a shell with mounts of its own.
+    host.relaykey(&["check", "--offline"]).expect(0);
+    let program = env!("CARGO_BIN_EXE_relaykey");
+    let dir = host.postfix.config_dir.clone();
+    let mount = |name: &str| format!("cp -p \"$2/{name}\" \"$2/kept\" && mount --bind \"$2/kept\" \"$2/{name}\"");
+    let maps = |value: &str| format!("postconf -c \"$2\" -e 'smtp_sasl_password_maps = {value}'");
+    for (what, prepare, named, fix) in [
+        (
+            "read only",
+            "mount --bind \"$2\" \"$2\" && mount -o remount,ro,bind \"$2\"".into(),
+            "Read-only",
+            "ReadWritePaths=",
+        ),
+        ("an immutable text", "chattr +i \"$2/sasl_passwd\"".into(), "sasl_passwd", "chattr -i"),
+        ("an immutable map", "chattr +i \"$2/sasl_passwd.db\"".into(), "sasl_passwd.db", "chattr -i"),
+        ("a directory for more files alone", "chattr +a \"$2\"".into(), "replace a file in", "chattr -a"),
+        ("a text mounted alone", mount("sasl_passwd"), "mount", "directory"),
+        ("a map mounted alone", mount("sasl_passwd.db"), "mount", "directory"),
+        ("of another user", "chown nobody \"$2\"".into(), "belongs to", "chown root"),
+        ("in main.cf", maps("static:AKIASTATIC:pw"), "main.cf itself", "move the relay"),
+        ("in main.cf, by keys", maps("inline:{ { a.example = AKIASTATIC:pw } }"), "main.cf itself", "move the relay"),
+        ("in a directory service", maps("ldap:/etc/ldap.cf"), "in a database", "move the relay"),
+        ("in a database", maps("proxy:mysql:/etc/sql.cf"), "proxymap(8) opens it", "move the relay"),
+        ("by patterns", maps("pcre:/etc/patterns"), "matches patterns", "move the relay"),
+    ] {
+        let main_cf = fs::read(host.postfix.main_cf()).unwrap();
+        let script = format!("{prepare} && exec \"$0\" --config \"$1\" check --offline");
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script, program])
+            .args([&host.path("config.toml"), &dir])
+            .env("PATH", PATH)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        for marked in ["", "sasl_passwd", "sasl_passwd.db"] {
+            let _ = Command::new("chattr").arg("-ia").arg(dir.join(marked)).env("PATH", PATH).status();
+        }
+        std::os::unix::fs::chown(&dir, Some(0), None).unwrap();
+        let _ = fs::remove_file(dir.join("kept"));
+        fs::write(host.postfix.main_cf(), main_cf).unwrap();
+        crate::lab::postfix::cool_down(&host.postfix.main_cf());
+        assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+        let lines: Vec<&str> = said.lines().collect();
+        let is_it = |pair: &&[&str]| pair[0].starts_with("error") && pair[0].contains(named) && pair[1].contains(fix);
+        assert!(lines.windows(2).any(|pair| is_it(&pair)), "{what}: {said}");
+    }
+    host.relaykey(&["check", "--offline"]).expect(0);
+}
+
+/// One key has one password for each region: what stands in the table is compared with what the source gives.
+#[test]
+fn another_password_of_the_key_is_named_for_what_it_is() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.iam_json());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    let elsewhere = ses_smtp_password(&Secret::new(key.secret.clone()), "ap-south-1");
+    keep_secret(elsewhere.expose());
+    let check = |password: &str| {
+        host.postfix.write_table(&format!("{} {}:{password}\n", host.hop(), key.id));
+        host.postfix.postmap();
+        host.relaykey(&["check"])
+    };
+    let (regional, other) = ("has the password for ap-south-1", "has another password than the source's");
+    check(key.password()).expect(0).says_not("SES refuses it with 535");
+    check(elsewhere.expose()).expect(0).says(&[regional]).says_not(other);
+    check(&key.secret).expect(0).says(&[other, "an AWS secret access key (40 characters)"]);
+    // From a ready one no other is derived.
+    host.publish(key.pair());
+    check(elsewhere.expose()).expect(0).says(&[other]).says_not(regional);
+    host.sync(&[], 0);
+    host.relaykey(&["check"]).expect(0).says_not("SES refuses it with 535");
+}
+
+/// A table that is named and is not there would keep all mail back, wherever it goes.
+#[test]
+fn a_login_table_is_made_before_it_is_named() {
+    let instance = instance(HOP);
+    let dir = instance.config_dir.display().to_string();
+    fs::remove_file(instance.table()).unwrap();
+    fs::remove_file(instance.map()).unwrap();
+    instance.set("smtp_sasl_password_maps", "");
+    let found = findings(&instance);
+    paste(&about(&found, "smtp_sasl_password_maps is empty")[0].fix);
+    let named = said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_password_maps"]);
+    assert!(named.ends_with("/sasl_passwd"), "{named}");
+    let asked = Command::new("postmap").args(["-c", &dir, "-q", "nobody", &named]).env("PATH", PATH).output().unwrap();
+    assert_eq!((asked.status.code(), asked.stderr.len()), (Some(1), 0), "{named}: {asked:?}");
+    assert_eq!(fs::metadata(instance.table()).unwrap().mode() & 0o777, 0o600);
+    assert!(about(&findings(&instance), "smtp_sasl_password_maps").is_empty(), "{:?}", findings(&instance));
+}

@@ -1,0 +1,122 @@
+//! Other Postfix instances of a host: what their login tables hold is told, whoever changes them.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use relaykey::config::{Reload, Severity};
+use relaykey::credential::Login;
+use relaykey::mta::postfix::{Postfix, TargetDirectories};
+use relaykey::mta::{Mta as _, Ours, Relay, View};
+
+use crate::lab::postfix::{Instance, Options};
+
+const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
+const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
+const OLD: &str = "AKIAOLD:oldpassword";
+
+fn relay() -> Relay {
+    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: Vec::new() }
+}
+
+fn instance(kind: &str, table: &str) -> Instance {
+    Instance::new(&Options { map_type: kind, relayhost: HOP, ca_pem: None, table: Some(table), settings: &[] })
+}
+
+/// A first instance, whose main.cf names the others.
+fn first(others: &[&Path]) -> Instance {
+    let first = instance("hash", &format!("{HOP} {OLD}\n"));
+    let others: Vec<String> = others.iter().map(|dir| dir.display().to_string()).collect();
+    first.set("multi_instance_directories", &others.join(" "));
+    first
+}
+
+fn look(first: &Instance, of_credential: &[&Path], of_all: &[&Path]) -> View {
+    let paths = |dirs: &[&Path]| dirs.iter().map(|dir| PathBuf::from(*dir)).collect();
+    let targets = TargetDirectories { of_credential: paths(of_credential), of_all: paths(of_all) };
+    let postfix = Postfix::new(&first.config_dir, &relay(), None, &Reload::Always).beside(targets);
+    let ours = Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };
+    let view = postfix.inspect(&ours).unwrap();
+    // Nothing of another instance stands in the way here.
+    assert!(view.findings.iter().all(|finding| finding.severity != Severity::Error), "{:?}", view.findings);
+    postfix.plan(&ours, &Login::from_pair("AKIANEW:newpassword").unwrap()).unwrap();
+    // Seen again, with what is kept from before.
+    let again = postfix.inspect(&ours).unwrap();
+    let told = |view: &View| (view.beside.clone(), view.key_ids.clone(), view.incomplete.clone());
+    assert_eq!(told(&again), told(&view));
+    view
+}
+
+/// The others' key ids, by name.
+fn held(view: &View, in_use: &str) -> Vec<String> {
+    view.key_ids.others(Some(in_use)).named.into_iter().map(|held| held.id).collect()
+}
+
+#[test]
+fn an_instance_that_is_no_target_is_an_error_and_its_keys_are_named() {
+    let second = instance("hash", &format!("{HOP} AKIASECOND:oldpassword\n"));
+    let dir = second.config_dir.as_path();
+    let first = first(&[dir]);
+    let view = look(&first, &[], &[]);
+    assert_eq!(held(&view, "AKIAOLD"), ["AKIASECOND"]);
+    let [error] = view.beside.as_slice() else { panic!("{:?}", view.beside) };
+    assert_eq!((error.severity, error.file.clone()), (Severity::Error, Some(second.main_cf())));
+    let names = [&*dir.display().to_string(), "which does not run now", "is no target", &second.table_id().to_string()];
+    assert!(names.iter().all(|name| error.what.contains(name)), "{error:?}");
+    assert!(error.fix.contains(&format!("config_dir = \"{}\"", dir.display())), "{error:?}");
+    assert!(view.incomplete.is_empty(), "{:?}", view.incomplete);
+
+    // A target of another credential tells no reports of this one's key.
+    let of_another = look(&first, &[], &[dir]);
+    assert_eq!((held(&of_another, "AKIAOLD"), of_another.beside.len()), (vec!["AKIASECOND".to_owned()], 0));
+    // One of this credential does, also under another name of the directory.
+    let link = first.base.join("second");
+    symlink(dir, &link).unwrap();
+    let of_this = look(&first, &[&link], &[&link]);
+    assert_eq!((held(&of_this, "AKIAOLD"), of_this.beside.len()), (Vec::new(), 0));
+
+    // Where the mail goes elsewhere, the keys count all the same.
+    second.set("relayhost", "[smtp.other.example]:587");
+    second.write_table("[smtp.other.example]:587 AKIATHIRD:oldpassword\n");
+    second.postmap();
+    let elsewhere = look(&first, &[], &[]);
+    assert_eq!((held(&elsewhere, "AKIAOLD"), elsewhere.beside.len()), (vec!["AKIATHIRD".to_owned()], 0));
+}
+
+/// A key that only the compiled map has is in use like any other.
+#[test]
+fn a_map_that_is_older_than_its_text_counts_too() {
+    let second = instance("hash", &format!("{HOP} AKIASECOND:oldpassword\n"));
+    second.write_table(&format!("{HOP} AKIALATER:oldpassword\n"));
+    let view = look(&first(&[&second.config_dir]), &[], &[]);
+    assert_eq!(held(&view, "AKIAOLD"), ["AKIALATER", "AKIASECOND"]);
+    fs::remove_file(second.table()).unwrap();
+    let view = look(&first(&[&second.config_dir]), &[], &[]);
+    assert_eq!((held(&view, "AKIAOLD"), view.beside.len()), (vec!["AKIASECOND".to_owned()], 1), "{:?}", view.beside);
+}
+
+#[test]
+fn an_instance_that_cannot_be_read_makes_the_confirmation_incomplete() {
+    let second = instance("hash", &format!("{HOP} {OLD}\n"));
+    let gone = second.base.join("gone");
+    let first = first(&[&second.config_dir, &gone]);
+    // Everybody may write it: nothing of it is obeyed.
+    fs::set_permissions(second.main_cf(), fs::Permissions::from_mode(0o666)).unwrap();
+    let view = look(&first, &[], &[]);
+    assert_eq!(view.incomplete, [second.main_cf().display().to_string()]);
+    let told: Vec<_> = view.beside.iter().map(|finding| finding.severity).collect();
+    assert_eq!(told, [Severity::Warning, Severity::Note], "{:?}", view.beside);
+    assert!(view.beside[0].what.contains("could not be read"), "{:?}", view.beside);
+    assert!(view.beside[1].what.contains(&gone.display().to_string()), "{:?}", view.beside);
+    // So does a table that is none, or whose map cannot be opened.
+    fs::set_permissions(second.main_cf(), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(second.map(), "no map").unwrap();
+    assert_eq!(look(&first, &[], &[]).incomplete, [second.table_id().to_string()]);
+    second.write_table("\0\n");
+    assert_eq!(look(&first, &[], &[]).incomplete, [second.table_id().to_string()]);
+    // And one that it may not have read since.
+    second.set("smtp_sasl_password_maps", &format!("texthash:{}", second.table().display()));
+    second.write_table(&format!("{HOP} {OLD}\n"));
+    let view = look(&first, &[], &[]);
+    assert_eq!(view.incomplete, [format!("texthash:{}", second.table().display())]);
+}
