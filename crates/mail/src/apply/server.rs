@@ -180,9 +180,11 @@ impl Server {
 
 /// The mail server that a target's kind names.
 fn of_its_kind(target: &TargetSetup) -> Box<dyn Mta> {
-    let TargetSetup { kind, relay, keys, reload, .. } = target;
+    let TargetSetup { kind, relay, keys, unlisted_ok, reload, .. } = target;
     match kind {
-        TargetKind::Postfix { config_dir } => Box::new(Postfix::new(config_dir, relay, keys.clone(), reload)),
+        TargetKind::Postfix { config_dir } => {
+            Box::new(Postfix::new(config_dir, relay, keys.clone(), reload).vouched_for(unlisted_ok.clone()))
+        }
         TargetKind::Text { path } => Box::new(Text::new(path, relay)),
     }
 }
