@@ -125,6 +125,7 @@ impl Config {
             kind: target.kind.clone(),
             relay: target.smtp.relay(),
             keys: target.keys.clone(),
+            unlisted_ok: target.unlisted_ok.clone(),
             reload: target.reload.clone(),
             write: target.write,
         };

@@ -301,6 +301,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         reload: Reload::Always,
         drift: Drift::Heal,
         keys: None,
+        unlisted_ok: Vec::new(),
         log: config::MailLog::Found,
         smtp,
     };

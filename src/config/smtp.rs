@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{At, Reader, Section, SectionView, Severity, aws, key, value};
+use super::value::Judged;
+use super::{At, DeValue, Reader, Section, SectionView, Severity, aws, key, value};
 use crate::credential::ses_region;
 use crate::mta::Relay;
+use crate::mta::alias::{Alias, is_told_by_port};
 
 pub(super) static SMTP: Section = Section {
     header: "[credential.smtp]",
@@ -41,7 +43,7 @@ pub struct Smtp {
     pub propagation: Duration,
     /// At the earliest this long after a 535 it is tried again.
     pub retry: Duration,
-    /// Other host names under which the mail server may know the endpoint.
+    /// Other names under which the mail server may know the endpoint, lower case ([`Alias`]).
     pub endpoint_aliases: Vec<String>,
 }
 
@@ -50,6 +52,13 @@ impl Smtp {
     pub fn relay(&self) -> Relay {
         let Self { endpoint, port, region, endpoint_aliases, .. } = self.clone();
         Relay { endpoint, port, region, endpoint_aliases }
+    }
+
+    /// The host names that a mail server may know it by, each with its port.
+    pub fn known_as(&self) -> Vec<(String, u16)> {
+        let aliases = self.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias));
+        let aliases = aliases.map(|alias| (alias.host, alias.port.unwrap_or(self.port)));
+        std::iter::once((self.endpoint.clone(), self.port)).chain(aliases).collect()
     }
 }
 
@@ -115,9 +124,31 @@ pub(super) fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Do
             *slot = at.value;
         }
     }
-    let aliases = reader.list(view, "endpoint_aliases", "", value::host_name, |name| name.to_ascii_lowercase());
-    smtp.endpoint_aliases = aliases.unwrap_or_default();
+    smtp.endpoint_aliases = aliases(reader, view);
     (smtp, door)
+}
+
+fn aliases(reader: &mut Reader, view: &SectionView) -> Vec<String> {
+    let listed = reader.lines_of(view, "endpoint_aliases", "", alias, Alias::to_string).unwrap_or_default();
+    for At { value, line } in listed.iter().filter(|at| at.value.port.is_none() && is_told_by_port(&at.value.host)) {
+        reader.find(
+            Severity::Warning,
+            *line,
+            format!(
+                "endpoint_aliases: \"{value}\" stands for every port, and not all of them need lead to the endpoint"
+            ),
+            format!("write it with the port that does, as in \"{}\"", Alias { port: Some(2525), ..value.clone() }),
+        );
+    }
+    listed.iter().map(|at| at.value.to_string()).collect()
+}
+
+/// A host name, or an address or a name of this host itself, with its port.
+fn alias(value: &DeValue) -> Judged<Alias> {
+    match Alias::parse(value::trimmed(value)?) {
+        Some(alias) if is_told_by_port(&alias.host) => Ok(alias),
+        _ => value::host_name(value).map(|host| Alias { host: host.to_ascii_lowercase(), port: None }),
+    }
 }
 
 /// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.

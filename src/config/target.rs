@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::smtp::{Door, Smtp, door, overridden};
 use super::value::{self, Judged, choice, expected, mistake, trimmed};
 use super::{AtSign, DeValue, Reader, Reload, Section, SectionView, TargetKind, key};
+use crate::mta::alias::Alias;
 
 pub(super) static TARGET: Section = Section {
     header: "[[credential.target]]",
@@ -16,6 +17,7 @@ pub(super) static TARGET: Section = Section {
         key("drift").few().default("\"heal\""),
         key("write").few().default("true"),
         key("keys").at(AtSign::BelongsInLine),
+        key("unlisted_ok").default("[]"),
         key("log"),
         key("endpoint"),
         key("port").few(),
@@ -40,6 +42,8 @@ pub struct Target {
     pub write: bool,
     /// Exactly these lookup keys are ours, where given.
     pub keys: Option<Vec<String>>,
+    /// Login tables that cannot be listed, and for which the administrator answers.
+    pub unlisted_ok: Vec<String>,
     /// The mail log, whose refusals wake the daemon.
     pub log: MailLog,
     /// `[credential.smtp]` with this target's overrides.
@@ -71,8 +75,8 @@ pub(super) struct ClaimedEntries {
     who: String,
     line: usize,
     config_dir: PathBuf,
-    /// The endpoint and its aliases, case folded.
-    hosts: Vec<String>,
+    /// The endpoint and its aliases.
+    hosts: Vec<Alias>,
     /// Case folded, as Postfix looks keys up.
     keys: Option<Vec<String>>,
 }
@@ -99,6 +103,7 @@ pub(super) fn read(
     let write = reader.read(view, "write", value::boolean).is_none_or(|at| at.value);
     let empty = "name a lookup key, or leave `keys` out: they are found then";
     let keys = reader.list(view, "keys", empty, lookup_key, |key| key.to_lowercase());
+    let unlisted_ok = reader.list(view, "unlisted_ok", "", table_name, String::clone).unwrap_or_default();
 
     let log = reader.read(view, "log", log).map_or(MailLog::Found, |at| at.value);
 
@@ -111,8 +116,8 @@ pub(super) fn read(
         && !smtp.endpoint.is_empty()
     {
         let fold = |list: &[String]| list.iter().map(|s| s.to_lowercase()).collect::<Vec<_>>();
-        let mut hosts = fold(&smtp.endpoint_aliases);
-        hosts.push(smtp.endpoint.to_lowercase());
+        let aliases = smtp.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias));
+        let hosts = aliases.chain([Alias::of_endpoint(&smtp.endpoint, smtp.port)]).collect();
         claimed.push(ClaimedEntries {
             who: format!("{credential}/{name}"),
             line: view.line,
@@ -121,7 +126,7 @@ pub(super) fn read(
             keys: keys.as_deref().map(fold),
         });
     }
-    Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, write, keys, log, smtp }
+    Target { name, kind: TargetKind::Postfix { config_dir }, reload, drift, write, keys, unlisted_ok, log, smtp }
 }
 
 /// No two targets may hold the same entries of one Postfix instance: each would put its own login there.
@@ -131,7 +136,7 @@ pub(super) fn meetings(reader: &mut Reader, claimed: &[ClaimedEntries]) {
             first.config_dir == second.config_dir
                 && match (&first.keys, &second.keys) {
                     (Some(a), Some(b)) => a.iter().any(|key| b.contains(key)),
-                    _ => first.hosts.iter().any(|host| second.hosts.contains(host)),
+                    _ => first.hosts.iter().any(|host| second.hosts.iter().any(|other| host.meets(other))),
                 }
         };
         if let Some(first) = claimed[..i].iter().find(meet) {
@@ -175,6 +180,20 @@ fn lookup_key(value: &DeValue) -> Judged<String> {
         return mistake(
             format!("{text:?} cannot be a lookup key"),
             "write it as it stands in the table, without blanks: \"[email-smtp.eu-west-1.amazonaws.com]:587\"",
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// A table as `smtp_sasl_password_maps` has it. Not repeated: where its entries are its name, that is a login.
+fn table_name(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let kind = text.split_once(':').map_or("", |(kind, _)| kind);
+    let is_kind = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_lowercase());
+    if !is_kind || text.contains("static:") || text.contains("inline:") {
+        return mistake(
+            "there is no name of a login table that cannot be listed",
+            "write it as smtp_sasl_password_maps has it: \"proxy:mysql:/etc/postfix/sasl.cf\"",
         );
     }
     Ok(text.to_owned())

@@ -123,6 +123,7 @@ type = "postfix"
         drift: Drift::Heal,
         write: true,
         keys: None,
+        unlisted_ok: vec![],
         log: MailLog::Found,
         smtp,
     };
@@ -184,6 +185,7 @@ reload = ["/usr/bin/systemctl", "reload", "postfix@a"]
 drift = "report"
 write = true
 keys = ["[smtp-relay.example.com]:2465", "@example.org"]
+unlisted_ok = ["proxy:mysql:/etc/postfix/sasl.cf"]
 log = "/var/log/mail.log"
 [[credential]]
 name = "ps"
@@ -285,6 +287,7 @@ credentials = ["sm"]
     let argv = ["/usr/bin/systemctl", "reload", "postfix@a"].map(str::to_owned).to_vec();
     assert_eq!((&main.reload, main.drift), (&Reload::Command(argv), Drift::Report));
     assert_eq!(main.keys, Some(vec!["[smtp-relay.example.com]:2465".into(), "@example.org".into()]));
+    assert_eq!(main.unlisted_ok, ["proxy:mysql:/etc/postfix/sasl.cf"]);
     assert_eq!((main.smtp.port, main.smtp.tls, main.smtp.region.as_deref()), (2465, Tls::Implicit, Some("us-east-1")));
     assert_eq!(main.smtp.ca_file, Some("/etc/ca.pem".into()));
     let times = (main.smtp.timeout, main.smtp.propagation, main.smtp.retry);
@@ -664,6 +667,13 @@ fn hosts() {
             "\"a.example.com\"",
         ),
         (TIMEOUT, "endpoint_aliases = [\"a.example.com\", \"A.example.com\"]", "stands twice", "remove one"),
+        (TIMEOUT, "endpoint_aliases = [\"[::1]:25\", \"[ipv6:0:0:0:0:0:0:0:1]:25\"]", "stands twice", "remove one"),
+        (
+            TIMEOUT,
+            "endpoint_aliases = [\"127.0.0.1:0\"]",
+            "endpoint_aliases: \"127.0.0.1:0\" is",
+            "write the name alone",
+        ),
         ("name = \"mx1.example.com\"", "name = \"mx 1\"", "name: \"mx 1\" is not a host name", "write a name like"),
     ]);
     for name in ["localhost", "127.0.0.1", "a_b.internal", "vpce-1.email-smtp.eu-west-1.vpce.amazonaws.com"] {
@@ -709,7 +719,15 @@ fn ports_tls_and_regions_go_together() {
         "port 465 is one for implicit TLS",
         "tls = \"implicit\", or port = 587",
     );
+    errors(&[(
+        "reload = \"always\"",
+        "unlisted_ok = [\"static:AKIAIOSFODNN7EXAMPLE:secret\"]",
+        "unlisted_ok: there is no name of a login table",
+        "\"proxy:mysql:/etc/postfix/sasl.cf\"",
+    )]);
     one(Severity::Warning, "port = 587", "port = 2525", 0, "SES does not listen on port 2525", "use 587");
+    let alias = "timeout = \"10s\"\nendpoint_aliases = [\"a.example.com\", \"127.0.0.1:2525\", \"::1\"]";
+    one(Severity::Warning, TIMEOUT, alias, 1, "endpoint_aliases: \"::1\" stands for every port", "\"[::1]:2525\"");
     let elsewhere = |port: &str, tls: &str| {
         let (text, _) = changed(ENDPOINT, "endpoint = \"smtp.example.com\"");
         let text = text.replace("port = 587", port).replace("tls = \"starttls\"", tls);

@@ -78,10 +78,7 @@ impl Daemon {
                     self.followers.places.get(&(credential.name.clone(), target.name.clone()))
                         == Some(&Some(place.clone()))
                 };
-                let endpoints = credential.targets.iter().filter(here).flat_map(|t| {
-                    let hosts = std::iter::once(&t.smtp.endpoint).chain(&t.smtp.endpoint_aliases);
-                    hosts.map(|host| (host.clone(), t.smtp.port))
-                });
+                let endpoints = credential.targets.iter().filter(here).flat_map(|target| target.smtp.known_as());
                 listeners.push(wake::log::AlarmListener {
                     endpoints: endpoints.collect(),
                     mailbox: post.mailbox.clone(),

@@ -405,15 +405,22 @@ fn files_that_are_too_open_or_incomplete_are_found() {
     }
     host.relaykey(&["check"]).expect(0).says(&["0 errors, 0 warnings"]);
 
-    // Content: no entry for the relay, the key twice, CRLF, a key alone, a login without password, no table, no map.
+    // Content: no entry for the relay, the key twice, a login over two lines, a key alone, a login without password, no table, no map.
     let text = fs::read_to_string(&table).expect("readable");
     let hop = host.hop();
     // Case; the text; is it compiled; exit code; what is said of it, and of which line.
     type Case<'a> = (&'a str, Option<String>, bool, i32, &'a str, Option<u64>);
     let cases: [Case<'_>; 7] = [
         ("no entry", Some("[smtp.example.com]:587 a:b\n".into()), true, 0, "the mail bounces with 530", None),
-        ("twice", Some(format!("{text}{hop} {}\n", key.pair())), true, 1, "and again on line 3", Some(3)),
-        ("CRLF", Some(text.replace('\n', "\r\n")), false, 1, "ends with CR LF", Some(1)),
+        ("twice", Some(format!("{text}{hop} another:login\n")), true, 0, "it has no effect", Some(3)),
+        (
+            "two lines",
+            Some(text.replace(&format!("{}:", key.id), &format!("{}:\n ", key.id))),
+            true,
+            1,
+            "goes on over several lines",
+            Some(3),
+        ),
         ("a key alone", Some(format!("{hop}\n")), false, 0, "the mail bounces with 530", None),
         ("no password", Some(format!("{hop} {}:\n", key.id)), true, 0, "gives no usable login", Some(1)),
         ("no table", None, false, 0, "the mail bounces with 530", None),

@@ -13,7 +13,7 @@ use relaykey::config::{Finding, Reload, Severity};
 use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
 use relaykey::fault::{Class, Fault};
 use relaykey::mta::postfix::Postfix;
-use relaykey::mta::{Answer, Content, Mta, Ours, Plan, Relay, Running, View};
+use relaykey::mta::{Answer, ByHand, Content, Mta, Ours, Plan, Relay, Running, View};
 
 const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -746,12 +746,8 @@ fn two_hosts_in_relayhost() {
 #[test]
 fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
     for (text, line, needle) in [
-        (format!("{HOP} {OLD}\n\n{} {OLD}\n", HOP.to_uppercase()), 3, "again on line 3"),
-        (format!("{HOP} {OLD}\r\n"), 1, "CR LF"),
         (format!("# c\n{HOP} AKIAOLD:\n  oldpassword\n"), 3, "several lines"),
         (format!("{HOP} {OLD}\n\0\n"), 2, "NUL"),
-        // Not under a live key, but the same user twice under one sender.
-        (format!("{HOP} {OLD}\na@example.com {OLD}\na@example.com {OLD}\n"), 3, "again on line 3"),
     ] {
         let instance = instance("hash", HOP, None);
         instance.write_table(&text);
@@ -763,10 +759,41 @@ fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
         let view = postfix.inspect(&Ours::default()).unwrap();
         assert!(errors(&view).iter().any(|f| f.line == Some(line) && f.what.contains(needle)), "{:?}", view.findings);
     }
-    // Duplicates of others are not our business.
-    let text = format!("[b]:1 u:p\n{HOP} {OLD}\n[B]:1 u:q\n");
-    let instance = instance("hash", HOP, Some(&text));
-    assert_eq!(text_of(&target(&instance).plan(&Ours::default(), &login(NEW)).unwrap()), text.replace(OLD, NEW));
+}
+
+/// The first of equal keys wins, and `postmap` only warns: a later one with a user name of ours gets the login too, so that the old one
+/// stands nowhere, and any other is left.
+#[test]
+fn a_key_that_stands_there_twice_is_no_error() {
+    let loud = HOP.to_uppercase();
+    for (text, shadowed) in [
+        (format!("[b]:1 u:p\n{HOP} {OLD}\n[B]:1 u:q\n"), None),
+        (format!("{HOP} {OLD}\n\n{loud} {OLD}\n{HOP} {OLD}\n"), None),
+        (format!("{HOP} {OLD}\na@example.com {OLD}\na@example.com {OLD}\n"), None),
+        (format!("{HOP} {OLD}\r\n[b]:1 u:p\r\n{loud} {OLD}\r\n"), None),
+        (format!("{HOP} {OLD}\n{HOP} AKIAELSE:otherpassword\n{HOP} {OLD}\n"), Some(2)),
+    ] {
+        for kind in ["hash", "lmdb", "cdb", "texthash"] {
+            let instance = instance(kind, HOP, Some(&text));
+            let postfix = target(&instance);
+            let ours = applied("AKIAOLD");
+            let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+            assert_eq!(text_of(&plan), text.replace(OLD, NEW), "{kind}");
+            let view = postfix.inspect(&ours).unwrap();
+            assert!(errors(&view).is_empty(), "{:?}", view.findings);
+            let told = view.findings.iter().find(|f| f.what.contains("it has no effect"));
+            assert_eq!(told.and_then(|f| f.line), shadowed, "{kind}: {:?}", view.findings);
+            // The same change by hand, and nothing is left to be done then.
+            let by_hand = postfix.by_hand(&ours, &login(NEW)).unwrap();
+            assert_eq!(by_hand.diff.len(), text.matches(OLD).count(), "{:?}", by_hand.diff);
+            instance.write_table(&text.replace(OLD, NEW));
+            if kind != "texthash" {
+                instance.postmap();
+            }
+            assert_eq!(postfix.by_hand(&ours, &login(NEW)).unwrap(), ByHand::default(), "{kind}");
+            assert!(postfix.plan(&ours, &login(NEW)).unwrap().is_empty(), "{kind}");
+        }
+    }
 }
 
 /// A second table beside the first, compiled.

@@ -1075,7 +1075,6 @@ fn an_ambiguous_table_is_told_without_the_logins_in_it() {
     lab.with_file_source(&new.pair());
     let hop = format!("[localhost]:{}", lab.standin.starttls_port());
     let table = [
-        ("a key twice", format!("{hop} {}\n{hop} {}\n", old.pair(), old.pair()), "line 2"),
         ("a password without its user name", format!("{hop} {}\n", old.password), "not USER:PASSWORD"),
         ("a login over two lines", format!("{hop} {}:\n  {}\n", old.username, old.password), "several lines"),
     ];

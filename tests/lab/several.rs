@@ -257,7 +257,7 @@ impl Mta for Several {
                 _ => None,
             };
             reload_needed |= text.is_some() && login_table.map().is_none();
-            tables.push(TablePlan { id, text, map, lookups });
+            tables.push(TablePlan { id, text, map, lookups, group: None });
         }
         let services = self.services.iter().map(|service| ServicePlan {
             service: service.name.clone(),
@@ -273,6 +273,7 @@ impl Mta for Several {
             .map(|(login_table, table)| Task {
                 file: &login_table.path,
                 exists: true,
+                group: None,
                 table,
                 ours,
                 login,

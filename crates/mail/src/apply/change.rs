@@ -68,6 +68,8 @@ struct Staged {
     seen: Option<FileId>,
     /// The file whose owner, mode and attributes it gets: the live one, else the text that it is compiled from.
     like: Option<(Arc<Directory>, OsString)>,
+    /// Who reads it where it is like none.
+    group: Option<u32>,
     /// Which table of the plan it is of, counted from 0.
     table: usize,
     present: bool,
@@ -172,13 +174,14 @@ impl Staging<'_> {
     }
 
     /// Stages the text of the table with this number. Gives its staged name.
-    fn text(&mut self, table: usize, file: PlannedFile) -> Result<PathBuf, Stopped> {
+    fn text(&mut self, table: usize, group: Option<u32>, file: PlannedFile) -> Result<PathBuf, Stopped> {
         let (directory, live) = Self::place(&file)?;
         let Content::Bytes(bytes) = file.content else { return Err(no_text(&file.path).into()) };
         let name = self.name();
         let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
         let made = directory.stage(&name, &bytes)?;
-        let text = Staged { directory, name, made, live: Some(live), seen: file.seen, like, table, present: true };
+        let (live, seen) = (Some(live), file.seen);
+        let text = Staged { directory, name, made, live, seen, like, group, table, present: true };
         let path = text.path();
         self.staged.push(text);
         Ok(path)
@@ -186,7 +189,7 @@ impl Staging<'_> {
 
     /// Has the map of the table with this number compiled from its text: the staged one, else a copy of the live one. Gives the
     /// name of the text that it was compiled from.
-    fn map(&mut self, table: usize, id: &TableId, file: PlannedFile) -> Result<PathBuf, Stopped> {
+    fn map(&mut self, table: usize, id: &TableId, group: Option<u32>, file: PlannedFile) -> Result<PathBuf, Stopped> {
         let (directory, live) = Self::place(&file)?;
         let Content::Compiled { text, seen } = file.content else { return Err(no_text(&file.path).into()) };
         // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
@@ -210,9 +213,17 @@ impl Staging<'_> {
                 let (name, directory) = (self.name(), Arc::clone(&directory));
                 let made = directory.stage(&name, &bytes)?;
                 let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
-                let copy =
-                    Staged { directory, name: name.clone(), made, live: None, seen: None, like, table, present: true };
-                self.staged.push(copy);
+                self.staged.push(Staged {
+                    directory,
+                    name: name.clone(),
+                    made,
+                    live: None,
+                    seen: None,
+                    like,
+                    group: None,
+                    table,
+                    present: true,
+                });
                 (name, made, of_text)
             }
         };
@@ -244,8 +255,9 @@ impl Staging<'_> {
             (live, seen)
         };
         let own = seen.map(|_| (Arc::clone(&directory), live.clone()));
-        let like = own.or(of_text);
-        self.staged.push(Staged { directory, name, made, live: Some(live), seen, like, table, present: true });
+        // What a group is to read is not closed to it because its text is.
+        let like = own.or(of_text.filter(|_| group.is_none()));
+        self.staged.push(Staged { directory, name, made, live: Some(live), seen, like, group, table, present: true });
         Ok(text)
     }
 }
@@ -290,10 +302,10 @@ impl StagedChange {
         for (n, table) in tables.into_iter().enumerate() {
             let mut text = None;
             if let Some(file) = table.text {
-                text = Some(staging.text(n, file)?);
+                text = Some(staging.text(n, table.group, file)?);
             }
             if let Some(file) = table.map {
-                let compiled = staging.map(n, &table.id, file)?;
+                let compiled = staging.map(n, &table.id, table.group, file)?;
                 verify(mta, &table.id, &compiled, &table.lookups, login)?;
                 mta.compare(&table.id, &compiled)?;
                 verified.push(VerifiedTable { id: table.id, text: compiled, keys: table.lookups });
@@ -310,7 +322,12 @@ impl StagedChange {
         // The final owner comes last: `postmap` run as root becomes the owner of the table that it reads.
         for file in &staging.staged {
             file.directory.still(&file.name, &file.made)?;
-            file.directory.dress(&file.name, file.like.as_ref().map(|(d, name)| (&**d, name.as_os_str())))?;
+            match (&file.like, file.group) {
+                (None, Some(group)) => file.directory.dress_for(&file.name, group)?,
+                (like, _) => {
+                    file.directory.dress(&file.name, like.as_ref().map(|(d, name)| (&**d, name.as_os_str())))?;
+                }
+            }
         }
         self.staged = staging.staged;
         Ok(())

@@ -162,6 +162,8 @@ pub struct TargetSetup {
     pub relay: Relay,
     /// Exactly these lookup keys are ours, where given.
     pub keys: Option<Vec<String>>,
+    /// Login tables that cannot be listed, and for which somebody answers.
+    pub unlisted_ok: Vec<String>,
     /// How the mail server is told.
     pub reload: Reload,
     /// False: a person changes it.

@@ -184,7 +184,7 @@ impl Server {
 
 /// The mail server that a target's kind names.
 fn of_its_kind(setup: &Setup, target: &TargetSetup) -> Box<dyn Mta> {
-    let TargetSetup { kind, relay, keys, reload, .. } = target;
+    let TargetSetup { kind, relay, keys, unlisted_ok, reload, .. } = target;
     match kind {
         TargetKind::Postfix { config_dir } => {
             let directories = |all: bool| {
@@ -196,7 +196,8 @@ fn of_its_kind(setup: &Setup, target: &TargetSetup) -> Box<dyn Mta> {
                 of.collect()
             };
             let targets = TargetDirectories { of_credential: directories(false), of_all: directories(true) };
-            Box::new(Postfix::new(config_dir, relay, keys.clone(), reload).of_credential(&target.id.credential).beside(targets))
+            let postfix = Postfix::new(config_dir, relay, keys.clone(), reload).vouched_for(unlisted_ok.clone());
+            Box::new(postfix.of_credential(&target.id.credential).beside(targets))
         }
         TargetKind::Text { path } => Box::new(Text::new(path, relay)),
     }

@@ -443,7 +443,8 @@ mod tests {
         let relay =
             Relay { endpoint: "relay.example.com".into(), port: 587, region: None, endpoint_aliases: Vec::new() };
         let kind = TargetKind::Text { path: in_first.clone() };
-        let target = TargetSetup { id: id.clone(), kind, relay, keys: None, reload: Reload::Never, write: true };
+        let (keys, unlisted_ok, reload) = (None, Vec::new(), Reload::Never);
+        let target = TargetSetup { id: id.clone(), kind, relay, keys, unlisted_ok, reload, write: true };
         let server = Server::new(&Setup { state_dir: base.join("state"), targets: vec![target] });
         let target = server.target(&id).unwrap();
         let (prefix, mut locks) = (change::prefix(&id), Locks::new());

@@ -444,6 +444,19 @@ impl Directory {
         mutate(&op("fsync"), || fs::fsync(&file))
     }
 
+    /// As [`Directory::dress`] of what is like no other file, and for this group to read too: 0640.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dress_for(&self, staged: &OsStr, group: u32) -> Result<()> {
+        self.dress(staged, None)?;
+        let op = |doing| Op::new(doing, &self.path, staged);
+        let (file, _) = self.open_file(staged)?;
+        mutate(&op("change the group of"), || fs::fchown(&file, None, Some(fs::Gid::from_raw(group))))?;
+        mutate(&op("change the mode of"), || fs::fchmod(&file, Mode::from_raw_mode(0o640)))?;
+        mutate(&op("fsync"), || fs::fsync(&file))
+    }
+
     /// The extended attributes that belong to the file and not to its content: not IMA's and EVM's signatures of it.
     pub(super) fn attributes(&self, file: &File, name: &OsStr) -> Result<Vec<(OsString, Vec<u8>)>> {
         let failed = |e: Errno| HostError::io("read the attributes of", self.path.join(name), e);

@@ -731,6 +731,12 @@ pub(super) fn acl_of(fd: impl AsFd) -> Vec<u8> {
     }
 }
 
+/// Has the file that this path leads to an access control list?
+pub fn has_acl(path: &Path) -> bool {
+    let mut value = Vec::with_capacity(64 * 1024);
+    fs::getxattr(path, ACL, rustix::buffer::spare_capacity(&mut value)).is_ok()
+}
+
 /// Who may write by an access control list, besides the owner and everybody.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Writers {
@@ -772,22 +778,36 @@ pub fn user_id(name: &str) -> Result<Option<u32>> {
         return Ok(Some(uid));
     }
     let passwd = read(Path::new(PASSWD), MAX_PASSWD)?;
-    Ok(entries(&passwd).find(|(known, _)| known == name).map(|(_, uid)| uid))
+    Ok(entries(&passwd).find(|entry| entry.name == name).map(|entry| entry.uid))
 }
 
 /// What a user is called, for messages.
 pub fn user_name(uid: u32) -> Option<String> {
     let passwd = read(Path::new(PASSWD), MAX_PASSWD).ok()?;
-    entries(&passwd).find(|(_, known)| *known == uid).map(|(name, _)| name)
+    entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.name)
 }
 
-/// Names and numbers of a passwd(5) file; lines that are no entries are passed over.
-fn entries(passwd: &[u8]) -> impl Iterator<Item = (String, u32)> {
+/// The group that processes of a user have, where there is such a user.
+pub fn user_group(name: &str) -> Option<u32> {
+    let passwd = read(Path::new(PASSWD), MAX_PASSWD).ok()?;
+    entries(&passwd).find(|entry| entry.name == name).map(|entry| entry.gid)
+}
+
+/// What of a line of passwd(5) is used.
+#[derive(Debug, PartialEq)]
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+/// The users of a passwd(5) file; lines that are no entries are passed over.
+fn entries(passwd: &[u8]) -> impl Iterator<Item = User> {
     passwd.split(|b| *b == b'\n').filter_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+        Some(User { name: name.to_owned(), uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     })
 }
 

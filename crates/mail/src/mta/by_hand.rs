@@ -4,7 +4,7 @@
 //! Nothing here shows any part of a password, nor how long it is; what is said of a value that differs is only what can
 //! be said by comparing it with the right one: that it stands in quotation marks, that something follows it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Ours;
 use super::shown;
-use super::table::{Entry, Table, fold, same_key};
+use super::table::{Delimiter, Entry, Table, fold, same_key};
 use crate::credential::{Login, NOT_SHOWN, has_secret_shape, is_access_key_id};
 use crate::finding;
 use crate::instruction::{Instruction, relaykey};
@@ -35,6 +35,8 @@ pub struct Task<'a> {
     pub file: &'a Path,
     /// Is there such a file?
     pub exists: bool,
+    /// The group that reads a new one, by its number. `None`: nobody but root does.
+    pub group: Option<u32>,
     pub table: &'a Table,
     /// Whose logins are known.
     pub ours: &'a Ours,
@@ -68,8 +70,6 @@ pub struct Map<'a> {
 struct Edits {
     /// Values and keys: no line moves.
     in_place: Vec<String>,
-    /// Lines to be removed.
-    removed: BTreeSet<usize>,
     appended: Vec<String>,
 }
 
@@ -106,68 +106,44 @@ impl Task<'_> {
             return ByHand::default();
         }
         self.explain_spelling(&mut said, all);
-        let removed = edits.removed.iter().rev().map(|line| format!("{}, remove the line", self.at(*line)));
-        let edits = edits.in_place.into_iter().chain(removed).chain(edits.appended);
+        let edits = edits.in_place.into_iter().chain(edits.appended);
         said.steps = edits.map(Instruction::Text).collect();
         said.steps.extend(self.map.as_ref().map(|map| Instruction::Command(map.command.clone())));
         said
     }
 
     fn explain_entries(&self, said: &mut ByHand, edits: &mut Edits) {
-        let (file, new) = (self.file.display(), self.masked());
+        let (file, new) = (self.file.display(), self.masked(&self.login.username));
         for &at in &self.entries {
             let entry = self.table.entry(at);
-            let (first, found) = self.table.get_folded(&entry.key).unwrap_or_else(|| (at, entry.clone()));
-            if first == at
-                && let Some(wrong) = self.wrong(&entry)
-            {
-                let same_user = entry.username() == Some(&self.login.username);
-                // In the wrong order the password stands where the user name belongs.
-                let user = entry.username().and_then(|user| self.shown(user));
-                let old = user.map_or("***".to_owned(), |user| format!("{user}:***"));
-                let remark = if same_user { " (another password)" } else { "" };
-                said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, shown::key(&entry.key)));
-                edits.in_place.push(format!(
-                    "{}, replace what stands after {} by {new}",
-                    self.at(entry.line),
-                    shown::key(&entry.key)
-                ));
-                let before = self.found_before(&entry).map_or(String::new(), |right| {
+            let Some(wrong) = self.wrong(&entry) else { continue };
+            let same_user = entry.username() == Some(&self.login.username);
+            // In the wrong order the password stands where the user name belongs.
+            let user = entry.username().and_then(|user| self.shown(user));
+            let old = user.map_or("***".to_owned(), |user| self.masked(user));
+            let remark = if same_user { " (another password)" } else { "" };
+            said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, shown::key(&entry.key)));
+            edits.in_place.push(format!(
+                "{}, replace what stands after {} by {new}",
+                self.at(entry.line),
+                shown::key(&entry.key)
+            ));
+            let beside = match self.table.get_folded(&entry.key).filter(|(first, _)| *first != at) {
+                Some((_, first)) => format!("; it has no effect: the same key stands on line {}, which counts", first.line),
+                None => self.found_before(&entry).map_or(String::new(), |right| {
                     format!(
                         "; the mail server looks there before it looks under {}, which holds the right login on line {}",
                         shown::key(&right.key),
                         right.line
                     )
-                });
-                said.differences.push(self.located(entry.line, &format!("{} {wrong}{before}", shown::key(&entry.key))));
-            }
-            for again in self.table.repeats(&entry.key) {
-                let again = self.table.entry(again);
-                if !edits.removed.insert(again.line) {
-                    continue;
-                }
-                said.diff.push(format!("{file}:{}: {} to be removed", again.line, shown::key(&again.key)));
-                let holds = |entry: &Entry<'_>| match self.wrong(entry) {
-                    None => "holds the right login".to_owned(),
-                    Some(wrong) => wrong,
-                };
-                said.differences.push(self.located(
-                    again.line,
-                    &format!(
-                        "the key {} stands on line {} already: the first one counts, which {}; this one {} and has no \
-                         effect",
-                        shown::key(&again.key),
-                        found.line,
-                        holds(&found),
-                        holds(&again)
-                    ),
-                ));
-            }
+                }),
+            };
+            said.differences.push(self.located(entry.line, &format!("{} {wrong}{beside}", shown::key(&entry.key))));
         }
     }
 
     fn explain_missing(&self, said: &mut ByHand, edits: &mut Edits) {
-        let (file, new) = (self.file.display(), self.masked());
+        let (file, new) = (self.file.display(), self.masked(&self.login.username));
         for key in self.missing {
             said.diff.push(format!("{file}: new line at the end: {key} {new}"));
             let misspelt = self.elsewhere().find(|entry| {
@@ -183,7 +159,11 @@ impl Task<'_> {
             } else if self.exists || !edits.appended.is_empty() {
                 edits.appended.push(format!("in {file}, append the line: {key} {new}"));
             } else {
-                edits.appended.push(format!("make the file {file}, root's and mode 600, with the line: {key} {new}"));
+                let rights = match self.group {
+                    None => "root's and mode 600".to_owned(),
+                    Some(group) => format!("root's, of the group {group} and mode 640"),
+                };
+                edits.appended.push(format!("make the file {file}, {rights}, with the line: {key} {new}"));
             }
             said.differences.push(finding::located(Some(self.file), None, &format!("there is no entry for {key}")));
         }
@@ -273,7 +253,7 @@ impl Task<'_> {
     }
 
     fn wrong(&self, entry: &Entry<'_>) -> Option<String> {
-        wrong(entry.value(), self.login, &|user| self.shown(user).is_some())
+        wrong(entry.value(), self.login, self.table.delimiter(), &|user| self.shown(user).is_some())
     }
 
     /// The user name, where it may be shown.
@@ -282,8 +262,8 @@ impl Task<'_> {
         (!shown.contains(self.login.password.expose())).then_some(shown)
     }
 
-    fn masked(&self) -> String {
-        format!("{}:***", self.login.username)
+    fn masked(&self, user: &str) -> String {
+        format!("{user}{}***", self.table.delimiter())
     }
 
     fn at(&self, line: usize) -> String {
@@ -302,10 +282,16 @@ fn alike(key: &str, hop: &[&str; 2]) -> bool {
 }
 
 /// How a value differs from the login, in words that go on after the key; `None`: it does not.
-fn wrong(value: Option<&str>, login: &Login, is_shown: &dyn Fn(&str) -> bool) -> Option<String> {
+fn wrong(value: Option<&str>, login: &Login, delimiter: Delimiter, is_shown: &dyn Fn(&str) -> bool) -> Option<String> {
     let Some(value) = value else { return Some("holds something that is not text".into()) };
     let (user, password) = (login.username.as_str(), login.password.expose());
-    let right = Zeroizing::new(format!("{user}:{password}"));
+    let right = Zeroizing::new(format!("{user}{delimiter}{password}"));
+    let (pair, mark) = match delimiter == Delimiter::default() {
+        true => ("USER:PASSWORD".to_owned(), "colon".to_owned()),
+        false => {
+            (format!("USER{delimiter}PASSWORD"), format!("{delimiter}, as smtp_sasl_password_result_delimiter says,"))
+        }
+    };
     // RFC 4616: what AUTH PLAIN says.
     let plain = Zeroizing::new(format!("\0{user}\0{password}"));
     if value == right.as_str() {
@@ -315,31 +301,31 @@ fn wrong(value: Option<&str>, login: &Login, is_shown: &dyn Fn(&str) -> bool) ->
         let decoded = BASE64.decode(encoded).map(Zeroizing::new);
         decoded.is_ok_and(|decoded| texts.iter().any(|text| decoded.as_slice() == text.as_bytes()))
     };
-    let words = match value.split_once(':') {
+    let words = match delimiter.split(value) {
         _ if unquoted(value) == Some(&right) => "holds the right login in quotation marks: take them out".into(),
         Some((before, after)) if (before, after) == (password, user) => {
             "holds password and user name, in the wrong order".into()
         }
         None => match value.strip_prefix(user) {
-            Some("") => "holds the user name alone, without a colon and the password".into(),
+            Some("") => format!("holds the user name alone, without a {mark} and the password"),
             Some(rest) if rest.trim_start() == password && rest != password => {
-                "has a blank where the colon belongs, between user name and password".into()
+                format!("has a blank where the {mark} belongs, between user name and password")
             }
-            _ if value == password => "holds the password alone, without the user name and a colon".into(),
+            _ if value == password => format!("holds the password alone, without the user name and a {mark}"),
             _ if is_base64_of(value, &[&right, &plain]) => {
-                "holds the right login encoded in base64: it stands there as it is, USER:PASSWORD".into()
+                format!("holds the right login encoded in base64: it stands there as it is, {pair}")
             }
-            _ => "holds something that is not USER:PASSWORD: it has no colon".into(),
+            _ => format!("holds something that is not {pair}: it has no {mark}"),
         },
         Some((before, after)) if before == user => {
-            format!("has the right user name {user} and another password{}", hint(after, password))
+            format!("has the right user name {user} and another password{}", hint(after, password, delimiter))
         }
         Some((before, _)) if before.trim() == user => format!("has a blank beside the user name {user}"),
         Some((before, _)) if before.eq_ignore_ascii_case(user) => {
             format!("has the user name {user} in other upper and lower case")
         }
-        // What stands before the colon is shown nowhere else either where it may be a password.
-        Some((before, _)) if before.contains(password) => "holds something that is not USER:PASSWORD".into(),
+        // What stands before it is shown nowhere else either where it may be a password.
+        Some((before, _)) if before.contains(password) => format!("holds something that is not {pair}"),
         Some((before, _)) if has_secret_shape(before) => format!("holds something else, not the login of {user}"),
         Some((before, _)) => {
             let other = if is_shown(before) { before } else { NOT_SHOWN };
@@ -350,7 +336,7 @@ fn wrong(value: Option<&str>, login: &Login, is_shown: &dyn Fn(&str) -> bool) ->
 }
 
 /// What a wrong password has to do with the right one, where it has.
-fn hint(there: &str, right: &str) -> String {
+fn hint(there: &str, right: &str, delimiter: Delimiter) -> String {
     let encoded = BASE64.decode(there).map(Zeroizing::new).is_ok_and(|decoded| decoded.as_slice() == right.as_bytes());
     let unseen = |rest: &str| !rest.chars().any(|c| c.is_ascii_graphic());
     let (after, before) = (there.strip_prefix(right), there.strip_suffix(right));
@@ -361,8 +347,11 @@ fn hint(there: &str, right: &str) -> String {
         format!(": the asterisks only stand for it; `{reveal}` shows it to root on a terminal")
     } else if unquoted(there) == Some(right) {
         ": the right one in quotation marks, which count as part of it: take them out".to_owned()
-    } else if before == Some(":") {
-        ": there is one colon too many before it".to_owned()
+    } else if before.is_some_and(|before| before == delimiter.to_string()) {
+        match delimiter == Delimiter::default() {
+            true => ": there is one colon too many before it".to_owned(),
+            false => format!(": there is one {delimiter} too many before it"),
+        }
     } else if after.is_some_and(unseen) {
         ": the right one, followed by a character that is not seen, such as a carriage return or a blank".to_owned()
     } else if before.is_some_and(unseen) {
@@ -403,6 +392,7 @@ mod tests {
         Task {
             file: Path::new("/t"),
             exists: true,
+            group: None,
             table: &table,
             ours: &ours,
             login: &login,
@@ -437,7 +427,9 @@ mod tests {
             ("secret", Some("holds something that is not USER:PASSWORD: it has no colon")),
             ("other:secret", Some("holds the login of other, not of user")),
         ] {
-            let said = wrong(Some(value), &login(), &|user| credential::shown(user, user == "other").is_some());
+            let said = wrong(Some(value), &login(), Delimiter::default(), &|user| {
+                credential::shown(user, user == "other").is_some()
+            });
             match (&said, expected) {
                 (None, None) => {}
                 (Some(said), Some(expected)) if said.starts_with(expected) => {
@@ -448,8 +440,25 @@ mod tests {
         }
         // What an SES SMTP password looks like is no user name, whoever's it is.
         let password = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
-        let said = wrong(Some(&format!("{password}:AKIAOTHER")), &login(), &|_| true);
+        let colon = Delimiter::default();
+        let said = wrong(Some(&format!("{password}:AKIAOTHER")), &login(), colon, &|_| true);
         assert_eq!(said.as_deref(), Some("holds something else, not the login of user"));
+        // With another delimiter.
+        let semicolon = Delimiter::new(";").unwrap();
+        for (value, expected) in [
+            ("user;pass+word", None),
+            ("user:pass+word", Some("holds something that is not USER;PASSWORD: it has no ;, as smtp_sasl")),
+            (
+                "user;;pass+word",
+                Some("has the right user name user and another password: there is one ; too many before it"),
+            ),
+        ] {
+            let said = wrong(Some(value), &login(), semicolon, &|_| false);
+            assert_eq!(
+                said.as_deref().map(|said| expected.is_some_and(|words| said.starts_with(words))),
+                expected.map(|_| true)
+            );
+        }
     }
 
     #[test]
@@ -464,16 +473,21 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_named_so_that_the_steps_can_be_done_in_their_order() {
-        let text = "[relay.example]:587 old:a\n[relay.example]:587 old:b\n# c\nRelay.Example old:a\n[relay.example]:587 old:a\n";
+    fn a_key_that_stands_there_twice_is_changed_twice_and_no_line_moves() {
+        let text = "[relay.example]:587 old:a\n# c\nRelay.Example old:a\n[relay.example]:587 user:pass+word\n[RELAY.example]:587 old:a\n";
+        let said = explain(text, &[]);
         assert_eq!(
-            Instruction::plain(&explain(text, &[]).steps),
+            Instruction::plain(&said.steps),
             [
                 "in /t, line 1, replace what stands after [relay.example]:587 by user:***",
-                "in /t, line 4, replace what stands after Relay.Example by user:***",
-                "in /t, line 5, remove the line",
-                "in /t, line 2, remove the line",
+                "in /t, line 3, replace what stands after Relay.Example by user:***",
+                "in /t, line 5, replace what stands after [RELAY.example]:587 by user:***",
             ]
+        );
+        assert_eq!(
+            said.differences[2],
+            "/t:5: [RELAY.example]:587 holds the login of another user name (not shown), not of user; it has no effect: the same key stands on \
+             line 1, which counts"
         );
     }
 
@@ -509,6 +523,7 @@ mod tests {
         let task = |n: usize| Task {
             file: Path::new(["/one", "/two", "/three"][n]),
             exists: true,
+            group: None,
             table: &tables[n],
             ours: &ours,
             login: &login,

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use zeroize::Zeroizing;
 
 use super::key_ids::KeyIds;
-use super::table::{Table, find, fold, username};
+use super::table::{Table, find, fold};
 use super::{TableId, shown};
 
 /// So many keys are named; of the others it is said how many there are.
@@ -228,6 +228,7 @@ impl<'t> Comparison<'t> {
     }
 
     fn keep_key_id(&mut self, key: &str, value: &[u8]) {
+        let username = |value| self.table.delimiter().username(value);
         if let (Some(id), Some(user)) = (self.id, std::str::from_utf8(value).ok().and_then(username)) {
             self.found.key_ids.add(user, id, None, key);
         }

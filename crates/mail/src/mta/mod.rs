@@ -3,6 +3,7 @@
 //! An [`Mta`] reads and plans; it writes only what [`Mta::compile`] and [`Mta::activate`] say. Swapping files in is
 //! the same for all of them and lives in `apply`, on top of `host`. No network, no AWS, no run time here.
 
+pub mod alias;
 pub mod by_hand;
 pub mod cdb;
 pub mod compare;
@@ -127,7 +128,7 @@ pub struct Relay {
     pub port: u16,
     /// The configured SES region; else it is read from the endpoint's name (`credential::ses_region`).
     pub region: Option<String>,
-    /// Other host names under which the mail server may know the endpoint.
+    /// Other names under which the mail server may know the endpoint ([`alias::Alias`]).
     pub endpoint_aliases: Vec<String>,
 }
 
@@ -381,6 +382,8 @@ pub struct TablePlan {
     pub map: Option<PlannedFile>,
     /// Every key that must give the candidate in the staged table before it goes live, and in the live one after.
     pub lookups: Vec<String>,
+    /// The group that reads its files where they are new. `None`: nobody but their owner does.
+    pub group: Option<u32>,
 }
 
 impl TablePlan {
@@ -443,8 +446,8 @@ pub trait Mta: Send {
     fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault>;
 
     /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]
-    /// refuses because it would have to guess what an entry is for (a key that stands there twice, a login that is neither
-    /// the old nor the new one) is told apart here like everything else. Nothing to do here means nothing to write there.
+    /// refuses because it would have to guess what an entry is for (a login that is neither the old nor the new one) is told
+    /// apart here like everything else. Nothing to do here means nothing to write there.
     /// Changes nothing.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //! them left out. An *entry* is a logical line with a key and a value. Postfix 3.2 and later end the key at the first
 //! white space that is not between double quotes and not after a backslash; `hash`, `btree`, `lmdb`, `cdb` and
 //! `texthash` share that parser. Lines that Postfix ignores with a warning (no value, a quote that is not closed, white
-//! space before the first entry) are no entries here either, and stay as they are.
+//! space before the first entry) are no entries here either, and stay as they are. The CR of a line that ends with CR LF is
+//! white space like any other: it is no part of a value, and stays where it is.
 //!
 //! Pure: bytes in, bytes out. [`Table::render`] copies everything but the values it was told to change. A table may have a
 //! million entries: besides its bytes some twenty bytes are kept of each, and an [`Entry`] is read again when it is asked for.
@@ -20,9 +21,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::credential::{Login, has_secret_shape};
+use crate::credential::{Login, Secret, has_secret_shape};
 use crate::fault::{Class, Fault};
-use crate::instruction::relaykey;
 use crate::mta::shown;
 
 /// The largest table that is read, in bytes. A `sasl_passwd` with a million relays is a tenth of it.
@@ -38,6 +38,7 @@ pub struct Entry<'t> {
     pub line: usize,
     value: Bytes<'t>,
     place: ValuePlace,
+    delimiter: Delimiter,
 }
 
 impl fmt::Debug for Entry<'_> {
@@ -78,12 +79,12 @@ impl Entry<'_> {
 
     /// The value as a login. `None`: it is not `USER:PASSWORD` in printable ASCII.
     pub fn login(&self) -> Option<Login> {
-        Login::from_pair(self.value()?).ok()
+        self.delimiter.login(self.value()?)
     }
 
     /// The user name of the value, where it has one. Whether it may be shown is for [`crate::credential::shown`] to say.
     pub fn username(&self) -> Option<&str> {
-        username(self.value()?)
+        self.delimiter.username(self.value()?)
     }
 
     /// Where the value stands in the text, if that is on one line.
@@ -95,17 +96,53 @@ impl Entry<'_> {
     }
 }
 
-/// What stands before the first colon, where Postfix splits. `None` without a colon, or where it has the shape of a secret:
-/// somebody then forgot the user name, or wrote it last.
-pub fn username(value: &str) -> Option<&str> {
-    let (user, _) = value.split_once(':')?;
-    (!has_secret_shape(user)).then_some(user)
+/// What stands between user name and password: a colon, or what `smtp_sasl_password_result_delimiter` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delimiter(char);
+
+impl Default for Delimiter {
+    fn default() -> Self {
+        Self(':')
+    }
+}
+
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Delimiter {
+    /// `None`: Postfix takes one character that is no white space, and we take no other than those of ASCII.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut characters = text.chars();
+        let only = characters.next().filter(char::is_ascii_graphic)?;
+        characters.next().is_none().then_some(Self(only))
+    }
+
+    /// Postfix splits at the first one. `None`: there is none.
+    pub fn split<'v>(&self, value: &'v str) -> Option<(&'v str, &'v str)> {
+        value.split_once(self.0)
+    }
+
+    /// A value as a login. `None`: it is none in printable ASCII.
+    pub fn login(&self, value: &str) -> Option<Login> {
+        let (user, password) = self.split(value)?;
+        Login::new(user.to_owned(), Secret::new(password.to_owned())).ok()
+    }
+
+    /// What stands before it. `None`: it is not there, or what stands before it has the shape of a secret:
+    /// somebody then forgot the user name, or wrote it last.
+    pub fn username<'v>(&self, value: &'v str) -> Option<&'v str> {
+        let (user, _) = self.split(value)?;
+        (!has_secret_shape(user)).then_some(user)
+    }
 }
 
 /// One change of a table.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
-    /// The value of the entry with this index in [`Table::entries`] becomes `USER:PASSWORD`.
+    /// The value of the entry with this index in [`Table::entries`] becomes `USER:PASSWORD`, with the table's delimiter.
     Replace { entry: usize, login: &'a Login },
     /// A new entry at the end of the text, its key spelt like this.
     Append { key: &'a str, login: &'a Login },
@@ -119,6 +156,7 @@ pub struct Table {
     /// A keyed hash of each folded key and, in the lower half, its entry's number; sorted.
     index: Vec<u64>,
     hashing: RandomState,
+    delimiter: Delimiter,
 }
 
 /// Where an entry begins. A table has at most [`MAX_TABLE`] bytes, so that half a word is enough.
@@ -189,18 +227,6 @@ impl Iterator for LogicalLines<'_> {
 fn check_lines(bytes: &[u8]) -> Result<(), Fault> {
     let line_of = |at: usize| Some(lines(&bytes[..at]) + 1);
     let nul = find(0, bytes);
-    let before_nul = &bytes[..nul.unwrap_or(bytes.len())];
-    if let Some(at) = before_nul.windows(2).position(|pair| pair == b"\r\n") {
-        return Err(Fault::new(
-            Class::Config,
-            "the line ends with CR LF",
-            format!(
-                "convert the table to Unix line ends: sed -i --follow-symlinks 's/\\r$//' FILE, then: {}",
-                relaykey("sync")
-            ),
-        )
-        .at_line(line_of(at)));
-    }
     if let Some(at) = nul {
         return Err(
             // What Postfix uses today stays what it uses.
@@ -225,8 +251,7 @@ impl Table {
     /// Parses a text as `postmap` does.
     ///
     /// # Errors
-    /// More than [`MAX_TABLE`] bytes; a NUL byte, at which Postfix would cut the line; a line that ends with CR LF.
-    /// Postfix takes the CR for a blank, but it says that the file was made elsewhere, and what we add would not match.
+    /// More than [`MAX_TABLE`] bytes; a NUL byte, at which Postfix would cut the line.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         Self::of(Zeroizing::new(bytes.to_vec()))
     }
@@ -250,7 +275,7 @@ impl Table {
         (table.spots, table.index) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let half = |n: usize| u32::try_from(n).expect("checked above");
         for logical in (LogicalLines { bytes: &table.bytes, start: 0, line: 1 }) {
-            let Some(entry) = entry(&table.bytes, &logical) else { continue };
+            let Some(entry) = entry(&table.bytes, &logical, table.delimiter) else { continue };
             let hash = table.hash(&entry.key);
             table.index.push(hash | table.spots.len() as u64);
             let Segment { line, range } = logical.first;
@@ -258,6 +283,17 @@ impl Table {
         }
         table.index.sort_unstable();
         Ok(table)
+    }
+
+    /// With user names and passwords that are split there.
+    #[must_use]
+    pub fn delimited(self, delimiter: Delimiter) -> Self {
+        Self { delimiter, ..self }
+    }
+
+    /// Where user names and passwords are split.
+    pub fn delimiter(&self) -> Delimiter {
+        self.delimiter
     }
 
     /// In the upper half.
@@ -282,6 +318,12 @@ impl Table {
         self.bytes.last().is_none_or(|last| *last == b'\n')
     }
 
+    /// What a line that is added ends with: the end of the last line that has one.
+    fn line_end(&self) -> &'static str {
+        let last = self.bytes.iter().rposition(|byte| *byte == b'\n');
+        if last.is_some_and(|at| self.bytes[..at].ends_with(b"\r")) { "\r\n" } else { "\n" }
+    }
+
     /// How many entries there are, those under a key that an earlier one has included.
     pub fn len(&self) -> usize {
         self.spots.len()
@@ -299,7 +341,10 @@ impl Table {
     pub fn entry(&self, number: usize) -> Entry<'_> {
         let Spot { start, line } = self.spots[number];
         let mut lines = LogicalLines { bytes: &self.bytes, start: start as usize, line: line as usize };
-        lines.next().and_then(|logical| entry(&self.bytes, &logical)).expect("it was one when it was parsed")
+        lines
+            .next()
+            .and_then(|logical| entry(&self.bytes, &logical, self.delimiter))
+            .expect("it was one when it was parsed")
     }
 
     /// Every entry, those under a key that an earlier one has included.
@@ -332,25 +377,12 @@ impl Table {
     /// Can this entry be changed without guessing?
     ///
     /// # Errors
-    /// Another entry has the same key; the value goes on over several lines, or is not UTF-8.
+    /// The value goes on over several lines, or is not UTF-8.
     pub fn check_editable(&self, entry: usize) -> Result<(), Fault> {
         if entry >= self.len() {
             return Err(no_such_entry());
         }
         let this = self.entry(entry);
-        let mut same = self.matching(&this.key).map(|(_, entry)| entry.line);
-        if let (Some(first), Some(second)) = (same.next(), same.next()) {
-            return Err(Fault::new(
-                Class::Ambiguous,
-                format!(
-                    "the key {} stands on line {first} and again on line {second}; Postfix uses the first and \
-                     ignores the other",
-                    shown::quoted_key(&this.key, None)
-                ),
-                format!("remove the one that is wrong (line {second} has no effect today), then: {}", relaykey("sync")),
-            )
-            .at_line(second));
-        }
         if let ValuePlace::GoesOn(line) = this.place {
             return Err(Fault::new(
                 Class::Ambiguous,
@@ -378,8 +410,8 @@ impl Table {
         Ok(())
     }
 
-    /// The text with these changes and every other byte as it was. Appended entries come after one newline where the
-    /// text ends without.
+    /// The text with these changes and every other byte as it was. Appended entries come after one line end where the
+    /// text ends without, and end as the lines before them do.
     ///
     /// # Errors
     /// As [`Table::check_editable`] for each entry that is replaced; a key to be added that is there already, or that
@@ -411,14 +443,16 @@ impl Table {
         }
         let value_len = |login: &Login| login.username.len() + 1 + login.password.expose().len();
         // The exact room at once: a vector that grows leaves copies of what it held behind.
+        let line_end = self.line_end();
         let room = self.bytes.len()
-            + 1
+            + 2
             + replaced.values().map(|(_, login)| value_len(login)).sum::<usize>()
-            + appended.iter().map(|(key, login)| key.len() + 2 + value_len(login)).sum::<usize>();
+            + appended.iter().map(|(key, login)| key.len() + 3 + value_len(login)).sum::<usize>();
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         let push_value = |out: &mut Vec<u8>, login: &Login| {
             out.extend_from_slice(login.username.as_bytes());
-            out.push(b':');
+            // One byte, as all of ASCII.
+            self.delimiter.0.encode_utf8(&mut [0]).bytes().for_each(|byte| out.push(byte));
             out.extend_from_slice(login.password.expose().as_bytes());
         };
         let mut copied = 0;
@@ -428,14 +462,15 @@ impl Table {
             copied = range.end;
         }
         out.extend_from_slice(&self.bytes[copied..]);
-        if !appended.is_empty() && out.last().is_some_and(|b| *b != b'\n') {
-            out.push(b'\n');
+        if !appended.is_empty() && !self.ends_with_newline() {
+            let has_cr = out.ends_with(b"\r");
+            out.extend_from_slice(if has_cr { "\n" } else { line_end }.as_bytes());
         }
         for (key, login) in appended {
             out.extend_from_slice(key.as_bytes());
             out.push(b' ');
             push_value(&mut out, login);
-            out.push(b'\n');
+            out.extend_from_slice(line_end.as_bytes());
         }
         Ok(out)
     }
@@ -490,13 +525,14 @@ pub fn same_key(a: &str, b: &str) -> bool {
 }
 
 /// The entry on one logical line, if it is one (`postmap.c`; white space first: `readlline.c`).
-fn entry<'t>(bytes: &'t [u8], logical: &Logical) -> Option<Entry<'t>> {
+fn entry<'t>(bytes: &'t [u8], logical: &Logical, delimiter: Delimiter) -> Option<Entry<'t>> {
     if logical.more.is_empty() {
         return split(&bytes[logical.first.range.clone()], logical).map(|parts| Entry {
             key: String::from_utf8_lossy(parts.key),
             line: logical.first.line,
             value: Bytes::Borrowed(parts.value),
             place: parts.place,
+            delimiter,
         });
     }
     let room = logical.segments().map(|segment| segment.range.len()).sum::<usize>();
@@ -509,6 +545,7 @@ fn entry<'t>(bytes: &'t [u8], logical: &Logical) -> Option<Entry<'t>> {
         line: logical.first.line,
         value: Bytes::Joined(Zeroizing::new(parts.value.to_vec())),
         place: parts.place,
+        delimiter,
     })
 }
 
@@ -595,9 +632,10 @@ mod tests {
         let table = Table::parse("Key a:1\nkEY b:2\n\u{212a}ey c:3\n".as_bytes()).unwrap();
         assert_eq!(table.get_folded("KEY").map(|(at, e)| (at, e.line)), Some((0, 1)));
         assert!(table.get_folded("other").is_none());
-        for entry in 0..3 {
-            assert_eq!(table.check_editable(entry).unwrap_err().line, Some(2), "entry {entry}");
-        }
+        // Each can be changed, and is changed for itself.
+        let login = Login::from_pair("user:pass").unwrap();
+        let text = table.render(&[Change::Replace { entry: 1, login: &login }]).unwrap();
+        assert_eq!(text.as_slice(), "Key a:1\nkEY user:pass\n\u{212a}ey c:3\n".as_bytes());
         // As ICU folds, which is what Postfix uses.
         assert!(same_key("\u{17f}trasse", "STRASSE") && same_key("stra\u{df}e", "strasse") && !same_key("a", "b"));
     }
@@ -617,6 +655,27 @@ mod tests {
     }
 
     #[test]
+    fn another_delimiter() {
+        let table =
+            Table::parse(b"k AKIAOLD;a:b;c\nl AKIA:pw\nm ;pw\n").unwrap().delimited(Delimiter::new(";").unwrap());
+        let parts = |at: usize| {
+            let entry = table.entry(at);
+            (entry.username().map(str::to_owned), entry.login().map(|login| login.password.expose().to_owned()))
+        };
+        assert_eq!(parts(0), (Some("AKIAOLD".into()), Some("a:b;c".into())));
+        assert_eq!((parts(1), parts(2)), ((None, None), (Some(String::new()), None)));
+        let login = Login::from_pair("AKIANEW:x;y").unwrap();
+        let changes = [Change::Replace { entry: 0, login: &login }, Change::Append { key: "n", login: &login }];
+        let rendered = table.render(&changes).unwrap();
+        assert_eq!(std::str::from_utf8(&rendered).unwrap(), "k AKIANEW;x;y\nl AKIA:pw\nm ;pw\nn AKIANEW;x;y\n");
+        for (text, is_one) in
+            [(":", true), ("|", true), ("\\", true), ("", false), (" ", false), ("::", false), ("\u{a6}", false)]
+        {
+            assert_eq!(Delimiter::new(text).is_some(), is_one, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_or_changed() {
         let login = Login::from_pair("user:pass").unwrap();
         assert_eq!(Table::parse(&vec![b'#'; MAX_TABLE + 1]).unwrap_err().class, Class::TooLarge);
@@ -630,6 +689,23 @@ mod tests {
         }
         let twice = [Change::Append { key: "new", login: &login }, Change::Append { key: "NEW", login: &login }];
         assert!(table.render(&twice).is_err());
+    }
+
+    #[test]
+    fn an_added_line_ends_as_the_one_before() {
+        let login = Login::from_pair("user:pass").unwrap();
+        for (text, expected) in [
+            ("", "new user:pass\n"),
+            ("k v", "k v\nnew user:pass\n"),
+            ("k v\r\n", "k v\r\nnew user:pass\r\n"),
+            ("# c\r\nk v", "# c\r\nk v\r\nnew user:pass\r\n"),
+            ("# c\r\nk v\r", "# c\r\nk v\r\nnew user:pass\r\n"),
+            ("# c\r\nk v\n", "# c\r\nk v\nnew user:pass\n"),
+        ] {
+            let table = Table::parse(text.as_bytes()).unwrap();
+            let rendered = table.render(&[Change::Append { key: "new", login: &login }]).unwrap();
+            assert_eq!(std::str::from_utf8(&rendered).unwrap(), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Text {
         Task {
             file: &survey.path,
             exists: survey.seen.is_some(),
+            group: None,
             table: &survey.table,
             ours,
             login,
@@ -180,7 +181,7 @@ impl Mta for Text {
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         let diff = self.task(&survey, ours, login, &missing).explain().diff;
-        let mut table = TablePlan { id: self.id(&survey), text: None, map: None, lookups: Vec::new() };
+        let mut table = TablePlan { id: self.id(&survey), text: None, map: None, lookups: Vec::new(), group: None };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = survey.table.entry(at);

@@ -114,8 +114,9 @@ fn users_by_name_and_number() {
     assert_eq!(user_id("no-such-user").unwrap(), None);
     assert_eq!(user_name(0).as_deref(), Some("root"));
     let passwd = b"root:x:0:0::/root:/bin/sh\nbroken\n\xff:x:1:1::/:/\n:x:2:2::/:/\nvault:x:100:65533::/:/bin/false\n";
-    let all: Vec<_> = entries(passwd).collect();
-    assert_eq!(all, [("root".to_owned(), 0), ("vault".to_owned(), 100)]);
+    let all: Vec<_> = entries(passwd).map(|user| (user.name, user.uid, user.gid)).collect();
+    assert_eq!(all, [("root".to_owned(), 0, 0), ("vault".to_owned(), 100, 65533)]);
+    assert_eq!((user_group("root"), user_group("no-such-user")), (Some(0), None));
 }
 
 #[test]

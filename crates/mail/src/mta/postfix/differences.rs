@@ -307,7 +307,7 @@ impl Postfix {
         keys.extend(survey.pick.candidates.iter().chain(&survey.pick.asked).cloned());
         let failed = match store.read_by_postfix() {
             file if !file.exists() => None,
-            _ => match self.query(&survey.settings, store.kind, &store.path, &keys)? {
+            _ => match self.query(&survey.settings, store, &store.path, &keys)? {
                 Ok(found) => return Ok(Some(found)),
                 Err(words) => Some(words),
             },

@@ -6,11 +6,11 @@
 //! default ones (transport(5)).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::services::Service;
 use super::settings::{Settings, words};
 use crate::credential::ses_region;
+use crate::mta::alias::{Alias, same_host};
 use crate::mta::{Relay, shown};
 
 /// Where a route stands.
@@ -81,8 +81,7 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
     /// The SES region whose password it takes.
     pub(super) region: Option<String>,
-    /// `host` or `host:port`.
-    pub(super) aliases: Vec<String>,
+    pub(super) aliases: Vec<Alias>,
 }
 
 impl Endpoint {
@@ -92,46 +91,26 @@ impl Endpoint {
             host: relay.endpoint.clone(),
             port: relay.port,
             region: relay.region.clone().or_else(|| ses_region(&relay.endpoint)),
-            aliases: relay.endpoint_aliases.clone(),
+            aliases: relay.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias)).collect(),
         }
     }
 
     /// Does a destination with this host and port lead to it?
-    ///
-    /// At loopback addresses all kinds of servers listen, so that they are told apart by their ports; an alias without one
-    /// stands for all of them.
     pub(super) fn is_at(&self, host: &str, port: Option<&str>) -> bool {
-        if self.host.eq_ignore_ascii_case(host) {
-            return !is_loopback(host) || number(port) == Some(self.port);
-        }
-        self.aliases.iter().map(|alias| name_and_port(alias)).any(|(name, own)| {
-            name.eq_ignore_ascii_case(host) && own.is_none_or(|own| number(Some(own)) == number(port))
-        })
+        let port = number(port);
+        Alias::of_endpoint(&self.host, self.port).is_at(host, port)
+            || self.aliases.iter().any(|alias| alias.is_at(host, port))
     }
 
     /// Is it one of its names, whatever the port?
     pub(super) fn has_name(&self, host: &str) -> bool {
-        self.names().any(|name| name.eq_ignore_ascii_case(host))
+        self.names().any(|name| same_host(name, host))
     }
 
     /// The host names of it.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.host.as_str()).chain(self.aliases.iter().map(|alias| name_and_port(alias).0))
+        std::iter::once(self.host.as_str()).chain(self.aliases.iter().map(|alias| alias.host.as_str()))
     }
-}
-
-/// An alias may be an address without brackets.
-fn name_and_port(alias: &str) -> (&str, Option<&str>) {
-    match alias.parse::<IpAddr>() {
-        Ok(_) => (alias, None),
-        Err(_) => (host_part(alias), port_part(alias)),
-    }
-}
-
-/// An address of this very host.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host.strip_prefix("IPv6:").or_else(|| host.strip_prefix("ipv6:")).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The port that a destination names; 25 where it names none.
@@ -402,7 +381,11 @@ mod tests {
 
     #[test]
     fn what_leads_to_an_endpoint() {
-        let ses = endpoint("email-smtp.us-east-1.amazonaws.com", 587, &["relay.internal", "127.0.0.1:2525"]);
+        let ses = endpoint(
+            "email-smtp.us-east-1.amazonaws.com",
+            587,
+            &["relay.internal", "127.0.0.1:2525", "[2001:db8::1]:465"],
+        );
         let local = endpoint("localhost", 2587, &["::1"]);
         for (spelt, is_ses, is_local) in [
             ("[email-smtp.us-east-1.amazonaws.com]:587", true, false),
@@ -418,6 +401,10 @@ mod tests {
             ("localhost", false, false),
             // An alias without a port stands for every one.
             ("[::1]:10025", false, true),
+            ("[ipv6:0:0:0:0:0:0:0:1]:10025", false, true),
+            ("[2001:db8::1]:465", true, false),
+            ("[IPv6:2001:DB8:0::1]:465", true, false),
+            ("[2001:db8::1]:466", false, false),
         ] {
             let is_at = |endpoint: &Endpoint| endpoint.is_at(host_part(spelt), port_part(spelt));
             assert_eq!((is_at(&ses), is_at(&local)), (is_ses, is_local), "{spelt}");

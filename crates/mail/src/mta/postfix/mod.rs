@@ -38,7 +38,7 @@ use std::time::Duration;
 use crate::credential::{Login, Redactor};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
-use crate::host::{self};
+use crate::host::{self, trust};
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
@@ -73,6 +73,8 @@ pub struct Postfix {
     credential: String,
     relay: Relay,
     keys: Option<Vec<String>>,
+    /// Login tables that cannot be listed, and for which somebody answers.
+    unlisted_ok: Vec<String>,
     reload: Reload,
     /// What `postconf` said last, and of which files; `inspect` forgets it.
     kept: RefCell<Option<(ConfigId, Setup)>>,
@@ -97,6 +99,7 @@ impl Postfix {
             credential: "NAME".to_owned(),
             relay: relay.clone(),
             keys,
+            unlisted_ok: Vec::new(),
             reload: reload.clone(),
             kept: RefCell::default(),
             found: RefCell::default(),
@@ -112,6 +115,13 @@ impl Postfix {
     pub fn of_credential(mut self, name: &str) -> Self {
         name.clone_into(&mut self.credential);
         self
+    }
+
+    /// With login tables, as `smtp_sasl_password_maps` has them, that cannot be listed and need not be: somebody answers for what
+    /// they hold.
+    #[must_use]
+    pub fn vouched_for(self, unlisted_ok: Vec<String>) -> Self {
+        Self { unlisted_ok, ..self }
     }
 }
 
@@ -193,7 +203,7 @@ impl Mta for Postfix {
         files.dedup();
         let main = &survey.setup.main;
         let beside = self.other_instances(ours, main);
-        let (mut key_ids, mut incomplete) = (survey.key_ids(), survey.incomplete());
+        let (mut key_ids, mut incomplete) = (survey.key_ids(), survey.incomplete(&self.unlisted_ok));
         key_ids.join(&beside.key_ids);
         incomplete.extend(beside.incomplete);
         let mut once = HashSet::new();
@@ -237,7 +247,7 @@ impl Mta for Postfix {
                 )
             }));
             all_go_live.extend(goes_live);
-            tables.push(plan_of(table, login)?);
+            tables.push(plan_of(table, login, self.group_of(table))?);
         }
         // What stands in the map alone is lost with a new one, and with nothing to write it is not.
         let is_written = |number: usize| tables[number].files().next().is_some();
@@ -413,7 +423,7 @@ impl Mta for Postfix {
         }
         // Where the text is a symbolic link, its map stands beside the link.
         let path = staged_text.unwrap_or(&store.path);
-        match self.query(&settings, store.kind, path, keys)? {
+        match self.query(&settings, &store, path, keys)? {
             Ok((found, odd)) => Ok(keys.iter().map(|key| answer(&found, &odd, key)).collect()),
             Err(words) => Err(match self.unsupported(&settings, store.kind)? {
                 Some(problem) => problem.into_error(),
@@ -537,6 +547,12 @@ impl Postfix {
         }
     }
 
+    /// The group whose members read its files where they are new: proxymap(8) runs as Postfix's own user.
+    fn group_of(&self, table: &TableSurvey) -> Option<u32> {
+        let owner = table.settings.get("mail_owner");
+        trust::user_group(owner).filter(|_| table.store.is_proxied)
+    }
+
     /// What a service finds under each key: in the first of its tables that has it.
     fn answers(&self, survey: &Survey, tables: &[TableId], keys: &[&String]) -> Result<Vec<LiveKey>, Fault> {
         let mut found: Vec<LiveKey> =
@@ -566,7 +582,7 @@ impl Postfix {
 }
 
 /// The change of one table.
-fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
+fn plan_of(survey: &TableSurvey, login: &Login, group: Option<u32>) -> Result<TablePlan, Fault> {
     let store = &survey.store;
     let mut changes = Vec::new();
     for owned in &survey.pick.owned {
@@ -589,7 +605,7 @@ fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
             map = Some(PlannedFile { path: path.clone(), seen: identify(path)?, content });
         }
     }
-    Ok(TablePlan { id: store.id(), text, map, lookups })
+    Ok(TablePlan { id: store.id(), text, map, lookups, group })
 }
 
 /// As a shell takes it for one word.

@@ -246,8 +246,11 @@ impl<'a> Question<'a> {
             for &table in &client.tables {
                 for entry in self.tables[table].table().into_iter().flat_map(Table::entries) {
                     let (host, port) = (host_part(&entry.key), port_part(&entry.key));
+                    // A bare host answers for all its ports.
+                    let is_bare = port.is_none() && !entry.key.starts_with('[');
+                    let is_at = |endpoint: &Endpoint| endpoint.is_at(host, port) || is_bare && endpoint.has_name(host);
                     if !is_sender(&entry.key)
-                        && self.scope.endpoints.iter().any(|endpoint| endpoint.is_at(host, port))
+                        && self.scope.endpoints.iter().any(is_at)
                         && let Some(at) = self.find(client, &entry.key)
                     {
                         by_hop.push((entry.key.to_string(), at));
@@ -522,7 +525,8 @@ impl<'a> Question<'a> {
             let same_name = endpoints.iter().position(|endpoint| is_there(endpoint) && endpoint.has_name(host));
             return same_name.or_else(|| endpoints.iter().position(is_there)).map(Some).ok_or(region);
         }
-        Ok(endpoints.iter().position(|endpoint| endpoint.has_name(host)))
+        let at_port = endpoints.iter().position(|endpoint| endpoint.is_at(host, port_part(key)));
+        Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| endpoint.has_name(host))))
     }
 
     /// Says for each entry which endpoint's password it gets, and which cannot be written.

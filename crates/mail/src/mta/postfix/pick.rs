@@ -293,13 +293,8 @@ impl Answering<'_> {
             let Some(table) = self.tables[number].1 else { continue };
             problems.extend(hidden_by_a_mark(table, self.file(number), &pick.candidates));
             for owned in &pick.owned {
-                if let Err(e) = table.check_editable(owned.entry) {
-                    let mut problem = Problem::of_table(e, self.file(number));
-                    if !table.repeats(&owned.key).is_empty() {
-                        problem.subject = Subject::Entry;
-                    }
-                    problems.push(problem);
-                }
+                let cannot = table.check_editable(owned.entry).err();
+                problems.extend(cannot.map(|e| Problem::of_table(e, self.file(number))));
             }
         }
         problems

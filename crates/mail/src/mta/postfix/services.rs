@@ -47,10 +47,15 @@ struct Line {
 }
 
 impl Postfix {
-    /// The client services, in the order of master.cf. `main`: what main.cf says.
-    pub(super) fn read_services(&self, main: &Settings) -> Result<Vec<Service>, Fault> {
+    /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says.
+    pub(super) fn read_services(&self, main: &Settings) -> Result<(Vec<Service>, Option<Settings>), Fault> {
         let listed = self.postconf(&["-M".into()])?;
-        listed.lines().filter_map(line).map(|line| self.service(line, main)).collect()
+        let of = |program: &'static str| listed.lines().filter_map(move |text| line(text, program));
+        let services = of("smtp").map(|line| self.service(line, main)).collect::<Result<_, _>>()?;
+        let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
+        let proxymap = of("proxymap").find(|line| line.name == name);
+        let proxymap = proxymap.map(|line| self.service(line, main)).transpose()?;
+        Ok((services, proxymap.map(|service| service.settings)))
     }
 
     fn service(&self, Line { name, options }: Line, main: &Settings) -> Result<Service, Fault> {
@@ -60,6 +65,7 @@ impl Postfix {
         let mut settings = if counts { self.with_options(&options)? } else { main.clone() };
         for (name, value) in options {
             if may_hold_a_login(&value) {
+                let value = expanded(&value, main);
                 settings.0.insert(name, value);
             }
         }
@@ -99,14 +105,39 @@ pub(super) fn may_hold_a_login(value: &str) -> bool {
     value.contains("static:") || value.contains("inline:") || has_secret_shape(value)
 }
 
-/// A line of `postconf -M`, if its entry runs smtp(8) and transports can name it.
-fn line(line: &str) -> Option<Line> {
+/// A value in which parameters stand for theirs: `$name`, `${name}`, `$(name)`. What depends on a condition stays as it is.
+fn expanded(value: &str, main: &Settings) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut rest, mut out) = (value, String::with_capacity(value.len()));
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let (name, end) = match after.chars().next() {
+            Some(open @ ('{' | '(')) => {
+                let close = after.find(if open == '{' { '}' } else { ')' });
+                close.map_or(("", 0), |close| (&after[1..close], close + 1))
+            }
+            _ => {
+                let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
+                (&after[..end], end)
+            }
+        };
+        match main.0.get(name).filter(|_| name.chars().all(is_name)) {
+            Some(known) => (out.push_str(known), rest = &after[end..]).1,
+            None => (out.push('$'), rest = after).1,
+        }
+    }
+    out + rest
+}
+
+/// A line of `postconf -M`, if its entry runs this program and transports can name it.
+fn line(line: &str, program: &str) -> Option<Line> {
     let line = line.trim_end();
     let mut words = split(line).into_iter();
     let name = words.next()?.to_owned();
     let is_local = matches!(words.next()?, "unix" | "fifo");
     // private, unprivileged, chroot, wake-up time, process limit; then the command
-    if !is_local || words.nth(5)? != "smtp" {
+    if !is_local || words.nth(5)? != program {
         return None;
     }
     let mut options = BTreeMap::new();
@@ -161,7 +192,22 @@ mod tests {
             ("", None),
         ] {
             let expected = expected.map(|(name, options)| Line { name: name.to_owned(), options });
-            assert_eq!(line(text), expected, "{text}");
+            assert_eq!(line(text, "smtp"), expected, "{text}");
+        }
+        let proxymap = line("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a", "proxymap").unwrap();
+        assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));
+    }
+
+    #[test]
+    fn parameters_in_what_is_not_given_to_postconf() {
+        let main = Settings::parse("config_directory = /etc/postfix\ndefault_database_type = lmdb\n");
+        for (value, expected) in [
+            ("inline:{ {a=b:c} } hash:$config_directory/x", "inline:{ {a=b:c} } hash:/etc/postfix/x"),
+            ("${default_database_type}:$(config_directory)/x", "lmdb:/etc/postfix/x"),
+            ("static:a:p$config_directoryx$", "static:a:p$config_directoryx$"),
+            ("${config_directory?x}${open $", "${config_directory?x}${open $"),
+        ] {
+            assert_eq!(expanded(value, &main), expected, "{value}");
         }
     }
 

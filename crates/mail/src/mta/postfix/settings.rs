@@ -11,6 +11,7 @@ use super::{DEFAULT_CONFIG_DIR, Postfix};
 use crate::fault::{Class, Fault};
 use crate::host;
 use crate::host::trust;
+use crate::mta::table::Delimiter;
 
 /// What is asked of `postconf`, in one call. Names that this Postfix does not know are left out of its answer.
 pub(super) const PARAMETERS: &[&str] = &[
@@ -34,6 +35,8 @@ pub(super) const PARAMETERS: &[&str] = &[
     "nested_header_checks",
     "non_bdb_migration_level",
     "process_id_directory",
+    "proxy_read_maps",
+    "proxymap_service_name",
     "queue_directory",
     "relay_transport",
     "relayhost",
@@ -48,6 +51,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_sasl_auth_soft_bounce",
     "smtp_sasl_mechanism_filter",
     "smtp_sasl_password_maps",
+    "smtp_sasl_password_result_delimiter",
     "smtp_sasl_security_options",
     "smtp_sasl_tls_security_options",
     "smtp_sasl_tls_verified_security_options",
@@ -74,7 +78,8 @@ impl Postfix {
             return Ok(setup.clone());
         }
         let main = self.read_settings()?;
-        let setup = Setup { services: self.read_services(&main)?, main };
+        let (services, proxymap) = self.read_services(&main)?;
+        let setup = Setup { services, proxymap, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
         Ok(setup)
@@ -140,6 +145,22 @@ pub(super) struct Setup {
     pub(super) main: Settings,
     /// In the order of master.cf.
     pub(super) services: Vec<Service>,
+    /// What proxymap(8) goes by; `None`: master.cf has no such service.
+    pub(super) proxymap: Option<Settings>,
+}
+
+impl Setup {
+    /// What may stand between user names and passwords.
+    pub(super) fn delimiters(&self) -> Vec<Delimiter> {
+        let all = self.services.iter().map(|service| &service.settings).chain([&self.main]);
+        let mut found: Vec<Delimiter> = Vec::new();
+        for delimiter in all.filter_map(Settings::delimiter) {
+            if !found.contains(&delimiter) {
+                found.push(delimiter);
+            }
+        }
+        found
+    }
 }
 
 /// The states of the files that Postfix's settings are in.
@@ -188,6 +209,12 @@ impl Settings {
 
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
         words(self.get(name))
+    }
+
+    /// Between user name and password. `None`: Postfix knows the setting, and has no usable value for it.
+    pub(super) fn delimiter(&self) -> Option<Delimiter> {
+        let set = self.0.get("smtp_sasl_password_result_delimiter");
+        set.map_or_else(|| Some(Delimiter::default()), |text| Delimiter::new(text))
     }
 
     pub(super) fn program(&self, name: &str) -> OsString {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Postfix;
@@ -12,11 +12,11 @@ use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, o
 use super::pick::{Answering, Owned, Pick, Picks};
 use super::review::{Problem, Subject};
 use super::settings::{Settings, Setup, settled};
-use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
+use super::tables::{LoginMap, LoginMaps, Store, in_braces, look, no_map, unproxied};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
-use crate::host;
+use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{Table, same_key};
@@ -61,7 +61,11 @@ impl Postfix {
         let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
         let maps = LoginMaps::of(&setup);
-        problems.extend(self.unusable(&maps, &setup.main));
+        problems.extend(self.unusable(&maps, &setup));
+        let users = [candidate, ours.applied.as_deref()];
+        problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
+        problems.extend(self.not_proxied(&setup));
+        problems.extend(self.vouched_for_nothing(&maps));
         let mut survey = Survey { setup, hops, problems, ..Survey::default() };
         survey.take_tables(maps);
         let asked = Asked {
@@ -85,13 +89,17 @@ impl Postfix {
     }
 
     /// What is to be said of login tables that we cannot write.
-    fn unusable(&self, maps: &LoginMaps, main: &Settings) -> Vec<Problem> {
+    fn unusable(&self, maps: &LoginMaps, setup: &Setup) -> Vec<Problem> {
         if maps.all.is_empty() {
-            return vec![no_map(main)];
+            return vec![no_map(&setup.main)];
         }
         let has_store = maps.stores().next().is_some();
+        let mut asked = setup.services.iter().zip(&maps.of_services).filter(|(service, _)| service.logs_in());
+        let asked: HashSet<usize> = asked.by_ref().flat_map(|(_, numbers)| numbers).copied().collect();
         let mut problems: Vec<Problem> = Vec::new();
-        for problem in maps.all.iter().filter_map(|map| map.store.as_ref().err()) {
+        let unusable =
+            maps.all.iter().enumerate().filter_map(|(number, map)| Some((number, map.store.as_ref().err()?)));
+        for (number, problem) in unusable {
             let mut problem = (**problem).clone();
             if has_store && problem.class == Class::Unsupported {
                 problem.finding.severity = Severity::Note;
@@ -99,6 +107,9 @@ impl Postfix {
                     "what it holds stays as it is; if the login for the endpoint stands in it: {}",
                     problem.finding.fix
                 );
+            } else if has_store && !asked.contains(&number) {
+                // What no client service opens does no harm.
+                problem.finding.severity = Severity::Note;
             }
             problems.push(problem);
         }
@@ -111,6 +122,64 @@ impl Postfix {
                     format!("it is the text of two login tables, {} and {}", other.id(), store.id()),
                     format!("name one of them, {}, in both places", other.id()),
                 ));
+            }
+        }
+        problems
+    }
+
+    /// Names in `unlisted_ok` that are of no use.
+    fn vouched_for_nothing(&self, maps: &LoginMaps) -> Vec<Problem> {
+        let is_of_use = |name: &&String| {
+            let name = std::slice::from_ref(*name);
+            !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
+        };
+        let warn = |name: &String| {
+            let what = format!(
+                "unlisted_ok names {}, and no login table that cannot be listed has that name",
+                shown::table(name)
+            );
+            Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
+        };
+        self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
+    }
+
+    /// What is behind `proxy:` is opened by proxymap(8), and that opens nothing but what is listed for it.
+    fn not_proxied(&self, setup: &Setup) -> Vec<Problem> {
+        let open = |listed: &str| listed.strip_prefix("proxy:").map(|inner| unproxied(inner).to_owned());
+        let allowed: Option<Vec<String>> = setup.proxymap.as_ref().map(|settings| {
+            let listed =
+                settings.list("proxy_read_maps").into_iter().map(|word| in_braces(word).unwrap_or(word).trim());
+            listed.filter_map(open).collect()
+        });
+        let mut problems: Vec<Problem> = Vec::new();
+        for service in setup.services.iter().filter(|service| service.logs_in()) {
+            for spelt in service.tables().into_iter().filter(|spelt| spelt.starts_with("proxy:")) {
+                let is_allowed = |allowed: &Vec<String>| allowed.iter().any(|name| name == unproxied(spelt));
+                if allowed.as_ref().is_some_and(is_allowed) {
+                    continue;
+                }
+                let table = shown::table(spelt);
+                let (file, what, fix) = match allowed {
+                    Some(_) => (
+                        "main.cf",
+                        format!("proxy_read_maps does not list {table}"),
+                        format!(
+                            "add {table} to proxy_read_maps, where proxymap may read it; or take proxy: away from it"
+                        ),
+                    ),
+                    None => (
+                        "master.cf",
+                        format!("there is no service proxymap for {table}"),
+                        "put the service proxymap back, as Postfix comes with it; or take proxy: away from the table"
+                            .to_owned(),
+                    ),
+                };
+                let what = format!(
+                    "{what}: the service {} does not get at its logins (\"fatal: proxymap service is not configured for table\"), and \
+                     all its mail waits in the queue",
+                    service.name
+                );
+                problems.push(Problem::error(Class::Config, Some(self.config_dir.join(file)), what, fix));
             }
         }
         problems
@@ -269,7 +338,8 @@ impl Postfix {
             };
             for owned in pick.owned.iter_mut().filter(|owned| owned.at.is_some()) {
                 let value = values.next();
-                owned.text = value.and_then(|value| Login::from_pair(std::str::from_utf8(&value).ok()?).ok());
+                let delimiter = table.store.delimiter;
+                owned.text = value.and_then(|value| delimiter.login(std::str::from_utf8(&value).ok()?));
             }
         }
         Ok(Some(picks))
@@ -313,7 +383,7 @@ impl Postfix {
             Ok((bytes, seen)) => {
                 survey.seen = Some(seen);
                 match Table::of(bytes) {
-                    Ok(table) => survey.table = table,
+                    Ok(table) => survey.table = table.delimited(store.delimiter),
                     Err(e) => {
                         survey.problems.push(Problem::of_table(e, &store.text));
                         return Ok(false);
@@ -324,6 +394,18 @@ impl Postfix {
         Ok(true)
     }
 
+    /// What makes a map: `postmap` gives a new one the rights of its text, which may be closed to who is to read it.
+    fn compile_for(&self, survey: &TableSurvey, map: &Path) -> String {
+        let command = self.compile_command(&survey.store);
+        match self.group_of(survey).filter(|_| !map.exists()) {
+            None => command,
+            Some(group) => {
+                let map = trust::quoted(map);
+                format!("{command} && chgrp {group} {map} && chmod 640 {map}")
+            }
+        }
+    }
+
     /// A table as a person is told of it.
     pub(super) fn task<'a>(&self, survey: &'a TableSurvey, ours: &'a Ours, login: &'a Login) -> Task<'a> {
         let store = &survey.store;
@@ -331,11 +413,12 @@ impl Postfix {
             path,
             found: &survey.live,
             only_here: survey.only_in_map().map(String::as_str).collect(),
-            command: format!("postmap{} {}", self.config_option(), store.name),
+            command: self.compile_for(survey, path),
         });
         Task {
             file: &store.text,
             exists: survey.seen.is_some(),
+            group: self.group_of(survey),
             table: &survey.table,
             ours,
             login,
@@ -346,6 +429,20 @@ impl Postfix {
             restart: None,
         }
     }
+}
+
+/// Postfix splits at the first delimiter: a user name must not have it.
+fn split_in_two(username: &str, maps: &LoginMaps, main: &Settings) -> Option<Problem> {
+    let (_, store) = maps.stores().find(|(_, store)| store.delimiter.split(username).is_some())?;
+    Some(Problem::error(
+        Class::Config,
+        Some(PathBuf::from(main.get("config_directory")).join("main.cf")),
+        format!(
+            "smtp_sasl_password_result_delimiter is {}, which the user name of this credential has: Postfix would split that in two",
+            store.delimiter
+        ),
+        "use a character that no user name has, such as a colon, in it and in all the tables that it is for".into(),
+    ))
 }
 
 /// How much of the table a survey is for.
@@ -421,9 +518,9 @@ impl Survey {
         !self.live.iter().any(is_live)
     }
 
-    /// Tables that could not be listed, as they may be shown.
-    pub(super) fn incomplete(&self) -> Vec<String> {
-        let unlisted = self.maps.iter().filter(|map| map.store.is_err() && map.fixed.is_none());
+    /// Tables that could not be listed, as they may be shown, but for those that somebody answers for.
+    pub(super) fn incomplete(&self, unlisted_ok: &[String]) -> Vec<String> {
+        let unlisted = self.maps.iter().filter(|map| map.is_unlisted() && !map.is_among(unlisted_ok));
         unlisted.map(|map| map.id.to_string()).collect()
     }
 

@@ -10,14 +10,14 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::review::Problem;
-use super::services::may_hold_a_login;
+use super::services::{Service, may_hold_a_login};
 use super::settings::{Settings, Setup, postconf, words};
 use super::{COMMAND, LONG_COMMAND, Postfix, quoted};
 use crate::credential::{Login, Redactor};
 use crate::fault::{Class, Fault};
 use crate::host;
 use crate::mta::compare::Comparison;
-use crate::mta::table::Table;
+use crate::mta::table::{Delimiter, Table};
 use crate::mta::{Answer, TableId, cdb, shown, table};
 
 /// What a listing may have: as much as a map that is swapped.
@@ -63,11 +63,13 @@ impl Postfix {
     pub(super) fn query(
         &self,
         settings: &Settings,
-        kind: Kind,
+        store: &Store,
         path: &Path,
         keys: &[String],
     ) -> Result<Result<Answers, String>, Fault> {
-        self.ask(settings, &kind.spell(path), keys, path).map_err(|e| waited_for(e, settings, kind, path))
+        let Store { kind, delimiter, .. } = *store;
+        let answers = self.ask(settings, &kind.spell(path), delimiter, keys, path);
+        answers.map_err(|e| waited_for(e, settings, kind, path))
     }
 
     /// Looks keys up in whatever kind of table.
@@ -75,6 +77,7 @@ impl Postfix {
         &self,
         settings: &Settings,
         spelt: &OsStr,
+        delimiter: Delimiter,
         keys: &[String],
         text: &Path,
     ) -> Result<Result<Answers, String>, host::HostError> {
@@ -95,7 +98,7 @@ impl Postfix {
             for key in keys {
                 let answer = answers.peek().and_then(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"\t"));
                 if let Some(value) = answer {
-                    match std::str::from_utf8(value).ok().and_then(|value| Login::from_pair(value).ok()) {
+                    match std::str::from_utf8(value).ok().and_then(|value| delimiter.login(value)) {
                         Some(login) => _ = found.insert((*key).to_owned(), login),
                         None => _ = odd.insert((*key).to_owned()),
                     }
@@ -127,7 +130,7 @@ impl Postfix {
         if may_hold_a_login(&map.spelt) {
             return Err(cannot("its entries are its name".into()));
         }
-        match self.ask(settings, OsStr::new(&map.spelt), keys, Path::new(""))? {
+        match self.ask(settings, OsStr::new(&map.spelt), map.delimiter, keys, Path::new(""))? {
             Ok((found, odd)) => Ok(keys.iter().map(|key| answer(&found, &odd, key)).collect()),
             Err(words) => Err(cannot(words)),
         }
@@ -148,7 +151,12 @@ impl Postfix {
     /// The words without any password of a table; a table that cannot be read hides nothing.
     pub(super) fn redacted(&self, words: &str, text: &Path) -> String {
         let table = host::read(text, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::of(bytes).ok());
-        let logins = table.iter().flat_map(|table| table.entries().filter_map(|entry| entry.login()));
+        let table = table.unwrap_or_default();
+        // Whichever service asks it.
+        let mut delimiters = self.setup().map(|setup| setup.delimiters()).unwrap_or_default();
+        delimiters.push(Delimiter::default());
+        let logins =
+            delimiters.iter().flat_map(|delimiter| table.entries().filter_map(|entry| delimiter.login(entry.value()?)));
         Redactor::for_text(words, logins).clean(words)
     }
 
@@ -287,21 +295,52 @@ pub(super) struct LoginMap {
     pub(super) fixed: Option<Table>,
     /// It gives the same for every key.
     is_static: bool,
+    delimiter: Delimiter,
 }
 
 impl LoginMap {
     pub(super) fn of(settings: &Settings, spelt: &str) -> Self {
         let store = Store::of(settings, spelt);
+        let delimiter = settings.delimiter().unwrap_or_default();
         let id = store.as_ref().map_or_else(|_| TableId::new(shown::table(spelt)), Store::id);
-        let name = spelt.strip_prefix("proxy:").unwrap_or(spelt);
+        let name = unproxied(spelt);
         let value = name.strip_prefix("static:").map(|value| in_braces(value).unwrap_or(value));
         let text = match (value, name.strip_prefix("inline:").and_then(in_braces)) {
             (Some(value), _) => Some(Zeroizing::new(format!("* {}\n", value.trim()).into_bytes())),
             (None, Some(entries)) => Some(inline_text(entries)),
             (None, None) => None,
         };
-        let fixed = text.and_then(|text| Table::of(text).ok());
-        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some() }
+        let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter));
+        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), delimiter }
+    }
+
+    /// A service splits what it finds there by its own setting: a table that two split in two ways is not written.
+    fn is_split_by(&mut self, service: &Service) {
+        let parameter = "smtp_sasl_password_result_delimiter";
+        let what = match service.settings.delimiter() {
+            Some(delimiter) if delimiter == self.delimiter => return,
+            Some(_) => format!(
+                "{parameter} of the service {} is another one than that of a service which asks {} too: no line of it can be right \
+                 for both",
+                service.name, self.id
+            ),
+            None => {
+                format!("{parameter} of the service {} is not one character: what it splits is not known", service.name)
+            }
+        };
+        let main_cf = Path::new(service.settings.get("config_directory")).join("main.cf");
+        let fix = "give all services that ask one table the same one, or each a table of its own".into();
+        self.store = Err(Box::new(Problem::error(Class::Unsupported, Some(main_cf), what, fix)));
+    }
+
+    /// Can it be neither written nor read?
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.store.is_err() && self.fixed.is_none()
+    }
+
+    /// Has it one of these names?
+    pub(super) fn is_among(&self, names: &[String]) -> bool {
+        names.iter().any(|name| *name == self.spelt)
     }
 
     /// What stands in it under a key, where it is written out.
@@ -343,7 +382,11 @@ impl LoginMaps {
     pub(super) fn of(setup: &Setup) -> Self {
         let mut maps = Self { all: Vec::new(), of_services: Vec::new() };
         for service in &setup.services {
-            let numbers = service.tables().into_iter().map(|spelt| maps.number(&service.settings, spelt)).collect();
+            let numbers: Vec<usize> =
+                service.tables().into_iter().map(|spelt| maps.number(&service.settings, spelt)).collect();
+            if service.logs_in() {
+                numbers.iter().for_each(|number| maps.all[*number].is_split_by(service));
+            }
             maps.of_services.push(numbers);
         }
         setup.main.list("smtp_sasl_password_maps").into_iter().for_each(|spelt| _ = maps.number(&setup.main, spelt));
@@ -355,8 +398,12 @@ impl LoginMaps {
             return number;
         }
         let mut map = LoginMap::of(settings, spelt);
-        // Two that are not shown, or with one path spelt in two ways.
-        if self.all.iter().any(|known| known.id == map.id) {
+        if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
+            // One path, spelt in two ways.
+            if self.all[number].store.is_ok() && map.store.is_ok() {
+                return number;
+            }
+            // Two that are not shown.
             map.id = TableId::new(format!("{} ({})", map.id, self.all.len() + 1));
         }
         self.all.push(map);
@@ -382,6 +429,8 @@ pub(super) struct Store {
     pub(super) name: String,
     /// proxymap(8) opens it, as Postfix's own user.
     pub(super) is_proxied: bool,
+    /// Between user name and password.
+    pub(super) delimiter: Delimiter,
     /// As configured.
     pub(super) path: PathBuf,
     /// The text, symbolic links resolved. It need not exist.
@@ -435,8 +484,8 @@ impl Store {
             return Err(refuse(
                 Class::Config,
                 format!(
-                    "smtp_sasl_password_maps names {} without a type: smtp(8) ends as it starts (\"expecting type:name form\"), \
-                     and all mail waits in the queue",
+                    "smtp_sasl_password_maps names {} without a type: smtp(8) ends as it starts (\"fatal: open dictionary: expecting \
+                     \"type:name\" form\"), and all mail waits in the queue",
                     shown::table(map)
                 ),
                 &format!(
@@ -446,27 +495,20 @@ impl Store {
                 ),
             ));
         };
-        let inner = if kind == "proxy" { typed(&path).filter(|(kind, _)| Kind::new(kind).is_some()) } else { None };
+        let inner = if kind == "proxy" { typed(unproxied(&path)) } else { None };
+        let inner = inner.filter(|(kind, _)| Kind::new(kind).is_some());
         let is_proxied = inner.is_some();
         let (kind, path) = inner.unwrap_or((kind, path));
         let Some(kind) = Kind::new(&kind) else {
             let (what, fix) = refusal(map);
             return Err(refuse(Class::Unsupported, what, fix));
         };
-        if !path.starts_with('/') {
-            return Err(refuse(
-                Class::Config,
-                format!(
-                    "the table {} has no absolute path: Postfix would look for it in its queue directory",
-                    shown::table(map)
-                ),
-                "write the path from / on",
-            ));
-        }
-        let path = PathBuf::from(path);
+        // Daemons look for what has no absolute path in their queue directory; `postmap` looks where it is called.
+        let path = Path::new(settings.get("queue_directory")).join(path);
         let map = settings.redirected(kind).extension().map(|ext| resolve(&with_extension(&path, ext))).transpose()?;
         let name = format!("{}:{}", kind.name(), path.display());
-        Ok(Self { kind, name, is_proxied, text: resolve(&path)?, map, path })
+        let delimiter = settings.delimiter().unwrap_or_default();
+        Ok(Self { kind, name, is_proxied, delimiter, text: resolve(&path)?, map, path })
     }
 
     /// Does Postfix go on with what it has read until it is reloaded?
@@ -482,6 +524,11 @@ impl Store {
     pub(super) fn read_by_postfix(&self) -> &Path {
         self.map.as_deref().unwrap_or(&self.text)
     }
+}
+
+/// Without `proxy:`, however often that stands there.
+pub(super) fn unproxied(map: &str) -> &str {
+    map.strip_prefix("proxy:").map_or(map, unproxied)
 }
 
 /// `path.ext`, whatever the path ends with.

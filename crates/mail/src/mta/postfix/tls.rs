@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::hops::{NextHop, is_loopback};
+use super::hops::NextHop;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
 use super::survey::Survey;
 use super::tables::{LoginMap, gave_up};
 use super::{COMMAND, Postfix};
 use crate::host;
+use crate::mta::alias::is_this_host;
 use crate::mta::shown;
 
 /// With these no login goes out without TLS.
@@ -76,7 +77,7 @@ impl Postfix {
             }
         }
         // What goes to this very host goes to a tunnel, as a rule, which would not answer STARTTLS.
-        let (here, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|open| is_loopback(&open.hop.host));
+        let (here, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|open| is_this_host(&open.hop.host));
         for Open { service, hop } in here {
             problems.push(Problem::note(
                 Some(self.file_of(service, "smtp_tls_security_level")),

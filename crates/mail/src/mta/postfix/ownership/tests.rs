@@ -2,6 +2,7 @@
 
 use super::super::hops::Origin;
 use super::*;
+use crate::mta::alias::Alias;
 
 const SES: &str = "email-smtp.us-east-1.amazonaws.com";
 const HOP: &str = "[email-smtp.us-east-1.amazonaws.com]:587";
@@ -41,7 +42,7 @@ impl Host {
             let mut words = spelt.split(' ');
             let host = words.next().unwrap().to_owned();
             let region = ses_region(&host);
-            Endpoint { host, port: 587, region, aliases: words.map(str::to_owned).collect() }
+            Endpoint { host, port: 587, region, aliases: words.filter_map(Alias::parse).collect() }
         };
         self.endpoints.iter().map(endpoint).collect()
     }
