@@ -51,6 +51,7 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         drift: config::Drift::Heal,
         write: true,
         keys: None,
+        unlisted_ok: Vec::new(),
         log: config::MailLog::Found,
         smtp,
     };

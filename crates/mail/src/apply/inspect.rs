@@ -188,7 +188,7 @@ impl Target {
 
     /// Which of these logins does the mail server find under the first live key?
     pub(super) fn which_stands(&self, ours: &Ours, logins: &[Login]) -> Result<Option<usize>, Fault> {
-        let view = self.look(&self.with_uncommitted(ours)?)?;
+        let view = self.look(&self.believed(ours, Purpose::Look)?)?;
         let in_use = first_live(&view);
         Ok(logins.iter().position(|login| Some(login) == in_use))
     }

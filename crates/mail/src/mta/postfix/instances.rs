@@ -97,7 +97,7 @@ impl Postfix {
             Err(e) => self.not_read(dir, &e.what, found),
             Ok((survey, running)) => {
                 found.key_ids.join(&survey.key_ids());
-                found.incomplete.extend(survey.incomplete());
+                found.incomplete.extend(survey.incomplete(&self.unlisted_ok));
                 found.incomplete.extend(survey.not_read().map(|store| store.id().to_string()));
                 let tables = survey.with_logins_for_hops();
                 if tables.is_empty() || self.targets.of_all.iter().any(|target| real(target) == dir) {
