@@ -100,32 +100,15 @@ fn same_file(stream: &str, found: Option<(u64, u64)>) -> bool {
 mod tests {
     #![expect(clippy::print_stdout, reason = "the child of a test tells its parent")]
 
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixDatagram;
-    use std::path::PathBuf;
+
     use std::process::Command;
 
     use super::*;
 
     /// What [`other_process`] is to do; absent in an ordinary run.
     const ROLE: &str = "RELAYKEY_TEST_ROLE";
-
-    /// A directory for a socket, removed at the end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("relaykey-service-{name}-{}", std::process::id()));
-            std::fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
-            Self(dir)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// This test program again, as [`other_process`] in `role`. Who starts it gives it its environment, as a service
     /// manager does; a process cannot change its own without unsafe code. `$$` in a value stands for its process id.
@@ -192,8 +175,8 @@ mod tests {
 
     #[test]
     fn the_manager_is_told_in_its_own_words() {
-        let scratch = Scratch::new("protocol");
-        let path = scratch.0.join("notify");
+        let scratch = tempfile::Builder::new().prefix("relaykey-service-").tempdir().unwrap();
+        let path = scratch.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         in_role("protocol", &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
         manager.set_nonblocking(true).unwrap();

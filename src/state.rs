@@ -503,33 +503,31 @@ fn random<const N: usize>(path: &Path) -> Result<[u8; N], StateError> {
 mod tests {
     use std::fs;
     use std::io::Read as _;
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
     use crate::fault::{Class, Fault};
 
-    /// A directory of its own, gone at the end.
-    struct Scratch(PathBuf);
+    /// A directory for a state directory, gone at the end.
+    struct Place(tempfile::TempDir);
 
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("relaykey-state-{name}-{}", std::process::id()));
-            fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-            Self(path)
+    impl Place {
+        fn new() -> Self {
+            Self(
+                tempfile::Builder::new()
+                    .prefix("relaykey-state-")
+                    .permissions(fs::Permissions::from_mode(0o700))
+                    .tempdir()
+                    .unwrap(),
+            )
         }
 
         fn open(&self, access: Access) -> Store {
-            Store::open(&self.0.join("state"), access, Duration::ZERO).unwrap()
+            Store::open(&self.0.path().join("state"), access, Duration::ZERO).unwrap()
         }
 
         fn file(&self) -> PathBuf {
-            self.0.join("state/credentials/ses.json")
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            self.0.path().join("state/credentials/ses.json")
         }
     }
 
@@ -588,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_state_file_of_another_release_keeps_its_words() {
-        let scratch = Scratch::new("words");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         let at = Timestamp::UNIX_EPOCH;
         let mut of_ours = state(1);
@@ -606,8 +604,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_removed_under_us_is_made_anew() {
-        let scratch = Scratch::new("removed");
-        let dir = scratch.0.join("state");
+        let scratch = Place::new();
+        let dir = scratch.0.path().join("state");
         let store = scratch.open(Access::Write);
         let identity = store.identity(None, || "mx1.example.com".into()).unwrap();
         let version = store.key().unwrap().content_version(b"content");
@@ -634,11 +632,11 @@ mod tests {
 
     #[test]
     fn a_directory_that_another_program_has_by_now_is_its_own() {
-        let scratch = Scratch::new("taken");
-        let dir = scratch.0.join("state");
+        let scratch = Place::new();
+        let dir = scratch.0.path().join("state");
         let store = scratch.open(Access::Write);
         store.save(&owing(&["confirmed"])).unwrap();
-        fs::rename(&dir, scratch.0.join("away")).unwrap();
+        fs::rename(&dir, scratch.0.path().join("away")).unwrap();
         let other = scratch.open(Access::Write);
         other.save(&state(77)).unwrap();
         assert!(store.restore().unwrap_err().is_locked(), "it is the other's now");
@@ -653,7 +651,7 @@ mod tests {
 
     #[test]
     fn a_state_is_replaced_whole_and_only_when_it_differs() {
-        let scratch = Scratch::new("replaced");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         assert_eq!(store.load("ses").unwrap(), None);
         store.save(&state(1)).unwrap();
@@ -669,7 +667,11 @@ mod tests {
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state(1));
         assert_eq!(scratch.open(Access::Read).load("ses").unwrap(), Some(state(2)));
-        assert_eq!(fs::read_dir(scratch.0.join("state/credentials")).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            fs::read_dir(scratch.0.path().join("state/credentials")).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
         assert_eq!(fs::metadata(scratch.file()).unwrap().mode() & 0o7777, 0o600);
     }
 
@@ -679,7 +681,7 @@ mod tests {
         use crate::rollover::{InUse, TargetState};
         use serde_json::json;
 
-        let scratch = Scratch::new("names");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
         let report = |username: &str| {
@@ -723,18 +725,18 @@ mod tests {
 
     #[test]
     fn one_that_only_reads_changes_nothing() {
-        let scratch = Scratch::new("reads");
+        let scratch = Place::new();
         let store = scratch.open(Access::Read);
         store.save(&state(1)).unwrap();
         let identity = store.identity(None, || "mx1.example.com".into()).unwrap();
         assert_eq!((identity.name.as_str(), identity.host_id.len()), ("mx1.example.com", 32));
         store.key().unwrap();
-        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(scratch.0.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn who_the_host_is_and_its_key_are_kept() {
-        let scratch = Scratch::new("kept");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         let first = store.identity(None, || "mx1.example.com".into()).unwrap();
         let again = store.identity(None, || panic!("it is kept")).unwrap();
@@ -769,7 +771,7 @@ mod tests {
             ((None, one), (b, two), true),
             ((None, one), (b, one), false),
         ] {
-            let scratch = Scratch::new("clone");
+            let scratch = Place::new();
             let store = scratch.open(Access::Write);
             let (was, is) = (machine(before.0, before.1), machine(now.0, now.1));
             let first = store.identity_on(&was, None, || "mx1".into(), NOW).unwrap();
@@ -794,7 +796,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_noticed_by_one_that_only_reads_and_nothing_is_kept() {
-        let scratch = Scratch::new("clone-read");
+        let scratch = Place::new();
         let first =
             scratch.open(Access::Write).identity_on(&machine(Some("a"), None), None, || "mx1".into(), NOW).unwrap();
         let reads = scratch.open(Access::Read);
@@ -808,11 +810,11 @@ mod tests {
 
     #[test]
     fn without_its_key_a_host_is_not_taken_for_a_copy() {
-        let scratch = Scratch::new("clone-key");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         let here = machine(Some("a"), Some("i-12345678"));
         let first = store.identity_on(&here, None, || "mx1".into(), NOW).unwrap();
-        fs::remove_file(scratch.0.join("state/key")).unwrap();
+        fs::remove_file(scratch.0.path().join("state/key")).unwrap();
         let second = store.identity_on(&machine(None, None), None, || panic!("it is kept"), NOW).unwrap();
         assert_eq!((&second.host_id, second.machine, second.instance), (&first.host_id, None, None));
         let third = store.identity_on(&here, None, || panic!("it is kept"), NOW).unwrap();
@@ -821,12 +823,12 @@ mod tests {
 
     #[test]
     fn a_host_json_from_before_clones_were_told_is_no_copy() {
-        let scratch = Scratch::new("clone-old");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         let machine_id = "3d1219c7c4c5404aaa1f6d2a48adfda4";
         let hash = store.key().unwrap().content_version(format!("{machine_id}\n").as_bytes());
         let text = format!(r#"{{"schema": 1, "host_id": "0123", "name": "mx1", "machine": "{hash}"}}"#);
-        host::replace(&scratch.0.join("state/host.json"), text.as_bytes(), 0o600).unwrap();
+        host::replace(&scratch.0.path().join("state/host.json"), text.as_bytes(), 0o600).unwrap();
         let here = machine(Some(machine_id), Some("i-12345678"));
         let identity = store.identity_on(&here, None, || panic!("it is kept"), NOW).unwrap();
         assert_eq!((identity.host_id.as_str(), identity.clone_of), ("0123", None));
@@ -862,7 +864,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_stops_the_program_and_is_named() {
-        let scratch = Scratch::new("broken");
+        let scratch = Place::new();
         let store = scratch.open(Access::Write);
         for (text, expected) in [
             ("", "ses.json:1: "),
@@ -880,9 +882,9 @@ mod tests {
 
     #[test]
     fn only_one_program_decides_at_a_time() {
-        let scratch = Scratch::new("locked");
+        let scratch = Place::new();
         let _held = scratch.open(Access::Write);
-        let Err(error) = Store::open(&scratch.0.join("state"), Access::Write, Duration::from_millis(50)) else {
+        let Err(error) = Store::open(&scratch.0.path().join("state"), Access::Write, Duration::from_millis(50)) else {
             panic!("two programs hold the state directory")
         };
         assert!(

@@ -607,29 +607,21 @@ impl TrustError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::PermissionsExt;
 
     /// A directory of its own, 0700, gone at the end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("relaykey-tls-{name}-{}", std::process::id()));
-            std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
-            Self(path)
-        }
-
-        fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-            let path = self.0.join(name);
-            std::fs::write(&path, content).expect("write");
-            path
-        }
+    fn directory() -> tempfile::TempDir {
+        tempfile::Builder::new()
+            .prefix("relaykey-tls-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap()
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn written(dir: &tempfile::TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).expect("write");
+        path
     }
 
     /// Whoever has a good certificate for another name may be in between: following the advice must not lead to them.
@@ -687,16 +679,16 @@ mod tests {
     #[test]
     fn no_file_of_others_in_a_directory_of_certificates_is_believed() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
-        let scratch = Scratch::new("directory");
-        let directories = [scratch.0.clone(), scratch.0.join("none")];
+        let scratch = directory();
+        let directories = [scratch.path().to_owned(), scratch.path().join("none")];
         let found = || Roots::from_directories(&directories).map(|roots| roots.certificates.len());
         assert!(matches!(found(), Err(TrustError::NoSystemRoots { .. })));
-        scratch.file("one.pem", certificate("one.example").pem());
-        let two = scratch.file("two.pem", certificate("two.example").pem());
-        symlink("one.pem", scratch.0.join("8d33f237.0")).expect("link");
-        symlink("gone.pem", scratch.0.join("0d33f237.0")).expect("link");
-        std::fs::create_dir(scratch.0.join("below")).expect("mkdir");
-        scratch.file("README", "no certificate");
+        written(&scratch, "one.pem", certificate("one.example").pem());
+        let two = written(&scratch, "two.pem", certificate("two.example").pem());
+        symlink("one.pem", scratch.path().join("8d33f237.0")).expect("link");
+        symlink("gone.pem", scratch.path().join("0d33f237.0")).expect("link");
+        std::fs::create_dir(scratch.path().join("below")).expect("mkdir");
+        written(&scratch, "README", "no certificate");
         assert_eq!(found().expect("read"), 2);
         std::fs::set_permissions(&two, std::fs::Permissions::from_mode(0o666)).expect("chmod");
         let e = found().expect_err("everybody may write it");
@@ -743,13 +735,13 @@ mod tests {
     #[test]
     fn a_bundle_is_taken_as_it_should_be() {
         let (a, b) = (certificate("a.example"), certificate("b.example"));
-        let scratch = Scratch::new("good");
+        let scratch = directory();
         let text = format!("# A\n{}\n\n# B\r\n{}", a.pem(), b.pem().replace('\n', "\r\n"));
-        let roots = Roots::from_file(&scratch.file("two.pem", text)).expect("two certificates");
+        let roots = Roots::from_file(&written(&scratch, "two.pem", text)).expect("two certificates");
         assert_eq!(roots.count(), 2);
-        let again = Roots::from_file(&scratch.file("again.pem", roots.pem())).expect("our own PEM");
+        let again = Roots::from_file(&written(&scratch, "again.pem", roots.pem())).expect("our own PEM");
         assert_eq!(again, roots);
-        let other = Roots::from_file(&scratch.file("one.pem", a.pem())).expect("one certificate");
+        let other = Roots::from_file(&written(&scratch, "one.pem", a.pem())).expect("one certificate");
         assert_ne!(other, roots);
         let first = roots.client_config().crypto_provider().kx_groups.first().map(|group| group.name());
         assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
@@ -776,18 +768,18 @@ mod tests {
             ("truncated", truncated.into_bytes(), ":1: the certificate that begins here cannot be used"),
             ("openssl", only_openssl.into_bytes(), "a form that only OpenSSL reads"),
         ];
-        let scratch = Scratch::new("bad");
+        let scratch = directory();
         for (name, content, expected) in table {
-            let path = scratch.file(name, content);
+            let path = written(&scratch, name, content);
             let error = Roots::from_file(&path).expect_err(name);
             let words = error.to_string();
             assert!(words.contains(expected), "{name}: {words}");
             assert!(words.starts_with(path.to_str().expect("UTF-8")), "{name}: {words}");
             assert!(!error.fix().is_empty() && !error.is_temporary(), "{name}");
         }
-        let error = Roots::from_file(&scratch.0).expect_err("directory");
+        let error = Roots::from_file(scratch.path()).expect_err("directory");
         assert!(error.to_string().contains("is a directory"), "{error}");
-        let error = Roots::from_file(&scratch.0.join("missing")).expect_err("missing");
+        let error = Roots::from_file(&scratch.path().join("missing")).expect_err("missing");
         assert!(error.to_string().contains("No such file"), "{error}");
         assert!(!error.is_temporary());
     }
@@ -795,16 +787,16 @@ mod tests {
     #[test]
     fn an_error_names_the_line() {
         let good = certificate("a.example").pem();
-        let scratch = Scratch::new("line");
-        let path = scratch.file("ca.pem", format!("{good}# second\n{}", good.replacen("MII", "M!!", 1)));
+        let scratch = directory();
+        let path = written(&scratch, "ca.pem", format!("{good}# second\n{}", good.replacen("MII", "M!!", 1)));
         let Err(TrustError::BadCertificate { line, .. }) = Roots::from_file(&path) else { panic!("should be refused") };
         assert_eq!(line, good.lines().count() + 2);
     }
 
     #[test]
     fn a_fifo_is_refused_and_not_waited_for() {
-        let scratch = Scratch::new("fifo");
-        let path = scratch.0.join("fifo");
+        let scratch = directory();
+        let path = scratch.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
         let error = Roots::from_file(&path).expect_err("fifo");
         assert!(error.to_string().contains("not a regular file"), "{error}");
@@ -822,8 +814,8 @@ mod tests {
 
     #[test]
     fn the_environment_chooses_the_systems_bundle() {
-        let scratch = Scratch::new("system");
-        let here = scratch.file("here.pem", "");
+        let scratch = directory();
+        let here = written(&scratch, "here.pem", "");
         let here = here.to_str().expect("UTF-8");
         let table = [
             (None, vec!["/nonexistent/a", here], Some(here)),
@@ -839,9 +831,9 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_read_again_and_a_broken_one_not_trusted() {
-        let scratch = Scratch::new("cache");
+        let scratch = directory();
         let (a, b) = (certificate("a.example").pem(), certificate("b.example").pem());
-        let path = scratch.file("ca.pem", &a);
+        let path = written(&scratch, "ca.pem", &a);
         let mut file = CaFile::new(Some(path.clone()));
         let first = file.roots().expect("first");
         assert_eq!(file.roots().expect("unchanged"), first);
@@ -849,7 +841,7 @@ mod tests {
         assert_ne!(file.roots().expect("changed in place at once"), first);
         std::fs::write(&path, "broken").expect("write");
         file.roots().expect_err("broken");
-        let new = scratch.file("new.pem", &a);
+        let new = written(&scratch, "new.pem", &a);
         std::fs::rename(new, &path).expect("rename");
         assert_eq!(file.roots().expect("replaced"), first);
     }

@@ -1,6 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use jiff::Timestamp;
 
@@ -9,34 +8,36 @@ use super::*;
 use crate::fault::Class;
 
 /// A state directory of its own, gone at the end.
-struct Scratch(PathBuf);
+struct StateDirectory(tempfile::TempDir);
 
-impl Scratch {
+impl StateDirectory {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-audit-{}-{n}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-        Self(path)
+        Self(
+            tempfile::Builder::new()
+                .prefix("relaykey-audit-")
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir()
+                .unwrap(),
+        )
     }
 
     fn log(&self) -> Log {
-        Log::with_file_size(&self.0, "ses", SIZE)
+        Log::with_file_size(self.0.path(), "ses", SIZE)
     }
 
     fn file(&self, number: u64) -> PathBuf {
-        self.0.join(format!("audit/ses.{number}.jsonl"))
+        self.0.path().join(format!("audit/ses.{number}.jsonl"))
     }
 
     fn verify(&self, head: &AuditHead) -> Result<Verified, Vec<AuditError>> {
-        verify(&self.0, "ses", head)
+        verify(self.0.path(), "ses", head)
     }
 
     /// The one break there is, as it is told, without the directory.
     fn broken(&self, head: &AuditHead) -> String {
         let wrong = self.verify(head).expect_err("it is broken");
         assert_eq!(wrong.len(), 1, "{wrong:#?}");
-        wrong[0].to_string().replace(&format!("{}/audit/", self.0.display()), "")
+        wrong[0].to_string().replace(&format!("{}/audit/", self.0.path().display()), "")
     }
 
     /// A log of so many lines, all settled.
@@ -47,12 +48,6 @@ impl Scratch {
             log.settle(&head).unwrap();
         }
         (log, head)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -111,7 +106,7 @@ fn a_line_is_a_json_object_that_is_bounded_and_gives_its_record_back() {
 
 #[test]
 fn files_follow_one_another_and_the_oldest_go() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (mut log, mut head) = (scratch.log(), AuditHead::default());
     for n in 1..=200 {
         head = log.append(&head, &record(n));
@@ -123,30 +118,30 @@ fn files_follow_one_another_and_the_oldest_go() {
     }
     assert_eq!(head.files.len(), FILES);
     assert!(head.files[0].number > 3 && head.files[0].first > 50);
-    let kept = fs::read_dir(scratch.0.join("audit")).unwrap().count();
+    let kept = fs::read_dir(scratch.0.path().join("audit")).unwrap().count();
     assert_eq!(kept, FILES, "old files are removed");
     for file in &head.files {
         let found = fs::metadata(scratch.file(file.number)).unwrap();
         assert_eq!((found.len(), found.mode() & 0o7777), (file.size, 0o600));
         assert!(found.len() <= SIZE);
     }
-    assert_eq!(fs::metadata(scratch.0.join("audit")).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(scratch.0.path().join("audit")).unwrap().mode() & 0o7777, 0o700);
 
-    let all = lines(&scratch.0, "ses", &head, usize::MAX).unwrap();
+    let all = lines(scratch.0.path(), "ses", &head, usize::MAX).unwrap();
     let numbers: Vec<u64> = all.iter().map(|line| line.n).collect();
     assert_eq!(numbers, (head.files[0].first..=200).rev().collect::<Vec<_>>());
     assert!(all.iter().all(|line| line.record == record(line.n)));
     for n in [0, 1, 2, 30] {
         let expected: Vec<Record> = all.iter().take(n).map(|line| line.record.clone()).collect();
-        assert_eq!(recent(&scratch.0, "ses", &head, n), expected);
+        assert_eq!(recent(scratch.0.path(), "ses", &head, n), expected);
     }
-    assert_eq!(recent(&scratch.0, "other", &AuditHead::default(), 5), []);
+    assert_eq!(recent(scratch.0.path(), "other", &AuditHead::default(), 5), []);
 }
 
 #[test]
 fn ends_of_large_files_are_enough_for_the_latest_records() {
-    let scratch = Scratch::new();
-    let (mut log, mut head) = (Log::new(&scratch.0, "ses"), AuditHead::default());
+    let scratch = StateDirectory::new();
+    let (mut log, mut head) = (Log::new(scratch.0.path(), "ses"), AuditHead::default());
     let long = |n| Record { error: Some(RecordError { class: Class::Io, words: "y".repeat(1000) }), ..record(n) };
     for n in 1..=200 {
         head = log.append(&head, &long(n));
@@ -154,7 +149,7 @@ fn ends_of_large_files_are_enough_for_the_latest_records() {
     }
     assert!(head.files[0].size > 200_000 && head.files.len() == 1);
     for n in [1, 40, 60, 150, 199, 200] {
-        let found = lines(&scratch.0, "ses", &head, n).unwrap();
+        let found = lines(scratch.0.path(), "ses", &head, n).unwrap();
         let numbers: Vec<u64> = found.iter().map(|line| line.n).collect();
         assert_eq!(numbers, (201 - n as u64..=200).rev().collect::<Vec<_>>(), "{n}");
     }
@@ -163,7 +158,7 @@ fn ends_of_large_files_are_enough_for_the_latest_records() {
 /// What a write leaves that was cut off, anywhere, is completed; byte for byte, by a process that knows nothing of it.
 #[test]
 fn a_line_that_was_cut_off_in_writing_is_completed() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (log, head) = scratch.filled(3);
     // Two records in one commit.
     let later = log.append(&log.append(&head, &record(4)), &record(5));
@@ -197,7 +192,7 @@ fn a_line_that_was_cut_off_in_writing_is_completed() {
 /// A log of 50 lines in three files: every byte, every place where it can be cut off.
 #[test]
 fn every_changed_byte_and_every_cut_is_found_at_its_line() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (_, head) = scratch.filled(50);
     assert_eq!(head.files.len(), 3);
     let mut bytes_seen = 0;
@@ -241,7 +236,7 @@ fn every_changed_byte_and_every_cut_is_found_at_its_line() {
 /// Lines that were removed, exchanged or doubled, anywhere in the three files; files that were.
 #[test]
 fn every_missing_moved_or_doubled_line_is_found() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (_, head) = scratch.filled(50);
     let whole: Vec<Vec<String>> = head
         .files
@@ -306,7 +301,7 @@ fn every_missing_moved_or_doubled_line_is_found() {
 
 #[test]
 fn words_of_a_break_name_file_and_line() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (log, head) = scratch.filled(6);
     let text = fs::read_to_string(scratch.file(1)).unwrap();
     let lines: Vec<String> = text.lines().map(|l| format!("{l}\n")).collect();
@@ -352,7 +347,7 @@ fn a_broken_file_is_not_mended_and_the_log_goes_on_in_another_one() {
     ];
     for (what, damage) in table {
         for restarted in [false, true] {
-            let scratch = Scratch::new();
+            let scratch = StateDirectory::new();
             let (mut log, head) = scratch.filled(3);
             damage(&scratch.file(1));
             let damaged = fs::read(scratch.file(1)).ok();
@@ -366,7 +361,7 @@ fn a_broken_file_is_not_mended_and_the_log_goes_on_in_another_one() {
             let mut head = log.go_on(&head, &broken).unwrap();
             log.settle(&head).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(fs::read(scratch.file(1)).ok(), damaged, "{what}: it is evidence");
-            let latest = recent(&scratch.0, "ses", &head, 1);
+            let latest = recent(scratch.0.path(), "ses", &head, 1);
             assert_eq!(latest, [record(4)], "{what}");
             for n in 5..=150 {
                 let told = scratch.verify(&head);
@@ -386,7 +381,7 @@ fn a_broken_file_is_not_mended_and_the_log_goes_on_in_another_one() {
 
 #[test]
 fn a_log_whose_state_was_lost_or_put_back_goes_on_and_says_so() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (_, old) = scratch.filled(30);
     let (_, head) = {
         let (mut log, mut head) = (scratch.log(), old.clone());
@@ -408,7 +403,7 @@ fn a_log_whose_state_was_lost_or_put_back_goes_on_and_says_so() {
             assert!(tries < 3, "{broken}");
         }
         assert!(scratch.verify(&head).is_err());
-        assert_eq!(recent(&scratch.0, "ses", &head, 1), [record(41)]);
+        assert_eq!(recent(scratch.0.path(), "ses", &head, 1), [record(41)]);
         for number in 1..=3 {
             assert!(scratch.file(number).exists(), "nothing is removed for a state that does not know it");
         }
@@ -417,9 +412,9 @@ fn a_log_whose_state_was_lost_or_put_back_goes_on_and_says_so() {
 
 #[test]
 fn lines_wait_in_the_state_while_their_file_cannot_be_written() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (mut log, mut head) = scratch.filled(3);
-    let aside = scratch.0.join("aside");
+    let aside = scratch.0.path().join("aside");
     let block = || {
         fs::rename(scratch.file(1), &aside).unwrap();
         fs::create_dir(scratch.file(1)).unwrap();
@@ -436,16 +431,16 @@ fn lines_wait_in_the_state_while_their_file_cannot_be_written() {
         assert!(!e.is_broken() && !e.fix().is_empty() && e.class() == Class::Unsupported, "{e}");
     }
     assert_eq!((head.lines.len(), head.files.len()), (37, 3));
-    assert_eq!(recent(&scratch.0, "ses", &head, 37).len(), 37);
+    assert_eq!(recent(scratch.0.path(), "ses", &head, 37).len(), 37);
     free();
     log.settle(&head).unwrap();
     assert_eq!(scratch.verify(&head).unwrap(), Verified { lines: 40, first: 1, last: 40, files: 3, owed: 0 });
 
     // Beyond what the state holds, lines are lost: told of, and no more than that.
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let (mut log, mut head) = scratch.filled(3);
     let file = scratch.file(1);
-    fs::rename(&file, scratch.0.join("aside")).unwrap();
+    fs::rename(&file, scratch.0.path().join("aside")).unwrap();
     fs::create_dir(&file).unwrap();
     for n in 4..=70 {
         head = log.append(&head, &record(n));
@@ -453,7 +448,7 @@ fn lines_wait_in_the_state_while_their_file_cannot_be_written() {
     }
     assert_eq!(head.lines.len(), OWED);
     fs::remove_dir(&file).unwrap();
-    fs::rename(scratch.0.join("aside"), &file).unwrap();
+    fs::rename(scratch.0.path().join("aside"), &file).unwrap();
     let AuditError::Broken(broken) = log.settle(&head).unwrap_err() else { panic!() };
     let lost =
         format!("ses.1.jsonl:3: the file is cut off after this: lines 4 to {} are missing", head.files[1].first - 1);
@@ -461,16 +456,16 @@ fn lines_wait_in_the_state_while_their_file_cannot_be_written() {
     head = log.go_on(&head, &broken).unwrap();
     log.settle(&head).unwrap();
     assert_eq!(scratch.verify(&head).unwrap_err().len(), 1);
-    assert_eq!(recent(&scratch.0, "ses", &head, 1), [record(70)]);
+    assert_eq!(recent(scratch.0.path(), "ses", &head, 1), [record(70)]);
 }
 
 /// Two credentials have logs of their own, also where one's name begins with the other's.
 #[test]
 fn logs_of_different_credentials_do_not_meet() {
-    let scratch = Scratch::new();
+    let scratch = StateDirectory::new();
     let mut heads = Vec::new();
     for credential in ["ses", "ses-2"] {
-        let (mut log, mut head) = (Log::with_file_size(&scratch.0, credential, SIZE), AuditHead::default());
+        let (mut log, mut head) = (Log::with_file_size(scratch.0.path(), credential, SIZE), AuditHead::default());
         for n in 1..=120 {
             head = log.append(&head, &Record { credential: credential.into(), ..record(n) });
             log.settle(&head).unwrap();
@@ -478,8 +473,8 @@ fn logs_of_different_credentials_do_not_meet() {
         heads.push((credential, head));
     }
     for (credential, head) in &heads {
-        assert_eq!(verify(&scratch.0, credential, head).unwrap().last, 120);
-        assert!(recent(&scratch.0, credential, head, 500).iter().all(|r| r.credential == *credential));
+        assert_eq!(verify(scratch.0.path(), credential, head).unwrap().last, 120);
+        assert!(recent(scratch.0.path(), credential, head, 500).iter().all(|r| r.credential == *credential));
     }
 }
 

@@ -118,7 +118,8 @@ struct DemoDirectory(PathBuf);
 impl DemoDirectory {
     fn new() -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let name = format!("relaykey-demo-{}", std::process::id());
+        // Not by the process id: those come round, and a demo that is killed leaves its directory behind.
+        let name = format!("relaykey-demo-{:016x}", getrandom::u64()?);
         let path = std::env::temp_dir().canonicalize()?.join(name);
         // Postfix's own users walk through it.
         std::fs::DirBuilder::new().mode(0o755).create(&path)?;

@@ -442,7 +442,7 @@ async fn listen(pipe: Option<&mut ChildStderr>, said: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -471,8 +471,9 @@ mod tests {
 
     #[test]
     fn only_a_program_that_nobody_else_can_change_is_started() {
-        let dir = std::env::temp_dir().join(format!("relaykey-exec-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o755).create(&dir).unwrap();
+        let scratch = tempfile::Builder::new().prefix("relaykey-exec-").tempdir().unwrap();
+        let dir = scratch.path().to_owned();
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         let open = dir.join("open");
         std::fs::create_dir(&open).unwrap();
         let program = |at: &Path, mode| {
@@ -513,7 +514,6 @@ mod tests {
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(first_closed(&at("good"), stranger), None);
         assert_eq!(first_closed(&at("plain"), stranger), Some(at("plain")));
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -445,7 +445,7 @@ impl AsyncWrite for Heard {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -458,31 +458,29 @@ mod tests {
     }
 
     /// A directory of its own, 0700, gone at the end.
-    pub struct Scratch(pub PathBuf);
+    pub struct HookDirectory(pub tempfile::TempDir);
 
-    impl Scratch {
-        pub fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("relaykey-webhook-{name}-{}", std::process::id()));
-            std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
-            Self(path)
+    impl HookDirectory {
+        pub fn new() -> Self {
+            Self(
+                tempfile::Builder::new()
+                    .prefix("relaykey-webhook-")
+                    .permissions(std::fs::Permissions::from_mode(0o700))
+                    .tempdir()
+                    .unwrap(),
+            )
         }
 
         pub fn file(&self, name: &str, content: &[u8], mode: u32) -> PathBuf {
-            let path = self.0.join(name);
+            let path = self.0.path().join(name);
             std::fs::write(&path, content).expect("write");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
             path
         }
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     /// Trusts nobody that a test meets.
-    fn roots(dir: &Scratch) -> Roots {
+    fn roots(dir: &HookDirectory) -> Roots {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -501,7 +499,7 @@ mod tests {
         let trap = TcpListener::bind("127.0.0.1:0").expect("a port");
         trap.set_nonblocking(true).expect("non-blocking");
         let port = trap.local_addr().expect("an address").port();
-        let roots = roots(&Scratch::new("forbidden"));
+        let roots = roots(&HookDirectory::new());
         let lookups: [Lookup; 5] = [
             |_, port| trap_and("169.254.169.254", port),
             |_, port| trap_and("::ffff:169.254.169.254", port),
@@ -530,7 +528,7 @@ mod tests {
             Ok(vec![SocketAddr::new(address.parse().expect("an address"), port)])
         };
         let hook = Webhook { lookup, ..webhook(&format!("https://rebinds.example.com:{port}/")) };
-        let roots = roots(&Scratch::new("rebinding"));
+        let roots = roots(&HookDirectory::new());
         let ((), connected) = tokio::join!(
             async {
                 let (socket, _) = listener.accept().await.expect("a connection");

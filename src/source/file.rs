@@ -241,19 +241,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    struct Dir(PathBuf);
-    impl Dir {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("relaykey-file-{name}-{}", std::process::id()));
-            std::fs::create_dir(&path).expect("a fresh directory");
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("chmod");
-            Self(path)
-        }
-    }
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn directory() -> tempfile::TempDir {
+        tempfile::Builder::new()
+            .prefix("relaykey-file-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap()
     }
 
     fn ask<T>(path: &Path, ask: impl AsyncFnOnce(File) -> T) -> T {
@@ -274,8 +267,8 @@ mod tests {
 
     #[test]
     fn content_is_the_version_and_symlinks_are_followed() {
-        let dir = Dir::new("version");
-        let (real, link) = (dir.0.join("..data"), dir.0.join("login"));
+        let dir = directory();
+        let (real, link) = (dir.path().join("..data"), dir.path().join("login"));
         std::fs::write(&real, "AKIAEXAMPLE:pass\n").expect("write");
         symlink(&real, &link).expect("symlink");
         let first = fetch(&link).expect("fetched");
@@ -291,8 +284,8 @@ mod tests {
 
     #[test]
     fn what_is_no_credential_file_is_refused_without_waiting() {
-        let dir = Dir::new("refused");
-        let at = |name: &str| dir.0.join(name);
+        let dir = directory();
+        let at = |name: &str| dir.path().join(name);
         std::fs::write(at("empty"), "").expect("write");
         std::fs::write(at("large"), vec![b'a'; MAX_PAYLOAD + 1]).expect("write");
         std::fs::write(at("odd"), "hunter2").expect("write");
@@ -324,8 +317,8 @@ mod tests {
 
     #[test]
     fn permissions_that_let_others_in_are_told() {
-        let dir = Dir::new("modes");
-        let path = dir.0.join("login");
+        let dir = directory();
+        let path = dir.path().join("login");
         std::fs::write(&path, "a:b").expect("write");
         for (mode, says) in [(0o600, None), (0o640, None), (0o644, Some("can read it"))] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
@@ -333,12 +326,13 @@ mod tests {
             assert_eq!(told.len(), usize::from(says.is_some()), "{mode:o}: {told:?}");
             assert!(says.is_none_or(|s| told[0].contains(s)), "{mode:o}: {told:?}");
         }
-        assert_eq!(doubts(&dir.0.join("none"), None), []);
+        assert_eq!(doubts(&dir.path().join("none"), None), []);
     }
 
     #[tokio::test]
     async fn a_read_that_hangs_is_not_joined_by_others() {
-        let path = std::env::temp_dir().join(format!("relaykey-hangs-{}", std::process::id()));
+        let dir = directory();
+        let path = dir.path().join("login");
         std::fs::write(&path, "user:password").unwrap();
         let file = File::new(&path, None, &LocalKey::new([1; 32]), JsonKeys::default());
         file.reading.store(true, Ordering::Release);
@@ -348,6 +342,5 @@ mod tests {
         for _ in 0..3 {
             file.look().await.unwrap();
         }
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -475,7 +475,8 @@ mod tests {
 
     #[test]
     fn a_trail_has_every_name_that_could_lead_elsewhere() {
-        let base = std::env::temp_dir().join(format!("relaykey-trail-{}", std::process::id()));
+        let scratch = tempfile::Builder::new().prefix("relaykey-trail-").tempdir().unwrap();
+        let base = scratch.path();
         fs::create_dir_all(base.join("real/one")).unwrap();
         let base = fs::canonicalize(base).unwrap();
         let put = |link: &str, target: &str| symlink(target, base.join(link)).unwrap();
@@ -502,6 +503,5 @@ mod tests {
             // The scratch directory itself may be reached through links.
             assert_eq!((trail.names, trail.complete), (expected, complete), "{path}");
         }
-        fs::remove_dir_all(&base).unwrap();
     }
 }

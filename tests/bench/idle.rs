@@ -27,6 +27,8 @@ use serde_json::{Value, json};
 #[path = "../lab/moto.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
+#[path = "../lab/scratch.rs"]
+mod scratch;
 use moto::{Moto, REGION};
 
 /// The endpoint: a name of the stand-in's certificate, resolved without a network.

@@ -25,6 +25,8 @@ use serde_json::json;
 #[path = "../lab/moto.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
+#[path = "../lab/scratch.rs"]
+mod scratch;
 use moto::{Moto, REGION};
 
 const SECRET: &str = "bench/look";

@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 #[path = "../lab/moto.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod moto;
+#[path = "../lab/scratch.rs"]
+mod scratch;
 use moto::{Moto, REGION};
 
 /// The endpoint: a name of the stand-in's certificate, resolved without a network.
@@ -620,11 +622,11 @@ fn said(doing: &str, path: &Path, e: &std::io::Error) -> String {
 /// Runs a command to its end; what it said is shown only where it failed.
 fn finish(command: &mut Command, name: &str) -> Result<()> {
     // Its output goes to a file: a daemon that it leaves behind would keep a pipe open.
-    let path = std::env::temp_dir().join(format!("relaykey-bench-output-{}", std::process::id()));
-    let file = fs::File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
-    let mut file = file.map_err(|e| said("make", &path, &e))?;
-    let _ = fs::remove_file(&path);
-    let both = file.try_clone().and_then(|a| Ok((a, file.try_clone()?))).map_err(|e| said("use", &path, &e))?;
+    let mut file = tempfile::tempfile().map_err(|e| format!("cannot make a temporary file: {e}"))?;
+    let both = file
+        .try_clone()
+        .and_then(|a| Ok((a, file.try_clone()?)))
+        .map_err(|e| format!("cannot use a temporary file: {e}"))?;
     let status = command.stdin(Stdio::null()).stdout(both.0).stderr(both.1).status();
     let status = status.map_err(|e| format!("{name}: {e}"))?;
     if status.success() {

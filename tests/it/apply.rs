@@ -3,12 +3,12 @@
 mod several;
 
 use crate::lab::postfix;
+use crate::lab::scratch;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
@@ -18,13 +18,14 @@ use relaykey::fault::{Class, Fault};
 use relaykey::host::Directory;
 use relaykey::instruction::Instruction;
 use relaykey::mta::{Ours, Running};
+use tempfile::TempDir;
 
 const ENDPOINT: &str = "email-smtp.eu-west-1.amazonaws.com";
 const KEY: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 
 /// A directory of this test alone, and the words that every request needs.
 struct Lab {
-    dir: PathBuf,
+    dir: TempDir,
     client: Client,
     id: TargetId,
     config: Config,
@@ -74,13 +75,8 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
 
 impl Lab {
     fn new(kind: impl FnOnce(&Path) -> TargetKind, reload: Reload) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-apply-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
-        let dir = fs::canonicalize(dir).unwrap();
-        let config = config_of(&dir.join("state"), kind(&dir), reload);
+        let dir = scratch::private("apply");
+        let config = config_of(&dir.path().join("state"), kind(dir.path()), reload);
         let client = Client::in_process(Server::new(&config.mail()));
         Self { dir, client, id: TargetId { credential: "ses".into(), target: "main".into() }, config }
     }
@@ -88,7 +84,7 @@ impl Lab {
     /// On a text at `etc/sasl_passwd`, with this content.
     fn text(content: &str) -> Self {
         let lab = Self::new(|dir| TargetKind::Text { path: dir.join("etc/sasl_passwd") }, Reload::Always);
-        fs::create_dir(lab.dir.join("etc")).unwrap();
+        fs::create_dir(lab.dir.path().join("etc")).unwrap();
         fs::write(lab.table(), content).unwrap();
         fs::set_permissions(lab.table(), fs::Permissions::from_mode(0o640)).unwrap();
         lab
@@ -104,7 +100,7 @@ impl Lab {
     }
 
     fn table(&self) -> PathBuf {
-        self.dir.join("etc/sasl_passwd")
+        self.dir.path().join("etc/sasl_passwd")
     }
 
     fn call(&self, request: Request) -> Result<Reply, Fault> {
@@ -166,13 +162,7 @@ impl Lab {
     }
 
     fn journal(&self) -> String {
-        fs::read_to_string(self.dir.join("state/apply/journal.json")).unwrap_or_default()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        fs::read_to_string(self.dir.path().join("state/apply/journal.json")).unwrap_or_default()
     }
 }
 
@@ -238,7 +228,7 @@ fn a_rollover_changes_the_one_entry_and_proves_it() {
     assert!(!prepared.nothing_to_write && !prepared.swapped_before);
     assert!(prepared.diff.iter().all(|line| !line.contains(new.password.expose())), "{:?}", prepared.diff);
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), before, "nothing changed yet");
-    assert_eq!(staged_in(&lab.dir.join("etc")), [".relaykey.ses.main.0"]);
+    assert_eq!(staged_in(&lab.dir.path().join("etc")), [".relaykey.ses.main.0"]);
     lab.swap().unwrap();
     assert_eq!(lab.activate(), Activated::Yes { how: "no-process" });
     let read = lab.read_back();
@@ -255,9 +245,9 @@ fn a_rollover_changes_the_one_entry_and_proves_it() {
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), before.replace(&line(KEY, &old), &line(KEY, &new)));
     let m = fs::metadata(lab.table()).unwrap();
     assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o640));
-    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty());
     for (file, mode) in [("state", 0o700), ("state/apply", 0o700), ("state/apply/key", 0o600)] {
-        assert_eq!(fs::metadata(lab.dir.join(file)).unwrap().mode() & 0o7777, mode, "{file}");
+        assert_eq!(fs::metadata(lab.dir.path().join(file)).unwrap().mode() & 0o7777, mode, "{file}");
     }
     assert!(!lab.journal().contains("AKIANEW"), "closed: {}", lab.journal());
 }
@@ -265,13 +255,13 @@ fn a_rollover_changes_the_one_entry_and_proves_it() {
 #[test]
 fn looking_changes_nothing_on_disk() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
-    let before = snapshot(&lab.dir);
+    let before = snapshot(lab.dir.path());
     let seen = lab.inspect();
     assert_eq!(seen.live_id, lab.inspect().live_id, "live ids hold within the process");
     let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
     let Reply::Previewed(Previewed { diff, .. }) = lab.call(request).unwrap() else { panic!() };
     assert!(diff.len() == 1 && diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{diff:?}");
-    assert_eq!(snapshot(&lab.dir), before);
+    assert_eq!(snapshot(lab.dir.path()), before);
 }
 
 #[test]
@@ -288,7 +278,7 @@ fn live_ids_survive_a_restart_and_differ_between_installations() {
 #[test]
 fn a_candidate_that_is_there_already_is_adopted_with_nothing_written() {
     let lab = Lab::text(&line(KEY, &login("AKIANEW")));
-    let before = snapshot(&lab.dir.join("etc"));
+    let before = snapshot(&lab.dir.path().join("etc"));
     let prepared = lab.prepare(&login("AKIANEW")).unwrap();
     assert!(prepared.nothing_to_write && !prepared.swapped_before && prepared.diff.is_empty());
     lab.swap().unwrap();
@@ -296,7 +286,7 @@ fn a_candidate_that_is_there_already_is_adopted_with_nothing_written() {
     let read = lab.read_back();
     assert!(read.matches && read.proof.unwrap().is_ok());
     lab.commit();
-    assert_eq!(snapshot(&lab.dir.join("etc")), before);
+    assert_eq!(snapshot(&lab.dir.path().join("etc")), before);
     assert_eq!(lab.journal(), "");
 }
 
@@ -320,12 +310,12 @@ fn what_was_not_expected_is_not_overwritten() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
     let expect = lab.inspect().expect();
     fs::write(lab.table(), line(KEY, &login("AKIAOTHER"))).unwrap();
-    let before = snapshot(&lab.dir.join("etc"));
+    let before = snapshot(&lab.dir.path().join("etc"));
     let e = lab.prepare_expecting(expect, &login("AKIANEW")).unwrap_err();
     assert!(e.temporary && e.class == Class::ChangedUnderneath, "{e:?}");
     let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
     assert_eq!(e.class, Class::ChangedUnderneath);
-    assert_eq!(snapshot(&lab.dir.join("etc")), before);
+    assert_eq!(snapshot(&lab.dir.path().join("etc")), before);
     // Nothing is held: the next attempt goes through.
     lab.prepare(&login("AKIANEW")).unwrap();
 }
@@ -338,7 +328,7 @@ fn an_edit_between_prepare_and_swap_is_kept() {
     lab.swap().unwrap();
     let expected = format!("# by hand\n{}other.example a:b\n", line(KEY, &login("AKIANEW")));
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), expected);
-    assert!(lab.read_back().matches && staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(lab.read_back().matches && staged_in(&lab.dir.path().join("etc")).is_empty());
 }
 
 /// Two relaykeys that share a table and see different lock files, as two containers with a `/run` each do.
@@ -348,7 +338,7 @@ fn a_staged_file_exchanged_between_prepare_and_swap_never_goes_live() {
     for exchanged in [Some(""), Some("half"), None] {
         let key = format!("AKIANEW{}", exchanged.map_or(0, |text| text.len() + 1));
         lab.prepare(&login(&key)).unwrap();
-        let staged = lab.dir.join("etc").join(&staged_in(&lab.dir.join("etc"))[0]);
+        let staged = lab.dir.path().join("etc").join(&staged_in(&lab.dir.path().join("etc"))[0]);
         fs::remove_file(&staged).unwrap();
         if let Some(text) = exchanged {
             fs::write(&staged, text).unwrap();
@@ -358,7 +348,7 @@ fn a_staged_file_exchanged_between_prepare_and_swap_never_goes_live() {
         lab.activate();
         lab.commit();
     }
-    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty());
 }
 
 #[test]
@@ -370,7 +360,7 @@ fn an_edit_that_would_have_to_be_guessed_at_stops_the_swap() {
     let e = lab.swap().unwrap_err();
     assert!(!e.temporary && e.line.is_some() && e.file.is_some(), "{e:?}");
     assert_eq!(fs::read_to_string(lab.table()).unwrap(), split);
-    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty());
     assert!(!lab.journal().contains("AKIANEW"), "{}", lab.journal());
     assert_eq!(lab.swap().unwrap_err().class, Class::OutOfOrder);
 }
@@ -386,7 +376,7 @@ fn undo_puts_every_byte_and_right_back() {
     let m = fs::metadata(lab.table()).unwrap();
     assert_eq!(fs::read(lab.table()).unwrap(), before);
     assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (1234, 4321, 0o640));
-    assert!(staged_in(&lab.dir.join("etc")).is_empty() && !lab.journal().contains("AKIANEW"));
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty() && !lab.journal().contains("AKIANEW"));
     assert!(!lab.read_back().matches);
     // And from there a rollover works again.
     lab.prepare(&login("AKIANEW")).unwrap();
@@ -423,19 +413,19 @@ fn an_entry_that_still_holds_the_previous_key_fails_the_read_back() {
 fn a_caller_that_vanishes_leaves_nothing_staged_and_nothing_locked() {
     let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
     lab.prepare(&login("AKIANEW")).unwrap();
-    assert_eq!(staged_in(&lab.dir.join("etc")).len(), 1);
+    assert_eq!(staged_in(&lab.dir.path().join("etc")).len(), 1);
     lab.restart();
-    assert!(staged_in(&lab.dir.join("etc")).is_empty());
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty());
     lab.prepare(&login("AKIANEW")).unwrap();
     lab.call(Request::Discard { target: lab.id.clone() }).unwrap();
-    assert!(staged_in(&lab.dir.join("etc")).is_empty());
-    Directory::open(&lab.dir.join("etc")).unwrap().lock(Duration::ZERO).unwrap();
+    assert!(staged_in(&lab.dir.path().join("etc")).is_empty());
+    Directory::open(&lab.dir.path().join("etc")).unwrap().lock(Duration::ZERO).unwrap();
 }
 
 #[test]
 fn what_a_killed_run_left_goes_at_the_next_look_and_nothing_else_does() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
-    let etc = lab.dir.join("etc");
+    let etc = lab.dir.path().join("etc");
     for name in [".relaykey.ses.main.0", ".relaykey.ses.main.0.db", ".relaykey.ses.main-2.0", ".relaykey.notes"] {
         fs::write(etc.join(name), "left").unwrap();
     }
@@ -495,21 +485,24 @@ fn requests_that_do_not_fit_are_errors_that_say_so() {
     for (user, password) in [("a:b", "c"), ("a", "b c"), ("a", ""), ("ü", "x")] {
         let login = Login { username: user.into(), password: Secret::new(password.into()) };
         let e = lab.prepare_expecting(lab.inspect().expect(), &login).unwrap_err();
-        assert!(!e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
+        assert!(!e.temporary && staged_in(&lab.dir.path().join("etc")).is_empty(), "{e:?}");
     }
 }
 
 #[test]
 fn a_table_that_cannot_be_replaced_is_a_finding_and_an_error() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
-    fs::hard_link(lab.table(), lab.dir.join("etc/other")).unwrap();
+    fs::hard_link(lab.table(), lab.dir.path().join("etc/other")).unwrap();
     let seen = lab.inspect();
     assert!(seen.findings.iter().any(|f| f.what.contains("2 hard links")), "{:?}", seen.findings);
     let e = lab.prepare(&login("AKIANEW")).unwrap_err();
-    assert!(e.class == Class::Unsupported && !e.temporary && staged_in(&lab.dir.join("etc")).is_empty(), "{e:?}");
-    fs::remove_file(lab.dir.join("etc/other")).unwrap();
+    assert!(
+        e.class == Class::Unsupported && !e.temporary && staged_in(&lab.dir.path().join("etc")).is_empty(),
+        "{e:?}"
+    );
+    fs::remove_file(lab.dir.path().join("etc/other")).unwrap();
 
-    fs::set_permissions(lab.dir.join("etc"), fs::Permissions::from_mode(0o775)).unwrap();
+    fs::set_permissions(lab.dir.path().join("etc"), fs::Permissions::from_mode(0o775)).unwrap();
     let e = lab.prepare_expecting(None, &login("AKIANEW")).unwrap_err();
     assert!(e.class == Class::Permissions && e.what.contains("0775"), "{e:?}");
 }
@@ -517,7 +510,7 @@ fn a_table_that_cannot_be_replaced_is_a_finding_and_an_error() {
 #[test]
 fn a_full_disk_is_temporary_and_changes_nothing() {
     let lab = Lab::text("");
-    let etc = lab.dir.join("etc");
+    let etc = lab.dir.path().join("etc");
     let mount =
         Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "t"]).arg(&etc).status().unwrap();
     assert!(mount.success(), "this test needs the right to mount");
@@ -534,7 +527,7 @@ fn a_full_disk_is_temporary_and_changes_nothing() {
 #[test]
 fn two_targets_in_one_directory_do_not_lock_each_other_out() {
     let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
-    let second = lab.dir.join("etc/second");
+    let second = lab.dir.path().join("etc/second");
     fs::write(&second, line(KEY, &login("AKIAOLD"))).unwrap();
     let mut target = lab.config.credentials[0].targets[0].clone();
     (target.name, target.kind) = ("second".into(), TargetKind::Text { path: second.clone() });
@@ -1052,7 +1045,7 @@ fn what_was_seen_before_an_upgrade_costs_one_more_reload() {
     instance.start();
     let mut lab = Lab::on(&instance, Reload::IfNeeded);
     assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: "reload" });
-    let path = lab.dir.join("state/apply/seen.json");
+    let path = lab.dir.path().join("state/apply/seen.json");
     let mut seen: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let target = seen["targets"]["ses/main"].as_object_mut().unwrap();
     assert_eq!(target["read"], true);
@@ -1240,7 +1233,7 @@ fn what_was_read_is_forgotten_with_its_target() {
         lab.inspect();
         assert_eq!(confirmed(&lab, &new).1, Activated::Yes { how: seen }, "{name}");
         let remembered: serde_json::Value =
-            serde_json::from_slice(&fs::read(lab.dir.join("state/apply/seen.json")).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(lab.dir.path().join("state/apply/seen.json")).unwrap()).unwrap();
         let names: Vec<_> = remembered["targets"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(names, [format!("ses/{name}")]);
     }

@@ -1,9 +1,9 @@
 //! Targets that a person changes (`write = false`), against real Postfix and real `postmap`: nothing is ever written there,
 //! what is to be done is said so that it can be done, and what was done wrong is explained.
 
-use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +22,7 @@ use relaykey::fault::{Class, Fault};
 use relaykey::instruction::Instruction;
 use relaykey::mta::{Ours, Running};
 use serde_json::json;
+use tempfile::TempDir;
 
 const BARE: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -32,7 +33,7 @@ const KINDS: [&str; 3] = ["hash", "lmdb", "texthash"];
 
 struct Hand {
     postfix: Instance,
-    dir: moto::PrivateDir,
+    dir: TempDir,
     client: Client,
     id: TargetId,
 }
@@ -61,7 +62,7 @@ fn line(key: &str, login: &Login) -> String {
 impl Hand {
     fn new(kind: &str, reload: &str, table: Option<&str>) -> Self {
         let postfix = Instance::new(&Options { map_type: kind, relayhost: HOP, ca_pem: None, table, settings: &[] });
-        let dir = moto::PrivateDir::new("by-hand");
+        let dir = scratch::private("by-hand");
         let config = Self::config(&postfix, dir.path(), reload);
         let client = Client::in_process(Server::new(&config.mail()));
         Self { postfix, dir, client, id: TargetId { credential: "ses".into(), target: "main".into() } }

@@ -4,6 +4,7 @@
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::Files as _;
 
 use std::fs;
 use std::path::PathBuf;

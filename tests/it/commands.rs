@@ -3,6 +3,7 @@
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::{self, Files as _};
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use lab::{Host, Key, Program, RUN, Ran, Setup, Snapshot, keep_secret};
-use moto::PrivateDir;
 use serde_json::{Value, json};
 
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -170,7 +170,7 @@ const MISTAKES: [(u64, &str, &str); 4] = [
 
 #[test]
 fn four_mistakes_are_four_findings() {
-    let dir = PrivateDir::new("mistakes");
+    let dir = scratch::private("mistakes");
     let text = "config_version = 1\n[[credential]]\nname = \"Ses\"\n[credential.source]\ntype = \"file\"\npath = \"etc/x\"\n\
                 [credential.smtp]\nendpoint = \"[smtp.example.com]:587\"\n[[credential.target]]\ntyp = \"postfix\"\n";
     let path = dir.file("config.toml", text);
@@ -1109,7 +1109,7 @@ fn names_select_what_is_shown_and_checked() {
 
 /// Runs the demo with a scratch directory of its own; gives what it printed. Nothing may be left there.
 fn demo(arguments: &[&str]) -> Ran {
-    let scratch = PrivateDir::new("demo");
+    let scratch = scratch::private("demo");
     // Postfix's own users walk through it.
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let tmpdir = scratch.path().to_str().expect("UTF-8").to_owned();
@@ -1158,7 +1158,7 @@ fn nothing_that_is_not_seen_reaches_the_terminal() {
     let config = fs::read_to_string(host.path("config.toml")).expect("readable");
     let wrong = host.dir.file(
         &format!("wrong{hostile}.toml").replace('/', ""),
-        &config.replace("[[credential]]", &format!("[\"unknown{}\"]\nx = 1\n[[credential]]", "\u{202e}\u{2028}\u{9b}")),
+        config.replace("[[credential]]", &format!("[\"unknown{}\"]\nx = 1\n[[credential]]", "\u{202e}\u{2028}\u{9b}")),
     );
     let missing = host.path(&format!("missing{hostile}.toml"));
     let config = host.path("config.toml");

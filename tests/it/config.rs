@@ -1,36 +1,15 @@
 //! The configuration file as people meet it: the example that explains it, and files that cannot be read.
 
+use crate::lab::scratch::{self, Files as _};
+
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use relaykey::config::{
     self, Config, EXAMPLE, IfAppliedDies, LoadError, MAX_FILE, Mode, SCHEMA, SchemaKey, Section, Severity,
 };
-
-/// A private directory that is removed at the end of a test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("relaykey-config-{name}-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).expect("write a file");
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 #[track_caller]
 fn good(text: &str) -> Config {
@@ -224,7 +203,7 @@ fn the_other_sources_of_the_example_work() {
 
 #[test]
 fn a_file_is_loaded() {
-    let scratch = Scratch::new("loaded");
+    let scratch = scratch::private("config");
     let path = scratch.file("config.toml", EXAMPLE);
     let (config, findings) = config::load(&path).expect("the example");
     assert_eq!((config, findings), (good(EXAMPLE), vec![]));
@@ -235,7 +214,7 @@ fn a_file_is_loaded() {
 
 #[test]
 fn four_mistakes_in_a_file() {
-    let scratch = Scratch::new("mistakes");
+    let scratch = scratch::private("config");
     let text = "config_version = 1\n[[credential]]\nname = \"Ses\"\n[credential.source]\ntype = \"file\"\npath = \"etc/x\"\n\
                 [credential.smtp]\nendpoint = \"[smtp.example.com]:587\"\n[[credential.target]]\ntyp = \"postfix\"\n";
     let path = scratch.file("config.toml", text);
@@ -258,8 +237,8 @@ fn four_mistakes_in_a_file() {
 
 #[test]
 fn files_that_cannot_be_read() {
-    let scratch = Scratch::new("unreadable");
-    let fifo = scratch.0.join("fifo");
+    let scratch = scratch::private("config");
+    let fifo = scratch.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
     let mut nul = EXAMPLE.replacen('\n', "\n\0", 1).into_bytes();
     let nul_at = nul.iter().position(|b| *b == 0).expect("a NUL");
@@ -269,7 +248,7 @@ fn files_that_cannot_be_read() {
     type Fits = fn(&LoadError) -> bool;
     let cases: Vec<(PathBuf, Fits, Option<usize>, String, &str)> = vec![
         (
-            scratch.0.join("none"),
+            scratch.path().join("none"),
             |e| matches!(e, LoadError::Missing { .. }),
             None,
             "does not exist".into(),
@@ -282,7 +261,13 @@ fn files_that_cannot_be_read() {
             "does not exist".into(),
             "--config PATH",
         ),
-        (scratch.0.clone(), |e| matches!(e, LoadError::Directory { .. }), None, "is a directory".into(), "config.toml"),
+        (
+            scratch.path().to_owned(),
+            |e| matches!(e, LoadError::Directory { .. }),
+            None,
+            "is a directory".into(),
+            "config.toml",
+        ),
         (fifo, |e| matches!(e, LoadError::NotAFile { .. }), None, "not a regular file".into(), "pipes"),
         (
             scratch.file("nul", &nul),
@@ -332,7 +317,7 @@ fn files_that_cannot_be_read() {
 
 #[test]
 fn a_file_that_this_user_may_not_read() {
-    let scratch = Scratch::new("denied");
+    let scratch = scratch::private("config");
     let path = scratch.file("config.toml", EXAMPLE);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("chmod");
     match config::load(&path) {

@@ -1,9 +1,9 @@
 //! The control socket, both ends: what it does for those who may ask, and that nobody else does it harm. The server is
 //! the real one, with a handler of the test's own; the client is the real one, the real program, or raw bytes.
 
-use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::{self, Files as _};
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::{Program, RUN, Ran};
-use moto::PrivateDir;
 use postfix::wait_for;
 use relaykey::control::{
     self, Answer, ApproveRequest, ConfirmRequest, ControlError, ControlRequest, DeregisterRequest, Peer, Progress,
@@ -29,6 +28,7 @@ use relaykey::control::{
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 /// Who is none of ours.
@@ -172,8 +172,8 @@ fn status_comes_at_once(run_dir: &Path) {
     assert!(began.elapsed() < AT_ONCE, "it took {:?}", began.elapsed());
 }
 
-fn run_dir(name: &str) -> (PrivateDir, PathBuf) {
-    let dir = PrivateDir::new(name);
+fn run_dir(name: &str) -> (TempDir, PathBuf) {
+    let dir = scratch::private(name);
     let run = dir.path().join("run");
     (dir, run)
 }
@@ -687,10 +687,10 @@ fn what_another_user_says_in_the_daemons_place_is_not_believed() {
 // ---------------------------------------------------------------- the commands
 
 /// A configuration whose source and mail server are not there: what is done in the program's own process fails.
-fn configuration(dir: &PrivateDir) -> PathBuf {
+fn configuration(dir: &TempDir) -> PathBuf {
     let path = dir.file(
         "config.toml",
-        &format!(
+        format!(
             "config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n\
              [[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = {:?}\n\
              [credential.smtp]\nendpoint = \"localhost\"\nregion = \"us-east-1\"\n\

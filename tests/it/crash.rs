@@ -14,6 +14,7 @@
 
 use crate::lab::points;
 use crate::lab::postfix;
+use crate::lab::scratch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::standin::{Options, Standin};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const REGION: &str = "us-east-1";
 const SIGABRT: i32 = 6;
@@ -51,7 +53,7 @@ enum Start {
 struct Lab {
     postfix: postfix::Instance,
     standin: Standin,
-    dir: Scratch,
+    dir: TempDir,
     old: Login,
     new: Login,
     start: Start,
@@ -63,15 +65,6 @@ struct Lab {
 
 /// As `reload`: a command that first does what a test has put into [`Lab::meddler`].
 const HOOK: &str = "hook";
-
-/// A directory of its own, 0700, gone at the end.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// How a sync ended.
 struct Synced {
@@ -134,17 +127,13 @@ fn table(port: u16, ours: &Login) -> String {
 
 impl Lab {
     fn new(kind: &str, start: Start, reload: &str) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-crash-{}-{number}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).expect("scratch directory");
-        let dir = Scratch(dir);
+        let dir = scratch::private("crash");
         let standin = Standin::start(Options::default()).expect("stand-in");
         let (old, new) = (login(1), login(2));
         for login in [&old, &new] {
             standin.set_key(&login.username, &login.password);
         }
-        let ca_file = dir.0.join("ca.pem");
+        let ca_file = dir.path().join("ca.pem");
         fs::write(&ca_file, standin.ca_pem()).unwrap();
         let port = standin.starttls_port();
         let text = match start {
@@ -188,7 +177,7 @@ impl Lab {
              [credential.smtp]\nendpoint = \"localhost\"\nport = {port}\nregion = \"{REGION}\"\nca_file = \"{dir}/ca.pem\"\n\
              [[credential.target]]\ntype = \"postfix\"\nconfig_dir = \"{etc}\"\nreload = {reload}\n",
             state = self.state_dir().display(),
-            dir = self.dir.0.display(),
+            dir = self.dir.path().display(),
             source = self.source().display(),
             port = self.standin.starttls_port(),
             etc = self.postfix.config_dir.display(),
@@ -196,28 +185,28 @@ impl Lab {
     }
 
     fn config(&self) -> PathBuf {
-        self.dir.0.join("config.toml")
+        self.dir.path().join("config.toml")
     }
 
     fn state_dir(&self) -> PathBuf {
-        self.dir.0.join("state")
+        self.dir.path().join("state")
     }
 
     fn source(&self) -> PathBuf {
-        self.dir.0.join("credential")
+        self.dir.path().join("credential")
     }
 
     fn log_file(&self) -> PathBuf {
-        self.dir.0.join("calls")
+        self.dir.path().join("calls")
     }
 
     fn hook(&self) -> PathBuf {
-        self.dir.0.join("reload")
+        self.dir.path().join("reload")
     }
 
     /// A script that, where there is one, runs between the swap and the read-back.
     fn meddler(&self) -> PathBuf {
-        self.dir.0.join("meddle")
+        self.dir.path().join("meddle")
     }
 
     fn make_hook(&self) {
@@ -354,7 +343,7 @@ impl Lab {
         if !self.indexed() {
             // A copy with an older time: Postfix waits up to two seconds for a text that was only just written.
             let text = fs::read(&table).expect("the table");
-            table = self.dir.0.join("probe");
+            table = self.dir.path().join("probe");
             put(&table, &text, 0o600);
         }
         let mut child = Command::new("/usr/sbin/postmap")
@@ -743,7 +732,7 @@ fn what_a_killed_postmap_left_goes() {
 fn every_mutating_system_call_passes_the_choke_point() {
     for start in [Start::Rollover, Start::FirstTable] {
         let lab = Lab::new("hash", start, "\"always\"");
-        let trace = lab.dir.0.join("trace");
+        let trace = lab.dir.path().join("trace");
         // Those that this machine does not know are left out.
         let calls = [
             "open",
@@ -1469,7 +1458,7 @@ fn what_does_not_read_back_is_put_back_and_a_kill_meanwhile_is_survived() {
 #[test]
 fn what_somebody_else_wrote_over_the_swap_is_not_undone() {
     let lab = Lab::new("hash", Start::Rollover, HOOK);
-    let stale = lab.dir.0.join("stale");
+    let stale = lab.dir.path().join("stale");
     let theirs = format!("# written by configuration management\n{}", table(lab.standin.starttls_port(), &lab.old));
     fs::write(&stale, &theirs).unwrap();
     let (table, etc) = (lab.postfix.table(), lab.postfix.config_dir.display());
@@ -1549,7 +1538,7 @@ fn fill(directory: &Path, leave: u64) {
 fn a_full_disk_under_the_table_changes_nothing() {
     let lab = Lab::new("hash", Start::Rollover, "\"if-needed\"");
     let etc = lab.postfix.config_dir.clone();
-    let _mount = move_to_small_disk(&etc, &lab.dir.0.join("disk"), 2048);
+    let _mount = move_to_small_disk(&etc, &lab.dir.path().join("disk"), 2048);
     let untouched = lab.identities();
     let mut tried = 0;
     for room in 0.. {
@@ -1577,7 +1566,7 @@ fn a_full_disk_under_the_table_changes_nothing() {
 #[test]
 fn a_full_disk_under_the_state_leaves_whole_files() {
     let lab = Lab::new("hash", Start::Rollover, "\"always\"");
-    let _mount = move_to_small_disk(&lab.state_dir(), &lab.dir.0.join("disk"), 1024);
+    let _mount = move_to_small_disk(&lab.state_dir(), &lab.dir.path().join("disk"), 1024);
     let mut tried = 0;
     for room in 0.. {
         let when = format!("{room} KiB free");

@@ -8,6 +8,7 @@ mod several;
 use super::apply::config_of;
 use crate::lab::points;
 use crate::lab::postfix;
+use crate::lab::scratch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +16,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::apply::{Client, Reply, Request, Server, TargetId};
 use relaykey::config::{Reload, TargetKind};
 use relaykey::credential::{Login, Secret};
 use relaykey::mta::Ours;
+use tempfile::TempDir;
 
 const KEY: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 const OLD: &str = "AKIAOLD:old-password";
@@ -87,7 +88,7 @@ enum Links {
 
 /// What the program is let loose on, made anew for each run.
 struct Subject {
-    dir: PathBuf,
+    dir: TempDir,
     /// Where files may be staged.
     directories: Vec<PathBuf>,
     /// The text, and the compiled map where there is one.
@@ -105,11 +106,7 @@ impl Subject {
     }
 
     fn with_links(kind: &str, links: Links) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-crash-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let dir = scratch::private("crash");
         let instance = (kind != "text").then(|| {
             let table = text(OLD);
             let options =
@@ -118,7 +115,7 @@ impl Subject {
         });
         let mut table = match &instance {
             Some(instance) => instance.table(),
-            None => dir.join("sasl_passwd"),
+            None => dir.path().join("sasl_passwd"),
         };
         let mut map = instance.as_ref().filter(|_| kind != "texthash").map(postfix::Instance::map);
         let mut directories = vec![table.parent().unwrap().to_owned()];
@@ -177,7 +174,7 @@ impl Subject {
     }
 
     fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
+        self.dir.path().join("state")
     }
 
     fn run(&self, environment: &[(&str, &str)]) -> std::process::Output {
@@ -195,7 +192,7 @@ impl Subject {
     /// What a run that is not stopped does.
     fn calls(&self, environment: &[(&str, &str)]) -> Vec<Call> {
         self.reset();
-        let log = self.dir.join("all-calls");
+        let log = self.dir.path().join("all-calls");
         let environment: Vec<(&str, &str)> =
             environment.iter().copied().chain([("CRASH_LOG", log.to_str().unwrap())]).collect();
         let run = self.run(&environment);
@@ -251,12 +248,6 @@ impl Subject {
             found.extend(names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
         }
         found
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -531,7 +522,7 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 fn cut_everywhere(kind: &str) -> (usize, usize) {
     let subject = Subject::new(kind);
     let live: Vec<PathBuf> = [Some(subject.table.clone()), subject.map.clone()].into_iter().flatten().collect();
-    cut_everywhere_in(kind, &subject.dir, &live, |environment| subject.run(environment))
+    cut_everywhere_in(kind, subject.dir.path(), &live, |environment| subject.run(environment))
 }
 
 /// Of a run that keeps its state in `dir/state` and replaces the live files, all of them.

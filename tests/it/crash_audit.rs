@@ -4,19 +4,21 @@
 //! `cargo test --features crash-at --test it crash_audit::`.
 #![cfg(feature = "crash-at")]
 
+use crate::lab::scratch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::audit::{self, By, FILES, Log, Record, Verified};
 use relaykey::rollover::State;
 use relaykey::state::{Access, Store};
+use tempfile::TempDir;
 
 /// Room for five or six lines.
 const SIZE: u64 = 2_000;
@@ -79,17 +81,14 @@ fn look(dir: &Path, when: &str) -> (u64, Verified) {
 
 /// A state directory, as it is before each run.
 struct Subject {
-    dir: PathBuf,
+    dir: TempDir,
     before: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Subject {
     /// After so many acts; none: there is nothing yet.
     fn new(done: usize) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-crash-audit-{}-{n}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let dir = scratch::private("crash-audit");
         let mut subject = Self { dir, before: BTreeMap::new() };
         if done > 0 {
             acts(&subject.state(), done);
@@ -99,7 +98,7 @@ impl Subject {
     }
 
     fn state(&self) -> PathBuf {
-        self.dir.join("state")
+        self.dir.path().join("state")
     }
 
     fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -138,12 +137,6 @@ impl Subject {
             .envs(environment.iter().copied())
             .output()
             .unwrap()
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -282,7 +275,7 @@ fn a_power_cut_leaves_a_log_that_holds_and_is_completed() {
     for done in STARTS {
         let subject = Subject::new(done);
         subject.put(&subject.before);
-        let record_of_calls = subject.dir.join("calls");
+        let record_of_calls = subject.dir.path().join("calls");
         let run = subject.run(&[("CRASH_LOG", record_of_calls.to_str().unwrap())]);
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let mut disk = Disk::default();

@@ -5,6 +5,7 @@ use crate::lab::memory;
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::Files as _;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -573,7 +574,7 @@ fn a_changed_configuration_is_taken_or_refused_with_its_line() {
     // A mistake, seen by the file watch alone: nothing changes but what is said.
     let good = fs::read_to_string(&config).expect("the configuration");
     let line = good.lines().position(|l| l.starts_with("poll")).expect("a poll") + 1;
-    host.dir.file("config.toml", &good.replace("poll =", "pol ="));
+    host.dir.file("config.toml", good.replace("poll =", "pol ="));
     let place = format!("{}:{line}", config.display());
     refused(&daemon, Some(&[&place, "poll"]));
     assert_eq!(daemon.status()["daemon"]["config_since"], since);
@@ -589,7 +590,7 @@ fn a_changed_configuration_is_taken_or_refused_with_its_line() {
     assert_eq!(daemon.status()["daemon"]["config_since"], since, "it is the one in force");
 
     // What cannot change while it runs.
-    host.dir.file("config.toml", &good.replace("/state\"", "/elsewhere\""));
+    host.dir.file("config.toml", good.replace("/state\"", "/elsewhere\""));
     daemon.program.signal(Signal::HUP);
     refused(&daemon, Some(&["state_dir", "systemctl restart"]));
     assert!(!host.path("elsewhere").exists());

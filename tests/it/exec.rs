@@ -3,11 +3,12 @@
 //! Most programs here are `/bin/sh -c SCRIPT`: a file that a test has just written can be busy, because another thread
 //! that starts a program at that moment holds it open for writing.
 
+use crate::lab::scratch;
+
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use relaykey::fault::{Class, Fault};
@@ -15,6 +16,7 @@ use relaykey::report::exec::Exec;
 use relaykey::report::{Receiver, Whose};
 use relaykey::rollover::Report;
 use serde_json::json;
+use tempfile::TempDir;
 
 /// For programs that are not meant to run into it, on a busy machine.
 const PLENTY: Duration = Duration::from_secs(20);
@@ -25,31 +27,22 @@ const LATE: Duration = Duration::from_secs(4);
 const NOBODY: &str = "nobody";
 
 /// A directory that the unprivileged user may write to, below one that is root's; gone at the end.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-program-{}-{number}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o755).create(&path).expect("scratch directory");
-        std::fs::create_dir(path.join("out")).expect("a directory");
-        mode(&path.join("out"), 0o777);
-        Self(path)
+        let dir = scratch::directory("program", 0o755);
+        std::fs::create_dir(dir.path().join("out")).expect("a directory");
+        mode(&dir.path().join("out"), 0o777);
+        Self(dir)
     }
 
     fn out(&self, name: &str) -> PathBuf {
-        self.0.join("out").join(name)
+        self.0.path().join("out").join(name)
     }
 
     fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.out(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -59,7 +52,7 @@ fn mode(path: &Path, mode: u32) {
 
 /// `/bin/sh -c SCRIPT`, with `$1` for the directory that it may write to.
 fn shell(scratch: &Scratch, script: &str, timeout: Duration) -> Exec {
-    let out = scratch.0.join("out").to_str().expect("UTF-8").to_owned();
+    let out = scratch.0.path().join("out").to_str().expect("UTF-8").to_owned();
     let command = ["/bin/sh".to_owned(), "-c".into(), script.into(), "report".into(), out];
     Exec::new(&command, NOBODY, timeout)
 }
@@ -127,7 +120,7 @@ fn ends(pid: u32, what: &str) {
 fn a_script_of_others_is_not_run_for_a_report() {
     use std::os::unix::fs::chown;
     let scratch = Scratch::new();
-    let script = scratch.0.join("script");
+    let script = scratch.0.path().join("script");
     std::fs::write(&script, "cat > /dev/null\n").expect("written");
     let command = ["/bin/sh".to_owned(), script.to_str().expect("UTF-8").to_owned()];
     let exec = Exec::new(&command, NOBODY, Duration::from_secs(20));
@@ -160,7 +153,7 @@ fn a_report_arrives_as_one_line_whole() {
 #[test]
 fn a_program_gets_nothing_but_what_is_documented() {
     let scratch = Scratch::new();
-    let secret = scratch.0.join("secret");
+    let secret = scratch.0.path().join("secret");
     std::fs::write(&secret, "x").expect("write");
     let _open = std::fs::File::open(&secret).expect("a descriptor that is ours");
     let script = "exec 2> $1/errors
@@ -310,7 +303,7 @@ fn a_program_that_others_could_change_is_not_started() {
     let scratch = Scratch::new();
     let ran = scratch.out("ran");
     let program = |name: &str, bits: u32| {
-        let path = scratch.0.join(name);
+        let path = scratch.0.path().join(name);
         std::fs::write(&path, format!("#!/bin/sh\ntouch {}\n", ran.display())).expect("write");
         mode(&path, bits);
         path
@@ -333,7 +326,7 @@ fn a_program_that_others_could_change_is_not_started() {
         ),
         (
             {
-                let path = scratch.0.join("link");
+                let path = scratch.0.path().join("link");
                 std::os::unix::fs::symlink(scratch.out("in-an-open-directory"), &path).expect("a link");
                 path
             },
@@ -344,8 +337,8 @@ fn a_program_that_others_could_change_is_not_started() {
         let e = refused(&exec, "permissions", false, words);
         assert_eq!(run(exec.check(&whose())).expect_err("a check says the same"), e);
     }
-    refused(&exec(&scratch.0.join("none")), "not-found", false, "does not exist");
-    refused(&exec(&scratch.0), "unsupported", false, "a directory");
+    refused(&exec(&scratch.0.path().join("none")), "not-found", false, "does not exist");
+    refused(&exec(scratch.0.path()), "unsupported", false, "a directory");
     assert!(!ran.exists(), "one of them was started");
 }
 
@@ -356,7 +349,7 @@ fn a_check_starts_nothing_and_says_what_it_saw() {
     assert!(words.contains("run as nobody (user id 65534") && words.contains("not started"), "{words}");
     assert!(!scratch.out("ran").exists());
     // The user cannot search a directory above it.
-    let path = scratch.0.join("closed");
+    let path = scratch.0.path().join("closed");
     std::fs::create_dir(&path).expect("a directory");
     written_by_another(&path.join("report"), "#!/bin/sh\n");
     mode(&path, 0o700);
@@ -392,7 +385,7 @@ fn without_root_it_runs_as_oneself_or_not_at_all() {
         return;
     }
     let scratch = Scratch::new();
-    let copy = scratch.0.join("test");
+    let copy = scratch.0.path().join("test");
     std::fs::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy");
     mode(&copy, 0o755);
     // `setpriv` starts it: a copy that was just written may be busy for a moment, for which it is tried again.

@@ -1,7 +1,7 @@
 //! The health endpoints over real sockets: what they answer, to whom, and what strangers cannot do to them.
 
 use crate::lab::health as lab;
-use crate::lab::moto;
+use crate::lab::scratch;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{ANSWER, Answer, Host, STATES, Server, converse, failure, program, retry, spoil};
-use moto::PrivateDir;
 use relaykey::config::{self, Listen};
 use relaykey::health::{self, AT_ONCE, HostAllowList, HttpListener, ListenError, OpenedPlaces};
 use relaykey::status::Status;
@@ -225,7 +224,7 @@ fn unix(path: &Path) -> config::Health {
 
 #[test]
 fn a_unix_socket_keeps_strangers_out_and_takes_any_name() {
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let path = dir.path().join("health.sock");
     let mut server = Server::at(vec![Listen::Unix(path.clone())], &[], fine());
     let found = fs::symlink_metadata(&path).expect("there");
@@ -263,7 +262,7 @@ fn failed(health: &config::Health) -> Vec<ListenError> {
 
 #[test]
 fn only_a_socket_that_nobody_listens_at_is_replaced() {
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let path = dir.path().join("health.sock");
     let fails = |health: &config::Health| {
         let mut errors = failed(health);
@@ -298,7 +297,7 @@ fn only_a_socket_that_nobody_listens_at_is_replaced() {
 
 #[test]
 fn a_path_that_is_too_long_is_said_to_be() {
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let path = dir.path().join("x".repeat(120));
     let errors = failed(&unix(&path));
     assert!(
@@ -311,7 +310,7 @@ fn a_path_that_is_too_long_is_said_to_be() {
 fn of_several_places_those_that_are_free_are_listened_at() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = taken.local_addr().expect("says so");
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let path = dir.path().join("health.sock");
     let places = at(&[Listen::Tcp(address), Listen::Unix(path.clone())]);
     let first = health::open(Some(&places), &[]);
@@ -336,7 +335,7 @@ fn an_address_that_is_taken_is_an_error_with_its_fix() {
 /// A changed configuration: what stays is not closed in between, what is new is added, what is gone is closed.
 #[test]
 fn a_place_that_stays_in_the_configuration_stays_open() {
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let (first, second) = (dir.path().join("a.sock"), dir.path().join("b.sock"));
     let before = opened(&unix(&first), &[]);
     let waiting = UnixStream::connect(&first).expect("waits in the queue");
@@ -780,7 +779,7 @@ fn idle_it_sleeps() {
 
 #[test]
 fn sockets_that_the_service_manager_opened_are_taken_over() {
-    let dir = PrivateDir::new("health");
+    let dir = scratch::private("health");
     let path = dir.path().join("activated.sock");
     let listener = UnixListener::bind(&path).expect("binds");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("binds");

@@ -1,9 +1,10 @@
 //! `relaykey history` of the real program: what it tells, that it finds what is not as it was written, that it changes
 //! nothing, and that a log to which something is added meanwhile is not taken for a broken one.
 
+use crate::lab::scratch;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,9 +15,10 @@ use relaykey::fault::Class;
 use relaykey::rollover::State;
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// A host that is only a configuration and a state directory.
-struct Host(PathBuf);
+struct Host(TempDir);
 
 /// How a run of the program ended.
 struct Ran {
@@ -33,11 +35,7 @@ impl Ran {
 
 impl Host {
     fn new(credentials: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-history-{}-{n}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
-        let host = Self(dir);
+        let host = Self(scratch::private("history"));
         let mut text =
             format!("config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\n", host.state());
         for name in credentials {
@@ -47,17 +45,17 @@ impl Host {
                  type = \"postfix\"\nconfig_dir = \"/etc/postfix-{name}\"\n"
             );
         }
-        fs::write(host.0.join("config.toml"), text).unwrap();
+        fs::write(host.0.path().join("config.toml"), text).unwrap();
         host
     }
 
     fn state(&self) -> PathBuf {
-        self.0.join("state")
+        self.0.path().join("state")
     }
 
     fn history(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relaykey"));
-        command.arg("--config").arg(self.0.join("config.toml")).arg("history").args(arguments);
+        command.arg("--config").arg(self.0.path().join("config.toml")).arg("history").args(arguments);
         let output = command.output().expect("relaykey");
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
         Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
@@ -65,7 +63,7 @@ impl Host {
 
     /// Everything below the directory.
     fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let (mut ahead, mut found) = (vec![self.0.clone()], BTreeMap::new());
+        let (mut ahead, mut found) = (vec![self.0.path().to_owned()], BTreeMap::new());
         while let Some(dir) = ahead.pop() {
             for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
                 if path.is_dir() {
@@ -76,12 +74,6 @@ impl Host {
             }
         }
         found
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `host` against the real operating system, in scratch directories. Everything here runs as root, as the product does.
 
 use crate::lab::acl;
+use crate::lab::scratch;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -10,30 +11,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use acl::acl;
 use relaykey::fault::Class;
 use relaykey::host::{self, Directory, HostError};
 use rustix::fs::XattrFlags;
+use tempfile::TempDir;
 
 /// A directory of this test alone, gone at its end together with what was mounted in it.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "these tests change owners and mount: run them as root");
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-host-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        Scratch(fs::canonicalize(path).unwrap())
+        Self(scratch::private("host"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
@@ -55,11 +51,10 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for at in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(at).starts_with(&self.0) {
+            if Path::new(at).starts_with(self.0.path()) {
                 let _ = Command::new("umount").arg(at).status();
             }
         }
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -134,7 +129,7 @@ fn owner_mode_acl_and_attributes_follow_the_live_file() {
     assert_eq!(xattr(&live, ACL), Some(acl_for_1234()));
     assert_eq!(xattr(&live, "user.note").as_deref(), Some(&b"kept"[..]));
     assert_eq!(xattr(&live, "security.test").as_deref(), Some(&b"label"[..]));
-    assert_eq!(listing(&s.0), ["sasl_passwd"]);
+    assert_eq!(listing(s.0.path()), ["sasl_passwd"]);
 }
 
 #[test]
@@ -151,7 +146,7 @@ fn modes_are_copied_whatever_the_umask_gives() {
 #[test]
 fn a_default_acl_of_the_directory_does_not_open_the_successor() {
     let s = Scratch::new();
-    set_xattr(&s.0, DEFAULT_ACL, &acl_for_1234());
+    set_xattr(s.0.path(), DEFAULT_ACL, &acl_for_1234());
     let live = s.file("sasl_passwd", "old", 0o640);
     rustix::fs::removexattr(&live, ACL).unwrap();
     fs::set_permissions(&live, fs::Permissions::from_mode(0o640)).unwrap();
@@ -305,7 +300,7 @@ fn a_file_with_a_second_name_is_refused_by_name() {
     let e = swap(&live, b"new").unwrap_err();
     assert!(matches!(e, HostError::Linked { links: 2, .. }) && e.to_string().contains("2 hard links"), "{e}");
     assert!(e.fix().contains("-samefile") && !e.is_temporary());
-    assert_eq!((fs::read_to_string(&live).unwrap(), listing(&s.0).len()), ("old".into(), 2));
+    assert_eq!((fs::read_to_string(&live).unwrap(), listing(s.0.path()).len()), ("old".into(), 2));
 }
 
 #[test]
@@ -475,7 +470,7 @@ fn a_staged_name_that_is_taken_is_never_followed() {
     let s = Scratch::new();
     let victim = s.file("victim", "precious", 0o600);
     symlink(&victim, s.path(STAGED)).unwrap();
-    let directory = Directory::open(&s.0).unwrap();
+    let directory = Directory::open(s.0.path()).unwrap();
     assert!(directory.stage(&staged(), b"new").is_err());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(directory.names_starting(OsStr::new(".relaykey.")).unwrap(), [staged()]);
@@ -510,7 +505,7 @@ fn state_files_and_directories_get_exactly_their_mode() {
 #[test]
 fn what_is_added_to_a_file_stands_at_its_end_and_once() {
     let s = Scratch::new();
-    let (directory, name) = (Directory::open(&s.0).unwrap(), OsStr::new("log"));
+    let (directory, name) = (Directory::open(s.0.path()).unwrap(), OsStr::new("log"));
     let content = || fs::read_to_string(s.path("log")).unwrap();
     directory.append(name, 0, b"one\n").unwrap();
     assert_eq!(fs::metadata(s.path("log")).unwrap().mode() & 0o7777, 0o600);
@@ -626,7 +621,7 @@ fn a_used_up_quota_is_told_as_a_full_file_system_is() {
 #[test]
 fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     let s = Scratch::new();
-    let lock_it = |wait| Directory::open(&s.0).and_then(|directory| directory.lock(wait));
+    let lock_it = |wait| Directory::open(s.0.path()).and_then(|directory| directory.lock(wait));
     let lock = lock_it(Duration::ZERO).unwrap();
     let started = Instant::now();
     let e = lock_it(Duration::from_millis(120)).unwrap_err();
@@ -637,7 +632,7 @@ fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     let again = lock_it(Duration::ZERO).unwrap();
 
     // It becomes free while somebody waits.
-    let path = s.0.clone();
+    let path = s.0.path().to_owned();
     let waiter =
         std::thread::spawn(move || Directory::open(&path).and_then(|d| d.lock(Duration::from_secs(20))).map(drop));
     std::thread::sleep(Duration::from_millis(60));
@@ -645,7 +640,8 @@ fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
     waiter.join().unwrap().unwrap();
 
     // Another process holds it.
-    let mut other = with_pipes(Command::new("flock").arg(lock_file(&s.0)).args(["sh", "-c", "echo held; read end"]));
+    let mut other =
+        with_pipes(Command::new("flock").arg(lock_file(s.0.path())).args(["sh", "-c", "echo held; read end"]));
     wait_for_line(&mut other);
     let e = lock_it(Duration::ZERO).unwrap_err();
     assert!(e.to_string().contains("(flock)") || e.to_string().contains("(sh)"), "{e}");
@@ -658,8 +654,8 @@ fn a_lock_that_is_held_names_its_holder_and_ends_with_it() {
 #[test]
 fn a_lock_that_was_let_go_is_free_whatever_is_being_started() {
     let s = Scratch::new();
-    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o700)).unwrap();
-    let (directory, ended) = (Directory::open(&s.0).unwrap(), std::sync::atomic::AtomicBool::new(false));
+    fs::set_permissions(s.0.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let (directory, ended) = (Directory::open(s.0.path()).unwrap(), std::sync::atomic::AtomicBool::new(false));
     let order = std::sync::atomic::Ordering::SeqCst;
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -689,24 +685,23 @@ fn lock_file(directory: &Path) -> PathBuf {
 #[test]
 fn no_other_user_can_hold_a_lock() {
     let s = Scratch::new();
-    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(s.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let run = |wait| {
-        let directory = Directory::open(&s.0).unwrap();
+        let directory = Directory::open(s.0.path()).unwrap();
         (directory.lock(wait).map(drop), directory.lock_own(wait).map(drop))
     };
     let mut other = with_pipes(
-        Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", "flock"]).arg(&s.0).args([
-            "sh",
-            "-c",
-            "echo held; read end",
-        ]),
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "flock"])
+            .arg(s.0.path())
+            .args(["sh", "-c", "echo held; read end"]),
     );
     wait_for_line(&mut other);
     let (foreign, own) = run(Duration::ZERO);
     foreign.unwrap();
     own.unwrap();
     // Nor by the files that are locked instead.
-    for file in [lock_file(&s.0), s.0.join("lock")] {
+    for file in [lock_file(s.0.path()), s.0.path().join("lock")] {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600, "{}", file.display());
     }
     assert_eq!(fs::metadata(host::LOCK_PLACE).unwrap().mode() & 0o7777, 0o700);
@@ -714,9 +709,9 @@ fn no_other_user_can_hold_a_lock() {
     other.wait().unwrap();
 
     // One that was removed while it was held is no lock of those who come later, and theirs is good.
-    let directory = Directory::open(&s.0).unwrap();
+    let directory = Directory::open(s.0.path()).unwrap();
     let _removed = directory.lock(Duration::ZERO).unwrap();
-    fs::remove_file(lock_file(&s.0)).unwrap();
+    fs::remove_file(lock_file(s.0.path())).unwrap();
     let _new = directory.lock(Duration::ZERO).unwrap();
     directory.lock(Duration::ZERO).unwrap_err();
 }
@@ -725,16 +720,16 @@ fn no_other_user_can_hold_a_lock() {
 #[test]
 fn a_directory_that_is_ours_alone_is_locked_itself_too() {
     let s = Scratch::new();
-    fs::set_permissions(&s.0, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut old = with_pipes(Command::new("flock").arg(&s.0).args(["sh", "-c", "echo held; read end"]));
+    fs::set_permissions(s.0.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut old = with_pipes(Command::new("flock").arg(s.0.path()).args(["sh", "-c", "echo held; read end"]));
     wait_for_line(&mut old);
-    let directory = Directory::open(&s.0).unwrap();
+    let directory = Directory::open(s.0.path()).unwrap();
     let e = directory.lock_own(Duration::ZERO).unwrap_err();
     assert!(e.to_string().contains("(flock)") || e.to_string().contains("(sh)"), "{e}");
     drop(old.stdin.take());
     old.wait().unwrap();
     let _lock = directory.lock_own(Duration::from_secs(10)).unwrap();
-    assert!(!Command::new("flock").arg("-n").arg(&s.0).arg("true").status().unwrap().success());
+    assert!(!Command::new("flock").arg("-n").arg(s.0.path()).arg("true").status().unwrap().success());
 }
 
 fn with_pipes(command: &mut Command) -> std::process::Child {
@@ -770,11 +765,11 @@ fn commands_get_their_arguments_as_they_are_and_a_clean_environment() {
 
     // What we hold open is not handed on, or a child would hold our locks.
     let s = Scratch::new();
-    let directory = Directory::open(&s.0).unwrap();
+    let directory = Directory::open(s.0.path()).unwrap();
     let _lock = directory.lock(Duration::ZERO).unwrap();
     let out = host::run(&["sh", "-c", "readlink /proc/$$/fd/*"], None, LONG).unwrap();
     let open = String::from_utf8(out.stdout.to_vec()).unwrap();
-    assert!(open.contains("pipe:") && !open.contains(s.0.to_str().unwrap()), "{open}");
+    assert!(open.contains("pipe:") && !open.contains(s.0.path().to_str().unwrap()), "{open}");
 }
 
 #[test]
@@ -876,7 +871,7 @@ fn a_hardened_process_dumps_no_core_and_makes_closed_files() {
 #[test]
 fn names_need_not_be_utf8() {
     let s = Scratch::new();
-    let live = s.0.join(OsStr::from_bytes(b"sasl\xff"));
+    let live = s.0.path().join(OsStr::from_bytes(b"sasl\xff"));
     fs::write(&live, "old").unwrap();
     swap(&live, b"new").unwrap();
     assert_eq!(fs::read(&live).unwrap(), b"new");

@@ -7,6 +7,7 @@
 
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::Files as _;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -87,10 +88,8 @@ impl Case {
         let more = kind.more.replace("PROGRAM", receiver.to_str().expect("a path in UTF-8"));
         host.configure(&Setup { source: &source, target: kind.target, more: &more, ..Setup::default() });
         let text = fs::read_to_string(host.path("config.toml")).expect("a configuration");
-        host.dir.file(
-            "config.toml",
-            &text.replacen("name = \"ses\"\n", &format!("name = \"ses\"\n{}", kind.credential), 1),
-        );
+        host.dir
+            .file("config.toml", text.replacen("name = \"ses\"\n", &format!("name = \"ses\"\n{}", kind.credential), 1));
         Self { host, name }
     }
 
@@ -335,7 +334,7 @@ fn what_was_killed_in_the_middle_is_finished() {
     for map_of in [MapOf::Text, MapOf::TableBefore] {
         let case = Case::take_up(KILLED, map_of);
         let text = fs::read_to_string(case.host.path("config.toml")).expect("a configuration");
-        case.host.dir.file("config.toml", &text.replace("reload = [\"/usr/bin/sleep\", \"100\"]\n", ""));
+        case.host.dir.file("config.toml", text.replace("reload = [\"/usr/bin/sleep\", \"100\"]\n", ""));
         case.host.postfix.start();
         case.relaykey(&["sync"], 0).says(&["confirmed", &key(2).id]);
         assert_eq!(case.host.send(), key(2).id);

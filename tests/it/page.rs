@@ -4,7 +4,7 @@
 //! and in the dark, for a person to judge.
 
 use crate::lab::health as lab;
-use crate::lab::moto;
+use crate::lab::scratch;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,6 @@ use lab::{
     Host, Server, config_refused, failure, key_in_use_refused, left, mail_log_notice, old_key, policy_notice, program,
     retry, spoil,
 };
-use moto::PrivateDir;
 use relaykey::audit::By;
 use relaykey::fault::Class;
 use relaykey::instruction::Instruction;
@@ -25,7 +24,7 @@ const BROWSER: Duration = Duration::from_secs(60);
 
 /// Runs Chromium over one address of this machine; gives what it printed. Nothing of it goes to any network.
 fn chromium(url: &str, args: &[&str]) -> String {
-    let dir = PrivateDir::new("page");
+    let dir = scratch::private("page");
     let (out, log) = (dir.path().join("out"), dir.path().join("log"));
     let file = |path: &Path| std::fs::File::create(path).expect("made");
     let mut child = Command::new(program("chromium", "chromium"))

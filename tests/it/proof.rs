@@ -1,8 +1,8 @@
 //! `relaykey verify-proof`, the real program: reports of a real host, changed in every field, with every way to hand the
 //! password over; typed codes; and what is no report, no password, no code. Python's hmac says the same.
 
-use crate::lab::moto;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::{self, Files as _};
 
 use std::fs;
 use std::io::{BufReader, Read, Write};
@@ -12,16 +12,16 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use lab::{Host, Key, Program, REGION, RUN, Ran, Setup, keep_secret, proof_lines};
-use moto::PrivateDir;
 use relaykey::credential::Secret;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// A key, the report of a host that uses it, and a file that holds what the verifier holds.
 struct Lab {
     key: Key,
     report: Value,
-    dir: PrivateDir,
+    dir: TempDir,
 }
 
 impl Lab {
@@ -34,7 +34,7 @@ impl Lab {
         host.start_postfix();
         let report = host.sync(&["--json"], 0).json()["credentials"][0]["report"].clone();
         assert_eq!(report["outcome"], "adopted", "{report:#}");
-        Self { key, report, dir: PrivateDir::new("proof") }
+        Self { key, report, dir: scratch::private("proof") }
     }
 
     fn verify(&self, report: &Value, arguments: &[&str]) -> Ran {
@@ -47,7 +47,7 @@ impl Lab {
 }
 
 /// `verify-proof` with what the verifier holds in a file that is open as file descriptor 3.
-fn verify(dir: &PrivateDir, held: &[u8], document: &[u8], arguments: &[&str]) -> Ran {
+fn verify(dir: &TempDir, held: &[u8], document: &[u8], arguments: &[&str]) -> Ran {
     let file = dir.path().join("held");
     fs::write(&file, held).expect("written");
     let all = [&["verify-proof", "--password-fd", "3"], arguments].concat();
@@ -232,7 +232,7 @@ fn a_weak_password_gets_no_proof_and_it_says_why() {
     assert_eq!(target["proof"], Value::Null);
     assert!(text(&target["no_proof"]).contains("not of SES's form"), "{target:#}");
 
-    let dir = PrivateDir::new("proof");
+    let dir = scratch::private("proof");
     let ran = verify(&dir, weak.as_bytes(), report.to_string().as_bytes(), &[]);
     ran.expect(1).says(&["target main: no proof: the password is not of SES's form", "help to guess it"]);
     // Nor is one believed that somebody made with it.
@@ -260,7 +260,7 @@ fn sample() -> Value {
 
 #[test]
 fn what_is_no_report_is_told_from_a_false_one() {
-    let (dir, key) = (PrivateDir::new("proof"), Key::new());
+    let (dir, key) = (scratch::private("proof"), Key::new());
     let with = |field: &str, to: Value| {
         let mut report = sample();
         report[field] = to;
@@ -313,7 +313,7 @@ fn what_is_no_report_is_told_from_a_false_one() {
 
 #[test]
 fn what_is_no_password_is_told_and_never_shown() {
-    let (dir, key) = (PrivateDir::new("proof"), Key::new());
+    let (dir, key) = (scratch::private("proof"), Key::new());
     let report = sample().to_string().into_bytes();
     let marker = "NOTTOBESHOWN";
     keep_secret(marker);
@@ -346,7 +346,7 @@ fn what_is_no_password_is_told_and_never_shown() {
     none.expect(2).says(&["cannot ask at the terminal", "--password-fd 3"]);
     // A pipe is as good as a file.
     let piped = format!("printf %s '{}' | \"$@\" --password-fd 4 4<&0 < \"$0\"", "x".repeat(44));
-    start(&piped, &dir.file("report.json", &sample().to_string()), &["verify-proof"]).expect(1).says(&["no proof"]);
+    start(&piped, &dir.file("report.json", sample().to_string()), &["verify-proof"]).expect(1).says(&["no proof"]);
     drop(key);
 }
 
@@ -354,7 +354,7 @@ fn what_is_no_password_is_told_and_never_shown() {
 
 #[test]
 fn a_typed_code_is_checked_leniently_in_spelling_and_strictly_in_everything_else() {
-    let (dir, key) = (PrivateDir::new("proof"), Key::new());
+    let (dir, key) = (scratch::private("proof"), Key::new());
     let code = python(CODE, key.password(), &["relaykey-code-v1", "mx1.example.com", "ses", "v1", ""]);
     let invited = python(CODE, key.password(), &["relaykey-code-v1", "mx1.example.com", "ses", "v1", "n-42"]);
     let about = ["--host", "mx1.example.com", "--credential", "ses", "--version", "v1"];
@@ -456,7 +456,7 @@ impl Drop for Terminal {
 
 #[test]
 fn at_a_terminal_the_password_is_asked_for_and_not_shown_and_a_code_may_be_tried_five_times() {
-    let (dir, key) = (PrivateDir::new("proof"), Key::new());
+    let (dir, key) = (scratch::private("proof"), Key::new());
     let mut report = sample();
     let texts = [
         "relaykey-proof-v1",
@@ -473,7 +473,7 @@ fn at_a_terminal_the_password_is_asked_for_and_not_shown_and_a_code_may_be_tried
     ];
     report["username"] = json!(key.id);
     report["targets"][0]["proof"] = json!(python(PROOF, key.password(), &texts));
-    let file = dir.file("report.json", &report.to_string());
+    let file = dir.file("report.json", report.to_string());
     let mut terminal = Terminal::new(&["verify-proof"], Some(&file));
     terminal.shows("SMTP password: ", 1);
     terminal.types(key.password());

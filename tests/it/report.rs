@@ -8,13 +8,14 @@
 use crate::lab::isolated;
 use crate::lab::moto;
 use crate::lab::sample;
+use crate::lab::scratch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isolated::KEY;
 use jiff::{SignedDuration, Timestamp};
-use moto::{Moto, PrivateDir, REGION};
+use moto::{Moto, REGION};
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, ReceiverKind};
 use relaykey::fault::Fault;
@@ -22,6 +23,7 @@ use relaykey::report::{self, Attempt, Deliveries, Receivers};
 use relaykey::rollover::{Outbox, Report, State};
 use relaykey::state::{Access, Store};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The longest a single round of attempts may take here.
 const ROUND: Duration = Duration::from_secs(20);
@@ -37,7 +39,7 @@ fn isolated(name: &str, test: impl FnOnce(&mut Lab)) {
 /// One host with its state, one receiver, one place.
 struct Lab {
     moto: Moto,
-    dir: PrivateDir,
+    dir: TempDir,
     configured: Vec<config::ReceiverConfig>,
     receivers: Arc<Receivers>,
     run_time: tokio::runtime::Runtime,
@@ -54,7 +56,7 @@ impl Lab {
         let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
         let kind = ReceiverKind::ParameterStore { path: "/relaykey".into(), aws };
         let configured = vec![config::ReceiverConfig { name: "fleet".into(), kind, credentials: None }];
-        let dir = PrivateDir::new("report");
+        let dir = scratch::private("report");
         let mut lab = Self {
             receivers: Arc::new(Receivers::open(&configured, &http(&moto, Limits::default()))),
             moto,

@@ -23,9 +23,11 @@ use relaykey::standin::{Delay, Misbehavior, Options, Standin};
 use crate::lab::memory;
 use crate::lab::moto;
 use crate::lab::postfix;
+use crate::lab::scratch;
 
 use memory::memory_has;
 use postfix::{Instance, wait_for};
+use tempfile::TempDir;
 
 const REGION: &str = "us-east-1";
 /// Longer than any run here takes.
@@ -137,26 +139,6 @@ fn the_search_finds_what_it_should() {
 
 // ---------------------------------------------------------------- the lab
 
-/// A directory of its own, gone at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(mode: u32) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-secrets-{}-{number}", std::process::id()));
-        fs::DirBuilder::new().mode(mode).create(&path).expect("a scratch directory");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Writes a file that only its owner reads.
 fn write_closed(path: &Path, text: &str) {
     let mut options = fs::OpenOptions::new();
@@ -166,7 +148,7 @@ fn write_closed(path: &Path, text: &str) {
 
 /// One host: a Postfix instance that relays to a stand-in, and a relaykey that keeps its credential.
 struct Lab {
-    scratch: Scratch,
+    scratch: TempDir,
     standin: Standin,
     postfix: Instance,
     runs: AtomicU32,
@@ -192,11 +174,11 @@ impl Ran {
 
 impl Lab {
     fn new(map_type: &str, old: &Key) -> Self {
-        let scratch = Scratch::new(0o700);
+        let scratch = scratch::private("secrets");
         let standin = Standin::start(Options::default()).expect("a stand-in");
         standin.set_key(&old.username, &Secret::new(old.password.clone()));
-        fs::write(scratch.0.join("ca.pem"), standin.ca_pem()).expect("written");
-        let postfix = Self::instance(map_type, &standin, &scratch.0.join("ca.pem"), old);
+        fs::write(scratch.path().join("ca.pem"), standin.ca_pem()).expect("written");
+        let postfix = Self::instance(map_type, &standin, &scratch.path().join("ca.pem"), old);
         Self { scratch, standin, postfix, runs: AtomicU32::new(0) }
     }
 
@@ -214,7 +196,7 @@ impl Lab {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.scratch.0.join(name)
+        self.scratch.path().join(name)
     }
 
     /// Writes the configuration; `source` and `target` are the lines of these tables.
@@ -290,7 +272,7 @@ impl Lab {
             .env("AWS_ACCESS_KEY_ID", "AKIASECRETSTEST")
             .env("AWS_SECRET_ACCESS_KEY", "of-the-host-not-of-the-credential")
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .current_dir(&self.scratch.0)
+            .current_dir(self.scratch.path())
             .stdin(Stdio::null())
             .stdout(fs::File::create(&out).expect("made"))
             .stderr(fs::File::create(&err).expect("made"));
@@ -311,7 +293,7 @@ impl Lab {
 
     /// Everything of this lab: what relaykey wrote and said, the mail server's files, queue and log.
     fn roots(&self) -> [&Path; 2] {
-        [&self.scratch.0, &self.postfix.base]
+        [self.scratch.path(), &self.postfix.base]
     }
 
     #[track_caller]
@@ -567,8 +549,8 @@ fn no_call_hands_the_password_to_anything_but_the_staged_files_and_postmap() {
     lab.postfix.start();
     lab.standin.set_key(&new.username, &Secret::new(new.password.clone()));
     lab.with_file_source(&new.pair());
-    let traces = Scratch::new(0o700);
-    let log = traces.0.join("trace");
+    let traces = scratch::private("secrets");
+    let log = traces.path().join("trace");
     let calls = "execve,execveat,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendmmsg,process_vm_writev,vmsplice,\
                  openat,open,creat,openat2,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,setxattr,\
                  fsetxattr,clone,clone3,copy_file_range,sendfile,splice,tee,memfd_create,fchmod,fchmodat,chmod,prctl,prlimit64,setrlimit";
@@ -578,7 +560,7 @@ fn no_call_hands_the_password_to_anything_but_the_staged_files_and_postmap() {
     lab.run_in(&["strace", "-ff", "-v", "-yy", "-s", "65535", "-e", &trace, "-o", log], &["sync"]).expect(0);
     lab.message_passes_under(&new);
 
-    let traces = Trace::read(&traces.0);
+    let traces = Trace::read(traces.path());
     let needles = [new.needles(), old.needles()].concat();
     let etc = lab.postfix.config_dir.to_str().expect("UTF-8");
     let (staged_text, staged_map) = (format!("{etc}/{STAGED}"), format!("{etc}/{STAGED}.db"));
@@ -1082,7 +1064,7 @@ fn an_ambiguous_table_is_told_without_the_logins_in_it() {
         lab.postfix.write_table(&text);
         lab.postfix.postmap();
         fails_without_a_word_of_it(&lab, what, &new, 1, expected);
-        for run in fs::read_dir(&lab.scratch.0).expect("a directory").flatten() {
+        for run in fs::read_dir(lab.scratch.path()).expect("a directory").flatten() {
             let output = fs::read(run.path()).unwrap_or_default();
             assert!(!found_in(&output, &old.needles()), "{what}: {} has it", run.path().display());
         }
@@ -1174,10 +1156,10 @@ fn a_process_that_holds_a_secret_dumps_no_core_and_is_closed_to_its_own_user() {
     lab.with_file_source(&new.pair());
     // As a user, who may look at processes of his own, and for whom the core limit is what its parent set: none.
     let user = 65534;
-    fs::set_permissions(&lab.scratch.0, fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(lab.scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     chown(lab.source_file(), Some(user), None).expect("chown");
-    let place = Scratch::new(0o700);
-    chown(&place.0, Some(user), None).expect("chown");
+    let place = scratch::private("secrets");
+    chown(place.path(), Some(user), None).expect("chown");
     let unlimited = Rlimit { current: None, maximum: None };
     rustix::process::setrlimit(Resource::Core, unlimited).expect("root raises its core limit");
     let may_read = |pid: u32| {
@@ -1193,8 +1175,9 @@ fn a_process_that_holds_a_secret_dumps_no_core_and_is_closed_to_its_own_user() {
     };
 
     // That it would be otherwise for another program.
-    let mut other =
-        Running(Command::new("sleep").arg("1000").current_dir(&place.0).uid(user).gid(user).spawn().expect("sleep"));
+    let mut other = Running(
+        Command::new("sleep").arg("1000").current_dir(place.path()).uid(user).gid(user).spawn().expect("sleep"),
+    );
     wait_for("sleep to start", SOON, || {
         fs::read_to_string(format!("/proc/{}/comm", other.0.id())).ok().filter(|name| name.trim() == "sleep")
     });
@@ -1214,7 +1197,7 @@ fn a_process_that_holds_a_secret_dumps_no_core_and_is_closed_to_its_own_user() {
         assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
         assert!(!core_of(&mut child, signal), "{signal:?} left a core");
     }
-    let left: Vec<PathBuf> = holders(&[&lab.scratch.0, &place.0], &new.needles()).into_iter().collect();
+    let left: Vec<PathBuf> = holders(&[lab.scratch.path(), place.path()], &new.needles()).into_iter().collect();
     assert_eq!(left, [lab.source_file()]);
 }
 

@@ -1,8 +1,7 @@
 //! The login at an SMTP endpoint, against the SES stand-in: every verdict there is, and how long it takes to reach it.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::lab::scratch::{self, Files as _};
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,31 +21,6 @@ const SENDER: &str = "postmaster@example.com";
 const PLENTY: Duration = Duration::from_secs(20);
 /// For logins that are meant to run into it, after what they do before.
 const SHORT: Duration = Duration::from_secs(1);
-
-/// A directory of its own, 0700, gone at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-smtp-{}-{number}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).expect("write");
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A stand-in that knows one key, and how a host is configured that relays to it.
 struct Lab {
@@ -146,7 +120,7 @@ fn gives_nothing_away(text: &str, password: &str) {
 }
 
 fn roots(standin: &Standin) -> Roots {
-    Roots::from_file(&Scratch::new().file("ca.pem", standin.ca_pem())).expect("the stand-in's CA")
+    Roots::from_file(&scratch::private("smtp").file("ca.pem", standin.ca_pem())).expect("the stand-in's CA")
 }
 
 fn attempt(smtp: &Smtp, username: &str, password: &str, roots: &Roots) -> Verdict {
@@ -579,7 +553,7 @@ fn too_many_connections_are_temporary() {
 #[test]
 fn a_changed_ca_file_counts_from_the_next_login_on() {
     let (mut lab, other) = (Lab::new(), Standin::start(Options::default()).expect("stand-in"));
-    let scratch = Scratch::new();
+    let scratch = scratch::private("smtp");
     let path = scratch.file("ca.pem", other.ca_pem());
     let mut file = CaFile::new(Some(path.clone()));
     lab.roots = file.roots().expect("roots");
@@ -651,7 +625,7 @@ impl Raw {
     /// With STARTTLS it never gets beyond plain text.
     fn over(tls: Tls, script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-        let roots = Roots::from_file(&Scratch::new().file("ca.pem", &made.cert.pem())).expect("its own root");
+        let roots = Roots::from_file(&scratch::private("smtp").file("ca.pem", made.cert.pem())).expect("its own root");
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
         let config =
             rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

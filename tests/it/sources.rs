@@ -5,6 +5,7 @@
 //! with an environment of its own: this very program, started again for [`child`]. What it fetched it prints.
 
 use crate::lab::moto;
+use crate::lab::scratch::{self, Files as _};
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use moto::{PrivateDir, REGION};
+use moto::REGION;
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{Aws, Credential, SourceConfig};
 use relaykey::credential::{JsonKeys, LocalKey};
@@ -22,6 +23,7 @@ use relaykey::source::parameter_store::ParameterStore;
 use relaykey::source::secrets_manager::SecretsManager;
 use relaykey::source::{self, Fetched, Seen};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The longest any fetch here may take, including the start of its process.
 const FETCH: Duration = Duration::from_secs(60);
@@ -114,7 +116,7 @@ impl Fetch {
     }
 
     /// Over TLS, trusting the server's certificate authority by way of SSL_CERT_FILE.
-    fn over_tls(self, trust: &PrivateDir) -> Self {
+    fn over_tls(self, trust: &TempDir) -> Self {
         let bundle = trust.file("ca.pem", moto::shared().ca_pem());
         self.aws("endpoint_url", moto::shared().tls_endpoint()).env("SSL_CERT_FILE", &bundle.display().to_string())
     }
@@ -839,7 +841,7 @@ fn an_answer_that_is_not_aws_is_told_as_a_proxy_and_tried_again() {
 /// may be the whole request. (That no secret is told is asserted where each fetch ends.)
 #[test]
 fn what_others_say_of_credentials_and_requests_tells_no_secret() {
-    let (dir, script) = (PrivateDir::new("process"), PrivateDir::new("script"));
+    let (dir, script) = (scratch::private("process"), scratch::private("script"));
     let script = script.file("process", "#!/bin/sh\necho 'no: {\"SessionToken\": \"hunter2\"}' >&2\nexit 3\n");
     let config = format!("[default]\ncredential_process = /bin/sh {}\n", script.display());
     let config = dir.file("config", &config);
@@ -959,12 +961,12 @@ fn a_role_is_assumed_with_its_external_id() {
 
 #[test]
 fn profiles_are_read_and_come_before_the_environment_when_named() {
-    let (moto, name, dir) = (moto::shared(), fresh("ses/profile-"), PrivateDir::new("profile"));
+    let (moto, name, dir) = (moto::shared(), fresh("ses/profile-"), scratch::private("profile"));
     moto.secret(&name, LOGIN);
     let (key, base) = (fresh("AKIAPROFILE"), fresh("AKIABASE"));
     let config = dir.file(
         "config",
-        &format!(
+        format!(
             "[profile mail]\naws_access_key_id = {key}\naws_secret_access_key = wJalrXUtnFEMI\nregion = {REGION}\n\
              [profile base]\naws_access_key_id = {base}\naws_secret_access_key = wJalrXUtnFEMI\n\
              [profile role]\nsource_profile = base\nrole_arn = arn:aws:iam::123456789012:role/x\nexternal_id = from-profile\nregion = {REGION}\n\
@@ -1035,7 +1037,7 @@ fn instance_metadata_gives_credentials_and_is_not_asked_when_they_are_known() {
 
 #[test]
 fn proxies_of_environment_and_configuration_are_used() {
-    let (moto, name, dir) = (moto::shared(), fresh("ses/proxy-"), PrivateDir::new("proxy"));
+    let (moto, name, dir) = (moto::shared(), fresh("ses/proxy-"), scratch::private("proxy"));
     moto.secret(&name, LOGIN);
     let tls = || Fetch::secret(&name).over_tls(&dir);
     let proxy = Proxy::start("200 OK");
@@ -1081,7 +1083,7 @@ fn proxies_of_environment_and_configuration_are_used() {
 
 #[test]
 fn certificates_are_checked() {
-    let (moto, name, dir) = (moto::shared(), fresh("ses/tls-"), PrivateDir::new("trust"));
+    let (moto, name, dir) = (moto::shared(), fresh("ses/tls-"), scratch::private("trust"));
     moto.secret(&name, LOGIN);
     Fetch::secret(&name).over_tls(&dir).run().ok();
     // The system's bundle does not know the test's authority.

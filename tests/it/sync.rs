@@ -4,6 +4,7 @@ use crate::lab::acl;
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::Files as _;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -902,7 +903,7 @@ fn a_reload_command_runs_as_it_is_written() {
     let ran = host.path("what ran");
     let script = host.dir.file(
         "reload it",
-        &format!(
+        format!(
             "#!/bin/sh\nprintf '%s|' \"$@\" >> '{}'\nexec /usr/sbin/postfix -c {} reload\n",
             ran.display(),
             host.postfix.config_dir.display()
@@ -1599,7 +1600,7 @@ fn over_several_credentials_the_worst_exit_code_wins() {
     host.start_postfix();
     other.start();
     let file = |name: &str, key: &Key| {
-        let path = host.dir.file(name, &key.pair());
+        let path = host.dir.file(name, key.pair());
         format!("type = \"file\"\npath = {path:?}\n")
     };
     let (good_source, bad_source) = (file("good", &new), file("bad", &bad));

@@ -2,6 +2,7 @@
 //! to the SES stand-in in this process.
 
 use crate::lab::container;
+use crate::lab::scratch;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use container::{Container, Scratch};
+use container::Container;
 use relaykey::credential::Secret;
 use relaykey::service::log::id;
 use relaykey::standin::{self, Standin};
@@ -291,7 +292,7 @@ fn the_debian_package_from_installation_to_purge() {
 /// `rpm` on an overlay of a Debian tree shows what the package does, not that it suits a Red Hat system.
 #[test]
 fn the_rpm_package_from_installation_to_removal() {
-    let scratch = Scratch::new("relaykey-rpm");
+    let scratch = scratch::private("rpm");
     let packages = Packages::get();
     let root = scratch.path().join("root");
     for dir in ["root", "upper", "work"] {

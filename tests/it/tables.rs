@@ -4,18 +4,20 @@
 //! A case is `tests/corpus/NAME.in`, `NAME.change` (one line per change: `replace KEY`, `append KEY`, or `error LINE
 //! WORDS`) and, where no error is due, `NAME.out`.
 
+use crate::lab::scratch::{self, Files as _};
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use relaykey::credential::Login;
 use relaykey::fault::Fault;
 use relaykey::mta::table::{Change, Table, fold};
+use tempfile::TempDir;
 
 const NEW: &str = "AKIANEWNEWNEWNEWNEW1:BNew+pass/word=";
 const OURS: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
@@ -25,23 +27,14 @@ fn login() -> Login {
 }
 
 /// A directory with a Postfix configuration that says nothing, gone at the end of the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-tables-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("main.cf"), "compatibility_level = 3.6\n").unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn nothing_configured() -> TempDir {
+    let dir = scratch::private("tables");
+    dir.file(
+        "main.cf",
+        "compatibility_level = 3.6
+",
+    );
+    dir
 }
 
 fn postmap(directory: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
@@ -137,7 +130,7 @@ fn corpus() {
         .collect();
     names.sort();
     assert!(names.len() >= 25, "only {} cases", names.len());
-    let scratch = Scratch::new();
+    let scratch = nothing_configured();
     let kinds = kinds();
     for name in &names {
         let read = |extension: &str| fs::read(directory.join(format!("{name}.{extension}"))).unwrap();
@@ -161,9 +154,9 @@ fn corpus() {
         let after = Table::parse(&output).unwrap();
         let ours: BTreeSet<String> = replace.iter().chain(&append).map(|key| fold(key)).collect();
         for kind in &kinds {
-            let old = postfix_sees(&scratch.0, kind, &input, &folded_keys(&before));
+            let old = postfix_sees(scratch.path(), kind, &input, &folded_keys(&before));
             assert_eq!(old, table_sees(&before), "{name}: {kind} before");
-            let new = postfix_sees(&scratch.0, kind, &output, &folded_keys(&after));
+            let new = postfix_sees(scratch.path(), kind, &output, &folded_keys(&after));
             assert_eq!(new, table_sees(&after), "{name}: {kind} after");
             let others = |lines: &BTreeSet<Vec<u8>>| -> BTreeSet<Vec<u8>> {
                 lines
@@ -198,10 +191,10 @@ fn five_thousand_entries() {
     assert_eq!(before.len(), 5001);
     let output = change(&before, &[OURS], &[]).unwrap();
     assert_eq!(String::from_utf8(output.clone()).unwrap(), text.replace("AKIAOLD:old", NEW));
-    let scratch = Scratch::new();
+    let scratch = nothing_configured();
     for kind in kinds() {
-        let old = postfix_sees(&scratch.0, kind, text.as_bytes(), &folded_keys(&before));
-        let new = postfix_sees(&scratch.0, kind, &output, &folded_keys(&before));
+        let old = postfix_sees(scratch.path(), kind, text.as_bytes(), &folded_keys(&before));
+        let new = postfix_sees(scratch.path(), kind, &output, &folded_keys(&before));
         assert_eq!((old.len(), new.len()), (5001, 5001), "{kind}");
         let differing: Vec<_> = new.difference(&old).collect();
         assert_eq!(differing, [&format!("{OURS}\t{NEW}").into_bytes()], "{kind}");
@@ -301,12 +294,12 @@ fn random_tables_keep_every_other_byte() {
 
 #[test]
 fn random_tables_mean_the_same_to_postfix() {
-    let scratch = Scratch::new();
+    let scratch = nothing_configured();
     let compiled = kinds_with_a_map();
     edits_are_exact(60, |before, after, input, output| {
         for kind in ["texthash", compiled] {
-            prop_assert_eq!(postfix_sees(&scratch.0, kind, input, &[]), table_sees(before));
-            prop_assert_eq!(postfix_sees(&scratch.0, kind, output, &[]), table_sees(after));
+            prop_assert_eq!(postfix_sees(scratch.path(), kind, input, &[]), table_sees(before));
+            prop_assert_eq!(postfix_sees(scratch.path(), kind, output, &[]), table_sees(after));
         }
         Ok(())
     });
@@ -320,7 +313,7 @@ fn kinds_with_a_map() -> &'static str {
 /// Any bytes at all, of those that mean something to the format: what is an entry is what Postfix takes for one.
 #[test]
 fn random_bytes_are_read_as_postfix_reads_them() {
-    let scratch = Scratch::new();
+    let scratch = nothing_configured();
     let byte = prop_oneof![
         6 => prop::sample::select(&b"abAB:1#"[..]),
         4 => prop::sample::select(&b" \t\n\n\n\r"[..]),
@@ -330,7 +323,7 @@ fn random_bytes_are_read_as_postfix_reads_them() {
     runner(300)
         .run(&prop::collection::vec(byte, 0..80), |bytes| {
             let table = Table::parse(&bytes).map_err(|e| TestCaseError::fail(e.to_string()))?;
-            prop_assert_eq!(postfix_sees(&scratch.0, kind, &bytes, &[]), table_sees(&table));
+            prop_assert_eq!(postfix_sees(scratch.path(), kind, &bytes, &[]), table_sees(&table));
             Ok(())
         })
         .unwrap();

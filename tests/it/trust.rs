@@ -4,6 +4,7 @@ use crate::lab::acl;
 use crate::lab::daemon as running;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -11,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lab::{Host, Key, Program, RUN, Ran, Setup};
@@ -19,6 +20,7 @@ use relaykey::host::{self, HostError, trust};
 use running::{NEVER, SOON};
 use rustix::process::Signal;
 use serde_json::json;
+use tempfile::TempDir;
 
 const NOBODY: u32 = 65534;
 
@@ -55,20 +57,15 @@ while True:
 "#;
 
 /// A place that every user can walk to.
-struct Open(PathBuf);
+struct Open(TempDir);
 
 impl Open {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-trust-{}-{n}", std::process::id()));
-        fs::create_dir(&path).expect("mkdir");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
-        Self(fs::canonicalize(path).expect("there"))
+        Self(scratch::directory("trust", 0o755))
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
@@ -83,12 +80,6 @@ impl Open {
         fs::create_dir(&path).expect("mkdir");
         set(&path, mode);
         path
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -259,7 +250,7 @@ fn what_another_user_leads_to_has_to_be_theirs() {
     let good = place.at("theirs/good");
     assert!(nobody(&format!("echo nobodys:own > {}", good.display())));
     assert!(nobody(&format!("ln -s {} {}", secret.display(), place.at("theirs/link").display())));
-    assert!(nobody(&format!("ln -s {} {}", place.0.display(), place.at("theirs/dir").display())));
+    assert!(nobody(&format!("ln -s {} {}", place.0.path().display(), place.at("theirs/dir").display())));
     assert!(nobody(&format!("ln -s {} {}", secret.display(), place.at("sticky/link").display())));
     assert!(nobody(&format!("ln -s {} {}", good.display(), place.at("sticky/good").display())));
     let moved = place.file("theirs/moved", "root's:own", 0o600);
@@ -579,7 +570,10 @@ fn a_postfix_configuration_of_others_is_not_obeyed() {
         .append(true)
         .open(&main_cf)
         .and_then(|mut file| {
-            std::io::Write::write_all(&mut file, format!("command_directory = {}\n", place.0.display()).as_bytes())
+            std::io::Write::write_all(
+                &mut file,
+                format!("command_directory = {}\n", place.0.path().display()).as_bytes(),
+            )
         })
         .expect("written");
     for name in ["main.cf", "master.cf"] {
@@ -591,9 +585,9 @@ fn a_postfix_configuration_of_others_is_not_obeyed() {
         set(&file, 0o644);
     }
     // The directory that it names, and a program in it.
-    set(&place.0, 0o777);
+    set(place.0.path(), 0o777);
     refused(&host, &old, &rolled(&host, &source, ""), 1, &["is not trusted", "mode 0777"]);
-    set(&place.0, 0o755);
+    set(place.0.path(), 0o755);
     set(&place.at("postmap"), 0o777);
     refused(&host, &old, &rolled(&host, &source, ""), 1, &["is not trusted", "mode 0777"]);
     assert!(!marker.exists(), "a program of others was run as root");

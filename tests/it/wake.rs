@@ -1,13 +1,13 @@
 //! What wakes the daemon: real files in real directories, the kernel's inotify, and the log of a real Postfix.
 
 use crate::lab::postfix;
+use crate::lab::scratch;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -16,25 +16,21 @@ use relaykey::standin::{self, Misbehavior, Standin};
 use relaykey::wake::alarm::{AlarmKind, Brake};
 use relaykey::wake::log::{AlarmListener, LogPlace, listen};
 use relaykey::wake::{Cause, Mailbox, Watch, WatchError, wait};
+use tempfile::TempDir;
 
 /// So long is waited for what must come.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A scratch directory of its own, removed at the end.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-wake-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
-        Self(fs::canonicalize(path).unwrap())
+        Self(scratch::private("wake"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     fn write(&self, name: &str) {
@@ -47,12 +43,6 @@ impl Scratch {
     fn replace(&self, name: &str) {
         fs::write(self.path("successor"), name).unwrap();
         fs::rename(self.path("successor"), self.path(name)).unwrap();
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -526,7 +516,7 @@ fn a_real_postfix_raises_each_alarm() {
     let dir = Scratch::new();
     let ca = dir.path("ca.pem");
     fs::write(&ca, standin.ca_pem()).unwrap();
-    fs::set_permissions(&dir.0, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir.0.path(), Permissions::from_mode(0o755)).unwrap();
     let port = standin.starttls_port();
     let hop = format!("[localhost]:{port}");
     let login = |user: &str, password: &str| format!("{hop} {user}:{password}\n");

@@ -3,14 +3,16 @@
 //!
 //! The servers are real ones on loopback, with certificates of a CA that is made for the test.
 
+use crate::lab::scratch;
+
 use std::future::Future;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,7 @@ use relaykey::rollover::Report;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -38,30 +41,20 @@ const SECRET: &str = "whsec_c3VwZXItc2VjcmV0LXNpZ25pbmcta2V5LW5vYm9keS1rbm93cyE=
 // ---------------------------------------------------------------- the lab
 
 /// A directory of its own, 0700, gone at the end.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("relaykey-hook-{}-{number}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("scratch directory");
-        Self(path)
+        Self(scratch::private("hook"))
     }
 
     fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         let _ = std::fs::remove_file(&path);
         let mut file =
             std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).expect("a new file");
         file.write_all(content.as_bytes()).expect("write");
         path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -232,7 +225,7 @@ impl Lab {
     }
 
     fn webhook(&self, url: &str, limit: Duration) -> Webhook {
-        hook(&self.dir.0, url, limit)
+        hook(self.dir.0.path(), url, limit)
     }
 }
 

@@ -2,27 +2,27 @@
 //!
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::relaykey as lab;
+use super::scratch;
+use tempfile::TempDir;
 
 /// Where a program without rights writes down every report that it is given; gone at the end.
-pub struct Book(PathBuf);
+pub struct Book(TempDir);
 
 impl Book {
     pub fn new() -> Self {
-        let dir = std::env::temp_dir().join(lab::fresh("relaykey-book"));
-        fs::DirBuilder::new().mode(0o755).create(&dir).expect("a directory");
-        fs::create_dir(dir.join("out")).expect("a directory");
-        fs::set_permissions(dir.join("out"), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let dir = scratch::directory("book", 0o755);
+        fs::create_dir(dir.path().join("out")).expect("a directory");
+        fs::set_permissions(dir.path().join("out"), fs::Permissions::from_mode(0o777)).expect("chmod");
         Self(dir)
     }
 
     fn out(&self) -> PathBuf {
-        self.0.join("out")
+        self.0.path().join("out")
     }
 
     /// Takes none from now on, or all.
@@ -57,11 +57,5 @@ impl Book {
     pub fn reports(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.out().join("book")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a report is one line of JSON")).collect()
-    }
-}
-
-impl Drop for Book {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -3,12 +3,16 @@
 //! fixed port.
 //!
 
+use super::relaykey as lab;
+use super::scratch;
+
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// The longest that starting the system may take, and stopping it.
 const BOOT: Duration = Duration::from_secs(60);
@@ -38,49 +42,22 @@ pub fn tree() -> &'static Path {
     })
 }
 
-/// A name that no other test, and no other run, has.
-pub fn unique(prefix: &str) -> String {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A directory of this test, 0700, removed at the end.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new(prefix: &str) -> Self {
-        use std::os::unix::fs::DirBuilderExt;
-        let dir = std::env::temp_dir().join(unique(prefix));
-        fs::DirBuilder::new().mode(0o700).create(&dir).expect("a scratch directory");
-        Self(dir)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A running system. Dropped, it is powered off and its overlay is gone.
 pub struct Container {
     name: String,
     nspawn: Child,
-    scratch: Scratch,
+    scratch: TempDir,
 }
 
 impl Container {
     /// Boots; returns once systemd has started everything.
     pub fn start() -> Self {
-        let scratch = Scratch::new("relaykey-container");
+        let scratch = scratch::private("container");
+        // The machine is called as its directory.
+        let name = scratch.path().file_name().and_then(OsStr::to_str).expect("UTF-8").to_owned();
         let lab = scratch.path().join("lab");
         fs::create_dir(&lab).expect("the shared directory");
         let console = fs::File::create(scratch.path().join("console")).expect("a file for the console");
-        let name = unique("relaykey-test");
         let nspawn = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "/bin/sh", "-c", BOOT_SCRIPT, "boot", &name])
             .arg(tree())
@@ -139,7 +116,7 @@ impl Container {
 
     /// Puts a file inside, owned by root, as a directory's program would: whole, by rename.
     pub fn put(&self, path: &str, text: &str, mode: &str) {
-        let file = unique("file");
+        let file = lab::fresh("file");
         fs::write(self.lab().join(&file), text).expect("a file for the container");
         self.sh(&format!("install -D -m {mode} /lab/{file} {path}.new && mv {path}.new {path} && rm /lab/{file}"));
     }

@@ -16,8 +16,8 @@ pub fn isolated(name: &str, test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return test();
     }
-    let output = std::env::temp_dir().join(format!("relaykey-isolated-{name}-{}", std::process::id()));
-    let file = std::fs::File::create_new(&output).expect("a fresh file");
+    let output = tempfile::NamedTempFile::with_prefix("relaykey-isolated-").expect("a fresh file");
+    let file = output.reopen().expect("a handle of its own");
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env_clear()
@@ -44,8 +44,7 @@ pub fn isolated(name: &str, test: impl FnOnce()) {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let said = std::fs::read_to_string(&output).unwrap_or_default();
-    let _ = std::fs::remove_file(&output);
+    let said = std::fs::read_to_string(output.path()).unwrap_or_default();
     let status = status.unwrap_or_else(|| panic!("{name} did not end within {LIMIT:?}:\n{said}"));
     assert!(status.success() && said.contains("1 passed"), "{said}");
     assert!(!said.contains(SECRET), "a secret key in the output");

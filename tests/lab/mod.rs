@@ -13,4 +13,5 @@ pub mod points;
 pub mod postfix;
 pub mod relaykey;
 pub mod sample;
+pub mod scratch;
 pub mod several;

@@ -6,15 +6,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use super::scratch::{self, Files as _};
 
 /// Python has to load all of moto.
 const START: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl Moto {
         let python = root.join("tests/.venv/bin/python");
         assert!(python.exists(), "{} is missing: tests/run makes it (a venv with moto[server])", python.display());
         let (ca_pem, chain_pem, key_pem) = certificates();
-        let dir = PrivateDir::new("moto");
+        let dir = scratch::private("moto");
         let (cert, key) = (dir.file("cert.pem", &chain_pem), dir.file("key.pem", &key_pem));
         // The server must not look for anybody's credentials.
         let mut child = Command::new(python)
@@ -179,36 +179,6 @@ impl Drop for Moto {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A directory that only this user may look into, removed at the end.
-pub struct PrivateDir(PathBuf);
-
-impl PrivateDir {
-    pub fn new(name: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("relaykey-{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(unique);
-        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("a fresh directory");
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Writes one file; gives its path.
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).expect("written");
-        path
-    }
-}
-
-impl Drop for PrivateDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -2,15 +2,18 @@
 //! the system's Postfix is touched. They need root, as Postfix
 //! does.
 
+use super::scratch;
+
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
+use tempfile::TempDir;
 
 /// What an instance is made of.
 pub struct Options<'a> {
@@ -30,6 +33,8 @@ pub struct Options<'a> {
 pub struct Instance {
     /// Holds all that belongs to it.
     pub base: PathBuf,
+    /// Removes it at the end, where that is for the instance to do.
+    pub _directory: Option<TempDir>,
     pub config_dir: PathBuf,
     pub map_type: String,
     /// Where its own SMTP server listens, on 127.0.0.1, once it is started.
@@ -63,20 +68,25 @@ pub fn cool_down(file: &Path) {
 impl Instance {
     /// Writes configuration and table; starts nothing.
     pub fn new(options: &Options<'_>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("relaykey-pf-{}-{n}", std::process::id());
-        let base = std::env::temp_dir().join(&name);
+        let directory = scratch::directory("pf", 0o755);
+        let base = directory.path().to_owned();
+        let name = base.file_name().and_then(OsStr::to_str).expect("UTF-8").to_owned();
         let config_dir = base.join("etc");
         // Postfix's own user walks through these.
-        for directory in [&base, &config_dir, &base.join("spool"), &base.join("data"), &base.join("log")] {
+        for directory in [&config_dir, &base.join("spool"), &base.join("data"), &base.join("log")] {
             fs::create_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let owned = Command::new("chown").arg("postfix").arg(base.join("data")).status().expect("chown");
         assert!(owned.success(), "there is no user postfix, or this is not root");
 
-        let instance = Self { config_dir, map_type: options.map_type.to_owned(), smtpd_port: free_port(), base };
+        let instance = Self {
+            config_dir,
+            map_type: options.map_type.to_owned(),
+            smtpd_port: free_port(),
+            base,
+            _directory: Some(directory),
+        };
         let mut main_cf = relaykey::standin::postfix::main_cf(&instance.base, &name);
         main_cf += &format!(
             "relayhost = {relayhost}\n\
@@ -264,7 +274,6 @@ impl Drop for Instance {
         if std::thread::panicking() {
             eprintln!("mail log of {}:\n{}", self.base.display(), self.log());
         }
-        let _ = fs::remove_dir_all(&self.base);
     }
 }
 

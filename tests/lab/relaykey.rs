@@ -16,8 +16,10 @@ use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::standin::{self, Standin};
 use serde_json::{Value, json};
 
-use super::moto::{self, PrivateDir};
+use super::moto;
 use super::postfix::{Instance, Options, wait_for};
+use super::scratch::{self, Files as _};
+use tempfile::TempDir;
 
 /// Of the stand-in's SES: the name `localhost` does not say it.
 pub const REGION: &str = "us-east-1";
@@ -117,7 +119,7 @@ pub struct Host {
     pub postfix: Instance,
     pub standin: Standin,
     /// Configuration, state, certificates, the file of a file source.
-    pub dir: PrivateDir,
+    pub dir: TempDir,
     /// With which `relaykey` signs its calls to AWS: faults and call logs go by it.
     pub aws_key: String,
 }
@@ -133,7 +135,7 @@ impl Host {
     /// The same, with a table made for this next hop; `None`: there is no table.
     pub fn with(map_type: &str, table: impl FnOnce(&str) -> Option<String>) -> Self {
         let standin = Standin::start(standin::Options::default()).expect("an SES stand-in");
-        let dir = PrivateDir::new("e2e");
+        let dir = scratch::private("e2e");
         let ca = dir.file("ca.pem", standin.ca_pem());
         let postfix = instance(map_type, &standin, &ca, table(&hop(&standin)).as_deref());
         let aws_key = Key::new().id;

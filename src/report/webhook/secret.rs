@@ -103,7 +103,7 @@ impl SigningSecret {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::tests::{SECRET, Scratch};
+    use super::super::tests::{HookDirectory, SECRET};
     use super::*;
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_secret_file_is_for_root_alone() {
-        let dir = Scratch::new("secret");
+        let dir = HookDirectory::new();
         let line = format!("{SECRET}\n");
         for mode in [0o600, 0o640, 0o400] {
             let path = dir.file("good", line.as_bytes(), mode);
@@ -150,22 +150,22 @@ mod tests {
             std::os::unix::fs::chown(&path, None, Some(rustix::process::getegid().as_raw())).expect("chown");
             assert!(SigningSecret::read(&path).is_ok(), "{mode:o}");
         }
-        let open = dir.0.join("open");
+        let open = dir.0.path().join("open");
         std::fs::create_dir(&open).expect("a directory");
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("chmod");
         dir.file("open/secret", line.as_bytes(), 0o600);
-        let fifo = dir.0.join("fifo");
+        let fifo = dir.0.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).expect("a FIFO");
         for (path, class, what) in [
             (dir.file("others", line.as_bytes(), 0o644), "secret", "mode 0644"),
             (dir.file("write", line.as_bytes(), 0o620), "secret", "mode 0620"),
             (dir.file("empty", b"", 0o600), "secret", "is empty"),
             (dir.file("large", &vec![b'a'; 10_000_000], 0o600), "too-large", "10000000 bytes"),
-            (dir.0.clone(), "unsupported", "a directory"),
+            (dir.0.path().to_owned(), "unsupported", "a directory"),
             (fifo, "unsupported", "a FIFO"),
             ("/dev/zero".into(), "unsupported", "a device"),
             (open.join("secret"), "permissions", "may be changed by others"),
-            (dir.0.join("none"), "io", "No such file"),
+            (dir.0.path().join("none"), "io", "No such file"),
         ] {
             let Err(e) = SigningSecret::read(&path) else { panic!("{what}") };
             assert_eq!((e.class.word(), e.temporary), (class, false), "{e:?}");

@@ -4,26 +4,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
-/// A scratch directory of its own, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("relaykey-log-{name}-{}", std::process::id()));
-        create_dir_all(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A directory of its own, removed at the end.
+fn directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("relaykey-log-").permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
 }
 
 fn append(path: &Path, text: &str) {
@@ -51,8 +34,8 @@ fn read(tail: &mut Tail) -> Vec<String> {
 
 #[test]
 fn the_end_of_a_file_is_followed_across_rotation() {
-    let scratch = Scratch::new("rotation");
-    let log = scratch.path("mail.log");
+    let scratch = directory();
+    let log = scratch.path().join("mail.log");
     append(&log, "old\nhalf of an old ");
     let mut tail = Tail::new(&log);
     assert_eq!(read(&mut tail), [""; 0]);
@@ -62,10 +45,10 @@ fn the_end_of_a_file_is_followed_across_rotation() {
     assert_eq!(read(&mut tail), ["two"]);
 
     // Moved aside, written to a little longer, then a new one.
-    rename(&log, scratch.path("mail.log.1")).unwrap();
-    append(&scratch.path("mail.log.1"), "three\n");
+    rename(&log, scratch.path().join("mail.log.1")).unwrap();
+    append(&scratch.path().join("mail.log.1"), "three\n");
     assert_eq!(read(&mut tail), ["three"]);
-    append(&scratch.path("mail.log.1"), "four\n");
+    append(&scratch.path().join("mail.log.1"), "four\n");
     append(&log, "five\n");
     assert_eq!(read(&mut tail), ["four", "five"]);
 
@@ -87,8 +70,8 @@ fn the_end_of_a_file_is_followed_across_rotation() {
 
 #[test]
 fn a_log_that_comes_later_is_read_from_its_beginning() {
-    let scratch = Scratch::new("later");
-    let log = scratch.path("mail.log");
+    let scratch = directory();
+    let log = scratch.path().join("mail.log");
     let mut tail = Tail::new(&log);
     assert_eq!(read(&mut tail), [""; 0]);
     append(&log, "first\n");
@@ -97,8 +80,8 @@ fn a_log_that_comes_later_is_read_from_its_beginning() {
 
 #[test]
 fn what_is_too_much_is_passed_over_and_said() {
-    let scratch = Scratch::new("much");
-    let log = scratch.path("mail.log");
+    let scratch = directory();
+    let log = scratch.path().join("mail.log");
     append(&log, "");
     let mut tail = Tail::new(&log);
     append(&log, &format!("{}\nafter\n{}\n", "x".repeat(MAX_LINE + 1), "y".repeat(MAX_LINE)));
@@ -117,8 +100,8 @@ fn what_is_too_much_is_passed_over_and_said() {
 
 #[test]
 fn bytes_that_are_no_text_do_no_harm() {
-    let scratch = Scratch::new("bytes");
-    let log = scratch.path("mail.log");
+    let scratch = directory();
+    let log = scratch.path().join("mail.log");
     write(&log, "").unwrap();
     let mut tail = Tail::new(&log);
     File::options().append(true).open(&log).unwrap().write_all(b"caf\xe9 \xff\0\nnext\n").unwrap();
@@ -127,8 +110,8 @@ fn bytes_that_are_no_text_do_no_harm() {
 
 #[test]
 fn what_is_no_file_is_an_error_and_does_not_hold_up() {
-    let scratch = Scratch::new("pipe");
-    let pipe = scratch.path("mail.log");
+    let scratch = directory();
+    let pipe = scratch.path().join("mail.log");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
     let mut tail = Tail::new(&pipe);
     assert_eq!(tail.read(&mut |_| ()).unwrap_err().to_string(), "it is not a regular file");
@@ -139,17 +122,17 @@ fn what_is_no_file_is_an_error_and_does_not_hold_up() {
 /// Opening a device can do something: what is no file is not opened, wherever a link leads.
 #[test]
 fn what_is_no_file_is_not_opened() {
-    let dir = Scratch::new("not-opened");
-    let (pipe, link) = (dir.0.join("pipe"), dir.0.join("mail.log"));
+    let dir = directory();
+    let (pipe, link) = (dir.path().join("pipe"), dir.path().join("mail.log"));
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
     std::os::unix::fs::symlink(&pipe, &link).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let mut watcher = notify::recommended_watcher(move |event| _ = tell.send(event)).unwrap();
-    notify::Watcher::watch(&mut watcher, &dir.0, notify::RecursiveMode::NonRecursive).unwrap();
+    notify::Watcher::watch(&mut watcher, dir.path(), notify::RecursiveMode::NonRecursive).unwrap();
     let mut tail = Tail::new(&link);
     assert_eq!(tail.read(&mut |_| ()).unwrap_err().to_string(), "it is not a regular file");
     // What is opened after it is told after it.
-    let last = dir.0.join("last");
+    let last = dir.path().join("last");
     fs::write(&last, "").unwrap();
     let opened =
         |event: &notify::Event| matches!(event.kind, notify::EventKind::Access(notify::event::AccessKind::Open(_)));
@@ -182,18 +165,18 @@ fn the_log_is_found_where_the_host_keeps_it() {
         (config::MailLog::Found, None, &[], None),
     ];
     for (n, (configured, maillog_file, files, expected)) in cases.into_iter().enumerate() {
-        let root = Scratch::new(&format!("find-{n}"));
+        let root = directory();
         for name in files {
-            let path = root.path(name.trim_start_matches('-'));
+            let path = root.path().join(name.trim_start_matches('-'));
             create_dir_all(path.parent().unwrap()).unwrap();
             write(&path, "").unwrap();
             if name.starts_with('-') {
                 File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
             }
         }
-        let found = find_below(&root.0, &configured, maillog_file.map(Path::new), now);
+        let found = find_below(root.path(), &configured, maillog_file.map(Path::new), now);
         let expected = expected.map(|place| match place {
-            LogPlace::File(path) if path.is_relative() => LogPlace::File(root.0.join(path)),
+            LogPlace::File(path) if path.is_relative() => LogPlace::File(root.path().join(path)),
             other => other,
         });
         assert_eq!(found.as_ref().ok(), expected.as_ref(), "case {n}: {found:?}");
@@ -231,21 +214,21 @@ fn an_entry_of_the_journal_that_smtp_wrote_becomes_a_line() {
 /// A program in journalctl's place that says what it was called with, then two entries, and ends.
 #[test]
 fn the_journal_is_followed_with_a_clean_environment_and_started_again_when_it_ends() {
-    let scratch = Scratch::new("journal");
-    let program = scratch.path("journalctl");
+    let scratch = directory();
+    let program = scratch.path().join("journalctl");
     let script = "#!/bin/sh\n\
          echo '{\"SYSLOG_IDENTIFIER\":\"arguments\",\"SYSLOG_PID\":\"1\",\"_UID\":\"0\",\"_COMM\":\"smtp\",\"MESSAGE\":\"'\"$*\"'\"}'\n\
          echo '{\"SYSLOG_IDENTIFIER\":\"environment\",\"SYSLOG_PID\":\"1\",\"_UID\":\"0\",\"_COMM\":\"smtp\",\"MESSAGE\":\"'$(env | cut -d= -f1 | sort | xargs)'\"}'\n\
          echo garbage\n";
     write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let link = scratch.path("link");
+    let link = scratch.path().join("link");
     symlink(&program, &link).unwrap();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut said = Vec::new();
     runtime.block_on(async {
-        let programs = [scratch.path("missing"), link];
+        let programs = [scratch.path().join("missing"), link];
         let (done, mut is_done) = tokio::sync::mpsc::unbounded_channel();
         let mut each = |what: LogOutput<'_>| {
             said.push(match what {

@@ -2,42 +2,33 @@
 
 use super::{KEY, config_of};
 use crate::lab::postfix;
+use crate::lab::scratch;
 use crate::lab::several::{LoginTable, Service, Several};
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::MetadataExt;
 
 use relaykey::apply::{Client, Inspected, Prepared, ReadBack, Reply, Request, Server, TargetId, TargetSetup};
 use relaykey::config::{Reload, TargetKind};
 use relaykey::credential::Login;
 use relaykey::fault::{Class, Fault};
 use relaykey::mta::{Mta, Ours};
+use tempfile::TempDir;
 
 const OLD: &str = "AKIAOLD:old-password";
 const NEW: &str = "AKIANEW:new-password";
 
 struct Lab {
-    dir: PathBuf,
+    dir: TempDir,
     several: Several,
     client: Client,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
 }
 
 impl Lab {
     /// Tables of these kinds at these places, with these texts; services with their tables.
     fn new(tables: &[(&str, &str, String)], services: &[(&str, &[usize])]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-several-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let scratch = scratch::private("several");
+        let dir = scratch.path();
         fs::write(dir.join("main.cf"), "compatibility_level = 3.6\n").unwrap();
         for name in ["one", "two"] {
             fs::create_dir(dir.join(name)).unwrap();
@@ -50,7 +41,7 @@ impl Lab {
             keys: vec![KEY.into()],
         };
         let several = Several {
-            config_dir: dir.clone(),
+            config_dir: dir.to_owned(),
             tables: tables.iter().map(table).collect(),
             services: services.iter().map(service).collect(),
         };
@@ -60,7 +51,7 @@ impl Lab {
         let setup = config_of(&dir.join("state"), TargetKind::Text { path: "/none".into() }, Reload::Always).mail();
         let made = several.clone();
         let make = move |_: &TargetSetup| -> Box<dyn Mta> { Box::new(made.clone()) };
-        Self { client: Client::in_process(Server::with_mtas(&setup, &make)), dir, several }
+        Self { client: Client::in_process(Server::with_mtas(&setup, &make)), dir: scratch, several }
     }
 
     fn two(first: &str, second: &str) -> Self {
@@ -109,7 +100,7 @@ impl Lab {
     }
 
     fn staged(&self) -> Vec<String> {
-        let entries = ["one", "two"].iter().flat_map(|name| fs::read_dir(self.dir.join(name)).unwrap());
+        let entries = ["one", "two"].iter().flat_map(|name| fs::read_dir(self.dir.path().join(name)).unwrap());
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut staged: Vec<String> = names.filter(|name| name.starts_with(".relaykey.")).collect();
         staged.sort();
@@ -202,15 +193,15 @@ fn a_swap_that_stops_between_two_tables_puts_the_first_back() {
     let lab = Lab::two(OLD, OLD);
     let before: Vec<Vec<u8>> = lab.live().into_iter().map(|(bytes, _)| bytes).collect();
     lab.prepare().unwrap();
-    fs::remove_file(lab.dir.join("two/.relaykey.ses.main.1")).unwrap();
-    fs::write(lab.dir.join("no-plans"), "").unwrap();
+    fs::remove_file(lab.dir.path().join("two/.relaykey.ses.main.1")).unwrap();
+    fs::write(lab.dir.path().join("no-plans"), "").unwrap();
     let e = lab.call(Request::Swap { target: target() }).unwrap_err();
     assert!(e.what.contains("no-plans") && !e.what.contains("could not be put back"), "{e:?}");
     let after: Vec<Vec<u8>> = lab.live().into_iter().map(|(bytes, _)| bytes).collect();
     assert_eq!((after, lab.found()), (before, vec![OLD.to_owned(); 2]));
     assert!(lab.inspect().swapped.is_none());
     // And with plans again it goes on.
-    fs::remove_file(lab.dir.join("no-plans")).unwrap();
+    fs::remove_file(lab.dir.path().join("no-plans")).unwrap();
     lab.prepare().unwrap();
     lab.call(Request::Swap { target: target() }).unwrap();
     assert_eq!(lab.found(), [NEW, NEW]);

@@ -6,11 +6,10 @@ use crate::lab::several::{LoginTable, Service, Several};
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use relaykey::apply::{Client, Inspected, Reply, Request, Server, TargetId};
 use relaykey::config::{Reload, TargetKind};
@@ -18,6 +17,8 @@ use relaykey::credential::{Login, Secret};
 use relaykey::mta::Ours;
 
 use super::{ABORTED, KEY, MOST, NEW, OLD, OTHER, OTHERS, cut_everywhere_in};
+use crate::lab::scratch;
+use tempfile::TempDir;
 
 /// Another live key, in a table that does not hold the first.
 const SECOND: &str = "[email-smtp.eu-west-1.amazonaws.com]:2587";
@@ -79,7 +80,7 @@ fn driver() {
 
 /// What the program is let loose on.
 struct Tables {
-    dir: PathBuf,
+    dir: TempDir,
     several: Several,
     /// With the old login.
     texts: Vec<String>,
@@ -88,11 +89,8 @@ struct Tables {
 impl Tables {
     /// Tables of these kinds: the second in a directory of its own, the third beside the first.
     fn new(kinds: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("relaykey-crash-tables-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let scratch = scratch::private("crash-tables");
+        let dir = scratch.path();
         for name in ["one", "two"] {
             fs::create_dir(dir.join(name)).unwrap();
         }
@@ -116,9 +114,9 @@ impl Tables {
             services.push(service("bulk", vec![2, 0], &[SECOND, KEY]));
             texts.push(format!("{SECOND} {OLD}\n{OTHER} {OTHERS}\n"));
         }
-        let several = Several { config_dir: dir.clone(), tables, services };
+        let several = Several { config_dir: dir.to_owned(), tables, services };
         fs::write(dir.join("tables.json"), serde_json::to_vec(&several).unwrap()).unwrap();
-        let tables = Self { dir, several, texts };
+        let tables = Self { dir: scratch, several, texts };
         tables.reset();
         tables
     }
@@ -131,7 +129,7 @@ impl Tables {
     }
 
     fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
+        self.dir.path().join("state")
     }
 
     fn new_text(&self, table: usize) -> String {
@@ -141,7 +139,7 @@ impl Tables {
     fn run(&self, environment: &[(&str, &str)]) -> std::process::Output {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash_apply::several::driver", "--nocapture"])
-            .env("RELAYKEY_CRASH_TABLES", self.dir.join("tables.json"))
+            .env("RELAYKEY_CRASH_TABLES", self.dir.path().join("tables.json"))
             .env_remove("CRASH_AT")
             .env_remove("CRASH_LOG")
             .envs(environment.iter().copied())
@@ -161,7 +159,7 @@ impl Tables {
     }
 
     fn staged(&self) -> Vec<PathBuf> {
-        let directories = ["one", "two", "state", "state/apply"].map(|name| self.dir.join(name));
+        let directories = ["one", "two", "state", "state/apply"].map(|name| self.dir.path().join(name));
         let entries = directories.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten();
         let names = entries.map(|entry| entry.unwrap().path());
         names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with('.')).collect()
@@ -186,12 +184,6 @@ impl Tables {
             (text, map)
         };
         (0..self.texts.len()).map(state).collect()
-    }
-}
-
-impl Drop for Tables {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -304,7 +296,7 @@ fn a_power_cut_leaves_every_file_of_three_tables_wholly_old_or_new() {
         let tables = Tables::new(kinds);
         let live: Vec<PathBuf> = tables.several.tables.iter().flat_map(LoginTable::files).collect();
         let name = format!("{kinds:?}");
-        let (calls, states) = cut_everywhere_in(&name, &tables.dir, &live, |environment| tables.run(environment));
+        let (calls, states) = cut_everywhere_in(&name, tables.dir.path(), &live, |environment| tables.run(environment));
         println!("{kinds:?}: power cut after each of {calls} calls, {states} states");
     }
 }

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::case::Server;
+use crate::lab::scratch;
 
 /// Set in the process that a test runs in.
 const INSIDE: &str = "RELAYKEY_TEST_FIELD";
@@ -33,16 +33,14 @@ pub fn apart(name: &str, round: u64, test: impl FnOnce(u64)) -> Option<(String, 
         test(std::env::var(ROUND).expect("UTF-8").parse().expect("a number"));
         return None;
     }
-    let tmp = std::env::temp_dir().join(format!("relaykey-field-{}", std::process::id()));
-    fs::DirBuilder::new().mode(0o755).create(&tmp).expect("a fresh directory");
-    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).expect("chmod");
-    let output = tmp.join("said");
+    let tmp = scratch::directory("field", 0o1777);
+    let output = tmp.path().join("said");
     let file = fs::File::create_new(&output).expect("a fresh file");
     let mut child = Command::new("unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"])
-        .env(INSIDE, &tmp)
+        .env(INSIDE, tmp.path())
         .env(ROUND, round.to_string())
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())
@@ -63,7 +61,6 @@ pub fn apart(name: &str, round: u64, test: impl FnOnce(u64)) -> Option<(String, 
         }
     };
     let said = fs::read_to_string(&output).unwrap_or_default();
-    let _ = fs::remove_dir_all(&tmp);
     let status = status.unwrap_or_else(|| panic!("{name} did not end within {LIMIT:?}:\n{said}"));
     let passed = status.success() && said.contains("1 passed");
     Some((said, passed))

@@ -442,6 +442,7 @@ fn instance(base: &Path) -> Instance {
     let name = base.file_name().and_then(|n| n.to_str()).expect("a name");
     let instance = Instance {
         base: base.to_owned(),
+        _directory: None,
         config_dir,
         map_type: "hash".into(),
         smtpd_port: crate::lab::postfix::free_port(),

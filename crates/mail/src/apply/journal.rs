@@ -732,10 +732,9 @@ mod tests {
     /// What 0.1.0 reads: unknown fields of a record are passed over, any other format than 1 is refused in words.
     #[test]
     fn a_change_of_several_tables_has_a_format_that_0_1_0_refuses_and_nothing_else_has() {
-        let dir = std::env::temp_dir().join(format!("relaykey-journal-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir).unwrap();
-        let store = ApplyJournal::new(&dir);
+        let scratch = tempfile::Builder::new().prefix("relaykey-journal-").tempdir().unwrap();
+        let dir = scratch.path();
+        let store = ApplyJournal::new(dir);
         let target = |name: &str| TargetId { credential: "ses".into(), target: name.into() };
         let format = || -> u64 {
             let text = std::fs::read_to_string(dir.join("apply/journal.json")).unwrap();
@@ -756,7 +755,6 @@ mod tests {
         assert_eq!(format(), 2);
         store.set(&target("main"), None).unwrap();
         assert_eq!(format(), 1);
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

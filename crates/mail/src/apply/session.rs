@@ -427,8 +427,8 @@ mod tests {
     /// Another process holds what comes first and wants what we hold: we let go of that before we wait.
     #[test]
     fn two_that_want_the_same_directories_do_not_wait_for_each_other() {
-        let base = std::env::temp_dir().join(format!("relaykey-locks-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&base);
+        let scratch = tempfile::Builder::new().prefix("relaykey-locks-").tempdir().unwrap();
+        let base = scratch.path();
         let mut directories: Vec<(Directory, PathBuf)> = (["one", "two"].iter())
             .map(|name| {
                 let path = base.join(name);
@@ -466,7 +466,5 @@ mod tests {
         });
         assert_eq!(locks.len(), 2, "and both are held again");
         assert!(other.lock(&first, Duration::ZERO).is_err());
-        drop(locks);
-        std::fs::remove_dir_all(&base).unwrap();
     }
 }

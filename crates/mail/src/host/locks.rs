@@ -279,20 +279,19 @@ fn holder_of(dev: u64, ino: u64) -> Option<Holder> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 
     /// As where `/run` is a tmpfs of mode 1777, which is the kernel's default.
     #[test]
     fn the_place_is_made_in_a_sticky_directory() {
-        let run = std::env::temp_dir().join(format!("relaykey-locks-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&run).unwrap();
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let scratch = tempfile::Builder::new().prefix("relaykey-locks-").tempdir().unwrap();
+        let run = scratch.path();
+        std::fs::set_permissions(run, std::fs::Permissions::from_mode(0o1777)).unwrap();
         let place = run.join("relaykey-lock");
         let made = place_at(&place).map(|made| std::fs::metadata(made.path()).unwrap().mode() & 0o7777);
         let again = place_at(&place).map(|found| found.open_lock_file(OsStr::new("1:2-3")).unwrap().is_some());
-        std::fs::remove_dir_all(&run).unwrap();
         assert_eq!((made.unwrap(), again.unwrap()), (0o700, true));
     }
 }

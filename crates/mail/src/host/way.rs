@@ -158,21 +158,23 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn lab(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("relaykey-way-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
+    fn lab() -> tempfile::TempDir {
+        let place = fs::canonicalize(std::env::temp_dir()).unwrap();
+        let scratch = tempfile::Builder::new().prefix("relaykey-way-").tempdir_in(place).unwrap();
+        let dir = scratch.path();
         fs::create_dir_all(dir.join("etc/a")).unwrap();
         fs::create_dir_all(dir.join("etc/b")).unwrap();
         for file in ["a/file", "b/file"] {
             fs::write(dir.join("etc").join(file), "x").unwrap();
         }
         symlink("a", dir.join("etc/link")).unwrap();
-        fs::canonicalize(dir).unwrap()
+        scratch
     }
 
     #[test]
     fn what_was_elsewhere_for_a_while_shows() {
-        let dir = lab("elsewhere");
+        let scratch = lab();
+        let dir = scratch.path();
         let file = dir.join("etc/link/file");
         let look = || Way::of(Path::new("/"), &file).unwrap().0;
         let before = look();
@@ -204,23 +206,22 @@ mod tests {
             symlink(target, dir.join("etc/link")).unwrap();
         }
         assert!(!look().is_still(&before));
-        fs::remove_dir_all(dir).unwrap();
     }
 
     /// A link that names a place from `/` on means the `/` of who follows it.
     #[test]
     fn links_lead_where_they_lead_from_that_root() {
-        let dir = lab("root");
+        let scratch = lab();
+        let dir = scratch.path();
         symlink("/etc/b/file", dir.join("etc/absolute")).unwrap();
         let end = |root: &Path, path: &Path| Way::of(root, path).unwrap().1.map(|place| place.ino);
         let b = fs::metadata(dir.join("etc/b/file")).unwrap().ino();
-        assert_eq!(end(&dir, Path::new("/etc/absolute")), Some(b));
-        assert_eq!(end(&dir, Path::new("/etc/link/../../../etc/b/file")), Some(b), "not above it");
-        assert_eq!(end(&dir, Path::new("/etc/none/file")), None);
-        assert_eq!(end(&dir, Path::new("/etc/b")), Some(fs::metadata(dir.join("etc/b")).unwrap().ino()));
+        assert_eq!(end(dir, Path::new("/etc/absolute")), Some(b));
+        assert_eq!(end(dir, Path::new("/etc/link/../../../etc/b/file")), Some(b), "not above it");
+        assert_eq!(end(dir, Path::new("/etc/none/file")), None);
+        assert_eq!(end(dir, Path::new("/etc/b")), Some(fs::metadata(dir.join("etc/b")).unwrap().ino()));
         symlink("round", dir.join("etc/round")).unwrap();
-        assert!(Way::of(&dir, Path::new("/etc/round")).is_err());
-        assert!(Way::of(&dir, Path::new("/etc/a/file/x")).is_err());
-        fs::remove_dir_all(dir).unwrap();
+        assert!(Way::of(dir, Path::new("/etc/round")).is_err());
+        assert!(Way::of(dir, Path::new("/etc/a/file/x")).is_err());
     }
 }
