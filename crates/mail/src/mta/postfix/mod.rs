@@ -417,7 +417,7 @@ impl Mta for Postfix {
             None if staged_text.is_none() && !maps.all.is_empty() => return Ok(vec![Answer::Nothing; keys.len()]),
             _ => {}
         }
-        let (settings, store) = self.store(table)?;
+        let (settings, store) = self.store_in(setup, &maps, table)?;
         if staged_text.is_none() && !store.read_by_postfix().exists() {
             return Ok(vec![Answer::Nothing; keys.len()]);
         }
@@ -536,6 +536,11 @@ impl Postfix {
     fn store(&self, id: &TableId) -> Result<(Settings, Store), Fault> {
         let setup = self.setup()?;
         let maps = LoginMaps::of(&setup);
+        self.store_in(setup, &maps, id)
+    }
+
+    /// The same, where the settings and the login maps were looked at already.
+    fn store_in(&self, setup: Setup, maps: &LoginMaps, id: &TableId) -> Result<(Settings, Store), Fault> {
         match maps.get(id).map(|map| &map.store) {
             Some(Ok(store)) => Ok((setup.main, store.clone())),
             Some(Err(problem)) => Err((**problem).clone().into_error()),
