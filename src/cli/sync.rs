@@ -41,7 +41,7 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
         complain(what, fix);
         return Exit::Usage;
     }
-    if let Some((what, fix)) = may_not_name(args) {
+    if let Some((what, fix)) = may_not_name(args, rustix::process::geteuid().is_root()) {
         complain(&what, &fix);
         return Exit::Usage;
     }
@@ -70,7 +70,7 @@ pub fn run(path: &Path, json: bool, args: &SyncArgs) -> Exit {
 }
 
 /// Why `--previous` is not for this run, and what to do.
-fn may_not_name(args: &SyncArgs) -> Option<(String, String)> {
+fn may_not_name(args: &SyncArgs, is_root: bool) -> Option<(String, String)> {
     let id = args.previous.as_ref()?;
     let [name] = args.names.as_slice() else {
         return Some((
@@ -88,7 +88,6 @@ fn may_not_name(args: &SyncArgs) -> Option<(String, String)> {
         );
         return Some((what, fix));
     }
-    let is_root = rustix::process::geteuid().is_root();
     (!is_root).then(|| ("--previous says which key is ours, and only root may".into(), "run it as root".into()))
 }
 
@@ -107,5 +106,26 @@ fn may_not_reveal(json: bool, args: &SyncArgs) -> Option<(&'static str, &'static
         ))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_names_an_earlier_key() {
+        let named = |previous: Option<&str>| SyncArgs {
+            names: vec!["ses".into()],
+            dry_run: false,
+            reveal: false,
+            accept_version: None,
+            previous: previous.map(str::to_owned),
+            wait: Duration::ZERO,
+        };
+        assert_eq!(may_not_name(&named(Some("AKIAEARLIER")), true), None);
+        let (what, fix) = may_not_name(&named(Some("AKIAEARLIER")), false).expect("not for others");
+        assert!(what.contains("only root may") && fix.contains("as root"), "{what} {fix}");
+        assert_eq!(may_not_name(&named(None), false), None);
     }
 }

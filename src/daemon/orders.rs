@@ -12,6 +12,7 @@ use crate::agent;
 use crate::agent::account::SyncDocument;
 use crate::audit::By;
 use crate::control::{self, Refusal};
+use crate::credential::is_access_key_id;
 use crate::instruction::relaykey;
 use crate::rollover::{Approve, Reject, Wake};
 use crate::wake::alarm::Brake;
@@ -109,6 +110,19 @@ fn leaving() -> Refusal {
     }
 }
 
+/// Which key is an earlier one of a credential only root may say, whoever else may ask the daemon; and only what is one.
+fn may_name_earlier(id: Option<&str>, uid: u32) -> Result<(), Refusal> {
+    let refuse = |what: &str, fix: &str| Err(Refusal { what: what.into(), fix: fix.into(), temporary: false });
+    match id {
+        Some(_) if uid != 0 => refuse("only root may say which key is an earlier one of a credential", "ask as root"),
+        Some(id) if !is_access_key_id(id) => refuse(
+            "what is named as an earlier key has not the form of an access key id",
+            "name one as it stands in the mail server's table",
+        ),
+        _ => Ok(()),
+    }
+}
+
 fn json(document: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(document).expect("documents have only text keys")
 }
@@ -130,13 +144,7 @@ impl Daemon {
                     let (names, wake, wait) = match request {
                         control::ControlRequest::Status => return Ok(json(&cache.status(Timestamp::now()))),
                         control::ControlRequest::Sync(r) => {
-                            if r.previous.is_some() && peer.uid != 0 {
-                                return Err(Refusal {
-                                    what: "only root may say which key is an earlier one of a credential".into(),
-                                    fix: "ask as root".into(),
-                                    temporary: false,
-                                });
-                            }
+                            may_name_earlier(r.previous.as_deref(), peer.uid)?;
                             let (accept_version, previous) = (r.accept_version, r.previous);
                             (r.names, Wake { accept_version, previous, ..Wake::default() }, r.wait_seconds)
                         }
@@ -167,5 +175,23 @@ impl Daemon {
             },
             stop,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_key_is_named_by_root_alone() {
+        for (id, uid, may) in [
+            (None, 1000, true),
+            (Some("AKIAEARLIER"), 0, true),
+            (Some("AKIAEARLIER"), 1000, false),
+            (Some("joe"), 0, false),
+            (Some(""), 0, false),
+        ] {
+            assert_eq!(may_name_earlier(id, uid).is_ok(), may, "{id:?} {uid}");
+        }
     }
 }

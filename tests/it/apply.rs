@@ -1458,6 +1458,70 @@ fn offers_to_compile(fix: &str, instance: &postfix::Instance) -> bool {
     fix.contains(&format!("postmap -c {} {}:", instance.config_dir.display(), instance.map_type))
 }
 
+/// A caller that somebody has taken over must not be able to name other relays' keys as ours.
+#[test]
+fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
+    let (old, new, newer) = (login("AKIAOLD"), login("AKIANEW"), login("AKIANEWER"));
+    let team = line("[smtp.team.example]:587", &login("AKIATEAM"));
+    let text = |ours: &Login, sender: &Login| format!("{}{team}{}", line(KEY, ours), line("@b.example", sender));
+    let instance = instance("hash", Some(&text(&old, &login("AKIAEARLIER"))));
+    let mut lab = Lab::on(&instance, Reload::IfNeeded);
+    let held = |lab: &Lab, ours: &Ours| match lab
+        .call(Request::Inspect { target: lab.id.clone(), ours: ours.clone() })
+        .unwrap()
+    {
+        Reply::Inspected(seen) => (seen.expect(), seen.entries.iter().map(|e| e.key.clone()).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    let change = |lab: &Lab, ours: Ours, login: &Login| {
+        let (target, expect) = (lab.id.clone(), held(lab, &ours).0);
+        let version = login.username.as_str().into();
+        lab.call(Request::Prepare { target, ours, expect, login: login.clone(), version }).unwrap();
+        lab.swap().unwrap();
+        lab.commit();
+        fs::read_to_string(instance.table()).unwrap()
+    };
+    // Nothing is remembered: what the source has named is taken.
+    let first = Ours { named: vec!["AKIAEARLIER".into()], ..Ours::default() };
+    assert_eq!(held(&lab, &Ours::default()).1, [KEY]);
+    assert_eq!(held(&lab, &first).1, [KEY, "@b.example"]);
+    assert_eq!(change(&lab, first, &new), text(&new, &new));
+
+    // Now another relay's key is named in every way there is, also to a server that was started since.
+    let ids = || vec!["AKIATEAM".to_owned()];
+    let all = |applied: &str| Ours {
+        applied: Some(applied.into()),
+        previous: Some("AKIATEAM".into()),
+        known: ids(),
+        earlier: ids(),
+        named: ids(),
+        ..Ours::default()
+    };
+    lab.restart();
+    assert_eq!(change(&lab, all("AKIANEW"), &newer), text(&newer, &newer));
+    assert_eq!(change(&lab, all("AKIATEAM"), &new), text(&new, &new));
+    assert_eq!(change(&lab, Ours { named: ids(), ..Ours::default() }, &newer), text(&newer, &newer));
+
+    // What was confirmed before is remembered, though no caller says so.
+    fs::write(instance.table(), text(&newer, &old)).unwrap();
+    compile(&instance);
+    let forgot = Ours { previous: Some("AKIAOLD".into()), ..Ours::default() };
+    assert_eq!(change(&lab, forgot, &new), text(&new, &new));
+
+    // Root's word counts, and only for what is an access key id.
+    let name = |id: &str| lab.call(Request::NameEarlier { target: lab.id.clone(), id: id.into() });
+    for odd in ["", "joe", "akiateam", "AKIATEAM ", "AKIATEAM:password"] {
+        let fault = name(odd).expect_err(odd);
+        assert!(fault.class == Class::Config && !fault.what.contains("password"), "{fault:?}");
+    }
+    name("AKIATEAM").unwrap();
+    let team_is_ours = text(&newer, &newer).replace(&team, &line("[smtp.team.example]:587", &newer));
+    assert_eq!(change(&lab, Ours::default(), &newer), team_is_ours);
+    let looks = Client::in_process(Server::looking(&lab.config.mail()));
+    let asked = Request::NameEarlier { target: lab.id.clone(), id: "AKIAOTHER".into() };
+    looks.call(asked).expect_err("it only looks");
+}
+
 /// Compiling the text by hand puts whatever stands there into use, and no login was tried with it: that is advised only where
 /// the text says of our keys what the map says.
 #[test]

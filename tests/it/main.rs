@@ -19,6 +19,7 @@ mod crash_report;
 mod crowd;
 mod daemon;
 mod dynamodb;
+mod earlier_keys;
 mod email;
 mod exec;
 mod field;

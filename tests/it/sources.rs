@@ -305,6 +305,11 @@ fn child() {
                 "look" => looked(runtime.block_on(source.look())),
                 "fetch" => outcome(runtime.block_on(source.fetch()).map(|fetched| (source.describe(), fetched))),
                 "requests" => json!(source.requests()),
+                "earlier" => {
+                    let earlier = runtime.block_on(source.earlier());
+                    let unread = earlier.unread.iter().map(|e| json!([e.class, e.what, e.fix]));
+                    json!({"ids": earlier.ids, "unread": unread.collect::<Vec<_>>()})
+                }
                 "advice" => json!(source.advice().map(|advice| [advice.what, advice.fix])),
                 other => panic!("what is {other:?}?"),
             };
@@ -661,6 +666,83 @@ fn once_in_a_while_a_look_proves_that_the_credential_can_be_read() {
 }
 
 // What failures are called.
+
+/// The id of the version before it, for a host without state.
+#[test]
+fn the_ids_of_earlier_versions_are_read_and_nothing_else_of_them() {
+    let (moto, secret, parameter) = (moto::shared(), fresh("ses/earlier-"), fresh("/ses/earlier-"));
+    let login = |id: &str| format!("{id}:{PASSWORD}");
+    moto.secret(&secret, &login("AKIAEARLIEST"));
+    moto.parameter(&parameter, &login("AKIAEARLIEST"));
+    let earlier = |fetch: &dyn Fn() -> Fetch| {
+        let mut open = fetch().open();
+        let said = open.ask("earlier").0;
+        let sent = open.sent(&mut 0);
+        (said["ids"].clone(), said["unread"].clone(), sent)
+    };
+    let unlabelled = || Fetch::secret(&secret);
+    let first = || Fetch::parameter(&parameter);
+    // The first version: there is none before it.
+    let (ids, unread, sent) = earlier(&unlabelled);
+    assert_eq!((ids, sent), (json!([]), vec!["GetSecretValue".to_owned()]));
+    assert_eq!((unread[0][0].as_str(), unread.as_array().map(Vec::len)), (Some("no-such-label"), Some(1)), "{unread}");
+    let (ids, unread, sent) = earlier(&first);
+    let look = "GetParameter without decryption".to_owned();
+    assert_eq!((ids, unread, sent), (json!([]), json!([]), vec![look.clone()]));
+
+    moto.put(&secret, &json!({"username": "AKIAOLD", "password": PASSWORD}).to_string(), &["AWSCURRENT"]);
+    moto.put(&secret, &login("AKIANEW"), &["canary"]);
+    moto.parameter(&parameter, &login("AKIAOLD"));
+    moto.parameter(&parameter, &login("AKIANEW"));
+    let get = || "GetSecretValue".to_owned();
+    let (ids, unread, sent) = earlier(&unlabelled);
+    assert_eq!((ids, unread, sent), (json!(["AKIAEARLIEST"]), json!([]), vec![get()]));
+    // Whatever this host takes.
+    let (ids, _, sent) = earlier(&|| Fetch::stages(&secret, &["canary"]));
+    assert_eq!((ids, sent), (json!(["AKIAOLD", "AKIAEARLIEST"]), vec![get(), get()]));
+    let (ids, unread, sent) = earlier(&first);
+    assert_eq!((ids, unread, sent), (json!(["AKIAOLD"]), json!([]), vec![look, "GetParameter".to_owned()]));
+
+    // What cannot be read is said, and is no error.
+    let of = |mut fault: Value, only: &str| {
+        fault["only"] = only.into();
+        fault["count"] = 0.into();
+        fault
+    };
+    let error = |code: &str, message: &str| json!({"kind": "error", "status": 400, "code": code, "message": message});
+    let hang = json!({"kind": "hang", "seconds": 20});
+    for (fault, class) in [
+        (error("AccessDeniedException", "not authorized"), "access-denied"),
+        (error("ThrottlingException", "Rate exceeded"), "throttled"),
+        (hang, "network"),
+    ] {
+        let (secret, parameter) = (&secret, &parameter);
+        let labelled = of(fault.clone(), "AWSPREVIOUS");
+        let numbered = of(fault.clone(), ":2\"");
+        let began = Instant::now();
+        let secret = || Fetch::stages(secret, &["canary"]).limits(600, 2000).fault("GetSecretValue", labelled.clone());
+        let (ids, unread, _) = earlier(&secret);
+        assert_eq!((ids, unread[0][0].as_str()), (json!(["AKIAOLD"]), Some(class)), "{unread}");
+        let parameter = || Fetch::parameter(parameter).limits(600, 2000).fault("GetParameter", numbered.clone());
+        let (ids, unread, _) = earlier(&parameter);
+        assert_eq!((ids, unread[0][0].as_str()), (json!([]), Some(class)), "{unread}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{class}: {:?}", began.elapsed());
+        if class == "access-denied" {
+            let fix = unread[0][2].as_str().unwrap_or_default();
+            assert!(fix.contains("ssm:GetParameter"), "{fix}");
+        }
+    }
+
+    // What is in another form than an access key id may be a secret in the wrong place, and goes nowhere.
+    moto.put(&secret, &format!("{PASSWORD}:AKIANEW"), &["AWSCURRENT"]);
+    moto.put(&secret, &login("AKIANEWER"), &["AWSCURRENT"]);
+    moto.parameter(&parameter, "no login at all");
+    moto.parameter(&parameter, &login("AKIANEWER"));
+    for fetch in [&unlabelled as &dyn Fn() -> Fetch, &first] {
+        let (ids, unread, _) = earlier(fetch);
+        assert_eq!((ids, unread[0][0].as_str()), (json!([]), Some("payload")), "{unread}");
+    }
+}
 
 #[test]
 fn what_is_not_there_is_told_apart() {

@@ -12,7 +12,7 @@ that tests share one server without meeting.
                           answer:    "status", "body", "type" (this very answer)
                           hang:      "seconds" without an answer, then the connection closes
                           truncate:  half of the real answer
-                     count 0: for good
+                     count 0: for good; only: for requests alone that have this text in them
   POST /lab/heal     {"key": "AKIA…"}: no more faults for that key
   GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, decrypt, status
   GET  /lab/messages          the messages that SES took, in any region: from, to, raw
@@ -103,6 +103,7 @@ class Call:
         self.about = next((fields[name] for name in SUBJECTS if name in fields), "")
         self.external_id = fields.get("ExternalId")
         self.decrypt = fields.get("WithDecryption")
+        self.text = body.decode(errors="replace")
 
 
 class Lab:
@@ -156,7 +157,7 @@ class Lab:
     def due(self, call):
         with self.lock:
             for fault in self.faults:
-                if (fault["key"], fault["action"]) == (call.key, call.action):
+                if (fault["key"], fault["action"]) == (call.key, call.action) and fault.get("only", "") in call.text:
                     if fault["count"] == 1:
                         self.faults.remove(fault)
                     elif fault["count"] > 1:

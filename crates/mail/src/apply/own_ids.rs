@@ -132,7 +132,7 @@ impl ApplyJournal {
     ) -> Result<(), Fault> {
         let new: Vec<&String> = new.iter().filter(|id| is_access_key_id(id)).collect();
         let known = list(&mut self.own_ids(credential)?).clone();
-        if new.iter().all(|id| known.contains(id)) {
+        if new.last().is_none_or(|last| known.last() == Some(last)) && new.iter().all(|id| known.contains(id)) {
             return Ok(());
         }
         let _lock = self.lock()?;
@@ -146,5 +146,81 @@ impl ApplyJournal {
         document.format = FORMAT;
         let text = serde_json::to_vec_pretty(&document).expect("texts and numbers have a JSON form");
         Ok(host::replace(&self.own_ids_path(), &text, 0o600)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    fn said() -> Ours {
+        Ours {
+            applied: Some("AKIAAPPLIED".into()),
+            previous: Some("AKIAPREVIOUS".into()),
+            known: texts(&["AKIAKNOWN"]),
+            earlier: texts(&["AKIAEARLIER"]),
+            named: texts(&["AKIANAMED", "not an access key id"]),
+            ..Ours::default()
+        }
+    }
+
+    #[test]
+    fn a_caller_is_believed_as_long_as_nothing_was_prepared() {
+        let believed = OwnIds::default().believed(&said(), Purpose::Change);
+        assert_eq!(believed.known, texts(&["AKIAKNOWN", "AKIANAMED"]));
+        let of_state = |ours: Ours| (ours.applied, ours.previous, ours.earlier);
+        assert_eq!(of_state(believed), of_state(said()));
+        // What root names says nothing about the rest.
+        let ids = OwnIds { named_by_root: texts(&["AKIAROOT"]), ..OwnIds::default() };
+        let believed = ids.believed(&said(), Purpose::Change);
+        assert_eq!(believed.known, texts(&["AKIAKNOWN", "AKIANAMED", "AKIAROOT"]));
+    }
+
+    #[test]
+    fn afterwards_only_what_is_remembered_is_ours() {
+        let ids =
+            OwnIds { prepared: texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST"]), named_by_root: texts(&["AKIAROOT"]) };
+        let believed = ids.believed(&said(), Purpose::Change);
+        // The last one is what is in use: a host that remembers it is none without state.
+        assert_eq!(believed.applied.as_deref(), Some("AKIALAST"));
+        assert_eq!(believed.previous.as_deref(), Some("AKIAPREVIOUS"));
+        assert_eq!(believed.known, texts(&["AKIAROOT"]));
+        for id in ["AKIAEARLIER", "AKIAOLD", "AKIALAST", "AKIAROOT"] {
+            assert!(believed.earlier.iter().any(|earlier| earlier == id), "{id} is named where it is left");
+        }
+        // Who only looks may have a version in view that is not prepared yet.
+        assert_eq!(ids.believed(&said(), Purpose::Look).known, texts(&["AKIAKNOWN", "AKIAROOT"]));
+        assert_eq!(ids.believed(&Ours::default(), Purpose::Look).applied.as_deref(), Some("AKIALAST"));
+        let by_password = Ours { applied: Some("apikey".into()), known: texts(&["other"]), ..Ours::default() };
+        let believed = ids.believed(&by_password, Purpose::Change);
+        assert_eq!((believed.applied.as_deref(), believed.known), (Some("apikey"), texts(&["other", "AKIAROOT"])));
+    }
+
+    #[test]
+    fn what_is_prepared_is_remembered_with_what_was_believed_then() {
+        let dir = std::env::temp_dir().join(format!("relaykey-ids-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        let journal = ApplyJournal::new(&dir);
+        let ours = |applied: &str| Ours { applied: Some(applied.into()), ..Ours::default() };
+        let first = Ours { known: texts(&["AKIANAMED", "joe"]), ..ours("AKIAOLD") };
+        journal.prepares("ses", &first, "AKIANEW").unwrap();
+        journal.prepares("ses", &ours("AKIAOTHER"), "AKIANEWER").unwrap();
+        journal.root_names("ses", "AKIAROOT".into()).unwrap();
+        let ids = ApplyJournal::new(&dir).own_ids("ses").unwrap();
+        assert_eq!(ids.prepared, texts(&["AKIANAMED", "AKIAOLD", "AKIANEW", "AKIANEWER"]));
+        assert_eq!(ids.named_by_root, texts(&["AKIAROOT"]));
+        assert_eq!(journal.own_ids("other").unwrap(), OwnIds::default());
+        // What cannot be read is not forgotten: then anything would be believed again.
+        for broken in ["{", r#"{"format": 2, "credentials": {}}"#] {
+            std::fs::write(dir.join("apply/ids.json"), broken).unwrap();
+            let fault = journal.own_ids("ses").unwrap_err();
+            assert!(fault.class == Class::Config && fault.fix.contains("ids.json"), "{fault:?}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -247,7 +247,7 @@ impl Answering<'_> {
                 }
                 Fact::UnknownSenders { key, at, .. } => problems.push(self.of_entry(
                     *at,
-                    Severity::Error,
+                    if self.candidate.is_some() { Severity::Error } else { Severity::Warning },
                     format!(
                         "it holds an access key id that this host does not know, for a sender whose mail goes to {}, and there is no \
                          login for other mail: whether it is this credential's cannot be told",

@@ -202,6 +202,40 @@ fn what_holds_an_id_of_ours_is_moved_whatever_its_key() {
     ]);
 }
 
+/// A host without state, to which the source has named ids.
+#[test]
+fn ids_that_the_source_names_are_ours_on_a_host_without_state() {
+    let two = |tables, ids| Host {
+        services: &["smtp 0", "team 1"],
+        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "team [email-smtp.us-east-1.amazonaws.com]:587"],
+        tables,
+        ids,
+        ..PLAIN
+    };
+    let senders = |ids| Host {
+        services: &["smtp 0 by-sender"],
+        tables: &["@a.example AKIAOLD
+                   @b.example AKIATEAM"],
+        ids,
+        ..PLAIN
+    };
+    const THEIRS: &[&str] =
+        &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "[email-smtp.us-east-1.amazonaws.com]:587 AKIATEAM"];
+    const HALF: &[&str] =
+        &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "[email-smtp.us-east-1.amazonaws.com]:587 AKIAPREV"];
+    check(&[
+        // Nothing is known: which of the two is this credential's cannot be told.
+        (two(THEIRS, &["candidate=AKIANEW"]), "0:1*, 1:1*, another 0:1, another 1:1"),
+        // The service of another account is left.
+        (two(THEIRS, &["known=AKIAOLD", "candidate=AKIANEW"]), "0:1*, left team"),
+        // The key before, which an earlier rotation by hand has left in one of them.
+        (two(HALF, &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIANEW"]), "0:1*, 1:1*"),
+        // Only senders have logins, and one of them is another account's.
+        (senders(&["known=AKIAOLD", "candidate=AKIANEW"]), "0:1*, sender answers 0:1"),
+        (senders(&["candidate=AKIANEW"]), "unknown senders 0:1, no live key"),
+    ]);
+}
+
 #[test]
 fn look_up_order() {
     check(&[
