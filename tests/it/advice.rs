@@ -276,7 +276,7 @@ fn what_cannot_be_written_is_said_on_the_first_day() {
         ("a directory for more files alone", "chattr +a \"$2\"".into(), "replace a file in", "chattr -a"),
         ("a text mounted alone", mount("sasl_passwd"), "mount", "directory"),
         ("a map mounted alone", mount("sasl_passwd.db"), "mount", "directory"),
-        ("of another user", "chown nobody \"$2\"".into(), "belongs to", "chown root"),
+        ("of another user", "chown nobody \"$2\"".into(), "belongs to", "chown -h root"),
         ("in main.cf", maps("static:AKIASTATIC:pw"), "main.cf itself", "move the relay"),
         ("in main.cf, by keys", maps("inline:{ { a.example = AKIASTATIC:pw } }"), "main.cf itself", "move the relay"),
         ("in a directory service", maps("ldap:/etc/ldap.cf"), "in a database", "move the relay"),
