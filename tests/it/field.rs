@@ -177,6 +177,16 @@ cases! {
     c168 = "168-half-rotated-second-service";
     c201 = "201-other-regions-password";
     c202 = "202-another-password";
+    c170 = "170-result-delimiter";
+    c171 = "171-relative-path";
+    c172 = "172-relative-path-proxied";
+    c173 = "173-windows-line-ends-several";
+    c174 = "174-address-literal-ipv6";
+    c175 = "175-alias-without-port";
+    c176 = "176-proxied-never-compiled";
+    c177 = "177-proxied-by-a-service";
+    c178 = "178-vouched-for";
+    c179 = "179-proxied-out-of-reach";
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,11 +153,12 @@ impl Network {
             other: standin(Server::Other),
             direct: Arc::default(),
         };
-        let mut ways = vec![(Ipv4Addr::LOCALHOST, 80, aws)];
+        let mut ways: Vec<(IpAddr, u16, u16)> = vec![(Ipv4Addr::LOCALHOST.into(), 80, aws)];
         for (server, standin) in network.relays() {
-            ways.extend([25, 587, 2587].map(|port| (address(server), port, standin.starttls_port())));
-            ways.extend([465, 2465].map(|port| (address(server), port, standin.implicit_port())));
+            ways.extend([25, 587, 2587].map(|port| (address(server).into(), port, standin.starttls_port())));
+            ways.extend([465, 2465].map(|port| (address(server).into(), port, standin.implicit_port())));
         }
+        ways.push((Ipv6Addr::LOCALHOST.into(), 587, network.ses.starttls_port()));
         forward(&ways, network.ses.implicit_port(), network.ses.ca_pem());
         names();
         receive(Arc::clone(&network.direct));
@@ -187,7 +188,7 @@ impl Network {
 }
 
 /// Carries bytes from each address and port to a port of the loopback, and from the tunnel's to TLS.
-fn forward(ways: &[(Ipv4Addr, u16, u16)], implicit: u16, ca_pem: &str) {
+fn forward(ways: &[(IpAddr, u16, u16)], implicit: u16, ca_pem: &str) {
     let ways = ways.to_vec();
     let mut roots = rustls::RootCertStore::empty();
     let ca = rustls::pki_types::CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("a certificate");

@@ -29,7 +29,7 @@ impl Alias {
                 None => (spelt, None),
             },
         };
-        let host = address(host).map_or_else(|| host.to_ascii_lowercase(), |ip| ip.to_string());
+        let host = connected(host).to_ascii_lowercase();
         (!host.is_empty()).then_some(Self { host, port })
     }
 
@@ -75,6 +75,11 @@ pub fn is_this_host(host: &str) -> bool {
 
 fn is_below_localhost(host: &str) -> bool {
     host.rsplit_once('.').is_some_and(|(_, last)| last.eq_ignore_ascii_case("localhost"))
+}
+
+/// A host as Postfix names it once it is connected: an address has one spelling, without a tag.
+pub fn connected(host: &str) -> String {
+    address(host).map_or_else(|| host.to_owned(), |ip| ip.to_string())
 }
 
 /// Are they one host? An IPv6 address is spelt in many ways.

@@ -6,11 +6,12 @@
 //! default ones (transport(5)).
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use super::services::Service;
 use super::settings::{Settings, words};
 use crate::credential::ses_region;
-use crate::mta::alias::{Alias, same_host};
+use crate::mta::alias::{Alias, connected, same_host};
 use crate::mta::{Relay, shown};
 
 /// Where a route stands.
@@ -138,9 +139,9 @@ pub(super) struct NextHop {
 impl NextHop {
     /// A hop as a route spells it.
     pub(super) fn new(service: &str, origin: Origin, spelt: &str, endpoints: &[Endpoint]) -> Self {
-        let host = host_part(spelt);
-        let endpoint = endpoints.iter().position(|endpoint| endpoint.is_at(host, port_part(spelt)));
-        Self { service: service.to_owned(), origin, spelt: spelt.to_owned(), host: host.to_owned(), endpoint }
+        let host = connected(host_part(spelt));
+        let endpoint = endpoints.iter().position(|endpoint| endpoint.is_at(&host, port_part(spelt)));
+        Self { service: service.to_owned(), origin, spelt: spelt.to_owned(), host, endpoint }
     }
 
     /// Does it lead to an endpoint of ours?
@@ -317,11 +318,16 @@ pub(super) fn filter_action(value: &str) -> Option<&str> {
 pub(super) fn host_part(spelt: &str) -> &str {
     match spelt.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
+        // The bare name of a host may be an address.
+        None if spelt.parse::<Ipv6Addr>().is_ok() => spelt,
         None => spelt.split(':').next().unwrap_or(spelt),
     }
 }
 
 pub(super) fn port_part(spelt: &str) -> Option<&str> {
+    if spelt.parse::<Ipv6Addr>().is_ok() {
+        return None;
+    }
     spelt.rsplit(']').next()?.split_once(':').map(|(_, port)| port)
 }
 
@@ -371,9 +377,13 @@ mod tests {
             ("mail.example", "mail.example", None),
             ("[2001:db8::1]:25", "2001:db8::1", Some("25")),
             ("[127.0.0.1]", "127.0.0.1", None),
+            ("[ipv6:2001:db8::1]:25", "ipv6:2001:db8::1", Some("25")),
+            ("2001:db8::1", "2001:db8::1", None),
         ] {
             assert_eq!((host_part(spelt), port_part(spelt)), (host, port), "{spelt}");
         }
+        // Postfix looks a login up under the address that it is connected to.
+        assert_eq!(NextHop::new("smtp", Origin::Relayhost, "[IPv6:0:0::1]:25", &[]).host, "::1");
         let ours = [endpoint("a", 587, &["b", "d"])];
         let hops = ["a:587", "b", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, &ours));
         assert_eq!(hops.each_ref().map(with_brackets), ["[a]:587", "[b]", "[d]:25"]);

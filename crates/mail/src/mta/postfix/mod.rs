@@ -19,6 +19,7 @@ mod instances;
 mod ownership;
 mod pick;
 mod process;
+mod proxymap;
 mod review;
 mod routes;
 mod sasl;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use crate::credential::{Login, Redactor};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
-use crate::host::{self, trust};
+use crate::host;
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
@@ -247,7 +248,7 @@ impl Mta for Postfix {
                 )
             }));
             all_go_live.extend(goes_live);
-            tables.push(plan_of(table, login, self.group_of(table))?);
+            tables.push(plan_of(table, login)?);
         }
         // What stands in the map alone is lost with a new one, and with nothing to write it is not.
         let is_written = |number: usize| tables[number].files().next().is_some();
@@ -552,12 +553,6 @@ impl Postfix {
         }
     }
 
-    /// The group whose members read its files where they are new: proxymap(8) runs as Postfix's own user.
-    fn group_of(&self, table: &TableSurvey) -> Option<u32> {
-        let owner = table.settings.get("mail_owner");
-        trust::user_group(owner).filter(|_| table.store.is_proxied)
-    }
-
     /// What a service finds under each key: in the first of its tables that has it.
     fn answers(&self, survey: &Survey, tables: &[TableId], keys: &[&String]) -> Result<Vec<LiveKey>, Fault> {
         let mut found: Vec<LiveKey> =
@@ -587,7 +582,7 @@ impl Postfix {
 }
 
 /// The change of one table.
-fn plan_of(survey: &TableSurvey, login: &Login, group: Option<u32>) -> Result<TablePlan, Fault> {
+fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
     let store = &survey.store;
     let mut changes = Vec::new();
     for owned in &survey.pick.owned {
@@ -610,7 +605,7 @@ fn plan_of(survey: &TableSurvey, login: &Login, group: Option<u32>) -> Result<Ta
             map = Some(PlannedFile { path: path.clone(), seen: identify(path)?, content });
         }
     }
-    Ok(TablePlan { id: store.id(), text, map, lookups, group })
+    Ok(TablePlan { id: store.id(), text, map, lookups, group: proxymap::group(&survey.settings, store) })
 }
 
 /// As a shell takes it for one word.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::differences::{Compiling, not_by_hand};
 use super::generations::review_generations;
-use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
+use super::hops::{Endpoint, Hops, NextHop, Origin, port_part, transport, with_brackets};
+use super::proxymap;
 use super::services::Service;
 use super::settings::{Settings, postconf};
 use super::survey::Survey;
@@ -363,7 +364,7 @@ impl Postfix {
             }
             problems.extend(fs::metadata(file).ok().and_then(|m| review_writers(settings, file, &m)));
         }
-        problems.extend(out_of_proxymaps_reach(settings, store));
+        problems.extend(proxymap::out_of_reach(settings, store));
         let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
         if let Some(map) = &store.map
             && let (Some(text), Some(compiled)) = (changed(&store.text), changed(map))
@@ -381,32 +382,6 @@ impl Postfix {
         }
         problems
     }
-}
-
-/// proxymap(8) opens what is behind `proxy:`, as Postfix's own user with no group but its own. An ACL may let it in.
-fn out_of_proxymaps_reach(settings: &Settings, store: &Store) -> Option<Problem> {
-    let owner = Some(settings.get("mail_owner")).filter(|_| store.is_proxied)?;
-    let (uid, gid) = (trust::user_id(owner).ok()??, trust::user_group(owner)?);
-    let file = store.read_by_postfix();
-    let m = fs::metadata(file).ok()?;
-    let bits = match (m.uid() == uid, m.gid() == gid) {
-        (true, _) => 0o400,
-        (false, true) => 0o040,
-        (false, false) => 0o004,
-    };
-    if m.mode() & bits != 0 || trust::has_acl(file) {
-        return None;
-    }
-    let (mode, path) = (m.mode() & 0o7777, quoted(&file.display().to_string()));
-    Some(Problem::warning(
-        Some(file.to_owned()),
-        format!("proxymap(8), which runs as {owner}, cannot read it (mode {mode:04o}), so mail waits in the queue"),
-        // Its own user is let in by its group: whose file it is stays as it is.
-        format!(
-            "chgrp {gid} {path} && chmod g+r {path} && postfix -c {} reload",
-            quoted(settings.get("config_directory"))
-        ),
-    ))
 }
 
 /// Who could have written a table that root compiles, or its map, by the rule for what is obeyed. Postfix's own user may own

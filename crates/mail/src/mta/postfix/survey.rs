@@ -10,9 +10,10 @@ use super::differences::Compiling;
 use super::hops::{Endpoint, Hops};
 use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
 use super::pick::{Answering, Owned, Pick, Picks};
+use super::proxymap;
 use super::review::{Problem, Subject};
 use super::settings::{Settings, Setup, settled};
-use super::tables::{LoginMap, LoginMaps, Store, in_braces, look, no_map, unproxied};
+use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -64,7 +65,7 @@ impl Postfix {
         problems.extend(self.unusable(&maps, &setup));
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
-        problems.extend(self.not_proxied(&setup));
+        problems.extend(proxymap::not_opened(&setup, &self.config_dir));
         problems.extend(self.vouched_for_nothing(&maps));
         let mut survey = Survey { setup, hops, problems, ..Survey::default() };
         survey.take_tables(maps);
@@ -141,48 +142,6 @@ impl Postfix {
             Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
         };
         self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
-    }
-
-    /// What is behind `proxy:` is opened by proxymap(8), and that opens nothing but what is listed for it.
-    fn not_proxied(&self, setup: &Setup) -> Vec<Problem> {
-        let open = |listed: &str| listed.strip_prefix("proxy:").map(|inner| unproxied(inner).to_owned());
-        let allowed: Option<Vec<String>> = setup.proxymap.as_ref().map(|settings| {
-            let listed =
-                settings.list("proxy_read_maps").into_iter().map(|word| in_braces(word).unwrap_or(word).trim());
-            listed.filter_map(open).collect()
-        });
-        let mut problems: Vec<Problem> = Vec::new();
-        for service in setup.services.iter().filter(|service| service.logs_in()) {
-            for spelt in service.tables().into_iter().filter(|spelt| spelt.starts_with("proxy:")) {
-                let is_allowed = |allowed: &Vec<String>| allowed.iter().any(|name| name == unproxied(spelt));
-                if allowed.as_ref().is_some_and(is_allowed) {
-                    continue;
-                }
-                let table = shown::table(spelt);
-                let (file, what, fix) = match allowed {
-                    Some(_) => (
-                        "main.cf",
-                        format!("proxy_read_maps does not list {table}"),
-                        format!(
-                            "add {table} to proxy_read_maps, where proxymap may read it; or take proxy: away from it"
-                        ),
-                    ),
-                    None => (
-                        "master.cf",
-                        format!("there is no service proxymap for {table}"),
-                        "put the service proxymap back, as Postfix comes with it; or take proxy: away from the table"
-                            .to_owned(),
-                    ),
-                };
-                let what = format!(
-                    "{what}: the service {} does not get at its logins (\"fatal: proxymap service is not configured for table\"), and \
-                     all its mail waits in the queue",
-                    service.name
-                );
-                problems.push(Problem::error(Class::Config, Some(self.config_dir.join(file)), what, fix));
-            }
-        }
-        problems
     }
 
     fn survey_tables(
@@ -397,7 +356,7 @@ impl Postfix {
     /// What makes a map: `postmap` gives a new one the rights of its text, which may be closed to who is to read it.
     fn compile_for(&self, survey: &TableSurvey, map: &Path) -> String {
         let command = self.compile_command(&survey.store);
-        match self.group_of(survey).filter(|_| !map.exists()) {
+        match proxymap::group(&survey.settings, &survey.store).filter(|_| !map.exists()) {
             None => command,
             Some(group) => {
                 let map = trust::quoted(map);
@@ -418,7 +377,7 @@ impl Postfix {
         Task {
             file: &store.text,
             exists: survey.seen.is_some(),
-            group: self.group_of(survey),
+            group: proxymap::group(&survey.settings, store),
             table: &survey.table,
             ours,
             login,

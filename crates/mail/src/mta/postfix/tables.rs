@@ -9,6 +9,7 @@ use std::{fs, io};
 
 use zeroize::Zeroizing;
 
+use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
 use super::settings::{Settings, Setup, postconf, words};
@@ -526,11 +527,6 @@ impl Store {
     }
 }
 
-/// Without `proxy:`, however often that stands there.
-pub(super) fn unproxied(map: &str) -> &str {
-    map.strip_prefix("proxy:").map_or(map, unproxied)
-}
-
 /// `path.ext`, whatever the path ends with.
 pub(super) fn with_extension(path: &Path, ext: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -709,6 +705,81 @@ pub(super) fn identify(path: &Path) -> Result<Option<host::FileId>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings(text: &str) -> Settings {
+        Settings::parse(&format!("config_directory = /etc/postfix\nqueue_directory = /var/empty-queue\n{text}"))
+    }
+
+    fn setup(main: &str, services: &[(&str, &str)]) -> Setup {
+        let main = settings(main);
+        let service = |(name, own): &(&str, &str)| {
+            let mut settings = main.clone();
+            settings.0.extend(Settings::parse(own).0);
+            Service { name: (*name).to_owned(), settings, overridden: Default::default() }
+        };
+        Setup { services: services.iter().map(service).collect(), main, proxymap: None }
+    }
+
+    #[test]
+    fn a_table_without_an_absolute_path_is_in_the_queue_directory() {
+        // Directories that are there.
+        let main = settings("queue_directory = /usr");
+        for (spelt, id, text) in [
+            ("hash:bin/no-table", "hash:/usr/bin/no-table", "/usr/bin/no-table"),
+            ("proxy:proxy:lmdb:no-table", "proxy:lmdb:/usr/no-table", "/usr/no-table"),
+            ("texthash:/no-table", "texthash:/no-table", "/no-table"),
+        ] {
+            let store = Store::of(&main, spelt).map_err(|problem| problem.finding.what).unwrap();
+            let text = fs::canonicalize("/usr").unwrap().join(text.strip_prefix("/usr/").unwrap_or(text));
+            let parent = fs::canonicalize(text.parent().unwrap()).unwrap();
+            assert_eq!((store.id().as_str(), store.text.parent().unwrap()), (id, parent.as_path()), "{spelt}");
+        }
+        // One path spelt in two ways is one table.
+        let maps = LoginMaps::of(&setup(
+            "queue_directory = /usr\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/usr/t hash:t",
+            &[("smtp", "")],
+        ));
+        assert_eq!((maps.all.len(), maps.of_services), (1, vec![vec![0, 0]]));
+    }
+
+    #[test]
+    fn the_delimiter_is_the_one_of_the_services_that_ask_the_table() {
+        let of = |main: &str, services: &[(&str, &str)]| {
+            let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/t\n{main}");
+            let maps = LoginMaps::of(&setup(&main, services));
+            maps.all
+                .into_iter()
+                .next()
+                .unwrap()
+                .store
+                .map(|store| store.delimiter.to_string())
+                .map_err(|p| p.finding.what)
+        };
+        const SET: &str = "smtp_sasl_password_result_delimiter = ";
+        let set = |text: &str| format!("{SET}{text}\n");
+        // A Postfix that does not know the setting does not say it.
+        assert_eq!(of("", &[("smtp", "")]).as_deref(), Ok(":"));
+        assert_eq!(of(&set("|"), &[("smtp", "")]).as_deref(), Ok("|"));
+        assert_eq!(of(&set("|"), &[("smtp", &set(";")), ("relay", &set(";"))]).as_deref(), Ok(";"));
+        // Who does not log in splits nothing.
+        let off = format!("{}smtp_sasl_auth_enable = no\n", set("|"));
+        assert_eq!(of("", &[("smtp", ""), ("relay", &off)]).as_deref(), Ok(":"));
+        assert!(
+            of("", &[("smtp", ""), ("relay", &set("|"))]).unwrap_err().contains("of the service relay is another one")
+        );
+        for text in ["", "::"] {
+            assert!(of(&set(text), &[("smtp", "")]).unwrap_err().contains("is not one character"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_listed_may_be_vouched_for() {
+        let main = "smtp_sasl_password_maps = hash:/t proxy:mysql:/m.cf inline:{ {a=b:c} }";
+        let maps = LoginMaps::of(&setup(main, &[]));
+        let vouched = ["proxy:mysql:/m.cf".to_owned(), "hash:/t".to_owned()];
+        let found: Vec<(bool, bool)> = maps.all.iter().map(|m| (m.is_unlisted(), m.is_among(&vouched))).collect();
+        assert_eq!(found, [(false, true), (true, true), (false, false)]);
+    }
 
     #[test]
     fn last_words_quote_nothing() {

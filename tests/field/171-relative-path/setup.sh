@@ -1,0 +1,1 @@
+mv $CFG/sasl_passwd* $CFG/../spool/
