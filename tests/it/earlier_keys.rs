@@ -75,7 +75,7 @@ fn a_host_without_state_moves_an_entry_with_the_key_that_the_source_held_before(
         let HalfRotated { host, previous, current } = &half;
         host.relaykey(&["check"]).expect(0).says_not(&previous.id);
         host.sync(&[], 0).says(&["ses: confirmed", &current.id]);
-        let table = table_of(host);
+        let table = table_of(&host);
         assert!(table.contains(&format!("@b.example {}", current.pair())) && !table.contains(&previous.id), "{table}");
         // Of the version before nothing but its id stays.
         has_nowhere(host.dir.path(), previous.password());
@@ -163,7 +163,7 @@ fn root_takes_an_earlier_key_with_the_command_that_the_refusal_prints() {
         let daemon = through_the_daemon.then(|| host.run_configured(port));
         let refused = host.sync(&["--wait", "0s"], 1);
         refused.says(&["holds the login of", &stranger.id, &format!("if {} is an earlier key", stranger.id)]);
-        let table = table_of(host);
+        let table = table_of(&host);
         assert!(table.contains(&stranger.id), "nothing is written before somebody says whose it is");
         let command = printed(&refused, &stranger.id);
         if !through_the_daemon {

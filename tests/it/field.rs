@@ -175,8 +175,6 @@ cases! {
     c166 = "166-address-literal";
     c167 = "167-regexp-logins";
     c168 = "168-half-rotated-second-service";
-    c201 = "201-other-regions-password";
-    c202 = "202-another-password";
     c170 = "170-result-delimiter";
     c171 = "171-relative-path";
     c172 = "172-relative-path-proxied";
@@ -187,6 +185,8 @@ cases! {
     c177 = "177-proxied-by-a-service";
     c178 = "178-vouched-for";
     c179 = "179-proxied-out-of-reach";
+    c201 = "201-other-regions-password";
+    c202 = "202-another-password";
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::differences::{Compiling, not_by_hand};
 use super::generations::review_generations;
-use super::hops::{Endpoint, Hops, NextHop, Origin, port_part, transport, with_brackets};
+use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
 use super::proxymap;
 use super::services::Service;
 use super::settings::{Settings, postconf};
