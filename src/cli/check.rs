@@ -532,7 +532,7 @@ fn targets(
                         ),
                     }
                 }
-                held::other_keys(&credential.name, &about, &seen, findings);
+                held::other_keys(&credential.name, &about, ours, &seen, findings);
                 for finding in seen.findings {
                     // Where a person changes the table, it is part of the change until that is done.
                     let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;

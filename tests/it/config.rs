@@ -230,7 +230,7 @@ fn four_mistakes_in_a_file() {
          endpoint = \"[smtp.example.com]:587\"\n  fix: write the name alone, \"smtp.example.com\" and port = 587 (brackets \
          are Postfix's way to say that MX records are not looked up; it finds them in main.cf itself)\n\
          {at}:10: error: unknown key \"typ\" in [[credential.target]]\n    typ = …\n  fix: did you mean \"type\"? Allowed here: \
-         name, type, config_dir, reload, drift, write, keys, log, endpoint, port, tls, region\n"
+         name, type, config_dir, reload, drift, write, keys, unlisted_ok, log, endpoint, port, tls, region\n"
     );
     assert_eq!(out, want);
 }

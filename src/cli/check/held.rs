@@ -6,6 +6,7 @@ use crate::apply::{self, HeldKeyId, Inspected, Reply, Request, TargetId};
 use crate::config::{self, Severity};
 use crate::credential::{Login, is_access_key_id, ses_region};
 use crate::instruction::relaykey;
+use crate::mta::Ours;
 use crate::rollover::State;
 use crate::source::Fetched;
 
@@ -93,9 +94,10 @@ pub(super) fn another_password(
     }
 }
 
-/// Whose keys the login tables hold besides the one in use, and what could not be listed.
-pub(super) fn other_keys(credential: &str, about: &str, seen: &Inspected, findings: &mut Findings) {
-    for HeldKeyId { id, count, places } in &seen.others.named {
+/// Whose keys the login tables hold besides the one in use, and what could not be listed. What the source names as an earlier one
+/// of ours is exchanged by the next sync.
+pub(super) fn other_keys(credential: &str, about: &str, ours: &Ours, seen: &Inspected, findings: &mut Findings) {
+    for HeldKeyId { id, count, places } in seen.others.named.iter().filter(|other| !ours.named.contains(&other.id)) {
         let Some(place) = places.first() else { continue };
         let line = place.line.map(|line| format!(", line {line}")).unwrap_or_default();
         let entries = if *count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
