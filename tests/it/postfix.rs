@@ -246,7 +246,6 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
             ("proxy:mysql:/etc/postfix/m.cf", "kind proxy:"),
             ("/etc/postfix/sasl_passwd", "without a type"),
             ("", "is empty"),
-            ("hash:sasl_passwd", "no absolute path"),
         ]
         .map(|(maps, needle)| (maps.to_owned(), needle.to_owned())),
     );
@@ -265,6 +264,53 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
     let e = postfix.inspect(&Ours::default()).unwrap_err();
     assert!(e.class == Class::Config && e.what.contains("line 1"), "{e:?}");
     complete(&e);
+}
+
+/// proxymap(8) runs as Postfix's own user: what is new is for its group to read, and what is there stays as it is.
+#[test]
+fn a_new_file_behind_proxy_is_for_the_group_of_postfix() {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let group = passwd.lines().find_map(|line| line.strip_prefix("postfix:")?.split(':').nth(2)?.parse().ok()).unwrap();
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let postfix = target(&instance);
+    let group_of = |maps: &str| {
+        instance.set("smtp_sasl_password_maps", maps);
+        postfix.inspect(&applied("AKIAOLD")).unwrap();
+        postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().tables[0].group
+    };
+    let path = instance.table().display().to_string();
+    assert_eq!(group_of(&format!("hash:{path}")), None);
+    assert_eq!(group_of(&format!("proxy:hash:{path}")), Some(group));
+    // The map is for root alone, and proxymap(8) does not get at it.
+    fs::set_permissions(instance.map(), fs::Permissions::from_mode(0o600)).unwrap();
+    let told = |view: &View| view.findings.iter().any(|f| f.what.contains("which runs as postfix, cannot read it"));
+    assert!(told(&postfix.inspect(&applied("AKIAOLD")).unwrap()));
+    std::os::unix::fs::chown(instance.map(), None, Some(group)).unwrap();
+    fs::set_permissions(instance.map(), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(!told(&postfix.inspect(&applied("AKIAOLD")).unwrap()));
+}
+
+#[test]
+fn what_somebody_answers_for_is_not_incomplete() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let senders = instance.config_dir.join("senders");
+    fs::write(&senders, "/@c/ other:login\n").unwrap();
+    let unlisted = format!("regexp:{}", senders.display());
+    instance.set("smtp_sasl_password_maps", &format!("hash:{} {unlisted}", instance.table().display()));
+    let view = |unlisted_ok: &[&str]| {
+        let unlisted_ok = unlisted_ok.iter().map(|name| (*name).to_owned()).collect();
+        target(&instance).vouched_for(unlisted_ok).inspect(&applied("AKIAOLD")).unwrap()
+    };
+    let is_of_no_use = |view: &View| view.findings.iter().any(|f| f.what.contains("unlisted_ok names"));
+    let plain = view(&[]);
+    assert_eq!(
+        (plain.incomplete, plain.findings.iter().any(|f| f.what.contains("unlisted_ok"))),
+        (vec![unlisted.clone()], false)
+    );
+    let vouched = view(&[&unlisted]);
+    assert!(vouched.incomplete.is_empty() && !is_of_no_use(&vouched), "{:?}", vouched.findings);
+    let misspelt = view(&["regexp:/etc/postfix/sender"]);
+    assert!(misspelt.incomplete == [unlisted] && is_of_no_use(&misspelt), "{:?}", misspelt.findings);
 }
 
 #[test]
