@@ -341,7 +341,7 @@ impl LoginMap {
 
     /// Has it one of these names?
     pub(super) fn is_among(&self, names: &[String]) -> bool {
-        names.iter().any(|name| *name == self.spelt)
+        names.contains(&self.spelt)
     }
 
     /// What stands in it under a key, where it is written out.
