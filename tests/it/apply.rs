@@ -1482,7 +1482,7 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
         fs::read_to_string(instance.table()).unwrap()
     };
     // Nothing is remembered: what the source has named is taken.
-    let first = Ours { named: vec!["AKIAEARLIER".into()], ..Ours::default() };
+    let first = Ours { named: vec!["AKIAOLD".into(), "AKIAEARLIER".into()], ..Ours::default() };
     assert_eq!(held(&lab, &Ours::default()).1, [KEY]);
     assert_eq!(held(&lab, &first).1, [KEY, "@b.example"]);
     assert_eq!(change(&lab, first, &new), text(&new, &new));

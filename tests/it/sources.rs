@@ -717,16 +717,18 @@ fn the_ids_of_earlier_versions_are_read_and_nothing_else_of_them() {
         (hang, "network"),
     ] {
         let (secret, parameter) = (&secret, &parameter);
+        let (attempt, all) = if class == "network" { (600, 2000) } else { (5000, 20_000) };
         let labelled = of(fault.clone(), "AWSPREVIOUS");
         let numbered = of(fault.clone(), ":2\"");
         let began = Instant::now();
-        let secret = || Fetch::stages(secret, &["canary"]).limits(600, 2000).fault("GetSecretValue", labelled.clone());
+        let secret =
+            || Fetch::stages(secret, &["canary"]).limits(attempt, all).fault("GetSecretValue", labelled.clone());
         let (ids, unread, _) = earlier(&secret);
         assert_eq!((ids, unread[0][0].as_str()), (json!(["AKIAOLD"]), Some(class)), "{unread}");
-        let parameter = || Fetch::parameter(parameter).limits(600, 2000).fault("GetParameter", numbered.clone());
+        let parameter = || Fetch::parameter(parameter).limits(attempt, all).fault("GetParameter", numbered.clone());
         let (ids, unread, _) = earlier(&parameter);
         assert_eq!((ids, unread[0][0].as_str()), (json!([]), Some(class)), "{unread}");
-        assert!(began.elapsed() < Duration::from_secs(20), "{class}: {:?}", began.elapsed());
+        assert!(class != "network" || began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         if class == "access-denied" {
             let fix = unread[0][2].as_str().unwrap_or_default();
             assert!(fix.contains("ssm:GetParameter"), "{fix}");

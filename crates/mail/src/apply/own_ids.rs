@@ -59,10 +59,16 @@ impl OwnIds {
         } else {
             let knows =
                 |id: &String| !is_access_key_id(id) || self.prepared.contains(id) || self.named_by_root.contains(id);
-            ours.applied = ours.applied.filter(knows).or_else(|| self.prepared.last().cloned());
+            ours.applied = ours.applied.filter(knows);
             ours.previous = ours.previous.filter(knows);
             if purpose == Purpose::Change {
                 ours.known.retain(knows);
+            }
+            if ours.applied.is_none() {
+                // The caller has lost its state, or was killed before its first change was in place: whatever is remembered may
+                // be in use. And it is no host without state.
+                ours.known.extend(self.prepared.iter().cloned());
+                ours.applied = self.prepared.last().cloned();
             }
             ours.earlier.extend(self.prepared.iter().cloned());
         }
@@ -182,11 +188,12 @@ mod tests {
 
     #[test]
     fn afterwards_only_what_is_remembered_is_ours() {
-        let ids =
-            OwnIds { prepared: texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST"]), named_by_root: texts(&["AKIAROOT"]) };
+        let ids = OwnIds {
+            prepared: texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST", "AKIAAPPLIED"]),
+            named_by_root: texts(&["AKIAROOT"]),
+        };
         let believed = ids.believed(&said(), Purpose::Change);
-        // The last one is what is in use: a host that remembers it is none without state.
-        assert_eq!(believed.applied.as_deref(), Some("AKIALAST"));
+        assert_eq!(believed.applied.as_deref(), Some("AKIAAPPLIED"));
         assert_eq!(believed.previous.as_deref(), Some("AKIAPREVIOUS"));
         assert_eq!(believed.known, texts(&["AKIAROOT"]));
         for id in ["AKIAEARLIER", "AKIAOLD", "AKIALAST", "AKIAROOT"] {
@@ -194,7 +201,13 @@ mod tests {
         }
         // Who only looks may have a version in view that is not prepared yet.
         assert_eq!(ids.believed(&said(), Purpose::Look).known, texts(&["AKIAKNOWN", "AKIAROOT"]));
-        assert_eq!(ids.believed(&Ours::default(), Purpose::Look).applied.as_deref(), Some("AKIALAST"));
+        // A host that remembers anything is none without state: whatever it remembers is ours, and nothing else.
+        let strange = Ours { applied: Some("AKIASTRANGE".into()), named: texts(&["AKIANAMED"]), ..Ours::default() };
+        for ours in [Ours::default(), strange] {
+            let believed = ids.believed(&ours, Purpose::Change);
+            assert_eq!(believed.applied.as_deref(), Some("AKIAAPPLIED"));
+            assert_eq!(believed.known, texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST", "AKIAAPPLIED", "AKIAROOT"]));
+        }
         let by_password = Ours { applied: Some("apikey".into()), known: texts(&["other"]), ..Ours::default() };
         let believed = ids.believed(&by_password, Purpose::Change);
         assert_eq!((believed.applied.as_deref(), believed.known), (Some("apikey"), texts(&["other", "AKIAROOT"])));
