@@ -75,7 +75,7 @@ fn a_host_without_state_moves_an_entry_with_the_key_that_the_source_held_before(
         let HalfRotated { host, previous, current } = &half;
         host.relaykey(&["check"]).expect(0).says_not(&previous.id);
         host.sync(&[], 0).says(&["ses: confirmed", &current.id]);
-        let table = table_of(&host);
+        let table = table_of(host);
         assert!(table.contains(&format!("@b.example {}", current.pair())) && !table.contains(&previous.id), "{table}");
         // Of the version before nothing but its id stays.
         has_nowhere(host.dir.path(), previous.password());
