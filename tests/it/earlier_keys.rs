@@ -46,7 +46,12 @@ impl HalfRotated {
 
     fn in_parameter_store() -> Self {
         let name = fresh("/earlier");
-        Self::new(|host| host.parameter(&name), |key| drop(moto::shared().parameter(&name, &key.pair())))
+        Self::new(
+            |host| host.parameter(&name),
+            |key| {
+                let _ = moto::shared().parameter(&name, &key.pair());
+            },
+        )
     }
 
     /// The actions that AWS was asked with this key, without the receiver's.
