@@ -154,7 +154,7 @@ impl Lab {
         let prove = Some(WantedProof { fields: proof_fields(), room: 1000 });
         let nonce = nonce.map(str::to_owned);
         match self.call(Request::ReadBack { target: self.id.clone(), prove, nonce }).unwrap() {
-            Reply::ReadBack(read) => read,
+            Reply::ReadBack(read) => *read,
             other => panic!("{other:?}"),
         }
     }

@@ -95,7 +95,7 @@ impl Lab {
     fn read_back(&self) -> ReadBack {
         let request = Request::ReadBack { target: target(), prove: None, nonce: None };
         let Reply::ReadBack(read) = self.call(request).unwrap() else { panic!() };
-        read
+        *read
     }
 
     /// Bytes and inode of every live file.

@@ -30,7 +30,7 @@ pub enum Reply {
     /// To `Activate`.
     Activated(Activated),
     /// To `ReadBack`.
-    ReadBack(ReadBack),
+    ReadBack(Box<ReadBack>),
     /// `Discard`, `Undo`, `Commit`.
     Done,
 }
