@@ -44,6 +44,8 @@ use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Outbox, Report, Retry};
 use crate::text::words;
 
+pub use self::parameter_store::room_for_lists;
+
 /// An attempt that takes longer is given up, and counts as failed. A receiver may say otherwise ([`Receiver::limit`]).
 pub const ATTEMPT: Duration = Duration::from_secs(30);
 

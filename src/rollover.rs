@@ -73,10 +73,10 @@ pub(crate) mod tests;
 pub use absorb::{absorb, begin};
 pub use decide::decide;
 pub use drift::{left_changed, put_right, would_put_right};
-pub use events::{OLD_KEY, conclude};
+pub use events::{OLD_KEY, alive_due, conclude};
 pub use facts::{
-    Approve, Facts, Inspection, News, ReadBackFacts, Reject, SourceVersion, StagedFacts, Stamp, Superseded, Swapped,
-    TargetFacts, Wake,
+    Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SourceVersion, StagedFacts, Stamp, Superseded,
+    Swapped, TargetFacts, Wake,
 };
 pub use failures::backoff;
 pub use fetched::not_newer;
@@ -86,11 +86,14 @@ pub use people::{left_to_people, waits_unconfirmed};
 pub use policy::{Policy, TargetPolicy};
 pub use relaykey_core::audit::{AuditFile, AuditHead};
 pub use relaykey_core::report::{
-    Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTarget, Waiting, rfc3339,
+    Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTable, ReportTarget, StillHeld,
+    Waiting, rfc3339,
 };
 pub use standing::said_beside;
 pub use state::{
     Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State, VersionId,
 };
 pub use step::{Outcome, Reason, Step, StepId};
-pub use target_state::{Begun, FirstRefused, Holds, InUse, Owed, PlannedChange, Retry, TargetState, Wanted};
+pub use target_state::{
+    Begun, FirstRefused, HeldBeside, Holds, InUse, Owed, PlannedChange, Retry, TargetState, Wanted,
+};

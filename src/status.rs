@@ -13,6 +13,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use relaykey_core::report::StillHeld;
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
@@ -178,6 +179,9 @@ pub struct CredentialStatus {
     /// What was put in place in part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub half_done: Vec<HalfDone>,
+    /// What the login tables of a target hold beside the login in use; of those that hold something, or could not be listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldStatus>,
     /// While nothing is applied yet: the key that was in use before a version was put in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_first: Option<String>,
@@ -264,6 +268,14 @@ pub struct InUseStatus {
     /// That was a person, who was asked to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub begun_by_hand: bool,
+}
+
+/// What the login tables of one target hold beside the login in use, as last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldStatus {
+    pub target: String,
+    #[serde(flatten)]
+    pub held: StillHeld,
 }
 
 /// What a run that was killed put into the text of a table and not into what the mail server reads.

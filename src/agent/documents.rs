@@ -1,6 +1,7 @@
 //! The documents that a run writes: reports of what was confirmed or is to be told, and records of the audit log.
 
 use jiff::Timestamp;
+use relaykey_core::report::REPORT_V2;
 
 use super::steps::region_of;
 use super::{AGENT, Agent};
@@ -8,9 +9,6 @@ use crate::audit::{By, Record, RecordCause, RecordError, RecordKind, RecordOutco
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::rollover::{self, Facts, News, Report, ReportOutcome, ReportTarget, State};
-
-/// Schema word of report documents.
-const REPORT_SCHEMA: &str = "relaykey/report/v1";
 
 impl Agent {
     /// The confirmation, from what was read back.
@@ -27,9 +25,10 @@ impl Agent {
                 name: target.name.clone(),
                 kind: read_back.kind.clone(),
                 map: read_back.map.clone(),
+                tables: read_back.tables.clone(),
                 keys: read_back.keys.clone(),
                 read_back: read_back.how.clone(),
-                remaining_old: read_back.remaining_old.clone(),
+                held: read_back.held.told.clone(),
                 region: region_of(target),
                 evidence: facts.evidence.clone()?,
                 proof: read_back.proof.clone().ok(),
@@ -44,7 +43,7 @@ impl Agent {
     pub(super) fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
         let found = facts.fetched.as_ref();
         Report {
-            schema: REPORT_SCHEMA.into(),
+            schema: REPORT_V2.into(),
             id: self.report_id(credential, stamp.seq),
             seq: stamp.seq,
             host_id: self.identity.host_id.clone(),
@@ -69,6 +68,9 @@ impl Agent {
             half_done: Vec::new(),
             of_applied: false,
             approved_by: facts.approved_by(),
+            labels: credential.source.labels().to_vec(),
+            poll_s: poll_s(credential),
+            alive_due: stamp.at.parse().ok().and_then(rollover::alive_due),
             latest: None,
         }
     }
@@ -83,8 +85,11 @@ impl Agent {
             ReportOutcome::Withdrawn | ReportOutcome::Left => None,
             _ => facts.state.report.clone().filter(|_| facts.state.withdrawn.is_none()),
         };
+        // Who has applied nothing, or has left, gives none.
+        let gives_signs = facts.state.applied.is_some() && news.outcome != ReportOutcome::Left;
+        let alive_due = news.at.parse().ok().filter(|_| gives_signs).and_then(rollover::alive_due);
         Report {
-            schema: REPORT_SCHEMA.into(),
+            schema: REPORT_V2.into(),
             id: self.report_id(credential, news.seq),
             seq: news.seq,
             host_id: self.identity.host_id.clone(),
@@ -108,6 +113,9 @@ impl Agent {
             half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
             of_applied: news.of_applied,
             approved_by: None,
+            labels: credential.source.labels().to_vec(),
+            poll_s: poll_s(credential),
+            alive_due,
             latest: latest.map(Box::new),
         }
     }
@@ -115,6 +123,10 @@ impl Agent {
     fn report_id(&self, credential: &config::Credential, seq: u64) -> String {
         format!("{}-{}-{seq}", self.identity.host_id, credential.name)
     }
+}
+
+fn poll_s(credential: &config::Credential) -> Option<u32> {
+    u32::try_from(credential.poll.as_secs()).ok()
 }
 
 fn each_name_once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use relaykey_core::report::held_mark;
 
 use super::fetched::{
     FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, known_as_ours, login_for,
     look, not_as_applied, without_secret,
 };
 use super::{Agent, OpenedSource};
-use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId};
+use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId, WantedProof};
 use crate::config;
 use crate::credential::{Login, NOT_SHOWN, ses_region};
 use crate::fault::{Class, Failure, Fault};
+use crate::report;
 use crate::rollover::{
-    self, Evidence, Facts, Outcome, PlannedChange, Report, SourceVersion, StagedFacts, State, Step, VersionId,
+    self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTable, ReportTarget, SourceVersion,
+    StagedFacts, State, Step, StillHeld, VersionId,
 };
 use crate::smtp::{self, Verdict};
 use crate::tls;
@@ -220,9 +223,7 @@ impl Agent {
             (Step::Activate { .. }, _) => Request::Activate { target: id },
             (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
                 target: id,
-                prove: Some(
-                    self.heading(facts, credential, stamp).proof_fields(&target.name, region_of(target).as_deref()),
-                ),
+                prove: self.wanted_proof(facts, credential, stamp, index),
                 nonce: facts.wake.code.clone(),
             },
             (Step::Undo { .. }, _) => Request::Undo { target: id },
@@ -230,6 +231,21 @@ impl Agent {
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
         Done::Replied(Box::new(self.call(request).await), shown)
+    }
+
+    /// The proof of a target that a confirmation is to have. Its lists are put in by apply, which reads them.
+    fn wanted_proof(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::Stamp,
+        index: usize,
+    ) -> Option<WantedProof> {
+        let (heading, target) = (self.heading(facts, credential, stamp), &credential.targets[index]);
+        let accepted = facts.targets[index].evidence.as_ref()?.at;
+        let region = region_of(target);
+        let fields = heading.proof_fields_of(&target.name, region.as_deref(), accepted, Vec::new);
+        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
     }
 
     /// Calls block (files, child processes): off the event loop. A look is given up after [`LONGEST_LOOK`]: a file system may hang
@@ -277,6 +293,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 return Outcome::Failed(Fault::new(Class::Config, error.located(), error.fix.clone()).at(now));
             }
             let first_live_id = seen.expect();
+            let held = held_facts(facts, &seen);
             let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
             let one = ids.next().cloned().flatten();
             let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
@@ -312,6 +329,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                     apply::Running::Yes { .. } => rollover::MailServer::Runs,
                     apply::Running::NotApplicable => rollover::MailServer::NoProcess,
                 }),
+                held,
             })
         }
         Reply::Prepared(p) => Outcome::Prepared(StagedFacts {
@@ -349,7 +367,12 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             map: r.map,
             keys: r.keys,
             how: r.how.into(),
-            remaining_old: r.remaining_old,
+            tables: r
+                .tables
+                .into_iter()
+                .map(|t| ReportTable { table: t.table.to_string(), services: t.services })
+                .collect(),
+            held: HeldFacts { mark: held_mark(&r.remaining_old, &r.others, &r.incomplete), told: r.held },
             live_id: r.live_id,
             proof: match r.proof {
                 Some(proof) => proof.map_err(str::to_owned),
@@ -361,6 +384,51 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             Step::Undo { .. } => Outcome::Undone,
             _ => Outcome::Discarded,
         },
+    }
+}
+
+/// How much a state file keeps of what a look found.
+const ROOM_IN_STATE: usize = 1600;
+
+/// What a look found beside the login in use.
+fn held_facts(facts: &Facts, seen: &apply::Inspected) -> HeldFacts {
+    let apply::Inspected { remaining_old, others, incomplete, .. } = seen;
+    let applied = facts.state.applied.as_ref();
+    let ours = applied.iter().flat_map(|a| std::iter::once(&a.username).chain(&a.previous_username));
+    let ours: Vec<&str> = ours.map(String::as_str).collect();
+    HeldFacts {
+        told: StillHeld::within(ROOM_IN_STATE, remaining_old, others, incomplete, &ours),
+        mark: held_mark(remaining_old, others, incomplete),
+    }
+}
+
+/// How much the lists of one target may take in a report, so that every place holds it.
+fn room_in_report(heading: &Report, credential: &config::Credential) -> usize {
+    let targets: Vec<ReportTarget> = credential.targets.iter().map(named).collect();
+    report::room_for_lists(heading, &targets)
+}
+
+/// A target as far as the configuration says what a report has of it.
+fn named(target: &config::Target) -> ReportTarget {
+    ReportTarget {
+        name: target.name.clone(),
+        kind: match &target.kind {
+            config::TargetKind::Postfix { .. } => "postfix".into(),
+            config::TargetKind::Text { .. } => "text".into(),
+        },
+        map: String::new(),
+        tables: Vec::new(),
+        keys: Vec::new(),
+        read_back: String::new(),
+        held: StillHeld::default(),
+        region: region_of(target),
+        evidence: Evidence {
+            endpoint: format!("{}:{}", target.smtp.endpoint, target.smtp.port),
+            reply: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+        },
+        proof: None,
+        no_proof: None,
     }
 }
 

@@ -6,6 +6,8 @@
 use std::io::{IsTerminal as _, Read as _};
 
 use clap::Args;
+use jiff::Timestamp;
+use relaykey_core::report::{REPORT_V1, REPORT_V2, StillHeld};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -49,14 +51,14 @@ pub struct VerifyProofArgs {
 }
 
 const SCHEMA: &str = "relaykey/verify-proof/v1";
-const REPORT: &str = "relaykey/report/v1";
 /// The most that is read from standard input, in bytes: some thousand reports.
 const MAX_DOCUMENT: usize = 8 << 20;
 /// How often a person may try a code: with 40 bits, more would be guessing.
 const TRIES: u32 = 5;
 
 const PROVES: &str = "whoever made a true proof holds the password, and host, host id, credential, version, user name, target, \
-                      region, outcome, seq and time are as they wrote them";
+                      region, outcome, seq and time are as they wrote them; in a report of v2 also the source, the time of the login, \
+                      and what the login tables hold besides";
 const NOT_PROVED: &str = "which host made it: hosts share the password, so that is vouched for by the channel it came \
                           through (who may write there); nor the report's other fields, which the proof does not cover";
 const CODE_PROVES: &str =
@@ -126,6 +128,9 @@ struct JudgedTarget {
     verdict: ProofAnswer,
     /// Of every verdict but `true`.
     why: Option<String>,
+    /// What it says that the login tables hold beside the login in use: what a key's owner asks before it is retired.
+    #[serde(flatten)]
+    held: StillHeld,
 }
 
 #[derive(Serialize)]
@@ -247,6 +252,9 @@ impl Judged {
                 target.name,
                 target.verdict.words()
             )));
+            for said in target.held.said() {
+                say(&crate::text::line(&format!("{indent}  {said}")));
+            }
         }
         if let Some(why) = &self.no_proof {
             say(&crate::text::line(&format!("{indent}{}: {why}", ProofAnswer::NoProof.words())));
@@ -331,11 +339,13 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
     let no_report = |e: serde_json::Error| format!("is no report: {e}");
     for Head { schema } in read::<Head>(text).map_err(no_report)? {
         match schema.as_deref() {
-            Some(REPORT) => {}
+            Some(REPORT_V1 | REPORT_V2) => {}
             Some(other) => {
-                return Err(format!("is no report that this relaykey reads: its schema is {other:?}, not {REPORT:?}"));
+                return Err(format!(
+                    "is no report that this relaykey reads: its schema is {other:?}, not {REPORT_V2:?} or {REPORT_V1:?}"
+                ));
             }
-            None => return Err(format!("is no report: it has no \"schema\": {REPORT:?}")),
+            None => return Err(format!("is no report: it has no \"schema\": {REPORT_V2:?}")),
         }
     }
     read(text).map_err(no_report)
@@ -364,9 +374,9 @@ fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
         });
         report = *latest;
     }
-    let targets = report.targets.iter().map(|t| (t.name.as_str(), t.region.as_deref()));
-    for (name, region) in targets.chain([("", None)]) {
-        if let Some(field) = report.proof_fields(name, region).with_control_character() {
+    let heading = report.proof_fields_of("", None, Timestamp::UNIX_EPOCH, Vec::new);
+    for fields in report.targets.iter().map(|target| report.proof_fields(target)).chain([heading]) {
+        if let Some(field) = fields.with_control_character() {
             return Err(format!("the report {:?} has a control character in {field}, which no report has", report.id));
         }
     }
@@ -412,12 +422,13 @@ fn judge_target(report: &Report, target: &ReportTarget, held: &HeldSecret) -> Ju
         Some(proof) => match held.password(Some(&report.username), target.region.as_deref()) {
             Err(why) => (ProofAnswer::NotChecked, Some(why)),
             Ok(password) => {
-                let fields = report.proof_fields(&target.name, target.region.as_deref());
+                let fields = report.proof_fields(target);
                 verdict(credential::verify_proof(&password, &fields, proof), IF_FALSE)
             }
         },
     };
-    JudgedTarget { name: target.name.clone(), region: target.region.clone(), verdict, why }
+    let held = target.held.clone();
+    JudgedTarget { name: target.name.clone(), region: target.region.clone(), verdict, why, held }
 }
 
 fn verdict(found: ProofVerdict, if_false: &str) -> (ProofAnswer, Option<String>) {

@@ -75,6 +75,15 @@ pub enum SourceConfig {
 }
 
 impl SourceConfig {
+    /// Labels of the versions that are taken; none: the latest version, whatever labels it has.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            SourceConfig::SecretsManager { stages, .. } => stages,
+            SourceConfig::ParameterStore { label, .. } => label.as_slice(),
+            SourceConfig::File { .. } => &[],
+        }
+    }
+
     /// Can it still give a version when it has a newer one? AWS keeps at least the one before; a file has one content.
     pub fn gives_older(&self) -> bool {
         !matches!(self, SourceConfig::File { .. })

@@ -14,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
+use relaykey_core::report::StillHeld;
 
 use crate::fault::Class;
 use crate::rollover::Holds;
@@ -299,6 +300,24 @@ impl Collector for Numbers {
                 let known = c.applied.is_some() && !c.in_use.is_empty();
                 known.then(|| truth(c.in_use.iter().all(|found| found.holds == Holds::Applied)))
             },
+        )?;
+        let held = |c: &CredentialStatus, count: fn(&StillHeld) -> usize| {
+            c.applied.as_ref().map(|_| number(c.held.iter().map(|held| count(&held.held)).sum::<usize>()))
+        };
+        out.per_credential(
+            "relaykey_remaining_old_entries",
+            "Entries of the login tables that still hold an earlier login, as last seen: the old key is not to be retired.",
+            |c| held(c, StillHeld::remaining),
+        )?;
+        out.per_credential(
+            "relaykey_other_access_keys",
+            "Access keys other than the one in use that stand in the login tables, as last seen: none of them is to be retired.",
+            |c| held(c, StillHeld::other_ids),
+        )?;
+        out.per_credential(
+            "relaykey_unlisted_tables",
+            "Login tables that could not be listed: which keys stand there is not known.",
+            |c| held(c, StillHeld::unlisted),
         )?;
         out.per_credential(
             "relaykey_withdrawn_since_timestamp_seconds",

@@ -15,7 +15,8 @@ use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::{Holds, ReportMode, rfc3339};
 use crate::status::{
-    ConfigRefused, CredentialState, CredentialStatus, DaemonStatus, InUseStatus, NotListening, PendingStatus, Status,
+    ConfigRefused, CredentialState, CredentialStatus, DaemonStatus, HeldStatus, InUseStatus, NotListening,
+    PendingStatus, Status,
 };
 use crate::text::shows;
 
@@ -381,6 +382,12 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     }
     for half in &c.half_done {
         fact(out, "Put in place in part", Safe(half.said()))?;
+    }
+    for HeldStatus { target, held } in &c.held {
+        for said in held.said() {
+            let said = capitalised(&said);
+            fact(out, "Besides", format_args!("{}.<br><small>target {}</small>", Safe(said), Safe(target)))?;
+        }
     }
     if let Some(first) = &c.found_first {
         fact(out, "Key found first", format_args!("<b>{}</b><br><small>do not delete it yet</small>", Safe(first)))?;

@@ -12,6 +12,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
+use relaykey_core::report::{HeldKeyId, REPORT_V1};
 use serde::Deserialize;
 
 use crate::aws::{self, AwsSession, Call, Http, ServiceError};
@@ -19,7 +20,7 @@ use crate::config::Aws;
 use crate::fault::{Class, Fault};
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{Checking, Delivering, Receiver, Whose};
-use crate::rollover::Report;
+use crate::rollover::{Report, ReportError, ReportTable, ReportTarget};
 
 /// What a standard parameter holds, in characters; counted here in bytes, to be on the safe side.
 const MOST: usize = 4096;
@@ -205,19 +206,31 @@ fn name(path: &str, credential: &str, host: &str) -> Result<String, Fault> {
 /// The report as it is stored: JSON of at most `most` bytes.
 ///
 /// Where it is longer, texts that no proof is made over are shortened, each ending in `…` then: first the words of the
-/// SMTP server, then lists of keys. A list that was not empty never becomes empty.
+/// SMTP server, then lists of keys. A list that was not empty never becomes empty. What a proof covers stays as it is: it was
+/// made to fit, by [`room_for_lists`].
 fn document(report: &Report, most: usize) -> Result<String, Fault> {
     let full = json(report);
     if full.len() <= most {
         return Ok(full);
     }
-    for (text, list) in [(200, 100), (80, 20), (40, 5), (20, 1)] {
-        let mut short = report.clone();
+    let mut short = report.clone();
+    for (text, list) in SHORTER {
+        short.clone_from(report);
         shorten(&mut short, text, list);
         let short = json(&short);
         if short.len() <= most {
             return Ok(short);
         }
+    }
+    // Of a sign of life over a failure over a confirmation, the failure is not what anybody goes by.
+    if let Some(latest) = short.latest.take_if(|latest| latest.targets.is_empty() && latest.latest.is_some()) {
+        short.latest = latest.latest;
+    }
+    // What a person is to do, the host says.
+    short.waiting = None;
+    let short = json(&short);
+    if short.len() <= most {
+        return Ok(short);
     }
     Err(Fault::new(
         Class::TooLarge,
@@ -230,6 +243,55 @@ fn document(report: &Report, most: usize) -> Result<String, Fault> {
     ))
 }
 
+/// Characters of a text, and texts of a list, in one attempt after the other.
+const SHORTER: [(usize, usize); 4] = [(200, 100), (80, 20), (40, 5), (20, 1)];
+/// Every document may have so much in its lists, however short the rest of it is.
+const MOST_LISTED: usize = 1600;
+
+/// Characters of JSON that the lists of each target may take, so that the longest document that this confirmation gets into fits: a
+/// report of something else with it inside, as short as [`document`] makes both.
+///
+/// `targets`: as the configuration names them.
+pub fn room_for_lists(heading: &Report, targets: &[ReportTarget]) -> usize {
+    let filled = |target: &ReportTarget| {
+        let mut target = target.clone();
+        let long = || "x".repeat(SHORTER[0].0);
+        (target.map, target.read_back) = (long(), "postmap -q".into());
+        target.keys = vec![long(); 2];
+        target.tables = vec![ReportTable { table: long(), services: vec![long(); 2] }];
+        target.evidence.reply = long();
+        target.proof = Some("x".repeat(44));
+        // Ten digits are more than any table has entries.
+        let count = Some(9_999_999_999);
+        (target.held.remaining_old_count, target.held.others_count, target.held.incomplete_count) =
+            (count, count, count);
+        target.held.others = vec![HeldKeyId { id: String::new(), count: 0, places: Vec::new() }];
+        target.held.incomplete = vec![String::new()];
+        target
+    };
+    let inner = Report { targets: targets.iter().map(filled).collect(), latest: None, ..heading.clone() };
+    let words = "x".repeat(SHORTER[0].0);
+    let name = "x".repeat(heading.username.len().max(NAME));
+    let mut longest = Report {
+        error: Some(ReportError::new(Class::NotRunning, words)),
+        waiting: None,
+        in_use: Some(vec![name.clone(); targets.len().min(2)]),
+        version_in_use: Some(heading.version.clone()),
+        previous_username: Some(name),
+        another_login: true,
+        approved_by: None,
+        latest: Some(Box::new(inner)),
+        ..heading.clone()
+    };
+    let (text, list) = SHORTER[SHORTER.len() - 1];
+    shorten(&mut longest, text, list);
+    let left = MOST.saturating_sub(json(&longest).len());
+    left.min(MOST_LISTED) / targets.len().max(1)
+}
+
+/// Characters of a user name: an access key id has 20.
+const NAME: usize = 20;
+
 /// One line of JSON. Two opening braces in a row are how Parameter Store refers to other parameters, and it refuses
 /// them; in JSON they can only stand in a text.
 fn json(report: &Report) -> String {
@@ -241,7 +303,31 @@ fn shorten(report: &mut Report, text: usize, list: usize) {
         cut(&mut target.evidence.reply, text);
         target.no_proof.iter_mut().for_each(|words| cut(words, text));
         cut_list(&mut target.keys, list);
-        cut_list(&mut target.remaining_old, list);
+        // Of v2 they are signed.
+        if report.schema == REPORT_V1 {
+            cut_list(&mut target.held.remaining_old, list);
+        }
+        if text < 100 {
+            cut(&mut target.map, text * 2);
+            target.keys.iter_mut().for_each(|key| cut(key, text * 2));
+            // The services are on the host, for who asks.
+            target.tables.iter_mut().for_each(|table| cut(&mut table.table, text * 2));
+            if target.tables.len() > list {
+                target.tables.clear();
+            }
+            for table in &mut target.tables {
+                cut_list(&mut table.services, list);
+                table.services.iter_mut().for_each(|service| cut(service, text));
+            }
+        }
+    }
+    if text < 100 {
+        cut_list(&mut report.labels, list);
+        report.approved_by.iter_mut().for_each(|who| cut(who, text * 2));
+        // No proof is made over it where there is none.
+        if report.targets.is_empty() {
+            cut(&mut report.source, text);
+        }
     }
     if let Some(error) = &mut report.error {
         // Of what is told apart a part is worse than nothing: the words have it all, up to where they are cut.
@@ -329,7 +415,9 @@ fn special(answer: ServiceError, call: &Call) -> Option<Fault> {
 mod tests {
     use super::*;
     use crate::report::tests::report;
-    use crate::rollover::{Evidence, ReportError, ReportTarget};
+    use relaykey_core::report::{EntryPlace, OtherKeyIds, REPORT_V2, StillHeld};
+
+    use crate::rollover::{Evidence, ReportOutcome, Waiting};
 
     fn target(name: &str, reply: &str) -> ReportTarget {
         ReportTarget {
@@ -338,7 +426,8 @@ mod tests {
             map: "hash:/etc/postfix/sasl_passwd".into(),
             keys: vec!["[email-smtp.eu-west-1.amazonaws.com]:587".into()],
             read_back: "postmap -q, text and map".into(),
-            remaining_old: Vec::new(),
+            tables: Vec::new(),
+            held: StillHeld::default(),
             region: Some("eu-west-1".into()),
             evidence: Evidence {
                 endpoint: "email-smtp.eu-west-1.amazonaws.com:587".into(),
@@ -383,9 +472,9 @@ mod tests {
     #[test]
     fn a_document_fits_and_what_is_signed_stays_whole() {
         let reply = "235 Authentication successful. ".repeat(60);
-        let mut long = report(7);
+        let mut long = Report { schema: REPORT_V1.into(), ..report(7) };
         long.targets = (0..5).map(|n| target(&format!("t{n}"), &reply)).collect();
-        long.targets[1].remaining_old = (0..300).map(|n| format!("[relay{n}.example.com]:587")).collect();
+        long.targets[1].held.remaining_old = (0..300).map(|n| format!("[relay{n}.example.com]:587")).collect();
         long.error = Some(ReportError::new(Class::Refused, "ü".repeat(900)));
         let text = document(&long, MOST).unwrap();
         assert!(text.len() <= MOST);
@@ -401,8 +490,8 @@ mod tests {
             stored.targets[0].evidence.reply.starts_with("235 ") && stored.targets[0].evidence.reply.ends_with('…')
         );
         // Old entries that remain are never shortened away.
-        assert!(stored.targets[1].remaining_old.len() >= 2, "{:?}", stored.targets[1].remaining_old);
-        assert!(stored.targets[1].remaining_old.last().unwrap().ends_with("more"));
+        assert!(stored.targets[1].held.remaining_old.len() >= 2, "{:?}", stored.targets[1].held.remaining_old);
+        assert!(stored.targets[1].held.remaining_old.last().unwrap().ends_with("more"));
 
         // So is what a sign of life brings along.
         let alive = Report { latest: Some(Box::new(long.clone())), ..report(9) };
@@ -417,6 +506,107 @@ mod tests {
         let e = document(&long, MOST).unwrap_err();
         assert_eq!((e.class.word(), e.temporary), ("too-large", false));
         assert!(e.what.contains("holds 4096"), "{}", e.what);
+    }
+
+    /// Everything as long as it may be: of that many targets, and inside of a sign of life over something that failed.
+    fn longest(targets: usize, longest_names: bool) -> Report {
+        let host = |n: usize| format!("{}.example.com", "h".repeat(n));
+        let mut heading = Report {
+            schema: REPORT_V2.into(),
+            id: format!("{}-{}-1790000000000", "f".repeat(32), "c".repeat(64)),
+            seq: 1_790_000_000_000,
+            host_id: "f".repeat(32),
+            host: host(20),
+            credential: "c".repeat(20),
+            source: format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:{}", "s".repeat(40)),
+            version: "7f3c9a52-1111-2222-3333-444455556666".into(),
+            username: "AKIAIOSFODNN7EXAMPLE".into(),
+            previous_username: Some("AKIAI44QH8DHBEXAMPLE".into()),
+            agent: "relaykey/10.20.30".into(),
+            outcome: ReportOutcome::Confirmed,
+            approved_by: Some("apply = Sat 02:00-04:00 ".repeat(20)),
+            labels: vec!["AWSCURRENT".into(), "relaykey-canary".into()],
+            poll_s: Some(86_400),
+            alive_due: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..report(7)
+        };
+        if longest_names {
+            // The longest host name, credential, and ARN of a parameter.
+            heading.host = host(241);
+            heading.credential = "c".repeat(64);
+            heading.source = format!("arn:aws-us-gov:ssm:us-gov-west-1:111122223333:parameter/{}", "p".repeat(952));
+        }
+        let reply = "235 Authentication successful. ".repeat(60);
+        let bare =
+            |n| ReportTarget { region: Some("ap-southeast-2".into()), ..target(&format!("postfix-{n}"), &reply) };
+        let room = room_for_lists(&heading, &(0..targets).map(bare).collect::<Vec<_>>());
+        let many = |what: &str| (0..5000).map(|n| format!("{what}{n:05}{}", "y".repeat(300))).collect::<Vec<_>>();
+        let id = |n: usize| {
+            let place =
+                |line| EntryPlace { table: "hash:/etc/postfix/{{sasl}}".into(), line: Some(line), key: "k".into() };
+            HeldKeyId { id: format!("AKIA{n:016}"), count: 3, places: (0..3).map(place).collect() }
+        };
+        let others = OtherKeyIds { count: 20_000, named: (0..10_000).map(id).collect() };
+        let full = |n| ReportTarget {
+            map: format!("hash:/{}", "m".repeat(4000)),
+            keys: vec!["k".repeat(300); 30],
+            tables: vec![ReportTable { table: "t".repeat(4000), services: vec!["s".repeat(300); 30] }; 9],
+            held: StillHeld::within(room, &many("[relay"), &others, &many("mysql:"), &["AKIA0000000000000777"]),
+            proof: Some("p".repeat(44)),
+            ..bare(n)
+        };
+        let confirmed = Report { targets: (0..targets).map(full).collect(), ..heading.clone() };
+        let waiting = Waiting {
+            window: Some("Sat 02:00-04:00".into()),
+            steps: vec![Instruction::Text("edit this ".repeat(100)); 9],
+            differences: vec!["d".repeat(300); 30],
+            ..Waiting::default()
+        };
+        let failed = Report {
+            outcome: ReportOutcome::PendingApproval,
+            error: Some(ReportError::new(Class::NotRunning, "because ".repeat(200))),
+            waiting: Some(waiting),
+            in_use: Some(vec!["AKIAIOSFODNN7EXAMPLE".into(); targets.min(2)]),
+            version_in_use: Some(heading.version.clone()),
+            latest: Some(Box::new(confirmed)),
+            ..heading.clone()
+        };
+        Report { outcome: ReportOutcome::Alive, latest: Some(Box::new(failed)), ..heading }
+    }
+
+    fn evidence(report: &Report) -> &Report {
+        report.latest.as_deref().map_or(report, evidence)
+    }
+
+    #[test]
+    fn the_longest_document_fits_and_its_signed_lists_are_whole() {
+        for (targets, longest_names) in [(1, false), (1, true), (2, false), (3, false), (4, false)] {
+            let alive = longest(targets, longest_names);
+            let made = evidence(&alive);
+            let text = document(&alive, MOST).unwrap_or_else(|e| panic!("{targets} {longest_names}: {}", e.what));
+            assert!(text.len() <= MOST, "{}", text.len());
+            let stored: Report = serde_json::from_str(&text).unwrap();
+            let stored = evidence(&stored);
+            for (stored, made) in stored.targets.iter().zip(&made.targets) {
+                assert_eq!(stored.held, made.held);
+                assert!(made.held.is_shortened());
+            }
+            for (index, target) in made.targets.iter().enumerate() {
+                assert_eq!(stored.proof_fields(&stored.targets[index]), made.proof_fields(target), "{targets}");
+            }
+            // Old entries, tables, and key ids of ours are named in any case where names are not of hundreds of characters.
+            if targets < 4 && !longest_names {
+                let held = &made.targets[0].held;
+                let both_named = !held.remaining_old.is_empty() && !held.incomplete.is_empty();
+                assert!(both_named || targets > 2, "{held:?}");
+                assert_eq!(held.others[0].id, "AKIA0000000000000777");
+                assert!(held.others.len() >= 4 / targets, "{held:?}");
+            }
+            // The confirmation alone, and in a report of something else.
+            for report in [made, alive.latest.as_deref().unwrap()] {
+                assert!(document(report, MOST).unwrap().len() <= MOST);
+            }
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub fn absorb(
             let runs = found.mail_server == Some(MailServer::Runs);
             (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
             state.unread.clone_from(&found.unread);
+            state.held.get_or_insert_default().see(&found.held);
             let of_that = |f: &Failure| [Class::ReloadOwed, Class::NotRunning].contains(&f.class);
             if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
                 state.retry.next = None;

@@ -86,6 +86,7 @@ pub(super) fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Time
             .take()
             .filter(|own| Some(&own.id) == state.applied.as_ref().map(|a| &a.id) && !of_before(own));
         if let Some(read_back) = &t.read_back {
+            durable.held.get_or_insert_default().confirm(&read_back.held, t.swapped);
             let before = std::mem::replace(&mut durable.live_id, read_back.live_id.clone());
             // Until the next confirmation the target has the new one itself.
             remember_logins(&mut state.earlier_logins, before.filter(|id| Some(id) != durable.live_id.as_ref()));

@@ -11,7 +11,7 @@ use super::failures::OF_LOGINS;
 use super::policy::Policy;
 use super::standing::{Permission, Standing, permission, standing};
 use super::step::{Reason, Step};
-use super::target_state::{Retry, TargetState};
+use super::target_state::{HeldBeside, Retry, TargetState};
 use crate::fault::{Class, Failure};
 
 /// The target for whose endpoint a login with the applied version is to be made now.
@@ -284,16 +284,29 @@ pub(super) fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason
 
 fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
     let t = &facts.targets[index];
-    // A confirmation that somebody asks for, or that was withdrawn and holds again, is made anew although nothing is to be
-    // written.
+    // A confirmation that somebody asks for, that was withdrawn and holds again, or that names other keys than the tables hold
+    // now, is made anew although nothing is to be written.
     let holds = |i: usize| !facts.targets[i].failed && facts.targets[i].inspected.is_some() && !drifted(facts, i);
-    let again = facts.state.withdrawn.is_some() && (0..facts.targets.len()).all(holds);
+    let again = (facts.state.withdrawn.is_some() || names_other_keys(facts)) && (0..facts.targets.len()).all(holds);
     if !applied || facts.wake.confirm || again {
         return true;
     }
     let Some(found) = &t.inspected else { return true };
     let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
     found.swapped.is_some() || expected.is_none() || found.live_id.as_ref() != expected
+}
+
+/// Does somebody have a confirmation of this host that says something else of its login tables than they hold now? Whoever is
+/// about to retire a key goes by it.
+fn names_other_keys(facts: &Facts) -> bool {
+    let state = &facts.state;
+    // Without a receiver nothing is owed; who has left is not asked.
+    let is_told = !state.outbox.is_empty() && state.applied.is_some() && state.left.is_none() && !facts.wake.dry_run;
+    let differs = |t: &TargetFacts| {
+        let held = state.targets.get(&t.name).and_then(|state| state.held.as_ref());
+        t.inspected.is_some() && held.is_some_and(HeldBeside::differs)
+    };
+    is_told && facts.targets.iter().any(differs)
 }
 
 fn back_off(retry: &Retry) -> Reason {

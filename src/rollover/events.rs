@@ -12,12 +12,20 @@ use crate::fault::Class;
 
 /// How long after the last report a sign of life is due; give or take a tenth, so that a fleet does not report at once.
 pub(super) const ALIVE_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// That tenth.
+const ALIVE_SPREAD: f64 = 0.1;
 /// A key that is older than this should have been rotated: the usual 90 days.
 pub const OLD_KEY: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// A failure that may pass by itself is reported when it has stood this long.
 const LASTING: SignedDuration = SignedDuration::from_mins(15);
 /// A failure that was not met for so long is over, although others stand: should it come again, it is a new one.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
+
+/// When the sign of life after a report of this time is there at the latest.
+pub fn alive_due(at: Timestamp) -> Option<Timestamp> {
+    at.checked_add(ALIVE_AFTER.mul_f64(1.0 + ALIVE_SPREAD)).ok()
+}
+
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
 pub(super) fn tell(facts: &mut Facts, outcome: ReportOutcome, error: Option<ReportError>, now: Timestamp) {
     // Who has left is not asked any more, and a place that holds one document per host is to go on saying so.
@@ -110,7 +118,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     if let Some(error) = old_key(facts, now) {
         tell(facts, ReportOutcome::Alive, Some(error), now);
     }
-    let spread = ALIVE_AFTER.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
+    let spread = ALIVE_AFTER.mul_f64(0.9 + 2.0 * ALIVE_SPREAD * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
     let told = facts.spoke || facts.committed.is_some();
     match facts.state.alive_due {

@@ -2,7 +2,7 @@
 //! bring is taken in by `absorb`; nothing else writes here.
 
 use jiff::Timestamp;
-use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, Waiting};
+use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, ReportTable, StillHeld, Waiting};
 
 use super::own_login::hint;
 use super::policy::Policy;
@@ -224,6 +224,17 @@ pub struct Inspection {
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<Swapped>,
     pub mail_server: Option<MailServer>,
+    /// What its login tables hold beside the login in use.
+    pub held: HeldFacts,
+}
+
+/// What login tables hold beside the login in use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct HeldFacts {
+    /// As a report tells it.
+    pub told: StillHeld,
+    /// By it is known whether a report would say something else.
+    pub mark: String,
 }
 
 /// A version that is in place and not committed, as the journal of the mail server's side knows it.
@@ -268,7 +279,8 @@ pub struct ReadBackFacts {
     pub map: String,
     pub keys: Vec<String>,
     pub how: String,
-    pub remaining_old: Vec<String>,
+    pub tables: Vec<ReportTable>,
+    pub held: HeldFacts,
     pub live_id: Option<String>,
     pub proof: Result<String, String>,
     /// The code that a person may type instead of sending the report, or why there is none; `None`: not asked for.

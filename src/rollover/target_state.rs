@@ -2,10 +2,10 @@
 //! confirmed, what waits to be changed, and when it is tried again.
 
 use jiff::Timestamp;
-use relaykey_core::report::MailServer;
+use relaykey_core::report::{MailServer, StillHeld};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{SourceVersion, Swapped};
+use super::facts::{HeldFacts, SourceVersion, Swapped};
 use super::own_login::OwnLogin;
 use super::state::{Applied, State, VersionId};
 use crate::credential::{NOT_SHOWN, SourceIdentity, is_access_key_id};
@@ -92,6 +92,42 @@ pub struct TargetState {
     /// told from another login of the same user name.
     #[serde(default)]
     pub wanted: Option<Wanted>,
+    /// What its login tables hold beside the login in use; `None`: it was not looked at by a release that looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBeside>,
+}
+
+/// What login tables hold beside the login in use, as last seen; and what of it was confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct HeldBeside {
+    /// As a report tells it.
+    #[serde(flatten)]
+    pub seen: StillHeld,
+    /// The mark of that.
+    mark: String,
+    /// The mark of what the last confirmation says; `None`: it says nothing of it, as those of 0.1.0.
+    confirmed: Option<String>,
+    /// The mark of what was seen right before that, where nothing was written in between: the same thing in the eyes of a look.
+    looked: Option<String>,
+}
+
+impl HeldBeside {
+    /// It was looked at.
+    pub(super) fn see(&mut self, found: &HeldFacts) {
+        (self.seen, self.mark) = (found.told.clone(), found.mark.clone());
+    }
+
+    /// It was read back, and is confirmed with that. `wrote`: the login was put in place just before.
+    pub(super) fn confirm(&mut self, read_back: &HeldFacts, wrote: bool) {
+        self.looked = Some(std::mem::take(&mut self.mark)).filter(|_| !wrote);
+        self.confirmed = Some(read_back.mark.clone());
+        self.see(read_back);
+    }
+
+    /// Would a confirmation say something else now?
+    pub(super) fn differs(&self) -> bool {
+        ![&self.confirmed, &self.looked].into_iter().any(|known| known.as_ref() == Some(&self.mark))
+    }
 }
 
 /// The login of a version, as one target would hold it.

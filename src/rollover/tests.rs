@@ -1,5 +1,6 @@
 //! Decisions as a transcript, and as a model: every outcome of every step, with invariants.
 
+mod held;
 mod lab;
 mod model;
 mod people;
@@ -11,6 +12,7 @@ use std::hash::{Hash, Hasher};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use relaykey_core::report::{REPORT_V1, REPORT_V2};
 
 use super::drift::{HEALS, denied};
 use super::facts::{UnderWay, at_rest, is_in_use};
@@ -116,11 +118,19 @@ fn applied(policy: &Policy, n: i64) -> State {
                 live_id: Some(format!("live{n}")),
                 in_use: Some(uses(n)),
                 mail_server: Some(MailServer::Runs),
+                held: Some(nothing_besides()),
                 ..TargetState::default()
             },
         );
     }
     state
+}
+
+/// It was confirmed that the tables hold nothing but the login in use.
+fn nothing_besides() -> HeldBeside {
+    let mut held = HeldBeside::default();
+    held.confirm(&HeldFacts::default(), false);
+    held
 }
 
 /// Version `n` was looked up not long ago.
@@ -139,6 +149,7 @@ fn holds(n: i64) -> Inspection {
         unread: None,
         swapped: None,
         mail_server: Some(MailServer::Runs),
+        held: HeldFacts::default(),
     }
 }
 
@@ -156,7 +167,8 @@ fn read_back(n: i64) -> ReadBackFacts {
         map: "hash:/etc/postfix/sasl_passwd".into(),
         keys: vec!["[e]:587".into()],
         how: "postmap -q".into(),
-        remaining_old: vec![],
+        tables: vec![],
+        held: HeldFacts::default(),
         live_id: Some(format!("live{n}")),
         proof: Err("none".into()),
         code: None,
@@ -190,6 +202,9 @@ pub(crate) fn report(seq: u64) -> Report {
         of_applied: false,
         mail_server: Some(MailServer::Runs),
         approved_by: None,
+        labels: Vec::new(),
+        poll_s: None,
+        alive_due: None,
         latest: None,
     }
 }
@@ -1362,12 +1377,14 @@ fn who_makes_a_proof_and_who_checks_one_sign_the_same_fields_of_a_report() {
     let target = |region: Option<&str>| -> ReportTarget {
         serde_json::from_value(serde_json::json!({
             "name": "main", "kind": "postfix", "map": "hash:/t", "keys": [], "read_back": "postmap -q",
-            "remaining_old": [], "region": region, "proof": null, "no_proof": null,
+            "remaining_old": [], "others": [{"id": "AKIA2", "count": 3}], "region": region, "proof": null, "no_proof": null,
             "evidence": {"endpoint": "e", "reply": "235", "at": at(0)},
         }))
         .unwrap()
     };
     let heading = Report {
+        schema: REPORT_V2.into(),
+        source: "arn".into(),
         host_id: "id".into(),
         host: "mx1".into(),
         version: "v".into(),
@@ -1378,10 +1395,18 @@ fn who_makes_a_proof_and_who_checks_one_sign_the_same_fields_of_a_report() {
     };
     for region in [Some("eu-west-1"), None] {
         // Before there are targets, and as it is read again.
-        let made = heading.proof_fields("main", region);
+        let made = heading.proof_fields_of("main", region, at(0), Vec::new);
         let whole = Report { targets: vec![target(region)], error: None, ..heading.clone() };
         let read: Report = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
-        assert_eq!(read.proof_fields(&read.targets[0].name, read.targets[0].region.as_deref()), made);
+        let lists = read.targets[0].held.signed();
+        let with_lists = heading.proof_fields_of("main", region, at(0), || lists);
+        assert_eq!(read.proof_fields(&read.targets[0]), with_lists);
+        let too = with_lists.v2.unwrap();
+        assert_eq!((too.source.as_str(), too.evidence_at), ("arn", rfc3339(at(0))));
+        assert_eq!(too.lists, ["0", "0", "1", "1", "AKIA2", "3", "0", "0", "0"]);
+        // Those of 0.1.0 signed none of that.
+        let v1 = Report { schema: REPORT_V1.into(), ..read };
+        assert_eq!(v1.proof_fields(&v1.targets[0]).v2, None);
         assert_eq!(
             (made.host_id.as_str(), made.host.as_str(), made.credential.as_str(), made.version.as_str()),
             ("id", "mx1", "ses", "v")

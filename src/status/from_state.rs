@@ -7,7 +7,8 @@ use super::seconds::InSeconds as _;
 use super::words::{how_to_start, instead_of_the_refused, key_refused, words};
 use super::{
     AppliedRefused, AppliedStatus, ChangeStatus, CredentialState, CredentialStatus, DaemonStatus, FailureStatus,
-    HalfDone, InUseStatus, Known, Live, LiveStatus, NotReady, OwedStatus, PendingStatus, ReportOwed, Status,
+    HalfDone, HeldStatus, InUseStatus, Known, Live, LiveStatus, NotReady, OwedStatus, PendingStatus, ReportOwed,
+    Status,
 };
 use crate::config::{self, Config, IfAppliedDies};
 use crate::fault::Class;
@@ -114,6 +115,10 @@ impl CredentialStatus {
             version: begun.id.version.clone(),
             username: begun.username.clone(),
         });
+        let held = state.targets.iter().filter(|_| state.applied.is_some()).filter_map(|(name, t)| {
+            let held = t.held.as_ref().map(|held| &held.seen).filter(|held| !held.is_empty())?;
+            Some(HeldStatus { target: name.clone(), held: held.clone() })
+        });
         let applied_refused = state.applied_refused().and_then(|own| {
             let (since, at) = (*own.refused.first()?, *own.refused.last()?);
             Some(AppliedRefused { endpoint: own.last.as_ref()?.endpoint.clone(), since, at })
@@ -142,6 +147,7 @@ impl CredentialStatus {
             }),
             in_use,
             half_done: half_done.collect(),
+            held: held.collect(),
             found_first,
             applied_refused,
             own_login: state.own_login().cloned(),

@@ -5,8 +5,8 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ChangeStatus, CredentialState, CredentialStatus, FailureStatus, InUseStatus, NotListening, Notice, PendingStatus,
-    Status,
+    ChangeStatus, CredentialState, CredentialStatus, FailureStatus, HeldStatus, InUseStatus, NotListening, Notice,
+    PendingStatus, Status,
 };
 use crate::config;
 use crate::fault::{Class, Failure};
@@ -158,6 +158,12 @@ impl CredentialStatus {
         }
         for half in &self.half_done {
             line("half done", half.said());
+        }
+        for HeldStatus { target, held } in &self.held {
+            let target = if self.in_use.len() > 1 { format!("target {target}: ") } else { String::new() };
+            for said in held.said() {
+                line("besides", format!("{target}{said}"));
+            }
         }
         if let Some(first) = &self.found_first {
             line("before", format!("{first}, found before any version was put in its place: do not delete it yet"));

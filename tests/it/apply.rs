@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use relaykey::apply::{Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId};
+use relaykey::apply::{
+    Activated, Client, Inspected, Prepared, Previewed, ReadBack, Reply, Request, Server, TargetId, WantedProof,
+};
 use relaykey::config::{self, Config, Reload, TargetKind};
-use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, ses_smtp_password};
+use relaykey::credential::{self, CodeFields, JsonKeys, Login, ProofFields, Secret, SignedToo, ses_smtp_password};
 use relaykey::fault::{Class, Fault};
 use relaykey::host::Directory;
 use relaykey::instruction::Instruction;
@@ -146,9 +148,10 @@ impl Lab {
     }
 
     fn read_back_with(&self, nonce: Option<&str>) -> ReadBack {
-        let (prove, nonce) = (Some(proof_fields()), nonce.map(str::to_owned));
+        let prove = Some(WantedProof { fields: proof_fields(), room: 1000 });
+        let nonce = nonce.map(str::to_owned);
         match self.call(Request::ReadBack { target: self.id.clone(), prove, nonce }).unwrap() {
-            Reply::ReadBack(read) => read,
+            Reply::ReadBack(read) => *read,
             other => panic!("{other:?}"),
         }
     }
@@ -187,6 +190,7 @@ fn proof_fields() -> ProofFields {
         outcome: text("confirmed"),
         seq: 1,
         at: text("2026-01-01T00:00:00Z"),
+        v2: Some(SignedToo { source: text("arn"), evidence_at: text("2026-01-01T00:00:00Z"), lists: Vec::new() }),
     }
 }
 
@@ -235,7 +239,10 @@ fn a_rollover_changes_the_one_entry_and_proves_it() {
     assert!(read.matches && read.mismatches.is_empty() && read.remaining_old.is_empty());
     assert_eq!((read.keys.as_slice(), read.how), (&[KEY.to_owned()][..], "text"));
     assert_eq!(read.live_id, Some(prepared.live_id));
-    assert_eq!((read.proof, read.code), (Some(credential::proof(&new.password, &proof_fields())), None));
+    // Over what the tables hold, which the reader put in.
+    let mut fields = proof_fields();
+    fields.v2.as_mut().unwrap().lists = read.held.signed();
+    assert_eq!((read.proof, read.code), (Some(credential::proof(&new.password, &fields)), None));
     for nonce in ["", "n-42"] {
         let code = credential::code(&new.password, &CodeFields::of(&proof_fields(), nonce.into())).unwrap();
         assert_eq!(lab.read_back_with(Some(nonce)).code, Some(Ok(code.to_string())), "{nonce:?}");

@@ -136,7 +136,7 @@ impl Hand {
 
     fn read_back(&self) -> ReadBack {
         match self.call(Request::ReadBack { target: self.id.clone(), prove: None, nonce: None }).unwrap() {
-            Reply::ReadBack(read) => read,
+            Reply::ReadBack(read) => *read,
             other => panic!("{other:?}"),
         }
     }

@@ -23,7 +23,7 @@ use relaykey::aws::{Http, Limits};
 use relaykey::config::{self, Aws, MailVia, ReceiverKind};
 use relaykey::fault::{Class, Fault};
 use relaykey::report::{self, ATTEMPT, Receiver, Whose, email};
-use relaykey::rollover::{Evidence, Report, ReportError, ReportTarget};
+use relaykey::rollover::{Evidence, Report, ReportError, ReportTarget, StillHeld};
 use serde_json::{Value, json};
 
 const FROM: &str = "relaykey@example.com";
@@ -92,7 +92,8 @@ fn sample(outcome: &str) -> Report {
             map: "hash:/etc/postfix/sasl_passwd".into(),
             keys: vec![format!("[email-smtp.{REGION}.amazonaws.com]:587"), ".".into(), "..example.com".into()],
             read_back: "postmap".into(),
-            remaining_old: Vec::new(),
+            tables: Vec::new(),
+            held: StillHeld::default(),
             region: Some(REGION.into()),
             evidence: Evidence {
                 endpoint: format!("email-smtp.{REGION}.amazonaws.com:587"),

@@ -127,7 +127,7 @@ fn a_report_is_true_with_every_way_to_hold_the_password_and_python_agrees() {
     assert_eq!((&told["schema"], &told["exit"]), (&json!("relaykey/verify-proof/v1"), &json!(0)));
     let judged = &told["reports"][0];
     assert_eq!((&judged["host_id"], &judged["version"]), (&report["host_id"], &report["version"]));
-    let expected = json!({"name": "main", "region": REGION, "verdict": "true", "why": null});
+    let expected = json!({"name": "main", "region": REGION, "verdict": "true", "why": null, "remaining_old": []});
     assert_eq!((&judged["targets"][0], &judged["unexpected"]), (&expected, &json!([])));
 }
 
@@ -156,6 +156,10 @@ fn it_is_refused_with_any_signed_field_changed_for_another_host_or_version_and_w
         ("/seq", json!(seq + 1)),
         ("/seq", json!(0)),
         ("/at", json!("2020-01-01T00:00:00Z")),
+        ("/source", json!("arn:aws:ssm:us-east-1:111122223333:parameter/ses")),
+        ("/targets/0/evidence/at", json!("2020-01-01T00:00:00Z")),
+        ("/targets/0/remaining_old", json!(["[relay.example.com]:587"])),
+        ("/schema", json!("relaykey/report/v1")),
     ] {
         let ran = lab.verify(&change(good, pointer, to), &[]);
         ran.expect(1).says(&[": FALSE: made with another password", "one of the fields it covers was changed"]);
@@ -214,6 +218,34 @@ fn it_is_refused_with_any_signed_field_changed_for_another_host_or_version_and_w
     }
     alive.as_object_mut().expect("an object").remove("latest");
     lab.verify(&alive, &[]).expect(1).says(&["no proof: a report with outcome alive has none"]);
+}
+
+#[test]
+fn what_the_tables_hold_besides_is_proved_and_said() {
+    let (old, key) = (Key::new(), Key::new());
+    let host = Host::with("hash", |hop| {
+        Some(format!("{hop} {}\nsales@example.com {}\n[other.example.com]:25 {}\n", key.pair(), old.pair(), old.pair()))
+    });
+    host.standin.set_key(&key.id, &key.login.password);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.start_postfix();
+    let report = host.sync(&["--json"], 0).json()["credentials"][0]["report"].clone();
+    let target = &report["targets"][0];
+    assert_eq!((&target["others"][0]["id"], &target["others"][0]["count"]), (&json!(old.id), &json!(2)), "{target:#}");
+    assert_eq!(target["proof"], python(PROOF, key.password(), &proof_lines(&report, target)));
+    let dir = PrivateDir::new("proof");
+    let verify = |report: &Value| verify(&dir, key.password().as_bytes(), report.to_string().as_bytes(), &[]);
+    let said = format!("another access key, {}, stands in 2 entries of the password tables: ", old.id);
+    verify(&report).expect(0).says(&["target main (us-east-1): true", &said, "The control side will not retire it"]);
+    // Whoever can write where reports go cannot take it out, nor say that there are more or fewer.
+    for (field, to) in [("others", json!([])), ("others_count", json!(2)), ("incomplete", json!(["proxy:mysql:/x"]))] {
+        let mut other = report.clone();
+        other["targets"][0][field] = to;
+        verify(&other).expect(1).says(&["FALSE"]);
+    }
+    // The host says the same to people.
+    host.relaykey(&["status"]).says(&[&said]);
 }
 
 #[test]
@@ -291,8 +323,8 @@ fn what_is_no_report_is_told_from_a_false_one() {
         (twice.into_bytes(), "duplicate field `host`"),
         (vec![b' '; 10_000_000], "more than 8388608 bytes"),
         (
-            with("schema", json!("relaykey/report/v2")),
-            "its schema is \"relaykey/report/v2\", not \"relaykey/report/v1\"",
+            with("schema", json!("relaykey/report/v3")),
+            "its schema is \"relaykey/report/v3\", not \"relaykey/report/v2\" or \"relaykey/report/v1\"",
         ),
         (with("schema", json!(1)), "is no report"),
         (with("seq", json!("1")), "is no report"),

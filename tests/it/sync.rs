@@ -522,11 +522,13 @@ fn proof_of(password: &str, report: &Value, target: &Value) -> String {
     BASE64.encode(mac.finalize().into_bytes())
 }
 
-/// Every field of the report document `relaykey/report/v1`, and no other.
+/// Every field of the report document `relaykey/report/v2`, and no other.
 #[track_caller]
 fn complete(report: &Value, target_names: &[&str], password: &str) {
     let fields =
         |v: &Value| v.as_object().expect("an object").keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    let labels =
+        report["source"].as_str().is_some_and(|source| source.contains(":secretsmanager:")).then_some("labels");
     let expected = [
         "schema",
         "id",
@@ -546,9 +548,15 @@ fn complete(report: &Value, target_names: &[&str], password: &str) {
         "error",
         "approved_by",
         "mail_server",
+        "poll_s",
+        "alive_due",
     ];
-    assert_eq!(fields(report), expected.map(str::to_owned).into(), "{report:#}");
-    assert_eq!(report["schema"], "relaykey/report/v1");
+    let expected = expected.into_iter().chain(labels).map(str::to_owned).collect();
+    assert_eq!(fields(report), expected, "{report:#}");
+    assert_eq!(report["schema"], "relaykey/report/v2");
+    let due: jiff::Timestamp = report["alive_due"].as_str().and_then(|due| due.parse().ok()).expect("RFC 3339");
+    let made: jiff::Timestamp = report["at"].as_str().and_then(|at| at.parse().ok()).expect("RFC 3339");
+    assert_eq!(due.duration_since(made).as_mins(), 26 * 60 + 24);
     assert!(report["id"].as_str().is_some_and(|id| !id.is_empty()));
     let host_id = report["host_id"].as_str().expect("a text");
     assert!(host_id.len() == 32 && host_id.bytes().all(|b| b.is_ascii_hexdigit()), "{host_id}");
@@ -569,8 +577,20 @@ fn complete(report: &Value, target_names: &[&str], password: &str) {
     let targets = report["targets"].as_array().expect("a list");
     assert_eq!(targets.iter().map(|t| t["name"].as_str().expect("a text")).collect::<Vec<_>>(), target_names);
     for target in targets {
-        let expected =
-            ["name", "kind", "map", "keys", "read_back", "remaining_old", "region", "evidence", "proof", "no_proof"];
+        let expected = [
+            "name",
+            "kind",
+            "map",
+            "tables",
+            "keys",
+            "read_back",
+            "remaining_old",
+            "region",
+            "evidence",
+            "proof",
+            "no_proof",
+        ];
+        assert!(target["tables"][0]["services"].as_array().is_some_and(|services| !services.is_empty()), "{target:#}");
         assert_eq!(fields(target), expected.map(str::to_owned).into(), "{target:#}");
         assert_eq!((&target["kind"], &target["region"]), (&json!("postfix"), &json!(lab::REGION)));
         assert_eq!((&target["remaining_old"], &target["no_proof"]), (&json!([]), &Value::Null));

@@ -545,6 +545,9 @@ fn report(at: Timestamp) -> Report {
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
+        labels: Vec::new(),
+        poll_s: None,
+        alive_due: None,
         latest: None,
     }
 }

@@ -37,10 +37,11 @@ pub fn keep_secret(text: &str) {
 }
 
 /// The lines that a target's proof is made over, as the report document's definition has them, from scratch.
-pub fn proof_lines(report: &Value, target: &Value) -> [String; 11] {
+pub fn proof_lines(report: &Value, target: &Value) -> Vec<String> {
     let text = |v: &Value| v.as_str().expect("a text").to_owned();
-    [
-        "relaykey-proof-v1".to_owned(),
+    let number = |v: &Value| v.as_u64().expect("a number").to_string();
+    let mut lines = vec![
+        "relaykey-proof-v2".to_owned(),
         text(&report["host_id"]),
         text(&report["host"]),
         text(&report["credential"]),
@@ -49,9 +50,29 @@ pub fn proof_lines(report: &Value, target: &Value) -> [String; 11] {
         text(&target["name"]),
         text(&target["region"]),
         text(&report["outcome"]),
-        report["seq"].as_u64().expect("a number").to_string(),
+        number(&report["seq"]),
         text(&report["at"]),
-    ]
+        text(&report["source"]),
+        text(&target["evidence"]["at"]),
+    ];
+    let mut list = |name: &str, lines_of: &dyn Fn(&Value) -> Vec<String>| {
+        let named = target[name].as_array().cloned().unwrap_or_default();
+        let count = target[format!("{name}_count")].as_u64().unwrap_or(named.len() as u64);
+        lines.extend([count.to_string(), named.len().to_string()]);
+        lines.extend(named.iter().flat_map(lines_of));
+    };
+    list("remaining_old", &|key| vec![text(key)]);
+    list("others", &|other| {
+        let places = other["places"].as_array().cloned().unwrap_or_default();
+        let mut lines = vec![text(&other["id"]), number(&other["count"]), places.len().to_string()];
+        for place in &places {
+            let line = place["line"].as_u64().map(|line| line.to_string()).unwrap_or_default();
+            lines.extend([text(&place["table"]), line, text(&place["key"])]);
+        }
+        lines
+    });
+    list("incomplete", &|table| vec![text(table)]);
+    lines
 }
 
 /// An IAM access key with its SES SMTP password.

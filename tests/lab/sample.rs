@@ -1,7 +1,7 @@
 //! A report as a host makes one.
 
 use jiff::Timestamp;
-use relaykey::rollover::{Evidence, MailServer, Report, ReportTarget};
+use relaykey::rollover::{Evidence, MailServer, Report, ReportTarget, StillHeld};
 
 use super::moto::REGION;
 
@@ -28,7 +28,8 @@ pub fn report(host_id: &str, seq: u64) -> Report {
             map: "hash:/etc/postfix/sasl_passwd".into(),
             keys: vec![format!("[email-smtp.{REGION}.amazonaws.com]:587")],
             read_back: "postmap".into(),
-            remaining_old: Vec::new(),
+            tables: Vec::new(),
+            held: StillHeld::default(),
             region: Some(REGION.into()),
             evidence: Evidence {
                 endpoint: format!("email-smtp.{REGION}.amazonaws.com:587"),
@@ -47,6 +48,9 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
+        labels: Vec::new(),
+        poll_s: None,
+        alive_due: None,
         latest: None,
     }
 }

@@ -19,7 +19,9 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-pub use self::proof::{Code, CodeError, CodeFields, ProofFields, ProofVerdict, code, proof, verify_code, verify_proof};
+pub use self::proof::{
+    Code, CodeError, CodeFields, ProofFields, ProofVerdict, SignedToo, code, proof, verify_code, verify_proof,
+};
 pub use self::user_name::{NOT_SHOWN, has_secret_shape, is_access_key_id, shown, shown_or_said};
 
 type HmacSha256 = Hmac<Sha256>;

@@ -1,19 +1,30 @@
-//! The report document, schema `relaykey/report/v1` (DESIGN.md, "Report document"): what a host tells of one credential, and
+//! The report document, schema `relaykey/report/v2` (DESIGN.md, "Report document"): what a host tells of one credential, and
 //! what whoever gets it reads. Facts, of which each reader makes its own sentence.
 //!
-//! What 0.1.0 sent is read for ever: a field that came later has a default, and is left out where it says nothing.
+//! What 0.1.0 sent, `relaykey/report/v1`, is read for ever: a field that came later has a default, and is left out where it
+//! says nothing, so that a report of that release that is still owed is delivered as it was written.
+
+mod held;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::credential::ProofFields;
+pub use self::held::{EntryPlace, HeldKeyId, OtherKeyIds, StillHeld, held_mark};
+use crate::credential::{ProofFields, SignedToo};
 use crate::fault::{Class, Failure};
 use crate::instruction::Instruction;
 use crate::text;
 
+/// Schema of the documents of 0.1.0, whose proof covers none of the lists.
+pub const REPORT_V1: &str = "relaykey/report/v1";
+/// Schema of the documents that are written.
+pub const REPORT_V2: &str = "relaykey/report/v2";
+
 crate::words! {
     /// What a report says.
     pub enum ReportOutcome {
+        /// The host is there, and has applied nothing yet.
+        Hello = "hello",
         /// The version was found in use, with no state; nothing was written.
         Adopted = "adopted",
         /// The version was put in place, and reads back.
@@ -26,6 +37,8 @@ crate::words! {
         Rejected = "rejected",
         /// What was confirmed does not hold any more.
         Withdrawn = "withdrawn",
+        /// The mail relay refuses the login in use.
+        AppliedRefused = "applied-refused",
         /// Only a sign of life.
         Alive = "alive",
         /// The host has left the fleet.
@@ -42,7 +55,7 @@ crate::words! {
     }
 }
 
-/// One report document, schema `relaykey/report/v1` (DESIGN.md, "Report document").
+/// One report document (DESIGN.md, "Report document").
 #[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Report {
     pub schema: String,
@@ -89,6 +102,15 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_applied: bool,
     pub approved_by: Option<String>,
+    /// Labels of versions that this host takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// How often it asks the source, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_s: Option<u32>,
+    /// When its next sign of life is there at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive_due: Option<Timestamp>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
     /// something else. Not in a confirmation itself.
@@ -97,8 +119,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here.
-    pub fn proof_fields(&self, target: &str, region: Option<&str>) -> ProofFields {
+    /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here. Of v2 also its
+    /// source, when the login was accepted, and the lists.
+    pub fn proof_fields(&self, target: &ReportTarget) -> ProofFields {
+        let lists = || target.held.signed();
+        self.proof_fields_of(&target.name, target.region.as_deref(), target.evidence.at, lists)
+    }
+
+    /// The same of a target that is not in it yet.
+    pub fn proof_fields_of(
+        &self,
+        target: &str,
+        region: Option<&str>,
+        accepted: Timestamp,
+        lists: impl FnOnce() -> Vec<String>,
+    ) -> ProofFields {
+        let signed_too = || SignedToo { source: self.source.clone(), evidence_at: rfc3339(accepted), lists: lists() };
         ProofFields {
             host_id: self.host_id.clone(),
             host: self.host.clone(),
@@ -110,8 +146,17 @@ impl Report {
             outcome: self.outcome.word().to_owned(),
             seq: self.seq,
             at: self.at.clone(),
+            v2: (self.schema != REPORT_V1).then(signed_too),
         }
     }
+}
+
+/// A login table, and the client services that ask it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReportTable {
+    /// `type:path`.
+    pub table: String,
+    pub services: Vec<String>,
 }
 
 /// Was a target's mail server seen running? Only where it was may anything be said of how mail goes on.
@@ -129,10 +174,15 @@ pub struct ReportTarget {
     pub name: String,
     pub kind: String,
     pub map: String,
+    /// The login tables that its client services ask, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<ReportTable>,
     pub keys: Vec<String>,
     /// How it was read back.
     pub read_back: String,
-    pub remaining_old: Vec<String>,
+    /// What its tables hold beside the login in use.
+    #[serde(flatten)]
+    pub held: StillHeld,
     pub region: Option<String>,
     pub evidence: Evidence,
     pub proof: Option<String>,

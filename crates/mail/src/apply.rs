@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host;
-pub use crate::mta::{HeldKeyId, KnownLogins, OtherKeyIds, Ours, Running};
+pub use crate::mta::{KnownLogins, Ours, Running};
 use crate::mta::{Mta, Reload, ServicePlan, TableId};
 use change::StagedChange;
 use journal::{ApplyJournal, Key, Record, SeenFiles, TableRecord};
@@ -47,7 +47,7 @@ pub use reply::{
     Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, ReloadOwed, Reply, TableInUse,
     Uncommitted, WhyReload,
 };
-pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version};
+pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version, WantedProof};
 pub use server::Server;
 
 /// The caller's end. Calls block; the agent runs them off its event loop.

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey_core::credential::{NOT_SHOWN, ProofFields, ProofVerdict, Secret, is_access_key_id, verify_proof};
+use relaykey_core::credential::{NOT_SHOWN, ProofVerdict, Secret, is_access_key_id, verify_proof};
+use relaykey_core::report::{REPORT_V1, REPORT_V2, Report, ReportOutcome, ReportTarget, StillHeld};
 use relaykey_core::text;
-use serde::Deserialize;
 
 use crate::facts::{Generation, Host, HostName, KeyId, Lists, Proved, Registered, Standing, TookBack, VersionId};
 use crate::facts::{Waiver, WhyMissing, WhyTakenBack};
@@ -87,99 +87,19 @@ pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) ->
     }
 }
 
-/// A report document, as far as it is evidence.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Report {
-    pub schema: String,
-    pub seq: u64,
-    pub host_id: String,
-    pub host: String,
-    pub credential: String,
-    pub version: String,
-    pub username: String,
-    /// RFC 3339, as it was signed.
-    pub at: String,
-    pub outcome: Outcome,
-    #[serde(default)]
-    pub targets: Vec<Target>,
-    /// User names that its mail servers log in with.
-    #[serde(default)]
-    pub in_use: Option<Vec<String>>,
-    #[serde(default)]
-    pub labels: Vec<String>,
-    #[serde(default)]
-    pub poll_s: Option<u32>,
-    #[serde(default)]
-    pub alive_due: Option<Timestamp>,
-    /// What this one replaces and what stands all the same.
-    #[serde(default)]
-    pub latest: Option<Box<Report>>,
+/// Does it confirm a version?
+fn confirms(outcome: ReportOutcome) -> bool {
+    matches!(outcome, ReportOutcome::Adopted | ReportOutcome::Confirmed)
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Target {
-    pub name: String,
-    #[serde(default)]
-    pub region: Option<String>,
-    #[serde(default)]
-    pub proof: Option<String>,
-    #[serde(default)]
-    pub remaining_old: Vec<String>,
-    #[serde(default)]
-    pub others: Vec<OtherKey>,
-    #[serde(default)]
-    pub incomplete: Vec<String>,
-}
-
-/// Another key that a login table holds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct OtherKey {
-    pub id: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    Hello,
-    Adopted,
-    Confirmed,
-    Failed,
-    PendingApproval,
-    Rejected,
-    Withdrawn,
-    AppliedRefused,
-    Alive,
-    Left,
-    /// Of a later release.
-    #[serde(other)]
-    Other,
-}
-
-impl Outcome {
-    fn confirms(self) -> bool {
-        matches!(self, Outcome::Adopted | Outcome::Confirmed)
-    }
-
-    fn takes_back(self) -> Option<WhyTakenBack> {
-        match self {
-            Outcome::Withdrawn => Some(WhyTakenBack::Withdrawn),
-            Outcome::AppliedRefused => Some(WhyTakenBack::AppliedRefused),
-            _ => None,
-        }
-    }
-
-    /// As it is signed.
-    fn word(self) -> &'static str {
-        match self {
-            Outcome::Adopted => "adopted",
-            Outcome::Confirmed => "confirmed",
-            Outcome::Alive => "alive",
-            _ => "",
-        }
+fn takes_back(outcome: ReportOutcome) -> Option<WhyTakenBack> {
+    match outcome {
+        ReportOutcome::Withdrawn => Some(WhyTakenBack::Withdrawn),
+        ReportOutcome::AppliedRefused => Some(WhyTakenBack::AppliedRefused),
+        _ => None,
     }
 }
 
-const V1: &str = "relaykey/report/v1";
 /// Reports inside of reports: a report, what stands, and what stood before a sign of life.
 const DEPTH: usize = 3;
 
@@ -227,7 +147,7 @@ pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now
     let mut fleet = Fleet::default();
     for one in latest.values() {
         let name = host_name(&one.report.host);
-        if one.report.outcome == Outcome::Left || registry.removed.contains(&name) {
+        if one.report.outcome == ReportOutcome::Left || registry.removed.contains(&name) {
             fleet.gone.push(name);
             continue;
         }
@@ -235,9 +155,10 @@ pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now
         let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
         let owner = registry.owners.get(&name);
         host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others().any(|other| host_name(&other.report.host) == name && other.report.outcome != Outcome::Left);
+            || others()
+                .any(|other| host_name(&other.report.host) == name && other.report.outcome != ReportOutcome::Left);
         host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && other.report.outcome != Outcome::Left);
+            && others().any(|other| other.principal == one.principal && other.report.outcome != ReportOutcome::Left);
         host.waiver = registry.waivers.get(&name).cloned();
         fleet.hosts.push(host);
     }
@@ -291,11 +212,11 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         chain.push(one);
         next = one.latest.as_deref();
     }
-    let standing = chain.iter().position(|one| one.outcome.confirms());
+    let standing = chain.iter().position(|one| confirms(one.outcome));
     let newer = &chain[..standing.unwrap_or(chain.len())];
-    let took_back = newer.iter().find_map(|one| Some(took_back(one, one.outcome.takes_back()?)));
+    let took_back = newer.iter().find_map(|one| Some(took_back(one, takes_back(one.outcome)?)));
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
-    let alive = newer.iter().find(|one| one.outcome == Outcome::Alive && has_proof(one));
+    let alive = newer.iter().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
     let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
     let proof = |confirmation: &Report| match (clock_ahead, proved(confirmation, passwords), alive) {
         (true, ..) => Proved::Missing(WhyMissing::Clock),
@@ -305,7 +226,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     };
     Host {
         registered: Registered::Evidence,
-        generation: if report.schema == V1 { Generation::V1 } else { Generation::V2 },
+        generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
         watches: report.labels.clone(),
         poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into())),
         heard: Some(written.at),
@@ -318,7 +239,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
             proof: proof(confirmation),
         }),
         took_back,
-        failed: newer.iter().find(|one| one.outcome == Outcome::Failed).map(|one| version_id(one)),
+        failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         lists: lists(confirmation.unwrap_or(report)),
         ..Host::never_heard(host_name(&report.host))
     }
@@ -357,12 +278,12 @@ fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
 }
 
 fn lists(report: &Report) -> Lists {
-    let targets = &report.targets;
+    let held = || report.targets.iter().map(|target| &target.held);
     Lists {
-        remaining_old: targets.iter().flat_map(|target| target.remaining_old.clone()).collect(),
-        others: targets.iter().flat_map(|t| &t.others).map(|other| key_id(&other.id)).collect(),
-        incomplete: targets.iter().flat_map(|target| target.incomplete.clone()).collect(),
-        shortened: false,
+        remaining_old: held().flat_map(|held| held.remaining_old.clone()).collect(),
+        others: held().flat_map(|held| &held.others).map(|other| key_id(&other.id)).collect(),
+        incomplete: held().flat_map(|held| held.incomplete.clone()).collect(),
+        shortened: held().any(StillHeld::is_shortened),
     }
 }
 
@@ -379,37 +300,21 @@ fn proved(report: &Report, passwords: Passwords) -> Proved {
     all.into_iter().find(|proved| *proved != Proved::True).unwrap_or(Proved::True)
 }
 
-fn proved_by(report: &Report, target: &Target, passwords: Passwords) -> Proved {
+fn proved_by(report: &Report, target: &ReportTarget, passwords: Passwords) -> Proved {
     let Some(proof) = &target.proof else {
         return Proved::Missing(WhyMissing::NoProof);
     };
-    if report.schema != V1 {
+    if ![REPORT_V1, REPORT_V2].contains(&report.schema.as_str()) {
         return Proved::Missing(WhyMissing::UnknownKind);
     }
     let (version, key) = (VersionId::new(report.version.clone()), KeyId::new(report.username.clone()));
     let Some(password) = passwords(&version, &key, target.region.as_deref()) else {
         return Proved::Missing(WhyMissing::NoPassword);
     };
-    match verify_proof(&password, &proof_fields(report, target), proof) {
+    match verify_proof(&password, &report.proof_fields(target), proof) {
         ProofVerdict::True => Proved::True,
         ProofVerdict::False => Proved::False,
         ProofVerdict::NoProof(_) => Proved::Missing(WhyMissing::UnknownKind),
-    }
-}
-
-/// What the proof of this target is made over.
-pub fn proof_fields(report: &Report, target: &Target) -> ProofFields {
-    ProofFields {
-        host_id: report.host_id.clone(),
-        host: report.host.clone(),
-        credential: report.credential.clone(),
-        version: report.version.clone(),
-        username: report.username.clone(),
-        target: target.name.clone(),
-        region: target.region.clone().unwrap_or_default(),
-        outcome: report.outcome.word().into(),
-        seq: report.seq,
-        at: report.at.clone(),
     }
 }
 

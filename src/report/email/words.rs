@@ -303,7 +303,7 @@ fn confirmed(report: &Report, r: &ReportNames) -> Sentences {
 }
 
 fn left_over_count(report: &Report) -> usize {
-    report.targets.iter().map(|t| t.remaining_old.len()).sum()
+    report.targets.iter().map(|t| t.held.remaining()).sum()
 }
 
 /// What entries that still hold the previous key do to the mail.

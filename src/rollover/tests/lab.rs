@@ -29,8 +29,14 @@ pub(super) struct LabHost {
     pub then: Option<i64>,
     /// Somebody does this to the files just before the first step with this word.
     pub meanwhile: Option<(&'static str, usize, i64)>,
+    /// What every target's tables hold beside the login in use: as a look sees it, and as it is read back.
+    pub besides: (&'static str, &'static str),
     /// Everything that was ever told, confirmations included.
     pub seqs: Vec<u64>,
+}
+
+fn held(mark: &str) -> HeldFacts {
+    HeldFacts { mark: mark.to_owned(), ..HeldFacts::default() }
 }
 
 /// What one run came to.
@@ -91,6 +97,7 @@ impl LabHost {
             killed_before: None,
             then: None,
             meanwhile: None,
+            besides: ("", ""),
             seqs: vec![1],
         }
     }
@@ -236,7 +243,8 @@ impl LabHost {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
                 let reload_owed = self.owed[*target].then(|| Owed { since: now, why: "not done yet".into() });
-                let mut seen = Inspection { swapped, reload_owed, ..holds(self.files[*target]) };
+                let held = held(self.besides.0);
+                let mut seen = Inspection { swapped, reload_owed, held, ..holds(self.files[*target]) };
                 if let Some(name) = self.name {
                     (seen.username, seen.usernames) = (Some(name.to_owned()), vec![name.to_owned()]);
                 }
@@ -282,7 +290,7 @@ impl LabHost {
                 Outcome::Activated
             }
             Step::ReadBack { target, .. } if self.files[*target] == candidate => {
-                Outcome::ReadBack(read_back(candidate))
+                Outcome::ReadBack(ReadBackFacts { held: held(self.besides.1), ..read_back(candidate) })
             }
             Step::ReadBack { .. } => Outcome::Mismatch(failure(true)),
             Step::Undo { target } => {

@@ -86,7 +86,7 @@ impl Lab {
     fn read_back(&self) -> ReadBack {
         let request = Request::ReadBack { target: target(), prove: None, nonce: None };
         let Reply::ReadBack(read) = self.call(request).unwrap() else { panic!() };
-        read
+        *read
     }
 
     /// Bytes and inode of every live file.
@@ -241,8 +241,8 @@ fn every_other_access_key_id_is_named_and_no_other_user_name() {
         };
         seen
     };
-    let told = |others: &relaykey::apply::OtherKeyIds| -> Vec<(String, usize, Vec<Option<usize>>)> {
-        let lines = |held: &relaykey::apply::HeldKeyId| held.places.iter().map(|place| place.line).collect();
+    let told = |others: &relaykey_core::report::OtherKeyIds| -> Vec<(String, usize, Vec<Option<usize>>)> {
+        let lines = |held: &relaykey_core::report::HeldKeyId| held.places.iter().map(|place| place.line).collect();
         others.named.iter().map(|held| (held.id.clone(), held.count, lines(held))).collect()
     };
     let seen = inspect();

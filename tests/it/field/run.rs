@@ -532,7 +532,11 @@ fn listed(report: &Value, list: &str) -> Vec<Value> {
 /// Would the control side keep this key because of the report?
 fn names_in(report: &Value, id: &str) -> bool {
     let is_left = ["remaining_old", "incomplete"].iter().any(|list| !listed(report, list).is_empty());
-    is_left || listed(report, "others").iter().any(|other| other["id"] == id)
+    // A list that is shorter than its count hides what is asked.
+    let targets = || report["targets"].as_array().into_iter().flatten();
+    let counts = ["remaining_old_count", "others_count", "incomplete_count"];
+    let hides = targets().any(|target| counts.iter().any(|count| target[*count].is_u64()));
+    is_left || hides || listed(report, "others").iter().any(|other| other["id"] == id)
 }
 
 #[derive(Clone, PartialEq, Eq)]

@@ -28,6 +28,18 @@ pub struct ProofFields {
     pub outcome: String,
     pub seq: u64,
     pub at: String,
+    /// What a proof of the second kind covers too; `None`: the first kind, of reports of v1.
+    pub v2: Option<SignedToo>,
+}
+
+/// What the proof in a report of v2 covers beyond that of v1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedToo {
+    pub source: String,
+    /// When the login was accepted: RFC 3339, Z, seconds.
+    pub evidence_at: String,
+    /// The texts of the lists.
+    pub lists: Vec<String>,
 }
 
 impl ProofFields {
@@ -44,7 +56,12 @@ impl ProofFields {
             ("outcome", &self.outcome),
             ("at", &self.at),
         ];
-        fields.into_iter().find(|(_, text)| text.chars().any(char::is_control)).map(|(name, _)| name)
+        let too = self.v2.iter().flat_map(|too| {
+            let lists = too.lists.iter().map(|text| ("a list", text));
+            [("source", &too.source), ("evidence.at", &too.evidence_at)].into_iter().chain(lists)
+        });
+        let mut all = fields.into_iter().chain(too);
+        all.find(|(_, text)| text.chars().any(char::is_control)).map(|(name, _)| name)
     }
 }
 
@@ -114,9 +131,13 @@ fn verdict(checked: Result<bool, &'static str>) -> ProofVerdict {
 }
 
 fn proof_mac(password: &Secret, fields: &ProofFields) -> Result<HmacSha256, &'static str> {
-    let ProofFields { host_id, host, credential, version, username, target, region, outcome, seq, at } = fields;
-    let seq = seq.to_string();
-    let texts = ["relaykey-proof-v1", host_id, host, credential, version, username, target, region, outcome, &seq, at];
+    let ProofFields { host_id, host, credential, version, username, target, region, outcome, seq, at, v2 } = fields;
+    let (seq, kind) = (seq.to_string(), if v2.is_some() { "relaykey-proof-v2" } else { "relaykey-proof-v1" });
+    let mut texts = vec![kind, host_id, host, credential, version, username, target, region, outcome, &seq, at];
+    if let Some(SignedToo { source, evidence_at, lists }) = v2 {
+        texts.extend([source.as_str(), evidence_at]);
+        texts.extend(lists.iter().map(String::as_str));
+    }
     mac(password, &texts)
 }
 

@@ -328,6 +328,7 @@ fn fields() -> ProofFields {
         outcome: "confirmed".into(),
         seq: 17,
         at: "2026-11-20T12:00:00Z".into(),
+        v2: None,
     }
 }
 
@@ -361,7 +362,7 @@ fn a_proof_covers_every_field_and_needs_a_strong_password() {
 }
 
 /// Every field that a proof covers, changed; with its name.
-fn changes() -> [(&'static str, fn(&mut ProofFields)); 10] {
+fn changes_of_v1() -> [(&'static str, fn(&mut ProofFields)); 10] {
     [
         ("host_id", |f| f.host_id.push('x')),
         ("host", |f| f.host = "mx2.example.com".into()),
@@ -376,12 +377,61 @@ fn changes() -> [(&'static str, fn(&mut ProofFields)); 10] {
     ]
 }
 
+fn fields_of_v2() -> ProofFields {
+    let lists = ["1", "1", "[relay]:587", "0", "0", "0", "0"].map(str::to_owned).to_vec();
+    let (source, evidence_at) = ("arn:aws:ssm:us-east-2:1:parameter/ses".into(), "2026-11-20T11:59:59Z".into());
+    ProofFields { v2: Some(SignedToo { source, evidence_at, lists }), ..fields() }
+}
+
+#[test]
+fn a_proof_of_v2_covers_source_time_of_the_login_and_every_text_of_the_lists() {
+    let password = Secret::new(GOOD.into());
+    let good = proof(&password, &fields_of_v2()).unwrap();
+    assert_eq!(verify_proof(&password, &fields_of_v2(), &good), ProofVerdict::True);
+    let changes: [(&str, fn(&mut SignedToo)); 7] = [
+        ("source", |too| too.source.push('x')),
+        ("evidence.at", |too| too.evidence_at = "2026-11-20T11:59:58Z".into()),
+        ("a count", |too| too.lists[0] = "2".into()),
+        ("an entry", |too| too.lists[2].push('x')),
+        ("one left out", |too| drop(too.lists.remove(2))),
+        ("one more", |too| too.lists.push("0".into())),
+        ("all left out", |too| too.lists.clear()),
+    ];
+    for (name, change) in changes {
+        let mut other = fields_of_v2();
+        change(other.v2.as_mut().unwrap());
+        assert_eq!(verify_proof(&password, &other, &good), ProofVerdict::False, "{name}");
+    }
+    for (name, change) in changes_of_v1() {
+        let mut other = fields_of_v2();
+        change(&mut other);
+        assert_eq!(verify_proof(&password, &other, &good), ProofVerdict::False, "{name}");
+    }
+    // Neither kind is taken for the other.
+    assert_eq!(verify_proof(&password, &fields(), &good), ProofVerdict::False);
+    let v1 = proof(&password, &fields()).unwrap();
+    let bare = SignedToo { source: String::new(), evidence_at: String::new(), lists: Vec::new() };
+    assert_eq!(verify_proof(&password, &ProofFields { v2: Some(bare), ..fields() }, &v1), ProofVerdict::False);
+    // What has a control character is not signed, and named.
+    let hostile: [(&str, fn(&mut SignedToo)); 3] = [
+        ("source", |too| too.source.push('\n')),
+        ("evidence.at", |too| too.evidence_at.push('\u{7f}')),
+        ("a list", |too| too.lists[2].push('\n')),
+    ];
+    for (name, change) in hostile {
+        let mut other = fields_of_v2();
+        change(other.v2.as_mut().unwrap());
+        assert!(proof(&password, &other).is_err());
+        assert_eq!(other.with_control_character(), Some(name));
+    }
+}
+
 #[test]
 fn a_proof_is_refused_with_any_one_field_changed_and_with_another_password() {
     let password = Secret::new(GOOD.into());
     let good = proof(&password, &fields()).unwrap();
     assert_eq!(verify_proof(&password, &fields(), &good), ProofVerdict::True);
-    for (name, change) in changes() {
+    for (name, change) in changes_of_v1() {
         let mut other = fields();
         change(&mut other);
         assert_eq!(verify_proof(&password, &other, &good), ProofVerdict::False, "{name}");

@@ -1,20 +1,24 @@
 //! What the running configuration gives, proven with what was read back.
 
+use relaykey_core::report::StillHeld;
+
 use super::change::look_up;
 use super::inspect::live_entries;
 use super::left_behind::{LoginInUse, tables_in_use};
-use super::{OpenChange, ReadBack, Target, out_of_order};
-use crate::credential::{self, CodeFields, Login, ProofFields};
+use super::{OpenChange, ReadBack, Target, WantedProof, out_of_order};
+use crate::credential::{self, CodeFields, Login, ProofFields, SignedToo};
 use crate::fault::Fault;
 use crate::mta::table::same_key;
 use crate::mta::{Answer, Ours, OwnEntry, TableId, View, shown};
 
 impl Target {
-    pub(super) fn read_back(&self, prove: Option<&ProofFields>, nonce: Option<String>) -> Result<ReadBack, Fault> {
+    pub(super) fn read_back(&self, prove: Option<&WantedProof>, nonce: Option<String>) -> Result<ReadBack, Fault> {
         let Some(open) = &self.open else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
         let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
-        let has_previous = previous.is_some();
+        // As a look sees it afterwards.
+        let is_another = |user: &String| *user != open.login.username;
+        let has_previous = previous.is_some() || open.ours.previous.as_ref().is_some_and(is_another);
         let applied = Some(previous.unwrap_or(&open.login.username).clone());
         let known = vec![open.login.username.clone()];
         let Ours { applied: before, previous: before_that, known: ours, earlier, named: _, logins } = &open.ours;
@@ -54,18 +58,28 @@ impl Target {
             mismatches.push("the mail server would find no login for the endpoint".into());
         }
         let matches = mismatches.is_empty();
-        // With what was read back, not with what came in: so that they prove that the mail server has it.
-        let proven = prove.filter(|_| matches).and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
-        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
-        let code = proven.zip(nonce).map(|((password, fields), nonce)| {
-            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
-        });
         let in_use = LoginInUse {
             username: &open.login.username,
             live_id: Some(&open.live_id),
             has_previous,
             ours: earlier.iter().map(String::as_str).collect(),
         };
+        let remaining_old = in_use.remaining_old(&view.left_out);
+        let others = view.key_ids.others(Some(&open.login.username));
+        let first: Vec<&str> = [before, before_that].into_iter().flatten().map(String::as_str).collect();
+        let room = prove.map_or(usize::MAX, |wanted| wanted.room);
+        let held = StillHeld::within(room, &remaining_old, &others, &view.incomplete, &first);
+        // With what was read back, not with what came in: so that they prove that the mail server has it.
+        let with_lists = |fields: &ProofFields| ProofFields {
+            v2: fields.v2.clone().map(|too| SignedToo { lists: held.signed(), ..too }),
+            ..fields.clone()
+        };
+        let fields = prove.filter(|_| matches).map(|wanted| with_lists(&wanted.fields));
+        let proven = fields.as_ref().and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
+        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
+        let code = proven.zip(nonce).map(|((password, fields), nonce)| {
+            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
+        });
         let map = live.map(|entry| entry.table.to_string()).unwrap_or_default();
         let live_id = self.one_live_id(&view, &self.shared.with_key(|key| live_entries(&view, key))?)?;
         let mut keys: Vec<String> = Vec::new();
@@ -83,9 +97,10 @@ impl Target {
             map,
             how: if view.kind == "text" { "text" } else { "postmap -q" },
             tables: tables_in_use(&view.services),
-            remaining_old: in_use.remaining_old(&view.left_out),
-            others: view.key_ids.others(Some(&open.login.username)),
+            remaining_old,
+            others,
             incomplete: view.incomplete,
+            held,
             live_id,
             running: view.running,
             proof,

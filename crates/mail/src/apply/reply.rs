@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use relaykey_core::report::{OtherKeyIds, StillHeld};
 use serde::{Deserialize, Serialize};
 
 use super::Version;
 use crate::finding::Finding;
 use crate::instruction::Instruction;
-use crate::mta::{OtherKeyIds, Running, TableId};
+use crate::mta::{Running, TableId};
 use crate::text;
 
 /// What the server answers; each to the request of its name.
@@ -31,7 +32,7 @@ pub enum Reply {
     /// To `Activate`.
     Activated(Activated),
     /// To `ReadBack`.
-    ReadBack(ReadBack),
+    ReadBack(Box<ReadBack>),
     /// `Discard`, `Undo`, `Commit`.
     Done,
 }
@@ -242,6 +243,8 @@ pub struct ReadBack {
     pub others: OtherKeyIds,
     /// Login tables that could not be listed: what they hold is not in `others`.
     pub incomplete: Vec<String>,
+    /// The same three, as the report is to have them, and as the proof covers them.
+    pub held: StillHeld,
     /// The one live id under every live key; `None` where none is found or they differ.
     pub live_id: Option<String>,
     /// Is the mail server up, and since when?

@@ -99,16 +99,25 @@ pub enum Request {
     /// server is known to have read needs none, nor what we renamed over that; anything else does, also where the mail server would
     /// most probably notice by itself: somebody else may have rewritten the table in place, or moved another one aside.
     Activate { target: TargetId },
-    /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: the
-    /// fields of a report for which a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
+    /// Looks every live key up in the running configuration and compares with the login of `Prepare`. `prove`: for which
+    /// report a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
     /// which the code that a person types is wanted too.
-    ReadBack { target: TargetId, prove: Option<ProofFields>, nonce: Option<String> },
+    ReadBack { target: TargetId, prove: Option<WantedProof>, nonce: Option<String> },
     /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
     /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
     /// The caller leaves it for now: forget old bytes and login and let go of the locks, as if it had been killed. Staged
     /// files go, what was swapped in stays, and the journal says how far it is. Also right when nothing is open.
     Leave { target: TargetId },
+}
+
+/// A proof that is wanted of what is read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedProof {
+    /// Of the report; the texts of the lists are put in here, where it is known what the tables hold.
+    pub fields: ProofFields,
+    /// Characters of JSON that the lists may take in the report.
+    pub room: usize,
 }
 
 impl Request {

@@ -113,7 +113,7 @@ impl Server {
             Request::Undo { target } => self.target(&target)?.undo().map(|()| Reply::Done),
             Request::Activate { target } => self.target(&target)?.activate().map(Reply::Activated),
             Request::ReadBack { target, prove, nonce } => {
-                self.target(&target)?.read_back(prove.as_ref(), nonce).map(Reply::ReadBack)
+                self.target(&target)?.read_back(prove.as_ref(), nonce).map(Box::new).map(Reply::ReadBack)
             }
             Request::Commit { target } => self.target(&target)?.commit().map(|()| Reply::Done),
             Request::Leave { target } => {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use relaykey_core::report::{EntryPlace, HeldKeyId, OtherKeyIds};
 
 use super::{TableId, shown};
 use crate::credential::is_access_key_id;
@@ -14,25 +14,6 @@ use crate::credential::is_access_key_id;
 pub const PLACES: usize = 3;
 /// So many key ids are told apart; of the others it is known how many entries hold one.
 const MOST: usize = 10_000;
-
-/// Where an entry stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryPlace {
-    pub table: TableId,
-    /// 1-based line in the text; `None`: it stands in the compiled map alone.
-    pub line: Option<usize>,
-    /// The lookup key, or words where it may not be shown.
-    pub key: String,
-}
-
-/// An access key id, how many entries hold it, and where the first of them stand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldKeyId {
-    pub id: String,
-    pub count: usize,
-    /// At most [`PLACES`].
-    pub places: Vec<EntryPlace>,
-}
 
 /// Those that were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,7 +36,7 @@ impl KeyIds {
         let (count, places) = self.held.entry(username.to_owned()).or_default();
         *count += 1;
         if places.len() < PLACES {
-            places.push(EntryPlace { table: table.clone(), line, key: shown::key(key).into_owned() });
+            places.push(EntryPlace { table: table.to_string(), line, key: shown::key(key).into_owned() });
         }
     }
 
@@ -81,15 +62,6 @@ impl KeyIds {
             .collect();
         OtherKeyIds { count: named.len() + self.beyond, named }
     }
-}
-
-/// Every access key id but the one in use that a mail server's login tables hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherKeyIds {
-    /// How many there are, at most. More than are named: the list hides some.
-    pub count: usize,
-    /// By name.
-    pub named: Vec<HeldKeyId>,
 }
 
 #[cfg(test)]
@@ -118,7 +90,7 @@ mod tests {
         assert_eq!(found, [("AKIAELSE", 1), ("AKIAOLD", 6)]);
         let lines: Vec<Option<usize>> = others.named[1].places.iter().map(|place| place.line).collect();
         assert_eq!(lines, [Some(1), Some(2), Some(3)]);
-        assert_eq!(others.named[0].places[0].table, other);
+        assert_eq!(others.named[0].places[0].table, other.as_str());
         assert_eq!(ids.others(None).count, 3);
     }
 

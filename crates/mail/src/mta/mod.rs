@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::host;
 pub use by_hand::ByHand;
-pub use key_ids::{HeldKeyId, KeyIds, OtherKeyIds};
+pub use key_ids::KeyIds;
 
 /// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
 /// are ours.

@@ -1,7 +1,9 @@
 use relaykey_core::credential::proof;
+use relaykey_core::report::HeldKeyId;
 use serde_json::json;
 
 use super::*;
+use crate::refusal::Refusal;
 
 /// Of SES's form: 32 random bytes after a version byte.
 const PASSWORD: &str = "BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS";
@@ -20,9 +22,14 @@ fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> Option<Sec
 /// A confirmation of `v2`, proved with this password.
 fn confirmed(host: &str, seq: u64, password: &str) -> Report {
     let mut report: Report = serde_json::from_value(json!({
-        "schema": V1, "seq": seq, "host_id": format!("id-{host}"), "host": host, "credential": "ses",
-        "source": "arn", "version": "v2", "username": KEY, "at": "2026-03-02T07:00:00Z", "outcome": "confirmed",
-        "targets": [{"name": "main", "region": "eu-west-1", "remaining_old": [], "others": [], "incomplete": []}],
+        "schema": REPORT_V2, "id": "id", "seq": seq, "host_id": format!("id-{host}"), "host": host, "credential": "ses",
+        "source": "arn", "version": "v2", "username": KEY, "previous_username": OLD, "at": "2026-03-02T07:00:00Z",
+        "mode": "automatic", "agent": "relaykey/test", "outcome": "confirmed", "error": null, "approved_by": null,
+        "targets": [{
+            "name": "main", "kind": "postfix", "map": "hash:/t", "keys": [], "read_back": "postmap -q", "region": "eu-west-1",
+            "remaining_old": [], "others": [], "incomplete": [], "proof": null, "no_proof": null,
+            "evidence": {"endpoint": "e:587", "reply": "235", "at": "2026-03-02T06:59:59Z"},
+        }],
     }))
     .unwrap();
     prove(&mut report, password);
@@ -30,15 +37,15 @@ fn confirmed(host: &str, seq: u64, password: &str) -> Report {
 }
 
 fn prove(report: &mut Report, password: &str) {
-    let fields: Vec<_> = report.targets.iter().map(|target| proof_fields(report, target)).collect();
+    let fields: Vec<_> = report.targets.iter().map(|target| report.proof_fields(target)).collect();
     for (target, fields) in report.targets.iter_mut().zip(fields) {
         target.proof = Some(proof(&Secret::new(password.into()), &fields).unwrap());
     }
 }
 
 /// Another report of that host, which replaces this one.
-fn then(report: &Report, outcome: Outcome) -> Report {
-    let latest = (!matches!(outcome, Outcome::Confirmed)).then(|| Box::new(report.clone()));
+fn then(report: &Report, outcome: ReportOutcome) -> Report {
+    let latest = (!matches!(outcome, ReportOutcome::Confirmed)).then(|| Box::new(report.clone()));
     Report { seq: report.seq + 1, outcome, targets: Vec::new(), latest, ..report.clone() }
 }
 
@@ -52,9 +59,7 @@ fn judged(report: Report) -> Host {
     fleet.hosts.into_iter().next().unwrap()
 }
 
-/// As if its agent were not too old for it: what else its verdict would be.
 fn verdict_of(host: Host) -> Verdict {
-    let host = Host { generation: Generation::V2, ..host };
     verdict(&host, &VersionId::new("v2"), &KeyId::new(KEY), now())
 }
 
@@ -64,16 +69,27 @@ const TRUE: Verdict = Verdict::True { by_code: false };
 fn only_a_proof_made_with_the_published_password_counts() {
     let report = confirmed("mx1", 5, PASSWORD);
     assert_eq!(verdict_of(judged(report.clone())), TRUE);
-    assert_eq!(verdict(&judged(report.clone()), &VersionId::new("v2"), &KeyId::new(KEY), now()), Verdict::TooOld);
+    // Of v1 the lists are not proved, and it has no `others`.
+    let mut of_v1 = Report { schema: REPORT_V1.into(), ..report.clone() };
+    assert_eq!(verdict_of(judged(of_v1.clone())), Verdict::False);
+    prove(&mut of_v1, PASSWORD);
+    assert_eq!(verdict_of(judged(of_v1)), Verdict::TooOld);
     assert_eq!(verdict_of(judged(confirmed("mx1", 5, OTHER))), Verdict::False);
     // Each signed field: the proof is about this report, and no other.
-    let changed: [fn(&mut Report); 6] = [
+    let changed: [fn(&mut Report); 13] = [
         |r| r.host = "mx2".into(),
         |r| r.host_id = "another".into(),
         |r| r.seq += 1,
         |r| r.at = "2026-03-02T07:00:01Z".into(),
-        |r| r.outcome = Outcome::Adopted,
+        |r| r.outcome = ReportOutcome::Adopted,
         |r| r.targets[0].name = "second".into(),
+        |r| r.source = "another".into(),
+        |r| r.targets[0].evidence.at += SignedDuration::from_secs(1),
+        |r| r.targets[0].held.remaining_old.push("[relay]:587".into()),
+        |r| r.targets[0].held.others.push(other_key(OLD)),
+        |r| r.targets[0].held.incomplete.push("proxy:mysql:/x".into()),
+        |r| r.targets[0].held.others_count = Some(1),
+        |r| r.schema = REPORT_V1.into(),
     ];
     for change in changed {
         let mut report = report.clone();
@@ -82,10 +98,51 @@ fn only_a_proof_made_with_the_published_password_counts() {
     }
 }
 
+fn other_key(id: &str) -> HeldKeyId {
+    HeldKeyId { id: id.into(), count: 1, places: Vec::new() }
+}
+
+#[test]
+fn a_host_that_names_the_old_key_or_hides_what_it_counts_keeps_it() {
+    let stops = |change: fn(&mut StillHeld)| {
+        let mut report = confirmed("mx1", 5, PASSWORD);
+        change(&mut report.targets[0].held);
+        prove(&mut report, PASSWORD);
+        let host = judged(report);
+        assert_eq!(verdict_of(host.clone()), TRUE);
+        let (version, key, old) = (VersionId::new("v2"), KeyId::new(KEY), KeyId::new(OLD));
+        crate::retire::stops_of(&host, &version, &key, Some(&old), now())
+    };
+    let host = HostName::new("mx1");
+    assert_eq!(stops(|_| {}), []);
+    // A second account's key is nobody's trouble.
+    assert_eq!(stops(|held| held.others.push(other_key("AKIAANOTHERACCOUNT12"))), []);
+    let key = KeyId::new(OLD);
+    assert_eq!(stops(|held| held.others.push(other_key(OLD))), [Refusal::OldKeyElsewhere { host: host.clone(), key }]);
+    let entries = vec!["[relay]:587".to_owned()];
+    assert_eq!(
+        stops(|held| held.remaining_old.push("[relay]:587".into())),
+        [Refusal::RemainingOld { host: host.clone(), entries }]
+    );
+    let tables = vec!["proxy:mysql:/x".to_owned()];
+    assert_eq!(
+        stops(|held| held.incomplete.push("proxy:mysql:/x".into())),
+        [Refusal::Incomplete { host: host.clone(), tables }]
+    );
+    let hides: [fn(&mut StillHeld); 3] = [
+        |held| held.remaining_old_count = Some(1),
+        |held| held.others_count = Some(1),
+        |held| held.incomplete_count = Some(1),
+    ];
+    for hides in hides {
+        assert_eq!(stops(hides), [Refusal::Incomplete { host: host.clone(), tables: Vec::new() }]);
+    }
+}
+
 #[test]
 fn every_target_has_to_be_proved() {
     let mut report = confirmed("mx1", 5, PASSWORD);
-    let second = Target { name: "second".into(), proof: None, ..report.targets[0].clone() };
+    let second = ReportTarget { name: "second".into(), proof: None, ..report.targets[0].clone() };
     report.targets.push(second);
     assert_eq!(verdict_of(judged(report.clone())), Verdict::Missing(WhyMissing::NoProof));
     prove(&mut report, PASSWORD);
@@ -100,7 +157,7 @@ fn every_target_has_to_be_proved() {
 #[test]
 fn a_proof_of_a_kind_that_cannot_be_checked_is_none() {
     let mut report = confirmed("mx1", 5, PASSWORD);
-    report.schema = "relaykey/report/v2".into();
+    report.schema = "relaykey/report/v3".into();
     assert_eq!(verdict_of(judged(report)), Verdict::Missing(WhyMissing::UnknownKind));
 }
 
@@ -119,32 +176,38 @@ fn another_version_or_another_key_is_the_old_one() {
 #[test]
 fn failures_take_nothing_back_and_withdrawals_do() {
     let report = confirmed("mx1", 5, PASSWORD);
-    for outcome in [Outcome::Failed, Outcome::PendingApproval, Outcome::Rejected, Outcome::Alive, Outcome::Hello] {
+    for outcome in [
+        ReportOutcome::Failed,
+        ReportOutcome::PendingApproval,
+        ReportOutcome::Rejected,
+        ReportOutcome::Alive,
+        ReportOutcome::Hello,
+    ] {
         assert_eq!(verdict_of(judged(then(&report, outcome))), TRUE, "{outcome:?}");
     }
     // A sign of life over a failure over a confirmation.
-    assert_eq!(verdict_of(judged(then(&then(&report, Outcome::Failed), Outcome::Alive))), TRUE);
-    for outcome in [Outcome::Withdrawn, Outcome::AppliedRefused] {
+    assert_eq!(verdict_of(judged(then(&then(&report, ReportOutcome::Failed), ReportOutcome::Alive))), TRUE);
+    for outcome in [ReportOutcome::Withdrawn, ReportOutcome::AppliedRefused] {
         let after = Report { in_use: Some(vec![OLD.into(), "postmaster".into()]), ..then(&report, outcome) };
         let host = judged(after.clone());
         let keys = host.took_back.as_ref().unwrap().keys.clone();
-        let own = (outcome == Outcome::AppliedRefused).then(|| KeyId::new(KEY));
+        let own = (outcome == ReportOutcome::AppliedRefused).then(|| KeyId::new(KEY));
         assert_eq!(keys, [KeyId::new(OLD)].into_iter().chain(own).collect::<Vec<_>>());
         assert_eq!(verdict_of(host), Verdict::TookBack);
         // It stands under a sign of life too, and is over with the next confirmation.
-        assert_eq!(verdict_of(judged(then(&after, Outcome::Alive))), Verdict::TookBack);
-        let mut anew = Report { targets: report.targets.clone(), ..then(&after, Outcome::Confirmed) };
+        assert_eq!(verdict_of(judged(then(&after, ReportOutcome::Alive))), Verdict::TookBack);
+        let mut anew = Report { targets: report.targets.clone(), ..then(&after, ReportOutcome::Confirmed) };
         prove(&mut anew, PASSWORD);
         assert_eq!(verdict_of(judged(anew)), TRUE);
     }
-    let failed = judged(then(&report, Outcome::Failed));
+    let failed = judged(then(&report, ReportOutcome::Failed));
     assert_eq!(failed.failed, Some(VersionId::new("v2")));
 }
 
 #[test]
 fn a_sign_of_life_with_a_proof_counts_for_as_long_as_it_is_true() {
     let report = confirmed("mx1", 5, PASSWORD);
-    let mut alive = Report { targets: report.targets.clone(), ..then(&report, Outcome::Alive) };
+    let mut alive = Report { targets: report.targets.clone(), ..then(&report, ReportOutcome::Alive) };
     prove(&mut alive, PASSWORD);
     assert_eq!(verdict_of(judged(alive.clone())), TRUE);
     prove(&mut alive, OTHER);
@@ -164,7 +227,7 @@ fn the_highest_number_of_an_installation_counts_wherever_it_stands() {
 
 #[test]
 fn who_left_or_was_removed_is_not_counted_and_who_is_listed_is() {
-    let left = then(&confirmed("mx1", 5, PASSWORD), Outcome::Left);
+    let left = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Left);
     let removed = confirmed("mx2", 5, PASSWORD);
     let registry =
         Registry { removed: vec![HostName::new("mx2")], listed: vec![HostName::new("mx3")], ..Registry::default() };

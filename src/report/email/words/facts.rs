@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::body::{Body, clean};
+use super::capital;
 use super::keys::{is_aws_key, named, others_in_use, previous};
 use crate::fault::Class;
-use crate::rollover::{Report, ReportOutcome, ReportTarget};
+use crate::rollover::{Report, ReportOutcome, ReportTarget, StillHeld};
 
 /// Entries of any one list.
 const MOST: usize = 20;
@@ -95,12 +96,17 @@ pub(super) fn of_target(report: &Report, target: &ReportTarget, body: &mut Body)
     if !target.read_back.is_empty() {
         body.fact("read back with", &format!("{} (how it was seen what the mail server uses)", target.read_back));
     }
-    for (n, key) in shortened(&target.remaining_old).iter().enumerate() {
+    for (n, key) in shortened(&target.held.remaining_old).iter().enumerate() {
         body.fact(if n == 0 { "still old" } else { "" }, key);
     }
-    if !target.remaining_old.is_empty() {
+    if !target.held.remaining_old.is_empty() {
         let key = previous(report).map(|key| format!(", {}", clean(key)));
         body.explain(&format!("What still holds the previous key{}.", key.unwrap_or_default()));
+    }
+    // What still holds an earlier key is said above.
+    let others = StillHeld { remaining_old: Vec::new(), remaining_old_count: None, ..target.held.clone() };
+    for said in others.said().iter().take(MOST) {
+        body.explain(&format!("{}.", capital(said)));
     }
     body.gap();
 }

@@ -4,11 +4,15 @@ use super::body::{INDENT, WIDTH, argument};
 use super::facts::when;
 use super::*;
 use crate::instruction::Instruction;
-use crate::rollover::{Evidence, MailServer, ReportError, ReportTarget};
+use crate::rollover::{Evidence, MailServer, ReportError, ReportTarget, StillHeld};
 
 const NEW: &str = "AKIAIOSFODNN7EXAMPLE";
 const OLD: &str = "AKIAI44QH8DHBEXAMPLE";
 const BEGUN: &str = "AKIAJBEGUNBEGUNEXAMP";
+
+fn old(entries: &[&str]) -> StillHeld {
+    StillHeld { remaining_old: entries.iter().map(|key| (*key).to_owned()).collect(), ..StillHeld::default() }
+}
 
 fn target() -> ReportTarget {
     ReportTarget {
@@ -17,7 +21,8 @@ fn target() -> ReportTarget {
         map: "hash:/etc/postfix/sasl_passwd".into(),
         keys: vec!["[email-smtp.eu-west-1.amazonaws.com]:587".into()],
         read_back: "postmap -q, text and map".into(),
-        remaining_old: Vec::new(),
+        tables: Vec::new(),
+        held: StillHeld::default(),
         region: Some("eu-west-1".into()),
         evidence: Evidence {
             endpoint: "email-smtp.eu-west-1.amazonaws.com:587".into(),
@@ -55,6 +60,9 @@ fn report(outcome: &str) -> Report {
         half_done: Vec::new(),
         of_applied: false,
         approved_by: None,
+        labels: Vec::new(),
+        poll_s: None,
+        alive_due: None,
         latest: None,
     }
 }
@@ -70,10 +78,7 @@ fn all() -> Vec<(&'static str, Report)> {
     let left_over = Report {
         approved_by: Some("alice (uid 1000)".into()),
         targets: vec![
-            ReportTarget {
-                remaining_old: vec!["[relay2.example.com]:587".into(), "sales@example.com".into()],
-                ..target()
-            },
+            ReportTarget { held: old(&["[relay2.example.com]:587", "sales@example.com"]), ..target() },
             ReportTarget { name: "bulk".into(), proof: None, no_proof: Some("no SES password".into()), ..target() },
         ],
         ..report("confirmed")
@@ -360,7 +365,8 @@ fn texts_from_elsewhere_stay_on_their_line_and_are_bounded() {
             map: hostile.clone(),
             keys: vec![hostile.clone(); 1000],
             read_back: hostile.clone(),
-            remaining_old: vec![hostile.clone(); 1000],
+            tables: Vec::new(),
+            held: StillHeld { remaining_old: vec![hostile.clone(); 1000], ..StillHeld::default() },
             evidence: Evidence { endpoint: hostile.clone(), reply: hostile.clone(), at: Timestamp::UNIX_EPOCH },
             proof: None,
             no_proof: Some(hostile.clone()),
