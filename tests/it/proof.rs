@@ -234,7 +234,7 @@ fn what_the_tables_hold_besides_is_proved_and_said() {
     let target = &report["targets"][0];
     assert_eq!((&target["others"][0]["id"], &target["others"][0]["count"]), (&json!(old.id), &json!(2)), "{target:#}");
     assert_eq!(target["proof"], python(PROOF, key.password(), &proof_lines(&report, target)));
-    let dir = PrivateDir::new("proof");
+    let dir = scratch::private("proof");
     let verify = |report: &Value| verify(&dir, key.password().as_bytes(), report.to_string().as_bytes(), &[]);
     let said = format!("another access key, {}, stands in 2 entries of the password tables: ", old.id);
     verify(&report).expect(0).says(&["target main (us-east-1): true", &said, "The control side will not retire it"]);
