@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
-pub use self::fetched::{in_order, named, shown_before_the_login};
+pub use self::fetched::{in_order, logins_of, named, shown_before_the_login};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
 pub use self::steps::{login_at, ours};
@@ -38,7 +38,6 @@ use crate::apply;
 use crate::audit::{self, By, StepTime};
 use crate::aws;
 use crate::config::{self, Config};
-use crate::credential::Login;
 use crate::fault::{Failure, Fault};
 use crate::rollover::{Completion, Outcome, Reason, State, Step, Wake};
 use crate::source::Source;
@@ -54,8 +53,8 @@ pub enum RunEvent<'a> {
     Begins { step: &'a Step, reason: &'a Reason },
     /// A step has ended.
     Ended { step: &'a Step, outcome: &'a Outcome, took: Duration },
-    /// The change of one target, masked. `login`: the candidate, for who may show it (`--reveal`).
-    Preview { target: &'a str, change: &'a apply::Previewed, login: &'a Login },
+    /// The change of one target, masked. `logins`: the candidate's, for who may show them (`--reveal`).
+    Preview { target: &'a str, change: &'a apply::Previewed, logins: &'a apply::Logins },
     /// What a target consists of, as far as it is worth watching.
     Files { target: &'a str, files: &'a [PathBuf], log: Option<&'a PathBuf> },
     /// The state, as it is on disk now.

@@ -79,6 +79,7 @@ pub static SCHEMA: Schema = Schema {
         &credential::CREDENTIAL,
         &source::SOURCE,
         &smtp::SMTP,
+        &smtp::ALSO,
         &credential::PROBE,
         &target::TARGET,
         &health::HEALTH,
@@ -95,6 +96,9 @@ fn twice(name: &str, in_double_brackets: bool) -> (&'static str, &'static str) {
         ),
         "credential" => ("[credential] stands twice", "begin each credential with [[credential]]"),
         "credential.target" => ("[credential.target] stands twice", "begin each target with [[credential.target]]"),
+        "credential.smtp.also" => {
+            ("[credential.smtp.also] stands twice", "begin each further region with [[credential.smtp.also]]")
+        }
         _ => (
             "the table stands twice",
             "keep one, with the keys of both; or is a [[credential]] header missing above it?",

@@ -688,6 +688,7 @@ mod tests {
             propagation: Duration::ZERO,
             retry: Duration::ZERO,
             endpoint_aliases: Vec::new(),
+            also: Vec::new(),
         }
     }
 

@@ -440,7 +440,8 @@ pub fn line(credential: &config::Credential, event: &RunEvent<'_>, now: Timestam
                 },
                 Outcome::Fetched(f) => format!("version {} ({})", f.id.version, f.username),
                 Outcome::Accepted(e) => format!("{}: {}", e.endpoint, e.reply),
-                Outcome::Refused { reply } => format!("refused: {reply}"),
+                Outcome::Refused { endpoint: None, reply } => format!("refused: {reply}"),
+                Outcome::Refused { endpoint: Some(endpoint), reply } => format!("refused by {endpoint}: {reply}"),
                 Outcome::Prepared(p) if p.nothing_to_write => "holds the right login already, nothing to write".into(),
                 Outcome::Prepared(p) => match &p.goes_live {
                     None => "staged, every key looked up".into(),

@@ -29,7 +29,7 @@ impl Agent {
                 keys: read_back.keys.clone(),
                 read_back: read_back.how.clone(),
                 held: read_back.held.told.clone(),
-                region: region_of(target),
+                region: read_back.region.clone().or_else(|| region_of(target)),
                 evidence: facts.evidence.clone()?,
                 proof: read_back.proof.clone().ok(),
                 no_proof: read_back.proof.clone().err(),

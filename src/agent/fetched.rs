@@ -8,9 +8,9 @@ use tokio::sync::OnceCell;
 
 use super::OpenedSource;
 use super::steps::{apply_failure, ours, target_id};
-use crate::apply::{Ours, Request};
+use crate::apply::{Logins, Ours, Request};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN, is_access_key_id, shown_or_said};
+use crate::credential::{Form, Login, NOT_SHOWN, Payload, PayloadError, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step, VersionId};
 use crate::source::{EarlierVersions, Fetched};
@@ -236,17 +236,29 @@ fn source_failure(e: Fault) -> Failure {
     Fault::new(e.class, e.what, e.fix).temporary_if(e.temporary).at(Timestamp::now())
 }
 
-/// The login of the fetched payload for one target's endpoint.
-pub(super) fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login, Failure> {
+/// The logins of the fetched payload for one target's endpoints. A ready-made one is for the default endpoint's region alone.
+pub(super) fn logins_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Logins, Failure> {
     let payload = &fetched.as_ref().expect("verifying comes first, and fetches").payload;
-    payload.login(&target.smtp.endpoint, target.smtp.region.as_deref()).map_err(|e| {
-        Fault::new(
-            Class::Payload,
-            format!("what the source holds is no login for {}: {e}", target.smtp.endpoint),
-            e.fix(),
-        )
-        .at(Timestamp::now())
+    logins_of(payload, &target.smtp).map_err(|(smtp, e)| {
+        Fault::new(Class::Payload, format!("what the source holds is no login for {}: {e}", smtp.endpoint), e.fix())
+            .at(Timestamp::now())
     })
+}
+
+/// The logins of a payload for an endpoint and its further regions.
+///
+/// # Errors
+/// For which endpoint there is none, and why.
+pub fn logins_of<'s>(payload: &Payload, smtp: &'s config::Smtp) -> Result<Logins, (&'s config::Smtp, PayloadError)> {
+    let login = |smtp: &'s config::Smtp| payload.login(&smtp.endpoint, smtp.region.as_deref()).map_err(|e| (smtp, e));
+    let is_made = payload.form == Form::JsonIamKey;
+    let further = smtp.also.iter().map(|also| if is_made { login(also).map(Some) } else { Ok(None) });
+    Ok(Logins::new(login(smtp)?, further.collect::<Result<_, _>>()?))
+}
+
+/// The login for one target's default endpoint.
+pub(super) fn login_for(fetched: &Option<Fetched>, target: &config::Target) -> Result<Login, Failure> {
+    logins_for(fetched, target).map(|logins| logins.default_login().clone())
 }
 
 #[cfg(test)]

@@ -4,8 +4,12 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::fetched::{applied, asks_whether_applied, login_for, name_once_accepted, not_as_applied, without_secret};
-use super::steps::{apply_failure, holds_confirmed, not_running, outcome_of, proved, target_id};
+use super::fetched::{
+    applied, asks_whether_applied, login_for, logins_for, name_once_accepted, not_as_applied, without_secret,
+};
+use super::steps::{
+    apply_failure, endpoints_used, holds_confirmed, not_running, outcome_of, proved_everywhere, target_id,
+};
 use super::{OpenedSource, RunEnd, host_name, ours};
 use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
@@ -114,9 +118,11 @@ pub async fn obstacles(
                 None => break,
             },
             Step::Verify { target } if facts.puts_back() => {
-                let target = &credential.targets[*target];
-                match (login_for(&again, target), not_the_applied_one(&facts, credential, target, &again, apply)) {
-                    (Ok(login), None) => proved(&target.smtp, &login, &host_name()).await,
+                let (index, target) = (*target, &credential.targets[*target]);
+                match (logins_for(&again, target), not_the_applied_one(&facts, credential, target, &again, apply)) {
+                    (Ok(logins), None) => {
+                        proved_everywhere(&target.smtp, &endpoints_used(&facts, index), &logins, &host_name()).await
+                    }
                     (_, Some(failure)) | (Err(failure), None) => Outcome::Failed(failure),
                 }
             }
@@ -132,11 +138,11 @@ pub async fn obstacles(
             Step::Preview { target } => {
                 let index = *target;
                 let target = &credential.targets[index];
-                let login = if facts.puts_back() { login_for(&again, target) } else { login_for(&fetched, target) };
-                let previewed = login.and_then(|login| {
+                let logins = if facts.puts_back() { logins_for(&again, target) } else { logins_for(&fetched, target) };
+                let previewed = logins.and_then(|logins| {
                     let ours = Ours { named: seen.ours.named.clone(), ..ours(Some(&facts.state)) };
                     let target = target_id(credential, target);
-                    apply.call(Request::Preview { target, ours, login }).map_err(|e| apply_failure(e, now))
+                    apply.call(Request::Preview { target, ours, logins }).map_err(|e| apply_failure(e, now))
                 });
                 match previewed {
                     // It would be put in place, and not be read back by what does not run.

@@ -21,7 +21,6 @@ use super::{Agent, FinishedRun, Run, RunEnd, RunEvent, jitter};
 use crate::apply::{self, Reply, Request};
 use crate::audit::{Record, StepKind, StepTime};
 use crate::config;
-use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::rollover::{self, Facts, Outcome, Policy, Reason, Step};
 use crate::state::{Access, StateError};
@@ -292,7 +291,7 @@ fn ended(facts: &Facts, policy: &Policy) -> RunEnd {
 /// Tells what a reply of apply shows, and gives its outcome.
 fn taken(
     result: Result<Reply, Fault>,
-    shown: Option<Login>,
+    shown: Option<apply::Logins>,
     step: &Step,
     facts: &Facts,
     credential: &config::Credential,
@@ -304,8 +303,8 @@ fn taken(
             if let Reply::Inspected(seen) = &reply {
                 observer(RunEvent::Files { target: &target.name, files: &seen.files, log: seen.log.as_ref() });
             }
-            if let (Reply::Previewed(change), Some(login)) = (&reply, &shown) {
-                observer(RunEvent::Preview { target: &target.name, change, login });
+            if let (Reply::Previewed(change), Some(logins)) = (&reply, &shown) {
+                observer(RunEvent::Preview { target: &target.name, change, logins });
             }
             outcome_of(reply, step, target, facts)
         }

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use relaykey_core::report::held_mark;
 
 use super::fetched::{
-    FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, known_as_ours, login_for,
+    FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, known_as_ours, logins_for,
     look, not_as_applied, without_secret,
 };
 use super::{Agent, OpenedSource};
-use crate::apply::{self, KnownLogins, Ours, Reply, Request, TargetId, WantedProof};
+use crate::apply::{self, KnownLogins, Logins, Ours, Reply, Request, TargetId, WantedProof};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN, ses_region};
+use crate::credential::{Login, NOT_SHOWN};
 use crate::fault::{Class, Failure, Fault};
 use crate::report;
 use crate::rollover::{
@@ -31,7 +31,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(120);
 pub(super) enum Done {
     Outcome(Box<Outcome>),
     Reported(Box<Report>),
-    Replied(Box<Result<Reply, Fault>>, Option<Login>),
+    Replied(Box<Result<Reply, Fault>>, Option<Logins>),
 }
 
 impl Agent {
@@ -61,23 +61,23 @@ impl Agent {
                 Err(failure) => Outcome::Failed(failure),
             },
             Step::Verify { target } => {
-                let target = &credential.targets[*target];
-                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
-                    Ok(login) => match self.fits(facts, credential, target, &login).await {
-                        Ok(()) => self.verify(target, &login).await,
+                let (index, target) = (*target, &credential.targets[*target]);
+                match have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target)) {
+                    Ok(logins) => match self.fits(facts, credential, target, logins.default_login()).await {
+                        Ok(()) => self.verify(facts, index, target, &logins).await,
                         Err(failure) => Outcome::Failed(failure),
                     },
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
-            Step::VerifyApplied { target } => {
-                self.verify_applied(facts, credential, source, &credential.targets[*target]).await
-            }
-            Step::Probe { target } => {
-                let target = &credential.targets[*target];
-                let login = have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target));
+            Step::VerifyApplied { target } => self.verify_applied(facts, credential, source, *target).await,
+            Step::Probe { target: index } => {
+                let target = &credential.targets[*index];
+                let (at, smtp) = probed_at(facts, *index, target);
+                let logins = have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target));
+                let login = logins.map(|logins| logins.at(at).unwrap_or(logins.default_login()).clone());
                 match (login, &credential.probe) {
-                    (Ok(login), Some(probe)) => self.probe(facts, target, &login, probe).await,
+                    (Ok(login), Some(probe)) => self.probe(facts, smtp, &login, probe).await,
                     (Ok(_), None) => Outcome::Probed,
                     (Err(failure), _) => Outcome::Failed(failure),
                 }
@@ -128,8 +128,8 @@ impl Agent {
         self.call(asked).await.map(drop).map_err(|e| not_as_applied(state, login, e))
     }
 
-    async fn verify(&self, target: &config::Target, login: &Login) -> Outcome {
-        proved(&target.smtp, login, &self.identity.name).await
+    async fn verify(&self, facts: &Facts, index: usize, target: &config::Target, logins: &Logins) -> Outcome {
+        proved_everywhere(&target.smtp, &endpoints_used(facts, index), logins, &self.identity.name).await
     }
 
     /// A login with the version that is applied here. Its password is nowhere but in the mail server's files, from which
@@ -139,21 +139,23 @@ impl Agent {
         facts: &Facts,
         credential: &config::Credential,
         source: &OpenedSource,
-        target: &config::Target,
+        index: usize,
     ) -> Outcome {
+        let target = &credential.targets[index];
         let fetched = match applied(facts, source).await {
             Ok(fetched) => fetched,
             Err(failure) if failure.temporary || source.is_err() => return Outcome::Failed(failure),
             Err(failure) => return Outcome::NotGiven(failure),
         };
-        let login = match login_for(&Some(fetched), target) {
-            Ok(login) => login,
+        let logins = match logins_for(&Some(fetched), target) {
+            Ok(logins) => logins,
             Err(failure) => return Outcome::NotGiven(failure),
         };
         // That another login is refused proves nothing of the one in use.
-        let asked = asks_whether_login_is_applied(&facts.state, credential, target, &login);
-        match self.is_applied(&facts.state, asked, &login).await {
-            Ok(()) => self.verify(target, &login).await,
+        let login = logins.default_login();
+        let asked = asks_whether_login_is_applied(&facts.state, credential, target, login);
+        match self.is_applied(&facts.state, asked, login).await {
+            Ok(()) => self.verify(facts, index, target, &logins).await,
             Err(failure) if failure.class == Class::Changed => Outcome::NotGiven(failure),
             Err(failure) => Outcome::Failed(failure),
         }
@@ -163,18 +165,18 @@ impl Agent {
     pub(super) async fn probe(
         &self,
         facts: &Facts,
-        target: &config::Target,
+        smtp: &config::Smtp,
         login: &Login,
         probe: &config::Probe,
     ) -> Outcome {
         let at = Timestamp::now();
         let version = facts.fetched.as_ref().map_or("", |f| f.id.version.as_str());
         let about = smtp::Probed { host: &self.identity.name, credential: &facts.state.credential, version, at };
-        let roots = match tls::CaFile::new(target.smtp.ca_file.clone()).roots() {
+        let roots = match tls::CaFile::new(smtp.ca_file.clone()).roots() {
             Ok(roots) => roots,
             Err(e) => return unproved(e.into(), at),
         };
-        match smtp::probe(&target.smtp, login, &roots, &self.identity.name, probe, &about).await {
+        match smtp::probe(smtp, login, &roots, &self.identity.name, probe, &about).await {
             Verdict::Accepted { .. } => Outcome::Probed,
             verdict => unproved(verdict, at),
         }
@@ -198,25 +200,25 @@ impl Agent {
             }
             _ => Ours::default(),
         };
-        let login = match step {
+        let logins = match step {
             // What is at hand may be the version that was put back before this one goes on.
             Step::Prepare { .. } | Step::Preview { .. } => {
-                match have(facts, source, fetched).await.and_then(|()| login_for(&fetched.get(), target)) {
-                    Ok(login) => Some(login),
+                match have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target)) {
+                    Ok(logins) => Some(logins),
                     Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
                 }
             }
             _ => None,
         };
-        let shown = login.clone().filter(|_| matches!(step, Step::Preview { .. }));
-        let request = match (step, login) {
+        let shown = logins.clone().filter(|_| matches!(step, Step::Preview { .. }));
+        let request = match (step, logins) {
             (Step::Inspect { .. }, _) => Request::Inspect { target: id, ours },
-            (Step::Preview { .. }, Some(login)) => Request::Preview { target: id, ours, login },
-            (Step::Prepare { .. }, Some(login)) => Request::Prepare {
+            (Step::Preview { .. }, Some(logins)) => Request::Preview { target: id, ours, logins },
+            (Step::Prepare { .. }, Some(logins)) => Request::Prepare {
                 target: id,
                 ours,
                 expect: facts.targets[index].inspected.as_ref().and_then(|i| i.first_live_id.clone()),
-                login,
+                logins: logins.proved_at(endpoints_used(facts, index)),
                 version: version_of(facts.fetched.as_ref()),
             },
             (Step::Swap { .. }, _) => Request::Swap { target: id },
@@ -294,9 +296,6 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             }
             let first_live_id = seen.expect();
             let held = held_facts(facts, &seen);
-            let mut ids = seen.entries.iter().flat_map(|e| [&e.live_id, &e.text_id]);
-            let one = ids.next().cloned().flatten();
-            let same = one.is_some() && seen.missing.is_empty() && ids.all(|id| *id == one);
             let mut usernames: Vec<String> = Vec::new();
             for username in seen.entries.iter().filter(|e| e.is_live_key).filter_map(|e| e.username.as_ref()) {
                 let username = facts.shown(username);
@@ -304,7 +303,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                     usernames.push(username);
                 }
             }
-            let live_id = if same { one } else { None };
+            let live_id = seen.holds;
             let owed = |o: apply::ReloadOwed| rollover::Owed { since: o.since, why: o.why };
             // What is not in place is seen to otherwise, and then read.
             let holds_it = holds_confirmed(facts, target, live_id.as_ref()) && seen.swapped.is_none();
@@ -316,6 +315,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 first_live_id,
                 in_use: seen.live_id,
                 usernames,
+                endpoints: seen.endpoints,
                 reload_owed: seen.reload_owed.map(owed).or(to_reload),
                 unread: left,
                 swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
@@ -374,6 +374,9 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 .collect(),
             held: HeldFacts { mark: held_mark(&r.remaining_old, &r.others, &r.incomplete), told: r.held },
             live_id: r.live_id,
+            region: r.regions.as_ref().and_then(|read| read.region.clone()),
+            regional: r.regions.as_ref().map(|read| read.regional.clone()).unwrap_or_default(),
+            one_region: r.regions.as_ref().is_some_and(|read| read.one_region),
             proof: match r.proof {
                 Some(proof) => proof.map_err(str::to_owned),
                 None => Err("no proof was asked for".into()),
@@ -458,14 +461,58 @@ pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> V
     }
 }
 
+/// The numbers of the endpoints whose logins a target uses, as it was last looked at.
+pub(super) fn endpoints_used(facts: &Facts, index: usize) -> Vec<usize> {
+    let seen = facts.targets[index].inspected.as_ref().map(|seen| seen.endpoints.clone()).unwrap_or_default();
+    if seen.is_empty() { vec![0] } else { seen }
+}
+
+/// The endpoint that a probe goes to: the default one, where the target uses it.
+fn probed_at<'t>(facts: &Facts, index: usize, target: &'t config::Target) -> (usize, &'t config::Smtp) {
+    let first = endpoints_used(facts, index)[0];
+    target.smtp.endpoints().nth(first).map_or((0, &target.smtp), |smtp| (first, smtp))
+}
+
+/// What the logins at these endpoints come to, side by side, each with its own deadline. One that a version has no password for
+/// is not asked: it is told of where that matters. The evidence is that of the first.
+pub(super) async fn proved_everywhere(
+    smtp: &config::Smtp,
+    endpoints: &[usize],
+    logins: &Logins,
+    hello_name: &str,
+) -> Outcome {
+    let all = smtp.endpoints().enumerate().filter(|(at, _)| endpoints.contains(at));
+    let mut all: Vec<(&config::Smtp, &Login)> = all.filter_map(|(at, smtp)| Some((smtp, logins.at(at)?))).collect();
+    if all.is_empty() {
+        all.push((smtp, logins.default_login()));
+    }
+    let tried = all.iter().map(|(smtp, login)| proved(smtp, login, hello_name));
+    let (mut accepted, mut failed) = (None, None);
+    for ((at, _), outcome) in all.iter().zip(futures_util::future::join_all(tried).await) {
+        let named = (!smtp.also.is_empty()).then(|| at.endpoint.clone());
+        match outcome {
+            // It is the credential's fault, whatever else is wrong.
+            Outcome::Refused { reply, .. } => return Outcome::Refused { endpoint: named, reply },
+            Outcome::Failed(failure) if failed.is_none() => {
+                let what = match named {
+                    Some(endpoint) => format!("{endpoint}: {}", failure.what),
+                    None => failure.what,
+                };
+                failed = Some(Outcome::Failed(Failure { what, ..failure }));
+            }
+            Outcome::Failed(_) => {}
+            other => accepted = accepted.or(Some(other)),
+        }
+    }
+    failed.or(accepted).expect("one at least was tried")
+}
+
 /// What a login at this endpoint comes to.
-pub(super) async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
+async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
     // As it is written down, and as reports have it.
     let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     match login_at(smtp, login, hello_name).await {
-        Verdict::Accepted { reply } => {
-            Outcome::Accepted(Evidence { endpoint: format!("{}:{}", smtp.endpoint, smtp.port), reply, at })
-        }
+        Verdict::Accepted { reply } => Outcome::Accepted(Evidence { endpoint: smtp.place(), reply, at }),
         verdict => unproved(verdict, at),
     }
 }
@@ -474,7 +521,7 @@ pub(super) async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str)
 fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
     match verdict {
         Verdict::Accepted { .. } => unreachable!("that is proof"),
-        Verdict::Refused { reply } => Outcome::Refused { reply },
+        Verdict::Refused { reply } => Outcome::Refused { endpoint: None, reply },
         Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
             Fault::new(
                 class,
@@ -515,7 +562,7 @@ pub(super) fn apply_failure(e: Fault, at: Timestamp) -> Failure {
 }
 
 pub(super) fn region_of(target: &config::Target) -> Option<String> {
-    target.smtp.region.clone().or_else(|| ses_region(&target.smtp.endpoint))
+    target.smtp.ses_region()
 }
 
 pub(super) fn target_id(credential: &config::Credential, target: &config::Target) -> TargetId {
@@ -541,7 +588,9 @@ pub fn ours(state: Option<&State>) -> Ours {
                 .chain(state.iter().flat_map(|state| state.earlier_logins.clone()))
                 .collect(),
             found: state.map(|state| state.found_logins.clone()).unwrap_or_default(),
+            regional: targets().flat_map(|target| target.regional.clone()).collect(),
         },
+        one_region: targets().any(|target| target.one_region),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -21,7 +22,7 @@ use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, Ta
 use crate::aws;
 use crate::config::{self, Config, Finding, IfAppliedDies, MailVia, Mode, Opening, ReceiverKind, Severity, Window};
 use crate::control;
-use crate::credential;
+use crate::credential::{self, Login};
 use crate::fault::{Class, Failure};
 use crate::health::{self, ListenError};
 use crate::instruction::relaykey;
@@ -238,7 +239,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             continue;
         }
         let logins = match &fetched {
-            Some(fetched) => logins(credential, fetched, state.as_ref(), &apply, findings).await,
+            Some(fetched) => logins(credential, fetched, state.as_ref(), &targets, &apply, findings).await,
             None => Vec::new(),
         };
         let applied = state.as_ref().and_then(|state| state.applied.as_ref());
@@ -677,61 +678,83 @@ fn is_awaited(
     applied.is_none_or(|applied| applied.id.version != fetched.version) && now < until
 }
 
-/// Is the login accepted wherever it is used? Gives what was accepted, target by target.
+/// Is the login accepted wherever it is used? Gives what was accepted, target by target. Each endpoint is asked once, all of a
+/// target side by side.
 async fn logins(
     credential: &config::Credential,
     fetched: &Fetched,
     state: Option<&State>,
+    seen: &[Option<Inspected>],
     apply: &apply::Client,
     findings: &mut Findings,
 ) -> Vec<Option<Evidence>> {
     let name = Some(credential.name.as_str());
+    let alone = |smtp: &config::Smtp| config::Smtp { also: Vec::new(), ..smtp.clone() };
+    let mut tried: Vec<(config::Smtp, Option<Evidence>)> = Vec::new();
     let mut all: Vec<Option<Evidence>> = Vec::new();
-    for (index, target) in credential.targets.iter().enumerate() {
-        let smtp = &target.smtp;
-        if let Some(same) = credential.targets[..index].iter().position(|before| before.smtp == *smtp) {
-            all.push(all[same].clone());
-            continue;
-        }
+    for (target, seen) in credential.targets.iter().zip(seen) {
         all.push(None);
-        let at = Timestamp::now();
-        let place = format!("{}:{}", smtp.endpoint, smtp.port);
-        let login = match fetched.payload.login(&smtp.endpoint, smtp.region.as_deref()) {
-            Ok(login) => login,
-            Err(e) => {
-                let what = format!("what the source holds is no login for {place}: {e}");
-                findings.error(name, "login", what, e.fix().into());
+        let logins = match agent::logins_of(&fetched.payload, &target.smtp) {
+            Ok(logins) => logins,
+            Err((smtp, e)) => {
+                let what = format!("what the source holds is no login for {}: {e}", smtp.place());
+                // Of another target with the same one it is said already.
+                if !tried.iter().any(|(before, _)| *before == alone(smtp)) {
+                    findings.error(name, "login", what, e.fix().into());
+                    tried.push((alone(smtp), None));
+                }
                 continue;
             }
         };
+        let used = seen.as_ref().map(|seen| seen.endpoints.clone()).filter(|used| !used.is_empty());
+        let used = used.unwrap_or_else(|| vec![0]);
+        let places: Vec<(config::Smtp, &Login)> = (target.smtp.endpoints().enumerate())
+            .filter(|(at, _)| used.contains(at))
+            .filter_map(|(at, smtp)| Some((alone(smtp), logins.at(at)?)))
+            .collect();
+        let new = || places.iter().filter(|(smtp, _)| !tried.iter().any(|(before, _)| before == smtp));
         // Nor is a password that is in use sent as a user name.
-        if agent::shown_before_the_login(fetched, state) == credential::NOT_SHOWN {
+        if new().next().is_some() && agent::shown_before_the_login(fetched, state) == credential::NOT_SHOWN {
             let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-            let asked = Request::InOrder { target: id, ours: agent::ours(state), login: login.clone() };
-            if let Err(e) = apply.call(asked) {
+            let login = logins.default_login().clone();
+            if let Err(e) = apply.call(Request::InOrder { target: id, ours: agent::ours(state), login }) {
                 findings.failed(e.temporary, name, "login", e.what, e.fix);
+                tried.extend(places.into_iter().map(|(smtp, _)| (smtp, None)));
                 continue;
             }
         }
-        match agent::login_at(smtp, &login, &agent::host_name()).await {
-            Verdict::Accepted { reply } => {
-                findings.good(name, "login", format!("{place} accepted: {reply}"));
-                all[index] = Some(Evidence { endpoint: place, reply, at });
+        let at = Timestamp::now();
+        let hello_name = agent::host_name();
+        let verdicts =
+            join_all(new().map(async |(smtp, login)| (smtp.clone(), agent::login_at(smtp, login, &hello_name).await)));
+        for (smtp, verdict) in verdicts.await {
+            let place = smtp.place();
+            let mut accepted = None;
+            match verdict {
+                Verdict::Accepted { reply } => {
+                    findings.good(name, "login", format!("{place} accepted: {reply}"));
+                    accepted = Some(Evidence { endpoint: place, reply, at });
+                }
+                Verdict::Refused { reply } => findings.failed(
+                    is_awaited(credential, target, fetched, state, at),
+                    name,
+                    "login",
+                    format!("{place} refused the credential: {reply}"),
+                    "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new \
+                     key may need some minutes"
+                        .into(),
+                ),
+                Verdict::Unknown { temporary, words, fix, .. } => {
+                    let fix = fix.unwrap_or_else(|| "try again".into());
+                    let whose = if target.smtp.also.is_empty() { String::new() } else { format!("{place}: ") };
+                    findings.failed(temporary, name, "login", format!("{whose}no login: {words}"), fix);
+                }
             }
-            Verdict::Refused { reply } => findings.failed(
-                is_awaited(credential, target, fetched, state, at),
-                name,
-                "login",
-                format!("{place} refused the credential: {reply}"),
-                "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new key \
-                 may need some minutes"
-                    .into(),
-            ),
-            Verdict::Unknown { temporary, words, fix, .. } => {
-                let fix = fix.unwrap_or_else(|| "try again".into());
-                findings.failed(temporary, name, "login", format!("no login: {words}"), fix);
-            }
+            tried.push((smtp, accepted));
         }
+        let of = |smtp: &config::Smtp| tried.iter().find(|(before, _)| before == smtp).and_then(|(_, of)| of.clone());
+        let each: Option<Vec<Evidence>> = places.iter().map(|(smtp, _)| of(smtp)).collect();
+        *all.last_mut().expect("pushed above") = each.and_then(|each| each.into_iter().next());
     }
     all
 }

@@ -294,6 +294,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
         propagation: PROPAGATION,
         retry: RETRY,
         endpoint_aliases: Vec::new(),
+        also: Vec::new(),
     };
     let target = config::Target {
         write: true,
@@ -357,7 +358,7 @@ impl Demo<'_> {
             let line = match (step, outcome) {
                 (_, Outcome::Fetched(f)) => format!("fetch: a version with {}", f.username),
                 (_, Outcome::Accepted(e)) => format!("verify: {}", e.reply),
-                (_, Outcome::Refused { reply }) => format!("verify: {reply}"),
+                (_, Outcome::Refused { reply, .. }) => format!("verify: {reply}"),
                 (_, Outcome::Prepared(p)) if p.nothing_to_write => return,
                 (_, Outcome::Prepared(_)) => {
                     "prepare: staged; every key gives the new login in the staged files".into()

@@ -18,7 +18,6 @@ use crate::agent::{self, Agent, FileWarning, FinishedRun, Logs, Run, RunEvent};
 use crate::apply;
 use crate::config::{self, Config, Reload};
 use crate::control::{self, ControlError};
-use crate::credential::Login;
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{Attempt, Receivers};
 use crate::rollover::{Outbox, State, Wake};
@@ -217,14 +216,14 @@ async fn here(
                 tell(&line);
             }
             match event {
-                RunEvent::Preview { target, change, login } => {
+                RunEvent::Preview { target, change, logins } => {
                     // What a person has to change is said where it stands in the way, and nothing of it once that is done.
                     if !dry_run {
                         return;
                     }
                     let mut todo = change.steps.clone();
                     if shows_password {
-                        match reveal(&credential.name, target, change, login) {
+                        match reveal(credential, target, change, logins) {
                             // They stand there already.
                             Ok(()) => todo.clear(),
                             Err(e) => complain(&format!("cannot write to the terminal: {e}"), "run it on another one"),
@@ -281,12 +280,24 @@ async fn here(
 }
 
 /// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.
-fn reveal(credential: &str, target: &str, change: &apply::Previewed, login: &Login) -> std::io::Result<()> {
-    let masked = format!("{}:***", login.username);
-    let pair = Zeroizing::new(format!("{}:{}", login.username, login.password.expose()));
+fn reveal(
+    credential: &config::Credential,
+    target: &str,
+    change: &apply::Previewed,
+    logins: &apply::Logins,
+) -> std::io::Result<()> {
+    let smtp =
+        credential.targets.iter().find(|t| t.name == target).map(|t| &t.smtp).filter(|smtp| !smtp.also.is_empty());
+    let regions: Vec<String> =
+        smtp.iter().flat_map(|smtp| smtp.endpoints()).map(|smtp| smtp.relay().takes_password_of()).collect();
     let mut terminal = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    for line in account::by_hand(credential, target, &change.steps) {
-        let revealed = Zeroizing::new(line.replace(&masked, &pair));
+    for line in account::by_hand(&credential.name, target, &change.steps) {
+        let mut revealed = Zeroizing::new(line);
+        for (endpoint, login) in logins.each() {
+            let masked = apply::masked(&login.username, regions.get(endpoint).map(String::as_str));
+            let pair = Zeroizing::new(format!("{}:{}", login.username, login.password.expose()));
+            revealed = Zeroizing::new(revealed.replace(&masked, &pair));
+        }
         terminal.write_all(revealed.as_bytes())?;
         terminal.write_all(b"\n")?;
     }

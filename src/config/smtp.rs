@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::Judged;
-use super::{At, DeValue, Reader, Section, SectionView, Severity, aws, key, value};
+use super::{At, DeValue, Reader, Section, SectionView, Severity, aws, key, table, value};
 use crate::credential::ses_region;
 use crate::mta::Relay;
 use crate::mta::alias::{Alias, is_told_by_port};
@@ -21,7 +21,13 @@ pub(super) static SMTP: Section = Section {
         key("propagation").few().default("\"5m\""),
         key("retry").few().default("\"10s\""),
         key("endpoint_aliases").default("[]"),
+        table("also"),
     ],
+};
+
+pub(super) static ALSO: Section = Section {
+    header: "[[credential.smtp.also]]",
+    keys: &[key("endpoint"), key("port").few(), key("tls").few(), key("region"), key("endpoint_aliases").default("[]")],
 };
 
 /// Where and how to log in: `[credential.smtp]`, with a target's overrides applied.
@@ -45,13 +51,36 @@ pub struct Smtp {
     pub retry: Duration,
     /// Other names under which the mail server may know the endpoint, lower case ([`Alias`]).
     pub endpoint_aliases: Vec<String>,
+    /// `[[credential.smtp.also]]`: its endpoints in further regions, with the same IAM key. Nothing stands here in those.
+    pub also: Vec<Smtp>,
 }
 
 impl Smtp {
     /// What a mail server's tables know of it.
     pub fn relay(&self) -> Relay {
         let Self { endpoint, port, region, endpoint_aliases, .. } = self.clone();
-        Relay { endpoint, port, region, endpoint_aliases }
+        Relay { endpoint, port, region, endpoint_aliases, also: self.also.iter().map(Self::relay).collect() }
+    }
+
+    /// Every endpoint, the default one first, as [`Relay::endpoints`] counts them.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.also)
+    }
+
+    /// The SES region whose password the endpoint takes.
+    pub fn ses_region(&self) -> Option<String> {
+        self.region.clone().or_else(|| ses_region(&self.endpoint))
+    }
+
+    /// `HOST:PORT`.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.endpoint, self.port)
+    }
+
+    /// The endpoint and its aliases.
+    pub fn names(&self) -> Vec<Alias> {
+        let aliases = self.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias));
+        std::iter::once(Alias::of_endpoint(&self.endpoint, self.port)).chain(aliases).collect()
     }
 
     /// The host names that a mail server may know it by, each with its port.
@@ -102,6 +131,7 @@ pub(super) fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Do
         propagation: Duration::from_secs(300),
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
+        also: Vec::new(),
     };
     let Some(view) = view else { return (smtp, Door::default()) };
     reader.keys(view, None);
@@ -124,12 +154,33 @@ pub(super) fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Do
             *slot = at.value;
         }
     }
-    smtp.endpoint_aliases = aliases(reader, view);
+    smtp.endpoint_aliases = aliases(reader, view, &smtp);
+    smtp.also = also(reader, view, &smtp, &door);
     (smtp, door)
 }
 
-fn aliases(reader: &mut Reader, view: &SectionView) -> Vec<String> {
-    let listed = reader.lines_of(view, "endpoint_aliases", "", alias, Alias::to_string).unwrap_or_default();
+/// Other names of an endpoint; none is SES's in another region, where another password holds.
+fn aliases(reader: &mut Reader, view: &SectionView, smtp: &Smtp) -> Vec<String> {
+    let own = smtp.ses_region();
+    let judge = |value: &DeValue<'_>| {
+        let alias = alias(value)?;
+        match (&own, ses_region(&alias.host)) {
+            (Some(own), Some(other)) if *own != other => {
+                let name = &alias.host;
+                value::mistake(
+                    format!(
+                        "{name:?} is SES in {other}, and the endpoint is SES in {own}: each region has a password of its own"
+                    ),
+                    format!(
+                        "take it out, and add [[credential.smtp.also]] with endpoint = {name:?}, where the IAM key is the same; else \
+                         make a credential with that endpoint"
+                    ),
+                )
+            }
+            _ => Ok(alias),
+        }
+    };
+    let listed = reader.lines_of(view, "endpoint_aliases", "", judge, Alias::to_string).unwrap_or_default();
     for At { value, line } in listed.iter().filter(|at| at.value.port.is_none() && is_told_by_port(&at.value.host)) {
         reader.find(
             Severity::Warning,
@@ -151,6 +202,68 @@ fn alias(value: &DeValue) -> Judged<Alias> {
     }
 }
 
+/// `[[credential.smtp.also]]`: the endpoints in further regions.
+fn also(reader: &mut Reader, view: &SectionView, smtp: &Smtp, base: &Door) -> Vec<Smtp> {
+    let views = reader.tables(view, "also", &ALSO).unwrap_or_default();
+    let line = base.endpoint.as_ref().map_or(view.line, |at| at.line);
+    if !views.is_empty() && smtp.ses_region().is_none() && !smtp.endpoint.is_empty() {
+        reader.error(
+            line,
+            format!(
+                "with [[credential.smtp.also]] the region of each endpoint is needed, and {:?} names none",
+                smtp.endpoint
+            ),
+            "add region = \"REGION\", that of the SES endpoint behind it, to [credential.smtp]",
+        );
+    }
+    let mut all: Vec<(Smtp, usize)> = vec![(smtp.clone(), line)];
+    for view in &views {
+        reader.keys(view, None);
+        reader.must(view, "endpoint", "add endpoint = \"email-smtp.REGION.amazonaws.com\"");
+        let door = door(reader, view);
+        let Some(endpoint) = &door.endpoint else { continue };
+        let mut own = Smtp { region: None, ..overridden(reader, smtp, base, &door, view.line) };
+        own.region = door.region.as_ref().map(|at| at.value.clone());
+        own.endpoint_aliases = aliases(reader, view, &own);
+        let Some(region) = own.ses_region() else {
+            reader.error(
+                endpoint.line,
+                format!("the region of {:?} is not known, and its password is made for one", own.endpoint),
+                "add region = \"REGION\", that of the SES endpoint behind it",
+            );
+            continue;
+        };
+        if let Some((other, line)) = all.iter().find(|(other, _)| other.ses_region().as_ref() == Some(&region)) {
+            reader.error(
+                endpoint.line,
+                format!("{:?} is in {region}, as {:?} on line {line}: each region stands once", own.endpoint, other.endpoint),
+                match own.endpoint.eq_ignore_ascii_case(&other.endpoint) {
+                    true => "remove this one".to_owned(),
+                    false => {
+                        let name = &own.endpoint;
+                        format!("remove this one, and add {name:?} to the endpoint_aliases of the other, if mail goes there too")
+                    }
+                },
+            );
+            continue;
+        }
+        let own_names = own.names();
+        let twice = all.iter().find_map(|(other, line)| {
+            other.names().into_iter().find(|name| own_names.iter().any(|own| own.meets(name))).map(|name| (name, *line))
+        });
+        if let Some((name, line)) = twice {
+            reader.error(
+                endpoint.line,
+                format!("\"{name}\" is a name of this endpoint and of the one on line {line}: whose password an entry gets is not known"),
+                "keep it at one of them",
+            );
+            continue;
+        }
+        all.push((own, endpoint.line));
+    }
+    all.into_iter().skip(1).map(|(smtp, _)| smtp).collect()
+}
+
 /// `[credential.smtp]` with a target's own endpoint, port, TLS and region over it.
 pub(super) fn overridden(reader: &mut Reader, smtp: &Smtp, base: &Door, door: &Door, header: usize) -> Smtp {
     let mut own = smtp.clone();
@@ -165,6 +278,9 @@ pub(super) fn overridden(reader: &mut Reader, smtp: &Smtp, base: &Door, door: &D
             own.region = None;
         }
     }
+    if let Some(region) = &door.region {
+        own.region = Some(region.value.clone());
+    }
     if let Some(tls) = &door.tls {
         own.tls = tls.value;
         // A port that was chosen for the other kind of TLS is not taken over.
@@ -175,8 +291,13 @@ pub(super) fn overridden(reader: &mut Reader, smtp: &Smtp, base: &Door, door: &D
     if let Some(port) = &door.port {
         own.port = port.value;
     }
-    if let Some(region) = &door.region {
-        own.region = Some(region.value.clone());
+    // A target whose own endpoint is one of the further ones has the other for a further one.
+    let region = own.ses_region();
+    if region != smtp.ses_region() {
+        let other = Smtp { also: Vec::new(), ..smtp.clone() };
+        let is_further = own.also.iter().any(|also| also.ses_region() == region);
+        own.also.retain(|also| also.ses_region() != region);
+        own.also.splice(0..0, Some(other).filter(|_| is_further));
     }
     // What is inherited was judged where it stands.
     let Door { endpoint, port, tls, region } = door;

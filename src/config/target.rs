@@ -75,7 +75,7 @@ pub(super) struct ClaimedEntries {
     who: String,
     line: usize,
     config_dir: PathBuf,
-    /// The endpoint and its aliases.
+    /// The endpoints and their aliases.
     hosts: Vec<Alias>,
     /// Case folded, as Postfix looks keys up.
     keys: Option<Vec<String>>,
@@ -116,8 +116,7 @@ pub(super) fn read(
         && !smtp.endpoint.is_empty()
     {
         let fold = |list: &[String]| list.iter().map(|s| s.to_lowercase()).collect::<Vec<_>>();
-        let aliases = smtp.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias));
-        let hosts = aliases.chain([Alias::of_endpoint(&smtp.endpoint, smtp.port)]).collect();
+        let hosts = smtp.endpoints().flat_map(Smtp::names).collect();
         claimed.push(ClaimedEntries {
             who: format!("{credential}/{name}"),
             line: view.line,

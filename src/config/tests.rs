@@ -115,6 +115,7 @@ type = "postfix"
         propagation: Duration::from_secs(300),
         retry: Duration::from_secs(10),
         endpoint_aliases: vec![],
+        also: Vec::new(),
     };
     let target = Target {
         name: "postfix".into(),
@@ -384,7 +385,7 @@ fn four_mistakes_are_four_findings() {
                 17,
                 "unknown key \"endpont\" in [credential.smtp]",
                 "did you mean \"endpoint\"? Allowed here: endpoint, port, tls, region, ca_file, timeout, propagation, \
-                 retry, endpoint_aliases"
+                 retry, endpoint_aliases, also"
             ),
             (18, "port: expected an integer, found a string", "remove the quotes: 587"),
             (23, "config_dir: \"etc/postfix\" is not an absolute path", "write the path from / on"),
@@ -1539,6 +1540,88 @@ fn a_targets_overrides() {
     assert_eq!(findings, []);
     let own = &config.credentials[0].targets[0].smtp;
     assert_eq!((own.region.as_deref(), own.endpoint_aliases.len()), (None, 0));
+}
+
+#[test]
+fn further_regions() {
+    let also = |lines: &str| format!("{TIMEOUT}\n[[credential.smtp.also]]\n{lines}");
+    let of = |lines: &str, target: &str| {
+        let text = changed(TIMEOUT, &also(lines)).0.replace(RELOAD, target);
+        let (mut config, findings) = parse(&text).unwrap_or_else(|found| panic!("{found:#?}"));
+        assert_eq!(findings, []);
+        config.credentials.remove(0).targets.remove(0).smtp
+    };
+    const EAST: &str = "endpoint = \"email-smtp.us-east-1.amazonaws.com\"";
+    let base = good().credentials.remove(0).targets.remove(0).smtp;
+    let own = of(&format!("{EAST}\nport = 2587\nendpoint_aliases = [\"r\"]"), RELOAD);
+    let east = Smtp {
+        endpoint: "email-smtp.us-east-1.amazonaws.com".into(),
+        port: 2587,
+        endpoint_aliases: vec!["r".into()],
+        ..base.clone()
+    };
+    assert_eq!(own, Smtp { also: vec![east.clone()], ..base.clone() }, "the rest is as in [credential.smtp]");
+    // A name of one's own needs its region.
+    let own = of("endpoint = \"relay.example.com\"\nregion = \"us-east-1\"", RELOAD);
+    assert_eq!(own.also[0].ses_region().as_deref(), Some("us-east-1"));
+    // A target's own endpoint is the default one there, and the other a further one.
+    let own = of(EAST, EAST);
+    let regions: Vec<Option<String>> = own.endpoints().map(Smtp::ses_region).collect();
+    assert_eq!(regions, [Some("us-east-1".into()), Some("eu-west-1".into())]);
+
+    for (lines, below, what, fix) in [
+        ("region = \"us-east-1\"", 1, "endpoint is missing in [[credential.smtp.also]]", "add endpoint = "),
+        (
+            &*format!("{EAST}\ntimeout = \"5s\""),
+            3,
+            "unknown key \"timeout\" in [[credential.smtp.also]]",
+            "endpoint, port",
+        ),
+        (ENDPOINT, 2, "each region stands once", "remove this one"),
+        (
+            "endpoint = \"email-smtp-fips.eu-west-1.amazonaws.com\"",
+            2,
+            "each region stands once",
+            "add \"email-smtp-fips.",
+        ),
+        (
+            &format!("{EAST}\n[[credential.smtp.also]]\n{EAST}"),
+            4,
+            "on line 22: each region stands once",
+            "remove this one",
+        ),
+        ("endpoint = \"relay.example.com\"", 2, "the region of \"relay.example.com\" is not known", "add region = "),
+        (
+            &format!("{EAST}\nendpoint_aliases = [\"email-smtp.ap-south-1.amazonaws.com\"]"),
+            3,
+            "is SES in ap-south-1, and the endpoint is SES in us-east-1",
+            "[[credential.smtp.also]] with endpoint = \"email-smtp.ap-south-1.amazonaws.com\"",
+        ),
+        (
+            &format!(
+                "{EAST}\nendpoint_aliases = [\"r\"]\n[[credential.smtp.also]]\nendpoint = \"r\"\nregion = \"ap-south-1\""
+            ),
+            5,
+            "\"r\" is a name of this endpoint and of the one on line 22",
+            "keep it at one",
+        ),
+    ] {
+        one(Severity::Error, TIMEOUT, &also(lines), below, what, fix);
+    }
+    errors(&[(
+        TIMEOUT,
+        "endpoint_aliases = [\"email-smtp.us-east-1.amazonaws.com\"]",
+        "each region has a password of its own",
+        "add [[credential.smtp.also]] with endpoint = \"email-smtp.us-east-1.amazonaws.com\"",
+    )]);
+    // Of the endpoint itself the region must be known then, too.
+    let text = changed(ENDPOINT, "endpoint = \"relay.example.com\"").0.replace(TIMEOUT, &also(EAST));
+    let found = findings(&text);
+    assert_eq!((found.len(), found[0].line), (1, Some(17)), "{found:#?}");
+    assert!(found[0].fix.contains("add region = ") && found[0].fix.contains("[credential.smtp]"), "{found:#?}");
+    // Two targets of one instance meet there as well.
+    let text = changed(TIMEOUT, &also(EAST)).0 + "[[credential.target]]\ntype = \"postfix\"\n" + EAST + "\n";
+    assert!(findings(&text)[0].what.contains("would write the same entries"));
 }
 
 #[test]

@@ -78,7 +78,8 @@ impl Daemon {
                     self.followers.places.get(&(credential.name.clone(), target.name.clone()))
                         == Some(&Some(place.clone()))
                 };
-                let endpoints = credential.targets.iter().filter(here).flat_map(|target| target.smtp.known_as());
+                let all = credential.targets.iter().filter(here).flat_map(|target| target.smtp.endpoints());
+                let endpoints = all.flat_map(config::Smtp::known_as);
                 listeners.push(wake::log::AlarmListener {
                     endpoints: endpoints.collect(),
                     mailbox: post.mailbox.clone(),

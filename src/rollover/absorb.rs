@@ -18,7 +18,7 @@ use super::failures::{OF_LOGINS, backoff, failed, not_reloaded, overtaken, refus
 use super::fetched::fetched;
 use super::looked::{
     begun_under_another_name, compared, found_before_anything, found_beside_ours, looked_up, nothing_stands_in_the_way,
-    own_login,
+    own_login, own_login_at,
 };
 use super::own_login::OwnResult;
 use super::people::{hold, left_to_a_person, reject};
@@ -68,7 +68,11 @@ pub fn absorb(
             let applied = facts.state.applied.as_ref().map(|applied| (&applied.id, facts.state.source.as_ref()));
             let of_applied = found.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied);
             let asked = facts.wake.asked;
+            let username = facts.state.applied.as_ref().map(|applied| applied.username.clone());
             let state = facts.target_state(*target);
+            if username.is_some_and(|username| found.is_of_other_endpoints(state, &username)) {
+                state.live_id = None;
+            }
             let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
             let runs = found.mail_server == Some(MailServer::Runs);
             (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
@@ -94,6 +98,10 @@ pub fn absorb(
             let not_due = waits && facts.aside.is_none();
             let before_its_time = not_due && (facts.wake.at_start || is_watched(facts, *target));
             let t = &mut facts.targets[*target];
+            // Mail goes to other endpoints than those that took the login.
+            if t.inspected.as_ref().is_some_and(|before| before.endpoints != found.endpoints) {
+                t.evidence = None;
+            }
             (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
             t.failed |= not_due;
             t.before_its_time = before_its_time;
@@ -140,17 +148,24 @@ pub fn absorb(
                 }
             }
         }
-        (Step::Verify { target } | Step::Probe { target }, Outcome::Refused { reply }) => {
+        (Step::Verify { target } | Step::Probe { target }, Outcome::Refused { endpoint, reply }) => {
             // The applied version again, for drift or a confirmation: a login of our own like any other.
             let leader = policy.targets[*target].logs_in_as;
             let next = facts.target_state(leader).own_login.as_ref().and_then(|own| own.next);
             let uses = same_place(policy, leader).into_iter().any(|i| uses_applied(facts, i));
             let counts = is_in_use(facts) && uses && next.is_none_or(|next| next <= now);
             if counts && matches!(step, Step::Verify { .. }) {
-                own_login(facts, policy, leader, OwnResult::Refused { reply: reply.clone() }, now);
+                own_login_at(
+                    facts,
+                    policy,
+                    leader,
+                    endpoint.as_deref(),
+                    OwnResult::Refused { reply: reply.clone() },
+                    now,
+                );
             }
             for i in same_place(policy, *target) {
-                refused(facts, &policy.targets[i], i, &reply, now, jitter);
+                refused(facts, &policy.targets[i].at(endpoint.as_deref()), i, &reply, now, jitter);
             }
         }
         (Step::Verify { target } | Step::Probe { target }, Outcome::Failed(failure)) => {
@@ -161,12 +176,12 @@ pub fn absorb(
         (Step::VerifyApplied { target }, Outcome::Accepted(_)) => {
             own_login(facts, policy, *target, OwnResult::Accepted, now);
         }
-        (Step::VerifyApplied { target }, Outcome::Refused { reply }) => {
+        (Step::VerifyApplied { target }, Outcome::Refused { endpoint, reply }) => {
             let result = match same_place(policy, *target).into_iter().any(|i| uses_applied(facts, i)) {
                 true => OwnResult::Refused { reply },
                 false => OwnResult::Unknown { what: format!("{reply} (the mail server uses another login)") },
             };
-            own_login(facts, policy, *target, result, now);
+            own_login_at(facts, policy, *target, endpoint.as_deref(), result, now);
         }
         (Step::VerifyApplied { target }, Outcome::Failed(failure)) => {
             own_login(facts, policy, *target, OwnResult::Unknown { what: failure.what }, now);

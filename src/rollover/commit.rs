@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use relaykey_core::report::{Report, rfc3339};
 
 use super::drift::go_on_with_offered;
-use super::facts::{Facts, Stamp};
+use super::facts::{Facts, Inspection, Stamp};
 use super::own_login::OwnLogin;
 use super::state::{Applied, Completion, LEFT_BEHIND, State, VersionId, remember, remember_logins};
 use super::target_state::Retry;
@@ -88,6 +88,9 @@ pub(super) fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Time
         if let Some(read_back) = &t.read_back {
             durable.held.get_or_insert_default().confirm(&read_back.held, t.swapped);
             let before = std::mem::replace(&mut durable.live_id, read_back.live_id.clone());
+            durable.regional.clone_from(&read_back.regional);
+            durable.endpoints = t.inspected.as_ref().map(Inspection::endpoints_beside_default).unwrap_or_default();
+            durable.one_region = read_back.one_region;
             // Until the next confirmation the target has the new one itself.
             remember_logins(&mut state.earlier_logins, before.filter(|id| Some(id) != durable.live_id.as_ref()));
         }

@@ -9,7 +9,7 @@ use super::policy::Policy;
 use super::state::{Candidate, Completion, Rejected, State, VersionId};
 use super::step::{Step, StepId};
 use super::target_state::{BEGUN, Begun, Owed, PlannedChange, TargetState};
-use crate::credential::{SourceIdentity, shown, shown_or_said};
+use crate::credential::{RegionalLogin, SourceIdentity, shown, shown_or_said};
 use crate::fault::{Class, Failure};
 
 /// Everything a decision looks at.
@@ -217,6 +217,8 @@ pub struct Inspection {
     pub in_use: Option<String>,
     /// The user names under the live keys, each once, as they may be shown.
     pub usernames: Vec<String>,
+    /// The numbers of the endpoints whose logins stand there, in order; none: the default one's, which is 0.
+    pub endpoints: Vec<usize>,
     pub reload_owed: Option<Owed>,
     /// The confirmed login is in place, what is there was changed by somebody else since it was read, and nothing may reload
     /// the mail server.
@@ -258,6 +260,19 @@ impl Swapped {
 }
 
 impl Inspection {
+    /// The endpoints, where they are any but the default one alone.
+    pub(super) fn endpoints_beside_default(&self) -> Vec<usize> {
+        if self.endpoints == [0] { Vec::new() } else { self.endpoints.clone() }
+    }
+
+    /// Does mail go to other endpoints than when the version was confirmed, and does everything there hold logins of its user
+    /// name? Then nobody has changed a login, and what was confirmed says nothing of the others.
+    pub(super) fn is_of_other_endpoints(&self, confirmed: &TargetState, username: &str) -> bool {
+        self.endpoints_beside_default() != confirmed.endpoints
+            && self.live_id.is_some()
+            && self.username.as_deref() == Some(username)
+    }
+
     /// Was this very version put in place by a run that was killed?
     pub(super) fn has_in_place(&self, version: &SourceVersion) -> bool {
         self.swapped.as_ref().is_some_and(|swapped| swapped.is(version))
@@ -282,6 +297,12 @@ pub struct ReadBackFacts {
     pub tables: Vec<ReportTable>,
     pub held: HeldFacts,
     pub live_id: Option<String>,
+    /// The region that the proof is over, where it is not simply the target's.
+    pub region: Option<String>,
+    /// Each login of the version, where it has several.
+    pub regional: Vec<RegionalLogin>,
+    /// The version has a password for one of several regions.
+    pub one_region: bool,
     pub proof: Result<String, String>,
     /// The code that a person may type instead of sending the report, or why there is none; `None`: not asked for.
     pub code: Option<Result<String, String>>,

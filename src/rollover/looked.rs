@@ -15,8 +15,20 @@ const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
 
 /// A login of our own with the applied version has come to something.
 pub(super) fn own_login(facts: &mut Facts, policy: &Policy, index: usize, result: OwnResult, now: Timestamp) {
+    own_login_at(facts, policy, index, None, result, now);
+}
+
+/// The same at another endpoint than the target's default one.
+pub(super) fn own_login_at(
+    facts: &mut Facts,
+    policy: &Policy,
+    index: usize,
+    endpoint: Option<&str>,
+    result: OwnResult,
+    now: Timestamp,
+) {
     let Some(applied) = facts.state.applied.as_ref().map(|a| a.id.clone()) else { return };
-    let TargetPolicy { endpoint, retry, .. } = &policy.targets[index];
+    let TargetPolicy { endpoint, retry, .. } = &policy.targets[index].at(endpoint);
     let state = facts.target_state(index);
     let own = state.own_login.take().filter(|own| own.id == applied);
     let mut own = own.unwrap_or_else(|| OwnLogin::of(&applied));

@@ -36,21 +36,34 @@ pub struct TargetPolicy {
     pub logs_in_as: usize,
 }
 
+impl TargetPolicy {
+    /// What is said of another endpoint of the target than the default one, where it is another.
+    pub(super) fn at(&self, endpoint: Option<&str>) -> Self {
+        Self { endpoint: endpoint.unwrap_or(&self.endpoint).to_owned(), ..self.clone() }
+    }
+}
+
 impl Policy {
     /// `zone`: this host's local time.
     pub fn new(credential: &config::Credential, zone: TimeZone) -> Self {
         let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
+        // Where there are several endpoints, each target logs in at those that it uses.
+        let logs_in_as = |index: usize, t: &config::Target| match t.smtp.also.is_empty() {
+            true => credential.targets.iter().position(|o| o.smtp == t.smtp).unwrap_or(0),
+            false => index,
+        };
         let targets: Vec<_> = credential
             .targets
             .iter()
-            .map(|t| TargetPolicy {
+            .enumerate()
+            .map(|(index, t)| TargetPolicy {
                 name: t.name.clone(),
                 drift: t.drift,
                 write: t.write,
                 endpoint: t.smtp.endpoint.clone(),
                 propagation: signed(t.smtp.propagation),
                 retry: signed(t.smtp.retry),
-                logs_in_as: credential.targets.iter().position(|o| o.smtp == t.smtp).unwrap_or(0),
+                logs_in_as: logs_in_as(index, t),
             })
             .collect();
         Self {

@@ -239,8 +239,9 @@ pub enum Outcome {
     Inspected(Inspection),
     Fetched(SourceVersion),
     Accepted(Evidence),
-    /// 535, with the server's words.
+    /// 535, with the server's words. `endpoint`: which of several it was; `None`: the target's.
     Refused {
+        endpoint: Option<String>,
         reply: String,
     },
     /// Of `VerifyApplied`: the source does not give the applied version any more.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{HeldFacts, SourceVersion, Swapped};
 use super::own_login::OwnLogin;
 use super::state::{Applied, State, VersionId};
-use crate::credential::{NOT_SHOWN, SourceIdentity, is_access_key_id};
+use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, is_access_key_id};
 use crate::fault::Failure;
 use crate::instruction::Instruction;
 use crate::text;
@@ -59,6 +59,15 @@ impl From<PlannedChange> for WrittenChange {
 pub struct TargetState {
     /// Live id under every key of ours when the applied version was read back.
     pub live_id: Option<String>,
+    /// Each login of the applied version, where it has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regional: Vec<RegionalLogin>,
+    /// The numbers of the endpoints whose logins stood there then; none: the default one's, which is 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<usize>,
+    /// The applied version has a ready-made password, for one of several regions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_region: bool,
     pub retry: Retry,
     /// First 535 that a version met here: from then on `propagation` counts for it.
     pub first_refused: Option<FirstRefused>,

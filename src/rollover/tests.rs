@@ -145,6 +145,7 @@ fn holds(n: i64) -> Inspection {
         first_live_id: Some(format!("live{n}")),
         in_use: Some(format!("live{n}")),
         usernames: vec![format!("AKIA{n}")],
+        endpoints: Vec::new(),
         reload_owed: None,
         unread: None,
         swapped: None,
@@ -170,6 +171,9 @@ fn read_back(n: i64) -> ReadBackFacts {
         tables: vec![],
         held: HeldFacts::default(),
         live_id: Some(format!("live{n}")),
+        region: None,
+        regional: Vec::new(),
+        one_region: false,
         proof: Err("none".into()),
         code: None,
     }
@@ -306,6 +310,64 @@ fn one_login_serves_targets_that_log_in_alike() {
     assert_eq!(steps.iter().filter(|s| **s == "verify").count(), 1);
 }
 
+/// Nothing is put in place for an endpoint that has not taken it.
+#[test]
+fn where_mail_goes_elsewhere_meanwhile_that_is_asked_too() {
+    for (then, logins) in [(vec![0], 0), (vec![0, 1], 1)] {
+        let policy = policy(1);
+        let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+        let to_prepare = |facts: &mut Facts, endpoints: &[usize]| {
+            let mut world = good(found(2, 0), holds(1), false);
+            let (steps, last, _) = drive(facts, &policy, at(0), |step| match step {
+                Step::Inspect { .. } => {
+                    Some(Outcome::Inspected(Inspection { endpoints: endpoints.to_vec(), ..holds(1) }))
+                }
+                Step::Prepare { .. } => None,
+                step => world(step),
+            });
+            assert!(matches!(last, Step::Prepare { .. }), "{steps:?}");
+            steps.iter().filter(|step| **step == "verify").count()
+        };
+        assert_eq!(to_prepare(&mut facts, &[0]), 1);
+        facts.targets[0].must_look = true;
+        assert_eq!(to_prepare(&mut facts, &then), logins);
+    }
+}
+
+/// As after a further region was added to the configuration: its entries have another password, and nobody has changed them.
+#[test]
+fn where_mail_goes_to_more_endpoints_nobody_has_changed_a_login() {
+    for (username, endpoints, drifts) in
+        [("AKIA1", vec![0, 1], false), ("AKIA1", vec![0], true), ("AKIA9", vec![0, 1], true)]
+    {
+        let policy = policy(1);
+        let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
+        let more = Inspection {
+            live_id: Some("of both".into()),
+            in_use: Some("of both".into()),
+            username: Some(username.into()),
+            usernames: vec![username.into()],
+            endpoints,
+            ..holds(1)
+        };
+        let mut world = good(found(1, 0), more, false);
+        let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
+            Step::ReadBack { .. } => {
+                Some(Outcome::ReadBack(ReadBackFacts { live_id: Some("of both".into()), ..read_back(1) }))
+            }
+            step => world(step),
+        });
+        let told =
+            facts.news.iter().any(|news| news.outcome == ReportOutcome::Withdrawn) || facts.state.withdrawn.is_some();
+        let heals = facts.state.targets["t0"].heals.len();
+        assert_eq!(told || heals > 0, drifts, "{username} {steps:?} {:?}", facts.news);
+        if !drifts {
+            assert!(steps.contains(&"verify") && steps.contains(&"commit"), "{steps:?}");
+            assert_eq!(facts.state.targets["t0"].endpoints, [0, 1]);
+        }
+    }
+}
+
 #[test]
 fn nothing_new_and_nothing_drifted_logs_in_nowhere() {
     let policy = policy(1);
@@ -340,7 +402,9 @@ fn a_refusal_is_not_yet_within_propagation_and_final_after_it() {
     let mut waits = 0;
     let mut go = good(found(2, 0), holds(1), false);
     let (steps, last, now) = drive(&mut facts, &policy, at(0), |step| match step {
-        Step::Verify { .. } => Some(Outcome::Refused { reply: "535 Authentication Credentials Invalid".into() }),
+        Step::Verify { .. } => {
+            Some(Outcome::Refused { endpoint: None, reply: "535 Authentication Credentials Invalid".into() })
+        }
         Step::Wait { .. } if waits < 30 => {
             waits += 1;
             Some(Outcome::Waited)
@@ -371,7 +435,7 @@ fn a_key_that_ses_learns_of_late_is_taken_then() {
     let (_, last, now) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Verify { .. } if refusals > 0 => {
             refusals -= 1;
-            Some(Outcome::Refused { reply: "535".into() })
+            Some(Outcome::Refused { endpoint: None, reply: "535".into() })
         }
         Step::Wait { .. } => Some(Outcome::Waited),
         step => go(step),
@@ -622,7 +686,7 @@ fn a_version_that_flaps_does_not_start_its_propagation_anew() {
         let mut facts = Facts::new(state, &policy, Wake::default(), true);
         let mut go = good(found(n, seconds), holds(1), true);
         drive(&mut facts, &policy, at(seconds), |step| match step {
-            Step::Verify { .. } => Some(Outcome::Refused { reply: "535".into() }),
+            Step::Verify { .. } => Some(Outcome::Refused { endpoint: None, reply: "535".into() }),
             step => go(step),
         });
         facts
@@ -995,7 +1059,7 @@ fn outcomes(step: &Step, world: ModelWorld) -> Vec<(Outcome, ModelWorld)> {
         Step::Verify { target } => {
             let t = *target;
             one(Outcome::Accepted(evidence()), &move |w| w.verified[t] = true);
-            one(Outcome::Refused { reply: "535".into() }, &same);
+            one(Outcome::Refused { endpoint: None, reply: "535".into() }, &same);
             one(Outcome::Failed(failure(true)), &same);
         }
         Step::Prepare { target } => {

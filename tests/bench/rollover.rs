@@ -219,6 +219,7 @@ impl<'a> Bench<'a> {
             propagation: Duration::ZERO,
             retry: Duration::from_secs(10),
             endpoint_aliases: Vec::new(),
+            also: Vec::new(),
         };
         let config = format!(
             r#"config_version = 1

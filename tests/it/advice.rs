@@ -23,8 +23,13 @@ fn instance(relayhost: &str) -> Instance {
 }
 
 fn findings(instance: &Instance) -> Vec<Finding> {
-    let relay =
-        Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: vec!["127.0.0.1:2525".into()] };
+    let relay = Relay {
+        endpoint: HOST.into(),
+        port: 587,
+        region: None,
+        endpoint_aliases: vec!["127.0.0.1:2525".into()],
+        also: Vec::new(),
+    };
     let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
     postfix.inspect(&Ours::default()).unwrap().findings
 }

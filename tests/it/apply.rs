@@ -1,5 +1,6 @@
 //! The apply boundary end to end, through its client: on a text that is read directly, and on real Postfix tables.
 
+mod regions;
 mod several;
 
 use crate::lab::postfix;
@@ -46,6 +47,7 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         propagation: Duration::from_secs(300),
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
+        also: Vec::new(),
     };
     let target = config::Target {
         name: "main".into(),
@@ -119,7 +121,7 @@ impl Lab {
     fn prepare_expecting(&self, expect: Option<String>, login: &Login) -> Result<Prepared, Fault> {
         let (target, login) = (self.id.clone(), login.clone());
         let version = format!("v-{}", login.username).as_str().into();
-        match self.call(Request::Prepare { target, ours: Ours::default(), expect, login, version })? {
+        match self.call(Request::Prepare { target, ours: Ours::default(), expect, logins: login.into(), version })? {
             Reply::Prepared(prepared) => Ok(prepared),
             other => panic!("{other:?}"),
         }
@@ -265,7 +267,7 @@ fn looking_changes_nothing_on_disk() {
     let before = snapshot(lab.dir.path());
     let seen = lab.inspect();
     assert_eq!(seen.live_id, lab.inspect().live_id, "live ids hold within the process");
-    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
+    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), logins: login("AKIANEW").into() };
     let Reply::Previewed(Previewed { diff, .. }) = lab.call(request).unwrap() else { panic!() };
     assert!(diff.len() == 1 && diff[0].contains("AKIAOLD:*** -> AKIANEW:***"), "{diff:?}");
     assert_eq!(snapshot(lab.dir.path()), before);
@@ -1483,7 +1485,7 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
     let change = |lab: &Lab, ours: Ours, login: &Login| {
         let (target, expect) = (lab.id.clone(), held(lab, &ours).0);
         let version = login.username.as_str().into();
-        lab.call(Request::Prepare { target, ours, expect, login: login.clone(), version }).unwrap();
+        lab.call(Request::Prepare { target, ours, expect, logins: login.clone().into(), version }).unwrap();
         lab.swap().unwrap();
         lab.commit();
         fs::read_to_string(instance.table()).unwrap()
@@ -1644,7 +1646,7 @@ fn what_goes_live_with_ours_where_there_is_no_map_is_named() {
         }
         let (target, ours, login) = (lab.id.clone(), Ours::default(), login("AKIANEW"));
         let Reply::Previewed(Previewed { diff, .. }) =
-            lab.call(Request::Preview { target, ours, login: login.clone() }).unwrap()
+            lab.call(Request::Preview { target, ours, logins: login.clone().into() }).unwrap()
         else {
             panic!()
         };
@@ -1696,7 +1698,7 @@ fn who_changes_a_table_by_hand_is_told_what_postmap_would_erase() {
     lab.config.credentials[0].targets[0].write = false;
     lab.restart();
     assert!(lab.inspect().findings.iter().any(|f| f.what.contains("only in the compiled map")));
-    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), login: login("AKIANEW") };
+    let request = Request::Preview { target: lab.id.clone(), ours: Ours::default(), logins: login("AKIANEW").into() };
     let Reply::Previewed(Previewed { steps, .. }) = lab.call(request.clone()).unwrap() else { panic!() };
     let [_, Instruction::Command(merge)] = &steps[..] else { panic!("{steps:?}") };
     paste(merge);
@@ -1736,7 +1738,7 @@ fn another_login_under_a_key_of_ours_in_the_map_alone_is_named_and_kept() {
                 }
                 let preview = |lab: &Lab| {
                     let login = login("AKIANEW");
-                    lab.call(Request::Preview { target: lab.id.clone(), ours: Ours::default(), login })
+                    lab.call(Request::Preview { target: lab.id.clone(), ours: Ours::default(), logins: login.into() })
                 };
                 assert!(says(&preview(&lab).unwrap_err().what), "{kind} {text}");
                 lab.config.credentials[0].targets[0].write = false;

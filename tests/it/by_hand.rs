@@ -95,7 +95,8 @@ impl Hand {
     }
 
     fn preview(&self) -> Previewed {
-        match self.call(Request::Preview { target: self.id.clone(), ours: self.ours(), login: new() }).unwrap() {
+        match self.call(Request::Preview { target: self.id.clone(), ours: self.ours(), logins: new().into() }).unwrap()
+        {
             Reply::Previewed(previewed) => previewed,
             other => panic!("{other:?}"),
         }
@@ -105,7 +106,7 @@ impl Hand {
     fn prepare(&self) -> Result<Prepared, Previewed> {
         let expect = self.inspect().expect();
         let (target, ours, version) = (self.id.clone(), self.ours(), "v2".into());
-        match self.call(Request::Prepare { target, ours, expect, login: new(), version }).unwrap() {
+        match self.call(Request::Prepare { target, ours, expect, logins: new().into(), version }).unwrap() {
             Reply::Prepared(prepared) => Ok(prepared),
             Reply::ByHand(change) => Err(change),
             other => panic!("{other:?}"),
@@ -599,7 +600,7 @@ fn a_map_that_was_not_rebuilt_is_told() {
 fn what_is_wrong_with_the_settings_is_still_an_error() {
     let hand = Hand::new("hash", "always", Some(&line(HOP, &old())));
     hand.postfix.set("smtp_sasl_auth_enable", "no");
-    let request = Request::Preview { target: hand.id.clone(), ours: hand.ours(), login: new() };
+    let request = Request::Preview { target: hand.id.clone(), ours: hand.ours(), logins: new().into() };
     let e = hand.call(request).unwrap_err();
     assert!(e.class == Class::Config && e.what.contains("smtp_sasl_auth_enable"), "{e:?}");
 }

@@ -62,7 +62,7 @@ fn driver() {
     let (user, password) = NEW.split_once(':').unwrap();
     let login = Login::new(user.into(), Secret::new(password.into())).unwrap();
     let expect = seen.expect();
-    call(Request::Prepare { target: target.clone(), ours, expect, login, version: "v2".into() });
+    call(Request::Prepare { target: target.clone(), ours, expect, logins: login.into(), version: "v2".into() });
     call(Request::Swap { target: target.clone() });
     call(Request::Activate { target: target.clone() });
     let Reply::ReadBack(read) = call(Request::ReadBack { target: target.clone(), prove: None, nonce: None }) else {

@@ -187,6 +187,12 @@ cases! {
     c179 = "179-proxied-out-of-reach";
     c201 = "201-other-regions-password";
     c202 = "202-another-password";
+    c180 = "180-also-two-instances";
+    c181 = "181-also-sender-line";
+    c182 = "182-also-ready-made";
+    c183 = "183-also-ready-made-idle";
+    c184 = "184-also-relayhost-list";
+    c185 = "185-also-second-region-alone";
     }
 }
 

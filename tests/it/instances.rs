@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use relaykey::config::{Reload, Severity};
 use relaykey::credential::Login;
 use relaykey::mta::postfix::{Postfix, TargetDirectories};
-use relaykey::mta::{Mta as _, Ours, Relay, View};
+use relaykey::mta::{Logins, Mta as _, Ours, Relay, View};
 
 use crate::lab::postfix::{Instance, Options};
 
@@ -16,7 +16,7 @@ const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 const OLD: &str = "AKIAOLD:oldpassword";
 
 fn relay() -> Relay {
-    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: Vec::new() }
+    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: Vec::new(), also: Vec::new() }
 }
 
 fn instance(kind: &str, table: &str) -> Instance {
@@ -39,7 +39,7 @@ fn look(first: &Instance, of_credential: &[&Path], of_all: &[&Path]) -> View {
     let view = postfix.inspect(&ours).unwrap();
     // Nothing of another instance stands in the way here.
     assert!(view.findings.iter().all(|finding| finding.severity != Severity::Error), "{:?}", view.findings);
-    postfix.plan(&ours, &Login::from_pair("AKIANEW:newpassword").unwrap()).unwrap();
+    postfix.plan(&ours, &Logins::from(Login::from_pair("AKIANEW:newpassword").unwrap())).unwrap();
     // Seen again, with what is kept from before.
     let again = postfix.inspect(&ours).unwrap();
     let told = |view: &View| (view.beside.clone(), view.key_ids.clone(), view.incomplete.clone());

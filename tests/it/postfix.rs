@@ -13,13 +13,17 @@ use relaykey::config::{Finding, Reload, Severity};
 use relaykey::credential::{LocalKey, Login, NOT_SHOWN};
 use relaykey::fault::{Class, Fault};
 use relaykey::mta::postfix::Postfix;
-use relaykey::mta::{Answer, ByHand, Content, Mta, Ours, Plan, Relay, Running, View};
+use relaykey::mta::{Answer, ByHand, Content, Logins, Mta, Ours, Plan, Relay, Running, View};
 
 const HOST: &str = "email-smtp.eu-west-1.amazonaws.com";
 const HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 const OLD: &str = "AKIAOLD:oldpassword";
 const NEW: &str = "AKIANEW:newpassword";
 const KINDS: [&str; 5] = ["hash", "btree", "lmdb", "cdb", "texthash"];
+
+fn logins(pair: &str) -> Logins {
+    login(pair).into()
+}
 
 fn login(pair: &str) -> Login {
     Login::from_pair(pair).unwrap()
@@ -30,7 +34,13 @@ fn instance(map_type: &str, relayhost: &str, table: Option<&str>) -> Instance {
 }
 
 fn relay() -> Relay {
-    Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: vec!["relay.internal".into()] }
+    Relay {
+        endpoint: HOST.into(),
+        port: 587,
+        region: None,
+        endpoint_aliases: vec!["relay.internal".into()],
+        also: Vec::new(),
+    }
 }
 
 fn target(instance: &Instance) -> Postfix {
@@ -60,7 +70,8 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     let compiled = plan.files().any(|file| matches!(file.content, Content::Compiled { .. }));
     let [table] = plan.tables.as_slice() else { panic!("{plan:?}") };
     let map = compiled.then(|| postfix.compile(&table.id, &staged).unwrap());
-    for (key, found) in table.lookups.iter().zip(postfix.lookup(&table.id, Some(&staged), &table.lookups).unwrap()) {
+    let keys = lookups(plan);
+    for (key, found) in keys.iter().zip(postfix.lookup(&table.id, Some(&staged), &keys).unwrap()) {
         assert_eq!(found.login(), Some(candidate), "{key} in the staged table");
     }
     for file in plan.files() {
@@ -94,8 +105,8 @@ fn text_of(plan: &Plan) -> String {
         .expect("the plan changes the text")
 }
 
-fn lookups(plan: &Plan) -> &[String] {
-    &plan.tables[0].lookups
+fn lookups(plan: &Plan) -> Vec<String> {
+    plan.tables[0].lookups.iter().map(|wanted| wanted.key.clone()).collect()
 }
 
 fn paths(plan: &Plan) -> Vec<PathBuf> {
@@ -124,11 +135,11 @@ fn every_kind_from_old_to_new() {
         assert!(errors(&view).is_empty() && view.entries[0].is_live_key, "{kind}: {:?}", view.findings);
 
         let candidate = login(NEW);
-        let plan = postfix.plan(&Ours::default(), &candidate).unwrap();
+        let plan = postfix.plan(&Ours::default(), &candidate.clone().into()).unwrap();
         let indexed = kind != "texthash";
         let expected = if indexed { vec![instance.table(), instance.map()] } else { vec![instance.table()] };
         assert_eq!(paths(&plan), expected, "{kind}");
-        assert_eq!((lookups(&plan), plan.reload_needed), ([HOP.to_owned()].as_slice(), !indexed), "{kind}");
+        assert_eq!((lookups(&plan), plan.reload_needed), (vec![HOP.to_owned()], !indexed), "{kind}");
         assert_eq!(text_of(&plan), text.replace(OLD, NEW), "{kind}");
         for file in plan.files() {
             let seen = file.seen.expect("it exists");
@@ -148,7 +159,7 @@ fn every_kind_from_old_to_new() {
         );
         let found: Vec<_> = found.unwrap().iter().map(|answer| answer.login().map(|l| l.username.clone())).collect();
         assert_eq!(found, [Some("AKIANEW".into()), None, Some("other".into())], "{kind}");
-        let again = postfix.plan(&applied("AKIANEW"), &candidate).unwrap();
+        let again = postfix.plan(&applied("AKIANEW"), &candidate.clone().into()).unwrap();
         assert!(again.is_empty() && again.diff.is_empty(), "{kind}: {again:?}");
         assert_eq!(lookups(&again), [HOP], "{kind}");
     }
@@ -163,11 +174,11 @@ fn a_new_text_with_an_old_map_needs_only_the_map() {
         let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
         assert_eq!(live(&view), [(HOP.into(), Some(1), Some(NEW.into()), Some(OLD.into()))], "{kind}");
         assert!(errors(&view).is_empty(), "{kind}: a killed run is no reason to stop: {:?}", view.findings);
-        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
         assert_eq!(paths(&plan), [instance.map()], "{kind}");
         assert!(matches!(plan.files().next().unwrap().content, Content::Compiled { .. }), "{kind}");
         put(&postfix, &instance, &plan, &login(NEW));
-        assert!(postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().is_empty(), "{kind}");
+        assert!(postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap().is_empty(), "{kind}");
     }
 }
 
@@ -181,7 +192,7 @@ fn a_key_that_only_the_map_still_has_is_seen_and_compiled_away_if_it_holds_ours(
         assert!(live(&view).contains(&(HOST.into(), None, None, Some(theirs.into()))), "{:?}", live(&view));
         assert_eq!(errors(&view).is_empty(), is_ours, "{:?}", view.findings);
         // Even where our own key is right already: Postfix would find the other one first.
-        match postfix.plan(&applied("AKIAOLD"), &login(NEW)) {
+        match postfix.plan(&applied("AKIAOLD"), &logins(NEW)) {
             Ok(plan) => assert!(is_ours && paths(&plan) == [instance.map()]),
             Err(e) => assert!(!is_ours && e.class == Class::Ambiguous && e.what.contains(NOT_SHOWN), "{e:?}"),
         }
@@ -202,11 +213,11 @@ fn a_missing_or_broken_map_is_a_finding_and_mended() {
         assert_eq!(live(&view), [(HOP.into(), Some(1), Some(NEW.into()), None)], "{damage}");
         let named = view.findings.iter().any(|f| f.severity == Severity::Warning && f.what.contains("mail waits"));
         assert!(named, "{damage}: {:?}", view.findings);
-        let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+        let plan = postfix.plan(&Ours::default(), &logins(NEW)).unwrap();
         assert_eq!(paths(&plan), [instance.map()], "{damage}");
         assert_eq!(plan.files().next().unwrap().seen.is_none(), damage == "missing");
         put(&postfix, &instance, &plan, &login(NEW));
-        assert!(postfix.plan(&Ours::default(), &login(NEW)).unwrap().is_empty(), "{damage}");
+        assert!(postfix.plan(&Ours::default(), &logins(NEW)).unwrap().is_empty(), "{damage}");
     }
 }
 
@@ -255,7 +266,7 @@ fn kinds_that_cannot_be_written_are_refused_by_name() {
         let [finding] = errors(&view)[..] else { panic!("{maps}: {:?}", view.findings) };
         assert!(finding.what.contains(&needle) && !finding.fix.is_empty(), "{maps}: {finding:?}");
         assert_eq!(finding.file, Some(instance.main_cf()), "{maps}");
-        let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+        let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
         assert!(e.what.contains(&needle) && !e.temporary, "{maps}: {e:?}");
         complete(&e);
     }
@@ -276,7 +287,7 @@ fn a_new_file_behind_proxy_is_for_the_group_of_postfix() {
     let group_of = |maps: &str| {
         instance.set("smtp_sasl_password_maps", maps);
         postfix.inspect(&applied("AKIAOLD")).unwrap();
-        postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap().tables[0].group
+        postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap().tables[0].group
     };
     let path = instance.table().display().to_string();
     assert_eq!(group_of(&format!("hash:{path}")), None);
@@ -324,7 +335,7 @@ fn a_kind_this_host_lacks_names_its_package() {
     let view = postfix.inspect(&Ours::default()).unwrap();
     let [finding] = errors(&view)[..] else { panic!("{:?}", view.findings) };
     assert!(finding.what.contains("lmdb:") && finding.fix.contains("postfix-lmdb"), "{finding:?}");
-    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert_eq!(e.class, Class::Unsupported);
     let e = postfix.compile(&instance.table_id(), &instance.table()).unwrap_err();
     assert_eq!((e.class.word(), e.temporary), ("unsupported", false));
@@ -413,7 +424,7 @@ fn settings_that_lose_mail_are_findings() {
         assert_eq!(found.first().map(|f| f.severity), *severity, "{name} = {value}: {:?}", view.findings);
         assert!(found.iter().all(|f| !f.fix.is_empty() && f.file == Some(instance.main_cf())), "{found:?}");
         assert!(view.findings.is_sorted_by_key(|f| f.severity), "{:?}", view.findings);
-        let planned = postfix.plan(&Ours::default(), &login(NEW));
+        let planned = postfix.plan(&Ours::default(), &logins(NEW));
         assert_eq!(planned.is_err(), *severity == Some(Error), "{name} = {value}: {planned:?}");
         planned.err().iter().for_each(complete);
         instance.write_main_cf(&original);
@@ -484,8 +495,8 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
             );
             assert!(errors(&view).is_empty(), "{kind}: {:?}", view.findings);
             assert!(view.findings.iter().any(|f| f.what.contains("530")), "{kind}: {:?}", view.findings);
-            let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
-            assert_eq!((text_of(&plan), lookups(&plan)), (expected.clone(), view.missing.as_slice()), "{kind}");
+            let plan = postfix.plan(&Ours::default(), &logins(NEW)).unwrap();
+            assert_eq!((text_of(&plan), lookups(&plan)), (expected.clone(), view.missing.clone()), "{kind}");
             assert_eq!(plan.files().next().unwrap().seen.is_none(), table.is_none(), "{kind}");
             put(&postfix, &instance, &plan, &login(NEW));
             let view = postfix.inspect(&Ours::default()).unwrap();
@@ -501,7 +512,7 @@ fn a_map_without_its_text_is_not_made_anew() {
     let instance = instance("hash", HOP, Some(&text));
     fs::remove_file(instance.table()).unwrap();
     let postfix = target(&instance);
-    let e = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
     assert!(e.fix.contains("postmap -s -c") && e.fix.contains(" hash:"), "{e:?}");
     complete(&e);
@@ -516,10 +527,10 @@ fn a_table_whose_directory_is_missing_or_whose_link_leads_nowhere() {
     let instance = instance("hash", HOP, None);
     let postfix = target(&instance);
     symlink(instance.base.join("nowhere"), instance.table()).unwrap();
-    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert!(e.what.contains("symbolic link") && e.file == Some(instance.table()), "{e:?}");
     instance.set("smtp_sasl_password_maps", "hash:/nonexistent/directory/sasl_passwd");
-    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert!(e.what.contains("directory"), "{e:?}");
     complete(&e);
 }
@@ -534,7 +545,7 @@ fn a_text_behind_a_link_keeps_its_map_beside_the_link() {
     instance.postmap();
     let postfix = target(&instance);
     assert_eq!(postfix.inspect(&Ours::default()).unwrap().entries[0].live, Some(login(OLD)));
-    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    let plan = postfix.plan(&Ours::default(), &logins(NEW)).unwrap();
     assert_eq!(paths(&plan), [elsewhere.join("logins"), instance.map()]);
     assert_eq!(postfix.lookup(&instance.table_id(), None, &[HOP.into()]).unwrap(), [Answer::Login(login(OLD))]);
 }
@@ -553,13 +564,13 @@ fn sender_lines_and_other_ports_with_our_user_change_too_and_others_do_not() {
         let keys: Vec<(&str, bool)> = view.entries.iter().map(|e| (e.key.as_str(), e.is_live_key)).collect();
         let expected = [(HOP, true), ("alice@example.com", false), ("@example.org", false), ("[c.example]:25", false)];
         assert_eq!(keys, expected);
-        let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+        let plan = postfix.plan(&ours, &logins(NEW)).unwrap();
         assert_eq!(text_of(&plan), text.replace(&format!("{OLD}x"), NEW).replace(OLD, NEW));
         assert_eq!(lookups(&plan), expected.map(|(key, _)| key));
     }
     // The version before is ours as well: that is what a restored backup holds.
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAOLDER".into()), ..Ours::default() };
-    assert!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()).contains(&format!("[relay.internal]:2525 {NEW}\n")));
+    assert!(text_of(&postfix.plan(&ours, &logins(NEW)).unwrap()).contains(&format!("[relay.internal]:2525 {NEW}\n")));
 }
 
 /// What an editor of another system puts before the first line.
@@ -593,7 +604,7 @@ fn the_fix_of_a_nul_byte_changes_no_value() {
     let found = || target(&instance).lookup(&instance.table_id(), None, &keys).unwrap();
     let before = found();
     assert!(before.iter().all(|answer| answer.login().is_some()), "{before:?}");
-    let e = target(&instance).plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = target(&instance).plan(&Ours::default(), &logins(NEW)).unwrap_err();
     let (_, command) = e.fix.split_once("as Postfix does: ").expect("a command");
     assert!(std::process::Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
     assert!(!fs::read(instance.table()).unwrap().contains(&0));
@@ -622,7 +633,7 @@ fn a_user_name_that_others_have_too_is_ours_only_with_our_password() {
         let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
         (
             postfix.inspect(&applied(user)).unwrap(),
-            postfix.plan(&applied(user), &login(&format!("{user}:newpassword"))).unwrap(),
+            postfix.plan(&applied(user), &logins(&format!("{user}:newpassword"))).unwrap(),
         )
     };
     let (view, plan) = case("apikey");
@@ -651,7 +662,7 @@ fn an_entry_that_is_written_is_not_told_as_left_for_its_user_name() {
     let view = postfix.inspect(&ours).unwrap();
     let told = view.findings.iter().find(|f| f.what.contains("with another password")).expect("what is left is told");
     assert!(told.line == Some(2) && told.what.starts_with("1 entry has"), "{told:?}");
-    assert_eq!(text_of(&postfix.plan(&ours, &login("apikey:new")).unwrap()), text.replace("unknownpassword", "new"));
+    assert_eq!(text_of(&postfix.plan(&ours, &logins("apikey:new")).unwrap()), text.replace("unknownpassword", "new"));
 }
 
 #[test]
@@ -661,7 +672,7 @@ fn keys_fold_case() {
     let postfix = target(&instance);
     let view = postfix.inspect(&Ours::default()).unwrap();
     assert_eq!(live(&view), [(upper.clone(), Some(1), Some(OLD.into()), Some(OLD.into()))]);
-    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    let plan = postfix.plan(&Ours::default(), &logins(NEW)).unwrap();
     assert_eq!(text_of(&plan), format!("{upper} {NEW}\n"));
 }
 
@@ -672,11 +683,11 @@ fn the_bare_host_comes_before_the_destination() {
     let view = postfix.inspect(&Ours::default()).unwrap();
     let keys: Vec<&str> = view.entries.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, [HOST, HOP]);
-    assert_eq!(text_of(&postfix.plan(&Ours::default(), &login(NEW)).unwrap()), format!("{HOP} {NEW}\n{HOST} {NEW}\n"));
+    assert_eq!(text_of(&postfix.plan(&Ours::default(), &logins(NEW)).unwrap()), format!("{HOP} {NEW}\n{HOST} {NEW}\n"));
 
     // Only the bare host is there: it serves, and nothing is added.
     instance.write_table(&format!("{HOST} {OLD}\n"));
-    let plan = postfix.plan(&Ours::default(), &login(NEW)).unwrap();
+    let plan = postfix.plan(&Ours::default(), &logins(NEW)).unwrap();
     assert_eq!(text_of(&plan), format!("{HOST} {NEW}\n"));
 }
 
@@ -686,7 +697,7 @@ fn another_login_under_a_live_key() {
     let instance = instance("hash", HOP, Some(&text));
     let postfix = target(&instance);
     let refused = |postfix: &Postfix, ours: &Ours, line: usize| {
-        let e = postfix.plan(ours, &login(NEW)).unwrap_err();
+        let e = postfix.plan(ours, &logins(NEW)).unwrap_err();
         assert_eq!(
             (e.class.word(), e.file.clone(), e.line),
             ("ambiguous", Some(instance.table()), Some(line)),
@@ -705,11 +716,11 @@ fn another_login_under_a_live_key() {
 
     // Listed, it is ours to change; what `keys` does not name stays.
     let both = with_keys(&instance, &[HOST, HOP]);
-    assert_eq!(text_of(&both.plan(&applied("AKIAOLD"), &login(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
+    assert_eq!(text_of(&both.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
     // The candidate's and the previous version's are no others.
     instance.write_table(&format!("{HOST} AKIANEW:otherpassword\n{HOP} AKIAPREV:otherpassword\n"));
     let ours = Ours { applied: Some("AKIAOLD".into()), previous: Some("AKIAPREV".into()), ..Ours::default() };
-    assert_eq!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
+    assert_eq!(text_of(&postfix.plan(&ours, &logins(NEW)).unwrap()), format!("{HOST} {NEW}\n{HOP} {NEW}\n"));
     // Something that is no login at all is not shown.
     instance.write_table(&format!("{HOP} oldpassword\n"));
     refused(&postfix, &Ours::default(), 1);
@@ -730,7 +741,7 @@ fn what_still_holds_an_earlier_login_is_named() {
     for postfix in [target(&instance), with_keys(&instance, &[HOP])] {
         let view = postfix.inspect(&ours).unwrap();
         assert_eq!(left_out(&view), ["alice@example.com", "bob@example.com"]);
-        assert_eq!(text_of(&postfix.plan(&ours, &login(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
+        assert_eq!(text_of(&postfix.plan(&ours, &logins(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
     }
 }
 
@@ -744,13 +755,13 @@ fn keys_say_exactly_which_entries_are_ours() {
         (left_out(&view), view.missing.as_slice()),
         (vec!["alice@example.com"], ["carol@example.com".to_owned()].as_slice())
     );
-    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     assert_eq!(text_of(&plan), text.replacen(OLD, NEW, 1) + &format!("carol@example.com {NEW}\n"));
     assert_eq!(lookups(&plan), [HOP, "carol@example.com"]);
 
     // A listed key that has no effect, because another is found first.
     instance.write_table(&format!("{HOST} {OLD}\n{HOP} {OLD}\n"));
-    let e = with_keys(&instance, &[HOP]).plan(&applied("AKIAOLD"), &login(NEW)).unwrap_err();
+    let e = with_keys(&instance, &[HOP]).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
     assert!(e.what.contains("finds first") && e.line == Some(1), "{e:?}");
     // None of the keys of the next hop: a finding.
     instance.write_table(&text);
@@ -765,7 +776,7 @@ fn an_entry_for_another_region_does_not_get_this_regions_password() {
     let text = format!("{HOP} {OLD}\n# backup region\n{other} {OLD}\n");
     let instance = instance("hash", HOP, Some(&text));
     let postfix = target(&instance);
-    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(3)), "{e:?}");
     assert!(e.what.contains("us-east-1") && e.what.contains("eu-west-1") && e.fix.contains("keys"), "{e:?}");
     assert_eq!(errors(&postfix.inspect(&Ours::default()).unwrap()).len(), 1);
@@ -773,8 +784,8 @@ fn an_entry_for_another_region_does_not_get_this_regions_password() {
     let listed = with_keys(&instance, &[HOP]);
     let view = listed.inspect(&Ours::default()).unwrap();
     assert!(errors(&view).is_empty() && left_out(&view) == [other], "{:?}", view.findings);
-    assert_eq!(text_of(&listed.plan(&Ours::default(), &login(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
-    let e = with_keys(&instance, &[HOP, other]).plan(&Ours::default(), &login(NEW)).unwrap_err();
+    assert_eq!(text_of(&listed.plan(&Ours::default(), &logins(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
+    let e = with_keys(&instance, &[HOP, other]).plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert!(e.fix.contains("out of keys"), "{e:?}");
 }
 
@@ -784,7 +795,7 @@ fn two_hosts_in_relayhost() {
     let text = format!("[relay.internal]:587 {OLD}\n[smtp.other.example]:25 other:otherpassword\n{HOP} {OLD}\n");
     let instance = instance("cdb", relayhost, Some(&text));
     let postfix = target(&instance);
-    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     assert_eq!(text_of(&plan), text.replace(OLD, NEW));
     assert_eq!(lookups(&plan), [HOP, "[relay.internal]:587"]);
 }
@@ -798,7 +809,7 @@ fn tables_that_would_have_to_be_guessed_at_are_errors_with_their_line() {
         let instance = instance("hash", HOP, None);
         instance.write_table(&text);
         let postfix = target(&instance);
-        let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+        let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
         assert_eq!((e.file.clone(), e.line), (Some(instance.table()), Some(line)), "{e:?}");
         assert!(e.what.contains(needle), "{e:?}");
         complete(&e);
@@ -823,21 +834,21 @@ fn a_key_that_stands_there_twice_is_no_error() {
             let instance = instance(kind, HOP, Some(&text));
             let postfix = target(&instance);
             let ours = applied("AKIAOLD");
-            let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+            let plan = postfix.plan(&ours, &logins(NEW)).unwrap();
             assert_eq!(text_of(&plan), text.replace(OLD, NEW), "{kind}");
             let view = postfix.inspect(&ours).unwrap();
             assert!(errors(&view).is_empty(), "{:?}", view.findings);
             let told = view.findings.iter().find(|f| f.what.contains("it has no effect"));
             assert_eq!(told.and_then(|f| f.line), shadowed, "{kind}: {:?}", view.findings);
             // The same change by hand, and nothing is left to be done then.
-            let by_hand = postfix.by_hand(&ours, &login(NEW)).unwrap();
+            let by_hand = postfix.by_hand(&ours, &logins(NEW)).unwrap();
             assert_eq!(by_hand.diff.len(), text.matches(OLD).count(), "{:?}", by_hand.diff);
             instance.write_table(&text.replace(OLD, NEW));
             if kind != "texthash" {
                 instance.postmap();
             }
-            assert_eq!(postfix.by_hand(&ours, &login(NEW)).unwrap(), ByHand::default(), "{kind}");
-            assert!(postfix.plan(&ours, &login(NEW)).unwrap().is_empty(), "{kind}");
+            assert_eq!(postfix.by_hand(&ours, &logins(NEW)).unwrap(), ByHand::default(), "{kind}");
+            assert!(postfix.plan(&ours, &logins(NEW)).unwrap().is_empty(), "{kind}");
         }
     }
 }
@@ -876,7 +887,10 @@ fn written(plan: &Plan) -> Vec<(String, String)> {
 
 /// The live keys of each service.
 fn services(plan: &Plan) -> Vec<(String, usize, Vec<String>)> {
-    plan.services.iter().map(|s| (s.service.clone(), s.tables.len(), s.keys.clone())).collect()
+    plan.services
+        .iter()
+        .map(|s| (s.service.clone(), s.tables.len(), s.keys.iter().map(|wanted| wanted.key.clone()).collect()))
+        .collect()
 }
 
 #[test]
@@ -888,7 +902,7 @@ fn a_service_of_its_own_table_in_master_cf_gets_the_login_too() {
         "bulk unix - - n - - smtp\n  -o syslog_name=postfix-bulk\n  -o smtp_sasl_password_maps=hash:$config_directory/sasl_bulk\n",
     );
     instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{HOP}}} }}"));
-    let plan = target(&instance).plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     let new = format!("{HOP} {NEW}\n");
     assert_eq!(written(&plan), [("sasl_passwd".into(), new.clone()), ("sasl_bulk".into(), new)]);
     let each = |name: &str| (name.to_owned(), 1, vec![HOP.to_owned()]);
@@ -903,7 +917,7 @@ fn two_tables_of_one_service_are_changed_together() {
     instance.set("smtp_sasl_password_maps", &maps);
     instance.set("smtp_sender_dependent_authentication", "yes");
     let postfix = target(&instance);
-    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     assert_eq!(
         written(&plan),
         [
@@ -932,7 +946,7 @@ fn routes_without_relayhost_lead_to_live_keys() {
         let instance = instance("hash", "", Some(&format!("{line} {OLD}\n")));
         instance.set(name, &value);
         let postfix = target(&instance);
-        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
         assert_eq!(text_of(&plan), format!("{line} {NEW}\n"), "{name}");
         assert_eq!(services(&plan)[0], (service.to_owned(), 1, vec![line.to_owned()]), "{name}");
         let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
@@ -940,7 +954,7 @@ fn routes_without_relayhost_lead_to_live_keys() {
         // Its entry is made where it is not there.
         instance.write_table("# none\n");
         instance.postmap();
-        let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+        let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
         assert_eq!(text_of(&plan), format!("# none\n{line} {NEW}\n"), "{name}");
     }
 }
@@ -957,7 +971,7 @@ fn a_service_that_does_not_log_in_is_told_and_another_ones_login_is_left() {
     let routes = format!("inline:{{ {{a.example = plain:{HOP}}}, {{b.example = team:{HOP}}} }}");
     instance.set("transport_maps", &routes);
     let postfix = target(&instance);
-    let plan = postfix.plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     assert_eq!(written(&plan), [("sasl_passwd".into(), format!("{HOP} {NEW}\n"))]);
     let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
     let told = |needle: &str| view.findings.iter().find(|f| f.what.contains(needle)).map(|f| f.severity);
@@ -978,12 +992,12 @@ fn only_senders_lines_on_a_host_without_state_are_not_passed_over() {
     let instance = instance("hash", HOP, Some(&format!("@a.example {OLD}\n@b.example {OLD}\n")));
     instance.set("smtp_sender_dependent_authentication", "yes");
     let postfix = target(&instance);
-    let e = postfix.plan(&Ours::default(), &login(NEW)).unwrap_err();
+    let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(1)), "{e:?}");
     complete(&e);
     // Once the name is known, the lines are ours.
     let ours = Ours { known: vec!["AKIAOLD".into()], ..Ours::default() };
-    let plan = postfix.plan(&ours, &login(NEW)).unwrap();
+    let plan = postfix.plan(&ours, &logins(NEW)).unwrap();
     assert_eq!(text_of(&plan), format!("@a.example {NEW}\n@b.example {NEW}\n"));
     assert_eq!(services(&plan)[0].2, ["@a.example", "@b.example"]);
 }
@@ -992,7 +1006,7 @@ fn only_senders_lines_on_a_host_without_state_are_not_passed_over() {
 fn a_table_behind_proxymap_is_changed_and_needs_a_reload() {
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
     instance.set("smtp_sasl_password_maps", &format!("proxy:hash:{}", instance.table().display()));
-    let plan = target(&instance).plan(&applied("AKIAOLD"), &login(NEW)).unwrap();
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
     assert_eq!((text_of(&plan), plan.reload_needed), (format!("{HOP} {NEW}\n"), true));
     assert_eq!(paths(&plan), [instance.table(), instance.map()]);
 }

@@ -35,6 +35,7 @@ fn settled() -> (Instance, Postfix) {
         propagation: Duration::from_secs(300),
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
+        also: Vec::new(),
     };
     let postfix = Postfix::new(&instance.config_dir, &smtp.relay(), None, &Reload::Always);
     (instance, postfix)
@@ -54,7 +55,7 @@ fn settle(instance: &Instance) {
 /// The table that a plan would write.
 fn planned(postfix: &Postfix) -> PathBuf {
     let login = Login::from_pair("AKIANEW:newpassword").unwrap();
-    postfix.plan(&Ours::default(), &login).unwrap().files().next().unwrap().path.clone()
+    postfix.plan(&Ours::default(), &login.clone().into()).unwrap().files().next().unwrap().path.clone()
 }
 
 /// main.cf with another table, whose name is as long.

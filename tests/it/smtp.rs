@@ -89,6 +89,7 @@ fn configured(port: u16, tls: Tls) -> Smtp {
         propagation: Duration::from_secs(300),
         retry: Duration::from_secs(10),
         endpoint_aliases: Vec::new(),
+        also: Vec::new(),
     }
 }
 

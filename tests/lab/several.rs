@@ -16,8 +16,8 @@ use relaykey::host::{self, Directory, FileId};
 use relaykey::mta::by_hand::{self, Task};
 use relaykey::mta::table::{Change, Table, same_key};
 use relaykey::mta::{
-    Answer, ByHand, Content, KeyIds, LeftOut, LiveKey, Mta, Ours, OwnEntry, Plan, PlannedFile, Running, ServicePlan,
-    ServiceView, TableId, TablePlan, View,
+    Answer, ByHand, Content, KeyIds, LeftOut, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Running,
+    ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub struct Several {
     pub config_dir: PathBuf,
     pub tables: Vec<LoginTable>,
     pub services: Vec<Service>,
+    /// Keys for the relay's second endpoint; all others are for the first.
+    #[serde(default)]
+    pub further: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,10 +150,18 @@ impl Several {
         for id in service.tables.iter().map(|n| self.tables[*n].id()) {
             let answer = self.answers(&id, None, &[key.to_owned()]).remove(0);
             if answer != Answer::Nothing {
-                return LiveKey { key: key.into(), answer, table: Some(id) };
+                return LiveKey { key: key.into(), answer, table: Some(id), endpoint: self.endpoint_of(key) };
             }
         }
-        LiveKey { key: key.into(), answer: Answer::Nothing, table: None }
+        LiveKey { key: key.into(), answer: Answer::Nothing, table: None, endpoint: self.endpoint_of(key) }
+    }
+
+    fn endpoint_of(&self, key: &str) -> usize {
+        usize::from(self.further.iter().any(|further| same_key(further, key)))
+    }
+
+    fn wanted(&self, key: &str) -> WantedKey {
+        WantedKey { key: key.to_owned(), endpoint: self.endpoint_of(key) }
     }
 
     fn is_live_key(&self, table: usize, key: &str) -> bool {
@@ -194,7 +205,8 @@ impl Mta for Several {
                 if owned.contains(&at) {
                     let is_live_key = self.is_live_key(n, &entry.key);
                     let (key, line, table) = (entry.key.to_string(), Some(entry.line), id.clone());
-                    entries.push(OwnEntry { key, table, line, text, live, is_live_key });
+                    let endpoint = self.endpoint_of(&key);
+                    entries.push(OwnEntry { key, table, line, text, live, is_live_key, endpoint });
                 } else if ours.earlier.iter().any(|earlier| earlier == user) {
                     let (key, username) = (entry.key.to_string(), Some(user.to_owned()));
                     left_out.push(LeftOut { key, username, own: None, was_found: false });
@@ -210,6 +222,7 @@ impl Mta for Several {
         Ok(View {
             kind: "tables",
             services: services.collect(),
+            endpoints: (0..=usize::from(!self.further.is_empty())).collect(),
             entries,
             missing: Vec::new(),
             running: self.running()?,
@@ -224,7 +237,7 @@ impl Mta for Several {
         })
     }
 
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault> {
+    fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault> {
         if self.config_dir.join("no-plans").exists() {
             return Err(Fault::new(Class::Config, "there is a file no-plans", "remove it"));
         }
@@ -233,12 +246,17 @@ impl Mta for Several {
         for login_table in &self.tables {
             let seen = look(&login_table.path)?;
             let (id, table) = (login_table.id(), login_table.read());
-            let owned = Self::owned(ours, Some(&login.username), &table);
-            let lookups: Vec<String> = owned.iter().map(|at| table.entry(*at).key.to_string()).collect();
-            let to_change = |at: &&usize| table.entry(**at).login().as_ref() != Some(login);
+            let owned = Self::owned(ours, Some(logins.username()), &table);
+            let lookups: Vec<WantedKey> = owned.iter().map(|at| self.wanted(&table.entry(*at).key)).collect();
+            let login_at = |at: usize| logins.at(self.endpoint_of(&table.entry(at).key)).expect("each has one");
+            let to_change = |at: &&usize| table.entry(**at).login().as_ref() != Some(login_at(**at));
             let changes: Vec<_> =
-                owned.iter().filter(to_change).map(|at| Change::Replace { entry: *at, login }).collect();
-            let is_stale = || self.answers(&id, None, &lookups).iter().any(|answer| answer.login() != Some(login));
+                owned.iter().filter(to_change).map(|at| Change::Replace { entry: *at, login: login_at(*at) }).collect();
+            let keys: Vec<String> = lookups.iter().map(|wanted| wanted.key.clone()).collect();
+            let is_stale = || {
+                let answers = self.answers(&id, None, &keys);
+                answers.iter().zip(&lookups).any(|(answer, wanted)| answer.login() != logins.at(wanted.endpoint))
+            };
             let is_planned = |table: &TablePlan| table.text.as_ref().is_some_and(|file| file.path == login_table.path);
             let is_written = tables.iter().any(is_planned);
             let text = match changes.is_empty() || is_written {
@@ -262,12 +280,12 @@ impl Mta for Several {
         let services = self.services.iter().map(|service| ServicePlan {
             service: service.name.clone(),
             tables: self.service_tables(service),
-            keys: service.keys.clone(),
+            keys: service.keys.iter().map(|key| self.wanted(key)).collect(),
         });
         Ok(Plan { tables, services: services.collect(), reload_needed, diff: vec!["changes".into()], goes_live: None })
     }
 
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
+    fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
         let read: Vec<Table> = self.tables.iter().map(LoginTable::read).collect();
         let tasks: Vec<Task<'_>> = (self.tables.iter().zip(&read))
             .map(|(login_table, table)| Task {
@@ -276,9 +294,10 @@ impl Mta for Several {
                 group: None,
                 table,
                 ours,
-                login,
-                entries: Self::owned(ours, Some(&login.username), table),
-                missing: &[],
+                logins,
+                entries: Self::owned(ours, Some(logins.username()), table).into_iter().map(|at| (at, 0)).collect(),
+                missing: Vec::new(),
+                regions: Vec::new(),
                 hops: Vec::new(),
                 map: None,
                 restart: None,

@@ -568,6 +568,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// One of several logins of a version, a password for each SES region: which region's, and its live id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct RegionalLogin {
+    pub region: String,
+    pub live_id: String,
+}
+
 /// A random key of this installation under which contents are identified without being given away: a bare hash of
 /// a password could be guessed against.
 #[derive(Clone)]

@@ -28,6 +28,7 @@ mod reply;
 mod request;
 mod server;
 mod session;
+mod version_id;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -35,17 +36,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host;
-pub use crate::mta::{KnownLogins, Ours, Running};
-use crate::mta::{Mta, Reload, ServicePlan, TableId};
+pub use crate::mta::by_hand::masked;
+pub use crate::mta::{KnownLogins, Logins, Ours, RegionalLogin, Running};
+use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
 use journal::{ApplyJournal, Key, Record, SeenFiles, TableRecord};
 use registry::{HeldDirectory, Registry};
 pub use reply::{
-    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, ReloadOwed, Reply, TableInUse,
-    Uncommitted, WhyReload,
+    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, ReloadOwed, Reply,
+    TableInUse, Uncommitted, WhyReload,
 };
 pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version, WantedProof};
 pub use server::Server;
@@ -112,6 +113,8 @@ struct Target {
     id: TargetId,
     shared: Arc<Shared>,
     mta: Box<dyn Mta>,
+    /// By the numbers of its endpoints, the SES region of each, or its name.
+    regions: Vec<String>,
     reload: Reload,
     /// False: a person changes it, and we never do.
     write: bool,
@@ -127,15 +130,18 @@ struct Target {
 /// What is kept of a target between `Prepare` and `Commit` or `Discard`.
 struct OpenChange {
     ours: Ours,
-    login: Login,
+    logins: Logins,
     version: Version,
+    /// Of the logins that the live keys get.
     live_id: String,
+    /// Each login, where the version has several.
+    regional: Vec<RegionalLogin>,
     /// The user name that was in use before.
     previous: Option<String>,
     /// Texts and maps.
     files: Vec<PathBuf>,
     /// Every key that must give the login in the running configuration after the swap, table by table.
-    lookups: Vec<(TableId, Vec<String>)>,
+    lookups: Vec<(TableId, Vec<WantedKey>)>,
     /// The tables that were, or are about to be, renamed in.
     written: Vec<TableRecord>,
     /// What every client service must find then.

@@ -325,7 +325,7 @@ pub(super) fn approve(version: Option<&str>) -> Wake {
 }
 
 pub(super) fn refused() -> Outcome {
-    Outcome::Refused { reply: "535 Authentication Credentials Invalid".into() }
+    Outcome::Refused { endpoint: None, reply: "535 Authentication Credentials Invalid".into() }
 }
 
 /// A failure of this class.

@@ -104,7 +104,7 @@ impl Game {
                 one(Outcome::Accepted(evidence()), &move |w| w.servers[t].verified = version);
                 if fails {
                     one(Outcome::Failed(failure(true)), &fail);
-                    one(Outcome::Refused { reply: "535".into() }, &fail);
+                    one(Outcome::Refused { endpoint: None, reply: "535".into() }, &fail);
                 }
             }
             Step::Preview { target } => {
@@ -188,7 +188,9 @@ impl Game {
             Step::Wait { .. } | Step::Await | Step::End => {}
             Step::VerifyApplied { .. } => {
                 one(Outcome::Accepted(evidence()), &|w| w.refusals = 0);
-                one(Outcome::Refused { reply: "535".into() }, &|w| w.refusals = (w.refusals + 1).min(2));
+                one(Outcome::Refused { endpoint: None, reply: "535".into() }, &|w| {
+                    w.refusals = (w.refusals + 1).min(2)
+                });
                 one(Outcome::NotGiven(failure(false)), &same);
                 one(Outcome::Failed(failure(true)), &same);
             }

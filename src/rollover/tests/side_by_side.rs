@@ -129,7 +129,7 @@ fn time_is_waited_for_beside_a_look_alone() {
     let looks = begin(&mut facts, &policy, &look);
     // The other one's login is not known yet.
     let (_, wait, _) = drive(&mut facts, &policy, at(0), |step| match step {
-        Step::Verify { .. } => Some(Outcome::Refused { reply: "535".into() }),
+        Step::Verify { .. } => Some(Outcome::Refused { endpoint: None, reply: "535".into() }),
         step => go(step),
     });
     assert_eq!(wait, Step::Wait { until: at(10) });

@@ -18,15 +18,15 @@ use tempfile::TempDir;
 const OLD: &str = "AKIAOLD:old-password";
 const NEW: &str = "AKIANEW:new-password";
 
-struct Lab {
-    dir: TempDir,
-    several: Several,
-    client: Client,
+pub(super) struct Lab {
+    pub(super) dir: TempDir,
+    pub(super) several: Several,
+    pub(super) client: Client,
 }
 
 impl Lab {
     /// Tables of these kinds at these places, with these texts; services with their tables.
-    fn new(tables: &[(&str, &str, String)], services: &[(&str, &[usize])]) -> Self {
+    pub(super) fn new(tables: &[(&str, &str, String)], services: &[(&str, &[usize])]) -> Self {
         let scratch = scratch::private("several");
         let dir = scratch.path();
         fs::write(dir.join("main.cf"), "compatibility_level = 3.6\n").unwrap();
@@ -44,6 +44,7 @@ impl Lab {
             config_dir: dir.to_owned(),
             tables: tables.iter().map(table).collect(),
             services: services.iter().map(service).collect(),
+            further: Vec::new(),
         };
         for (n, (_, _, text)) in tables.iter().enumerate() {
             several.write(n, text);
@@ -62,11 +63,11 @@ impl Lab {
         Self::new(&tables, &[("smtp", &[0, 1]), ("relay", &[1])])
     }
 
-    fn call(&self, request: Request) -> Result<Reply, Fault> {
+    pub(super) fn call(&self, request: Request) -> Result<Reply, Fault> {
         self.client.call(request)
     }
 
-    fn inspect(&self) -> Box<Inspected> {
+    pub(super) fn inspect(&self) -> Box<Inspected> {
         let Reply::Inspected(seen) = self.call(Request::Inspect { target: target(), ours: ours() }).unwrap() else {
             panic!()
         };
@@ -77,7 +78,7 @@ impl Lab {
         let expect = self.inspect().expect();
         let login = Login::from_pair(NEW).unwrap();
         let version = "v2".into();
-        match self.call(Request::Prepare { target: target(), ours: ours(), expect, login, version })? {
+        match self.call(Request::Prepare { target: target(), ours: ours(), expect, logins: login.into(), version })? {
             Reply::Prepared(prepared) => Ok(prepared),
             other => panic!("{other:?}"),
         }
@@ -90,7 +91,7 @@ impl Lab {
     }
 
     /// Bytes and inode of every live file.
-    fn live(&self) -> Vec<(Vec<u8>, u64)> {
+    pub(super) fn live(&self) -> Vec<(Vec<u8>, u64)> {
         let files = self.several.tables.iter().flat_map(LoginTable::files);
         files.map(|file| (fs::read(&file).unwrap(), fs::metadata(&file).unwrap().ino())).collect()
     }
@@ -99,7 +100,7 @@ impl Lab {
         (0..self.several.tables.len()).map(|table| self.several.find(table, KEY)).collect()
     }
 
-    fn staged(&self) -> Vec<String> {
+    pub(super) fn staged(&self) -> Vec<String> {
         let entries = ["one", "two"].iter().flat_map(|name| fs::read_dir(self.dir.path().join(name)).unwrap());
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut staged: Vec<String> = names.filter(|name| name.starts_with(".relaykey.")).collect();
@@ -108,7 +109,7 @@ impl Lab {
     }
 }
 
-fn target() -> TargetId {
+pub(super) fn target() -> TargetId {
     TargetId { credential: "ses".into(), target: "main".into() }
 }
 
@@ -252,7 +253,7 @@ fn every_other_access_key_id_is_named_and_no_other_user_name() {
     let shown = format!("{seen:?}{}", serde_json::to_string(&seen).unwrap());
     assert!(!shown.contains("apikey") && !shown.contains("BMPP") && !shown.contains("secret"), "{shown}");
     let (expect, login, version) = (seen.expect(), Login::from_pair(NEW).unwrap(), "v2".into());
-    client.call(Request::Prepare { target: target(), ours: ours(), expect, login, version }).unwrap();
+    client.call(Request::Prepare { target: target(), ours: ours(), expect, logins: login.into(), version }).unwrap();
     // Staged, nothing has changed; swapped, the old one is gone.
     client.call(Request::Swap { target: target() }).unwrap();
     let read = client.call(Request::ReadBack { target: target(), prove: None, nonce: None }).unwrap();

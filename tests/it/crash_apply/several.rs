@@ -62,7 +62,7 @@ fn driver() {
     let (user, password) = NEW.split_once(':').unwrap();
     let login = Login::new(user.into(), Secret::new(password.into())).unwrap();
     let (expect, version) = (seen.expect(), "v2".into());
-    call(Request::Prepare { target: target(), ours: ours(), expect, login, version });
+    call(Request::Prepare { target: target(), ours: ours(), expect, logins: login.into(), version });
     call(Request::Swap { target: target() });
     call(Request::Activate { target: target() });
     let Reply::ReadBack(read) = call(Request::ReadBack { target: target(), prove: None, nonce: None }) else {
@@ -115,7 +115,7 @@ impl Tables {
             services.push(service("bulk", vec![2, 0], &[SECOND, KEY]));
             texts.push(format!("{SECOND} {OLD}\n{OTHER} {OTHERS}\n"));
         }
-        let several = Several { config_dir: dir.to_owned(), tables, services };
+        let several = Several { config_dir: dir.to_owned(), tables, services, further: Vec::new() };
         fs::write(dir.join("tables.json"), serde_json::to_vec(&several).unwrap()).unwrap();
         let tables = Self { dir: scratch, several, texts };
         tables.reset();

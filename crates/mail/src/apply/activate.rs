@@ -143,10 +143,10 @@ impl Target {
         if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
             return Ok(Err(Some(Record { swapped, ..known })));
         }
-        let (version, live_id) = (open.version.clone(), open.live_id.clone());
+        let (version, live_id, logins) = (open.version.clone(), open.live_id.clone(), open.regional.clone());
         let usernames = Vec::new();
         let (phase, reload_owed, ahead, tables) = (Phase::Committed, None, None, open.written.clone());
-        Ok(Err(Some(Record { version, usernames, live_id, phase, reload_owed, swapped, ahead, tables })))
+        Ok(Err(Some(Record { version, usernames, live_id, logins, phase, reload_owed, swapped, ahead, tables })))
     }
 }
 

@@ -14,11 +14,10 @@ use zeroize::Zeroizing;
 
 use super::TargetId;
 use super::journal::First;
-use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, FileId, HostError};
 use crate::mta::table::{MAX_TABLE, same_key};
-use crate::mta::{Answer, Content, Mta, Plan, PlannedFile, ServicePlan, TableId, shown};
+use crate::mta::{Answer, Content, Logins, Mta, Plan, PlannedFile, ServicePlan, TableId, WantedKey, shown};
 
 /// A file that is replaced is kept in memory up to this size, else open.
 const IN_MEMORY: usize = 4 * 1024 * 1024;
@@ -290,7 +289,7 @@ impl StagedChange {
     /// locks of the plan's directories and has swept them; after an error it sweeps again, for what a compiler left.
     ///
     /// What an earlier attempt staged goes first; what it replaced stays known.
-    pub(super) fn stage(&mut self, mta: &dyn Mta, plan: Plan, login: &Login, prefix: &OsStr) -> Result<(), Stopped> {
+    pub(super) fn stage(&mut self, mta: &dyn Mta, plan: Plan, logins: &Logins, prefix: &OsStr) -> Result<(), Stopped> {
         self.staged.clear();
         if plan.is_empty() {
             return Ok(());
@@ -306,16 +305,16 @@ impl StagedChange {
             }
             if let Some(file) = table.map {
                 let compiled = staging.map(n, &table.id, table.group, file)?;
-                verify(mta, &table.id, &compiled, &table.lookups, login)?;
+                verify(mta, &table.id, &compiled, &table.lookups, logins)?;
                 mta.compare(&table.id, &compiled)?;
                 verified.push(VerifiedTable { id: table.id, text: compiled, keys: table.lookups });
             } else if let Some(text) = text {
-                verify(mta, &table.id, &text, &table.lookups, login)?;
+                verify(mta, &table.id, &text, &table.lookups, logins)?;
                 verified.push(VerifiedTable { id: table.id, text, keys: table.lookups });
             }
         }
         for service in &services {
-            verify_service(mta, service, &verified, login)?;
+            verify_service(mta, service, &verified, logins)?;
         }
         // What was there for the compiler alone goes.
         staging.staged.retain(|file| file.live.is_some());
@@ -476,12 +475,12 @@ fn no_text(file: &Path) -> Fault {
         .in_file(file.to_owned())
 }
 
-/// Every key must give the login, in what was compiled from this staged text of the table.
-fn verify(mta: &dyn Mta, table: &TableId, text: &Path, keys: &[String], login: &Login) -> Result<(), Fault> {
-    let found = mta.lookup(table, Some(text), keys)?;
+/// Every key must give its login, in what was compiled from this staged text of the table.
+fn verify(mta: &dyn Mta, table: &TableId, text: &Path, wanted: &[WantedKey], logins: &Logins) -> Result<(), Fault> {
+    let found = mta.lookup(table, Some(text), &keys_of(wanted))?;
     let mut wrong: Vec<String> =
-        keys.iter().enumerate().filter_map(|(n, key)| is_wrong(key, found.get(n), login)).collect();
-    if keys.is_empty() {
+        wanted.iter().enumerate().filter_map(|(n, wanted)| is_wrong(wanted, found.get(n), logins)).collect();
+    if wanted.is_empty() {
         wrong.push("no key was named to look up".into());
     }
     refuse(&wrong, &format!("in {table}"))
@@ -492,7 +491,11 @@ struct VerifiedTable {
     id: TableId,
     /// The staged text, by whose name what was compiled from it is asked for.
     text: PathBuf,
-    keys: Vec<String>,
+    keys: Vec<WantedKey>,
+}
+
+fn keys_of(wanted: &[WantedKey]) -> Vec<String> {
+    wanted.iter().map(|wanted| wanted.key.clone()).collect()
 }
 
 /// Every live key of a service must give the login, from whichever of its tables answers first: a table that is not changed may
@@ -501,18 +504,20 @@ fn verify_service(
     mta: &dyn Mta,
     service: &ServicePlan,
     verified: &[VerifiedTable],
-    login: &Login,
+    logins: &Logins,
 ) -> Result<(), Fault> {
     let staged = |table: &TableId| verified.iter().find(|staged| staged.id == *table);
     // What the table that is asked first gives is known.
     let first = service.tables.first().and_then(staged).map_or(&[][..], |first| &first.keys);
-    let is_known = |key: &String| first.iter().any(|known| same_key(known, key));
-    let keys: Vec<String> = service.keys.iter().filter(|key| !is_known(key)).cloned().collect();
+    let is_known = |wanted: &WantedKey| {
+        first.iter().any(|known| known.endpoint == wanted.endpoint && same_key(&known.key, &wanted.key))
+    };
+    let keys: Vec<WantedKey> = service.keys.iter().filter(|key| !is_known(key)).cloned().collect();
     let text = |table: &TableId| staged(table).map(|staged| staged.text.as_path());
-    let found = look_up(mta, &service.tables, text, &keys)?;
+    let found = look_up(mta, &service.tables, text, &keys_of(&keys))?;
     let wrong: Vec<String> = (keys.iter().zip(&found))
-        .filter_map(|(key, (answer, table))| {
-            let words = is_wrong(key, Some(answer), login)?;
+        .filter_map(|(wanted, (answer, table))| {
+            let words = is_wrong(wanted, Some(answer), logins)?;
             Some(match table {
                 Some(table) => format!("{words} (from {table})"),
                 None => words,
@@ -548,10 +553,10 @@ pub(super) fn look_up<'a>(
 }
 
 /// What is wrong with an answer, in words that show no value.
-fn is_wrong(key: &str, answer: Option<&Answer>, login: &Login) -> Option<String> {
-    let key = shown::quoted_key(key, None);
+fn is_wrong(wanted: &WantedKey, answer: Option<&Answer>, logins: &Logins) -> Option<String> {
+    let key = shown::quoted_key(&wanted.key, None);
     match answer {
-        Some(Answer::Login(is)) if is == login => None,
+        Some(Answer::Login(is)) if Some(is) == logins.at(wanted.endpoint) => None,
         Some(Answer::Login(_) | Answer::NoLogin) => Some(format!("{key} gives another login")),
         Some(Answer::Nothing) | None => Some(format!("{key} gives nothing")),
     }

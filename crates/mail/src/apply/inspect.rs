@@ -9,6 +9,7 @@ use super::journal::{Key, Moment, Phase, Record, SeenFiles};
 use super::left_behind::{LoginInUse, tables_in_use};
 use super::own_ids::Purpose;
 use super::registry::{self, directories, ids_around};
+use super::version_id::VersionIds;
 use super::{ATTEMPTS, Access, Hindrances, Inspected, LOCK_WAIT, LiveEntry, ReloadOwed, Target, Uncommitted};
 use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
@@ -61,7 +62,7 @@ impl Target {
             }),
             Some(_) => None,
         };
-        let live_id = self.one_live_id(&view, &entries)?;
+        let (live_id, holds) = (self.one_live_id(&view)?, self.holds(&view)?);
         let username = first_live(&view).map(|login| login.username.clone());
         let in_use = username.as_deref().or(ours.applied.as_deref());
         let remaining_old = in_use.map_or(Vec::new(), |username| {
@@ -77,6 +78,8 @@ impl Target {
             others: view.key_ids.others(in_use),
             incomplete: view.incomplete,
             live_id,
+            holds,
+            endpoints: view.endpoints,
             username,
             entries,
             swapped,
@@ -94,15 +97,23 @@ impl Target {
     }
 
     /// The live id under every live key, of every table and as every client service finds it, where it is one.
-    pub(super) fn one_live_id(&self, view: &View, entries: &[LiveEntry]) -> Result<Option<String>, Fault> {
-        let of_services = self.shared.with_key(|key| -> Vec<Option<String>> {
-            let keys = view.services.iter().flat_map(|service| &service.keys);
-            keys.map(|live| live.answer.login().map(|login| key.live_id(login))).collect()
-        })?;
-        let of_tables = entries.iter().filter(|entry| entry.is_live_key).map(|entry| entry.live_id.clone());
-        let mut ids = of_tables.chain(of_services);
-        let Some(Some(first)) = ids.next() else { return Ok(None) };
-        Ok(ids.all(|id| id.as_ref() == Some(&first)).then_some(first))
+    pub(super) fn one_live_id(&self, view: &View) -> Result<Option<String>, Fault> {
+        let live = view.entries.iter().filter(|entry| entry.is_live_key);
+        let of_services = view.services.iter().flat_map(|service| &service.keys);
+        let found = (live.map(|entry| (entry.endpoint, entry.live.as_ref())))
+            .chain(of_services.map(|live| (live.endpoint, live.answer.login())));
+        self.shared.with_key(|key| VersionIds { key, regions: &self.regions }.of(found, &endpoints_of_live_keys(view)))
+    }
+
+    /// The live id under every key of ours, in text and compiled map, where it is one.
+    pub(super) fn holds(&self, view: &View) -> Result<Option<String>, Fault> {
+        if !view.missing.is_empty() {
+            return Ok(None);
+        }
+        let both = |entry: &OwnEntry| [entry.live.clone(), entry.text.clone()].map(|login| (entry.endpoint, login));
+        let found: Vec<(usize, Option<Login>)> = view.entries.iter().flat_map(both).collect();
+        let found = found.iter().map(|(endpoint, login)| (*endpoint, login.as_ref()));
+        self.shared.with_key(|key| VersionIds { key, regions: &self.regions }.of(found, &endpoints_of_live_keys(view)))
     }
 
     /// Does the mail server, as far as is known, not go by what somebody else has put there? Not asked while a target of this
@@ -216,6 +227,7 @@ impl Target {
         for record in uncommitted.into_iter().chain(elsewhere) {
             ours.known.extend(record.usernames);
             ours.logins.others.push(record.live_id);
+            ours.logins.know_regional(record.logins);
         }
         ours.logins.key = Some(self.shared.with_key(Key::local)?);
         Ok(ours)
@@ -345,6 +357,13 @@ impl Target {
     }
 }
 
+/// The numbers of the endpoints that live keys are for.
+pub(super) fn endpoints_of_live_keys(view: &View) -> BTreeSet<usize> {
+    let of_services = view.services.iter().flat_map(|service| &service.keys).map(|live| live.endpoint);
+    let live = view.entries.iter().filter(|entry| entry.is_live_key).map(|entry| entry.endpoint);
+    live.chain(of_services).collect()
+}
+
 /// What the mail server finds under the first live key that gives anything.
 pub(super) fn first_live(view: &View) -> Option<&Login> {
     view.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live.as_ref())
@@ -359,12 +378,14 @@ pub(super) fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
         live_id: entry.live.as_ref().map(|login| key.live_id(login)),
         text_id: entry.text.as_ref().map(|login| key.live_id(login)),
         is_live_key: entry.is_live_key,
+        endpoint: entry.endpoint,
     };
     view.entries.iter().map(entry).collect()
 }
 
 /// Is any of what was swapped in there?
 pub(super) fn is_in_place(record: &Record, entries: &[LiveEntry]) -> bool {
-    let holds = |id: &Option<String>| id.as_ref() == Some(&record.live_id);
+    let is_one = |id: &String| *id == record.live_id || record.logins.iter().any(|login| login.live_id == *id);
+    let holds = |id: &Option<String>| id.as_ref().is_some_and(is_one);
     entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))
 }

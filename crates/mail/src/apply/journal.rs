@@ -19,7 +19,7 @@ use crate::credential::{LocalKey, Login};
 use crate::fault::{Class, Fault};
 use crate::host::way::Way;
 use crate::host::{self, Directory, FileId, HostError};
-use crate::mta::{Running, TableId};
+use crate::mta::{RegionalLogin, Running, TableId};
 
 /// The largest journal that is written and read. One record has some 300 bytes.
 const MAX_JOURNAL: usize = 4 * 1024 * 1024;
@@ -85,6 +85,9 @@ pub(super) struct Record {
     pub(super) usernames: Vec<String>,
     /// Live id of that version's login: whether any of it is in place shows by it.
     pub(super) live_id: String,
+    /// Where the version has a login for each of several regions: these. Empty where it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) logins: Vec<RegionalLogin>,
     pub(super) phase: Phase,
     pub(super) swapped: Moment,
     pub(super) reload_owed: Option<ReloadOwed>,
@@ -630,6 +633,11 @@ pub(super) struct Key {
 }
 
 impl Key {
+    #[cfg(test)]
+    pub(super) fn made() -> Self {
+        Self { bytes: Zeroizing::new([7; 32]), on_disk: false }
+    }
+
     /// Reads the key; where there is none, makes one and keeps it in memory. Changes nothing on disk.
     pub(super) fn load(store: &ApplyJournal) -> Result<Self, Fault> {
         let path = store.dir().join("key");
@@ -716,6 +724,7 @@ mod tests {
             version: "1".into(),
             usernames: vec!["AKIANEW".into()],
             live_id: "ab".into(),
+            logins: Vec::new(),
             phase: Phase::Swapped,
             swapped: Moment {
                 wall: jiff::Timestamp::UNIX_EPOCH,

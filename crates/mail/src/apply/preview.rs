@@ -1,26 +1,24 @@
 //! A change as people read it, and as they make it by hand, with nothing staged.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::activate::{has_read, wants_reload};
-use super::own_ids::Purpose;
+use super::inspect::endpoints_of_live_keys;
 use super::session::printable;
 use super::{Access, Previewed, Target, WhyReload};
-use crate::credential::Login;
 use crate::fault::Fault;
 use crate::host;
-use crate::mta::{ByHand, Ours, Reload, Running};
+use crate::mta::{ByHand, Logins, Ours, Reload, Running};
 
 impl Target {
-    pub(super) fn preview(&mut self, ours: &Ours, login: Login) -> Result<Previewed, Fault> {
-        let mut ours = self.believed(ours, Purpose::Change)?;
-        let login = printable(login)?;
-        ours.logins.others.push(self.shared.with_key(|key| key.live_id(&login))?);
-        let ours = &ours;
-        let Target { mta, write, .. } = self;
+    pub(super) fn preview(&mut self, ours: &Ours, logins: Logins) -> Result<Previewed, Fault> {
+        let logins = logins.checked(printable)?;
+        let ours = &self.about_to_be(ours, &logins)?.0;
+        let Target { mta, write, .. } = &*self;
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
-        let planned = if *write { Some(mta.plan(ours, &login)?) } else { None };
-        let ByHand { diff, steps, differences } = mta.by_hand(ours, &login)?;
+        let planned = if *write { Some(mta.plan(ours, &logins)?) } else { None };
+        let ByHand { diff, steps, differences } = mta.by_hand(ours, &logins)?;
         if self.shared.access == Access::Change {
             if !*write {
                 // By it the caller knows again what a person was asked for.
@@ -29,10 +27,13 @@ impl Target {
             // They may put it there, and then another version comes. Before the first one the caller is believed anyway.
             let store = &self.shared.store;
             if !store.own_ids(&self.id.credential)?.is_empty() {
-                store.prepares(&self.id.credential, ours, &login.username)?;
+                store.prepares(&self.id.credential, ours, logins.username())?;
             }
         }
-        let live_id = self.shared.with_key(|key| key.live_id(&login))?;
+        let live_id = match &planned {
+            Some(plan) => self.planned_live_id(plan, &logins)?,
+            None => self.live_id_of(ours, &logins)?,
+        };
         let (diff, to_come) = match planned {
             Some(plan) if plan.is_empty() => (plan.diff, ToCome::Nothing),
             Some(plan) => {
@@ -44,6 +45,15 @@ impl Target {
         };
         let reload = self.foretell_reload(&to_come)?;
         Ok(Previewed { diff, reload, steps, differences, live_id })
+    }
+
+    /// The live id of the logins under the live keys, where a person puts them there.
+    fn live_id_of(&self, ours: &Ours, logins: &Logins) -> Result<String, Fault> {
+        let live = match self.regions.len() {
+            1 => BTreeSet::new(),
+            _ => endpoints_of_live_keys(&self.mta.inspect(ours)?),
+        };
+        self.live_id_at(&live, logins)
     }
 
     /// What [`Target::activate`] would come to after this, and why, by the same rules. Where no mail server runs, nothing would
@@ -79,12 +89,12 @@ impl Target {
     }
 
     /// What a person is to change where `write = false`; `None`: nothing, or it is ours to change.
-    pub(super) fn left_to_a_person(&mut self, ours: &Ours, login: &Login) -> Result<Option<Previewed>, Fault> {
+    pub(super) fn left_to_a_person(&mut self, ours: &Ours, logins: &Logins) -> Result<Option<Previewed>, Fault> {
         if self.write {
             return Ok(None);
         }
         self.open = None;
-        let change = self.preview(ours, login.clone())?;
+        let change = self.preview(ours, logins.clone())?;
         Ok(Some(change).filter(|change| !change.diff.is_empty()))
     }
 }

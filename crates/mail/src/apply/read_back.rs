@@ -3,49 +3,64 @@
 use relaykey_core::report::StillHeld;
 
 use super::change::look_up;
-use super::inspect::live_entries;
 use super::left_behind::{LoginInUse, tables_in_use};
-use super::{OpenChange, ReadBack, Target, WantedProof, out_of_order};
+use super::{OpenChange, ReadBack, RegionsRead, Target, WantedProof, out_of_order};
 use crate::credential::{self, CodeFields, Login, ProofFields, SignedToo};
 use crate::fault::Fault;
 use crate::mta::table::same_key;
-use crate::mta::{Answer, Ours, OwnEntry, TableId, View, shown};
+use crate::mta::{Answer, Ours, OwnEntry, TableId, View, WantedKey, shown};
 
 impl Target {
     pub(super) fn read_back(&self, prove: Option<&WantedProof>, nonce: Option<String>) -> Result<ReadBack, Fault> {
         let Some(open) = &self.open else { return Err(out_of_order("read back", "nothing is prepared")) };
         // Seen from before: whatever still holds the previous key id shows.
-        let previous = open.previous.as_ref().filter(|user| **user != open.login.username);
+        let username = open.logins.username();
+        let previous = open.previous.as_ref().filter(|user| *user != username);
         // As a look sees it afterwards.
-        let is_another = |user: &String| *user != open.login.username;
+        let is_another = |user: &String| *user != username;
         let has_previous = previous.is_some() || open.ours.previous.as_ref().is_some_and(is_another);
-        let applied = Some(previous.unwrap_or(&open.login.username).clone());
-        let known = vec![open.login.username.clone()];
-        let Ours { applied: before, previous: before_that, known: ours, earlier, named: _, logins } = &open.ours;
+        let applied = Some(previous.map_or(username, String::as_str).to_owned());
+        let known = vec![username.to_owned()];
+        let Ours { applied: before, previous: before_that, known: ours, earlier, named: _, logins, one_region } =
+            &open.ours;
+        let one_region = *one_region;
         let earlier: Vec<String> =
             [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
-        let logins = logins.clone();
-        let view =
-            self.look(&Ours { applied, previous: None, known, earlier: earlier.clone(), named: Vec::new(), logins })?;
-        let mut found: Vec<(String, Option<Login>)> =
-            view.entries.iter().map(|entry| (entry.key.clone(), entry.live.clone())).collect();
+        let view = self.look(&Ours {
+            applied,
+            previous: None,
+            known,
+            earlier: earlier.clone(),
+            named: Vec::new(),
+            logins: logins.clone(),
+            one_region,
+        })?;
+        let wanted = |entry: &OwnEntry| WantedKey { key: entry.key.clone(), endpoint: entry.endpoint };
+        let mut found: Vec<(WantedKey, Option<Login>)> =
+            view.entries.iter().map(|entry| (wanted(entry), entry.live.clone())).collect();
         for (table, keys) in &open.lookups {
-            let has = |entry: &OwnEntry, key: &String| entry.table == *table && same_key(&entry.key, key);
-            let rest: Vec<String> =
-                keys.iter().filter(|key| !view.entries.iter().any(|entry| has(entry, key))).cloned().collect();
+            let has = |entry: &OwnEntry, key: &str| entry.table == *table && same_key(&entry.key, key);
+            let rest: Vec<WantedKey> = keys
+                .iter()
+                .filter(|wanted| !view.entries.iter().any(|entry| has(entry, &wanted.key)))
+                .cloned()
+                .collect();
             if !rest.is_empty() {
-                let answers = self.mta.lookup(table, None, &rest)?.into_iter().map(|answer| answer.login().cloned());
+                let asked: Vec<String> = rest.iter().map(|wanted| wanted.key.clone()).collect();
+                let answers = self.mta.lookup(table, None, &asked)?.into_iter().map(|answer| answer.login().cloned());
                 found.extend(rest.into_iter().zip(answers.chain(std::iter::repeat(None))));
             }
         }
-        let wrong = |(key, login): &(String, Option<Login>)| given(open, login.as_ref(), key);
+        let wrong = |(wanted, login): &(WantedKey, Option<Login>)| given(open, login.as_ref(), wanted);
         let mut mismatches: Vec<String> = found.iter().filter_map(wrong).collect();
-        for (key, words) in self.read_back_services(open, &view)? {
+        for (wanted, words) in self.read_back_services(open, &view)? {
             mismatches.extend(words);
-            found.push((key, None));
+            found.push((wanted, None));
         }
-        let in_text =
-            |entry: &&OwnEntry| entry.live.as_ref() == Some(&open.login) && entry.text.as_ref() != Some(&open.login);
+        let in_text = |entry: &&OwnEntry| {
+            let login = open.logins.at(entry.endpoint);
+            login.is_some() && entry.live.as_ref() == login && entry.text.as_ref() != login
+        };
         let differs = |entry: &OwnEntry| {
             format!(
                 "the text under {} is not what its map was compiled from",
@@ -59,13 +74,13 @@ impl Target {
         }
         let matches = mismatches.is_empty();
         let in_use = LoginInUse {
-            username: &open.login.username,
+            username,
             live_id: Some(&open.live_id),
             has_previous,
             ours: earlier.iter().map(String::as_str).collect(),
         };
         let remaining_old = in_use.remaining_old(&view.left_out);
-        let others = view.key_ids.others(Some(&open.login.username));
+        let others = view.key_ids.others(Some(username));
         let first: Vec<&str> = [before, before_that].into_iter().flatten().map(String::as_str).collect();
         let room = prove.map_or(usize::MAX, |wanted| wanted.room);
         let held = StillHeld::within(room, &remaining_old, &others, &view.incomplete, &first);
@@ -74,21 +89,29 @@ impl Target {
             v2: fields.v2.clone().map(|too| SignedToo { lists: held.signed(), ..too }),
             ..fields.clone()
         };
-        let fields = prove.filter(|_| matches).map(|wanted| with_lists(&wanted.fields));
-        let proven = fields.as_ref().and_then(|fields| Some((&live?.live.as_ref()?.password, fields)));
+        let several = self.regions.len() > 1;
+        // The default endpoint's password, else the one that there is.
+        let first_endpoint = view.entries.iter().filter(|entry| entry.is_live_key).min_by_key(|entry| entry.endpoint);
+        let region = first_endpoint.filter(|_| several).and_then(|entry| self.regions.get(entry.endpoint).cloned());
+        let fields = prove.filter(|_| matches).map(|wanted| {
+            let fields = with_lists(&wanted.fields);
+            ProofFields { region: region.clone().unwrap_or(fields.region), ..fields }
+        });
+        let proven = fields.as_ref().and_then(|fields| Some((&first_endpoint?.live.as_ref()?.password, fields)));
         let proof = proven.map(|(password, fields)| credential::proof(password, fields));
         let code = proven.zip(nonce).map(|((password, fields), nonce)| {
             credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
         });
         let map = live.map(|entry| entry.table.to_string()).unwrap_or_default();
-        let live_id = self.one_live_id(&view, &self.shared.with_key(|key| live_entries(&view, key))?)?;
+        let live_id = self.one_live_id(&view)?;
         let mut keys: Vec<String> = Vec::new();
-        for (key, _) in &found {
-            let key = shown::key(key).into_owned();
+        for (wanted, _) in &found {
+            let key = shown::key(&wanted.key).into_owned();
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
+        let regions = several.then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
         Ok(ReadBack {
             kind: view.kind,
             matches,
@@ -103,13 +126,14 @@ impl Target {
             held,
             live_id,
             running: view.running,
+            regions,
             proof,
             code,
         })
     }
     /// What each client service finds under its live keys, through its tables in their order: those of now, and those that were
     /// planned. Each key with what is wrong, where that is not said of a table's entry already.
-    fn read_back_services(&self, open: &OpenChange, view: &View) -> Result<Vec<(String, Option<String>)>, Fault> {
+    fn read_back_services(&self, open: &OpenChange, view: &View) -> Result<Vec<(WantedKey, Option<String>)>, Fault> {
         let is_told = |table: Option<&TableId>, key: &str| {
             let is_it = |entry: &&OwnEntry| match table {
                 Some(table) => entry.table == *table,
@@ -118,24 +142,26 @@ impl Target {
             view.entries.iter().filter(is_it).any(|entry| same_key(&entry.key, key))
         };
         let mut keys = Vec::new();
-        let mut judge = |service: &str, key: &str, answer: &Answer, table: Option<&TableId>| {
-            let wrong = given(open, answer.login(), key).filter(|_| !is_told(table, key));
+        let mut judge = |service: &str, wanted: WantedKey, answer: &Answer, table: Option<&TableId>| {
+            let wrong = given(open, answer.login(), &wanted).filter(|_| !is_told(table, &wanted.key));
             let from = table.map_or(String::new(), |table| format!(", from {table}"));
-            keys.push((key.to_owned(), wrong.map(|wrong| format!("for {service} {wrong}{from}"))));
+            keys.push((wanted, wrong.map(|wrong| format!("for {service} {wrong}{from}"))));
         };
         for service in &view.services {
             for live in &service.keys {
-                judge(&service.service, &live.key, &live.answer, live.table.as_ref());
+                let wanted = WantedKey { key: live.key.clone(), endpoint: live.endpoint };
+                judge(&service.service, wanted, &live.answer, live.table.as_ref());
             }
         }
         for planned in &open.services {
             let now = view.services.iter().find(|service| service.service == planned.service);
-            let known = |key: &&String| now.is_some_and(|now| now.keys.iter().any(|live| same_key(&live.key, key)));
-            let rest: Vec<String> = planned.keys.iter().filter(|key| !known(key)).cloned().collect();
+            let known = |key: &str| now.is_some_and(|now| now.keys.iter().any(|live| same_key(&live.key, key)));
+            let rest: Vec<&WantedKey> = planned.keys.iter().filter(|wanted| !known(&wanted.key)).collect();
             let tables = now.map_or(&planned.tables, |now| &now.tables);
-            let found = look_up(&*self.mta, tables, |_| None, &rest)?;
-            for (key, (answer, table)) in rest.iter().zip(&found) {
-                judge(&planned.service, key, answer, *table);
+            let asked: Vec<String> = rest.iter().map(|wanted| wanted.key.clone()).collect();
+            let found = look_up(&*self.mta, tables, |_| None, &asked)?;
+            for (wanted, (answer, table)) in rest.into_iter().zip(&found) {
+                judge(&planned.service, wanted.clone(), answer, *table);
             }
         }
         Ok(keys)
@@ -143,15 +169,15 @@ impl Target {
 }
 
 /// What is wrong with what was found under a key, in words that show no value; `None`: it is the login.
-fn given(open: &OpenChange, found: Option<&Login>, key: &str) -> Option<String> {
-    let key = shown::quoted_key(key, None);
+fn given(open: &OpenChange, found: Option<&Login>, wanted: &WantedKey) -> Option<String> {
+    let key = shown::quoted_key(&wanted.key, None);
     match found {
-        Some(login) if *login == open.login => None,
-        Some(login) if login.username == open.login.username => {
+        Some(login) if Some(login) == open.logins.at(wanted.endpoint) => None,
+        Some(login) if login.username == open.logins.username() => {
             Some(format!("{key} gives another password for {}", login.username))
         }
         Some(login) => {
-            let given = open.ours.login_of(&login.username, Some(&open.login.username));
+            let given = open.ours.login_of(&login.username, Some(open.logins.username()));
             Some(format!("{key} gives {given}"))
         }
         None => Some(format!("{key} gives no login")),

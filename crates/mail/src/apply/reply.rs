@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Version;
 use crate::finding::Finding;
 use crate::instruction::Instruction;
-use crate::mta::{Running, TableId};
+use crate::mta::{RegionalLogin, Running, TableId};
 use crate::text;
 
 /// What the server answers; each to the request of its name.
@@ -46,8 +46,13 @@ pub struct Inspected {
     pub entries: Vec<LiveEntry>,
     /// Lookup keys under which an entry is needed and none exists.
     pub missing: Vec<String>,
-    /// The one live id under every live key; `None` where none is found or they differ.
+    /// The one live id under every live key; `None` where none is found or they differ. Where the relay has several endpoints,
+    /// what they hold of one version has one live id.
     pub live_id: Option<String>,
+    /// The same under every key of ours, in text and compiled map; `None` also where one is missing.
+    pub holds: Option<String>,
+    /// The numbers of the endpoints whose logins these entries are for; all of them where that cannot be told of one.
+    pub endpoints: Vec<usize>,
     /// The user name under the first live key that gives a login.
     pub username: Option<String>,
     /// Is the mail server up, and since when?
@@ -126,6 +131,8 @@ pub struct LiveEntry {
     pub text_id: Option<String>,
     /// Would the mail server use it for one of our next hops?
     pub is_live_key: bool,
+    /// The number of the endpoint whose login it is for.
+    pub endpoint: usize,
 }
 
 /// A reload that is remembered until it is done, or until the mail server is started after the swap.
@@ -219,6 +226,18 @@ pub enum Activated {
     },
 }
 
+/// What was read back of several regions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionsRead {
+    /// The region whose password was found under the live keys, the default endpoint's where that is among them: what the proof
+    /// is made with, and over.
+    pub region: Option<String>,
+    /// Where the version has a login for each of several regions: these.
+    pub regional: Vec<RegionalLogin>,
+    /// The version has a ready-made password, for one of them.
+    pub one_region: bool,
+}
+
 /// What the running configuration gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadBack {
@@ -249,6 +268,8 @@ pub struct ReadBack {
     pub live_id: Option<String>,
     /// Is the mail server up, and since when?
     pub running: Running,
+    /// Where the relay has several endpoints, each in a region of its own.
+    pub regions: Option<RegionsRead>,
     /// Computed with the read-back password, or why there is none. `None`: not asked for, or no match.
     pub proof: Option<Result<String, &'static str>>,
     /// The same for the code that a person types.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{Inspected, Prepared, Reply};
 use crate::credential::{Login, ProofFields, SourceIdentity, VersionOrder};
-use crate::mta::{Ours, Relay, Reload};
+use crate::mta::{Logins, Ours, Relay, Reload};
 
 /// Names one target: credential and target name of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,7 +61,8 @@ pub enum Request {
     ///
     /// `expect` is the live id under the first live key that the caller saw ([`Inspected::expect`]; `None`: no entry);
     /// if another one is there now, nothing is staged (class `changed-underneath`). The login is checked again
-    /// (printable ASCII without blanks).
+    /// (printable ASCII without blanks). Of several logins only those that their endpoints have taken are put anywhere; an entry
+    /// that is for another endpoint by now is seen anew (class `changed-underneath`).
     ///
     /// Nothing stays staged after an error. What was prepared before for this target is discarded; a swap that was not
     /// committed stays in place, and its old bytes are forgotten.
@@ -69,11 +70,11 @@ pub enum Request {
     /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
     /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map
     /// hold the login it goes on like any adoption, with [`Prepared::nothing_to_write`].
-    Prepare { target: TargetId, ours: Ours, expect: Option<String>, login: Login, version: Version },
+    Prepare { target: TargetId, ours: Ours, expect: Option<String>, logins: Logins, version: Version },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
     /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error. There it makes
     /// the key for live ids, unless the server only looks; else it changes nothing.
-    Preview { target: TargetId, ours: Ours, login: Login },
+    Preview { target: TargetId, ours: Ours, logins: Logins },
     /// Are user name and password in their order? Refused (class `payload`) where an entry in place has the user name for a
     /// password, or the password for a user name. Changes nothing.
     InOrder { target: TargetId, ours: Ours, login: Login },

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError};
-use crate::mta::Mta;
 use crate::mta::postfix::{Postfix, TargetDirectories};
 use crate::mta::text::Text;
+use crate::mta::{Mta, Relay};
 
 /// How often a target that is at work is tried.
 const BUSY_AGAIN: Duration = Duration::from_millis(20);
@@ -64,11 +64,22 @@ impl Server {
         let mut targets = BTreeMap::new();
         for target in &setup.targets {
             let mta = make(target);
-            let TargetSetup { id, reload, write, .. } = target.clone();
+            let TargetSetup { id, relay, reload, write, .. } = target.clone();
+            let regions = relay.endpoints().map(Relay::takes_password_of).collect();
             let shared = Arc::clone(&shared);
             let files = Vec::new();
-            let target =
-                Target { id: id.clone(), shared, mta, reload, write, files, seen: None, swept: false, open: None };
+            let target = Target {
+                id: id.clone(),
+                shared,
+                mta,
+                regions,
+                reload,
+                write,
+                files,
+                seen: None,
+                swept: false,
+                open: None,
+            };
             targets.insert(id, Mutex::new(target));
         }
         Self { shared, targets }
@@ -88,15 +99,15 @@ impl Server {
                 self.sweep_orphans();
                 self.target(&target)?.inspect(&ours).map(|seen| Reply::Inspected(Box::new(seen)))
             }
-            Request::Prepare { target, ours, expect, login, version } => {
+            Request::Prepare { target, ours, expect, logins, version } => {
                 let mut target = self.target(&target)?;
-                match target.left_to_a_person(&ours, &login)? {
+                match target.left_to_a_person(&ours, &logins)? {
                     Some(change) => Ok(Reply::ByHand(change)),
-                    None => target.prepare(ours, expect.as_deref(), login, version).map(Reply::Prepared),
+                    None => target.prepare(ours, expect.as_deref(), logins, version).map(Reply::Prepared),
                 }
             }
-            Request::Preview { target, ours, login } => {
-                self.target(&target)?.preview(&ours, login).map(Reply::Previewed)
+            Request::Preview { target, ours, logins } => {
+                self.target(&target)?.preview(&ours, logins).map(Reply::Previewed)
             }
             Request::InOrder { target, ours, login } => {
                 self.target(&target)?.in_order(&ours, &login).map(|()| Reply::Done)

@@ -1,5 +1,6 @@
 //! One change of a target, from `Prepare` to `Commit` or back.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -10,25 +11,24 @@ use super::inspect::first_live;
 use super::journal::{self, Ahead, Moment, Phase, Record, SeenFiles, TableRecord};
 use super::own_ids::Purpose;
 use super::registry::{directories, ids};
+use super::version_id::VersionIds;
 use super::{ATTEMPTS, LOCK_WAIT, Locks, OpenChange, Prepared, ReloadOwed, Swap, Target, Version, out_of_order};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{Ours, Plan, View};
+use crate::mta::{Logins, Ours, Plan, RegionalLogin, View};
 
 impl Target {
     pub(super) fn prepare(
         &mut self,
         ours: Ours,
         expect: Option<&str>,
-        login: Login,
+        logins: Logins,
         version: Version,
     ) -> Result<Prepared, Fault> {
-        let login = printable(login)?;
+        let logins = logins.checked(printable)?;
         self.shared.keep_key()?;
-        let live_id = self.shared.with_key(|key| key.live_id(&login))?;
-        let mut ours = self.believed(&ours, Purpose::Change)?;
-        ours.logins.others.push(live_id.clone());
+        let (ours, regional) = self.about_to_be(&ours, &logins)?;
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
 
@@ -37,7 +37,7 @@ impl Target {
         if self.write {
             self.lock_around(&self.files, &mut locks, &prefix)?;
         }
-        let (view, plan, since) = self.look_under_lock(&ours, &login, &mut locks, &prefix)?;
+        let (view, plan, since) = self.look_under_lock(&ours, &logins, &mut locks, &prefix)?;
         let found = first_live(&view);
         let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
         let found = match found {
@@ -53,11 +53,13 @@ impl Target {
             .temporary());
         }
         let before = self.shared.store.get(&self.id)?;
+        let live_id = self.planned_live_id(&plan, &logins)?;
         let mut open = OpenChange {
             ours,
-            login,
+            logins,
             version,
             live_id,
+            regional,
             previous,
             files: view.files,
             lookups: Vec::new(),
@@ -75,7 +77,7 @@ impl Target {
         // Every entry is understood: from now on nobody else says which ids are ours.
         let mut believed = open.ours.clone();
         believed.known.extend(open.previous.clone());
-        self.shared.store.prepares(&self.id.credential, &believed, &open.login.username)?;
+        self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
             record.phase == Phase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id
@@ -90,6 +92,42 @@ impl Target {
         };
         self.open = Some(open);
         Ok(prepared)
+    }
+
+    /// What is ours once these logins are put in place; and each of them, where there are several.
+    pub(super) fn about_to_be(&self, ours: &Ours, logins: &Logins) -> Result<(Ours, Vec<RegionalLogin>), Fault> {
+        let mut ours = self.believed(ours, Purpose::Change)?;
+        ours.one_region = logins.is_for_one_region();
+        let mut regional = Vec::new();
+        for (endpoint, login) in logins.each() {
+            let live_id = self.shared.with_key(|key| key.live_id(login))?;
+            let region = self.regions.get(endpoint).cloned().unwrap_or_default();
+            regional.push(RegionalLogin { region, live_id });
+        }
+        ours.logins.know_regional(regional.clone());
+        if regional.len() == 1 {
+            regional.clear();
+        }
+        Ok((ours, regional))
+    }
+
+    /// The live id of what a plan puts under the live keys.
+    pub(super) fn planned_live_id(&self, plan: &Plan, logins: &Logins) -> Result<String, Fault> {
+        let of_services = plan.services.iter().flat_map(|service| &service.keys).map(|wanted| wanted.endpoint);
+        let mut live: BTreeSet<usize> = of_services.collect();
+        if live.is_empty() {
+            live = plan.endpoints();
+        }
+        self.live_id_at(&live, logins)
+    }
+
+    /// The live id of the logins at these endpoints; none: at the default one.
+    pub(super) fn live_id_at(&self, endpoints: &BTreeSet<usize>, logins: &Logins) -> Result<String, Fault> {
+        let all = endpoints.iter().map(|endpoint| (*endpoint, logins.at(*endpoint)));
+        self.shared.with_key(|key| {
+            let planned = VersionIds { key, regions: &self.regions }.of(all, endpoints);
+            planned.unwrap_or_else(|| key.live_id(logins.default_login()))
+        })
     }
 
     /// Locks the directories of tables' files, and removes what a killed run staged there. In one order, whoever asks and by
@@ -124,12 +162,12 @@ impl Target {
     pub(super) fn look_under_lock(
         &mut self,
         ours: &Ours,
-        login: &Login,
+        logins: &Logins,
         locks: &mut Locks,
         prefix: &OsStr,
     ) -> Result<(View, Plan, Instant), Fault> {
         for _ in 0..ATTEMPTS {
-            let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, login)?));
+            let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, logins)?));
             let ((view, plan), since) = self.undisturbed(|_| ids(locks), look)?;
             let held = locks.len();
             let files: Vec<PathBuf> = view.files.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
@@ -165,6 +203,16 @@ impl Target {
         let prefix = change::prefix(&self.id);
         let mut attempt = 1;
         loop {
+            if plan.endpoints().into_iter().any(|endpoint| !open.logins.is_proved_at(endpoint)) {
+                return Err(Fault::new(
+                    Class::ChangedUnderneath,
+                    "there is an entry for an endpoint that nobody has logged in to yet: somebody else has just changed the tables or \
+                     the routes",
+                    "what is there now is looked at, and decided about, anew",
+                )
+                .temporary());
+            }
+            open.live_id = self.planned_live_id(&plan, &open.logins)?;
             open.lookups = plan.tables.iter().map(|table| (table.id.clone(), table.lookups.clone())).collect();
             open.services = plan.services.clone();
             for table in plan.tables.iter().filter(|table| table.files().next().is_some()) {
@@ -179,7 +227,7 @@ impl Target {
             if let Some(elsewhere) = unlocked(&plan, &open.locks)? {
                 return Err(HostError::Changed { path: elsewhere }.into());
             }
-            let Err(stopped) = open.change.stage(mta, plan, &open.login, &prefix) else { return Ok(()) };
+            let Err(stopped) = open.change.stage(mta, plan, &open.logins, &prefix) else { return Ok(()) };
             // A compiler that failed may have left a part of its work.
             for path in open.locks.keys() {
                 // What cannot be removed now is removed at the next look; the failure itself matters more.
@@ -203,7 +251,7 @@ impl Target {
     }
 
     pub(super) fn plan_anew(&self, open: &OpenChange) -> Result<(Plan, Instant), Fault> {
-        self.undisturbed(|_| ids(&open.locks), || self.mta.plan(&open.ours, &open.login))
+        self.undisturbed(|_| ids(&open.locks), || self.mta.plan(&open.ours, &open.logins))
     }
 
     pub(super) fn swap(&mut self) -> Result<u64, Fault> {
@@ -253,11 +301,11 @@ impl Target {
         loop {
             let owed_before = open.before.as_ref().and_then(|record| record.reload_owed.clone());
             let wants_reload = wants_reload(&self.reload, open.reload_needed);
-            let (version, live_id) = (open.version.clone(), open.live_id.clone());
+            let (version, live_id, regional) = (open.version.clone(), open.live_id.clone(), open.regional.clone());
             let mut usernames = open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default();
             // The last is that of the version which the record is of.
-            usernames.retain(|username| *username != open.login.username);
-            usernames.push(open.login.username.clone());
+            usernames.retain(|username| *username != open.logins.username());
+            usernames.push(open.logins.username().to_owned());
             // So are the tables of versions that are not committed.
             let uncommitted = open.before.as_ref().filter(|record| record.phase == Phase::Swapped);
             let mut tables = uncommitted.map(|record| record.tables.clone()).unwrap_or_default();
@@ -265,9 +313,19 @@ impl Target {
             let record = |swapped: Moment| {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
-                let (version, live_id) = (version.clone(), live_id.clone());
+                let (version, live_id, logins) = (version.clone(), live_id.clone(), regional.clone());
                 let (usernames, phase, ahead) = (usernames.clone(), Phase::Swapped, None);
-                Record { version, usernames, live_id, phase, swapped, reload_owed, ahead, tables: tables.clone() }
+                Record {
+                    version,
+                    usernames,
+                    live_id,
+                    logins,
+                    phase,
+                    swapped,
+                    reload_owed,
+                    ahead,
+                    tables: tables.clone(),
+                }
             };
             let mut at = 0;
             let turn = match self.shared.directories.turn(open.locks.values(), LOCK_WAIT) {
@@ -369,6 +427,7 @@ impl Target {
                 version: open.version.clone(),
                 usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
+                logins: open.regional.clone(),
                 phase: Phase::Undone,
                 ahead: None,
                 tables: open.written.clone(),
@@ -440,8 +499,13 @@ mod tests {
         let (second, in_second) = directories.pop().expect("two");
         let (first, in_first) = directories.pop().expect("two");
         let id = TargetId { credential: "ses".into(), target: "main".into() };
-        let relay =
-            Relay { endpoint: "relay.example.com".into(), port: 587, region: None, endpoint_aliases: Vec::new() };
+        let relay = Relay {
+            endpoint: "relay.example.com".into(),
+            port: 587,
+            region: None,
+            endpoint_aliases: Vec::new(),
+            also: Vec::new(),
+        };
         let kind = TargetKind::Text { path: in_first.clone() };
         let (keys, unlisted_ok, reload) = (None, Vec::new(), Reload::Never);
         let target = TargetSetup { id: id.clone(), kind, relay, keys, unlisted_ok, reload, write: true };

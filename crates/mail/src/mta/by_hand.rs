@@ -10,9 +10,9 @@ use std::path::Path;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
-use super::Ours;
 use super::shown;
 use super::table::{Delimiter, Entry, Table, fold, same_key};
+use super::{Logins, Ours};
 use crate::credential::{Login, NOT_SHOWN, has_secret_shape, is_access_key_id};
 use crate::finding;
 use crate::instruction::{Instruction, relaykey};
@@ -40,12 +40,14 @@ pub struct Task<'a> {
     pub table: &'a Table,
     /// Whose logins are known.
     pub ours: &'a Ours,
-    /// What is to be there.
-    pub login: &'a Login,
-    /// The entries that are to hold it: indices into the table's, live keys first, in lookup order.
-    pub entries: Vec<usize>,
-    /// Keys that are to be added.
-    pub missing: &'a [String],
+    /// What is to be there, by endpoint.
+    pub logins: &'a Logins,
+    /// The entries that are to hold one: indices into the table's, live keys first, in lookup order; and of which endpoint.
+    pub entries: Vec<(usize, usize)>,
+    /// Keys that are to be added, and for which endpoint.
+    pub missing: Vec<(&'a str, usize)>,
+    /// The regions of the endpoints, where there are several: one user name has a password for each.
+    pub regions: Vec<String>,
     /// What the mail server looks up for each next hop of ours, in its order: the bare host name, the next hop as spelt.
     pub hops: Vec<[&'a str; 2]>,
     /// `None`: the mail server reads the text itself.
@@ -113,11 +115,11 @@ impl Task<'_> {
     }
 
     fn explain_entries(&self, said: &mut ByHand, edits: &mut Edits) {
-        let (file, new) = (self.file.display(), self.masked(&self.login.username));
-        for &at in &self.entries {
-            let entry = self.table.entry(at);
-            let Some(wrong) = self.wrong(&entry) else { continue };
-            let same_user = entry.username() == Some(&self.login.username);
+        let file = self.file.display();
+        for &(at, endpoint) in &self.entries {
+            let (entry, new) = (self.table.entry(at), self.new(endpoint));
+            let Some(wrong) = self.wrong_at(&entry, endpoint) else { continue };
+            let same_user = entry.username() == Some(self.logins.username());
             // In the wrong order the password stands where the user name belongs.
             let user = entry.username().and_then(|user| self.shown(user));
             let old = user.map_or("***".to_owned(), |user| self.masked(user));
@@ -130,7 +132,7 @@ impl Task<'_> {
             ));
             let beside = match self.table.get_folded(&entry.key).filter(|(first, _)| *first != at) {
                 Some((_, first)) => format!("; it has no effect: the same key stands on line {}, which counts", first.line),
-                None => self.found_before(&entry).map_or(String::new(), |right| {
+                None => self.found_before(&entry, endpoint).map_or(String::new(), |right| {
                     format!(
                         "; the mail server looks there before it looks under {}, which holds the right login on line {}",
                         shown::key(&right.key),
@@ -143,11 +145,12 @@ impl Task<'_> {
     }
 
     fn explain_missing(&self, said: &mut ByHand, edits: &mut Edits) {
-        let (file, new) = (self.file.display(), self.masked(&self.login.username));
-        for key in self.missing {
+        let file = self.file.display();
+        for &(key, endpoint) in &self.missing {
+            let new = self.new(endpoint);
             said.diff.push(format!("{file}: new line at the end: {key} {new}"));
             let misspelt = self.elsewhere().find(|entry| {
-                self.wrong(entry).is_none()
+                self.wrong_at(entry, endpoint).is_none()
                     && self.hops.iter().any(|hop| same_key(hop[1], key) && alike(&entry.key, hop))
             });
             if let Some(entry) = misspelt {
@@ -176,17 +179,17 @@ impl Task<'_> {
         // A map made before the text is right puts into use whatever else stands there.
         let run = if only_text { "run" } else { "once the text is right, run" };
         let mut stale = Vec::new();
-        for &at in &self.entries {
+        for &(at, endpoint) in &self.entries {
             let entry = self.table.entry(at);
             let first = self.table.get_folded(&entry.key).is_none_or(|(first, _)| first == at);
             let gives = map.found.get(&*entry.key);
-            if !first || self.wrong(&entry).is_some() || gives == Some(self.login) {
+            if !first || self.wrong_at(&entry, endpoint).is_some() || gives == self.logins.at(endpoint) {
                 continue;
             }
             let gives = match gives {
                 None => "nothing".to_owned(),
-                Some(login) if login.username == self.login.username => "another password".to_owned(),
-                Some(login) => self.ours.login_of(&login.username, Some(&self.login.username)),
+                Some(login) if login.username == self.logins.username() => "another password".to_owned(),
+                Some(login) => self.ours.login_of(&login.username, Some(self.logins.username())),
             };
             stale.push(self.located(
                 entry.line,
@@ -219,7 +222,7 @@ impl Task<'_> {
                     entry.line,
                     &format!(
                         "the login of {} stands under {}, but the mail server looks for {}",
-                        self.login.username,
+                        self.logins.username(),
                         shown::key(&entry.key),
                         hop[1]
                     ),
@@ -238,7 +241,7 @@ impl Task<'_> {
     fn elsewhere(&self) -> impl Iterator<Item = Entry<'_>> {
         let looked_up = |key: &str| self.hops.iter().flatten().any(|hop| same_key(hop, key));
         self.table.entries().filter(move |entry| {
-            let user = entry.username().filter(|user| *user == self.login.username);
+            let user = entry.username().filter(|user| *user == self.logins.username());
             // A name that is no access key id may be another relay's too.
             let ours = user.is_some_and(|user| is_access_key_id(user) || self.wrong(entry).is_none());
             ours && !entry.key.contains('@') && !looked_up(&entry.key)
@@ -246,24 +249,46 @@ impl Task<'_> {
     }
 
     /// The right login that a next hop would find, were it not for this entry.
-    fn found_before(&self, entry: &Entry<'_>) -> Option<Entry<'_>> {
+    fn found_before(&self, entry: &Entry<'_>, endpoint: usize) -> Option<Entry<'_>> {
         let hop = self.hops.iter().find(|[host, spelt]| same_key(host, &entry.key) && !same_key(host, spelt))?;
         let (_, behind) = self.table.get_folded(hop[1])?;
-        self.wrong(&behind).is_none().then_some(behind)
+        self.wrong_at(&behind, endpoint).is_none().then_some(behind)
     }
 
+    /// How it differs from every login of ours.
     fn wrong(&self, entry: &Entry<'_>) -> Option<String> {
-        wrong(entry.value(), self.login, self.table.delimiter(), &|user| self.shown(user).is_some())
+        let mut differs = None;
+        for (endpoint, _) in self.logins.each() {
+            let wrong = self.wrong_at(entry, endpoint)?;
+            differs.get_or_insert(wrong);
+        }
+        differs
+    }
+
+    /// How it differs from the login of an endpoint.
+    fn wrong_at(&self, entry: &Entry<'_>, endpoint: usize) -> Option<String> {
+        let Some(login) = self.logins.at(endpoint) else { return Some("has no login to hold".into()) };
+        let wrong = wrong(entry.value(), login, self.table.delimiter(), &|user| self.shown(user).is_some())?;
+        let other = self.logins.each().find(|(_, other)| entry.login().as_ref() == Some(*other));
+        Some(match other.and_then(|(other, _)| self.regions.get(other)) {
+            Some(region) => format!("has the right user name {} and its password for {region}", login.username),
+            None => wrong,
+        })
     }
 
     /// The user name, where it may be shown.
     fn shown<'u>(&self, user: &'u str) -> Option<&'u str> {
-        let shown = self.ours.shown(user, Some(&self.login.username))?;
-        (!shown.contains(self.login.password.expose())).then_some(shown)
+        let shown = self.ours.shown(user, Some(self.logins.username()))?;
+        self.logins.each().all(|(_, login)| !shown.contains(login.password.expose())).then_some(shown)
     }
 
     fn masked(&self, user: &str) -> String {
         format!("{user}{}***", self.table.delimiter())
+    }
+
+    /// The login that is wanted for an endpoint.
+    fn new(&self, endpoint: usize) -> String {
+        in_region(self.masked(self.logins.username()), self.regions.get(endpoint).map(String::as_str))
     }
 
     fn at(&self, line: usize) -> String {
@@ -272,6 +297,18 @@ impl Task<'_> {
 
     fn located(&self, line: usize, what: &str) -> String {
         finding::located(Some(self.file), Some(line), what)
+    }
+}
+
+/// A login as it stands in texts for people: in which region its password is for, where there are several.
+pub fn masked(username: &str, region: Option<&str>) -> String {
+    in_region(format!("{username}:***"), region)
+}
+
+fn in_region(masked: String, region: Option<&str>) -> String {
+    match region {
+        Some(region) => format!("{masked} (the password for {region})"),
+        None => masked,
     }
 }
 
@@ -386,18 +423,19 @@ mod tests {
 
     /// Of a text that is read itself; every entry with one of our keys is ours.
     fn explain(text: &str, missing: &[String]) -> ByHand {
-        let (table, login, ours) = (Table::parse(text.as_bytes()).unwrap(), login(), Ours::default());
+        let (table, logins, ours) = (Table::parse(text.as_bytes()).unwrap(), login().into(), Ours::default());
         let is_ours = |entry: &Entry<'_>| HOPS.iter().any(|key| same_key(key, &entry.key));
-        let entries = (0..table.len()).filter(|at| is_ours(&table.entry(*at))).collect();
+        let entries = (0..table.len()).filter(|at| is_ours(&table.entry(*at))).map(|at| (at, 0)).collect();
         Task {
             file: Path::new("/t"),
             exists: true,
             group: None,
             table: &table,
             ours: &ours,
-            login: &login,
+            logins: &logins,
             entries,
-            missing,
+            missing: missing.iter().map(|key| (key.as_str(), 0)).collect(),
+            regions: Vec::new(),
             hops: vec![HOPS],
             map: None,
             restart: None,
@@ -516,19 +554,21 @@ mod tests {
     #[test]
     fn of_several_tables_each_is_told_and_the_restart_once() {
         let (login, ours) = (login(), Ours::default());
+        let logins = login.clone().into();
         let tables =
             ["[relay.example]:587 old:a\n", "[relay.example]:587 old:b\n", "[relay.example]:587 user:pass+word\n"]
                 .map(|text| Table::parse(text.as_bytes()).unwrap());
-        let found = HashMap::from([(HOPS[1].to_owned(), login.clone())]);
+        let found = HashMap::from([(HOPS[1].to_owned(), login)]);
         let task = |n: usize| Task {
             file: Path::new(["/one", "/two", "/three"][n]),
             exists: true,
             group: None,
             table: &tables[n],
             ours: &ours,
-            login: &login,
-            entries: vec![0],
-            missing: &[],
+            logins: &logins,
+            entries: vec![(0, 0)],
+            missing: Vec::new(),
+            regions: Vec::new(),
             hops: vec![HOPS],
             map: Some(Map {
                 path: Path::new("/map"),

@@ -8,22 +8,25 @@ pub mod by_hand;
 pub mod cdb;
 pub mod compare;
 pub mod key_ids;
+pub mod logins;
 pub mod postfix;
 pub mod shown;
 pub mod table;
 pub mod text;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::credential::RegionalLogin;
 use crate::credential::{self, LocalKey, Login};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::host;
 pub use by_hand::ByHand;
 pub use key_ids::KeyIds;
+pub use logins::Logins;
 
 /// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
 /// are ours.
@@ -45,6 +48,8 @@ pub struct Ours {
     pub named: Vec<String>,
     /// What tells a login of ours by its password, where its user name may be another relay's too.
     pub logins: KnownLogins,
+    /// The login is ready-made: there is a password for the region of the default endpoint, and for no other.
+    pub one_region: bool,
 }
 
 /// Live ids of the logins that this host knows as its own, and the key that they are made with.
@@ -60,13 +65,15 @@ pub struct KnownLogins {
     /// Of logins that were found in use here and were never of a version of ours: what still holds one is named, and nobody's to
     /// write by that.
     pub found: Vec<String>,
+    /// Those that are known by their region too.
+    pub regional: Vec<RegionalLogin>,
 }
 
 /// The key is the host's, and always the same.
 impl PartialEq for KnownLogins {
     fn eq(&self, other: &Self) -> bool {
-        let own = (&self.applied, &self.others, &self.found, self.key.is_some());
-        own == (&other.applied, &other.others, &other.found, other.key.is_some())
+        let own = (&self.applied, &self.others, &self.found, &self.regional, self.key.is_some());
+        own == (&other.applied, &other.others, &other.found, &other.regional, other.key.is_some())
     }
 }
 impl Eq for KnownLogins {}
@@ -83,6 +90,18 @@ impl KnownLogins {
         let Some(key) = self.key.as_ref().filter(|_| !self.found.is_empty()) else { return false };
         let id = key.live_id(login);
         self.found.contains(&id) && !self.applied.contains(&id) && !self.others.contains(&id)
+    }
+
+    /// Each of these is one of ours.
+    pub fn know_regional(&mut self, logins: Vec<RegionalLogin>) {
+        self.others.extend(logins.iter().map(|login| login.live_id.clone()));
+        self.regional.extend(logins);
+    }
+
+    /// The SES region whose password it is, where that is known.
+    pub fn region_of(&self, login: &Login) -> Option<&str> {
+        let id = self.key.as_ref().filter(|_| !self.regional.is_empty())?.live_id(login);
+        self.regional.iter().find(|known| known.live_id == id).map(|known| known.region.as_str())
     }
 
     fn is_applied_known(&self) -> bool {
@@ -130,6 +149,27 @@ pub struct Relay {
     pub region: Option<String>,
     /// Other names under which the mail server may know the endpoint ([`alias::Alias`]).
     pub endpoint_aliases: Vec<String>,
+    /// Its endpoints in further regions, with the same IAM key: each has a password of its own, and nothing here.
+    pub also: Vec<Relay>,
+}
+
+impl Relay {
+    /// Every endpoint, the default one first: by their numbers logins are named.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Relay> {
+        std::iter::once(self).chain(&self.also)
+    }
+
+    /// The SES region whose password it takes.
+    #[must_use]
+    pub fn ses_region(&self) -> Option<String> {
+        self.region.clone().or_else(|| credential::ses_region(&self.endpoint))
+    }
+
+    /// What tells its password from those of the others.
+    #[must_use]
+    pub fn takes_password_of(&self) -> String {
+        self.ses_region().unwrap_or_else(|| self.endpoint.to_ascii_lowercase())
+    }
 }
 
 /// When the mail server is reloaded after a swap.
@@ -277,6 +317,8 @@ pub struct OwnEntry {
     pub live: Option<Login>,
     /// Is it a live key of any client service that asks this table? False for our other entries (sender lines, other ports).
     pub is_live_key: bool,
+    /// The number of the endpoint whose login it is for.
+    pub endpoint: usize,
 }
 
 /// What a mail server would use now.
@@ -289,6 +331,8 @@ pub struct View {
     pub entries: Vec<OwnEntry>,
     /// Lookup keys under which an entry is needed and none exists; they are added as spelt.
     pub missing: Vec<String>,
+    /// The numbers of the endpoints whose logins these entries are for, in order; all of them where that cannot be told of one.
+    pub endpoints: Vec<usize>,
     pub running: Running,
     /// Findings for `check`, worst first. Errors also stop a rollover.
     pub findings: Vec<Finding>,
@@ -330,6 +374,16 @@ pub struct LiveKey {
     pub answer: Answer,
     /// In which of its tables; `None`: in none.
     pub table: Option<TableId>,
+    /// The number of the endpoint whose login it is for.
+    pub endpoint: usize,
+}
+
+/// A key, and which login it must give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedKey {
+    pub key: String,
+    /// The number of the endpoint whose login it is.
+    pub endpoint: usize,
 }
 
 /// Is the mail server up, and since when?
@@ -370,6 +424,11 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.files().next().is_none()
     }
+
+    /// The endpoints whose logins it puts somewhere, or finds there: their numbers, in order.
+    pub fn endpoints(&self) -> BTreeSet<usize> {
+        self.tables.iter().flat_map(|table| &table.lookups).map(|wanted| wanted.endpoint).collect()
+    }
 }
 
 /// The change of one table.
@@ -381,7 +440,7 @@ pub struct TablePlan {
     /// Its compiled map, where that is to be made anew. Renamed after the text.
     pub map: Option<PlannedFile>,
     /// Every key that must give the candidate in the staged table before it goes live, and in the live one after.
-    pub lookups: Vec<String>,
+    pub lookups: Vec<WantedKey>,
     /// The group that reads its files where they are new. `None`: nobody but their owner does.
     pub group: Option<u32>,
 }
@@ -401,7 +460,7 @@ pub struct ServicePlan {
     /// Its login tables, in the order in which they are asked for each key; also those that the plan does not write.
     pub tables: Vec<TableId>,
     /// Its live keys: each must give the candidate, from whichever table answers first.
-    pub keys: Vec<String>,
+    pub keys: Vec<WantedKey>,
 }
 
 #[derive(Debug)]
@@ -442,8 +501,8 @@ pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, Fault>;
 
-    /// Renders the complete change that makes `login` the one under every key that is ours. Changes nothing.
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault>;
+    /// Renders the complete change that puts under every key that is ours the login of its endpoint. Changes nothing.
+    fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault>;
 
     /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]
     /// refuses because it would have to guess what an entry is for (a login that is neither the old nor the new one) is told
@@ -452,7 +511,7 @@ pub trait Mta: Send {
     ///
     /// # Errors
     /// What is wrong with the mail server's settings, and what could not be read.
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault>;
+    fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault>;
 
     /// Compiles the staged text of a table and returns the path of the map that appeared beside it.
     fn compile(&self, table: &TableId, staged_text: &Path) -> Result<PathBuf, Fault>;

@@ -6,15 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
 use crate::mta::table::{self, Change, MAX_TABLE, Table, same_key};
 use crate::mta::{
-    Answer, ByHand, ByName, Content, KeyIds, LiveKey, Mta, NameRule, Ours, OwnEntry, Plan, PlannedFile, Relay, Running,
-    ServicePlan, ServiceView, TableId, TablePlan, View, shown,
+    Answer, ByHand, ByName, Content, KeyIds, LiveKey, Logins, Mta, NameRule, Ours, OwnEntry, Plan, PlannedFile, Relay,
+    Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 
 /// Who reads it.
@@ -70,16 +69,17 @@ impl Text {
         Ok(Survey { path, table, seen, live, others, stranger })
     }
 
-    fn task<'a>(&'a self, survey: &'a Survey, ours: &'a Ours, login: &'a Login, missing: &'a [String]) -> Task<'a> {
+    fn task<'a>(&'a self, survey: &'a Survey, ours: &'a Ours, logins: &'a Logins, missing: &'a [String]) -> Task<'a> {
         Task {
             file: &survey.path,
             exists: survey.seen.is_some(),
             group: None,
             table: &survey.table,
             ours,
-            login,
-            entries: survey.live.iter().chain(&survey.others).copied().collect(),
-            missing,
+            logins,
+            entries: survey.live.iter().chain(&survey.others).map(|at| (*at, 0)).collect(),
+            missing: missing.iter().map(|key| (key.as_str(), 0)).collect(),
+            regions: Vec::new(),
             hops: vec![[&self.keys[0], &self.keys[1]]],
             map: None,
             restart: None,
@@ -115,6 +115,7 @@ impl Mta for Text {
                 // The first of several equal keys is the one that is found.
                 live: survey.table.get_folded(&entry.key).and_then(|(_, found)| found.login()),
                 is_live_key,
+                endpoint: 0,
             }
         };
         let missing = self.missing(&survey).map(|key| OwnEntry {
@@ -124,6 +125,7 @@ impl Mta for Text {
             text: None,
             live: None,
             is_live_key: true,
+            endpoint: 0,
         });
         let finding = |key: &String| Finding {
             severity: Severity::Warning,
@@ -139,9 +141,9 @@ impl Mta for Text {
         let looked_up = |at: &usize| {
             let entry = survey.table.entry(*at);
             let answer = entry.login().map_or(Answer::NoLogin, Answer::Login);
-            LiveKey { key: entry.key.to_string(), answer, table: Some(id.clone()) }
+            LiveKey { key: entry.key.to_string(), answer, table: Some(id.clone()), endpoint: 0 }
         };
-        let absent = |key: &String| LiveKey { key: key.clone(), answer: Answer::Nothing, table: None };
+        let absent = |key: &String| LiveKey { key: key.clone(), answer: Answer::Nothing, table: None, endpoint: 0 };
         let keys = survey.live.iter().map(looked_up).chain(self.missing(&survey).map(absent)).collect();
         Ok(View {
             kind: "text",
@@ -152,6 +154,7 @@ impl Mta for Text {
             doubts: Vec::new(),
             beside: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
+            endpoints: vec![0],
             entries: (survey.live.iter().map(|at| of_text(at, true)))
                 .chain(missing)
                 .chain(survey.others.iter().map(|at| of_text(at, false)))
@@ -163,7 +166,8 @@ impl Mta for Text {
         })
     }
 
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault> {
+    fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault> {
+        let login = logins.default_login();
         let survey = self.survey(ours, Some(&login.username))?;
         if let Some(at) = survey.stranger {
             let entry = survey.table.entry(at);
@@ -180,21 +184,22 @@ impl Mta for Text {
             .at_line(entry.line));
         }
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
-        let diff = self.task(&survey, ours, login, &missing).explain().diff;
+        let diff = self.task(&survey, ours, logins, &missing).explain().diff;
         let mut table = TablePlan { id: self.id(&survey), text: None, map: None, lookups: Vec::new(), group: None };
         let mut changes = Vec::new();
         for &at in survey.live.iter().chain(&survey.others) {
             let entry = survey.table.entry(at);
-            if !table.lookups.iter().any(|have| same_key(have, &entry.key)) {
-                table.lookups.push(entry.key.to_string());
+            if !table.lookups.iter().any(|have| same_key(&have.key, &entry.key)) {
+                table.lookups.push(WantedKey { key: entry.key.to_string(), endpoint: 0 });
             }
             if entry.login().as_ref() != Some(login) {
                 changes.push(Change::Replace { entry: at, login });
             }
         }
-        table.lookups.extend(missing.iter().cloned());
+        let wanted = |key: String| WantedKey { key, endpoint: 0 };
+        table.lookups.extend(missing.iter().cloned().map(wanted));
         let live = survey.live.iter().map(|at| survey.table.entry(*at).key.to_string());
-        let keys = live.chain(missing.iter().cloned()).collect();
+        let keys = live.chain(missing.iter().cloned()).map(wanted).collect();
         let services = vec![ServicePlan { service: SERVICE.into(), tables: vec![table.id.clone()], keys }];
         changes.extend(missing.iter().map(|key| Change::Append { key, login }));
         if !changes.is_empty() {
@@ -204,10 +209,10 @@ impl Mta for Text {
         Ok(Plan { tables: vec![table], services, reload_needed: false, diff, goes_live: None })
     }
 
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
-        let survey = self.survey(ours, Some(&login.username))?;
+    fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
+        let survey = self.survey(ours, Some(logins.username()))?;
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
-        Ok(self.task(&survey, ours, login, &missing).explain())
+        Ok(self.task(&survey, ours, logins, &missing).explain())
     }
 
     /// The text is read as it is; no plan of this target asks for a map.

@@ -303,7 +303,7 @@ impl Postfix {
         applied: Option<&str>,
     ) -> Result<Option<Answers>, Fault> {
         let store = &survey.store;
-        let mut keys = survey.lookups();
+        let mut keys: Vec<String> = survey.lookups().into_iter().map(|wanted| wanted.key).collect();
         keys.extend(survey.pick.candidates.iter().chain(&survey.pick.asked).cloned());
         let failed = match store.read_by_postfix() {
             file if !file.exists() => None,

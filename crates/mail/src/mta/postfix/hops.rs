@@ -364,6 +364,7 @@ mod tests {
             port,
             region: None,
             endpoint_aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            also: Vec::new(),
         };
         Endpoint::of(&relay)
     }

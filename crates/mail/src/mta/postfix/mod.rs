@@ -36,7 +36,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::credential::{Login, Redactor};
+use crate::credential::Redactor;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host;
@@ -45,8 +45,8 @@ use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
 use crate::mta::table::{self, Change, Table};
 use crate::mta::{
-    Answer, ByHand, Content, LiveKey, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running, ServicePlan,
-    ServiceView, TableId, TablePlan, View, shown,
+    Answer, ByHand, Content, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running,
+    ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 use differences::{Compared, Compiling};
 pub use instances::TargetDirectories;
@@ -176,6 +176,7 @@ impl Mta for Postfix {
             text: owned.text.clone(),
             live: table.live.get(&owned.key).cloned(),
             is_live_key: owned.is_live_key,
+            endpoint: table.pick.endpoint_of(&owned.key),
         };
         let absent = |table: &TableSurvey, key: &String| OwnEntry {
             key: key.clone(),
@@ -184,6 +185,7 @@ impl Mta for Postfix {
             text: None,
             live: table.live.get(key).cloned(),
             is_live_key: true,
+            endpoint: survey.endpoint_of(&[table.store.id()], key),
         };
         let (mut entries, mut others) = (Vec::new(), Vec::new());
         for table in &survey.tables {
@@ -214,6 +216,7 @@ impl Mta for Postfix {
             services,
             entries,
             missing: survey.tables.iter().flat_map(|table| table.pick.missing.iter().cloned()).collect(),
+            endpoints: survey.endpoints_used(),
             running,
             doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
             findings: problems.into_iter().map(|p| p.finding).collect(),
@@ -226,8 +229,8 @@ impl Mta for Postfix {
         })
     }
 
-    fn plan(&self, ours: &Ours, login: &Login) -> Result<Plan, Fault> {
-        let survey = self.survey(ours, Some(&login.username), Need::Table)?;
+    fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault> {
+        let survey = self.survey(ours, Some(logins.username()), Need::Table)?;
         let errors = || survey.problems.iter().filter(|p| p.finding.severity == Severity::Error);
         if let Some(problem) = errors().find(|p| p.subject != Subject::Map) {
             return Err(problem.clone().into_error());
@@ -235,7 +238,7 @@ impl Mta for Postfix {
         if survey.tables.is_empty() {
             return Err(no_table(&self.config_dir));
         }
-        let tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, login)).collect();
+        let tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, logins)).collect();
         let mut diff = by_hand::explain(&tasks).diff;
         let mut all_go_live = Vec::new();
         let mut tables = Vec::new();
@@ -248,7 +251,7 @@ impl Mta for Postfix {
                 )
             }));
             all_go_live.extend(goes_live);
-            tables.push(plan_of(table, login)?);
+            tables.push(plan_of(table, logins)?);
         }
         // What stands in the map alone is lost with a new one, and with nothing to write it is not.
         let is_written = |number: usize| tables[number].files().next().is_some();
@@ -267,7 +270,9 @@ impl Mta for Postfix {
             .zip(&tables)
             .any(|(table, plan)| table.store.needs_reload() && (used(&plan.id) || plan.files().next().is_some()));
         let services = survey.services().map(|(service, tables, keys)| {
-            let keys = keys.into_iter().filter(|key| !survey.is_only_in_map(key)).cloned().collect();
+            let keys = keys.into_iter().filter(|key| !survey.is_only_in_map(key));
+            let wanted = |key: &String| WantedKey { key: key.clone(), endpoint: survey.endpoint_of(&tables, key) };
+            let keys = keys.map(wanted).collect();
             ServicePlan { service: service.to_owned(), tables, keys }
         });
         let services = services.collect();
@@ -275,15 +280,15 @@ impl Mta for Postfix {
         Ok(Plan { tables, services, reload_needed, diff, goes_live })
     }
 
-    fn by_hand(&self, ours: &Ours, login: &Login) -> Result<ByHand, Fault> {
-        let mut survey = self.survey(ours, Some(&login.username), Need::Table)?;
+    fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
+        let mut survey = self.survey(ours, Some(logins.username()), Need::Table)?;
         let problems = std::mem::take(&mut survey.problems).into_iter();
         let errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
         if let Some(problem) = errors.iter().find(|p| p.subject == Subject::Setup) {
             return Err(problem.clone().into_error());
         }
         let Some(first_table) = survey.tables.first() else { return Err(no_table(&self.config_dir)) };
-        let mut tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, login)).collect();
+        let mut tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, logins)).collect();
         // What a person changes is unread, whatever the kind of the table: we see to that, unless we must not.
         if !self.reload.is_ours() && self.running_with(&survey.setup.main)? != Running::No {
             tasks[0].restart = Some(self.restart_by_hand());
@@ -556,7 +561,7 @@ impl Postfix {
     /// What a service finds under each key: in the first of its tables that has it.
     fn answers(&self, survey: &Survey, tables: &[TableId], keys: &[&String]) -> Result<Vec<LiveKey>, Fault> {
         let mut found: Vec<LiveKey> =
-            keys.iter().map(|key| LiveKey { key: (*key).clone(), answer: Answer::Nothing, table: None }).collect();
+            (keys.iter().copied()).map(|key| unanswered(key, survey.endpoint_of(tables, key))).collect();
         for id in tables {
             let open: Vec<usize> = (0..found.len()).filter(|at| found[*at].table.is_none()).collect();
             let of_table = match survey.tables.iter().find(|table| table.store.id() == *id) {
@@ -581,16 +586,24 @@ impl Postfix {
     }
 }
 
+fn unanswered(key: &str, endpoint: usize) -> LiveKey {
+    LiveKey { key: key.to_owned(), answer: Answer::Nothing, table: None, endpoint }
+}
+
 /// The change of one table.
-fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
+fn plan_of(survey: &TableSurvey, logins: &Logins) -> Result<TablePlan, Fault> {
     let store = &survey.store;
     let mut changes = Vec::new();
+    let login_at = |endpoint: usize| logins.at(endpoint).ok_or_else(|| no_login(store));
     for owned in &survey.pick.owned {
+        let login = login_at(owned.endpoint)?;
         if owned.text.as_ref() != Some(login) {
             changes.push(Change::Replace { entry: owned.entry, login });
         }
     }
-    changes.extend(survey.pick.missing.iter().map(|key| Change::Append { key, login }));
+    for key in &survey.pick.missing {
+        changes.push(Change::Append { key, login: login_at(survey.pick.endpoint_of(key))? });
+    }
     let lookups = survey.lookups();
     let (mut text, mut map) = (None, None);
     if !changes.is_empty() {
@@ -598,7 +611,8 @@ fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
         text = Some(PlannedFile { path: store.text.clone(), seen: survey.seen, content: Content::Bytes(bytes) });
     }
     if let Some(path) = &store.map {
-        let stale = lookups.iter().any(|key| survey.live.get(key) != Some(login)) || survey.only_in_map().count() > 0;
+        let stale = lookups.iter().any(|wanted| survey.live.get(&wanted.key) != logins.at(wanted.endpoint))
+            || survey.only_in_map().count() > 0;
         if text.is_some() || stale {
             let seen = survey.seen.filter(|_| text.is_none());
             let content = Content::Compiled { text: store.text.clone(), seen };
@@ -606,6 +620,12 @@ fn plan_of(survey: &TableSurvey, login: &Login) -> Result<TablePlan, Fault> {
         }
     }
     Ok(TablePlan { id: store.id(), text, map, lookups, group: proxymap::group(&survey.settings, store) })
+}
+
+/// Which cannot be: an entry of a region without a password is told of, and not ours to change.
+fn no_login(store: &Store) -> Fault {
+    let what = "an entry is for an endpoint that the version has no password for";
+    Fault::new(Class::Ambiguous, what, "this is a mistake in relaykey: please report it").in_file(store.text.clone())
 }
 
 /// As a shell takes it for one word.

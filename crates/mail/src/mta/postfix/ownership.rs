@@ -121,6 +121,10 @@ pub(super) enum Fact {
     OtherRegion { at: Option<EntryAt>, table: usize, key: String, region: String },
     /// Which region's password it is to get cannot be told.
     RegionUnknown { at: EntryAt },
+    /// A live key of a region that the login has no password for. `at`: `None`, where the key is to be added.
+    NoPassword { at: Option<EntryAt>, table: usize, key: String, endpoint: usize },
+    /// The same of an entry that no service looks up for a next hop of ours: it is left.
+    NoPasswordLeft { at: EntryAt, endpoint: usize },
     /// An entry that would have to be changed stands where nothing can be written.
     CannotBeWritten { at: EntryAt },
     /// A next hop of ours has no entry, and none of the service's tables can be written.
@@ -529,6 +533,17 @@ impl<'a> Question<'a> {
         Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| endpoint.has_name(host))))
     }
 
+    /// The endpoint of the region whose password a login is known to have.
+    fn known_region(&self, login: Option<&Login>) -> Option<usize> {
+        let region = self.known.ours.logins.region_of(login?)?;
+        self.scope.endpoints.iter().position(|endpoint| endpoint.region.as_deref() == Some(region))
+    }
+
+    /// Is there a password for an endpoint? A ready-made one is for the default endpoint's region.
+    fn has_password(&self, endpoint: usize) -> bool {
+        endpoint == 0 || !self.known.ours.one_region
+    }
+
     /// Says for each entry which endpoint's password it gets, and which cannot be written.
     fn place(&self, found: &mut Ownership, moved: Vec<(EntryAt, bool)>) {
         let endpoints: Vec<Result<Option<usize>, String>> =
@@ -553,8 +568,9 @@ impl<'a> Question<'a> {
                 Ok(Some(endpoint)) => endpoint,
                 Ok(None) => {
                     let login = entry.login();
-                    let same = by_login.values().find(|(known, _)| login.as_ref() == Some(known));
-                    match same.map(|(_, endpoint)| *endpoint).or_else(|| self.led_to(at.table, &entry.key)) {
+                    let same = || by_login.values().find(|(known, _)| login.as_ref() == Some(known));
+                    let known = self.known_region(login.as_ref()).or_else(|| same().map(|(_, endpoint)| *endpoint));
+                    match known.or_else(|| self.led_to(at.table, &entry.key)) {
                         Some(endpoint) => endpoint,
                         None => {
                             found.facts.push(Fact::RegionUnknown { at });
@@ -563,6 +579,16 @@ impl<'a> Question<'a> {
                     }
                 }
             };
+            if !self.has_password(endpoint) {
+                let (table, key, username) = (at.table, entry.key.to_string(), entry.username().map(str::to_owned));
+                if is_live {
+                    found.facts.push(Fact::NoPassword { at: Some(at), table, key, endpoint });
+                } else {
+                    found.facts.push(Fact::NoPasswordLeft { at, endpoint });
+                    found.left_out.push((at, LeftOut { key, username, own: None, was_found: false }));
+                }
+                continue;
+            }
             if !self.tables[at.table].is_writable() {
                 found.facts.push(Fact::CannotBeWritten { at });
                 continue;
@@ -588,6 +614,9 @@ impl<'a> Question<'a> {
             Some(Fact::OtherRegion { at: None, table: added.table, key: added.key.clone(), region })
         };
         found.facts.extend(found.added.iter().filter_map(other_region).collect::<Vec<_>>());
+        for Added { table, key, endpoint } in found.added.extract_if(.., |added| !self.has_password(added.endpoint)) {
+            found.facts.push(Fact::NoPassword { at: None, table, key, endpoint });
+        }
     }
 
     /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several.

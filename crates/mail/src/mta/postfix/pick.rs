@@ -1,6 +1,6 @@
 //! What was found to be ours, table by table, and in words what is to be said of it (pure).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,8 @@ pub(super) struct Owned {
     pub(super) at: Option<Range<usize>>,
     pub(super) text: Option<Login>,
     pub(super) is_live_key: bool,
+    /// The number of the endpoint whose login it gets.
+    pub(super) endpoint: usize,
 }
 
 /// Which entries are ours.
@@ -73,6 +75,8 @@ pub(super) struct Pick {
     pub(super) owned: Vec<Owned>,
     /// Keys that are to be added.
     pub(super) missing: Vec<String>,
+    /// For each of these keys, folded, the number of the endpoint whose login it gives.
+    pub(super) endpoints: HashMap<String, usize>,
     /// Entries with an applied, previous or earlier user name that are not to be written.
     pub(super) left_out: Vec<LeftOut>,
     /// For each next hop of ours whose service asks this table: the keys that are tried, in order.
@@ -95,6 +99,11 @@ impl Pick {
         pick
     }
 
+    /// The number of the endpoint whose login a key of ours gives.
+    pub(super) fn endpoint_of(&self, key: &str) -> usize {
+        self.endpoints.get(&fold(key)).copied().unwrap_or_default()
+    }
+
     /// The keys, folded, that are ours to change, whatever text and map hold under them.
     pub(super) fn not_compared(&self) -> HashSet<String> {
         let owned = self.owned.iter().map(|owned| &owned.key);
@@ -110,6 +119,8 @@ pub(super) struct Picks {
     pub(super) live: Vec<LiveKeys>,
     /// Of all entries that can be listed.
     pub(super) key_ids: KeyIds,
+    /// Is there an entry that may be for any of the endpoints?
+    pub(super) is_region_unknown: bool,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -131,6 +142,8 @@ pub(super) struct Answering<'a> {
     pub(super) candidate: Option<&'a str>,
     pub(super) credential: &'a str,
     pub(super) endpoint: &'a Endpoint,
+    /// All of the credential's.
+    pub(super) endpoints: &'a [Endpoint],
     pub(super) main_cf: PathBuf,
     /// Is there a table that we can write?
     pub(super) has_store: bool,
@@ -162,15 +175,23 @@ impl Answering<'_> {
         for moved in &found.moved {
             let entry = self.entry(moved.at);
             let (key, line, at, text) = (entry.key.to_string(), entry.line, entry.range(), entry.login());
-            let owned = Owned { entry: moved.at.entry, key, line, at, text, is_live_key: moved.is_live };
+            let endpoint = moved.endpoint;
+            // The first of several equal keys is the one that is found.
+            let (first, _) = self.tables[moved.at.table].1.and_then(|table| table.get_folded(&key)).unzip();
+            if first == Some(moved.at.entry) {
+                picks.tables[moved.at.table].endpoints.insert(fold(&key), endpoint);
+            }
+            let owned = Owned { entry: moved.at.entry, key, line, at, text, is_live_key: moved.is_live, endpoint };
             picks.tables[moved.at.table].owned.push(owned);
         }
         for added in &found.added {
             picks.tables[added.table].missing.push(added.key.clone());
+            picks.tables[added.table].endpoints.insert(fold(&added.key), added.endpoint);
         }
         for (at, left) in found.left_out.clone() {
             picks.tables[at.table].left_out.push(left);
         }
+        picks.is_region_unknown = found.facts.iter().any(|fact| matches!(fact, Fact::RegionUnknown { .. }));
         picks.problems = self.problems(&found, &picks);
         (picks.live, picks.key_ids) = (found.live, found.held);
         picks
@@ -201,9 +222,31 @@ impl Answering<'_> {
                     let line = at.map(|at| self.entry(at).line);
                     problems.push(self.other_region(self.file(*table), key, line, region));
                 }
+                Fact::NoPassword { at, table, key, endpoint } => {
+                    let line = at.map(|at| self.entry(at).line);
+                    problems.push(self.without_its_password(self.file(*table), key, line, *endpoint));
+                }
+                Fact::NoPasswordLeft { at, endpoint } => {
+                    let region = self.region(*endpoint);
+                    let mut problem = self.of_entry(
+                        *at,
+                        Severity::Note,
+                        format!(
+                            "it holds a login of this credential for SES in {region}, and what the source holds is a ready-made \
+                             password for {}: the entry is left as it is, and no mail goes by it now",
+                            self.region(0)
+                        ),
+                        "take the line out, if nothing needs it; or store the access key itself at the source, from which each \
+                         region's password is made"
+                            .into(),
+                    );
+                    problem.subject = Subject::Entry;
+                    problems.push(problem);
+                }
                 Fact::RegionUnknown { at } => problems.push(self.of_entry(
                     *at,
-                    Severity::Error,
+                    // The login that is about to be put in place may tell.
+                    if self.candidate.is_some() { Severity::Error } else { Severity::Warning },
                     "its region cannot be told: mail under it goes to several, and its password is none that is known".into(),
                     "list in the target's keys every key but this one, or put the login of the region that is meant there".into(),
                 )),
@@ -480,6 +523,32 @@ impl Answering<'_> {
         problem
     }
 
+    /// The region of an endpoint, for people.
+    fn region(&self, endpoint: usize) -> &str {
+        self.endpoints.get(endpoint).map_or("", |endpoint| endpoint.region.as_deref().unwrap_or(&endpoint.host))
+    }
+
+    /// Mail goes to a region that the login has no password for.
+    fn without_its_password(&self, file: &Path, key: &str, line: Option<usize>, endpoint: usize) -> Problem {
+        let (region, own) = (self.region(endpoint), self.region(0));
+        let mut problem = Problem::new(
+            // Before a candidate is known, it may be one with a password for each region.
+            if self.candidate.is_some() { Severity::Error } else { Severity::Warning },
+            Some(file.to_owned()),
+            format!(
+                "{} is for SES in {region}, and what the source holds is a ready-made password for {own}: it is refused in {region}",
+                shown::quoted_key(key, line)
+            ),
+            format!(
+                "store the access key itself at the source, as JSON with accessKeyId and secretAccessKey: the password for {region} \
+                 is made from it"
+            ),
+        );
+        (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
+        problem.finding.line = line;
+        problem
+    }
+
     /// SES SMTP passwords hold for one region: this one's must not go to another one's endpoint.
     fn other_region(&self, file: &Path, key: &str, line: Option<usize>, other: &str) -> Problem {
         let key = shown::quoted_key(key, line);
@@ -494,8 +563,9 @@ impl Answering<'_> {
             let if_mistyped =
                 if self.endpoint.region.is_some() { "" } else { "correct `endpoint`, if it is mistyped; else " };
             format!(
-                "{if_mistyped}list in the target's keys every key but {key}, which then keeps its login, and make a \
-                 credential with its own endpoint for it"
+                "{if_mistyped}if the source holds the access key itself, add [[credential.smtp.also]] with endpoint = \
+                 \"email-smtp.{other}.amazonaws.com\" to [credential.smtp]: {key} then gets the password for {other}; else list in the \
+                 target's keys every key but {key}, which then keeps its login, and make a credential with its own endpoint for it"
             )
         };
         let mut problem = Problem::error(

@@ -1,13 +1,13 @@
 //! Everything that a look and a plan go by, found in one go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Postfix;
 use super::differences::Compiling;
-use super::hops::{Endpoint, Hops};
+use super::hops::{Endpoint, Hops, host_part};
 use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
 use super::pick::{Answering, Owned, Pick, Picks};
 use super::proxymap;
@@ -20,8 +20,8 @@ use crate::finding::{Finding, Severity};
 use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
-use crate::mta::table::{Table, same_key};
-use crate::mta::{KeyIds, Ours, TableId, shown, table};
+use crate::mta::table::{Table, fold, same_key};
+use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
 
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
@@ -58,7 +58,7 @@ impl Postfix {
 
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
-        let endpoints = [Endpoint::of(&self.relay)];
+        let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
         let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
         let maps = LoginMaps::of(&setup);
@@ -67,7 +67,7 @@ impl Postfix {
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
         problems.extend(self.vouched_for_nothing(&maps));
-        let mut survey = Survey { setup, hops, problems, ..Survey::default() };
+        let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
         survey.take_tables(maps);
         let asked = Asked {
             ours: ours.clone(),
@@ -225,6 +225,7 @@ impl Postfix {
             candidate: asked.candidate.as_deref(),
             credential: &self.credential,
             endpoint: &endpoints[0],
+            endpoints,
             main_cf,
             has_store: !survey.tables.is_empty(),
         };
@@ -366,7 +367,7 @@ impl Postfix {
     }
 
     /// A table as a person is told of it.
-    pub(super) fn task<'a>(&self, survey: &'a TableSurvey, ours: &'a Ours, login: &'a Login) -> Task<'a> {
+    pub(super) fn task<'a>(&self, survey: &'a TableSurvey, ours: &'a Ours, logins: &'a Logins) -> Task<'a> {
         let store = &survey.store;
         let map = store.map.as_ref().map(|path| Map {
             path,
@@ -380,9 +381,13 @@ impl Postfix {
             group: proxymap::group(&survey.settings, store),
             table: &survey.table,
             ours,
-            login,
-            entries: survey.pick.owned.iter().map(|owned| owned.entry).collect(),
-            missing: &survey.pick.missing,
+            logins,
+            entries: survey.pick.owned.iter().map(|owned| (owned.entry, owned.endpoint)).collect(),
+            missing: survey.pick.missing.iter().map(|key| (key.as_str(), survey.pick.endpoint_of(key))).collect(),
+            regions: match self.relay.also.is_empty() {
+                true => Vec::new(),
+                false => self.relay.endpoints().map(Relay::takes_password_of).collect(),
+            },
             hops: survey.pick.hops.iter().filter_map(|keys| Some([keys.first()?.as_str(), keys.last()?])).collect(),
             map,
             restart: None,
@@ -425,6 +430,9 @@ pub(super) struct Survey {
     /// For each service of the setup the numbers of its tables.
     of_services: Vec<Vec<usize>>,
     live: Vec<LiveKeys>,
+    /// The credential's.
+    endpoints: Vec<Endpoint>,
+    is_region_unknown: bool,
     key_ids: KeyIds,
     /// Was every text read?
     is_whole: bool,
@@ -451,6 +459,7 @@ impl Survey {
             table.pick = std::mem::take(&mut tables[table.number]);
         }
         (self.live, self.key_ids) = (picks.live, picks.key_ids);
+        self.is_region_unknown = picks.is_region_unknown;
     }
 
     fn take_problems(&mut self) {
@@ -469,6 +478,30 @@ impl Survey {
     /// Does any service look up a login for an endpoint of ours?
     pub(super) fn has_live_key(&self) -> bool {
         self.live.iter().any(|live| !live.keys.is_empty())
+    }
+
+    /// The number of the endpoint whose login a key gives in these tables, the first of them that has it; else the one that the
+    /// key names.
+    pub(super) fn endpoint_of(&self, tables: &[TableId], key: &str) -> usize {
+        let own = |id: &TableId| self.tables.iter().find(|table| table.store.id() == *id);
+        let known = tables.iter().filter_map(own).find_map(|table| table.pick.endpoints.get(&fold(key)).copied());
+        known.unwrap_or_else(|| self.endpoint_named(key))
+    }
+
+    /// The number of the endpoint that a key names; the default one, where it names none.
+    pub(super) fn endpoint_named(&self, key: &str) -> usize {
+        self.endpoints.iter().position(|endpoint| endpoint.has_name(host_part(key))).unwrap_or_default()
+    }
+
+    /// The numbers of the endpoints that entries of ours are for; all, where one may be for any.
+    pub(super) fn endpoints_used(&self) -> Vec<usize> {
+        if self.is_region_unknown {
+            return (0..self.endpoints.len()).collect();
+        }
+        let used = self.tables.iter().flat_map(|table| {
+            table.pick.endpoints.values().copied().chain(table.only_in_map().map(|key| self.endpoint_named(key)))
+        });
+        used.collect::<BTreeSet<usize>>().into_iter().collect()
     }
 
     /// Is it a key that no text has, and a map still?
@@ -553,10 +586,10 @@ impl TableSurvey {
         }
     }
 
-    /// The keys that must give the candidate.
-    pub(super) fn lookups(&self) -> Vec<String> {
-        let owned = self.pick.owned.iter().map(|owned| owned.key.clone());
-        owned.chain(self.pick.missing.iter().cloned()).collect()
+    /// The keys that must give the candidate, each with its endpoint.
+    pub(super) fn lookups(&self) -> Vec<WantedKey> {
+        let keys = self.pick.owned.iter().map(|owned| &owned.key).chain(&self.pick.missing);
+        keys.map(|key| WantedKey { key: key.clone(), endpoint: self.pick.endpoint_of(key) }).collect()
     }
 
     /// What a map made from the text now would change under the keys that are ours. The table was read.

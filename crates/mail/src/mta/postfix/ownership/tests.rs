@@ -2,7 +2,9 @@
 
 use super::super::hops::Origin;
 use super::*;
+use crate::credential::LocalKey;
 use crate::mta::alias::Alias;
+use crate::mta::{KnownLogins, RegionalLogin};
 
 const SES: &str = "email-smtp.us-east-1.amazonaws.com";
 const HOP: &str = "[email-smtp.us-east-1.amazonaws.com]:587";
@@ -45,6 +47,20 @@ impl Host {
             Endpoint { host, port: 587, region, aliases: words.filter_map(Alias::parse).collect() }
         };
         self.endpoints.iter().map(endpoint).collect()
+    }
+
+    /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region.
+    fn known_logins(&self) -> KnownLogins {
+        let key = LocalKey::new([1; 32]);
+        let known = |id: &&str| {
+            let (region, pair) = id.strip_prefix("region=")?.split_once(' ')?;
+            let live_id = key.live_id(&Login::from_pair(pair).unwrap());
+            Some(RegionalLogin { region: region.to_owned(), live_id })
+        };
+        let mut logins = KnownLogins::default();
+        logins.know_regional(self.ids.iter().filter_map(known).collect());
+        logins.key = Some(key).filter(|_| !logins.regional.is_empty());
+        logins
     }
 
     fn ask<T>(&self, use_it: impl FnOnce(&Ownership, &[Table]) -> T) -> T {
@@ -91,11 +107,13 @@ impl Host {
             ids.map(str::to_owned).collect::<Vec<_>>()
         };
         let ours = Ours {
+            named: Vec::new(),
             applied: id("applied").pop(),
             previous: id("previous").pop(),
             known: id("known"),
             earlier: id("earlier"),
-            ..Ours::default()
+            one_region: self.ids.contains(&"ready-made"),
+            logins: self.known_logins(),
         };
         let candidate = id("candidate").pop();
         let keys: Option<Vec<String>> = self.keys.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect());
@@ -129,6 +147,11 @@ impl Host {
                     Fact::OtherRegion { at: Some(entry), region, .. } => format!("{region} {}", at(entry)),
                     Fact::OtherRegion { key, region, .. } => format!("{region} +{key}"),
                     Fact::RegionUnknown { at: entry } => format!("region? {}", at(entry)),
+                    Fact::NoPassword { at: Some(entry), endpoint, .. } => {
+                        format!("no password {}@{endpoint}", at(entry))
+                    }
+                    Fact::NoPassword { key, endpoint, .. } => format!("no password +{key}@{endpoint}"),
+                    Fact::NoPasswordLeft { at: entry, endpoint } => format!("left {}@{endpoint}", at(entry)),
                     Fact::CannotBeWritten { at: entry } => format!("fixed {}", at(entry)),
                     Fact::NowhereToAdd { service, .. } => format!("nowhere {service}"),
                     Fact::SenderAnswers { at: entry, .. } => format!("sender answers {}", at(entry)),
@@ -672,8 +695,62 @@ fn several_regions_of_one_key() {
             Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us"], ..TWO },
             "0:1*, +0 [email-smtp.eu-west-1.amazonaws.com]:587@1",
         ),
+        // A login that is known with its region is that region's, wherever mail under it goes: with half of the tables changed,
+        // no host's entry has the same.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["@a.example AKIANEW:new-eu
+                           [email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+                ids: &[
+                    "applied=AKIAOLD",
+                    "candidate=AKIANEW",
+                    "region=eu-west-1 AKIANEW:new-eu",
+                    "region=us-east-1 AKIANEW:new",
+                ],
+                ..TWO
+            },
+            "0:2*, 0:3*@1, 0:1*@1",
+        ),
     ]);
     assert_ne!((SES, HOP), (EU, EU_HOP));
+}
+
+#[test]
+fn a_ready_made_password_serves_one_region() {
+    const TWO: Host = Host {
+        ids: &["applied=AKIAOLD", "candidate=AKIANEW", "ready-made"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com", "email-smtp.eu-west-1.amazonaws.com"],
+        ..PLAIN
+    };
+    check(&[
+        // Nothing goes to the other region: its entry is left, and holds the key before.
+        (TWO, "0:1*, old 0:2, left 0:2@1"),
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.eu-west-1.amazonaws.com]:587",
+                ],
+                ..TWO
+            },
+            "0:1*, no password 0:2@1",
+        ),
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.eu-west-1.amazonaws.com]:587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us"],
+                ..TWO
+            },
+            "0:1*, no password +[email-smtp.eu-west-1.amazonaws.com]:587@1",
+        ),
+    ]);
 }
 
 #[test]
