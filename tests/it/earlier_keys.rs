@@ -49,7 +49,7 @@ impl HalfRotated {
         Self::new(
             |host| host.parameter(&name),
             |key| {
-                let _ = moto::shared().parameter(&name, &key.pair());
+                moto::shared().parameter(&name, &key.pair());
             },
         )
     }

@@ -77,6 +77,8 @@ impl Target {
         // Every entry is understood: from now on nobody else says which ids are ours.
         let mut believed = open.ours.clone();
         believed.known.extend(open.previous.clone());
+        let held = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
+        believed.known.extend(held.map(|login| login.username.clone()));
         self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &Record| {
