@@ -1107,10 +1107,11 @@ fn a_target_that_cannot_be_written_does_not_hold_up_the_other() {
 
 #[test]
 fn a_target_with_an_ambiguous_table_does_not_hold_up_the_other() {
-    one_of_two(1, &["sasl_passwd:3: "], |second| {
+    one_of_two(1, &["sasl_passwd:2: "], |second| {
         let good = fs::read_to_string(second.table()).expect("readable");
-        let entry = good.lines().last().expect("an entry").to_owned();
-        second.write_table(&format!("{good}{}\n", entry.to_uppercase()));
+        // A login on two lines.
+        let (before, password) = good.rsplit_once(':').expect("an entry");
+        second.write_table(&format!("{before}:\n {password}"));
         Box::new(move |second| {
             second.write_table(&good);
             second.postmap();
@@ -1452,11 +1453,15 @@ fn a_state_older_than_the_table_goes_forward() {
             publish(&third);
             let before = host.snapshot();
             let ran = host.sync(&[], 1);
-            let advice = format!(
-                "as after a backup was put back, or is to hold the credential's login from now on, list {:?} in",
+            let take = format!(
+                "as after a backup was put back, take it as that: `relaykey --config {}",
+                host.path("config.toml").display()
+            );
+            let list = format!(
+                "If it is to hold the credential's login from now on, whosever it is, list {:?} in",
                 host.hop()
             );
-            ran.says(&[&second.id, &first.id, "fix: ", &advice]);
+            ran.says(&[&second.id, &first.id, "fix: ", &take, &format!("sync ses --previous {}`", second.id), &list]);
             before.same_content_as(&host.snapshot());
             assert_eq!(host.send(), second.id);
             // Its advice, followed.
