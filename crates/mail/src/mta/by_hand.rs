@@ -117,7 +117,7 @@ impl Task<'_> {
     fn explain_entries(&self, said: &mut ByHand, edits: &mut Edits) {
         let file = self.file.display();
         for &(at, endpoint) in &self.entries {
-            let (entry, new) = (self.table.entry(at), self.new(endpoint));
+            let (entry, new) = (self.table.entry(at), self.wanted(endpoint));
             let Some(wrong) = self.wrong_at(&entry, endpoint) else { continue };
             let same_user = entry.username() == Some(self.logins.username());
             // In the wrong order the password stands where the user name belongs.
@@ -147,7 +147,7 @@ impl Task<'_> {
     fn explain_missing(&self, said: &mut ByHand, edits: &mut Edits) {
         let file = self.file.display();
         for &(key, endpoint) in &self.missing {
-            let new = self.new(endpoint);
+            let new = self.wanted(endpoint);
             said.diff.push(format!("{file}: new line at the end: {key} {new}"));
             let misspelt = self.elsewhere().find(|entry| {
                 self.wrong_at(entry, endpoint).is_none()
@@ -287,7 +287,7 @@ impl Task<'_> {
     }
 
     /// The login that is wanted for an endpoint.
-    fn new(&self, endpoint: usize) -> String {
+    fn wanted(&self, endpoint: usize) -> String {
         in_region(self.masked(self.logins.username()), self.regions.get(endpoint).map(String::as_str))
     }
 
