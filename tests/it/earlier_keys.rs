@@ -117,7 +117,7 @@ fn an_earlier_version_that_cannot_be_read_is_a_note() {
         let check = run(&["check"]);
         check.expect(0).says(&["note     ses: source: the access key id of", words]);
         run(&["sync"]).expect(0).says(&["ses: adopted", &current.id]).says_not(words);
-        assert!(table_of(&host).contains(&format!("@b.example {}", previous.pair())));
+        assert!(table_of(host).contains(&format!("@b.example {}", previous.pair())));
     }
 }
 

@@ -1453,15 +1453,13 @@ fn a_state_older_than_the_table_goes_forward() {
             publish(&third);
             let before = host.snapshot();
             let ran = host.sync(&[], 1);
-            let take = format!(
-                "as after a backup was put back, take it as that: `relaykey --config {}",
-                host.path("config.toml").display()
-            );
+            let take =
+                format!("as after a backup was put back, take it as that: `relaykey sync ses --previous {}", second.id);
             let list = format!(
                 "If it is to hold the credential's login from now on, whosever it is, list {:?} in",
                 host.hop()
             );
-            ran.says(&[&second.id, &first.id, "fix: ", &take, &format!("sync ses --previous {}`", second.id), &list]);
+            ran.says(&[&second.id, &first.id, "fix: ", &take, &list]);
             before.same_content_as(&host.snapshot());
             assert_eq!(host.send(), second.id);
             // Its advice, followed.

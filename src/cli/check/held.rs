@@ -2,11 +2,11 @@
 //! and whose keys they hold besides.
 
 use crate::agent;
-use crate::apply::{self, Inspected, Reply, Request, TargetId};
+use crate::apply::{self, Inspected, Ours, Reply, Request, TargetId};
 use crate::config::{self, Severity};
 use crate::credential::{Login, is_access_key_id, ses_region};
 use crate::instruction::relaykey;
-use crate::mta::Ours;
+
 use crate::rollover::State;
 use crate::source::Fetched;
 use relaykey_core::report::HeldKeyId;

@@ -30,7 +30,7 @@ impl Lab {
         let further = Standin::start(Options::default()).expect("a second stand-in");
         let hop = format!("[127.0.0.1]:{}", further.starttls_port());
         let host = Host::with("hash", |first| Some(format!("{first} {}\n{hop} {}\n", key.pair(), Self::pair(key))));
-        host.dir.file("ca.pem", &format!("{}{}", host.standin.ca_pem(), further.ca_pem()));
+        host.dir.file("ca.pem", format!("{}{}", host.standin.ca_pem(), further.ca_pem()));
         host.postfix.set("smtp_fallback_relay", &hop);
         host.standin.set_key(&key.id, &key.login.password);
         further.set_key(&key.id, &further_password(key));
