@@ -621,6 +621,8 @@ fn fifty_configurations_one_after_the_other_leave_nothing_behind() {
     };
     for n in 1..=50 {
         let before = since(&at_the_socket());
+        // What is told of since when is in whole seconds.
+        lab::next_second();
         take(n);
         let told = Instant::now();
         daemon.signal(Signal::HUP);

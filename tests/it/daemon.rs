@@ -554,6 +554,8 @@ fn a_changed_configuration_is_taken_or_refused_with_its_line() {
     write(NEVER, &[main]);
     let daemon = host.run_configured(port);
     let since = daemon.status()["daemon"]["config_since"].clone();
+    // It is told in whole seconds.
+    next_second();
 
     // One target more, told by a signal: it is looked at, and from the next rollover on it has the key.
     write(NEVER, &[main, other]);
