@@ -2,11 +2,11 @@
 //! to the SES stand-in in this process.
 
 use crate::lab::container;
+use crate::lab::postfix::free_port;
 use crate::lab::scratch;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -192,11 +192,6 @@ impl MailServer {
         let text = self.system.sh(&format!("journalctl --no-pager -o json {arguments}"));
         text.lines().map(|l| serde_json::from_str(l).expect("journalctl writes JSON")).collect()
     }
-}
-
-/// A port of 127.0.0.1 on which nothing listens now.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a loopback port").port()
 }
 
 /// Of no importance beyond this test.

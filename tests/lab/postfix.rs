@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
@@ -41,9 +42,22 @@ pub struct Instance {
     pub smtpd_port: u16,
 }
 
-/// A port of 127.0.0.1 on which nothing listens now.
+/// A port of 127.0.0.1 that no other test gets while this process lives, although nothing may listen there for a while. Below
+/// those that the system gives away by itself.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a loopback port").port()
+    static HELD: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+    let dir = std::env::temp_dir().join(format!("relaykey-test-ports-{}", rustix::process::getuid().as_raw()));
+    fs::create_dir_all(&dir).expect("a directory for locks");
+    let first = getrandom::u32().expect("a random number");
+    for n in 0..10_000 {
+        let port = 20_000 + u16::try_from(first.wrapping_add(n) % 10_000).expect("below 10,000");
+        let lock = fs::File::create(dir.join(port.to_string())).expect("a lock file");
+        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            HELD.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+            return port;
+        }
+    }
+    panic!("every port from 20,000 to 29,999 is taken");
 }
 
 /// Waits until `ready` gives something; panics with what it waited for when the time is over.
