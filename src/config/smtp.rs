@@ -85,9 +85,7 @@ impl Smtp {
 
     /// The host names that a mail server may know it by, each with its port.
     pub fn known_as(&self) -> Vec<(String, u16)> {
-        let aliases = self.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias));
-        let aliases = aliases.map(|alias| (alias.host, alias.port.unwrap_or(self.port)));
-        std::iter::once((self.endpoint.clone(), self.port)).chain(aliases).collect()
+        self.names().into_iter().map(|name| (name.host, name.port.unwrap_or(self.port))).collect()
     }
 }
 

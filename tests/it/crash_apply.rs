@@ -11,11 +11,12 @@ use crate::lab::postfix;
 use crate::lab::scratch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::apply::{Client, Reply, Request, Server, TargetId};
@@ -177,29 +178,15 @@ impl Subject {
         self.dir.path().join("state")
     }
 
-    fn run(&self, environment: &[(&str, &str)]) -> std::process::Output {
+    fn run(&self, environment: &[(&str, &str)]) -> Output {
         let driver = format!("{}|{}", self.state_dir().display(), self.target);
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash_apply::driver", "--nocapture"])
-            .env("RELAYKEY_CRASH_DRIVER", driver)
-            .env_remove("CRASH_AT")
-            .env_remove("CRASH_LOG")
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap()
+        drive("crash_apply::driver", ("RELAYKEY_CRASH_DRIVER", driver.as_ref()), environment)
     }
 
     /// What a run that is not stopped does.
     fn calls(&self, environment: &[(&str, &str)]) -> Vec<Call> {
         self.reset();
-        let log = self.dir.path().join("all-calls");
-        let environment: Vec<(&str, &str)> =
-            environment.iter().copied().chain([("CRASH_LOG", log.to_str().unwrap())]).collect();
-        let run = self.run(&environment);
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
-        let calls = read_log(&log);
-        fs::remove_file(&log).unwrap();
-        calls
+        calls_of(&self.dir.path().join("all-calls"), environment, |environment| self.run(environment))
     }
 
     fn puts_in_place(&self, call: &Call) -> bool {
@@ -387,6 +374,28 @@ struct Call {
     path: PathBuf,
     to: Option<PathBuf>,
     bytes: Vec<u8>,
+}
+
+/// Runs the driver of a test in a process of its own, which may be stopped.
+fn drive(test: &str, (name, value): (&str, &OsStr), environment: &[(&str, &str)]) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(name, value)
+        .env_remove("CRASH_AT")
+        .env_remove("CRASH_LOG")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// What a run that is not stopped does; it is logged there.
+fn calls_of(log: &Path, environment: &[(&str, &str)], run: impl FnOnce(&[(&str, &str)]) -> Output) -> Vec<Call> {
+    let log_to = [("CRASH_LOG", log.to_str().unwrap())];
+    let run = run(&environment.iter().copied().chain(log_to).collect::<Vec<_>>());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    let calls = read_log(log);
+    fs::remove_file(log).unwrap();
+    calls
 }
 
 fn read_log(path: &Path) -> Vec<Call> {

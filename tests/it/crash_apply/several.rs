@@ -11,7 +11,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use relaykey::apply::{Client, Inspected, Reply, Request, Server, TargetId};
 use relaykey::config::{Reload, TargetKind};
@@ -19,7 +18,7 @@ use relaykey::credential::{Login, Secret};
 use relaykey::mta::Ours;
 use tempfile::TempDir;
 
-use super::{ABORTED, Call, KEY, MOST, NEW, OLD, OTHER, OTHERS, cut_everywhere_in, read_log};
+use super::{ABORTED, Call, KEY, MOST, NEW, OLD, OTHER, OTHERS, calls_of, cut_everywhere_in, drive};
 
 /// Another live key, in a table that does not hold the first.
 const SECOND: &str = "[email-smtp.eu-west-1.amazonaws.com]:2587";
@@ -138,26 +137,14 @@ impl Tables {
     }
 
     fn run(&self, environment: &[(&str, &str)]) -> std::process::Output {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash_apply::several::driver", "--nocapture"])
-            .env("RELAYKEY_CRASH_TABLES", self.dir.path().join("tables.json"))
-            .env_remove("CRASH_AT")
-            .env_remove("CRASH_LOG")
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap()
+        let tables = self.dir.path().join("tables.json");
+        drive("crash_apply::several::driver", ("RELAYKEY_CRASH_TABLES", tables.as_os_str()), environment)
     }
 
     /// What a run that is not stopped does.
     fn calls(&self, environment: &[(&str, &str)]) -> Vec<Call> {
         self.reset();
-        let log = self.dir.path().join("all-calls");
-        let log_to = [("CRASH_LOG", log.to_str().unwrap())];
-        let run = self.run(&environment.iter().copied().chain(log_to).collect::<Vec<_>>());
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
-        let calls = read_log(&log);
-        fs::remove_file(&log).unwrap();
-        calls
+        calls_of(&self.dir.path().join("all-calls"), environment, |environment| self.run(environment))
     }
 
     fn puts_in_place(&self, call: &Call) -> bool {

@@ -811,11 +811,11 @@ fn entries(passwd: &[u8]) -> impl Iterator<Item = User> {
     })
 }
 
-/// A path as a shell reads it back.
-pub fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
+/// A path, or any word, as a shell takes it for one.
+pub fn quoted(word: &(impl AsRef<OsStr> + ?Sized)) -> String {
+    let text = word.as_ref().display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
-    match text.chars().all(plain) {
+    match !text.is_empty() && text.chars().all(plain) {
         true => text,
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
+use super::Postfix;
 use super::review::{Problem, Subject};
 use super::settings::settled;
 use super::survey::TableSurvey;
 use super::tables::{Answers, Kind, Store, look};
-use super::{Postfix, quoted};
 use crate::fault::{Class, Fault};
 use crate::host;
+use crate::host::trust::quoted;
 use crate::instruction::{Instruction, relaykey};
 use crate::mta::compare::{Comparison, Differences, Names};
 use crate::mta::table::{Table, same_key};

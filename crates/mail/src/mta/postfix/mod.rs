@@ -628,15 +628,6 @@ fn no_login(store: &Store) -> Fault {
     Fault::new(Class::Ambiguous, what, "this is a mistake in relaykey: please report it").in_file(store.text.clone())
 }
 
-/// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-@%+,=".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
 fn or_none(words: String) -> String {
     if words.is_empty() { "it gave no reason".into() } else { words }
 }

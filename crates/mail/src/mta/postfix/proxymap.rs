@@ -4,12 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::quoted;
 use super::review::Problem;
 use super::settings::{Settings, Setup};
 use super::tables::{Store, in_braces};
 use crate::fault::Class;
-use crate::host::trust;
+use crate::host::trust::{self, quoted};
 use crate::mta::shown;
 
 /// Without `proxy:`, however often that stands there.

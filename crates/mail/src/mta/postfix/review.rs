@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Postfix;
 use super::differences::{Compiling, not_by_hand};
 use super::generations::review_generations;
 use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
@@ -14,11 +15,10 @@ use super::services::Service;
 use super::settings::{Settings, postconf};
 use super::survey::Survey;
 use super::tables::Store;
-use super::{Postfix, quoted};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host;
-use crate::host::trust;
+use crate::host::trust::{self, quoted};
 use crate::instruction::Instruction;
 use crate::mta::{Relay, Reload, shown, table};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
-use super::settings::{PARAMETERS, Settings, postconf};
+use super::settings::{PARAMETERS, Settings, outside_braces, postconf};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, or_none};
 use crate::credential::has_secret_shape;
@@ -157,16 +157,7 @@ fn line(line: &str, program: &str) -> Option<Line> {
 
 /// Splits a line at white space, but not inside braces. Commas are part of a value.
 fn split(line: &str) -> Vec<&str> {
-    let mut depth = 0_usize;
-    let separator = move |c: char| {
-        match c {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth == 0 && c.is_ascii_whitespace()
-    };
-    line.split(separator).filter(|word| !word.is_empty()).collect()
+    outside_braces(line, |c| c.is_ascii_whitespace())
 }
 
 #[cfg(test)]

@@ -236,6 +236,11 @@ impl Settings {
 
 /// Splits a list as Postfix does: at commas and white space, but not inside braces.
 pub(super) fn words(list: &str) -> Vec<&str> {
+    outside_braces(list, |c| c == ',' || c.is_ascii_whitespace())
+}
+
+/// What stands between separators that are not inside braces.
+pub(super) fn outside_braces(text: &str, is_separator: impl Fn(char) -> bool) -> Vec<&str> {
     let mut depth = 0_usize;
     let separator = move |c: char| {
         match c {
@@ -243,9 +248,9 @@ pub(super) fn words(list: &str) -> Vec<&str> {
             '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        depth == 0 && (c == ',' || c.is_ascii_whitespace())
+        depth == 0 && is_separator(c)
     };
-    list.split(separator).filter(|word| !word.is_empty()).collect()
+    text.split(separator).filter(|word| !word.is_empty()).collect()
 }
 
 /// Where the distributions put it; the other programs are where Postfix says.

@@ -13,10 +13,11 @@ use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
 use super::settings::{Settings, Setup, postconf, words};
-use super::{COMMAND, LONG_COMMAND, Postfix, quoted};
+use super::{COMMAND, LONG_COMMAND, Postfix};
 use crate::credential::{Login, Redactor};
 use crate::fault::{Class, Fault};
 use crate::host;
+use crate::host::trust::quoted;
 use crate::mta::compare::Comparison;
 use crate::mta::table::{Delimiter, Table};
 use crate::mta::{Answer, TableId, cdb, shown, table};
@@ -653,7 +654,7 @@ pub(super) fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, pa
             "`ps -o pid,user,args -p {}` shows whose process that is; have it ended, or wait until it is done; whoever may read the \
              map can lock it; so that no local user can: chmod o-r {}",
             holder.pid,
-            quoted(&map.to_string_lossy())
+            quoted(&map)
         )).temporary().in_file(map)
 }
 

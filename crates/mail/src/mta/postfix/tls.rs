@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::hops::NextHop;
+use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
 use super::survey::Survey;
@@ -194,7 +195,7 @@ struct Unreadable;
 fn written_out(service: &Service, spelt: &str, name: &str) -> Option<String> {
     let map = LoginMap::of(&service.settings, spelt);
     let table = map.fixed.as_ref()?;
-    let is_static = spelt.strip_prefix("proxy:").unwrap_or(spelt).starts_with("static:");
+    let is_static = unproxied(spelt).starts_with("static:");
     let entry = if is_static { Some(table.entry(0)) } else { table.get_folded(name).map(|(_, entry)| entry) };
     entry?.value().map(str::to_owned)
 }
