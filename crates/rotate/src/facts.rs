@@ -321,6 +321,10 @@ pub enum WhyUnseen {
     UserMissing,
     /// The secret is scheduled for deletion.
     SecretDeleting,
+    /// The secret, or the table, is not there.
+    NotFound,
+    /// It did not answer in time, or with nothing that makes sense.
+    NoAnswer,
 }
 
 impl Facts {

@@ -118,6 +118,8 @@ pub enum Outcome {
     Done,
     /// Definitely not done.
     Failed,
+    /// Nobody knows: no answer came. The next look sees.
+    Unknown,
     Created(KeyId),
     /// What was put is AWSCURRENT.
     Published(VersionId),
@@ -596,6 +598,8 @@ impl Look<'_> {
             WhyUnseen::Throttled => Refusal::Throttled,
             WhyUnseen::UserMissing => Refusal::UserMissing,
             WhyUnseen::SecretDeleting => Refusal::SecretDeleting,
+            WhyUnseen::NotFound => Refusal::NotFound { part: gap.part },
+            WhyUnseen::NoAnswer => Refusal::NoAnswer { part: gap.part },
         };
         self.facts.gaps.iter().map(refusal).collect()
     }

@@ -383,7 +383,7 @@ impl ControlRecord {
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
             }
-            (_, Outcome::Failed) => {}
+            (_, Outcome::Failed | Outcome::Unknown) => {}
             (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {
                 self.publish(version, key, facts, now);
             }

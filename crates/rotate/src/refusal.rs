@@ -126,6 +126,14 @@ pub enum Refusal {
     Throttled,
     UserMissing,
     SecretDeleting,
+    /// The secret, or the table, is not there.
+    NotFound {
+        part: Part,
+    },
+    /// Nothing that makes sense came back in time.
+    NoAnswer {
+        part: Part,
+    },
     Busy {
         holder: String,
         until: Timestamp,
@@ -155,7 +163,7 @@ impl Refusal {
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. } | Observe { .. } | Throttled | Busy { .. } | PendingEmpty { .. } => WaitsFor::Time,
+            Grace { .. } | Observe { .. } | Throttled | NoAnswer { .. } | Busy { .. } | PendingEmpty { .. } => WaitsFor::Time,
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts
@@ -186,6 +194,7 @@ impl Refusal {
             | AccessDenied { .. }
             | UserMissing
             | SecretDeleting
+            | NotFound { .. }
             | RevokedKeyPublished { .. }
             | WouldCut { .. } => WaitsFor::Person,
         }

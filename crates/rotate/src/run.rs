@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use relaykey_core::fault::Fault;
-use serde::{Deserialize, Serialize};
 
+pub use crate::audit::{AuditEvent, AuditLine, Broken};
 use crate::config::{Config, Credential};
 use crate::facts::{Facts, HostName, KeyId};
 use crate::plan::{Action, Decision, Outcome};
@@ -47,12 +47,13 @@ pub enum Tick {
     Turned(Box<Turned>),
 }
 
-/// A look, and the one thing that was done.
+/// A look, and what was done: one action; with logins before it that change nothing, and a key that was made with its first try to
+/// be stored.
 #[derive(Debug, Clone)]
 pub struct Turned {
     pub look: Look,
-    /// `None`: nothing was to be done, or the decision had grown too old and was dropped.
-    pub done: Option<(Action, Outcome)>,
+    /// In this order. Empty: nothing was to be done, or the decision had grown too old and was dropped.
+    pub done: Vec<(Action, Outcome)>,
     /// This process holds a new key that no version has yet: whoever ends now loses it.
     pub holds_key: bool,
 }
@@ -82,57 +83,6 @@ pub enum Answer {
     WasSo,
     /// Somebody else holds the lease: only where something is called beside the record.
     Busy(Lease),
-}
-
-/// One line of the audit log, each with the hash of the one before it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditLine {
-    pub seq: u64,
-    pub at: Timestamp,
-    /// As STS names them.
-    pub by: String,
-    /// Of the process, as the lease names it.
-    pub holder: String,
-    pub event: AuditEvent,
-    /// `deactivate`, `seal`.
-    pub what: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<HostName>,
-    /// Replies of endpoints, a reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub more: Option<String>,
-    /// SHA-256 of the line before, hexadecimal; empty for the first.
-    pub previous: String,
-    /// Of this line with an empty `hash`.
-    pub hash: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuditEvent {
-    /// Somebody asked for it.
-    Asked,
-    /// It is about to be done.
-    Begins,
-    Done,
-    Failed,
-    /// Nobody knows what became of it.
-    Unknown,
-}
-
-/// What is wrong with a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broken {
-    /// A line was changed.
-    Changed { seq: u64 },
-    /// A line is missing before this one.
-    Missing { seq: u64 },
-    /// The record knows of later lines.
-    Cut { seq: u64, head: u64 },
 }
 
 pub struct Controller {
@@ -180,6 +130,11 @@ impl Controller {
 
     /// What people ask for, under the fence and into the audit.
     pub async fn ask(&mut self, _what: Ask) -> Result<Answer, Fault> {
+        Err(not_yet())
+    }
+
+    /// Gives the lease back, so that the next process need not wait for its end; not while a key is held that no version has.
+    pub async fn leave(&mut self) -> Result<(), Fault> {
         Err(not_yet())
     }
 
