@@ -241,8 +241,10 @@ pub struct Payload {
     secret: Secret,
 }
 
-const READY: [(&str, &str); 2] = [("username", "password"), ("smtp_username", "smtp_password")];
-const IAM: [(&str, &str); 5] = [
+/// Names of the JSON keys of a ready login: user name, password.
+pub const READY: [(&str, &str); 2] = [("username", "password"), ("smtp_username", "smtp_password")];
+/// Names of the JSON keys of an IAM key: its id, the secret.
+pub const IAM: [(&str, &str); 5] = [
     ("accessKeyId", "secretAccessKey"),
     ("AccessKeyId", "SecretAccessKey"),
     ("access_key_id", "secret_access_key"),

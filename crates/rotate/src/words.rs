@@ -54,6 +54,8 @@ impl Refusal {
             Throttled => "throttled",
             UserMissing => "user-missing",
             SecretDeleting => "secret-deleting",
+            NotFound { .. } => "not-found",
+            NoAnswer { .. } => "no-answer",
             Busy { .. } => "busy",
             RevokedKeyPublished { .. } => "revoked-key-published",
             WouldCut { .. } => "would-cut",
@@ -120,6 +122,8 @@ impl Refusal {
             Throttled => "AWS throttles us".into(),
             UserMissing => "the IAM user does not exist".into(),
             SecretDeleting => "the secret is scheduled for deletion".into(),
+            NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
+            NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
             Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
             Busy { holder, until } => format!("{holder} is at work, until {until} at the latest"),
             RevokedKeyPublished { key } => format!("the published key {key} is revoked"),
@@ -184,7 +188,7 @@ impl Refusal {
             LastUsedUnknown { .. } => {
                 "allow iam:GetAccessKeyLastUsed: `relaykey-rotate policy --for controller`".into()
             }
-            Grace { .. } | Observe { .. } | Busy { .. } | Throttled => "nothing: it goes on by itself".into(),
+            Grace { .. } | Observe { .. } | Busy { .. } | Throttled | NoAnswer { .. } => "nothing: it goes on by itself".into(),
             CanaryNone { label } => format!(
                 "on a host, `stage = [\"{label}\", \"AWSCURRENT\"]` in config.toml; or take `canary` out of rotate.toml"
             ),
@@ -217,6 +221,7 @@ impl Refusal {
             }
             KmsDenied | AccessDenied { .. } => "attach what `relaykey-rotate policy --for controller` prints".into(),
             UserMissing => "is `iam_user` in rotate.toml right?".into(),
+            NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
             SecretDeleting => "`aws secretsmanager restore-secret --secret-id` with the secret's name".into(),
             RevokedKeyPublished { .. } => "`relaykey-rotate run` publishes another one".into(),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
