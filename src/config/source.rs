@@ -180,7 +180,7 @@ pub(super) fn poll(reader: &mut Reader, view: &SectionView, source: &SourceConfi
 }
 
 /// The id; where it is an ARN, its region wins over a configured one.
-fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<Id>>, aws: &mut Aws) -> String {
+pub fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<Id>>, aws: &mut Aws) -> String {
     let Some(At { value: Id { text, region }, line }) = id else { return String::new() };
     if let Some(arn) = region {
         if let Some(configured) = aws.region.as_ref().filter(|r| **r != arn) {
@@ -198,7 +198,7 @@ fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<Id>>, aws: &mut
 }
 
 /// A name or an ARN, with the ARN's region.
-struct Id {
+pub struct Id {
     text: String,
     region: Option<String>,
 }
@@ -227,7 +227,7 @@ fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged
 }
 
 /// A name or ARN in Secrets Manager (CreateSecret, `Name`).
-fn secret_id(value: &DeValue) -> Judged<Id> {
+pub fn secret_id(value: &DeValue) -> Judged<Id> {
     let text = trimmed(value)?;
     let example = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:NAME-AbCdEf";
     if text.starts_with("arn:") {
@@ -244,7 +244,7 @@ fn secret_id(value: &DeValue) -> Judged<Id> {
 }
 
 /// A name or ARN in Parameter Store (PutParameter, `Name`).
-fn parameter_id(value: &DeValue) -> Judged<Id> {
+pub fn parameter_id(value: &DeValue) -> Judged<Id> {
     let text = trimmed(value)?;
     let example = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses/smtp";
     let selector = || mistake("a version or label follows the name", "write the name alone; a label goes into `label`");
@@ -269,7 +269,7 @@ fn parameter_id(value: &DeValue) -> Judged<Id> {
 }
 
 /// A staging label (Secrets Manager, `VersionStage`).
-fn stage(value: &DeValue) -> Judged<String> {
+pub fn stage(value: &DeValue) -> Judged<String> {
     let text = trimmed(value)?;
     if text.len() > 256 || text.contains(char::is_whitespace) {
         return mistake("this is no staging label", "use up to 256 characters without blanks, such as AWSCURRENT");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("facts", &["record"]),
     ("policy", &[]),
     ("refusal", &["facts"]),
@@ -13,6 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("plan", &["evidence", "facts", "policy", "record", "refusal", "retire"]),
     ("words", &["evidence", "facts", "plan", "refusal"]),
     ("checker", &["facts", "plan", "policy"]),
+    ("config", &["policy"]),
 ];
 
 /// The code of a module, its files below it included, without comments and tests.

@@ -16,6 +16,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod checker;
+pub mod config;
 pub mod evidence;
 pub mod facts;
 pub mod plan;

@@ -678,7 +678,7 @@ impl Look<'_> {
             Phase::Grace | Phase::Lag => 60,
             Phase::Idle => 24 * 60,
         };
-        let regular = self.now + SignedDuration::from_mins(minutes);
+        let regular = self.now + SignedDuration::from_mins(minutes).min(self.policy.reconcile);
         Some(reason.until().map_or(regular, |until| regular.min(until.max(self.now))))
     }
 }
