@@ -15,15 +15,19 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod audit;
+pub mod aws;
 pub mod checker;
 pub mod config;
 pub mod evidence;
 pub mod facts;
+pub mod hosts;
 pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod refusal;
 pub mod retire;
+pub mod run;
 pub mod words;
 
 #[cfg(test)]
