@@ -102,10 +102,8 @@ impl Entry {
     pub fn begins(action: &Action) -> Self {
         let entry = |what: &str| Self::new(AuditEvent::Begins, what);
         let of = |what: &str, key: &KeyId| entry(what).key(key);
-        let version = |entry: Entry, version: &crate::facts::VersionId| Entry {
-            version: Some(version.as_str().into()),
-            ..entry
-        };
+        let version =
+            |entry: Entry, version: &crate::facts::VersionId| Entry { version: Some(version.as_str().into()), ..entry };
         match action {
             Action::Reactivate { key, host } => Entry { host: host.clone(), ..of("reactivate", key) },
             Action::Republish { from, key } => version(of("republish", key), from),

@@ -89,14 +89,14 @@ impl Hooks {
 fn no_answer(action: &'static str, about: &str) -> CallFailed {
     let what = format!("{action} for {about}: no answer in {} s", DEADLINE.as_secs());
     let fix = "check that AWS is reached from here: route, firewall, proxy, VPC endpoint";
-    CallFailed { kind: FailKind::NoAnswer, fault: Fault::new(Class::Network, what, fix).temporary() }
+    CallFailed { kind: FailKind::NoAnswer, fault: Box::new(Fault::new(Class::Network, what, fix).temporary()) }
 }
 
 /// Why a call did not do what it was to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallFailed {
     pub kind: FailKind,
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 /// By the code of the answer, never by its words.
@@ -197,16 +197,19 @@ impl Reach {
     {
         let Asked { action, about, arn } = asked;
         let work = async {
-            let config = self.session.config().await.map_err(|fault| CallFailed { kind: FailKind::NoAnswer, fault })?;
+            let config = self
+                .session
+                .config()
+                .await
+                .map_err(|fault| CallFailed { kind: FailKind::NoAnswer, fault: Box::new(fault) })?;
             let region = config.region().map_or_else(String::new, |region| region.as_ref().to_owned());
             let error = match send(config).await {
                 Ok(output) => return Ok(output),
                 Err(error) => error,
             };
-            let call =
-                Call { action, about: about.clone(), arn, region: &region, role_arn: self.session.role_arn() };
+            let call = Call { action, about: about.clone(), arn, region: &region, role_arn: self.session.role_arn() };
             let kind = relaykey::aws::answer(&error).map_or(FailKind::NoAnswer, |a| FailKind::of(a.code, a.status));
-            Err(CallFailed { kind, fault: self.session.explain(&error, &call, |_| None).await })
+            Err(CallFailed { kind, fault: Box::new(self.session.explain(&error, &call, |_| None).await) })
         };
         self.hooks.call(action, &about, work).await
     }
@@ -216,7 +219,7 @@ impl Reach {
 pub(crate) fn incomplete(about: &str, part: &str) -> CallFailed {
     let what = format!("{about}: the answer has no {part}");
     let fix = "nothing to do if it passes; if it stays, check `endpoint_url`: is AWS behind it";
-    CallFailed { kind: FailKind::NoAnswer, fault: Fault::new(Class::Service, what, fix).temporary() }
+    CallFailed { kind: FailKind::NoAnswer, fault: Box::new(Fault::new(Class::Service, what, fix).temporary()) }
 }
 
 /// AWS's time as ours.

@@ -196,7 +196,7 @@ fn ours<T: for<'de> Deserialize<'de>>(text: &str, about: &str) -> Result<T, Call
         let what = format!("{about} is not what relaykey-rotate writes");
         let fix = "delete it if nobody knows it: what it held is learned anew, which takes time, and the roster has to be sealed \
                    again; or use the version of relaykey-rotate that wrote it";
-        CallFailed { kind: FailKind::Refused, fault: Fault::new(Class::State, what, fix) }
+        CallFailed { kind: FailKind::Refused, fault: Box::new(Fault::new(Class::State, what, fix)) }
     })
 }
 

@@ -163,7 +163,9 @@ impl Refusal {
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. } | Observe { .. } | Throttled | NoAnswer { .. } | Busy { .. } | PendingEmpty { .. } => WaitsFor::Time,
+            Grace { .. } | Observe { .. } | Throttled | NoAnswer { .. } | Busy { .. } | PendingEmpty { .. } => {
+                WaitsFor::Time
+            }
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts

@@ -188,7 +188,9 @@ impl Refusal {
             LastUsedUnknown { .. } => {
                 "allow iam:GetAccessKeyLastUsed: `relaykey-rotate policy --for controller`".into()
             }
-            Grace { .. } | Observe { .. } | Busy { .. } | Throttled | NoAnswer { .. } => "nothing: it goes on by itself".into(),
+            Grace { .. } | Observe { .. } | Busy { .. } | Throttled | NoAnswer { .. } => {
+                "nothing: it goes on by itself".into()
+            }
             CanaryNone { label } => format!(
                 "on a host, `stage = [\"{label}\", \"AWSCURRENT\"]` in config.toml; or take `canary` out of rotate.toml"
             ),

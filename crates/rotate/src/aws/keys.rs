@@ -107,9 +107,8 @@ impl Keys {
     }
 
     pub async fn delete(&self, key: &KeyId) -> Result<(), CallFailed> {
-        let send = |config| {
-            Client::new(&config).delete_access_key().user_name(&self.user).access_key_id(key.as_str()).send()
-        };
+        let send =
+            |config| Client::new(&config).delete_access_key().user_name(&self.user).access_key_id(key.as_str()).send();
         self.reach.send(self.asked("iam:DeleteAccessKey"), send).await.map(|_| ())
     }
 }

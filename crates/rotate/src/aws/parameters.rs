@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::types::{
-    ParameterHistory, ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType,
-};
+use aws_sdk_ssm::types::{ParameterHistory, ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType};
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn without_a_region_there_is_no_password_and_the_error_has_no_secret() {
         let secret = Secret::new(SECRET.into());
-        let error = compose(Form::Pair, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, None).expect_err("no region");
+        let error =
+            compose(Form::Pair, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, None).expect_err("no region");
         assert!(!format!("{error:?}").contains(SECRET) && error.fix.contains("region"));
         assert!(compose(Form::IamKey, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, None).is_ok());
     }

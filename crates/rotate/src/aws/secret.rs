@@ -49,7 +49,7 @@ impl SecretAt {
                 format!("{about} is scheduled for deletion"),
                 format!("`aws secretsmanager restore-secret --secret-id {}`", self.secret),
             );
-            return Err(CallFailed { kind: FailKind::SecretDeleting, fault });
+            return Err(CallFailed { kind: FailKind::SecretDeleting, fault: Box::new(fault) });
         }
         let arn = described.arn.ok_or_else(|| incomplete(&about, "ARN"))?;
         let labels = described.version_ids_to_stages.unwrap_or_default();
@@ -175,12 +175,7 @@ impl SecretAt {
     }
 
     /// Moves a label: a compare-and-swap where `from` is named.
-    pub async fn label(
-        &self,
-        label: &str,
-        from: Option<&VersionId>,
-        to: Option<&VersionId>,
-    ) -> Result<(), CallFailed> {
+    pub async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>) -> Result<(), CallFailed> {
         let id = |version: Option<&VersionId>| version.map(|version| version.as_str().to_owned());
         let send = |config| {
             let request = Client::new(&config).update_secret_version_stage().secret_id(&self.secret);

@@ -176,5 +176,5 @@ fn last(parameter: &Parameter) -> &str {
 fn conflict(name: &str) -> CallFailed {
     let what = format!("parameter {name:?} was written by another controller in between");
     let fix = "let one controller alone look after this credential: Parameter Store has no conditional writes; or use DynamoDB";
-    CallFailed { kind: FailKind::Conflict, fault: Fault::new(Class::ChangedMeanwhile, what, fix).temporary() }
+    CallFailed { kind: FailKind::Conflict, fault: Box::new(Fault::new(Class::ChangedMeanwhile, what, fix).temporary()) }
 }

@@ -72,9 +72,7 @@ impl Table {
             })
             .await?;
         let schema = described.table.and_then(|table| table.key_schema).unwrap_or_default();
-        let name = |kind: KeyType| {
-            schema.iter().find(|key| key.key_type == kind).map(|key| key.attribute_name.clone())
-        };
+        let name = |kind: KeyType| schema.iter().find(|key| key.key_type == kind).map(|key| key.attribute_name.clone());
         match (name(KeyType::Hash), name(KeyType::Range)) {
             (Some(partition), Some(sort)) if partition == "principal" => {
                 Ok(Layout { partition, sort, by_principal: true })
@@ -85,7 +83,10 @@ impl Table {
             _ => {
                 let what = format!("table {:?} has other keys than hosts write", self.table);
                 let fix = "make it as docs/rotation.md says: partition key `principal`, sort key `credential#host_id`, both strings";
-                Err(CallFailed { kind: FailKind::Refused, fault: Fault::new(Class::Configuration, what, fix) })
+                Err(CallFailed {
+                    kind: FailKind::Refused,
+                    fault: Box::new(Fault::new(Class::Configuration, what, fix)),
+                })
             }
         }
     }
@@ -215,7 +216,8 @@ impl Table {
                 .reach
                 .send(self.asked("dynamodb:Scan"), |config| {
                     let request = Client::new(&config).scan().table_name(&self.table).consistent_read(true);
-                    let request = request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from.take());
+                    let request =
+                        request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from.take());
                     let request = request.filter_expression("begins_with(#sort, :mine)");
                     let request = request.expression_attribute_names("#sort", &layout.sort);
                     let mine = AttributeValue::S(format!("{}#", self.credential));
