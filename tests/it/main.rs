@@ -35,6 +35,7 @@ mod page;
 mod postfix;
 mod proof;
 mod report;
+mod rotate;
 mod secrets;
 mod settings;
 mod smtp;
