@@ -131,7 +131,7 @@ def iam_user(name, make):
         backend.create_user("us-east-1", name)
     user = backend.users[name]
     if make:
-        user.create_access_key(prefix="AKIA")
+        backend.create_access_key(name)
     return user
 
 

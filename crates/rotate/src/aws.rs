@@ -196,7 +196,8 @@ impl Reach {
         SdkError<E>: RequestId,
     {
         let Asked { action, about, arn } = asked;
-        let work = async {
+        // The SDK's futures are large, and many of them wait side by side.
+        let work = Box::pin(async {
             let config = self
                 .session
                 .config()
@@ -210,7 +211,7 @@ impl Reach {
             let call = Call { action, about: about.clone(), arn, region: &region, role_arn: self.session.role_arn() };
             let kind = relaykey::aws::answer(&error).map_or(FailKind::NoAnswer, |a| FailKind::of(a.code, a.status));
             Err(CallFailed { kind, fault: Box::new(self.session.explain(&error, &call, |_| None).await) })
-        };
+        });
         self.hooks.call(action, &about, work).await
     }
 }

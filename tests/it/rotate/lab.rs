@@ -195,7 +195,14 @@ impl Lab {
     #[track_caller]
     pub fn tick(&self, controller: &mut Controller) -> Turned {
         match self.run_time.block_on(controller.tick()).expect("a turn") {
-            Tick::Turned(turned) => *turned,
+            Tick::Turned(turned) => {
+                // Shown where the test fails.
+                let decision = &turned.look.decision;
+                let refusals: Vec<_> = decision.refusals.iter().map(|refusal| refusal.class()).collect();
+                println!("{:?} {}: {} {refusals:?}", words(&turned.done), decision.phase, decision.reason);
+                turned.look.faults.iter().for_each(|fault| println!("   {}", fault.what));
+                *turned
+            }
             Tick::Busy(lease) => panic!("busy: {lease:?}"),
         }
     }
@@ -285,7 +292,8 @@ impl Lab {
     pub fn takes(&self, host: &mut SimHost) {
         let (version, key, password) = self.published();
         host.applied = Some((version, key));
-        self.writes(host, &self.report(host, ReportOutcome::Confirmed, &password));
+        let report = self.report(host, ReportOutcome::Confirmed, &password);
+        self.writes(host, &report);
     }
 
     /// What the host says of the version that it has.

@@ -20,7 +20,8 @@ pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, ho
         let verdict = match payload.login(&smtp.endpoint, smtp.region.as_deref()) {
             Ok(login) => {
                 // It has a deadline of its own, and its verdict.
-                let work = async { Ok::<_, CallFailed>(relaykey::agent::login_at(smtp, &login, hello).await) };
+                let login = Box::pin(relaykey::agent::login_at(smtp, &login, hello));
+                let work = async { Ok::<_, CallFailed>(login.await) };
                 hooks.call("smtp:AUTH", &endpoint, work).await.map_err(|failed| failed.fault.what)
             }
             Err(error) => Err(error.to_string()),
