@@ -265,7 +265,7 @@ impl Controller {
             let written = match &mut kept {
                 Some(kept) => self.write(kept, record, None, None).await,
                 None => {
-                    let first = Kept { rev: 1, head: audit::Head::default(), record };
+                    let first = self.first(record).await?;
                     self.place.write(None, &first, None, None).await.map(|()| kept = Some(first))
                 }
             };
@@ -280,6 +280,13 @@ impl Controller {
             }
         }
         Err(contended())
+    }
+
+    /// A record where there is none: the chain of the audit log goes on where it ended.
+    async fn first(&self, record: ControlRecord) -> Result<Kept, Fault> {
+        let (lines, _) = self.place.audit().await.map_err(|failed| *failed.fault)?;
+        let head = lines.last().map(AuditLine::head).unwrap_or_default();
+        Ok(Kept { rev: 1, head, record })
     }
 
     /// Writes the record, and a line of the audit log with it.

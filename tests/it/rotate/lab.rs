@@ -53,7 +53,7 @@ pub struct SimHost {
     pub host_id: String,
     /// Version and key in use.
     pub applied: Option<(String, String)>,
-    seq: u64,
+    pub seq: u64,
 }
 
 pub fn host(name: &str) -> SimHost {

@@ -75,7 +75,7 @@ impl ParameterAt {
                 })
                 .await?;
             all.extend(page.parameters.unwrap_or_default());
-            next = page.next_token;
+            next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(all);
             }
@@ -122,7 +122,7 @@ impl ParameterAt {
             if let Some(found) = page.parameters.unwrap_or_default().into_iter().next() {
                 return Ok(Some(found));
             }
-            next = page.next_token;
+            next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(None);
             }

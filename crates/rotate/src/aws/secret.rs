@@ -98,7 +98,7 @@ impl SecretAt {
                     value: Value::Empty,
                 });
             }
-            next = page.next_token;
+            next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(versions);
             }

@@ -132,7 +132,7 @@ impl Parameters {
                 })
                 .await?;
             all.extend(page.parameters.unwrap_or_default());
-            next = page.next_token;
+            next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(all);
             }
@@ -159,7 +159,7 @@ impl Parameters {
             for one in page.parameters.unwrap_or_default() {
                 lines.push(ours(one.value.as_deref().unwrap_or_default(), &format!("parameter {name:?}"))?);
             }
-            next = page.next_token;
+            next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 lines.sort_by_key(|line| line.seq);
                 return Ok(lines);

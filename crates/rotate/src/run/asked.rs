@@ -160,8 +160,7 @@ impl Controller {
         if let Some(kept) = self.place.record().await.map_err(fault)? {
             return Ok(kept);
         }
-        let record = ControlRecord::new(&self.credential);
-        let first = Kept { rev: 1, head: crate::audit::Head::default(), record };
+        let first = self.first(ControlRecord::new(&self.credential)).await?;
         match self.place.write(None, &first, None, None).await {
             Ok(()) => Ok(first),
             Err(failed) if failed.kind == FailKind::Conflict => {
