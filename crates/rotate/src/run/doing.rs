@@ -204,7 +204,14 @@ impl Controller {
                 self.label(label, from.as_ref(), Some(version)).await
             }
             Action::Unlabel { version, label } => self.label(label, Some(version), None).await,
-            Action::Promote { from, version, .. } => self.label(CURRENT, from.as_ref(), Some(version)).await,
+            Action::Promote { from, version, .. } => {
+                let promoted = self.label(CURRENT, from.as_ref(), Some(version)).await;
+                if promoted.outcome == Outcome::Done {
+                    // It has done its work. Where it stays, it is known as over.
+                    let _ = self.label(PENDING, Some(version), None).await;
+                }
+                promoted
+            }
             Action::RecordPublished { .. } | Action::Intend { .. } | Action::RecordProvedDead { .. } => {
                 Called::done(Outcome::Done)
             }

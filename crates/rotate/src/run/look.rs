@@ -8,7 +8,7 @@ use super::{Controller, Look};
 use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind};
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Gap, KeyId, Part, Store, StoreKind, VersionId};
+use crate::facts::{CURRENT, Facts, Gap, KeyId, PENDING, Part, Store, StoreKind, VersionId};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
@@ -28,7 +28,10 @@ impl Controller {
             crate::aws::store::StoreAt::Secret(_) => StoreKind::SecretsManager,
             crate::aws::store::StoreAt::Parameter(_) => StoreKind::ParameterStore,
         };
-        let store = seen.as_mut().map_or_else(|| Store { kind, versions: Vec::new() }, |seen| seen.store.clone());
+        if let Some(seen) = &mut seen {
+            promoted_before(&mut seen.store, &record);
+        }
+        let store = seen.as_ref().map_or_else(|| Store { kind, versions: Vec::new() }, |seen| seen.store.clone());
         let mut facts = Facts {
             me: self.me.clone(),
             keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
@@ -73,6 +76,17 @@ impl Controller {
         let never_wrote: Vec<_> = never_wrote.filter(|name| !fleet.gone.contains(name)).collect();
         fleet.gone.extend(never_wrote);
         fleet
+    }
+}
+
+/// AWSPENDING that stays on the version that we published is over: whoever moves AWSCURRENT away from it by hand would else see it
+/// promoted again.
+fn promoted_before(store: &mut Store, record: &ControlRecord) {
+    let Some(published) = &record.published else {
+        return;
+    };
+    if let Some(version) = store.versions.iter_mut().find(|version| version.id == published.version) {
+        version.labels.retain(|label| label != PENDING);
     }
 }
 
