@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod aws;
 pub mod checker;
+pub mod cli;
 pub mod config;
 pub mod evidence;
 pub mod facts;

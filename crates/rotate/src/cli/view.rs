@@ -220,9 +220,10 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)
     let left = |until: Timestamp| format!("{} left, until {}", span(until.duration_since(now)), clock(until, now));
     let key = new.map(|key| format!(" {key}")).unwrap_or_default();
     let clocks = retire::grace_and_lag(facts, policy).map(|(grace, lag)| grace.max(lag)).filter(|until| *until > now);
-    let grace = clocks.filter(|_| at >= 3).map(left).unwrap_or_else(|| {
-        format!("at least {}", span(policy.grace.max(policy.last_use_lag)))
-    });
+    let grace = clocks
+        .filter(|_| at >= 3)
+        .map(left)
+        .unwrap_or_else(|| format!("at least {}", span(policy.grace.max(policy.last_use_lag))));
     let canary = if policy.canary.is_some() { ", canary hosts first" } else { "" };
     let observed = dead.map(|dead| dead.at + policy.observe).filter(|until| *until > now);
     let published = record.published.as_ref().filter(|_| at > 1).map(|published| since(published.at));
@@ -245,12 +246,13 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)
         std::cmp::Ordering::Equal => Part::Now,
         std::cmp::Ordering::Greater => Part::Then,
     };
-    let with_clock = |(n, (what, clock)): (usize, (String, String))| match (clock.is_empty(), n > 0 && part(n) == Part::Done) {
-        (true, _) => (part(n), what),
-        // How long it was to be is of no interest any more.
-        (false, true) if n == 3 => (part(n), what),
-        (false, _) => (part(n), format!("{what}  ({clock})")),
-    };
+    let with_clock =
+        |(n, (what, clock)): (usize, (String, String))| match (clock.is_empty(), n > 0 && part(n) == Part::Done) {
+            (true, _) => (part(n), what),
+            // How long it was to be is of no interest any more.
+            (false, true) if n == 3 => (part(n), what),
+            (false, _) => (part(n), format!("{what}  ({clock})")),
+        };
     all.into_iter().enumerate().map(with_clock).collect()
 }
 
@@ -319,6 +321,34 @@ pub fn text(credential: &Credential, look: &Look) -> String {
     put(&mut out, "  ", "    ", &next);
     if let (None, Some(next)) = (&decision.action, decision.next) {
         let _ = writeln!(out, "  looked at again at {}", clock(next, look.now));
+    }
+    out
+}
+
+/// How far it is, in as few lines as say it: the first is the phase, the others what is not done.
+pub fn progress(look: &Look) -> String {
+    let decision = &look.decision;
+    let hosts = hosts(look);
+    let shows_hosts = matches!(
+        decision.phase,
+        Phase::Waiting | Phase::Trouble | Phase::Stuck(_) | Phase::Canary | Phase::Grace | Phase::Lag
+    );
+    let count = if shows_hosts { format!("; {}", confirmed(&hosts)) } else { String::new() };
+    let mut out = format!("{}{count}", title(decision));
+    if let (None, Some(until)) = (&decision.action, decision.reason.until()) {
+        out += &format!("; until {}", clock(until, look.now));
+    }
+    if shows_hosts {
+        for host in hosts.iter().filter(|host| !host.is_done()).take(20) {
+            out += &format!("\n{}  {}", host.host.name, host.words());
+        }
+    }
+    let about_all = |refusal: &&&Refusal| refusal.host().is_none();
+    for refusal in refusals(decision).iter().filter(about_all) {
+        out += &format!("\n{}: {}. To do: {}", refusal.class(), refusal.words(), refusal.fix());
+    }
+    for fault in &look.faults {
+        out += &format!("\n{}. To do: {}", fault.what, fault.fix);
     }
     out
 }
