@@ -116,6 +116,11 @@ pub fn run() -> ExitCode {
             return if e.use_stderr() { Exit::Usage.code().into() } else { ExitCode::SUCCESS };
         }
     };
+    if let CliCommand::Demo(_) = cli.command
+        && let Err(exit) = demo::start_anew()
+    {
+        return exit.code().into();
+    }
     if let Err(e) = host::process_hardening() {
         complain(
             &format!("cannot keep secrets out of core dumps: {e}"),

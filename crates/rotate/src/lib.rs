@@ -20,6 +20,7 @@ pub mod aws;
 pub mod checker;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod evidence;
 pub mod facts;
 pub mod hosts;

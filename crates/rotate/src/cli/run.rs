@@ -42,10 +42,13 @@ pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
         Err(fault) => return refused(&fault),
     };
     let mut teller = Teller::new(&at, by);
-    match args.once {
+    let exit = match args.once {
         true => once(&mut at, &mut teller).await,
         false => whole(&mut at, &mut teller, args.wait).await,
-    }
+    };
+    // Where that fails, the lease ends by itself.
+    let _ = at.controller.leave().await;
+    exit
 }
 
 /// What a timer calls. A new key whose secret only this process has is stored before it ends.

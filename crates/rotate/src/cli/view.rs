@@ -109,6 +109,8 @@ pub fn is_complete(look: &Look, delete: DeleteOld) -> bool {
 pub struct HostView<'a> {
     pub host: &'a Host,
     pub verdict: Verdict,
+    /// The key that it is to have.
+    published: Option<&'a KeyId>,
     pub stops: Vec<Refusal>,
     pub waived: bool,
 }
@@ -116,6 +118,12 @@ pub struct HostView<'a> {
 impl HostView<'_> {
     pub fn is_done(&self) -> bool {
         self.stops.is_empty()
+    }
+
+    /// More than that it has not come to the new key yet.
+    pub fn is_in_trouble(&self) -> bool {
+        let waits = |stop: &Refusal| matches!(stop, Refusal::OtherVersion { .. } | Refusal::HostUnconfirmed { .. });
+        self.host.says.is_some() || !self.stops.iter().all(waits)
     }
 
     /// The worse, the lower.
@@ -134,12 +142,14 @@ impl HostView<'_> {
     }
 
     /// What is wrong with it, in its agent's own words where it has any.
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let mut words: Vec<String> = Vec::new();
         for stop in &self.stops {
             let said = match stop {
                 // The host's name stands in front.
                 Refusal::ProofFalse { .. } => "its proof was not made with the new key: forged, or a fault".into(),
+                // Which version matters only where the key is the same.
+                Refusal::OtherVersion { key, .. } if Some(key) != self.published => format!("still on {key}"),
                 Refusal::HostUnconfirmed { .. } | Refusal::OtherVersion { .. } | Refusal::HostSilent { .. } => {
                     self.verdict.to_string()
                 }
@@ -170,7 +180,8 @@ fn host_view<'a>(look: &'a Look, host: &'a Host) -> HostView<'a> {
         Some(published) => {
             let old = record.old.as_ref();
             let stops = retire::stops_of(host, &published.version, &published.key, old, look.now);
-            HostView { host, verdict: verdict(host, &published.version, &published.key, look.now), stops, waived }
+            let verdict = verdict(host, &published.version, &published.key, look.now);
+            HostView { host, verdict, published: Some(&published.key), stops, waived }
         }
         None => {
             let stops = vec![Refusal::HostUnconfirmed { host: host.name.clone() }];
@@ -178,7 +189,7 @@ fn host_view<'a>(look: &'a Look, host: &'a Host) -> HostView<'a> {
                 Some(_) => Verdict::Unconfirmed,
                 None => Verdict::NeverHeard,
             };
-            HostView { host, verdict, stops, waived }
+            HostView { host, verdict, published: None, stops, waived }
         }
     }
 }
@@ -340,7 +351,7 @@ pub fn progress(look: &Look) -> String {
     }
     if shows_hosts {
         for host in hosts.iter().filter(|host| !host.is_done()).take(20) {
-            out += &format!("\n{}  {}", host.host.name, host.words());
+            out += &format!("\n{}: {}", host.host.name, host.words());
         }
     }
     let about_all = |refusal: &&&Refusal| refusal.host().is_none();
@@ -367,6 +378,7 @@ fn title(decision: &Decision) -> String {
         Phase::Observing => "the old key is dead, and observed".into(),
         Phase::Trouble => "trouble: a key was needed, or is brought back".into(),
         Phase::Revoked => "a revoked key is published or alive".into(),
+        Phase::Stuck(refusal) if refusal.host().is_some() => format!("published; in the way: {}", refusal.class()),
         Phase::Stuck(refusal) => format!("stuck: {}", refusal.class()),
     }
 }

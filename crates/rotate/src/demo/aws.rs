@@ -33,7 +33,6 @@ type Item = Map<String, Value>;
 
 struct IamKey {
     id: String,
-    secret: Secret,
     active: bool,
     created: Timestamp,
 }
@@ -148,7 +147,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
                 "secretsmanager" => shared.secrets_manager(action, &input),
                 _ => shared.dynamodb(action, &input),
             };
-            let kind = if service == "secretsmanager" { "application/x-amz-json-1.1" } else { "application/x-amz-json-1.0" };
+            let kind =
+                if service == "secretsmanager" { "application/x-amz-json-1.1" } else { "application/x-amz-json-1.0" };
             match answered {
                 Ok(value) => reply(StatusCode::OK, kind, value.to_string()),
                 Err(Refusal(code, words)) => {
@@ -236,7 +236,7 @@ impl Shared {
         let id = format!("AKIADEMO{:012}", state.made);
         let secret = Secret::new(format!("demo{:016x}{:016x}{:04x}", random()?, random()?, random()? & 0xffff));
         self.ses.set_key(&id, &ses_smtp_password(&secret, REGION));
-        state.keys.push(IamKey { id: id.clone(), secret: secret.clone(), active: true, created: Timestamp::now() });
+        state.keys.push(IamKey { id: id.clone(), active: true, created: Timestamp::now() });
         Ok((id, secret))
     }
 
@@ -280,10 +280,13 @@ impl Shared {
             "GetAccessKeyLastUsed" => {
                 known?;
                 let logins = self.ses.logins();
-                let used = logins.iter().rev().find(|login| login.accepted && login.username == id).map(|login| login.at);
+                let used =
+                    logins.iter().rev().find(|login| login.accepted && login.username == id).map(|login| login.at);
                 let used = match used {
                     Some(at) => {
-                        format!("<LastUsedDate>{at:.0}</LastUsedDate><ServiceName>ses</ServiceName><Region>{REGION}</Region>")
+                        format!(
+                            "<LastUsedDate>{at:.0}</LastUsedDate><ServiceName>ses</ServiceName><Region>{REGION}</Region>"
+                        )
                     }
                     None => "<ServiceName>N/A</ServiceName><Region>N/A</Region>".into(),
                 };
@@ -305,7 +308,11 @@ impl Shared {
             "UpdateAccessKey" => {
                 let active = get("Status") == "Active";
                 state.keys[known?].active = active;
-                if active { self.ses.activate(&id) } else { self.ses.deactivate(&id) }
+                if active {
+                    self.ses.activate(&id)
+                } else {
+                    self.ses.deactivate(&id)
+                }
                 String::new()
             }
             "DeleteAccessKey" => {
@@ -325,7 +332,8 @@ impl Shared {
         }
         let arn = format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{}-AbCdEf", self.secret);
         let mut answer = json!({"ARN": arn, "Name": self.secret});
-        let missing = || Refusal("ResourceNotFoundException", "Secrets Manager can't find the specified secret value.".into());
+        let missing =
+            || Refusal("ResourceNotFoundException", "Secrets Manager can't find the specified secret value.".into());
         match action {
             "DescribeSecret" => {
                 let labelled = state.versions.iter().filter(|version| !version.labels.is_empty());
@@ -336,9 +344,7 @@ impl Shared {
             "ListSecretVersionIds" => {
                 let all = input["IncludeDeprecated"].as_bool().unwrap_or(false);
                 let shown = state.versions.iter().filter(|version| all || !version.labels.is_empty());
-                let version = |v: &SecretVersion| {
-                    json!({"VersionId": v.id, "VersionStages": v.labels, "CreatedDate": epoch(v.created)})
-                };
+                let version = |v: &SecretVersion| json!({"VersionId": v.id, "VersionStages": v.labels, "CreatedDate": epoch(v.created)});
                 answer["Versions"] = shown.map(version).collect();
             }
             "GetSecretValue" => {
@@ -355,7 +361,13 @@ impl Shared {
             }
             "PutSecretValue" => {
                 let id = text(input, "ClientRequestToken").to_owned();
-                let labels: Vec<String> = input["VersionStages"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                let labels: Vec<String> = input["VersionStages"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect();
                 let labels = if labels.is_empty() { vec!["AWSCURRENT".to_owned()] } else { labels };
                 if state.versions.iter().all(|version| version.id != id) {
                     let value = Secret::new(text(input, "SecretString").to_owned());
@@ -374,7 +386,10 @@ impl Shared {
                 let holder = holder.map(|version| version.id.clone());
                 let from = input["RemoveFromVersionId"].as_str();
                 if holder.is_some() && holder.as_deref() != from {
-                    return no("InvalidParameterException", "The label is on another version than RemoveFromVersionId.");
+                    return no(
+                        "InvalidParameterException",
+                        "The label is on another version than RemoveFromVersionId.",
+                    );
                 }
                 move_label(&mut state.versions, label, input["MoveToVersionId"].as_str());
             }
@@ -390,7 +405,9 @@ impl Shared {
             "DescribeTable" => {
                 let key = |name: &str, kind: &str| json!({"AttributeName": name, "KeyType": kind});
                 let schema = [key(PARTITION, "HASH"), key(SORT, "RANGE")];
-                Ok(json!({"Table": {"TableName": text(input, "TableName"), "TableStatus": "ACTIVE", "KeySchema": schema}}))
+                Ok(
+                    json!({"Table": {"TableName": text(input, "TableName"), "TableStatus": "ACTIVE", "KeySchema": schema}}),
+                )
             }
             "GetItem" => Ok(match position(items, &input["Key"]) {
                 Some(at) => json!({"Item": items[at]}),

@@ -59,7 +59,12 @@ struct Fetched {
 }
 
 /// Runs until it is told to stop.
-pub async fn run(kind: Kind, world: Arc<World>, tell: tokio::sync::mpsc::UnboundedSender<Told>, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    kind: Kind,
+    world: Arc<World>,
+    tell: tokio::sync::mpsc::UnboundedSender<Told>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut host = Host { kind, world, tell, login: None, seq: 0, confirmed: None };
     let mut poll = tokio::time::interval(host.kind.poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -134,7 +139,8 @@ impl Host {
         let before = self.login.as_ref().map(|(_, login)| login.username.clone());
         let outcome = if before.is_some() { ReportOutcome::Confirmed } else { ReportOutcome::Adopted };
         let key = fetched.login.username.clone();
-        let mut report = report(&self.world.credential, &self.kind, self.next(), &fetched.version, &key, before, outcome);
+        let seq = self.next();
+        let mut report = report(&self.world.credential, &self.kind, seq, &fetched.version, &key, before, outcome);
         target(&mut report, &self.world.smtp.place(), &reply);
         prove(&mut report, &fetched.login.password)?;
         self.login = Some((fetched.version, fetched.login));
@@ -148,7 +154,8 @@ impl Host {
         let key = fetched.login.username.clone();
         let before = self.login.as_ref().map(|(_, login)| login.username.clone());
         let outcome = ReportOutcome::PendingApproval;
-        let mut report = report(&self.world.credential, &self.kind, self.next(), &fetched.version, &key, before, outcome);
+        let seq = self.next();
+        let mut report = report(&self.world.credential, &self.kind, seq, &fetched.version, &key, before, outcome);
         report.latest = self.confirmed.clone().map(Box::new);
         write(&self.world, &principal(self.kind.name), &report).await?;
         let _ = self.tell.send(Told::Waits { host: self.kind.name, key });
@@ -161,7 +168,9 @@ impl Host {
         let (from, to) = ("demo@demo.invalid", "you@example.com");
         let text = format!("From: {from}\r\nTo: {to}\r\nSubject: from {}\r\n\r\nhello\r\n", self.kind.name);
         let verdict = match CaFile::new(self.world.smtp.ca_file.clone()).roots() {
-            Ok(roots) => send(&self.world.smtp, login, &roots, self.kind.name, OutgoingMessage { from, to, text: &text }).await,
+            Ok(roots) => {
+                send(&self.world.smtp, login, &roots, self.kind.name, OutgoingMessage { from, to, text: &text }).await
+            }
             Err(e) => e.into(),
         };
         match verdict {
