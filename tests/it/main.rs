@@ -36,6 +36,7 @@ mod postfix;
 mod proof;
 mod report;
 mod rotate;
+mod rotate_cli;
 mod secrets;
 mod settings;
 mod smtp;

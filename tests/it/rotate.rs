@@ -4,5 +4,5 @@
 mod faults;
 mod fleet;
 mod killed;
-mod lab;
+pub mod lab;
 mod whole;

@@ -18,7 +18,9 @@
 pub mod audit;
 pub mod aws;
 pub mod checker;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod evidence;
 pub mod facts;
 pub mod hosts;

@@ -508,9 +508,15 @@ impl Look<'_> {
 
     /// At every configured endpoint: accepted at all, refused at one, or not known of one.
     fn asked(&self, key: &KeyId) -> Asked {
+        self.asked_since(key, Timestamp::MIN)
+    }
+
+    /// The same, by what was said since then.
+    fn asked_since(&self, key: &KeyId, since: Timestamp) -> Asked {
         let of = |endpoint: &String| {
             let lately = |login: &&crate::facts::Login| {
-                login.key == *key && login.endpoint == *endpoint && login.at + LOGIN_HOLDS > self.now
+                let is_fresh = login.at + LOGIN_HOLDS > self.now && login.at >= since;
+                login.key == *key && login.endpoint == *endpoint && is_fresh
             };
             self.facts.logins.iter().rev().find(lately).map(|login| login.reply)
         };

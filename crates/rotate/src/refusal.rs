@@ -160,6 +160,30 @@ pub enum WaitsFor {
 }
 
 impl Refusal {
+    /// The host it is about.
+    pub fn host(&self) -> Option<&HostName> {
+        use Refusal::*;
+        match self {
+            HostUnconfirmed { host }
+            | HostSilent { host, .. }
+            | ProofFalse { host }
+            | ProofMissing { host, .. }
+            | AgentTooOld { host }
+            | OtherVersion { host, .. }
+            | RemainingOld { host, .. }
+            | OldKeyElsewhere { host, .. }
+            | Incomplete { host, .. }
+            | Withdrawn { host }
+            | NameTwice { host }
+            | IdentityShared { host }
+            | Clock { host }
+            | CanaryFailed { host }
+            | RegionRefused { host, .. } => Some(host),
+            WouldCut { host, .. } => host.as_ref(),
+            _ => None,
+        }
+    }
+
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {

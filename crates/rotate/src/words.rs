@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::evidence::Verdict;
-use crate::facts::{KeyId, Part, WhyMissing};
+use crate::facts::{KeyId, Part, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
 use crate::refusal::Refusal;
 
@@ -73,7 +73,7 @@ impl Refusal {
             }
             RosterOpen { heard, expect: Some(expect) } => format!("{heard} of {expect} hosts have reported so far"),
             HostUnconfirmed { host } => format!("{host} has not confirmed the new key"),
-            HostSilent { host, since } => format!("{host} was last heard of at {since}"),
+            HostSilent { host, since } => format!("{host} was last heard of at {since:.0}"),
             ProofFalse { host } => {
                 format!("{host}'s proof was not made with the new key: the report is forged, or a fault")
             }
@@ -94,12 +94,12 @@ impl Refusal {
             Clock { host } => format!("the clock of {host} is more than five minutes ahead"),
             OldKeyUsed { key, at, service } => {
                 format!(
-                    "the old key {key} was used at {at} ({service}), after all hosts had moved: by something that does not report"
+                    "the old key {key} was used at {at:.0} ({service}), after all hosts had moved: by something that does not report"
                 )
             }
             LastUsedUnknown { key } => format!("IAM did not say when {key} was last used"),
-            Grace { until } => format!("all hosts have moved; the old key stays until {until}"),
-            Observe { until } => format!("the old key lies deactivated until {until}"),
+            Grace { until } => format!("all hosts have moved; the old key stays until {until:.0}"),
+            Observe { until } => format!("the old key lies deactivated until {until:.0}"),
             CanaryNone { label } => format!("no host watches the label {label}"),
             CanaryFailed { host } => format!("canary {host} could not take the new key"),
             SesRefuses { key } => format!("SES refuses the login with {key}"),
@@ -125,7 +125,7 @@ impl Refusal {
             NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
             NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
             Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
-            Busy { holder, until } => format!("{holder} is at work, until {until} at the latest"),
+            Busy { holder, until } => format!("{holder} is at work, until {until:.0} at the latest"),
             RevokedKeyPublished { key } => format!("the published key {key} is revoked"),
             WouldCut { host: Some(host), key } => format!("{host} still names {key}, which was about to go"),
             WouldCut { host: None, key } => format!("{key} is published, and was about to go"),
@@ -254,6 +254,61 @@ impl WhyMissing {
     }
 }
 
+impl Action {
+    /// Its kind: one word, for programs.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Action::Reactivate { .. } => "reactivate",
+            Action::Republish { .. } => "republish",
+            Action::Create => "create",
+            Action::Put { .. } => "put",
+            Action::Forget { .. } => "forget",
+            Action::LogIn { .. } => "log-in",
+            Action::TakeOff { .. } => "take-off",
+            Action::Label { .. } => "label",
+            Action::Unlabel { .. } => "unlabel",
+            Action::Promote { .. } => "promote",
+            Action::RecordPublished { .. } => "record-published",
+            Action::Intend { .. } => "intend",
+            Action::Deactivate { .. } => "deactivate",
+            Action::RecordProvedDead { .. } => "record-proved-dead",
+            Action::Delete { .. } => "delete",
+        }
+    }
+
+    /// The key it is about.
+    pub fn key(&self) -> Option<&KeyId> {
+        match self {
+            Action::Reactivate { key, .. }
+            | Action::Republish { key, .. }
+            | Action::Put { key, .. }
+            | Action::Forget { key, .. }
+            | Action::LogIn { key, .. }
+            | Action::Promote { key, .. }
+            | Action::RecordPublished { key, .. }
+            | Action::Intend { key }
+            | Action::Deactivate { key, .. }
+            | Action::RecordProvedDead { key }
+            | Action::Delete { key, .. } => Some(key),
+            Action::TakeOff { refused, .. } => refused.as_ref(),
+            Action::Create | Action::Label { .. } | Action::Unlabel { .. } => None,
+        }
+    }
+
+    /// The version it is about.
+    pub fn version(&self) -> Option<&VersionId> {
+        match self {
+            Action::Republish { from: version, .. }
+            | Action::TakeOff { version, .. }
+            | Action::Label { version, .. }
+            | Action::Unlabel { version, .. }
+            | Action::Promote { version, .. }
+            | Action::RecordPublished { version, .. } => Some(version),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -296,39 +351,39 @@ impl fmt::Display for Reason {
             Reason::PublishedKeyGone(key) => write!(f, "the published key {key} is gone"),
             Reason::HostCutOff(host, key) => write!(f, "{host} says that it still needs {key}"),
             Reason::NotStored(key) => write!(f, "{key} is new, and not stored yet"),
-            Reason::BeingMade { until } => write!(f, "a key is being made, until {until} at the latest"),
+            Reason::BeingMade { until } => write!(f, "a key is being made, until {until:.0} at the latest"),
             Reason::LeaseOver(key) => write!(f, "{key} could not be stored in time"),
             Reason::ToVerify(key) => write!(f, "does SES take {key}?"),
-            Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until}"),
+            Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until:.0}"),
             Reason::NotTaken(key) => write!(f, "SES does not take {key}"),
-            Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until}"),
+            Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until:.0}"),
             Reason::EmptyPendingOld => f.write_str("AWSPENDING has had no value for too long"),
             Reason::PendingDead(version) => write!(f, "the key of version {version} is gone or inactive"),
             Reason::Canary(label) => write!(f, "the hosts that watch {label} come first"),
             Reason::CanaryWaits { confirmed, of } => write!(f, "{confirmed} of {of} canary hosts have confirmed"),
-            Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until}"),
+            Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until:.0}"),
             Reason::Verified(version) => write!(f, "SES takes the key of version {version}"),
             Reason::PromotedBefore(version) => write!(f, "version {version} was published, and not noted"),
             Reason::CanaryOver(version) => write!(f, "version {version} is not tried any more"),
-            Reason::OldEnough { since } => write!(f, "the published key is of {since}"),
+            Reason::OldEnough { since } => write!(f, "the published key is of {since:.0}"),
             Reason::Asked { by } => write!(f, "{by} asked for it"),
             Reason::MakesRoom(key) => write!(f, "a new key needs the place of {key}, which is dead"),
-            Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until}"),
+            Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until:.0}"),
             Reason::AllQuiet(key) => write!(f, "all hosts have confirmed, and nothing uses {key}"),
-            Reason::Settles { until } => write!(f, "looked at again at {until}"),
+            Reason::Settles { until } => write!(f, "looked at again at {until:.0}"),
             Reason::LastLogin(key) => write!(f, "what must turn into a refusal has to be an acceptance first: {key}"),
             Reason::Retires(key) => write!(f, "all hosts have confirmed, and nothing uses {key}, still"),
             Reason::MustDie(key) => write!(f, "is {key} dead?"),
             Reason::StillAlive(key) => write!(f, "{key} still logs in"),
             Reason::IsDead(key) => write!(f, "SES refuses {key}"),
             Reason::Observed(key) => write!(f, "{key} lay dead, and nobody missed it"),
-            Reason::Observing { until } => write!(f, "the old key lies dead until {until}"),
+            Reason::Observing { until } => write!(f, "the old key lies dead until {until:.0}"),
             Reason::Leftover(key) => write!(f, "{key} is of ours, and nothing came of it"),
             Reason::LeftoverLies { key, until } => {
-                write!(f, "{key} is of ours, nothing came of it, and it lies deactivated until {until}")
+                write!(f, "{key} is of ours, nothing came of it, and it lies deactivated until {until:.0}")
             }
             Reason::Refused => f.write_str("something stands in the way"),
-            Reason::NothingDue { until: Some(until) } => write!(f, "the next rotation is due at {until}"),
+            Reason::NothingDue { until: Some(until) } => write!(f, "the next rotation is due at {until:.0}"),
             Reason::NothingDue { until: None } => f.write_str("nothing is due"),
         }
     }
@@ -358,6 +413,25 @@ impl fmt::Display for Phase {
     }
 }
 
+impl Verdict {
+    /// Its kind: one word, for programs.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Verdict::True { by_code: false } => "confirmed",
+            Verdict::True { by_code: true } => "confirmed-by-code",
+            Verdict::False => "proof-false",
+            Verdict::Missing(_) => "proof-missing",
+            Verdict::Old { .. } => "other-version",
+            Verdict::Stale { .. } => "silent",
+            Verdict::NeverHeard => "never-heard",
+            Verdict::Unconfirmed => "unconfirmed",
+            Verdict::TookBack => "took-back",
+            Verdict::Clock => "clock",
+            Verdict::TooOld => "agent-too-old",
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -366,7 +440,7 @@ impl fmt::Display for Verdict {
             Verdict::False => f.write_str("the proof is false"),
             Verdict::Missing(why) => write!(f, "not proved: {}", why.words()),
             Verdict::Old { version, key } => write!(f, "on {key} (version {version})"),
-            Verdict::Stale { since } => write!(f, "silent since {since}"),
+            Verdict::Stale { since } => write!(f, "silent since {since:.0}"),
             Verdict::NeverHeard => f.write_str("never heard of"),
             Verdict::Unconfirmed => f.write_str("has confirmed nothing"),
             Verdict::TookBack => f.write_str("took its confirmation back"),

@@ -367,7 +367,7 @@ fn relaykey_core_v2() -> String {
 }
 
 /// SES learns what IAM knows.
-fn tell_ses(moto: &Moto, standin: &Standin) {
+pub fn tell_ses(moto: &Moto, standin: &Standin) {
     let keys = moto.lab("iam", &json!({"user": USER}));
     let mut there = Vec::new();
     for key in keys.as_array().expect("keys") {
