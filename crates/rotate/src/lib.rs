@@ -10,8 +10,8 @@
 //!   control record┘           └─ what is no longer so is struck from the record first
 //! ```
 //!
-//! [`plan::plan`] is pure, and so is all the rest of this package: no I/O, no clock, no AWS. Who gathers the facts and does
-//! the actions has no say in what is done. Recovery is the same function on fresh facts.
+//! [`plan::plan`] is pure, and so is all that it goes by: no I/O, no clock, no AWS. Who gathers the facts and does the actions
+//! ([`run`], by way of [`aws`] and [`hosts`]) has no say in what is done. Recovery is the same function on fresh facts.
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

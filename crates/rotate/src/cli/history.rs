@@ -73,10 +73,9 @@ fn told(line: &AuditLine) -> String {
         AuditEvent::Unknown => "not known what became of it",
     };
     let mut words = format!("{}: {event}", line.what);
-    for more in [line.key.as_ref().map(|key| key.as_str()), line.host.as_ref().map(|host| host.as_str())] {
-        if let Some(more) = more {
-            words += &format!(", {more}");
-        }
+    let key = line.key.as_ref().map(|key| key.as_str());
+    for more in key.into_iter().chain(line.host.as_ref().map(|host| host.as_str())) {
+        words += &format!(", {more}");
     }
     if let Some(version) = &line.version {
         words += &format!(", version {version}");

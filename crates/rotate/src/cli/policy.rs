@@ -85,20 +85,21 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
         Place::SecretsManager { .. } => None,
     });
     if !parameters.is_empty() {
-        let actions = ["ssm:GetParameterHistory", "ssm:GetParameter", "ssm:PutParameter"];
+        let actions = ["ssm:GetParameterHistory", "ssm:PutParameter"];
         statements.push(statement("Publish", &actions, parameters));
         // It takes no resource.
         statements.push(statement("PublishAsBefore", &["ssm:DescribeParameters"], "*"));
     }
     match &credential.evidence {
         Evidence::DynamoDb { table, aws, .. } => {
+            // TransactWriteItems asks for the rights of what is in it.
             let actions = [
+                "dynamodb:DescribeTable",
                 "dynamodb:Scan",
                 "dynamodb:Query",
                 "dynamodb:GetItem",
                 "dynamodb:PutItem",
-                "dynamodb:UpdateItem",
-                "dynamodb:DeleteItem",
+                "dynamodb:BatchWriteItem",
             ];
             statements.push(statement("Evidence", &actions, table_arn(table, aws)));
         }
@@ -106,8 +107,8 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
             let read = ["ssm:GetParametersByPath", "ssm:GetParameter", "ssm:GetParameterHistory"];
             let below = |name: &str| parameter_arn(&format!("{path}{name}"), aws);
             statements.push(statement("Evidence", &read, json!([below(""), below("/*")])));
-            let own = ["/.control/*", "/.registry/*", "/.audit/*"].map(|name| below(name));
-            statements.push(statement("ControlRecord", &["ssm:PutParameter", "ssm:DeleteParameter"], json!(own)));
+            let own = ["/.control/*", "/.registry/*", "/.audit/*"].map(below);
+            statements.push(statement("ControlRecord", &["ssm:PutParameter"], json!(own)));
         }
     }
     document(statements)
@@ -210,5 +211,53 @@ mod tests {
         let text = controller(&config, &config.credentials[0]).to_string();
         assert!(text.contains("arn:aws:iam::*:user/ses-smtp"), "{text}");
         assert!(!text.contains(r#""Resource":"*""#), "{text}");
+    }
+    /// Every call in the source by the name of its action, against what the policies of all kinds of places allow.
+    #[test]
+    fn what_is_called_is_allowed_and_nothing_else() {
+        let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut calls = std::collections::BTreeSet::new();
+        for folder in ["aws", "hosts", "run", "."] {
+            for file in std::fs::read_dir(src.join(folder)).expect("a folder") {
+                let path = file.expect("a file").path();
+                let is_ours = ["aws", "hosts", "run"].iter().any(|name| path.ends_with(format!("{name}.rs")));
+                if !path.is_file() || folder == "." && !is_ours {
+                    continue;
+                }
+                let text = std::fs::read_to_string(path).expect("text");
+                let quoted = text.split('"').skip(1).step_by(2);
+                let is_action = |text: &&str| {
+                    let services = ["iam:", "secretsmanager:", "ssm:", "dynamodb:"];
+                    services.iter().any(|service| {
+                        let action = text.strip_prefix(service).unwrap_or_default();
+                        action.starts_with(char::is_uppercase) && action.chars().all(char::is_alphanumeric)
+                    })
+                };
+                calls.extend(quoted.filter(is_action).map(str::to_owned));
+            }
+        }
+        // It has no right of its own.
+        assert!(calls.remove("dynamodb:TransactWriteItems"), "{calls:?}");
+        calls.insert("dynamodb:PutItem".into());
+        let config = example();
+        let table = config.credentials[0].clone();
+        let parameters = Credential {
+            publish: vec![crate::config::Publish {
+                place: Place::ParameterStore { parameter: "/ses".into() },
+                ..table.publish[0].clone()
+            }],
+            evidence: Evidence::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() },
+            ..table.clone()
+        };
+        let mut allowed = std::collections::BTreeSet::new();
+        for credential in [&table, &parameters] {
+            let policy = controller(&config, credential);
+            for statement in policy["Statement"].as_array().expect("statements") {
+                let actions =
+                    statement["Action"].as_array().cloned().unwrap_or_else(|| vec![statement["Action"].clone()]);
+                allowed.extend(actions.iter().map(|action| action.as_str().expect("an action").to_owned()));
+            }
+        }
+        assert_eq!(calls, allowed);
     }
 }
