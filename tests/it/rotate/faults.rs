@@ -173,6 +173,49 @@ fn a_decision_that_has_grown_old_is_dropped_before_the_call() {
     });
 }
 
+/// A person's word is written between our look and what we are about to do: ours is dropped, theirs stays.
+#[test]
+fn whoever_writes_in_between_is_not_written_over() {
+    isolated("rotate::faults::whoever_writes_in_between_is_not_written_over", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let mut person = lab.controller();
+        lab.ask(&mut person, Ask::Run);
+        let moto = Arc::clone(&lab.moto);
+        let writes = Arc::new(AtomicBool::new(false));
+        let armed = Arc::clone(&writes);
+        let choke = move |action: &'static str, moment| {
+            if action == "iam:ListAccessKeys" && moment == Moment::After && armed.swap(false, Ordering::Relaxed) {
+                let key = json!({"principal": {"S": "!control/ses"}, "credential#host_id": {"S": "ses"}});
+                let item =
+                    moto.call("DynamoDB_20120810.GetItem", json!({"TableName": TABLE, "Key": key}))["Item"].clone();
+                let mut kept: Value =
+                    serde_json::from_str(item["record"]["S"].as_str().expect("a text")).expect("JSON");
+                kept["record"]["roster"]["expect"] = json!(7);
+                kept["rev"] = json!(kept["rev"].as_u64().expect("a number") + 1);
+                let mut item = item;
+                item["rev"] = json!({"N": kept["rev"].to_string()});
+                item["record"] = json!({"S": kept.to_string()});
+                moto.call("DynamoDB_20120810.PutItem", json!({"TableName": TABLE, "Item": item}));
+            }
+            true
+        };
+        let mut controller = lab.controller_with(|_| {}, choke);
+        writes.store(true, Ordering::Relaxed);
+        let turned = lab.tick(&mut controller);
+        assert!(matches!(turned.look.decision.action, Some(Action::Create)));
+        assert_eq!((turned.done.len(), lab.keys().len()), (0, 1), "nothing is done that was not written before");
+        // Somebody else holds the lease.
+        let other = lab.run_time.block_on(person.tick()).expect("a turn");
+        assert!(matches!(other, Tick::Busy(_)), "{other:?}");
+        assert_eq!(words(&lab.settle(&mut controller)), ["Create", "Put", "LogIn", "Promote"]);
+        let look = lab.run_time.block_on(person.look()).expect("a look");
+        assert_eq!(look.facts.record.roster.expect, Some(7));
+        // It is given back, and the next one need not wait.
+        lab.run_time.block_on(controller.leave()).expect("left");
+        assert_eq!(words(&lab.settle(&mut person)), [""; 0]);
+    });
+}
+
 #[test]
 fn an_empty_secret_gets_its_first_version_only_when_the_key_logs_in() {
     isolated("rotate::faults::an_empty_secret_gets_its_first_version_only_when_the_key_logs_in", || {

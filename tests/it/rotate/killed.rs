@@ -132,16 +132,18 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
                 match tick {
                     Tick::Busy(lease) => {
                         told.push(format!("busy until {}", lease.until));
-                        if dice.roll(3) == 0 {
+                        if dice.roll(2) == 0 {
                             leap = leap.max(lease.until.duration_since(lab.now()) + SignedDuration::from_secs(1));
                         }
                     }
                     Tick::Turned(turned) => {
                         let decision = &turned.look.decision;
                         told.push(format!("{:?} {}: {}", words(&turned.done), decision.phase, decision.reason));
-                        if let Some(next) = decision.next.filter(|_| turned.done.is_empty()) {
+                        // To the next look that is due, or to the end of what is waited for.
+                        let until = decision.reason.until().filter(|_| dice.roll(2) == 0).or(decision.next);
+                        if let Some(next) = until.filter(|_| turned.done.is_empty()) {
                             let wait = next.duration_since(lab.now()) + SignedDuration::from_secs(1);
-                            leap = leap.max(wait.min(SignedDuration::from_hours(24)));
+                            leap = leap.max(wait.min(SignedDuration::from_hours(24 * 4)));
                         }
                     }
                 }
