@@ -135,7 +135,12 @@ pub struct Fleet {
 }
 
 /// Judges everything that was written about one credential.
-pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now: Timestamp) -> Fleet {
+pub fn fleet<'a>(
+    written: impl IntoIterator<Item = &'a Written>,
+    registry: &Registry,
+    passwords: Passwords,
+    now: Timestamp,
+) -> Fleet {
     // The highest number of each installation.
     let mut latest: BTreeMap<(&str, &str), &Written> = BTreeMap::new();
     for one in written {

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::types::{
     AttributeValue, DeleteRequest, KeyType, Put, PutRequest, TransactWriteItem, WriteRequest,
 };
@@ -24,12 +23,17 @@ use crate::facts::HostName;
 
 /// A scan is made in so many parts at once.
 const SEGMENTS: i32 = 4;
-/// A page has a megabyte at most.
+/// Of any answer that makes sense.
 const PAGES: usize = 10_000;
 /// Items of one BatchWriteItem.
 const BATCH: usize = 25;
 
+/// Items that are asked for at once, at most.
+const LIMIT: i32 = 128;
+
 type Item = HashMap<String, AttributeValue>;
+/// And where the next page begins.
+type Page = (Vec<Item>, Option<Item>);
 
 #[derive(Debug, Clone)]
 struct Layout {
@@ -171,86 +175,117 @@ impl Table {
     /// All that hosts wrote, by consistent reads: an index could miss one.
     pub async fn read(&self) -> Result<Read, CallFailed> {
         let layout = self.layout().await?;
-        let (items, entries) = tokio::join!(self.items(layout), self.partition(layout, self.own("registry")));
-        let mut read = Read::default();
+        let (hosts, entries) = tokio::join!(self.hosts(layout), self.partition(layout, self.own("registry")));
+        let mut read = hosts?;
         for item in entries? {
             let entry = text_of(&item, "entry").ok_or_else(|| incomplete("the registry", "entry"))?;
             let name = text_of(&item, &layout.sort).unwrap_or_default().to_owned();
             read.entries.push((name, ours(entry, &format!("the registry in table {:?}", self.table))?));
         }
-        for item in items? {
-            let (partition, sort) = (text_of(&item, &layout.partition), text_of(&item, &layout.sort));
-            let (Some(partition), Some(sort)) = (partition, sort) else { continue };
-            let understood = text_of(&item, "report").and_then(report);
-            let Some(report) = understood.filter(|report| report.credential == self.credential) else {
-                let name = text_of(&item, "host").unwrap_or(sort);
-                read.unreadable.push(HostName::new(text::plain(name, 255)));
-                continue;
-            };
-            let written = text_of(&item, "written").unwrap_or(&report.at);
-            let at: Timestamp = written.parse().unwrap_or(Timestamp::UNIX_EPOCH);
-            let principal = if layout.by_principal { partition.to_owned() } else { report.host_id.clone() };
-            let item = (partition.to_owned(), sort.to_owned());
-            read.rows.push(Row { written: Written { principal, at, report }, item });
-        }
         Ok(read)
     }
 
-    /// The items of hosts, of this credential.
-    async fn items(&self, layout: &Layout) -> Result<Vec<Item>, CallFailed> {
+    /// The items of hosts, of this credential, each read as it comes: there may be many.
+    async fn hosts(&self, layout: &Layout) -> Result<Read, CallFailed> {
+        let mut all = Read::default();
         if !layout.by_principal {
-            return self.partition(layout, self.credential.clone()).await;
+            let of = |limit, from| self.queried(layout, self.credential.clone(), limit, from);
+            self.pages(of, |item| self.host(layout, &item, &mut all)).await?;
+            return Ok(all);
         }
-        let segments = join_all((0..SEGMENTS).map(|segment| self.segment(layout, segment))).await;
-        let mut all = Vec::new();
-        for items in segments {
-            all.append(&mut items?);
+        let segments = join_all((0..SEGMENTS).map(async |segment| {
+            let mut part = Read::default();
+            let of = |limit, from| self.scanned(layout, segment, limit, from);
+            self.pages(of, |item| self.host(layout, &item, &mut part)).await.map(|()| part)
+        }));
+        for part in segments.await {
+            let part = part?;
+            all.rows.extend(part.rows);
+            all.unreadable.extend(part.unreadable);
         }
         Ok(all)
     }
 
-    async fn segment(&self, layout: &Layout, segment: i32) -> Result<Vec<Item>, CallFailed> {
-        let (mut all, mut from) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let page = self
-                .reach
-                .send(self.asked("dynamodb:Scan"), |config| {
-                    let request = Client::new(&config).scan().table_name(&self.table).consistent_read(true);
-                    let request =
-                        request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from.take());
-                    let request = request.filter_expression("begins_with(#sort, :mine)");
-                    let request = request.expression_attribute_names("#sort", &layout.sort);
-                    let mine = AttributeValue::S(format!("{}#", self.credential));
-                    request.expression_attribute_values(":mine", mine).send()
-                })
-                .await?;
-            let is_hosts = |item: &Item| text_of(item, &layout.partition).is_some_and(|name| !name.starts_with('!'));
-            all.extend(page.items.unwrap_or_default().into_iter().filter(is_hosts));
-            from = page.last_evaluated_key.filter(|key| !key.is_empty());
-            if from.is_none() {
-                return Ok(all);
-            }
+    /// What one item says.
+    fn host(&self, layout: &Layout, item: &Item, read: &mut Read) {
+        let (partition, sort) = (text_of(item, &layout.partition), text_of(item, &layout.sort));
+        let (Some(partition), Some(sort)) = (partition, sort) else { return };
+        if partition.starts_with('!') {
+            return;
         }
-        Err(incomplete(&self.table, "last page"))
+        let understood = text_of(item, "report").and_then(report);
+        let Some(report) = understood.filter(|report| report.credential == self.credential) else {
+            let name = text_of(item, "host").unwrap_or(sort);
+            read.unreadable.push(HostName::new(text::plain(name, 255)));
+            return;
+        };
+        let written = text_of(item, "written").unwrap_or(&report.at);
+        let at: Timestamp = written.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+        let principal = if layout.by_principal { partition.to_owned() } else { report.host_id.clone() };
+        let item = (partition.to_owned(), sort.to_owned());
+        read.rows.push(Row { written: Written { principal, at, report }, item });
+    }
+
+    async fn scanned(&self, layout: &Layout, segment: i32, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+        let page = self
+            .reach
+            .send(self.asked("dynamodb:Scan"), |config| {
+                let request = Client::new(&config).scan().table_name(&self.table).consistent_read(true).limit(limit);
+                let request = request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from);
+                let request = request.filter_expression("begins_with(#sort, :mine)");
+                let request = request.expression_attribute_names("#sort", &layout.sort);
+                let mine = AttributeValue::S(format!("{}#", self.credential));
+                request.expression_attribute_values(":mine", mine).send()
+            })
+            .await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    async fn queried(&self, layout: &Layout, name: String, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+        let page = self
+            .reach
+            .send(self.asked("dynamodb:Query"), |config| {
+                let request = Client::new(&config).query().table_name(&self.table).consistent_read(true).limit(limit);
+                let request = request.key_condition_expression("#partition = :name");
+                let request = request.expression_attribute_names("#partition", &layout.partition);
+                let request = request.expression_attribute_values(":name", AttributeValue::S(name));
+                request.set_exclusive_start_key(from).send()
+            })
+            .await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
     async fn partition(&self, layout: &Layout, name: String) -> Result<Vec<Item>, CallFailed> {
-        let (mut all, mut from) = (Vec::new(), None);
+        let mut all = Vec::new();
+        self.pages(|limit, from| self.queried(layout, name.clone(), limit, from), |item| all.push(item)).await?;
+        Ok(all)
+    }
+
+    /// Every page to the last. No answer of more than a megabyte is taken, so that a page which holds large items is asked for in
+    /// smaller parts.
+    async fn pages<F>(
+        &self,
+        page: impl Fn(i32, Option<Item>) -> F,
+        mut each: impl FnMut(Item),
+    ) -> Result<(), CallFailed>
+    where
+        F: Future<Output = Result<Page, CallFailed>>,
+    {
+        let (mut from, mut limit) = (None::<Item>, LIMIT);
         for _ in 0..PAGES {
-            let page: QueryOutput = self
-                .reach
-                .send(self.asked("dynamodb:Query"), |config| {
-                    let request = Client::new(&config).query().table_name(&self.table).consistent_read(true);
-                    let request = request.key_condition_expression("#partition = :name");
-                    let request = request.expression_attribute_names("#partition", &layout.partition);
-                    let request = request.expression_attribute_values(":name", AttributeValue::S(name.clone()));
-                    request.set_exclusive_start_key(from.take()).send()
-                })
-                .await?;
-            all.extend(page.items.unwrap_or_default());
-            from = page.last_evaluated_key.filter(|key| !key.is_empty());
+            let (items, next) = match page(limit, from.clone()).await {
+                Err(failed)
+                    if limit > 1 && failed.kind == FailKind::NoAnswer && failed.fault.class == Class::Service =>
+                {
+                    limit = (limit / 8).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            items.into_iter().for_each(&mut each);
+            from = next.filter(|key| !key.is_empty());
             if from.is_none() {
-                return Ok(all);
+                return Ok(());
             }
         }
         Err(incomplete(&self.table, "last page"))

@@ -242,6 +242,14 @@ impl Controller {
             }
             StoreAt::Parameter(at) => at.put(&text).await,
         };
+        // A version of this token is there with another value: what was published changed in between. It is verified by its login.
+        let put = match put {
+            Err(failed) if failed.kind == FailKind::Conflict && !publishes => {
+                self.unstored = None;
+                return Called::done(Outcome::Done);
+            }
+            put => put,
+        };
         let called = Called::of(put, |version| if publishes { Outcome::Published(version) } else { Outcome::Done });
         if !matches!(called.outcome, Outcome::Failed | Outcome::Unknown) {
             self.unstored = None;
@@ -267,7 +275,10 @@ impl Controller {
         };
         let payload = match payload {
             Ok(payload) => payload,
-            Err(fault) => return Called::failed(fault),
+            // Nothing was sent, so that it is no use of the key.
+            Err(fault) => {
+                return Called { outcome: Outcome::LoggedIn { accepted: false }, ..Called::failed(fault) };
+            }
         };
         let hello = relaykey::agent::host_name();
         let (replies, said) = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;

@@ -68,9 +68,9 @@ impl Controller {
             let payload = seen?.payload(version).filter(|payload| payload.username() == key.as_str())?;
             payload.login("", region).ok().map(|login| login.password)
         };
-        let written: Vec<_> = read.rows.iter().map(|row| row.written.clone()).collect();
+        let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
-        let mut fleet = evidence::fleet(&written, &registry, &passwords, now);
+        let mut fleet = evidence::fleet(written, &registry, &passwords, now);
         // A host that never wrote can be removed too.
         let never_wrote = registry.removed.into_iter().filter(|name| fleet.hosts.iter().all(|host| host.name != *name));
         let never_wrote: Vec<_> = never_wrote.filter(|name| !fleet.gone.contains(name)).collect();
