@@ -276,7 +276,8 @@ pub fn text(credential: &Credential, look: &Look) -> String {
     let gap = WIDTH.saturating_sub(title.chars().count() + at.len()).max(2);
     let _ = writeln!(out, "{title}{}{at}", " ".repeat(gap));
     for key in &look.facts.keys {
-        put(&mut out, "  ", "      ", &key_line(look, key));
+        let (role, words) = key_line(look, key);
+        put(&mut out, &format!("  {role:<10} "), "             ", &words);
     }
     let hosts = hosts(look);
     let parts = parts(look, &credential.policy, &hosts);
@@ -394,7 +395,8 @@ fn refusals(decision: &Decision) -> Vec<&Refusal> {
     shown
 }
 
-fn key_line(look: &Look, key: &Key) -> String {
+/// What a key is, and what is known of it.
+fn key_line(look: &Look, key: &Key) -> (&'static str, String) {
     let record = &look.facts.record;
     let role = match &key.id {
         id if record.published.as_ref().is_some_and(|published| published.key == *id) => "published",
@@ -411,7 +413,7 @@ fn key_line(look: &Look, key: &Key) -> String {
         LastUsed::Unknown => "last use not known".to_owned(),
         LastUsed::At { at, service, region } => format!("last used {} ({service}, {region})", stamp(*at)),
     };
-    format!("{:<10} {} {status}, made {}, {used}", role, key.id, stamp(key.created))
+    (role, format!("{} {status}, made {}, {used}", key.id, stamp(key.created)))
 }
 
 /// `2026-11-29 12:07:10Z`.
