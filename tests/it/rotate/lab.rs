@@ -11,7 +11,6 @@ use relaykey::credential::{Secret, proof, ses_smtp_password};
 use relaykey::rollover::{Report, ReportOutcome, rfc3339};
 use relaykey::standin::{Options, Standin};
 use relaykey_rotate::config::{self, Config};
-use relaykey_rotate::facts::KeyId;
 use relaykey_rotate::plan::{Action, Outcome};
 use relaykey_rotate::run::{Answer, Ask, Controller, Hooks, Moment, Tick, Turned};
 use serde_json::{Value, json};
@@ -172,10 +171,6 @@ impl Lab {
         }
     }
 
-    pub fn config(&self) -> Config {
-        self.config.clone()
-    }
-
     /// A process that looks after the credential.
     pub fn controller(&self) -> Controller {
         self.controller_with(|_| {}, |_, _| true)
@@ -320,24 +315,29 @@ impl Lab {
 
     /// Writes a report where the host's agent would.
     pub fn writes(&self, host: &SimHost, report: &Report) {
-        let text = serde_json::to_string(report).expect("JSON");
         match self.kind {
             Kind::SecretsManager => {
-                let item = json!({
-                    "principal": {"S": host.principal},
-                    "credential#host_id": {"S": format!("ses#{}", host.host_id)},
-                    "host": {"S": host.name},
-                    "written": {"S": rfc3339(self.now())},
-                    "report": {"S": text},
-                });
+                let item = self.item(host, report);
                 self.moto.call("DynamoDB_20120810.PutItem", json!({"TableName": TABLE, "Item": item}));
             }
             Kind::ParameterStore => {
                 let name = format!("/relaykey/ses/{}", host.name);
+                let text = serde_json::to_string(report).expect("JSON");
                 let input = json!({"Name": name, "Value": text, "Type": "String", "Overwrite": true});
                 self.moto.call("AmazonSSM.PutParameter", input);
             }
         }
+    }
+
+    /// As it stands in the table.
+    pub fn item(&self, host: &SimHost, report: &Report) -> Value {
+        json!({
+            "principal": {"S": host.principal},
+            "credential#host_id": {"S": format!("ses#{}", host.host_id)},
+            "host": {"S": host.name},
+            "written": {"S": rfc3339(self.now())},
+            "report": {"S": serde_json::to_string(report).expect("JSON")},
+        })
     }
 
     /// Everything that stands in the table, or below the path.
@@ -386,10 +386,6 @@ pub fn tell_ses(moto: &Moto, standin: &Standin) {
     for key in gone.iter().filter(|key| !there.contains(key)) {
         standin.remove(key);
     }
-}
-
-pub fn key(id: &str) -> KeyId {
-    KeyId::new(id)
 }
 
 /// The words of actions, for reading.
