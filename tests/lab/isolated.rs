@@ -54,4 +54,6 @@ pub fn isolated_within(name: &str, limit: u64, test: impl FnOnce()) {
     let status = status.unwrap_or_else(|| panic!("{name} did not end within {limit:?}:\n{said}"));
     assert!(status.success() && said.contains("1 passed"), "{said}");
     assert!(!said.contains(SECRET), "a secret key in the output");
+    // What it measured, for who asks (`--nocapture`).
+    println!("{said}");
 }
