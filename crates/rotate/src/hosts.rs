@@ -137,14 +137,17 @@ impl Place {
         line: Option<&AuditLine>,
         entry: Option<(&str, &RegistryEntry)>,
     ) -> Result<(), CallFailed> {
-        let result = match self {
-            Self::Table(table) => table.write(before, after, line, entry).await,
+        match self {
+            Self::Table(table) => match table.write(before, after, line, entry).await {
+                // It may have been ourselves, where an answer was lost and the call repeated.
+                Err(failed)
+                    if failed.kind == FailKind::Conflict && self.record().await?.as_ref() == Some(after) =>
+                {
+                    Ok(())
+                }
+                result => result,
+            },
             Self::Parameters(parameters) => parameters.write(before, after, line, entry).await,
-        };
-        match result {
-            // It may have been ourselves, where an answer was lost and the call repeated.
-            Err(failed) if failed.kind == FailKind::Conflict && self.record().await? == Some(after.clone()) => Ok(()),
-            result => result,
         }
     }
 

@@ -79,8 +79,7 @@ impl Parameters {
         entry: Option<(&str, &RegistryEntry)>,
     ) -> Result<(), CallFailed> {
         // As near to a condition as it gets: read, write, and look at the number.
-        let expected = before.map(|before| before.rev);
-        if self.record().await?.map(|kept| kept.rev) != expected {
+        if self.record().await?.as_ref() != before {
             return Err(conflict(&self.own("control")));
         }
         // First, so that nothing is done that no line tells of.
@@ -161,7 +160,10 @@ impl Parameters {
             }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
+                // Written before the record: whoever was killed in between left one whose number the next one took.
+                lines.reverse();
                 lines.sort_by_key(|line| line.seq);
+                lines.dedup_by_key(|line| line.seq);
                 return Ok(lines);
             }
         }
