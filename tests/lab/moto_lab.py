@@ -29,6 +29,7 @@ is refused; and PutParameter without KeyId takes the default key.
 
 import argparse
 import base64
+import contextlib
 import datetime
 import io
 import json
@@ -183,6 +184,7 @@ class Lab:
     def __init__(self):
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.lock = threading.Lock()
+        self.turns = threading.Lock()
         self.faults = []
         self.calls = []
 
@@ -204,7 +206,9 @@ class Lab:
             return start_response(status, headers, *rest)
 
         if fault is None:
-            return self.moto(environ, answer)
+            # A transaction of moto's that fails puts back all tables as they were at its start, what others wrote meanwhile included.
+            with self.turns if call.service == "dynamodb" else contextlib.nullcontext():
+                return self.moto(environ, answer)
         return getattr(self, "fault_" + fault["kind"])(fault, call, environ, answer)
 
     def own(self, environ, start_response):

@@ -140,9 +140,7 @@ impl Place {
         match self {
             Self::Table(table) => match table.write(before, after, line, entry).await {
                 // It may have been ourselves, where an answer was lost and the call repeated.
-                Err(failed)
-                    if failed.kind == FailKind::Conflict && self.record().await?.as_ref() == Some(after) =>
-                {
+                Err(failed) if failed.kind == FailKind::Conflict && self.record().await?.as_ref() == Some(after) => {
                     Ok(())
                 }
                 result => result,

@@ -73,7 +73,7 @@ async fn turn(process: &mut Process) -> Option<Tick> {
     };
     process.controller = Some(controller);
     // Somebody else's write, or AWS in trouble, is not the end of it.
-    tick.ok()
+    tick.map_err(|fault| println!("{}", fault.what)).ok()
 }
 
 struct Fleet {
@@ -115,6 +115,7 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
     let mut person = lab.controller();
     lab.ask(&mut person, Ask::Seal { expect: 3 });
     let mut all: Vec<Process> = (0..processes).map(|_| start(&lab, &dice, &counted)).collect();
+    let began = std::time::Instant::now();
     for rotation in 0..rotations {
         let before = lab.published().1;
         lab.ask(&mut person, Ask::Run);
@@ -122,7 +123,13 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            assert!(rounds < 600, "rotation {rotation} does not end: {:?}\n{}", lab.keys(), told.join("\n"));
+            assert!(
+                rounds < 300,
+                "rotation {rotation} does not end: {:?}\n{}\n{}",
+                lab.keys(),
+                told.join("\n"),
+                lab.everything()
+            );
             let ticks = lab.run_time.block_on(async {
                 let futures = all.iter_mut().map(turn);
                 futures_util::future::join_all(futures).await
@@ -138,7 +145,14 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
                     }
                     Tick::Turned(turned) => {
                         let decision = &turned.look.decision;
-                        told.push(format!("{:?} {}: {}", words(&turned.done), decision.phase, decision.reason));
+                        let faults = turned.look.faults.iter().map(|fault| fault.what.as_str());
+                        let faults = faults.collect::<Vec<_>>().join("; ");
+                        told.push(format!(
+                            "{:?} {}: {} {faults}",
+                            words(&turned.done),
+                            decision.phase,
+                            decision.reason
+                        ));
                         // To the next look that is due, or to the end of what is waited for.
                         let until = decision.reason.until().filter(|_| dice.roll(2) == 0).or(decision.next);
                         if let Some(next) = until.filter(|_| turned.done.is_empty()) {
@@ -160,6 +174,7 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
             }
             lab.pass(leap);
         }
+        println!("rotation {rotation}: {rounds} rounds, {} s", began.elapsed().as_secs());
         let (_, broken) = lab.run_time.block_on(person.verify()).expect("a log");
         assert_eq!(broken, [], "{}", told.join("\n"));
     }

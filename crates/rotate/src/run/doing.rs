@@ -106,16 +106,19 @@ impl Controller {
         let token = seen.and_then(|seen| self.token(action, seen, kept.record.fence, now));
         let mut record = look.facts.record.clone();
         if !self.still_good(&record, decided) {
+            look.faults.push(grown_old());
             return Ok(false);
         }
         if calls(action) {
             record.begin(action, token.clone(), now);
             if !self.keep(kept, record.clone(), Some(Entry::begins(action))).await? {
+                look.faults.push(written_in_between());
                 return Ok(false);
             }
             look.facts.record = record;
             // The last look at the clocks, just before the call.
             if !self.still_good(&kept.record, decided) {
+                look.faults.push(grown_old());
                 return Ok(false);
             }
         }
@@ -299,6 +302,17 @@ fn calls(action: &Action) -> bool {
             | Action::RecordProvedDead { .. }
             | Action::Forget { .. }
     )
+}
+
+/// Why something that was decided was not done.
+fn grown_old() -> Fault {
+    let what = "what was decided is older than a minute, or the lease is nearly over: it was dropped";
+    Fault::new(Class::ChangedMeanwhile, what, "nothing: everything is looked at anew").temporary()
+}
+
+fn written_in_between() -> Fault {
+    let what = "somebody wrote the control record while this was decided: it was dropped";
+    Fault::new(Class::ChangedMeanwhile, what, "nothing: everything is looked at anew").temporary()
 }
 
 fn gone(what: &str) -> Fault {
