@@ -295,6 +295,41 @@ fn a_report_that_makes_no_sense_is_a_host_that_has_confirmed_nothing() {
     });
 }
 
+/// A table of 0.1.0, whose keys are credential and host: read, so that a fleet can move.
+#[test]
+fn a_table_with_the_keys_of_0_1_0_is_read() {
+    isolated("rotate::fleet::a_table_with_the_keys_of_0_1_0_is_read", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let (version, key, password) = lab.published();
+        lab.make_table("earlier", &[("credential", "HASH"), ("host", "RANGE")]);
+        let write = |host: &mut SimHost, schema: &str| {
+            host.applied = Some((version.clone(), key.clone()));
+            let mut report = lab.report(host, ReportOutcome::Confirmed, &password);
+            report.schema = schema.into();
+            prove(&mut report, &password);
+            let mut item = lab.item(host, &report);
+            item["credential"] = json!({"S": "ses"});
+            item["host"] = json!({"S": host.name});
+            lab.moto.call("DynamoDB_20120810.PutItem", json!({"TableName": "earlier", "Item": item}));
+        };
+        write(&mut host("mx1"), "relaykey/report/v1");
+        write(&mut host("mx2"), "relaykey/report/v2");
+        let earlier = |credential: &mut relaykey_rotate::config::Credential| {
+            if let relaykey_rotate::config::Evidence::DynamoDb { table, .. } = &mut credential.evidence {
+                *table = "earlier".into();
+            }
+        };
+        let mut controller = lab.controller_with(earlier, |_, _| true);
+        lab.settle(&mut controller);
+        lab.ask(&mut controller, Ask::Seal { expect: 2 });
+        let hosts = lab.tick(&mut controller).look.decision.hosts;
+        let verdicts: Vec<_> = hosts.iter().map(|(name, verdict)| (name.as_str(), verdict.clone())).collect();
+        assert_eq!(verdicts, [("mx1", Verdict::TooOld), ("mx2", Verdict::True { by_code: false })]);
+        let (lines, broken) = lab.run_time.block_on(controller.verify()).expect("a log");
+        assert_eq!((lines.len(), broken), (1, vec![]));
+    });
+}
+
 #[test]
 fn a_label_that_a_person_moves_is_told_before_and_healed_after() {
     isolated("rotate::fleet::a_label_that_a_person_moves_is_told_before_and_healed_after", || {

@@ -123,19 +123,19 @@ impl Lab {
             _dir: dir,
         };
         if kind == Kind::SecretsManager {
-            lab.make_table(&[("principal", "HASH"), ("credential#host_id", "RANGE")]);
+            lab.make_table(TABLE, &[("principal", "HASH"), ("credential#host_id", "RANGE")]);
         }
         lab
     }
 
-    fn make_table(&self, key: &[(&str, &str)]) {
+    pub fn make_table(&self, name: &str, key: &[(&str, &str)]) {
         let attributes: Vec<Value> =
             key.iter().map(|(name, _)| json!({"AttributeName": name, "AttributeType": "S"})).collect();
         let schema: Vec<Value> =
             key.iter().map(|(name, kind)| json!({"AttributeName": name, "KeyType": kind})).collect();
         self.moto.call(
             "DynamoDB_20120810.CreateTable",
-            json!({"TableName": TABLE, "BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": attributes, "KeySchema": schema}),
+            json!({"TableName": name, "BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": attributes, "KeySchema": schema}),
         );
     }
 
