@@ -279,3 +279,60 @@ fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
         Exit::ForNow
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::Cli;
+    use crate::refusal::Refusal;
+
+    /// A command line as a shell takes it apart, as far as our own commands go.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (n, part) in command.split('"').enumerate() {
+            match n % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn the_documents_name_every_command_and_every_exit_code() {
+        use clap::CommandFactory as _;
+        let text = include_str!("../../../docs/rotation.md");
+        for command in Cli::command().get_subcommands() {
+            let nested: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+            let names = match nested.is_empty() {
+                true => vec![command.get_name().to_owned()],
+                false => nested.iter().map(|name| format!("{} {name}", command.get_name())).collect(),
+            };
+            for name in names {
+                assert!(text.contains(&format!("`{name}")), "{name}");
+            }
+        }
+        let exits =
+            [super::Exit::Done, super::Exit::ForGood, super::Exit::Usage, super::Exit::People, super::Exit::ForNow];
+        let codes = text.split_once("Exit codes: ").expect("the codes").1.split('\u{b7}');
+        let codes: Vec<u8> = codes
+            .take(5)
+            .map(|code| code.trim().split(' ').next().and_then(|n| n.parse().ok()).expect("a code"))
+            .collect();
+        assert_eq!(codes, exits.map(super::Exit::code));
+    }
+
+    #[test]
+    fn every_command_that_a_fix_names_is_one() {
+        let fixes: Vec<String> = Refusal::one_of_each().iter().map(Refusal::fix).collect();
+        let commands = fixes.iter().flat_map(|fix| fix.split('`').skip(1).step_by(2));
+        let ours: Vec<&str> = commands.filter(|command| command.starts_with("relaykey-rotate ")).collect();
+        assert!(ours.len() > 10, "{ours:#?}");
+        for command in ours {
+            if let Err(e) = Cli::try_parse_from(words(command)) {
+                panic!("`{command}`: {e}");
+            }
+        }
+    }
+}

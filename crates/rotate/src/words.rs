@@ -137,7 +137,7 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { key } => format!(
-                "if it was stolen, `relaykey-rotate revoke {key} --reason \"deactivated by hand\"`; else `relaykey-rotate reactivate {key}`"
+                "if it was stolen, leave it so, and `relaykey-rotate run` makes and publishes another one; else `relaykey-rotate reactivate {key}`"
             ),
             NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
             RosterOpen { heard, expect: Some(_) } => format!(
@@ -196,26 +196,35 @@ impl Refusal {
             ),
             CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `relaykey-rotate run`"),
             SesRefuses { .. } => {
-                "`relaykey-rotate check` says which endpoint, and in whose words; then `relaykey-rotate run`".into()
+                "`relaykey-rotate history` says which endpoint, and in its words; then `relaykey-rotate run`".into()
             }
             RegionRefused { region, .. } => {
-                format!("in rotate.toml, `also = [\"email-smtp.{region}.amazonaws.com\"]` below [credential.smtp]")
+                format!(
+                    "in rotate.toml, add [[credential.smtp.also]] below [credential.smtp], with `endpoint = \"email-smtp.{region}.amazonaws.com\"`"
+                )
             }
             TwoLiveKeys { .. } => {
                 "delete the key that nothing uses: `relaykey-rotate hosts list` names who uses which".into()
             }
             UnexplainedKey { key } => format!(
-                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}` with the user's name, or \
-                 `relaykey-rotate run --yes-delete {key}`"
+                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name and the user's name; \
+                 deactivated first, it can still be brought back"
             ),
-            NotDead { key } => format!("`relaykey-rotate check`; ask AWS why {key} still works"),
-            LabelMoved { .. } => "move AWSCURRENT back, or `relaykey-rotate adopt` to take what is there".into(),
+            NotDead { key } => {
+                format!("`relaykey-rotate history` says which endpoint takes it; ask AWS why {key} still works")
+            }
+            LabelMoved { .. } => {
+                "move AWSCURRENT back to the version that was published last: `relaykey-rotate history` names it".into()
+            }
             PendingForeign { version } => {
                 format!("end that rotation, or take the label off version {version}; this program does not publish it")
             }
             PendingEmpty { .. } => "nothing: the label was taken off".into(),
             VersionUnreadable { key } => {
-                format!("when you are sure that nothing uses it, `relaykey-rotate run --yes-delete {key}`")
+                format!(
+                    "when you are sure that nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name \
+                     and the user's name"
+                )
             }
             ValueNotOurs { .. } => {
                 "is `iam_user` in rotate.toml right? `relaykey-rotate run` makes a key of that user and publishes it"
@@ -449,3 +458,6 @@ impl fmt::Display for Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,3 +213,13 @@ fn short_numbers_are_for_a_lab_on_this_machine() {
     let off = lab("region = \"eu-west-1\"").replace("allow_short = true", "allow_short = false");
     assert_eq!(parse(&off).expect_err("no lab").len(), 3);
 }
+
+/// What the documents show is a configuration.
+#[test]
+fn the_configuration_in_the_documents_is_one() {
+    let text = include_str!("../../../../docs/rotation.md");
+    let (_, rest) = text.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let (config, findings) = parse(example).expect("the documents' example");
+    assert_eq!((config, findings), (good(), Vec::new()));
+}
