@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use acl::acl;
 
+use super::program::interpreters;
+use super::users::entries;
 use super::*;
 
 const NOBODY: u32 = 65534;
