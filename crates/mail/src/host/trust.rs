@@ -125,7 +125,7 @@ impl Doubt {
 
 /// Why a file or directory is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum WhyUntrusted {
     /// Another user owns it.
     Owner {
         /// Who.
@@ -154,7 +154,7 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Openness {
     /// Another user owns it, or others may write to it.
-    Changed(Reason),
+    Changed(WhyUntrusted),
     /// Others may be first to make a file there.
     LetsMake {
         /// The last twelve bits of the mode.
@@ -175,10 +175,12 @@ impl Openness {
     /// Does nobody there remove what is another's, as in `/tmp`? Taking the write bit off such a one would be others' loss.
     pub(super) fn is_sticky(&self) -> bool {
         match self {
-            Openness::Changed(Reason::Owner { .. } | Reason::Listed { .. } | Reason::NotTheirs { .. }) => false,
-            Openness::Changed(Reason::Others { mode }) | Openness::LetsMake { mode } | Openness::Made { mode, .. } => {
-                mode & 0o1000 != 0
-            }
+            Openness::Changed(
+                WhyUntrusted::Owner { .. } | WhyUntrusted::Listed { .. } | WhyUntrusted::NotTheirs { .. },
+            ) => false,
+            Openness::Changed(WhyUntrusted::Others { mode })
+            | Openness::LetsMake { mode }
+            | Openness::Made { mode, .. } => mode & 0o1000 != 0,
         }
     }
 }
@@ -186,10 +188,10 @@ impl Openness {
 impl fmt::Display for Openness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Openness::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
-            Openness::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
-            Openness::Changed(Reason::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
-            Openness::Changed(Reason::NotTheirs { uid, led_by }) => {
+            Openness::Changed(WhyUntrusted::Owner { uid }) => write!(f, "belongs to user id {uid}"),
+            Openness::Changed(WhyUntrusted::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
+            Openness::Changed(WhyUntrusted::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
+            Openness::Changed(WhyUntrusted::NotTheirs { uid, led_by }) => {
                 write!(f, "belongs to {}, and {} could have led there", user(*uid), user(*led_by))
             }
             Openness::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
@@ -206,7 +208,7 @@ pub struct Distrust {
     /// Where.
     pub at: PathBuf,
     /// Why.
-    pub reason: Reason,
+    pub reason: WhyUntrusted,
     is_directory: bool,
 }
 
@@ -214,10 +216,14 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.display();
         match self.reason {
-            Reason::Owner { uid } => write!(f, "{at} belongs to {}", user(uid)),
-            Reason::Others { mode } => write!(f, "{at} may be changed by every user of this host (mode {mode:04o})"),
-            Reason::Listed { uid } => write!(f, "{at} may be changed by {}, by its access control list", user(uid)),
-            Reason::NotTheirs { uid, led_by } => write!(
+            WhyUntrusted::Owner { uid } => write!(f, "{at} belongs to {}", user(uid)),
+            WhyUntrusted::Others { mode } => {
+                write!(f, "{at} may be changed by every user of this host (mode {mode:04o})")
+            }
+            WhyUntrusted::Listed { uid } => {
+                write!(f, "{at} may be changed by {}, by its access control list", user(uid))
+            }
+            WhyUntrusted::NotTheirs { uid, led_by } => write!(
                 f,
                 "{at} belongs to {}, and {} could have led this host there, to what that user may not read",
                 user(uid),
@@ -232,11 +238,11 @@ impl Distrust {
     pub(super) fn fix(&self) -> String {
         let at = quoted(&self.at);
         let command = match self.reason {
-            Reason::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
-            Reason::Others { .. } => format!("chmod go-w {at}"),
-            Reason::Listed { uid } => off_the_list(&format!("u:{uid}"), &at),
+            WhyUntrusted::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
+            WhyUntrusted::Others { .. } => format!("chmod go-w {at}"),
+            WhyUntrusted::Listed { uid } => off_the_list(&format!("u:{uid}"), &at),
             // Nothing that changes it: it may be any file of this host, and what is read of it is for those who may.
-            Reason::NotTheirs { led_by, .. } => format!(
+            WhyUntrusted::NotTheirs { led_by, .. } => format!(
                 "namei -l {at} # see who led there; the file has to belong to {}, or to lie where only root can lead",
                 user(led_by)
             ),
@@ -262,45 +268,45 @@ fn user(uid: u32) -> String {
 
 /// What the rule makes of one file or directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TrustOutcome {
     Trusted,
     /// A group may change it. `listed`: by the access control list.
     Warning {
         gid: u32,
         listed: bool,
     },
-    Refused(Reason),
+    Refused(WhyUntrusted),
 }
 
 /// The rule itself. `acl`: the access control list as the system gives it, empty where there is none; asked for only where
 /// the mode lets it let anybody write. In a sticky directory the mode is not what counts: the owner of the next step is,
 /// which the walk asks.
-pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> Outcome {
+pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> TrustOutcome {
     let Permissions { uid, gid, mode } = found;
     if !rule.lets_own(uid) {
-        return Outcome::Refused(Reason::Owner { uid });
+        return TrustOutcome::Refused(WhyUntrusted::Owner { uid });
     }
     if is_directory && mode & 0o1000 != 0 {
-        return Outcome::Trusted;
+        return TrustOutcome::Trusted;
     }
     let strict = rule.is_strict();
     if mode & 0o002 != 0 || strict && mode & 0o020 != 0 {
-        return Outcome::Refused(Reason::Others { mode });
+        return TrustOutcome::Refused(WhyUntrusted::Others { mode });
     }
     if mode & 0o020 == 0 {
-        return Outcome::Trusted;
+        return TrustOutcome::Trusted;
     }
     let writers = writers(&acl());
     if let Some(uid) = writers.users.iter().find(|uid| !rule.lets_own(**uid)) {
-        return Outcome::Refused(Reason::Listed { uid: *uid });
+        return TrustOutcome::Refused(WhyUntrusted::Listed { uid: *uid });
     }
     // With a list these bits of the mode stand for its mask, and no longer for the group.
     if writers.own_group.unwrap_or(true) && !is_our_group(gid) {
-        return Outcome::Warning { gid, listed: false };
+        return TrustOutcome::Warning { gid, listed: false };
     }
     match writers.groups.iter().find(|gid| !is_our_group(**gid)) {
-        Some(gid) => Outcome::Warning { gid: *gid, listed: true },
-        None => Outcome::Trusted,
+        Some(gid) => TrustOutcome::Warning { gid: *gid, listed: true },
+        None => TrustOutcome::Trusted,
     }
 }
 
@@ -337,7 +343,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         directory: directory.to_owned(),
         reason,
     };
-    let untrusted = |at: &Path, reason: Reason, is_directory: bool| HostError::Untrusted {
+    let untrusted = |at: &Path, reason: WhyUntrusted, is_directory: bool| HostError::Untrusted {
         path: whole.clone(),
         found: Distrust { at: at.to_owned(), reason, is_directory },
     };
@@ -353,9 +359,11 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let is_spared = ahead.is_empty() && matches!(rule, Rule::Given { .. });
         match judge(here.permissions(), true, rule, || acl_of(dir)) {
             _ if is_spared => {}
-            Outcome::Trusted => {}
-            Outcome::Warning { gid, listed } => doubts.push(Doubt { at: at.clone(), gid, listed, mode: here.mode }),
-            Outcome::Refused(reason) => {
+            TrustOutcome::Trusted => {}
+            TrustOutcome::Warning { gid, listed } => {
+                doubts.push(Doubt { at: at.clone(), gid, listed, mode: here.mode })
+            }
+            TrustOutcome::Refused(reason) => {
                 return Err(match rule {
                     Rule::Obey { .. } | Rule::Given { .. } => untrusted(at, reason, true),
                     Rule::Replace | Rule::Make => unsafe_(at, Openness::Changed(reason)),
@@ -396,7 +404,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         if open_to_others && !rule.lets_own(stat.uid) {
             return Err(match rule {
                 Rule::Obey { .. } | Rule::Given { .. } => {
-                    untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
+                    untrusted(&below, WhyUntrusted::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
                 Rule::Replace | Rule::Make => {
                     unsafe_(at, Openness::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
@@ -460,10 +468,10 @@ impl Walked {
             Err(HostError::Untrusted { path: whole.to_owned(), found: Distrust { at, reason, is_directory: false } })
         };
         match (judge(stat.permissions(), false, rule, || acl_of(fd)), self.led_by) {
-            (Outcome::Refused(reason), _) => refused(at, reason),
-            (_, Some(led_by)) if stat.uid != led_by => refused(at, Reason::NotTheirs { uid: stat.uid, led_by }),
-            (Outcome::Trusted, _) => Ok(()),
-            (Outcome::Warning { gid, listed }, _) => {
+            (TrustOutcome::Refused(reason), _) => refused(at, reason),
+            (_, Some(led_by)) if stat.uid != led_by => refused(at, WhyUntrusted::NotTheirs { uid: stat.uid, led_by }),
+            (TrustOutcome::Trusted, _) => Ok(()),
+            (TrustOutcome::Warning { gid, listed }, _) => {
                 self.doubts.push(Doubt { at, gid, listed, mode: stat.mode });
                 Ok(())
             }
@@ -564,8 +572,8 @@ pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
 /// A file in a [`Directory`], where the way is safe already. `acl`: its access control list, as the system gives it.
 pub(super) fn own(path: &Path, found: Permissions, acl: impl FnOnce() -> Vec<u8>) -> Result<()> {
     match judge(found, false, Rule::Obey { owner: None }, acl) {
-        Outcome::Trusted | Outcome::Warning { .. } => Ok(()),
-        Outcome::Refused(reason) => {
+        TrustOutcome::Trusted | TrustOutcome::Warning { .. } => Ok(()),
+        TrustOutcome::Refused(reason) => {
             let found = Distrust { at: path.to_owned(), reason, is_directory: false };
             Err(HostError::Untrusted { path: path.to_owned(), found })
         }

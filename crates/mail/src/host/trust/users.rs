@@ -36,18 +36,18 @@ pub fn user_group(name: &str) -> Option<u32> {
 
 /// What of a line of passwd(5) is used.
 #[derive(Debug, PartialEq)]
-pub(super) struct User {
+pub(super) struct PasswdUser {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
 }
 
 /// The users of a passwd(5) file; lines that are no entries are passed over.
-pub(super) fn entries(passwd: &[u8]) -> impl Iterator<Item = User> {
+pub(super) fn entries(passwd: &[u8]) -> impl Iterator<Item = PasswdUser> {
     passwd.split(|b| *b == b'\n').filter_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        Some(User { name: name.to_owned(), uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+        Some(PasswdUser { name: name.to_owned(), uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     })
 }
