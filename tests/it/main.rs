@@ -23,6 +23,7 @@ mod earlier_keys;
 mod email;
 mod exec;
 mod field;
+mod fleet;
 mod hangs;
 mod health;
 mod history;
