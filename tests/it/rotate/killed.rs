@@ -185,14 +185,14 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
 
 #[test]
 fn two_controllers_are_killed_again_and_again() {
-    isolated_within("rotate::killed::two_controllers_are_killed_again_and_again", 400, || {
+    isolated_within("rotate::killed::two_controllers_are_killed_again_and_again", 900, || {
         rotations(Kind::SecretsManager, 30, 0x5eed_0001, 2);
     });
 }
 
 #[test]
 fn one_controller_is_killed_with_parameter_store() {
-    isolated_within("rotate::killed::one_controller_is_killed_with_parameter_store", 200, || {
+    isolated_within("rotate::killed::one_controller_is_killed_with_parameter_store", 400, || {
         rotations(Kind::ParameterStore, 5, 0x5eed_0002, 1);
     });
 }
