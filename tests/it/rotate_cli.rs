@@ -179,6 +179,9 @@ fn a_whole_rotation_from_the_command_line() {
         // Nobody said how many hosts there are, and none has the new key.
         let ran = desk.rotate(&["run", "--wait", "6s"]);
         ran.expect(3).says("roster-open").says("confirmed 0/3");
+        // What is to be pasted is about this configuration.
+        let config = desk.dir.path().join("rotate.toml");
+        ran.says(&format!("`relaykey-rotate --config {} hosts seal --expect 3`", config.display()));
         assert_eq!(ran.actions(), ["create", "put", "log-in", "promote"]);
         let status = desk.rotate(&["status", "--json"]);
         let document = status.expect(3).json();

@@ -21,6 +21,7 @@ use relaykey::{host, text};
 
 use crate::config::{self, Config, Credential};
 use crate::run::Controller;
+use crate::words::called_as;
 
 /// Exit codes.
 ///
@@ -129,6 +130,7 @@ pub fn run() -> ExitCode {
         return Exit::ForGood.code().into();
     }
     let common = cli.common;
+    called_as(called(&common));
     let exit = match cli.command {
         CliCommand::Plan => with(&common, plan::run),
         CliCommand::Run(args) => with(&common, async |at| run::run(at, &args).await),
@@ -145,6 +147,19 @@ pub fn run() -> ExitCode {
         CliCommand::Demo(args) => demo::run(common.json, &args),
     };
     exit.code().into()
+}
+
+/// How a command that is printed has to begin: about this configuration and this credential, from whatever directory.
+fn called(common: &Common) -> String {
+    let mut called = "relaykey-rotate".to_owned();
+    let at = std::path::absolute(&common.config).unwrap_or_else(|_| common.config.clone());
+    if at != Path::new(config::PATH) {
+        called += &format!(" --config {}", host::trust::quoted(&at));
+    }
+    if let Some(credential) = &common.credential {
+        called += &format!(" --credential {}", host::trust::quoted(credential));
+    }
+    called
 }
 
 /// Where a command is at work: one credential of one configuration.

@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("aws", &["config", "facts"]),
     ("hosts", &["audit", "aws", "evidence", "facts", "record"]),
     ("run", &["audit", "aws", "config", "evidence", "facts", "hosts", "plan", "policy", "record"]),
-    ("cli", &["config", "demo", "evidence", "facts", "plan", "policy", "record", "refusal", "retire", "run"]),
+    ("cli", &["config", "demo", "evidence", "facts", "plan", "policy", "record", "refusal", "retire", "run", "words"]),
     ("demo", &["cli", "config", "plan", "refusal", "run"]),
 ];
 

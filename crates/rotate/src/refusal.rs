@@ -276,6 +276,7 @@ impl Refusal {
             AccessDenied { part: Part::Fleet },
             Throttled,
             NoAnswer { part: Part::Store },
+            NotFound { part: Part::Store },
             UserMissing,
             SecretDeleting,
             Busy { holder: "c".into(), until: now() },

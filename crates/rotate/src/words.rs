@@ -1,6 +1,7 @@
 //! The words of everything here, made once. A fix can be pasted: its ids are those of the facts.
 
 use std::fmt::{self, Write as _};
+use std::sync::OnceLock;
 
 use crate::evidence::Verdict;
 use crate::facts::{KeyId, Part, VersionId, WhyMissing};
@@ -10,6 +11,20 @@ use crate::refusal::Refusal;
 /// Ids with a comma between them.
 fn list(keys: &[KeyId]) -> String {
     keys.iter().map(KeyId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// How a command of this program that is printed begins.
+static CALLED: OnceLock<String> = OnceLock::new();
+
+/// From now on commands that are printed begin so: with the options that whoever pastes them needs.
+pub fn called_as(command: String) {
+    // Said once, before anything is printed.
+    let _ = CALLED.set(command);
+}
+
+/// `relaykey-rotate`, with the options that it needs here.
+pub fn called() -> &'static str {
+    CALLED.get().map_or("relaykey-rotate", String::as_str)
 }
 
 impl Refusal {
@@ -135,36 +150,35 @@ impl Refusal {
     /// What to do about it. What stands in backquotes is pasted as it is.
     pub fn fix(&self) -> String {
         use Refusal::*;
+        let us = called();
         match self {
             DeactivatedByHand { key } => format!(
-                "if it was stolen, leave it so, and `relaykey-rotate run` makes and publishes another one; else `relaykey-rotate reactivate {key}`"
+                "if it was stolen, leave it so, and `{us} run` makes and publishes another one; else `{us} reactivate {key}`"
             ),
             NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
             RosterOpen { heard, expect: Some(_) } => format!(
-                "start relaykey on the hosts that are missing; if there are no more, `relaykey-rotate hosts seal --expect {}`",
+                "start relaykey on the hosts that are missing; if there are no more, `{us} hosts seal --expect {}`",
                 (*heard).max(1)
             ),
             RosterOpen { heard, expect: None } => format!(
-                "when all of your mail servers are in `relaykey-rotate hosts list`, say how many they are: `relaykey-rotate hosts seal --expect {}`",
+                "when all of your mail servers are in `{us} hosts list`, say how many they are: `{us} hosts seal --expect {}`",
                 (*heard).max(1)
             ),
             HostUnconfirmed { host } => {
-                format!(
-                    "on {host}, `relaykey status`; if it is no mail server any more, `relaykey-rotate hosts remove {host}`"
-                )
+                format!("on {host}, `relaykey status`; if it is no mail server any more, `{us} hosts remove {host}`")
             }
             HostSilent { host, .. } => format!(
                 "start relaykey on {host}; if it is down and will not come back with the old key, \
-                 `relaykey-rotate hosts waive {host} --reason \"down for repair\"`; if it is gone, `relaykey-rotate hosts remove {host}`"
+                 `{us} hosts waive {host} --reason \"down for repair\"`; if it is gone, `{us} hosts remove {host}`"
             ),
             ProofFalse { host } => format!("on {host}, `relaykey confirm`; find out who else can write its reports"),
             ProofMissing { host, .. } => format!(
                 "on {host}, `relaykey confirm`; if it cannot prove it, look for yourself and \
-                 `relaykey-rotate hosts waive {host} --reason \"looked at its table\"`"
+                 `{us} hosts waive {host} --reason \"looked at its table\"`"
             ),
             AgentTooOld { host } => format!(
                 "update relaykey on {host}; or look at its login tables yourself and \
-                 `relaykey-rotate hosts waive {host} --reason \"looked at its tables\"`"
+                 `{us} hosts waive {host} --reason \"looked at its tables\"`"
             ),
             OtherVersion { host, .. } | RemainingOld { host, .. } => format!("on {host}, `relaykey sync`"),
             OldKeyElsewhere { host, .. } => {
@@ -178,15 +192,15 @@ impl Refusal {
             Withdrawn { host } => format!("on {host}, `relaykey sync`; it confirms again when it has the new key"),
             NameTwice { host } | IdentityShared { host } => {
                 format!(
-                    "give each host a name and an AWS identity of its own; or, if it is meant so, `relaykey-rotate hosts accept {host}`"
+                    "give each host a name and an AWS identity of its own; or, if it is meant so, `{us} hosts accept {host}`"
                 )
             }
             Clock { host } => format!("set the clock of {host}; it needs time synchronisation"),
-            OldKeyUsed { key, .. } => format!(
-                "find what uses {key} and give it the new key; then start the clocks anew: `relaykey-rotate hosts seal`"
-            ),
+            OldKeyUsed { key, .. } => {
+                format!("find what uses {key} and give it the new key; then start the clocks anew: `{us} hosts seal`")
+            }
             LastUsedUnknown { .. } => {
-                "allow iam:GetAccessKeyLastUsed: `relaykey-rotate policy --for controller`".into()
+                format!("allow iam:GetAccessKeyLastUsed: `{us} policy --for controller`")
             }
             Grace { .. } | Observe { .. } | Busy { .. } | Throttled | NoAnswer { .. } => {
                 "nothing: it goes on by itself".into()
@@ -194,9 +208,9 @@ impl Refusal {
             CanaryNone { label } => format!(
                 "on a host, `stage = [\"{label}\", \"AWSCURRENT\"]` in config.toml; or take `canary` out of rotate.toml"
             ),
-            CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `relaykey-rotate run`"),
+            CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `{us} run`"),
             SesRefuses { .. } => {
-                "`relaykey-rotate history` says which endpoint, and in its words; then `relaykey-rotate run`".into()
+                format!("`{us} history` says which endpoint, and in its words; then `{us} run`")
             }
             RegionRefused { region, .. } => {
                 format!(
@@ -204,17 +218,17 @@ impl Refusal {
                 )
             }
             TwoLiveKeys { .. } => {
-                "delete the key that nothing uses: `relaykey-rotate hosts list` names who uses which".into()
+                format!("delete the key that nothing uses: `{us} hosts list` names who uses which")
             }
             UnexplainedKey { key } => format!(
                 "if nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name and the user's name; \
                  deactivated first, it can still be brought back"
             ),
             NotDead { key } => {
-                format!("`relaykey-rotate history` says which endpoint takes it; ask AWS why {key} still works")
+                format!("`{us} history` says which endpoint takes it; ask AWS why {key} still works")
             }
             LabelMoved { .. } => {
-                "move AWSCURRENT back to the version that was published last: `relaykey-rotate history` names it".into()
+                format!("move AWSCURRENT back to the version that was published last: `{us} history` names it")
             }
             PendingForeign { version } => {
                 format!("end that rotation, or take the label off version {version}; this program does not publish it")
@@ -227,16 +241,15 @@ impl Refusal {
                 )
             }
             ValueNotOurs { .. } => {
-                "is `iam_user` in rotate.toml right? `relaykey-rotate run` makes a key of that user and publishes it"
-                    .into()
+                format!("is `iam_user` in rotate.toml right? `{us} run` makes a key of that user and publishes it")
             }
-            KmsDenied | AccessDenied { .. } => "attach what `relaykey-rotate policy --for controller` prints".into(),
+            KmsDenied | AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
             UserMissing => "is `iam_user` in rotate.toml right?".into(),
             NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
             SecretDeleting => "`aws secretsmanager restore-secret --secret-id` with the secret's name".into(),
-            RevokedKeyPublished { .. } => "`relaykey-rotate run` publishes another one".into(),
+            RevokedKeyPublished { .. } => format!("`{us} run` publishes another one"),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
-            WouldCut { host: None, .. } => "`relaykey-rotate status` says what is published and why".into(),
+            WouldCut { host: None, .. } => format!("`{us} status` says what is published and why"),
         }
     }
 }

@@ -35,7 +35,7 @@ fn is_refused(lab: &Lab, controller: &mut Controller, action: &str, fault: Value
 #[test]
 fn what_cannot_be_seen_is_named_and_nothing_is_done() {
     isolated("rotate::faults::what_cannot_be_seen_is_named_and_nothing_is_done", || {
-        let lab = Lab::new(Kind::SecretsManager);
+        let lab = Lab::new(Kind::SecretsManager).impatient();
         let mut controller = lab.controller();
         let mut one = host("mx1");
         lab.takes(&mut one);
@@ -70,7 +70,7 @@ fn what_cannot_be_seen_is_named_and_nothing_is_done() {
 #[test]
 fn a_call_that_fails_or_hangs_is_told_and_made_again() {
     isolated("rotate::faults::a_call_that_fails_or_hangs_is_told_and_made_again", || {
-        let lab = Lab::new(Kind::SecretsManager);
+        let lab = Lab::new(Kind::SecretsManager).impatient();
         let mut controller = lab.controller();
         lab.ask(&mut controller, Ask::Run);
         lab.moto.fault(KEY, "CreateAccessKey", error(409, "LimitExceeded"));

@@ -239,6 +239,7 @@ fn two_under_one_name_and_one_name_for_two_are_told() {
         // Another principal writes under the name of the first.
         let mut clone =
             SimHost { principal: "AROAEXAMPLE:other".into(), host_id: "f".repeat(32), ..begun.hosts[0].clone() };
+        begun.pass(1);
         begun.lab.takes(&mut clone);
         begun.is_stopped_by(&["name-twice"]);
         // The one that wrote last is the one.

@@ -118,7 +118,10 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
     let began = std::time::Instant::now();
     for rotation in 0..rotations {
         let before = lab.published().1;
-        lab.ask(&mut person, Ask::Run);
+        // The machine may be busy with other tests.
+        while let Err(fault) = lab.run_time.block_on(person.ask(Ask::Run)) {
+            assert!(fault.temporary, "{fault:?}");
+        }
         let mut told = Vec::new();
         let mut rounds = 0;
         loop {
@@ -185,14 +188,14 @@ fn rotations(kind: Kind, rotations: usize, seed: u64, processes: usize) {
 
 #[test]
 fn two_controllers_are_killed_again_and_again() {
-    isolated_within("rotate::killed::two_controllers_are_killed_again_and_again", 400, || {
+    isolated_within("rotate::killed::two_controllers_are_killed_again_and_again", 900, || {
         rotations(Kind::SecretsManager, 30, 0x5eed_0001, 2);
     });
 }
 
 #[test]
 fn one_controller_is_killed_with_parameter_store() {
-    isolated_within("rotate::killed::one_controller_is_killed_with_parameter_store", 200, || {
+    isolated_within("rotate::killed::one_controller_is_killed_with_parameter_store", 400, || {
         rotations(Kind::ParameterStore, 5, 0x5eed_0002, 1);
     });
 }

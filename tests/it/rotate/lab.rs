@@ -105,14 +105,8 @@ impl Lab {
             ca.to_str().expect("a path"),
         );
         let (config, _) = config::parse(&text).unwrap_or_else(|findings| panic!("{findings:#?}"));
-        let limits = Limits {
-            connect: Duration::from_secs(2),
-            attempt: Duration::from_secs(3),
-            operation: Duration::from_secs(4),
-            ..Limits::default()
-        };
         let lab = Self {
-            http: Http::new(moto.ca_pem().as_bytes()).with_limits(limits),
+            http: Http::new(moto.ca_pem().as_bytes()),
             run_time: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time"),
             config,
             kind,
@@ -126,6 +120,18 @@ impl Lab {
             lab.make_table(TABLE, &[("principal", "HASH"), ("credential#host_id", "RANGE")]);
         }
         lab
+    }
+
+    /// Where something hangs: what is not answered in seconds is not answered.
+    pub fn impatient(mut self) -> Self {
+        let limits = Limits {
+            connect: Duration::from_secs(2),
+            attempt: Duration::from_secs(3),
+            operation: Duration::from_secs(4),
+            ..Limits::default()
+        };
+        self.http = self.http.with_limits(limits);
+        self
     }
 
     pub fn make_table(&self, name: &str, key: &[(&str, &str)]) {

@@ -8,6 +8,7 @@ use super::{Exit, Place, complain, print_json, print_json_line, refused, view};
 use crate::facts::HostName;
 use crate::retire;
 use crate::run::{Answer, Ask, Look};
+use crate::words::called;
 
 /// The longest time that a waiver may be for.
 const LONGEST_WAIVER: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -184,7 +185,7 @@ async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
     let Some(expect) = args.expect.or(before) else {
         complain(
             &format!("how many mail servers are there? {heard} have reported so far"),
-            &format!("count them, and say it: `relaykey-rotate hosts seal --expect {}`", heard.max(1)),
+            &format!("count them, and say it: `{} hosts seal --expect {}`", called(), heard.max(1)),
         );
         return Exit::Usage;
     };
