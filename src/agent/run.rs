@@ -22,6 +22,7 @@ use crate::apply::{self, Reply, Request};
 use crate::audit::{Record, StepKind, StepTime};
 use crate::config;
 use crate::fault::{Class, Fault};
+use crate::report;
 use crate::rollover::{self, Facts, Outcome, Policy, Reason, Step};
 use crate::state::{Access, StateError};
 use crate::wake;
@@ -56,6 +57,9 @@ impl Agent {
             return Ok(FinishedRun::failed(state, failure));
         }
         let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
+        if report::keeps_a_roster(&self.receivers, &credential.name) {
+            rollover::hello(&mut facts, Timestamp::now());
+        }
         let fetched = FetchedCredential::default();
         let mut unsaved = None;
         let mut steps = Vec::new();

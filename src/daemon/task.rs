@@ -260,7 +260,7 @@ impl CredentialTask {
         let (cache, credential, sights) = (self.cache.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
         let cause = by.cause;
-        let durable = &mut memory.state;
+        let (durable, deliveries) = (&mut memory.state, &mut self.deliveries);
         // What hangs is shown, and not what was done beside it.
         let mut under_way: Vec<Step> = Vec::new();
         let mut observer = |event: RunEvent<'_>| {
@@ -298,6 +298,8 @@ impl CredentialTask {
                 }
                 RunEvent::Saved(state) => {
                     durable.clone_from(state);
+                    // A run may take long, and waits for no receiver: what became of an attempt is taken in after it.
+                    deliveries.begin(&state.outbox, Timestamp::now());
                     cache.set_state(&credential.name, state);
                     cache.set_live(&credential.name, |live| remember(&mut live.history, state));
                 }

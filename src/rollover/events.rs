@@ -5,7 +5,7 @@ use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
 
 use super::commit::next_seq;
 use super::drift::is_changed_by_others;
-use super::facts::{Facts, News, is_in_use, read_back_anew};
+use super::facts::{Facts, News, Wake, is_in_use, read_back_anew};
 use super::standing::said_beside;
 use super::state::{Failing, State, VersionId};
 use crate::fault::Class;
@@ -67,6 +67,17 @@ pub(super) fn tell(facts: &mut Facts, outcome: ReportOutcome, error: Option<Repo
         error,
         waiting,
     });
+}
+
+/// This host has told nothing yet: that it is there, before it applies anything. Who waits for all hosts is to know of it, however
+/// long its first version takes.
+pub fn hello(facts: &mut Facts, now: Timestamp) {
+    let State { applied, report, told, left, .. } = &facts.state;
+    let is_new = applied.is_none() && report.is_none() && told.is_none() && left.is_none();
+    let Wake { dry_run, foresees, leave, .. } = facts.wake;
+    if is_new && !dry_run && !foresees && !leave {
+        tell(facts, ReportOutcome::Hello, None, now);
+    }
 }
 
 /// The candidate waits for a person: what for.

@@ -35,6 +35,7 @@ mod page;
 mod postfix;
 mod proof;
 mod report;
+mod roster;
 mod secrets;
 mod settings;
 mod smtp;

@@ -34,6 +34,29 @@ fn a_failure_that_is_permanent_is_told_once_per_cause_and_version() {
 }
 
 #[test]
+fn a_host_that_has_told_nothing_says_that_it_is_there() {
+    let says = |state: &State, wake: Wake| {
+        let mut facts = Facts::new(state.clone(), &policy(1), wake, false);
+        hello(&mut facts, at(0));
+        facts.news.iter().map(|news| (news.outcome.word(), news.version.clone())).collect::<Vec<_>>()
+    };
+    let said = [("hello", String::new())];
+    let host = LabHost::unknown(policy(1), 1, 2);
+    assert_eq!(says(&host.state, Wake::default()), said);
+    assert_eq!(says(&host.state, Wake { confirm: true, ..Wake::default() }), said);
+    // Who only looks, or leaves, does not come.
+    for wake in [Wake { dry_run: true, ..Wake::default() }, Wake { leave: true, ..Wake::default() }] {
+        assert_eq!(says(&host.state, wake), []);
+    }
+    // Whatever it has told says so too.
+    let told = State { told: Some(report(1)), ..host.state.clone() };
+    let left = State { left: Some(at(0)), ..host.state };
+    for state in [told, left, LabHost::new(policy(1), 1).state, applied(&policy(1), 1)] {
+        assert_eq!(says(&state, Wake::default()), []);
+    }
+}
+
+#[test]
 fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() {
     let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("verify", trouble("network", true))];
