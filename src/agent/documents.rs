@@ -70,7 +70,8 @@ impl Agent {
             approved_by: facts.approved_by(),
             labels: credential.source.labels().to_vec(),
             poll_s: poll_s(credential),
-            alive_due: stamp.at.parse().ok().and_then(rollover::alive_due),
+            alive_due: stamp.at.parse().ok().and_then(|at| rollover::alive_due(at, self.lease)),
+            lease_s: self.lease_s(),
             latest: None,
         }
     }
@@ -87,7 +88,8 @@ impl Agent {
         };
         // Who has applied nothing, or has left, gives none.
         let gives_signs = facts.state.applied.is_some() && news.outcome != ReportOutcome::Left;
-        let alive_due = news.at.parse().ok().filter(|_| gives_signs).and_then(rollover::alive_due);
+        let alive_due = news.at.parse().ok().filter(|_| gives_signs);
+        let alive_due = alive_due.and_then(|at| rollover::alive_due(at, self.lease));
         Report {
             schema: REPORT_V2.into(),
             id: self.report_id(credential, news.seq),
@@ -116,8 +118,13 @@ impl Agent {
             labels: credential.source.labels().to_vec(),
             poll_s: poll_s(credential),
             alive_due,
+            lease_s: self.lease_s(),
             latest: latest.map(Box::new),
         }
+    }
+
+    fn lease_s(&self) -> Option<u32> {
+        self.lease.and_then(|lease| u32::try_from(lease.as_secs()).ok())
     }
 
     fn report_id(&self, credential: &config::Credential, seq: u64) -> String {

@@ -49,7 +49,7 @@ impl Agent {
     /// finished if it does not hang, what is staged is removed.
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<FinishedRun, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
-        let policy = Policy::new(credential, TimeZone::system());
+        let policy = Policy { lease: self.lease, ..Policy::new(credential, TimeZone::system()) };
         let mut state = self.take_up(credential, &by, observer).await?;
         if let Some(id) = &wake.previous
             && let Err(failure) = self.name_earlier(credential, &mut state, &by, id, observer).await?

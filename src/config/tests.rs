@@ -137,7 +137,7 @@ type = "postfix"
         probe: None,
         targets: vec![target],
     };
-    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into() };
+    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into(), lease: None };
     assert_eq!(
         config,
         Config { host, aws: Aws::default(), credentials: vec![credential], reports: Vec::new(), health: None }
@@ -151,6 +151,7 @@ fn everything_set_arrives() {
 name = "mx1"
 state_dir = "/s"
 run_dir = "/r"
+lease = "1h"
 [aws]
 region = "eu-west-1"
 profile = "p"
@@ -268,6 +269,7 @@ credentials = ["sm"]
 "#;
     let (config, found) = parse(text).expect("a full file");
     assert_eq!(found, []);
+    assert_eq!(config.host.lease, Some(Duration::from_secs(3600)));
     let [sm, ps] = config.credentials.as_slice() else { panic!("{config:?}") };
     let aws = Aws {
         region: Some("eu-west-1".into()),
@@ -469,7 +471,7 @@ fn unknown_keys_and_tables() {
             "name = \"mx1.example.com\"",
             "hostname = \"x\"",
             "unknown key \"hostname\" in [host]",
-            "Allowed here: name, state_dir, run_dir",
+            "Allowed here: name, state_dir, run_dir, lease",
         ),
         (
             "state_dir = \"/var/lib/relaykey\"",

@@ -400,7 +400,9 @@ impl CredentialTask {
             wake::next_poll(now, self.credential.poll, &self.agent.identity.host_id, &self.credential.name, jitter());
         // Never at once: whatever is due and cannot be done must not become a loop.
         let soonest = now.saturating_add(SignedDuration::try_from(CALM).unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        let (at, cause) = match ended.next.map(|at| at.max(soonest)) {
+        // A sign of life may be due before the next poll; one that could not be given is no reason to hurry.
+        let alive = ended.state.alive_due.filter(|due| *due > now);
+        let (at, cause) = match ended.next.into_iter().chain(alive).min().map(|at| at.max(soonest)) {
             Some(at) if at < poll => (at, Cause::Retry),
             _ => (poll, Cause::Timer),
         };

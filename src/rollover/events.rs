@@ -1,5 +1,7 @@
 //! What a run has to tell beyond its confirmation: each cause once, and what only the end of a run shows.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
 
@@ -22,8 +24,13 @@ const LASTING: SignedDuration = SignedDuration::from_mins(15);
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
 /// When the sign of life after a report of this time is there at the latest.
-pub fn alive_due(at: Timestamp) -> Option<Timestamp> {
-    at.checked_add(ALIVE_AFTER.mul_f64(1.0 + ALIVE_SPREAD)).ok()
+pub fn alive_due(at: Timestamp, lease: Option<Duration>) -> Option<Timestamp> {
+    at.checked_add(alive_after(lease).mul_f64(1.0 + ALIVE_SPREAD)).ok()
+}
+
+/// Daily; and within the time that this host may be silent, if that is shorter.
+pub(super) fn alive_after(lease: Option<Duration>) -> SignedDuration {
+    lease.and_then(|lease| SignedDuration::try_from(lease).ok()).map_or(ALIVE_AFTER, |lease| lease.min(ALIVE_AFTER))
 }
 
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
@@ -129,7 +136,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     if let Some(error) = old_key(facts, now) {
         tell(facts, ReportOutcome::Alive, Some(error), now);
     }
-    let spread = ALIVE_AFTER.mul_f64(0.9 + 2.0 * ALIVE_SPREAD * jitter.clamp(0.0, 1.0));
+    let spread = facts.alive_after.mul_f64(0.9 + 2.0 * ALIVE_SPREAD * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
     let told = facts.spoke || facts.committed.is_some();
     match facts.state.alive_due {

@@ -1,9 +1,10 @@
 //! Everything a decision looks at: the durable state, what woke the machine, and what this wake has found out. What outcomes
 //! bring is taken in by `absorb`; nothing else writes here.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, ReportTable, StillHeld, Waiting};
 
+use super::events::alive_after;
 use super::own_login::hint;
 use super::policy::Policy;
 use super::state::{Candidate, Completion, Rejected, State, VersionId};
@@ -34,6 +35,8 @@ pub struct Facts {
     pub(super) spoke: bool,
     /// A person's order that needs nothing else, such as a rejection, was carried out.
     pub(super) ordered: bool,
+    /// How long after the last report a sign of life is due.
+    pub(super) alive_after: SignedDuration,
     /// [`conclude`] was called.
     pub(super) concluded: bool,
     /// The version that waited for approval when this wake began.
@@ -371,6 +374,7 @@ impl Facts {
             superseded: Vec::new(),
             spoke: false,
             ordered: false,
+            alive_after: alive_after(policy.lease),
             concluded: false,
             waited,
             shown,

@@ -47,6 +47,7 @@ fn policy(targets: usize) -> Policy {
         zone: TimeZone::UTC,
         probe: false,
         gives_older: true,
+        lease: None,
     }
 }
 
@@ -209,6 +210,7 @@ pub(crate) fn report(seq: u64) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }

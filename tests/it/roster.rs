@@ -5,6 +5,7 @@ use crate::lab::daemon as running;
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
+use crate::lab::scratch::Files as _;
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -68,6 +69,9 @@ fn a_new_host_says_that_it_is_there_while_its_first_version_takes_long() {
     let source = host.publish(key.pair()) + NEVER;
     let (smtp, more) = ("timeout = \"60s\"\n", health(port) + &table.receiver());
     host.configure(&Setup { source: &source, smtp, target: &target, more: &more });
+    // One that comes and goes.
+    let config = std::fs::read_to_string(host.path("config.toml")).expect("read");
+    host.dir.file("config.toml", config.replacen("[host]\n", "[host]\nlease = \"1h\"\n", 1));
     let daemon = running::Daemon { host: &host, program: host.start(&["run"]), port };
     let hello = wait_for("the host in the table", SOON, || table.reports().pop());
     let of = |name: &str| hello[name].as_str().expect("a text").to_owned();
@@ -75,7 +79,7 @@ fn a_new_host_says_that_it_is_there_while_its_first_version_takes_long() {
         [of("outcome"), of("host"), of("credential"), of("version"), of("username")],
         ["hello", "mx1.example.com", "ses", "", ""].map(str::to_owned)
     );
-    assert_eq!((&hello["targets"], &hello["latest"]), (&json!([]), &Value::Null));
+    assert_eq!((&hello["targets"], &hello["latest"], &hello["lease_s"]), (&json!([]), &Value::Null, &json!(3600)));
     let status = daemon.credential("ses");
     assert_eq!((&status["live"]["step"], &status["applied"]), (&json!("verify"), &Value::Null), "{status}");
     daemon.ends(SOON);

@@ -210,6 +210,20 @@ fn a_sign_of_life_is_given_daily() {
 }
 
 #[test]
+fn a_host_with_a_lease_gives_signs_of_life_within_it() {
+    for (lease, hours) in [(None, 24), (Some(3600), 1), (Some(30 * 86_400), 24)] {
+        let lease = lease.map(std::time::Duration::from_secs);
+        let mut host = LabHost::new(Policy { lease, ..policy(1) }, 1);
+        host.poll(0);
+        assert_eq!(host.state.alive_due, Some(at(hours * HOUR)), "half of the jitter is none");
+        assert_eq!(words(&host.poll(hours * HOUR - 1)), []);
+        assert_eq!(words(&host.poll(hours * HOUR)), [("alive", "")]);
+        let latest = at(0) + SignedDuration::from_mins(66 * hours);
+        assert_eq!(alive_due(at(0), lease), Some(latest), "and says when the next is there");
+    }
+}
+
+#[test]
 fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
     let mut policy = policy(1);
     policy.targets[0].drift = Drift::Report;

@@ -63,6 +63,7 @@ fn report(outcome: &str) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }
