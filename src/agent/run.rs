@@ -249,7 +249,7 @@ fn patience(step: &Step) -> Duration {
     match step {
         // They only look: nothing is torn.
         Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. } => Duration::ZERO,
-        Step::Inspect { .. } | Step::Preview { .. } | Step::FetchApplied => Duration::ZERO,
+        Step::Inspect { .. } | Step::Preview { .. } | Step::FetchApplied | Step::Attest { .. } => Duration::ZERO,
         Step::Prepare { .. } | Step::Discard { .. } => STAGING,
         Step::ReadBack { .. } => READING_BACK,
         _ => LONGEST_STEP,

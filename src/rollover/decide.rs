@@ -6,6 +6,7 @@ use relaykey_core::report::MailServer;
 
 use super::commit::new_stamp;
 use super::drift::{drifted, is_changed_by_others, is_fought_over, left_to_others, may_heal, put_back_due};
+use super::events::attest_due;
 use super::facts::{Facts, TargetFacts, at_rest, due, due_one, is_by_hand, is_in_use};
 use super::failures::OF_LOGINS;
 use super::policy::Policy;
@@ -60,7 +61,15 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
     }
     // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
     match own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty()) {
-        Some(target) => (Step::VerifyApplied { target }, Reason::MayBeRefused),
+        Some(target) => return (Step::VerifyApplied { target }, Reason::MayBeRefused),
+        None => {}
+    }
+    let ends = matches!(step, Step::End | Step::Wait { .. });
+    match attest_due(facts, now).filter(|_| ends && facts.under_way.is_empty()) {
+        Some((target, stamp)) => {
+            let reason = Reason::SignOfLife(facts.targets[target].name.clone());
+            (Step::Attest { target, stamp }, reason)
+        }
         None => (step, reason),
     }
 }

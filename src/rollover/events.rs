@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
+use relaykey_core::report::{MailServer, ReportError, ReportOutcome, Waiting, rfc3339};
 
 use super::commit::next_seq;
 use super::drift::is_changed_by_others;
-use super::facts::{Facts, News, Wake, is_in_use, read_back_anew};
+use super::facts::{
+    Attested, Facts, News, ReadBackFacts, SignOfLife, TargetFacts, Wake, is_in_use, read_back_anew,
+};
 use super::standing::said_beside;
 use super::state::{Failing, State, VersionId};
 use crate::fault::Class;
@@ -70,6 +72,7 @@ pub(super) fn tell(facts: &mut Facts, outcome: ReportOutcome, error: Option<Repo
         previous_username,
         in_use,
         version_in_use,
+        attested: Vec::new(),
         of_applied,
         error,
         waiting,
@@ -144,10 +147,59 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         Some(due) if due > now && !told => {}
         Some(_) if !told => {
             facts.state.alive_due = next;
-            let error = uses_another_login(&facts.state);
-            tell(facts, ReportOutcome::Alive, error, now);
+            give_sign_of_life(facts, now);
         }
         _ => facts.state.alive_due = next,
+    }
+}
+
+/// With the proofs that were made for it, where every target has one and nothing was told since.
+fn give_sign_of_life(facts: &mut Facts, now: Timestamp) {
+    let all = facts.targets.len();
+    let proved = facts.attested.take().filter(|a| !a.in_vain && a.targets.len() == all && a.stamp.seq > facts.state.seq);
+    let error = uses_another_login(&facts.state);
+    let before = facts.news.len();
+    tell(facts, ReportOutcome::Alive, error, now);
+    let (Some(Attested { stamp, targets, .. }), Some(news)) = (proved, facts.news.get_mut(before)) else { return };
+    (news.seq, news.at, news.attested) = (stamp.seq, stamp.at, targets);
+    facts.state.seq = news.seq;
+}
+
+/// The target whose login is to be proved anew for a sign of life that is due: only where every target was found to hold what
+/// was confirmed, and nothing else is to be told.
+pub(super) fn attest_due(facts: &Facts, now: Timestamp) -> Option<(usize, SignOfLife)> {
+    let State { applied, report, alive_due, withdrawn, left, .. } = &facts.state;
+    let Wake { dry_run, foresees, confirm, leave, ref reject, .. } = facts.wake;
+    let plain = !dry_run && !foresees && !confirm && !leave && reject.is_none();
+    let due = alive_due.is_some_and(|due| due <= now) && applied.is_some() && withdrawn.is_none() && left.is_none();
+    let told = facts.spoke || facts.committed.is_some() || facts.aside.is_some() || facts.concluded;
+    let of_report = |name: &String| report.as_ref().is_some_and(|report| report.targets.iter().any(|t| t.name == *name));
+    let holds = |t: &TargetFacts| {
+        let (seen, state) = (t.inspected.as_ref()?, facts.state.targets.get(&t.name)?);
+        let is_it = |found: &Option<String>| found.is_some() && *found == state.live_id;
+        let read = seen.reload_owed.is_none() && seen.unread.is_none() && seen.swapped.is_none();
+        let runs = seen.mail_server.is_some_and(|found| found != MailServer::Stopped);
+        (is_it(&seen.in_use) && is_it(&seen.live_id) && read && runs && t.is_untouched() && of_report(&t.name)).then_some(())
+    };
+    if !plain || !due || told || !facts.targets.iter().all(|t| holds(t).is_some()) {
+        return None;
+    }
+    match &facts.attested {
+        Some(attested) => {
+            let next = attested.targets.len();
+            (!attested.in_vain && next < facts.targets.len()).then(|| (next, attested.stamp.clone()))
+        }
+        None => Some((0, SignOfLife { seq: next_seq(&facts.state, now), at: rfc3339(now) })),
+    }
+}
+
+/// What the proof of one target came to.
+pub(super) fn attested(facts: &mut Facts, stamp: &SignOfLife, found: Option<ReadBackFacts>) {
+    let new = || Attested { stamp: stamp.clone(), targets: Vec::new(), in_vain: false };
+    let attested = facts.attested.get_or_insert_with(new);
+    match found.filter(|found| found.proof.is_ok()) {
+        Some(found) => attested.targets.push(found),
+        None => attested.in_vain = true,
     }
 }
 

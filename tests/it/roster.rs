@@ -1,15 +1,19 @@
 //! What a host gives to whoever counts hosts: that it is there, that it still uses what it confirmed, and that its login is
 //! refused. The real program, a real Postfix, the SES stand-in, a real AWS API server on loopback.
 
+use crate::lab::book;
 use crate::lab::daemon as running;
 use crate::lab::moto;
 use crate::lab::postfix;
 use crate::lab::relaykey as lab;
 use crate::lab::scratch::Files as _;
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
 
-use lab::{Host, Key, Setup};
+use book::Book;
+use lab::{Host, Key, Program, RUN, Setup};
 use postfix::{free_port, wait_for};
 use running::{NEVER, SOON, health};
 use serde_json::{Value, json};
@@ -62,13 +66,16 @@ fn a_new_host_says_that_it_is_there_while_its_first_version_takes_long() {
     let host = Host::new("hash", &key);
     host.start_postfix();
     let table = Table::new();
-    // An endpoint that takes the connection and says nothing.
+    // A source that takes the connection and says nothing.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = free_port();
-    let target = format!("port = {}\n", silent.local_addr().expect("bound").port());
-    let source = host.publish(key.pair()) + NEVER;
-    let (smtp, more) = ("timeout = \"60s\"\n", health(port) + &table.receiver());
-    host.configure(&Setup { source: &source, smtp, target: &target, more: &more });
+    let at = silent.local_addr().expect("bound");
+    let source = format!(
+        "type = \"parameter-store\"\nparameter = \"/ses\"\nregion = {:?}\nendpoint_url = \"http://{at}\"\n{NEVER}",
+        moto::REGION
+    );
+    let more = health(port) + &table.receiver();
+    host.configure(&Setup { source: &source, more: &more, ..Setup::default() });
     // One that comes and goes.
     let config = std::fs::read_to_string(host.path("config.toml")).expect("read");
     host.dir.file("config.toml", config.replacen("[host]\n", "[host]\nlease = \"1h\"\n", 1));
@@ -80,10 +87,14 @@ fn a_new_host_says_that_it_is_there_while_its_first_version_takes_long() {
         ["hello", "mx1.example.com", "ses", "", ""].map(str::to_owned)
     );
     assert_eq!((&hello["targets"], &hello["latest"], &hello["lease_s"]), (&json!([]), &Value::Null, &json!(3600)));
-    let status = daemon.credential("ses");
-    assert_eq!((&status["live"]["step"], &status["applied"]), (&json!("verify"), &Value::Null), "{status}");
+    let applied = daemon.shows("the source to be asked", SOON, |status| {
+        let ses = &status["credentials"][0];
+        (ses["live"]["step"] == "fetch").then(|| ses["applied"].clone())
+    });
+    assert_eq!(applied, Value::Null);
     daemon.ends(SOON);
     // Once is enough: it goes on to what there is to say.
+    let source = host.publish(key.pair()) + NEVER;
     host.configure(&Setup { source: &source, more: &more, ..Setup::default() });
     let daemon = host.run_configured(port);
     let adopted = wait_for("the adoption in the table", 2 * SOON, || {
@@ -91,6 +102,68 @@ fn a_new_host_says_that_it_is_there_while_its_first_version_takes_long() {
     });
     assert_eq!(adopted["outcome"], "adopted", "{adopted}");
     daemon.ends(SOON);
+}
+
+#[test]
+fn a_sign_of_life_proves_that_the_login_is_still_in_use() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let book = Book::new();
+    host.configure(&Setup { source: &host.publish(key.pair()), more: &book.receiver(), ..Setup::default() });
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let a_day_later = || {
+        let (path, mut state) = (host.path("state/credentials/ses.json"), host.state("ses"));
+        state["alive_due"] = "2026-01-01T00:00:00Z".into();
+        std::fs::write(path, state.to_string()).expect("written");
+        host.sync(&[], 0);
+        book.reports().pop().expect("a report")
+    };
+    let alive = a_day_later();
+    let [adopted, _] = &book.reports()[..] else { panic!("{:?}", book.reports()) };
+    assert_eq!((&alive["outcome"], &alive["latest"]), (&json!("alive"), adopted));
+    let (now, then) = (&alive["targets"][0], &adopted["targets"][0]);
+    for same in ["name", "map", "tables", "keys", "region", "evidence"] {
+        assert_eq!(now[same], then[same], "{same}");
+    }
+    assert_ne!(now["proof"], then["proof"], "made over this report");
+    let lines = lab::proof_lines(&alive, now).join("\n") + "\n";
+    let made = hmac(key.password(), &lines);
+    assert_eq!(now["proof"], made.as_str(), "{lines}");
+    let verify = |key: &Key, document: &Value| {
+        host.dir.file("held", key.password());
+        let arguments = ["verify-proof", "--password-fd", "3"];
+        Program::start_with_descriptor(&arguments, &host.path("held"), document.to_string().as_bytes()).wait(RUN)
+    };
+    verify(&key, &alive).expect(0).says(&["alive, seq "]);
+    verify(&Key::new(), &alive).expect(1);
+    let mut forged = alive.clone();
+    forged["at"] = "2026-01-01T00:00:00Z".into();
+    verify(&key, &forged).expect(1);
+    // Somebody has changed what is there, and it stays: nothing is proved of that.
+    host.configure(&Setup {
+        source: &host.publish(key.pair()),
+        target: "drift = \"report\"\n",
+        more: &book.receiver(),
+        ..Setup::default()
+    });
+    host.postfix.write_table(&format!("{} {}\n", host.hop(), Key::new().pair()));
+    host.postfix.postmap();
+    host.sync(&[], 1);
+    assert_eq!(book.reports().pop().expect("one")["outcome"], "withdrawn");
+}
+
+fn hmac(password: &str, text: &str) -> String {
+    let script = "import base64, hmac, sys; p, t = sys.stdin.buffer.read().split(b'\\n', 1); \
+                  print(base64.b64encode(hmac.new(p, t, 'sha256').digest()).decode(), end='')";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    write!(child.stdin.take().expect("piped"), "{password}\n{text}").expect("written");
+    String::from_utf8(child.wait_with_output().expect("it ends").stdout).expect("text")
 }
 
 #[test]
@@ -107,7 +180,7 @@ fn where_the_table_gives_no_answer_the_first_version_does_not_wait_for_it() {
     let daemon = running::Daemon { host: &host, program: host.start(&["run"]), port };
     daemon.applied(&key);
     let owed = daemon.shows("what is owed", SOON, |status| {
-        Some(status["credentials"][0]["reports_owed"].clone()).filter(|owed| owed[0]["owed"] == 1)
+        Some(status["credentials"][0]["reports_owed"].clone()).filter(|owed| owed[0]["count"] == 1)
     });
     assert_eq!(owed[0]["receiver"], "fleet", "{owed}");
     let state = host.state("ses");

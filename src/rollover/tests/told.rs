@@ -224,6 +224,72 @@ fn a_host_with_a_lease_gives_signs_of_life_within_it() {
 }
 
 #[test]
+fn a_sign_of_life_proves_anew_what_is_in_use() {
+    let confirmed = || {
+        let mut host = LabHost::new(policy(2), 1);
+        host.poll(0);
+        let target = |name: &str| ReportTarget { name: name.into(), ..reported() };
+        host.state.report = Some(Report { targets: vec![target("t0"), target("t1")], ..report(1) });
+        host
+    };
+    let proofs = |run: &super::lab::LabRun| {
+        let last = run.told.last().expect("a sign of life");
+        assert_eq!(last.outcome, ReportOutcome::Alive);
+        last.attested.iter().map(|found| found.proof.clone()).collect::<Vec<_>>()
+    };
+    let mut host = confirmed();
+    let run = host.poll(24 * HOUR);
+    assert_eq!(proofs(&run), [Ok("proof of 1".to_owned()), Ok("proof of 1".to_owned())]);
+    assert_eq!(run.steps.iter().filter(|step| **step == "attest").count(), 2);
+    assert_eq!((run.told[0].seq, run.told[0].at.as_str()), (host.state.seq, "2027-01-16T08:00:00Z"));
+    // Not before its time, and once.
+    assert!(!host.poll(24 * HOUR + 60).steps.contains(&"attest"));
+    // Where one of them has none, or holds something else, it is given without: half a proof would be taken for none.
+    let mut host = confirmed();
+    host.troubles = vec![("attest 1", Outcome::Mismatch(failure(true)))];
+    assert_eq!(proofs(&host.poll(24 * HOUR)), []);
+    let mut host = confirmed();
+    host.policy.targets[1].drift = Drift::Report;
+    host.files = vec![1, 9];
+    host.poll(60);
+    let run = host.poll(25 * HOUR);
+    assert_eq!((proofs(&run), run.steps.contains(&"attest")), (vec![], false));
+    // Nor where the mail server is known not to have read it.
+    let mut host = confirmed();
+    host.troubles = vec![("activate", Outcome::ReloadOwed(failure(true)))];
+    host.owed = vec![false, true];
+    let run = host.poll(24 * HOUR);
+    assert!(!run.steps.contains(&"attest"), "{:?}", run.steps);
+    // Something else is told meanwhile: the number of the proof is used up, and the sign of life is given.
+    let mut host = confirmed();
+    let due = host.state.alive_due.unwrap();
+    let mut facts = Facts::new(host.state.clone(), &host.policy, Wake::default(), false);
+    drive(&mut facts, &host.policy, due, good(found(1, 0), holds(1), true));
+    assert_eq!(facts.attested.as_ref().map(|a| a.targets.len()), Some(2));
+    facts.state.seq = facts.attested.as_ref().unwrap().stamp.seq;
+    conclude(&mut facts, due, 0.5);
+    assert_eq!((facts.news.len(), facts.news[0].attested.len()), (1, 0));
+    assert_eq!(host.seqs.pop(), Some(host.state.seq));
+}
+
+/// A target as a confirmation names it.
+fn reported() -> ReportTarget {
+    ReportTarget {
+        name: "t0".into(),
+        kind: "postfix".into(),
+        map: "hash:/t".into(),
+        tables: Vec::new(),
+        keys: Vec::new(),
+        read_back: "postmap -q".into(),
+        held: StillHeld::default(),
+        region: None,
+        evidence: evidence(),
+        proof: None,
+        no_proof: None,
+    }
+}
+
+#[test]
 fn a_sign_of_life_says_what_was_looked_up_and_not_what_should_be_there() {
     let mut policy = policy(1);
     policy.targets[0].drift = Drift::Report;
