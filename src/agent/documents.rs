@@ -20,7 +20,8 @@ impl Agent {
         stamp: &rollover::Stamp,
     ) -> Option<Report> {
         let targets = credential.targets.iter().zip(&facts.targets);
-        let targets = targets.map(|(target, facts)| Some(read(target, facts.read_back.as_ref()?, facts.evidence.clone()?)));
+        let targets =
+            targets.map(|(target, facts)| Some(read(target, facts.read_back.as_ref()?, facts.evidence.clone()?)));
         let targets = targets.collect::<Option<Vec<_>>>()?;
         Some(Report { targets, ..self.heading(facts, credential, stamp) })
     }
@@ -89,14 +90,14 @@ impl Agent {
             _ => facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref()),
         };
         let attested = credential.targets.iter().zip(&news.attested);
-        let attested = attested.map(|(target, found)| {
-            Some(read(target, found, evidence_of(&facts.state, &target.name)?.clone()))
-        });
+        let attested =
+            attested.map(|(target, found)| Some(read(target, found, evidence_of(&facts.state, &target.name)?.clone())));
         let another_login = news.in_use.is_some() && facts.state.foreign().is_some();
         // In a place that holds one document per host, this one replaces what still stands.
         let latest = match news.outcome {
             ReportOutcome::Alive => facts.state.told.clone(),
-            ReportOutcome::Withdrawn | ReportOutcome::Left => None,
+            ReportOutcome::Withdrawn | ReportOutcome::AppliedRefused | ReportOutcome::Left => None,
+            _ if facts.state.refused.is_some() => facts.state.refusal.clone(),
             _ => facts.state.report.clone().filter(|_| facts.state.withdrawn.is_none()),
         };
         // Who has applied nothing, or has left, gives none.

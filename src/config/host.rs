@@ -38,7 +38,12 @@ const LEASES: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::fr
 
 pub(super) fn read(reader: &mut Reader, top: &SectionView) -> Host {
     let view = reader.table(top, "host", &HOST);
-    let mut host = Host { name: None, state_dir: PathBuf::from("/var/lib/relaykey"), run_dir: PathBuf::from(RUN_DIR), lease: None };
+    let mut host = Host {
+        name: None,
+        state_dir: PathBuf::from("/var/lib/relaykey"),
+        run_dir: PathBuf::from(RUN_DIR),
+        lease: None,
+    };
     let Some(view) = view else { return host };
     reader.keys(&view, None);
     host.name = reader.read(&view, "name", host_name).map(|at| at.value);

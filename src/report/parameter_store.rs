@@ -604,7 +604,10 @@ mod tests {
             let text = document(&alive, MOST).unwrap_or_else(|e| panic!("{targets} {longest_names}: {}", e.what));
             assert!(text.len() <= MOST, "{}", text.len());
             let stored: Report = serde_json::from_str(&text).unwrap();
-            assert!(stored.targets.is_empty(), "it goes without proofs of its own before anything of the confirmation goes");
+            assert!(
+                stored.targets.is_empty(),
+                "it goes without proofs of its own before anything of the confirmation goes"
+            );
             let stored = evidence(&stored);
             for (stored, made) in stored.targets.iter().zip(&made.targets) {
                 assert_eq!(stored.held, made.held);

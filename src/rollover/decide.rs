@@ -293,10 +293,11 @@ pub(super) fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason
 
 fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
     let t = &facts.targets[index];
-    // A confirmation that somebody asks for, that was withdrawn and holds again, or that names other keys than the tables hold
-    // now, is made anew although nothing is to be written.
+    // A confirmation that somebody asks for, that was withdrawn and holds again, of a login that was refused and is taken again,
+    // or that names other keys than the tables hold now, is made anew although nothing is to be written.
     let holds = |i: usize| !facts.targets[i].failed && facts.targets[i].inspected.is_some() && !drifted(facts, i);
-    let again = (facts.state.withdrawn.is_some() || names_other_keys(facts)) && (0..facts.targets.len()).all(holds);
+    let over = facts.state.withdrawn.is_some() || facts.state.is_taken_again();
+    let again = (over || names_other_keys(facts)) && (0..facts.targets.len()).all(holds);
     if !applied || facts.wake.confirm || again {
         return true;
     }

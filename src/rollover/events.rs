@@ -7,9 +7,8 @@ use relaykey_core::report::{MailServer, ReportError, ReportOutcome, Waiting, rfc
 
 use super::commit::next_seq;
 use super::drift::is_changed_by_others;
-use super::facts::{
-    Attested, Facts, News, ReadBackFacts, SignOfLife, TargetFacts, Wake, is_in_use, read_back_anew,
-};
+use super::facts::{Attested, Facts, News, ReadBackFacts, SignOfLife, TargetFacts, Wake, is_in_use, read_back_anew};
+use super::own_login::refusal;
 use super::standing::said_beside;
 use super::state::{Failing, State, VersionId};
 use crate::fault::Class;
@@ -117,6 +116,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         }
     }
     withdraw(facts, now);
+    tell_refusal(facts, now);
     for (about, error) in standing_failures(facts, now) {
         let before = facts.news.len();
         tell(facts, ReportOutcome::Failed, Some(error), now);
@@ -156,7 +156,8 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
 /// With the proofs that were made for it, where every target has one and nothing was told since.
 fn give_sign_of_life(facts: &mut Facts, now: Timestamp) {
     let all = facts.targets.len();
-    let proved = facts.attested.take().filter(|a| !a.in_vain && a.targets.len() == all && a.stamp.seq > facts.state.seq);
+    let proved =
+        facts.attested.take().filter(|a| !a.in_vain && a.targets.len() == all && a.stamp.seq > facts.state.seq);
     let error = uses_another_login(&facts.state);
     let before = facts.news.len();
     tell(facts, ReportOutcome::Alive, error, now);
@@ -168,20 +169,23 @@ fn give_sign_of_life(facts: &mut Facts, now: Timestamp) {
 /// The target whose login is to be proved anew for a sign of life that is due: only where every target was found to hold what
 /// was confirmed, and nothing else is to be told.
 pub(super) fn attest_due(facts: &Facts, now: Timestamp) -> Option<(usize, SignOfLife)> {
-    let State { applied, report, alive_due, withdrawn, left, .. } = &facts.state;
+    let State { applied, report, alive_due, withdrawn, refused, left, .. } = &facts.state;
     let Wake { dry_run, foresees, confirm, leave, ref reject, .. } = facts.wake;
     let plain = !dry_run && !foresees && !confirm && !leave && reject.is_none();
-    let due = alive_due.is_some_and(|due| due <= now) && applied.is_some() && withdrawn.is_none() && left.is_none();
+    let due = alive_due.is_some_and(|due| due <= now) && applied.is_some() && left.is_none();
+    let stands = withdrawn.is_none() && refused.is_none();
     let told = facts.spoke || facts.committed.is_some() || facts.aside.is_some() || facts.concluded;
-    let of_report = |name: &String| report.as_ref().is_some_and(|report| report.targets.iter().any(|t| t.name == *name));
+    let of_report =
+        |name: &String| report.as_ref().is_some_and(|report| report.targets.iter().any(|t| t.name == *name));
     let holds = |t: &TargetFacts| {
         let (seen, state) = (t.inspected.as_ref()?, facts.state.targets.get(&t.name)?);
         let is_it = |found: &Option<String>| found.is_some() && *found == state.live_id;
         let read = seen.reload_owed.is_none() && seen.unread.is_none() && seen.swapped.is_none();
         let runs = seen.mail_server.is_some_and(|found| found != MailServer::Stopped);
-        (is_it(&seen.in_use) && is_it(&seen.live_id) && read && runs && t.is_untouched() && of_report(&t.name)).then_some(())
+        (is_it(&seen.in_use) && is_it(&seen.live_id) && read && runs && t.is_untouched() && of_report(&t.name))
+            .then_some(())
     };
-    if !plain || !due || told || !facts.targets.iter().all(|t| holds(t).is_some()) {
+    if !plain || !due || !stands || told || !facts.targets.iter().all(|t| holds(t).is_some()) {
         return None;
     }
     match &facts.attested {
@@ -287,6 +291,19 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportErr
     }
     facts.state.failing = stand;
     due
+}
+
+/// Two logins of our own proved that the endpoint refuses what is in use: mail is held back, and what was confirmed no longer
+/// holds.
+fn tell_refusal(facts: &mut Facts, now: Timestamp) {
+    let State { refused, withdrawn, left, .. } = &facts.state;
+    if facts.committed.is_some() || refused.is_some() || withdrawn.is_some() || left.is_some() {
+        return;
+    }
+    if let Some((since, error)) = refusal(&facts.state) {
+        facts.state.refused = Some(since);
+        tell(facts, ReportOutcome::AppliedRefused, Some(error), now);
+    }
 }
 
 /// Somebody put something else where this host has confirmed its login, and it stays there: what was confirmed no longer

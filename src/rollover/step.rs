@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use relaykey_core::audit::StepKind;
 use relaykey_core::report::{Evidence, Report, rfc3339};
 
-use super::facts::{Inspection, ReadBackFacts, SourceVersion, SignOfLife, StagedFacts, Stamp};
+use super::facts::{Inspection, ReadBackFacts, SignOfLife, SourceVersion, StagedFacts, Stamp};
 use super::target_state::PlannedChange;
 use crate::fault::Failure;
 

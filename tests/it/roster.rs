@@ -153,6 +153,60 @@ fn a_sign_of_life_proves_that_the_login_is_still_in_use() {
     assert_eq!(book.reports().pop().expect("one")["outcome"], "withdrawn");
 }
 
+/// The mail log hints at it, two logins of relaykey's own prove it; then it is told, and taken back, until it is taken again.
+#[test]
+fn that_the_login_in_use_is_refused_is_told_and_its_end_confirmed() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let book = Book::new();
+    let port = free_port();
+    let source = host.publish(key.pair()) + NEVER;
+    let more = health(port) + &book.receiver();
+    let smtp = "retry = \"1s\"\npropagation = \"0s\"\n";
+    host.configure(&Setup { source: &source, smtp, more: &more, ..Setup::default() });
+    let daemon = host.run_configured(port);
+    let reported = |outcome: &str, limit| {
+        wait_for(outcome, limit, || book.reports().pop().filter(|report| report["outcome"] == outcome))
+    };
+    reported("adopted", SOON);
+    host.standin.deactivate(&key.id);
+    host.postfix.inject_from("dead@lab.invalid", 1);
+    host.postfix.wait_for_log(&["status=deferred", "535"], lab::DELIVERY);
+    daemon.shows("that the key in use is refused", 3 * SOON, |status| {
+        // The log is followed since the daemon has found it: it is refused once more.
+        host.postfix.flush();
+        status["credentials"][0]["applied_refused"].is_object().then_some(())
+    });
+    let told = reported("applied-refused", SOON);
+    let refused = daemon.credential("ses")["applied_refused"].clone();
+    let words = told["error"]["what"].as_str().expect("words");
+    let begins = format!(
+        "localhost refuses the key in use, {}, since {}: 535 ",
+        key.id,
+        refused["since"].as_str().expect("a time")
+    );
+    assert!(words.starts_with(&begins), "{words}\n{begins}");
+    assert_eq!(
+        (&told["error"]["class"], &told["username"], &told["in_use"], &told["latest"], &told["targets"]),
+        (&json!("applied-refused"), &json!(key.id), &json!([key.id]), &Value::Null, &json!([]))
+    );
+    daemon.agrees(Some("applied-refused"), "refuses the key in use", SOON);
+    // What comes after it in a place of one document does not hide it.
+    host.publish(Key::new().pair());
+    let failed = reported("failed", SOON);
+    assert_eq!(failed["latest"], told);
+    host.publish(key.pair());
+    host.standin.activate(&key.id);
+    let confirmed = reported("confirmed", 2 * SOON);
+    assert_eq!((&confirmed["username"], &host.state("ses")["refused"]), (&json!(key.id), &Value::Null));
+    assert!(confirmed["targets"][0]["proof"].is_string(), "{confirmed}");
+    let outcomes: Vec<Value> = book.reports().iter().map(|report| report["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["adopted", "applied-refused", "failed", "confirmed"]);
+    daemon.agrees(None, "", SOON);
+    daemon.ends(SOON);
+}
+
 fn hmac(password: &str, text: &str) -> String {
     let script = "import base64, hmac, sys; p, t = sys.stdin.buffer.read().split(b'\\n', 1); \
                   print(base64.b64encode(hmac.new(p, t, 'sha256').digest()).decode(), end='')";

@@ -156,8 +156,7 @@ pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now
         let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
         let owner = registry.owners.get(&name);
         host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others()
-                .any(|other| host_name(&other.report.host) == name && !is_gone(other, now));
+            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other, now));
         host.identity_shared = !registry.shared.contains(&one.principal)
             && others().any(|other| other.principal == one.principal && !is_gone(other, now));
         host.waiver = registry.waivers.get(&name).cloned();

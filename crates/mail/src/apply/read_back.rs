@@ -100,7 +100,8 @@ impl Target {
                 keys.push(key);
             }
         }
-        let regions = (self.regions.len() > 1).then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
+        let regions =
+            (self.regions.len() > 1).then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
         Ok(ReadBack {
             kind: view.kind,
             matches,

@@ -295,6 +295,17 @@ fn all() -> Vec<(&'static str, Report)> {
                 ..bare("rejected")
             },
         ),
+        (
+            "applied-refused",
+            Report {
+                error: error(
+                    "applied-refused",
+                    "email-smtp.eu-west-1.amazonaws.com refuses the key in use, AKIAIOSFODNN7EXAMPLE, since 2027-01-15T07:59:00Z: \
+                     535 Authentication Credentials Invalid. To do: activate the key again, or publish a valid one at the source",
+                ),
+                ..bare("applied-refused")
+            },
+        ),
         ("left", bare("left")),
         ("alive", bare("alive")),
         (
