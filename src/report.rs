@@ -346,7 +346,7 @@ pub fn open(receiver: &config::ReceiverConfig, http: &Http) -> Result<Box<dyn Re
         ReceiverKind::ParameterStore { path, aws } => {
             Box::new(parameter_store::ParameterReceiver::new(path, aws, http)?)
         }
-        ReceiverKind::DynamoDb { table, aws } => Box::new(dynamodb::DynamoDb::new(table, aws, http)?),
+        ReceiverKind::DynamoDb { table, keys, aws } => Box::new(dynamodb::DynamoDb::new(table, keys, aws, http)?),
         ReceiverKind::Webhook { url, secret_file, ca_file } => {
             Box::new(webhook::Webhook::new(url, secret_file, ca_file.as_deref())?)
         }

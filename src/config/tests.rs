@@ -317,7 +317,8 @@ credentials = ["sm"]
     assert_eq!([fleet.takes("ps"), fleet.takes("sm"), all.takes("ps"), all.takes("sm")], [true, false, true, true]);
     let role = Some("arn:aws:iam::111122223333:role/report".into());
     assert_eq!(all.kind, at("/relaykey", Aws { role_arn: role, external_id: None, ..aws.clone() }));
-    assert_eq!(table.kind, ReceiverKind::DynamoDb { table: "relaykey.Reports-1".into(), aws: elsewhere.clone() });
+    let (table_name, keys) = ("relaykey.Reports-1".into(), TableKeys::ByHost);
+    assert_eq!(table.kind, ReceiverKind::DynamoDb { table: table_name, keys, aws: elsewhere.clone() });
     assert_eq!(
         hook.kind,
         ReceiverKind::Webhook {
@@ -1148,10 +1149,15 @@ fn kinds_of_receivers() {
     };
     // What each needs, and the defaults of the rest.
     let aws = || Aws { region: Some("eu-west-1".into()), ..Aws::default() };
-    assert_eq!(
-        kind("type = \"dynamodb\"\ntable = \"abc\""),
-        ReceiverKind::DynamoDb { table: "abc".into(), aws: aws() }
-    );
+    for (lines, keys) in [
+        ("", TableKeys::ByHost),
+        ("\nlayout = 1", TableKeys::ByHost),
+        ("\nlayout = 2", TableKeys::ByUserId),
+        ("\nlayout = 2\nsource_identity = \"mx1\"", TableKeys::BySourceIdentity("mx1".into())),
+    ] {
+        let table = ReceiverKind::DynamoDb { table: "abc".into(), keys, aws: aws() };
+        assert_eq!(kind(&format!("type = \"dynamodb\"\ntable = \"abc\"{lines}")), table);
+    }
     let hook = "type = \"webhook\"\nurl = \"https://[2001:db8::1]/\"\nsecret_file = \"/s\"";
     let url = "https://[2001:db8::1]/".into();
     assert_eq!(kind(hook), ReceiverKind::Webhook { url, secret_file: "/s".into(), ca_file: None });
@@ -1191,6 +1197,13 @@ fn kinds_of_receivers() {
                 "the table's name",
             ),
             ("table = 5", "table: expected a string, found an integer", "in quotes"),
+            ("table = \"abc\"\nlayout = 3", "layout: there is no layout 3", "`principal` and `credential#host_id`"),
+            ("table = \"abc\"\nsource_identity = \"mx1\"", "source_identity has no effect", "set layout = 2"),
+            (
+                "table = \"abc\"\nlayout = 2\nsource_identity = \"!registry/ses\"",
+                "cannot be a source identity",
+                "2 to 64 letters",
+            ),
         ],
     );
     cases(
