@@ -1197,14 +1197,18 @@ fn kinds_of_receivers() {
                 "the table's name",
             ),
             ("table = 5", "table: expected a string, found an integer", "in quotes"),
-            ("table = \"abc\"\nlayout = 3", "layout: there is no layout 3", "`principal` and `credential#host_id`"),
-            ("table = \"abc\"\nsource_identity = \"mx1\"", "source_identity has no effect", "set layout = 2"),
-            (
-                "table = \"abc\"\nlayout = 2\nsource_identity = \"!registry/ses\"",
-                "cannot be a source identity",
-                "2 to 64 letters",
-            ),
         ],
+    );
+    cases(
+        "type = \"dynamodb\"\ntable = \"abc\"",
+        &[
+            ("layout = 3", "layout: there is no layout 3", "`principal` and `credential#host_id`"),
+            ("source_identity = \"mx1\"", "source_identity has no effect", "set layout = 2"),
+        ],
+    );
+    cases(
+        "type = \"dynamodb\"\ntable = \"abc\"\nlayout = 2",
+        &[("source_identity = \"!registry/ses\"", "cannot be a source identity", "2 to 64 letters")],
     );
     cases(
         "type = \"webhook\"\nsecret_file = \"/s\"",

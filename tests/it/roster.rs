@@ -198,7 +198,8 @@ fn that_the_login_in_use_is_refused_is_told_and_its_end_confirmed() {
     assert_eq!(failed["latest"], told);
     host.publish(key.pair());
     host.standin.activate(&key.id);
-    let confirmed = reported("confirmed", 2 * SOON);
+    host.sync(&[], 0).says(&["ses: confirmed"]);
+    let confirmed = reported("confirmed", SOON);
     assert_eq!((&confirmed["username"], &host.state("ses")["refused"]), (&json!(key.id), &Value::Null));
     assert!(confirmed["targets"][0]["proof"].is_string(), "{confirmed}");
     let outcomes: Vec<Value> = book.reports().iter().map(|report| report["outcome"].clone()).collect();
