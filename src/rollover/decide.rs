@@ -60,9 +60,9 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         return (Step::Await, reason);
     }
     // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
-    match own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty()) {
-        Some(target) => return (Step::VerifyApplied { target }, Reason::MayBeRefused),
-        None => {}
+    let own_login = own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty());
+    if let Some(target) = own_login {
+        return (Step::VerifyApplied { target }, Reason::MayBeRefused);
     }
     let ends = matches!(step, Step::End | Step::Wait { .. });
     match attest_due(facts, now).filter(|_| ends && facts.under_way.is_empty()) {
