@@ -147,6 +147,8 @@ pub struct Agent {
     pub store: Arc<Store>,
     /// `[[report]]`: to whom confirmations are owed.
     pub receivers: Vec<config::ReceiverConfig>,
+    /// `[host] lease`: how long it may be silent before it is no longer expected.
+    pub lease: Option<Duration>,
     pub logs: Logs,
 }
 

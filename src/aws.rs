@@ -234,6 +234,19 @@ impl AwsSession {
         Ok(config)
     }
 
+    /// The same for STS, which another service's endpoint does not answer for.
+    pub async fn config_of_sts(&self) -> Result<SdkConfig, Fault> {
+        Ok(self.sts_of(&self.config().await?))
+    }
+
+    fn sts_of(&self, config: &SdkConfig) -> SdkConfig {
+        let mut sts = config.to_builder();
+        if !self.settings.endpoint_url.as_deref().is_none_or(serves_all_services) {
+            sts.set_endpoint_url(None);
+        }
+        sts.build()
+    }
+
     /// What the error of a call means: what `special` makes of the answer, if there is one and it is the service's alone,
     /// else what [`explain`] says. Every error of a call comes here: one that blames the identity or the settings makes
     /// the next [`AwsSession::config`] read profile files and credentials anew.
@@ -327,11 +340,8 @@ impl AwsSession {
             config = config.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
         }
         if let Some(role) = &s.role_arn {
-            let mut sts = config.to_builder();
-            if !s.endpoint_url.as_deref().is_none_or(serves_all_services) {
-                sts.set_endpoint_url(None);
-            }
-            let mut assumed = AssumeRoleProvider::builder(role).session_name("relaykey").configure(&sts.build());
+            let sts = self.sts_of(&config);
+            let mut assumed = AssumeRoleProvider::builder(role).session_name("relaykey").configure(&sts);
             if let Some(id) = &s.external_id {
                 assumed = assumed.external_id(id);
             }

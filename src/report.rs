@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 use crate::aws::Http;
 use crate::config::{self, MailVia, ReceiverKind};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Outbox, Report, Retry};
+use crate::rollover::{self, Outbox, Report, ReportOutcome, Retry};
 use crate::text::words;
 
 pub use self::parameter_store::room_for_lists;
@@ -69,14 +69,22 @@ pub fn keeps(kind: &ReceiverKind) -> Keeps {
 }
 
 /// Does a kind of receiver get this report? A sign of life every day is for programs: people would soon read none of the
-/// messages.
+/// messages. That a host is there is for places that say which hosts there are.
 fn wants(kind: &ReceiverKind, report: &Report) -> bool {
-    !(matches!(kind, ReceiverKind::Email { .. }) && is_alive(report))
+    match report.outcome {
+        ReportOutcome::Hello => keeps(kind) == Keeps::Latest,
+        _ => !(matches!(kind, ReceiverKind::Email { .. }) && is_alive(report)),
+    }
+}
+
+/// Is this credential reported to a place that says which hosts there are?
+pub fn keeps_a_roster(receivers: &[config::ReceiverConfig], credential: &str) -> bool {
+    receivers.iter().any(|r| r.takes(credential) && keeps(&r.kind) == Keeps::Latest)
 }
 
 /// Is it a sign of life and nothing else? One may tell of a key that has become old.
 fn is_alive(report: &Report) -> bool {
-    report.outcome == rollover::ReportOutcome::Alive && report.error.is_none()
+    report.outcome == ReportOutcome::Alive && report.error.is_none()
 }
 
 /// Over how long the first attempts of a fleet are spread, so that hosts that rolled over together do not report
@@ -171,7 +179,12 @@ pub fn owe(
     let takes = |r: &&config::ReceiverConfig| r.takes(&report.credential) && wants(&r.kind, report);
     for receiver in receivers.iter().filter(takes) {
         let outbox = outboxes.entry(receiver.name.clone()).or_default();
-        outbox.owe(report, keeps(&receiver.kind), first_attempt(&receiver.kind, now, jitter));
+        // That it is there a host says before anything else: it is not to be spread until after that.
+        let first = match report.outcome {
+            ReportOutcome::Hello => now,
+            _ => first_attempt(&receiver.kind, now, jitter),
+        };
+        outbox.owe(report, keeps(&receiver.kind), first);
     }
 }
 
@@ -208,7 +221,7 @@ pub fn reconcile(
             Some(_) => {}
             None => {
                 let mut outbox = Outbox::default();
-                if let Some(latest) = latest {
+                if let Some(latest) = latest.filter(|latest| wants(&receiver.kind, latest)) {
                     let first = first_attempt(&receiver.kind, now, jitter);
                     outbox.owe(latest, keeps(&receiver.kind), first);
                 }
@@ -333,7 +346,7 @@ pub fn open(receiver: &config::ReceiverConfig, http: &Http) -> Result<Box<dyn Re
         ReceiverKind::ParameterStore { path, aws } => {
             Box::new(parameter_store::ParameterReceiver::new(path, aws, http)?)
         }
-        ReceiverKind::DynamoDb { table, aws } => Box::new(dynamodb::DynamoDb::new(table, aws, http)?),
+        ReceiverKind::DynamoDb { table, keys, aws } => Box::new(dynamodb::DynamoDb::new(table, keys, aws, http)?),
         ReceiverKind::Webhook { url, secret_file, ca_file } => {
             Box::new(webhook::Webhook::new(url, secret_file, ca_file.as_deref())?)
         }

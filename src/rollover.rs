@@ -73,10 +73,10 @@ pub(crate) mod tests;
 pub use absorb::{absorb, begin};
 pub use decide::decide;
 pub use drift::{left_changed, put_right, would_put_right};
-pub use events::{OLD_KEY, alive_due, conclude};
+pub use events::{OLD_KEY, alive_due, conclude, hello};
 pub use facts::{
-    Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SourceVersion, StagedFacts, Stamp, Superseded,
-    Swapped, TargetFacts, Wake,
+    Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SignOfLife, SourceVersion, StagedFacts, Stamp,
+    Superseded, Swapped, TargetFacts, Wake,
 };
 pub use failures::backoff;
 pub use fetched::not_newer;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use relaykey_core::report::REPORT_V2;
 
-use super::steps::region_of;
+use super::steps::{evidence_of, region_of};
 use super::{AGENT, Agent};
 use crate::audit::{By, Record, RecordCause, RecordError, RecordKind, RecordOutcome, StepTime};
 use crate::config;
@@ -19,22 +19,9 @@ impl Agent {
         credential: &config::Credential,
         stamp: &rollover::Stamp,
     ) -> Option<Report> {
-        let targets = credential.targets.iter().zip(&facts.targets).map(|(target, facts)| {
-            let read_back = facts.read_back.as_ref()?;
-            Some(ReportTarget {
-                name: target.name.clone(),
-                kind: read_back.kind.clone(),
-                map: read_back.map.clone(),
-                tables: read_back.tables.clone(),
-                keys: read_back.keys.clone(),
-                read_back: read_back.how.clone(),
-                held: read_back.held.told.clone(),
-                region: read_back.region.clone().or_else(|| region_of(target)),
-                evidence: facts.evidence.clone()?,
-                proof: read_back.proof.clone().ok(),
-                no_proof: read_back.proof.clone().err(),
-            })
-        });
+        let targets = credential.targets.iter().zip(&facts.targets);
+        let targets =
+            targets.map(|(target, facts)| Some(read(target, facts.read_back.as_ref()?, facts.evidence.clone()?)));
         let targets = targets.collect::<Option<Vec<_>>>()?;
         Some(Report { targets, ..self.heading(facts, credential, stamp) })
     }
@@ -70,24 +57,53 @@ impl Agent {
             approved_by: facts.approved_by(),
             labels: credential.source.labels().to_vec(),
             poll_s: poll_s(credential),
-            alive_due: stamp.at.parse().ok().and_then(rollover::alive_due),
+            alive_due: stamp.at.parse().ok().and_then(|at| rollover::alive_due(at, self.lease)),
+            lease_s: self.lease_s(),
             latest: None,
         }
     }
 
+    /// Everything of a sign of life that its proofs are made over besides its targets; `None`: there is nothing applied to prove.
+    pub(super) fn sign_of_life(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::SignOfLife,
+    ) -> Option<Report> {
+        let applied = facts.state.applied.as_ref()?;
+        let of_confirmation =
+            rollover::Stamp { seq: stamp.seq, at: stamp.at.clone(), outcome: rollover::Completion::Confirmed };
+        Some(Report {
+            outcome: ReportOutcome::Alive,
+            source: facts.state.source.as_ref()?.arn.clone(),
+            version: applied.id.version.clone(),
+            username: applied.username.clone(),
+            ..self.heading(facts, credential, &of_confirmation)
+        })
+    }
+
     /// The document of something that is no confirmation.
     pub(super) fn news(&self, facts: &Facts, credential: &config::Credential, news: News) -> Report {
-        let source = facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref());
+        let source = match news.outcome {
+            // It is about what is applied, whatever the source has become.
+            ReportOutcome::Alive => facts.state.source.as_ref(),
+            _ => facts.fetched.as_ref().map(|f| &f.identity).or(facts.state.source.as_ref()),
+        };
+        let attested = credential.targets.iter().zip(&news.attested);
+        let attested =
+            attested.map(|(target, found)| Some(read(target, found, evidence_of(&facts.state, &target.name)?.clone())));
         let another_login = news.in_use.is_some() && facts.state.foreign().is_some();
         // In a place that holds one document per host, this one replaces what still stands.
         let latest = match news.outcome {
             ReportOutcome::Alive => facts.state.told.clone(),
-            ReportOutcome::Withdrawn | ReportOutcome::Left => None,
+            ReportOutcome::Withdrawn | ReportOutcome::AppliedRefused | ReportOutcome::Left => None,
+            _ if facts.state.refused.is_some() => facts.state.refusal.clone(),
             _ => facts.state.report.clone().filter(|_| facts.state.withdrawn.is_none()),
         };
         // Who has applied nothing, or has left, gives none.
         let gives_signs = facts.state.applied.is_some() && news.outcome != ReportOutcome::Left;
-        let alive_due = news.at.parse().ok().filter(|_| gives_signs).and_then(rollover::alive_due);
+        let alive_due = news.at.parse().ok().filter(|_| gives_signs);
+        let alive_due = alive_due.and_then(|at| rollover::alive_due(at, self.lease));
         Report {
             schema: REPORT_V2.into(),
             id: self.report_id(credential, news.seq),
@@ -103,7 +119,7 @@ impl Agent {
             mode: credential.mode.word().into(),
             agent: AGENT.into(),
             outcome: news.outcome,
-            targets: Vec::new(),
+            targets: attested.collect::<Option<_>>().unwrap_or_default(),
             error: news.error,
             waiting: news.waiting,
             mail_server: facts.mail_server(),
@@ -116,12 +132,34 @@ impl Agent {
             labels: credential.source.labels().to_vec(),
             poll_s: poll_s(credential),
             alive_due,
+            lease_s: self.lease_s(),
             latest: latest.map(Box::new),
         }
     }
 
+    fn lease_s(&self) -> Option<u32> {
+        self.lease.and_then(|lease| u32::try_from(lease.as_secs()).ok())
+    }
+
     fn report_id(&self, credential: &config::Credential, seq: u64) -> String {
         format!("{}-{}-{seq}", self.identity.host_id, credential.name)
+    }
+}
+
+/// What was read back of a target.
+fn read(target: &config::Target, found: &rollover::ReadBackFacts, evidence: rollover::Evidence) -> ReportTarget {
+    ReportTarget {
+        name: target.name.clone(),
+        kind: found.kind.clone(),
+        map: found.map.clone(),
+        tables: found.tables.clone(),
+        keys: found.keys.clone(),
+        read_back: found.how.clone(),
+        held: found.held.told.clone(),
+        region: found.region.clone().or_else(|| region_of(target)),
+        evidence,
+        proof: found.proof.clone().ok(),
+        no_proof: found.proof.clone().err(),
     }
 }
 

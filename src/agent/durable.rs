@@ -211,6 +211,9 @@ impl Agent {
             }
             let report = self.news(facts, credential, news);
             report::owe(&mut facts.state.outbox, &self.receivers, &report, Timestamp::now(), jitter());
+            if report.outcome == ReportOutcome::AppliedRefused {
+                facts.state.refusal = Some(report.clone());
+            }
             if report.outcome != ReportOutcome::Alive {
                 facts.state.told = Some(report);
             }

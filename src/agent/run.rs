@@ -22,6 +22,7 @@ use crate::apply::{self, Reply, Request};
 use crate::audit::{Record, StepKind, StepTime};
 use crate::config;
 use crate::fault::{Class, Fault};
+use crate::report;
 use crate::rollover::{self, Facts, Outcome, Policy, Reason, Step};
 use crate::state::{Access, StateError};
 use crate::wake;
@@ -48,7 +49,7 @@ impl Agent {
     /// finished if it does not hang, what is staged is removed.
     pub async fn run(&self, run: Run<'_>, stop: &mut watch::Receiver<bool>) -> Result<FinishedRun, StateError> {
         let Run { credential, source, wake, by, ignore_backoff, deadline, observer } = run;
-        let policy = Policy::new(credential, TimeZone::system());
+        let policy = Policy { lease: self.lease, ..Policy::new(credential, TimeZone::system()) };
         let mut state = self.take_up(credential, &by, observer).await?;
         if let Some(id) = &wake.previous
             && let Err(failure) = self.name_earlier(credential, &mut state, &by, id, observer).await?
@@ -56,6 +57,9 @@ impl Agent {
             return Ok(FinishedRun::failed(state, failure));
         }
         let mut facts = Facts::new(state, &policy, wake, ignore_backoff);
+        if report::keeps_a_roster(&self.receivers, &credential.name) {
+            rollover::hello(&mut facts, Timestamp::now());
+        }
         let fetched = FetchedCredential::default();
         let mut unsaved = None;
         let mut steps = Vec::new();
@@ -245,7 +249,7 @@ fn patience(step: &Step) -> Duration {
     match step {
         // They only look: nothing is torn.
         Step::Wait { .. } | Step::Fetch | Step::Verify { .. } | Step::VerifyApplied { .. } => Duration::ZERO,
-        Step::Inspect { .. } | Step::Preview { .. } | Step::FetchApplied => Duration::ZERO,
+        Step::Inspect { .. } | Step::Preview { .. } | Step::FetchApplied | Step::Attest { .. } => Duration::ZERO,
         Step::Prepare { .. } | Step::Discard { .. } => STAGING,
         Step::ReadBack { .. } => READING_BACK,
         _ => LONGEST_STEP,

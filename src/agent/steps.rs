@@ -228,6 +228,15 @@ impl Agent {
                 prove: self.wanted_proof(facts, credential, stamp, index),
                 nonce: facts.wake.code.clone(),
             },
+            (Step::Attest { stamp, .. }, _) => {
+                let live_id = facts.state.targets.get(&target.name).and_then(|state| state.live_id.clone());
+                match live_id.zip(self.sign_of_life_proof(facts, credential, stamp, index)) {
+                    Some((live_id, prove)) => {
+                        Request::Attest { target: id, ours: self::ours(Some(&facts.state)), live_id, prove }
+                    }
+                    None => return Done::Outcome(Box::new(Outcome::Failed(incomplete()))),
+                }
+            }
             (Step::Undo { .. }, _) => Request::Undo { target: id },
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
@@ -247,6 +256,20 @@ impl Agent {
         let accepted = facts.targets[index].evidence.as_ref()?.at;
         let region = region_of(target);
         let fields = heading.proof_fields_of(&target.name, region.as_deref(), accepted, Vec::new);
+        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
+    }
+
+    /// The same of a sign of life: with the login that the confirmation was made with, which was accepted then.
+    fn sign_of_life_proof(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::SignOfLife,
+        index: usize,
+    ) -> Option<WantedProof> {
+        let (heading, target) = (self.sign_of_life(facts, credential, stamp)?, &credential.targets[index]);
+        let accepted = evidence_of(&facts.state, &target.name)?.at;
+        let fields = heading.proof_fields_of(&target.name, region_of(target).as_deref(), accepted, Vec::new);
         Some(WantedProof { fields, room: room_in_report(&heading, credential) })
     }
 
@@ -285,6 +308,11 @@ fn hangs(target: &str) -> Fault {
         fix: "see whether the file systems of its configuration and tables answer (stat), and what hangs: ps -ef"
             .into(),
     }
+}
+
+/// What the login of the last confirmation of a target came to.
+pub(super) fn evidence_of<'s>(state: &'s State, target: &str) -> Option<&'s Evidence> {
+    state.report.as_ref()?.targets.iter().find(|t| t.name == target).map(|t| &t.evidence)
 }
 
 pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, facts: &Facts) -> Outcome {

@@ -312,6 +312,7 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
             name: Some("demo.invalid".into()),
             state_dir: scratch.join("state"),
             run_dir: scratch.join("run"),
+            lease: None,
         },
         aws: config::Aws::default(),
         credentials: vec![config::Credential {
@@ -350,6 +351,7 @@ impl Demo<'_> {
             identity: store.identity(self.config.host.name.as_deref(), String::new).map_err(|e| e.to_string())?,
             store: Arc::new(store),
             receivers: Vec::new(),
+            lease: None,
             logs: Logs::default(),
         };
         let teller = &mut *self.teller;

@@ -202,6 +202,7 @@ async fn here(
         apply: apply::Client::in_process(server),
         identity: store.identity(config.host.name.as_deref(), agent::host_name)?,
         receivers: config.reports.clone(),
+        lease: config.host.lease,
         logs: Logs::default(),
         store,
     };

@@ -357,6 +357,7 @@ fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     use ReportOutcome::{Alive, Failed, PendingApproval, Rejected};
     // What takes a confirmation back, or ends it, says nothing of one that stands.
     while matches!(report.outcome, Alive | Failed | PendingApproval | Rejected)
+        && report.targets.is_empty()
         && let Some(latest) = report.latest.take()
     {
         let of = |r: &Report| (r.host_id.clone(), r.host.clone(), r.credential.clone());
@@ -394,8 +395,9 @@ fn judge((report, within): &(Report, Option<Within>), held: &HeldSecret, args: &
         Some(format!("it is of {name} {is}, and {expected} was expected"))
     });
     let words = format!("a report with outcome {} has none; adopted and confirmed have", report.outcome);
-    // Whoever holds the password can make a proof over any words; relaykey makes them over these two.
-    let completes = matches!(report.outcome, ReportOutcome::Adopted | ReportOutcome::Confirmed);
+    // Whoever holds the password can make a proof over any words; relaykey makes them over these.
+    use ReportOutcome::{Adopted, Alive, Confirmed};
+    let completes = matches!(report.outcome, Adopted | Confirmed | Alive);
     let unexpected = unexpected.chain((!completes && !report.targets.is_empty()).then(|| words.clone()));
     JudgedReport {
         id: report.id.clone(),

@@ -1,6 +1,8 @@
 //! `[host]`: this machine.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::value::{self, host_name};
 use super::{At, Reader, Section, SectionView, Severity, key};
@@ -11,6 +13,7 @@ pub(super) static HOST: Section = Section {
         key("name"),
         key("state_dir").default("\"/var/lib/relaykey\""),
         key("run_dir").default("\"/run/relaykey\""),
+        key("lease"),
     ],
 };
 
@@ -26,14 +29,25 @@ pub struct Host {
     pub state_dir: PathBuf,
     /// Where sockets and locks live that need not. Absolute.
     pub run_dir: PathBuf,
+    /// How long it may be silent: one that was not heard of for twice as long is no longer expected.
+    pub lease: Option<Duration>,
 }
+
+/// A shorter one makes a host report so often, a longer one is no different from none.
+const LEASES: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 86_400);
 
 pub(super) fn read(reader: &mut Reader, top: &SectionView) -> Host {
     let view = reader.table(top, "host", &HOST);
-    let mut host = Host { name: None, state_dir: PathBuf::from("/var/lib/relaykey"), run_dir: PathBuf::from(RUN_DIR) };
+    let mut host = Host {
+        name: None,
+        state_dir: PathBuf::from("/var/lib/relaykey"),
+        run_dir: PathBuf::from(RUN_DIR),
+        lease: None,
+    };
     let Some(view) = view else { return host };
     reader.keys(&view, None);
     host.name = reader.read(&view, "name", host_name).map(|at| at.value);
+    host.lease = reader.read(&view, "lease", |v| value::duration(v, LEASES)).map(|at| at.value);
     let state = reader.read(&view, "state_dir", value::absolute);
     if let Some(At { value, line }) = &state
         && ["/run", "/var/run", "/dev/shm"].iter().any(|volatile| value.starts_with(volatile))

@@ -26,6 +26,8 @@ pub(super) static REPORT: Section = Section {
         key("credentials").hidden(),
         key("path").only(&[PARAMETER_STORE]),
         key("table").only(&[DYNAMODB]),
+        key("layout").few().only(&[DYNAMODB]).default("1"),
+        key("source_identity").only(&[DYNAMODB]),
         key("url").only(&[WEBHOOK]).hidden(),
         key("secret_file").only(&[WEBHOOK]),
         key("ca_file").only(&[WEBHOOK]),
@@ -84,6 +86,8 @@ pub enum ReceiverKind {
     DynamoDb {
         /// Name of the table.
         table: String,
+        /// Its keys.
+        keys: TableKeys,
         /// `[aws]` with what the receiver overrides.
         aws: Aws,
     },
@@ -114,6 +118,17 @@ pub enum ReceiverKind {
         /// It is ended after so long, with all that it started.
         timeout: Duration,
     },
+}
+
+/// By which keys a table of reports holds its items: `layout`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableKeys {
+    /// Layout 1: `credential` and `host`.
+    ByHost,
+    /// Layout 2: `principal`, which is the UserId that STS names, and `credential#host_id`. IAM can hold each host to its own.
+    ByUserId,
+    /// Layout 2, where `principal` is the source identity of the session: this one.
+    BySourceIdentity(String),
 }
 
 impl ReceiverKind {
@@ -220,7 +235,8 @@ fn receiver(reader: &mut Reader, view: &SectionView, kind: &str, aws: &Aws) -> O
         DYNAMODB => {
             let aws = aws::read(reader, view, aws);
             let table = reader.require(view, "table", "add table = \"relaykey\"", table_name);
-            Some(ReceiverKind::DynamoDb { table: table?.value, aws })
+            let keys = table_keys(reader, view);
+            Some(ReceiverKind::DynamoDb { table: table?.value, keys, aws })
         }
         WEBHOOK => {
             let add = "add url = \"https://hooks.example.com/relaykey\"";
@@ -267,6 +283,46 @@ fn receiver(reader: &mut Reader, view: &SectionView, kind: &str, aws: &Aws) -> O
             })
         }
         other => unreachable!("{other} is no type of receiver"),
+    }
+}
+
+/// `layout`, and what belongs to it.
+fn table_keys(reader: &mut Reader, view: &SectionView) -> TableKeys {
+    let layout = reader.read(view, "layout", |v| match value::integer(v)? {
+        n @ (1 | 2) => Ok(n),
+        other => mistake(
+            format!("there is no layout {other}"),
+            "write 2 for a table with the keys `principal` and `credential#host_id`, 1 for one with `credential` and `host`",
+        ),
+    });
+    let identity = reader.read(view, "source_identity", source_identity);
+    match (layout.map(|at| at.value), identity) {
+        (Some(2), Some(identity)) => TableKeys::BySourceIdentity(identity.value),
+        (Some(2), None) => TableKeys::ByUserId,
+        // With a mistake in `layout`, what was meant by it is not known.
+        (None, _) if view.has("layout") => TableKeys::ByHost,
+        (_, None) => TableKeys::ByHost,
+        (_, Some(identity)) => {
+            reader.error(
+                identity.line,
+                "source_identity has no effect: a table of layout 1 has no place for it",
+                "set layout = 2, if the table has the keys `principal` and `credential#host_id`; else remove source_identity",
+            );
+            TableKeys::ByHost
+        }
+    }
+}
+
+/// A source identity as STS takes it (AssumeRole, `SourceIdentity`). Partitions that begin with `!` are the control side's.
+fn source_identity(value: &DeValue) -> Judged<String> {
+    let text = trimmed(value)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_=,.@-".contains(&b);
+    match (2..=64).contains(&text.len()) && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => mistake(
+            format!("{text:?} cannot be a source identity"),
+            "write it as the session has it: 2 to 64 letters, digits and _=,.@-",
+        ),
     }
 }
 

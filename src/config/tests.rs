@@ -137,7 +137,7 @@ type = "postfix"
         probe: None,
         targets: vec![target],
     };
-    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into() };
+    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into(), lease: None };
     assert_eq!(
         config,
         Config { host, aws: Aws::default(), credentials: vec![credential], reports: Vec::new(), health: None }
@@ -151,6 +151,7 @@ fn everything_set_arrives() {
 name = "mx1"
 state_dir = "/s"
 run_dir = "/r"
+lease = "1h"
 [aws]
 region = "eu-west-1"
 profile = "p"
@@ -268,6 +269,7 @@ credentials = ["sm"]
 "#;
     let (config, found) = parse(text).expect("a full file");
     assert_eq!(found, []);
+    assert_eq!(config.host.lease, Some(Duration::from_secs(3600)));
     let [sm, ps] = config.credentials.as_slice() else { panic!("{config:?}") };
     let aws = Aws {
         region: Some("eu-west-1".into()),
@@ -315,7 +317,8 @@ credentials = ["sm"]
     assert_eq!([fleet.takes("ps"), fleet.takes("sm"), all.takes("ps"), all.takes("sm")], [true, false, true, true]);
     let role = Some("arn:aws:iam::111122223333:role/report".into());
     assert_eq!(all.kind, at("/relaykey", Aws { role_arn: role, external_id: None, ..aws.clone() }));
-    assert_eq!(table.kind, ReceiverKind::DynamoDb { table: "relaykey.Reports-1".into(), aws: elsewhere.clone() });
+    let (table_name, keys) = ("relaykey.Reports-1".into(), TableKeys::ByHost);
+    assert_eq!(table.kind, ReceiverKind::DynamoDb { table: table_name, keys, aws: elsewhere.clone() });
     assert_eq!(
         hook.kind,
         ReceiverKind::Webhook {
@@ -469,7 +472,7 @@ fn unknown_keys_and_tables() {
             "name = \"mx1.example.com\"",
             "hostname = \"x\"",
             "unknown key \"hostname\" in [host]",
-            "Allowed here: name, state_dir, run_dir",
+            "Allowed here: name, state_dir, run_dir, lease",
         ),
         (
             "state_dir = \"/var/lib/relaykey\"",
@@ -1146,10 +1149,15 @@ fn kinds_of_receivers() {
     };
     // What each needs, and the defaults of the rest.
     let aws = || Aws { region: Some("eu-west-1".into()), ..Aws::default() };
-    assert_eq!(
-        kind("type = \"dynamodb\"\ntable = \"abc\""),
-        ReceiverKind::DynamoDb { table: "abc".into(), aws: aws() }
-    );
+    for (lines, keys) in [
+        ("", TableKeys::ByHost),
+        ("\nlayout = 1", TableKeys::ByHost),
+        ("\nlayout = 2", TableKeys::ByUserId),
+        ("\nlayout = 2\nsource_identity = \"mx1\"", TableKeys::BySourceIdentity("mx1".into())),
+    ] {
+        let table = ReceiverKind::DynamoDb { table: "abc".into(), keys, aws: aws() };
+        assert_eq!(kind(&format!("type = \"dynamodb\"\ntable = \"abc\"{lines}")), table);
+    }
     let hook = "type = \"webhook\"\nurl = \"https://[2001:db8::1]/\"\nsecret_file = \"/s\"";
     let url = "https://[2001:db8::1]/".into();
     assert_eq!(kind(hook), ReceiverKind::Webhook { url, secret_file: "/s".into(), ca_file: None });
@@ -1190,6 +1198,17 @@ fn kinds_of_receivers() {
             ),
             ("table = 5", "table: expected a string, found an integer", "in quotes"),
         ],
+    );
+    cases(
+        "type = \"dynamodb\"\ntable = \"abc\"",
+        &[
+            ("layout = 3", "layout: there is no layout 3", "`principal` and `credential#host_id`"),
+            ("source_identity = \"mx1\"", "source_identity has no effect", "set layout = 2"),
+        ],
+    );
+    cases(
+        "type = \"dynamodb\"\ntable = \"abc\"\nlayout = 2",
+        &[("source_identity = \"!registry/ses\"", "cannot be a source identity", "2 to 64 letters")],
     );
     cases(
         "type = \"webhook\"\nsecret_file = \"/s\"",

@@ -120,6 +120,7 @@ impl Daemon {
             identity: self.identity.clone(),
             store: self.store.clone(),
             receivers: config.reports.clone(),
+            lease: config.host.lease,
             logs: self.logs.clone(),
         };
         let receivers = Arc::new(Receivers::open(&config.reports, &http));

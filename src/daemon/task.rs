@@ -260,7 +260,7 @@ impl CredentialTask {
         let (cache, credential, sights) = (self.cache.clone(), self.credential.clone(), self.sights.clone());
         let started = Instant::now();
         let cause = by.cause;
-        let durable = &mut memory.state;
+        let (durable, deliveries) = (&mut memory.state, &mut self.deliveries);
         // What hangs is shown, and not what was done beside it.
         let mut under_way: Vec<Step> = Vec::new();
         let mut observer = |event: RunEvent<'_>| {
@@ -298,6 +298,8 @@ impl CredentialTask {
                 }
                 RunEvent::Saved(state) => {
                     durable.clone_from(state);
+                    // A run may take long, and waits for no receiver: what became of an attempt is taken in after it.
+                    deliveries.begin(&state.outbox, Timestamp::now());
                     cache.set_state(&credential.name, state);
                     cache.set_live(&credential.name, |live| remember(&mut live.history, state));
                 }
@@ -398,7 +400,9 @@ impl CredentialTask {
             wake::next_poll(now, self.credential.poll, &self.agent.identity.host_id, &self.credential.name, jitter());
         // Never at once: whatever is due and cannot be done must not become a loop.
         let soonest = now.saturating_add(SignedDuration::try_from(CALM).unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        let (at, cause) = match ended.next.map(|at| at.max(soonest)) {
+        // A sign of life may be due before the next poll; one that could not be given is no reason to hurry.
+        let alive = ended.state.alive_due.filter(|due| *due > now);
+        let (at, cause) = match ended.next.into_iter().chain(alive).min().map(|at| at.max(soonest)) {
             Some(at) if at < poll => (at, Cause::Retry),
             _ => (poll, Cause::Timer),
         };

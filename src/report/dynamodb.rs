@@ -1,5 +1,10 @@
-//! Amazon DynamoDB: one item per credential and host, partition key `credential`, sort key `host`, both strings. It holds
-//! the latest report, as JSON in `report` and its main fields as attributes of their own.
+//! Amazon DynamoDB: one item per credential and host. It holds the latest report, as JSON in `report` and its main fields as
+//! attributes of their own. Both keys are strings:
+//!
+//! - layout 1: partition key `credential`, sort key `host`;
+//! - layout 2: partition key `principal`, the identity that AWS knows this host by, sort key `credential#host_id`. IAM can
+//!   compare the partition key with the identity of who writes, so one policy holds each host of a fleet to its own items.
+//!   STS says which identity that is; it is asked again after [`KNOWN`], or where AWS denies the write.
 //!
 //! One conditional UpdateItem writes it: where there is no item, or an earlier report of this installation (`host_id`).
 //! Otherwise the answer brings the item along, and that says why it was not written:
@@ -10,10 +15,11 @@
 //!   and tried again, so that of two machines with one name neither hides the other. Once it has left, or was silent
 //!   for [`SILENT`], this installation takes the item over, and the other's `host_id` stays in `previous_host_id`.
 //!
-//! Needs `dynamodb:UpdateItem` on the table, and `dynamodb:GetItem` for the check. A policy can hold a host to the
-//! partition keys of its credentials (`dynamodb:LeadingKeys`), but not to its own sort key.
+//! Needs `dynamodb:UpdateItem` on the table, and `dynamodb:GetItem` for the check. In layout 1 a policy can hold a host to
+//! the partition keys of its credentials (`dynamodb:LeadingKeys`), but not to its own sort key.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -21,9 +27,10 @@ use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Mutex;
 
 use crate::aws::{self, AwsSession, Call, Http, ServiceError};
-use crate::config::Aws;
+use crate::config::{Aws, TableKeys};
 use crate::fault::{Class, Fault};
 use crate::report::{Checking, Delivering, Receiver, Whose};
 use crate::rollover::{Report, ReportOutcome, rfc3339};
@@ -34,28 +41,101 @@ pub const SILENT: SignedDuration = SignedDuration::from_hours(48);
 /// Bytes that a report may have. An item holds 400 KB (DynamoDB quotas), names and the other attributes included.
 const MOST: usize = 380 * 1024;
 
+/// So long an identity that STS named is taken for the one in use: credentials of a role last about as long.
+const KNOWN: Duration = Duration::from_secs(3600);
+
 /// How often it is looked again when somebody else writes the item between two requests.
 const LOOKS: usize = 3;
 
 /// Where there is no item, or an earlier report of this installation.
-const OURS: &str = "attribute_not_exists(#credential) OR (#host_id = :host_id AND #seq < :seq)";
+const OURS: &str = "attribute_not_exists(#partition) OR (#host_id = :host_id AND #seq < :seq)";
 /// Where the item still is the one that was seen.
 const AS_SEEN: &str = "#host_id = :held_by AND #seq = :held_seq";
 
 /// A receiver of type `dynamodb`.
 pub struct DynamoDb {
     table: String,
+    keys: TableKeys,
     region: Option<String>,
     session: AwsSession,
+    /// Under which identity this host writes, as STS said, and when.
+    user_id: Mutex<Option<(String, Instant)>>,
 }
 
 impl DynamoDb {
     /// `table` is its name.
-    pub fn new(table: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
-        Ok(Self { table: table.to_owned(), region: aws.region.clone(), session: AwsSession::new(aws, http)? })
+    pub fn new(table: &str, keys: &TableKeys, aws: &Aws, http: &Http) -> Result<Self, Fault> {
+        let session = AwsSession::new(aws, http)?;
+        let (table, keys, region) = (table.to_owned(), keys.clone(), aws.region.clone());
+        Ok(Self { table, keys, region, session, user_id: Mutex::new(None) })
+    }
+
+    /// The keys of the item of a host, by name.
+    async fn item_keys(
+        &self,
+        credential: &str,
+        host: &str,
+        host_id: &str,
+    ) -> Result<[(&'static str, String); 2], Fault> {
+        let of_principal = |principal| [(PRINCIPAL, principal), (OF_HOST, format!("{credential}#{host_id}"))];
+        Ok(match &self.keys {
+            TableKeys::ByHost => [("credential", credential.to_owned()), ("host", host.to_owned())],
+            TableKeys::ByUserId => of_principal(self.identity().await?),
+            TableKeys::BySourceIdentity(identity) => of_principal(identity.clone()),
+        })
+    }
+
+    /// The UserId of the caller, as IAM has it in `${aws:userid}`: `AROA…:i-0abc…` on an instance, `AIDA…` for a user.
+    async fn identity(&self) -> Result<String, Fault> {
+        let mut known = self.user_id.lock().await;
+        if let Some((user_id, _)) = known.as_ref().filter(|(_, asked)| asked.elapsed() < KNOWN) {
+            return Ok(user_id.clone());
+        }
+        let config = self.session.config_of_sts().await?;
+        let region = config.region().map_or("", |r| r.as_ref()).to_owned();
+        let said = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
+        let user_id = match said {
+            Ok(said) => said.user_id.unwrap_or_default(),
+            Err(error) => {
+                let call = Call {
+                    action: "sts:GetCallerIdentity",
+                    about: "this host's identity".into(),
+                    arn: "*".into(),
+                    region: &region,
+                    role_arn: self.session.role_arn(),
+                };
+                return Err(self.session.explain(&error, &call, |_| None).await);
+            }
+        };
+        if user_id.is_empty() || user_id.starts_with('!') {
+            let what = "sts:GetCallerIdentity names no identity that reports could be written under".to_owned();
+            return Err(Fault::new(Class::Service, what, "see what answers there: `aws sts get-caller-identity`"));
+        }
+        *known = Some((user_id.clone(), Instant::now()));
+        Ok(user_id)
+    }
+
+    /// Another identity than the one known so far, after AWS denied a write under that: roles are exchanged.
+    async fn is_another(&self, keys: &[(&'static str, String); 2]) -> bool {
+        if self.keys != TableKeys::ByUserId {
+            return false;
+        }
+        *self.user_id.lock().await = None;
+        self.identity().await.is_ok_and(|user_id| user_id != keys[0].1)
     }
 
     async fn put(&self, report: &Report) -> Result<(), Fault> {
+        let keys = self.item_keys(&report.credential, &report.host, &report.host_id).await?;
+        match self.put_at(report, &keys).await {
+            Err(e) if e.class == Class::AccessDenied && self.is_another(&keys).await => {
+                let keys = self.item_keys(&report.credential, &report.host, &report.host_id).await?;
+                self.put_at(report, &keys).await
+            }
+            result => result,
+        }
+    }
+
+    async fn put_at(&self, report: &Report, keys: &[(&'static str, String); 2]) -> Result<(), Fault> {
         let document = serde_json::to_string(report).expect("a report has only text keys");
         if document.len() > MOST {
             return Err(too_large(&document, report));
@@ -63,11 +143,11 @@ impl DynamoDb {
         named(&report.host)?;
         let config = self.session.config().await?;
         let client = Client::new(&config);
-        let place = self.place(config.region().map_or("", |r| r.as_ref()), &report.credential, &report.host);
+        let place = self.place(config.region().map_or("", |r| r.as_ref()), keys, &report.host);
         let mut seen: Option<StoredItem> = None;
         for _ in 0..LOOKS {
             let now = Timestamp::now();
-            let request = self.update(&client, report, &document, now, seen.as_ref());
+            let request = self.update(&client, report, keys, &document, now, seen.as_ref());
             let error = match request.send().await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
@@ -103,13 +183,14 @@ impl DynamoDb {
         &self,
         client: &Client,
         report: &Report,
+        keys: &[(&'static str, String); 2],
         document: &str,
         now: Timestamp,
         seen: Option<&StoredItem>,
     ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let number = |n: u64| AttributeValue::N(n.to_string());
-        let attributes = [
+        let mut attributes = vec![
             ("schema", text(&report.schema)),
             ("host_id", text(&report.host_id)),
             ("seq", number(report.seq)),
@@ -120,6 +201,9 @@ impl DynamoDb {
             ("username", text(&report.username)),
             ("report", text(document)),
         ];
+        if self.keys != TableKeys::ByHost {
+            attributes.extend([("credential", text(&report.credential)), ("host", text(&report.host))]);
+        }
         // Each by a placeholder: half of these words are reserved.
         let mut set: Vec<String> = attributes.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
         set.push(match seen {
@@ -129,7 +213,7 @@ impl DynamoDb {
         let mut request = client
             .update_item()
             .table_name(&self.table)
-            .set_key(Some(key(&report.credential, &report.host)))
+            .set_key(Some(key(keys)))
             .update_expression(format!("SET {}", set.join(", ")))
             .condition_expression(if seen.is_some() { AS_SEEN } else { OURS })
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -144,7 +228,7 @@ impl DynamoDb {
                 .expression_attribute_names("#previous_host_id", "previous_host_id")
                 .expression_attribute_values(":held_by", text(&there.host_id))
                 .expression_attribute_values(":held_seq", number(there.seq)),
-            None => request.expression_attribute_names("#credential", "credential"),
+            None => request.expression_attribute_names("#partition", keys[0].0),
         }
     }
 
@@ -152,9 +236,10 @@ impl DynamoDb {
     async fn look(&self, whose: &Whose) -> Result<String, Fault> {
         named(&whose.host)?;
         let config = self.session.config().await?;
-        let place = self.place(config.region().map_or("", |r| r.as_ref()), &whose.credential, &whose.host);
+        let keys = &self.item_keys(&whose.credential, &whose.host, &whose.host_id).await?;
+        let place = self.place(config.region().map_or("", |r| r.as_ref()), keys, &whose.host);
         let request = Client::new(&config).get_item().table_name(&self.table).consistent_read(true);
-        match request.set_key(Some(key(&whose.credential, &whose.host))).send().await {
+        match request.set_key(Some(key(keys))).send().await {
             Ok(output) => match output.item() {
                 None => Ok(format!(
                     "{} fits; {} is not there yet and will be made; the right to make it (dynamodb:UpdateItem) is not tried",
@@ -191,8 +276,9 @@ impl DynamoDb {
         }
     }
 
-    fn place<'a>(&'a self, region: &'a str, credential: &'a str, host: &'a str) -> ItemKey<'a> {
-        ItemKey { table: &self.table, region, credential, host }
+    fn place<'a>(&'a self, region: &'a str, keys: &'a [(&'static str, String); 2], host: &'a str) -> ItemKey<'a> {
+        let [(partition, first), (sort, second)] = keys;
+        ItemKey { table: &self.table, region, names: [partition, sort], values: [first, second], host }
     }
 
     async fn explain<E>(&self, error: &SdkError<E>, action: &'static str, place: &ItemKey<'_>) -> Fault
@@ -229,9 +315,12 @@ impl Receiver for DynamoDb {
     }
 }
 
-fn key(credential: &str, host: &str) -> HashMap<String, AttributeValue> {
-    let text = |text: &str| AttributeValue::S(text.to_owned());
-    HashMap::from([("credential".into(), text(credential)), ("host".into(), text(host))])
+/// The keys of layout 2.
+const PRINCIPAL: &str = "principal";
+const OF_HOST: &str = "credential#host_id";
+
+fn key(keys: &[(&'static str, String); 2]) -> HashMap<String, AttributeValue> {
+    keys.iter().map(|(name, value)| ((*name).to_owned(), AttributeValue::S(value.clone()))).collect()
 }
 
 /// DynamoDB takes any text but an empty one as a sort key of at most 1,024 bytes.
@@ -248,7 +337,9 @@ fn named(host: &str) -> Result<(), Fault> {
 struct ItemKey<'a> {
     table: &'a str,
     region: &'a str,
-    credential: &'a str,
+    /// Of partition key and sort key.
+    names: [&'static str; 2],
+    values: [&'a str; 2],
     host: &'a str,
 }
 
@@ -258,12 +349,14 @@ impl ItemKey<'_> {
     }
 
     fn item(&self) -> String {
-        format!("the item ({}, {}) in table {:?}", self.credential, self.host, self.table)
+        let [partition, sort] = self.values;
+        format!("the item ({partition}, {sort}) in table {:?}", self.table)
     }
 
     /// The command that deletes the item.
     fn delete(&self) -> String {
-        let key = serde_json::json!({"credential": {"S": self.credential}, "host": {"S": self.host}});
+        let [partition, sort] = self.names;
+        let key = serde_json::json!({partition: {"S": self.values[0]}, sort: {"S": self.values[1]}});
         let key = key.to_string().replace('\'', r"'\''");
         format!("aws dynamodb delete-item --table-name {} --region {} --key '{key}'", self.table, self.region)
     }
@@ -277,12 +370,21 @@ impl ItemKey<'_> {
         )
     }
 
+    /// The other layout, and its keys.
+    fn other_keys(&self) -> (u8, [&'static str; 2]) {
+        match self.names[0] {
+            PRINCIPAL => (1, ["credential", "host"]),
+            _ => (2, [PRINCIPAL, OF_HOST]),
+        }
+    }
+
     /// The command that makes the table.
     fn create(&self) -> String {
+        let [partition, sort] = self.names;
         format!(
             "aws dynamodb create-table --table-name {} --region {} --billing-mode PAY_PER_REQUEST \
-             --attribute-definitions AttributeName=credential,AttributeType=S AttributeName=host,AttributeType=S \
-             --key-schema AttributeName=credential,KeyType=HASH AttributeName=host,KeyType=RANGE",
+             --attribute-definitions AttributeName={partition},AttributeType=S AttributeName={sort},AttributeType=S \
+             --key-schema AttributeName={partition},KeyType=HASH AttributeName={sort},KeyType=RANGE",
             self.table, self.region
         )
     }
@@ -429,9 +531,14 @@ fn special(answer: ServiceError, call: &Call, place: &ItemKey<'_>) -> Option<Fau
             Class::Configuration,
             format!("{about}: the table has another key than reports need. AWS says: {said}"),
             format!(
-                "set `table` in [[report]] to a table whose partition key is `credential` and whose sort key is `host`, both strings, and \
-                 nothing else; it is made like this: `{}`",
-                place.create()
+                "set `table` in [[report]] to a table whose partition key is `{}` and whose sort key is `{}`, both strings, and \
+                 nothing else; it is made like this: `{}`. Or, where it has the keys `{}` and `{}`, set layout = {} there",
+                place.names[0],
+                place.names[1],
+                place.create(),
+                place.other_keys().1[0],
+                place.other_keys().1[1],
+                place.other_keys().0
             ),
         )),
         _ => None,
@@ -443,8 +550,13 @@ mod tests {
     use super::*;
     use crate::report::tests::report;
 
-    const PLACE: ItemKey<'static> =
-        ItemKey { table: "relaykey", region: "eu-west-1", credential: "ses", host: "mx1.example.com" };
+    const PLACE: ItemKey<'static> = ItemKey {
+        table: "relaykey",
+        region: "eu-west-1",
+        names: ["credential", "host"],
+        values: ["ses", "mx1.example.com"],
+        host: "mx1.example.com",
+    };
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap()
@@ -522,7 +634,7 @@ mod tests {
             "{}",
             e.fix
         );
-        let place = ItemKey { host: "it's", ..PLACE };
+        let place = ItemKey { values: ["ses", "it's"], ..PLACE };
         assert!(
             place.delete().ends_with(r#"--key '{"credential":{"S":"ses"},"host":{"S":"it'\''s"}}'"#),
             "{}",

@@ -20,7 +20,7 @@ use crate::config::Aws;
 use crate::fault::{Class, Fault};
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{Checking, Delivering, Receiver, Whose};
-use crate::rollover::{Report, ReportError, ReportTable, ReportTarget};
+use crate::rollover::{Report, ReportError, ReportOutcome, ReportTable, ReportTarget};
 
 /// What a standard parameter holds, in characters; counted here in bytes, to be on the safe side.
 const MOST: usize = 4096;
@@ -222,6 +222,16 @@ fn document(report: &Report, most: usize) -> Result<String, Fault> {
             return Ok(short);
         }
     }
+    // Without a proof of its own a sign of life is one all the same.
+    if short.outcome == ReportOutcome::Alive && short.latest.is_some() {
+        short.targets.clear();
+        let (text, list) = SHORTER[SHORTER.len() - 1];
+        shorten(&mut short, text, list);
+        let short = json(&short);
+        if short.len() <= most {
+            return Ok(short);
+        }
+    }
     // Of a sign of life over a failure over a confirmation, the failure is not what anybody goes by.
     if let Some(latest) = short.latest.take_if(|latest| latest.targets.is_empty() && latest.latest.is_some()) {
         short.latest = latest.latest;
@@ -417,7 +427,7 @@ mod tests {
     use crate::report::tests::report;
     use relaykey_core::report::{EntryPlace, OtherKeyIds, REPORT_V2, StillHeld};
 
-    use crate::rollover::{Evidence, ReportOutcome, Waiting};
+    use crate::rollover::{Evidence, Waiting};
 
     fn target(name: &str, reply: &str) -> ReportTarget {
         ReportTarget {
@@ -499,6 +509,12 @@ mod tests {
         let stored: Report = serde_json::from_str(&text).unwrap();
         assert!(text.len() <= MOST && signed(&stored.latest.unwrap()) == signed(&long));
 
+        // As usual it has its own proofs, too.
+        let usual = |outcome, latest| Report { outcome, targets: vec![target("main", "235 ok")], latest, ..report(8) };
+        let confirmed = usual(ReportOutcome::Confirmed, None);
+        let alive = usual(ReportOutcome::Alive, Some(Box::new(confirmed)));
+        assert_eq!(serde_json::from_str::<Report>(&document(&alive, MOST).unwrap()).unwrap(), alive);
+
         let short = report(8);
         assert_eq!(serde_json::from_str::<Report>(&document(&short, MOST).unwrap()).unwrap(), short);
 
@@ -571,7 +587,9 @@ mod tests {
             latest: Some(Box::new(confirmed)),
             ..heading.clone()
         };
-        Report { outcome: ReportOutcome::Alive, latest: Some(Box::new(failed)), ..heading }
+        // A sign of life has proofs of its own: the longest of these, too, is to fit.
+        let targets = (0..targets).map(full).collect();
+        Report { outcome: ReportOutcome::Alive, targets, latest: Some(Box::new(failed)), ..heading }
     }
 
     fn evidence(report: &Report) -> &Report {
@@ -608,6 +626,10 @@ mod tests {
             let text = document(&alive, MOST).unwrap_or_else(|e| panic!("{targets} {longest_names}: {}", e.what));
             assert!(text.len() <= MOST, "{}", text.len());
             let stored: Report = serde_json::from_str(&text).unwrap();
+            assert!(
+                stored.targets.is_empty(),
+                "it goes without proofs of its own before anything of the confirmation goes"
+            );
             let stored = evidence(&stored);
             for (stored, made) in stored.targets.iter().zip(&made.targets) {
                 assert_eq!(stored.held, made.held);

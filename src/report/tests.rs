@@ -60,6 +60,25 @@ fn owing_goes_to_every_receiver_that_takes_the_credential() {
     assert!(none.is_empty());
 }
 
+/// That a host is there is said to places that say which hosts there are, at once; a new place of another kind is not told.
+#[test]
+fn a_host_says_that_it_is_there_where_hosts_are_counted() {
+    let hello = Report { outcome: ReportOutcome::Hello, ..report(1) };
+    let command = ReceiverKind::Exec { command: Vec::new(), user: "nobody".into(), timeout: ATTEMPT };
+    let ticket = config::ReceiverConfig { name: "ticket".into(), kind: command, credentials: None };
+    let both = [receiver("fleet"), ticket.clone()];
+    let mut outboxes = BTreeMap::new();
+    owe(&mut outboxes, &both, &hello, at(0), 0.9);
+    assert_eq!(outboxes.keys().collect::<Vec<_>>(), ["fleet"]);
+    assert_eq!(outboxes["fleet"].due(), Some(at(0)), "before anything else");
+    let mut outboxes = BTreeMap::new();
+    reconcile(&mut outboxes, &both, "ses", Some(&hello), at(0), 0.0);
+    assert_eq!((seqs(&outboxes["fleet"]), seqs(&outboxes["ticket"])), (vec![1], vec![]));
+    let counted = |receivers: &[config::ReceiverConfig]| keeps_a_roster(receivers, "ses");
+    let other = config::ReceiverConfig { credentials: Some(vec!["another".into()]), ..receiver("other") };
+    assert_eq!([counted(&both), counted(&[ticket]), counted(&[other])], [true, false, false]);
+}
+
 #[test]
 fn first_attempts_of_a_fleet_are_spread() {
     let mut due = BTreeSet::new();

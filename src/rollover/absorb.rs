@@ -10,7 +10,7 @@ use super::drift::{
     left_beside_a_held_one, left_to_others, not_given_again, not_put_back_beside_a_rejected_one, set_aside, taken_back,
     was_asked_for,
 };
-use super::events::tell;
+use super::events::{attested, tell};
 use super::facts::{
     Facts, TargetFacts, UnderWay, at_rest, due_one, is_in_use, read_back_anew, rejection_of_found, uses_applied,
 };
@@ -297,6 +297,9 @@ pub fn absorb(
                 target_failed(facts, *target, failure, now, jitter);
             }
         }
+        (Step::Attest { stamp, .. }, Outcome::ReadBack(found)) => attested(facts, stamp, Some(found)),
+        // What is wrong there a look tells, and not a sign of life.
+        (Step::Attest { stamp, .. }, Outcome::Mismatch(_) | Outcome::Failed(_)) => attested(facts, stamp, None),
         (Step::Undo { target }, result) => {
             let t = &mut facts.targets[*target];
             let mut failure = t.must_undo.take().unwrap_or_else(|| {

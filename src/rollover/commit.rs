@@ -67,6 +67,7 @@ pub(super) fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Time
     state.told = Some(report.clone());
     state.report = Some(report);
     (state.withdrawn, state.left) = (None, None);
+    (state.refused, state.refusal) = (None, None);
     state.begun_elsewhere.clear();
     for t in &facts.targets {
         let durable = state.targets.entry(t.name.clone()).or_default();

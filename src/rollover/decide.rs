@@ -6,6 +6,7 @@ use relaykey_core::report::MailServer;
 
 use super::commit::new_stamp;
 use super::drift::{drifted, is_changed_by_others, is_fought_over, left_to_others, may_heal, put_back_due};
+use super::events::attest_due;
 use super::facts::{Facts, TargetFacts, at_rest, due, due_one, is_by_hand, is_in_use};
 use super::failures::OF_LOGINS;
 use super::policy::Policy;
@@ -59,8 +60,16 @@ pub fn decide(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step, Reason) 
         return (Step::Await, reason);
     }
     // Whether the applied version is refused is asked where nothing else is to be done: a new version comes first.
-    match own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty()) {
-        Some(target) => (Step::VerifyApplied { target }, Reason::MayBeRefused),
+    let own_login = own_login_due(facts, now).filter(|_| rests(&step) && facts.under_way.is_empty());
+    if let Some(target) = own_login {
+        return (Step::VerifyApplied { target }, Reason::MayBeRefused);
+    }
+    let ends = matches!(step, Step::End | Step::Wait { .. });
+    match attest_due(facts, now).filter(|_| ends && facts.under_way.is_empty()) {
+        Some((target, stamp)) => {
+            let reason = Reason::SignOfLife(facts.targets[target].name.clone());
+            (Step::Attest { target, stamp }, reason)
+        }
         None => (step, reason),
     }
 }
@@ -284,10 +293,11 @@ pub(super) fn reload_owed(facts: &Facts, now: Timestamp) -> Option<(Step, Reason
 
 fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
     let t = &facts.targets[index];
-    // A confirmation that somebody asks for, that was withdrawn and holds again, or that names other keys than the tables hold
-    // now, is made anew although nothing is to be written.
+    // A confirmation that somebody asks for, that was withdrawn and holds again, of a login that was refused and is taken again,
+    // or that names other keys than the tables hold now, is made anew although nothing is to be written.
     let holds = |i: usize| !facts.targets[i].failed && facts.targets[i].inspected.is_some() && !drifted(facts, i);
-    let again = (facts.state.withdrawn.is_some() || names_other_keys(facts)) && (0..facts.targets.len()).all(holds);
+    let over = facts.state.withdrawn.is_some() || facts.state.is_taken_again();
+    let again = (over || names_other_keys(facts)) && (0..facts.targets.len()).all(holds);
     if !applied || facts.wake.confirm || again {
         return true;
     }

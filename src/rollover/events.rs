@@ -1,11 +1,14 @@
 //! What a run has to tell beyond its confirmation: each cause once, and what only the end of a run shows.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
+use relaykey_core::report::{MailServer, ReportError, ReportOutcome, Waiting, rfc3339};
 
 use super::commit::next_seq;
 use super::drift::is_changed_by_others;
-use super::facts::{Facts, News, is_in_use, read_back_anew};
+use super::facts::{Attested, Facts, News, ReadBackFacts, SignOfLife, TargetFacts, Wake, is_in_use, read_back_anew};
+use super::own_login::refusal;
 use super::standing::said_beside;
 use super::state::{Failing, State, VersionId};
 use crate::fault::Class;
@@ -22,8 +25,13 @@ const LASTING: SignedDuration = SignedDuration::from_mins(15);
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
 /// When the sign of life after a report of this time is there at the latest.
-pub fn alive_due(at: Timestamp) -> Option<Timestamp> {
-    at.checked_add(ALIVE_AFTER.mul_f64(1.0 + ALIVE_SPREAD)).ok()
+pub fn alive_due(at: Timestamp, lease: Option<Duration>) -> Option<Timestamp> {
+    at.checked_add(alive_after(lease).mul_f64(1.0 + ALIVE_SPREAD)).ok()
+}
+
+/// Daily; and within the time that this host may be silent, if that is shorter.
+pub(super) fn alive_after(lease: Option<Duration>) -> SignedDuration {
+    lease.and_then(|lease| SignedDuration::try_from(lease).ok()).map_or(ALIVE_AFTER, |lease| lease.min(ALIVE_AFTER))
 }
 
 /// Something is to be told: about the candidate where it is about one, else about what is applied.
@@ -63,10 +71,22 @@ pub(super) fn tell(facts: &mut Facts, outcome: ReportOutcome, error: Option<Repo
         previous_username,
         in_use,
         version_in_use,
+        attested: Vec::new(),
         of_applied,
         error,
         waiting,
     });
+}
+
+/// This host has told nothing yet: that it is there, before it applies anything. Who waits for all hosts is to know of it, however
+/// long its first version takes.
+pub fn hello(facts: &mut Facts, now: Timestamp) {
+    let State { applied, report, told, left, .. } = &facts.state;
+    let is_new = applied.is_none() && report.is_none() && told.is_none() && left.is_none();
+    let Wake { dry_run, foresees, leave, .. } = facts.wake;
+    if is_new && !dry_run && !foresees && !leave {
+        tell(facts, ReportOutcome::Hello, None, now);
+    }
 }
 
 /// The candidate waits for a person: what for.
@@ -96,6 +116,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         }
     }
     withdraw(facts, now);
+    tell_refusal(facts, now);
     for (about, error) in standing_failures(facts, now) {
         let before = facts.news.len();
         tell(facts, ReportOutcome::Failed, Some(error), now);
@@ -118,7 +139,7 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
     if let Some(error) = old_key(facts, now) {
         tell(facts, ReportOutcome::Alive, Some(error), now);
     }
-    let spread = ALIVE_AFTER.mul_f64(0.9 + 2.0 * ALIVE_SPREAD * jitter.clamp(0.0, 1.0));
+    let spread = facts.alive_after.mul_f64(0.9 + 2.0 * ALIVE_SPREAD * jitter.clamp(0.0, 1.0));
     let next = now.checked_add(spread).ok();
     let told = facts.spoke || facts.committed.is_some();
     match facts.state.alive_due {
@@ -126,10 +147,63 @@ pub fn conclude(facts: &mut Facts, now: Timestamp, jitter: f64) {
         Some(due) if due > now && !told => {}
         Some(_) if !told => {
             facts.state.alive_due = next;
-            let error = uses_another_login(&facts.state);
-            tell(facts, ReportOutcome::Alive, error, now);
+            give_sign_of_life(facts, now);
         }
         _ => facts.state.alive_due = next,
+    }
+}
+
+/// With the proofs that were made for it, where every target has one and nothing was told since.
+fn give_sign_of_life(facts: &mut Facts, now: Timestamp) {
+    let all = facts.targets.len();
+    let proved =
+        facts.attested.take().filter(|a| !a.in_vain && a.targets.len() == all && a.stamp.seq > facts.state.seq);
+    let error = uses_another_login(&facts.state);
+    let before = facts.news.len();
+    tell(facts, ReportOutcome::Alive, error, now);
+    let (Some(Attested { stamp, targets, .. }), Some(news)) = (proved, facts.news.get_mut(before)) else { return };
+    (news.seq, news.at, news.attested) = (stamp.seq, stamp.at, targets);
+    facts.state.seq = news.seq;
+}
+
+/// The target whose login is to be proved anew for a sign of life that is due: only where every target was found to hold what
+/// was confirmed, and nothing else is to be told.
+pub(super) fn attest_due(facts: &Facts, now: Timestamp) -> Option<(usize, SignOfLife)> {
+    let State { applied, report, alive_due, withdrawn, refused, left, .. } = &facts.state;
+    let Wake { dry_run, foresees, confirm, leave, ref reject, .. } = facts.wake;
+    let plain = !dry_run && !foresees && !confirm && !leave && reject.is_none();
+    let due = alive_due.is_some_and(|due| due <= now) && applied.is_some() && left.is_none();
+    let stands = withdrawn.is_none() && refused.is_none();
+    let told = facts.spoke || facts.committed.is_some() || facts.aside.is_some() || facts.concluded;
+    let of_report =
+        |name: &String| report.as_ref().is_some_and(|report| report.targets.iter().any(|t| t.name == *name));
+    let holds = |t: &TargetFacts| {
+        let (seen, state) = (t.inspected.as_ref()?, facts.state.targets.get(&t.name)?);
+        let is_it = |found: &Option<String>| found.is_some() && *found == state.live_id;
+        let read = seen.reload_owed.is_none() && seen.unread.is_none() && seen.swapped.is_none();
+        let runs = seen.mail_server.is_some_and(|found| found != MailServer::Stopped);
+        (is_it(&seen.in_use) && is_it(&seen.live_id) && read && runs && t.is_untouched() && of_report(&t.name))
+            .then_some(())
+    };
+    if !plain || !due || !stands || told || !facts.targets.iter().all(|t| holds(t).is_some()) {
+        return None;
+    }
+    match &facts.attested {
+        Some(attested) => {
+            let next = attested.targets.len();
+            (!attested.in_vain && next < facts.targets.len()).then(|| (next, attested.stamp.clone()))
+        }
+        None => Some((0, SignOfLife { seq: next_seq(&facts.state, now), at: rfc3339(now) })),
+    }
+}
+
+/// What the proof of one target came to.
+pub(super) fn attested(facts: &mut Facts, stamp: &SignOfLife, found: Option<ReadBackFacts>) {
+    let new = || Attested { stamp: stamp.clone(), targets: Vec::new(), in_vain: false };
+    let attested = facts.attested.get_or_insert_with(new);
+    match found.filter(|found| found.proof.is_ok()) {
+        Some(found) => attested.targets.push(found),
+        None => attested.in_vain = true,
     }
 }
 
@@ -217,6 +291,19 @@ fn standing_failures(facts: &mut Facts, now: Timestamp) -> Vec<(About, ReportErr
     }
     facts.state.failing = stand;
     due
+}
+
+/// Two logins of our own proved that the endpoint refuses what is in use: mail is held back, and what was confirmed no longer
+/// holds.
+fn tell_refusal(facts: &mut Facts, now: Timestamp) {
+    let State { refused, withdrawn, left, .. } = &facts.state;
+    if facts.committed.is_some() || refused.is_some() || withdrawn.is_some() || left.is_some() {
+        return;
+    }
+    if let Some((since, error)) = refusal(&facts.state) {
+        facts.state.refused = Some(since);
+        tell(facts, ReportOutcome::AppliedRefused, Some(error), now);
+    }
 }
 
 /// Somebody put something else where this host has confirmed its login, and it stays there: what was confirmed no longer

@@ -1,9 +1,10 @@
 //! Everything a decision looks at: the durable state, what woke the machine, and what this wake has found out. What outcomes
 //! bring is taken in by `absorb`; nothing else writes here.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, ReportTable, StillHeld, Waiting};
 
+use super::events::alive_after;
 use super::own_login::hint;
 use super::policy::Policy;
 use super::state::{Candidate, Completion, Rejected, State, VersionId};
@@ -34,6 +35,10 @@ pub struct Facts {
     pub(super) spoke: bool,
     /// A person's order that needs nothing else, such as a rejection, was carried out.
     pub(super) ordered: bool,
+    /// How long after the last report a sign of life is due.
+    pub(super) alive_after: SignedDuration,
+    /// What the next sign of life proves.
+    pub(super) attested: Option<Attested>,
     /// [`conclude`] was called.
     pub(super) concluded: bool,
     /// The version that waited for approval when this wake began.
@@ -137,6 +142,8 @@ pub struct News {
     pub in_use: Option<Vec<String>>,
     /// Which version that is, where it is known.
     pub version_in_use: Option<String>,
+    /// Of a sign of life: what was found in each target, with its proof; empty where not every one has one.
+    pub attested: Vec<ReadBackFacts>,
     /// A failure to put back what was confirmed.
     pub of_applied: bool,
     pub error: Option<ReportError>,
@@ -317,6 +324,24 @@ pub struct Stamp {
     pub outcome: Completion,
 }
 
+/// The number and the time of a sign of life, which its proofs are made over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SignOfLife {
+    pub seq: u64,
+    /// RFC 3339, Z, seconds.
+    pub at: String,
+}
+
+/// What is proved for a sign of life that is due.
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Attested {
+    pub(super) stamp: SignOfLife,
+    /// By target, in their order.
+    pub(super) targets: Vec<ReadBackFacts>,
+    /// One could not be proved: then it goes without.
+    pub(super) in_vain: bool,
+}
+
 impl Facts {
     /// `ignore_backoff`: a person asked, so persisted waits do not hold (their counts do).
     pub fn new(mut state: State, policy: &Policy, wake: Wake, ignore_backoff: bool) -> Self {
@@ -371,6 +396,8 @@ impl Facts {
             superseded: Vec::new(),
             spoke: false,
             ordered: false,
+            alive_after: alive_after(policy.lease),
+            attested: None,
             concluded: false,
             waited,
             shown,

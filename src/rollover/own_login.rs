@@ -2,12 +2,13 @@
 //! own prove it, two refusals in a row, with gaps that grow.
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey_core::report::rfc3339;
+use relaykey_core::report::{ReportError, rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 use super::state::{LONGEST_WAIT, State, VersionId};
 use super::target_state::{Holds, TargetState};
+use crate::fault::Class;
 use crate::text;
 
 /// Between the first refusal of a login of our own with the applied version and the next try, in units of `retry`: by
@@ -80,6 +81,11 @@ impl State {
         all.find(|own| own.id == applied.id && own.refused.len() >= PROVED)
     }
 
+    /// It was told that the endpoint refuses the applied version, and it is taken again: that is confirmed anew.
+    pub(super) fn is_taken_again(&self) -> bool {
+        self.refused.is_some() && self.applied.is_some() && self.applied_refused().is_none()
+    }
+
     /// A target that was found to hold what this host never put there, in the place of what it had confirmed.
     pub fn foreign(&self) -> Option<&TargetState> {
         self.applied.as_ref()?;
@@ -135,6 +141,21 @@ impl OwnLogin {
         self.hinted = false;
         self.last = Some(tried);
     }
+}
+
+/// What is told of it: which key, in the server's own words, and since when.
+pub(super) fn refusal(state: &State) -> Option<(Timestamp, ReportError)> {
+    let (applied, own) = (state.applied.as_ref()?, state.applied_refused()?);
+    let (since, last) = (*own.refused.first()?, own.last.as_ref()?);
+    let said = match &last.result {
+        OwnResult::Refused { reply } => format!(": {reply}"),
+        _ => String::new(),
+    };
+    let (endpoint, key) = (&last.endpoint, &applied.username);
+    let what = format!("{endpoint} refuses the key in use, {key}, since {}{said}", rfc3339(since));
+    let fix = "activate the key again, or publish a valid one at the source".to_owned();
+    let words = format!("{what}. To do: {fix}");
+    Some((since, ReportError { what: Some(what), fix: Some(fix), ..ReportError::new(Class::AppliedRefused, words) }))
 }
 
 /// Which setting lets a held version go where the applied one is refused, and by what that was proved.

@@ -21,6 +21,8 @@ pub struct Policy {
     pub probe: bool,
     /// Can the source still give a version when it has a newer one? A file cannot.
     pub gives_older: bool,
+    /// How long this host may be silent before it is no longer expected.
+    pub lease: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +75,7 @@ impl Policy {
             zone,
             probe: credential.probe.is_some(),
             gives_older: credential.source.gives_older(),
+            lease: None,
         }
     }
 }

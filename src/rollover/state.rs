@@ -66,6 +66,12 @@ pub struct State {
     /// Since when a target that was confirmed holds something else. Over with the next confirmation.
     #[serde(default)]
     pub withdrawn: Option<Timestamp>,
+    /// Since when the endpoint refuses the applied version, as it was told. Over with the next confirmation.
+    #[serde(default)]
+    pub refused: Option<Timestamp>,
+    /// That report: as long as it is not over, what comes after it brings it along in the place of a confirmation.
+    #[serde(default)]
+    pub refusal: Option<Report>,
     /// Failures that stand, and whether they were reported.
     #[serde(default)]
     pub failing: Vec<Failing>,
@@ -130,6 +136,8 @@ impl State {
             told_apart: None,
             told: None,
             withdrawn: None,
+            refused: None,
+            refusal: None,
             failing: Vec::new(),
             alive_due: None,
             aged: None,
@@ -281,7 +289,7 @@ impl State {
         begun.for_each(|begun| hide(&mut begun.username));
         self.earlier.retain(|username| !has_secret_shape(username));
         let reports = self.outbox.values_mut().flat_map(|outbox| &mut outbox.owed);
-        for mut report in reports.chain(&mut self.report).chain(&mut self.told) {
+        for mut report in reports.chain(&mut self.report).chain(&mut self.told).chain(&mut self.refusal) {
             loop {
                 let others = report.previous_username.iter_mut().chain(report.in_use.iter_mut().flatten());
                 std::iter::once(&mut report.username).chain(others).for_each(hide);

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use relaykey_core::audit::StepKind;
 use relaykey_core::report::{Evidence, Report, rfc3339};
 
-use super::facts::{Inspection, ReadBackFacts, SourceVersion, StagedFacts, Stamp};
+use super::facts::{Inspection, ReadBackFacts, SignOfLife, SourceVersion, StagedFacts, Stamp};
 use super::target_state::PlannedChange;
 use crate::fault::Failure;
 
@@ -49,6 +49,11 @@ pub enum Step {
     ReadBack {
         target: usize,
         stamp: Stamp,
+    },
+    /// Prove anew, for a sign of life, that the mail server finds what was confirmed.
+    Attest {
+        target: usize,
+        stamp: SignOfLife,
     },
     Undo {
         target: usize,
@@ -111,6 +116,7 @@ impl Step {
             Step::Swap { .. } => StepKind::Swap,
             Step::Activate { .. } => StepKind::Activate,
             Step::ReadBack { .. } => StepKind::ReadBack,
+            Step::Attest { .. } => StepKind::Attest,
             Step::Undo { .. } => StepKind::Undo,
             Step::Discard { .. } => StepKind::Discard,
             Step::Refrain { .. } => StepKind::Refrain,
@@ -133,6 +139,7 @@ impl Step {
             | Step::Swap { target }
             | Step::Activate { target }
             | Step::ReadBack { target, .. }
+            | Step::Attest { target, .. }
             | Step::Undo { target }
             | Step::Discard { target }
             | Step::Refrain { target } => Some(*target),
@@ -182,6 +189,8 @@ pub enum Reason {
     ReloadOwed(String),
     AllActivated,
     AllReadBack,
+    /// A sign of life is due.
+    SignOfLife(String),
     Mismatch(String),
     InVain(String),
     BackOff(String),
@@ -220,6 +229,7 @@ impl fmt::Display for Reason {
             Reason::ReloadOwed(t) => write!(f, "a reload is owed to target {t}"),
             Reason::AllActivated => f.write_str("every target is in place"),
             Reason::AllReadBack => f.write_str("every target reads back as the right login"),
+            Reason::SignOfLife(t) => write!(f, "a sign of life is due: does target {t} still give what was confirmed?"),
             Reason::Mismatch(t) => write!(f, "target {t} does not read back as the right login"),
             Reason::InVain(t) => write!(f, "what was staged for target {t} will not be used"),
             Reason::BackOff(what) | Reason::UntilAPersonActs(what) => write!(f, "{what}"),

@@ -47,6 +47,7 @@ fn policy(targets: usize) -> Policy {
         zone: TimeZone::UTC,
         probe: false,
         gives_older: true,
+        lease: None,
     }
 }
 
@@ -179,6 +180,11 @@ fn read_back(n: i64) -> ReadBackFacts {
     }
 }
 
+/// The same with a proof.
+fn proved(n: i64) -> ReadBackFacts {
+    ReadBackFacts { proof: Ok(format!("proof of {n}")), ..read_back(n) }
+}
+
 /// A report with this number and nothing else.
 pub(crate) fn report(seq: u64) -> Report {
     Report {
@@ -209,6 +215,7 @@ pub(crate) fn report(seq: u64) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }
@@ -260,6 +267,7 @@ fn good(found: SourceVersion, held: Inspection, nothing_to_write: bool) -> impl 
             Step::Swap { .. } => Outcome::Swapped,
             Step::Activate { .. } => Outcome::Activated,
             Step::ReadBack { .. } => Outcome::ReadBack(read_back(2)),
+            Step::Attest { .. } => Outcome::ReadBack(proved(2)),
             Step::Undo { .. } => Outcome::Undone,
             Step::Discard { .. } => Outcome::Discarded,
             Step::Refrain { .. } => Outcome::Refrained,
@@ -1095,6 +1103,10 @@ fn outcomes(step: &Step, world: ModelWorld) -> Vec<(Outcome, ModelWorld)> {
             }
             // Somebody else wrote in between.
             one(Outcome::Mismatch(failure(true)), &same);
+        }
+        Step::Attest { target, .. } => {
+            assert!(world.servers[*target].files == 1, "{world:?}");
+            one(Outcome::ReadBack(proved(1)), &same);
         }
         Step::Undo { target } => {
             let t = *target;

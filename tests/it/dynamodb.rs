@@ -11,7 +11,7 @@ use isolated::{KEY, isolated};
 use jiff::{SignedDuration, Timestamp};
 use moto::{Moto, REGION};
 use relaykey::aws::{Http, Limits};
-use relaykey::config::{self, Aws, ReceiverKind};
+use relaykey::config::{self, Aws, ReceiverKind, TableKeys};
 use relaykey::fault::{Class, Fault};
 use relaykey::report::dynamodb::SILENT;
 use relaykey::report::{self, Receiver, Whose};
@@ -41,7 +41,7 @@ impl Lab {
     fn without_table() -> Self {
         let moto = Moto::start();
         Self {
-            receiver: receiver(&moto, Limits::default()),
+            receiver: receiver(&moto, Limits::default(), TableKeys::ByHost),
             run_time: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time"),
             moto,
         }
@@ -121,9 +121,9 @@ impl Lab {
     }
 }
 
-fn receiver(moto: &Moto, limits: Limits) -> Box<dyn Receiver> {
+fn receiver(moto: &Moto, limits: Limits, keys: TableKeys) -> Box<dyn Receiver> {
     let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
-    let kind = ReceiverKind::DynamoDb { table: TABLE.into(), aws };
+    let kind = ReceiverKind::DynamoDb { table: TABLE.into(), keys, aws };
     let configured = config::ReceiverConfig { name: "fleet".into(), kind, credentials: None };
     let http = Http::new(moto.ca_pem().as_bytes()).with_limits(limits);
     report::open(&configured, &http).expect("opened")
@@ -338,12 +338,122 @@ fn aws_refuses_and_is_slow() {
         assert_eq!(lab.calls("PutItem"), 0);
 
         let hasty = Limits { attempt: Duration::from_secs(1), operation: Duration::from_secs(1), ..Limits::default() };
-        lab.receiver = receiver(&lab.moto, hasty);
+        lab.receiver = receiver(&lab.moto, hasty, TableKeys::ByHost);
         lab.fault("UpdateItem", json!({"kind": "hang", "seconds": 8, "count": 0}));
         let began = Instant::now();
         lab.refused(&sample::report(US, 1), "network", true);
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         lab.moto.heal(KEY);
         lab.arrives(&sample::report(US, 1));
+    });
+}
+
+// ---------------------------------------------------------------- layout 2
+
+/// A table of layout 2, and a receiver that goes there.
+fn lab_of_principals(keys: TableKeys) -> Lab {
+    let mut lab = Lab::without_table();
+    lab.make_table(&[("principal", "HASH", "S"), ("credential#host_id", "RANGE", "S")]);
+    lab.receiver = receiver(&lab.moto, Limits::default(), keys);
+    lab
+}
+
+impl Lab {
+    /// Everything in the table: principal, sort key, host, number.
+    fn items(&self) -> Vec<[String; 4]> {
+        let found = self.call("Scan", json!({"TableName": TABLE}));
+        let items = found["Items"].as_array().expect("a list");
+        let text = |item: &Value, name: &str, kind: &str| item[name][kind].as_str().expect("a text").to_owned();
+        let told = |item: &Value| {
+            let keys = [text(item, "principal", "S"), text(item, "credential#host_id", "S")];
+            let [principal, sort] = keys;
+            [principal, sort, text(item, "host", "S"), text(item, "seq", "N")]
+        };
+        let mut all: Vec<_> = items.iter().map(told).collect();
+        all.sort();
+        all
+    }
+
+    fn asked_sts(&self) -> usize {
+        self.moto.calls(KEY).iter().filter(|call| call["action"] == "GetCallerIdentity").count()
+    }
+}
+
+#[test]
+fn by_principal_each_installation_has_an_item_under_the_identity_that_aws_knows() {
+    isolated("dynamodb::by_principal_each_installation_has_an_item_under_the_identity_that_aws_knows", || {
+        let lab = lab_of_principals(TableKeys::ByUserId);
+        let said = lab.check(US).expect("fits");
+        assert!(said.contains(&format!("ses#{US}")) && said.contains("is not there yet"), "{said}");
+        lab.deliver(&sample::report(US, 5)).expect("delivered");
+        let [item] = &lab.items()[..] else { panic!("{:?}", lab.items()) };
+        let user_id = item[0].clone();
+        assert!(!user_id.is_empty() && !user_id.contains("arn:"), "{user_id}");
+        assert_eq!(item[1..], [format!("ses#{US}"), "mx1.example.com".into(), "5".into()]);
+        // An earlier one never wins, the same is there, a later one replaces it.
+        let e = lab.refused(&sample::report(US, 4), "newer-there", false);
+        assert!(
+            e.fix.contains(&format!(r#"--key '{{"credential#host_id":{{"S":"ses#{US}"}},"principal":"#)),
+            "{}",
+            e.fix
+        );
+        lab.deliver(&sample::report(US, 5)).expect("it is there");
+        lab.deliver(&sample::report(US, 6)).expect("delivered");
+        // Another installation under the same name has an item of its own: who counts hosts sees both.
+        lab.deliver(&sample::report(THEM, 1)).expect("delivered");
+        let of = |id: &str, seq: &str| [user_id.clone(), format!("ses#{id}"), "mx1.example.com".into(), seq.into()];
+        assert_eq!(lab.items(), [of(THEM, "1"), of(US, "6")]);
+        assert_eq!(lab.asked_sts(), 1, "once, for all of these");
+    });
+}
+
+#[test]
+fn where_aws_denies_the_write_it_is_asked_anew_which_identity_that_is() {
+    isolated("dynamodb::where_aws_denies_the_write_it_is_asked_anew_which_identity_that_is", || {
+        let mut lab = lab_of_principals(TableKeys::ByUserId);
+        lab.deliver(&sample::report(US, 1)).expect("delivered");
+        let denied =
+            json!({"kind": "error", "status": 400, "code": "AccessDeniedException", "count": 0, "message": "no"});
+        lab.fault("UpdateItem", denied);
+        lab.refused(&sample::report(US, 2), "access-denied", false);
+        assert_eq!(lab.asked_sts(), 2, "it is the same one: nothing else is tried");
+        lab.moto.heal(KEY);
+        lab.deliver(&sample::report(US, 2)).expect("delivered");
+        // STS refuses, or gives no answer: the attempt fails, in time, and nothing is written under a guess.
+        let hasty = Limits { attempt: Duration::from_secs(1), operation: Duration::from_secs(1), ..Limits::default() };
+        lab.receiver = receiver(&lab.moto, hasty, TableKeys::ByUserId);
+        lab.fault("GetCallerIdentity", json!({"kind": "hang", "seconds": 8, "count": 0}));
+        lab.refused(&sample::report(US, 3), "network", true);
+        assert_eq!(lab.items()[0][3], "2");
+        lab.moto.heal(KEY);
+        lab.deliver(&sample::report(US, 3)).expect("delivered");
+    });
+}
+
+#[test]
+fn a_source_identity_is_what_was_configured_and_sts_is_not_asked() {
+    isolated("dynamodb::a_source_identity_is_what_was_configured_and_sts_is_not_asked", || {
+        let lab = lab_of_principals(TableKeys::BySourceIdentity("mx1".into()));
+        lab.deliver(&sample::report(US, 1)).expect("delivered");
+        assert_eq!((lab.items()[0][0].as_str(), lab.asked_sts()), ("mx1", 0));
+    });
+}
+
+#[test]
+fn a_table_of_the_other_layout_is_told_with_the_setting_for_it() {
+    isolated("dynamodb::a_table_of_the_other_layout_is_told_with_the_setting_for_it", || {
+        let of_hosts = Lab::new();
+        for (lab, keys, setting) in [
+            (of_hosts, TableKeys::ByUserId, "the keys `credential` and `host`, set layout = 1"),
+            (
+                lab_of_principals(TableKeys::ByHost),
+                TableKeys::ByHost,
+                "the keys `principal` and `credential#host_id`, set layout = 2",
+            ),
+        ] {
+            let lab = Lab { receiver: receiver(&lab.moto, Limits::default(), keys), ..lab };
+            let e = lab.refused(&sample::report(US, 1), "configuration", false);
+            assert!(e.fix.contains(setting), "{}", e.fix);
+        }
     });
 }

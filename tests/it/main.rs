@@ -36,6 +36,7 @@ mod page;
 mod postfix;
 mod proof;
 mod report;
+mod roster;
 mod rotate;
 mod rotate_cli;
 mod secrets;

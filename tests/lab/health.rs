@@ -548,6 +548,7 @@ fn report(at: Timestamp) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }

@@ -51,6 +51,7 @@ pub fn report(host_id: &str, seq: u64) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }

@@ -93,6 +93,7 @@ crate::words! {
         Swap = "swap",
         Activate = "activate",
         ReadBack = "read-back",
+        Attest = "attest",
         Undo = "undo",
         Discard = "discard",
         Refrain = "refrain",

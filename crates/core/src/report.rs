@@ -111,6 +111,10 @@ pub struct Report {
     /// When its next sign of life is there at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alive_due: Option<Timestamp>,
+    /// How long this host may be silent, in seconds: one that was not heard of for twice as long is gone. `None`: it is
+    /// expected until it says that it has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u32>,
     /// What this one replaces and what stands all the same, so that a place that holds one document per host still has the
     /// evidence and the proof: the last confirmation, unless it was withdrawn; of `alive` the last report that says
     /// something else. Not in a confirmation itself.

@@ -4,6 +4,7 @@
 //! - Any report registers a host; `adopted` and `confirmed` alone count, the latest of them, also inside of what replaced them.
 //! - `failed`, `pending-approval` and `rejected` take nothing back. `withdrawn` and `applied-refused` do, until the next
 //!   confirmation. `left` removes the host.
+//! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
 
 use std::collections::BTreeMap;
@@ -152,7 +153,7 @@ pub fn fleet<'a>(
     let mut fleet = Fleet::default();
     for one in latest.values() {
         let name = host_name(&one.report.host);
-        if one.report.outcome == ReportOutcome::Left || registry.removed.contains(&name) {
+        if is_gone(one, now) || registry.removed.contains(&name) {
             fleet.gone.push(name);
             continue;
         }
@@ -160,10 +161,9 @@ pub fn fleet<'a>(
         let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
         let owner = registry.owners.get(&name);
         host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others()
-                .any(|other| host_name(&other.report.host) == name && other.report.outcome != ReportOutcome::Left);
+            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other, now));
         host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && other.report.outcome != ReportOutcome::Left);
+            && others().any(|other| other.principal == one.principal && !is_gone(other, now));
         host.waiver = registry.waivers.get(&name).cloned();
         fleet.hosts.push(host);
     }
@@ -202,6 +202,12 @@ impl Host {
             identity_shared: false,
         }
     }
+}
+
+/// Has it left, or was it one that comes and goes, and not heard of for twice its lease?
+fn is_gone(one: &Written, now: Timestamp) -> bool {
+    let lease = one.report.lease_s.map(|s| SignedDuration::from_secs(s.into()));
+    one.report.outcome == ReportOutcome::Left || lease.is_some_and(|lease| now.duration_since(one.at) > lease * 2)
 }
 
 /// A host's name comes from outside.

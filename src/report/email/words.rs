@@ -207,6 +207,27 @@ fn tell(report: &Report) -> Sentences {
             said: r.said("What relaykey found"),
             ..Sentences::empty()
         },
+        ReportOutcome::AppliedRefused => Sentences {
+            headline: "the mail relay refuses the SMTP key in use".into(),
+            happened: format!(
+                "The mail relay refuses {} of {}, which {} uses. relaykey has tried it itself, twice.",
+                r.key, r.login, r.host
+            ),
+            mail: "Mail to this relay is probably held back in the queue, until the key works or another one is there.".into(),
+            to_do: match r.of_aws {
+                true => "If this key was deactivated, activate it again: mail goes out with it as it did before. Else make a new key, \
+                         and publish it at the source that is named below, as a new version."
+                    .into(),
+                false => "Make the key valid again, or publish a valid one at the source that is named below, as a new version.".into(),
+            },
+            commands: vec![(
+                format!("To have it tried right away, or a new key taken; on {}, as root:", r.host),
+                relaykey(format_args!("sync {}", r.credential)),
+            )],
+            after: Some("relaykey goes on trying it, and reports once it is taken again or another key is in use.".into()),
+            said: r.said("What relaykey found"),
+            ..Sentences::empty()
+        },
         ReportOutcome::Left => Sentences {
             headline: "host no longer counts among those that use this SMTP login".into(),
             happened: format!(

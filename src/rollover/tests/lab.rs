@@ -293,6 +293,13 @@ impl LabHost {
                 Outcome::ReadBack(ReadBackFacts { held: held(self.besides.1), ..read_back(candidate) })
             }
             Step::ReadBack { .. } => Outcome::Mismatch(failure(true)),
+            Step::Attest { target, .. } => {
+                let applied = self.state.applied.as_ref().and_then(|a| a.id.order).expect("one is applied").number;
+                match self.files[*target] == applied {
+                    true => Outcome::ReadBack(proved(applied)),
+                    false => Outcome::Mismatch(failure(true)),
+                }
+            }
             Step::Undo { target } => {
                 (self.files[*target], self.journal[*target]) = (1, None);
                 Outcome::Undone

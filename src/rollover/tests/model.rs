@@ -159,6 +159,10 @@ impl Game {
                     one(Outcome::Mismatch(failure(true)), &same);
                 }
             }
+            Step::Attest { target, .. } => {
+                one(Outcome::ReadBack(proved(world.servers[*target].files.into())), &same);
+                one(Outcome::Mismatch(failure(true)), &same);
+            }
             Step::Undo { target } => {
                 let t = *target;
                 one(Outcome::Undone, &move |w| {

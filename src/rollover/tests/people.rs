@@ -938,6 +938,57 @@ fn where_the_source_cannot_give_the_older_version_nothing_else_is_promised() {
     assert!(words.contains("it does not go into use by itself"), "{words}");
 }
 
+/// It is told once, with the server's words, and takes the confirmation back until it is taken again.
+#[test]
+fn that_the_login_in_use_is_refused_is_told_once_and_its_end_is_a_confirmation() {
+    let told = |run: &super::lab::LabRun| run.news.iter().map(|(outcome, ..)| *outcome).collect::<Vec<_>>();
+    let mut host = LabHost::new(policy(1), 1);
+    host.poll(0);
+    host.troubles = vec![("verify-applied", refused())];
+    assert_eq!(told(&host.order(hint(), 120)), [""; 0], "one refusal proves nothing");
+    let run = host.poll(180);
+    assert_eq!(run.news, [("applied-refused", "v1".to_owned(), "applied-refused".to_owned())]);
+    let error = run.told[0].error.as_ref().unwrap();
+    assert_eq!(
+        error.what.as_deref(),
+        Some(
+            "email-smtp.us-east-1.amazonaws.com refuses the key in use, AKIA1, since 2027-01-15T08:02:00Z: \
+             535 Authentication Credentials Invalid"
+        )
+    );
+    assert_eq!((&run.told[0].username, host.state.refused), (&"AKIA1".to_owned(), Some(at(120))));
+    // Once, however often it is tried; no sign of life proves anything meanwhile.
+    for seconds in [1500, 3000] {
+        assert_eq!(told(&host.order(hint(), seconds)), [""; 0]);
+    }
+    let run = host.poll(26 * 3600);
+    assert_eq!((told(&run), run.steps.contains(&"attest")), (vec!["alive"], false));
+    // A login that says nothing ends nothing.
+    host.troubles = vec![("verify-applied", trouble("network", true))];
+    let run = host.poll(27 * 3600);
+    assert_eq!((run.committed, host.state.refused), (None, Some(at(120))));
+    // Taken again.
+    host.troubles.clear();
+    let run = host.poll(28 * 3600);
+    assert_eq!((own_logins(&run), run.committed), (1, Some(Completion::Confirmed)), "{:?}", run.steps);
+    assert!(!run.wrote());
+    assert_eq!((host.state.refused, told(&host.poll(29 * 3600))), (None, vec![]));
+    // Or another one has come.
+    let mut host = LabHost::new(policy(1), 1);
+    host.poll(0);
+    host.troubles = vec![("verify-applied", refused())];
+    host.order(hint(), 120);
+    host.poll(180);
+    host.source = 2;
+    assert_eq!((host.poll(600).committed, host.state.refused), (Some(Completion::Confirmed), None));
+    // Who has left is not asked.
+    let mut host = LabHost::new(policy(1), 1);
+    host.state.left = Some(at(0));
+    host.troubles = vec![("verify-applied", refused())];
+    host.order(hint(), 120);
+    assert_eq!((told(&host.poll(180)), host.state.refused), (vec![], None));
+}
+
 #[test]
 fn in_automatic_mode_a_hint_is_looked_into_after_the_source() {
     let mut host = LabHost::new(policy(1), 2);

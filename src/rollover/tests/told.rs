@@ -34,6 +34,29 @@ fn a_failure_that_is_permanent_is_told_once_per_cause_and_version() {
 }
 
 #[test]
+fn a_host_that_has_told_nothing_says_that_it_is_there() {
+    let says = |state: &State, wake: Wake| {
+        let mut facts = Facts::new(state.clone(), &policy(1), wake, false);
+        hello(&mut facts, at(0));
+        facts.news.iter().map(|news| (news.outcome.word(), news.version.clone())).collect::<Vec<_>>()
+    };
+    let said = [("hello", String::new())];
+    let host = LabHost::unknown(policy(1), 1, 2);
+    assert_eq!(says(&host.state, Wake::default()), said);
+    assert_eq!(says(&host.state, Wake { confirm: true, ..Wake::default() }), said);
+    // Who only looks, or leaves, does not come.
+    for wake in [Wake { dry_run: true, ..Wake::default() }, Wake { leave: true, ..Wake::default() }] {
+        assert_eq!(says(&host.state, wake), []);
+    }
+    // Whatever it has told says so too.
+    let told = State { told: Some(report(1)), ..host.state.clone() };
+    let left = State { left: Some(at(0)), ..host.state };
+    for state in [told, left, LabHost::new(policy(1), 1).state, applied(&policy(1), 1)] {
+        assert_eq!(says(&state, Wake::default()), []);
+    }
+}
+
+#[test]
 fn what_may_pass_by_itself_is_told_when_it_has_stood_for_a_quarter_of_an_hour() {
     let mut host = LabHost::new(policy(1), 2);
     host.troubles = vec![("verify", trouble("network", true))];
@@ -184,6 +207,86 @@ fn a_sign_of_life_is_given_daily() {
     host.poll(0);
     assert_eq!(host.state.alive_due, None);
     assert_eq!(words(&host.notice(200 * HOUR)), []);
+}
+
+#[test]
+fn a_host_with_a_lease_gives_signs_of_life_within_it() {
+    for (lease, hours) in [(None, 24), (Some(3600), 1), (Some(30 * 86_400), 24)] {
+        let lease = lease.map(std::time::Duration::from_secs);
+        let mut host = LabHost::new(Policy { lease, ..policy(1) }, 1);
+        host.poll(0);
+        assert_eq!(host.state.alive_due, Some(at(hours * HOUR)), "half of the jitter is none");
+        assert_eq!(words(&host.poll(hours * HOUR - 1)), []);
+        assert_eq!(words(&host.poll(hours * HOUR)), [("alive", "")]);
+        let latest = at(0) + SignedDuration::from_mins(66 * hours);
+        assert_eq!(alive_due(at(0), lease), Some(latest), "and says when the next is there");
+    }
+}
+
+#[test]
+fn a_sign_of_life_proves_anew_what_is_in_use() {
+    let confirmed = || {
+        let mut host = LabHost::new(policy(2), 1);
+        host.poll(0);
+        let target = |name: &str| ReportTarget { name: name.into(), ..reported() };
+        host.state.report = Some(Report { targets: vec![target("t0"), target("t1")], ..report(1) });
+        host
+    };
+    let proofs = |run: &super::lab::LabRun| {
+        let last = run.told.last().expect("a sign of life");
+        assert_eq!(last.outcome, ReportOutcome::Alive);
+        last.attested.iter().map(|found| found.proof.clone()).collect::<Vec<_>>()
+    };
+    let mut host = confirmed();
+    let run = host.poll(24 * HOUR);
+    assert_eq!(proofs(&run), [Ok("proof of 1".to_owned()), Ok("proof of 1".to_owned())]);
+    assert_eq!(run.steps.iter().filter(|step| **step == "attest").count(), 2);
+    assert_eq!((run.told[0].seq, run.told[0].at.as_str()), (host.state.seq, "2027-01-16T08:00:00Z"));
+    // Not before its time, and once.
+    assert!(!host.poll(24 * HOUR + 60).steps.contains(&"attest"));
+    // Where one of them has none, or holds something else, it is given without: half a proof would be taken for none.
+    let mut host = confirmed();
+    host.troubles = vec![("attest 1", Outcome::Mismatch(failure(true)))];
+    assert_eq!(proofs(&host.poll(24 * HOUR)), []);
+    let mut host = confirmed();
+    host.policy.targets[1].drift = Drift::Report;
+    host.files = vec![1, 9];
+    host.poll(60);
+    let run = host.poll(25 * HOUR);
+    assert_eq!((proofs(&run), run.steps.contains(&"attest")), (vec![], false));
+    // Nor where the mail server is known not to have read it.
+    let mut host = confirmed();
+    host.troubles = vec![("activate", Outcome::ReloadOwed(failure(true)))];
+    host.owed = vec![false, true];
+    let run = host.poll(24 * HOUR);
+    assert!(!run.steps.contains(&"attest"), "{:?}", run.steps);
+    // Something else is told meanwhile: the number of the proof is used up, and the sign of life is given.
+    let mut host = confirmed();
+    let due = host.state.alive_due.unwrap();
+    let mut facts = Facts::new(host.state.clone(), &host.policy, Wake::default(), false);
+    drive(&mut facts, &host.policy, due, good(found(1, 0), holds(1), true));
+    assert_eq!(facts.attested.as_ref().map(|a| a.targets.len()), Some(2));
+    facts.state.seq = facts.attested.as_ref().unwrap().stamp.seq;
+    conclude(&mut facts, due, 0.5);
+    assert_eq!((facts.news.len(), facts.news[0].attested.len()), (1, 0));
+    assert_eq!(host.seqs.pop(), Some(host.state.seq));
+}
+
+/// A target as a confirmation names it.
+fn reported() -> ReportTarget {
+    ReportTarget {
+        name: "t0".into(),
+        kind: "postfix".into(),
+        map: "hash:/t".into(),
+        tables: Vec::new(),
+        keys: Vec::new(),
+        read_back: "postmap -q".into(),
+        held: StillHeld::default(),
+        region: None,
+        evidence: evidence(),
+        proof: None,
+        no_proof: None,
+    }
 }
 
 #[test]

@@ -112,6 +112,35 @@ fn each_key_gets_the_login_of_its_region() {
     assert_eq!((after.live_id, after.holds), (Some(prepared.live_id.clone()), Some(prepared.live_id)));
 }
 
+/// With nothing open, for a sign of life: what is there, under its own outcome, and nothing where anything else is there.
+#[test]
+fn a_sign_of_life_is_proved_only_by_the_login_that_was_confirmed_and_as_one() {
+    let lab = lab(["AKIANEW", "AKIANEW"]);
+    let live_id = lab.inspect().live_id.expect("one login");
+    let attest = |lab: &Lab, live_id: &str| {
+        let prove = WantedProof { fields: fields(), room: 1000 };
+        let ours = Ours { applied: Some("AKIANEW".into()), ..Ours::default() };
+        let request = Request::Attest { target: target(), ours, live_id: live_id.into(), prove };
+        assert!(request.only_looks());
+        match lab.call(request).unwrap() {
+            Reply::ReadBack(read) => read,
+            other => panic!("{other:?}"),
+        }
+    };
+    let read = attest(&lab, &live_id);
+    let as_alive = ProofFields { outcome: "alive".into(), ..fields() };
+    let proof = credential::proof(&login("AKIANEW", REGIONS[0]).password, &as_alive);
+    assert_eq!((read.matches, &read.proof, &read.live_id), (true, &Some(proof), &Some(live_id.clone())));
+    assert_eq!((read.regions.unwrap().region.as_deref(), read.keys.len()), (Some(REGIONS[0]), 2));
+    // Another one was confirmed.
+    let read = attest(&lab, "another");
+    assert_eq!((read.matches, &read.proof), (false, &None));
+    // One of the tables holds something else by now.
+    lab.several.write(1, &format!("{FURTHER} {}\n", pair("AKIAOLD", REGIONS[1])));
+    let read = attest(&lab, &live_id);
+    assert_eq!((read.matches, &read.proof), (false, &None));
+}
+
 #[test]
 fn another_regions_password_is_no_match_and_proves_nothing() {
     let lab = lab(["AKIAOLD", "AKIAOLD"]);

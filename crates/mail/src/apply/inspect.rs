@@ -66,10 +66,7 @@ impl Target {
         let username = first_live(&view).map(|login| login.username.clone());
         let in_use = username.as_deref().or(ours.applied.as_deref());
         let remaining_old = in_use.map_or(Vec::new(), |username| {
-            let names = [&ours.applied, &ours.previous].into_iter().flatten().chain(&ours.known).chain(&ours.earlier);
-            let has_previous = ours.previous.as_deref().is_some_and(|previous| previous != username);
-            let ours = names.map(String::as_str).collect();
-            LoginInUse { username, live_id: live_id.as_deref(), has_previous, ours }.remaining_old(&view.left_out)
+            LoginInUse::among(ours, username, live_id.as_deref()).remaining_old(&view.left_out)
         });
         Ok(Inspected {
             kind: view.kind,

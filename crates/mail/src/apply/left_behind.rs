@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::TableInUse;
 use crate::credential;
-use crate::mta::{LeftOut, ServiceView, shown};
+use crate::mta::{LeftOut, Ours, ServiceView, shown};
 
 /// The login in use, and what is known of those before it.
 pub(super) struct LoginInUse<'a> {
@@ -18,7 +18,14 @@ pub(super) struct LoginInUse<'a> {
     pub(super) ours: Vec<&'a str>,
 }
 
-impl LoginInUse<'_> {
+impl<'a> LoginInUse<'a> {
+    /// As a look knows it, with nothing open.
+    pub(super) fn among(ours: &'a Ours, username: &'a str, live_id: Option<&'a str>) -> Self {
+        let names = [&ours.applied, &ours.previous].into_iter().flatten().chain(&ours.known).chain(&ours.earlier);
+        let has_previous = ours.previous.as_deref().is_some_and(|previous| previous != username);
+        Self { username, live_id, has_previous, ours: names.map(String::as_str).collect() }
+    }
+
     /// The keys of the entries that hold an earlier login, and that we do not write.
     pub(super) fn remaining_old(&self, left_out: &[LeftOut]) -> Vec<String> {
         left_out.iter().filter(|left| self.is_old(left)).map(|left| shown::key(&left.key).into_owned()).collect()

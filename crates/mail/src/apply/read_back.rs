@@ -1,11 +1,13 @@
 //! What the running configuration gives, proven with what was read back.
 
-use relaykey_core::report::StillHeld;
+use relaykey_core::report::{ReportOutcome, StillHeld};
 
 use super::change::look_up;
+use super::inspect::first_live;
 use super::left_behind::{LoginInUse, tables_in_use};
+use super::own_ids::Purpose;
 use super::{OpenChange, ReadBack, RegionsRead, Target, WantedProof, out_of_order};
-use crate::credential::{self, CodeFields, Login, ProofFields, SignedToo};
+use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SignedToo};
 use crate::fault::Fault;
 use crate::mta::table::same_key;
 use crate::mta::{Answer, Ours, OwnEntry, TableId, View, WantedKey, shown};
@@ -84,23 +86,10 @@ impl Target {
         let first: Vec<&str> = [before, before_that].into_iter().flatten().map(String::as_str).collect();
         let room = prove.map_or(usize::MAX, |wanted| wanted.room);
         let held = StillHeld::within(room, &remaining_old, &others, &view.incomplete, &first);
-        // With what was read back, not with what came in: so that they prove that the mail server has it.
-        let with_lists = |fields: &ProofFields| ProofFields {
-            v2: fields.v2.clone().map(|too| SignedToo { lists: held.signed(), ..too }),
-            ..fields.clone()
-        };
-        let several = self.regions.len() > 1;
-        // The default endpoint's password, else the one that there is.
-        let first_endpoint = view.entries.iter().filter(|entry| entry.is_live_key).min_by_key(|entry| entry.endpoint);
-        let region = first_endpoint.filter(|_| several).and_then(|entry| self.regions.get(entry.endpoint).cloned());
-        let fields = prove.filter(|_| matches).map(|wanted| {
-            let fields = with_lists(&wanted.fields);
-            ProofFields { region: region.clone().unwrap_or(fields.region), ..fields }
-        });
-        let proven = fields.as_ref().and_then(|fields| Some((&first_endpoint?.live.as_ref()?.password, fields)));
-        let proof = proven.map(|(password, fields)| credential::proof(password, fields));
+        let (region, proven) = self.proves(&view, prove.filter(|_| matches), &held);
+        let proof = proven.as_ref().map(|(password, fields)| credential::proof(password, fields));
         let code = proven.zip(nonce).map(|((password, fields), nonce)| {
-            credential::code(password, &CodeFields::of(fields, nonce)).map(|code| code.to_string())
+            credential::code(password, &CodeFields::of(&fields, nonce)).map(|code| code.to_string())
         });
         let map = live.map(|entry| entry.table.to_string()).unwrap_or_default();
         let live_id = self.one_live_id(&view)?;
@@ -111,14 +100,15 @@ impl Target {
                 keys.push(key);
             }
         }
-        let regions = several.then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
+        let regions =
+            (self.regions.len() > 1).then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
         Ok(ReadBack {
             kind: view.kind,
             matches,
             mismatches,
             keys,
             map,
-            how: if view.kind == "text" { "text" } else { "postmap -q" },
+            how: how(view.kind),
             tables: tables_in_use(&view.services),
             remaining_old,
             others,
@@ -131,6 +121,76 @@ impl Target {
             code,
         })
     }
+
+    /// What the running configuration gives now, proven where it is the login with this live id, and nothing else.
+    pub(super) fn attest(&self, ours: &Ours, live_id: &str, prove: &WantedProof) -> Result<ReadBack, Fault> {
+        let ours = &self.believed(ours, Purpose::Look)?;
+        let view = self.look(ours)?;
+        let found = self.one_live_id(&view)?;
+        let matches = [&found, &self.holds(&view)?].into_iter().all(|found| found.as_deref() == Some(live_id));
+        let username = first_live(&view).map_or("", |login| &login.username);
+        let remaining_old = LoginInUse::among(ours, username, found.as_deref()).remaining_old(&view.left_out);
+        let others = view.key_ids.others(Some(username));
+        let first: Vec<&str> = [&ours.applied, &ours.previous].into_iter().flatten().map(String::as_str).collect();
+        let held = StillHeld::within(prove.room, &remaining_old, &others, &view.incomplete, &first);
+        let outcome = ReportOutcome::Alive.word().to_owned();
+        let wanted = WantedProof { fields: ProofFields { outcome, ..prove.fields.clone() }, ..prove.clone() };
+        let (region, proven) = self.proves(&view, Some(&wanted).filter(|_| matches), &held);
+        let proof = proven.map(|(password, fields)| credential::proof(password, &fields));
+        let regions = (self.regions.len() > 1).then(|| RegionsRead {
+            region,
+            regional: ours.logins.regional.clone(),
+            one_region: ours.one_region,
+        });
+        let mut keys: Vec<String> = Vec::new();
+        for entry in view.entries.iter().filter(|entry| entry.is_live_key) {
+            let key = shown::key(&entry.key).into_owned();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let live = view.entries.iter().find(|entry| entry.is_live_key);
+        Ok(ReadBack {
+            kind: view.kind,
+            matches,
+            mismatches: Vec::new(),
+            keys,
+            map: live.map(|entry| entry.table.to_string()).unwrap_or_default(),
+            how: how(view.kind),
+            tables: tables_in_use(&view.services),
+            remaining_old,
+            others,
+            incomplete: view.incomplete,
+            held,
+            live_id: found,
+            running: view.running,
+            regions,
+            proof,
+            code: None,
+        })
+    }
+
+    /// With which password a proof is made, and over what: with what was read back, not with what came in, so that it proves that
+    /// the mail server has it. Where there are several regions, also which one it is of.
+    fn proves<'v>(
+        &self,
+        view: &'v View,
+        wanted: Option<&WantedProof>,
+        held: &StillHeld,
+    ) -> (Option<String>, Option<(&'v Secret, ProofFields)>) {
+        let several = self.regions.len() > 1;
+        // The default endpoint's password, else the one that there is.
+        let first = view.entries.iter().filter(|entry| entry.is_live_key).min_by_key(|entry| entry.endpoint);
+        let region = first.filter(|_| several).and_then(|entry| self.regions.get(entry.endpoint).cloned());
+        let fields = wanted.map(|WantedProof { fields, .. }| ProofFields {
+            v2: fields.v2.clone().map(|too| SignedToo { lists: held.signed(), ..too }),
+            region: region.clone().unwrap_or_else(|| fields.region.clone()),
+            ..fields.clone()
+        });
+        let password = first.and_then(|entry| Some(&entry.live.as_ref()?.password));
+        (region, password.zip(fields))
+    }
+
     /// What each client service finds under its live keys, through its tables in their order: those of now, and those that were
     /// planned. Each key with what is wrong, where that is not said of a table's entry already.
     fn read_back_services(&self, open: &OpenChange, view: &View) -> Result<Vec<(WantedKey, Option<String>)>, Fault> {
@@ -166,6 +226,10 @@ impl Target {
         }
         Ok(keys)
     }
+}
+
+fn how(kind: &str) -> &'static str {
+    if kind == "text" { "text" } else { "postmap -q" }
 }
 
 /// What is wrong with what was found under a key, in words that show no value; `None`: it is the login.

@@ -31,7 +31,7 @@ pub enum Reply {
     },
     /// To `Activate`.
     Activated(Activated),
-    /// To `ReadBack`.
+    /// To `ReadBack` and `Attest`.
     ReadBack(Box<ReadBack>),
     /// `Discard`, `Undo`, `Commit`.
     Done,

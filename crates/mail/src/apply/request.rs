@@ -104,6 +104,10 @@ pub enum Request {
     /// report a proof is wanted. `nonce`: that of an invitation, empty where there is none, for
     /// which the code that a person types is wanted too.
     ReadBack { target: TargetId, prove: Option<WantedProof>, nonce: Option<String> },
+    /// Proves what the running configuration gives, with nothing open, for a sign of life: only where it is the login with this
+    /// live id under every key of ours, in text and compiled map. The proof is over the outcome `alive`, whatever was asked:
+    /// that a version is confirmed nobody learns without having it. Changes nothing.
+    Attest { target: TargetId, ours: Ours, live_id: String, prove: WantedProof },
     /// The caller has made it durable: forget old bytes and login, close the journal entry. A reload that is owed stays
     /// remembered. Also right when nothing is open: the caller was killed before it could say so.
     Commit { target: TargetId },
@@ -137,6 +141,7 @@ impl Request {
             | Request::Undo { target }
             | Request::Activate { target }
             | Request::ReadBack { target, .. }
+            | Request::Attest { target, .. }
             | Request::Commit { target }
             | Request::Leave { target } => target,
         }
@@ -151,6 +156,7 @@ impl Request {
                 | Request::InOrder { .. }
                 | Request::IsApplied { .. }
                 | Request::WhichStands { .. }
+                | Request::Attest { .. }
         )
     }
 }

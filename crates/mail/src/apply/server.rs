@@ -127,6 +127,9 @@ impl Server {
             Request::ReadBack { target, prove, nonce } => {
                 self.target(&target)?.read_back(prove.as_ref(), nonce).map(Box::new).map(Reply::ReadBack)
             }
+            Request::Attest { target, ours, live_id, prove } => {
+                self.target(&target)?.attest(&ours, &live_id, &prove).map(Box::new).map(Reply::ReadBack)
+            }
             Request::Commit { target } => self.target(&target)?.commit().map(|()| Reply::Done),
             Request::Leave { target } => {
                 // One that the configuration no longer has, has nothing open.

@@ -269,3 +269,23 @@ fn who_is_silent_or_dates_ahead_proves_nothing() {
     prove(&mut ahead.report, PASSWORD);
     assert_eq!(verdict_of(judged(ahead)), Verdict::Clock);
 }
+
+#[test]
+fn a_host_with_a_lease_is_gone_when_it_was_silent_for_twice_as_long() {
+    let of = |minutes| {
+        let report = Report { lease_s: Some(3600), ..confirmed("mx1", 5, PASSWORD) };
+        Written { at: now() - SignedDuration::from_mins(minutes), ..written("p", report) }
+    };
+    let of_fleet = |written: &[Written]| fleet(written, &Registry::default(), &passwords, now());
+    let there = of_fleet(&[of(120)]);
+    assert_eq!((there.hosts.len(), there.gone.len()), (1, 0));
+    assert_eq!((of_fleet(&[of(121)]).hosts.len(), of_fleet(&[of(121)]).gone), (0, vec![HostName::new("mx1")]));
+    // Who comes after it under its name, or with its principal, is alone there.
+    let next = Report { host_id: "next".into(), ..confirmed("mx1", 6, PASSWORD) };
+    let after = of_fleet(&[of(121), written("p", next)]);
+    assert_eq!((after.hosts.len(), after.gone.len()), (1, 0));
+    assert!(!after.hosts[0].name_twice && !after.hosts[0].identity_shared);
+    // Somebody named it: it is missed.
+    let registry = Registry { listed: vec![HostName::new("mx1")], ..Registry::default() };
+    assert_eq!(verdict_of(fleet(&[of(121)], &registry, &passwords, now()).hosts.remove(0)), Verdict::NeverHeard);
+}

@@ -162,7 +162,8 @@ pub(super) fn named(mut keys: Vec<String>) -> Vec<String> {
 
 /// Is the report about the applied version rather than about one that is to come?
 fn is_of_applied(report: &Report) -> bool {
-    report.of_applied || matches!(report.outcome, ReportOutcome::Withdrawn | ReportOutcome::Alive | ReportOutcome::Left)
+    use ReportOutcome::{Alive, AppliedRefused, Left, Withdrawn};
+    report.of_applied || matches!(report.outcome, Withdrawn | AppliedRefused | Alive | Left)
 }
 
 /// The key in use, as it was looked up where it was; else the key before.

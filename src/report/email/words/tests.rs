@@ -63,6 +63,7 @@ fn report(outcome: &str) -> Report {
         labels: Vec::new(),
         poll_s: None,
         alive_due: None,
+        lease_s: None,
         latest: None,
     }
 }
@@ -292,6 +293,17 @@ fn all() -> Vec<(&'static str, Report)> {
                 another_login: true,
                 error: error("rejected", "change freeze until Monday"),
                 ..bare("rejected")
+            },
+        ),
+        (
+            "applied-refused",
+            Report {
+                error: error(
+                    "applied-refused",
+                    "email-smtp.eu-west-1.amazonaws.com refuses the key in use, AKIAIOSFODNN7EXAMPLE, since 2027-01-15T07:59:00Z: \
+                     535 Authentication Credentials Invalid. To do: activate the key again, or publish a valid one at the source",
+                ),
+                ..bare("applied-refused")
             },
         ),
         ("left", bare("left")),
