@@ -324,7 +324,21 @@ impl Answering<'_> {
                     ),
                     "nothing, where that is another account's; else list its keys in the target's keys, with all others".into(),
                 )),
-                Fact::Taken { .. } | Fact::NoLiveKey => {}
+                Fact::Taken { username } => {
+                    let first = found.moved.iter().find(|moved| self.entry(moved.at).username() == Some(username));
+                    problems.extend(first.map(|moved| {
+                        self.of_entry(
+                            moved.at,
+                            Severity::Note,
+                            format!(
+                                "no login here is known as this credential's, and every key of its next hops holds {username}: that is                                  taken for the key before, and the first rollover exchanges it"
+                            ),
+                            "nothing, if this host is to send with this credential; else list in the target's keys those that are                              this credential's, before the first sync"
+                                .into(),
+                        )
+                    }));
+                }
+                Fact::NoLiveKey => {}
             }
         }
         problems
