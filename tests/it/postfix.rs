@@ -507,6 +507,21 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
     }
 }
 
+/// A host without state takes another's login over only where nothing else can be meant, and says so before.
+#[test]
+fn whose_login_is_taken_for_the_key_before_is_said() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} AKIAIOSFODNN7SOMEONE:password\n")));
+    let postfix = target(&instance);
+    let taken = |ours: &Ours| {
+        let view = postfix.inspect(ours).unwrap();
+        assert!(errors(&view).is_empty(), "{:?}", view.findings);
+        let said = |finding: &&Finding| finding.what.contains("AKIAIOSFODNN7SOMEONE: that is taken for the key before");
+        view.findings.iter().filter(said).map(|finding| (finding.severity, finding.line)).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&Ours::default()), [(Severity::Note, Some(1))]);
+    assert_eq!(taken(&applied("AKIAIOSFODNN7SOMEONE")), []);
+}
+
 /// Some guides say to delete the text once it is compiled. Then the map is the only place for everybody's logins.
 #[test]
 fn a_map_without_its_text_is_made_anew_without_one() {

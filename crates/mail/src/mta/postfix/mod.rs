@@ -49,6 +49,7 @@ use crate::mta::{
     ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 use differences::{Compared, Compiling};
+use instances::Silent;
 pub use instances::TargetDirectories;
 use pick::Owned;
 use review::{Problem, Subject};
@@ -89,6 +90,8 @@ pub struct Postfix {
     targets: TargetDirectories,
     /// The other instances, by their configuration directories, for what is kept of them.
     others: RefCell<BTreeMap<PathBuf, Box<Self>>>,
+    /// Those of them that gave no answer.
+    silent: RefCell<BTreeMap<PathBuf, Silent>>,
 }
 
 impl Postfix {
@@ -108,6 +111,7 @@ impl Postfix {
             routes: RefCell::default(),
             targets: TargetDirectories::default(),
             others: RefCell::default(),
+            silent: RefCell::default(),
         }
     }
 
