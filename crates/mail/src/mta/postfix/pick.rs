@@ -331,9 +331,11 @@ impl Answering<'_> {
                             moved.at,
                             Severity::Note,
                             format!(
-                                "no login here is known as this credential's, and every key of its next hops holds {username}: that is taken for the key before, and the first rollover exchanges it"
+                                "no login here is known as this credential's, and every key of its next hops holds {username}: \
+                                 that is taken for the key before, and the first rollover exchanges it"
                             ),
-                            "nothing, if this host is to send with this credential; else list in the target's keys those that are this credential's, before the first sync"
+                            "nothing, if this host is to send with this credential; else list in the target's keys those that are \
+                             this credential's, before the first sync"
                                 .into(),
                         )
                     }));
