@@ -1,7 +1,8 @@
 //! Other Postfix instances of this host (postmulti(1)). One that no target names is changed by nobody: what its login tables hold is
 //! told with everything else, so that no key is taken for unused that it still uses.
 //!
-//! Where they are is said by `multi_instance_directories` of the target's own main.cf and of the default configuration directory's.
+//! Where they are is said by `multi_instance_directories`, and by `alternate_config_directories` of the old style, of the target's
+//! own main.cf and of the default configuration directory's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +19,8 @@ use crate::fault::Fault;
 use crate::finding::{Finding, Severity};
 use crate::mta::{KeyIds, Ours, Reload, Running};
 
-const PARAMETER: &str = "multi_instance_directories";
+/// Those of today, and of the old style, which some hosts still have.
+const PARAMETERS: [&str; 2] = ["multi_instance_directories", "alternate_config_directories"];
 
 /// So long another instance's directory may take to answer: it may be on a file system that hangs, and is no target's.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -91,7 +93,8 @@ impl Postfix {
 
     /// Each directory, and the file that names it.
     fn named_by(&self, settings: &Settings, config_dir: &Path) -> Vec<(PathBuf, PathBuf)> {
-        let dirs = settings.list(PARAMETER).into_iter().filter(|dir| dir.starts_with('/'));
+        let dirs = PARAMETERS.into_iter().flat_map(|parameter| settings.list(parameter));
+        let dirs = dirs.filter(|dir| dir.starts_with('/'));
         dirs.map(|dir| (PathBuf::from(dir), config_dir.join("main.cf"))).collect()
     }
 
@@ -103,7 +106,11 @@ impl Postfix {
                     severity: Severity::Note,
                     line: None,
                     file: Some(named_in.to_owned()),
-                    what: format!("{PARAMETER} names {}, where there is no Postfix configuration", dir.display()),
+                    what: format!(
+                        "{} names {}, where there is no Postfix configuration",
+                        PARAMETERS.join(" or "),
+                        dir.display()
+                    ),
                     fix: "nothing, if that instance is gone; else put its configuration back".into(),
                 });
             }
