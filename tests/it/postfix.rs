@@ -415,13 +415,14 @@ fn settings_that_lose_mail_are_findings() {
     ];
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST}:587 {OLD}\n")));
     let postfix = target(&instance);
-    let baseline = postfix.inspect(&Ours::default()).unwrap().findings;
+    let ours = applied("AKIAOLD");
+    let baseline = postfix.inspect(&ours).unwrap().findings;
     let only: Vec<&str> = baseline.iter().map(|f| f.what.as_str()).collect();
     assert_eq!(only, ["this Postfix instance is not running"], "a sound configuration has nothing else to say");
     let original = fs::read_to_string(instance.main_cf()).unwrap();
     for (name, value, severity, needle) in cases {
         instance.set(name, value);
-        let view = postfix.inspect(&Ours::default()).unwrap();
+        let view = postfix.inspect(&ours).unwrap();
         let found: Vec<&Finding> = view.findings.iter().filter(|f| f.what.contains(needle)).collect();
         assert_eq!(found.first().map(|f| f.severity), *severity, "{name} = {value}: {:?}", view.findings);
         assert!(found.iter().all(|f| !f.fix.is_empty() && f.file == Some(instance.main_cf())), "{found:?}");
