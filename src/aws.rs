@@ -260,7 +260,7 @@ impl AwsSession {
     }
 
     /// The files that it goes by; they may lie on a file system that gives no answer.
-    async fn files(&self) -> Result<files::Files, Fault> {
+    async fn files(&self) -> Result<files::SdkFiles, Fault> {
         let profile = self.settings.profile.clone();
         let reading =
             tokio::task::spawn_blocking(move || files::read(profile.as_deref(), &|name| std::env::var_os(name)));

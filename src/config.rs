@@ -29,7 +29,7 @@ pub use relaykey_core::config::{Aws, MAX_FILE, Opening, Schema, SchemaKey, Secti
 pub use self::credential::{Credential, IfAppliedDies, Mode, Probe};
 pub use self::health::{Health, Listen};
 pub use self::host::Host;
-pub use self::load::{LoadError, load, render, render_text, run_dir};
+pub use self::load::{LoadError, load, read_text, render, render_text, run_dir};
 pub use self::report::{MailVia, ReceiverConfig, ReceiverKind};
 pub use self::smtp::{Smtp, Tls};
 pub use self::source::SourceConfig;
@@ -38,6 +38,13 @@ use crate::apply;
 pub use crate::apply::TargetKind;
 pub use crate::finding::{Finding, Severity, located};
 pub use crate::mta::Reload;
+
+/// What the file of the control side has in common with this one.
+pub mod shared {
+    pub use super::report::{parameter_path, table_name};
+    pub use super::smtp::{ALSO, SMTP, read as smtp};
+    pub use super::source::{parameter_id, pinned, secret_id, stage};
+}
 
 /// The version of the schema that this program reads, as in `config_version`.
 pub const VERSION: i64 = 1;

@@ -187,7 +187,7 @@ async fn dialogue(
     message: Option<OutgoingMessage<'_>>,
 ) -> Verdict {
     let deadline = Instant::now() + smtp.timeout.min(LONGEST);
-    let attempt = LoginAttempt {
+    let attempt = AttemptContext {
         smtp,
         login,
         roots,
@@ -208,7 +208,7 @@ fn words_without(login: &Login) -> Redactor {
     Redactor::new([login, &username])
 }
 
-struct LoginAttempt<'a> {
+struct AttemptContext<'a> {
     smtp: &'a Smtp,
     login: &'a Login,
     roots: &'a Roots,
@@ -219,7 +219,7 @@ struct LoginAttempt<'a> {
     message: Option<OutgoingMessage<'a>>,
 }
 
-impl LoginAttempt<'_> {
+impl AttemptContext<'_> {
     /// The whole dialogue. What ends it early is its verdict, as the error.
     async fn run(&self) -> Result<Verdict, Verdict> {
         let mut socket = self.connect().await?;
@@ -739,7 +739,7 @@ mod tests {
         ] {
             let ca_file = ca_file.then(|| "/etc/relaykey/ca.pem".into());
             let smtp = Smtp { endpoint: endpoint.into(), ca_file, ..smtp() };
-            let attempt = LoginAttempt {
+            let attempt = AttemptContext {
                 smtp: &smtp,
                 login: &someone,
                 roots: &roots,
@@ -765,7 +765,7 @@ mod tests {
         let smtp = smtp();
         let someone = someone();
         let Ok(roots) = Roots::system() else { return };
-        let attempt = LoginAttempt {
+        let attempt = AttemptContext {
             smtp: &smtp,
             login: &someone,
             roots: &roots,

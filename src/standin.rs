@@ -232,6 +232,11 @@ impl Standin {
         state.delays.remove(username);
     }
 
+    /// Was this key added, and not removed?
+    pub fn has_key(&self, username: &str) -> bool {
+        self.shared.lock().keys.contains_key(username)
+    }
+
     /// Refuses the key from now on, as after its deactivation in IAM. Sessions that have logged in stay.
     pub fn deactivate(&self, username: &str) {
         self.shared.lock().inactive.insert(username.to_owned());

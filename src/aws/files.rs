@@ -26,7 +26,7 @@ const MAX_CHAIN: usize = 20;
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// What the SDK is to go by.
-pub(super) struct Files {
+pub(super) struct SdkFiles {
     /// What the files hold. One that does not exist is empty.
     pub(super) profiles: EnvConfigFiles,
     /// What a group may change.
@@ -34,7 +34,7 @@ pub(super) struct Files {
 }
 
 /// Reads the files, and looks at what the profile that counts needs besides.
-pub(super) fn read(profile: Option<&str>, environment: Environment<'_>) -> std::result::Result<Files, Fault> {
+pub(super) fn read(profile: Option<&str>, environment: Environment<'_>) -> std::result::Result<SdkFiles, Fault> {
     try_read(profile, environment).map_err(|e| {
         let what = format!("AWS is not asked: {e}");
         match e.is_temporary() {
@@ -44,7 +44,7 @@ pub(super) fn read(profile: Option<&str>, environment: Environment<'_>) -> std::
     })
 }
 
-fn try_read(profile: Option<&str>, environment: Environment<'_>) -> Result<Files> {
+fn try_read(profile: Option<&str>, environment: Environment<'_>) -> Result<SdkFiles> {
     let mut doubts = Vec::new();
     let mut builder = EnvConfigFiles::builder();
     let mut profiles = Profiles::default();
@@ -100,7 +100,7 @@ fn try_read(profile: Option<&str>, environment: Environment<'_>) -> Result<Files
     }
     doubts.sort();
     doubts.dedup();
-    Ok(Files { profiles: builder.build(), doubts })
+    Ok(SdkFiles { profiles: builder.build(), doubts })
 }
 
 /// `~` as the SDK takes it.

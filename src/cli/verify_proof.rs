@@ -74,7 +74,7 @@ const CODE_IF_FALSE: &str =
 struct ProofDocument {
     schema: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    reports: Vec<Judged>,
+    reports: Vec<JudgedReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<JudgedCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ struct ProofTrouble {
 
 /// One report.
 #[derive(Serialize)]
-struct Judged {
+struct JudgedReport {
     id: String,
     host_id: String,
     host: String,
@@ -216,7 +216,7 @@ impl ProofDocument {
     }
 }
 
-impl Judged {
+impl JudgedReport {
     fn is_true(&self) -> bool {
         self.unexpected.is_empty()
             && !self.targets.is_empty()
@@ -224,7 +224,7 @@ impl Judged {
     }
 
     fn text(&self) {
-        let Judged { host, host_id, credential, version, username, outcome, seq, at, .. } = self;
+        let JudgedReport { host, host_id, credential, version, username, outcome, seq, at, .. } = self;
         let of = format!("{host} (host id {host_id}), credential {credential}");
         let is = format!("version {version} ({username}): {outcome}, seq {seq}, {at}");
         // What is judged is not the report that was given, but the one in it.
@@ -271,8 +271,8 @@ fn check_reports(args: &VerifyProofArgs) -> Result<ProofDocument, Unread> {
     }
     let reports = reports(&read_document()?)?;
     let held = HeldSecret::read(args)?;
-    let judged: Vec<Judged> = reports.iter().map(|report| judge(report, &held, args)).collect();
-    let exit = if judged.iter().all(Judged::is_true) { Exit::Done } else { Exit::ForGood };
+    let judged: Vec<JudgedReport> = reports.iter().map(|report| judge(report, &held, args)).collect();
+    let exit = if judged.iter().all(JudgedReport::is_true) { Exit::Done } else { Exit::ForGood };
     Ok(ProofDocument { reports: judged, exit: exit.code(), ..ProofDocument::of(args) })
 }
 
@@ -383,7 +383,7 @@ fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     Ok((report, within))
 }
 
-fn judge((report, within): &(Report, Option<Within>), held: &HeldSecret, args: &VerifyProofArgs) -> Judged {
+fn judge((report, within): &(Report, Option<Within>), held: &HeldSecret, args: &VerifyProofArgs) -> JudgedReport {
     let expectations = [
         ("host", &report.host, &args.host),
         ("credential", &report.credential, &args.credential),
@@ -397,7 +397,7 @@ fn judge((report, within): &(Report, Option<Within>), held: &HeldSecret, args: &
     // Whoever holds the password can make a proof over any words; relaykey makes them over these two.
     let completes = matches!(report.outcome, ReportOutcome::Adopted | ReportOutcome::Confirmed);
     let unexpected = unexpected.chain((!completes && !report.targets.is_empty()).then(|| words.clone()));
-    Judged {
+    JudgedReport {
         id: report.id.clone(),
         host_id: report.host_id.clone(),
         host: report.host.clone(),

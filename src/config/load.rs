@@ -162,7 +162,11 @@ pub fn run_dir(path: &Path) -> PathBuf {
     named().unwrap_or_else(|| host::RUN_DIR.into())
 }
 
-fn read_text(path: &Path) -> Result<(String, Vec<trust::Doubt>), LoadError> {
+/// The text of a configuration file, whosever program it is, and what is to be said of who may write it.
+///
+/// # Errors
+/// Somebody else could have written it; it cannot be read, or is no text.
+pub fn read_text(path: &Path) -> Result<(String, Vec<trust::Doubt>), LoadError> {
     let path_buf = || path.to_owned();
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LoadError::Missing { path: path_buf() },

@@ -334,7 +334,7 @@ fn mail_server(value: &DeValue) -> Judged<Option<(String, u16)>> {
 }
 
 /// Name of a table (DynamoDB, "Naming rules").
-fn table_name(value: &DeValue) -> Judged<String> {
+pub fn table_name(value: &DeValue) -> Judged<String> {
     let text = trimmed(value)?;
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if (3..=255).contains(&text.len()) && text.bytes().all(fits) {
@@ -354,7 +354,7 @@ const MAX_LEVELS: usize = 13;
 const MAX_PATH: usize = 512;
 
 /// The path below which reports are stored as parameters.
-fn parameter_path(value: &DeValue) -> Judged<String> {
+pub fn parameter_path(value: &DeValue) -> Judged<String> {
     let text = trimmed(value)?;
     let example = "write it like \"/relaykey\"";
     if text.starts_with("arn:") {

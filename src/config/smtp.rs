@@ -9,7 +9,7 @@ use crate::credential::ses_region;
 use crate::mta::Relay;
 use crate::mta::alias::{Alias, is_told_by_port};
 
-pub(super) static SMTP: Section = Section {
+pub static SMTP: Section = Section {
     header: "[credential.smtp]",
     keys: &[
         key("endpoint"),
@@ -25,7 +25,7 @@ pub(super) static SMTP: Section = Section {
     ],
 };
 
-pub(super) static ALSO: Section = Section {
+pub static ALSO: Section = Section {
     header: "[[credential.smtp.also]]",
     keys: &[key("endpoint"), key("port").few(), key("tls").few(), key("region"), key("endpoint_aliases").default("[]")],
 };
@@ -100,7 +100,7 @@ pub enum Tls {
 
 /// Where a login is tried: what a target may override, each with its line.
 #[derive(Clone, Default)]
-pub(super) struct Door {
+pub struct Door {
     pub(super) endpoint: Option<At<String>>,
     port: Option<At<u16>>,
     tls: Option<At<Tls>>,
@@ -118,7 +118,7 @@ pub(super) fn door(reader: &mut Reader, view: &SectionView) -> Door {
 }
 
 /// `[credential.smtp]`. Without one (that is recorded) the result is a placeholder.
-pub(super) fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Door) {
+pub fn read(reader: &mut Reader, view: Option<&SectionView>) -> (Smtp, Door) {
     let mut smtp = Smtp {
         endpoint: String::new(),
         port: default_port(Tls::Starttls),

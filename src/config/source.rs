@@ -180,8 +180,8 @@ pub(super) fn poll(reader: &mut Reader, view: &SectionView, source: &SourceConfi
 }
 
 /// The id; where it is an ARN, its region wins over a configured one.
-fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<Id>>, aws: &mut Aws) -> String {
-    let Some(At { value: Id { text, region }, line }) = id else { return String::new() };
+pub fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<NameOrArn>>, aws: &mut Aws) -> String {
+    let Some(At { value: NameOrArn { text, region }, line }) = id else { return String::new() };
     if let Some(arn) = region {
         if let Some(configured) = aws.region.as_ref().filter(|r| **r != arn) {
             let own = reader.line_of(view, "region");
@@ -198,13 +198,13 @@ fn pinned(reader: &mut Reader, view: &SectionView, id: Option<At<Id>>, aws: &mut
 }
 
 /// A name or an ARN, with the ARN's region.
-struct Id {
+pub struct NameOrArn {
     text: String,
     region: Option<String>,
 }
 
 /// Judges an id that begins with `arn:`. Values are not repeated: somebody may have put the secret itself here.
-fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged<Id> {
+fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged<NameOrArn> {
     let Some(arn) = arn(text) else { return mistake("the ARN is not complete", format!("write it like {example}")) };
     if arn.service != service {
         let fix = match arn.service {
@@ -218,7 +218,7 @@ fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged
         return mistake("the ARN names no region", format!("write it like {example}"));
     }
     match arn.resource.strip_prefix(prefix) {
-        Some(name) if !name.is_empty() => Ok(Id { text: text.to_owned(), region: Some(arn.region.to_owned()) }),
+        Some(name) if !name.is_empty() => Ok(NameOrArn { text: text.to_owned(), region: Some(arn.region.to_owned()) }),
         _ => mistake(
             format!("it is the ARN of something else in {service:?} of account {}", arn.account),
             format!("write one like {example}"),
@@ -227,7 +227,7 @@ fn id_from_arn(text: &str, service: &str, prefix: &str, example: &str) -> Judged
 }
 
 /// A name or ARN in Secrets Manager (CreateSecret, `Name`).
-fn secret_id(value: &DeValue) -> Judged<Id> {
+pub fn secret_id(value: &DeValue) -> Judged<NameOrArn> {
     let text = trimmed(value)?;
     let example = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:NAME-AbCdEf";
     if text.starts_with("arn:") {
@@ -235,7 +235,7 @@ fn secret_id(value: &DeValue) -> Judged<Id> {
     }
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
     if text.len() <= 512 && text.bytes().all(fits) {
-        return Ok(Id { text: text.to_owned(), region: None });
+        return Ok(NameOrArn { text: text.to_owned(), region: None });
     }
     mistake(
         "this is no name of a secret: it has at most 512 letters, digits and /_+=.@-",
@@ -244,7 +244,7 @@ fn secret_id(value: &DeValue) -> Judged<Id> {
 }
 
 /// A name or ARN in Parameter Store (PutParameter, `Name`).
-fn parameter_id(value: &DeValue) -> Judged<Id> {
+pub fn parameter_id(value: &DeValue) -> Judged<NameOrArn> {
     let text = trimmed(value)?;
     let example = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses/smtp";
     let selector = || mistake("a version or label follows the name", "write the name alone; a label goes into `label`");
@@ -259,7 +259,7 @@ fn parameter_id(value: &DeValue) -> Judged<Id> {
             mistake("a parameter name with a slash in it begins with one", format!("write \"/{text}\""))
         }
         None if text.len() <= 2048 && !text.ends_with('/') && text.bytes().all(fits) => {
-            Ok(Id { text: text.to_owned(), region: None })
+            Ok(NameOrArn { text: text.to_owned(), region: None })
         }
         _ => mistake(
             "this is no name of a parameter: it has letters, digits and _.-, with / between its parts",
@@ -269,7 +269,7 @@ fn parameter_id(value: &DeValue) -> Judged<Id> {
 }
 
 /// A staging label (Secrets Manager, `VersionStage`).
-fn stage(value: &DeValue) -> Judged<String> {
+pub fn stage(value: &DeValue) -> Judged<String> {
     let text = trimmed(value)?;
     if text.len() > 256 || text.contains(char::is_whitespace) {
         return mistake("this is no staging label", "use up to 256 characters without blanks, such as AWSCURRENT");

@@ -205,7 +205,7 @@ impl Receiver for Exec {
 struct Start {
     /// Without symbolic links.
     path: PathBuf,
-    user: User,
+    user: RunAs,
     become_user: bool,
 }
 
@@ -249,18 +249,18 @@ fn safe_program(path: &Path) -> Result<PathBuf, Fault> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct User {
+struct RunAs {
     uid: u32,
     gid: u32,
 }
 
 /// A user of this host who has no rights.
-fn user_of(name: &str) -> Result<User, Fault> {
+fn user_of(name: &str) -> Result<RunAs, Fault> {
     let (text, _) = host::read(Path::new(PASSWD), MAX_PASSWD)?;
     without_rights(&text, name)
 }
 
-fn without_rights(passwd: &[u8], name: &str) -> Result<User, Fault> {
+fn without_rights(passwd: &[u8], name: &str) -> Result<RunAs, Fault> {
     let wrong = |what: &str, fix: String| Err(Fault::new(Class::User, format!("user {name:?}: {what}"), fix));
     let other = "set `user` in [[report]] to a user without rights, such as \"nobody\"";
     match find(passwd, name) {
@@ -268,27 +268,27 @@ fn without_rights(passwd: &[u8], name: &str) -> Result<User, Fault> {
             &format!("{PASSWD} has no such user; directory services are not asked"),
             format!("make one: useradd --system --no-create-home {name}; or {other}"),
         ),
-        Some(User { uid: 0, .. }) => wrong("it is root under another name (user id 0)", other.into()),
+        Some(RunAs { uid: 0, .. }) => wrong("it is root under another name (user id 0)", other.into()),
         // Files that are for root's group are not for programs like this one.
-        Some(User { gid: 0, .. }) => wrong("it is in root's group (group id 0)", other.into()),
+        Some(RunAs { gid: 0, .. }) => wrong("it is in root's group (group id 0)", other.into()),
         Some(user) => Ok(user),
     }
 }
 
 /// The user of this name in a passwd(5) file; lines that are no entries are passed over.
-fn find(passwd: &[u8], name: &str) -> Option<User> {
+fn find(passwd: &[u8], name: &str) -> Option<RunAs> {
     let text = String::from_utf8_lossy(passwd);
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
         let is_name = fields.next() == Some(name) && !name.is_empty();
         let (uid, gid) = (fields.nth(1)?, fields.next()?);
         is_name.then_some(())?;
-        Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+        Some(RunAs { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
     })
 }
 
 /// Has the program to become that user? An error where it cannot.
-fn may_become(name: &str, user: User) -> Result<bool, Fault> {
+fn may_become(name: &str, user: RunAs) -> Result<bool, Fault> {
     let me = geteuid();
     if me.is_root() || me.as_raw() == user.uid {
         return Ok(me.is_root());
@@ -301,7 +301,7 @@ fn may_become(name: &str, user: User) -> Result<bool, Fault> {
 }
 
 /// The file, or the first directory above it, that the user may not execute or search, by its mode.
-fn first_closed(path: &Path, user: User) -> Option<PathBuf> {
+fn first_closed(path: &Path, user: RunAs) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let closed = |at: &&Path| {
         let Ok(found) = std::fs::metadata(at) else { return true };
@@ -453,7 +453,7 @@ mod tests {
             toor:x:0:5::/:/bin/sh\nwheel:x:7:0::/:/bin/sh\nodd:x:many:1::/:/bin/sh\n\
             nobody:x:65534:65533:nobody:/nonexistent:/usr/sbin/nologin";
         let found = without_rights(passwd, "nobody").expect("nobody");
-        assert_eq!(found, User { uid: 65534, gid: 65533 });
+        assert_eq!(found, RunAs { uid: 65534, gid: 65533 });
         for (name, what) in [
             ("root", "user id 0"),
             ("toor", "user id 0"),
@@ -509,7 +509,7 @@ mod tests {
             assert!(e.fix.contains(fix), "{e:?}");
         }
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let stranger = User { uid: 65534, gid: 65534 };
+        let stranger = RunAs { uid: 65534, gid: 65534 };
         assert_eq!(first_closed(&at("good"), stranger), Some(dir.clone()));
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(first_closed(&at("good"), stranger), None);

@@ -578,6 +578,28 @@ mod tests {
         report.latest.as_deref().map_or(report, evidence)
     }
 
+    fn evidence_mut(report: &mut Report) -> &mut Report {
+        match report.latest {
+            Some(ref mut latest) => evidence_mut(latest),
+            None => report,
+        }
+    }
+
+    #[test]
+    fn several_short_entries_are_all_there_however_short_the_rest_becomes() {
+        let mut alive = longest(1, false);
+        let held = &mut evidence_mut(&mut alive).targets[0].held;
+        let several: Vec<String> = (0..9).map(|n| format!("[relay{n}]:587")).collect();
+        // They take no more room than what they stand for.
+        held.others.truncate(1);
+        held.remaining_old.clone_from(&several);
+        let text = document(&alive, MOST).unwrap();
+        let stored: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(evidence(&stored).targets[0].held.remaining_old, several);
+        // All else was shortened as far as it goes.
+        assert!(evidence(&stored).targets[0].keys.len() < several.len());
+    }
+
     #[test]
     fn the_longest_document_fits_and_its_signed_lists_are_whole() {
         for (targets, longest_names) in [(1, false), (1, true), (2, false), (3, false), (4, false)] {

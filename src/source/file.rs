@@ -14,7 +14,7 @@ use crate::config::{Finding, Severity};
 use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::host::HostError;
-use crate::host::trust::{self, Reason};
+use crate::host::trust::{self, WhyUntrusted};
 use crate::source::{Fetched, Fetching, Looking, Seen, Source, bad_payload, not_given, payload};
 
 /// A read that takes longer hangs in a network file system.
@@ -152,11 +152,11 @@ fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, Fault> {
         HostError::Io { source, .. } => failed(path, source),
         HostError::Untrusted { found, .. } => {
             let words = match found.reason {
-                Reason::NotTheirs { .. } => "and this host keeps what it has",
+                WhyUntrusted::NotTheirs { .. } => "and this host keeps what it has",
                 _ => "so it could hold a login of somebody else's choice, and this host keeps what it has",
             };
             let fix = match found.reason {
-                Reason::Owner { uid } | Reason::Listed { uid } => {
+                WhyUntrusted::Owner { uid } | WhyUntrusted::Listed { uid } => {
                     let owner = trust::user_name(uid).unwrap_or_else(|| uid.to_string());
                     format!(
                         "where user {owner} is the one who is to write it, add the line `owner = \"{owner}\"` below [credential.source]; \
@@ -164,7 +164,7 @@ fn open(path: &Path, owner: Option<&str>) -> Result<trust::Opened, Fault> {
                         e.fix()
                     )
                 }
-                Reason::Others { .. } | Reason::NotTheirs { .. } => e.fix(),
+                WhyUntrusted::Others { .. } | WhyUntrusted::NotTheirs { .. } => e.fix(),
             };
             Fault { class: e.class(), ..permanent(path, &format!("{found}, {words}"), &fix) }
         }

@@ -87,7 +87,7 @@ enum DialogueEnd {
 }
 
 /// Why a line was not read.
-enum Unread {
+enum UnreadLine {
     Closed,
     TooLong,
     TooLate,
@@ -128,13 +128,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> SmtpSession<'a, S> {
     }
 
     /// Reads up to and including a line feed, at most [`MAX_LINE`] bytes of it, in the client's time.
-    async fn read(&mut self) -> io::Result<Result<Vec<u8>, Unread>> {
+    async fn read(&mut self) -> io::Result<Result<Vec<u8>, UnreadLine>> {
         let mut line = Vec::new();
         let mut limited = (&mut self.io).take(MAX_LINE as u64);
         match timeout(self.shared.options.patience, limited.read_until(b'\n', &mut line)).await {
-            Err(_) => Ok(Err(Unread::TooLate)),
+            Err(_) => Ok(Err(UnreadLine::TooLate)),
             Ok(Err(e)) => Err(e),
-            Ok(Ok(0)) => Ok(Err(Unread::Closed)),
+            Ok(Ok(0)) => Ok(Err(UnreadLine::Closed)),
             Ok(Ok(_)) => Ok(Ok(line)),
         }
     }
@@ -146,14 +146,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> SmtpSession<'a, S> {
                 let text = line.trim_ascii_end();
                 return Ok(Some(String::from_utf8_lossy(text).into_owned()));
             }
-            Ok(line) if line.len() < MAX_LINE => Unread::Closed,
-            Ok(_) => Unread::TooLong,
+            Ok(line) if line.len() < MAX_LINE => UnreadLine::Closed,
+            Ok(_) => UnreadLine::TooLong,
             Err(unread) => unread,
         };
         match unread {
-            Unread::Closed => {}
-            Unread::TooLong => self.send("500 Line too long").await?,
-            Unread::TooLate => self.send("451 4.4.2 Timeout waiting for data from client.").await?,
+            UnreadLine::Closed => {}
+            UnreadLine::TooLong => self.send("500 Line too long").await?,
+            UnreadLine::TooLate => self.send("451 4.4.2 Timeout waiting for data from client.").await?,
         }
         Ok(None)
     }
@@ -359,7 +359,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> SmtpSession<'a, S> {
         loop {
             let part = match self.read().await? {
                 Ok(part) => part,
-                Err(Unread::TooLate) => {
+                Err(UnreadLine::TooLate) => {
                     self.send("451 4.4.2 Timeout waiting for data from client.").await?;
                     return Ok(false);
                 }

@@ -1,4 +1,4 @@
-//! What `tests/bench/large` runs: a rollover in a table of a million relays, and the daemon beside it at rest.
+//! What `tests/bench/large` runs: a rollover in tables of a million relays, and the daemon beside it at rest.
 //!
 //! Everything is read from outside: the clock, and what /proc says of a process. Nothing here fails because of a figure.
 
@@ -23,13 +23,14 @@ type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [scratch, entries, programs @ ..] = &arguments[..] else {
+    let [scratch, entries, services, tables, programs @ ..] = &arguments[..] else {
         eprintln!("bench-large: run tests/bench/large");
         return ExitCode::FAILURE;
     };
-    let entries = entries.parse().unwrap_or(1_000_000);
+    let number = |text: &String, otherwise| text.parse::<usize>().unwrap_or(otherwise).max(1);
+    let size = Size { entries: number(entries, 1_000_000), services: number(services, 1), tables: number(tables, 1) };
     for program in programs {
-        if let Err(what) = measure(Path::new(scratch), Path::new(program), entries) {
+        if let Err(what) = measure(Path::new(scratch), Path::new(program), size) {
             eprintln!("bench-large: {what}");
             return ExitCode::FAILURE;
         }
@@ -37,7 +38,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
+/// What the mail server is made of.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Of other relays, in all tables together.
+    entries: usize,
+    /// Which log in at the relay, each by a table of its own; the last one by all tables that are left.
+    services: usize,
+    tables: usize,
+}
+
+fn measure(scratch: &Path, program: &Path, Size { entries, services, tables }: Size) -> Result<()> {
     let standin = Standin::start(standin::Options::default()).map_err(|e| format!("the SES stand-in: {e}"))?;
     let logins = (1..=3).map(login).collect::<Result<Vec<_>>>()?;
     for login in &logins {
@@ -51,27 +62,39 @@ fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
     let postfix = PostfixInstance::new(&base, "hash", "localhost", port, &ca, &logins[0])
         .and_then(|mut postfix| postfix.start().map(|()| postfix))
         .map_err(|e| format!("the private Postfix: {e}"))?;
-    let table = postfix.table();
-    let mut text = fs::read_to_string(&table).map_err(|e| e.to_string())?;
-    for n in 0..entries {
-        let _ = writeln!(text, "[relay{n:07}.customers.example.net]:587 user{n:07}:password-of-a-customer-{n:07}");
+    let first = postfix.table();
+    let ours = fs::read_to_string(&first).map_err(|e| e.to_string())?;
+    let all: Vec<PathBuf> = (0..tables.max(services)).map(|n| first.with_extension(format!("{n}"))).collect();
+    let mut size = 0.0;
+    for (part, table) in all.iter().enumerate() {
+        let mut text = ours.clone();
+        for n in (part..entries).step_by(all.len()) {
+            let _ = writeln!(text, "[relay{n:07}.customers.example.net]:587 user{n:07}:password-of-a-customer-{n:07}");
+        }
+        write(table, &text)?;
+        size += text.len() as f64;
     }
-    write(&table, &text)?;
-    let size = text.len() as f64;
-    drop(text);
     let postmap = |option: Option<&str>| -> Result<f64> {
         let began = Instant::now();
-        let mut command = Command::new("/usr/sbin/postmap");
-        command.arg("-c").arg(postfix.config_dir()).args(option).arg(format!("hash:{}", table.display()));
-        let done = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
-        if done.success() { Ok(began.elapsed().as_secs_f64()) } else { Err("postmap failed".into()) }
+        for table in &all {
+            let mut command = Command::new("/usr/sbin/postmap");
+            command.arg("-c").arg(postfix.config_dir()).args(option).arg(format!("hash:{}", table.display()));
+            let done = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
+            if !done.success() {
+                return Err("postmap failed".into());
+            }
+        }
+        Ok(began.elapsed().as_secs_f64())
     };
     let compile = postmap(None)?;
     let listings = postmap(Some("-s"))? + postmap(Some("-s"))?;
+    settle(&postfix, &all, services)?;
     let source = base.join("credential");
     let config = base.join("config.toml");
     write(&config, &configuration(&base, &source, port, &ca, &postfix.config_dir()))?;
-    let map = table.with_extension("db");
+    let mut map = all[0].clone().into_os_string();
+    map.push(".db");
+    let map = PathBuf::from(map);
 
     write(&source, &pair(&logins[1]))?;
     let began = Instant::now();
@@ -102,12 +125,18 @@ fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
     let at = Used::of(daemon.id()).ok_or("the daemon is gone")?;
     std::thread::sleep(Duration::from_secs(20));
     let rest = Used::of(daemon.id()).ok_or("the daemon is gone")?;
+    let children = children(daemon.id(), Duration::from_secs(20));
     let _ = Command::new("kill").arg(daemon.id().to_string()).status();
     let _ = daemon.wait();
     postfix.inject("the last message").map_err(|e| format!("the private Postfix: {e}"))?;
 
     let mib = |bytes: f64| bytes / 1_048_576.0;
-    println!("{}: {entries} entries, text {:.1} MiB", program.display(), mib(size));
+    println!(
+        "{}: {entries} entries in {} tables of {services} services, text {:.1} MiB",
+        program.display(),
+        all.len(),
+        mib(size)
+    );
     println!("  postmap alone                    {compile:7.2} s");
     println!("  two listings                     {listings:7.2} s");
     println!(
@@ -123,7 +152,54 @@ fn measure(scratch: &Path, program: &Path, entries: usize) -> Result<()> {
     println!("  daemon, peak RSS                 {:7.1} MiB", mib(rest.peak));
     println!("  daemon after a rollover, RSS     {:7.1} MiB", mib(rest.resident));
     println!("  daemon, CPU of 20 s at rest      {:7.2} s   at a poll every 5 s", rest.cpu - at.cpu);
+    match children {
+        Some(children) => println!("  daemon, children in 20 s at rest {children:7}     at a poll every 5 s"),
+        None => println!("  daemon, children at rest: not counted, there is no strace"),
+    }
     Ok(())
+}
+
+/// The tables come to their services: the first to smtp(8), each further one to a service of its own, which mail of a domain of
+/// its own takes; those that are left to the last service.
+fn settle(postfix: &PostfixInstance, tables: &[PathBuf], services: usize) -> Result<()> {
+    let maps = |tables: &[PathBuf]| {
+        tables.iter().map(|table| format!("hash:{}", table.display())).collect::<Vec<_>>().join(",")
+    };
+    let of = |service: usize| match service + 1 == services {
+        true => maps(&tables[service..]),
+        false => maps(&tables[service..=service]),
+    };
+    let postconf = |arguments: &[&str]| {
+        let done = Command::new("/usr/sbin/postconf").arg("-c").arg(postfix.config_dir()).args(arguments).status();
+        match done {
+            Ok(done) if done.success() => Ok(()),
+            done => Err(format!("postconf {arguments:?}: {done:?}")),
+        }
+    };
+    postconf(&["-e", &format!("smtp_sasl_password_maps={}", of(0))])?;
+    let mut routes = String::new();
+    for service in 1..services {
+        postconf(&["-M", &format!("out{service}/unix=out{service} unix - - n - - smtp")])?;
+        postconf(&["-P", &format!("out{service}/unix/smtp_sasl_password_maps={}", of(service))])?;
+        let _ = write!(routes, "{{domain{service}.example = out{service}:}} ");
+    }
+    if services > 1 {
+        postconf(&["-e", &format!("transport_maps=inline:{{{routes}}}")])?;
+    }
+    let done = Command::new("/usr/sbin/postfix").arg("-c").arg(postfix.config_dir()).arg("reload").output();
+    match done {
+        Ok(done) if done.status.success() => Ok(()),
+        done => Err(format!("postfix reload: {done:?}")),
+    }
+}
+
+/// How many programs a process starts in this time; `None`: strace(1) is missing.
+fn children(pid: u32, during: Duration) -> Option<usize> {
+    let mut strace = Command::new("timeout");
+    strace.args([&during.as_secs().to_string(), "strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none"]);
+    let said = strace.args(["-p", &pid.to_string()]).stderr(Stdio::piped()).stdout(Stdio::null()).output().ok()?;
+    let said = String::from_utf8_lossy(&said.stderr);
+    (!said.contains("failed to run command")).then(|| said.matches(") = 0").count())
 }
 
 /// What a process has used.

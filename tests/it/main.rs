@@ -35,6 +35,8 @@ mod page;
 mod postfix;
 mod proof;
 mod report;
+mod rotate;
+mod rotate_cli;
 mod secrets;
 mod settings;
 mod smtp;

@@ -744,6 +744,16 @@ fn the_ids_of_earlier_versions_are_read_and_nothing_else_of_them() {
         let (ids, unread, _) = earlier(fetch);
         assert_eq!((ids, unread[0][0].as_str()), (json!([]), Some("payload")), "{unread}");
     }
+    // Nor does the name of a login that is whole, but of somebody else.
+    let of_another = format!("mailuser:{PASSWORD}");
+    moto.put(&secret, &of_another, &["AWSCURRENT"]);
+    moto.put(&secret, &login("AKIANEWEST"), &["AWSCURRENT"]);
+    moto.parameter(&parameter, &of_another);
+    moto.parameter(&parameter, &login("AKIANEWEST"));
+    for fetch in [&unlabelled as &dyn Fn() -> Fetch, &first] {
+        let (ids, unread, _) = earlier(fetch);
+        assert_eq!((ids, unread[0][0].as_str()), (json!([]), Some("payload")), "{unread}");
+    }
 }
 
 #[test]

@@ -158,6 +158,13 @@ impl Moto {
         serde_json::from_str(&body).expect("JSON")
     }
 
+    /// What the lab itself is asked (see `moto_lab.py`): `iam`, `used`, `clock`.
+    pub fn lab(&self, what: &str, input: &Value) -> Value {
+        let (status, body) = self.http("POST", &format!("/lab/{what}"), "", input.to_string().as_bytes());
+        assert_eq!(status, 200, "{what}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
     fn http(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("moto listens");
         stream.set_read_timeout(Some(ANSWER)).expect("a time-out");

@@ -16,13 +16,21 @@ that tests share one server without meeting.
   POST /lab/heal     {"key": "AKIA…"}: no more faults for that key
   GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, decrypt, status
   GET  /lab/messages          the messages that SES took, in any region: from, to, raw
+  POST /lab/iam      {"user": "ses-smtp", "make": true}: makes the user and a key of it where make is true; gives its keys with their
+                     secrets, which the stand-in for SES has to know: id, secret, status
+  POST /lab/used     {"user": …, "id": "AKIA…", "at": "2026-01-31T12:00:00", "service": "ses"}: its last use
+  POST /lab/clock    {"offset": SECONDS}: what is made from now on is made so much later than it is
 
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
-where moto says that there is no such secret; and a SecureString is no readable text unless it is decrypted.
+where moto says that there is no such secret; a SecureString is no readable text unless it is decrypted; GetSecretValue without
+label and version gives AWSCURRENT, where moto goes by what was put last; a token of PutSecretValue that is known with another value
+is refused; and PutParameter without KeyId takes the default key.
 """
 
 import argparse
 import base64
+import contextlib
+import datetime
 import io
 import json
 import os
@@ -33,10 +41,14 @@ import threading
 import time
 import urllib.parse
 
-from moto.secretsmanager.exceptions import SecretHasNoValueException
+import moto.iam.models
+import moto.secretsmanager.models
+import moto.ssm.models
+from moto.iam.models import AccessKeyLastUsed, iam_backends
+from moto.secretsmanager.exceptions import ResourceExistsException, SecretHasNoValueException
 from moto.secretsmanager.models import SecretsManagerBackend
 from moto.ses.models import ses_backends
-from moto.ssm.models import Parameter
+from moto.ssm.models import Parameter, SimpleSystemManagerBackend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -56,10 +68,72 @@ def get_secret_value(backend, secret_id, version_id, version_stage):
         labels = (label for version in secret.versions.values() for label in version["version_stages"])
         if version_stage not in labels and not secret.is_deleted():
             raise SecretHasNoValueException(version_stage)
+    if not version_stage and not version_id and backend._is_valid_identifier(secret_id):
+        versions = backend.secrets[secret_id].versions.values()
+        if any("AWSCURRENT" in version["version_stages"] for version in versions):
+            version_stage = "AWSCURRENT"
     return MOTOS_ANSWER(backend, secret_id, version_id, version_stage)
 
 
+MOTOS_PUT = SecretsManagerBackend.put_secret_value
+
+
+def put_secret_value(backend, secret_id, secret_string, secret_binary, client_request_token, version_stages):
+    if backend._is_valid_identifier(secret_id):
+        known = backend.secrets[secret_id].versions.get(client_request_token)
+        if known and (known.get("secret_string"), known.get("secret_binary")) != (secret_string or None, secret_binary or None):
+            raise ResourceExistsException("a version with this token and another value exists")
+    return MOTOS_PUT(backend, secret_id, secret_string, secret_binary, client_request_token, version_stages)
+
+
+MOTOS_PARAMETER = SimpleSystemManagerBackend.put_parameter
+
+
+def put_parameter(backend, *args, **given):
+    names = MOTOS_PARAMETER.__code__.co_varnames[1:]
+    given.update(zip(names, args))
+    if given.get("keyid") is None and given.get("overwrite"):
+        given["keyid"] = "alias/aws/ssm"
+    return MOTOS_PARAMETER(backend, **given)
+
+
 SecretsManagerBackend.get_secret_value = get_secret_value
+SecretsManagerBackend.put_secret_value = put_secret_value
+SimpleSystemManagerBackend.put_parameter = put_parameter
+
+
+class Clock:
+    """What moto takes the time from, and for the rest what the module is that it stands for."""
+
+    offset = 0.0
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
+
+    def time(self):
+        return time.time() + Clock.offset
+
+    @staticmethod
+    def utcnow():
+        now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=Clock.offset)
+        return now.replace(tzinfo=None)
+
+
+moto.secretsmanager.models.time = Clock(time)
+moto.iam.models.utcnow = moto.ssm.models.utcnow = Clock.utcnow
+
+
+def iam_user(name, make):
+    backend = iam_backends["123456789012"]["aws"]
+    if make and name not in backend.users:
+        backend.create_user("us-east-1", name)
+    user = backend.users[name]
+    if make:
+        backend.create_access_key(name)
+    return user
 
 
 # moto's SecureString is its value behind a prefix; AWS gives ciphertext to those who do not ask for decryption.
@@ -110,6 +184,7 @@ class Lab:
     def __init__(self):
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.lock = threading.Lock()
+        self.turns = threading.Lock()
         self.faults = []
         self.calls = []
 
@@ -131,7 +206,9 @@ class Lab:
             return start_response(status, headers, *rest)
 
         if fault is None:
-            return self.moto(environ, answer)
+            # A transaction of moto's that fails puts back all tables as they were at its start, what others wrote meanwhile included.
+            with self.turns if call.service == "dynamodb" else contextlib.nullcontext():
+                return self.moto(environ, answer)
         return getattr(self, "fault_" + fault["kind"])(fault, call, environ, answer)
 
     def own(self, environ, start_response):
@@ -145,6 +222,20 @@ class Lab:
                 healed = json.loads(body)["key"]
                 self.faults = [fault for fault in self.faults if fault["key"] != healed]
                 reply = {}
+            elif environ["PATH_INFO"] in ("/lab/iam", "/lab/used", "/lab/clock"):
+                asked = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+                reply = {}
+                if "offset" in asked:
+                    Clock.offset = asked["offset"]
+                elif "at" in asked:
+                    keys = iam_user(asked["user"], False).access_keys
+                    at = datetime.datetime.fromisoformat(asked["at"])
+                    for key in (key for key in keys if key.access_key_id == asked["id"]):
+                        key.last_used = AccessKeyLastUsed(at, asked["service"], "eu-west-1")
+                else:
+                    keys = iam_user(asked["user"], asked.get("make", False)).access_keys
+                    reply = [{"id": key.access_key_id, "secret": key.secret_access_key, "status": key.status}
+                             for key in keys]
             elif environ["PATH_INFO"] == "/lab/messages":
                 backends = [backend for regions in ses_backends.values() for backend in regions.values()]
                 reply = [{"from": message.source, "to": message.destinations, "raw": message.raw_data}

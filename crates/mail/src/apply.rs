@@ -42,7 +42,7 @@ pub use crate::mta::by_hand::masked;
 pub use crate::mta::{KnownLogins, Logins, Ours, RegionalLogin, Running};
 use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
-use journal::{ApplyJournal, Key, Record, SeenFiles, TableRecord};
+use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};
 use registry::{HeldDirectory, Registry};
 pub use reply::{
     Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, ReloadOwed, Reply,
@@ -91,18 +91,18 @@ const ATTEMPTS: usize = 3;
 
 /// May a server change anything?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+enum MayChange {
     Look,
     Change,
 }
 
 /// What all targets have in common. Nothing of it is held while anything outside is waited for, but the journal's lock.
 struct Shared {
-    access: Access,
+    access: MayChange,
     /// Was looked for what killed runs left of targets that are no longer configured?
     swept: AtomicBool,
     store: ApplyJournal,
-    key: Mutex<Option<Key>>,
+    key: Mutex<Option<LiveIdKey>>,
     directories: Registry,
     /// Every target of the configuration.
     configured: BTreeSet<TargetId>,
@@ -152,7 +152,7 @@ struct OpenChange {
     change: StagedChange,
     swap: Swap,
     /// What the journal said before the swap.
-    before: Option<Record>,
+    before: Option<TargetRecord>,
     /// The directories that hold the tables and their maps, by path, and our locks on them.
     locks: Locks,
 }

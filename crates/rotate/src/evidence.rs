@@ -135,7 +135,12 @@ pub struct Fleet {
 }
 
 /// Judges everything that was written about one credential.
-pub fn fleet(written: &[Written], registry: &Registry, passwords: Passwords, now: Timestamp) -> Fleet {
+pub fn fleet<'a>(
+    written: impl IntoIterator<Item = &'a Written>,
+    registry: &Registry,
+    passwords: Passwords,
+    now: Timestamp,
+) -> Fleet {
     // The highest number of each installation.
     let mut latest: BTreeMap<(&str, &str), &Written> = BTreeMap::new();
     for one in written {
@@ -190,6 +195,7 @@ impl Host {
             standing: None,
             took_back: None,
             failed: None,
+            says: None,
             region_refused: None,
             lists: Lists::default(),
             name_twice: false,
@@ -240,9 +246,20 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         }),
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
+        says: newer.first().and_then(|one| says(one)),
         lists: lists(confirmation.unwrap_or(report)),
         ..Host::never_heard(host_name(&report.host))
     }
+}
+
+/// A host's own words, as far as it is in trouble.
+fn says(report: &Report) -> Option<String> {
+    let words = match (&report.error, report.outcome) {
+        (Some(error), _) => error.what.as_ref().unwrap_or(&error.words),
+        (None, ReportOutcome::PendingApproval) => return Some("waits for a person's approval".into()),
+        (None, _) => return None,
+    };
+    Some(text::line_of(words, 300).into_owned())
 }
 
 /// In the place of a user name a secret may stand.

@@ -214,6 +214,8 @@ pub struct Host {
     pub took_back: Option<TookBack>,
     /// The version that it could not take.
     pub failed: Option<VersionId>,
+    /// What stands in its way, in its agent's own words: shown, and never gone by.
+    pub says: Option<String>,
     /// A region its mail server relays to, for which no login is configured here.
     pub region_refused: Option<String>,
     /// What its confirmation lists.
@@ -321,6 +323,10 @@ pub enum WhyUnseen {
     UserMissing,
     /// The secret is scheduled for deletion.
     SecretDeleting,
+    /// The secret, or the table, is not there.
+    NotFound,
+    /// It did not answer in time, or with nothing that makes sense.
+    NoAnswer,
 }
 
 impl Facts {

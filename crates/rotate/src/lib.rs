@@ -10,19 +10,26 @@
 //!   control record┘           └─ what is no longer so is struck from the record first
 //! ```
 //!
-//! [`plan::plan`] is pure, and so is all the rest of this package: no I/O, no clock, no AWS. Who gathers the facts and does
-//! the actions has no say in what is done. Recovery is the same function on fresh facts.
+//! [`plan::plan`] is pure, and so is all that it goes by: no I/O, no clock, no AWS. Who gathers the facts and does the actions
+//! ([`run`], by way of [`aws`] and [`hosts`]) has no say in what is done. Recovery is the same function on fresh facts.
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod audit;
+pub mod aws;
 pub mod checker;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod evidence;
 pub mod facts;
+pub mod hosts;
 pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod refusal;
 pub mod retire;
+pub mod run;
 pub mod words;
 
 #[cfg(test)]

@@ -118,6 +118,8 @@ pub enum Outcome {
     Done,
     /// Definitely not done.
     Failed,
+    /// Nobody knows: no answer came. The next look sees.
+    Unknown,
     Created(KeyId),
     /// What was put is AWSCURRENT.
     Published(VersionId),
@@ -506,9 +508,15 @@ impl Look<'_> {
 
     /// At every configured endpoint: accepted at all, refused at one, or not known of one.
     fn asked(&self, key: &KeyId) -> Asked {
+        self.asked_since(key, Timestamp::MIN)
+    }
+
+    /// The same, by what was said since then.
+    fn asked_since(&self, key: &KeyId, since: Timestamp) -> Asked {
         let of = |endpoint: &String| {
             let lately = |login: &&crate::facts::Login| {
-                login.key == *key && login.endpoint == *endpoint && login.at + LOGIN_HOLDS > self.now
+                let is_fresh = login.at + LOGIN_HOLDS > self.now && login.at >= since;
+                login.key == *key && login.endpoint == *endpoint && is_fresh
             };
             self.facts.logins.iter().rev().find(lately).map(|login| login.reply)
         };
@@ -596,6 +604,8 @@ impl Look<'_> {
             WhyUnseen::Throttled => Refusal::Throttled,
             WhyUnseen::UserMissing => Refusal::UserMissing,
             WhyUnseen::SecretDeleting => Refusal::SecretDeleting,
+            WhyUnseen::NotFound => Refusal::NotFound { part: gap.part },
+            WhyUnseen::NoAnswer => Refusal::NoAnswer { part: gap.part },
         };
         self.facts.gaps.iter().map(refusal).collect()
     }
@@ -674,7 +684,7 @@ impl Look<'_> {
             Phase::Grace | Phase::Lag => 60,
             Phase::Idle => 24 * 60,
         };
-        let regular = self.now + SignedDuration::from_mins(minutes);
+        let regular = self.now + SignedDuration::from_mins(minutes).min(self.policy.reconcile);
         Some(reason.until().map_or(regular, |until| regular.min(until.max(self.now))))
     }
 }

@@ -62,6 +62,10 @@ pub struct Policy {
     pub lease: SignedDuration,
     /// Between the intention and the deactivation.
     pub settle: SignedDuration,
+    /// What twice the longest poll gets on top of it, to become a grace.
+    pub poll_slack: SignedDuration,
+    /// The longest time between two looks.
+    pub reconcile: SignedDuration,
 }
 
 /// A setting below what makes it worth anything.
@@ -89,6 +93,21 @@ impl Policy {
             endpoints,
             lease: secs(5 * MINUTE),
             settle: secs(MINUTE),
+            poll_slack: secs(30),
+            reconcile: secs(DAY),
+        }
+    }
+
+    /// For a lab, where nothing depends on any key: what is not set follows the shortest that is.
+    #[must_use]
+    pub fn in_a_lab(self) -> Self {
+        let all = [self.propagation, self.canary_soak, self.grace, self.last_use_lag, self.observe];
+        let shortest = all.into_iter().min().expect("there are some");
+        Self {
+            settle: self.settle.min(shortest),
+            poll_slack: self.poll_slack.min(shortest),
+            reconcile: self.reconcile.min(shortest),
+            ..self
         }
     }
 
@@ -111,7 +130,7 @@ impl Policy {
 
     /// The grace that a fleet needs whose slowest host asks this often.
     pub fn grace_for(&self, longest_poll: SignedDuration) -> SignedDuration {
-        self.grace.max(longest_poll * 2 + secs(30))
+        self.grace.max(longest_poll * 2 + self.poll_slack)
     }
 }
 

@@ -255,7 +255,9 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     record.old.take_if(|old| !is_there(old));
     record.intention.take_if(|intention| !is_there(&intention.key));
     record.own_logins.retain(|own| is_there(&own.key));
-    record.deactivated.retain(|d| inactive(&d.key));
+    // A call that nobody answered may still arrive.
+    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && is_there(&d.key);
+    record.deactivated.retain(|d| inactive(&d.key) || may_arrive(d));
     record.proved_dead.take_if(|dead| !inactive(&dead.key));
     record.revoked.retain(|revoked| is_there(&revoked.key));
     let (published, old) = (record.published.clone(), record.old.clone());
@@ -383,7 +385,7 @@ impl ControlRecord {
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
             }
-            (_, Outcome::Failed) => {}
+            (_, Outcome::Failed | Outcome::Unknown) => {}
             (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {
                 self.publish(version, key, facts, now);
             }

@@ -126,6 +126,14 @@ pub enum Refusal {
     Throttled,
     UserMissing,
     SecretDeleting,
+    /// The secret, or the table, is not there.
+    NotFound {
+        part: Part,
+    },
+    /// Nothing that makes sense came back in time.
+    NoAnswer {
+        part: Part,
+    },
     Busy {
         holder: String,
         until: Timestamp,
@@ -152,10 +160,36 @@ pub enum WaitsFor {
 }
 
 impl Refusal {
+    /// The host it is about.
+    pub fn host(&self) -> Option<&HostName> {
+        use Refusal::*;
+        match self {
+            HostUnconfirmed { host }
+            | HostSilent { host, .. }
+            | ProofFalse { host }
+            | ProofMissing { host, .. }
+            | AgentTooOld { host }
+            | OtherVersion { host, .. }
+            | RemainingOld { host, .. }
+            | OldKeyElsewhere { host, .. }
+            | Incomplete { host, .. }
+            | Withdrawn { host }
+            | NameTwice { host }
+            | IdentityShared { host }
+            | Clock { host }
+            | CanaryFailed { host }
+            | RegionRefused { host, .. } => Some(host),
+            WouldCut { host, .. } => host.as_ref(),
+            _ => None,
+        }
+    }
+
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. } | Observe { .. } | Throttled | Busy { .. } | PendingEmpty { .. } => WaitsFor::Time,
+            Grace { .. } | Observe { .. } | Throttled | NoAnswer { .. } | Busy { .. } | PendingEmpty { .. } => {
+                WaitsFor::Time
+            }
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts
@@ -186,8 +220,68 @@ impl Refusal {
             | AccessDenied { .. }
             | UserMissing
             | SecretDeleting
+            | NotFound { .. }
             | RevokedKeyPublished { .. }
             | WouldCut { .. } => WaitsFor::Person,
         }
+    }
+}
+
+#[cfg(test)]
+impl Refusal {
+    /// One of each, with made-up ids.
+    pub fn one_of_each() -> Vec<Self> {
+        use Refusal::*;
+        let now = || Timestamp::from_second(1_772_438_400).expect("a time");
+        let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
+        let h = || host.clone();
+        let k = || key.clone();
+        vec![
+            DeactivatedByHand { key: k() },
+            NoHosts,
+            RosterOpen { heard: 2, expect: None },
+            RosterOpen { heard: 2, expect: Some(3) },
+            HostUnconfirmed { host: h() },
+            HostSilent { host: h(), since: now() },
+            ProofFalse { host: h() },
+            ProofMissing { host: h(), why: WhyMissing::NoProof },
+            AgentTooOld { host: h() },
+            OtherVersion { host: h(), version: version.clone(), key: k() },
+            RemainingOld { host: h(), entries: vec!["[a]:587".into()] },
+            OldKeyElsewhere { host: h(), key: k() },
+            Incomplete { host: h(), tables: vec!["mysql:a".into()] },
+            Incomplete { host: h(), tables: Vec::new() },
+            Withdrawn { host: h() },
+            NameTwice { host: h() },
+            IdentityShared { host: h() },
+            Clock { host: h() },
+            OldKeyUsed { key: k(), at: now(), service: "ses".into() },
+            LastUsedUnknown { key: k() },
+            Grace { until: now() },
+            Observe { until: now() },
+            CanaryNone { label: "canary".into() },
+            CanaryFailed { host: h() },
+            SesRefuses { key: k() },
+            RegionRefused { host: h(), region: "us-east-1".into() },
+            TwoLiveKeys { keys: vec![k(), KeyId::new("AKIA2")] },
+            UnexplainedKey { key: k() },
+            NotDead { key: k() },
+            LabelMoved { current: Some(version.clone()) },
+            LabelMoved { current: None },
+            PendingForeign { version: version.clone() },
+            PendingEmpty { version: version.clone() },
+            VersionUnreadable { key: k() },
+            ValueNotOurs { version },
+            KmsDenied,
+            AccessDenied { part: Part::Fleet },
+            Throttled,
+            NoAnswer { part: Part::Store },
+            UserMissing,
+            SecretDeleting,
+            Busy { holder: "c".into(), until: now() },
+            RevokedKeyPublished { key: k() },
+            WouldCut { host: Some(h()), key: k() },
+            WouldCut { host: None, key: k() },
+        ]
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::evidence::Verdict;
-use crate::facts::{KeyId, Part, WhyMissing};
+use crate::facts::{KeyId, Part, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
 use crate::refusal::Refusal;
 
@@ -54,6 +54,8 @@ impl Refusal {
             Throttled => "throttled",
             UserMissing => "user-missing",
             SecretDeleting => "secret-deleting",
+            NotFound { .. } => "not-found",
+            NoAnswer { .. } => "no-answer",
             Busy { .. } => "busy",
             RevokedKeyPublished { .. } => "revoked-key-published",
             WouldCut { .. } => "would-cut",
@@ -71,7 +73,7 @@ impl Refusal {
             }
             RosterOpen { heard, expect: Some(expect) } => format!("{heard} of {expect} hosts have reported so far"),
             HostUnconfirmed { host } => format!("{host} has not confirmed the new key"),
-            HostSilent { host, since } => format!("{host} was last heard of at {since}"),
+            HostSilent { host, since } => format!("{host} was last heard of at {since:.0}"),
             ProofFalse { host } => {
                 format!("{host}'s proof was not made with the new key: the report is forged, or a fault")
             }
@@ -92,12 +94,12 @@ impl Refusal {
             Clock { host } => format!("the clock of {host} is more than five minutes ahead"),
             OldKeyUsed { key, at, service } => {
                 format!(
-                    "the old key {key} was used at {at} ({service}), after all hosts had moved: by something that does not report"
+                    "the old key {key} was used at {at:.0} ({service}), after all hosts had moved: by something that does not report"
                 )
             }
             LastUsedUnknown { key } => format!("IAM did not say when {key} was last used"),
-            Grace { until } => format!("all hosts have moved; the old key stays until {until}"),
-            Observe { until } => format!("the old key lies deactivated until {until}"),
+            Grace { until } => format!("all hosts have moved; the old key stays until {until:.0}"),
+            Observe { until } => format!("the old key lies deactivated until {until:.0}"),
             CanaryNone { label } => format!("no host watches the label {label}"),
             CanaryFailed { host } => format!("canary {host} could not take the new key"),
             SesRefuses { key } => format!("SES refuses the login with {key}"),
@@ -120,8 +122,10 @@ impl Refusal {
             Throttled => "AWS throttles us".into(),
             UserMissing => "the IAM user does not exist".into(),
             SecretDeleting => "the secret is scheduled for deletion".into(),
+            NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
+            NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
             Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
-            Busy { holder, until } => format!("{holder} is at work, until {until} at the latest"),
+            Busy { holder, until } => format!("{holder} is at work, until {until:.0} at the latest"),
             RevokedKeyPublished { key } => format!("the published key {key} is revoked"),
             WouldCut { host: Some(host), key } => format!("{host} still names {key}, which was about to go"),
             WouldCut { host: None, key } => format!("{key} is published, and was about to go"),
@@ -133,7 +137,7 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { key } => format!(
-                "if it was stolen, `relaykey-rotate revoke {key} --reason \"deactivated by hand\"`; else `relaykey-rotate reactivate {key}`"
+                "if it was stolen, leave it so, and `relaykey-rotate run` makes and publishes another one; else `relaykey-rotate reactivate {key}`"
             ),
             NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
             RosterOpen { heard, expect: Some(_) } => format!(
@@ -184,32 +188,43 @@ impl Refusal {
             LastUsedUnknown { .. } => {
                 "allow iam:GetAccessKeyLastUsed: `relaykey-rotate policy --for controller`".into()
             }
-            Grace { .. } | Observe { .. } | Busy { .. } | Throttled => "nothing: it goes on by itself".into(),
+            Grace { .. } | Observe { .. } | Busy { .. } | Throttled | NoAnswer { .. } => {
+                "nothing: it goes on by itself".into()
+            }
             CanaryNone { label } => format!(
                 "on a host, `stage = [\"{label}\", \"AWSCURRENT\"]` in config.toml; or take `canary` out of rotate.toml"
             ),
             CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `relaykey-rotate run`"),
             SesRefuses { .. } => {
-                "`relaykey-rotate check` says which endpoint, and in whose words; then `relaykey-rotate run`".into()
+                "`relaykey-rotate history` says which endpoint, and in its words; then `relaykey-rotate run`".into()
             }
             RegionRefused { region, .. } => {
-                format!("in rotate.toml, `also = [\"email-smtp.{region}.amazonaws.com\"]` below [credential.smtp]")
+                format!(
+                    "in rotate.toml, add [[credential.smtp.also]] below [credential.smtp], with `endpoint = \"email-smtp.{region}.amazonaws.com\"`"
+                )
             }
             TwoLiveKeys { .. } => {
                 "delete the key that nothing uses: `relaykey-rotate hosts list` names who uses which".into()
             }
             UnexplainedKey { key } => format!(
-                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}` with the user's name, or \
-                 `relaykey-rotate run --yes-delete {key}`"
+                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name and the user's name; \
+                 deactivated first, it can still be brought back"
             ),
-            NotDead { key } => format!("`relaykey-rotate check`; ask AWS why {key} still works"),
-            LabelMoved { .. } => "move AWSCURRENT back, or `relaykey-rotate adopt` to take what is there".into(),
+            NotDead { key } => {
+                format!("`relaykey-rotate history` says which endpoint takes it; ask AWS why {key} still works")
+            }
+            LabelMoved { .. } => {
+                "move AWSCURRENT back to the version that was published last: `relaykey-rotate history` names it".into()
+            }
             PendingForeign { version } => {
                 format!("end that rotation, or take the label off version {version}; this program does not publish it")
             }
             PendingEmpty { .. } => "nothing: the label was taken off".into(),
             VersionUnreadable { key } => {
-                format!("when you are sure that nothing uses it, `relaykey-rotate run --yes-delete {key}`")
+                format!(
+                    "when you are sure that nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name \
+                     and the user's name"
+                )
             }
             ValueNotOurs { .. } => {
                 "is `iam_user` in rotate.toml right? `relaykey-rotate run` makes a key of that user and publishes it"
@@ -217,6 +232,7 @@ impl Refusal {
             }
             KmsDenied | AccessDenied { .. } => "attach what `relaykey-rotate policy --for controller` prints".into(),
             UserMissing => "is `iam_user` in rotate.toml right?".into(),
+            NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
             SecretDeleting => "`aws secretsmanager restore-secret --secret-id` with the secret's name".into(),
             RevokedKeyPublished { .. } => "`relaykey-rotate run` publishes another one".into(),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
@@ -243,6 +259,61 @@ impl WhyMissing {
             WhyMissing::UnknownKind => "this program cannot check proofs of that kind",
             WhyMissing::NoPassword => "the password to check it with cannot be read",
             WhyMissing::Clock => "its clock is ahead",
+        }
+    }
+}
+
+impl Action {
+    /// Its kind: one word, for programs.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Action::Reactivate { .. } => "reactivate",
+            Action::Republish { .. } => "republish",
+            Action::Create => "create",
+            Action::Put { .. } => "put",
+            Action::Forget { .. } => "forget",
+            Action::LogIn { .. } => "log-in",
+            Action::TakeOff { .. } => "take-off",
+            Action::Label { .. } => "label",
+            Action::Unlabel { .. } => "unlabel",
+            Action::Promote { .. } => "promote",
+            Action::RecordPublished { .. } => "record-published",
+            Action::Intend { .. } => "intend",
+            Action::Deactivate { .. } => "deactivate",
+            Action::RecordProvedDead { .. } => "record-proved-dead",
+            Action::Delete { .. } => "delete",
+        }
+    }
+
+    /// The key it is about.
+    pub fn key(&self) -> Option<&KeyId> {
+        match self {
+            Action::Reactivate { key, .. }
+            | Action::Republish { key, .. }
+            | Action::Put { key, .. }
+            | Action::Forget { key, .. }
+            | Action::LogIn { key, .. }
+            | Action::Promote { key, .. }
+            | Action::RecordPublished { key, .. }
+            | Action::Intend { key }
+            | Action::Deactivate { key, .. }
+            | Action::RecordProvedDead { key }
+            | Action::Delete { key, .. } => Some(key),
+            Action::TakeOff { refused, .. } => refused.as_ref(),
+            Action::Create | Action::Label { .. } | Action::Unlabel { .. } => None,
+        }
+    }
+
+    /// The version it is about.
+    pub fn version(&self) -> Option<&VersionId> {
+        match self {
+            Action::Republish { from: version, .. }
+            | Action::TakeOff { version, .. }
+            | Action::Label { version, .. }
+            | Action::Unlabel { version, .. }
+            | Action::Promote { version, .. }
+            | Action::RecordPublished { version, .. } => Some(version),
+            _ => None,
         }
     }
 }
@@ -289,39 +360,39 @@ impl fmt::Display for Reason {
             Reason::PublishedKeyGone(key) => write!(f, "the published key {key} is gone"),
             Reason::HostCutOff(host, key) => write!(f, "{host} says that it still needs {key}"),
             Reason::NotStored(key) => write!(f, "{key} is new, and not stored yet"),
-            Reason::BeingMade { until } => write!(f, "a key is being made, until {until} at the latest"),
+            Reason::BeingMade { until } => write!(f, "a key is being made, until {until:.0} at the latest"),
             Reason::LeaseOver(key) => write!(f, "{key} could not be stored in time"),
             Reason::ToVerify(key) => write!(f, "does SES take {key}?"),
-            Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until}"),
+            Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until:.0}"),
             Reason::NotTaken(key) => write!(f, "SES does not take {key}"),
-            Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until}"),
+            Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until:.0}"),
             Reason::EmptyPendingOld => f.write_str("AWSPENDING has had no value for too long"),
             Reason::PendingDead(version) => write!(f, "the key of version {version} is gone or inactive"),
             Reason::Canary(label) => write!(f, "the hosts that watch {label} come first"),
             Reason::CanaryWaits { confirmed, of } => write!(f, "{confirmed} of {of} canary hosts have confirmed"),
-            Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until}"),
+            Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until:.0}"),
             Reason::Verified(version) => write!(f, "SES takes the key of version {version}"),
             Reason::PromotedBefore(version) => write!(f, "version {version} was published, and not noted"),
             Reason::CanaryOver(version) => write!(f, "version {version} is not tried any more"),
-            Reason::OldEnough { since } => write!(f, "the published key is of {since}"),
+            Reason::OldEnough { since } => write!(f, "the published key is of {since:.0}"),
             Reason::Asked { by } => write!(f, "{by} asked for it"),
             Reason::MakesRoom(key) => write!(f, "a new key needs the place of {key}, which is dead"),
-            Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until}"),
+            Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until:.0}"),
             Reason::AllQuiet(key) => write!(f, "all hosts have confirmed, and nothing uses {key}"),
-            Reason::Settles { until } => write!(f, "looked at again at {until}"),
+            Reason::Settles { until } => write!(f, "looked at again at {until:.0}"),
             Reason::LastLogin(key) => write!(f, "what must turn into a refusal has to be an acceptance first: {key}"),
             Reason::Retires(key) => write!(f, "all hosts have confirmed, and nothing uses {key}, still"),
             Reason::MustDie(key) => write!(f, "is {key} dead?"),
             Reason::StillAlive(key) => write!(f, "{key} still logs in"),
             Reason::IsDead(key) => write!(f, "SES refuses {key}"),
             Reason::Observed(key) => write!(f, "{key} lay dead, and nobody missed it"),
-            Reason::Observing { until } => write!(f, "the old key lies dead until {until}"),
+            Reason::Observing { until } => write!(f, "the old key lies dead until {until:.0}"),
             Reason::Leftover(key) => write!(f, "{key} is of ours, and nothing came of it"),
             Reason::LeftoverLies { key, until } => {
-                write!(f, "{key} is of ours, nothing came of it, and it lies deactivated until {until}")
+                write!(f, "{key} is of ours, nothing came of it, and it lies deactivated until {until:.0}")
             }
             Reason::Refused => f.write_str("something stands in the way"),
-            Reason::NothingDue { until: Some(until) } => write!(f, "the next rotation is due at {until}"),
+            Reason::NothingDue { until: Some(until) } => write!(f, "the next rotation is due at {until:.0}"),
             Reason::NothingDue { until: None } => f.write_str("nothing is due"),
         }
     }
@@ -351,6 +422,25 @@ impl fmt::Display for Phase {
     }
 }
 
+impl Verdict {
+    /// Its kind: one word, for programs.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Verdict::True { by_code: false } => "confirmed",
+            Verdict::True { by_code: true } => "confirmed-by-code",
+            Verdict::False => "proof-false",
+            Verdict::Missing(_) => "proof-missing",
+            Verdict::Old { .. } => "other-version",
+            Verdict::Stale { .. } => "silent",
+            Verdict::NeverHeard => "never-heard",
+            Verdict::Unconfirmed => "unconfirmed",
+            Verdict::TookBack => "took-back",
+            Verdict::Clock => "clock",
+            Verdict::TooOld => "agent-too-old",
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -359,7 +449,7 @@ impl fmt::Display for Verdict {
             Verdict::False => f.write_str("the proof is false"),
             Verdict::Missing(why) => write!(f, "not proved: {}", why.words()),
             Verdict::Old { version, key } => write!(f, "on {key} (version {version})"),
-            Verdict::Stale { since } => write!(f, "silent since {since}"),
+            Verdict::Stale { since } => write!(f, "silent since {since:.0}"),
             Verdict::NeverHeard => f.write_str("never heard of"),
             Verdict::Unconfirmed => f.write_str("has confirmed nothing"),
             Verdict::TookBack => f.write_str("took its confirmation back"),
@@ -368,3 +458,6 @@ impl fmt::Display for Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

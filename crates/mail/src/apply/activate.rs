@@ -1,14 +1,14 @@
 //! How the mail server comes to read what is there, and how it is known that it has.
 
-use super::journal::{Instance, Moment, Phase, Record, SeenFiles};
-use super::{Access, Activated, OpenChange, ReloadOwed, Swap, Target};
+use super::journal::{Instance, Moment, Phase, SeenFiles, TargetRecord};
+use super::{Activated, MayChange, OpenChange, ReloadOwed, Swap, Target};
 use crate::fault::Fault;
 use crate::mta::{Reload, Running};
 
 impl Target {
     pub(super) fn activate(&mut self) -> Result<Activated, Fault> {
         let running = self.mta.running()?;
-        let owed = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
+        let owed = |record: &Option<TargetRecord>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
         let owed_before = owed(&self.shared.store.get(&self.id)?);
         let mut record = self.settle(running)?;
         if running == Running::NotApplicable {
@@ -71,7 +71,7 @@ impl Target {
             return Ok(None);
         }
         let now = SeenFiles::now(&self.files, Instance::now(self.mta.instance()?)?)?;
-        let may_change = self.shared.access == Access::Change;
+        let may_change = self.shared.access == MayChange::Change;
         let mut seen =
             self.shared.store.look(&self.id, now, self.seen.as_ref(), &self.shared.configured, may_change)?;
         // Asked after the look: one that was started in between may have read something else.
@@ -110,9 +110,9 @@ impl Target {
     pub(super) fn unread(
         &mut self,
         running: Running,
-        known: Option<Record>,
+        known: Option<TargetRecord>,
         seen: Option<&SeenFiles>,
-    ) -> Result<Result<&'static str, Option<Record>>, Fault> {
+    ) -> Result<Result<&'static str, Option<TargetRecord>>, Fault> {
         if self.open.is_none() && !seen.is_some_and(|seen| seen.overtaken) {
             return Ok(Ok("nothing-owed"));
         }
@@ -141,12 +141,12 @@ impl Target {
         let Some(open) = &self.open else { return Ok(Err(None)) };
         let swapped = Moment::now()?;
         if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
-            return Ok(Err(Some(Record { swapped, ..known })));
+            return Ok(Err(Some(TargetRecord { swapped, ..known })));
         }
         let (version, live_id, logins) = (open.version.clone(), open.live_id.clone(), open.regional.clone());
         let usernames = Vec::new();
         let (phase, reload_owed, ahead, tables) = (Phase::Committed, None, None, open.written.clone());
-        Ok(Err(Some(Record { version, usernames, live_id, logins, phase, reload_owed, swapped, ahead, tables })))
+        Ok(Err(Some(TargetRecord { version, usernames, live_id, logins, phase, reload_owed, swapped, ahead, tables })))
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::activate::has_read;
-use super::journal::{Key, Moment, Phase, Record, SeenFiles};
+use super::journal::{LiveIdKey, Moment, Phase, SeenFiles, TargetRecord};
 use super::left_behind::{LoginInUse, tables_in_use};
 use super::own_ids::Purpose;
 use super::registry::{self, directories, ids_around};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, Access, Hindrances, Inspected, LOCK_WAIT, LiveEntry, ReloadOwed, Target, Uncommitted};
+use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, ReloadOwed, Target, Uncommitted};
 use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -19,7 +19,7 @@ use crate::mta::{Ours, OwnEntry, Running, View, shown};
 
 impl Target {
     pub(super) fn inspect(&mut self, ours: &Ours) -> Result<Inspected, Fault> {
-        if self.shared.access == Access::Change && !self.swept {
+        if self.shared.access == MayChange::Change && !self.swept {
             self.sweep()?;
             self.swept = true;
         }
@@ -136,7 +136,7 @@ impl Target {
     /// have been seen as they never belonged together. Also says when the look began.
     pub(super) fn undisturbed<T>(
         &self,
-        directories: impl Fn(Option<&T>) -> Vec<registry::Id>,
+        directories: impl Fn(Option<&T>) -> Vec<registry::DirectoryId>,
         look: impl Fn() -> Result<T, Fault>,
     ) -> Result<(T, Instant), Fault> {
         for attempt in 1.. {
@@ -229,18 +229,18 @@ impl Target {
             ours.logins.others.push(record.live_id);
             ours.logins.know_regional(record.logins);
         }
-        ours.logins.key = Some(self.shared.with_key(Key::local)?);
+        ours.logins.key = Some(self.shared.with_key(LiveIdKey::local)?);
         Ok(ours)
     }
 
     /// The record of a target that the configuration has no more, where what it swapped in is found here: this one was called
     /// so. From now on it is this one's.
-    pub(super) fn inherit(&self, entries: &[LiveEntry]) -> Result<Option<Record>, Fault> {
+    pub(super) fn inherit(&self, entries: &[LiveEntry]) -> Result<Option<TargetRecord>, Fault> {
         let orphans = self.shared.store.orphans(&self.id.credential, &self.shared.configured)?;
         let Some((id, record)) = orphans.into_iter().find(|(_, record)| is_in_place(record, entries)) else {
             return Ok(None);
         };
-        if self.shared.access == Access::Change {
+        if self.shared.access == MayChange::Change {
             self.shared.store.hand_over(&id, &self.id)?;
         }
         Ok(Some(record))
@@ -267,7 +267,7 @@ impl Target {
     }
 
     pub(super) fn tidy_directories(&self, files: &[PathBuf]) -> Result<(), HostError> {
-        if self.open.is_some() || self.shared.access == Access::Look {
+        if self.open.is_some() || self.shared.access == MayChange::Look {
             return Ok(());
         }
         let uncommitted = self.shared.store.get(&self.id).ok().flatten().is_some();
@@ -285,8 +285,8 @@ impl Target {
     /// What would stand in the way of a rollover. Who changes something finds out by it.
     pub(super) fn hindrances(&self, view: &View) -> Result<Option<Hindrances>, Fault> {
         match self.shared.access {
-            Access::Change => Ok(None),
-            Access::Look => Ok(Some(Hindrances {
+            MayChange::Change => Ok(None),
+            MayChange::Look => Ok(Some(Hindrances {
                 not_lockable: self.not_lockable(&view.files),
                 reload_refused: self.reload_refused(view.running)?,
             })),
@@ -327,12 +327,12 @@ impl Target {
     }
 
     /// The journal's record, its owed reload taken off where the mail server was started after the swap.
-    pub(super) fn settle(&self, running: Running) -> Result<Option<Record>, Fault> {
-        self.settled(running, self.shared.access == Access::Change)
+    pub(super) fn settle(&self, running: Running) -> Result<Option<TargetRecord>, Fault> {
+        self.settled(running, self.shared.access == MayChange::Change)
     }
 
     /// The same, written down where it `may_change` something.
-    pub(super) fn settled(&self, running: Running, may_change: bool) -> Result<Option<Record>, Fault> {
+    pub(super) fn settled(&self, running: Running, may_change: bool) -> Result<Option<TargetRecord>, Fault> {
         let Some(mut record) = self.shared.store.get(&self.id)? else { return Ok(None) };
         if record.reload_owed.is_some() && record.ahead.as_ref().is_some_and(|ahead| ahead.first.is_as_it_was()) {
             // Killed before the first rename: no reload is owed for what was not put in place.
@@ -350,7 +350,7 @@ impl Target {
         Ok(Some(record))
     }
 
-    pub(super) fn reload_is_settled(&self, record: &mut Record) -> Result<(), Fault> {
+    pub(super) fn reload_is_settled(&self, record: &mut TargetRecord) -> Result<(), Fault> {
         record.reload_owed = None;
         // A closed record is kept for the reload alone.
         self.shared.store.set(&self.id, (record.phase == Phase::Swapped).then(|| record.clone()))
@@ -369,7 +369,7 @@ pub(super) fn first_live(view: &View) -> Option<&Login> {
     view.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live.as_ref())
 }
 
-pub(super) fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
+pub(super) fn live_entries(view: &View, key: &LiveIdKey) -> Vec<LiveEntry> {
     let entry = |entry: &OwnEntry| LiveEntry {
         key: shown::key(&entry.key).into_owned(),
         map: entry.table.to_string(),
@@ -384,7 +384,7 @@ pub(super) fn live_entries(view: &View, key: &Key) -> Vec<LiveEntry> {
 }
 
 /// Is any of what was swapped in there?
-pub(super) fn is_in_place(record: &Record, entries: &[LiveEntry]) -> bool {
+pub(super) fn is_in_place(record: &TargetRecord, entries: &[LiveEntry]) -> bool {
     let is_one = |id: &String| *id == record.live_id || record.logins.iter().any(|login| login.live_id == *id);
     let holds = |id: &Option<String>| id.as_ref().is_some_and(is_one);
     entries.iter().any(|entry| holds(&entry.live_id) || holds(&entry.text_id))

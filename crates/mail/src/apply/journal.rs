@@ -76,7 +76,7 @@ pub(super) enum Phase {
 
 /// What is remembered of one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct TargetRecord {
     /// Its name, as relaykey 0.1.0 wrote and reads it, and beside it what tells it from others of that name.
     #[serde(flatten)]
     pub(super) version: Version,
@@ -148,7 +148,7 @@ impl First {
 struct JournalDocument {
     format: u32,
     /// By `credential/target`.
-    targets: BTreeMap<String, Record>,
+    targets: BTreeMap<String, TargetRecord>,
     /// By `credential/target`, configured or not any more: every directory in which files were ever staged, so that a
     /// start finds what a killed run left there whatever the mail server's configuration says by then.
     staged_in: BTreeMap<String, BTreeSet<PathBuf>>,
@@ -165,11 +165,11 @@ const SEVERAL_TABLES: u32 = 2;
 pub(super) struct Instance {
     pub(super) directories: Vec<PathBuf>,
     /// Of its configuration.
-    pub(super) files: Files,
+    pub(super) files: FileMarks,
 }
 
 /// Files as they were at a look; `None`: there was none.
-pub(super) type Files = Vec<(PathBuf, Option<FileId>)>;
+pub(super) type FileMarks = Vec<(PathBuf, Option<FileId>)>;
 
 /// Which file lies there now; `None`: none does.
 pub(super) fn look_at(path: &Path) -> Result<Option<FileId>, HostError> {
@@ -177,7 +177,7 @@ pub(super) fn look_at(path: &Path) -> Result<Option<FileId>, HostError> {
     directory.look(&name)
 }
 
-fn look_at_all(files: &[PathBuf]) -> Result<Files, HostError> {
+fn look_at_all(files: &[PathBuf]) -> Result<FileMarks, HostError> {
     files.iter().map(|file| Ok((file.clone(), look_at(file)?))).collect()
 }
 
@@ -193,7 +193,7 @@ impl Instance {
 /// time stamps of a file are compared with each other, and with no clock, which may have been set since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SeenFiles {
-    pub(super) files: Files,
+    pub(super) files: FileMarks,
     /// `None`: not known, as in what relaykey 0.1.0 wrote; then nothing is known of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) instance: Option<Instance>,
@@ -448,7 +448,7 @@ impl ApplyJournal {
     }
 
     /// What is remembered of a target. Changes nothing.
-    pub(super) fn get(&self, target: &TargetId) -> Result<Option<Record>, Fault> {
+    pub(super) fn get(&self, target: &TargetId) -> Result<Option<TargetRecord>, Fault> {
         Ok(self.load()?.targets.remove(&name(target)))
     }
 
@@ -457,8 +457,8 @@ impl ApplyJournal {
         &self,
         credential: &str,
         configured: &BTreeSet<TargetId>,
-    ) -> Result<Vec<(TargetId, Record)>, Fault> {
-        let orphan = |(name, record): (String, Record)| {
+    ) -> Result<Vec<(TargetId, TargetRecord)>, Fault> {
+        let orphan = |(name, record): (String, TargetRecord)| {
             let id = id(&name).filter(|id| id.credential == credential && !configured.contains(id))?;
             (record.phase == Phase::Swapped).then_some((id, record))
         };
@@ -480,7 +480,7 @@ impl ApplyJournal {
     }
 
     /// Remembers something else of a target (`None`: nothing), durably. Other processes wait meanwhile.
-    pub(super) fn set(&self, target: &TargetId, record: Option<Record>) -> Result<(), Fault> {
+    pub(super) fn set(&self, target: &TargetId, record: Option<TargetRecord>) -> Result<(), Fault> {
         let _lock = self.lock()?;
         let mut document = self.load()?;
         let before = match &record {
@@ -627,12 +627,12 @@ fn name(target: &TargetId) -> String {
 
 /// The key for live ids: the one on disk, or one that is not on disk yet.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct LiveIdKey {
     bytes: Zeroizing<[u8; 32]>,
     on_disk: bool,
 }
 
-impl Key {
+impl LiveIdKey {
     #[cfg(test)]
     pub(super) fn made() -> Self {
         Self { bytes: Zeroizing::new([7; 32]), on_disk: false }
@@ -703,9 +703,9 @@ mod tests {
     fn a_record_of_0_1_0_is_read_and_it_reads_ours() {
         let old = r#"{"version": "1", "usernames": ["AKIANEW"], "live_id": "ab", "phase": "swapped", "reload_owed": null,
             "swapped": {"wall": "2026-11-28T12:00:00Z", "boot_seconds": 1000, "boot_id": "b1"}}"#;
-        let mut record: Record = serde_json::from_str(old).unwrap();
+        let mut record: TargetRecord = serde_json::from_str(old).unwrap();
         assert_eq!(record.version, "1".into(), "of which source it was is not known");
-        let fields = |record: &Record| serde_json::to_value(record).unwrap();
+        let fields = |record: &TargetRecord| serde_json::to_value(record).unwrap();
         assert_eq!(fields(&record), serde_json::from_str::<serde_json::Value>(old).unwrap());
         let created = Some(jiff::Timestamp::UNIX_EPOCH);
         record.version.source = Some(SourceIdentity { arn: "arn:aws:ssm:::parameter/ses".into(), created });
@@ -715,12 +715,12 @@ mod tests {
         for (name, value) in serde_json::from_str::<serde_json::Map<_, _>>(old).unwrap() {
             assert_eq!(written[&name], value, "{name}");
         }
-        assert_eq!(serde_json::from_value::<Record>(written).unwrap(), record);
+        assert_eq!(serde_json::from_value::<TargetRecord>(written).unwrap(), record);
     }
 
-    fn swapped(tables: &[&str]) -> Record {
+    fn swapped(tables: &[&str]) -> TargetRecord {
         let record = |table: &&str| TableRecord { table: TableId::new(*table), files: vec!["/t".into()] };
-        Record {
+        TargetRecord {
             version: "1".into(),
             usernames: vec!["AKIANEW".into()],
             live_id: "ab".into(),
@@ -753,7 +753,7 @@ mod tests {
             (swapped(&[]), 1),
             (swapped(&["hash:/a"]), 1),
             (swapped(&["hash:/a", "lmdb:/b"]), 2),
-            (Record { phase: Phase::Committed, ..swapped(&["hash:/a", "lmdb:/b", "cdb:/c"]) }, 2),
+            (TargetRecord { phase: Phase::Committed, ..swapped(&["hash:/a", "lmdb:/b", "cdb:/c"]) }, 2),
         ] {
             store.set(&target("main"), Some(record.clone())).unwrap();
             assert_eq!(format(), expected, "{record:?}");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::activate::{has_read, wants_reload};
 use super::inspect::endpoints_of_live_keys;
 use super::session::printable;
-use super::{Access, Previewed, Target, WhyReload};
+use super::{MayChange, Previewed, Target, WhyReload};
 use crate::fault::Fault;
 use crate::host;
 use crate::mta::{ByHand, Logins, Ours, Reload, Running};
@@ -19,7 +19,7 @@ impl Target {
         // What we write ourselves has to be beyond doubt: there `plan` says what stands in the way.
         let planned = if *write { Some(mta.plan(ours, &logins)?) } else { None };
         let ByHand { diff, steps, differences } = mta.by_hand(ours, &logins)?;
-        if self.shared.access == Access::Change {
+        if self.shared.access == MayChange::Change {
             if !*write {
                 // By it the caller knows again what a person was asked for.
                 self.shared.keep_key()?;

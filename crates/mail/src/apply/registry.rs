@@ -20,7 +20,7 @@ use super::Locks;
 use crate::host::{Directory, HostError, Lock};
 
 /// Device and inode of a directory.
-pub(super) type Id = (u64, u64);
+pub(super) type DirectoryId = (u64, u64);
 
 /// How often a lock that another process holds is tried.
 const AGAIN: Duration = Duration::from_millis(25);
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// anything is waited for.
 #[derive(Default)]
 pub(super) struct Registry {
-    entries: Mutex<BTreeMap<Id, DirectoryState>>,
+    entries: Mutex<BTreeMap<DirectoryId, DirectoryState>>,
     turn_ended: Condvar,
 }
 
@@ -45,7 +45,7 @@ struct DirectoryState {
 
 /// A directory that is locked against other processes until the last target that holds it lets go.
 pub(super) struct HeldDirectory {
-    id: Id,
+    id: DirectoryId,
     path: PathBuf,
     _lock: Lock,
 }
@@ -53,7 +53,7 @@ pub(super) struct HeldDirectory {
 /// The right to rename in some directories. Ends when dropped.
 pub(super) struct Turn<'a> {
     registry: &'a Registry,
-    ids: Vec<Id>,
+    ids: Vec<DirectoryId>,
 }
 
 impl Turn<'_> {
@@ -77,7 +77,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Registry {
-    fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<Id, DirectoryState>> {
+    fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<DirectoryId, DirectoryState>> {
         // Every change is a plain assignment: what a panic leaves is whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +88,8 @@ impl Registry {
         let id = directory.id()?;
         let deadline = Instant::now() + wait;
         loop {
-            let shared = |entries: &mut BTreeMap<Id, DirectoryState>| entries.entry(id).or_default().held.upgrade();
+            let shared =
+                |entries: &mut BTreeMap<DirectoryId, DirectoryState>| entries.entry(id).or_default().held.upgrade();
             if let Some(held) = shared(&mut self.lock_entries()) {
                 return Ok(held);
             }
@@ -117,8 +118,8 @@ impl Registry {
         held: impl Iterator<Item = &'a Arc<HeldDirectory>>,
         wait: Duration,
     ) -> Result<Turn<'_>, HostError> {
-        let held: BTreeMap<Id, &PathBuf> = held.map(|held| (held.id, &held.path)).collect();
-        let ids: Vec<Id> = held.keys().copied().collect();
+        let held: BTreeMap<DirectoryId, &PathBuf> = held.map(|held| (held.id, &held.path)).collect();
+        let ids: Vec<DirectoryId> = held.keys().copied().collect();
         let mut entries = self.wait_quiet(self.lock_entries(), &ids, wait);
         if let Some(id) = ids.iter().find(|id| is_renaming(&entries, id)) {
             let holder = "another target of this process, whose files in it cannot be replaced at the moment".into();
@@ -131,25 +132,25 @@ impl Registry {
     }
 
     /// Has a target of this process its change open in one of these directories?
-    pub(super) fn is_any_held(&self, ids: &[Id]) -> bool {
+    pub(super) fn is_any_held(&self, ids: &[DirectoryId]) -> bool {
         let entries = self.lock_entries();
         ids.iter().filter_map(|id| entries.get(id)).any(|entry| entry.held.strong_count() > 0)
     }
 
     fn wait_quiet<'a>(
         &'a self,
-        entries: MutexGuard<'a, BTreeMap<Id, DirectoryState>>,
-        ids: &[Id],
+        entries: MutexGuard<'a, BTreeMap<DirectoryId, DirectoryState>>,
+        ids: &[DirectoryId],
         wait: Duration,
-    ) -> MutexGuard<'a, BTreeMap<Id, DirectoryState>> {
-        let busy = |entries: &mut BTreeMap<Id, DirectoryState>| ids.iter().any(|id| is_renaming(entries, id));
+    ) -> MutexGuard<'a, BTreeMap<DirectoryId, DirectoryState>> {
+        let busy = |entries: &mut BTreeMap<DirectoryId, DirectoryState>| ids.iter().any(|id| is_renaming(entries, id));
         self.turn_ended.wait_timeout_while(entries, wait, busy).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Waits, at most `wait`, until none of us renames in any of these directories. Did none since `since`?
-    pub(super) fn quiet_since(&self, ids: &[Id], since: Instant, wait: Duration) -> bool {
+    pub(super) fn quiet_since(&self, ids: &[DirectoryId], since: Instant, wait: Duration) -> bool {
         let entries = self.lock_entries();
-        let disturbed = |entries: &BTreeMap<Id, DirectoryState>| {
+        let disturbed = |entries: &BTreeMap<DirectoryId, DirectoryState>| {
             ids.iter().filter_map(|id| entries.get(id)).any(|e| e.renaming || e.renamed.is_some_and(|at| at >= since))
         };
         let was_disturbed = disturbed(&entries);
@@ -158,12 +159,12 @@ impl Registry {
     }
 }
 
-fn is_renaming(entries: &BTreeMap<Id, DirectoryState>, id: &Id) -> bool {
+fn is_renaming(entries: &BTreeMap<DirectoryId, DirectoryState>, id: &DirectoryId) -> bool {
     entries.get(id).is_some_and(|entry| entry.renaming)
 }
 
 impl HeldDirectory {
-    pub(super) fn id(&self) -> Id {
+    pub(super) fn id(&self) -> DirectoryId {
         self.id
     }
 }
@@ -184,12 +185,12 @@ pub(super) fn directories(files: &[PathBuf]) -> Result<Vec<Directory>, HostError
 }
 
 /// The directories that a target has locked.
-pub(super) fn ids(locks: &Locks) -> Vec<Id> {
+pub(super) fn ids(locks: &Locks) -> Vec<DirectoryId> {
     locks.values().map(|held| held.id()).collect()
 }
 
 /// The directories of files; none where they cannot be had.
-pub(super) fn ids_around(files: &[PathBuf]) -> Vec<Id> {
+pub(super) fn ids_around(files: &[PathBuf]) -> Vec<DirectoryId> {
     let directories = directories(files).unwrap_or_default();
     directories.iter().filter_map(|directory| directory.id().ok()).collect()
 }

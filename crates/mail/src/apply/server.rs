@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::journal::{ApplyJournal, Key};
+use super::journal::{ApplyJournal, LiveIdKey};
 use super::registry::Registry;
 use super::{
-    Access, LOCK_WAIT, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change, out_of_order,
+    LOCK_WAIT, MayChange, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
+    out_of_order,
 };
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError};
@@ -33,26 +34,26 @@ impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
     pub fn new(setup: &Setup) -> Self {
-        Self::with_access(setup, Access::Change, &|target| of_its_kind(setup, target))
+        Self::with_access(setup, MayChange::Change, &|target| of_its_kind(setup, target))
     }
 
     /// As [`Server::new`], with mail servers of the caller's making.
     pub fn with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, Access::Change, make)
+        Self::with_access(setup, MayChange::Change, make)
     }
 
     /// As [`Server::looking`], with mail servers of the caller's making.
     pub fn looking_with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, Access::Look, make)
+        Self::with_access(setup, MayChange::Look, make)
     }
 
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
     pub fn looking(setup: &Setup) -> Self {
-        Self::with_access(setup, Access::Look, &|target| of_its_kind(setup, target))
+        Self::with_access(setup, MayChange::Look, &|target| of_its_kind(setup, target))
     }
 
-    fn with_access(setup: &Setup, access: Access, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+    fn with_access(setup: &Setup, access: MayChange, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
         let shared = Arc::new(Shared {
             access,
             swept: AtomicBool::new(false),
@@ -91,7 +92,7 @@ impl Server {
     /// What [`Request`] documents; a target that is not configured; a request that does not fit what was done before
     /// (class `out-of-order`).
     pub fn serve(&self, request: Request) -> Result<Reply, Fault> {
-        if self.shared.access == Access::Look && !request.only_looks() {
+        if self.shared.access == MayChange::Look && !request.only_looks() {
             return Err(out_of_order("change anything", "this run only looks"));
         }
         match request {
@@ -173,7 +174,7 @@ impl Server {
     /// own, which is not waited for where a directory hangs that no target needs any more. What cannot be removed is
     /// tried again at the next start.
     fn sweep_orphans(&self) {
-        if self.shared.access == Access::Look || self.shared.swept.swap(true, Ordering::SeqCst) {
+        if self.shared.access == MayChange::Look || self.shared.swept.swap(true, Ordering::SeqCst) {
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -216,17 +217,17 @@ fn of_its_kind(setup: &Setup, target: &TargetSetup) -> Box<dyn Mta> {
 
 impl Shared {
     /// Works with the key for live ids; made, but not written, where there is none.
-    pub(super) fn with_key<T>(&self, work: impl FnOnce(&Key) -> T) -> Result<T, Fault> {
+    pub(super) fn with_key<T>(&self, work: impl FnOnce(&LiveIdKey) -> T) -> Result<T, Fault> {
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         if key.is_none() {
-            *key = Some(Key::load(&self.store)?);
+            *key = Some(LiveIdKey::load(&self.store)?);
         }
         Ok(work(key.as_ref().expect("made above")))
     }
 
     /// Makes the key for live ids durable where it is not.
     pub(super) fn keep_key(&self) -> Result<(), Fault> {
-        let mut key = self.with_key(Key::clone)?;
+        let mut key = self.with_key(LiveIdKey::clone)?;
         key.keep(&self.store)?;
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
         Ok(())

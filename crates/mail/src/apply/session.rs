@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::activate::wants_reload;
 use super::change::{self, Over, StagedChange, Stopped};
 use super::inspect::first_live;
-use super::journal::{self, Ahead, Moment, Phase, Record, SeenFiles, TableRecord};
+use super::journal::{self, Ahead, Moment, Phase, SeenFiles, TableRecord, TargetRecord};
 use super::own_ids::Purpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
@@ -81,7 +81,7 @@ impl Target {
         believed.known.extend(held.map(|login| login.username.clone()));
         self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
-        let swapped_by_us = |record: &Record| {
+        let swapped_by_us = |record: &TargetRecord| {
             record.phase == Phase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id
         };
         let prepared = Prepared {
@@ -317,7 +317,7 @@ impl Target {
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
                 let (version, live_id, logins) = (version.clone(), live_id.clone(), regional.clone());
                 let (usernames, phase, ahead) = (usernames.clone(), Phase::Swapped, None);
-                Record {
+                TargetRecord {
                     version,
                     usernames,
                     live_id,
@@ -340,7 +340,7 @@ impl Target {
                 at = moment.boot_seconds;
                 // Where something of this change is in place already, none of it is ahead of the renames.
                 let ahead = first.map(|first| Ahead { first, reload_owed: owed_before.clone() });
-                self.shared.store.set(&self.id, Some(Record { ahead, ..record(moment) }))
+                self.shared.store.set(&self.id, Some(TargetRecord { ahead, ..record(moment) }))
             });
             drop(turn);
             if renamed.is_ok() {
@@ -425,7 +425,7 @@ impl Target {
             // The mail server has read what is no longer there.
             let swapped = Moment::now()?;
             let why = "the login was put back after a reload".to_owned();
-            record = Some(Record {
+            record = Some(TargetRecord {
                 version: open.version.clone(),
                 usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
@@ -447,7 +447,7 @@ impl Target {
             let owed = record.reload_owed.is_some();
             self.shared.store.set(
                 &self.id,
-                owed.then_some(Record { phase: Phase::Committed, usernames: Vec::new(), ahead: None, ..record }),
+                owed.then_some(TargetRecord { phase: Phase::Committed, usernames: Vec::new(), ahead: None, ..record }),
             )?;
         }
         self.open = None;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::Key;
+use super::journal::LiveIdKey;
 use crate::credential::{Login, Secret};
 
 /// What tells a version's logins in several regions from those of another version.
 pub(super) struct VersionIds<'a> {
-    pub(super) key: &'a Key,
+    pub(super) key: &'a LiveIdKey,
     /// By the numbers of the endpoints.
     pub(super) regions: &'a [String],
 }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_version_with_a_password_for_each_region_has_one_id() {
-        let key = Key::made();
+        let key = LiveIdKey::made();
         let regions = ["us".to_owned(), "eu".to_owned()];
         let ids = VersionIds { key: &key, regions: &regions };
         let login = |pair| Login::from_pair(pair).unwrap();

@@ -14,30 +14,30 @@
 //! trusted either ([`command`]): a shell obeys the script that it is given. [`super::Directory`], in which files are
 //! *replaced*, goes the same way by a stricter rule: there a group that may write is refused too.
 
+mod program;
+mod users;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{ACL, COMMAND_PATH, Directory, FileId, HostError, MAX_LINKS, Permissions, Result, Stat, names, trusted};
+use super::{ACL, Directory, FileId, HostError, MAX_LINKS, Permissions, Result, Stat, names, trusted};
 use crate::finding::{Finding, Severity};
 
-/// Where users are looked up. Directory services are not asked: they may hang, and their answer is somebody else's word.
-const PASSWD: &str = "/etc/passwd";
-/// The largest `passwd` that is read.
-const MAX_PASSWD: usize = 4 * 1024 * 1024;
+pub use self::program::{Program, command, command_path, program};
+pub use self::users::{user_group, user_id, user_name};
+
 /// How often a path is gone again that changes on the way, as a mounted secret does when it is exchanged.
 const TRIES: usize = 3;
-/// Interpreters of interpreters, as many as the kernel follows.
-const MAX_INTERPRETERS: usize = 5;
 
 /// What is asked of the way to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Doubt {
 
 /// Why a file or directory is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum WhyUntrusted {
     /// Another user owns it.
     Owner {
         /// Who.
@@ -154,7 +154,7 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Openness {
     /// Another user owns it, or others may write to it.
-    Changed(Reason),
+    Changed(WhyUntrusted),
     /// Others may be first to make a file there.
     LetsMake {
         /// The last twelve bits of the mode.
@@ -175,10 +175,12 @@ impl Openness {
     /// Does nobody there remove what is another's, as in `/tmp`? Taking the write bit off such a one would be others' loss.
     pub(super) fn is_sticky(&self) -> bool {
         match self {
-            Openness::Changed(Reason::Owner { .. } | Reason::Listed { .. } | Reason::NotTheirs { .. }) => false,
-            Openness::Changed(Reason::Others { mode }) | Openness::LetsMake { mode } | Openness::Made { mode, .. } => {
-                mode & 0o1000 != 0
-            }
+            Openness::Changed(
+                WhyUntrusted::Owner { .. } | WhyUntrusted::Listed { .. } | WhyUntrusted::NotTheirs { .. },
+            ) => false,
+            Openness::Changed(WhyUntrusted::Others { mode })
+            | Openness::LetsMake { mode }
+            | Openness::Made { mode, .. } => mode & 0o1000 != 0,
         }
     }
 }
@@ -186,10 +188,10 @@ impl Openness {
 impl fmt::Display for Openness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Openness::Changed(Reason::Owner { uid }) => write!(f, "belongs to user id {uid}"),
-            Openness::Changed(Reason::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
-            Openness::Changed(Reason::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
-            Openness::Changed(Reason::NotTheirs { uid, led_by }) => {
+            Openness::Changed(WhyUntrusted::Owner { uid }) => write!(f, "belongs to user id {uid}"),
+            Openness::Changed(WhyUntrusted::Others { mode }) => write!(f, "may be changed by others (mode {mode:04o})"),
+            Openness::Changed(WhyUntrusted::Listed { uid }) => write!(f, "may be changed by {}", user(*uid)),
+            Openness::Changed(WhyUntrusted::NotTheirs { uid, led_by }) => {
                 write!(f, "belongs to {}, and {} could have led there", user(*uid), user(*led_by))
             }
             Openness::LetsMake { mode } => write!(f, "lets others make files (mode {mode:04o})"),
@@ -206,7 +208,7 @@ pub struct Distrust {
     /// Where.
     pub at: PathBuf,
     /// Why.
-    pub reason: Reason,
+    pub reason: WhyUntrusted,
     is_directory: bool,
 }
 
@@ -214,10 +216,14 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.display();
         match self.reason {
-            Reason::Owner { uid } => write!(f, "{at} belongs to {}", user(uid)),
-            Reason::Others { mode } => write!(f, "{at} may be changed by every user of this host (mode {mode:04o})"),
-            Reason::Listed { uid } => write!(f, "{at} may be changed by {}, by its access control list", user(uid)),
-            Reason::NotTheirs { uid, led_by } => write!(
+            WhyUntrusted::Owner { uid } => write!(f, "{at} belongs to {}", user(uid)),
+            WhyUntrusted::Others { mode } => {
+                write!(f, "{at} may be changed by every user of this host (mode {mode:04o})")
+            }
+            WhyUntrusted::Listed { uid } => {
+                write!(f, "{at} may be changed by {}, by its access control list", user(uid))
+            }
+            WhyUntrusted::NotTheirs { uid, led_by } => write!(
                 f,
                 "{at} belongs to {}, and {} could have led this host there, to what that user may not read",
                 user(uid),
@@ -232,11 +238,11 @@ impl Distrust {
     pub(super) fn fix(&self) -> String {
         let at = quoted(&self.at);
         let command = match self.reason {
-            Reason::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
-            Reason::Others { .. } => format!("chmod go-w {at}"),
-            Reason::Listed { uid } => off_the_list(&format!("u:{uid}"), &at),
+            WhyUntrusted::Owner { .. } => format!("chown -h root {at} && chmod go-w {at}"),
+            WhyUntrusted::Others { .. } => format!("chmod go-w {at}"),
+            WhyUntrusted::Listed { uid } => off_the_list(&format!("u:{uid}"), &at),
             // Nothing that changes it: it may be any file of this host, and what is read of it is for those who may.
-            Reason::NotTheirs { led_by, .. } => format!(
+            WhyUntrusted::NotTheirs { led_by, .. } => format!(
                 "namei -l {at} # see who led there; the file has to belong to {}, or to lie where only root can lead",
                 user(led_by)
             ),
@@ -262,45 +268,45 @@ fn user(uid: u32) -> String {
 
 /// What the rule makes of one file or directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TrustOutcome {
     Trusted,
     /// A group may change it. `listed`: by the access control list.
     Warning {
         gid: u32,
         listed: bool,
     },
-    Refused(Reason),
+    Refused(WhyUntrusted),
 }
 
 /// The rule itself. `acl`: the access control list as the system gives it, empty where there is none; asked for only where
 /// the mode lets it let anybody write. In a sticky directory the mode is not what counts: the owner of the next step is,
 /// which the walk asks.
-pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> Outcome {
+pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> TrustOutcome {
     let Permissions { uid, gid, mode } = found;
     if !rule.lets_own(uid) {
-        return Outcome::Refused(Reason::Owner { uid });
+        return TrustOutcome::Refused(WhyUntrusted::Owner { uid });
     }
     if is_directory && mode & 0o1000 != 0 {
-        return Outcome::Trusted;
+        return TrustOutcome::Trusted;
     }
     let strict = rule.is_strict();
     if mode & 0o002 != 0 || strict && mode & 0o020 != 0 {
-        return Outcome::Refused(Reason::Others { mode });
+        return TrustOutcome::Refused(WhyUntrusted::Others { mode });
     }
     if mode & 0o020 == 0 {
-        return Outcome::Trusted;
+        return TrustOutcome::Trusted;
     }
     let writers = writers(&acl());
     if let Some(uid) = writers.users.iter().find(|uid| !rule.lets_own(**uid)) {
-        return Outcome::Refused(Reason::Listed { uid: *uid });
+        return TrustOutcome::Refused(WhyUntrusted::Listed { uid: *uid });
     }
     // With a list these bits of the mode stand for its mask, and no longer for the group.
     if writers.own_group.unwrap_or(true) && !is_our_group(gid) {
-        return Outcome::Warning { gid, listed: false };
+        return TrustOutcome::Warning { gid, listed: false };
     }
     match writers.groups.iter().find(|gid| !is_our_group(**gid)) {
-        Some(gid) => Outcome::Warning { gid: *gid, listed: true },
-        None => Outcome::Trusted,
+        Some(gid) => TrustOutcome::Warning { gid: *gid, listed: true },
+        None => TrustOutcome::Trusted,
     }
 }
 
@@ -337,7 +343,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         directory: directory.to_owned(),
         reason,
     };
-    let untrusted = |at: &Path, reason: Reason, is_directory: bool| HostError::Untrusted {
+    let untrusted = |at: &Path, reason: WhyUntrusted, is_directory: bool| HostError::Untrusted {
         path: whole.clone(),
         found: Distrust { at: at.to_owned(), reason, is_directory },
     };
@@ -353,9 +359,11 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let is_spared = ahead.is_empty() && matches!(rule, Rule::Given { .. });
         match judge(here.permissions(), true, rule, || acl_of(dir)) {
             _ if is_spared => {}
-            Outcome::Trusted => {}
-            Outcome::Warning { gid, listed } => doubts.push(Doubt { at: at.clone(), gid, listed, mode: here.mode }),
-            Outcome::Refused(reason) => {
+            TrustOutcome::Trusted => {}
+            TrustOutcome::Warning { gid, listed } => {
+                doubts.push(Doubt { at: at.clone(), gid, listed, mode: here.mode })
+            }
+            TrustOutcome::Refused(reason) => {
                 return Err(match rule {
                     Rule::Obey { .. } | Rule::Given { .. } => untrusted(at, reason, true),
                     Rule::Replace | Rule::Make => unsafe_(at, Openness::Changed(reason)),
@@ -396,7 +404,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         if open_to_others && !rule.lets_own(stat.uid) {
             return Err(match rule {
                 Rule::Obey { .. } | Rule::Given { .. } => {
-                    untrusted(&below, Reason::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
+                    untrusted(&below, WhyUntrusted::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
                 Rule::Replace | Rule::Make => {
                     unsafe_(at, Openness::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
@@ -450,7 +458,7 @@ impl Walked {
         if let Ok(file) = fs::openat(&self.fd, name, flags, Mode::empty()) {
             let _ = File::from(file).take(256).read_to_end(&mut head);
         }
-        interpreters(&head)
+        program::interpreters(&head)
     }
 
     /// What the rule makes of the file at the end.
@@ -460,10 +468,10 @@ impl Walked {
             Err(HostError::Untrusted { path: whole.to_owned(), found: Distrust { at, reason, is_directory: false } })
         };
         match (judge(stat.permissions(), false, rule, || acl_of(fd)), self.led_by) {
-            (Outcome::Refused(reason), _) => refused(at, reason),
-            (_, Some(led_by)) if stat.uid != led_by => refused(at, Reason::NotTheirs { uid: stat.uid, led_by }),
-            (Outcome::Trusted, _) => Ok(()),
-            (Outcome::Warning { gid, listed }, _) => {
+            (TrustOutcome::Refused(reason), _) => refused(at, reason),
+            (_, Some(led_by)) if stat.uid != led_by => refused(at, WhyUntrusted::NotTheirs { uid: stat.uid, led_by }),
+            (TrustOutcome::Trusted, _) => Ok(()),
+            (TrustOutcome::Warning { gid, listed }, _) => {
                 self.doubts.push(Doubt { at, gid, listed, mode: stat.mode });
                 Ok(())
             }
@@ -564,159 +572,12 @@ pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
 /// A file in a [`Directory`], where the way is safe already. `acl`: its access control list, as the system gives it.
 pub(super) fn own(path: &Path, found: Permissions, acl: impl FnOnce() -> Vec<u8>) -> Result<()> {
     match judge(found, false, Rule::Obey { owner: None }, acl) {
-        Outcome::Trusted | Outcome::Warning { .. } => Ok(()),
-        Outcome::Refused(reason) => {
+        TrustOutcome::Trusted | TrustOutcome::Warning { .. } => Ok(()),
+        TrustOutcome::Refused(reason) => {
             let found = Distrust { at: path.to_owned(), reason, is_directory: false };
             Err(HostError::Untrusted { path: path.to_owned(), found })
         }
     }
-}
-
-/// A program that may be started.
-#[derive(Debug)]
-pub struct Program {
-    /// Without symbolic links: to be started by this, under the name it was asked for.
-    pub path: PathBuf,
-    /// What a group may change: the program, its interpreter, or a directory above them.
-    pub doubts: Vec<Doubt>,
-}
-
-/// Looks at a program that is about to be started: a path, or a name to be found in the fixed search path. A script's
-/// interpreter is looked at too, and what `env` starts for it. What the program itself reads and starts is its own affair.
-///
-/// # Errors
-/// [`HostError::Untrusted`]; [`HostError::NotStarted`] if there is none.
-pub fn program(program: &OsStr) -> Result<Program> {
-    let none: &[&OsStr] = &[];
-    look_at(program, none, None)
-}
-
-/// As [`program`], and looks at what its arguments name too: a shell or another interpreter obeys the script that it is
-/// given, others a configuration. An argument counts as it stands, where it is no option, as a path from `/`, where commands
-/// run. What is not there passes, if nobody else could put it there. `owner`: a user besides who may own those files.
-///
-/// # Errors
-/// As [`program`].
-pub fn command(argv: &[impl AsRef<OsStr>], owner: Option<u32>) -> Result<Program> {
-    match argv.split_first() {
-        Some((program, arguments)) => look_at(program.as_ref(), arguments, owner),
-        None => program(OsStr::new("")),
-    }
-}
-
-fn look_at(program: &OsStr, arguments: &[impl AsRef<OsStr>], owner: Option<u32>) -> Result<Program> {
-    let (path, mut needed, mut doubts) = executable(program)?;
-    for argument in arguments.iter().map(AsRef::as_ref).filter(|a| !a.as_bytes().starts_with(b"-")) {
-        let (also, mut more) = named(&Path::new("/").join(argument), owner)?;
-        needed.extend(also);
-        doubts.append(&mut more);
-    }
-    for _ in 0..MAX_INTERPRETERS {
-        let mut next = Vec::new();
-        for asked in needed {
-            let (_, also, mut more) = match executable(&asked) {
-                // Then the script cannot be started, which its start tells; or we took an argument for a program.
-                Err(HostError::NotStarted { .. }) => continue,
-                other => other?,
-            };
-            next.extend(also);
-            doubts.append(&mut more);
-        }
-        needed = next;
-    }
-    doubts.sort();
-    doubts.dedup();
-    Ok(Program { path, doubts })
-}
-
-/// One step of [`program`]: where it is, and which programs are needed to run it.
-fn executable(asked: &OsStr) -> Result<(PathBuf, Vec<OsString>, Vec<Doubt>)> {
-    let not_started =
-        |e: Errno| HostError::NotStarted { program: asked.to_string_lossy().into_owned(), source: e.into() };
-    let place = match asked.as_bytes().contains(&b'/') {
-        // Commands run in `/`.
-        true => Path::new("/").join(asked),
-        false => found_in_path(asked).ok_or_else(|| not_started(Errno::NOENT))?,
-    };
-    let rule = Rule::Obey { owner: None };
-    let mut walked = match walk(&place, rule) {
-        Err(HostError::Io { source, .. }) => {
-            return Err(HostError::NotStarted { program: asked.to_string_lossy().into_owned(), source });
-        }
-        other => other?,
-    };
-    let Some(name) = walked.last.clone() else { return Err(not_started(Errno::ACCESS)) };
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(&walked.fd, &name, flags, Mode::empty()).map_err(not_started)?;
-    let stat = Stat::of_fd(&file).map_err(not_started)?;
-    if stat.kind != FileType::RegularFile {
-        return Err(not_started(Errno::ACCESS));
-    }
-    walked.judged(&place, &name, stat, &file, rule)?;
-    Ok((walked.path.join(&name), walked.interpreters(&name), walked.doubts))
-}
-
-/// What an argument names, if it names anything: which programs are needed to run it, should it be run, and doubts.
-fn named(place: &Path, owner: Option<u32>) -> Result<(Vec<OsString>, Vec<Doubt>)> {
-    let rule = Rule::Given { owner };
-    let mut walked = match walk(place, rule) {
-        Err(e @ HostError::Untrusted { .. }) => return Err(e),
-        // There is no such way: it is some other word.
-        Err(_) => return Ok((Vec::new(), Vec::new())),
-        Ok(walked) => walked,
-    };
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = |name: &OsString| {
-        let file = fs::openat(&walked.fd, name, flags, Mode::empty()).ok()?;
-        let stat = Stat::of_fd(&file).ok().filter(|stat| stat.kind == FileType::RegularFile)?;
-        Some((name.clone(), file, stat))
-    };
-    let mut needed = Vec::new();
-    // A device, a pipe or a socket is for everybody, and no script.
-    if let Some((name, file, stat)) = walked.last.as_ref().and_then(file) {
-        walked.judged(place, &name, stat, &file, rule)?;
-        needed = walked.interpreters(&name);
-    }
-    Ok((needed, walked.doubts))
-}
-
-/// What runs a script, by its first line (execve(2)), and what it names besides; where that is `env`, also what `env` runs.
-fn interpreters(head: &[u8]) -> Vec<OsString> {
-    let Some(line) = head.strip_prefix(b"#!").and_then(|rest| rest.split(|b| matches!(b, b'\n' | 0)).next()) else {
-        return Vec::new();
-    };
-    let mut words = line.split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty());
-    let Some(first) = words.next() else { return Vec::new() };
-    // A name without a slash is one in the working directory here, not one to be searched for.
-    let mut found = vec![Path::new("/").join(OsStr::from_bytes(first)).into_os_string()];
-    let given = words.clone().filter(|word| word.starts_with(b"/"));
-    if first.rsplit(|b| *b == b'/').next() == Some(b"env") {
-        let run = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
-        found.extend(run.map(|word| OsStr::from_bytes(word).to_owned()));
-    }
-    found.extend(given.map(|word| OsStr::from_bytes(word).to_owned()));
-    found.dedup();
-    found
-}
-
-fn found_in_path(name: &OsStr) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
-    std::env::split_paths(COMMAND_PATH).map(|dir| dir.join(name)).find(is_program)
-}
-
-/// The search path for what we start: the directories of the fixed one that nobody else can put a program into.
-pub fn command_path() -> OsString {
-    let is_trusted = |dir: &PathBuf| {
-        walk(dir, Rule::Obey { owner: None }).is_ok_and(|walked| {
-            // In a sticky directory everybody may make what is not there yet.
-            walked.last.is_none() && Stat::of_fd(&walked.fd).is_ok_and(|here| here.mode & 0o002 == 0)
-        })
-    };
-    let dirs: Vec<PathBuf> = std::env::split_paths(COMMAND_PATH).filter(is_trusted).collect();
-    std::env::join_paths(dirs).unwrap_or_default()
 }
 
 /// The access control list of a file or directory as the system gives it; empty where there is none, or it cannot be read:
@@ -767,48 +628,6 @@ fn writers(acl: &[u8]) -> Writers {
         groups: of(GROUP).collect(),
         own_group: says.then(|| of(OWN_GROUP).next().is_some()),
     }
-}
-
-/// The number of a user of this host, by name, or the number itself: a container need not know the name.
-///
-/// # Errors
-/// `/etc/passwd` cannot be read.
-pub fn user_id(name: &str) -> Result<Option<u32>> {
-    if let Ok(uid) = name.parse() {
-        return Ok(Some(uid));
-    }
-    let passwd = read(Path::new(PASSWD), MAX_PASSWD)?;
-    Ok(entries(&passwd).find(|entry| entry.name == name).map(|entry| entry.uid))
-}
-
-/// What a user is called, for messages.
-pub fn user_name(uid: u32) -> Option<String> {
-    let passwd = read(Path::new(PASSWD), MAX_PASSWD).ok()?;
-    entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.name)
-}
-
-/// The group that processes of a user have, where there is such a user.
-pub fn user_group(name: &str) -> Option<u32> {
-    let passwd = read(Path::new(PASSWD), MAX_PASSWD).ok()?;
-    entries(&passwd).find(|entry| entry.name == name).map(|entry| entry.gid)
-}
-
-/// What of a line of passwd(5) is used.
-#[derive(Debug, PartialEq)]
-struct User {
-    name: String,
-    uid: u32,
-    gid: u32,
-}
-
-/// The users of a passwd(5) file; lines that are no entries are passed over.
-fn entries(passwd: &[u8]) -> impl Iterator<Item = User> {
-    passwd.split(|b| *b == b'\n').filter_map(|line| {
-        let line = std::str::from_utf8(line).ok()?;
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        Some(User { name: name.to_owned(), uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
-    })
 }
 
 /// A path, or any word, as a shell takes it for one.

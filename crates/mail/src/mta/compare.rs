@@ -97,7 +97,7 @@ impl Marks {
 }
 
 /// What the text says of a key of the map.
-enum Verdict {
+enum KeyVerdict {
     Same,
     /// With the entry's number.
     Differs(usize),
@@ -160,11 +160,11 @@ impl<'t> Comparison<'t> {
 
     /// A key in quotation marks may hold tabs itself: it ends at the tab after a closing one, where there is such a tab.
     fn line(&mut self, line: &[u8]) {
-        let mut verdict: Option<(&[u8], &[u8], Verdict)> = None;
+        let mut verdict: Option<(&[u8], &[u8], KeyVerdict)> = None;
         for tab in (0..line.len()).filter(|at| line[*at] == b'\t') {
             let (key, value) = (&line[..tab], &line[tab + 1..]);
             match self.verdict(key, value) {
-                Verdict::Same => return,
+                KeyVerdict::Same => return,
                 other => {
                     let closed = |key: &[u8]| key.len() > 1 && key.ends_with(b"\"");
                     if verdict.as_ref().is_none_or(|(before, ..)| closed(key) && !closed(before)) {
@@ -184,38 +184,38 @@ impl<'t> Comparison<'t> {
     /// One record of the map.
     pub fn record(&mut self, key: &[u8], value: &[u8]) {
         match self.verdict(key, value) {
-            Verdict::Same => {}
+            KeyVerdict::Same => {}
             other => self.note(key, value, &other),
         }
     }
 
-    fn verdict(&mut self, key: &[u8], value: &[u8]) -> Verdict {
+    fn verdict(&mut self, key: &[u8], value: &[u8]) -> KeyVerdict {
         let key = String::from_utf8_lossy(key);
         match self.table.get_folded(&key) {
             None if self.left_out.contains(&fold(&key)) => {
                 self.keep_key_id(&key, value);
-                Verdict::Same
+                KeyVerdict::Same
             }
-            None => Verdict::Absent,
+            None => KeyVerdict::Absent,
             Some((number, entry)) if self.skipped.has(number) => {
                 if entry.value_bytes() != value {
                     self.keep_key_id(&key, value);
                 }
-                Verdict::Same
+                KeyVerdict::Same
             }
-            Some((number, entry)) if entry.value_bytes() != value => Verdict::Differs(number),
+            Some((number, entry)) if entry.value_bytes() != value => KeyVerdict::Differs(number),
             Some((number, _)) => {
                 self.seen.set(number);
-                Verdict::Same
+                KeyVerdict::Same
             }
         }
     }
 
-    fn note(&mut self, key: &[u8], value: &[u8], verdict: &Verdict) {
+    fn note(&mut self, key: &[u8], value: &[u8], verdict: &KeyVerdict) {
         let key = String::from_utf8_lossy(key);
         self.keep_key_id(&key, value);
         match *verdict {
-            Verdict::Differs(number) => {
+            KeyVerdict::Differs(number) => {
                 self.seen.set(number);
                 self.found.differing.add(&key, Some(self.table.entry(number).line));
             }

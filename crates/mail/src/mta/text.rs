@@ -27,7 +27,7 @@ pub struct Text {
 }
 
 /// What is in the text, and which of it is ours.
-struct Survey {
+struct TextSurvey {
     /// Symbolic links resolved.
     path: PathBuf,
     table: Table,
@@ -47,7 +47,7 @@ impl Text {
         Self { path: path.to_owned(), keys }
     }
 
-    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<Survey, Fault> {
+    fn survey(&self, ours: &Ours, candidate: Option<&str>) -> Result<TextSurvey, Fault> {
         let (directory, name) = Directory::of(&self.path)?;
         let path = directory.path().join(&name);
         let (bytes, seen) = match directory.look(&name)? {
@@ -66,10 +66,16 @@ impl Text {
         let others = table.entries().enumerate().filter(is_ours).map(|(at, _)| at).collect();
         let stranger = |at: &&usize| !table.entry(**at).username().is_some_and(|user| rule.users.contains(user));
         let stranger = live.iter().find(stranger).copied();
-        Ok(Survey { path, table, seen, live, others, stranger })
+        Ok(TextSurvey { path, table, seen, live, others, stranger })
     }
 
-    fn task<'a>(&'a self, survey: &'a Survey, ours: &'a Ours, logins: &'a Logins, missing: &'a [String]) -> Task<'a> {
+    fn task<'a>(
+        &'a self,
+        survey: &'a TextSurvey,
+        ours: &'a Ours,
+        logins: &'a Logins,
+        missing: &'a [String],
+    ) -> Task<'a> {
         Task {
             file: &survey.path,
             exists: survey.seen.is_some(),
@@ -86,12 +92,12 @@ impl Text {
         }
     }
 
-    fn id(&self, survey: &Survey) -> TableId {
+    fn id(&self, survey: &TextSurvey) -> TableId {
         TableId::new(format!("text:{}", survey.path.display()))
     }
 
     /// The key that is to be added: the next hop as spelt, where no live key is there.
-    fn missing(&self, survey: &Survey) -> Option<&String> {
+    fn missing(&self, survey: &TextSurvey) -> Option<&String> {
         survey.live.is_empty().then_some(&self.keys[1])
     }
 }

@@ -99,7 +99,8 @@ pub(super) fn rule_10a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn>
     if look.now.duration_since(since) > NOT_DEAD {
         add(refusals, vec![Refusal::NotDead { key: key() }]);
     }
-    match look.asked(&old.id) {
+    // What was said before it was deactivated says nothing about that.
+    match look.asked_since(&old.id, since) {
         Asked::Stale => act(log_in(&old.id, Purpose::ProveDead), Reason::MustDie(key())),
         Asked::Accepted | Asked::Refused | Asked::Unanswered => wait(Reason::StillAlive(key())),
     }

@@ -72,3 +72,29 @@ fn back_off_grows_to_six_hours() {
         .collect();
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360, 360, 360, 360, 360, 360]);
 }
+
+/// The call may still arrive: a look in between forgets nothing of it.
+#[test]
+fn a_deactivation_that_nobody_answered_stays_ours_for_a_minute() {
+    let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut record = ControlRecord::new("ses");
+    record.begin(&Action::Deactivate { key: id.clone(), why: crate::plan::WhyGone::Leftover }, None, now());
+    let key =
+        |status| crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never };
+    let facts = |status, record: &ControlRecord| Facts {
+        me: "a".into(),
+        keys: vec![key(status)],
+        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        fleet: Vec::new(),
+        gone: Vec::new(),
+        record: record.clone(),
+        logins: Vec::new(),
+        unstored: None,
+        gaps: Vec::new(),
+    };
+    let second = SignedDuration::from_secs(1);
+    let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1) - second);
+    assert!(look(&facts(KeyStatus::Inactive, &seen), &policy(), now() + mins(9)).deactivated_by_us(&id).is_some());
+    let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1));
+    assert!(seen.deactivated_by_us(&id).is_none(), "it did not arrive");
+}

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use acl::acl;
 
+use super::program::interpreters;
+use super::users::entries;
 use super::*;
 
 const NOBODY: u32 = 65534;
@@ -19,10 +21,10 @@ fn the_rule() {
     let verdict = |uid, gid, mode, is_directory, rule, list: Option<u32>| {
         judge(Permissions { uid, gid, mode }, is_directory, rule, || list.map(listed).unwrap_or_default())
     };
-    let others = |mode| Outcome::Refused(Reason::Others { mode });
-    let owner = || Outcome::Refused(Reason::Owner { uid: NOBODY });
-    use Outcome::Trusted;
-    let warning = |gid| Outcome::Warning { gid, listed: false };
+    let others = |mode| TrustOutcome::Refused(WhyUntrusted::Others { mode });
+    let owner = || TrustOutcome::Refused(WhyUntrusted::Owner { uid: NOBODY });
+    use TrustOutcome::Trusted;
+    let warning = |gid| TrustOutcome::Warning { gid, listed: false };
     for is_directory in [false, true] {
         let kind = if is_directory { "directory" } else { "file" };
         // Owners, with every harmless mode.
@@ -40,14 +42,14 @@ fn the_rule() {
             assert_eq!(verdict(0, NOBODY, mode, is_directory, obey, None), warning(NOBODY), "{kind} {mode:o}");
             assert_eq!(verdict(0, 0, mode, is_directory, obey, None), Trusted, "{kind} {mode:o}");
             // By an access control list: whom it names, and not the group that the mode speaks of.
-            let by_list = Outcome::Refused(Reason::Listed { uid: NOBODY });
+            let by_list = TrustOutcome::Refused(WhyUntrusted::Listed { uid: NOBODY });
             assert_eq!(verdict(0, 0, mode, is_directory, obey, Some(NOBODY)), by_list, "{kind} {mode:o}");
             for (rule, user) in [(obey, 0), (obey, me), (by_nobody, NOBODY)] {
                 assert_eq!(verdict(0, NOBODY, mode, is_directory, rule, Some(user)), Trusted, "{kind} {mode:o} {user}");
             }
             let list = acl(&[(1, 6, u32::MAX), (4, 4, u32::MAX), (8, 6, NOBODY), (0x10, 6, u32::MAX)]);
             let found = judge(Permissions { uid: 0, gid: 0, mode }, is_directory, obey, || list);
-            assert_eq!(found, Outcome::Warning { gid: NOBODY, listed: true }, "{kind} {mode:o}");
+            assert_eq!(found, TrustOutcome::Warning { gid: NOBODY, listed: true }, "{kind} {mode:o}");
             assert_eq!(verdict(0, 0, mode, is_directory, Rule::Replace, None), others(mode), "{kind} {mode:o}");
         }
         // Everybody: refused, whoever owns it.

@@ -16,7 +16,7 @@ const NIX_STORE: &str = "/nix/store";
 
 /// Who makes a file anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Generation {
+enum Generator {
     /// The file is one of the Nix store.
     NixStore,
     /// A link leads to the directory of a number: `/run/secrets` to `secrets.d/1`.
@@ -29,7 +29,7 @@ enum Generation {
 pub(super) fn review_generations(store: &Store) -> Vec<Problem> {
     let beside = store.kind.extension().map(|extension| super::tables::with_extension(&store.path, extension));
     let mut problems: Vec<Problem> = Vec::new();
-    let mut known: Vec<Generation> = Vec::new();
+    let mut known: Vec<Generator> = Vec::new();
     for path in std::iter::once(&store.path).chain(&beside) {
         if let Some(generation) = generation(path).filter(|generation| !known.contains(generation)) {
             problems.push(told(path, &generation));
@@ -39,17 +39,17 @@ pub(super) fn review_generations(store: &Store) -> Vec<Problem> {
     problems
 }
 
-fn told(path: &Path, generation: &Generation) -> Problem {
+fn told(path: &Path, generation: &Generator) -> Problem {
     let file = Some(path.to_owned());
     let outside = "let smtp_sasl_password_maps name a table in a directory of its own, which relaykey keeps";
     let mut problem = match generation {
-        Generation::NixStore => Problem::error(
+        Generator::NixStore => Problem::error(
             Class::Unsupported,
             file,
             format!("it lies in {NIX_STORE}, where nothing is ever changed, and what every user of this host can read"),
             format!("{outside}, as with services.postfix on NixOS: \"hash:/var/lib/relaykey-tables/sasl_passwd\""),
         ),
-        Generation::Numbered { link } => Problem::warning(
+        Generator::Numbered { link } => Problem::warning(
             file,
             format!(
                 "it lies behind {}, which the next activation points to a new generation: the login that its source holds is back \
@@ -61,7 +61,7 @@ fn told(path: &Path, generation: &Generation) -> Problem {
                  or {outside}"
             ),
         ),
-        Generation::Kubernetes { link } => Problem::warning(
+        Generator::Kubernetes { link } => Problem::warning(
             file,
             format!(
                 "it lies behind {}, as Kubernetes mounts a Secret: the kubelet exchanges all of it, and takes no change from here",
@@ -78,7 +78,7 @@ fn told(path: &Path, generation: &Generation) -> Problem {
 }
 
 /// By the links on the way to a file, and where it really is.
-fn generation(path: &Path) -> Option<Generation> {
+fn generation(path: &Path) -> Option<Generator> {
     let mut ahead: VecDeque<OsString> = words(path).collect();
     let (mut at, mut followed) = (PathBuf::from("/"), 0);
     while let Some(word) = ahead.pop_front() {
@@ -101,7 +101,7 @@ fn generation(path: &Path) -> Option<Generation> {
             _ => at = next,
         }
     }
-    at.starts_with(NIX_STORE).then_some(Generation::NixStore)
+    at.starts_with(NIX_STORE).then_some(Generator::NixStore)
 }
 
 fn words(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
@@ -114,15 +114,15 @@ fn words(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 }
 
 /// What a link says by its name and by what it leads to.
-fn of_link(link: &Path, target: &Path) -> Option<Generation> {
+fn of_link(link: &Path, target: &Path) -> Option<Generator> {
     if link.file_name() == Some(OsStr::new("..data")) {
-        return Some(Generation::Kubernetes { link: link.to_owned() });
+        return Some(Generator::Kubernetes { link: link.to_owned() });
     }
     let text = |part: Option<&OsStr>| part.and_then(OsStr::to_str).unwrap_or_default().to_owned();
     let number = text(target.file_name());
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     let within = text(target.parent().and_then(Path::file_name));
-    (is_number && within.ends_with(".d")).then(|| Generation::Numbered { link: link.to_owned() })
+    (is_number && within.ends_with(".d")).then(|| Generator::Numbered { link: link.to_owned() })
 }
 
 #[cfg(test)]
@@ -133,11 +133,11 @@ mod tests {
 
     #[test]
     fn links_say_what_is_made_anew() {
-        let numbered = |link: &str| Some(Generation::Numbered { link: link.into() });
+        let numbered = |link: &str| Some(Generator::Numbered { link: link.into() });
         for (link, target, expected) in [
             ("/run/secrets", "secrets.d/12", numbered("/run/secrets")),
             ("/run/agenix", "/run/agenix.d/3", numbered("/run/agenix")),
-            ("/v/..data", "..2026_11_29_10_00_00.123", Some(Generation::Kubernetes { link: "/v/..data".into() })),
+            ("/v/..data", "..2026_11_29_10_00_00.123", Some(Generator::Kubernetes { link: "/v/..data".into() })),
             ("/etc/postfix/sasl_passwd", "/srv/sasl_passwd", None),
             ("/etc/rc.d/1", "2", None),
             ("/srv/current", "releases/12", None),
@@ -154,10 +154,10 @@ mod tests {
         symlink(base.join("secrets"), base.join("etc")).unwrap();
         symlink("/nix/store/0-sasl/../0-passwd", base.join("of-the-store")).unwrap();
         let found = |name: &str| generation(&base.join(name));
-        assert_eq!(found("etc/sasl_passwd"), Some(Generation::Numbered { link: base.join("secrets") }));
+        assert_eq!(found("etc/sasl_passwd"), Some(Generator::Numbered { link: base.join("secrets") }));
         assert_eq!(found("secrets.d/7/sasl_passwd"), None);
-        assert_eq!(found("of-the-store"), Some(Generation::NixStore));
-        assert_eq!(generation(Path::new("/nix/store/0-a/sasl_passwd")), Some(Generation::NixStore));
+        assert_eq!(found("of-the-store"), Some(Generator::NixStore));
+        assert_eq!(generation(Path::new("/nix/store/0-a/sasl_passwd")), Some(Generator::NixStore));
         fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -25,7 +25,7 @@ const CHECKED: &[&str] = &["dane", "dane-only", "fingerprint", "verify", "secure
 
 /// What `smtp_tls_policy_maps` says of a destination.
 #[derive(Debug, PartialEq, Eq)]
-enum Policy {
+enum TlsPolicy {
     /// It has no line for it.
     Absent,
     /// This level, from this table as it may be shown.
@@ -49,10 +49,10 @@ impl Postfix {
             let level = default_level(service);
             for hop in survey.hops.ours(&service.name) {
                 match self.policy(service, &hop.spelt) {
-                    Policy::Absent if !is_mandatory(&level) => open.push(Open { service, hop }),
-                    Policy::Absent => {}
-                    Policy::Level { level, .. } if is_mandatory(&level) => {}
-                    Policy::Level { level, table } => problems.push(Problem::warning(
+                    TlsPolicy::Absent if !is_mandatory(&level) => open.push(Open { service, hop }),
+                    TlsPolicy::Absent => {}
+                    TlsPolicy::Level { level, .. } if is_mandatory(&level) => {}
+                    TlsPolicy::Level { level, table } => problems.push(Problem::warning(
                         Some(self.file_of(service, "smtp_tls_policy_maps")),
                         format!(
                             "smtp_tls_policy_maps says {} for {}, in {table}: the login may go out without TLS",
@@ -61,8 +61,8 @@ impl Postfix {
                         ),
                         "let it say encrypt there (or verify, or secure), compile the table if it is compiled, and reload Postfix".into(),
                     )),
-                    Policy::Unread { .. } if is_mandatory(&level) => {}
-                    Policy::Unread { table } => problems.push(Problem::note(
+                    TlsPolicy::Unread { .. } if is_mandatory(&level) => {}
+                    TlsPolicy::Unread { table } => problems.push(Problem::note(
                         Some(self.file_of(service, "smtp_tls_security_level")),
                         format!(
                             "smtp_tls_security_level is {}, and {table} of smtp_tls_policy_maps, which may say otherwise, cannot be read",
@@ -154,7 +154,7 @@ impl Postfix {
     }
 
     /// What a service's policy tables say of a destination.
-    fn policy(&self, service: &Service, destination: &str) -> Policy {
+    fn policy(&self, service: &Service, destination: &str) -> TlsPolicy {
         let tables = service.settings.list("smtp_tls_policy_maps");
         for name in names(destination) {
             for spelt in &tables {
@@ -166,13 +166,13 @@ impl Postfix {
                     Ok(None) => {}
                     Ok(Some(line)) => {
                         let level = line.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-                        return Policy::Level { level, table: shown::table(spelt) };
+                        return TlsPolicy::Level { level, table: shown::table(spelt) };
                     }
-                    Err(Unreadable) => return Policy::Unread { table: shown::table(spelt) },
+                    Err(Unreadable) => return TlsPolicy::Unread { table: shown::table(spelt) },
                 }
             }
         }
-        Policy::Absent
+        TlsPolicy::Absent
     }
 
     fn ask_policy(&self, service: &Service, spelt: &str, name: &str) -> Result<Option<String>, Unreadable> {

@@ -1,0 +1,132 @@
+//! A parameter of AWS Systems Manager: one value after the other, and what is put is published.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::types::{ParameterHistory, ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType};
+use relaykey_core::credential::Secret;
+
+use super::store::Seen;
+use super::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use crate::facts::{CURRENT, PREVIOUS, Store, StoreKind, Version, VersionId};
+
+/// A parameter has a hundred versions, fifty on a page.
+const PAGES: usize = 10;
+
+pub struct ParameterAt {
+    reach: Reach,
+    parameter: String,
+}
+
+impl ParameterAt {
+    pub fn new(reach: Reach, parameter: &str) -> Self {
+        Self { reach, parameter: parameter.to_owned() }
+    }
+
+    fn asked(&self, action: &'static str) -> Asked {
+        let name = self.parameter.trim_start_matches('/');
+        let arn = match self.parameter.starts_with("arn:") {
+            true => self.parameter.clone(),
+            false => format!("arn:aws:ssm:*:*:parameter/{name}"),
+        };
+        Asked { action, about: format!("parameter {:?}", self.parameter), arn }
+    }
+
+    /// Every version with its value. The last one is AWSCURRENT to us, the one before it AWSPREVIOUS. A parameter that is not
+    /// there has none.
+    pub async fn look(&self) -> Result<Seen, CallFailed> {
+        let mut history = match self.history().await {
+            Err(failed) if failed.kind == FailKind::NotFound => Vec::new(),
+            history => history?,
+        };
+        history.sort_by_key(|version| version.version);
+        let (mut versions, mut values) = (Vec::new(), BTreeMap::new());
+        let last = history.len();
+        for (index, one) in history.into_iter().enumerate() {
+            let id = VersionId::new(one.version.to_string());
+            let created = one.last_modified_date.as_ref().and_then(timestamp);
+            let mut labels = one.labels.unwrap_or_default();
+            match last - index {
+                1 => labels.push(CURRENT.into()),
+                2 => labels.push(PREVIOUS.into()),
+                _ => {}
+            }
+            let text = one.value.map(Secret::new);
+            versions.push(Version {
+                id: id.clone(),
+                created: created.ok_or_else(|| incomplete(&self.parameter, "modification time"))?,
+                labels,
+                value: Seen::value_of(text.as_ref()),
+            });
+            values.extend(text.map(|text| (id, text)));
+        }
+        let store = Store { kind: StoreKind::ParameterStore, versions };
+        Ok(Seen { store, arn: self.parameter.clone(), values })
+    }
+
+    async fn history(&self) -> Result<Vec<ParameterHistory>, CallFailed> {
+        let (mut all, mut next) = (Vec::new(), None::<String>);
+        for _ in 0..PAGES {
+            let page = self
+                .reach
+                .send(self.asked("ssm:GetParameterHistory"), |config| {
+                    let request = Client::new(&config).get_parameter_history().name(&self.parameter);
+                    request.with_decryption(true).max_results(50).set_next_token(next.take()).send()
+                })
+                .await?;
+            all.extend(page.parameters.unwrap_or_default());
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(incomplete(&self.parameter, "last page of its history"))
+    }
+
+    /// Puts a value with everything else as it is: a put without the key's id would take the default key.
+    pub async fn put(&self, text: &Secret) -> Result<VersionId, CallFailed> {
+        let kept = self.metadata().await?;
+        let put = self
+            .reach
+            .send(self.asked("ssm:PutParameter"), |config| {
+                let request = Client::new(&config).put_parameter().name(&self.parameter).value(text.expose());
+                let request = request.r#type(ParameterType::SecureString);
+                match kept {
+                    None => request.send(),
+                    Some(kept) => {
+                        // A tier can be kept or raised; what chooses by itself shows as what it chose.
+                        let tier = kept.tier.unwrap_or(ParameterTier::Standard);
+                        let request = request.overwrite(true).set_key_id(kept.key_id).tier(tier);
+                        let request = request.set_description(kept.description).set_data_type(kept.data_type);
+                        request.set_allowed_pattern(kept.allowed_pattern.filter(|p| !p.is_empty())).send()
+                    }
+                }
+            })
+            .await?;
+        Ok(VersionId::new(put.version.to_string()))
+    }
+
+    /// `None`: there is no such parameter.
+    async fn metadata(&self) -> Result<Option<ParameterMetadata>, CallFailed> {
+        let mut next = None::<String>;
+        for _ in 0..PAGES {
+            let filter = ParameterStringFilter::builder().key("Name").option("Equals").values(&self.parameter).build();
+            let filter = filter.map_err(|_| incomplete(&self.parameter, "name"))?;
+            let page = self
+                .reach
+                .send(self.asked("ssm:DescribeParameters"), |config| {
+                    let request = Client::new(&config).describe_parameters().parameter_filters(filter);
+                    request.set_next_token(next.take()).send()
+                })
+                .await?;
+            if let Some(found) = page.parameters.unwrap_or_default().into_iter().next() {
+                return Ok(Some(found));
+            }
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(None);
+            }
+        }
+        Err(incomplete(&self.parameter, "last page"))
+    }
+}

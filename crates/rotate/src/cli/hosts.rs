@@ -1,0 +1,231 @@
+//! `relaykey-rotate hosts`: who has a say in a rotation, and what people know about them.
+
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
+
+use super::view::{Document, Stand, confirmed, hosts, put, span, stamp};
+use super::{Exit, Place, complain, print_json, print_json_line, refused, view};
+use crate::facts::HostName;
+use crate::retire;
+use crate::run::{Answer, Ask, Look};
+
+/// The longest time that a waiver may be for.
+const LONGEST_WAIVER: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Every host that is counted, the worst first.
+    List,
+    /// A host that has not reported yet is waited for.
+    Add(HostArgs),
+    /// A host that is gone is not waited for any more.
+    Remove(HostArgs),
+    /// A host is silent, or cannot prove what it says, and a person vouches for it. Never covers a host that names the old key.
+    Waive(WaiveArgs),
+    /// Takes a waiver back.
+    Unwaive(HostArgs),
+    /// The roster is complete: no old key is retired before that was said. Said again, it starts the clocks anew.
+    Seal(SealArgs),
+    /// Another machine, or another AWS identity, may report under this host's name.
+    Accept(HostArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    #[arg(value_name = "HOST")]
+    host: String,
+}
+
+#[derive(Debug, Args)]
+pub struct WaiveArgs {
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// Why, in ten characters or more; it is shown on every page, with your name.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// For how long; 90d at most.
+    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = days)]
+    length: SignedDuration,
+    /// More than a tenth of the hosts may be waived.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SealArgs {
+    /// How many mail servers there are. May be left out where it was said before.
+    #[arg(long, value_name = "N")]
+    expect: Option<usize>,
+}
+
+/// `30d`, or anything that has hours, minutes and seconds.
+pub fn days(text: &str) -> Result<SignedDuration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let length = match days {
+        Some(days) => SignedDuration::from_hours(i64::from(days) * 24),
+        None => text.parse().map_err(|_| "write a number with its unit: 30d, 4h, 90s".to_owned())?,
+    };
+    match length.is_positive() && length <= SignedDuration::from_hours(366 * 24) {
+        true => Ok(length),
+        false => Err("choose a time of more than nothing, and less than a year".into()),
+    }
+}
+
+pub async fn run(mut at: Place<'_>, command: &HostsCommand) -> Exit {
+    let name = |args: &HostArgs| HostName::new(args.host.clone());
+    match command {
+        HostsCommand::List => list(at).await,
+        HostsCommand::Add(args) => {
+            let done = format!("{} is waited for", args.host);
+            answered(&mut at, Ask::Add { host: name(args) }, "add", &done).await
+        }
+        HostsCommand::Remove(args) => {
+            let done = format!("{} is not waited for any more", args.host);
+            answered(&mut at, Ask::Remove { host: name(args) }, "remove", &done).await
+        }
+        HostsCommand::Unwaive(args) => {
+            let done = format!("{} has to speak for itself again", args.host);
+            answered(&mut at, Ask::Unwaive { host: name(args) }, "unwaive", &done).await
+        }
+        HostsCommand::Accept(args) => {
+            let done = format!("whoever wrote last as {} is {} from now on", args.host, args.host);
+            answered(&mut at, Ask::Accept { host: name(args) }, "accept", &done).await
+        }
+        HostsCommand::Waive(args) => waive(at, args).await,
+        HostsCommand::Seal(args) => seal(at, args).await,
+    }
+}
+
+async fn list(mut at: Place<'_>) -> Exit {
+    let look = match at.controller.look().await {
+        Ok(look) => look,
+        Err(fault) => return refused(&fault),
+    };
+    if at.json {
+        print_json(&Document::of(at.credential, &look, at.config.lab, Exit::Done));
+    } else {
+        at.say(list_text(&look).trim_end());
+    }
+    // That they could be listed is all that was asked.
+    match Stand::of(&look) {
+        Stand::ForGood if !look.facts.gaps.is_empty() => Exit::ForGood,
+        Stand::ForNow if !look.facts.gaps.is_empty() => Exit::ForNow,
+        _ => Exit::Done,
+    }
+}
+
+fn list_text(look: &Look) -> String {
+    let mut out = String::new();
+    let hosts = hosts(look);
+    let roster = &look.facts.record.roster;
+    let sealed = match (roster.sealed_at, roster.expect) {
+        (Some(at), _) => format!("the roster is sealed since {}, with {} hosts", stamp(at), roster.names.len()),
+        (None, Some(expect)) => format!("the roster is sealed when {expect} hosts have reported"),
+        (None, None) => "the roster is not sealed".into(),
+    };
+    put(&mut out, "", "  ", &format!("{} hosts have reported; {sealed}", retire::heard_of(&look.facts)));
+    put(&mut out, "", "  ", &confirmed(&hosts));
+    for view in &hosts {
+        let host = view.host;
+        let heard = match host.heard {
+            Some(at) => format!("heard of {} ago", span(look.now.duration_since(at))),
+            None => "never heard of".into(),
+        };
+        let poll = host.poll.map(|poll| format!(", asks every {}", span(poll))).unwrap_or_default();
+        let key = host.standing.as_ref().map(|standing| format!(", uses {}", standing.key)).unwrap_or_default();
+        let waived = match (&host.waiver, view.waived) {
+            (Some(waiver), true) => format!(", waived until {}: {}", stamp(waiver.until), waiver.reason),
+            _ => String::new(),
+        };
+        let words = format!("{}{key}; {heard}{poll}{waived}", view.verdict);
+        put(&mut out, &format!("  {:<16} ", host.name.as_str()), "      ", &words);
+    }
+    out
+}
+
+async fn waive(mut at: Place<'_>, args: &WaiveArgs) -> Exit {
+    if args.reason.trim().chars().count() < 10 {
+        complain(
+            "the reason has less than ten characters",
+            "say why the host need not prove it: --reason \"down for repair\"",
+        );
+        return Exit::Usage;
+    }
+    if args.length > LONGEST_WAIVER {
+        complain("a waiver is for 90 days at most", "--for 90d; whoever still needs it then says so again");
+        return Exit::Usage;
+    }
+    let look = match at.controller.look().await {
+        Ok(look) => look,
+        Err(fault) => return refused(&fault),
+    };
+    let others = hosts(&look).iter().filter(|view| view.waived && view.host.name.as_str() != args.host).count();
+    let all = look.facts.fleet.len();
+    if (others + 1) * 10 > all && others > 0 && !args.yes {
+        complain(
+            &format!("{} of {all} hosts would be waived: more than a tenth proves little about the rest", others + 1),
+            "look at the hosts; if it is meant so, the same with --yes",
+        );
+        return Exit::Usage;
+    }
+    let until = Timestamp::now() + args.length;
+    let done = format!("{} is waived until {}", args.host, stamp(until));
+    let ask = Ask::Waive { host: HostName::new(args.host.clone()), reason: args.reason.trim().to_owned(), until };
+    answered(&mut at, ask, "waive", &done).await
+}
+
+async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
+    let look = match at.controller.look().await {
+        Ok(look) => look,
+        Err(fault) => return refused(&fault),
+    };
+    let (roster, heard) = (&look.facts.record.roster, retire::heard_of(&look.facts));
+    let before = roster.expect.or(Some(roster.names.len()).filter(|_| roster.sealed_at.is_some()));
+    let Some(expect) = args.expect.or(before) else {
+        complain(
+            &format!("how many mail servers are there? {heard} have reported so far"),
+            &format!("count them, and say it: `relaykey-rotate hosts seal --expect {}`", heard.max(1)),
+        );
+        return Exit::Usage;
+    };
+    if expect == 0 {
+        complain("a roster of no hosts protects nobody", "count your mail servers, and say it with --expect");
+        return Exit::Usage;
+    }
+    let done = match heard >= expect {
+        true => format!("the roster is sealed: {expect} hosts, {heard} have reported"),
+        false => format!("the roster is sealed as soon as {expect} hosts have reported; {heard} have so far"),
+    };
+    let exit = answered(&mut at, Ask::Seal { expect }, "seal", &done).await;
+    // It waits for the others.
+    if exit == Exit::Done && heard < expect { Exit::People } else { exit }
+}
+
+/// Asks, and says what became of it.
+pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> Exit {
+    let answer = match at.controller.ask(ask).await {
+        Ok(answer) => answer,
+        Err(fault) => return refused(&fault),
+    };
+    let (outcome, words, exit) = match &answer {
+        Answer::Done => ("done", done.to_owned(), Exit::Done),
+        Answer::WasSo => ("was-so", format!("{done}; it was so already"), Exit::Done),
+        Answer::Busy(lease) => {
+            let words = format!("{} is at work, until {}: try again then", lease.holder, stamp(lease.until));
+            ("busy", words, Exit::ForNow)
+        }
+    };
+    if at.json {
+        print_json_line(&serde_json::json!({
+            "schema": view::SCHEMA,
+            "credential": at.credential.name,
+            "asked": word,
+            "outcome": outcome,
+            "words": words,
+            "exit": exit.code(),
+        }));
+    } else {
+        at.say(&words);
+    }
+    exit
+}

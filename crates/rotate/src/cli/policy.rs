@@ -1,0 +1,263 @@
+//! `relaykey-rotate policy`: the least IAM policy for this configuration, for the controller or for a host.
+
+use clap::{Args, ValueEnum};
+use relaykey::aws::partition;
+use relaykey::config::Arn;
+use relaykey_core::config::Aws;
+use serde_json::{Value, json};
+
+use super::{Common, Exit, choose, load, print_json};
+use crate::config::{Config, Credential, Evidence, Place, PrincipalBy};
+
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// Whose policy.
+    #[arg(long = "for", value_name = "WHO")]
+    who: Who,
+    /// In what form.
+    #[arg(long, value_name = "FORM", default_value = "json")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Who {
+    /// relaykey-rotate itself.
+    Controller,
+    /// Each mail server.
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+}
+
+pub fn run(common: &Common, args: &PolicyArgs) -> Exit {
+    let config = match load(common) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let credential = match choose(&config, common.credential.as_deref()) {
+        Ok(credential) => credential,
+        Err(exit) => return exit,
+    };
+    let Format::Json = args.format;
+    print_json(&match args.who {
+        Who::Controller => controller(&config, credential),
+        Who::Host => host(credential),
+    });
+    Exit::Done
+}
+
+fn statement(sid: &str, actions: &[&str], resource: impl Into<Value>) -> Value {
+    json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource.into()})
+}
+
+fn document(statements: Vec<Value>) -> Value {
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+/// What every call of this program needs, and nothing else.
+pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
+    let region = config.aws.region.as_deref().unwrap_or("*");
+    let user = format!("arn:{}:iam::*:user/{}", partition(region), credential.iam_user);
+    let keys = ["iam:ListAccessKeys", "iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
+    let mut statements = vec![
+        statement("KeysOfTheUser", &keys, user.clone()),
+        statement("LastUse", &["iam:GetAccessKeyLastUsed"], user),
+    ];
+    let secrets = places(credential, |place, aws| match place {
+        Place::SecretsManager { secret } => Some(secret_arn(secret, aws)),
+        Place::ParameterStore { .. } => None,
+    });
+    if !secrets.is_empty() {
+        let actions = [
+            "secretsmanager:DescribeSecret",
+            "secretsmanager:ListSecretVersionIds",
+            "secretsmanager:GetSecretValue",
+            "secretsmanager:PutSecretValue",
+            "secretsmanager:UpdateSecretVersionStage",
+        ];
+        statements.push(statement("Publish", &actions, secrets));
+    }
+    let parameters = places(credential, |place, aws| match place {
+        Place::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
+        Place::SecretsManager { .. } => None,
+    });
+    if !parameters.is_empty() {
+        let actions = ["ssm:GetParameterHistory", "ssm:PutParameter"];
+        statements.push(statement("Publish", &actions, parameters));
+        // It takes no resource.
+        statements.push(statement("PublishAsBefore", &["ssm:DescribeParameters"], "*"));
+    }
+    match &credential.evidence {
+        Evidence::DynamoDb { table, aws, .. } => {
+            // TransactWriteItems asks for the rights of what is in it.
+            let actions = [
+                "dynamodb:DescribeTable",
+                "dynamodb:Scan",
+                "dynamodb:Query",
+                "dynamodb:GetItem",
+                "dynamodb:PutItem",
+                "dynamodb:BatchWriteItem",
+            ];
+            statements.push(statement("Evidence", &actions, table_arn(table, aws)));
+        }
+        Evidence::ParameterStore { path, aws } => {
+            let read = ["ssm:GetParametersByPath", "ssm:GetParameter", "ssm:GetParameterHistory"];
+            let below = |name: &str| parameter_arn(&format!("{path}{name}"), aws);
+            statements.push(statement("Evidence", &read, json!([below(""), below("/*")])));
+            let own = ["/.control/*", "/.registry/*", "/.audit/*"].map(below);
+            statements.push(statement("ControlRecord", &["ssm:PutParameter"], json!(own)));
+        }
+    }
+    document(statements)
+}
+
+/// What a host needs: to read the key, and to report under its own name.
+pub(super) fn host(credential: &Credential) -> Value {
+    let mut statements = Vec::new();
+    let secrets = places(credential, |place, aws| match place {
+        Place::SecretsManager { secret } => Some(secret_arn(secret, aws)),
+        Place::ParameterStore { .. } => None,
+    });
+    if !secrets.is_empty() {
+        let actions =
+            ["secretsmanager:DescribeSecret", "secretsmanager:ListSecretVersionIds", "secretsmanager:GetSecretValue"];
+        statements.push(statement("Key", &actions, secrets));
+    }
+    let parameters = places(credential, |place, aws| match place {
+        Place::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
+        Place::SecretsManager { .. } => None,
+    });
+    if !parameters.is_empty() {
+        statements.push(statement("Key", &["ssm:GetParameter", "ssm:GetParameterHistory"], parameters));
+    }
+    match &credential.evidence {
+        Evidence::DynamoDb { table, principal, aws } => {
+            // AWS itself vouches for who wrote an item: it lets each write under its own identity alone.
+            let own = match principal {
+                PrincipalBy::UserId => "${aws:userid}",
+                PrincipalBy::SourceIdentity => "${aws:SourceIdentity}",
+            };
+            let mut report = statement("Report", &["dynamodb:UpdateItem", "dynamodb:GetItem"], table_arn(table, aws));
+            report["Condition"] = json!({"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [own]}});
+            statements.push(report);
+        }
+        Evidence::ParameterStore { path, aws } => {
+            let reports = parameter_arn(&format!("{path}/{}/*", credential.name), aws);
+            statements.push(statement("Report", &["ssm:PutParameter", "ssm:GetParameter"], reports));
+        }
+    }
+    document(statements)
+}
+
+/// The ARNs of the places that `arn` knows, each once.
+fn places(credential: &Credential, arn: impl Fn(&Place, &Aws) -> Option<String>) -> Vec<String> {
+    let mut arns: Vec<String> =
+        credential.publish.iter().filter_map(|publish| arn(&publish.place, &publish.aws)).collect();
+    arns.dedup();
+    arns
+}
+
+fn region(aws: &Aws) -> &str {
+    aws.region.as_deref().unwrap_or("*")
+}
+
+fn secret_arn(secret: &str, aws: &Aws) -> String {
+    match Arn::parse(secret) {
+        Some(_) => secret.to_owned(),
+        // Secrets Manager appends a hyphen and six characters.
+        None => format!("arn:{}:secretsmanager:{}:*:secret:{secret}-??????", partition(region(aws)), region(aws)),
+    }
+}
+
+fn parameter_arn(parameter: &str, aws: &Aws) -> String {
+    match Arn::parse(parameter) {
+        Some(_) => parameter.to_owned(),
+        None => {
+            let name = parameter.trim_start_matches('/');
+            format!("arn:{}:ssm:{}:*:parameter/{name}", partition(region(aws)), region(aws))
+        }
+    }
+}
+
+fn table_arn(table: &str, aws: &Aws) -> String {
+    format!("arn:{}:dynamodb:{}:*:table/{table}", partition(region(aws)), region(aws))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EXAMPLE, parse};
+
+    fn example() -> Config {
+        parse(EXAMPLE).expect("the example").0
+    }
+
+    #[test]
+    fn a_host_reads_the_key_and_writes_under_its_own_name_alone() {
+        let config = example();
+        let policy = host(&config.credentials[0]);
+        let text = policy.to_string();
+        assert!(text.contains("arn:aws:secretsmanager:eu-west-1:*:secret:SESSendSecret-??????"), "{text}");
+        assert!(text.contains(r#""dynamodb:LeadingKeys":["${aws:userid}"]"#), "{text}");
+        assert!(!text.contains("iam:") && !text.contains("PutSecretValue"), "{text}");
+    }
+
+    #[test]
+    fn the_controller_touches_one_users_keys() {
+        let config = example();
+        let text = controller(&config, &config.credentials[0]).to_string();
+        assert!(text.contains("arn:aws:iam::*:user/ses-smtp"), "{text}");
+        assert!(!text.contains(r#""Resource":"*""#), "{text}");
+    }
+    /// Every call in the source by the name of its action, against what the policies of all kinds of places allow.
+    #[test]
+    fn what_is_called_is_allowed_and_nothing_else() {
+        let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut calls = std::collections::BTreeSet::new();
+        for folder in ["aws", "hosts", "run", "."] {
+            for file in std::fs::read_dir(src.join(folder)).expect("a folder") {
+                let path = file.expect("a file").path();
+                let is_ours = ["aws", "hosts", "run"].iter().any(|name| path.ends_with(format!("{name}.rs")));
+                if !path.is_file() || folder == "." && !is_ours {
+                    continue;
+                }
+                let text = std::fs::read_to_string(path).expect("text");
+                let quoted = text.split('"').skip(1).step_by(2);
+                let is_action = |text: &&str| {
+                    let services = ["iam:", "secretsmanager:", "ssm:", "dynamodb:"];
+                    services.iter().any(|service| {
+                        let action = text.strip_prefix(service).unwrap_or_default();
+                        action.starts_with(char::is_uppercase) && action.chars().all(char::is_alphanumeric)
+                    })
+                };
+                calls.extend(quoted.filter(is_action).map(str::to_owned));
+            }
+        }
+        // It has no right of its own.
+        assert!(calls.remove("dynamodb:TransactWriteItems"), "{calls:?}");
+        calls.insert("dynamodb:PutItem".into());
+        let config = example();
+        let table = config.credentials[0].clone();
+        let parameters = Credential {
+            publish: vec![crate::config::Publish {
+                place: Place::ParameterStore { parameter: "/ses".into() },
+                ..table.publish[0].clone()
+            }],
+            evidence: Evidence::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() },
+            ..table.clone()
+        };
+        let mut allowed = std::collections::BTreeSet::new();
+        for credential in [&table, &parameters] {
+            let policy = controller(&config, credential);
+            for statement in policy["Statement"].as_array().expect("statements") {
+                let actions =
+                    statement["Action"].as_array().cloned().unwrap_or_else(|| vec![statement["Action"].clone()]);
+                allowed.extend(actions.iter().map(|action| action.as_str().expect("an action").to_owned()));
+            }
+        }
+        assert_eq!(calls, allowed);
+    }
+}

@@ -1,0 +1,330 @@
+//! `relaykey-rotate run`: a rotation, from the wish for it to the end of the old key, by the one loop that every other way to
+//! call it uses.
+//!
+//! Each action is one line on standard output: a sentence at a terminal, else one line of JSON. How far it is goes to standard
+//! error, only when something changed.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::hosts::days;
+use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, put, rfc3339};
+use super::{Exit, Place, print_json_line, refused, say, tell};
+use crate::plan::{Action, Outcome};
+use crate::record::Lease;
+use crate::run::{Answer, Ask, Look, Tick};
+
+/// The longest time between two looks of a `run`: hosts may have reported.
+const LONGEST: Duration = Duration::from_secs(300);
+/// The least time between two looks that found nothing to do.
+const LEAST: Duration = Duration::from_millis(500);
+/// How often is looked whether another holder is done.
+const BUSY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// One look and one action at most, then the end: what a timer calls. Asks for no rotation: one comes when the key is old.
+    #[arg(long, conflicts_with = "wait")]
+    once: bool,
+    /// Wait so long for the end of the rotation; without it, for as long as it takes.
+    #[arg(long, value_name = "TIME", value_parser = days)]
+    wait: Option<SignedDuration>,
+}
+
+pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
+    let by = match at.controller.caller().await {
+        Ok(caller) => caller.arn,
+        Err(fault) => return refused(&fault),
+    };
+    let mut teller = Teller::new(&at, by);
+    let exit = match args.once {
+        true => once(&mut at, &mut teller).await,
+        false => whole(&mut at, &mut teller, args.wait).await,
+    };
+    // Where that fails, the lease ends by itself.
+    let _ = at.controller.leave().await;
+    exit
+}
+
+/// What a timer calls. A new key whose secret only this process has is stored before it ends.
+async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
+    loop {
+        match at.controller.tick().await {
+            Ok(Tick::Busy(lease)) => return teller.busy(&lease),
+            Ok(Tick::Turned(turned)) => {
+                for (action, outcome) in &turned.done {
+                    teller.did(&turned.look, action, outcome);
+                }
+                if !turned.holds_key {
+                    let exit = Stand::of(&turned.look).exit();
+                    return teller.ends(at, &turned.look, exit);
+                }
+            }
+            Err(fault) => return refused(&fault),
+        }
+    }
+}
+
+async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDuration>) -> Exit {
+    let deadline = wait.and_then(|wait| Instant::now().checked_add(Duration::try_from(wait).unwrap_or_default()));
+    let look = match at.controller.look().await {
+        Ok(look) => look,
+        Err(fault) => return refused(&fault),
+    };
+    // One that is under way is gone on with.
+    if is_complete(&look, at.credential.policy.delete) || look.facts.record.published.is_none() {
+        match at.controller.ask(Ask::Run).await {
+            Ok(Answer::Done | Answer::WasSo) => {}
+            Ok(Answer::Busy(lease)) => return teller.busy(&lease),
+            Err(fault) => return refused(&fault),
+        }
+    }
+    let mut stop = Stop::new();
+    let mut holds_key = false;
+    let mut last: Option<Look> = None;
+    loop {
+        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline) || stop.was_asked();
+        if let Some(look) = last.as_ref().filter(|_| over && !holds_key) {
+            let exit = Stand::of(look).exit_at_the_end();
+            return teller.ends(at, look, exit);
+        }
+        let pause = match at.controller.tick().await {
+            Ok(Tick::Busy(lease)) => {
+                teller.waits_for(&lease);
+                if over {
+                    return Exit::ForNow;
+                }
+                BUSY
+            }
+            Ok(Tick::Turned(turned)) => {
+                holds_key = turned.holds_key;
+                teller.shows(&turned.look);
+                for (action, outcome) in &turned.done {
+                    teller.did(&turned.look, action, outcome);
+                }
+                let stand = Stand::of(&turned.look);
+                let pause = pause(&turned.look, !turned.done.is_empty());
+                if turned.done.is_empty() && !holds_key {
+                    if is_complete(&turned.look, at.credential.policy.delete) {
+                        return teller.ends(at, &turned.look, Exit::Done);
+                    }
+                    if stand == Stand::ForGood {
+                        return teller.ends(at, &turned.look, Exit::ForGood);
+                    }
+                }
+                last = Some(turned.look);
+                pause
+            }
+            // A new key that is held here must be stored first.
+            Err(fault) if fault.temporary || holds_key => {
+                teller.failed(&fault);
+                if over && !holds_key {
+                    return Exit::ForNow;
+                }
+                BUSY
+            }
+            Err(fault) => return refused(&fault),
+        };
+        let until = Instant::now() + pause;
+        let until = deadline.map_or(until, |deadline| until.min(deadline.max(Instant::now() + LEAST)));
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = stop.asked(), if !stop.was_asked() => {}
+        }
+    }
+}
+
+/// How long until it is worth looking again.
+fn pause(look: &Look, acted: bool) -> Duration {
+    if acted {
+        return Duration::ZERO;
+    }
+    let next = look.decision.next.map(|next| next.duration_since(Timestamp::now()));
+    let next = next.map_or(LONGEST, |next| Duration::try_from(next).unwrap_or_default());
+    next.clamp(LEAST, LONGEST)
+}
+
+/// SIGTERM or SIGINT.
+struct Stop {
+    terminate: Option<tokio::signal::unix::Signal>,
+    interrupt: Option<tokio::signal::unix::Signal>,
+    asked: bool,
+}
+
+impl Stop {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let of = |kind| signal(kind).ok();
+        Self { terminate: of(SignalKind::terminate()), interrupt: of(SignalKind::interrupt()), asked: false }
+    }
+
+    fn was_asked(&self) -> bool {
+        self.asked
+    }
+
+    async fn asked(&mut self) {
+        async fn comes(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            () = comes(&mut self.terminate) => {}
+            () = comes(&mut self.interrupt) => {}
+        }
+        self.asked = true;
+    }
+}
+
+/// One action, as a line on standard output.
+#[derive(Serialize)]
+struct ActionLine<'a> {
+    schema: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lab: bool,
+    event: &'static str,
+    credential: &'a str,
+    at: String,
+    by: &'a str,
+    #[serde(flatten)]
+    action: ActionView,
+    reason: String,
+    outcome: &'static str,
+    /// Of a new key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<&'a str>,
+    /// Of a version that was put.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<&'a str>,
+}
+
+/// Tells people how it goes: only what changed.
+struct Teller {
+    credential: String,
+    lab: bool,
+    by: String,
+    json: bool,
+    /// Sentences on standard output instead of JSON.
+    terminal: bool,
+    shown: String,
+}
+
+impl Teller {
+    fn new(at: &Place<'_>, by: String) -> Self {
+        let terminal = std::io::stdout().is_terminal() && !at.json;
+        let teller = Self {
+            credential: at.credential.name.clone(),
+            lab: at.config.lab,
+            by,
+            json: at.json,
+            terminal,
+            shown: String::new(),
+        };
+        if at.config.lab && !at.json {
+            tell("LAB  (no number here protects anything)");
+        }
+        teller
+    }
+
+    fn did(&self, look: &Look, action: &Action, outcome: &Outcome) {
+        let (word, sentence) = match outcome {
+            Outcome::Failed => ("failed", "that failed".to_owned()),
+            Outcome::Unknown => ("unknown", "nobody knows what became of it; the next look sees".to_owned()),
+            Outcome::Created(key) => ("done", format!("made {key}")),
+            Outcome::Published(version) => ("done", format!("published as version {version}")),
+            Outcome::LoggedIn { accepted: true } => ("accepted", "accepted at every endpoint".to_owned()),
+            Outcome::LoggedIn { accepted: false } => ("not-accepted", "not accepted everywhere".to_owned()),
+            Outcome::Done => ("done", String::new()),
+        };
+        if self.terminal {
+            let more = if sentence.is_empty() { sentence } else { format!(": {sentence}") };
+            let mut out = String::new();
+            put(&mut out, &format!("{}  * ", time(look.now)), "            ", &format!("{action}{more}"));
+            return say(out.trim_end());
+        }
+        print_json_line(&ActionLine {
+            schema: SCHEMA,
+            lab: self.lab,
+            event: "action",
+            credential: &self.credential,
+            at: rfc3339(look.now),
+            by: &self.by,
+            action: ActionView::of(action),
+            reason: look.decision.reason.to_string(),
+            outcome: word,
+            created: match outcome {
+                Outcome::Created(key) => Some(key.as_str()),
+                _ => None,
+            },
+            stored: match outcome {
+                Outcome::Published(version) => Some(version.as_str()),
+                _ => None,
+            },
+        });
+    }
+
+    fn shows(&mut self, look: &Look) {
+        if self.json {
+            return;
+        }
+        let text = view::progress(look);
+        if text == self.shown {
+            return;
+        }
+        let mut lines = text.lines();
+        let mut out = String::new();
+        put(&mut out, &format!("{}  ", time(look.now)), "            ", lines.next().unwrap_or_default());
+        for line in lines {
+            put(&mut out, "            ", "              ", line);
+        }
+        tell(out.trim_end());
+        self.shown = text;
+    }
+
+    fn waits_for(&mut self, lease: &Lease) {
+        let text = format!("{} is at work, until {} at the latest", lease.holder, view::stamp(lease.until));
+        if !self.json && text != self.shown {
+            tell(&text);
+            self.shown = text;
+        }
+    }
+
+    fn busy(&mut self, lease: &Lease) -> Exit {
+        self.waits_for(lease);
+        Exit::ForNow
+    }
+
+    fn failed(&mut self, fault: &relaykey::fault::Fault) {
+        if fault.what != self.shown {
+            super::complain(&fault.what, &fault.fix);
+            self.shown.clone_from(&fault.what);
+        }
+    }
+
+    /// The last word.
+    fn ends(&self, at: &Place<'_>, look: &Look, exit: Exit) -> Exit {
+        if self.json || !self.terminal {
+            print_json_line(&Document::of(at.credential, look, self.lab, exit));
+        }
+        if self.json {
+            return exit;
+        }
+        if is_complete(look, at.credential.policy.delete) && exit == Exit::Done {
+            let key = look.facts.record.published.as_ref().map(|published| published.key.to_string());
+            tell(&format!("{}  done: {} is in use, and no other key is", time(look.now), key.unwrap_or_default()));
+        } else {
+            tell(view::text(at.credential, look).trim_end());
+        }
+        exit
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
+}

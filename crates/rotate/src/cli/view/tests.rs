@@ -1,0 +1,206 @@
+use super::*;
+
+#[test]
+fn lengths_of_time_are_their_two_largest_units() {
+    for (seconds, told) in [
+        (0, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (61, "1m 1s"),
+        (3600, "1h"),
+        (3660, "1h 1m"),
+        (3601, "1h"),
+        (90_000, "1d 1h"),
+        (-5, "0s"),
+    ] {
+        assert_eq!(span(SignedDuration::from_secs(seconds)), told, "{seconds}");
+    }
+}
+
+#[test]
+fn paragraphs_fit_and_commands_stay_whole() {
+    let mut out = String::new();
+    let command = "`relaykey-rotate hosts waive mx1.example.com --reason \"down for repair\"`";
+    put(
+        &mut out,
+        "  to do: ",
+        "    ",
+        &format!("start relaykey on mx1.example.com; if it will not come back, {command}; if it is gone, `x`"),
+    );
+    assert!(out.contains(command), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= WIDTH || line.contains(command)), "{out}");
+    assert!(out.contains(&format!("{command};")), "a semicolon stays where it belongs: {out}");
+}
+
+mod look {
+    //! A look in the middle of a rotation.
+
+    use crate::facts::{
+        CURRENT, Facts, Generation, Host, HostName, Key, KeyId, KeyStatus, LastUsed, PREVIOUS, Proved, Registered,
+        Standing, Store, StoreKind, TookBack, Value, Version, VersionId, Waiver, WhyTakenBack,
+    };
+    use crate::plan::plan;
+    use crate::policy::Policy;
+    use crate::record::{ControlRecord, Lease, Published, Roster};
+    use crate::run::Look;
+    use jiff::{SignedDuration, Timestamp};
+
+    pub const NEW: &str = "AKIANEWNEWNEWNEWNEWN";
+    pub const OLD: &str = "AKIAOLDOLDOLDOLDOLDO";
+
+    pub fn now() -> Timestamp {
+        "2026-03-02T08:00:00Z".parse().unwrap()
+    }
+
+    pub fn host(name: &str, version: &str) -> Host {
+        let key = if version == "v2" { NEW } else { OLD };
+        Host {
+            registered: Registered::Evidence,
+            generation: Generation::V2,
+            poll: Some(SignedDuration::from_mins(5)),
+            heard: Some(now() - SignedDuration::from_mins(3)),
+            alive_due: Some(now() + SignedDuration::from_hours(20)),
+            standing: Some(Standing {
+                version: VersionId::new(version),
+                key: KeyId::new(key),
+                at: now(),
+                proof: Proved::True,
+            }),
+            ..Host::never_heard(HostName::new(name))
+        }
+    }
+
+    pub fn with(fleet: Vec<Host>) -> Look {
+        let key = |id: &str| Key {
+            id: KeyId::new(id),
+            status: KeyStatus::Active,
+            created: now() - SignedDuration::from_hours(24),
+            last_used: LastUsed::Never,
+        };
+        let version = |id: &str, label: &str, key: &str| Version {
+            id: VersionId::new(id),
+            created: now(),
+            labels: vec![label.into()],
+            value: Value::Login(KeyId::new(key)),
+        };
+        let mut record = ControlRecord::new("ses");
+        record.fence = 1;
+        record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5) });
+        record.published = Some(Published {
+            version: VersionId::new("v2"),
+            key: KeyId::new(NEW),
+            at: now() - SignedDuration::from_mins(10),
+        });
+        record.old = Some(KeyId::new(OLD));
+        record.roster = Roster { expect: Some(fleet.len()), by: None, sealed_at: Some(now()), names: Vec::new() };
+        let mut facts = Facts {
+            me: "me".into(),
+            keys: vec![key(OLD), key(NEW)],
+            store: Store {
+                kind: StoreKind::SecretsManager,
+                versions: vec![version("v1", PREVIOUS, OLD), version("v2", CURRENT, NEW)],
+            },
+            fleet,
+            gone: Vec::new(),
+            record,
+            logins: Vec::new(),
+            unstored: None,
+            gaps: Vec::new(),
+        };
+        let policy = Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com:587".into()]);
+        facts.record = crate::record::look(&facts, &policy, now());
+        let decision = plan(&facts, &policy, now());
+        Look { facts, decision, faults: Vec::new(), busy: None, now: now() }
+    }
+
+    /// One of each kind of trouble.
+    pub fn troubled() -> Look {
+        let mut forged = host("mx4.example.com", "v2");
+        forged.standing.as_mut().expect("a confirmation").proof = Proved::False;
+        let mut says = host("mx5.example.com", "v1");
+        says.says =
+            Some("postmap /etc/postfix/sasl_passwd failed: no space left on device, and a lot more of it".into());
+        let mut took_back = host("mx6.example.com", "v2");
+        took_back.took_back = Some(TookBack { why: WhyTakenBack::Withdrawn, keys: vec![KeyId::new(OLD)] });
+        let mut waived = host("mx7.example.com", "v2");
+        (waived.heard, waived.alive_due) = (Some(now() - SignedDuration::from_hours(200)), None);
+        waived.waiver = Some(Waiver {
+            reason: "down for repair".into(),
+            by: "arn:aws:iam::111122223333:user/you".into(),
+            until: now() + SignedDuration::from_hours(100),
+        });
+        with(vec![host("mx1.example.com", "v2"), host("mx2.example.com", "v1"), says, waived, took_back, forged])
+    }
+}
+
+fn example() -> crate::config::Credential {
+    crate::config::parse(crate::config::EXAMPLE).expect("the example").0.credentials.remove(0)
+}
+
+#[test]
+fn only_hosts_that_are_not_done_are_shown_the_worst_first_in_their_own_words() {
+    let look = look::troubled();
+    let text = text(&example(), &look);
+    let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in\n{text}"));
+    assert!(place("mx4.example.com ") < place("mx6.example.com "), "{text}");
+    assert!(place("mx6.example.com ") < place("mx5.example.com "), "{text}");
+    assert!(place("mx5.example.com ") < place("mx2.example.com "), "{text}");
+    assert!(!text.contains("mx1.example.com"), "who is done is not shown:\n{text}");
+    let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flowing.contains("it says: postmap /etc/postfix/sasl_passwd failed: no space left"), "{text}");
+    place("confirmed 2/6 (1 of them waived)");
+    place("down for repair");
+    place("still on AKIAOLD");
+    let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80 && !line.contains('`')).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn a_phase_has_its_clock_and_says_what_comes_then() {
+    let look = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);
+    let text = text(&example(), &look);
+    for words in [
+        "ses: published; waiting for hosts",
+        "done  SES takes it, and it is published (10m ago)",
+        "now   hosts confirm: confirmed 1/2",
+        "then  nobody uses the old key any more (at least 1d)",
+        "confirmed 1/2",
+    ] {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
+    let all = look::with(vec![look::host("mx1", "v2")]);
+    let lag = super::text(&example(), &all);
+    assert!(lag.contains("now   nobody uses the old key any more (1d left, until 2026-03-03 08:00:00Z)"), "{lag}");
+}
+
+#[test]
+fn whose_move_it_is_decides_about_the_exit() {
+    let waiting = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);
+    assert_eq!(Stand::of(&waiting), Stand::People);
+    assert_eq!((Stand::of(&waiting).exit(), Stand::of(&waiting).exit_at_the_end()), (Exit::People, Exit::People));
+    let lag = look::with(vec![look::host("mx1", "v2")]);
+    assert_eq!(Stand::of(&lag), Stand::Time);
+    assert_eq!((Stand::of(&lag).exit(), Stand::of(&lag).exit_at_the_end()), (Exit::Done, Exit::ForNow));
+    let mut denied = look::with(vec![look::host("mx1", "v2")]);
+    denied.facts.gaps.push(crate::facts::Gap { part: crate::facts::Part::Keys, why: WhyUnseen::AccessDenied });
+    assert_eq!(Stand::of(&denied).exit(), Exit::ForGood);
+    let mut busy = look::with(vec![look::host("mx1", "v2")]);
+    busy.busy = busy.facts.record.lease.clone();
+    assert_eq!(Stand::of(&busy).exit(), Exit::ForNow);
+    assert!(!is_complete(&lag, DeleteOld::Never) && !is_complete(&lag, DeleteOld::AfterObserve));
+}
+
+#[test]
+fn programs_get_facts() {
+    let look = look::troubled();
+    let credential = example();
+    let document = serde_json::to_value(Document::of(&credential, &look, false, Exit::People)).expect("a document");
+    assert_eq!(document["schema"], "relaykey/rotate/v1");
+    assert_eq!(document["lab"], serde_json::Value::Null, "outside of a lab nothing is said of it");
+    assert_eq!((&document["confirmed"], &document["exit"]), (&2.into(), &3.into()));
+    assert_eq!(document["hosts"][0]["verdict"], "proof-false");
+    assert_eq!(document["hosts"][0]["done"], false);
+    let classes: Vec<_> =
+        document["refusals"].as_array().expect("refusals").iter().map(|r| r["class"].as_str()).collect();
+    assert!(classes.contains(&Some("proof-false")) && classes.contains(&Some("withdrawn")), "{classes:?}");
+}

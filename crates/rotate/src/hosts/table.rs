@@ -1,0 +1,340 @@
+//! A table of Amazon DynamoDB. Layout 2: partition key `principal`, which IAM vouches for, sort key `CREDENTIAL#HOST_ID`. Layout 1,
+//! of 0.1.0: `credential` and `host`, which anybody may write who may write at all.
+//!
+//! What is the control side's stands in partitions that begin with `!`, which no host's policy lets it write.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, DeleteRequest, KeyType, Put, PutRequest, TransactWriteItem, WriteRequest,
+};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use relaykey_core::fault::{Class, Fault};
+use relaykey_core::text;
+use tokio::sync::OnceCell;
+
+use super::{Kept, Read, RegistryEntry, Row, json, ours, report};
+use crate::audit::AuditLine;
+use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete};
+use crate::evidence::Written;
+use crate::facts::HostName;
+
+/// A scan is made in so many parts at once.
+const SEGMENTS: i32 = 4;
+/// Of any answer that makes sense.
+const PAGES: usize = 10_000;
+/// Items of one BatchWriteItem.
+const BATCH: usize = 25;
+
+/// Items that are asked for at once, at most.
+const LIMIT: i32 = 128;
+
+type Item = HashMap<String, AttributeValue>;
+/// And where the next page begins.
+type Page = (Vec<Item>, Option<Item>);
+
+#[derive(Debug, Clone)]
+struct Layout {
+    partition: String,
+    sort: String,
+    /// Layout 2.
+    by_principal: bool,
+}
+
+pub struct Table {
+    reach: Reach,
+    table: String,
+    credential: String,
+    layout: OnceCell<Layout>,
+}
+
+impl Table {
+    pub fn new(reach: Reach, table: &str, credential: &str) -> Self {
+        Self { reach, table: table.to_owned(), credential: credential.to_owned(), layout: OnceCell::new() }
+    }
+
+    fn asked(&self, action: &'static str) -> Asked {
+        Asked {
+            action,
+            about: format!("table {:?}", self.table),
+            arn: format!("arn:aws:dynamodb:*:*:table/{}", self.table),
+        }
+    }
+
+    /// Which keys the table has; asked once.
+    async fn layout(&self) -> Result<&Layout, CallFailed> {
+        self.layout.get_or_try_init(|| self.described()).await
+    }
+
+    async fn described(&self) -> Result<Layout, CallFailed> {
+        let described = self
+            .reach
+            .send(self.asked("dynamodb:DescribeTable"), |config| {
+                Client::new(&config).describe_table().table_name(&self.table).send()
+            })
+            .await?;
+        let schema = described.table.and_then(|table| table.key_schema).unwrap_or_default();
+        let name = |kind: KeyType| schema.iter().find(|key| key.key_type == kind).map(|key| key.attribute_name.clone());
+        match (name(KeyType::Hash), name(KeyType::Range)) {
+            (Some(partition), Some(sort)) if partition == "principal" => {
+                Ok(Layout { partition, sort, by_principal: true })
+            }
+            (Some(partition), Some(sort)) if partition == "credential" && sort == "host" => {
+                Ok(Layout { partition, sort, by_principal: false })
+            }
+            _ => {
+                let what = format!("table {:?} has other keys than hosts write", self.table);
+                let fix = "make it as docs/rotation.md says: partition key `principal`, sort key `credential#host_id`, both strings";
+                Err(CallFailed {
+                    kind: FailKind::Refused,
+                    fault: Box::new(Fault::new(Class::Configuration, what, fix)),
+                })
+            }
+        }
+    }
+
+    fn key(layout: &Layout, partition: &str, sort: &str) -> Item {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        HashMap::from([(layout.partition.clone(), text(partition)), (layout.sort.clone(), text(sort))])
+    }
+
+    fn own(&self, kind: &str) -> String {
+        format!("!{kind}/{}", self.credential)
+    }
+
+    pub async fn record(&self) -> Result<Option<Kept>, CallFailed> {
+        let layout = self.layout().await?;
+        let key = Self::key(layout, &self.own("control"), &self.credential);
+        let answer = self
+            .reach
+            .send(self.asked("dynamodb:GetItem"), |config| {
+                let request = Client::new(&config).get_item().table_name(&self.table).consistent_read(true);
+                request.set_key(Some(key)).send()
+            })
+            .await?;
+        let Some(item) = answer.item else {
+            return Ok(None);
+        };
+        let text = text_of(&item, "record").ok_or_else(|| incomplete("the control record", "record"))?;
+        ours(text, &format!("the control record in table {:?}", self.table)).map(Some)
+    }
+
+    pub async fn write(
+        &self,
+        before: Option<&Kept>,
+        after: &Kept,
+        line: Option<&AuditLine>,
+        entry: Option<(&str, &RegistryEntry)>,
+    ) -> Result<(), CallFailed> {
+        let layout = self.layout().await?;
+        let mut item = Self::key(layout, &self.own("control"), &self.credential);
+        let number = |n: u64| AttributeValue::N(n.to_string());
+        item.insert("fence".into(), number(after.record.fence));
+        item.insert("rev".into(), number(after.rev));
+        item.insert("record".into(), AttributeValue::S(json(after)));
+        let put = Put::builder().table_name(&self.table).set_item(Some(item));
+        let put = match before {
+            None => put
+                .condition_expression("attribute_not_exists(#partition)")
+                .expression_attribute_names("#partition", &layout.partition),
+            Some(before) => put
+                .condition_expression("#fence = :fence AND #rev = :rev")
+                .expression_attribute_names("#fence", "fence")
+                .expression_attribute_names("#rev", "rev")
+                .expression_attribute_values(":fence", number(before.record.fence))
+                .expression_attribute_values(":rev", number(before.rev)),
+        };
+        let mut puts = vec![put];
+        if let Some(line) = line {
+            let mut item = Self::key(layout, &self.own("audit"), &format!("{:012}", line.seq));
+            item.insert("line".into(), AttributeValue::S(json(line)));
+            let put = Put::builder().table_name(&self.table).set_item(Some(item));
+            let put = put.condition_expression("attribute_not_exists(#partition)");
+            puts.push(put.expression_attribute_names("#partition", &layout.partition));
+        }
+        if let Some((name, entry)) = entry {
+            puts.push(Put::builder().table_name(&self.table).set_item(Some(self.entry_item(layout, name, entry))));
+        }
+        let mut items = Vec::new();
+        for put in puts {
+            let put = put.build().map_err(|_| incomplete(&self.table, "item"))?;
+            items.push(TransactWriteItem::builder().put(put).build());
+        }
+        let send = |config| Client::new(&config).transact_write_items().set_transact_items(Some(items)).send();
+        self.reach.send(self.asked("dynamodb:TransactWriteItems"), send).await.map(|_| ())
+    }
+
+    fn entry_item(&self, layout: &Layout, name: &str, entry: &RegistryEntry) -> Item {
+        let mut item = Self::key(layout, &self.own("registry"), name);
+        item.insert("entry".into(), AttributeValue::S(json(entry)));
+        item
+    }
+
+    /// All that hosts wrote, by consistent reads: an index could miss one.
+    pub async fn read(&self) -> Result<Read, CallFailed> {
+        let layout = self.layout().await?;
+        let (hosts, entries) = tokio::join!(self.hosts(layout), self.partition(layout, self.own("registry")));
+        let mut read = hosts?;
+        for item in entries? {
+            let entry = text_of(&item, "entry").ok_or_else(|| incomplete("the registry", "entry"))?;
+            let name = text_of(&item, &layout.sort).unwrap_or_default().to_owned();
+            read.entries.push((name, ours(entry, &format!("the registry in table {:?}", self.table))?));
+        }
+        Ok(read)
+    }
+
+    /// The items of hosts, of this credential, each read as it comes: there may be many.
+    async fn hosts(&self, layout: &Layout) -> Result<Read, CallFailed> {
+        let mut all = Read::default();
+        if !layout.by_principal {
+            let of = |limit, from| self.queried(layout, self.credential.clone(), limit, from);
+            self.pages(of, |item| self.host(layout, &item, &mut all)).await?;
+            return Ok(all);
+        }
+        let segments = join_all((0..SEGMENTS).map(async |segment| {
+            let mut part = Read::default();
+            let of = |limit, from| self.scanned(layout, segment, limit, from);
+            self.pages(of, |item| self.host(layout, &item, &mut part)).await.map(|()| part)
+        }));
+        for part in segments.await {
+            let part = part?;
+            all.rows.extend(part.rows);
+            all.unreadable.extend(part.unreadable);
+        }
+        Ok(all)
+    }
+
+    /// What one item says.
+    fn host(&self, layout: &Layout, item: &Item, read: &mut Read) {
+        let (partition, sort) = (text_of(item, &layout.partition), text_of(item, &layout.sort));
+        let (Some(partition), Some(sort)) = (partition, sort) else { return };
+        if partition.starts_with('!') {
+            return;
+        }
+        let understood = text_of(item, "report").and_then(report);
+        let Some(report) = understood.filter(|report| report.credential == self.credential) else {
+            let name = text_of(item, "host").unwrap_or(sort);
+            read.unreadable.push(HostName::new(text::plain(name, 255)));
+            return;
+        };
+        let written = text_of(item, "written").unwrap_or(&report.at);
+        let at: Timestamp = written.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+        let principal = if layout.by_principal { partition.to_owned() } else { report.host_id.clone() };
+        let item = (partition.to_owned(), sort.to_owned());
+        read.rows.push(Row { written: Written { principal, at, report }, item });
+    }
+
+    async fn scanned(&self, layout: &Layout, segment: i32, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+        let page = self
+            .reach
+            .send(self.asked("dynamodb:Scan"), |config| {
+                let request = Client::new(&config).scan().table_name(&self.table).consistent_read(true).limit(limit);
+                let request = request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from);
+                let request = request.filter_expression("begins_with(#sort, :mine)");
+                let request = request.expression_attribute_names("#sort", &layout.sort);
+                let mine = AttributeValue::S(format!("{}#", self.credential));
+                request.expression_attribute_values(":mine", mine).send()
+            })
+            .await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    async fn queried(&self, layout: &Layout, name: String, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+        let page = self
+            .reach
+            .send(self.asked("dynamodb:Query"), |config| {
+                let request = Client::new(&config).query().table_name(&self.table).consistent_read(true).limit(limit);
+                let request = request.key_condition_expression("#partition = :name");
+                let request = request.expression_attribute_names("#partition", &layout.partition);
+                let request = request.expression_attribute_values(":name", AttributeValue::S(name));
+                request.set_exclusive_start_key(from).send()
+            })
+            .await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    async fn partition(&self, layout: &Layout, name: String) -> Result<Vec<Item>, CallFailed> {
+        let mut all = Vec::new();
+        self.pages(|limit, from| self.queried(layout, name.clone(), limit, from), |item| all.push(item)).await?;
+        Ok(all)
+    }
+
+    /// Every page to the last. No answer of more than a megabyte is taken, so that a page which holds large items is asked for in
+    /// smaller parts.
+    async fn pages<F>(
+        &self,
+        page: impl Fn(i32, Option<Item>) -> F,
+        mut each: impl FnMut(Item),
+    ) -> Result<(), CallFailed>
+    where
+        F: Future<Output = Result<Page, CallFailed>>,
+    {
+        let (mut from, mut limit) = (None::<Item>, LIMIT);
+        for _ in 0..PAGES {
+            let (items, next) = match page(limit, from.clone()).await {
+                Err(failed)
+                    if limit > 1 && failed.kind == FailKind::NoAnswer && failed.fault.class == Class::Service =>
+                {
+                    limit = (limit / 8).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            items.into_iter().for_each(&mut each);
+            from = next.filter(|key| !key.is_empty());
+            if from.is_none() {
+                return Ok(());
+            }
+        }
+        Err(incomplete(&self.table, "last page"))
+    }
+
+    /// Entries of hosts that nobody said anything of.
+    pub async fn pin(&self, entries: &[(String, RegistryEntry)]) -> Result<(), CallFailed> {
+        let layout = self.layout().await?;
+        let mut requests = Vec::new();
+        for (name, entry) in entries {
+            let put = PutRequest::builder().set_item(Some(self.entry_item(layout, name, entry))).build();
+            let put = put.map_err(|_| incomplete(&self.table, "item"))?;
+            requests.push(WriteRequest::builder().put_request(put).build());
+        }
+        self.batches(requests).await
+    }
+
+    pub async fn drop_items(&self, items: &[(String, String)]) -> Result<(), CallFailed> {
+        let layout = self.layout().await?;
+        let mut requests = Vec::new();
+        for (partition, sort) in items {
+            let delete = DeleteRequest::builder().set_key(Some(Self::key(layout, partition, sort))).build();
+            let delete = delete.map_err(|_| incomplete(&self.table, "item"))?;
+            requests.push(WriteRequest::builder().delete_request(delete).build());
+        }
+        self.batches(requests).await
+    }
+
+    /// What is not taken is written at the next look.
+    async fn batches(&self, requests: Vec<WriteRequest>) -> Result<(), CallFailed> {
+        for batch in requests.chunks(BATCH) {
+            let batch = batch.to_vec();
+            let send = |config| Client::new(&config).batch_write_item().request_items(&self.table, batch).send();
+            self.reach.send(self.asked("dynamodb:BatchWriteItem"), send).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn audit(&self) -> Result<Vec<AuditLine>, CallFailed> {
+        let layout = self.layout().await?;
+        let about = format!("the audit log in table {:?}", self.table);
+        let lines = self.partition(layout, self.own("audit")).await?;
+        let line = |item: &Item| ours(text_of(item, "line").unwrap_or_default(), &about);
+        let mut lines: Vec<AuditLine> = lines.iter().map(line).collect::<Result<_, _>>()?;
+        lines.sort_by_key(|line| line.seq);
+        Ok(lines)
+    }
+}
+
+fn text_of<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}

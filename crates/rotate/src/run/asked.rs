@@ -1,0 +1,268 @@
+//! What people ask for, by way of any of the commands: written under the condition that nobody wrote the record in between, with a
+//! line of the audit log that names who asked.
+
+use jiff::{SignedDuration, Timestamp};
+use relaykey_core::fault::{Class, Fault};
+
+use super::{Controller, TRIES, contended};
+use crate::audit::{AuditEvent, Entry};
+use crate::aws::{CallFailed, FailKind};
+use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
+use crate::hosts::{Kept, Read, RegistryEntry, principal_entry};
+use crate::plan::{Action, Outcome};
+use crate::record::{ControlRecord, Lease, Roster, Wanted};
+
+/// What people ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A rotation.
+    Run,
+    /// The roster is complete with so many distinct hosts. Again: the clocks of the old key begin anew.
+    Seal {
+        expect: usize,
+    },
+    Add {
+        host: HostName,
+    },
+    Remove {
+        host: HostName,
+    },
+    Waive {
+        host: HostName,
+        reason: String,
+        until: Timestamp,
+    },
+    Unwaive {
+        host: HostName,
+    },
+    /// The principal that wrote last under this name owns it, what others wrote under it is deleted, and several hosts may write
+    /// under that principal.
+    Accept {
+        host: HostName,
+    },
+    /// A key that somebody deactivated, or that we did.
+    Reactivate {
+        key: KeyId,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// It was so already.
+    WasSo,
+    /// Somebody else holds the lease: only where something is called beside the record.
+    Busy(Lease),
+}
+
+/// The longest that a waiver holds.
+const WAIVED: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// The least that a reason has.
+const REASON: usize = 10;
+
+impl Controller {
+    /// What people ask for, under the fence and into the audit.
+    pub async fn ask(&mut self, what: Ask) -> Result<Answer, Fault> {
+        let by = self.caller().await?.arn;
+        match what {
+            Ask::Run => {
+                let entry = Entry::new(AuditEvent::Asked, "run");
+                self.change(entry, |record, now| {
+                    let is_new = record.want.is_none();
+                    record.want = Some(Wanted { by: by.clone(), at: now }).filter(|_| is_new).or(record.want.take());
+                    // Asked for again after SES did not take one: tried again at once.
+                    let waited = record.backoff.as_mut().filter(|backoff| backoff.until > now);
+                    let waits = waited.is_some();
+                    if let Some(backoff) = waited {
+                        backoff.until = now;
+                    }
+                    is_new || waits
+                })
+                .await
+            }
+            Ask::Seal { expect: 0 } => {
+                Err(wrong("a roster of no hosts protects nothing", "say how many hosts there are"))
+            }
+            Ask::Seal { expect } => {
+                let entry = Entry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
+                self.change(entry, |record, _| {
+                    record.roster =
+                        Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names: Vec::new() };
+                    record.complete_at = None;
+                    record.intention = None;
+                    true
+                })
+                .await
+            }
+            Ask::Add { host } => {
+                let set = |entry: &mut RegistryEntry| (entry.listed, entry.removed) = (true, false);
+                self.register("add", &host, None, set).await
+            }
+            Ask::Remove { host } => {
+                let set = |entry: &mut RegistryEntry| {
+                    *entry = RegistryEntry { removed: true, owner: entry.owner.take(), ..RegistryEntry::default() };
+                };
+                self.register("remove", &host, None, set).await
+            }
+            Ask::Waive { host, reason, until } => {
+                let now = self.hooks.now();
+                if reason.trim().chars().count() < REASON {
+                    return Err(wrong(
+                        "the reason is too short to tell anybody anything",
+                        "give it in ten characters or more",
+                    ));
+                }
+                if until > now + WAIVED || until <= now {
+                    return Err(wrong(
+                        "a waiver ends within 90 days, and not in the past",
+                        "name an earlier end, or a later one",
+                    ));
+                }
+                let waiver = Waiver { reason: reason.clone(), by, until };
+                let set = |entry: &mut RegistryEntry| entry.waiver = Some(waiver.clone());
+                self.register("waive", &host, Some(reason), set).await
+            }
+            Ask::Unwaive { host } => {
+                self.register("unwaive", &host, None, |entry: &mut RegistryEntry| entry.waiver = None).await
+            }
+            Ask::Accept { host } => self.accept(&host).await,
+            Ask::Reactivate { key } => self.reactivate(&key).await,
+        }
+    }
+
+    /// Changes the record. `change` says whether there is anything to be written.
+    async fn change(
+        &mut self,
+        entry: Entry,
+        mut change: impl FnMut(&mut ControlRecord, Timestamp) -> bool,
+    ) -> Result<Answer, Fault> {
+        for _ in 0..TRIES {
+            let mut kept = self.kept().await?;
+            let mut record = kept.record.clone();
+            // Who looks next is to do so at once.
+            record.next = None;
+            if !change(&mut record, self.hooks.now()) {
+                return Ok(Answer::WasSo);
+            }
+            match self.write(&mut kept, record, Some(entry.clone()), None).await {
+                Ok(()) => return Ok(Answer::Done),
+                Err(failed) if failed.kind == FailKind::Conflict => {}
+                Err(failed) => return Err(*failed.fault),
+            }
+        }
+        Err(contended())
+    }
+
+    /// The record; where there is none yet, an empty one is written.
+    async fn kept(&self) -> Result<Kept, Fault> {
+        let fault = |failed: CallFailed| *failed.fault;
+        if let Some(kept) = self.place.record().await.map_err(fault)? {
+            return Ok(kept);
+        }
+        let first = self.first(ControlRecord::new(&self.credential)).await?;
+        match self.place.write(None, &first, None, None).await {
+            Ok(()) => Ok(first),
+            Err(failed) if failed.kind == FailKind::Conflict => {
+                self.place.record().await.map_err(fault)?.ok_or_else(contended)
+            }
+            Err(failed) => Err(*failed.fault),
+        }
+    }
+
+    /// What is said of one host.
+    async fn register(
+        &mut self,
+        what: &str,
+        host: &HostName,
+        more: Option<String>,
+        set: impl Fn(&mut RegistryEntry),
+    ) -> Result<Answer, Fault> {
+        let entry = Entry::new(AuditEvent::Asked, what).host(host).more(more.unwrap_or_default());
+        self.entry(entry, host.as_str(), set).await
+    }
+
+    /// Changes one entry of the registry, under the condition of the record.
+    async fn entry(&mut self, line: Entry, name: &str, set: impl Fn(&mut RegistryEntry)) -> Result<Answer, Fault> {
+        for _ in 0..TRIES {
+            let mut kept = self.kept().await?;
+            let read = self.place.read().await.map_err(|failed| *failed.fault)?;
+            let before = read.entry(name);
+            let mut after = before.clone();
+            set(&mut after);
+            if after == before {
+                return Ok(Answer::WasSo);
+            }
+            let record = ControlRecord { next: None, ..kept.record.clone() };
+            match self.write(&mut kept, record, Some(line.clone()), Some((name, &after))).await {
+                Ok(()) => return Ok(Answer::Done),
+                Err(failed) if failed.kind == FailKind::Conflict => {}
+                Err(failed) => return Err(*failed.fault),
+            }
+        }
+        Err(contended())
+    }
+
+    async fn accept(&mut self, host: &HostName) -> Result<Answer, Fault> {
+        let fault = |failed: CallFailed| *failed.fault;
+        let read: Read = self.place.read().await.map_err(fault)?;
+        let mut rows: Vec<_> = read.rows.iter().filter(|row| row.written.report.host == host.as_str()).collect();
+        rows.sort_by_key(|row| row.written.at);
+        let Some(last) = rows.pop() else {
+            return Err(wrong(&format!("no host of the name {host} has written"), "see `relaykey-rotate hosts list`"));
+        };
+        let principal = last.written.principal.clone();
+        let owns = |entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
+        let said = Some(format!("principal {principal}, instead of {} others", rows.len()));
+        let mut answer = self.register("accept", host, said, owns).await?;
+        let others: Vec<_> = rows.iter().map(|row| row.item.clone()).collect();
+        if !others.is_empty() {
+            self.place.drop_items(&others).await.map_err(fault)?;
+            answer = Answer::Done;
+        }
+        let writes_too = |row: &&crate::hosts::Row| row.written.principal == principal && row.item != last.item;
+        if read.rows.iter().filter(|row| !others.contains(&row.item)).any(|row| writes_too(&row)) {
+            let line = Entry::new(AuditEvent::Asked, "accept-shared").host(host).more(format!("principal {principal}"));
+            let shares = |entry: &mut RegistryEntry| entry.shared = true;
+            if self.entry(line, &principal_entry(&principal), shares).await? == Answer::Done {
+                answer = Answer::Done;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Under the lease: nobody else is at work then.
+    async fn reactivate(&mut self, key: &KeyId) -> Result<Answer, Fault> {
+        let mut kept = match self.take().await? {
+            Ok(kept) => kept,
+            Err(lease) => return Ok(Answer::Busy(lease)),
+        };
+        if kept.record.is_revoked(key) {
+            return Err(wrong(&format!("{key} was revoked, and stays dead"), "make a new key: `relaykey-rotate run`"));
+        }
+        let fault = |failed: CallFailed| *failed.fault;
+        let keys = self.keys.list().await.map_err(fault)?;
+        let known = keys.iter().find(|known| known.id == *key);
+        match known.map(|known| known.status) {
+            None => return Err(wrong(&format!("the IAM user has no key {key}"), "see `relaykey-rotate status`")),
+            Some(KeyStatus::Active) => return Ok(Answer::WasSo),
+            Some(KeyStatus::Inactive) => {}
+        }
+        let record = kept.record.clone();
+        let asked = Entry::new(AuditEvent::Asked, "reactivate").key(key);
+        self.write(&mut kept, record, Some(asked), None).await.map_err(fault)?;
+        self.keys.set(key, KeyStatus::Active).await.map_err(fault)?;
+        let action = Action::Reactivate { key: key.clone(), host: None };
+        let mut record = kept.record.clone();
+        record.deactivated.retain(|d| d.key != *key);
+        record.proved_dead.take_if(|dead| dead.key == *key);
+        record.intention = None;
+        let entry = Entry::ended(&action, &Outcome::Done, "");
+        self.write(&mut kept, record, Some(entry), None).await.map_err(fault)?;
+        Ok(Answer::Done)
+    }
+}
+
+fn wrong(what: &str, fix: &str) -> Fault {
+    Fault::new(Class::Configuration, what, fix)
+}

@@ -1,0 +1,321 @@
+//! One step: a look, and the one thing that it decides, with what is written before and after the call.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use relaykey_core::fault::{Class, Fault};
+
+use super::{Controller, LOGINS, Look, NewKey, TRIES};
+use crate::audit::Entry;
+use crate::aws::store::{Seen, StoreAt};
+use crate::aws::{CallFailed, FailKind, logins, payload};
+use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, VersionId};
+use crate::hosts::Kept;
+use crate::plan::{Action, Outcome, Purpose, plan};
+use crate::record::ControlRecord;
+
+/// What one step came to.
+pub(super) struct Step {
+    pub look: Look,
+    /// What was done is in the record.
+    pub wrote: bool,
+}
+
+/// Logins that change nothing are made within one step, so many at most.
+const LOGINS_AT_ONCE: usize = 3;
+
+/// What became of a call: for the record, and in words for people.
+struct Called {
+    outcome: Outcome,
+    said: String,
+    fault: Option<Fault>,
+}
+
+impl Called {
+    fn done(outcome: Outcome) -> Self {
+        Self { outcome, said: String::new(), fault: None }
+    }
+
+    fn of<T>(result: Result<T, CallFailed>, outcome: impl FnOnce(T) -> Outcome) -> Self {
+        match result {
+            Ok(given) => Self::done(outcome(given)),
+            Err(CallFailed { kind, fault }) => {
+                let outcome = if kind.is_definite() { Outcome::Failed } else { Outcome::Unknown };
+                Self { outcome, said: fault.what.clone(), fault: Some(*fault) }
+            }
+        }
+    }
+
+    fn failed(fault: Fault) -> Self {
+        Self { outcome: Outcome::Failed, said: fault.what.clone(), fault: Some(fault) }
+    }
+}
+
+impl Controller {
+    /// Looks, and does what is to be done.
+    pub(super) async fn step(
+        &mut self,
+        kept: &mut Kept,
+        done: &mut Vec<(Action, Outcome)>,
+    ) -> Result<Step, CallFailed> {
+        // Who it was that did it is in the log, where STS tells.
+        let _ = self.caller().await;
+        let decided = (self.hooks.now(), self.hooks.boot());
+        let (mut look, seen) = self.looked(kept.record.clone(), decided.0, true).await;
+        for _ in 0..LOGINS_AT_ONCE {
+            let Some(action @ Action::LogIn { purpose: Purpose::Verify | Purpose::ProveDead, .. }) =
+                look.decision.action.clone()
+            else {
+                break;
+            };
+            if !self.act(kept, &action, &mut look, seen.as_ref(), decided, done).await? {
+                return Ok(Step { look, wrote: false });
+            }
+            look.facts.logins.clone_from(&self.logins);
+            look.decision = plan(&look.facts, &self.policy, look.now);
+        }
+        let Some(action) = look.decision.action.clone() else {
+            let record = ControlRecord { next: look.decision.next, ..look.facts.record.clone() };
+            let wrote = self.keep(kept, record, None).await?;
+            return Ok(Step { look, wrote });
+        };
+        let wrote = self.act(kept, &action, &mut look, seen.as_ref(), decided, done).await?;
+        Ok(Step { look, wrote })
+    }
+
+    /// `false`: somebody was faster, and what was decided is worth nothing any more.
+    async fn keep(&self, kept: &mut Kept, record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+        match self.write(kept, record, entry, None).await {
+            Ok(()) => Ok(true),
+            Err(failed) if failed.kind == FailKind::Conflict => Ok(false),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// Writes what is about to be done, does it, and writes what came of it. `false`: it was dropped, or somebody was faster.
+    async fn act(
+        &mut self,
+        kept: &mut Kept,
+        action: &Action,
+        look: &mut Look,
+        seen: Option<&Seen>,
+        decided: (Timestamp, Duration),
+        done: &mut Vec<(Action, Outcome)>,
+    ) -> Result<bool, CallFailed> {
+        let now = self.hooks.now();
+        let token = seen.and_then(|seen| self.token(action, seen, kept.record.fence, now));
+        let mut record = look.facts.record.clone();
+        if !self.still_good(&record, decided) {
+            look.faults.push(grown_old());
+            return Ok(false);
+        }
+        if calls(action) {
+            record.begin(action, token.clone(), now);
+            if !self.keep(kept, record.clone(), Some(Entry::begins(action))).await? {
+                look.faults.push(written_in_between());
+                return Ok(false);
+            }
+            look.facts.record = record;
+            // The last look at the clocks, just before the call.
+            if !self.still_good(&kept.record, decided) {
+                look.faults.push(grown_old());
+                return Ok(false);
+            }
+        }
+        let called = match seen {
+            Some(seen) => self.call(action, token, &look.facts, seen).await,
+            None => Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew")),
+        };
+        look.faults.extend(called.fault);
+        done.push((action.clone(), called.outcome.clone()));
+        let entry = Entry::ended(action, &called.outcome, &called.said);
+        self.ended(kept, action, &called.outcome, look, entry).await
+    }
+
+    /// What came of it goes into the record as it stands there now: a person may have written it in between. Not if somebody else
+    /// took over: they have looked for themselves.
+    async fn ended(
+        &self,
+        kept: &mut Kept,
+        action: &Action,
+        outcome: &Outcome,
+        look: &mut Look,
+        entry: Entry,
+    ) -> Result<bool, CallFailed> {
+        let fence = kept.record.fence;
+        // Nothing was begun: what the look saw is written with it.
+        let mut record = if calls(action) { kept.record.clone() } else { look.facts.record.clone() };
+        for _ in 0..TRIES {
+            record.done(action, outcome, &look.facts, &self.policy, self.hooks.now());
+            let next = look.decision.next;
+            let record_now = ControlRecord { next, ..record };
+            if self.keep(kept, record_now.clone(), Some(entry.clone())).await? {
+                look.facts.record = record_now;
+                return Ok(true);
+            }
+            match self.place.record().await? {
+                Some(there) if there.record.fence == fence && calls(action) => {
+                    record = there.record.clone();
+                    *kept = there;
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The id that a version will have that is about to be put.
+    fn token(&self, action: &Action, seen: &Seen, fence: u64, now: Timestamp) -> Option<VersionId> {
+        match action {
+            Action::Put { key, .. } => self.store.token(seen, key),
+            Action::Republish { key, .. } => self.store.fresh_token(seen, key, fence, now),
+            _ => None,
+        }
+    }
+
+    /// The call itself.
+    async fn call(&mut self, action: &Action, token: Option<VersionId>, facts: &Facts, seen: &Seen) -> Called {
+        let done = |()| Outcome::Done;
+        match action {
+            Action::Reactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Active).await, done),
+            Action::Deactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Inactive).await, done),
+            Action::Delete { key, .. } => Called::of(self.keys.delete(key).await, done),
+            Action::Create => {
+                let made = self.keys.create().await;
+                Called::of(made, |(id, secret)| {
+                    self.unstored = Some(NewKey { id: id.clone(), secret });
+                    Outcome::Created(id)
+                })
+            }
+            Action::Forget { .. } => {
+                self.unstored = None;
+                Called::done(Outcome::Done)
+            }
+            Action::Put { key, publishes } => self.put(key, *publishes, token, seen).await,
+            Action::Republish { from, .. } => match (seen.values.get(from), &self.store) {
+                (Some(text), StoreAt::Secret(secret)) => {
+                    let token = token.expect("a secret takes one");
+                    Called::of(secret.put(&token, text, PENDING).await, |_| Outcome::Done)
+                }
+                (Some(text), StoreAt::Parameter(at)) => Called::of(at.put(text).await, Outcome::Published),
+                (None, _) => Called::failed(gone(&format!("version {from}"))),
+            },
+            Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
+            Action::TakeOff { version, .. } => self.label(PENDING, Some(version), None).await,
+            Action::Label { version, label } => {
+                let from = facts.store.labelled(label).map(|version| version.id.clone());
+                self.label(label, from.as_ref(), Some(version)).await
+            }
+            Action::Unlabel { version, label } => self.label(label, Some(version), None).await,
+            Action::Promote { from, version, .. } => {
+                let promoted = self.label(CURRENT, from.as_ref(), Some(version)).await;
+                if promoted.outcome == Outcome::Done {
+                    // It has done its work. Where it stays, it is known as over.
+                    let _ = self.label(PENDING, Some(version), None).await;
+                }
+                promoted
+            }
+            Action::RecordPublished { .. } | Action::Intend { .. } | Action::RecordProvedDead { .. } => {
+                Called::done(Outcome::Done)
+            }
+        }
+    }
+
+    async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>) -> Called {
+        match &self.store {
+            StoreAt::Secret(secret) => Called::of(secret.label(label, from, to).await, |()| Outcome::Done),
+            StoreAt::Parameter(_) => Called::failed(Fault::new(
+                Class::Unsupported,
+                "Parameter Store has no labels that could be moved so",
+                "do without `canary`, or publish in Secrets Manager",
+            )),
+        }
+    }
+
+    /// The new key, from memory, in the form of what is published now.
+    async fn put(&mut self, key: &KeyId, publishes: bool, token: Option<VersionId>, seen: &Seen) -> Called {
+        let text = match self.composed(key, seen) {
+            Ok(text) => text,
+            Err(fault) => return Called::failed(fault),
+        };
+        let put = match &self.store {
+            StoreAt::Secret(secret) => {
+                let label = if publishes { CURRENT } else { PENDING };
+                secret.put(&token.expect("a secret takes one"), &text, label).await
+            }
+            StoreAt::Parameter(at) => at.put(&text).await,
+        };
+        // A version of this token is there with another value: what was published changed in between. It is verified by its login.
+        let put = match put {
+            Err(failed) if failed.kind == FailKind::Conflict && !publishes => {
+                self.unstored = None;
+                return Called::done(Outcome::Done);
+            }
+            put => put,
+        };
+        let called = Called::of(put, |version| if publishes { Outcome::Published(version) } else { Outcome::Done });
+        if !matches!(called.outcome, Outcome::Failed | Outcome::Unknown) {
+            self.unstored = None;
+        }
+        called
+    }
+
+    fn composed(&self, key: &KeyId, seen: &Seen) -> Result<relaykey_core::credential::Secret, Fault> {
+        let new = self.unstored.as_ref().filter(|new| new.id == *key).ok_or_else(|| gone(&format!("the key {key}")))?;
+        let current = seen.store.labelled(CURRENT).and_then(|version| seen.values.get(&version.id));
+        let region = self.smtp.ses_region();
+        payload::compose(self.form, current.map(|text| text.expose()), key, &new.secret, region.as_deref())
+    }
+
+    /// With what hosts would make of it: of the newest version that has it, or from memory.
+    async fn log_in(&mut self, key: &KeyId, facts: &Facts, seen: &Seen) -> Called {
+        let stored = facts.store.with_key(key).and_then(|version| seen.payload(&version.id));
+        let payload = match stored {
+            Some(payload) => Ok(payload),
+            None => self
+                .composed(key, seen)
+                .and_then(|text| payload::parse(&text).ok_or_else(|| gone(&format!("a login of {key}")))),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            // Nothing was sent, so that it is no use of the key.
+            Err(fault) => {
+                return Called { outcome: Outcome::LoggedIn { accepted: false }, ..Called::failed(fault) };
+            }
+        };
+        let hello = relaykey::agent::host_name();
+        let (replies, said) = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;
+        let accepted = replies.iter().all(|login| login.reply == LoginReply::Accepted);
+        self.logins.extend(replies);
+        let over = self.logins.len().saturating_sub(LOGINS);
+        self.logins.drain(..over);
+        Called { outcome: Outcome::LoggedIn { accepted }, said, fault: None }
+    }
+}
+
+/// Is anything called, so that it has to be told beforehand?
+fn calls(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::RecordPublished { .. }
+            | Action::Intend { .. }
+            | Action::RecordProvedDead { .. }
+            | Action::Forget { .. }
+    )
+}
+
+/// Why something that was decided was not done.
+fn grown_old() -> Fault {
+    let what = "what was decided is older than a minute, or the lease is nearly over: it was dropped";
+    Fault::new(Class::ChangedMeanwhile, what, "nothing: everything is looked at anew").temporary()
+}
+
+fn written_in_between() -> Fault {
+    let what = "somebody wrote the control record while this was decided: it was dropped";
+    Fault::new(Class::ChangedMeanwhile, what, "nothing: everything is looked at anew").temporary()
+}
+
+fn gone(what: &str) -> Fault {
+    Fault::new(Class::State, format!("{what} is not there any more"), "nothing: everything is looked at anew")
+        .temporary()
+}

@@ -1,0 +1,110 @@
+//! One look: keys, store, hosts and our record become facts, and facts a decision. What could not be seen is a gap, with AWS's
+//! words beside it.
+
+use jiff::Timestamp;
+use relaykey_core::fault::Fault;
+
+use super::{Controller, Look};
+use crate::aws::store::Seen;
+use crate::aws::{CallFailed, FailKind};
+use crate::evidence;
+use crate::facts::{CURRENT, Facts, Gap, KeyId, PENDING, Part, Store, StoreKind, VersionId};
+use crate::hosts::Read;
+use crate::plan::plan;
+use crate::record::{self, ControlRecord};
+
+impl Controller {
+    /// `pins`: who owns a name is remembered.
+    pub(super) async fn looked(&mut self, record: ControlRecord, now: Timestamp, pins: bool) -> (Look, Option<Seen>) {
+        let (keys, seen, read) =
+            tokio::join!(self.keys.list(), self.store.look(record.old.as_ref()), self.place.read());
+        let (mut gaps, mut faults) = (Vec::new(), Vec::new());
+        let mut seen = taken(seen, Part::Store, &mut gaps, &mut faults);
+        let mut read = taken(read, Part::Fleet, &mut gaps, &mut faults);
+        if let Some(read) = read.as_mut().filter(|_| pins) {
+            self.pin(read, &mut gaps, &mut faults).await;
+        }
+        let kind = match &self.store {
+            crate::aws::store::StoreAt::Secret(_) => StoreKind::SecretsManager,
+            crate::aws::store::StoreAt::Parameter(_) => StoreKind::ParameterStore,
+        };
+        if let Some(seen) = &mut seen {
+            promoted_before(&mut seen.store, &record);
+        }
+        let store = seen.as_ref().map_or_else(|| Store { kind, versions: Vec::new() }, |seen| seen.store.clone());
+        let mut facts = Facts {
+            me: self.me.clone(),
+            keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
+            store,
+            fleet: Vec::new(),
+            gone: Vec::new(),
+            record,
+            logins: self.logins.clone(),
+            unstored: self.unstored.as_ref().map(|new| new.id.clone()),
+            gaps,
+        };
+        if let Some(read) = &read {
+            let fleet = self.fleet(read, seen.as_ref(), now);
+            facts.fleet = fleet.hosts;
+            facts.gone = fleet.gone;
+        }
+        facts.record = record::look(&facts, &self.policy, now);
+        let decision = plan(&facts, &self.policy, now);
+        (Look { facts, decision, faults, busy: None, now }, seen)
+    }
+
+    async fn pin(&self, read: &mut Read, gaps: &mut Vec<Gap>, faults: &mut Vec<Fault>) {
+        let unowned = read.unowned();
+        if unowned.is_empty() {
+            return;
+        }
+        if let Err(failed) = self.place.pin(read, unowned).await {
+            taken::<()>(Err(failed), Part::Fleet, gaps, faults);
+        }
+    }
+
+    fn fleet(&self, read: &Read, seen: Option<&Seen>, now: Timestamp) -> evidence::Fleet {
+        let passwords = |version: &VersionId, key: &KeyId, region: Option<&str>| {
+            let payload = seen?.payload(version).filter(|payload| payload.username() == key.as_str())?;
+            payload.login("", region).ok().map(|login| login.password)
+        };
+        let written = read.rows.iter().map(|row| &row.written);
+        let registry = read.registry();
+        let mut fleet = evidence::fleet(written, &registry, &passwords, now);
+        // A host that never wrote can be removed too.
+        let never_wrote = registry.removed.into_iter().filter(|name| fleet.hosts.iter().all(|host| host.name != *name));
+        let never_wrote: Vec<_> = never_wrote.filter(|name| !fleet.gone.contains(name)).collect();
+        fleet.gone.extend(never_wrote);
+        fleet
+    }
+}
+
+/// AWSPENDING that stays on the version that we published is over: whoever moves AWSCURRENT away from it by hand would else see it
+/// promoted again.
+fn promoted_before(store: &mut Store, record: &ControlRecord) {
+    let Some(published) = &record.published else {
+        return;
+    };
+    if let Some(version) = store.versions.iter_mut().find(|version| version.id == published.version) {
+        version.labels.retain(|label| label != PENDING);
+    }
+}
+
+impl Look {
+    /// The id of the published version.
+    pub fn published(&self) -> Option<&VersionId> {
+        self.facts.store.labelled(CURRENT).map(|version| &version.id)
+    }
+}
+
+/// What could not be looked at is a gap.
+fn taken<T>(result: Result<T, CallFailed>, part: Part, gaps: &mut Vec<Gap>, faults: &mut Vec<Fault>) -> Option<T> {
+    match result {
+        Ok(taken) => Some(taken),
+        Err(CallFailed { kind, fault }) => {
+            gaps.push(Gap { part, why: FailKind::unseen(kind, part) });
+            faults.push(*fault);
+            None
+        }
+    }
+}

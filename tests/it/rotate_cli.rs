@@ -1,0 +1,332 @@
+//! `relaykey-rotate` as people and timers call it: the real program against the local AWS server and the SES stand-in.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use relaykey::rollover::ReportOutcome;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::isolated::isolated;
+use crate::lab::moto::REGION;
+use crate::lab::scratch::{self, Files as _};
+use crate::rotate::lab::{Kind, Lab, SECRET, SimHost, TABLE, USER, host, tell_ses};
+
+/// The program, beside `relaykey`.
+fn program() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_relaykey")).with_file_name("relaykey-rotate");
+    assert!(path.exists(), "{} is missing: cargo build -p relaykey-rotate makes it", path.display());
+    path
+}
+
+/// What a command printed, and its exit code.
+struct Ran {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+impl Ran {
+    #[track_caller]
+    fn expect(&self, code: i32) -> &Self {
+        assert_eq!(self.code, code, "--- standard output\n{}\n--- standard error\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    fn says(&self, words: &str) -> &Self {
+        assert!(
+            self.out.contains(words) || self.err.contains(words),
+            "no {words:?} in\n{}\n---\n{}",
+            self.out,
+            self.err
+        );
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+    }
+
+    /// What was done, as the lines of JSON tell it.
+    fn actions(&self) -> Vec<String> {
+        let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+        let actions = lines.filter(|line| line["event"] == "action");
+        actions.map(|line| line["action"].as_str().expect("a word").to_owned()).collect()
+    }
+}
+
+/// The program in an environment of its own.
+fn rotate(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let output = Command::new(program())
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("relaykey-rotate starts");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    Ran { out: text(&output.stdout), err: text(&output.stderr), code: output.status.code().expect("a code") }
+}
+
+/// A lab with a configuration file, and SES that knows what IAM knows.
+struct Desk {
+    lab: Lab,
+    dir: TempDir,
+    ended: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let lab = Lab::new(Kind::SecretsManager);
+        let dir = scratch::private("rotate-cli");
+        let ca = dir.file("ca.pem", lab.standin.ca_pem());
+        dir.file("roots.pem", lab.moto.ca_pem());
+        let text = format!(
+            r#"config_version = 1
+[aws]
+region = "{REGION}"
+endpoint_url = "{}"
+[[credential]]
+name = "ses"
+iam_user = "{USER}"
+[credential.smtp]
+endpoint = "localhost"
+port = {}
+region = "{REGION}"
+ca_file = {ca:?}
+[[credential.publish]]
+type = "secrets-manager"
+secret = "{SECRET}"
+[credential.evidence]
+type = "dynamodb"
+table = "{TABLE}"
+[credential.rotation]
+grace = "1s"
+last_use_lag = "1s"
+observe = "1s"
+[lab]
+allow_short = true
+"#,
+            lab.moto.endpoint(),
+            lab.standin.starttls_port(),
+        );
+        dir.file("rotate.toml", text);
+        let (moto, standin, ended) =
+            (Arc::clone(&lab.moto), Arc::clone(&lab.standin), Arc::new(AtomicBool::new(false)));
+        let end = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                tell_ses(&moto, &standin);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self { lab, dir, ended, thread: Some(thread) }
+    }
+
+    fn rotate(&self, arguments: &[&str]) -> Ran {
+        let path = |name: &str| self.dir.path().join(name).to_str().expect("a path").to_owned();
+        let (config, roots) = (path("rotate.toml"), path("roots.pem"));
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", crate::lab::isolated::KEY),
+            ("AWS_SECRET_ACCESS_KEY", "of-no-importance"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("HOME", "/nonexistent"),
+            ("SSL_CERT_FILE", roots.as_str()),
+            ("RELAYKEY_ROTATE_CONFIG", config.as_str()),
+        ];
+        rotate(arguments, &environment)
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The host takes what is published, and says so with proof. It asks for news every second.
+fn takes(lab: &Lab, host: &mut SimHost) {
+    let (version, key, password) = lab.published();
+    host.applied = Some((version, key));
+    let mut report = lab.report(host, ReportOutcome::Confirmed, &password);
+    report.poll_s = Some(1);
+    lab.writes(host, &report);
+}
+
+/// From the first `check` to the end of the old key, with nothing but commands.
+#[test]
+fn a_whole_rotation_from_the_command_line() {
+    isolated("rotate_cli::a_whole_rotation_from_the_command_line", || {
+        let desk = Desk::new();
+        let lab = &desk.lab;
+        let old = lab.published().1;
+        let mut hosts = [host("mx1"), host("mx2"), host("mx3")];
+        for host in &mut hosts {
+            takes(lab, host);
+        }
+        desk.rotate(&["check"]).expect(0).says("3 hosts have reported").says("ses-smtp has 1 of two keys");
+        desk.rotate(&["plan"]).expect(0).says("no rotation is under way");
+        desk.rotate(&["run", "--once"]).expect(0);
+
+        // Nobody said how many hosts there are, and none has the new key.
+        let ran = desk.rotate(&["run", "--wait", "6s"]);
+        ran.expect(3).says("roster-open").says("confirmed 0/3");
+        assert_eq!(ran.actions(), ["create", "put", "log-in", "promote"]);
+        let status = desk.rotate(&["status", "--json"]);
+        let document = status.expect(3).json();
+        assert_eq!(document["schema"], "relaykey/rotate/v1");
+        assert_eq!(document["lab"], true);
+        assert_eq!(document["old"], old);
+        assert_eq!(document["hosts"].as_array().expect("hosts").len(), 3);
+        desk.rotate(&["hosts", "seal"]).expect(2).says("how many mail servers are there? 3 have reported");
+        desk.rotate(&["hosts", "seal", "--expect", "3"]).expect(0);
+        desk.rotate(&["hosts", "list"]).expect(0).says("confirmed 0/3").says(&format!("uses {old}"));
+
+        for host in &mut hosts {
+            takes(lab, host);
+        }
+        let begun = Instant::now();
+        let ran = desk.rotate(&["run", "--wait", "100s"]);
+        ran.expect(0).says("is in use, and no other key is");
+        assert!(begun.elapsed() > Duration::from_secs(3), "the waiting times were kept");
+        let actions: Vec<String> = ran.actions().into_iter().filter(|word| word != "log-in").collect();
+        assert_eq!(actions, ["intend", "deactivate", "record-proved-dead", "delete"]);
+        assert_eq!(lab.keys().len(), 1);
+        assert_ne!(lab.published().1, old);
+
+        // A line for each action: who asked, what, and that it was in a lab.
+        let first: Value = serde_json::from_str(ran.out.lines().next().expect("a line")).expect("JSON");
+        assert_eq!((&first["schema"], &first["lab"]), (&"relaykey/rotate/v1".into(), &true.into()));
+        assert!(first["by"].as_str().expect("who").starts_with("arn:aws:"), "{first}");
+
+        desk.rotate(&["plan"]).expect(0).says("no rotation is under way");
+        let history = desk.rotate(&["history", "--verify"]);
+        history.expect(0).says("the log holds").says("delete: done").says("by arn:aws:");
+        // Neither output has a secret in it, and each begins with what it is.
+        let password = lab.published().2;
+        for ran in [&ran, &history, &status] {
+            assert!(!ran.out.contains(&password) && !ran.err.contains(&password));
+        }
+        assert!(history.out.starts_with("LAB"), "{}", history.out);
+    });
+}
+
+#[test]
+fn people_say_what_they_know_of_hosts() {
+    isolated("rotate_cli::people_say_what_they_know_of_hosts", || {
+        let desk = Desk::new();
+        let mut one = host("mx1");
+        takes(&desk.lab, &mut one);
+        desk.rotate(&["run", "--once"]).expect(0);
+        desk.rotate(&["hosts", "add", "mx9"]).expect(0).says("mx9 is waited for");
+        desk.rotate(&["hosts", "list"]).expect(0).says("never heard of");
+        desk.rotate(&["hosts", "waive", "mx9", "--reason", "short"]).expect(2).says("less than ten characters");
+        desk.rotate(&["hosts", "waive", "mx9", "--reason", "down for repair", "--for", "91d"])
+            .expect(2)
+            .says("90 days");
+        desk.rotate(&["hosts", "waive", "mx9", "--reason", "down for repair"]).expect(0).says("mx9 is waived until");
+        desk.rotate(&["hosts", "list"]).expect(0).says("down for repair");
+        desk.rotate(&["hosts", "waive", "mx1", "--reason", "looked at its table"])
+            .expect(2)
+            .says("2 of 2 hosts would be waived");
+        desk.rotate(&["hosts", "unwaive", "mx9"]).expect(0);
+        desk.rotate(&["hosts", "remove", "mx9"]).expect(0);
+        let listed = desk.rotate(&["hosts", "list", "--json"]);
+        let hosts = listed.expect(0).json()["hosts"].clone();
+        assert_eq!(hosts.as_array().expect("hosts").len(), 1, "{hosts}");
+        desk.rotate(&["hosts", "seal", "--expect", "2"])
+            .expect(3)
+            .says("as soon as 2 hosts have reported; 1 have so far");
+        desk.rotate(&["hosts", "seal", "--expect", "0"]).expect(2);
+    });
+}
+
+#[test]
+fn what_goes_wrong_has_its_code() {
+    isolated("rotate_cli::what_goes_wrong_has_its_code", || {
+        let desk = Desk::new();
+        desk.rotate(&["plan", "--credential", "other"]).expect(2).says("no credential \"other\"").says("one of: ses");
+        desk.rotate(&["plan", "--config", "/nonexistent/rotate.toml"]).expect(2).says("relaykey-rotate example");
+        desk.rotate(&["hosts", "sael"]).expect(2);
+        let broken = desk.dir.file("broken.toml", "config_version = 1\n[[credential]]\nname = \"ses\"\n");
+        let ran = desk.rotate(&["plan", "--config", broken.to_str().expect("a path")]);
+        ran.expect(2).says("iam_user is missing").says("[credential.evidence]");
+
+        // Somebody else is at work.
+        let mut controller = desk.lab.controller();
+        desk.lab.tick(&mut controller);
+        desk.rotate(&["run", "--once"]).expect(75).says("is at work");
+        desk.lab.run_time.block_on(controller.leave()).expect("left");
+        desk.rotate(&["run", "--once"]).expect(0);
+
+        // AWS says no.
+        let key = crate::lab::isolated::KEY;
+        let fault =
+            serde_json::json!({"kind": "error", "count": 0, "status": 403, "code": "AccessDenied", "message": "no"});
+        desk.lab.moto.fault(key, "ListAccessKeys", fault);
+        desk.rotate(&["plan"]).expect(1).says("iam:ListAccessKeys");
+        desk.rotate(&["check"]).expect(1);
+        desk.rotate(&["run", "--wait", "5s"]).expect(1);
+        desk.lab.moto.heal(key);
+        desk.rotate(&["plan"]).expect(0);
+    });
+}
+
+#[test]
+fn what_needs_no_aws_asks_none() {
+    let example = rotate(&["example"], &[]);
+    example.expect(0);
+    assert!(example.out.contains("config_version = 1"));
+    let dir = scratch::private("rotate-policy");
+    let config = dir.file("rotate.toml", &example.out);
+    let config = config.to_str().expect("a path");
+    for (who, has, has_not) in [
+        ("controller", "iam:CreateAccessKey", "dynamodb:LeadingKeys"),
+        ("host", "dynamodb:LeadingKeys", "iam:CreateAccessKey"),
+    ] {
+        let policy = rotate(&["policy", "--for", who, "--config", config], &[]);
+        let document = policy.expect(0).json();
+        assert_eq!(document["Version"], "2012-10-17");
+        assert!(policy.out.contains(has) && !policy.out.contains(has_not), "{}", policy.out);
+    }
+}
+
+/// With nothing but the program: no configuration, no certificates, no account, no home.
+#[test]
+fn the_demo_shows_a_whole_rotation_in_less_than_a_minute() {
+    let begun = Instant::now();
+    // What points elsewhere is not followed.
+    let elsewhere = [
+        ("AWS_PROFILE", "production"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+    ];
+    let ran = rotate(&["demo"], &elsewhere);
+    ran.expect(0);
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(ran.out.starts_with("LAB"), "{}", ran.out);
+    for words in [
+        "somebody reports in the name of mx4",
+        "refused (proof-false)",
+        "waits for a person's\n            approval",
+        "confirmed 5/5",
+        "is proved dead",
+        "it is deleted",
+        "logins that failed:\n            none",
+        "it holds",
+    ] {
+        ran.says(words);
+    }
+    let order = ["mx5 takes", "is deactivated", "it is deleted"].map(|words| ran.out.find(words).expect(words));
+    assert!(order.is_sorted(), "the old key died before the last host had the new one:\n{}", ran.out);
+    let wide: Vec<&str> = ran.out.lines().filter(|line| line.chars().count() > 80).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
