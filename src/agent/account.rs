@@ -258,6 +258,14 @@ impl Synced {
         }
     }
 
+    /// This run, and another one right after it that looked once more: what that came to is the last word, if it came to anything.
+    pub fn followed_by(self, again: Self) -> Self {
+        if again.outcome == SyncOutcome::UpToDate {
+            return self;
+        }
+        Self { steps: self.steps.into_iter().chain(again.steps).collect(), ..again }
+    }
+
     /// The last word for people: lines of standard output, and of standard error what stands in the way, with its fix.
     pub fn lines(&self) -> (Vec<String>, Vec<String>) {
         let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -73,11 +73,9 @@ impl Agent {
             Step::VerifyApplied { target } => self.verify_applied(facts, credential, source, *target).await,
             Step::Probe { target: index } => {
                 let target = &credential.targets[*index];
-                let (at, smtp) = probed_at(facts, *index, target);
                 let logins = have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target));
-                let login = logins.map(|logins| logins.at(at).unwrap_or(logins.default_login()).clone());
-                match (login, &credential.probe) {
-                    (Ok(login), Some(probe)) => self.probe(facts, smtp, &login, probe).await,
+                match (logins, &credential.probe) {
+                    (Ok(logins), Some(probe)) => self.probe_everywhere(facts, *index, target, &logins, probe).await,
                     (Ok(_), None) => Outcome::Probed,
                     (Err(failure), _) => Outcome::Failed(failure),
                 }
@@ -158,6 +156,44 @@ impl Agent {
             Ok(()) => self.verify(facts, index, target, &logins).await,
             Err(failure) if failure.class == Class::Changed => Outcome::NotGiven(failure),
             Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    /// One message to each endpoint that the target uses: what a policy refuses in one region it may take in another.
+    async fn probe_everywhere(
+        &self,
+        facts: &Facts,
+        index: usize,
+        target: &config::Target,
+        logins: &Logins,
+        probe: &config::Probe,
+    ) -> Outcome {
+        let used = endpoints_used(facts, index);
+        let mut all: Vec<(&config::Smtp, &Login)> = target
+            .smtp
+            .endpoints()
+            .enumerate()
+            .filter(|(at, _)| used.contains(at))
+            .filter_map(|(at, smtp)| Some((smtp, logins.at(at)?)))
+            .collect();
+        if all.is_empty() {
+            all.push((&target.smtp, logins.default_login()));
+        }
+        let sent = all.iter().map(|(smtp, login)| self.probe(facts, smtp, login, probe));
+        let outcomes = futures_util::future::join_all(sent).await.into_iter().zip(&all);
+        let worst = outcomes.filter(|(outcome, _)| !matches!(outcome, Outcome::Probed)).min_by_key(|(outcome, _)| {
+            // It is the credential's fault, whatever else is wrong.
+            !matches!(outcome, Outcome::Refused { .. })
+        });
+        match worst {
+            Some((Outcome::Refused { reply, .. }, (smtp, _))) if !target.smtp.also.is_empty() => {
+                Outcome::Refused { endpoint: Some(smtp.endpoint.clone()), reply }
+            }
+            Some((Outcome::Failed(failure), (smtp, _))) if !target.smtp.also.is_empty() => {
+                Outcome::Failed(Failure { what: format!("{}: {}", smtp.endpoint, failure.what), ..failure })
+            }
+            Some((outcome, _)) => outcome,
+            None => Outcome::Probed,
         }
     }
 
@@ -493,12 +529,6 @@ pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> V
 pub(super) fn endpoints_used(facts: &Facts, index: usize) -> Vec<usize> {
     let seen = facts.targets[index].inspected.as_ref().map(|seen| seen.endpoints.clone()).unwrap_or_default();
     if seen.is_empty() { vec![0] } else { seen }
-}
-
-/// The endpoint that a probe goes to: the default one, where the target uses it.
-fn probed_at<'t>(facts: &Facts, index: usize, target: &'t config::Target) -> (usize, &'t config::Smtp) {
-    let first = endpoints_used(facts, index)[0];
-    target.smtp.endpoints().nth(first).map_or((0, &target.smtp), |smtp| (first, smtp))
 }
 
 /// What the logins at these endpoints come to, side by side, each with its own deadline. One that a version has no password for

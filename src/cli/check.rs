@@ -230,8 +230,12 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             findings.good(Some(&credential.name), &about, format!("{place} gives {who}"));
         }
         for Foreign { about, username, mut finding } in foreign {
-            if is_asked && (username.is_none() || username.as_deref() != given) {
-                finding.severity = Severity::Error;
+            let is_given = username.is_some() && username.as_deref() == given;
+            match finding.severity {
+                // It is taken for the key before, and is the source's.
+                Severity::Note if is_given => continue,
+                Severity::Warning if is_asked && !is_given => finding.severity = Severity::Error,
+                _ => {}
             }
             findings.add(Some(&credential.name), &about, finding);
         }
@@ -539,7 +543,7 @@ fn targets(
                     let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
                     let entry = seen.entries.iter().find(is_of).filter(|_| target.write);
                     match entry {
-                        Some(entry) if finding.severity == Severity::Warning && !is_ours(ours, entry) => {
+                        Some(entry) if finding.severity != Severity::Error && !is_ours(ours, entry) => {
                             let (about, username) = (about.clone(), entry.username.clone());
                             foreign.push(Foreign { about, username, finding });
                         }

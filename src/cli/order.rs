@@ -8,16 +8,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{Exit, choose, complain, load_with_remarks, print_json, runtime, say, tell};
-use crate::agent::account::{self, Preview, SyncDocument, Synced};
+use crate::agent::account::{self, Preview, SyncDocument, SyncOutcome, Synced};
 use crate::agent::{self, Agent, FileWarning, FinishedRun, Logs, Run, RunEvent};
 use crate::apply;
+use crate::audit::StepKind;
+use crate::aws;
 use crate::config::{self, Config, Reload};
 use crate::control::{self, ControlError};
+use crate::credential::LocalKey;
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{Attempt, Receivers};
 use crate::rollover::{Outbox, State, Wake};
@@ -192,8 +197,7 @@ async fn here(
     order: &OperatorOrder<'_>,
 ) -> Result<Vec<Synced>, OrderError> {
     let http = agent::http(config)?;
-    let (dry_run, shows_password) = (order.wake.dry_run, order.reveal);
-    let (access, server) = match dry_run {
+    let (access, server) = match order.wake.dry_run {
         true => (Access::Read, apply::Server::looking(&config.mail())),
         false => (Access::Write, apply::Server::new(&config.mail())),
     };
@@ -208,9 +212,75 @@ async fn here(
     };
     let receivers = Arc::new(Receivers::open(&config.reports, &http));
     let (stop, key) = (stop_on_signal(), agent.store.key()?);
-    // Side by side: one that something hangs on holds up no other.
-    let all = chosen.iter().map(async |credential| {
-        let mut stop = stop.clone();
+    let deadline = Instant::now() + order.wait;
+    let here = Here { agent, receivers, http, key, stop, json, order, deadline };
+    Ok(here.all(chosen).await)
+}
+
+/// What every run of this process needs.
+struct Here<'a> {
+    agent: Agent,
+    receivers: Arc<Receivers>,
+    http: aws::Http,
+    key: LocalKey,
+    stop: watch::Receiver<bool>,
+    json: bool,
+    order: &'a OperatorOrder<'a>,
+    deadline: Instant,
+}
+
+/// How a run over one credential came out, and what that means to the others.
+struct Ended {
+    synced: Synced,
+    /// It has put a login in place: what others of this host have seen may be no longer so.
+    has_swapped: bool,
+    /// Its last word names what its mail servers hold beside the login in use.
+    names_something: bool,
+}
+
+/// Which run over a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Ordered,
+    /// Another credential of this host has put a login in place since.
+    OnceMore,
+}
+
+impl Here<'_> {
+    /// Side by side: one that something hangs on holds up no other. Who names what another one has exchanged meanwhile is looked at
+    /// once more: no daemon may be there to see that the file has changed.
+    async fn all(&self, chosen: &[&config::Credential]) -> Vec<Synced> {
+        let run = |nth: usize, which| async move { (nth, which, self.run(chosen[nth], which).await) };
+        let mut under_way: FuturesUnordered<_> = (0..chosen.len()).map(|nth| run(nth, Which::Ordered)).collect();
+        let mut ended: Vec<Option<Ended>> = chosen.iter().map(|_| None).collect();
+        let mut outdated = vec![false; chosen.len()];
+        let mut again = vec![false; chosen.len()];
+        while let Some((nth, which, came)) = under_way.next().await {
+            if which == Which::Ordered && came.has_swapped {
+                (0..chosen.len()).filter(|other| *other != nth).for_each(|other| outdated[other] = true);
+            }
+            again[nth] = false;
+            ended[nth] = Some(match ended[nth].take() {
+                Some(before) => Ended { synced: before.synced.followed_by(came.synced), ..came },
+                None => came,
+            });
+            if self.order.wake.dry_run || *self.stop.borrow() {
+                continue;
+            }
+            for other in 0..chosen.len() {
+                let names_something = ended[other].as_ref().is_some_and(|ended| ended.names_something);
+                if names_something && !again[other] && std::mem::take(&mut outdated[other]) {
+                    again[other] = true;
+                    under_way.push(run(other, Which::OnceMore));
+                }
+            }
+        }
+        ended.into_iter().flatten().map(|ended| ended.synced).collect()
+    }
+
+    async fn run(&self, credential: &config::Credential, which: Which) -> Ended {
+        let (json, dry_run, shows_password) = (self.json, self.order.wake.dry_run, self.order.reveal);
+        let mut stop = self.stop.clone();
         let mut preview = Vec::new();
         let mut observer = |event: RunEvent<'_>| {
             if let Some(line) = account::line(credential, &event, Timestamp::now()).filter(|_| !json) {
@@ -246,23 +316,28 @@ async fn here(
                 _ => {}
             }
         };
+        let wake = match which {
+            Which::Ordered => Wake { asked: true, ..self.order.wake.clone() },
+            // What was ordered was done.
+            Which::OnceMore => Wake { asked: true, ..Wake::default() },
+        };
         let run = Run {
             credential,
-            source: &source::open(credential, &key, &http),
-            wake: Wake { asked: true, ..order.wake.clone() },
+            source: &source::open(credential, &self.key, &self.http),
+            wake,
             by: agent::operator(),
             ignore_backoff: true,
-            deadline: Instant::now() + order.wait,
+            deadline: self.deadline,
             observer: &mut observer,
         };
-        let mut ended = match agent.run(run, &mut stop).await {
+        let mut ended = match self.agent.run(run, &mut stop).await {
             Ok(ended) => ended,
             // This one cannot go on; the others can.
             Err(e) => FinishedRun::broken(&credential.name, &e),
         };
         if !dry_run && !*stop.borrow() && ended.state.outbox.values().any(|o| !o.owed.is_empty()) {
             let until = Instant::now() + DELIVERING;
-            match agent.deliver(&mut ended.state, &receivers, until, &mut stop).await {
+            match self.agent.deliver(&mut ended.state, &self.receivers, until, &mut stop).await {
                 Ok(attempts) if !json => {
                     attempts.iter().for_each(|a| tell(&delivered(credential, a)));
                     left_over(credential, &ended.state, &attempts).for_each(|line| tell(&line));
@@ -271,13 +346,14 @@ async fn here(
                 Err(e) => complain(&e.to_string(), &e.fix()),
             }
         }
+        let has_swapped = ended.steps.iter().any(|step| step.step == StepKind::Swap);
+        let names_something = ended.state.names_something();
         let synced = Synced::new(credential, ended, dry_run, preview);
-        if !json {
+        if !json && (which == Which::Ordered || synced.outcome != SyncOutcome::UpToDate) {
             show(&synced);
         }
-        synced
-    });
-    Ok(join_all(all).await)
+        Ended { synced, has_swapped, names_something }
+    }
 }
 
 /// Shows what to do, with the password in it. Straight to the terminal: no buffer of ours keeps it.

@@ -174,6 +174,11 @@ pub struct Moved {
 }
 
 impl State {
+    /// As last seen: does any target's mail server hold a key beside the login in use, or a table that could not be listed?
+    pub fn names_something(&self) -> bool {
+        self.targets.values().filter_map(|target| target.held.as_ref()).any(|held| !held.seen.is_empty())
+    }
+
     /// The other installation that wrote this state, where `host_id` did not. `clone_of`: of what that one is a copy,
     /// which tells whose a state is that does not say so itself.
     pub fn copied_from(&self, host_id: &str, clone_of: Option<&CloneOf>) -> Option<String> {

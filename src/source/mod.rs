@@ -83,6 +83,11 @@ impl EarlierVersions {
                     format!("{about} holds no access key id, so that entries with its login are not known as ours");
                 self.unread.push(Fault::new(Class::Payload, what, "nothing, if no table holds its login"));
             }
+            // With the first version it is as it should be.
+            Err(e) if matches!(e.class, Class::NoSuchLabel | Class::NotFound) => {
+                let what = format!("{about} is not there, so that no key before is known by it");
+                self.unread.push(Fault { what, ..e });
+            }
             Err(e) => {
                 let what = format!(
                     "the access key id of {about} cannot be read, so that entries with it are not known as ours: {}",

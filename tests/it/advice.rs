@@ -204,7 +204,7 @@ fn a_text_comes_back_with_owner_and_mode() {
         fs::remove_file(&table).unwrap();
         let found = findings(&instance);
         let fix = &about(&found, "the text is gone")[0].fix;
-        let command = fix.split_once(" with: ").unwrap().1.rsplit_once("; it has to stay").unwrap().0;
+        let command = fix.split_once(" with: ").unwrap().1.rsplit_once("; sync does without it").unwrap().0;
         paste(command);
         let meta = fs::metadata(&table).unwrap();
         assert_eq!((meta.mode() & 0o777, meta.uid(), meta.gid()), (mode & 0o640, 0, group));

@@ -747,43 +747,69 @@ fn the_commands_of_a_message_and_of_status_are_whole() {
     host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
 }
 
-/// The text was deleted after `postmap`, as happens in the field: what brings it back has a `;` in it, and must not leave
-/// the logins for everybody to read.
+/// The text was deleted after `postmap`, as happens in the field. Who changes it by hand needs one: what brings it back has a `;` in
+/// it, and must not leave the logins for everybody to read.
 #[test]
 fn the_command_that_brings_a_text_back_is_whole_wherever_it_is_told() {
     use std::os::unix::fs::MetadataExt as _;
-    for target in ["", "write = false\n"] {
+    let (first, second) = (Key::new(), Key::new());
+    let host = host_that_mails("hash", &first, "write = false\n");
+    host.standin.set_key(&second.id, &second.login.password);
+    host.publish(second.pair());
+    let (table, map) = (host.postfix.table(), host.postfix.map());
+    fs::remove_file(&table).unwrap();
+    host.sync(&["--wait", "1s"], 3).says(&["the text is gone"]);
+    let command = format!(
+        "(umask 077; postmap -s -c {0} hash:{1} > {1}.new && chown {2}:{3} {1}.new && chmod 0600 {1}.new && mv {1}.new {1})",
+        host.postfix.config_dir.display(),
+        table.display(),
+        fs::metadata(&map).unwrap().uid(),
+        fs::metadata(&map).unwrap().gid()
+    );
+    let status = host.relaykey(&["status"]);
+    status.expect(0);
+    for told in [mail_about(&host, "pending-approval"), status.out.clone()] {
+        assert!(told.lines().any(|line| line.contains(&command)), "{command}\nis not whole in\n{told}");
+        paste(&command);
+        let (text, map) = (fs::metadata(&table).unwrap(), fs::metadata(&map).unwrap());
+        assert_eq!((text.mode() & 0o7777, text.uid(), text.gid()), (0o600, map.uid(), map.gid()));
+        assert!(fs::read_to_string(&table).unwrap().contains(&first.pair()));
+        if told != status.out {
+            fs::remove_file(&table).unwrap();
+        }
+    }
+    // And it is seen that it is there again.
+    host.sync(&[], 3).says(&["1. in ", &second.id]);
+}
+
+/// Where relaykey changes it, none is needed, and none is left.
+#[test]
+fn a_table_without_a_text_is_moved_without_one() {
+    use std::os::unix::fs::MetadataExt as _;
+    for kind in ["hash", "lmdb"] {
         let (first, second) = (Key::new(), Key::new());
-        let host = host_that_mails("hash", &first, target);
+        let host = Host::with(kind, |hop| Some(format!("[other.example]:587 other:pass\n{hop} {}\n", first.pair())));
+        host.standin.set_key(&first.id, &first.login.password);
         host.standin.set_key(&second.id, &second.login.password);
+        host.configure(&Setup { source: &host.publish(first.pair()), ..Setup::default() });
+        host.start_postfix();
+        fs::set_permissions(host.postfix.map(), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::remove_file(host.postfix.table()).unwrap();
+        host.relaykey(&["check"]).expect(0).says(&["the text is gone", "sync does without it"]);
+        host.adopts("");
         host.publish(second.pair());
-        let (table, map) = (host.postfix.table(), host.postfix.map());
-        fs::remove_file(&table).unwrap();
-        host.sync(&["--wait", "1s"], 1).says(&["the text is gone"]);
-        let command = format!(
-            "(umask 077; postmap -s -c {0} hash:{1} > {1}.new && chown {2}:{3} {1}.new && chmod 0600 {1}.new && mv {1}.new {1})",
-            host.postfix.config_dir.display(),
-            table.display(),
-            fs::metadata(&map).unwrap().uid(),
-            fs::metadata(&map).unwrap().gid()
-        );
-        let status = host.relaykey(&["status"]);
-        status.expect(0);
-        for told in [mail_about(&host, "failed"), status.out.clone()] {
-            assert!(told.lines().any(|line| line.contains(&command)), "{command}\nis not whole in\n{told}");
-            paste(&command);
-            let (text, map) = (fs::metadata(&table).unwrap(), fs::metadata(&map).unwrap());
-            assert_eq!((text.mode() & 0o7777, text.uid(), text.gid()), (0o600, map.uid(), map.gid()));
-            assert!(fs::read_to_string(&table).unwrap().contains(&first.pair()));
-            if told != status.out {
-                fs::remove_file(&table).unwrap();
-            }
-        }
-        // And it is seen that it is there again.
-        if target.is_empty() {
-            host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
-        } else {
-            host.sync(&[], 3).says(&["1. in ", &second.id]);
-        }
+        host.sync(&["--dry-run"], 0).says(&[&format!("{}: {} ", host.postfix.map().display(), host.hop())]);
+        let files = || {
+            let names = fs::read_dir(&host.postfix.config_dir).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        let before = files();
+        host.sync(&[], 0).says(&["ses: confirmed", &second.id]);
+        assert_eq!(files(), before, "no text, and nothing staged");
+        assert_eq!(fs::metadata(host.postfix.map()).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(host.postfix.query("[other.example]:587"), "other:pass");
+        host.standin.deactivate(&first.id);
+        assert_eq!(host.send(), second.id);
+        host.sync(&[], 0).says(&["ses: up-to-date"]);
     }
 }

@@ -211,3 +211,17 @@ fn an_earlier_key_is_one_id_of_one_credential() {
     assert!(records(&host).iter().all(|(what, ..)| what != "earlier-key"));
     host.sync(&["--wait", "0s"], 1);
 }
+
+/// That there is no version before the first is no trouble.
+#[test]
+fn the_first_version_has_none_before_it() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let name = fresh("first");
+    moto::shared().secret(&name, &key.json());
+    host.configure(&Setup { source: &host.secret(&name), ..Setup::default() });
+    host.start_postfix();
+    let check = host.relaykey(&["check"]);
+    check.expect(0).says(&["the version labelled AWSPREVIOUS is not there, so that no key before is known by it\n"]);
+    check.says_not("cannot be read");
+}

@@ -193,6 +193,13 @@ cases! {
     c183 = "183-also-ready-made-idle";
     c184 = "184-also-relayhost-list";
     c185 = "185-also-second-region-alone";
+    c203 = "203-braces-in-master";
+    c204 = "204-variable-of-a-service";
+    c205 = "205-port-by-its-name";
+    c207 = "207-hop-in-capitals";
+    c208 = "208-old-style-instance";
+    c209 = "209-text-removed-several";
+    c210 = "210-text-emptied";
     }
 }
 

@@ -446,3 +446,26 @@ fn a_credential_that_hangs_holds_up_no_other_without_a_daemon() {
     assert_eq!(told("outcome"), ["confirmed", "confirmed"]);
     assert!(running::holds(&host.postfix, &new));
 }
+
+/// Another instance of the host, nobody's target, whose configuration lies on a file system that answers nothing.
+#[test]
+fn an_instance_that_is_no_target_and_hangs_holds_up_nothing() {
+    let (old, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    host.standin.set_key(&new.id, &new.login.password);
+    let at = host.path("dead");
+    fs::create_dir(&at).expect("a directory");
+    host.postfix.set("multi_instance_directories", at.to_str().expect("UTF-8"));
+    host.configure(&Setup { source: &host.publish(old.pair()), ..Setup::default() });
+    host.start_postfix();
+    let _dead = dead_file_system(&at);
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    host.publish(new.pair());
+    let ran = host.sync(&[], 0);
+    ran.says(&["ses: confirmed", &new.id]);
+    assert!(ran.took < LIMIT, "{:?}", ran.took);
+    // What that one uses is not known, and that is told.
+    let incomplete = &host.state("ses")["report"]["targets"][0]["incomplete"];
+    assert_eq!(*incomplete, json!([at.join("main.cf")]));
+    host.relaykey(&["check"]).expect(0).says(&["could not be read: its file system", "gives no answer"]);
+}

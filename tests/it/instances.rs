@@ -83,6 +83,16 @@ fn an_instance_that_is_no_target_is_an_error_and_its_keys_are_named() {
     assert_eq!((held(&elsewhere, "AKIAOLD"), elsewhere.beside.len()), (vec!["AKIATHIRD".to_owned()], 0));
 }
 
+/// As hosts have it that were set up before there was postmulti(1).
+#[test]
+fn an_instance_of_the_old_style_is_looked_at_too() {
+    let second = instance("hash", &format!("{HOP} AKIASECOND:oldpassword\n"));
+    let first = first(&[]);
+    first.set("alternate_config_directories", second.config_dir.to_str().unwrap());
+    let view = look(&first, &[], &[]);
+    assert_eq!((held(&view, "AKIAOLD"), view.beside.len()), (vec!["AKIASECOND".to_owned()], 1), "{:?}", view.beside);
+}
+
 /// A key that only the compiled map has is in use like any other.
 #[test]
 fn a_map_that_is_older_than_its_text_counts_too() {

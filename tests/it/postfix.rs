@@ -61,13 +61,13 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     let staged = instance.config_dir.join(".staged");
     let _ = fs::remove_file(&staged);
     let text = plan.files().find_map(|file| match &file.content {
-        Content::Bytes(bytes) => Some(bytes.to_vec()),
+        Content::Bytes(bytes) | Content::CompiledOf(bytes) => Some(bytes.to_vec()),
         Content::Compiled { .. } => None,
     });
     fs::write(&staged, text.unwrap_or_else(|| fs::read(instance.table()).unwrap())).unwrap();
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     lab::cool_down(&staged);
-    let compiled = plan.files().any(|file| matches!(file.content, Content::Compiled { .. }));
+    let compiled = plan.files().any(|file| !matches!(file.content, Content::Bytes(_)));
     let [table] = plan.tables.as_slice() else { panic!("{plan:?}") };
     let map = compiled.then(|| postfix.compile(&table.id, &staged).unwrap());
     let keys = lookups(plan);
@@ -77,11 +77,13 @@ fn put(postfix: &Postfix, instance: &Instance, plan: &Plan, candidate: &Login) {
     for file in plan.files() {
         match file.content {
             Content::Bytes(_) => fs::rename(&staged, &file.path).unwrap(),
-            Content::Compiled { .. } => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
+            Content::Compiled { .. } | Content::CompiledOf(_) => fs::rename(map.as_ref().unwrap(), &file.path).unwrap(),
         }
     }
     let _ = fs::remove_file(&staged);
-    lab::cool_down(&instance.table());
+    for file in [instance.table(), instance.map()].iter().filter(|file| file.exists()) {
+        lab::cool_down(file);
+    }
 }
 
 /// Key, line, and the logins in the text and in the map.
@@ -99,7 +101,7 @@ fn errors(view: &View) -> Vec<&Finding> {
 fn text_of(plan: &Plan) -> String {
     plan.files()
         .find_map(|file| match &file.content {
-            Content::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+            Content::Bytes(bytes) | Content::CompiledOf(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
             Content::Compiled { .. } => None,
         })
         .expect("the plan changes the text")
@@ -413,13 +415,14 @@ fn settings_that_lose_mail_are_findings() {
     ];
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n{HOST}:587 {OLD}\n")));
     let postfix = target(&instance);
-    let baseline = postfix.inspect(&Ours::default()).unwrap().findings;
+    let ours = applied("AKIAOLD");
+    let baseline = postfix.inspect(&ours).unwrap().findings;
     let only: Vec<&str> = baseline.iter().map(|f| f.what.as_str()).collect();
     assert_eq!(only, ["this Postfix instance is not running"], "a sound configuration has nothing else to say");
     let original = fs::read_to_string(instance.main_cf()).unwrap();
     for (name, value, severity, needle) in cases {
         instance.set(name, value);
-        let view = postfix.inspect(&Ours::default()).unwrap();
+        let view = postfix.inspect(&ours).unwrap();
         let found: Vec<&Finding> = view.findings.iter().filter(|f| f.what.contains(needle)).collect();
         assert_eq!(found.first().map(|f| f.severity), *severity, "{name} = {value}: {:?}", view.findings);
         assert!(found.iter().all(|f| !f.fix.is_empty() && f.file == Some(instance.main_cf())), "{found:?}");
@@ -505,21 +508,69 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
     }
 }
 
+/// A host without state takes another's login over only where nothing else can be meant, and says so before.
+#[test]
+fn whose_login_is_taken_for_the_key_before_is_said() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} AKIAIOSFODNN7SOMEONE:password\n")));
+    let postfix = target(&instance);
+    let taken = |ours: &Ours| {
+        let view = postfix.inspect(ours).unwrap();
+        assert!(errors(&view).is_empty(), "{:?}", view.findings);
+        let said = |finding: &&Finding| finding.what.contains("AKIAIOSFODNN7SOMEONE: that is taken for the key before");
+        view.findings.iter().filter(said).map(|finding| (finding.severity, finding.line)).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&Ours::default()), [(Severity::Note, Some(1))]);
+    assert_eq!(taken(&applied("AKIAIOSFODNN7SOMEONE")), []);
+}
+
 /// Some guides say to delete the text once it is compiled. Then the map is the only place for everybody's logins.
 #[test]
-fn a_map_without_its_text_is_not_made_anew() {
-    let text = format!("[smtp.other.example]:587 other:otherpassword\n{HOP} {OLD}\n");
-    let instance = instance("hash", HOP, Some(&text));
-    fs::remove_file(instance.table()).unwrap();
-    let postfix = target(&instance);
-    let e = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
-    assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{e:?}");
-    assert!(e.fix.contains("postmap -s -c") && e.fix.contains(" hash:"), "{e:?}");
-    complete(&e);
-    let view = postfix.inspect(&Ours::default()).unwrap();
-    assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);
-    // What the mail server uses is seen all the same.
-    assert_eq!(live(&view), [(HOP.into(), None, None, Some(OLD.into()))]);
+fn a_map_without_its_text_is_made_anew_without_one() {
+    const OTHER: &str = "[smtp.other.example]:587";
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        let instance = instance(kind, HOP, Some(&format!("{OTHER} other:other pass word\n{HOP} {OLD}\n")));
+        fs::remove_file(instance.table()).unwrap();
+        let postfix = target(&instance);
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert!(errors(&view).is_empty(), "{kind}: {:?}", view.findings);
+        assert_eq!(live(&view), [(HOP.into(), None, Some(OLD.into()), Some(OLD.into()))], "{kind}");
+        let others = view.key_ids.others(Some("nobody"));
+        assert_eq!(
+            others.named.iter().map(|held| (held.id.as_str(), held.count)).collect::<Vec<_>>(),
+            [("AKIAOLD", 1)]
+        );
+        let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+        let [map] = plan.files().collect::<Vec<_>>()[..] else { panic!("{kind}: {plan:?}") };
+        assert_eq!(map.path, instance.map(), "{kind}");
+        put(&postfix, &instance, &plan, &login(NEW));
+        assert!(!instance.table().exists(), "{kind}");
+        assert_eq!(instance.query(OTHER), "other:other pass word", "{kind}");
+        // And at rest: the next look writes nothing.
+        let plan = postfix.plan(&applied("AKIANEW"), &logins(NEW)).unwrap();
+        assert!(plan.is_empty(), "{kind}: {plan:?}");
+    }
+}
+
+/// A map made from its listing has to be the same map.
+#[test]
+fn a_map_that_no_text_gives_is_not_made_anew_without_one() {
+    for odd in ["KEY other:pass", "\"a b\" other:pass", "k\u{fc}che other:pass"] {
+        let instance = instance("hash", HOP, Some(&format!("{odd}\n{HOP} {OLD}\n")));
+        let folds = ["postmap", "-f", "-c"].map(str::to_owned);
+        let (dir, name) = (instance.config_dir.display().to_string(), instance.table_id().to_string());
+        let made = std::process::Command::new(&folds[0]).args(&folds[1..]).args([&dir, &name]).status().unwrap();
+        assert!(made.success());
+        fs::remove_file(instance.table()).unwrap();
+        let postfix = target(&instance);
+        let e = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+        assert_eq!((e.class.word(), e.file.clone()), ("ambiguous", Some(instance.table())), "{odd}: {e:?}");
+        assert!(e.fix.contains("postmap -s -c") && e.fix.contains(" hash:"), "{e:?}");
+        complete(&e);
+        let view = postfix.inspect(&Ours::default()).unwrap();
+        assert_eq!(errors(&view).len(), 1, "{:?}", view.findings);
+        // What the mail server uses is seen all the same.
+        assert_eq!(live(&view), [(HOP.into(), None, None, Some(OLD.into()))]);
+    }
 }
 
 #[test]
@@ -882,7 +933,7 @@ fn written(plan: &Plan) -> Vec<(String, String)> {
             let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
             Some((name, String::from_utf8(bytes.to_vec()).unwrap()))
         }
-        Content::Compiled { .. } => None,
+        Content::Compiled { .. } | Content::CompiledOf(_) => None,
     };
     plan.files().filter_map(text).collect()
 }

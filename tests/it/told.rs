@@ -175,3 +175,37 @@ fn a_secret_that_is_no_login_is_not_blamed_on_the_version_in_use() {
     let line = ran.out.lines().find(|line| line.contains("payload")).expect("its line");
     assert!(!line.contains(&applied) && !line.contains(&first.id), "{line}");
 }
+
+/// Two credentials of one mail server, each with a line of its own in one table: by one `sync` without a daemon.
+#[test]
+fn who_names_what_another_one_then_exchanges_is_looked_at_once_more() {
+    let (old, other) = (Key::new(), Key::new());
+    let host = Host::with("hash", |hop| Some(format!("@b.example {}\n{hop} {}\n", other.pair(), old.pair())));
+    host.standin.set_key(&other.id, &other.login.password);
+    host.standin.set_key(&old.id, &old.login.password);
+    host.postfix.set("smtp_sender_dependent_authentication", "yes");
+    host.start_postfix();
+    let book = Book::new();
+    let credential = |name: &str, source: &str, key: &str| {
+        let setup = Setup { source, smtp: "propagation = \"0s\"\n", ..Setup::default() };
+        host.credential(name, &setup, &[(&host.postfix, &format!("keys = [{key:?}]"))])
+    };
+    let source = host.publish(other.pair());
+    fs::rename(host.path("credential"), host.path("team-b")).expect("renamed");
+    let team_b = credential("team-b", &source.replace("/credential\"", "/team-b\""), "@b.example");
+    let ses = credential("ses", &host.publish(old.pair()), &host.hop());
+    host.write_config(&(ses + &team_b + &book.receiver()));
+    host.sync(&[], 0).says(&["ses: adopted", "team-b: adopted"]);
+    assert_eq!(book.reports().len(), 2, "nobody has exchanged anything: nobody is looked at twice");
+
+    let new = publish(&host);
+    let document = host.sync(&["--json"], 0).json();
+    let outcomes: Vec<_> = document["credentials"].as_array().expect("a list").iter().map(|c| &c["outcome"]).collect();
+    assert_eq!(outcomes, ["confirmed", "confirmed"]);
+    let reports = book.reports();
+    let last = |name: &str| reports.iter().rfind(|report| report["credential"] == name).expect("a report");
+    let others = |name: &str| last(name)["targets"][0]["others"].clone();
+    let named = |list: Value| list.as_array().expect("a list").iter().map(|key| key["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(named(others("team-b")), [new.id.as_str()], "the old key is named no more");
+    assert_eq!(named(others("ses")), [other.id.as_str()]);
+}

@@ -169,6 +169,13 @@ impl Instance {
         }
     }
 
+    /// What the table gives for a key, as Postfix finds it.
+    pub fn query(&self, key: &str) -> String {
+        let table = format!("{}:{}", self.map_type, self.table().display());
+        let output = self.command("postmap").args(["-q", key, &table]).output().expect("postmap starts");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
     /// Writes main.cf.
     pub fn write_main_cf(&self, text: &str) {
         fs::write(self.main_cf(), text).unwrap();

@@ -17,6 +17,10 @@ pub fn folder() -> PathBuf {
 pub struct Case {
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Nothing is this credential's at first, and all of its next hops hold the other IAM user's login: on a host without state that
+    /// is taken for the key before.
+    #[serde(skip)]
+    pub taken_over: bool,
     /// The set-up, and what should come of it, in words.
     pub setup: String,
     pub should: String,

@@ -175,6 +175,9 @@ impl Maker {
         }
         self.files.insert("main.cf".into(), main_cf.join("\n") + "\n");
         self.files.insert("master.cf".into(), master_cf);
+        let logins = || self.tables.iter().flat_map(|table| &table.lines);
+        let taken_over = logins().any(|(key, login)| !key.contains('@') && login.starts_with("{foreign"))
+            && !logins().any(|(_, login)| login.starts_with("{old") || login.starts_with("{prev"));
         for table in std::mem::take(&mut self.tables) {
             let text = self.untidy(&table.lines);
             self.files.insert(format!("tables/{}", table.name), text);
@@ -192,6 +195,7 @@ impl Maker {
             prev: self.has_prev,
             payload: if self.two_regions { "iam".into() } else { String::new() },
             sync: if self.refusable { "refuse".into() } else { String::new() },
+            taken_over,
             ..Case::default()
         }
     }

@@ -402,7 +402,8 @@ impl<'a> World<'a> {
     fn foreign_changes(&self, before: &BTreeMap<PathBuf, File>) -> Vec<String> {
         let after = self.files();
         let Keys { old, new, prev, foreign, .. } = &self.keys;
-        let taken_over = self.case.flows.iter().any(|f| f.auth == Some(super::case::Whose::TakenOver));
+        let taken_over =
+            self.case.taken_over || self.case.flows.iter().any(|f| f.auth == Some(super::case::Whose::TakenOver));
         let mut ours = vec![old.id.as_str(), &prev.id];
         if taken_over {
             ours.push(&foreign.id);

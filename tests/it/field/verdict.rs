@@ -121,6 +121,7 @@ pub fn is_as_described(case: &Case, names: &Names, before: &[Option<Arrival>]) -
 /// The case with each flow as it was found: where it came, and under whose login, before anything was done.
 pub fn as_found(case: &Case, names: &Names, before: &[Option<Arrival>]) -> Case {
     let mut case = case.clone();
+    let is_taken_over = case.taken_over;
     for (flow, arrival) in case.flows.iter_mut().zip(before) {
         let Some(arrival) = arrival else {
             case.broken = true;
@@ -129,6 +130,7 @@ pub fn as_found(case: &Case, names: &Names, before: &[Option<Arrival>]) -> Case 
         let whose = |username: &String| match username {
             name if *name == names.old => Whose::Ours,
             name if *name == names.prev => Whose::Prev,
+            name if *name == names.foreign && is_taken_over => Whose::TakenOver,
             name if *name == names.foreign => Whose::Foreign,
             _ => Whose::Other,
         };

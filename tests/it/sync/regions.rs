@@ -110,6 +110,33 @@ fn what_hangs_in_one_region_is_said_and_changes_nothing() {
 }
 
 #[test]
+fn a_probe_goes_out_in_each_region() {
+    let (old, new) = (Key::new(), Key::new());
+    let Lab { host, further } = &Lab::new(&old, "");
+    let path = host.path("config.toml");
+    let probe = "probe = { from = \"postmaster@example.com\", to = \"success@simulator.amazonses.com\" }\n";
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("name = \"ses\"\n", &format!("name = \"ses\"\n{probe}"), 1)).unwrap();
+    host.standin.set_key(&new.id, &new.login.password);
+    further.set_key(&new.id, &further_password(&new));
+    // The policy allows sending in the first region alone.
+    further.deny_sending(&new.id);
+    host.publish(new.iam_json());
+    let before = host.snapshot();
+    host.sync(&["--wait", "1s"], 1).says(&["127.0.0.1: ", "554"]);
+    before.same_as(&host.snapshot());
+
+    further.set_key(&new.id, &further_password(&new));
+    host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+    let probed = |standin: &Standin| {
+        let messages = standin.messages();
+        let probes: Vec<_> = messages.iter().filter(|m| m.from == "postmaster@example.com").collect();
+        probes.last().map(|m| m.username.clone())
+    };
+    assert_eq!((probed(&host.standin), probed(further)), (Some(new.id.clone()), Some(new.id.clone())));
+}
+
+#[test]
 fn a_person_is_told_which_password_goes_where() {
     let (old, new) = (Key::new(), Key::new());
     let lab = Lab::new(&old, "write = false\n");

@@ -186,44 +186,66 @@ impl Staging<'_> {
         Ok(path)
     }
 
+    /// Stages a text beside a map that is compiled from it; it goes nowhere. Gives its name.
+    fn for_the_compiler(
+        &mut self,
+        table: usize,
+        directory: &Arc<Directory>,
+        map: &OsStr,
+        map_seen: Option<FileId>,
+        bytes: &[u8],
+    ) -> Result<(OsString, FileId), Stopped> {
+        let (name, directory) = (self.name(), Arc::clone(directory));
+        let made = directory.stage(&name, bytes)?;
+        let like = map_seen.map(|_| (Arc::clone(&directory), map.to_owned()));
+        let (live, seen) = (None, None);
+        self.staged.push(Staged {
+            directory,
+            name: name.clone(),
+            made,
+            live,
+            seen,
+            like,
+            group: None,
+            table,
+            present: true,
+        });
+        Ok((name, made))
+    }
+
     /// Has the map of the table with this number compiled from its text: the staged one, else a copy of the live one. Gives the
     /// name of the text that it was compiled from.
     fn map(&mut self, table: usize, id: &TableId, group: Option<u32>, file: PlannedFile) -> Result<PathBuf, Stopped> {
         let (directory, live) = Self::place(&file)?;
-        let Content::Compiled { text, seen } = file.content else { return Err(no_text(&file.path).into()) };
-        // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
-        let staged_text = self.staged.iter().position(|staged| staged.becomes(&text));
-        let (of, of_made, of_text) = match staged_text.map(|at| &self.staged[at]) {
-            Some(text) if text.directory.path() == directory.path() => {
-                (text.name.clone(), text.made, text.like.clone())
+        let (of, of_made, of_text) = match file.content {
+            Content::Bytes(_) => return Err(no_text(&file.path).into()),
+            Content::CompiledOf(bytes) => {
+                let (name, made) = self.for_the_compiler(table, &directory, &live, file.seen, &bytes)?;
+                (name, made, None)
             }
-            staged => {
-                let (bytes, of_text) = match staged {
-                    Some(text) => (text.directory.read(&text.name, MAX_TABLE)?.0, text.like.clone()),
-                    None => {
-                        let (directory, name) = Directory::of(&text)?;
-                        let (bytes, now) = directory.read(&name, MAX_TABLE)?;
-                        if Some(now) != seen {
-                            return Err(HostError::Changed { path: text }.into());
-                        }
-                        (bytes, Some((Arc::new(directory), name)))
+            Content::Compiled { text, seen } => {
+                // Its text must stand beside it for the compiler; where the staged one does not, a copy does.
+                let staged_text = self.staged.iter().position(|staged| staged.becomes(&text));
+                match staged_text.map(|at| &self.staged[at]) {
+                    Some(text) if text.directory.path() == directory.path() => {
+                        (text.name.clone(), text.made, text.like.clone())
                     }
-                };
-                let (name, directory) = (self.name(), Arc::clone(&directory));
-                let made = directory.stage(&name, &bytes)?;
-                let like = file.seen.map(|_| (Arc::clone(&directory), live.clone()));
-                self.staged.push(Staged {
-                    directory,
-                    name: name.clone(),
-                    made,
-                    live: None,
-                    seen: None,
-                    like,
-                    group: None,
-                    table,
-                    present: true,
-                });
-                (name, made, of_text)
+                    staged => {
+                        let (bytes, of_text) = match staged {
+                            Some(text) => (text.directory.read(&text.name, MAX_TABLE)?.0, text.like.clone()),
+                            None => {
+                                let (directory, name) = Directory::of(&text)?;
+                                let (bytes, now) = directory.read(&name, MAX_TABLE)?;
+                                if Some(now) != seen {
+                                    return Err(HostError::Changed { path: text }.into());
+                                }
+                                (bytes, Some((Arc::new(directory), name)))
+                            }
+                        };
+                        let (name, made) = self.for_the_compiler(table, &directory, &live, file.seen, &bytes)?;
+                        (name, made, of_text)
+                    }
+                }
             }
         };
         let text = directory.path().join(&of);

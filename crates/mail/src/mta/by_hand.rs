@@ -124,7 +124,8 @@ impl Task<'_> {
             let user = entry.username().and_then(|user| self.shown(user));
             let old = user.map_or("***".to_owned(), |user| self.masked(user));
             let remark = if same_user { " (another password)" } else { "" };
-            said.diff.push(format!("{file}:{}: {} {old} -> {new}{remark}", entry.line, shown::key(&entry.key)));
+            let line = entry.on_line().map(|line| format!("{line}:")).unwrap_or_default();
+            said.diff.push(format!("{file}:{line} {} {old} -> {new}{remark}", shown::key(&entry.key)));
             edits.in_place.push(format!(
                 "{}, replace what stands after {} by {new}",
                 self.at(entry.line),

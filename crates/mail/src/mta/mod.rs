@@ -476,6 +476,8 @@ pub struct PlannedFile {
 pub enum Content {
     /// We render them.
     Bytes(zeroize::Zeroizing<Vec<u8>>),
+    /// [`Mta::compile`] makes them from this text, of which nothing is left.
+    CompiledOf(zeroize::Zeroizing<Vec<u8>>),
     /// [`Mta::compile`] makes them from the text: the staged one, else a copy of the live one.
     Compiled {
         /// The live text, symlinks resolved: it may lie elsewhere than the map, and be named otherwise.
@@ -489,6 +491,7 @@ impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Content::Bytes(b) => write!(f, "Bytes({} bytes)", b.len()),
+            Content::CompiledOf(b) => write!(f, "CompiledOf({} bytes)", b.len()),
             Content::Compiled { .. } => f.write_str("Compiled"),
         }
     }

@@ -34,7 +34,7 @@ pub struct Entry<'t> {
     /// The lookup key as spelt, quotes included (Postfix keeps them too). Bytes that are not UTF-8 are replaced; such
     /// a key equals none of ours.
     pub key: Cow<'t, str>,
-    /// 1-based physical line on which the key stands.
+    /// 1-based physical line on which the key stands; 0: in a map, which has no lines.
     pub line: usize,
     value: Bytes<'t>,
     place: ValuePlace,
@@ -85,6 +85,11 @@ impl Entry<'_> {
     /// The user name of the value, where it has one. Whether it may be shown is for [`crate::credential::shown`] to say.
     pub fn username(&self) -> Option<&str> {
         self.delimiter.username(self.value()?)
+    }
+
+    /// Where it stands, if that has lines.
+    pub fn on_line(&self) -> Option<usize> {
+        (self.line > 0).then_some(self.line)
     }
 
     /// Where the value stands in the text, if that is on one line.
@@ -283,6 +288,32 @@ impl Table {
         }
         table.index.sort_unstable();
         Ok(table)
+    }
+
+    /// What a listing of a map says, whose lines are key, tab and value. `None`: a map that is made from these lines may be another one.
+    ///
+    /// # Errors
+    /// As [`Table::parse`].
+    pub fn of_listing(listing: Zeroizing<Vec<u8>>) -> Result<Option<Self>, Fault> {
+        let is_plain = |line: &[u8]| {
+            let Some(tab) = line.iter().position(|byte| *byte == b'\t') else { return false };
+            let (key, value) = (&line[..tab], &line[tab + 1..]);
+            let first = key.first().copied().unwrap_or(b'#');
+            key.iter().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+                && !matches!(first, b'#' | b'"')
+                && value.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic())
+                && !value.is_empty()
+                && value.trim_ascii() == value
+        };
+        let text = listing.strip_suffix(b"\n").unwrap_or(&listing);
+        if !text.is_empty() && !text.split(|byte| *byte == b'\n').all(is_plain) {
+            return Ok(None);
+        }
+        let mut table = Self::of(listing)?;
+        table.spots.iter_mut().for_each(|spot| spot.line = 0);
+        let is_first =
+            |number: usize| table.get_folded(&table.entry(number).key).is_some_and(|(first, _)| first == number);
+        Ok((0..table.len()).all(is_first).then_some(table))
     }
 
     /// With user names and passwords that are split there.

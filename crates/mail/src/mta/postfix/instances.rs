@@ -1,12 +1,16 @@
 //! Other Postfix instances of this host (postmulti(1)). One that no target names is changed by nobody: what its login tables hold is
 //! told with everything else, so that no key is taken for unused that it still uses.
 //!
-//! Where they are is said by `multi_instance_directories` of the target's own main.cf and of the default configuration directory's.
+//! Where they are is said by `multi_instance_directories`, and by `alternate_config_directories` of the old style, of the target's
+//! own main.cf and of the default configuration directory's.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::Duration;
 
 use super::settings::Settings;
 use super::survey::{Need, Survey};
@@ -15,7 +19,17 @@ use crate::fault::Fault;
 use crate::finding::{Finding, Severity};
 use crate::mta::{KeyIds, Ours, Reload, Running};
 
-const PARAMETER: &str = "multi_instance_directories";
+/// Those of today, and of the old style, which some hosts still have.
+const PARAMETERS: [&str; 2] = ["multi_instance_directories", "alternate_config_directories"];
+
+/// So long another instance's directory may take to answer: it may be on a file system that hangs, and is no target's.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// So long a look at all that it has may take.
+const WHOLE_LOOK: Duration = Duration::from_secs(20);
+
+/// What waits for an answer ends with it.
+pub(super) type Silent = mpsc::Receiver<()>;
 
 /// The configuration directories that targets name.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +73,16 @@ impl Postfix {
             named.push((default.clone(), default.join("main.cf")));
         }
         for (dir, named_in) in named {
+            if known.contains(&dir) {
+                continue;
+            }
+            let main_cf = dir.join("main.cf");
+            let answers = self.in_time(&dir, ANSWER, move || fs::read(main_cf).map(drop).err().map(|e| e.kind()));
+            if answers.is_none() {
+                self.not_read(&dir, NO_ANSWER, &mut found);
+                known.insert(dir);
+                continue;
+            }
             let dir = real(&dir);
             if known.insert(dir.clone()) {
                 self.look_at_other(&dir, &named_in, ours, &mut found);
@@ -69,7 +93,8 @@ impl Postfix {
 
     /// Each directory, and the file that names it.
     fn named_by(&self, settings: &Settings, config_dir: &Path) -> Vec<(PathBuf, PathBuf)> {
-        let dirs = settings.list(PARAMETER).into_iter().filter(|dir| dir.starts_with('/'));
+        let dirs = PARAMETERS.into_iter().flat_map(|parameter| settings.list(parameter));
+        let dirs = dirs.filter(|dir| dir.starts_with('/'));
         dirs.map(|dir| (PathBuf::from(dir), config_dir.join("main.cf"))).collect()
     }
 
@@ -81,18 +106,29 @@ impl Postfix {
                     severity: Severity::Note,
                     line: None,
                     file: Some(named_in.to_owned()),
-                    what: format!("{PARAMETER} names {}, where there is no Postfix configuration", dir.display()),
+                    what: format!(
+                        "{} names {}, where there is no Postfix configuration",
+                        PARAMETERS.join(" or "),
+                        dir.display()
+                    ),
                     fix: "nothing, if that instance is gone; else put its configuration back".into(),
                 });
             }
             Err(e) => return self.not_read(dir, &e.to_string(), found),
             Ok(_) => {}
         }
-        let looked = self.with_other(dir, |other| {
-            let survey = other.survey(ours, None, Need::Found)?;
-            let running = other.running_with(&survey.setup.main);
-            Ok((survey, running))
+        let other = self.take_other(dir);
+        let asked = ours.clone();
+        let looked = self.in_time(dir, WHOLE_LOOK, move || {
+            let looked = other.survey(&asked, None, Need::Found);
+            let looked = looked.map(|survey| {
+                let running = other.running_with(&survey.setup.main);
+                (survey, running)
+            });
+            (other, looked)
         });
+        let Some((other, looked)) = looked else { return self.not_read(dir, NO_ANSWER, found) };
+        self.others.borrow_mut().insert(dir.to_owned(), other);
         match looked {
             Err(e) => self.not_read(dir, &e.what, found),
             Ok((survey, running)) => {
@@ -142,10 +178,45 @@ impl Postfix {
 
     /// With what is kept of another instance from one look to the next.
     fn with_other<T>(&self, dir: &Path, look: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut others = self.others.borrow_mut();
-        let other =
-            others.entry(dir.to_owned()).or_insert_with(|| Box::new(Self::new(dir, &self.relay, None, &Reload::Never)));
-        look(other)
+        let other = self.take_other(dir);
+        let looked = look(&other);
+        self.others.borrow_mut().insert(dir.to_owned(), other);
+        looked
+    }
+
+    fn take_other(&self, dir: &Path) -> Box<Self> {
+        let kept = self.others.borrow_mut().remove(dir);
+        kept.unwrap_or_else(|| Box::new(Self::new(dir, &self.relay, None, &Reload::Never)))
+    }
+
+    /// Asks about another instance's directory, in a thread of its own. `None`: there is no answer; until there is one, nothing more
+    /// is asked about it.
+    fn in_time<T: Send + 'static>(
+        &self,
+        dir: &Path,
+        within: Duration,
+        ask: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut silent = self.silent.borrow_mut();
+        if silent.get(dir).is_some_and(|waits| waits.try_recv() == Err(TryRecvError::Empty)) {
+            return None;
+        }
+        silent.remove(dir);
+        let ((tell, told), (ends, ended)) = (mpsc::channel(), mpsc::channel());
+        let asking = move || {
+            // Nobody may listen any more.
+            let _ = tell.send(ask());
+            drop(ends);
+        };
+        thread::Builder::new().name("other-instance".into()).spawn(asking).ok()?;
+        match told.recv_timeout(within) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                silent.insert(dir.to_owned(), ended);
+                None
+            }
+        }
     }
 }
 
@@ -161,6 +232,8 @@ impl Survey {
         named.map(|(_, map)| map.id.to_string()).collect()
     }
 }
+
+const NO_ANSWER: &str = "its file system, or a program that was asked, gives no answer";
 
 /// The directory behind all links, where it is there.
 fn real(dir: &Path) -> PathBuf {

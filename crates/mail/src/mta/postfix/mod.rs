@@ -49,6 +49,7 @@ use crate::mta::{
     ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 use differences::{Compared, Compiling};
+use instances::Silent;
 pub use instances::TargetDirectories;
 use pick::Owned;
 use review::{Problem, Subject};
@@ -89,6 +90,8 @@ pub struct Postfix {
     targets: TargetDirectories,
     /// The other instances, by their configuration directories, for what is kept of them.
     others: RefCell<BTreeMap<PathBuf, Box<Self>>>,
+    /// Those of them that gave no answer.
+    silent: RefCell<BTreeMap<PathBuf, Silent>>,
 }
 
 impl Postfix {
@@ -108,6 +111,7 @@ impl Postfix {
             routes: RefCell::default(),
             targets: TargetDirectories::default(),
             others: RefCell::default(),
+            silent: RefCell::default(),
         }
     }
 
@@ -172,7 +176,7 @@ impl Mta for Postfix {
         let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
             key: owned.key.clone(),
             table: table.store.id(),
-            line: Some(owned.line),
+            line: Some(owned.line).filter(|line| *line > 0),
             text: owned.text.clone(),
             live: table.live.get(&owned.key).cloned(),
             is_live_key: owned.is_live_key,
@@ -283,7 +287,10 @@ impl Mta for Postfix {
     fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
         let mut survey = self.survey(ours, Some(logins.username()), Need::Table)?;
         let problems = std::mem::take(&mut survey.problems).into_iter();
-        let errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
+        let mut errors: Vec<Problem> = problems.filter(|p| p.finding.severity == Severity::Error).collect();
+        // Who changes it by hand changes a text.
+        let without_text = survey.tables.iter().filter(|table| table.listed.is_some());
+        errors.extend(without_text.filter_map(|table| self.text_is_gone(&table.store)));
         if let Some(problem) = errors.iter().find(|p| p.subject == Subject::Setup) {
             return Err(problem.clone().into_error());
         }
@@ -606,11 +613,15 @@ fn plan_of(survey: &TableSurvey, logins: &Logins) -> Result<TablePlan, Fault> {
     }
     let lookups = survey.lookups();
     let (mut text, mut map) = (None, None);
-    if !changes.is_empty() {
+    if let (Some(path), Some(listed), false) = (&store.map, survey.listed, changes.is_empty()) {
+        // No text is left behind where there was none.
+        let bytes = survey.table.render(&changes).map_err(|e| Problem::of_table(e, path).into_error())?;
+        map = Some(PlannedFile { path: path.clone(), seen: Some(listed), content: Content::CompiledOf(bytes) });
+    } else if survey.listed.is_none() && !changes.is_empty() {
         let bytes = survey.table.render(&changes).map_err(|e| Problem::of_table(e, &store.text).into_error())?;
         text = Some(PlannedFile { path: store.text.clone(), seen: survey.seen, content: Content::Bytes(bytes) });
     }
-    if let Some(path) = &store.map {
+    if let (Some(path), None) = (&store.map, survey.listed) {
         let stale = lookups.iter().any(|wanted| survey.live.get(&wanted.key) != logins.at(wanted.endpoint))
             || survey.only_in_map().count() > 0;
         if text.is_some() || stale {

@@ -346,7 +346,7 @@ impl<'a> Question<'a> {
         let mut has_ours = vec![false; self.tables.len()];
         for (at, entry) in self.entries() {
             entry.username().inspect(|user| {
-                found.held.add(user, &self.tables[at.table].id, Some(entry.line), &entry.key);
+                found.held.add(user, &self.tables[at.table].id, entry.on_line(), &entry.key);
             });
             let name = rule.of(&entry);
             has_ours[at.table] |= name == ByName::Ours || is_known(&entry) && by_hop.contains(&at);

@@ -26,8 +26,8 @@ pub(super) struct SameName {
 
 impl SameName {
     pub(super) fn add(&mut self, entry: &table::Entry<'_>) {
-        self.names.add(&entry.key, Some(entry.line));
-        self.line.get_or_insert(entry.line);
+        self.names.add(&entry.key, entry.on_line());
+        self.line = self.line.or(entry.on_line());
     }
 
     pub(super) fn explain(&self, file: &Path) -> Option<Problem> {
@@ -219,11 +219,11 @@ impl Answering<'_> {
                 }
                 Fact::SameName { at } => same_name[at.table].add(&self.entry(*at)),
                 Fact::OtherRegion { at, table, key, region } => {
-                    let line = at.map(|at| self.entry(at).line);
+                    let line = at.and_then(|at| self.entry(at).on_line());
                     problems.push(self.other_region(self.file(*table), key, line, region));
                 }
                 Fact::NoPassword { at, table, key, endpoint } => {
-                    let line = at.map(|at| self.entry(at).line);
+                    let line = at.and_then(|at| self.entry(at).on_line());
                     problems.push(self.without_its_password(self.file(*table), key, line, *endpoint));
                 }
                 Fact::NoPasswordLeft { at, endpoint } => {
@@ -273,7 +273,7 @@ impl Answering<'_> {
                     }
                 }
                 Fact::SenderAnswers { key, at, .. } => {
-                    let sender = shown::quoted_key(&self.entry(*at).key, Some(self.entry(*at).line));
+                    let sender = shown::quoted_key(&self.entry(*at).key, self.entry(*at).on_line());
                     problems.push(Problem::warning(
                         Some(self.file(at.table).to_owned()),
                         format!(
@@ -324,7 +324,23 @@ impl Answering<'_> {
                     ),
                     "nothing, where that is another account's; else list its keys in the target's keys, with all others".into(),
                 )),
-                Fact::Taken { .. } | Fact::NoLiveKey => {}
+                Fact::Taken { username } => {
+                    let first = found.moved.iter().find(|moved| self.entry(moved.at).username() == Some(username));
+                    problems.extend(first.map(|moved| {
+                        self.of_entry(
+                            moved.at,
+                            Severity::Note,
+                            format!(
+                                "no login here is known as this credential's, and every key of its next hops holds {username}: \
+                                 that is taken for the key before, and the first rollover exchanges it"
+                            ),
+                            "nothing, if this host is to send with this credential; else list in the target's keys those that are \
+                             this credential's, before the first sync"
+                                .into(),
+                        )
+                    }));
+                }
+                Fact::NoLiveKey => {}
             }
         }
         problems
@@ -345,10 +361,10 @@ impl Answering<'_> {
 
     fn of_entry(&self, at: EntryAt, severity: Severity, what: String, fix: String) -> Problem {
         let entry = self.entry(at);
-        let key = shown::quoted_key(&entry.key, Some(entry.line));
+        let key = shown::quoted_key(&entry.key, entry.on_line());
         let mut problem = Problem::new(severity, Some(self.file(at.table).to_owned()), format!("{key}: {what}"), fix);
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
-        problem.finding.line = Some(entry.line);
+        problem.finding.line = entry.on_line();
         problem
     }
 
@@ -457,13 +473,13 @@ impl Answering<'_> {
                 format!(
                     "keys lists {} but not {}, which Postfix finds first",
                     shown::quoted_key(&tried[listed_at], None),
-                    shown::quoted_key(&entry.key, Some(entry.line))
+                    shown::quoted_key(&entry.key, entry.on_line())
                 ),
                 // Without that line, what goes to another port of the host would have no login.
-                format!("list {} in keys too", shown::quoted_key(&entry.key, Some(entry.line))),
+                format!("list {} in keys too", shown::quoted_key(&entry.key, entry.on_line())),
             );
             problem.subject = Subject::Table;
-            problem.finding.line = Some(entry.line);
+            problem.finding.line = entry.on_line();
             return Some(problem);
         }
         (listed_at.is_none() && !has_sender).then(|| {
@@ -499,7 +515,7 @@ impl Answering<'_> {
         let applied = applied.and_then(|user| self.ours.shown(user, self.candidate));
         let expected = applied.map(|user| format!(", not of {user}")).unwrap_or_default();
         let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
-        let key = shown::quoted_key(&entry.key, Some(entry.line));
+        let key = shown::quoted_key(&entry.key, entry.on_line());
         // With `keys` what is not listed stays as it is, whatever is known of it.
         let to_replace = match self.take_as_earlier(at).filter(|_| self.keys.is_none()) {
             Some(take) => format!("{take}. If it is to hold the credential's login from now on, whosever it is"),
@@ -519,7 +535,7 @@ impl Answering<'_> {
         );
         problem.class = Class::Ambiguous;
         problem.subject = Subject::Entry;
-        problem.finding.line = Some(entry.line);
+        problem.finding.line = entry.on_line();
         problem
     }
 

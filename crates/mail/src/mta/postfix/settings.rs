@@ -15,6 +15,7 @@ use crate::mta::table::Delimiter;
 
 /// What is asked of `postconf`, in one call. Names that this Postfix does not know are left out of its answer.
 pub(super) const PARAMETERS: &[&str] = &[
+    "alternate_config_directories",
     "body_checks",
     "command_directory",
     "config_directory",

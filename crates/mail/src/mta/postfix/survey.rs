@@ -212,7 +212,7 @@ impl Postfix {
         let main_cf = self.config_dir.join("main.cf");
         let texts: Vec<(PathBuf, Option<&Table>)> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| match table_of(number) {
-                Some(table) => (table.store.text.clone(), Some(&table.table)),
+                Some(table) => (table.file().to_owned(), Some(&table.table)),
                 None => (main_cf.clone(), map.fixed.as_ref()),
             })
             .collect();
@@ -255,7 +255,7 @@ impl Postfix {
             }
         };
         table.is_looked_up = is_looked_up;
-        if is_looked_up && table.seen.is_none() {
+        if is_looked_up && table.seen.is_none() && table.listed.is_none() {
             match self.ids_without_text(table)? {
                 Some(ids) => table.only_in_map_ids = ids,
                 None => table.is_looked_up = false,
@@ -312,31 +312,23 @@ impl Postfix {
         match directory.read(&name, table::MAX_TABLE) {
             Err(e) if e.is_not_found() => {
                 survey.seen = None;
-                if let Some(map) = store.map.as_ref().filter(|map| map.exists()) {
-                    let command = store.text_from_map(map, &self.config_option());
-                    let mut problem = Problem::error(
-                        Class::Ambiguous,
-                        Some(store.text.clone()),
-                        format!(
-                            "the text is gone and its map {} is there: a map made from a new text would lose whatever \
-                             else the old one holds",
-                            map.display()
-                        ),
-                        match &command {
-                            Some(command) => {
-                                format!("bring the text back, from a backup or with: {command}; it has to stay")
-                            }
-                            None => "bring the text back from a backup; it has to stay".to_owned(),
-                        },
-                    );
-                    problem.subject = Subject::Table;
-                    let text = store.text.display();
-                    let from = if command.is_some() { ", or as follows" } else { "" };
-                    problem.steps = vec![Instruction::Text(format!(
-                        "bring back {text}, which has to stay: from a backup, with the owner and the mode that it had{from}"
-                    ))];
-                    problem.steps.extend(command.map(Instruction::Command));
-                    survey.problems.push(problem);
+                match self.listing(&survey.settings, store)? {
+                    Some((listing, map)) => {
+                        let again = match store.text_from_map(store.read_by_postfix(), &self.config_option()) {
+                            Some(command) => format!("from a backup or with: {command}; sync does without it"),
+                            None => "from a backup; sync does without it".into(),
+                        };
+                        let note = Problem::note(
+                            Some(store.text.clone()),
+                            "the text is gone and its map is there: what the map holds is the table, and a new map is made without \
+                             leaving a text"
+                                .into(),
+                            format!("nothing, where that was on purpose; where not, bring it back, {again}"),
+                        );
+                        survey.problems.push(note);
+                        (survey.table, survey.listed) = (listing.delimited(store.delimiter), Some(map));
+                    }
+                    None => survey.problems.extend(self.text_is_gone(store)),
                 }
             }
             Err(e) => return Err(e.into()),
@@ -352,6 +344,43 @@ impl Postfix {
             }
         }
         Ok(true)
+    }
+
+    /// What the map holds, and which file it is, where there is one that can be told as lines of a text without any loss.
+    fn listing(&self, settings: &Settings, store: &Store) -> Result<Option<(Table, host::FileId)>, Fault> {
+        let Some(map) = &store.map else { return Ok(None) };
+        let Some(seen) = look(map)? else { return Ok(None) };
+        let Ok(listing) = self.list_whole(settings, store.kind, &store.path, seen.size)? else { return Ok(None) };
+        if look(map)? != Some(seen) {
+            return Err(host::HostError::Changed { path: map.clone() }.into());
+        }
+        Ok(Table::of_listing(listing)?.map(|table| (table, seen)))
+    }
+
+    /// Where a person is to change the table, or the map cannot be told as a text. `None`: there is no map.
+    pub(super) fn text_is_gone(&self, store: &Store) -> Option<Problem> {
+        let map = store.map.as_ref().filter(|map| map.exists())?;
+        let command = store.text_from_map(map, &self.config_option());
+        let mut problem = Problem::error(
+            Class::Ambiguous,
+            Some(store.text.clone()),
+            format!(
+                "the text is gone and its map {} is there: a map made from a new text would lose whatever else the old one holds",
+                map.display()
+            ),
+            match &command {
+                Some(command) => format!("bring the text back, from a backup or with: {command}; it has to stay"),
+                None => "bring the text back from a backup; it has to stay".to_owned(),
+            },
+        );
+        problem.subject = Subject::Table;
+        let text = store.text.display();
+        let from = if command.is_some() { ", or as follows" } else { "" };
+        problem.steps = vec![Instruction::Text(format!(
+            "bring back {text}, which has to stay: from a backup, with the owner and the mode that it had{from}"
+        ))];
+        problem.steps.extend(command.map(Instruction::Command));
+        Some(problem)
     }
 
     /// What makes a map: `postmap` gives a new one the rights of its text, which may be closed to who is to read it.
@@ -376,8 +405,8 @@ impl Postfix {
             command: self.compile_for(survey, path),
         });
         Task {
-            file: &store.text,
-            exists: survey.seen.is_some(),
+            file: survey.file(),
+            exists: survey.seen.is_some() || survey.listed.is_some(),
             group: proxymap::group(&survey.settings, store),
             table: &survey.table,
             ours,
@@ -558,6 +587,8 @@ pub(super) struct TableSurvey {
     /// The text as it was read; `None`: there is none.
     pub(super) seen: Option<host::FileId>,
     pub(super) pick: Pick,
+    /// There is no text: what the map holds is the table, and this is the map as it was listed.
+    pub(super) listed: Option<host::FileId>,
     /// What Postfix finds now, by key as asked.
     pub(super) live: HashMap<String, Login>,
     /// Keys under which it finds what is no login.
@@ -577,12 +608,21 @@ impl TableSurvey {
             store,
             table: Table::default(),
             seen: None,
+            listed: None,
             pick: Pick::default(),
             live: HashMap::new(),
             odd: HashSet::new(),
             only_in_map_ids: KeyIds::default(),
             is_looked_up: false,
             problems: Vec::new(),
+        }
+    }
+
+    /// The file that its entries stand in.
+    pub(super) fn file(&self) -> &Path {
+        match &self.store.map {
+            Some(map) if self.listed.is_some() => map,
+            _ => &self.store.text,
         }
     }
 

@@ -57,6 +57,35 @@ impl Postfix {
         Ok(Err(self.last_words(&output.stderr, path)))
     }
 
+    /// As [`Self::list`]: all of it, as lines of key, tab and value.
+    pub(super) fn list_whole(
+        &self,
+        settings: &Settings,
+        kind: Kind,
+        path: &Path,
+        size: u64,
+    ) -> Result<Result<Zeroizing<Vec<u8>>, String>, Fault> {
+        // A map is larger than what it holds: not grown, which would leave a copy behind.
+        let room = usize::try_from(size).unwrap_or_default().min(table::MAX_TABLE);
+        let mut whole = Zeroizing::new(Vec::with_capacity(room));
+        if settings.redirected(kind) == Kind::Cdb {
+            let (directory, name) = host::Directory::of(&with_extension(path, "cdb"))?;
+            let (file, id) = directory.open_to_read(&name)?;
+            let listed = cdb::records(io::BufReader::new(file), id.size, |key, value| {
+                [key, b"\t", value, b"\n"].into_iter().for_each(|part| whole.extend_from_slice(part));
+            });
+            return Ok(listed.map(|()| whole).map_err(|e| e.to_string()));
+        }
+        let mut argv = self.postmap(settings);
+        argv.extend(["-s".into(), kind.spell(path)]);
+        let output = host::run_listing(&argv, LONG_COMMAND, MAX_LISTING, &mut |piece| whole.extend_from_slice(piece))
+            .map_err(|e| waited_for(e, settings, kind, path))?;
+        match output.status.success() && gave_up(&output.stderr).is_empty() {
+            true => Ok(Ok(whole)),
+            false => Ok(Err(self.last_words(&output.stderr, path))),
+        }
+    }
+
     pub(super) fn compile_command(&self, store: &Store) -> String {
         format!("postmap{} {}", self.config_option(), quoted(&store.name))
     }

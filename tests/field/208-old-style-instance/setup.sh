@@ -1,0 +1,1 @@
+postconf -c $CFG -e "alternate_config_directories = $CFG2"

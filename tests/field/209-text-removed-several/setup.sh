@@ -1,0 +1,1 @@
+rm $CFG/sasl_passwd $CFG/sasl_bulk
