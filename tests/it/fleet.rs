@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use relaykey::standin::Standin;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::lab::isolated::isolated_within;
@@ -20,7 +20,7 @@ use crate::lab::moto::REGION;
 use crate::lab::postfix::{Instance, Options, wait_for};
 use crate::lab::relaykey::{Program, send};
 use crate::lab::scratch::{self, Files as _};
-use crate::rotate::lab::{Kind, Lab, SECRET, USER, tell_ses};
+use crate::rotate::lab::{Kind, Lab, SECRET, TABLE, USER, tell_ses};
 
 /// How long the whole may take. Where it takes longer, something hangs.
 const LIMIT: u64 = 420;
@@ -33,6 +33,8 @@ struct Member {
     postfix: Instance,
     /// Configuration and state.
     dir: TempDir,
+    /// Of an IAM user of its own.
+    aws_key: String,
     /// Its agent, where it runs.
     agent: Option<Program>,
 }
@@ -58,23 +60,27 @@ impl Member {
              {credential}[credential.source]\ntype = \"secrets-manager\"\nsecret = {SECRET:?}\npoll = \"5s\"\n{aws}\
              [credential.smtp]\nendpoint = \"localhost\"\nport = {port}\nregion = {REGION:?}\nca_file = {ca:?}\n\
              [[credential.target]]\ntype = \"postfix\"\nname = \"main\"\nconfig_dir = {:?}\n{target}\
-             [[report]]\nname = \"fleet\"\ntype = \"parameter-store\"\npath = \"/relaykey\"\n{aws}",
+             [[report]]\nname = \"fleet\"\ntype = \"dynamodb\"\nlayout = 2\ntable = {TABLE:?}\n{aws}",
             dir.path().join("state"),
             dir.path().join("run"),
             postfix.config_dir,
         );
         dir.file("config.toml", &text);
         postfix.start();
-        Self { name, standin: Arc::clone(&lab.standin), postfix, dir, agent: None }
+        let keys = lab.moto.lab("iam", &json!({"user": name, "make": true}));
+        let aws_key = keys[0]["id"].as_str().expect("an id").to_owned();
+        Self { name, standin: Arc::clone(&lab.standin), postfix, dir, aws_key, agent: None }
     }
 
     fn relaykey(&self, arguments: &[&str]) -> Program {
         let config = self.dir.path().join("config.toml");
         let mut all = vec!["--config", config.to_str().expect("a path in UTF-8")];
         all.extend(arguments);
-        let key =
-            format!("AKIA{:0>16}", self.name.replace('.', "").to_uppercase().chars().take(16).collect::<String>());
-        Program::start(&all, &[("AWS_ACCESS_KEY_ID", &key), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")], b"")
+        Program::start(
+            &all,
+            &[("AWS_ACCESS_KEY_ID", &self.aws_key), ("AWS_SECRET_ACCESS_KEY", "of-no-importance")],
+            b"",
+        )
     }
 
     fn start(&mut self) {
@@ -309,7 +315,7 @@ fn configuration(lab: &Lab, ca: &Path) -> String {
         "config_version = 1\n[aws]\nregion = {REGION:?}\nendpoint_url = {:?}\n[[credential]]\nname = \"ses\"\n\
          iam_user = {USER:?}\n[credential.smtp]\nendpoint = \"localhost\"\nport = {}\ntls = \"starttls\"\n\
          region = {REGION:?}\nca_file = {ca:?}\ntimeout = \"5s\"\n[[credential.publish]]\ntype = \"secrets-manager\"\n\
-         secret = {SECRET:?}\n[credential.evidence]\ntype = \"parameter-store\"\npath = \"/relaykey\"\n\
+         secret = {SECRET:?}\n[credential.evidence]\ntype = \"dynamodb\"\ntable = {TABLE:?}\n\
          [credential.rotation]\ngrace = \"8s\"\nlast_use_lag = \"10s\"\nobserve = \"8s\"\npropagation = \"20s\"\n\
          [lab]\nallow_short = true\n",
         lab.moto.endpoint(),
