@@ -9,7 +9,7 @@ use relaykey_rotate::run::{Ask, Controller};
 use serde_json::json;
 
 use super::lab::{Kind, Lab, SimHost, TABLE, host, prove, words};
-use crate::lab::isolated::{isolated, isolated_within};
+use crate::lab::isolated::isolated;
 
 /// A rotation whose new key is published; hosts have the old one.
 struct Begun {
@@ -360,45 +360,5 @@ fn a_label_that_a_person_moves_is_told_before_and_healed_after() {
         let done = begun.lab.settle(&mut begun.controller);
         assert!(matches!(&done[0].0, Action::Reactivate { key, .. } if key.as_str() == begun.old));
         assert!(begun.lab.is_live(&begun.old));
-    });
-}
-
-/// How long one look takes, and what it needs: told, and bounded.
-#[test]
-#[ignore = "a minute: ten thousand hosts"]
-fn ten_thousand_hosts_are_looked_at_in_seconds() {
-    isolated_within("rotate::fleet::ten_thousand_hosts_are_looked_at_in_seconds", 300, || {
-        let lab = Lab::new(Kind::SecretsManager);
-        let (version, key, password) = lab.published();
-        let hosts: Vec<u32> = (0..10_000).collect();
-        for batch in hosts.chunks(25) {
-            let put = |n: &u32| {
-                let mut host = host(&format!("mx{n:05}"));
-                host.applied = Some((version.clone(), key.clone()));
-                let report = lab.report(&mut host, ReportOutcome::Confirmed, &password);
-                json!({"PutRequest": {"Item": lab.item(&host, &report)}})
-            };
-            let puts: Vec<_> = batch.iter().map(put).collect();
-            lab.moto.call("DynamoDB_20120810.BatchWriteItem", json!({"RequestItems": {TABLE: puts}}));
-        }
-        let mut controller = lab.controller();
-        let peak = || {
-            let status = std::fs::read_to_string("/proc/self/status").expect("status");
-            let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a line").to_owned();
-            line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
-        };
-        let (before, began) = (peak(), std::time::Instant::now());
-        let look = lab.run_time.block_on(controller.look()).expect("a look");
-        let (took, calls) = (began.elapsed(), lab.moto.calls(crate::lab::isolated::KEY).len());
-        println!(
-            "{} hosts: {took:?}, {calls} calls, {before} MB before, {} MB at most",
-            look.facts.fleet.len(),
-            peak()
-        );
-        assert_eq!((look.facts.fleet.len(), look.faults.len()), (10_000, 0));
-        assert!(look.decision.hosts.iter().all(|(_, verdict)| matches!(verdict, Verdict::True { .. })));
-        let began = std::time::Instant::now();
-        lab.tick(&mut controller);
-        println!("the first turn, which remembers who owns which name: {:?}", began.elapsed());
     });
 }
