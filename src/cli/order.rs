@@ -230,7 +230,7 @@ struct Here<'a> {
 }
 
 /// How a run over one credential came out, and what that means to the others.
-struct Ended {
+struct OrderedRun {
     synced: Synced,
     /// It has put a login in place: what others of this host have seen may be no longer so.
     has_swapped: bool,
@@ -252,7 +252,7 @@ impl Here<'_> {
     async fn all(&self, chosen: &[&config::Credential]) -> Vec<Synced> {
         let run = |nth: usize, which| async move { (nth, which, self.run(chosen[nth], which).await) };
         let mut under_way: FuturesUnordered<_> = (0..chosen.len()).map(|nth| run(nth, Which::Ordered)).collect();
-        let mut ended: Vec<Option<Ended>> = chosen.iter().map(|_| None).collect();
+        let mut ended: Vec<Option<OrderedRun>> = chosen.iter().map(|_| None).collect();
         let mut outdated = vec![false; chosen.len()];
         let mut again = vec![false; chosen.len()];
         while let Some((nth, which, came)) = under_way.next().await {
@@ -261,7 +261,7 @@ impl Here<'_> {
             }
             again[nth] = false;
             ended[nth] = Some(match ended[nth].take() {
-                Some(before) => Ended { synced: before.synced.followed_by(came.synced), ..came },
+                Some(before) => OrderedRun { synced: before.synced.followed_by(came.synced), ..came },
                 None => came,
             });
             if self.order.wake.dry_run || *self.stop.borrow() {
@@ -278,7 +278,7 @@ impl Here<'_> {
         ended.into_iter().flatten().map(|ended| ended.synced).collect()
     }
 
-    async fn run(&self, credential: &config::Credential, which: Which) -> Ended {
+    async fn run(&self, credential: &config::Credential, which: Which) -> OrderedRun {
         let (json, dry_run, shows_password) = (self.json, self.order.wake.dry_run, self.order.reveal);
         let mut stop = self.stop.clone();
         let mut preview = Vec::new();
@@ -352,7 +352,7 @@ impl Here<'_> {
         if !json && (which == Which::Ordered || synced.outcome != SyncOutcome::UpToDate) {
             show(&synced);
         }
-        Ended { synced, has_swapped, names_something }
+        OrderedRun { synced, has_swapped, names_something }
     }
 }
 
