@@ -210,7 +210,7 @@ fn a_whole_fleet_moves_and_the_old_key_dies_last() {
 
         let dir = scratch::private("fleet");
         let ca = dir.file("ca.pem", lab.standin.ca_pem());
-        dir.file("rotate.toml", &configuration(&lab, &ca));
+        dir.file("rotate.toml", configuration(&lab, &ca));
         let _ses = Ses::knows_what_iam_knows(&lab);
         let mut mail: Vec<Mail> =
             members.iter().map(|member| Mail::through(member.postfix.config_dir.clone())).collect();
