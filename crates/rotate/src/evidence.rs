@@ -228,7 +228,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     let newer = &chain[..standing.unwrap_or(chain.len())];
     let took_back = newer.iter().find_map(|one| Some(took_back(one, takes_back(one.outcome)?)));
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
-    let alive = newer.iter().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
+    let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
     let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
     let proof = |confirmation: &Report| match (clock_ahead, proved(confirmation, passwords), alive) {
         (true, ..) => Proved::Missing(WhyMissing::Clock),
@@ -253,7 +253,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
-        lists: lists(confirmation.unwrap_or(report)),
+        // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
+        lists: lists(
+            alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report),
+        ),
         ..Host::never_heard(host_name(&report.host))
     }
 }

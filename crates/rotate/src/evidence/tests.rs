@@ -210,6 +210,13 @@ fn a_sign_of_life_with_a_proof_counts_for_as_long_as_it_is_true() {
     let mut alive = Report { targets: report.targets.clone(), ..then(&report, ReportOutcome::Alive) };
     prove(&mut alive, PASSWORD);
     assert_eq!(verdict_of(judged(alive.clone())), TRUE);
+    // What has come into its tables since counts.
+    assert_eq!(judged(alive.clone()).lists, Lists::default());
+    let mut drifted = alive.clone();
+    drifted.targets[0].held.others.push(other_key(OLD));
+    prove(&mut drifted, PASSWORD);
+    assert_eq!(judged(drifted.clone()).lists.others, [KeyId::new(OLD)]);
+    assert_eq!(verdict_of(judged(drifted)), TRUE);
     prove(&mut alive, OTHER);
     assert_eq!(verdict_of(judged(alive)), Verdict::False);
 }
