@@ -4,6 +4,7 @@
 //! - Any report registers a host; `adopted` and `confirmed` alone count, the latest of them, also inside of what replaced them.
 //! - `failed`, `pending-approval` and `rejected` take nothing back. `withdrawn` and `applied-refused` do, until the next
 //!   confirmation. `left` removes the host.
+//! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
 
@@ -120,7 +121,8 @@ pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> Option<
 pub struct Registry {
     /// Counted although it may never have written.
     pub listed: Vec<HostName>,
-    pub removed: Vec<HostName>,
+    /// Counted no more, as far as it wrote nothing since then.
+    pub removed: BTreeMap<HostName, Timestamp>,
     pub waivers: BTreeMap<HostName, Waiver>,
     /// The principal that owns a name: the first that wrote it, or the one that a person accepted.
     pub owners: BTreeMap<HostName, String>,
@@ -150,10 +152,15 @@ pub fn fleet<'a>(
             *entry = one;
         }
     }
+    // A person's word covers what they could know: who writes later is there.
+    let is_gone = |one: &Written| {
+        let removed = registry.removed.get(&host_name(&one.report.host));
+        is_gone(one, now) || removed.is_some_and(|at| one.at <= *at)
+    };
     let mut fleet = Fleet::default();
     for one in latest.values() {
         let name = host_name(&one.report.host);
-        if is_gone(one, now) || registry.removed.contains(&name) {
+        if is_gone(one) {
             fleet.gone.push(name);
             continue;
         }
@@ -161,14 +168,14 @@ pub fn fleet<'a>(
         let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
         let owner = registry.owners.get(&name);
         host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other, now));
+            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other));
         host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && !is_gone(other, now));
+            && others().any(|other| other.principal == one.principal && !is_gone(other));
         host.waiver = registry.waivers.get(&name).cloned();
         fleet.hosts.push(host);
     }
     for name in &registry.listed {
-        if fleet.hosts.iter().all(|host| host.name != *name) && !registry.removed.contains(name) {
+        if fleet.hosts.iter().all(|host| host.name != *name) {
             let waiver = registry.waivers.get(name).cloned();
             fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
         }

@@ -236,12 +236,52 @@ fn the_highest_number_of_an_installation_counts_wherever_it_stands() {
 fn who_left_or_was_removed_is_not_counted_and_who_is_listed_is() {
     let left = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Left);
     let removed = confirmed("mx2", 5, PASSWORD);
-    let registry =
-        Registry { removed: vec![HostName::new("mx2")], listed: vec![HostName::new("mx3")], ..Registry::default() };
+    let removed_at = [(HostName::new("mx2"), now())].into();
+    let registry = Registry { removed: removed_at, listed: vec![HostName::new("mx3")], ..Registry::default() };
     let fleet = fleet(&[written("p", left), written("q", removed)], &registry, &passwords, now());
     assert_eq!(fleet.gone, [HostName::new("mx1"), HostName::new("mx2")]);
     assert_eq!(fleet.hosts.len(), 1);
     assert_eq!(verdict_of(fleet.hosts[0].clone()), Verdict::NeverHeard);
+}
+
+/// A person said it is gone, and it is not: what it wrote later counts, as the old key that it names.
+#[test]
+fn a_removal_covers_what_was_written_before_it() {
+    let removed = |at| Registry { removed: [(HostName::new("mx1"), at)].into(), ..Registry::default() };
+    let one = written("p", Report { version: "v1".into(), username: OLD.into(), ..confirmed("mx1", 5, PASSWORD) });
+    let of = |at| fleet(std::slice::from_ref(&one), &removed(at), &passwords, now());
+    assert_eq!((of(one.at).hosts.len(), of(one.at).gone), (0, vec![HostName::new("mx1")]));
+    let back = of(one.at - SignedDuration::from_secs(1));
+    assert_eq!((back.hosts.len(), back.gone.len()), (1, 0));
+    assert!(matches!(verdict_of(back.hosts[0].clone()), Verdict::Old { .. }));
+    // Set up anew under its name: what was removed is no second one.
+    let before = Written { at: now() - SignedDuration::from_hours(1), ..one.clone() };
+    let anew = written("p", Report { host_id: "anew".into(), ..confirmed("mx1", 1, PASSWORD) });
+    let both = fleet(&[before.clone(), anew], &removed(before.at), &passwords, now());
+    assert_eq!((both.hosts.len(), both.gone.len()), (1, 0));
+    assert!(!both.hosts[0].name_twice && !both.hosts[0].identity_shared);
+}
+
+/// As it was written before a removal had a time: it covers nothing of what is there.
+#[test]
+fn a_removal_without_a_time_covers_nothing_new() {
+    let entry = serde_json::from_str(r#"{"listed":false,"removed":true,"shared":false}"#).unwrap();
+    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let one = [written("p", confirmed("mx1", 5, PASSWORD))];
+    assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 1);
+    // An item that makes no sense is somebody's who is there, too, unless it was there already.
+    let at = now() - SignedDuration::from_mins(10);
+    let unreadable = |removed_at| {
+        let entry = crate::hosts::RegistryEntry { removed: true, removed_at, ..Default::default() };
+        let (entries, unreadable) = (vec![("mx1".into(), entry)], vec![(HostName::new("mx1"), at)]);
+        let read = crate::hosts::Read { entries, unreadable, ..Default::default() };
+        fleet(&[], &read.registry(), &passwords, now()).hosts.len()
+    };
+    assert_eq!((unreadable(Some(at)), unreadable(Some(at - SignedDuration::from_secs(1)))), (0, 1));
+    let timed = format!(r#"{{"removed":true,"removed_at":"{}"}}"#, now());
+    let entry = serde_json::from_str(&timed).unwrap();
+    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 0);
 }
 
 #[test]
