@@ -7,6 +7,7 @@
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
+//! - A key that a report names as in use after the confirmation is one that the host needs, proved or not.
 
 use std::collections::BTreeMap;
 
@@ -243,6 +244,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         (_, Proved::True, Some(alive)) if is_about(alive, confirmation) => proved(alive, passwords),
         (_, proved, _) => proved,
     };
+    // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
+    let listed =
+        alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report);
+    let in_use = newer.iter().find(|one| one.in_use.is_some()).map(|one| in_use(one)).unwrap_or_default();
     Host {
         registered: Registered::Evidence,
         generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
@@ -260,10 +265,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
-        // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
-        lists: lists(
-            alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report),
-        ),
+        lists: Lists { in_use, ..lists(listed) },
         ..Host::never_heard(host_name(&report.host))
     }
 }
@@ -300,8 +302,7 @@ fn has_proof(report: &Report) -> bool {
 }
 
 fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
-    let named = report.in_use.iter().flatten();
-    let mut keys: Vec<KeyId> = named.filter(|name| is_access_key_id(name)).map(KeyId::new).collect();
+    let mut keys = in_use(report);
     // What SES refuses is what it has applied.
     let applied = key_id(&report.username);
     if why == WhyTakenBack::AppliedRefused && !keys.contains(&applied) {
@@ -310,11 +311,17 @@ fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
     TookBack { why, keys }
 }
 
+/// The access key ids among the user names it logs in with: another one is nobody's here.
+fn in_use(report: &Report) -> Vec<KeyId> {
+    report.in_use.iter().flatten().filter(|name| is_access_key_id(name)).map(KeyId::new).collect()
+}
+
 fn lists(report: &Report) -> Lists {
     let held = || report.targets.iter().map(|target| &target.held);
     Lists {
         remaining_old: held().flat_map(|held| held.remaining_old.clone()).collect(),
         others: held().flat_map(|held| &held.others).map(|other| key_id(&other.id)).collect(),
+        in_use: Vec::new(),
         incomplete: held().flat_map(|held| held.incomplete.clone()).collect(),
         shortened: held().any(StillHeld::is_shortened),
     }

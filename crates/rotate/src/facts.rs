@@ -285,6 +285,8 @@ pub struct Lists {
     pub remaining_old: Vec<String>,
     /// Every other access key id that its login tables hold.
     pub others: Vec<KeyId>,
+    /// The keys that its mail servers were found to log in with since it confirmed: proved by nothing, and a warning all the same.
+    pub in_use: Vec<KeyId>,
     /// Login tables that could not be listed.
     pub incomplete: Vec<String>,
     /// A list is shorter than the count that precedes it: it hides what is asked.

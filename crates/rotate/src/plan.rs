@@ -711,7 +711,7 @@ impl Reason {
 fn names(host: &crate::facts::Host, key: &KeyId) -> bool {
     let standing = host.standing.as_ref().map(|standing| &standing.key);
     let took = host.took_back.iter().flat_map(|took| &took.keys);
-    took.chain(&host.lists.others).chain(standing).any(|named| named == key)
+    took.chain(&host.lists.others).chain(&host.lists.in_use).chain(standing).any(|named| named == key)
 }
 
 #[cfg(test)]

@@ -40,7 +40,9 @@ pub fn stops_of(host: &Host, version: &VersionId, key: &KeyId, old: Option<&KeyI
     // A waived host's standing evidence is not asked for; what it names is.
     let told = stops.iter().any(|stop| matches!(stop, Refusal::OtherVersion { .. }));
     let standing = host.standing.as_ref().map(|standing| &standing.key).filter(|_| !told);
-    let named = host.lists.others.iter().chain(standing);
+    // What it took back names its keys itself.
+    let in_use = host.lists.in_use.iter().filter(|_| !told && host.took_back.is_none());
+    let named = host.lists.others.iter().chain(in_use).chain(standing);
     if let Some(old) = old.filter(|old| named.clone().any(|key| key == *old)) {
         stops.push(Refusal::OldKeyElsewhere { host: name(), key: old.clone() });
     }

@@ -139,6 +139,35 @@ fn a_host_that_names_the_old_key_or_hides_what_it_counts_keeps_it() {
     }
 }
 
+/// Proved by nothing, and a warning all the same: a waiver does not cover it either.
+#[test]
+fn a_host_that_reports_the_old_key_in_use_keeps_it() {
+    let (version, key, old) = (VersionId::new("v2"), KeyId::new(KEY), KeyId::new(OLD));
+    let stops = |host: &Host| crate::retire::stops_of(host, &version, &key, Some(&old), now());
+    let elsewhere = [Refusal::OldKeyElsewhere { host: HostName::new("mx1"), key: old.clone() }];
+    let named = || Some(vec![OLD.into(), PASSWORD.into()]);
+    let report = confirmed("mx1", 5, PASSWORD);
+    for outcome in [ReportOutcome::Alive, ReportOutcome::Failed, ReportOutcome::Hello] {
+        let host = judged(Report { in_use: named(), ..then(&report, outcome) });
+        assert_eq!(verdict_of(host.clone()), TRUE);
+        assert_eq!(host.lists.in_use, [old.clone()], "nothing else that stands there");
+        assert_eq!(stops(&host), elsewhere, "{outcome:?}");
+    }
+    // The newest that tells it counts, and none from before the confirmation.
+    let failed = Report { in_use: named(), ..then(&report, ReportOutcome::Failed) };
+    assert_eq!(stops(&judged(Report { in_use: None, ..then(&failed, ReportOutcome::Alive) })), elsewhere);
+    let cleaned = Report { in_use: Some(vec![KEY.into()]), ..then(&failed, ReportOutcome::Alive) };
+    assert_eq!(stops(&judged(cleaned)), []);
+    let mut anew = Report { latest: Some(Box::new(failed.clone())), ..confirmed("mx1", 9, PASSWORD) };
+    prove(&mut anew, PASSWORD);
+    assert_eq!(stops(&judged(anew)), []);
+    // One that is waived, and has confirmed nothing.
+    let waiver =
+        Waiver { reason: "down for repair".into(), by: "arn".into(), until: now() + SignedDuration::from_hours(9) };
+    let unproved = judged(Report { latest: None, ..failed });
+    assert_eq!(stops(&Host { waiver: Some(waiver), ..unproved }), elsewhere);
+}
+
 #[test]
 fn every_target_has_to_be_proved() {
     let mut report = confirmed("mx1", 5, PASSWORD);

@@ -96,7 +96,8 @@ impl Controller {
                 .await
             }
             Ask::Add { host } => {
-                let set = |entry: &mut RegistryEntry| (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                let set =
+                    |entry: &mut RegistryEntry| (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
