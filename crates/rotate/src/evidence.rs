@@ -4,6 +4,8 @@
 //! - Any report registers a host; `adopted` and `confirmed` alone count, the latest of them, also inside of what replaced them.
 //! - `failed`, `pending-approval` and `rejected` take nothing back. `withdrawn` and `applied-refused` do, until the next
 //!   confirmation. `left` removes the host.
+//! - `failed` about what was applied, with no confirmation under it, is a withdrawal that it replaced. A host without confirmation
+//!   is cut off where a key that it names as in use is dead, whatever it says.
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
@@ -235,6 +237,9 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     let standing = chain.iter().position(|one| confirms(one.outcome));
     let newer = &chain[..standing.unwrap_or(chain.len())];
     let took_back = newer.iter().find_map(|one| Some(took_back(one, takes_back(one.outcome)?)));
+    // A withdrawal is not carried on by what replaces it: no confirmation stands under it.
+    let of_applied = newer.iter().find(|one| one.of_applied).filter(|_| standing.is_none());
+    let took_back = took_back.or_else(|| of_applied.map(|one| self::took_back(one, WhyTakenBack::Withdrawn)));
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
     let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
     let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
@@ -303,9 +308,9 @@ fn has_proof(report: &Report) -> bool {
 
 fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
     let mut keys = in_use(report);
-    // What SES refuses is what it has applied.
+    // What SES refuses is what it has applied; and so is what it could not put back.
     let applied = key_id(&report.username);
-    if why == WhyTakenBack::AppliedRefused && !keys.contains(&applied) {
+    if (why == WhyTakenBack::AppliedRefused || report.of_applied) && !keys.contains(&applied) {
         keys.push(applied);
     }
     TookBack { why, keys }

@@ -331,6 +331,15 @@ pub enum WhyUnseen {
     NoAnswer,
 }
 
+impl Host {
+    /// The keys that it needs back if they are dead: those it took its confirmation back for; and, where none stands, whatever it
+    /// logs in with.
+    pub fn needs_back(&self) -> impl Iterator<Item = &KeyId> {
+        let in_use = self.lists.in_use.iter().filter(|_| self.standing.is_none());
+        self.took_back.iter().flat_map(|took| &took.keys).chain(in_use)
+    }
+}
+
 impl Facts {
     pub fn key(&self, id: &KeyId) -> Option<&Key> {
         self.keys.iter().find(|k| k.id == *id)

@@ -268,7 +268,9 @@ fn strike(facts: &mut Facts, now: Timestamp) {
         None => keys.iter().any(|key| creating.fits(key.created)),
     });
     let fleet = &facts.fleet;
-    record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && h.took_back.is_some()));
+    // Until it confirms anew: what replaces a withdrawal may say nothing of it.
+    let confirms = |host: &crate::facts::Host| host.standing.is_some() && host.took_back.is_none();
+    record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && !confirms(h)));
     let gone = &facts.gone;
     record.roster.names.retain(|name| !gone.contains(name));
 }

@@ -234,6 +234,25 @@ fn failures_take_nothing_back_and_withdrawals_do() {
 }
 
 #[test]
+fn a_withdrawal_is_not_forgotten_with_what_replaces_it() {
+    let report = confirmed("mx1", 5, PASSWORD);
+    let in_use = Some(vec![OLD.to_owned()]);
+    // Whatever replaces it has no confirmation to carry on.
+    let failed = Report { latest: None, in_use: in_use.clone(), ..then(&report, ReportOutcome::Failed) };
+    let of_applied = judged(Report { of_applied: true, ..failed });
+    let keys = vec![KeyId::new(OLD), KeyId::new(KEY)];
+    assert_eq!(of_applied.took_back, Some(TookBack { why: WhyTakenBack::Withdrawn, keys }));
+    assert_eq!(verdict_of(of_applied), Verdict::TookBack);
+    let hello = judged(Report { latest: None, in_use: in_use.clone(), ..then(&report, ReportOutcome::Hello) });
+    assert_eq!(hello.needs_back().collect::<Vec<_>>(), [&KeyId::new(OLD)]);
+    assert_eq!(verdict_of(hello), Verdict::Unconfirmed);
+    // Where it stands, a failure to put it back takes nothing back.
+    let stands = judged(Report { of_applied: true, in_use, ..then(&report, ReportOutcome::Failed) });
+    assert_eq!(stands.needs_back().count(), 0);
+    assert_eq!(verdict_of(stands), TRUE);
+}
+
+#[test]
 fn a_sign_of_life_with_a_proof_counts_for_as_long_as_it_is_true() {
     let report = confirmed("mx1", 5, PASSWORD);
     let mut alive = Report { targets: report.targets.clone(), ..then(&report, ReportOutcome::Alive) };

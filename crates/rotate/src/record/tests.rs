@@ -73,6 +73,37 @@ fn back_off_grows_to_six_hours() {
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360, 360, 360, 360, 360, 360]);
 }
 
+fn facts(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
+    Facts {
+        me: "a".into(),
+        keys: Vec::new(),
+        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        fleet,
+        gone: Vec::new(),
+        record: record.clone(),
+        logins: Vec::new(),
+        unstored: None,
+        gaps: Vec::new(),
+    }
+}
+
+fn host(name: &str) -> crate::facts::Host {
+    crate::facts::Host { heard: Some(now()), ..crate::facts::Host::never_heard(HostName::new(name)) }
+}
+
+#[test]
+fn trouble_stands_until_the_host_confirms_anew() {
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut record = ControlRecord::new("ses");
+    record.trouble = vec![HostTrouble { host: HostName::new("mx1"), key: key.clone(), at: now() }];
+    let stands = |host| look(&facts(&record, vec![host]), &policy(), now()).trouble.len();
+    // Its withdrawal was replaced by something else, and no confirmation is there.
+    assert_eq!(stands(host("mx1")), 1);
+    let proof = crate::facts::Proved::True;
+    let standing = Some(crate::facts::Standing { version: VersionId::new("v2"), key, at: now(), proof });
+    assert_eq!(stands(crate::facts::Host { standing, ..host("mx1") }), 0);
+}
+
 /// The call may still arrive: a look in between forgets nothing of it.
 #[test]
 fn a_deactivation_that_nobody_answered_stays_ours_for_a_minute() {
