@@ -6,6 +6,7 @@
 //!   confirmation. `left` removes the host.
 //! - `failed` about what was applied, with no confirmation under it, is a withdrawal that it replaced. A host without confirmation
 //!   is cut off where a key that it names as in use is dead, whatever it says.
+//! - A time out of a report may be any: `alive_due` counts as seven days after it was written at most, `poll_s` as a day.
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
@@ -26,6 +27,10 @@ use crate::policy::SILENT;
 const CLOCK_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// When the sign of life of an agent that does not say so is due: daily, and a tenth later.
 const ALIVE: SignedDuration = SignedDuration::from_mins(24 * 66);
+/// No host may say that it will be silent for longer from when it wrote: it would never be missed.
+const ALIVE_DUE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// No host may say that it asks less often: the old key would never be let go.
+const POLL: SignedDuration = SignedDuration::from_hours(24);
 
 /// One host, as far as one version with one key is concerned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,7 +79,7 @@ pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) ->
     if host.clock_ahead {
         return Verdict::Clock;
     }
-    if host.alive_due.unwrap_or(heard + ALIVE) + SILENT < now {
+    if is_silent(host, now) {
         return Verdict::Stale { since: heard };
     }
     let Some(standing) = standing else {
@@ -90,6 +95,16 @@ pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) ->
         Proved::True => Verdict::True { by_code: false },
         Proved::ByCode => Verdict::True { by_code: true },
     }
+}
+
+/// It was heard of, and not in time.
+pub fn is_silent(host: &Host, now: Timestamp) -> bool {
+    host.heard.is_some_and(|heard| after(host.alive_due.unwrap_or_else(|| after(heard, ALIVE)), SILENT) < now)
+}
+
+/// A time out of a report may be any.
+fn after(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Does it confirm a version?
@@ -242,13 +257,15 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     let took_back = took_back.or_else(|| of_applied.map(|one| self::took_back(one, WhyTakenBack::Withdrawn)));
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
     let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
-    let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
+    let clock_ahead = chain.iter().filter_map(|one| at(one)).chain([written.at]).any(|at| at > after(now, CLOCK_AHEAD));
     let proof = |confirmation: &Report| match (clock_ahead, proved(confirmation, passwords), alive) {
         (true, ..) => Proved::Missing(WhyMissing::Clock),
         // What it says now, over what it said then: only where it is about the same login.
         (_, Proved::True, Some(alive)) if is_about(alive, confirmation) => proved(alive, passwords),
         (_, proved, _) => proved,
     };
+    // In the table it is the host that says when.
+    let heard = written.at.min(now);
     // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
     let listed =
         alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report);
@@ -257,9 +274,9 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         registered: Registered::Evidence,
         generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
         watches: report.labels.clone(),
-        poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into())),
-        heard: Some(written.at),
-        alive_due: report.alive_due,
+        poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into()).min(POLL)),
+        heard: Some(heard),
+        alive_due: report.alive_due.map(|due| due.min(after(heard, ALIVE_DUE))),
         clock_ahead,
         standing: confirmation.map(|confirmation| Standing {
             version: version_id(confirmation),

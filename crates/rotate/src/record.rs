@@ -311,7 +311,7 @@ fn recover(facts: &mut Facts, now: Timestamp) {
 }
 
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
-    let heard = retire::heard_of(facts);
+    let heard = retire::heard_of(facts, now);
     let names = || {
         let mut names: Vec<HostName> = facts.fleet.iter().map(|host| host.name.clone()).collect();
         names.sort();

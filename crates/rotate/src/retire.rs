@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::evidence::{Verdict, verdict};
+use crate::evidence::{Verdict, is_silent, verdict};
 use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
 use crate::record::ControlRecord;
@@ -70,7 +70,7 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         stops.push(Refusal::NoHosts);
     }
     if record.roster.sealed_at.is_none() {
-        stops.push(Refusal::RosterOpen { heard: heard_of(facts), expect: record.roster.expect });
+        stops.push(Refusal::RosterOpen { heard: heard_of(facts, now), expect: record.roster.expect });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let missing = |name: &&HostName| facts.fleet.iter().all(|host| host.name != **name);
@@ -93,9 +93,10 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
     stops
 }
 
-/// Distinct host names that were heard of.
-pub fn heard_of(facts: &Facts) -> usize {
-    let mut names: Vec<&HostName> = facts.fleet.iter().filter(|h| h.heard.is_some()).map(|h| &h.name).collect();
+/// Distinct host names that were heard of, and are not silent: one that is long dead does not stand in for one that is to come.
+pub fn heard_of(facts: &Facts, now: Timestamp) -> usize {
+    let heard = facts.fleet.iter().filter(|host| host.heard.is_some() && !is_silent(host, now));
+    let mut names: Vec<&HostName> = heard.map(|host| &host.name).collect();
     names.sort();
     names.dedup();
     names.len()

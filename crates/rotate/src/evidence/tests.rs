@@ -365,6 +365,38 @@ fn who_is_silent_or_dates_ahead_proves_nothing() {
     assert_eq!(verdict_of(judged(ahead)), Verdict::Clock);
 }
 
+/// Whoever can write one host's reports is not to stop every command, nor to be heard of for ever.
+#[test]
+fn no_time_in_a_report_is_too_far_away() {
+    let last: Timestamp = "9999-12-30T12:00:00Z".parse().unwrap();
+    let judged = |one: Written| fleet(&[one], &Registry::default(), &passwords, now()).hosts.remove(0);
+    let of = |change: fn(&mut Report, Timestamp)| {
+        let mut one = written("p", confirmed("mx1", 5, PASSWORD));
+        change(&mut one.report, last);
+        prove(&mut one.report, PASSWORD);
+        one
+    };
+    let due = of(|report, last| report.alive_due = Some(last));
+    assert_eq!(judged(due.clone()).alive_due, Some(due.at + SignedDuration::from_hours(7 * 24)));
+    let dead = Written { at: now() - SignedDuration::from_hours(8 * 24 + 1), ..due };
+    assert!(matches!(verdict_of(judged(dead)), Verdict::Stale { .. }));
+    // The item itself is dated by its host.
+    let ahead = judged(Written { at: last, ..of(|_, _| {}) });
+    assert_eq!((ahead.heard, verdict_of(ahead)), (Some(now()), Verdict::Clock));
+    assert_eq!(verdict_of(judged(of(|report, last| report.at = last.to_string()))), Verdict::Clock);
+    let poll = judged(of(|report, _| report.poll_s = Some(u32::MAX))).poll;
+    assert_eq!(poll, Some(SignedDuration::from_hours(24)));
+    for at in [Timestamp::MIN, Timestamp::MAX] {
+        let mut one = of(|report, _| report.lease_s = Some(u32::MAX));
+        (one.at, one.report.alive_due) = (at, Some(at));
+        one.report.at = at.to_string();
+        fleet(&[one], &Registry::default(), &passwords, now())
+            .hosts
+            .into_iter()
+            .for_each(|host| drop(verdict_of(host)));
+    }
+}
+
 #[test]
 fn a_host_with_a_lease_is_gone_when_it_was_silent_for_twice_as_long() {
     let of = |minutes| {

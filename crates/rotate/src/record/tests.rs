@@ -92,6 +92,16 @@ fn host(name: &str) -> crate::facts::Host {
 }
 
 #[test]
+fn a_long_dead_host_does_not_stand_in_for_one_that_is_to_come() {
+    let mut record = ControlRecord::new("ses");
+    record.roster.expect = Some(2);
+    let sealed = |fleet| look(&facts(&record, fleet), &policy(), now()).roster.sealed_at.is_some();
+    let dead = crate::facts::Host { heard: Some(now() - mins(60 * 24 * 9)), ..host("mx0") };
+    assert!(!sealed(vec![dead.clone(), host("mx1")]));
+    assert!(sealed(vec![dead, host("mx1"), host("mx2")]));
+}
+
+#[test]
 fn trouble_stands_until_the_host_confirms_anew() {
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut record = ControlRecord::new("ses");
