@@ -312,18 +312,17 @@ fn recover(facts: &mut Facts, now: Timestamp) {
 
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let heard = retire::heard_of(facts, now);
-    let names = || {
-        let mut names: Vec<HostName> = facts.fleet.iter().map(|host| host.name.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
-    };
     let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
     let roster = &facts.record.roster;
     if roster.sealed_at.is_none() && roster.expect.or(configured).is_some_and(|expect| expect > 0 && heard >= expect) {
-        let names = names();
         facts.record.roster.sealed_at = Some(now);
-        facts.record.roster.names = names;
+    }
+    // Who comes later is missed like those before. Sealed again or not: who stands there leaves, or is removed.
+    if facts.record.roster.sealed_at.is_some() {
+        let names = &mut facts.record.roster.names;
+        names.extend(facts.fleet.iter().map(|host| host.name.clone()));
+        names.sort();
+        names.dedup();
     }
 }
 

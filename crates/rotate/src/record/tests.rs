@@ -102,6 +102,31 @@ fn a_long_dead_host_does_not_stand_in_for_one_that_is_to_come() {
 }
 
 #[test]
+fn who_joins_a_sealed_roster_is_missed_like_the_others() {
+    let names = |record: &ControlRecord| record.roster.names.iter().map(|n| n.as_str().to_owned()).collect::<Vec<_>>();
+    let mut record = ControlRecord::new("ses");
+    record.roster.expect = Some(2);
+    assert!(names(&look(&facts(&record, vec![host("mx1")]), &policy(), now())).is_empty(), "it is open");
+    record = look(&facts(&record, vec![host("mx2"), host("mx1")]), &policy(), now());
+    assert_eq!(names(&record), ["mx1", "mx2"]);
+    record = look(&facts(&record, vec![host("mx3"), host("mx1"), host("mx2")]), &policy(), now());
+    assert_eq!(names(&record), ["mx1", "mx2", "mx3"]);
+    // Its item is gone, and it did not say so.
+    let vanished = facts(&record, vec![host("mx1"), host("mx2")]);
+    record = look(&vanished, &policy(), now());
+    assert_eq!(names(&record), ["mx1", "mx2", "mx3"]);
+    let missed = crate::refusal::Refusal::HostUnconfirmed { host: HostName::new("mx3") };
+    assert!(retire::fleet_stops(&Facts { record: record.clone(), ..vanished.clone() }, None, now()).contains(&missed));
+    // Sealed again: whoever stood there does so still.
+    record.roster = Roster { sealed_at: None, ..record.roster };
+    record = look(&Facts { record, ..vanished.clone() }, &policy(), now());
+    assert_eq!((names(&record).len(), record.roster.sealed_at.is_some()), (3, true));
+    // It left, or a person removed it.
+    record = look(&Facts { record, gone: vec![HostName::new("mx3")], ..vanished }, &policy(), now());
+    assert_eq!(names(&record), ["mx1", "mx2"]);
+}
+
+#[test]
 fn trouble_stands_until_the_host_confirms_anew() {
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut record = ControlRecord::new("ses");

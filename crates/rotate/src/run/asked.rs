@@ -87,8 +87,9 @@ impl Controller {
             Ask::Seal { expect } => {
                 let entry = Entry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
                 self.change(entry, |record, _| {
-                    record.roster =
-                        Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names: Vec::new() };
+                    // Who stood on it and vanished is still missed.
+                    let names = std::mem::take(&mut record.roster.names);
+                    record.roster = Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names };
                     record.complete_at = None;
                     record.intention = None;
                     true
