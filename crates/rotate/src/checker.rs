@@ -98,7 +98,8 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
                 let standing = host.standing.as_ref();
                 let uses = standing.is_some_and(|standing| standing.key == *key)
                     || host.took_back.as_ref().is_some_and(|took| took.keys.contains(key))
-                    || host.lists.others.contains(key);
+                    || host.lists.others.contains(key)
+                    || host.lists.in_use.contains(key);
                 must(!uses, Unsafe::HostUses);
                 if *why == WhyGone::Retired {
                     let vouched = host.waiver.as_ref().is_some_and(|waiver| waiver.until > now);

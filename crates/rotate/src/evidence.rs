@@ -4,8 +4,13 @@
 //! - Any report registers a host; `adopted` and `confirmed` alone count, the latest of them, also inside of what replaced them.
 //! - `failed`, `pending-approval` and `rejected` take nothing back. `withdrawn` and `applied-refused` do, until the next
 //!   confirmation. `left` removes the host.
+//! - `failed` about what was applied, with no confirmation under it, is a withdrawal that it replaced. A host without confirmation
+//!   is cut off where a key that it names as in use is dead, whatever it says.
+//! - A time out of a report may be any: `alive_due` counts as seven days after it was written at most, `poll_s` as a day.
+//! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
+//! - A key that a report names as in use after the confirmation is one that the host needs, proved or not.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +27,10 @@ use crate::policy::SILENT;
 const CLOCK_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// When the sign of life of an agent that does not say so is due: daily, and a tenth later.
 const ALIVE: SignedDuration = SignedDuration::from_mins(24 * 66);
+/// No host may say that it will be silent for longer from when it wrote: it would never be missed.
+const ALIVE_DUE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// No host may say that it asks less often: the old key would never be let go.
+const POLL: SignedDuration = SignedDuration::from_hours(24);
 
 /// One host, as far as one version with one key is concerned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -70,7 +79,7 @@ pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) ->
     if host.clock_ahead {
         return Verdict::Clock;
     }
-    if host.alive_due.unwrap_or(heard + ALIVE) + SILENT < now {
+    if is_silent(host, now) {
         return Verdict::Stale { since: heard };
     }
     let Some(standing) = standing else {
@@ -86,6 +95,16 @@ pub fn verdict(host: &Host, version: &VersionId, key: &KeyId, now: Timestamp) ->
         Proved::True => Verdict::True { by_code: false },
         Proved::ByCode => Verdict::True { by_code: true },
     }
+}
+
+/// It was heard of, and not in time.
+pub fn is_silent(host: &Host, now: Timestamp) -> bool {
+    host.heard.is_some_and(|heard| after(host.alive_due.unwrap_or_else(|| after(heard, ALIVE)), SILENT) < now)
+}
+
+/// A time out of a report may be any.
+fn after(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Does it confirm a version?
@@ -120,7 +139,8 @@ pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> Option<
 pub struct Registry {
     /// Counted although it may never have written.
     pub listed: Vec<HostName>,
-    pub removed: Vec<HostName>,
+    /// Counted no more, as far as it wrote nothing since then.
+    pub removed: BTreeMap<HostName, Timestamp>,
     pub waivers: BTreeMap<HostName, Waiver>,
     /// The principal that owns a name: the first that wrote it, or the one that a person accepted.
     pub owners: BTreeMap<HostName, String>,
@@ -150,10 +170,15 @@ pub fn fleet<'a>(
             *entry = one;
         }
     }
+    // A person's word covers what they could know: who writes later is there.
+    let is_gone = |one: &Written| {
+        let removed = registry.removed.get(&host_name(&one.report.host));
+        is_gone(one, now) || removed.is_some_and(|at| one.at <= *at)
+    };
     let mut fleet = Fleet::default();
     for one in latest.values() {
         let name = host_name(&one.report.host);
-        if is_gone(one, now) || registry.removed.contains(&name) {
+        if is_gone(one) {
             fleet.gone.push(name);
             continue;
         }
@@ -161,14 +186,14 @@ pub fn fleet<'a>(
         let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
         let owner = registry.owners.get(&name);
         host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other, now));
+            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other));
         host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && !is_gone(other, now));
+            && others().any(|other| other.principal == one.principal && !is_gone(other));
         host.waiver = registry.waivers.get(&name).cloned();
         fleet.hosts.push(host);
     }
     for name in &registry.listed {
-        if fleet.hosts.iter().all(|host| host.name != *name) && !registry.removed.contains(name) {
+        if fleet.hosts.iter().all(|host| host.name != *name) {
             let waiver = registry.waivers.get(name).cloned();
             fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
         }
@@ -227,22 +252,31 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     let standing = chain.iter().position(|one| confirms(one.outcome));
     let newer = &chain[..standing.unwrap_or(chain.len())];
     let took_back = newer.iter().find_map(|one| Some(took_back(one, takes_back(one.outcome)?)));
+    // A withdrawal is not carried on by what replaces it: no confirmation stands under it.
+    let of_applied = newer.iter().find(|one| one.of_applied).filter(|_| standing.is_none());
+    let took_back = took_back.or_else(|| of_applied.map(|one| self::took_back(one, WhyTakenBack::Withdrawn)));
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
     let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
-    let clock_ahead = chain.iter().filter_map(|one| at(one)).any(|at| at > now + CLOCK_AHEAD);
+    let clock_ahead = chain.iter().filter_map(|one| at(one)).chain([written.at]).any(|at| at > after(now, CLOCK_AHEAD));
     let proof = |confirmation: &Report| match (clock_ahead, proved(confirmation, passwords), alive) {
         (true, ..) => Proved::Missing(WhyMissing::Clock),
         // What it says now, over what it said then: only where it is about the same login.
         (_, Proved::True, Some(alive)) if is_about(alive, confirmation) => proved(alive, passwords),
         (_, proved, _) => proved,
     };
+    // In the table it is the host that says when.
+    let heard = written.at.min(now);
+    // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
+    let listed =
+        alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report);
+    let in_use = newer.iter().find(|one| one.in_use.is_some()).map(|one| in_use(one)).unwrap_or_default();
     Host {
         registered: Registered::Evidence,
         generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
         watches: report.labels.clone(),
-        poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into())),
-        heard: Some(written.at),
-        alive_due: report.alive_due,
+        poll: report.poll_s.map(|s| SignedDuration::from_secs(s.into()).min(POLL)),
+        heard: Some(heard),
+        alive_due: report.alive_due.map(|due| due.min(after(heard, ALIVE_DUE))),
         clock_ahead,
         standing: confirmation.map(|confirmation| Standing {
             version: version_id(confirmation),
@@ -253,10 +287,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
-        // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
-        lists: lists(
-            alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report),
-        ),
+        lists: Lists { in_use, ..lists(listed) },
         ..Host::never_heard(host_name(&report.host))
     }
 }
@@ -293,14 +324,18 @@ fn has_proof(report: &Report) -> bool {
 }
 
 fn took_back(report: &Report, why: WhyTakenBack) -> TookBack {
-    let named = report.in_use.iter().flatten();
-    let mut keys: Vec<KeyId> = named.filter(|name| is_access_key_id(name)).map(KeyId::new).collect();
-    // What SES refuses is what it has applied.
+    let mut keys = in_use(report);
+    // What SES refuses is what it has applied; and so is what it could not put back.
     let applied = key_id(&report.username);
-    if why == WhyTakenBack::AppliedRefused && !keys.contains(&applied) {
+    if (why == WhyTakenBack::AppliedRefused || report.of_applied) && !keys.contains(&applied) {
         keys.push(applied);
     }
     TookBack { why, keys }
+}
+
+/// The access key ids among the user names it logs in with: another one is nobody's here.
+fn in_use(report: &Report) -> Vec<KeyId> {
+    report.in_use.iter().flatten().filter(|name| is_access_key_id(name)).map(KeyId::new).collect()
 }
 
 fn lists(report: &Report) -> Lists {
@@ -308,6 +343,7 @@ fn lists(report: &Report) -> Lists {
     Lists {
         remaining_old: held().flat_map(|held| held.remaining_old.clone()).collect(),
         others: held().flat_map(|held| &held.others).map(|other| key_id(&other.id)).collect(),
+        in_use: Vec::new(),
         incomplete: held().flat_map(|held| held.incomplete.clone()).collect(),
         shortened: held().any(StillHeld::is_shortened),
     }

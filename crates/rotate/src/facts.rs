@@ -285,6 +285,8 @@ pub struct Lists {
     pub remaining_old: Vec<String>,
     /// Every other access key id that its login tables hold.
     pub others: Vec<KeyId>,
+    /// The keys that its mail servers were found to log in with since it confirmed: proved by nothing, and a warning all the same.
+    pub in_use: Vec<KeyId>,
     /// Login tables that could not be listed.
     pub incomplete: Vec<String>,
     /// A list is shorter than the count that precedes it: it hides what is asked.
@@ -327,6 +329,15 @@ pub enum WhyUnseen {
     NotFound,
     /// It did not answer in time, or with nothing that makes sense.
     NoAnswer,
+}
+
+impl Host {
+    /// The keys that it needs back if they are dead: those it took its confirmation back for; and, where none stands, whatever it
+    /// logs in with.
+    pub fn needs_back(&self) -> impl Iterator<Item = &KeyId> {
+        let in_use = self.lists.in_use.iter().filter(|_| self.standing.is_none());
+        self.took_back.iter().flat_map(|took| &took.keys).chain(in_use)
+    }
 }
 
 impl Facts {

@@ -5,6 +5,7 @@
 pub mod parameter_store;
 pub mod table;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::parameter_store::Parameters;
@@ -33,6 +34,9 @@ pub struct Kept {
 pub struct RegistryEntry {
     pub listed: bool,
     pub removed: bool,
+    /// When it was: what is written later counts again. `None` with `removed`: not known, so that all that is there counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiver: Option<Waiver>,
     /// The principal that owns the name.
@@ -60,8 +64,8 @@ pub struct Read {
     pub rows: Vec<Row>,
     /// By host name, or [`principal_entry`].
     pub entries: Vec<(String, RegistryEntry)>,
-    /// Hosts whose item makes no sense: they are there, and have confirmed nothing.
-    pub unreadable: Vec<HostName>,
+    /// Hosts whose item makes no sense, and when it was written: they are there, and have confirmed nothing.
+    pub unreadable: Vec<(HostName, Timestamp)>,
 }
 
 impl Read {
@@ -79,13 +83,14 @@ impl Read {
                 registry.listed.push(host.clone());
             }
             if entry.removed {
-                registry.removed.push(host.clone());
+                registry.removed.insert(host.clone(), entry.removed_at.unwrap_or(Timestamp::MIN));
             }
             registry.waivers.extend(entry.waiver.clone().map(|waiver| (host.clone(), waiver)));
             registry.owners.extend(entry.owner.clone().map(|owner| (host, owner)));
         }
-        for host in &self.unreadable {
-            if !registry.listed.contains(host) {
+        for (host, at) in &self.unreadable {
+            let removed = registry.removed.get(host).is_some_and(|removed| at <= removed);
+            if !removed && !registry.listed.contains(host) {
                 registry.listed.push(host.clone());
             }
         }

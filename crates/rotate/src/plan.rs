@@ -392,8 +392,7 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 
 /// A host says that it is cut off, and the key it names is one that we deactivated.
 fn rule_3(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
-    let hosts = look.facts.fleet.iter().filter_map(|host| Some((host, host.took_back.as_ref()?)));
-    let mut named = hosts.flat_map(|(host, took)| took.keys.iter().map(move |key| (host, key)));
+    let mut named = look.facts.fleet.iter().flat_map(|host| host.needs_back().map(move |key| (host, key)));
     let (host, key) = named.find(|(_, key)| look.inactive_by_us(key) && !look.record.is_revoked(key))?;
     let reason = Reason::HostCutOff(host.name.clone(), key.clone());
     act(Action::Reactivate { key: key.clone(), host: Some(host.name.clone()) }, reason)
@@ -711,7 +710,7 @@ impl Reason {
 fn names(host: &crate::facts::Host, key: &KeyId) -> bool {
     let standing = host.standing.as_ref().map(|standing| &standing.key);
     let took = host.took_back.iter().flat_map(|took| &took.keys);
-    took.chain(&host.lists.others).chain(standing).any(|named| named == key)
+    took.chain(&host.lists.others).chain(&host.lists.in_use).chain(standing).any(|named| named == key)
 }
 
 #[cfg(test)]

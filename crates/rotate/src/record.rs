@@ -268,7 +268,9 @@ fn strike(facts: &mut Facts, now: Timestamp) {
         None => keys.iter().any(|key| creating.fits(key.created)),
     });
     let fleet = &facts.fleet;
-    record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && h.took_back.is_some()));
+    // Until it confirms anew: what replaces a withdrawal may say nothing of it.
+    let confirms = |host: &crate::facts::Host| host.standing.is_some() && host.took_back.is_none();
+    record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && !confirms(h)));
     let gone = &facts.gone;
     record.roster.names.retain(|name| !gone.contains(name));
 }
@@ -309,19 +311,18 @@ fn recover(facts: &mut Facts, now: Timestamp) {
 }
 
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
-    let heard = retire::heard_of(facts);
-    let names = || {
-        let mut names: Vec<HostName> = facts.fleet.iter().map(|host| host.name.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
-    };
+    let heard = retire::heard_of(facts, now);
     let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
     let roster = &facts.record.roster;
     if roster.sealed_at.is_none() && roster.expect.or(configured).is_some_and(|expect| expect > 0 && heard >= expect) {
-        let names = names();
         facts.record.roster.sealed_at = Some(now);
-        facts.record.roster.names = names;
+    }
+    // Who comes later is missed like those before. Sealed again or not: who stands there leaves, or is removed.
+    if facts.record.roster.sealed_at.is_some() {
+        let names = &mut facts.record.roster.names;
+        names.extend(facts.fleet.iter().map(|host| host.name.clone()));
+        names.sort();
+        names.dedup();
     }
 }
 

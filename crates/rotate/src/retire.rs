@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::evidence::{Verdict, verdict};
+use crate::evidence::{Verdict, is_silent, verdict};
 use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
 use crate::record::ControlRecord;
@@ -40,7 +40,9 @@ pub fn stops_of(host: &Host, version: &VersionId, key: &KeyId, old: Option<&KeyI
     // A waived host's standing evidence is not asked for; what it names is.
     let told = stops.iter().any(|stop| matches!(stop, Refusal::OtherVersion { .. }));
     let standing = host.standing.as_ref().map(|standing| &standing.key).filter(|_| !told);
-    let named = host.lists.others.iter().chain(standing);
+    // What it took back names its keys itself.
+    let in_use = host.lists.in_use.iter().filter(|_| !told && host.took_back.is_none());
+    let named = host.lists.others.iter().chain(in_use).chain(standing);
     if let Some(old) = old.filter(|old| named.clone().any(|key| key == *old)) {
         stops.push(Refusal::OldKeyElsewhere { host: name(), key: old.clone() });
     }
@@ -68,7 +70,7 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         stops.push(Refusal::NoHosts);
     }
     if record.roster.sealed_at.is_none() {
-        stops.push(Refusal::RosterOpen { heard: heard_of(facts), expect: record.roster.expect });
+        stops.push(Refusal::RosterOpen { heard: heard_of(facts, now), expect: record.roster.expect });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let missing = |name: &&HostName| facts.fleet.iter().all(|host| host.name != **name);
@@ -91,9 +93,10 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
     stops
 }
 
-/// Distinct host names that were heard of.
-pub fn heard_of(facts: &Facts) -> usize {
-    let mut names: Vec<&HostName> = facts.fleet.iter().filter(|h| h.heard.is_some()).map(|h| &h.name).collect();
+/// Distinct host names that were heard of, and are not silent: one that is long dead does not stand in for one that is to come.
+pub fn heard_of(facts: &Facts, now: Timestamp) -> usize {
+    let heard = facts.fleet.iter().filter(|host| host.heard.is_some() && !is_silent(host, now));
+    let mut names: Vec<&HostName> = heard.map(|host| &host.name).collect();
     names.sort();
     names.dedup();
     names.len()

@@ -120,7 +120,7 @@ fn seen(credential: &Credential, look: &Look) -> Vec<Found> {
             Evidence::DynamoDb { table, .. } => format!("table {table}"),
             Evidence::ParameterStore { path, .. } => path.clone(),
         };
-        let what = format!("{place}: {} hosts have reported", retire::heard_of(&look.facts));
+        let what = format!("{place}: {} hosts have reported", retire::heard_of(&look.facts, look.now));
         found.push(Found { about: "evidence", what });
     }
     let endpoints = credential.policy.endpoints.join(", ");

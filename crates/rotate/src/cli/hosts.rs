@@ -124,7 +124,7 @@ fn list_text(look: &Look) -> String {
         (None, Some(expect)) => format!("the roster is sealed when {expect} hosts have reported"),
         (None, None) => "the roster is not sealed".into(),
     };
-    put(&mut out, "", "  ", &format!("{} hosts have reported; {sealed}", retire::heard_of(&look.facts)));
+    put(&mut out, "", "  ", &format!("{} hosts have reported; {sealed}", retire::heard_of(&look.facts, look.now)));
     put(&mut out, "", "  ", &confirmed(&hosts));
     for view in &hosts {
         let host = view.host;
@@ -180,7 +180,7 @@ async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
         Ok(look) => look,
         Err(fault) => return refused(&fault),
     };
-    let (roster, heard) = (&look.facts.record.roster, retire::heard_of(&look.facts));
+    let (roster, heard) = (&look.facts.record.roster, retire::heard_of(&look.facts, look.now));
     let before = roster.expect.or(Some(roster.names.len()).filter(|_| roster.sealed_at.is_some()));
     let Some(expect) = args.expect.or(before) else {
         complain(

@@ -643,7 +643,7 @@ impl<'a> Document<'a> {
             roster: RosterView {
                 sealed_at: record.roster.sealed_at.map(rfc3339),
                 expect: record.roster.expect,
-                heard: retire::heard_of(facts),
+                heard: retire::heard_of(facts, look.now),
                 names: record.roster.names.iter().map(HostName::as_str).collect(),
             },
             confirmed: hosts.iter().filter(|host| host.is_done()).count(),

@@ -139,6 +139,35 @@ fn a_host_that_names_the_old_key_or_hides_what_it_counts_keeps_it() {
     }
 }
 
+/// Proved by nothing, and a warning all the same: a waiver does not cover it either.
+#[test]
+fn a_host_that_reports_the_old_key_in_use_keeps_it() {
+    let (version, key, old) = (VersionId::new("v2"), KeyId::new(KEY), KeyId::new(OLD));
+    let stops = |host: &Host| crate::retire::stops_of(host, &version, &key, Some(&old), now());
+    let elsewhere = [Refusal::OldKeyElsewhere { host: HostName::new("mx1"), key: old.clone() }];
+    let named = || Some(vec![OLD.into(), PASSWORD.into()]);
+    let report = confirmed("mx1", 5, PASSWORD);
+    for outcome in [ReportOutcome::Alive, ReportOutcome::Failed, ReportOutcome::Hello] {
+        let host = judged(Report { in_use: named(), ..then(&report, outcome) });
+        assert_eq!(verdict_of(host.clone()), TRUE);
+        assert_eq!(host.lists.in_use, [old.clone()], "nothing else that stands there");
+        assert_eq!(stops(&host), elsewhere, "{outcome:?}");
+    }
+    // The newest that tells it counts, and none from before the confirmation.
+    let failed = Report { in_use: named(), ..then(&report, ReportOutcome::Failed) };
+    assert_eq!(stops(&judged(Report { in_use: None, ..then(&failed, ReportOutcome::Alive) })), elsewhere);
+    let cleaned = Report { in_use: Some(vec![KEY.into()]), ..then(&failed, ReportOutcome::Alive) };
+    assert_eq!(stops(&judged(cleaned)), []);
+    let mut anew = Report { latest: Some(Box::new(failed.clone())), ..confirmed("mx1", 9, PASSWORD) };
+    prove(&mut anew, PASSWORD);
+    assert_eq!(stops(&judged(anew)), []);
+    // One that is waived, and has confirmed nothing.
+    let waiver =
+        Waiver { reason: "down for repair".into(), by: "arn".into(), until: now() + SignedDuration::from_hours(9) };
+    let unproved = judged(Report { latest: None, ..failed });
+    assert_eq!(stops(&Host { waiver: Some(waiver), ..unproved }), elsewhere);
+}
+
 #[test]
 fn every_target_has_to_be_proved() {
     let mut report = confirmed("mx1", 5, PASSWORD);
@@ -205,6 +234,25 @@ fn failures_take_nothing_back_and_withdrawals_do() {
 }
 
 #[test]
+fn a_withdrawal_is_not_forgotten_with_what_replaces_it() {
+    let report = confirmed("mx1", 5, PASSWORD);
+    let in_use = Some(vec![OLD.to_owned()]);
+    // Whatever replaces it has no confirmation to carry on.
+    let failed = Report { latest: None, in_use: in_use.clone(), ..then(&report, ReportOutcome::Failed) };
+    let of_applied = judged(Report { of_applied: true, ..failed });
+    let keys = vec![KeyId::new(OLD), KeyId::new(KEY)];
+    assert_eq!(of_applied.took_back, Some(TookBack { why: WhyTakenBack::Withdrawn, keys }));
+    assert_eq!(verdict_of(of_applied), Verdict::TookBack);
+    let hello = judged(Report { latest: None, in_use: in_use.clone(), ..then(&report, ReportOutcome::Hello) });
+    assert_eq!(hello.needs_back().collect::<Vec<_>>(), [&KeyId::new(OLD)]);
+    assert_eq!(verdict_of(hello), Verdict::Unconfirmed);
+    // Where it stands, a failure to put it back takes nothing back.
+    let stands = judged(Report { of_applied: true, in_use, ..then(&report, ReportOutcome::Failed) });
+    assert_eq!(stands.needs_back().count(), 0);
+    assert_eq!(verdict_of(stands), TRUE);
+}
+
+#[test]
 fn a_sign_of_life_with_a_proof_counts_for_as_long_as_it_is_true() {
     let report = confirmed("mx1", 5, PASSWORD);
     let mut alive = Report { targets: report.targets.clone(), ..then(&report, ReportOutcome::Alive) };
@@ -236,12 +284,52 @@ fn the_highest_number_of_an_installation_counts_wherever_it_stands() {
 fn who_left_or_was_removed_is_not_counted_and_who_is_listed_is() {
     let left = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Left);
     let removed = confirmed("mx2", 5, PASSWORD);
-    let registry =
-        Registry { removed: vec![HostName::new("mx2")], listed: vec![HostName::new("mx3")], ..Registry::default() };
+    let removed_at = [(HostName::new("mx2"), now())].into();
+    let registry = Registry { removed: removed_at, listed: vec![HostName::new("mx3")], ..Registry::default() };
     let fleet = fleet(&[written("p", left), written("q", removed)], &registry, &passwords, now());
     assert_eq!(fleet.gone, [HostName::new("mx1"), HostName::new("mx2")]);
     assert_eq!(fleet.hosts.len(), 1);
     assert_eq!(verdict_of(fleet.hosts[0].clone()), Verdict::NeverHeard);
+}
+
+/// A person said it is gone, and it is not: what it wrote later counts, as the old key that it names.
+#[test]
+fn a_removal_covers_what_was_written_before_it() {
+    let removed = |at| Registry { removed: [(HostName::new("mx1"), at)].into(), ..Registry::default() };
+    let one = written("p", Report { version: "v1".into(), username: OLD.into(), ..confirmed("mx1", 5, PASSWORD) });
+    let of = |at| fleet(std::slice::from_ref(&one), &removed(at), &passwords, now());
+    assert_eq!((of(one.at).hosts.len(), of(one.at).gone), (0, vec![HostName::new("mx1")]));
+    let back = of(one.at - SignedDuration::from_secs(1));
+    assert_eq!((back.hosts.len(), back.gone.len()), (1, 0));
+    assert!(matches!(verdict_of(back.hosts[0].clone()), Verdict::Old { .. }));
+    // Set up anew under its name: what was removed is no second one.
+    let before = Written { at: now() - SignedDuration::from_hours(1), ..one.clone() };
+    let anew = written("p", Report { host_id: "anew".into(), ..confirmed("mx1", 1, PASSWORD) });
+    let both = fleet(&[before.clone(), anew], &removed(before.at), &passwords, now());
+    assert_eq!((both.hosts.len(), both.gone.len()), (1, 0));
+    assert!(!both.hosts[0].name_twice && !both.hosts[0].identity_shared);
+}
+
+/// As it was written before a removal had a time: it covers nothing of what is there.
+#[test]
+fn a_removal_without_a_time_covers_nothing_new() {
+    let entry = serde_json::from_str(r#"{"listed":false,"removed":true,"shared":false}"#).unwrap();
+    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let one = [written("p", confirmed("mx1", 5, PASSWORD))];
+    assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 1);
+    // An item that makes no sense is somebody's who is there, too, unless it was there already.
+    let at = now() - SignedDuration::from_mins(10);
+    let unreadable = |removed_at| {
+        let entry = crate::hosts::RegistryEntry { removed: true, removed_at, ..Default::default() };
+        let (entries, unreadable) = (vec![("mx1".into(), entry)], vec![(HostName::new("mx1"), at)]);
+        let read = crate::hosts::Read { entries, unreadable, ..Default::default() };
+        fleet(&[], &read.registry(), &passwords, now()).hosts.len()
+    };
+    assert_eq!((unreadable(Some(at)), unreadable(Some(at - SignedDuration::from_secs(1)))), (0, 1));
+    let timed = format!(r#"{{"removed":true,"removed_at":"{}"}}"#, now());
+    let entry = serde_json::from_str(&timed).unwrap();
+    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 0);
 }
 
 #[test]
@@ -275,6 +363,38 @@ fn who_is_silent_or_dates_ahead_proves_nothing() {
     ahead.report.at = "2026-03-02T08:05:01Z".into();
     prove(&mut ahead.report, PASSWORD);
     assert_eq!(verdict_of(judged(ahead)), Verdict::Clock);
+}
+
+/// Whoever can write one host's reports is not to stop every command, nor to be heard of for ever.
+#[test]
+fn no_time_in_a_report_is_too_far_away() {
+    let last: Timestamp = "9999-12-30T12:00:00Z".parse().unwrap();
+    let judged = |one: Written| fleet(&[one], &Registry::default(), &passwords, now()).hosts.remove(0);
+    let of = |change: fn(&mut Report, Timestamp)| {
+        let mut one = written("p", confirmed("mx1", 5, PASSWORD));
+        change(&mut one.report, last);
+        prove(&mut one.report, PASSWORD);
+        one
+    };
+    let due = of(|report, last| report.alive_due = Some(last));
+    assert_eq!(judged(due.clone()).alive_due, Some(due.at + SignedDuration::from_hours(7 * 24)));
+    let dead = Written { at: now() - SignedDuration::from_hours(8 * 24 + 1), ..due };
+    assert!(matches!(verdict_of(judged(dead)), Verdict::Stale { .. }));
+    // The item itself is dated by its host.
+    let ahead = judged(Written { at: last, ..of(|_, _| {}) });
+    assert_eq!((ahead.heard, verdict_of(ahead)), (Some(now()), Verdict::Clock));
+    assert_eq!(verdict_of(judged(of(|report, last| report.at = last.to_string()))), Verdict::Clock);
+    let poll = judged(of(|report, _| report.poll_s = Some(u32::MAX))).poll;
+    assert_eq!(poll, Some(SignedDuration::from_hours(24)));
+    for at in [Timestamp::MIN, Timestamp::MAX] {
+        let mut one = of(|report, _| report.lease_s = Some(u32::MAX));
+        (one.at, one.report.alive_due) = (at, Some(at));
+        one.report.at = at.to_string();
+        fleet(&[one], &Registry::default(), &passwords, now())
+            .hosts
+            .into_iter()
+            .for_each(|host| drop(verdict_of(host)));
+    }
 }
 
 #[test]

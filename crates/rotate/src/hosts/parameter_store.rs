@@ -108,12 +108,12 @@ impl Parameters {
             read.entries.push((name, ours(text, &format!("the registry below {:?}", self.path))?));
         }
         for one in self.below(&format!("{}/{}", self.path, self.credential)).await? {
+            let at = one.last_modified_date.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
             let understood = one.value.as_deref().and_then(report);
             let Some(report) = understood.filter(|report| report.credential == self.credential) else {
-                read.unreadable.push(HostName::new(text::plain(last(&one), 255)));
+                read.unreadable.push((HostName::new(text::plain(last(&one), 255)), at));
                 continue;
             };
-            let at = one.last_modified_date.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
             let item = (one.name.clone().unwrap_or_default(), String::new());
             read.rows.push(Row { written: Written { principal: report.host_id.clone(), at, report }, item });
         }

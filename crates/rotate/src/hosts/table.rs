@@ -216,7 +216,8 @@ impl Table {
         let understood = text_of(item, "report").and_then(report);
         let Some(report) = understood.filter(|report| report.credential == self.credential) else {
             let name = text_of(item, "host").unwrap_or(sort);
-            read.unreadable.push(HostName::new(text::plain(name, 255)));
+            let at = text_of(item, "written").and_then(|at| at.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+            read.unreadable.push((HostName::new(text::plain(name, 255)), at));
             return;
         };
         let written = text_of(item, "written").unwrap_or(&report.at);

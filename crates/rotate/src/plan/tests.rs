@@ -84,6 +84,23 @@ fn a_revoked_key_is_never_brought_back() {
     assert!(!matches!(decision.action, Some(Action::Reactivate { .. })), "{decision:?}");
 }
 
+/// It withdrew, and what it said next does not tell of it any more.
+#[test]
+fn a_host_without_confirmation_that_logs_in_with_a_dead_key_gets_it_back() {
+    let mut facts = facts();
+    let mut host = crate::facts::Host::never_heard(HostName::new("mx1"));
+    host.lists.in_use = vec![KeyId::new("OLD")];
+    facts.fleet = vec![host];
+    let host = Some(HostName::new("mx1"));
+    let old = Action::Reactivate { key: KeyId::new("OLD"), host };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(old));
+    // What it confirmed stands: it may have been looked at before.
+    let (version, key) = (VersionId::new("v2"), KeyId::new("NEW"));
+    let standing = crate::facts::Standing { version, key, at: now(), proof: crate::facts::Proved::True };
+    facts.fleet[0].standing = Some(standing);
+    assert!(!matches!(plan(&facts, &policy(), now()).action, Some(Action::Reactivate { .. })));
+}
+
 #[test]
 fn a_revoked_key_counts_as_deactivated_by_us() {
     let mut facts = facts();

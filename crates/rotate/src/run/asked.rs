@@ -87,8 +87,9 @@ impl Controller {
             Ask::Seal { expect } => {
                 let entry = Entry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
                 self.change(entry, |record, _| {
-                    record.roster =
-                        Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names: Vec::new() };
+                    // Who stood on it and vanished is still missed.
+                    let names = std::mem::take(&mut record.roster.names);
+                    record.roster = Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names };
                     record.complete_at = None;
                     record.intention = None;
                     true
@@ -96,12 +97,15 @@ impl Controller {
                 .await
             }
             Ask::Add { host } => {
-                let set = |entry: &mut RegistryEntry| (entry.listed, entry.removed) = (true, false);
+                let set =
+                    |entry: &mut RegistryEntry| (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
+                let removed_at = Some(self.hooks.now());
                 let set = |entry: &mut RegistryEntry| {
-                    *entry = RegistryEntry { removed: true, owner: entry.owner.take(), ..RegistryEntry::default() };
+                    let owner = entry.owner.take();
+                    *entry = RegistryEntry { removed: true, removed_at, owner, ..RegistryEntry::default() };
                 };
                 self.register("remove", &host, None, set).await
             }
@@ -193,7 +197,11 @@ impl Controller {
             if after == before {
                 return Ok(Answer::WasSo);
             }
-            let record = ControlRecord { next: None, ..kept.record.clone() };
+            let mut record = ControlRecord { next: None, ..kept.record.clone() };
+            // Here, once: who comes back after it is missed like any other.
+            if after.removed_at > before.removed_at {
+                record.roster.names.retain(|known| known.as_str() != name);
+            }
             match self.write(&mut kept, record, Some(line.clone()), Some((name, &after))).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(failed) if failed.kind == FailKind::Conflict => {}

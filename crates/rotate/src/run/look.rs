@@ -70,12 +70,7 @@ impl Controller {
         };
         let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
-        let mut fleet = evidence::fleet(written, &registry, &passwords, now);
-        // A host that never wrote can be removed too.
-        let never_wrote = registry.removed.into_iter().filter(|name| fleet.hosts.iter().all(|host| host.name != *name));
-        let never_wrote: Vec<_> = never_wrote.filter(|name| !fleet.gone.contains(name)).collect();
-        fleet.gone.extend(never_wrote);
-        fleet
+        evidence::fleet(written, &registry, &passwords, now)
     }
 }
 
