@@ -197,7 +197,9 @@ impl ControlRecord {
                 return Ok(());
             }
         }
-        if let Some(creating) = self.creating.last_mut().filter(|c| c.key.as_ref() == unstored && c.until > now) {
+        // Nobody holds a key of which it is not known whether it came to be: its time ends.
+        let held = |c: &&mut Creating| unstored.is_some() && c.key.as_ref() == unstored && c.until > now;
+        if let Some(creating) = self.creating.last_mut().filter(held) {
             creating.until = until;
         }
         Ok(())
@@ -374,7 +376,7 @@ impl ControlRecord {
         }
     }
 
-    /// After the call. A call of which nobody knows what became is not told here: the next look sees.
+    /// After the call. Of a call of which nobody knows what became, the next look sees what it did.
     pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
         match (action, outcome) {
             (Action::Create, Outcome::Created(key)) => {
@@ -384,6 +386,12 @@ impl ControlRecord {
             }
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
+            }
+            // It may still arrive, for as long as a call takes. What is made later is another's.
+            (Action::Create, Outcome::Unknown) => {
+                if let Some(creating) = self.creating.last_mut() {
+                    creating.until = creating.until.min(now + LEASE_MARGIN);
+                }
             }
             (_, Outcome::Failed | Outcome::Unknown) => {}
             (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {

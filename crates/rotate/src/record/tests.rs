@@ -14,6 +14,25 @@ fn policy() -> Policy {
     Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com".into()])
 }
 
+fn key(id: &KeyId, status: KeyStatus) -> crate::facts::Key {
+    crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never }
+}
+
+/// These keys, and an empty store.
+fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
+    Facts {
+        me: "a".into(),
+        keys,
+        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        fleet: Vec::new(),
+        gone: Vec::new(),
+        record: record.clone(),
+        logins: Vec::new(),
+        unstored: None,
+        gaps: Vec::new(),
+    }
+}
+
 #[test]
 fn one_at_a_time_holds_the_lease_and_each_holder_has_a_fence_of_its_own() {
     let mut record = ControlRecord::new("ses");
@@ -79,22 +98,39 @@ fn a_deactivation_that_nobody_answered_stays_ours_for_a_minute() {
     let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut record = ControlRecord::new("ses");
     record.begin(&Action::Deactivate { key: id.clone(), why: crate::plan::WhyGone::Leftover }, None, now());
-    let key =
-        |status| crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never };
-    let facts = |status, record: &ControlRecord| Facts {
-        me: "a".into(),
-        keys: vec![key(status)],
-        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
-        fleet: Vec::new(),
-        gone: Vec::new(),
-        record: record.clone(),
-        logins: Vec::new(),
-        unstored: None,
-        gaps: Vec::new(),
-    };
+    let facts = |status, record: &ControlRecord| facts(vec![key(&id, status)], record);
     let second = SignedDuration::from_secs(1);
     let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1) - second);
     assert!(look(&facts(KeyStatus::Inactive, &seen), &policy(), now() + mins(9)).deactivated_by_us(&id).is_some());
     let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1));
     assert!(seen.deactivated_by_us(&id).is_none(), "it did not arrive");
+}
+
+/// A key that a person makes hours later is theirs.
+#[test]
+fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    let lease = now() + mins(5);
+    // Killed there: it is as it was begun, and no look makes it longer.
+    for minute in 1..20 {
+        record.take("a", None, &policy(), now() + mins(minute)).unwrap();
+        assert_eq!(record.creating[0].until, lease, "after {minute} min");
+    }
+    assert!(record.creating_now(now() + mins(6)).is_none() && !record.creating[0].fits(now() + mins(6)));
+    // A key that is held is renewed with the lease.
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut made = record.clone();
+    made.creating[0].until = now() + mins(21);
+    made.creating[0].key = Some(key.clone());
+    made.take("a", Some(&key), &policy(), now() + mins(20)).unwrap();
+    assert_eq!(made.creating[0].until, now() + mins(25));
+    // No answer: it ends with the time that a call takes.
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    record.done(&Action::Create, &Outcome::Unknown, &facts(Vec::new(), &record), &policy(), now());
+    assert_eq!(record.creating[0].until, now() + mins(1));
+    assert!(record.creating[0].fits(now() + mins(1)) && !record.creating[0].fits(now() + mins(2)));
 }
