@@ -408,9 +408,7 @@ impl ControlRecord {
             }
             (Action::Forget { key, refused: true }, _) => self.back_off(key, now),
             (Action::Reactivate { key, host }, _) => {
-                self.deactivated.retain(|d| d.key != *key);
-                self.proved_dead.take_if(|dead| dead.key == *key);
-                self.intention = None;
+                self.brought_back(key);
                 if let Some(host) = host {
                     self.trouble.retain(|trouble| trouble.host != *host);
                     self.trouble.push(HostTrouble { host: host.clone(), key: key.clone(), at: now });
@@ -462,6 +460,13 @@ impl ControlRecord {
             own.at.extend(last);
         }
         self.own_logins.retain(|own| !own.at.is_empty());
+    }
+
+    /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.
+    pub fn brought_back(&mut self, key: &KeyId) {
+        self.deactivated.retain(|d| d.key != *key);
+        self.proved_dead.take_if(|dead| dead.key == *key);
+        (self.complete_at, self.intention) = (None, None);
     }
 
     fn deactivate(&mut self, key: &KeyId, now: Timestamp) {

@@ -143,3 +143,37 @@ fn every_refusal_has_words_and_a_fix() {
     classes.dedup();
     assert_eq!(classes.len(), 42);
 }
+
+/// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
+#[test]
+fn a_key_that_was_brought_back_has_all_its_time_again() {
+    let mut facts = facts();
+    let host = crate::facts::Host {
+        waiver: Some(crate::facts::Waiver {
+            reason: "on its way out".into(),
+            by: "anna".into(),
+            until: now() + days(60),
+        }),
+        ..crate::facts::Host::never_heard(HostName::new("mx1"))
+    };
+    facts.fleet = vec![host];
+    facts.record.roster.sealed_at = Some(now() - days(30));
+    facts.record.complete_at = Some(now() - days(15));
+    facts.keys[0].status = KeyStatus::Active;
+    let (old, host) = (KeyId::new("OLD"), None);
+    let looked = |facts: &Facts, now| {
+        let record = crate::record::look(facts, &policy(), now);
+        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5) });
+        let facts = Facts { record: ControlRecord { lease, ..record }, ..facts.clone() };
+        (plan(&facts, &policy(), now).action, facts)
+    };
+    // As it would go on: its clocks are over.
+    assert_eq!(looked(&facts, now()).0, Some(Action::Intend { key: old.clone() }));
+    let action = Action::Reactivate { key: old.clone(), host };
+    facts.record.done(&action, &Outcome::Done, &facts.clone(), &policy(), now());
+    assert!(facts.record.deactivated_by_us(&old).is_none());
+    let (action, facts) = looked(&facts, now());
+    assert_eq!((action, facts.record.complete_at), (None, Some(now())));
+    assert_eq!(looked(&facts, now() + SignedDuration::from_hours(23)).0, None);
+    assert_eq!(looked(&facts, now() + days(1)).0, Some(Action::Intend { key: old }));
+}
