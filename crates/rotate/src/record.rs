@@ -213,7 +213,7 @@ impl ControlRecord {
     }
 
     pub fn deactivated_by_us(&self, key: &KeyId) -> Option<&Deactivated> {
-        self.deactivated.iter().find(|d| d.key == *key)
+        self.deactivated.iter().rfind(|d| d.key == *key)
     }
 
     pub fn is_revoked(&self, key: &KeyId) -> bool {
@@ -393,6 +393,12 @@ impl ControlRecord {
                     creating.until = creating.until.min(now + LEASE_MARGIN);
                 }
             }
+            // It did not come about: whoever switches the key off after that, it is not us.
+            (Action::Deactivate { key, .. }, Outcome::Failed) => {
+                if let Some(begun) = self.deactivated.iter().rposition(|d| d.key == *key) {
+                    self.deactivated.remove(begun);
+                }
+            }
             (_, Outcome::Failed | Outcome::Unknown) => {}
             (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {
                 self.publish(version, key, facts, now);
@@ -424,7 +430,10 @@ impl ControlRecord {
                     intention.logged_in = true;
                 }
             }
-            (Action::Deactivate { key, .. }, _) => self.deactivate(key, now),
+            (Action::Deactivate { key, .. }, _) => {
+                self.deactivated.retain(|d| d.key != *key);
+                self.deactivate(key, now);
+            }
             (Action::RecordProvedDead { key }, _) => {
                 let endpoints = policy.endpoints.clone();
                 self.proved_dead = Some(ProvedDead { key: key.clone(), at: now, endpoints });
@@ -469,8 +478,8 @@ impl ControlRecord {
         (self.complete_at, self.intention) = (None, None);
     }
 
+    /// Beside what is known of an earlier call, which may have been ours although this one fails.
     fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
-        self.deactivated.retain(|d| d.key != *key);
         self.deactivated.push(Deactivated { key: key.clone(), at: now });
     }
 

@@ -134,3 +134,29 @@ fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked
     assert_eq!(record.creating[0].until, now() + mins(1));
     assert!(record.creating[0].fits(now() + mins(1)) && !record.creating[0].fits(now() + mins(2)));
 }
+
+/// What a person switches off after that is theirs: nobody brings it back, and nobody deletes it.
+#[test]
+fn a_deactivation_that_failed_is_not_ours() {
+    let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let action = Action::Deactivate { key: id.clone(), why: crate::plan::WhyGone::Leftover };
+    let facts = |status, record: &ControlRecord| facts(vec![key(&id, status)], record);
+    let ended = |record: &mut ControlRecord, outcome, at| {
+        record.begin(&action, None, at);
+        assert!(record.deactivated_by_us(&id).is_some(), "written before the call");
+        record.done(&action, &outcome, &facts(KeyStatus::Active, record), &policy(), at);
+    };
+    let mut record = ControlRecord::new("ses");
+    ended(&mut record, Outcome::Failed, now());
+    let seen = look(&facts(KeyStatus::Inactive, &record), &policy(), now() + mins(1));
+    assert!(seen.deactivated_by_us(&id).is_none(), "a person did it");
+    // One before it that nobody answered may still arrive.
+    ended(&mut record, Outcome::Unknown, now());
+    let second = now() + SignedDuration::from_secs(20);
+    ended(&mut record, Outcome::Failed, second);
+    let seen = look(&facts(KeyStatus::Inactive, &record), &policy(), now() + mins(9));
+    assert_eq!(seen.deactivated_by_us(&id).map(|d| d.at), Some(now()));
+    // Done: known once, and since then.
+    ended(&mut record, Outcome::Done, second);
+    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);
+}
