@@ -305,10 +305,13 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
         pending: pending.filter(|_| facts.store.kind == StoreKind::SecretsManager),
     };
     let mut refusals = look.unseen();
-    let turn = match look.blind(&mut refusals) {
-        true => Turn::Wait(Reason::Refused),
-        false => RULES.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals)),
+    let rules: &[Rule] = match () {
+        () if look.blind(&mut refusals) => &[],
+        () if !look.unseen_part(Part::Store) => &RULES,
+        // A host that is cut off need not wait for the store: its word, the keys and our own record are enough.
+        () => &[rule_3],
     };
+    let turn = rules.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals));
     let (action, reason) = match turn {
         Turn::Act(action, reason) => match look.would_cut(&action) {
             Some(refusal) => {
@@ -610,7 +613,7 @@ impl Look<'_> {
         self.facts.gaps.iter().map(refusal).collect()
     }
 
-    /// Without keys, store or lease there is nothing that could be done.
+    /// Without keys or lease there is nothing that could be done; without the store, only what rule 3 asks for.
     fn blind(&self, refusals: &mut Vec<Refusal>) -> bool {
         let lease = self.record.lease.as_ref().filter(|lease| lease.holder == self.facts.me && lease.until > self.now);
         if lease.is_none() {
@@ -618,7 +621,8 @@ impl Look<'_> {
             let (holder, until) = other.map_or((String::new(), self.now), |other| (other.holder, other.until));
             refusals.push(Refusal::Busy { holder, until });
         }
-        lease.is_none() || self.unseen_part(Part::Keys) || self.unseen_part(Part::Store)
+        let neither = self.unseen_part(Part::Store) && self.unseen_part(Part::Fleet);
+        lease.is_none() || self.unseen_part(Part::Keys) || neither
     }
 
     /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.

@@ -11,7 +11,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, VersionId};
+use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, Part, VersionId};
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, Policy, USE_SLACK};
 use crate::retire;
@@ -238,10 +238,13 @@ impl ControlRecord {
 /// changes nothing.
 #[must_use]
 pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
-    if !facts.gaps.is_empty() {
-        return facts.record.clone();
-    }
     let mut seen = facts.clone();
+    if !facts.gaps.is_empty() {
+        if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
+            disown(&mut seen, now);
+        }
+        return seen.record;
+    }
     strike(&mut seen, now);
     recover(&mut seen, now);
     seal(&mut seen, policy, now);
@@ -249,7 +252,16 @@ pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
     seen.record
 }
 
+/// Of a key that was seen Active, whoever deactivates it next is not us.
+fn disown(facts: &mut Facts, now: Timestamp) {
+    let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    // A call that nobody answered may still arrive.
+    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
+    facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
+}
+
 fn strike(facts: &mut Facts, now: Timestamp) {
+    disown(facts, now);
     let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
     let is_there = |key: &KeyId| status(key).is_some();
     let inactive = |key: &KeyId| status(key) == Some(KeyStatus::Inactive);
@@ -257,9 +269,6 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     record.old.take_if(|old| !is_there(old));
     record.intention.take_if(|intention| !is_there(&intention.key));
     record.own_logins.retain(|own| is_there(&own.key));
-    // A call that nobody answered may still arrive.
-    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && is_there(&d.key);
-    record.deactivated.retain(|d| inactive(&d.key) || may_arrive(d));
     record.proved_dead.take_if(|dead| !inactive(&dead.key));
     record.revoked.retain(|revoked| is_there(&revoked.key));
     let (published, old) = (record.published.clone(), record.old.clone());

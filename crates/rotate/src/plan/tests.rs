@@ -177,3 +177,31 @@ fn a_key_that_was_brought_back_has_all_its_time_again() {
     assert_eq!(looked(&facts, now() + SignedDuration::from_hours(23)).0, None);
     assert_eq!(looked(&facts, now() + days(1)).0, Some(Action::Intend { key: old }));
 }
+
+/// A key of KMS that denies, and a host without a login: it gets the key back that it names. Nothing else is done.
+#[test]
+fn a_host_that_is_cut_off_does_not_wait_for_a_store_that_cannot_be_read() {
+    let mut facts = facts();
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let gap = |part| Gap { part, why: WhyUnseen::KmsDenied };
+    facts.store.versions.clear();
+    facts.gaps = vec![gap(Part::Store)];
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action, decision.reason), (None, Reason::Refused));
+    says_cut_off(&mut facts);
+    let decision = plan(&facts, &policy(), now());
+    let host = Some(HostName::new("mx1"));
+    assert_eq!(decision.action, Some(Action::Reactivate { key: KeyId::new("OLD"), host }));
+    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied]));
+    assert_eq!(crate::checker::check(&plan(&facts, &policy(), now()), &facts, &policy(), now()), []);
+    // Not if a person did that, who had brought it back before: also that was seen without the store.
+    let mut by_hand = facts.clone();
+    by_hand.keys[0].status = KeyStatus::Active;
+    by_hand.record = crate::record::look(&by_hand, &policy(), now());
+    by_hand.keys[0].status = KeyStatus::Inactive;
+    assert_eq!(plan(&by_hand, &policy(), now()).action, None);
+    for part in [Part::Keys, Part::Fleet] {
+        let blind = Facts { gaps: vec![gap(Part::Store), gap(part)], ..facts.clone() };
+        assert_eq!(plan(&blind, &policy(), now()).action, None);
+    }
+}

@@ -122,9 +122,15 @@ impl Controller {
                 return Ok(false);
             }
         }
-        let called = match seen {
-            Some(seen) => self.call(action, token, &look.facts, seen).await,
-            None => Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew")),
+        let called = match (seen, action) {
+            (Some(seen), _) => self.call(action, token, &look.facts, seen).await,
+            // It asks nothing of the store.
+            (None, Action::Reactivate { key, .. }) => {
+                Called::of(self.keys.set(key, KeyStatus::Active).await, |()| Outcome::Done)
+            }
+            (None, _) => {
+                Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew"))
+            }
         };
         look.faults.extend(called.fault);
         done.push((action.clone(), called.outcome.clone()));
