@@ -356,8 +356,17 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         return None;
     }
     let reason = || Reason::PublishedKeyGone(key.clone());
+    // What SES refused is not published again while the back-off stands, nor after it where a new key has a place. Another value
+    // is tried at once; when that is refused too, all wait.
+    let held = |key: &KeyId| {
+        look.record.backoff.as_ref().is_some_and(|backoff| {
+            let stands = backoff.until > look.now;
+            if backoff.key == *key { stands || look.facts.keys.len() < 2 } else { stands && backoff.attempts > 1 }
+        })
+    };
     let live = |version: &&Version| {
-        version.key().is_some_and(|key| look.status(key) == Some(KeyStatus::Active) && !look.record.is_revoked(key))
+        let lives = |key: &KeyId| look.status(key) == Some(KeyStatus::Active) && !look.record.is_revoked(key);
+        version.key().is_some_and(|key| lives(key) && !held(key))
     };
     if let Some((version, key)) = look.facts.store.versions.iter().rev().find(live).and_then(|v| Some((v, v.key()?))) {
         // Where there is no AWSPENDING, what is put is published: verified first.
@@ -376,8 +385,9 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if let Some(creating) = look.record.creating_now(look.now) {
         return wait(Reason::BeingMade { until: creating.until });
     }
+    let backs_off = look.backs_off(refusals);
     if look.facts.keys.len() < 2 {
-        return act(Action::Create, reason());
+        return if backs_off { None } else { act(Action::Create, reason()) };
     }
     let leftover = look.leftover_turn(refusals);
     if let Some(Turn::Act(..)) = leftover {
@@ -427,12 +437,8 @@ fn rule_8(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
         return None;
     }
-    // Told until one is taken, also while it is tried again.
-    if let Some(backoff) = &look.record.backoff {
-        refusals.push(Refusal::SesRefuses { key: backoff.key.clone() });
-        if backoff.until > look.now {
-            return None;
-        }
+    if look.backs_off(refusals) {
+        return None;
     }
     match &look.record.old {
         None if look.facts.keys.len() < 2 => act(Action::Create, reason),
@@ -548,6 +554,18 @@ impl Look<'_> {
         }
         let created = self.facts.key(self.current_key?)?.created;
         (created + self.policy.every <= self.now).then_some(Reason::OldEnough { since: created })
+    }
+
+    /// SES did not take the last key: told until one is taken, also while it is tried again. Is it too early for that?
+    fn backs_off(&self, refusals: &mut Vec<Refusal>) -> bool {
+        let Some(backoff) = &self.record.backoff else {
+            return false;
+        };
+        let told = Refusal::SesRefuses { key: backoff.key.clone() };
+        if !refusals.contains(&told) {
+            refusals.push(told);
+        }
+        backoff.until > self.now
     }
 
     fn due(&self) -> Option<Timestamp> {

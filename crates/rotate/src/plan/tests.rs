@@ -205,3 +205,38 @@ fn a_host_that_is_cut_off_does_not_wait_for_a_store_that_cannot_be_read() {
         assert_eq!(plan(&blind, &policy(), now()).action, None);
     }
 }
+
+/// The published key is gone, and the value that is left is refused.
+#[test]
+fn a_value_that_was_refused_is_not_published_again_and_a_new_key_waits_for_the_back_off() {
+    let mut facts = facts();
+    facts.keys = vec![key("OLD", KeyStatus::Active)];
+    (facts.record.deactivated, facts.record.old) = (Vec::new(), None);
+    let again = Action::Republish { from: VersionId::new("v1"), key: KeyId::new("OLD") };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again.clone()));
+    let backoff = |key: &str, attempts, minutes| {
+        let until = now() + SignedDuration::from_mins(minutes);
+        Some(crate::record::Backoff { key: KeyId::new(key), attempts, until })
+    };
+    facts.record.backoff = backoff("OLD", 1, 15);
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["ses-refuses"]), "{decision:?}");
+    // A host that is cut off is heard meanwhile.
+    let mut cut_off = facts.clone();
+    says_cut_off(&mut cut_off);
+    cut_off.keys.push(key("NEWEST", KeyStatus::Active));
+    cut_off.keys[0].status = KeyStatus::Inactive;
+    cut_off.record.deactivated = self::facts().record.deactivated;
+    assert!(matches!(plan(&cut_off, &policy(), now()).action, Some(Action::Reactivate { .. })));
+    // Over: a new one where there is place for it, else the same again.
+    facts.record.backoff = backoff("OLD", 1, 0);
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.keys.push(key("ANOTHER", KeyStatus::Active));
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again.clone()));
+    // Another one was refused: this is tried at once, and waits when two were.
+    facts.record.backoff = backoff("ANOTHER", 1, 15);
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again));
+    facts.record.backoff = backoff("ANOTHER", 2, 15);
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+}
