@@ -123,10 +123,24 @@ pub enum Outcome {
     Created(KeyId),
     /// What was put is AWSCURRENT.
     Published(VersionId),
-    /// `accepted`: at every endpoint.
+    /// `accepted`: at every endpoint. `used`: at one at least, so that it is a use of the key; `None`: nobody knows.
     LoggedIn {
         accepted: bool,
+        used: Option<bool>,
     },
+}
+
+impl Outcome {
+    /// What the endpoints' replies come to, of which there are some.
+    pub fn logged_in(replies: &[LoginReply]) -> Self {
+        let accepted = |reply: &LoginReply| *reply == LoginReply::Accepted;
+        let used = match () {
+            () if replies.iter().any(accepted) => Some(true),
+            () if replies.contains(&LoginReply::NoAnswer) => None,
+            () => Some(false),
+        };
+        Outcome::LoggedIn { accepted: replies.iter().all(accepted), used }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

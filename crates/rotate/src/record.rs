@@ -432,8 +432,8 @@ impl ControlRecord {
             (Action::Intend { key }, _) => {
                 self.intention = Some(Intention { key: key.clone(), at: now, logged_in: false });
             }
-            (Action::LogIn { key, purpose }, Outcome::LoggedIn { accepted }) => {
-                self.logged_in(key, *accepted);
+            (Action::LogIn { key, purpose }, Outcome::LoggedIn { accepted, used }) => {
+                self.logged_in(key, *used);
                 let last = *accepted && *purpose == Purpose::LastLogin;
                 if let Some(intention) = self.intention.as_mut().filter(|intention| last && intention.key == *key) {
                     intention.logged_in = true;
@@ -467,15 +467,16 @@ impl ControlRecord {
         }
     }
 
-    /// A login that was refused is no use of the key; one that was accepted is its last.
-    fn logged_in(&mut self, key: &KeyId, accepted: bool) {
+    /// A login that every endpoint refused is no use of the key; one that any accepted is its last. One without an answer may
+    /// be either: it stays beside those before it.
+    fn logged_in(&mut self, key: &KeyId, used: Option<bool>) {
         let Some(own) = self.own_logins.iter_mut().find(|own| own.key == *key) else {
             return;
         };
-        let last = own.at.pop();
-        if accepted {
-            own.at.clear();
-            own.at.extend(last);
+        match used {
+            Some(true) => drop(own.at.drain(..own.at.len().saturating_sub(1))),
+            Some(false) => drop(own.at.pop()),
+            None => thin(&mut own.at),
         }
         self.own_logins.retain(|own| !own.at.is_empty());
     }
@@ -510,6 +511,21 @@ impl ControlRecord {
         self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });
         self.creating.retain(|creating| creating.key.as_ref() != Some(key));
         (self.want, self.backoff, self.complete_at, self.intention, self.promoting) = (None, None, None, None, None);
+    }
+}
+
+/// So many logins of a key are remembered: an endpoint that gives no answer is waited for no longer than they reach.
+const OWN_LOGINS: usize = 20;
+
+/// Leaves out what the logins around it cover, and then the oldest but for the very first, which was the last that was accepted.
+fn thin(logins: &mut Vec<Timestamp>) {
+    if let [.., before, _, last] = logins[..]
+        && last.duration_since(before) <= USE_SLACK
+    {
+        logins.remove(logins.len() - 2);
+    }
+    if logins.len() > OWN_LOGINS {
+        logins.remove(1);
     }
 }
 

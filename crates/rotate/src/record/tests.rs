@@ -160,3 +160,42 @@ fn a_deactivation_that_failed_is_not_ours() {
     ended(&mut record, Outcome::Done, second);
     assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);
 }
+
+/// IAM tells it as a use of the key: nobody else is to be blamed for it.
+#[test]
+fn a_login_that_one_endpoint_took_is_ours_and_one_without_an_answer_may_be() {
+    use crate::facts::LoginReply::{self, Accepted, NoAnswer, Refused};
+    let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let action = Action::LogIn { key: id.clone(), purpose: Purpose::Verify };
+    let login = |record: &mut ControlRecord, replies: &[LoginReply], at| {
+        record.begin(&action, None, at);
+        let outcome = Outcome::logged_in(replies);
+        record.done(&action, &outcome, &facts(vec![key(&id, KeyStatus::Active)], record), &policy(), at);
+        outcome
+    };
+    let at = |record: &ControlRecord| record.own_logins.first().map(|own| own.at.clone()).unwrap_or_default();
+    let mut record = ControlRecord::new("ses");
+    let outcome = login(&mut record, &[Accepted, Accepted], now());
+    assert_eq!(outcome, Outcome::LoggedIn { accepted: true, used: Some(true) });
+    // No use: what was the last is so still.
+    let outcome = login(&mut record, &[Refused, Refused], now() + mins(10));
+    assert_eq!((outcome, at(&record)), (Outcome::LoggedIn { accepted: false, used: Some(false) }, vec![now()]));
+    // Perhaps: both may be the last.
+    login(&mut record, &[Refused, NoAnswer], now() + mins(20));
+    assert_eq!(at(&record), [now(), now() + mins(20)]);
+    assert!(record.own_login(&id, now()) && record.own_login(&id, now() + mins(20)));
+    // In one region of two.
+    for (replies, minute) in [([Accepted, NoAnswer], 30), ([Refused, Accepted], 40)] {
+        let outcome = login(&mut record, &replies, now() + mins(minute));
+        assert_eq!(outcome, Outcome::LoggedIn { accepted: false, used: Some(true) });
+        assert_eq!(at(&record), [now() + mins(minute)]);
+    }
+    // However long there is no answer, the record stays small, and the last that was accepted and the last hour are in it.
+    for minute in 41..400 {
+        login(&mut record, &[NoAnswer, NoAnswer], now() + mins(minute));
+    }
+    assert!(at(&record).len() <= OWN_LOGINS, "{:?}", at(&record));
+    for minute in (340..400).chain([40]) {
+        assert!(record.own_login(&id, now() + mins(minute)), "{minute}");
+    }
+}

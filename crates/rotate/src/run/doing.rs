@@ -286,16 +286,17 @@ impl Controller {
             Ok(payload) => payload,
             // Nothing was sent, so that it is no use of the key.
             Err(fault) => {
-                return Called { outcome: Outcome::LoggedIn { accepted: false }, ..Called::failed(fault) };
+                let outcome = Outcome::LoggedIn { accepted: false, used: Some(false) };
+                return Called { outcome, ..Called::failed(fault) };
             }
         };
         let hello = relaykey::agent::host_name();
         let (replies, said) = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;
-        let accepted = replies.iter().all(|login| login.reply == LoginReply::Accepted);
+        let said_each: Vec<LoginReply> = replies.iter().map(|login| login.reply).collect();
         self.logins.extend(replies);
         let over = self.logins.len().saturating_sub(LOGINS);
         self.logins.drain(..over);
-        Called { outcome: Outcome::LoggedIn { accepted }, said, fault: None }
+        Called { outcome: Outcome::logged_in(&said_each), said, fault: None }
     }
 }
 
