@@ -251,7 +251,7 @@ impl Demo<'_> {
     }
 
     fn acted(&mut self, action: &Action, outcome: &Outcome, look: &Look, old: &str) {
-        let accepted = matches!(outcome, Outcome::LoggedIn { accepted: true });
+        let accepted = matches!(outcome, Outcome::LoggedIn { accepted: true, .. });
         let words = match (action, outcome) {
             (Action::Create, Outcome::Created(key)) => {
                 format!("* IAM makes a new key, {key}. The old one, {old}, stays: mail depends on it")

@@ -123,10 +123,24 @@ pub enum Outcome {
     Created(KeyId),
     /// What was put is AWSCURRENT.
     Published(VersionId),
-    /// `accepted`: at every endpoint.
+    /// `accepted`: at every endpoint. `used`: at one at least, so that it is a use of the key; `None`: nobody knows.
     LoggedIn {
         accepted: bool,
+        used: Option<bool>,
     },
+}
+
+impl Outcome {
+    /// What the endpoints' replies come to, of which there are some.
+    pub fn logged_in(replies: &[LoginReply]) -> Self {
+        let accepted = |reply: &LoginReply| *reply == LoginReply::Accepted;
+        let used = match () {
+            () if replies.iter().any(accepted) => Some(true),
+            () if replies.contains(&LoginReply::NoAnswer) => None,
+            () => Some(false),
+        };
+        Outcome::LoggedIn { accepted: replies.iter().all(accepted), used }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,10 +319,13 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
         pending: pending.filter(|_| facts.store.kind == StoreKind::SecretsManager),
     };
     let mut refusals = look.unseen();
-    let turn = match look.blind(&mut refusals) {
-        true => Turn::Wait(Reason::Refused),
-        false => RULES.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals)),
+    let rules: &[Rule] = match () {
+        () if look.blind(&mut refusals) => &[],
+        () if !look.unseen_part(Part::Store) => &RULES,
+        // A host that is cut off need not wait for the store: its word, the keys and our own record are enough.
+        () => &[rule_3],
     };
+    let turn = rules.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals));
     let (action, reason) = match turn {
         Turn::Act(action, reason) => match look.would_cut(&action) {
             Some(refusal) => {
@@ -353,8 +370,17 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         return None;
     }
     let reason = || Reason::PublishedKeyGone(key.clone());
+    // What SES refused is not published again while the back-off stands, nor after it where a new key has a place. Another value
+    // is tried at once; when that is refused too, all wait.
+    let held = |key: &KeyId| {
+        look.record.backoff.as_ref().is_some_and(|backoff| {
+            let stands = backoff.until > look.now;
+            if backoff.key == *key { stands || look.facts.keys.len() < 2 } else { stands && backoff.attempts > 1 }
+        })
+    };
     let live = |version: &&Version| {
-        version.key().is_some_and(|key| look.status(key) == Some(KeyStatus::Active) && !look.record.is_revoked(key))
+        let lives = |key: &KeyId| look.status(key) == Some(KeyStatus::Active) && !look.record.is_revoked(key);
+        version.key().is_some_and(|key| lives(key) && !held(key))
     };
     if let Some((version, key)) = look.facts.store.versions.iter().rev().find(live).and_then(|v| Some((v, v.key()?))) {
         // Where there is no AWSPENDING, what is put is published: verified first.
@@ -373,8 +399,9 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if let Some(creating) = look.record.creating_now(look.now) {
         return wait(Reason::BeingMade { until: creating.until });
     }
+    let backs_off = look.backs_off(refusals);
     if look.facts.keys.len() < 2 {
-        return act(Action::Create, reason());
+        return if backs_off { None } else { act(Action::Create, reason()) };
     }
     let leftover = look.leftover_turn(refusals);
     if let Some(Turn::Act(..)) = leftover {
@@ -423,12 +450,8 @@ fn rule_8(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
         return None;
     }
-    // Told until one is taken, also while it is tried again.
-    if let Some(backoff) = &look.record.backoff {
-        refusals.push(Refusal::SesRefuses { key: backoff.key.clone() });
-        if backoff.until > look.now {
-            return None;
-        }
+    if look.backs_off(refusals) {
+        return None;
     }
     match &look.record.old {
         None if look.facts.keys.len() < 2 => act(Action::Create, reason),
@@ -546,6 +569,18 @@ impl Look<'_> {
         (created + self.policy.every <= self.now).then_some(Reason::OldEnough { since: created })
     }
 
+    /// SES did not take the last key: told until one is taken, also while it is tried again. Is it too early for that?
+    fn backs_off(&self, refusals: &mut Vec<Refusal>) -> bool {
+        let Some(backoff) = &self.record.backoff else {
+            return false;
+        };
+        let told = Refusal::SesRefuses { key: backoff.key.clone() };
+        if !refusals.contains(&told) {
+            refusals.push(told);
+        }
+        backoff.until > self.now
+    }
+
     fn due(&self) -> Option<Timestamp> {
         Some(self.facts.key(self.current_key?)?.created + self.policy.every)
     }
@@ -609,7 +644,7 @@ impl Look<'_> {
         self.facts.gaps.iter().map(refusal).collect()
     }
 
-    /// Without keys, store or lease there is nothing that could be done.
+    /// Without keys or lease there is nothing that could be done; without the store, only what rule 3 asks for.
     fn blind(&self, refusals: &mut Vec<Refusal>) -> bool {
         let lease = self.record.lease.as_ref().filter(|lease| lease.holder == self.facts.me && lease.until > self.now);
         if lease.is_none() {
@@ -617,7 +652,8 @@ impl Look<'_> {
             let (holder, until) = other.map_or((String::new(), self.now), |other| (other.holder, other.until));
             refusals.push(Refusal::Busy { holder, until });
         }
-        lease.is_none() || self.unseen_part(Part::Keys) || self.unseen_part(Part::Store)
+        let neither = self.unseen_part(Part::Store) && self.unseen_part(Part::Fleet);
+        lease.is_none() || self.unseen_part(Part::Keys) || neither
     }
 
     /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.

@@ -11,7 +11,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, VersionId};
+use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, Part, VersionId};
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, Policy, USE_SLACK};
 use crate::retire;
@@ -197,7 +197,9 @@ impl ControlRecord {
                 return Ok(());
             }
         }
-        if let Some(creating) = self.creating.last_mut().filter(|c| c.key.as_ref() == unstored && c.until > now) {
+        // Nobody holds a key of which it is not known whether it came to be: its time ends.
+        let held = |c: &&mut Creating| unstored.is_some() && c.key.as_ref() == unstored && c.until > now;
+        if let Some(creating) = self.creating.last_mut().filter(held) {
             creating.until = until;
         }
         Ok(())
@@ -211,7 +213,7 @@ impl ControlRecord {
     }
 
     pub fn deactivated_by_us(&self, key: &KeyId) -> Option<&Deactivated> {
-        self.deactivated.iter().find(|d| d.key == *key)
+        self.deactivated.iter().rfind(|d| d.key == *key)
     }
 
     pub fn is_revoked(&self, key: &KeyId) -> bool {
@@ -236,10 +238,13 @@ impl ControlRecord {
 /// changes nothing.
 #[must_use]
 pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
-    if !facts.gaps.is_empty() {
-        return facts.record.clone();
-    }
     let mut seen = facts.clone();
+    if !facts.gaps.is_empty() {
+        if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
+            disown(&mut seen, now);
+        }
+        return seen.record;
+    }
     strike(&mut seen, now);
     recover(&mut seen, now);
     seal(&mut seen, policy, now);
@@ -247,7 +252,16 @@ pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
     seen.record
 }
 
+/// Of a key that was seen Active, whoever deactivates it next is not us.
+fn disown(facts: &mut Facts, now: Timestamp) {
+    let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    // A call that nobody answered may still arrive.
+    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
+    facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
+}
+
 fn strike(facts: &mut Facts, now: Timestamp) {
+    disown(facts, now);
     let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
     let is_there = |key: &KeyId| status(key).is_some();
     let inactive = |key: &KeyId| status(key) == Some(KeyStatus::Inactive);
@@ -255,9 +269,6 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     record.old.take_if(|old| !is_there(old));
     record.intention.take_if(|intention| !is_there(&intention.key));
     record.own_logins.retain(|own| is_there(&own.key));
-    // A call that nobody answered may still arrive.
-    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && is_there(&d.key);
-    record.deactivated.retain(|d| inactive(&d.key) || may_arrive(d));
     record.proved_dead.take_if(|dead| !inactive(&dead.key));
     record.revoked.retain(|revoked| is_there(&revoked.key));
     let (published, old) = (record.published.clone(), record.old.clone());
@@ -375,7 +386,7 @@ impl ControlRecord {
         }
     }
 
-    /// After the call. A call of which nobody knows what became is not told here: the next look sees.
+    /// After the call. Of a call of which nobody knows what became, the next look sees what it did.
     pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
         match (action, outcome) {
             (Action::Create, Outcome::Created(key)) => {
@@ -385,6 +396,18 @@ impl ControlRecord {
             }
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
+            }
+            // It may still arrive, for as long as a call takes. What is made later is another's.
+            (Action::Create, Outcome::Unknown) => {
+                if let Some(creating) = self.creating.last_mut() {
+                    creating.until = creating.until.min(now + LEASE_MARGIN);
+                }
+            }
+            // It did not come about: whoever switches the key off after that, it is not us.
+            (Action::Deactivate { key, .. }, Outcome::Failed) => {
+                if let Some(begun) = self.deactivated.iter().rposition(|d| d.key == *key) {
+                    self.deactivated.remove(begun);
+                }
             }
             (_, Outcome::Failed | Outcome::Unknown) => {}
             (Action::Promote { version, key, .. } | Action::RecordPublished { version, key }, _) => {
@@ -401,9 +424,7 @@ impl ControlRecord {
             }
             (Action::Forget { key, refused: true }, _) => self.back_off(key, now),
             (Action::Reactivate { key, host }, _) => {
-                self.deactivated.retain(|d| d.key != *key);
-                self.proved_dead.take_if(|dead| dead.key == *key);
-                self.intention = None;
+                self.brought_back(key);
                 if let Some(host) = host {
                     self.trouble.retain(|trouble| trouble.host != *host);
                     self.trouble.push(HostTrouble { host: host.clone(), key: key.clone(), at: now });
@@ -412,14 +433,17 @@ impl ControlRecord {
             (Action::Intend { key }, _) => {
                 self.intention = Some(Intention { key: key.clone(), at: now, logged_in: false });
             }
-            (Action::LogIn { key, purpose }, Outcome::LoggedIn { accepted }) => {
-                self.logged_in(key, *accepted);
+            (Action::LogIn { key, purpose }, Outcome::LoggedIn { accepted, used }) => {
+                self.logged_in(key, *used);
                 let last = *accepted && *purpose == Purpose::LastLogin;
                 if let Some(intention) = self.intention.as_mut().filter(|intention| last && intention.key == *key) {
                     intention.logged_in = true;
                 }
             }
-            (Action::Deactivate { key, .. }, _) => self.deactivate(key, now),
+            (Action::Deactivate { key, .. }, _) => {
+                self.deactivated.retain(|d| d.key != *key);
+                self.deactivate(key, now);
+            }
             (Action::RecordProvedDead { key }, _) => {
                 let endpoints = policy.endpoints.clone();
                 self.proved_dead = Some(ProvedDead { key: key.clone(), at: now, endpoints });
@@ -444,21 +468,29 @@ impl ControlRecord {
         }
     }
 
-    /// A login that was refused is no use of the key; one that was accepted is its last.
-    fn logged_in(&mut self, key: &KeyId, accepted: bool) {
+    /// A login that every endpoint refused is no use of the key; one that any accepted is its last. One without an answer may
+    /// be either: it stays beside those before it.
+    fn logged_in(&mut self, key: &KeyId, used: Option<bool>) {
         let Some(own) = self.own_logins.iter_mut().find(|own| own.key == *key) else {
             return;
         };
-        let last = own.at.pop();
-        if accepted {
-            own.at.clear();
-            own.at.extend(last);
+        match used {
+            Some(true) => drop(own.at.drain(..own.at.len().saturating_sub(1))),
+            Some(false) => drop(own.at.pop()),
+            None => thin(&mut own.at),
         }
         self.own_logins.retain(|own| !own.at.is_empty());
     }
 
-    fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
+    /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.
+    pub fn brought_back(&mut self, key: &KeyId) {
         self.deactivated.retain(|d| d.key != *key);
+        self.proved_dead.take_if(|dead| dead.key == *key);
+        (self.complete_at, self.intention) = (None, None);
+    }
+
+    /// Beside what is known of an earlier call, which may have been ours although this one fails.
+    fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
         self.deactivated.push(Deactivated { key: key.clone(), at: now });
     }
 
@@ -480,6 +512,21 @@ impl ControlRecord {
         self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });
         self.creating.retain(|creating| creating.key.as_ref() != Some(key));
         (self.want, self.backoff, self.complete_at, self.intention, self.promoting) = (None, None, None, None, None);
+    }
+}
+
+/// So many logins of a key are remembered: an endpoint that gives no answer is waited for no longer than they reach.
+const OWN_LOGINS: usize = 20;
+
+/// Leaves out what the logins around it cover, and then the oldest but for the very first, which was the last that was accepted.
+fn thin(logins: &mut Vec<Timestamp>) {
+    if let [.., before, _, last] = logins[..]
+        && last.duration_since(before) <= USE_SLACK
+    {
+        logins.remove(logins.len() - 2);
+    }
+    if logins.len() > OWN_LOGINS {
+        logins.remove(1);
     }
 }
 

@@ -403,7 +403,7 @@ pub fn words(done: &[(Action, Outcome)]) -> Vec<String> {
             match outcome {
                 Outcome::Failed => format!("{name} failed"),
                 Outcome::Unknown => format!("{name} unknown"),
-                Outcome::LoggedIn { accepted: false } => format!("{name} refused"),
+                Outcome::LoggedIn { accepted: false, .. } => format!("{name} refused"),
                 _ => name,
             }
         })

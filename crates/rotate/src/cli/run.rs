@@ -238,8 +238,8 @@ impl Teller {
             Outcome::Unknown => ("unknown", "nobody knows what became of it; the next look sees".to_owned()),
             Outcome::Created(key) => ("done", format!("made {key}")),
             Outcome::Published(version) => ("done", format!("published as version {version}")),
-            Outcome::LoggedIn { accepted: true } => ("accepted", "accepted at every endpoint".to_owned()),
-            Outcome::LoggedIn { accepted: false } => ("not-accepted", "not accepted everywhere".to_owned()),
+            Outcome::LoggedIn { accepted: true, .. } => ("accepted", "accepted at every endpoint".to_owned()),
+            Outcome::LoggedIn { accepted: false, .. } => ("not-accepted", "not accepted everywhere".to_owned()),
             Outcome::Done => ("done", String::new()),
         };
         if self.terminal {

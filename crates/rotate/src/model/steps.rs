@@ -55,7 +55,7 @@ impl Game {
             let action = decision.action.clone().expect("it logs in");
             facts.record.begin(&action, None, NOW);
             let mut record = facts.record.clone();
-            let outcome = Outcome::LoggedIn { accepted: reply == LoginReply::Accepted };
+            let outcome = Outcome::logged_in(&[reply]);
             record.done(&action, &outcome, &facts, &self.policy, NOW);
             facts.record = record;
             facts.logins.push(Login { key, endpoint: ENDPOINT.into(), reply, at: NOW });
@@ -228,7 +228,10 @@ impl Game {
                         (Act::Republish { .. }, _) if self.options.parameter_store => {
                             Outcome::Published(version_id(gave))
                         }
-                        (Act::LastLogin { key }, _) => Outcome::LoggedIn { accepted: bit(world.ses, *key) },
+                        (Act::LastLogin { key }, _) => {
+                            let accepted = bit(world.ses, *key);
+                            Outcome::logged_in(&[if accepted { LoginReply::Accepted } else { LoginReply::Refused }])
+                        }
                         _ => Outcome::Done,
                     };
                     let facts = world.facts(&world.labels, i, self.options.parameter_store);

@@ -160,3 +160,100 @@ fn every_refusal_has_words_and_a_fix() {
     classes.dedup();
     assert_eq!(classes.len(), 42);
 }
+
+/// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
+#[test]
+fn a_key_that_was_brought_back_has_all_its_time_again() {
+    let mut facts = facts();
+    let host = crate::facts::Host {
+        waiver: Some(crate::facts::Waiver {
+            reason: "on its way out".into(),
+            by: "anna".into(),
+            until: now() + days(60),
+        }),
+        ..crate::facts::Host::never_heard(HostName::new("mx1"))
+    };
+    facts.fleet = vec![host];
+    facts.record.roster.sealed_at = Some(now() - days(30));
+    facts.record.complete_at = Some(now() - days(15));
+    facts.keys[0].status = KeyStatus::Active;
+    let (old, host) = (KeyId::new("OLD"), None);
+    let looked = |facts: &Facts, now| {
+        let record = crate::record::look(facts, &policy(), now);
+        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5) });
+        let facts = Facts { record: ControlRecord { lease, ..record }, ..facts.clone() };
+        (plan(&facts, &policy(), now).action, facts)
+    };
+    // As it would go on: its clocks are over.
+    assert_eq!(looked(&facts, now()).0, Some(Action::Intend { key: old.clone() }));
+    let action = Action::Reactivate { key: old.clone(), host };
+    facts.record.done(&action, &Outcome::Done, &facts.clone(), &policy(), now());
+    assert!(facts.record.deactivated_by_us(&old).is_none());
+    let (action, facts) = looked(&facts, now());
+    assert_eq!((action, facts.record.complete_at), (None, Some(now())));
+    assert_eq!(looked(&facts, now() + SignedDuration::from_hours(23)).0, None);
+    assert_eq!(looked(&facts, now() + days(1)).0, Some(Action::Intend { key: old }));
+}
+
+/// A key of KMS that denies, and a host without a login: it gets the key back that it names. Nothing else is done.
+#[test]
+fn a_host_that_is_cut_off_does_not_wait_for_a_store_that_cannot_be_read() {
+    let mut facts = facts();
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let gap = |part| Gap { part, why: WhyUnseen::KmsDenied };
+    facts.store.versions.clear();
+    facts.gaps = vec![gap(Part::Store)];
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action, decision.reason), (None, Reason::Refused));
+    says_cut_off(&mut facts);
+    let decision = plan(&facts, &policy(), now());
+    let host = Some(HostName::new("mx1"));
+    assert_eq!(decision.action, Some(Action::Reactivate { key: KeyId::new("OLD"), host }));
+    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied]));
+    assert_eq!(crate::checker::check(&plan(&facts, &policy(), now()), &facts, &policy(), now()), []);
+    // Not if a person did that, who had brought it back before: also that was seen without the store.
+    let mut by_hand = facts.clone();
+    by_hand.keys[0].status = KeyStatus::Active;
+    by_hand.record = crate::record::look(&by_hand, &policy(), now());
+    by_hand.keys[0].status = KeyStatus::Inactive;
+    assert_eq!(plan(&by_hand, &policy(), now()).action, None);
+    for part in [Part::Keys, Part::Fleet] {
+        let blind = Facts { gaps: vec![gap(Part::Store), gap(part)], ..facts.clone() };
+        assert_eq!(plan(&blind, &policy(), now()).action, None);
+    }
+}
+
+/// The published key is gone, and the value that is left is refused.
+#[test]
+fn a_value_that_was_refused_is_not_published_again_and_a_new_key_waits_for_the_back_off() {
+    let mut facts = facts();
+    facts.keys = vec![key("OLD", KeyStatus::Active)];
+    (facts.record.deactivated, facts.record.old) = (Vec::new(), None);
+    let again = Action::Republish { from: VersionId::new("v1"), key: KeyId::new("OLD") };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again.clone()));
+    let backoff = |key: &str, attempts, minutes| {
+        let until = now() + SignedDuration::from_mins(minutes);
+        Some(crate::record::Backoff { key: KeyId::new(key), attempts, until })
+    };
+    facts.record.backoff = backoff("OLD", 1, 15);
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["ses-refuses"]), "{decision:?}");
+    // A host that is cut off is heard meanwhile.
+    let mut cut_off = facts.clone();
+    says_cut_off(&mut cut_off);
+    cut_off.keys.push(key("NEWEST", KeyStatus::Active));
+    cut_off.keys[0].status = KeyStatus::Inactive;
+    cut_off.record.deactivated = self::facts().record.deactivated;
+    assert!(matches!(plan(&cut_off, &policy(), now()).action, Some(Action::Reactivate { .. })));
+    // Over: a new one where there is place for it, else the same again.
+    facts.record.backoff = backoff("OLD", 1, 0);
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.keys.push(key("ANOTHER", KeyStatus::Active));
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again.clone()));
+    // Another one was refused: this is tried at once, and waits when two were.
+    facts.record.backoff = backoff("ANOTHER", 1, 15);
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again));
+    facts.record.backoff = backoff("ANOTHER", 2, 15);
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+}

@@ -14,6 +14,25 @@ fn policy() -> Policy {
     Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com".into()])
 }
 
+fn key(id: &KeyId, status: KeyStatus) -> crate::facts::Key {
+    crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never }
+}
+
+/// These keys, and an empty store.
+fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
+    Facts {
+        me: "a".into(),
+        keys,
+        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        fleet: Vec::new(),
+        gone: Vec::new(),
+        record: record.clone(),
+        logins: Vec::new(),
+        unstored: None,
+        gaps: Vec::new(),
+    }
+}
+
 #[test]
 fn one_at_a_time_holds_the_lease_and_each_holder_has_a_fence_of_its_own() {
     let mut record = ControlRecord::new("ses");
@@ -145,22 +164,104 @@ fn a_deactivation_that_nobody_answered_stays_ours_for_a_minute() {
     let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut record = ControlRecord::new("ses");
     record.begin(&Action::Deactivate { key: id.clone(), why: crate::plan::WhyGone::Leftover }, None, now());
-    let key =
-        |status| crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never };
-    let facts = |status, record: &ControlRecord| Facts {
-        me: "a".into(),
-        keys: vec![key(status)],
-        store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
-        fleet: Vec::new(),
-        gone: Vec::new(),
-        record: record.clone(),
-        logins: Vec::new(),
-        unstored: None,
-        gaps: Vec::new(),
-    };
+    let facts = |status, record: &ControlRecord| facts(vec![key(&id, status)], record);
     let second = SignedDuration::from_secs(1);
     let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1) - second);
     assert!(look(&facts(KeyStatus::Inactive, &seen), &policy(), now() + mins(9)).deactivated_by_us(&id).is_some());
     let seen = look(&facts(KeyStatus::Active, &record), &policy(), now() + mins(1));
     assert!(seen.deactivated_by_us(&id).is_none(), "it did not arrive");
+}
+
+/// A key that a person makes hours later is theirs.
+#[test]
+fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    let lease = now() + mins(5);
+    // Killed there: it is as it was begun, and no look makes it longer.
+    for minute in 1..20 {
+        record.take("a", None, &policy(), now() + mins(minute)).unwrap();
+        assert_eq!(record.creating[0].until, lease, "after {minute} min");
+    }
+    assert!(record.creating_now(now() + mins(6)).is_none() && !record.creating[0].fits(now() + mins(6)));
+    // A key that is held is renewed with the lease.
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut made = record.clone();
+    made.creating[0].until = now() + mins(21);
+    made.creating[0].key = Some(key.clone());
+    made.take("a", Some(&key), &policy(), now() + mins(20)).unwrap();
+    assert_eq!(made.creating[0].until, now() + mins(25));
+    // No answer: it ends with the time that a call takes.
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    record.done(&Action::Create, &Outcome::Unknown, &facts(Vec::new(), &record), &policy(), now());
+    assert_eq!(record.creating[0].until, now() + mins(1));
+    assert!(record.creating[0].fits(now() + mins(1)) && !record.creating[0].fits(now() + mins(2)));
+}
+
+/// What a person switches off after that is theirs: nobody brings it back, and nobody deletes it.
+#[test]
+fn a_deactivation_that_failed_is_not_ours() {
+    let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let action = Action::Deactivate { key: id.clone(), why: crate::plan::WhyGone::Leftover };
+    let facts = |status, record: &ControlRecord| facts(vec![key(&id, status)], record);
+    let ended = |record: &mut ControlRecord, outcome, at| {
+        record.begin(&action, None, at);
+        assert!(record.deactivated_by_us(&id).is_some(), "written before the call");
+        record.done(&action, &outcome, &facts(KeyStatus::Active, record), &policy(), at);
+    };
+    let mut record = ControlRecord::new("ses");
+    ended(&mut record, Outcome::Failed, now());
+    let seen = look(&facts(KeyStatus::Inactive, &record), &policy(), now() + mins(1));
+    assert!(seen.deactivated_by_us(&id).is_none(), "a person did it");
+    // One before it that nobody answered may still arrive.
+    ended(&mut record, Outcome::Unknown, now());
+    let second = now() + SignedDuration::from_secs(20);
+    ended(&mut record, Outcome::Failed, second);
+    let seen = look(&facts(KeyStatus::Inactive, &record), &policy(), now() + mins(9));
+    assert_eq!(seen.deactivated_by_us(&id).map(|d| d.at), Some(now()));
+    // Done: known once, and since then.
+    ended(&mut record, Outcome::Done, second);
+    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);
+}
+
+/// IAM tells it as a use of the key: nobody else is to be blamed for it.
+#[test]
+fn a_login_that_one_endpoint_took_is_ours_and_one_without_an_answer_may_be() {
+    use crate::facts::LoginReply::{self, Accepted, NoAnswer, Refused};
+    let id = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let action = Action::LogIn { key: id.clone(), purpose: Purpose::Verify };
+    let login = |record: &mut ControlRecord, replies: &[LoginReply], at| {
+        record.begin(&action, None, at);
+        let outcome = Outcome::logged_in(replies);
+        record.done(&action, &outcome, &facts(vec![key(&id, KeyStatus::Active)], record), &policy(), at);
+        outcome
+    };
+    let at = |record: &ControlRecord| record.own_logins.first().map(|own| own.at.clone()).unwrap_or_default();
+    let mut record = ControlRecord::new("ses");
+    let outcome = login(&mut record, &[Accepted, Accepted], now());
+    assert_eq!(outcome, Outcome::LoggedIn { accepted: true, used: Some(true) });
+    // No use: what was the last is so still.
+    let outcome = login(&mut record, &[Refused, Refused], now() + mins(10));
+    assert_eq!((outcome, at(&record)), (Outcome::LoggedIn { accepted: false, used: Some(false) }, vec![now()]));
+    // Perhaps: both may be the last.
+    login(&mut record, &[Refused, NoAnswer], now() + mins(20));
+    assert_eq!(at(&record), [now(), now() + mins(20)]);
+    assert!(record.own_login(&id, now()) && record.own_login(&id, now() + mins(20)));
+    // In one region of two.
+    for (replies, minute) in [([Accepted, NoAnswer], 30), ([Refused, Accepted], 40)] {
+        let outcome = login(&mut record, &replies, now() + mins(minute));
+        assert_eq!(outcome, Outcome::LoggedIn { accepted: false, used: Some(true) });
+        assert_eq!(at(&record), [now() + mins(minute)]);
+    }
+    // However long there is no answer, the record stays small, and the last that was accepted and the last hour are in it.
+    for minute in 41..400 {
+        login(&mut record, &[NoAnswer, NoAnswer], now() + mins(minute));
+    }
+    assert!(at(&record).len() <= OWN_LOGINS, "{:?}", at(&record));
+    for minute in (340..400).chain([40]) {
+        assert!(record.own_login(&id, now() + mins(minute)), "{minute}");
+    }
 }

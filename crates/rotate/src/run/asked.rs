@@ -262,9 +262,7 @@ impl Controller {
         self.keys.set(key, KeyStatus::Active).await.map_err(fault)?;
         let action = Action::Reactivate { key: key.clone(), host: None };
         let mut record = kept.record.clone();
-        record.deactivated.retain(|d| d.key != *key);
-        record.proved_dead.take_if(|dead| dead.key == *key);
-        record.intention = None;
+        record.brought_back(key);
         let entry = Entry::ended(&action, &Outcome::Done, "");
         self.write(&mut kept, record, Some(entry), None).await.map_err(fault)?;
         Ok(Answer::Done)

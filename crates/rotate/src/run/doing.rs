@@ -122,9 +122,15 @@ impl Controller {
                 return Ok(false);
             }
         }
-        let called = match seen {
-            Some(seen) => self.call(action, token, &look.facts, seen).await,
-            None => Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew")),
+        let called = match (seen, action) {
+            (Some(seen), _) => self.call(action, token, &look.facts, seen).await,
+            // It asks nothing of the store.
+            (None, Action::Reactivate { key, .. }) => {
+                Called::of(self.keys.set(key, KeyStatus::Active).await, |()| Outcome::Done)
+            }
+            (None, _) => {
+                Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew"))
+            }
         };
         look.faults.extend(called.fault);
         done.push((action.clone(), called.outcome.clone()));
@@ -280,16 +286,17 @@ impl Controller {
             Ok(payload) => payload,
             // Nothing was sent, so that it is no use of the key.
             Err(fault) => {
-                return Called { outcome: Outcome::LoggedIn { accepted: false }, ..Called::failed(fault) };
+                let outcome = Outcome::LoggedIn { accepted: false, used: Some(false) };
+                return Called { outcome, ..Called::failed(fault) };
             }
         };
         let hello = relaykey::agent::host_name();
         let (replies, said) = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;
-        let accepted = replies.iter().all(|login| login.reply == LoginReply::Accepted);
+        let said_each: Vec<LoginReply> = replies.iter().map(|login| login.reply).collect();
         self.logins.extend(replies);
         let over = self.logins.len().saturating_sub(LOGINS);
         self.logins.drain(..over);
-        Called { outcome: Outcome::LoggedIn { accepted }, said, fault: None }
+        Called { outcome: Outcome::logged_in(&said_each), said, fault: None }
     }
 }
 

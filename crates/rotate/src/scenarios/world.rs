@@ -331,7 +331,7 @@ impl World {
                 if active {
                     self.key(&key.clone(), "used");
                 }
-                return Outcome::LoggedIn { accepted: active };
+                return Outcome::logged_in(&[reply]);
             }
             Action::Promote { version, .. } => {
                 self.label(CURRENT, version);
