@@ -307,7 +307,9 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
     let mut refusals = look.unseen();
     let turn = match look.blind(&mut refusals) {
         true => Turn::Wait(Reason::Refused),
-        false => RULES.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals)),
+        false => {
+            RULES.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &mut refusals))
+        }
     };
     let (action, reason) = match turn {
         Turn::Act(action, reason) => match look.would_cut(&action) {
@@ -466,8 +468,14 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     None
 }
 
-/// Else wait.
-fn rule_12(look: &Look, refusals: &[Refusal]) -> Turn {
+/// Else wait. A host that is cut off is told, also where no old key is left that it could be given back.
+fn rule_12(look: &Look, refusals: &mut Vec<Refusal>) -> Turn {
+    for host in look.facts.fleet.iter().filter(|host| host.took_back.is_some()) {
+        let told = Refusal::Withdrawn { host: host.name.clone() };
+        if !refusals.contains(&told) {
+            refusals.push(told);
+        }
+    }
     Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
 }
 
