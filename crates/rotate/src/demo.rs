@@ -4,6 +4,8 @@
 
 mod aws;
 mod host;
+#[cfg(test)]
+pub mod lab;
 
 use std::path::Path;
 use std::sync::Arc;

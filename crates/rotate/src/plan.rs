@@ -319,13 +319,13 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
         pending: pending.filter(|_| facts.store.kind == StoreKind::SecretsManager),
     };
     let mut refusals = look.unseen();
-    let rules: &[Rule] = match () {
-        () if look.blind(&mut refusals) => &[],
-        () if !look.unseen_part(Part::Store) => &RULES,
+    let turn = if look.blind(&mut refusals) {
+        Turn::Wait(Reason::Refused)
+    } else {
         // A host that is cut off need not wait for the store: its word, the keys and our own record are enough.
-        () => &[rule_3],
+        let rules: &[Rule] = if look.unseen_part(Part::Store) { &[rule_3] } else { &RULES };
+        rules.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &mut refusals))
     };
-    let turn = rules.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &refusals));
     let (action, reason) = match turn {
         Turn::Act(action, reason) => match look.would_cut(&action) {
             Some(refusal) => {
@@ -488,8 +488,14 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     None
 }
 
-/// Else wait.
-fn rule_12(look: &Look, refusals: &[Refusal]) -> Turn {
+/// Else wait. A host that is cut off is told, also where no old key is left that it could be given back.
+fn rule_12(look: &Look, refusals: &mut Vec<Refusal>) -> Turn {
+    for host in look.facts.fleet.iter().filter(|host| host.took_back.is_some()) {
+        let told = Refusal::Withdrawn { host: host.name.clone() };
+        if !refusals.contains(&told) {
+            refusals.push(told);
+        }
+    }
     Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
 }
 

@@ -193,15 +193,16 @@ impl Controller {
 
     /// Takes or renews the lease, looks, does one action or none, and writes record and audit.
     pub async fn tick(&mut self) -> Result<Tick, Fault> {
-        let mut kept = match self.take().await? {
+        let mut kept = match self.take(false).await? {
             Ok(kept) => kept,
             Err(lease) => return Ok(Tick::Busy(lease)),
         };
         let mut done = Vec::new();
         loop {
+            let before = done.len();
             let step = self.step(&mut kept, &mut done).await.map_err(|failed| *failed.fault)?;
             // A key that was made just now is stored at once, where that can be: it is in memory alone.
-            let made = matches!(done.last(), Some((Action::Create, Outcome::Created(_))));
+            let made = matches!(done.last(), Some((Action::Create, Outcome::Created(_)))) && done.len() > before;
             if !made || !step.wrote {
                 let holds_key = self.unstored.is_some();
                 return Ok(Tick::Turned(Box::new(Turned { look: step.look, done, holds_key })));
@@ -245,8 +246,9 @@ impl Controller {
         Ok((lines, broken))
     }
 
-    /// Takes or renews the lease, in the record as it stands there.
-    async fn take(&mut self) -> Result<Result<Kept, Lease>, Fault> {
+    /// Takes or renews the lease, in the record as it stands there. `seizes`: also from somebody who is at work: what they have
+    /// decided, and not begun, is dropped, for their fence is over.
+    async fn take(&mut self, seizes: bool) -> Result<Result<Kept, Lease>, Fault> {
         for _ in 0..TRIES {
             let (now, boot) = (self.hooks.now(), self.hooks.boot());
             let mut kept = self.place.record().await.map_err(|failed| *failed.fault)?;
@@ -262,6 +264,7 @@ impl Controller {
                     "use the version of relaykey-rotate that wrote it, or a later one",
                 ));
             }
+            record.lease.take_if(|lease| seizes && lease.holder != self.me);
             let unstored = self.unstored.as_ref().map(|new| &new.id);
             if let Err(busy) = record.take(&self.me, unstored, &self.policy, now) {
                 return Ok(Err(busy.0));

@@ -208,13 +208,9 @@ pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> E
         Ok(answer) => answer,
         Err(fault) => return refused(&fault),
     };
-    let (outcome, words, exit) = match &answer {
-        Answer::Done => ("done", done.to_owned(), Exit::Done),
-        Answer::WasSo => ("was-so", format!("{done}; it was so already"), Exit::Done),
-        Answer::Busy(lease) => {
-            let words = format!("{} is at work, until {}: try again then", lease.holder, stamp(lease.until));
-            ("busy", words, Exit::ForNow)
-        }
+    let (outcome, words) = match &answer {
+        Answer::Done => ("done", done.to_owned()),
+        Answer::WasSo => ("was-so", format!("{done}; it was so already")),
     };
     if at.json {
         print_json_line(&serde_json::json!({
@@ -223,10 +219,10 @@ pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> E
             "asked": word,
             "outcome": outcome,
             "words": words,
-            "exit": exit.code(),
+            "exit": Exit::Done.code(),
         }));
     } else {
         at.say(&words);
     }
-    exit
+    Exit::Done
 }

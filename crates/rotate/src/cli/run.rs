@@ -13,18 +13,24 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::hosts::days;
-use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, put, rfc3339};
+use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, old_is_gone, put, rfc3339, undone};
 use super::{Exit, Place, print_json_line, refused, say, tell};
 use crate::plan::{Action, Outcome};
 use crate::record::Lease;
-use crate::run::{Answer, Ask, Look, Tick};
+use crate::run::{Ask, Look, Tick, Turned};
 
 /// The longest time between two looks of a `run`: hosts may have reported.
 const LONGEST: Duration = Duration::from_secs(300);
 /// The least time between two looks that found nothing to do.
 const LEAST: Duration = Duration::from_millis(500);
-/// How often is looked whether another holder is done.
+/// How often is looked whether another holder is done; and the least pause after something failed.
 const BUSY: Duration = Duration::from_secs(10);
+/// The longest pause after something failed while a new key is held: within the lease it has to be stored.
+const HELD: Duration = Duration::from_secs(60);
+/// So long it is tried to store a new key that only this process has, whatever the store says: whoever ends before loses it.
+const HOPE: Duration = Duration::from_secs(600);
+/// What fails for good so often, one time after the other, ends a `run`: once may have been a race with somebody.
+const FOR_GOOD: u32 = 2;
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -53,20 +59,35 @@ pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
 
 /// What a timer calls. A new key whose secret only this process has is stored before it ends.
 async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
+    let mut failing = Failing::new(at);
+    let mut holds_key = false;
     loop {
-        match at.controller.tick().await {
-            Ok(Tick::Busy(lease)) => return teller.busy(&lease),
+        let pause = match at.controller.tick().await {
+            Ok(Tick::Busy(lease)) => {
+                let exit = teller.busy(&lease);
+                if !failing.must_go_on(holds_key) {
+                    return exit;
+                }
+                failing.again(holds_key)
+            }
             Ok(Tick::Turned(turned)) => {
                 for (action, outcome) in &turned.done {
                     teller.did(&turned.look, action, outcome);
                 }
-                if !turned.holds_key {
-                    let exit = Stand::of(&turned.look).exit();
-                    return teller.ends(at, &turned.look, exit);
+                holds_key = turned.holds_key;
+                let pause = failing.after(&turned);
+                if !failing.must_go_on(holds_key) {
+                    return teller.ends(at, &turned.look, Stand::after(&turned).exit());
                 }
+                pause
+            }
+            Err(fault) if failing.must_go_on(holds_key) => {
+                teller.failed(&fault);
+                failing.again(holds_key)
             }
             Err(fault) => return refused(&fault),
-        }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -76,30 +97,29 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
         Ok(look) => look,
         Err(fault) => return refused(&fault),
     };
-    // One that is under way is gone on with.
-    if is_complete(&look, at.credential.policy.delete) || look.facts.record.published.is_none() {
-        match at.controller.ask(Ask::Run).await {
-            Ok(Answer::Done | Answer::WasSo) => {}
-            Ok(Answer::Busy(lease)) => return teller.busy(&lease),
-            Err(fault) => return refused(&fault),
-        }
+    // One that is under way is gone on with: an old key is to go. Whatever else is begun ends with the one that is asked for,
+    // and somebody else's AWSPENDING is no rotation.
+    let under_way = !old_is_gone(&look, at.credential.policy.delete) && look.facts.record.published.is_some();
+    if !under_way && let Err(fault) = at.controller.ask(Ask::Run).await {
+        return refused(&fault);
     }
     let mut stop = Stop::new();
+    let mut failing = Failing::new(at);
     let mut holds_key = false;
-    let mut last: Option<Look> = None;
+    let mut last: Option<(Look, Stand)> = None;
     loop {
         let over = deadline.is_some_and(|deadline| Instant::now() >= deadline) || stop.was_asked();
-        if let Some(look) = last.as_ref().filter(|_| over && !holds_key) {
-            let exit = Stand::of(look).exit_at_the_end();
-            return teller.ends(at, look, exit);
+        let ends = over && !failing.must_go_on(holds_key);
+        if let Some((look, stand)) = last.as_ref().filter(|_| ends) {
+            return teller.ends(at, look, stand.exit_at_the_end());
         }
         let pause = match at.controller.tick().await {
             Ok(Tick::Busy(lease)) => {
                 teller.waits_for(&lease);
-                if over {
+                if ends {
                     return Exit::ForNow;
                 }
-                BUSY
+                if holds_key { failing.again(true) } else { BUSY }
             }
             Ok(Tick::Turned(turned)) => {
                 holds_key = turned.holds_key;
@@ -107,26 +127,26 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
                 for (action, outcome) in &turned.done {
                     teller.did(&turned.look, action, outcome);
                 }
-                let stand = Stand::of(&turned.look);
-                let pause = pause(&turned.look, !turned.done.is_empty());
-                if turned.done.is_empty() && !holds_key {
-                    if is_complete(&turned.look, at.credential.policy.delete) {
+                let stand = Stand::after(&turned);
+                let pause = failing.after(&turned);
+                if !failing.must_go_on(holds_key) {
+                    if turned.done.is_empty() && is_complete(&turned.look, at.credential.policy.delete) {
                         return teller.ends(at, &turned.look, Exit::Done);
                     }
-                    if stand == Stand::ForGood {
+                    if stand == Stand::ForGood && (turned.done.is_empty() || failing.turns >= FOR_GOOD) {
                         return teller.ends(at, &turned.look, Exit::ForGood);
                     }
                 }
-                last = Some(turned.look);
+                last = Some((turned.look, stand));
                 pause
             }
             // A new key that is held here must be stored first.
-            Err(fault) if fault.temporary || holds_key => {
+            Err(fault) if fault.temporary || failing.must_go_on(holds_key) => {
                 teller.failed(&fault);
-                if over && !holds_key {
+                if ends {
                     return Exit::ForNow;
                 }
-                BUSY
+                failing.again(holds_key)
             }
             Err(fault) => return refused(&fault),
         };
@@ -136,6 +156,46 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
             () = tokio::time::sleep_until(until) => {}
             () = stop.asked(), if !stop.was_asked() => {}
         }
+    }
+}
+
+/// Turns that came to nothing, one after the other: the pause after each is longer.
+struct Failing {
+    least: Duration,
+    turns: u32,
+    since: Instant,
+}
+
+impl Failing {
+    fn new(at: &Place<'_>) -> Self {
+        // In a lab everything is faster.
+        let reconcile = Duration::try_from(at.credential.policy.reconcile).unwrap_or(BUSY);
+        Self { least: BUSY.min(reconcile).max(LEAST), turns: 0, since: Instant::now() }
+    }
+
+    /// One more.
+    fn again(&mut self, holds_key: bool) -> Duration {
+        if self.turns == 0 {
+            self.since = Instant::now();
+        }
+        let longest = if holds_key { HELD } else { LONGEST };
+        let pause = self.least * 2_u32.pow(self.turns.min(8));
+        self.turns += 1;
+        pause.min(longest)
+    }
+
+    /// How long until it is worth looking again.
+    fn after(&mut self, turned: &Turned) -> Duration {
+        if undone(turned).is_some() {
+            return self.again(turned.holds_key);
+        }
+        self.turns = 0;
+        pause(&turned.look, !turned.done.is_empty())
+    }
+
+    /// A new key that only this process has is to be stored first, as long as there is hope.
+    fn must_go_on(&self, holds_key: bool) -> bool {
+        holds_key && (self.turns == 0 || self.since.elapsed() < HOPE)
     }
 }
 
@@ -316,8 +376,7 @@ impl Teller {
             return exit;
         }
         if is_complete(look, at.credential.policy.delete) && exit == Exit::Done {
-            let key = look.facts.record.published.as_ref().map(|published| published.key.to_string());
-            tell(&format!("{}  done: {} is in use, and no other key is", time(look.now), key.unwrap_or_default()));
+            tell(&format!("{}  {}", time(look.now), view::over(look)));
         } else {
             tell(view::text(at.credential, look).trim_end());
         }
@@ -328,3 +387,6 @@ impl Teller {
 fn time(at: Timestamp) -> String {
     at.strftime("%H:%M:%SZ").to_string()
 }
+
+#[cfg(test)]
+mod tests;

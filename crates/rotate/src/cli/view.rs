@@ -3,17 +3,18 @@
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
+use relaykey::fault::Fault;
 use serde::Serialize;
 
 use super::Exit;
 use crate::config::Credential;
 use crate::evidence::{Verdict, verdict};
 use crate::facts::{Host, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, WhyUnseen};
-use crate::plan::{Decision, Phase};
+use crate::plan::{Decision, Outcome, Phase};
 use crate::policy::{DeleteOld, Policy};
 use crate::refusal::{Refusal, WaitsFor};
 use crate::retire;
-use crate::run::Look;
+use crate::run::{Look, Turned};
 
 /// Of every document on standard output.
 pub const SCHEMA: &str = "relaykey/rotate/v1";
@@ -65,6 +66,15 @@ impl Stand {
         }
     }
 
+    /// Of a turn: what was decided and was not done speaks for itself.
+    pub fn after(turned: &Turned) -> Self {
+        match undone(turned) {
+            Some(fault) if fault.temporary => Stand::ForNow,
+            Some(_) => Stand::ForGood,
+            None => Stand::of(&turned.look),
+        }
+    }
+
     /// Of a command that ends at once: what is waited for is no failure, unless it is people.
     pub fn exit(self) -> Exit {
         match self {
@@ -84,25 +94,57 @@ impl Stand {
     }
 }
 
+/// Why what was decided was not done: its call failed, nobody knows what became of it, or it was dropped.
+pub fn undone(turned: &Turned) -> Option<&Fault> {
+    let last = turned.done.last();
+    let failed = matches!(last, Some((_, Outcome::Failed | Outcome::Unknown)));
+    let dropped = turned.look.decision.action.is_some() && turned.look.decision.action.as_ref() != last.map(|(a, _)| a);
+    turned.look.faults.last().filter(|_| failed || dropped)
+}
+
 /// Is it about a host, or about which hosts there are?
 fn is_of_the_fleet(refusal: &Refusal) -> bool {
     let fleet = matches!(refusal, Refusal::NoHosts | Refusal::RosterOpen { .. } | Refusal::OldKeyUsed { .. });
     fleet || refusal.host().is_some() && !matches!(refusal, Refusal::RegionRefused { .. } | Refusal::WouldCut { .. })
 }
 
-/// Is the last rotation over? The old key is deleted; or, where keys are not deleted, deactivated and proved dead.
+/// Is the last rotation over? The old key is gone, what is published is in use, and no host is cut off.
 pub fn is_complete(look: &Look, delete: DeleteOld) -> bool {
     let (facts, record) = (&look.facts, &look.facts.record);
     let pending = facts.store.labelled(PENDING).is_some_and(|pending| !pending.carries(crate::facts::CURRENT));
     let begun = record.want.is_some() || facts.unstored.is_some() || pending || record.creating_now(look.now).is_some();
-    let old = match &record.old {
+    let published = record.published.as_ref();
+    let lives = published.is_some_and(|published| facts.status(&published.key) == Some(KeyStatus::Active));
+    let lives = lives && retire::published_is_current(facts);
+    let cut_off = !record.trouble.is_empty() || facts.fleet.iter().any(|host| host.took_back.is_some());
+    lives && old_is_gone(look, delete) && !begun && !cut_off
+}
+
+/// Is nothing left to be done about an old key? It is deleted; or, where keys are not deleted, deactivated and proved dead.
+pub fn old_is_gone(look: &Look, delete: DeleteOld) -> bool {
+    let (facts, record) = (&look.facts, &look.facts.record);
+    match &record.old {
         None => true,
         Some(old) => {
             let dead = record.proved_dead.as_ref().is_some_and(|dead| dead.key == *old);
             delete == DeleteOld::Never && dead && facts.status(old) == Some(KeyStatus::Inactive)
         }
-    };
-    record.published.is_some() && old && !begun && record.trouble.is_empty()
+    }
+}
+
+/// The last sentence of a rotation that is over: what was counted, and no more.
+pub fn over(look: &Look) -> String {
+    let published = look.facts.record.published.as_ref().map(|published| &published.key);
+    let mut words = format!("done: {} is in use", published.map_or("the published key", KeyId::as_str));
+    let mut others = look.facts.keys.iter().filter(|key| Some(&key.id) != published).peekable();
+    if others.peek().is_none() && look.facts.gaps.is_empty() {
+        words += ", and no other key is";
+    }
+    for key in others {
+        let status = if key.status == KeyStatus::Active { "active" } else { "inactive" };
+        words += &format!("; {} is there too, {status}", key.id);
+    }
+    words
 }
 
 /// One host, and what stands in its way.
@@ -355,7 +397,9 @@ pub fn progress(look: &Look) -> String {
             out += &format!("\n{}: {}", host.host.name, host.words());
         }
     }
-    let about_all = |refusal: &&&Refusal| refusal.host().is_none();
+    // What is waited for at canary hosts is about what is not published yet: above it is not told.
+    let canary = decision.phase == Phase::Canary;
+    let about_all = |refusal: &&&Refusal| canary || refusal.host().is_none();
     for refusal in refusals(decision).iter().filter(about_all) {
         out += &format!("\n{}: {}. To do: {}", refusal.class(), refusal.words(), refusal.fix());
     }

@@ -50,6 +50,10 @@ struct State {
     made: u32,
     versions: Vec<SecretVersion>,
     items: Vec<Item>,
+    #[cfg(test)]
+    denied: Vec<&'static str>,
+    #[cfg(test)]
+    asked: Vec<String>,
 }
 
 /// Names of the table's keys.
@@ -111,6 +115,45 @@ impl AwsStandin {
     /// The ids of all keys, with whether each is active.
     pub fn keys(&self) -> Vec<(String, bool)> {
         self.shared.lock().keys.iter().map(|key| (key.id.clone(), key.active)).collect()
+    }
+}
+
+/// What tests of commands do with it.
+#[cfg(test)]
+impl AwsStandin {
+    /// From now on these are denied, and no others.
+    pub fn denies(&self, actions: &[&'static str]) {
+        self.shared.lock().denied = actions.to_vec();
+    }
+
+    /// How often this was asked.
+    pub fn asked(&self, action: &str) -> usize {
+        self.shared.lock().asked.iter().filter(|asked| *asked == action).count()
+    }
+
+    /// Somebody else's hand.
+    pub fn deactivated(&self, id: &str) {
+        self.shared.lock().keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
+    }
+
+    /// The same with AWSPENDING.
+    pub fn staged(&self, value: &str) {
+        let mut state = self.shared.lock();
+        move_label(&mut state.versions, "AWSPENDING", None);
+        let (id, value) = ("99999999-9999-4999-8999-999999999999".into(), Secret::new(value.into()));
+        state.versions.push(SecretVersion { id, value, labels: vec!["AWSPENDING".into()], created: Timestamp::now() });
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    fn allowed(&self, action: &str) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        state.asked.push(action.to_owned());
+        match state.denied.iter().any(|denied| *denied == action) {
+            true => no("AccessDeniedException", format!("not authorized to perform: {action}")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -244,6 +287,8 @@ impl Shared {
     fn query(&self, form: &[(String, String)]) -> Result<String, Refusal> {
         let get = |name: &str| form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
         let action = get("Action");
+        #[cfg(test)]
+        self.allowed(action)?;
         let wrap = |namespace: &str, result: &str| {
             format!(
                 "<{action}Response xmlns=\"{namespace}\"><{action}Result>{result}</{action}Result><ResponseMetadata><RequestId>demo\
@@ -326,6 +371,8 @@ impl Shared {
     }
 
     fn secrets_manager(&self, action: &str, input: &Value) -> Answer {
+        #[cfg(test)]
+        self.allowed(action)?;
         let mut state = self.lock();
         if text(input, "SecretId") != self.secret {
             return no("ResourceNotFoundException", "Secrets Manager can't find the specified secret.");
@@ -399,6 +446,8 @@ impl Shared {
     }
 
     fn dynamodb(&self, action: &str, input: &Value) -> Answer {
+        #[cfg(test)]
+        self.allowed(action)?;
         let mut state = self.lock();
         let items = &mut state.items;
         match action {

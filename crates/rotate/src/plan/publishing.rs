@@ -129,6 +129,13 @@ pub(super) fn rule_7(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         |host: &&&crate::facts::Host| matches!(verdict(host, &pending.id, key, look.now), Verdict::True { .. });
     let done: Vec<_> = canaries.iter().filter(confirmed).collect();
     if done.len() < canaries.len() {
+        // Named, as any host that is waited for: one that is silent would else be waited for without a word.
+        for host in canaries.iter().filter(|host| !confirmed(host)) {
+            let stops = retire::stops_of(host, &pending.id, key, None, look.now);
+            // A waiver is about the old key's end: for what is tried at this host, nobody can vouch.
+            let waived = stops.is_empty().then(|| Refusal::HostUnconfirmed { host: host.name.clone() });
+            refusals.extend(stops.into_iter().chain(waived));
+        }
         return wait(Reason::CanaryWaits { confirmed: done.len(), of: canaries.len() });
     }
     let last = done.iter().filter_map(|host| Some(host.standing.as_ref()?.at)).max()?;

@@ -257,3 +257,51 @@ fn a_value_that_was_refused_is_not_published_again_and_a_new_key_waits_for_the_b
     facts.record.backoff = backoff("ANOTHER", 2, 15);
     assert_eq!(plan(&facts, &policy(), now()).action, None);
 }
+
+#[test]
+fn a_host_that_is_cut_off_is_told_where_no_old_key_is_left() {
+    let mut facts = facts();
+    facts.keys.retain(|key| key.id.as_str() == "NEW");
+    (facts.record.old, facts.record.deactivated) = (None, Vec::new());
+    assert!(classes(&plan(&facts, &policy(), now())).is_empty());
+    says_cut_off(&mut facts);
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action, classes(&plan(&facts, &policy(), now()))), (None, vec!["withdrawn"]));
+}
+
+#[test]
+fn a_canary_that_is_waited_for_is_named() {
+    let mut facts = facts();
+    let policy = Policy { canary: Some("canary".into()), ..policy() };
+    facts.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
+    (facts.record.old, facts.record.deactivated) = (None, Vec::new());
+    let mut pending = version("v3", "NEXT", crate::facts::PENDING);
+    pending.labels.push("canary".into());
+    facts.store.versions.push(pending);
+    let until = now() - days(1);
+    let made = crate::record::Creating { at: until, until, key: Some(KeyId::new("NEXT")) };
+    facts.record.creating = vec![made];
+    let login = |endpoint: &String| crate::facts::Login {
+        key: KeyId::new("NEXT"),
+        endpoint: endpoint.clone(),
+        reply: LoginReply::Accepted,
+        at: now(),
+    };
+    facts.logins = policy.endpoints.iter().map(login).collect();
+    let host = crate::facts::Host {
+        watches: vec!["canary".into()],
+        heard: Some(now() - days(9)),
+        alive_due: Some(now() - days(8)),
+        ..crate::facts::Host::never_heard(HostName::new("mx1"))
+    };
+    facts.fleet = vec![host];
+    let decision = plan(&facts, &policy, now());
+    assert_eq!(decision.reason, Reason::CanaryWaits { confirmed: 0, of: 1 });
+    let named: Vec<_> = decision.refusals.iter().filter_map(Refusal::host).map(HostName::as_str).collect();
+    assert_eq!(named, ["mx1"], "{decision:?}");
+    // Nobody can vouch for what was not tried.
+    let until = now() + days(9);
+    facts.fleet[0].waiver = Some(crate::facts::Waiver { reason: "down for repair".into(), by: "anna".into(), until });
+    let decision = plan(&facts, &policy, now());
+    assert_eq!(classes(&decision), ["host-unconfirmed"]);
+}

@@ -92,7 +92,7 @@ fn back_off_grows_to_six_hours() {
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360, 360, 360, 360, 360, 360]);
 }
 
-fn facts(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
+fn with_fleet(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
     Facts {
         me: "a".into(),
         keys: Vec::new(),
@@ -114,7 +114,7 @@ fn host(name: &str) -> crate::facts::Host {
 fn a_long_dead_host_does_not_stand_in_for_one_that_is_to_come() {
     let mut record = ControlRecord::new("ses");
     record.roster.expect = Some(2);
-    let sealed = |fleet| look(&facts(&record, fleet), &policy(), now()).roster.sealed_at.is_some();
+    let sealed = |fleet| look(&with_fleet(&record, fleet), &policy(), now()).roster.sealed_at.is_some();
     let dead = crate::facts::Host { heard: Some(now() - mins(60 * 24 * 9)), ..host("mx0") };
     assert!(!sealed(vec![dead.clone(), host("mx1")]));
     assert!(sealed(vec![dead, host("mx1"), host("mx2")]));
@@ -125,13 +125,13 @@ fn who_joins_a_sealed_roster_is_missed_like_the_others() {
     let names = |record: &ControlRecord| record.roster.names.iter().map(|n| n.as_str().to_owned()).collect::<Vec<_>>();
     let mut record = ControlRecord::new("ses");
     record.roster.expect = Some(2);
-    assert!(names(&look(&facts(&record, vec![host("mx1")]), &policy(), now())).is_empty(), "it is open");
-    record = look(&facts(&record, vec![host("mx2"), host("mx1")]), &policy(), now());
+    assert!(names(&look(&with_fleet(&record, vec![host("mx1")]), &policy(), now())).is_empty(), "it is open");
+    record = look(&with_fleet(&record, vec![host("mx2"), host("mx1")]), &policy(), now());
     assert_eq!(names(&record), ["mx1", "mx2"]);
-    record = look(&facts(&record, vec![host("mx3"), host("mx1"), host("mx2")]), &policy(), now());
+    record = look(&with_fleet(&record, vec![host("mx3"), host("mx1"), host("mx2")]), &policy(), now());
     assert_eq!(names(&record), ["mx1", "mx2", "mx3"]);
     // Its item is gone, and it did not say so.
-    let vanished = facts(&record, vec![host("mx1"), host("mx2")]);
+    let vanished = with_fleet(&record, vec![host("mx1"), host("mx2")]);
     record = look(&vanished, &policy(), now());
     assert_eq!(names(&record), ["mx1", "mx2", "mx3"]);
     let missed = crate::refusal::Refusal::HostUnconfirmed { host: HostName::new("mx3") };
@@ -150,7 +150,7 @@ fn trouble_stands_until_the_host_confirms_anew() {
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut record = ControlRecord::new("ses");
     record.trouble = vec![HostTrouble { host: HostName::new("mx1"), key: key.clone(), at: now() }];
-    let stands = |host| look(&facts(&record, vec![host]), &policy(), now()).trouble.len();
+    let stands = |host| look(&with_fleet(&record, vec![host]), &policy(), now()).trouble.len();
     // Its withdrawal was replaced by something else, and no confirmation is there.
     assert_eq!(stands(host("mx1")), 1);
     let proof = crate::facts::Proved::True;

@@ -10,7 +10,7 @@ use crate::aws::{CallFailed, FailKind};
 use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
 use crate::hosts::{Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
-use crate::record::{ControlRecord, Lease, Roster, Wanted};
+use crate::record::{ControlRecord, Roster, Wanted};
 
 /// What people ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +52,6 @@ pub enum Answer {
     Done,
     /// It was so already.
     WasSo,
-    /// Somebody else holds the lease: only where something is called beside the record.
-    Busy(Lease),
 }
 
 /// The longest that a waiver holds.
@@ -239,11 +237,11 @@ impl Controller {
         Ok(answer)
     }
 
-    /// Under the lease: nobody else is at work then.
+    /// At once, also while somebody else is at work: it is the safe direction. Their lease is seized, and whoever called this
+    /// gives it back when it is done ([`Controller::leave`]).
     async fn reactivate(&mut self, key: &KeyId) -> Result<Answer, Fault> {
-        let mut kept = match self.take().await? {
-            Ok(kept) => kept,
-            Err(lease) => return Ok(Answer::Busy(lease)),
+        let Ok(mut kept) = self.take(true).await? else {
+            return Err(contended());
         };
         if kept.record.is_revoked(key) {
             return Err(wrong(&format!("{key} was revoked, and stays dead"), "make a new key: `relaykey-rotate run`"));
@@ -263,6 +261,7 @@ impl Controller {
         let action = Action::Reactivate { key: key.clone(), host: None };
         let mut record = kept.record.clone();
         record.brought_back(key);
+        record.next = None;
         let entry = Entry::ended(&action, &Outcome::Done, "");
         self.write(&mut kept, record, Some(entry), None).await.map_err(fault)?;
         Ok(Answer::Done)

@@ -39,7 +39,9 @@ impl Called {
     fn of<T>(result: Result<T, CallFailed>, outcome: impl FnOnce(T) -> Outcome) -> Self {
         match result {
             Ok(given) => Self::done(outcome(given)),
-            Err(CallFailed { kind, fault }) => {
+            Err(CallFailed { kind, mut fault }) => {
+                // Somebody was faster: the next look sees what they did.
+                fault.temporary |= kind == FailKind::Conflict;
                 let outcome = if kind.is_definite() { Outcome::Failed } else { Outcome::Unknown };
                 Self { outcome, said: fault.what.clone(), fault: Some(*fault) }
             }

@@ -191,6 +191,37 @@ fn whose_move_it_is_decides_about_the_exit() {
 }
 
 #[test]
+fn it_is_over_when_nothing_is_missing_and_what_was_counted_is_told() {
+    let complete = || {
+        let mut look = look::with(vec![look::host("mx1", "v2")]);
+        look.facts.record.old = None;
+        look.facts.keys.retain(|key| key.id.as_str() == look::NEW);
+        look
+    };
+    let look = complete();
+    assert!(is_complete(&look, DeleteOld::AfterObserve));
+    assert_eq!(over(&look), format!("done: {} is in use, and no other key is", look::NEW));
+    // A host is cut off, and its key is gone.
+    let mut cut_off = complete();
+    let keys = vec![KeyId::new(look::OLD)];
+    cut_off.facts.fleet[0].took_back =
+        Some(crate::facts::TookBack { why: crate::facts::WhyTakenBack::AppliedRefused, keys });
+    let policy = Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com:587".into()]);
+    cut_off.decision = crate::plan::plan(&cut_off.facts, &policy, cut_off.now);
+    assert!(!is_complete(&cut_off, DeleteOld::AfterObserve));
+    assert_eq!(Stand::of(&cut_off).exit(), Exit::People);
+    // A person's own key beside it.
+    let mut beside = complete();
+    let other = Key { id: KeyId::new("AKIAOTHER"), status: KeyStatus::Inactive, ..beside.facts.keys[0].clone() };
+    beside.facts.keys.push(other);
+    assert_eq!(over(&beside), format!("done: {} is in use; AKIAOTHER is there too, inactive", look::NEW));
+    // What is published is not in use.
+    let mut dead = complete();
+    dead.facts.keys[0].status = KeyStatus::Inactive;
+    assert!(!is_complete(&dead, DeleteOld::AfterObserve));
+}
+
+#[test]
 fn programs_get_facts() {
     let look = look::troubled();
     let credential = example();
