@@ -102,6 +102,21 @@ fn a_host_without_confirmation_that_logs_in_with_a_dead_key_gets_it_back() {
 }
 
 #[test]
+fn a_key_of_ours_that_a_host_reports_in_use_is_no_leftover() {
+    let mut facts = facts();
+    facts.record.old = None;
+    facts.store.versions.remove(0);
+    facts.keys[0].status = KeyStatus::Active;
+    let (at, until) = (facts.keys[0].created, facts.keys[0].created + SignedDuration::from_mins(5));
+    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(KeyId::new("OLD")) }];
+    facts.fleet = vec![crate::facts::Host::never_heard(HostName::new("mx1"))];
+    let cleared = Action::Deactivate { key: KeyId::new("OLD"), why: WhyGone::Leftover };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(cleared));
+    facts.fleet[0].lists.in_use = vec![KeyId::new("OLD")];
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+}
+
+#[test]
 fn a_revoked_key_counts_as_deactivated_by_us() {
     let mut facts = facts();
     facts.record.deactivated.clear();

@@ -195,11 +195,7 @@ impl Controller {
             if after == before {
                 return Ok(Answer::WasSo);
             }
-            let mut record = ControlRecord { next: None, ..kept.record.clone() };
-            // Here, once: who comes back after it is missed like any other.
-            if after.removed_at > before.removed_at {
-                record.roster.names.retain(|known| known.as_str() != name);
-            }
+            let record = said_of(kept.record.clone(), name, &before, &after);
             match self.write(&mut kept, record, Some(line.clone()), Some((name, &after))).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(failed) if failed.kind == FailKind::Conflict => {}
@@ -268,6 +264,39 @@ impl Controller {
     }
 }
 
+/// The record, when this is said of a host. A removal strikes it from the roster here, once: a host that comes back after it is missed
+/// like any other.
+fn said_of(record: ControlRecord, name: &str, before: &RegistryEntry, after: &RegistryEntry) -> ControlRecord {
+    let mut record = ControlRecord { next: None, ..record };
+    if after.removed_at > before.removed_at {
+        record.roster.names.retain(|known| known.as_str() != name);
+    }
+    record
+}
+
 fn wrong(what: &str, fix: &str) -> Fault {
     Fault::new(Class::Configuration, what, fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_strikes_a_host_from_the_roster_once() {
+        let mut record = ControlRecord::new("ses");
+        record.roster.names = vec![HostName::new("mx1"), HostName::new("mx2")];
+        let removed = |at: &str| {
+            let removed_at = Some(at.parse().unwrap());
+            RegistryEntry { removed: true, removed_at, ..RegistryEntry::default() }
+        };
+        let (never, first, second) =
+            (RegistryEntry::default(), removed("2026-03-02T08:00:00Z"), removed("2026-03-03T08:00:00Z"));
+        let names = |before, after| said_of(record.clone(), "mx1", before, after).roster.names;
+        assert_eq!(names(&never, &first), [HostName::new("mx2")]);
+        assert_eq!(names(&first, &second), [HostName::new("mx2")], "it had come back");
+        // Something else is said of one that came back.
+        let shared = RegistryEntry { shared: true, ..first.clone() };
+        assert_eq!(names(&first, &shared).len(), 2);
+    }
 }
