@@ -344,3 +344,6 @@ fn random_name() -> String {
     getrandom::fill(&mut bytes).expect("the system's random numbers");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

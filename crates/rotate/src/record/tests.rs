@@ -222,6 +222,9 @@ fn a_deactivation_that_failed_is_not_ours() {
     ended(&mut record, Outcome::Failed, second);
     let seen = look(&facts(KeyStatus::Inactive, &record), &policy(), now() + mins(9));
     assert_eq!(seen.deactivated_by_us(&id).map(|d| d.at), Some(now()));
+    // Two that nobody answered: it lies dead since the later one at the latest.
+    ended(&mut record, Outcome::Unknown, second);
+    assert_eq!(record.deactivated_by_us(&id).map(|d| d.at), Some(second));
     // Done: known once, and since then.
     ended(&mut record, Outcome::Done, second);
     assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);

@@ -95,7 +95,7 @@ impl Controller {
     }
 
     /// Writes what is about to be done, does it, and writes what came of it. `false`: it was dropped, or somebody was faster.
-    async fn act(
+    pub(super) async fn act(
         &mut self,
         kept: &mut Kept,
         action: &Action,
