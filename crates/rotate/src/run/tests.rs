@@ -18,7 +18,7 @@ async fn deactivated(aws: &AwsStandin, ses: &Standin) -> (Controller, Kept, KeyI
     let mut controller = Controller::with_hooks(&config, &config.credentials[0], hooks).await.unwrap();
     let key = KeyId::new(aws.keys()[0].0.clone());
     controller.keys.set(&key, KeyStatus::Inactive).await.map_err(|failed| failed.fault).unwrap();
-    let mut kept = controller.take().await.unwrap().unwrap();
+    let mut kept = controller.take(false).await.unwrap().unwrap();
     let now = controller.hooks.now();
     let record = ControlRecord {
         old: Some(key.clone()),
