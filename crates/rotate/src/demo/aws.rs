@@ -150,7 +150,7 @@ impl Shared {
     fn allowed(&self, action: &str) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.asked.push(action.to_owned());
-        match state.denied.iter().any(|denied| *denied == action) {
+        match state.denied.contains(&action) {
             true => no("AccessDeniedException", format!("not authorized to perform: {action}")),
             false => Ok(()),
         }
