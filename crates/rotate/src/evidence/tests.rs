@@ -386,6 +386,8 @@ fn no_time_in_a_report_is_too_far_away() {
     assert_eq!(verdict_of(judged(of(|report, last| report.at = last.to_string()))), Verdict::Clock);
     let poll = judged(of(|report, _| report.poll_s = Some(u32::MAX))).poll;
     assert_eq!(poll, Some(SignedDuration::from_hours(24)));
+    let host = Host { heard: Some(Timestamp::MAX), ..Host::never_heard(HostName::new("mx1")) };
+    assert!(!is_silent(&host, now()) && !is_silent(&Host { alive_due: host.heard, ..host.clone() }, now()));
     for at in [Timestamp::MIN, Timestamp::MAX] {
         let mut one = of(|report, _| report.lease_s = Some(u32::MAX));
         (one.at, one.report.alive_due) = (at, Some(at));
