@@ -2,7 +2,7 @@
 //! hosts send mail all the time; one of them is late, and somebody forges a confirmation of another. What the demo says it has
 //! seen: where something was otherwise, it fails.
 
-pub(crate) mod aws;
+mod aws;
 mod host;
 #[cfg(test)]
 pub mod lab;
@@ -28,8 +28,8 @@ use crate::run::{Ask, Controller, Hooks, Look, Tick, Turned};
 /// It ends in less than a minute, or has failed.
 const DEADLINE: Duration = Duration::from_secs(58);
 
-pub(crate) const USER: &str = "ses-smtp";
-pub(crate) const SECRET: &str = "SESSendSecret";
+const USER: &str = "ses-smtp";
+const SECRET: &str = "SESSendSecret";
 const TABLE: &str = "relaykey";
 const CREDENTIAL: &str = "ses";
 
@@ -101,7 +101,7 @@ pub async fn show(scratch: &Path, tell: &mut dyn FnMut(&str)) -> Result<(), Stri
     result
 }
 
-pub(crate) fn configuration(aws: &AwsStandin, ses: &Standin, ca_file: &Path) -> Result<Config, String> {
+fn configuration(aws: &AwsStandin, ses: &Standin, ca_file: &Path) -> Result<Config, String> {
     let (url, port) = (aws.url(), ses.starttls_port());
     let ca_file = ca_file.display();
     let text = format!(
