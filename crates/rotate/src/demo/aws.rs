@@ -159,7 +159,7 @@ impl Shared {
         state.asked.push(action.to_owned());
         let after = state.denied_after.take_if(|(first, _)| *first == action);
         state.denied.extend(after.map(|(_, denied)| denied));
-        match state.denied.iter().any(|denied| *denied == action) {
+        match state.denied.contains(&action) {
             true => no("AccessDeniedException", format!("not authorized to perform: {action}")),
             false => Ok(()),
         }
