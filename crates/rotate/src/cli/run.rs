@@ -186,7 +186,9 @@ impl Failing {
 
     /// How long until it is worth looking again.
     fn after(&mut self, turned: &Turned) -> Duration {
-        if undone(turned).is_some() {
+        // Nor is it any better where it could not even be looked.
+        let blind = turned.done.is_empty() && !turned.look.facts.gaps.is_empty();
+        if undone(turned).is_some() || blind {
             return self.again(turned.holds_key);
         }
         self.turns = 0;

@@ -53,6 +53,8 @@ struct State {
     #[cfg(test)]
     denied: Vec<&'static str>,
     #[cfg(test)]
+    denied_after: Option<(&'static str, &'static str)>,
+    #[cfg(test)]
     asked: Vec<String>,
 }
 
@@ -126,6 +128,11 @@ impl AwsStandin {
         self.shared.lock().denied = actions.to_vec();
     }
 
+    /// As soon as the first was asked, the other is denied.
+    pub fn denies_after(&self, action: &'static str, denied: &'static str) {
+        self.shared.lock().denied_after = Some((action, denied));
+    }
+
     /// How often this was asked.
     pub fn asked(&self, action: &str) -> usize {
         self.shared.lock().asked.iter().filter(|asked| *asked == action).count()
@@ -150,6 +157,8 @@ impl Shared {
     fn allowed(&self, action: &str) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.asked.push(action.to_owned());
+        let after = state.denied_after.take_if(|(first, _)| *first == action);
+        state.denied.extend(after.map(|(_, denied)| denied));
         match state.denied.contains(&action) {
             true => no("AccessDeniedException", format!("not authorized to perform: {action}")),
             false => Ok(()),

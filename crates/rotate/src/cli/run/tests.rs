@@ -48,6 +48,28 @@ async fn a_new_key_that_cannot_be_stored_yet_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_new_key_is_held_without_haste_while_nothing_can_be_seen() {
+    let Some(lab) = Lab::of("cli::run::tests::a_new_key_is_held_without_haste_while_nothing_can_be_seen") else {
+        return;
+    };
+    lab.controller().await.ask(Ask::Run).await.expect("asked");
+    lab.aws.denies_after("CreateAccessKey", "ListAccessKeys");
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(lab.aws.asked("ListAccessKeys"), 3, "before it, right after it, and in the next turn");
+        lab.aws.denies(&[]);
+    };
+    let (exit, ()) = tokio::join!(ends(lab.place().await, true, None), others);
+    assert_eq!((exit, lab.aws.asked("PutSecretValue")), (Exit::Done, 1));
+    // Where it stays so, there is an end.
+    lab.aws.denies(&["ListAccessKeys"]);
+    let Ok(Tick::Turned(turned)) = lab.controller().await.tick().await else { panic!("it looks") };
+    let mut failing = Failing { least: BUSY, turns: 0, since: Instant::now() };
+    failing.after(&turned);
+    assert_eq!(failing.turns, 1);
+}
+
+#[tokio::test]
 async fn somebody_elses_pending_version_is_no_rotation_of_ours() {
     let Some(lab) = Lab::of("cli::run::tests::somebody_elses_pending_version_is_no_rotation_of_ours") else { return };
     assert_eq!(ends(lab.place().await, true, None).await, Exit::Done);
