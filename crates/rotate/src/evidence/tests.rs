@@ -150,7 +150,7 @@ fn a_host_that_reports_the_old_key_in_use_keeps_it() {
     for outcome in [ReportOutcome::Alive, ReportOutcome::Failed, ReportOutcome::Hello] {
         let host = judged(Report { in_use: named(), ..then(&report, outcome) });
         assert_eq!(verdict_of(host.clone()), TRUE);
-        assert_eq!(host.lists.in_use, [old.clone()], "nothing else that stands there");
+        assert_eq!(host.lists.in_use, std::slice::from_ref(&old), "nothing else that stands there");
         assert_eq!(stops(&host), elsewhere, "{outcome:?}");
     }
     // The newest that tells it counts, and none from before the confirmation.
