@@ -200,6 +200,18 @@ cases! {
     c208 = "208-old-style-instance";
     c209 = "209-text-removed-several";
     c210 = "210-text-emptied";
+    c301 = "301-unnamed-host-other-region";
+    c302 = "302-table-by-service-name";
+    c303 = "303-variable-of-a-service-static";
+    c304 = "304-static-by-variable";
+    c305 = "305-instance-nobody-names";
+    c308 = "308-sender-line-other-region";
+    c310 = "310-content-filter-of-smtpd";
+    c311 = "311-filter-of-access-map";
+    c314 = "314-pipe-to-a-client";
+    c316 = "316-main-table-by-service-name";
+    c333 = "333-regexp-last";
+    c335 = "335-unnamed-host-also-fresh";
     }
 }
 
