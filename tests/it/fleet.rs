@@ -20,7 +20,7 @@ use crate::lab::moto::REGION;
 use crate::lab::postfix::{Instance, Options, wait_for};
 use crate::lab::relaykey::{Program, send};
 use crate::lab::scratch::{self, Files as _};
-use crate::rotate::lab::{Kind, Lab, SECRET, TABLE, USER, tell_ses};
+use crate::rotate::lab::{Kind, Lab, SECRET, Ses, TABLE, USER, program};
 
 /// How long the whole may take. Where it takes longer, something hangs.
 const LIMIT: u64 = 420;
@@ -136,40 +136,9 @@ impl Mail {
     }
 }
 
-/// SES learns what IAM knows, all the time.
-struct Ses {
-    ended: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Ses {
-    fn knows_what_iam_knows(lab: &Lab) -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let (stop, moto, standin) = (Arc::clone(&ended), Arc::clone(&lab.moto), Arc::clone(&lab.standin));
-        let thread = std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                tell_ses(&moto, &standin);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        Self { ended, thread: Some(thread) }
-    }
-}
-
-impl Drop for Ses {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// `relaykey-rotate` with the configuration in this directory.
 fn rotate(dir: &Path, arguments: &[&str]) -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_relaykey")).with_file_name("relaykey-rotate");
-    assert!(program.exists(), "{} is missing: cargo build -p relaykey-rotate makes it", program.display());
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.env_clear().envs([
         ("AWS_ACCESS_KEY_ID", "AKIACONTROLLER000000"),
         ("AWS_SECRET_ACCESS_KEY", "of-no-importance"),
@@ -211,7 +180,7 @@ fn a_whole_fleet_moves_and_the_old_key_dies_last() {
         let dir = scratch::private("fleet");
         let ca = dir.file("ca.pem", lab.standin.ca_pem());
         dir.file("rotate.toml", configuration(&lab, &ca));
-        let _ses = Ses::knows_what_iam_knows(&lab);
+        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(200));
         let mut mail: Vec<Mail> =
             members.iter().map(|member| Mail::through(member.postfix.config_dir.clone())).collect();
 

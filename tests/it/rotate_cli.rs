@@ -1,9 +1,6 @@
 //! `relaykey-rotate` as people and timers call it: the real program against the local AWS server and the SES stand-in.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use relaykey::rollover::ReportOutcome;
@@ -13,14 +10,7 @@ use tempfile::TempDir;
 use crate::lab::isolated::isolated;
 use crate::lab::moto::REGION;
 use crate::lab::scratch::{self, Files as _};
-use crate::rotate::lab::{Kind, Lab, SECRET, SimHost, TABLE, USER, host, tell_ses};
-
-/// The program, beside `relaykey`.
-fn program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_relaykey")).with_file_name("relaykey-rotate");
-    assert!(path.exists(), "{} is missing: cargo build -p relaykey-rotate makes it", path.display());
-    path
-}
+use crate::rotate::lab::{Kind, Lab, SECRET, Ses, SimHost, TABLE, USER, host, program};
 
 /// What a command printed, and its exit code.
 struct Ran {
@@ -74,10 +64,9 @@ fn rotate(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 
 /// A lab with a configuration file, and SES that knows what IAM knows.
 struct Desk {
+    _ses: Ses,
     lab: Lab,
     dir: TempDir,
-    ended: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Desk {
@@ -116,16 +105,7 @@ allow_short = true
             lab.standin.starttls_port(),
         );
         dir.file("rotate.toml", text);
-        let (moto, standin, ended) =
-            (Arc::clone(&lab.moto), Arc::clone(&lab.standin), Arc::new(AtomicBool::new(false)));
-        let end = Arc::clone(&ended);
-        let thread = std::thread::spawn(move || {
-            while !end.load(Ordering::Relaxed) {
-                tell_ses(&moto, &standin);
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        Self { lab, dir, ended, thread: Some(thread) }
+        Self { _ses: Ses::knows_what_iam_knows(&lab, Duration::from_millis(5)), lab, dir }
     }
 
     fn rotate(&self, arguments: &[&str]) -> Ran {
@@ -140,15 +120,6 @@ allow_short = true
             ("RELAYKEY_ROTATE_CONFIG", config.as_str()),
         ];
         rotate(arguments, &environment)
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

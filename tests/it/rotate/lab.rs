@@ -1,8 +1,9 @@
 //! An IAM user, a secret or a parameter, a table or a path, SES, hosts, and a clock that is set.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -370,6 +371,43 @@ pub fn prove(report: &mut Report, password: &str) {
 
 fn relaykey_core_v2() -> String {
     "relaykey/report/v2".into()
+}
+
+/// `relaykey-rotate`, beside `relaykey`.
+pub fn program() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_relaykey")).with_file_name("relaykey-rotate");
+    assert!(path.exists(), "{} is missing: cargo build -p relaykey-rotate makes it", path.display());
+    path
+}
+
+/// SES learns what IAM knows, all the time, until this is dropped.
+pub struct Ses {
+    ended: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Ses {
+    /// Told anew so often.
+    pub fn knows_what_iam_knows(lab: &Lab, every: Duration) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (stop, moto, standin) = (Arc::clone(&ended), Arc::clone(&lab.moto), Arc::clone(&lab.standin));
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                tell_ses(&moto, &standin);
+                std::thread::sleep(every);
+            }
+        });
+        Self { ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Ses {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// SES learns what IAM knows.
