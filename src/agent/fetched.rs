@@ -12,7 +12,7 @@ use crate::apply::{Logins, Ours, Request};
 use crate::config;
 use crate::credential::{Form, Login, NOT_SHOWN, Payload, PayloadError, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step, VersionId};
+use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step};
 use crate::source::{EarlierVersions, Fetched};
 
 /// The credential that was fetched, for the steps that need it.
@@ -68,7 +68,7 @@ pub(super) async fn look(
         let waits = waits.filter(|(_, username)| *username != NOT_SHOWN);
         let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
             // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
-            seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)
+            seen.id.version == id.version && seen.id.order.is_none_or(|order| Some(order) == id.order)
         });
         if let Some((id, username)) = known.filter(|_| seen.identity == *identity) {
             return Ok(SourceVersion {
@@ -89,9 +89,7 @@ pub(super) async fn look(
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
 pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &FetchedCredential) -> Result<(), Failure> {
     let Some(found) = &facts.fetched else { return Ok(()) };
-    let is_it = |new: &Fetched| {
-        new.identity == found.identity && new.version == found.id.version && new.order == found.id.order
-    };
+    let is_it = |new: &Fetched| new.identity == found.identity && new.id == found.id;
     // Another one may be at hand: the one that was put back before.
     if fetched.get().as_ref().is_some_and(is_it) {
         return Ok(());
@@ -102,7 +100,7 @@ pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &Fetched
     if !is_it(&new) {
         return Err(Fault::new(
             Class::Changed,
-            format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
+            format!("the source had version {}, and a moment later version {}", found.id.version, new.id.version),
             "nothing: it is looked at anew",
         )
         .temporary()
@@ -119,15 +117,11 @@ pub(super) async fn applied(facts: &Facts, source: &OpenedSource) -> Result<Fetc
         unreachable!("it is asked of an applied version only")
     };
     let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
-    let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
+    let again = source.fetch_version(identity, &applied.id).await.map_err(source_failure)?;
     if again.payload.username() != applied.username {
         return Err(another_login(&facts.state, again.payload.username()));
     }
     Ok(again)
-}
-
-fn version_id(fetched: &Fetched) -> VersionId {
-    VersionId { version: fetched.version.clone(), order: fetched.order }
 }
 
 /// The user names that were found in use, as the mail servers' tables have them.
@@ -147,7 +141,7 @@ pub fn in_order<'a>(
     fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| {
         Fault::new(
             Class::Payload,
-            format!("version {}: {e}", fetched.version),
+            format!("version {}: {e}", fetched.id.version),
             "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
              was written in the place of the user name may have been shown by other programs: make a new one",
         )
@@ -164,7 +158,7 @@ pub fn shown_before_the_login(fetched: &Fetched, state: Option<&State>) -> Strin
 /// Once the endpoint has taken what stands in the user name's place for one, the facts have it.
 pub(super) fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outcome, fetched: Option<&Fetched>) {
     if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (step, outcome, fetched) {
-        facts.logged_in_as(&version_id(of), of.payload.username());
+        facts.logged_in_as(&of.id, of.payload.username());
     }
 }
 
@@ -172,7 +166,7 @@ pub(super) fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outco
 pub(super) fn without_secret(fetched: &Fetched, state: Option<&State>, at: Timestamp) -> SourceVersion {
     SourceVersion {
         identity: fetched.identity.clone(),
-        id: version_id(fetched),
+        id: fetched.id.clone(),
         username: shown_before_the_login(fetched, state),
         at,
     }
@@ -269,7 +263,7 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionOrder};
+    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionId, VersionOrder};
     use crate::rollover::{Applied, Completion, Policy, Wake};
     use crate::source::{Fetching, Looking, Seen, Source};
 
@@ -290,7 +284,7 @@ mod tests {
             Box::pin(async { Ok(self.holds.clone()) })
         }
 
-        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a str, _: Option<VersionOrder>) -> Fetching<'a> {
+        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a VersionId) -> Fetching<'a> {
             self.fetch()
         }
 
@@ -311,11 +305,10 @@ mod tests {
         let fetches = Arc::new(AtomicUsize::new(0));
         let holds = Fetched {
             identity: identity.clone(),
-            version: version.into(),
-            order,
+            id: VersionId { version: version.into(), order },
             payload: Payload::parse(b"AKIAFETCHED:secret", &JsonKeys::default()).unwrap(),
         };
-        let seen = Seen { identity, version: version.into(), order };
+        let seen = Seen { identity, id: holds.id.clone() };
         (Ok(Box::new(Fixed { seen, holds, fetches: fetches.clone() })), fetches)
     }
 

@@ -13,10 +13,9 @@ use super::steps::{
 use super::{OpenedSource, RunEnd, host_name, ours};
 use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
+use crate::credential::VersionId;
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{
-    self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, VersionId, Wake,
-};
+use crate::rollover::{self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, Wake};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.

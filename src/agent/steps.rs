@@ -12,12 +12,12 @@ use super::fetched::{
 use super::{Agent, OpenedSource};
 use crate::apply::{self, KnownLogins, Logins, Ours, Reply, Request, TargetId, WantedProof};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN};
+use crate::credential::{Login, NOT_SHOWN, VersionId};
 use crate::fault::{Class, Failure, Fault};
 use crate::report;
 use crate::rollover::{
     self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTable, ReportTarget, SourceVersion,
-    StagedFacts, State, Step, StillHeld, VersionId,
+    StagedFacts, State, Step, StillHeld,
 };
 use crate::smtp::{self, Verdict};
 use crate::tls;

@@ -6,9 +6,9 @@ use super::drift::drifted;
 use super::facts::{Facts, Inspection};
 use super::own_login::{OwnLogin, OwnResult, Tried};
 use super::policy::{Policy, TargetPolicy};
-use super::state::{VersionId, remember, remember_logins};
+use super::state::{remember, remember_logins};
 use super::target_state::{Begun, InUse, Retry, TargetState, Wanted};
-use crate::credential::{is_access_key_id, shown};
+use crate::credential::{VersionId, is_access_key_id, shown};
 
 /// What was looked up and found unchanged is written down anew this often.
 const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);

@@ -12,13 +12,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use relaykey::audit::{By, Record, RecordError, StepTime};
 use relaykey::config::{self, Config, Listen};
-use relaykey::credential::VersionOrder;
+use relaykey::credential::{VersionId, VersionOrder};
 use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
     Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
+    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried,
 };
 use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
 use relaykey::wake::alarm::AlarmKind;
