@@ -22,7 +22,7 @@ pub use self::seconds::InSeconds;
 pub use self::words::{
     UNREAD_FIX, how_to_start, instead_of_the_refused, key_refused, not_running, own_login_words, words,
 };
-use crate::audit::{By, Record};
+use crate::audit::{By, Record, StepKind};
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::Instruction;
@@ -106,8 +106,8 @@ pub struct Live {
     /// When the source was last asked, whatever it answered. A wake that only waits asks nothing.
     pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
-    /// The step that is under way, in one word.
-    pub step: Option<String>,
+    /// The step that is under way.
+    pub step: Option<StepKind>,
     /// When each target was last looked at.
     pub looked: BTreeMap<String, Timestamp>,
     /// What the last wake ended with that no state file says, such as a version that this host left behind.
@@ -336,7 +336,7 @@ pub struct LiveStatus {
     pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
     /// The step that is under way.
-    pub step: Option<String>,
+    pub step: Option<StepKind>,
     pub counters: Counters,
 }
 

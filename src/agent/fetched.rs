@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::OpenedSource;
-use super::steps::{apply_failure, ours, target_id};
+use super::steps::{ours, target_id};
 use crate::apply::{Logins, Ours, Request};
 use crate::config;
 use crate::credential::{Form, Login, NOT_SHOWN, Payload, PayloadError, is_access_key_id, shown_or_said};
@@ -58,9 +58,9 @@ pub(super) async fn look(
 ) -> Result<SourceVersion, Failure> {
     *fetched.get() = None;
     let state = &facts.state;
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
-        let seen = source.look().await.map_err(source_failure)?;
+        let seen = source.look().await.map_err(|e| e.at(Timestamp::now()))?;
         // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
         let waits = |c: &&rollover::Candidate| c.held.is_some() || facts.rejection(&c.id).is_some();
         let waits = state.candidate.iter().filter(waits).map(|c| (&c.id, &c.username));
@@ -79,8 +79,8 @@ pub(super) async fn look(
             });
         }
     }
-    let new = source.fetch().await.map_err(source_failure)?;
-    in_order(&new, Some(state), in_use(facts)).map_err(source_failure)?;
+    let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
+    in_order(&new, Some(state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
     let found = without_secret(&new, Some(state), Timestamp::now());
     *fetched.get() = Some(new);
     Ok(found)
@@ -95,8 +95,8 @@ pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &Fetched
         return Ok(());
     }
     *fetched.get() = None;
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
-    let new = source.fetch().await.map_err(source_failure)?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
+    let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
     if !is_it(&new) {
         return Err(Fault::new(
             Class::Changed,
@@ -106,7 +106,7 @@ pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &Fetched
         .temporary()
         .at(Timestamp::now()));
     }
-    in_order(&new, Some(&facts.state), in_use(facts)).map_err(source_failure)?;
+    in_order(&new, Some(&facts.state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
     *fetched.get() = Some(new);
     Ok(())
 }
@@ -116,8 +116,8 @@ pub(super) async fn applied(facts: &Facts, source: &OpenedSource) -> Result<Fetc
     let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
         unreachable!("it is asked of an applied version only")
     };
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
-    let again = source.fetch_version(identity, &applied.id).await.map_err(source_failure)?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
+    let again = source.fetch_version(identity, &applied.id).await.map_err(|e| e.at(Timestamp::now()))?;
     if again.payload.username() != applied.username {
         return Err(another_login(&facts.state, again.payload.username()));
     }
@@ -199,7 +199,7 @@ pub(super) fn asks_whether_login_is_applied(
 pub(super) fn not_as_applied(state: &State, login: &Login, e: Fault) -> Failure {
     match e.class {
         Class::Changed => another_login(state, &login.username),
-        _ => apply_failure(e, Timestamp::now()),
+        _ => e.at(Timestamp::now()),
     }
 }
 
@@ -224,10 +224,6 @@ fn another_login(state: &State, username: &str) -> Failure {
         ),
     )
     .at(Timestamp::now())
-}
-
-fn source_failure(e: Fault) -> Failure {
-    Fault::new(e.class, e.what, e.fix).temporary_if(e.temporary).at(Timestamp::now())
 }
 
 /// The logins of the fetched payload for one target's endpoints. A ready-made one is for the default endpoint's region alone.

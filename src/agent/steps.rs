@@ -105,7 +105,7 @@ impl Agent {
         }
         let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
         let asked = self.call(Request::InOrder { target, ours, login: login.clone() }).await;
-        asked.map(drop).map_err(|e| apply_failure(e, Timestamp::now()))
+        asked.map(drop).map_err(|e| e.at(Timestamp::now()))
     }
 
     /// Is the login what it is taken for: user name and password in their order, and the applied version's where it counts as that?
@@ -613,10 +613,6 @@ fn incomplete() -> Failure {
     )
     .temporary()
     .at(Timestamp::now())
-}
-
-pub(super) fn apply_failure(e: Fault, at: Timestamp) -> Failure {
-    Fault::new(e.class, e.located(), e.fix).temporary_if(e.temporary).at(at)
 }
 
 pub(super) fn region_of(target: &config::Target) -> Option<String> {

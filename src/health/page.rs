@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::verdict::{Level, PageTrouble, PageVerdict, Todo, ago, of_notice, old_key, rough, since, troubles, verdict};
-use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome};
+use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome, StepKind};
 use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::{Holds, ReportMode, rfc3339};
@@ -652,26 +652,31 @@ fn cause(by: &By) -> String {
     said
 }
 
-fn step_words(step: &str) -> &str {
+fn step_words(step: &StepKind) -> &str {
     match step {
-        "inspect" => "looking at the mail server's login",
-        "fetch" => "asking the source",
-        "verify" => "trying the login at the mail relay",
-        "probe" => "sending a test message over the new login",
-        "preview" => "looking what would change",
-        "hold" => "keeping the new key until somebody approves it",
-        "release" => "letting the new key go",
-        "reject" => "taking down that the new key was rejected",
-        "leave" => "leaving the fleet",
-        "refrain" => "leaving the mail server's login as it is",
-        "prepare" => "preparing the new tables",
-        "swap" => "putting the new login in place",
-        "activate" => "reloading the mail server",
-        "read-back" => "reading back what the mail server uses",
-        "undo" => "putting the old login back",
-        "discard" => "removing prepared tables that are not used",
-        "commit" => "writing down what was done",
-        other => other,
+        StepKind::Inspect => "looking at the mail server's login",
+        StepKind::Fetch => "asking the source",
+        StepKind::FetchApplied => "asking the source for the key in use once more",
+        StepKind::Verify => "trying the login at the mail relay",
+        StepKind::VerifyApplied => "trying the login in use at the mail relay",
+        StepKind::Probe => "sending a test message over the new login",
+        StepKind::Preview => "looking what would change",
+        StepKind::Hold => "keeping the new key until somebody approves it",
+        StepKind::Release => "letting the new key go",
+        StepKind::Reject => "taking down that the new key was rejected",
+        StepKind::Leave => "leaving the fleet",
+        StepKind::Refrain => "leaving the mail server's login as it is",
+        StepKind::Prepare => "preparing the new tables",
+        StepKind::Swap => "putting the new login in place",
+        StepKind::Activate => "reloading the mail server",
+        StepKind::ReadBack => "reading back what the mail server uses",
+        StepKind::Attest => "proving anew that the mail server uses the login",
+        StepKind::Undo => "putting the old login back",
+        StepKind::Discard => "removing prepared tables that are not used",
+        StepKind::Commit => "writing down what was done",
+        StepKind::Wait | StepKind::Await => "waiting",
+        StepKind::End => "ending",
+        StepKind::Others | StepKind::Foreign(_) => step.word(),
     }
 }
 
