@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey::audit::StepKind;
-use relaykey::audit::{By, Record, RecordError, StepTime};
+use relaykey::audit::{By, Record, RecordError, StepKind, StepTime};
+use relaykey::config::{self, Config, Listen};
 use relaykey::credential::{VersionId, VersionOrder};
 use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
