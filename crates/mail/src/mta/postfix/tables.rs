@@ -341,6 +341,8 @@ impl LoginMap {
             (None, Some(entries)) => Some(inline_text(entries)),
             (None, None) => None,
         };
+        // What a parameter stands for that is not known here is not listed.
+        let text = text.filter(|_| !name.contains('$'));
         let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter));
         Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), delimiter }
     }
