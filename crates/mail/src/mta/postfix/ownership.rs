@@ -10,7 +10,9 @@
 //! - Under the bare host or the destination of a next hop of ours any other user name is an error, unless none of the tables of
 //!   that service holds an entry of ours, while another service's do: such a service is left.
 //! - A next hop of ours without an entry gets one, in the first table of its service that can be written; but not in a service that
-//!   is left, nor where a sender's entry of ours answers already.
+//!   is left, nor where a sender's entry of ours answers already, nor where a table that can only be asked has another login for it.
+//! - One access key id has one password in each region: an entry whose key names no endpoint gets the password for the region whose
+//!   one it holds. Where it holds the id with a password that is known of no region, while another is, it is left.
 //! - Where the target lists `keys`, these are ours and no others.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,7 +20,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::hops::{Endpoint, Hops, NextHop, host_part, port_part};
 use crate::credential::{Login, is_access_key_id, ses_region};
 use crate::mta::table::{Entry, Table, fold, same_key};
-use crate::mta::{ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
+use crate::mta::{Answer, ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
 
 /// A login table, as far as it could be read.
 pub(super) struct LoginTable<'a> {
@@ -32,15 +34,33 @@ pub(super) enum Entries<'a> {
     Writable(&'a Table),
     /// What can be read only.
     Fixed(&'a Table),
-    /// Nothing that could be listed.
-    Unlisted,
+    /// The same, and its one entry is what every key gives.
+    Static(&'a Table),
+    /// Nothing that could be listed. It was asked for these keys, folded.
+    Unlisted(HashMap<String, Answer>),
 }
 
 impl<'a> LoginTable<'a> {
     fn table(&self) -> Option<&'a Table> {
         match self.entries {
-            Entries::Writable(table) | Entries::Fixed(table) => Some(table),
-            Entries::Unlisted => None,
+            Entries::Writable(table) | Entries::Fixed(table) | Entries::Static(table) => Some(table),
+            Entries::Unlisted(_) => None,
+        }
+    }
+
+    /// The number of the entry that is found under a key.
+    fn find(&self, key: &str) -> Option<usize> {
+        match self.entries {
+            Entries::Static(table) => (!table.is_empty()).then_some(0),
+            _ => self.table()?.get_folded(key).map(|(entry, _)| entry),
+        }
+    }
+
+    /// What it gave for a key, where it could only be asked.
+    fn answer(&self, key: &str) -> Option<&Answer> {
+        match &self.entries {
+            Entries::Unlisted(answers) => answers.get(&fold(key)).filter(|answer| **answer != Answer::Nothing),
+            _ => None,
         }
     }
 
@@ -113,6 +133,8 @@ pub(super) struct LiveKeys {
 pub(super) enum Fact {
     /// A key of a next hop of ours holds another login.
     AnotherLogin { at: EntryAt },
+    /// A table that cannot be written and whose entries are none of single keys has the login for a next hop of ours.
+    AnsweredElsewhere { key: String, table: usize, is_ours: bool },
     /// The same, and `keys` leaves it out.
     AnotherLoginNotListed { at: EntryAt },
     /// It holds a user name of ours, perhaps another relay's.
@@ -120,7 +142,9 @@ pub(super) enum Fact {
     /// Under an SES host of a region that no endpoint is in. `at`: `None`, where the key is to be added.
     OtherRegion { at: Option<EntryAt>, table: usize, key: String, region: String },
     /// Which region's password it is to get cannot be told.
-    RegionUnknown { at: EntryAt },
+    RegionUnknown { at: EntryAt, why: RegionDoubt },
+    /// The same of an entry that no service looks up for a next hop of ours: it is left.
+    RegionUnknownLeft { at: EntryAt, why: RegionDoubt },
     /// A live key of a region that the login has no password for. `at`: `None`, where the key is to be added.
     NoPassword { at: Option<EntryAt>, table: usize, key: String, endpoint: usize },
     /// The same of an entry that no service looks up for a next hop of ours: it is left.
@@ -145,6 +169,15 @@ pub(super) enum Fact {
     Taken { username: String },
     /// No service looks up a login for an endpoint of ours.
     NoLiveKey,
+}
+
+/// Why the region of an entry cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RegionDoubt {
+    /// Mail under it may go to several, and its password is none that is known.
+    SeveralRoutes,
+    /// Its access key id is there with another password, and has one for each region: this one is not that region's.
+    AnotherPassword,
 }
 
 /// Whose the entries are.
@@ -206,7 +239,7 @@ impl<'a> Question<'a> {
     /// The entry that a service finds.
     fn find(&self, client: &Client<'_>, key: &str) -> Option<EntryAt> {
         client.tables.iter().find_map(|&table| {
-            let (entry, _) = self.tables[table].table()?.get_folded(key)?;
+            let entry = self.tables[table].find(key)?;
             Some(EntryAt { table, entry })
         })
     }
@@ -398,6 +431,11 @@ impl<'a> Question<'a> {
                     continue;
                 }
                 if listed.is_none() && !is_known(&entry) {
+                    if let Entries::Static(_) = self.tables[at.table].entries {
+                        let (key, table) = (key.clone(), at.table);
+                        found.facts.push(Fact::AnsweredElsewhere { key, table, is_ours: false });
+                        continue;
+                    }
                     found.facts.push(Fact::AnotherLogin { at: *at });
                 }
                 keys.push((key.clone(), Some(*at)));
@@ -405,6 +443,12 @@ impl<'a> Question<'a> {
             for hop in &active.without {
                 let key = hop.spelt.clone();
                 let service = active.client.service.to_owned();
+                if self.scope.keys.is_none()
+                    && let Some(fact) = self.answered_elsewhere(active.client, hop, &rule)
+                {
+                    found.facts.push(fact);
+                    continue;
+                }
                 match (self.scope.keys, sender) {
                     (Some(_), _) => {}
                     (None, Some(at)) => found.facts.push(Fact::SenderAnswers { service, key, at }),
@@ -484,6 +528,19 @@ impl<'a> Question<'a> {
         entries.find(|(_, entry)| is_sender(&entry.key) && is_unknown(entry)).map(|(at, _)| at)
     }
 
+    /// A table that could only be asked answers for a next hop without an entry. One of ours that is under the destination alone
+    /// stands in nobody's way: an entry of ours in a table before it is found first.
+    fn answered_elsewhere(&self, client: &Client<'_>, hop: &'a NextHop, rule: &NameRule<'_>) -> Option<Fact> {
+        let (key, place, answer) = self.tried(hop).into_iter().find_map(|key| {
+            let mut tables = client.tables.iter().enumerate();
+            tables.find_map(|(place, table)| Some((key, place, self.tables[*table].answer(key)?)))
+        })?;
+        let is_ours = answer.login().is_some_and(|login| rule.users.contains(login.username.as_str()));
+        let is_before = client.tables[..place].iter().any(|table| self.tables[*table].is_writable());
+        let fact = Fact::AnsweredElsewhere { key: hop.spelt.clone(), table: client.tables[place], is_ours };
+        (!is_ours || !is_before || !same_key(key, &hop.spelt)).then_some(fact)
+    }
+
     /// False: none of the service's tables can be written.
     fn add(&self, found: &mut Ownership, client: &Client<'_>, key: &str, endpoint: usize) -> bool {
         let Some(&table) = client.tables.iter().find(|table| self.tables[**table].is_writable()) else { return false };
@@ -534,9 +591,18 @@ impl<'a> Question<'a> {
     }
 
     /// The endpoint of the region whose password a login is known to have.
-    fn known_region(&self, login: Option<&Login>) -> Option<usize> {
-        let region = self.known.ours.logins.region_of(login?)?;
+    fn known_region(&self, login: &Login) -> Option<usize> {
+        let region = self.known.ours.logins.region_of(login)?;
         self.scope.endpoints.iter().position(|endpoint| endpoint.region.as_deref() == Some(region))
+    }
+
+    /// Is it another password of an access key id than the one that is known of it? `all`: what is there with a user name of ours.
+    fn is_another_password(&self, login: &Login, all: &[Login]) -> bool {
+        let Ours { applied, logins, .. } = self.known.ours;
+        let is_ids = self.is_ses() && is_access_key_id(&login.username);
+        let is_unlike_applied =
+            || applied.as_ref() == Some(&login.username) && logins.is_applied_known() && !logins.knows(login);
+        is_ids && (all.iter().any(|known| known.username == login.username && known != login) || is_unlike_applied())
     }
 
     /// Is there a password for an endpoint? A ready-made one is for the default endpoint's region.
@@ -546,50 +612,54 @@ impl<'a> Question<'a> {
 
     /// Says for each entry which endpoint's password it gets, and which cannot be written.
     fn place(&self, found: &mut Ownership, moved: Vec<(EntryAt, bool)>) {
-        let endpoints: Vec<Result<Option<usize>, String>> =
-            moved.iter().map(|(at, _)| self.endpoint_of(&self.entry(*at).key)).collect();
+        let endpoints: Vec<Result<Option<usize>, Elsewhere>> =
+            (moved.iter()).map(|(at, _)| self.endpoint_of(&self.entry(*at).key).map_err(Elsewhere::Region)).collect();
         // One key id has a password for each region: who has the same one is for the same region.
-        let mut by_login: HashMap<String, (Login, usize)> = HashMap::new();
-        if self.scope.endpoints.len() > 1 {
-            for ((at, _), endpoint) in moved.iter().zip(&endpoints) {
-                if let (Ok(Some(endpoint)), Some(login)) = (endpoint, self.entry(*at).login()) {
-                    by_login.insert(format!("{} {endpoint}", login.username), (login, *endpoint));
-                }
+        let mut logins: Vec<Login> = Vec::new();
+        for login in moved.iter().filter_map(|(at, _)| self.entry(*at).login()) {
+            if !logins.contains(&login) {
+                logins.push(login);
             }
         }
+        let by_host: Vec<(Login, Result<usize, Elsewhere>)> = (moved.iter().zip(&endpoints))
+            .filter_map(|((at, _), endpoint)| Some((self.entry(*at).login()?, endpoint.clone().transpose()?)))
+            .collect();
         for ((at, is_live), endpoint) in moved.into_iter().zip(endpoints) {
             let entry = self.entry(at);
+            let endpoint = endpoint.transpose().unwrap_or_else(|| self.told_by_login(at, &logins, &by_host));
+            let is_writable = self.tables[at.table].is_writable();
             let endpoint = match endpoint {
-                Err(region) => {
+                Ok(endpoint) => endpoint,
+                Err(Elsewhere::Region(region)) => {
                     let (table, key) = (at.table, entry.key.to_string());
                     found.facts.push(Fact::OtherRegion { at: Some(at), table, key, region });
                     continue;
                 }
-                Ok(Some(endpoint)) => endpoint,
-                Ok(None) => {
-                    let login = entry.login();
-                    let same = || by_login.values().find(|(known, _)| login.as_ref() == Some(known));
-                    let known = self.known_region(login.as_ref()).or_else(|| same().map(|(_, endpoint)| *endpoint));
-                    match known.or_else(|| self.led_to(at.table, &entry.key)) {
-                        Some(endpoint) => endpoint,
-                        None => {
-                            found.facts.push(Fact::RegionUnknown { at });
-                            continue;
-                        }
-                    }
+                Err(Elsewhere::Unknown(_)) if !is_writable => {
+                    found.facts.push(Fact::CannotBeWritten { at });
+                    continue;
+                }
+                Err(Elsewhere::Unknown(why)) if is_live => {
+                    found.facts.push(Fact::RegionUnknown { at, why });
+                    continue;
+                }
+                Err(Elsewhere::Unknown(why)) => {
+                    found.facts.push(Fact::RegionUnknownLeft { at, why });
+                    found.left_out.push((at, left_out(&entry)));
+                    continue;
                 }
             };
             if !self.has_password(endpoint) {
-                let (table, key, username) = (at.table, entry.key.to_string(), entry.username().map(str::to_owned));
                 if is_live {
+                    let (table, key) = (at.table, entry.key.to_string());
                     found.facts.push(Fact::NoPassword { at: Some(at), table, key, endpoint });
                 } else {
                     found.facts.push(Fact::NoPasswordLeft { at, endpoint });
-                    found.left_out.push((at, LeftOut { key, username, own: None, was_found: false }));
+                    found.left_out.push((at, left_out(&entry)));
                 }
                 continue;
             }
-            if !self.tables[at.table].is_writable() {
+            if !is_writable {
                 found.facts.push(Fact::CannotBeWritten { at });
                 continue;
             }
@@ -619,11 +689,40 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several.
+    /// The endpoint that an entry is for whose key names none: by the password that it holds, else by where its routes lead.
+    fn told_by_login(
+        &self,
+        at: EntryAt,
+        all: &[Login],
+        by_host: &[(Login, Result<usize, Elsewhere>)],
+    ) -> Result<usize, Elsewhere> {
+        let entry = self.entry(at);
+        if let Some(login) = &entry.login() {
+            if let Some(endpoint) = self.known_region(login) {
+                return Ok(endpoint);
+            }
+            if let Some((_, endpoint)) = by_host.iter().find(|(known, _)| known == login) {
+                return endpoint.clone();
+            }
+            if self.is_another_password(login, all) {
+                return Err(Elsewhere::Unknown(RegionDoubt::AnotherPassword));
+            }
+        }
+        self.led_to(at.table, &entry.key).ok_or(Elsewhere::Unknown(RegionDoubt::SeveralRoutes))
+    }
+
+    /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several regions, or
+    /// mail under the key to a host that may be any region's.
     fn led_to(&self, table: usize, key: &str) -> Option<usize> {
         let uses = |client: &&Client<'_>| client.tables.contains(&table) && (client.by_sender || !is_sender(key));
-        let hops = self.clients.iter().filter(uses).flat_map(|client| self.hops.ours(client.service));
-        let led: BTreeSet<usize> = hops.filter_map(|hop| hop.endpoint).collect();
+        let services: Vec<&str> = self.clients.iter().filter(uses).map(|client| client.service).collect();
+        let hops = || self.hops.all.iter().filter(|hop| services.contains(&hop.service.as_str()));
+        let is_of_key = |hop: &NextHop| same_key(&hop.spelt, key) || same_key(&hop.host, key);
+        let is_elsewhere = |hop: &NextHop| !hop.is_ours() && (is_of_key(hop) || ses_region(&hop.host).is_some());
+        if self.is_ses() && hops().any(is_elsewhere) {
+            return None;
+        }
+        let led: BTreeSet<usize> = hops().filter_map(|hop| hop.endpoint).collect();
         match led.len() {
             0 => Some(0),
             1 => led.first().copied(),
@@ -634,6 +733,20 @@ impl<'a> Question<'a> {
             }
         }
     }
+}
+
+/// Why an entry is for none of the endpoints.
+#[derive(Debug, Clone)]
+enum Elsewhere {
+    /// It is for SES in this region, where none is.
+    Region(String),
+    Unknown(RegionDoubt),
+}
+
+/// An entry with an id of ours that is left as it is.
+fn left_out(entry: &Entry<'_>) -> LeftOut {
+    let (key, username) = (entry.key.to_string(), entry.username().map(str::to_owned));
+    LeftOut { key, username, own: None, was_found: false }
 }
 
 #[cfg(test)]

@@ -264,7 +264,8 @@ mod tests {
             ("127.0.0.1:25 inet n - n - - smtp", None),
             ("", None),
         ] {
-            let of = |(name, options): (&str, _)| Line { name: name.into(), kind: "unix".into(), program: "smtp", options };
+            let of =
+                |(name, options): (&str, _)| Line { name: name.into(), kind: "unix".into(), program: "smtp", options };
             let expected = expected.map(of);
             assert_eq!(line(text, "smtp"), expected, "{text}");
         }
@@ -284,7 +285,8 @@ mod tests {
             assert!(names_its_service(value), "{value}");
             assert_eq!(as_named(value, &bulk), expected, "{value}");
         }
-        for value in ["hash:/a/service_name", "$smtpd_service_name", "$service_names", "${process_names}", "$my", "service_name"]
+        for value in
+            ["hash:/a/service_name", "$smtpd_service_name", "$service_names", "${process_names}", "$my", "service_name"]
         {
             assert!(!names_its_service(value), "{value}");
             assert_eq!(as_named(value, &bulk), value);

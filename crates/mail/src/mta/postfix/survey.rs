@@ -1,6 +1,6 @@
 //! Everything that a look and a plan go by, found in one go.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,7 +21,7 @@ use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{Table, fold, same_key};
-use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
+use crate::mta::{Answer, KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
 
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
@@ -164,12 +164,13 @@ impl Postfix {
                     survey.take_problems();
                     return Ok(());
                 }
-                let picks = self.pick(survey, endpoints, &asked);
+                let picks = self.pick(survey, endpoints, &asked)?;
                 let now = SystemTime::now();
                 let seen = |table: &TableSurvey| {
                     Some((table.store.text.clone(), table.seen.filter(|seen| settled(seen, now))?))
                 };
                 let texts: Option<Vec<_>> = survey.tables.iter().map(seen).collect();
+                let texts = texts.filter(|_| !picks.asked_others);
                 *self.found.borrow_mut() = texts.map(|texts| Found { texts, asked, picks: picks.without_logins() });
                 picks
             }
@@ -185,16 +186,17 @@ impl Postfix {
     }
 
     /// Which entries are ours. Every text was read.
-    fn pick(&self, survey: &Survey, endpoints: &[Endpoint], asked: &Asked) -> Picks {
+    fn pick(&self, survey: &Survey, endpoints: &[Endpoint], asked: &Asked) -> Result<Picks, Fault> {
         let table_of = |number: &usize| survey.tables.iter().find(|table| table.number == *number);
         let numbers: Vec<usize> = (0..survey.maps.len()).collect();
-        let tables: Vec<LoginTable<'_>> = (survey.maps.iter().zip(&numbers))
+        let mut tables: Vec<LoginTable<'_>> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| LoginTable {
                 id: map.id.clone(),
                 entries: match (table_of(number), &map.fixed) {
                     (Some(table), _) => Entries::Writable(&table.table),
+                    (None, Some(fixed)) if map.is_static => Entries::Static(fixed),
                     (None, Some(fixed)) => Entries::Fixed(fixed),
-                    (None, None) => Entries::Unlisted,
+                    (None, None) => Entries::Unlisted(HashMap::new()),
                 },
             })
             .collect();
@@ -208,7 +210,19 @@ impl Postfix {
             .collect();
         let known = KnownIds { ours: &asked.ours, candidate: asked.candidate.as_deref() };
         let scope = Scope { endpoints, keys: self.keys.as_deref() };
-        let found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        let mut found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        let answers = match self.keys {
+            None => self.ask_unlisted(survey, &found.live, asked.candidate.is_some())?,
+            Some(_) => Vec::new(),
+        };
+        let asked_others = !answers.is_empty();
+        if asked_others {
+            for (number, of_table) in answers {
+                tables[number].entries = Entries::Unlisted(of_table);
+            }
+            found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        }
+        let ids: Vec<TableId> = survey.maps.iter().map(|map| map.id.clone()).collect();
         let main_cf = self.config_dir.join("main.cf");
         let texts: Vec<(PathBuf, Option<&Table>)> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| match table_of(number) {
@@ -218,6 +232,7 @@ impl Postfix {
             .collect();
         let answering = Answering {
             tables: &texts,
+            ids: &ids,
             hops: &survey.hops,
             services: &survey.setup.services,
             keys: self.keys.as_deref(),
@@ -229,7 +244,38 @@ impl Postfix {
             main_cf,
             has_store: !survey.tables.is_empty(),
         };
-        answering.picks(found)
+        Ok(Picks { asked_others, ..answering.picks(found) })
+    }
+
+    /// What tables that cannot be listed have for next hops that are to get an entry in another one: nothing is put in the place of a
+    /// login that is in use. `must_know`: with one that gives no answer nothing is planned, unless somebody answers for it.
+    fn ask_unlisted(
+        &self,
+        survey: &Survey,
+        live: &[LiveKeys],
+        must_know: bool,
+    ) -> Result<Vec<(usize, HashMap<String, Answer>)>, Fault> {
+        let mut asked: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for live in live {
+            let added = live.keys.iter().filter(|(_, at)| at.is_none()).map(|(key, _)| key);
+            let is_of = |tried: &&Vec<String>, key: &String| tried.last().is_some_and(|spelt| same_key(spelt, key));
+            let keys: Vec<&String> =
+                added.flat_map(|key| live.tried.iter().filter(move |tried| is_of(tried, key)).flatten()).collect();
+            for number in live.tables.iter().filter(|number| !keys.is_empty() && survey.maps[**number].is_unlisted()) {
+                asked.entry(*number).or_default().extend(keys.iter().copied().cloned());
+            }
+        }
+        let mut answers = Vec::new();
+        for (number, keys) in asked {
+            let map = &survey.maps[number];
+            let of_table = match self.look_up_other(&survey.setup.main, map, &keys) {
+                Ok(found) => keys.iter().map(|key| fold(key)).zip(found).collect(),
+                Err(why) if must_know && !map.is_among(&self.unlisted_ok) => return Err(why),
+                Err(_) => HashMap::new(),
+            };
+            answers.push((number, of_table));
+        }
+        Ok(answers)
     }
 
     /// What Postfix finds in a table now, and whether its map is what the text says.

@@ -325,7 +325,7 @@ pub(super) struct LoginMap {
     /// The entries of one that is written out in main.cf or master.cf.
     pub(super) fixed: Option<Table>,
     /// It gives the same for every key.
-    is_static: bool,
+    pub(super) is_static: bool,
     delimiter: Delimiter,
 }
 
