@@ -1,6 +1,6 @@
 //! Everything that a look and a plan go by, found in one go.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,7 +21,7 @@ use crate::host::{self, trust};
 use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{Table, fold, same_key};
-use crate::mta::{Answer, KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
+use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
 
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
@@ -68,6 +68,7 @@ impl Postfix {
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
         problems.extend(self.vouched_for_nothing(&maps));
         let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
+        survey.key_ids_of_texts = self.key_ids_of_texts(&maps, &survey.setup.main);
         survey.take_tables(maps);
         let asked = Asked {
             ours: ours.clone(),
@@ -126,22 +127,6 @@ impl Postfix {
             }
         }
         problems
-    }
-
-    /// Names in `unlisted_ok` that are of no use.
-    fn vouched_for_nothing(&self, maps: &LoginMaps) -> Vec<Problem> {
-        let is_of_use = |name: &&String| {
-            let name = std::slice::from_ref(*name);
-            !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
-        };
-        let warn = |name: &String| {
-            let what = format!(
-                "unlisted_ok names {}, and no login table that cannot be listed has that name",
-                shown::table(name)
-            );
-            Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
-        };
-        self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
     }
 
     fn survey_tables(
@@ -245,37 +230,6 @@ impl Postfix {
             has_store: !survey.tables.is_empty(),
         };
         Ok(Picks { asked_others, ..answering.picks(found) })
-    }
-
-    /// What tables that cannot be listed have for next hops that are to get an entry in another one: nothing is put in the place of a
-    /// login that is in use. `must_know`: with one that gives no answer nothing is planned, unless somebody answers for it.
-    fn ask_unlisted(
-        &self,
-        survey: &Survey,
-        live: &[LiveKeys],
-        must_know: bool,
-    ) -> Result<Vec<(usize, HashMap<String, Answer>)>, Fault> {
-        let mut asked: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        for live in live {
-            let added = live.keys.iter().filter(|(_, at)| at.is_none()).map(|(key, _)| key);
-            let is_of = |tried: &&Vec<String>, key: &String| tried.last().is_some_and(|spelt| same_key(spelt, key));
-            let keys: Vec<&String> =
-                added.flat_map(|key| live.tried.iter().filter(move |tried| is_of(tried, key)).flatten()).collect();
-            for number in live.tables.iter().filter(|number| !keys.is_empty() && survey.maps[**number].is_unlisted()) {
-                asked.entry(*number).or_default().extend(keys.iter().copied().cloned());
-            }
-        }
-        let mut answers = Vec::new();
-        for (number, keys) in asked {
-            let map = &survey.maps[number];
-            let of_table = match self.look_up_other(&survey.setup.main, map, &keys) {
-                Ok(found) => keys.iter().map(|key| fold(key)).zip(found).collect(),
-                Err(why) if must_know && !map.is_among(&self.unlisted_ok) => return Err(why),
-                Err(_) => HashMap::new(),
-            };
-            answers.push((number, of_table));
-        }
-        Ok(answers)
     }
 
     /// What Postfix finds in a table now, and whether its map is what the text says.
@@ -509,6 +463,7 @@ pub(super) struct Survey {
     endpoints: Vec<Endpoint>,
     is_region_unknown: bool,
     key_ids: KeyIds,
+    key_ids_of_texts: KeyIds,
     /// Was every text read?
     is_whole: bool,
     /// Worst first.
@@ -543,10 +498,11 @@ impl Survey {
         }
     }
 
-    /// The access key ids that texts, maps and what is written out hold.
+    /// The access key ids that texts, maps, what is written out, and the files of the settings hold.
     pub(super) fn key_ids(&self) -> KeyIds {
         let mut all = self.key_ids.clone();
         self.tables.iter().for_each(|table| all.join(&table.only_in_map_ids));
+        all.join_unknown(&self.key_ids_of_texts);
         all
     }
 

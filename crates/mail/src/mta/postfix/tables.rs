@@ -371,6 +371,13 @@ impl LoginMap {
         self.store.is_err() && self.fixed.is_none()
     }
 
+    /// The file of patterns that it is, if it is one.
+    pub(super) fn list_of_patterns(&self, main: &Settings) -> Option<PathBuf> {
+        let (kind, path) = unproxied(&self.spelt).split_once(':')?;
+        // Daemons look for what has no absolute path in their queue directory.
+        ["regexp", "pcre", "cidr"].contains(&kind).then(|| Path::new(main.get("queue_directory")).join(path))
+    }
+
     /// Has it one of these names?
     pub(super) fn is_among(&self, names: &[String]) -> bool {
         names.contains(&self.spelt)

@@ -780,7 +780,10 @@ fn another_password_of_a_known_key_id_is_another_regions() {
             "0:1*, 0:2*",
         ),
         // Two passwords, and no host says whose; unless this host knows one of them.
-        (Host { tables: &["@a.example AKIAOLD:us\n@b.example AKIAOLD:eu"], ..BY_SENDER }, "sender answers 0:1, region? 0:1, region? 0:2"),
+        (
+            Host { tables: &["@a.example AKIAOLD:us\n@b.example AKIAOLD:eu"], ..BY_SENDER },
+            "sender answers 0:1, region? 0:1, region? 0:2",
+        ),
         (
             Host {
                 tables: &["@a.example AKIAOLD:us\n@b.example AKIAOLD:eu"],
