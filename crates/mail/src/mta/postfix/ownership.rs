@@ -18,7 +18,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::hops::{Endpoint, Hops, NextHop, host_part, port_part};
-use crate::credential::{Login, is_access_key_id, ses_region};
+use crate::credential::{Login, is_access_key_id};
 use crate::mta::table::{Entry, Table, fold, same_key};
 use crate::mta::{Answer, ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
 use regions::Elsewhere;
@@ -143,6 +143,8 @@ pub(super) enum Fact {
     SameName { at: EntryAt },
     /// Under an SES host of a region that no endpoint is in. `at`: `None`, where the key is to be added.
     OtherRegion { at: Option<EntryAt>, table: usize, key: String, region: String },
+    /// The same where no mail goes by it: it is left.
+    OtherRegionLeft { at: EntryAt, region: String },
     /// Which region's password it is to get cannot be told.
     RegionUnknown { at: EntryAt, why: RegionDoubt },
     /// The same of an entry that no service looks up for a next hop of ours: it is left.
@@ -588,6 +590,11 @@ impl<'a> Question<'a> {
             let is_writable = self.tables[at.table].is_writable();
             let endpoint = match endpoint {
                 Ok(endpoint) => endpoint,
+                Err(Elsewhere::Region(region)) if !is_live && self.is_idle(&entry.key) => {
+                    found.facts.push(Fact::OtherRegionLeft { at, region });
+                    found.left_out.push((at, left_out(&entry)));
+                    continue;
+                }
                 Err(Elsewhere::Region(region)) => {
                     let (table, key) = (at.table, entry.key.to_string());
                     found.facts.push(Fact::OtherRegion { at: Some(at), table, key, region });

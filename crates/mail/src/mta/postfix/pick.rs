@@ -229,6 +229,19 @@ impl Answering<'_> {
                     let line = at.and_then(|at| self.entry(at).on_line());
                     problems.push(self.other_region(self.file(*table), key, line, region));
                 }
+                Fact::OtherRegionLeft { at, region } => {
+                    let mut problem = self.of_entry(
+                        *at,
+                        Severity::Warning,
+                        format!(
+                            "it holds a login of this credential for SES in {region}, where no endpoint of it is and no mail goes: it is \
+                             left as it is, and its key stays in use here"
+                        ),
+                        "take the line out, if nothing needs it".into(),
+                    );
+                    problem.subject = Subject::Entry;
+                    problems.push(problem);
+                }
                 Fact::NoPassword { at, table, key, endpoint } => {
                     let line = at.and_then(|at| self.entry(at).on_line());
                     problems.push(self.without_its_password(self.file(*table), key, line, *endpoint));

@@ -42,6 +42,12 @@ impl Question<'_> {
         Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| endpoint.has_name(host))))
     }
 
+    /// Is it a key that nobody has listed, and of a host that no mail goes to?
+    pub(super) fn is_idle(&self, key: &str) -> bool {
+        let leads_there = |hop: &NextHop| same_key(&hop.host, host_part(key));
+        self.scope.keys.is_none() && self.hops.unread.is_empty() && !self.hops.all.iter().any(leads_there)
+    }
+
     /// The endpoint of the region whose password a login is known to have.
     fn known_region(&self, login: &Login) -> Option<usize> {
         let region = self.known.ours.logins.region_of(login)?;

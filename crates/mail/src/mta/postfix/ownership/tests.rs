@@ -2,7 +2,7 @@
 
 use super::super::hops::Origin;
 use super::*;
-use crate::credential::LocalKey;
+use crate::credential::{LocalKey, ses_region};
 use crate::mta::alias::Alias;
 use crate::mta::{KnownLogins, RegionalLogin};
 
@@ -158,6 +158,7 @@ impl Host {
                     }
                     Fact::AnotherLoginNotListed { at: entry } => format!("not listed {}", at(entry)),
                     Fact::SameName { at: entry } => format!("same name {}", at(entry)),
+                    Fact::OtherRegionLeft { at: entry, region } => format!("left {region} {}", at(entry)),
                     Fact::OtherRegion { at: Some(entry), region, .. } => format!("{region} {}", at(entry)),
                     Fact::OtherRegion { key, region, .. } => format!("{region} +{key}"),
                     Fact::RegionUnknown { at: entry, .. } => format!("region? {}", at(entry)),
@@ -223,6 +224,28 @@ fn what_holds_an_id_of_ours_is_moved_whatever_its_key() {
                 tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
                            [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD
                            [email-smtp.eu-west-1.amazonaws.com]:25 AKIAELSE"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, left eu-west-1 0:2",
+        ),
+        // Where mail goes by it, or may, it is an error.
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.eu-west-1.amazonaws.com]:2587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1*, eu-west-1 0:2",
+        ),
+        (
+            Host {
+                is_blind: true,
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD"],
                 ..PLAIN
             },
             "0:1*, eu-west-1 0:2",
@@ -659,7 +682,7 @@ fn several_regions_of_one_key() {
                 hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"],
                 ..TWO
             },
-            "0:1*, 0:2@1, 0:3@1, ap-south-1 0:4",
+            "0:1*, 0:2@1, 0:3@1, old 0:4, left ap-south-1 0:4",
         ),
         // by its present password,
         (
@@ -808,7 +831,7 @@ fn another_password_of_a_known_key_id_is_another_regions() {
                            @eu.example AKIAOLD:eu"],
                 ..BY_SENDER
             },
-            "0:1*, eu-west-1 0:3, eu-west-1 0:2",
+            "0:1*, old 0:2, eu-west-1 0:3, left eu-west-1 0:2",
         ),
         // Alone it is not told by where our mail goes, if some goes to SES elsewhere, or just to that host.
         (
