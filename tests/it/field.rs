@@ -210,6 +210,7 @@ cases! {
     c311 = "311-filter-of-access-map";
     c314 = "314-pipe-to-a-client";
     c316 = "316-main-table-by-service-name";
+    c330 = "330-idle-line-of-another-region";
     c333 = "333-regexp-last";
     c335 = "335-unnamed-host-also-fresh";
     }

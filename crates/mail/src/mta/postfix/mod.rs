@@ -28,6 +28,7 @@ mod settings;
 mod survey;
 mod tables;
 mod tls;
+mod unlisted;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -78,8 +78,12 @@ impl Postfix {
         {
             return Ok(setup.clone());
         }
-        let main = self.read_settings()?;
-        let (services, proxymap) = self.read_services(&main)?;
+        let mut main = self.read_settings()?;
+        let by_service = self.by_service()?;
+        if !by_service.is_empty() {
+            main = self.main_as_read_by_smtp(&by_service)?;
+        }
+        let (services, proxymap) = self.read_services(&main, &by_service)?;
         let setup = Setup { services, proxymap, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
