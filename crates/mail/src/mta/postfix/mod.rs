@@ -16,6 +16,8 @@ mod differences;
 mod generations;
 mod hops;
 mod instances;
+mod master;
+mod origin;
 mod ownership;
 mod pick;
 mod process;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
-use super::settings::{PARAMETERS, Settings, outside_braces, postconf};
+use super::master::Entry;
+use super::settings::{PARAMETERS, Settings, postconf};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, or_none};
 use crate::credential::has_secret_shape;
@@ -47,9 +48,13 @@ struct Line {
 }
 
 impl Postfix {
-    /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says.
-    pub(super) fn read_services(&self, main: &Settings) -> Result<(Vec<Service>, Option<Settings>), Fault> {
-        let listed = self.postconf(&["-M".into()])?;
+    /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says; `listed`: what
+    /// master.cf does.
+    pub(super) fn read_services(
+        &self,
+        main: &Settings,
+        listed: &str,
+    ) -> Result<(Vec<Service>, Option<Settings>), Fault> {
         let of = |program: &'static str| listed.lines().filter_map(move |text| line(text, program));
         let services = of("smtp").map(|line| self.service(line, main)).collect::<Result<_, _>>()?;
         let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
@@ -73,7 +78,7 @@ impl Postfix {
     }
 
     /// What Postfix makes of main.cf with these options: one may stand in the value of another parameter.
-    fn with_options(&self, options: &BTreeMap<String, String>) -> Result<Settings, Fault> {
+    pub(super) fn with_options(&self, options: &BTreeMap<String, String>) -> Result<Settings, Fault> {
         let mut words: Vec<OsString> = Vec::new();
         for (name, value) in options.iter().filter(|(_, value)| !may_hold_a_login(value)) {
             words.extend(["-o".into(), format!("{name}={value}").into()]);
@@ -106,7 +111,7 @@ pub(super) fn may_hold_a_login(value: &str) -> bool {
 }
 
 /// A value in which parameters stand for theirs: `$name`, `${name}`, `$(name)`. What depends on a condition stays as it is.
-fn expanded(value: &str, main: &Settings) -> String {
+pub(super) fn expanded(value: &str, main: &Settings) -> String {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let (mut rest, mut out) = (value, String::with_capacity(value.len()));
     while let Some(at) = rest.find('$') {
@@ -132,32 +137,8 @@ fn expanded(value: &str, main: &Settings) -> String {
 
 /// A line of `postconf -M`, if its entry runs this program and transports can name it.
 fn line(line: &str, program: &str) -> Option<Line> {
-    let line = line.trim_end();
-    let mut words = split(line).into_iter();
-    let name = words.next()?.to_owned();
-    let is_local = matches!(words.next()?, "unix" | "fifo");
-    // private, unprivileged, chroot, wake-up time, process limit; then the command
-    if !is_local || words.nth(5)? != program {
-        return None;
-    }
-    let mut options = BTreeMap::new();
-    while let Some(word) = words.next() {
-        let option = match word.strip_prefix("-o") {
-            Some("") => words.next()?,
-            Some(attached) => attached,
-            None => continue,
-        };
-        let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
-        if let Some((name, value)) = option.split_once('=') {
-            options.insert(name.trim().to_owned(), value.trim().to_owned());
-        }
-    }
-    Some(Line { name, options })
-}
-
-/// Splits a line at white space, but not inside braces. Commas are part of a value.
-fn split(line: &str) -> Vec<&str> {
-    outside_braces(line, |c| c.is_ascii_whitespace())
+    let Entry { name, is_local, program: run, options, .. } = Entry::parse(line)?;
+    (is_local && run == program).then_some(Line { name, options })
 }
 
 #[cfg(test)]

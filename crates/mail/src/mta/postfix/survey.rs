@@ -59,7 +59,7 @@ impl Postfix {
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
         let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
-        let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
+        let hops = Hops::of(&setup.routing, &setup.services, &self.route_tables(&setup), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
         let maps = LoginMaps::of(&setup);
         problems.extend(self.unusable(&maps, &setup));
