@@ -137,7 +137,13 @@ type = "postfix"
         probe: None,
         targets: vec![target],
     };
-    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into(), lease: None };
+    let host = Host {
+        name: None,
+        state_dir: "/var/lib/relaykey".into(),
+        run_dir: "/run/relaykey".into(),
+        lease: None,
+        instances: Instances::Running,
+    };
     assert_eq!(
         config,
         Config { host, aws: Aws::default(), credentials: vec![credential], reports: Vec::new(), health: None }

@@ -212,6 +212,9 @@ cases! {
     c316 = "316-main-table-by-service-name";
     c333 = "333-regexp-last";
     c335 = "335-unnamed-host-also-fresh";
+    c340 = "340-transports-of-the-rewriter";
+    c341 = "341-filter-of-a-restriction-class";
+    c342 = "342-mailbox-transport-map";
     }
 }
 

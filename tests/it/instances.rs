@@ -33,7 +33,8 @@ fn first(others: &[&Path]) -> Instance {
 
 fn look(first: &Instance, of_credential: &[&Path], of_all: &[&Path]) -> View {
     let paths = |dirs: &[&Path]| dirs.iter().map(|dir| PathBuf::from(*dir)).collect();
-    let targets = TargetDirectories { of_credential: paths(of_credential), of_all: paths(of_all) };
+    let targets =
+        TargetDirectories { of_credential: paths(of_credential), of_all: paths(of_all), beside_running: false };
     let postfix = Postfix::new(&first.config_dir, &relay(), None, &Reload::Always).beside(targets);
     let ours = Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };
     let view = postfix.inspect(&ours).unwrap();
@@ -129,4 +130,39 @@ fn an_instance_that_cannot_be_read_makes_the_confirmation_incomplete() {
     second.write_table(&format!("{HOP} {OLD}\n"));
     let view = look(&first, &[], &[]);
     assert_eq!(view.incomplete, [format!("texthash:{}", second.table().display())]);
+}
+
+/// As a person starts it with `postfix -c`: no main.cf says that it is there.
+#[test]
+fn an_instance_that_nothing_names_counts_as_long_as_it_runs() {
+    let second = instance("hash", &format!("{HOP} AKIASECOND:oldpassword\n"));
+    let first = first(&[]);
+    let look = |beside_running: bool, of_credential: &[&Path]| {
+        let paths: Vec<PathBuf> = of_credential.iter().map(|dir| dir.to_path_buf()).collect();
+        let targets = TargetDirectories { of_credential: paths.clone(), of_all: paths, beside_running };
+        let postfix = Postfix::new(&first.config_dir, &relay(), None, &Reload::Always).beside(targets);
+        let view = postfix.inspect(&Ours { applied: Some("AKIAOLD".into()), ..Ours::default() }).unwrap();
+        // Other tests have instances of their own.
+        let dir = second.config_dir.display().to_string();
+        let told: Vec<_> = view.beside.iter().filter(|finding| finding.what.contains(&dir)).cloned().collect();
+        (held(&view, "AKIAOLD").contains(&"AKIASECOND".to_owned()), told)
+    };
+    let nothing = (false, Vec::new());
+    assert_eq!(look(true, &[]), nothing, "it does not run");
+    first.start();
+    assert_eq!(look(true, &[]), nothing, "its own master is none beside it");
+    second.start();
+    assert_eq!(look(false, &[]), nothing, "the configuration says that it does not count");
+    let (is_held, told) = look(true, &[]);
+    let [error] = told.as_slice() else { panic!("{told:?}") };
+    assert!(is_held && error.severity == Severity::Error, "{error:?}");
+    assert!(error.what.contains("which runs (process ") && error.what.contains("no main.cf names"), "{error:?}");
+    assert_eq!(look(true, &[&second.config_dir]), nothing, "a target tells for itself");
+    // What it has cannot be read.
+    fs::set_permissions(second.main_cf(), fs::Permissions::from_mode(0o666)).unwrap();
+    let (is_held, told) = look(true, &[]);
+    assert!(!is_held && told[0].what.contains("could not be read"), "{told:?}");
+    fs::set_permissions(second.main_cf(), fs::Permissions::from_mode(0o644)).unwrap();
+    second.stop();
+    assert_eq!(look(true, &[]), nothing, "it was stopped");
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::commands::CommandService;
 use super::origin::RouteSettings;
 use super::services::Service;
 use super::tables::{Kind, identify};
@@ -96,7 +97,7 @@ impl Postfix {
         let listed = self.postconf(&["-M".into()])?;
         let (services, proxymap) = self.read_services(&main, &listed)?;
         let routing = self.read_routing(&main, &listed)?;
-        let setup = Setup { services, proxymap, routing, main };
+        let setup = Setup { services, proxymap, routing, commands: CommandService::all(&listed), main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
         Ok(setup)
@@ -165,6 +166,7 @@ pub(super) struct Setup {
     /// What proxymap(8) goes by; `None`: master.cf has no such service.
     pub(super) proxymap: Option<Settings>,
     pub(super) routing: RouteSettings,
+    pub(super) commands: Vec<CommandService>,
 }
 
 impl Setup {

@@ -66,7 +66,7 @@ impl Postfix {
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
-        problems.extend(self.vouched_for_nothing(&maps));
+        problems.extend(self.vouched_for_nothing(&maps, &setup));
         let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
         survey.take_tables(maps);
         let asked = Asked {
@@ -129,19 +129,22 @@ impl Postfix {
     }
 
     /// Names in `unlisted_ok` that are of no use.
-    fn vouched_for_nothing(&self, maps: &LoginMaps) -> Vec<Problem> {
-        let is_of_use = |name: &&String| {
+    fn vouched_for_nothing(&self, maps: &LoginMaps, setup: &Setup) -> Vec<Problem> {
+        let is_of_no_use = |name: &&String| {
+            let is_command = setup.commands.iter().any(|service| service.id() == **name);
             let name = std::slice::from_ref(*name);
-            !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
+            !is_command && !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
         };
         let warn = |name: &String| {
             let what = format!(
                 "unlisted_ok names {}, and no login table that cannot be listed has that name",
                 shown::table(name)
             );
-            Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
+            let fix =
+                "take it out, or spell it as smtp_sasl_password_maps does; a service that runs a program is pipe:NAME";
+            Problem::warning(None, what, fix.into())
         };
-        self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
+        self.unlisted_ok.iter().filter(is_of_no_use).map(warn).collect()
     }
 
     fn survey_tables(
