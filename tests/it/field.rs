@@ -215,6 +215,10 @@ cases! {
     c340 = "340-transports-of-the-rewriter";
     c341 = "341-filter-of-a-restriction-class";
     c342 = "342-mailbox-transport-map";
+    c343 = "343-unnamed-instance-elsewhere";
+    c344 = "344-pipes-that-deliver";
+    c345 = "345-settings-of-a-client";
+    c346 = "346-client-vouched-for";
     }
 }
 

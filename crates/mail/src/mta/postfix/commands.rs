@@ -4,8 +4,9 @@
 //! login is not known, unless somebody answers for it.
 //!
 //! Looked through are the words of the command; the program, where it is a script; files that the command names; what a script
-//! names in turn, for key ids; and where well-known clients have their settings. A program that is no script, what it gets from
-//! elsewhere, and what local(8) starts for aliases and `.forward` files, are not.
+//! names in turn, for key ids; and where well-known clients have their settings. A client whose settings are not to be seen is told
+//! too. A program that is no script, what it gets from elsewhere, and what local(8) starts for aliases and `.forward` files,
+//! are not.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read as _;
@@ -30,14 +31,15 @@ const MOST_FILES: usize = 64;
 /// So long all of that may take: a file may be on a file system that hangs.
 const WHOLE_LOOK: Duration = Duration::from_secs(5);
 
-/// Clients by their names, and where they have their settings; `~` is the home directory of the service's user.
+/// Clients by their names, and where they have their settings; `~` is the home directory of the service's user. The first of
+/// them have their logins nowhere else.
 const CLIENTS: &[(&str, &[&str])] = &[
     ("msmtp", &["/etc/msmtprc", "~/.msmtprc", "~/.config/msmtp/config"]),
-    ("swaks", &["~/.swaksrc"]),
     ("ssmtp", &["/etc/ssmtp/ssmtp.conf"]),
     ("nullmailer", &["/etc/nullmailer/remotes"]),
     ("dma", &["/etc/dma/dma.conf", "/etc/dma/auth.conf"]),
     ("esmtp", &["/etc/esmtprc", "~/.esmtprc"]),
+    ("swaks", &["~/.swaksrc"]),
     ("mailx", &["/etc/mail.rc", "/etc/s-nail.rc", "~/.mailrc"]),
     ("s-nail", &["/etc/s-nail.rc", "~/.mailrc"]),
     ("mutt", &["~/.muttrc", "~/.mutt/muttrc", "~/.config/mutt/muttrc"]),
@@ -45,6 +47,9 @@ const CLIENTS: &[(&str, &[&str])] = &[
     ("aws", &["~/.aws/credentials"]),
     ("boto3", &["~/.aws/credentials"]),
 ];
+
+/// So many of them go by their settings alone.
+const BY_SETTINGS: usize = 5;
 
 /// Where no login stands, whatever a script writes there or reads from there.
 const ELSEWHERE: [&str; 5] = ["/dev/", "/proc/", "/sys/", "/run/", "/var/log/"];
@@ -125,12 +130,17 @@ impl Postfix {
                 let table = TableId::new(shown::table(&file.display().to_string()));
                 found.key_ids.add(&id, &table, line, &service.name);
             }
-            let Some(file) = looked.names_endpoint.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
+            let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
+            let named = |file: &Path| shown::table(&file.display().to_string());
+            let why = match &doubt {
+                Doubt::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
+                Doubt::SettingsUnseen(client) => {
+                    format!("the settings of {} are not to be seen from here", named(client))
+                }
+            };
             let what = format!(
-                "the service {} runs a program that is no part of Postfix, and {} names the endpoint: a login that it has is not \
-                 changed, and not known",
-                service.name,
-                shown::table(&file.display().to_string())
+                "the service {} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
+                service.name
             );
             let fix = format!(
                 "change its login whenever the key is rotated, or hand its mail to a service that runs smtp(8); where it has no login \
@@ -155,8 +165,16 @@ impl CommandLogins {
 struct Looked {
     /// Each access key id, with the file and the line.
     ids: Vec<(String, PathBuf, Option<usize>)>,
-    /// The first file that names the endpoint.
-    names_endpoint: Option<PathBuf>,
+    doubt: Option<Doubt>,
+}
+
+/// Why it may have a login that is not known.
+#[derive(Debug, PartialEq)]
+enum Doubt {
+    /// The first file that does.
+    NamesEndpoint(PathBuf),
+    /// Of this client.
+    SettingsUnseen(PathBuf),
 }
 
 impl Looked {
@@ -189,6 +207,11 @@ impl Looked {
                 files.push(path);
             }
         }
+        let program = Path::new(service.argv.first().map_or("", String::as_str));
+        let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));
+        if is_client && files.iter().all(|file| file == program) {
+            looked.doubt.get_or_insert(Doubt::SettingsUnseen(program.to_owned()));
+        }
         // Where it keeps a login: a name of the endpoint is no sign of one there.
         for path in further {
             if !files.contains(&path)
@@ -209,8 +232,8 @@ impl Looked {
             }
             let folded = line.to_ascii_lowercase();
             let is_comment = folded.trim_start().starts_with('#');
-            if self.names_endpoint.is_none() && !is_comment && names.iter().any(|name| folded.contains(name)) {
-                self.names_endpoint = Some(file.to_owned());
+            if self.doubt.is_none() && !is_comment && names.iter().any(|name| folded.contains(name)) {
+                self.doubt = Some(Doubt::NamesEndpoint(file.to_owned()));
             }
         }
     }
@@ -247,7 +270,8 @@ fn paths_in(text: &str) -> impl Iterator<Item = PathBuf> {
     let words = text.split(move |c| !is_path(c)).filter_map(|word| {
         // `-C/etc/msmtprc`, and what stands alone.
         let at = word.find('/')?;
-        let is_option = at == 0 || word.starts_with('-') && !word[..at].contains('.');
+        let is_option =
+            (at == 0 || word.starts_with('-') && !word[..at].contains('.')) && !word[at..].starts_with("//");
         is_option.then(|| word[at..].trim_end_matches(['.', '/']))
     });
     let counts = |path: &&str| path.len() > 1 && !ELSEWHERE.iter().any(|elsewhere| path.starts_with(elsewhere));
@@ -339,22 +363,30 @@ mod tests {
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
             Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd)
         };
+        let names = |path: &Path| Some(Doubt::NamesEndpoint(path.to_owned()));
         let id = |path: &Path, line| ("AKIAIOSFODNN7EXAMPLE".to_owned(), path.to_owned(), line);
         // It delivers, and names nothing.
         assert_eq!(look(&script("exec /bin/true \"$@\""), "${recipient}"), Looked::default());
         // What it reads its login from.
         let path = script(&format!("cat {}", login.display()));
-        assert_eq!(look(&path, ""), Looked { ids: vec![id(&login, Some(1))], names_endpoint: None });
+        assert_eq!(look(&path, ""), Looked { ids: vec![id(&login, Some(1))], doubt: None });
         // It names the endpoint itself, or in its command.
         let path = script("nc EMAIL-SMTP.eu-west-1.amazonaws.com 587");
-        assert_eq!(look(&path, ""), Looked { ids: vec![], names_endpoint: Some(path.clone()) });
+        assert_eq!(look(&path, ""), Looked { ids: vec![], doubt: names(&path) });
         let found = look(&script(""), "--server email-smtp.x --user AKIAIOSFODNN7EXAMPLE");
         let master_cf = PathBuf::from("/etc/master.cf");
-        assert_eq!(found, Looked { ids: vec![id(&master_cf, None)], names_endpoint: Some(master_cf) });
+        assert_eq!(found, Looked { ids: vec![id(&master_cf, None)], doubt: names(&master_cf) });
         // A client of its user's.
         let settings = file(".msmtprc", "host email-smtp.x\nuser AKIAIOSFODNN7EXAMPLE\n");
-        let expected = Looked { ids: vec![id(&settings, Some(2))], names_endpoint: Some(settings) };
+        let expected = Looked { ids: vec![id(&settings, Some(2))], doubt: names(&settings) };
         assert_eq!(look(&script("msmtp -t"), ""), expected);
         assert_eq!(look(&script("sendmail -t"), ""), Looked::default());
+        // One whose settings are elsewhere, or closed to us.
+        let client = PathBuf::from("/usr/bin/msmtp");
+        assert_eq!(look(&client, "-t").doubt, names(&dir.path().join(".msmtprc")));
+        fs::remove_file(dir.path().join(".msmtprc")).unwrap();
+        assert_eq!(look(&client, "-t").doubt, Some(Doubt::SettingsUnseen(client.clone())));
+        let other = file("other", "host smtp.other.example\nuser x\n");
+        assert_eq!(look(&client, &format!("-C {}", other.display())), Looked::default());
     }
 }
