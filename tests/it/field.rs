@@ -219,6 +219,7 @@ cases! {
     c344 = "344-pipes-that-deliver";
     c345 = "345-settings-of-a-client";
     c346 = "346-client-vouched-for";
+    c347 = "347-instance-below-another-root";
     }
 }
 
