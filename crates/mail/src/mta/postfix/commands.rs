@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::Postfix;
-use super::master::Entry;
+use super::master::MasterEntry;
 use super::settings::Setup;
 use crate::credential::is_access_key_id;
 use crate::finding::{Finding, Severity};
@@ -65,10 +65,10 @@ pub(super) struct CommandService {
 impl CommandService {
     /// Those of `postconf -M`.
     pub(super) fn all(listed: &str) -> Vec<Self> {
-        listed.lines().filter_map(Entry::parse).filter_map(Self::of).collect()
+        listed.lines().filter_map(MasterEntry::parse).filter_map(Self::of).collect()
     }
 
-    fn of(entry: Entry) -> Option<Self> {
+    fn of(entry: MasterEntry) -> Option<Self> {
         if !matches!(entry.program.as_str(), "pipe" | "spawn") {
             return None;
         }
@@ -133,8 +133,8 @@ impl Postfix {
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
             let why = match &doubt {
-                Doubt::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
-                Doubt::SettingsUnseen(client) => {
+                UnknownLogin::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
+                UnknownLogin::SettingsUnseen(client) => {
                     format!("the settings of {} are not to be seen from here", named(client))
                 }
             };
@@ -165,12 +165,12 @@ impl CommandLogins {
 struct Looked {
     /// Each access key id, with the file and the line.
     ids: Vec<(String, PathBuf, Option<usize>)>,
-    doubt: Option<Doubt>,
+    doubt: Option<UnknownLogin>,
 }
 
 /// Why it may have a login that is not known.
 #[derive(Debug, PartialEq)]
-enum Doubt {
+enum UnknownLogin {
     /// The first file that does.
     NamesEndpoint(PathBuf),
     /// Of this client.
@@ -210,7 +210,7 @@ impl Looked {
         let program = Path::new(service.argv.first().map_or("", String::as_str));
         let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));
         if is_client && files.iter().all(|file| file == program) {
-            looked.doubt.get_or_insert(Doubt::SettingsUnseen(program.to_owned()));
+            looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(program.to_owned()));
         }
         // Where it keeps a login: a name of the endpoint is no sign of one there.
         for path in further {
@@ -233,7 +233,7 @@ impl Looked {
             let folded = line.to_ascii_lowercase();
             let is_comment = folded.trim_start().starts_with('#');
             if self.doubt.is_none() && !is_comment && names.iter().any(|name| folded.contains(name)) {
-                self.doubt = Some(Doubt::NamesEndpoint(file.to_owned()));
+                self.doubt = Some(UnknownLogin::NamesEndpoint(file.to_owned()));
             }
         }
     }
@@ -363,7 +363,7 @@ mod tests {
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
             Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd)
         };
-        let names = |path: &Path| Some(Doubt::NamesEndpoint(path.to_owned()));
+        let names = |path: &Path| Some(UnknownLogin::NamesEndpoint(path.to_owned()));
         let id = |path: &Path, line| ("AKIAIOSFODNN7EXAMPLE".to_owned(), path.to_owned(), line);
         // It delivers, and names nothing.
         assert_eq!(look(&script("exec /bin/true \"$@\""), "${recipient}"), Looked::default());
@@ -385,7 +385,7 @@ mod tests {
         let client = PathBuf::from("/usr/bin/msmtp");
         assert_eq!(look(&client, "-t").doubt, names(&dir.path().join(".msmtprc")));
         fs::remove_file(dir.path().join(".msmtprc")).unwrap();
-        assert_eq!(look(&client, "-t").doubt, Some(Doubt::SettingsUnseen(client.clone())));
+        assert_eq!(look(&client, "-t").doubt, Some(UnknownLogin::SettingsUnseen(client.clone())));
         let other = file("other", "host smtp.other.example\nuser x\n");
         assert_eq!(look(&client, &format!("-C {}", other.display())), Looked::default());
     }

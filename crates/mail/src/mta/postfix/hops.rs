@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-use super::origin::{Holds, Origin, RouteSettings};
+use super::origin::{Origin, RouteForm, RouteSettings};
 use super::services::Service;
 use super::settings::words;
 use crate::credential::ses_region;
@@ -226,18 +226,18 @@ impl<'a> Routes<'a> {
         for origin in Origin::all().filter(|origin| !came_before.contains(origin)) {
             match origin.holds() {
                 // So did these.
-                Holds::NextHops | Holds::NextHopTables => {}
-                Holds::Transport => {
+                RouteForm::NextHops | RouteForm::NextHopTables => {}
+                RouteForm::Transport => {
                     self.settings.values(origin).for_each(|value| add_transport(origin, &Transport::parse(value)));
                 }
-                Holds::TransportTables => {
+                RouteForm::TransportTables => {
                     self.values(origin).for_each(|value| add_transport(origin, &Transport::parse(value)));
                 }
-                Holds::Filter => {
+                RouteForm::Filter => {
                     let set = self.settings.values(origin).filter(|value| !value.is_empty());
                     set.for_each(|value| add_transport(origin, &filter(value)));
                 }
-                Holds::Checks | Holds::Restrictions => {
+                RouteForm::Checks | RouteForm::Restrictions => {
                     let filters = self.values(origin).filter_map(filter_action);
                     filters.for_each(|value| add_transport(origin, &filter(value)));
                 }
@@ -250,7 +250,7 @@ impl<'a> Routes<'a> {
         }
         // Who is let in is asked of databases on many hosts, which hardly ever hand mail on.
         let is_known = hops.all.iter().any(NextHop::is_ours);
-        let counts = |origin: Origin| !(is_known && origin.holds() == Holds::Restrictions);
+        let counts = |origin: Origin| !(is_known && origin.holds() == RouteForm::Restrictions);
         let unread = self.tables.iter().filter(|(origin, _)| counts(*origin));
         hops.unread =
             unread.flat_map(|(origin, values)| values.unread.iter().map(|table| (*origin, table.clone()))).collect();

@@ -6,7 +6,7 @@ use super::settings::outside_braces;
 
 /// One entry of master.cf.
 #[derive(Debug, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct MasterEntry {
     pub(super) name: String,
     /// Can transports name it?
     pub(super) is_local: bool,
@@ -17,7 +17,7 @@ pub(super) struct Entry {
     pub(super) arguments: Vec<String>,
 }
 
-impl Entry {
+impl MasterEntry {
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = split(line.trim_end()).into_iter();
         let name = words.next()?.to_owned();

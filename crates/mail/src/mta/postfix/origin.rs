@@ -3,12 +3,12 @@
 //! A program goes by main.cf and by the options of its own entry in master.cf, as an smtpd(8) with a content filter of its own
 //! does. What a policy server or a milter says, and what local(8) finds in aliases, is no route that is read here.
 
-use super::master::Entry;
+use super::master::MasterEntry;
 use super::settings::{Settings, words};
 
 /// What the value of a parameter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum RouteForm {
     /// A list of next hops.
     NextHops,
     /// A transport, with or without next hops.
@@ -59,35 +59,35 @@ pub(super) enum Origin {
 }
 
 /// Each with its parameter, what that holds, and the programs that go by it.
-const ALL: [(Origin, &str, Holds, &[&str]); 28] = [
-    (Origin::Relayhost, "relayhost", Holds::NextHops, REWRITE),
-    (Origin::FallbackRelay, "smtp_fallback_relay", Holds::NextHops, &["smtp"]),
-    (Origin::DefaultTransport, "default_transport", Holds::Transport, REWRITE),
-    (Origin::RelayTransport, "relay_transport", Holds::Transport, REWRITE),
-    (Origin::LocalTransport, "local_transport", Holds::Transport, REWRITE),
-    (Origin::VirtualTransport, "virtual_transport", Holds::Transport, REWRITE),
-    (Origin::MailboxTransport, "mailbox_transport", Holds::Transport, &["local"]),
-    (Origin::FallbackTransport, "fallback_transport", Holds::Transport, &["local"]),
-    (Origin::ContentFilter, "content_filter", Holds::Filter, &["smtpd", "pickup", "qmqpd"]),
-    (Origin::TransportMaps, "transport_maps", Holds::TransportTables, REWRITE),
-    (Origin::SenderRelayhost, "sender_dependent_relayhost_maps", Holds::NextHopTables, REWRITE),
-    (Origin::SenderTransport, "sender_dependent_default_transport_maps", Holds::TransportTables, REWRITE),
-    (Origin::MailboxTransportMaps, "mailbox_transport_maps", Holds::TransportTables, &["local"]),
-    (Origin::FallbackTransportMaps, "fallback_transport_maps", Holds::TransportTables, &["local"]),
-    (Origin::HeaderChecks, "header_checks", Holds::Checks, CLEANUP),
-    (Origin::MimeHeaderChecks, "mime_header_checks", Holds::Checks, CLEANUP),
-    (Origin::NestedHeaderChecks, "nested_header_checks", Holds::Checks, CLEANUP),
-    (Origin::MilterHeaderChecks, "milter_header_checks", Holds::Checks, CLEANUP),
-    (Origin::BodyChecks, "body_checks", Holds::Checks, CLEANUP),
-    (Origin::ClientRestrictions, "smtpd_client_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::HeloRestrictions, "smtpd_helo_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::SenderRestrictions, "smtpd_sender_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::RelayRestrictions, "smtpd_relay_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::RecipientRestrictions, "smtpd_recipient_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::DataRestrictions, "smtpd_data_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::EndOfDataRestrictions, "smtpd_end_of_data_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::EtrnRestrictions, "smtpd_etrn_restrictions", Holds::Restrictions, SMTPD),
-    (Origin::RestrictionClasses, "smtpd_restriction_classes", Holds::Restrictions, SMTPD),
+const ALL: [(Origin, &str, RouteForm, &[&str]); 28] = [
+    (Origin::Relayhost, "relayhost", RouteForm::NextHops, REWRITE),
+    (Origin::FallbackRelay, "smtp_fallback_relay", RouteForm::NextHops, &["smtp"]),
+    (Origin::DefaultTransport, "default_transport", RouteForm::Transport, REWRITE),
+    (Origin::RelayTransport, "relay_transport", RouteForm::Transport, REWRITE),
+    (Origin::LocalTransport, "local_transport", RouteForm::Transport, REWRITE),
+    (Origin::VirtualTransport, "virtual_transport", RouteForm::Transport, REWRITE),
+    (Origin::MailboxTransport, "mailbox_transport", RouteForm::Transport, &["local"]),
+    (Origin::FallbackTransport, "fallback_transport", RouteForm::Transport, &["local"]),
+    (Origin::ContentFilter, "content_filter", RouteForm::Filter, &["smtpd", "pickup", "qmqpd"]),
+    (Origin::TransportMaps, "transport_maps", RouteForm::TransportTables, REWRITE),
+    (Origin::SenderRelayhost, "sender_dependent_relayhost_maps", RouteForm::NextHopTables, REWRITE),
+    (Origin::SenderTransport, "sender_dependent_default_transport_maps", RouteForm::TransportTables, REWRITE),
+    (Origin::MailboxTransportMaps, "mailbox_transport_maps", RouteForm::TransportTables, &["local"]),
+    (Origin::FallbackTransportMaps, "fallback_transport_maps", RouteForm::TransportTables, &["local"]),
+    (Origin::HeaderChecks, "header_checks", RouteForm::Checks, CLEANUP),
+    (Origin::MimeHeaderChecks, "mime_header_checks", RouteForm::Checks, CLEANUP),
+    (Origin::NestedHeaderChecks, "nested_header_checks", RouteForm::Checks, CLEANUP),
+    (Origin::MilterHeaderChecks, "milter_header_checks", RouteForm::Checks, CLEANUP),
+    (Origin::BodyChecks, "body_checks", RouteForm::Checks, CLEANUP),
+    (Origin::ClientRestrictions, "smtpd_client_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::HeloRestrictions, "smtpd_helo_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::SenderRestrictions, "smtpd_sender_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::RelayRestrictions, "smtpd_relay_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::RecipientRestrictions, "smtpd_recipient_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::DataRestrictions, "smtpd_data_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::EndOfDataRestrictions, "smtpd_end_of_data_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::EtrnRestrictions, "smtpd_etrn_restrictions", RouteForm::Restrictions, SMTPD),
+    (Origin::RestrictionClasses, "smtpd_restriction_classes", RouteForm::Restrictions, SMTPD),
 ];
 
 const REWRITE: &[&str] = &["trivial-rewrite"];
@@ -104,28 +104,28 @@ impl Origin {
         self.row().1
     }
 
-    pub(super) fn holds(self) -> Holds {
+    pub(super) fn holds(self) -> RouteForm {
         self.row().2
     }
 
     /// Those whose values name tables.
     pub(super) fn of_tables() -> impl Iterator<Item = Self> {
-        use Holds::{Checks, NextHopTables, Restrictions, TransportTables};
+        use RouteForm::{Checks, NextHopTables, Restrictions, TransportTables};
         Self::all().filter(|origin| matches!(origin.holds(), NextHopTables | TransportTables | Checks | Restrictions))
     }
 
     /// Are the right-hand sides of its tables actions, and not routes?
     pub(super) fn is_check(self) -> bool {
-        matches!(self.holds(), Holds::Checks | Holds::Restrictions)
+        matches!(self.holds(), RouteForm::Checks | RouteForm::Restrictions)
     }
 
-    fn row(self) -> &'static (Self, &'static str, Holds, &'static [&'static str]) {
+    fn row(self) -> &'static (Self, &'static str, RouteForm, &'static [&'static str]) {
         ALL.iter().find(|(origin, ..)| *origin == self).expect("each of them stands there")
     }
 
     /// The one that an option of an entry of master.cf is, where the program of that entry goes by it. That of a client service
     /// is known with its other settings.
-    fn of_option(entry: &Entry, name: &str, classes: &[String]) -> Option<Self> {
+    fn of_option(entry: &MasterEntry, name: &str, classes: &[String]) -> Option<Self> {
         if entry.program == "smtpd" && classes.iter().any(|class| class == name) {
             return Some(Self::RestrictionClasses);
         }
@@ -162,7 +162,7 @@ impl RouteSettings {
     }
 
     /// The options of entries of master.cf that are routes, each with its number among them, as written.
-    pub(super) fn options<'a>(entry: &'a Entry, classes: &[String]) -> Vec<(Origin, &'a str, &'a str)> {
+    pub(super) fn options<'a>(entry: &'a MasterEntry, classes: &[String]) -> Vec<(Origin, &'a str, &'a str)> {
         let options = entry.options.iter();
         let of = |(name, value): (&'a String, &'a String)| {
             Some((Origin::of_option(entry, name, classes)?, name.as_str(), value.as_str()))
@@ -186,7 +186,7 @@ impl RouteSettings {
         let mut tables: Vec<&str> = Vec::new();
         for value in self.values(origin) {
             let named = match origin.holds() {
-                Holds::Restrictions => access_tables(value),
+                RouteForm::Restrictions => access_tables(value),
                 _ => words(value),
             };
             for table in named {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn an_option_counts_where_its_program_goes_by_it() {
         let of = |line: &str| -> Vec<(Origin, String)> {
-            let entry = Entry::parse(line).unwrap();
+            let entry = MasterEntry::parse(line).unwrap();
             let options = RouteSettings::options(&entry, &["bulk_class".to_owned()]);
             options.into_iter().map(|(origin, _, value)| (origin, value.to_owned())).collect()
         };

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hops::{RouteTables, Values, filter_action};
-use super::master::Entry;
+use super::master::MasterEntry;
 use super::origin::{Origin, RouteSettings, restriction_classes};
 use super::services::{expanded, may_hold_a_login};
 use super::settings::{Settings, Setup, words};
@@ -36,7 +36,7 @@ impl Postfix {
     pub(super) fn read_routing(&self, main: &Settings, listed: &str) -> Result<RouteSettings, Fault> {
         let classes = restriction_classes(main);
         let mut routing = RouteSettings::of(main, &self.class_values(&classes)?);
-        for entry in listed.lines().filter_map(Entry::parse) {
+        for entry in listed.lines().filter_map(MasterEntry::parse) {
             let options = RouteSettings::options(&entry, &classes);
             // Most of them say what they mean.
             let is_asked = |value: &str| value.contains('$') && !may_hold_a_login(value);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
-use super::master::Entry;
+use super::master::MasterEntry;
 use super::settings::{PARAMETERS, Settings, postconf};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, or_none};
@@ -137,7 +137,7 @@ pub(super) fn expanded(value: &str, main: &Settings) -> String {
 
 /// A line of `postconf -M`, if its entry runs this program and transports can name it.
 fn line(line: &str, program: &str) -> Option<Line> {
-    let Entry { name, is_local, program: run, options, .. } = Entry::parse(line)?;
+    let MasterEntry { name, is_local, program: run, options, .. } = MasterEntry::parse(line)?;
     (is_local && run == program).then_some(Line { name, options })
 }
 
