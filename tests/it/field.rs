@@ -213,6 +213,14 @@ cases! {
     c330 = "330-idle-line-of-another-region";
     c333 = "333-regexp-last";
     c335 = "335-unnamed-host-also-fresh";
+    c340 = "340-transports-of-the-rewriter";
+    c341 = "341-filter-of-a-restriction-class";
+    c342 = "342-mailbox-transport-map";
+    c343 = "343-unnamed-instance-elsewhere";
+    c344 = "344-pipes-that-deliver";
+    c345 = "345-settings-of-a-client";
+    c346 = "346-client-vouched-for";
+    c347 = "347-instance-below-another-root";
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 
-use super::settings::{PARAMETERS, Settings, outside_braces, postconf};
+use super::master::MasterEntry;
+use super::settings::{PARAMETERS, Settings, postconf};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, from_io, or_none};
 use crate::credential::has_secret_shape;
@@ -39,38 +40,27 @@ impl Service {
     }
 }
 
-/// One line of `postconf -M`.
-#[derive(Debug, PartialEq)]
-struct Line {
-    name: String,
-    /// `unix` or `fifo`.
-    kind: String,
-    /// What it runs.
-    program: &'static str,
-    /// `-o` options, as written.
-    options: BTreeMap<String, String>,
-}
-
 impl Postfix {
     /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says, and `by_service`
-    /// what of it names the service.
+    /// what of it names the service; `listed`: what master.cf says.
     pub(super) fn read_services(
         &self,
         main: &Settings,
         by_service: &BTreeMap<String, String>,
+        listed: &str,
     ) -> Result<(Vec<Service>, Option<Settings>), Fault> {
-        let listed = self.postconf(&["-M".into()])?;
-        let of = |program: &'static str| listed.lines().filter_map(move |text| line(text, program));
+        let entries = || listed.lines().filter_map(MasterEntry::parse);
+        let of = |program: &'static str| entries().filter(move |entry| entry.is_local() && entry.program == program);
         let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
-        let clients: Vec<Line> = of("smtp").collect();
-        let proxymap = of("proxymap").find(|line| line.name == name);
-        let mut logins = clients.iter().chain(&proxymap).flat_map(|line| line.options.values());
+        let clients: Vec<MasterEntry> = of("smtp").collect();
+        let proxymap = of("proxymap").find(|entry| entry.name == name);
+        let mut logins = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
         // With what parameters stand for in them.
         let expanded = match logins.any(|value| may_hold_a_login(value)) {
             true => Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?),
             false => Settings::default(),
         };
-        let read = |line| self.service(line, main, by_service, &expanded);
+        let read = |entry| self.service(entry, main, by_service, &expanded);
         let services = clients.into_iter().map(read).collect::<Result<_, _>>()?;
         let proxymap = proxymap.map(read).transpose()?;
         Ok((services, proxymap.map(|service| service.settings)))
@@ -90,42 +80,42 @@ impl Postfix {
 
     fn service(
         &self,
-        line: Line,
+        entry: MasterEntry,
         main: &Settings,
         by_service: &BTreeMap<String, String>,
         expanded: &Settings,
     ) -> Result<Service, Fault> {
-        let overridden: BTreeSet<String> = line.options.keys().cloned().collect();
+        let overridden: BTreeSet<String> = entry.options.keys().cloned().collect();
         // Where a message is logged under another name nothing else follows from it.
         let counts = overridden.iter().any(|name| name != "syslog_name") || !by_service.is_empty();
-        let settings = if counts { self.as_read_by(&line, by_service, expanded)? } else { main.clone() };
-        Ok(Service { name: line.name, settings, overridden })
+        let settings = if counts { self.as_read_by(&entry, by_service, expanded)? } else { main.clone() };
+        Ok(Service { name: entry.name, settings, overridden })
     }
 
     /// What main.cf says to the service that master.cf calls smtp.
     pub(super) fn main_as_read_by_smtp(&self, by_service: &BTreeMap<String, String>) -> Result<Settings, Fault> {
-        let smtp = Line { name: "smtp".into(), kind: "unix".into(), program: "smtp", options: BTreeMap::new() };
+        let smtp = MasterEntry::parse("smtp unix - - - - - smtp").expect("it is one");
         self.as_read_by(&smtp, by_service, &Settings::default())
     }
 
     /// What Postfix makes of main.cf with the options of a service: one may stand in the value of another parameter. A value that
     /// may hold a login does not go onto the command line: a word stands in for it there, and gives way to it in what comes back.
-    fn as_read_by(
+    pub(super) fn as_read_by(
         &self,
-        line: &Line,
+        entry: &MasterEntry,
         by_service: &BTreeMap<String, String>,
         expanded: &Settings,
     ) -> Result<Settings, Fault> {
         let mut withheld: Vec<(String, String)> = Vec::new();
         let mut words: Vec<OsString> = Vec::new();
-        let of_main = by_service.iter().filter(|(name, _)| !line.options.contains_key(*name));
-        for (name, written) in of_main.chain(&line.options) {
-            let mut value = as_named(written, line);
+        let of_main = by_service.iter().filter(|(name, _)| !entry.options.contains_key(*name));
+        for (name, written) in of_main.chain(&entry.options) {
+            let mut value = as_named(written, entry);
             if may_hold_a_login(&value) {
                 let stand_in = format!("withheld-by-relaykey-{}-", withheld.len());
                 // `postconf` takes itself for the process.
-                let known = expanded.0.get(&format!("{}/{}/{name}", line.name, line.kind));
-                let known = known.filter(|_| line.options.contains_key(name) && !mentions(written, "process_name"));
+                let known = expanded.0.get(&format!("{}/{}/{name}", entry.name, entry.kind));
+                let known = known.filter(|_| entry.options.contains_key(name) && !mentions(written, "process_name"));
                 withheld.push((stand_in.clone(), known.cloned().unwrap_or(value)));
                 value = stand_in;
             }
@@ -190,9 +180,9 @@ fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize>
 
 /// A value with the names of the service and of its program in it. What asks only whether there is such a name asks for one that is
 /// always there.
-fn as_named(value: &str, line: &Line) -> String {
+fn as_named(value: &str, entry: &MasterEntry) -> String {
     let mut value = value.to_owned();
-    for (name, is) in OF_THE_SERVICE.into_iter().zip([line.name.as_str(), line.program]) {
+    for (name, is) in OF_THE_SERVICE.into_iter().zip([entry.name.as_str(), entry.program.as_str()]) {
         for (open, close) in [("$", ""), ("${", "}"), ("$(", ")")] {
             let spelt = format!("{open}{name}{close}");
             let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -212,70 +202,13 @@ fn as_named(value: &str, line: &Line) -> String {
     value
 }
 
-/// A line of `postconf -M`, if its entry runs this program and transports can name it.
-fn line(line: &str, program: &'static str) -> Option<Line> {
-    let line = line.trim_end();
-    let mut words = split(line).into_iter();
-    let (name, kind) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let is_local = matches!(kind.as_str(), "unix" | "fifo");
-    // private, unprivileged, chroot, wake-up time, process limit; then the command
-    if !is_local || words.nth(5)? != program {
-        return None;
-    }
-    let mut options = BTreeMap::new();
-    while let Some(word) = words.next() {
-        let option = match word.strip_prefix("-o") {
-            Some("") => words.next()?,
-            Some(attached) => attached,
-            None => continue,
-        };
-        let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
-        if let Some((name, value)) = option.split_once('=') {
-            options.insert(name.trim().to_owned(), value.trim().to_owned());
-        }
-    }
-    Some(Line { name, kind, program, options })
-}
-
-/// Splits a line at white space, but not inside braces. Commas are part of a value.
-fn split(line: &str) -> Vec<&str> {
-    outside_braces(line, |c| c.is_ascii_whitespace())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_master_cf() {
-        let options = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-        };
-        for (text, expected) in [
-            ("smtp       inet  n       -       y       -       -       smtpd", None),
-            ("smtp       unix  -       -       y       -       -       smtp", Some(("smtp", options(&[])))),
-            ("x unix - - n - - smtp -v -o a=b", Some(("x", options(&[("a", "b")])))),
-            ("x unix - - n - - smtp -oa=b -o {c = hash:/a, inline:{ {d=e f} }}", {
-                Some(("x", options(&[("a", "b"), ("c", "hash:/a, inline:{ {d=e f} }")])))
-            }),
-            ("x unix - - n - - smtp -o a=b,$c", Some(("x", options(&[("a", "b,$c")])))),
-            ("x unix - n n - - pipe flags=F user=a argv=/b $nexthop", None),
-            ("lmtp unix - - n - - lmtp", None),
-            ("127.0.0.1:25 inet n - n - - smtp", None),
-            ("", None),
-        ] {
-            let of =
-                |(name, options): (&str, _)| Line { name: name.into(), kind: "unix".into(), program: "smtp", options };
-            let expected = expected.map(of);
-            assert_eq!(line(text, "smtp"), expected, "{text}");
-        }
-        let proxymap = line("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a", "proxymap").unwrap();
-        assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));
-    }
-
-    #[test]
     fn the_names_that_a_service_has_itself() {
-        let bulk = line("bulk unix - - n - - smtp", "smtp").unwrap();
+        let bulk = MasterEntry::parse("bulk unix - - n - - smtp").unwrap();
         for (value, expected) in [
             ("hash:/a/$service_name", "hash:/a/bulk"),
             ("hash:/a/${service_name}x, hash:/b/$(process_name)", "hash:/a/bulkx, hash:/b/smtp"),

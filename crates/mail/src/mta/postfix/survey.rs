@@ -59,14 +59,14 @@ impl Postfix {
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
         let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
-        let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
+        let hops = Hops::of(&setup.routing, &setup.services, &self.route_tables(&setup), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
         let maps = LoginMaps::of(&setup);
         problems.extend(self.unusable(&maps, &setup));
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
-        problems.extend(self.vouched_for_nothing(&maps));
+        problems.extend(self.vouched_for_nothing(&maps, &setup));
         let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
         survey.key_ids_of_texts = self.key_ids_of_texts(&maps, &survey.setup.main);
         survey.take_tables(maps);

@@ -756,7 +756,7 @@ mod tests {
             settings.0.extend(Settings::parse(own).0);
             Service { name: (*name).to_owned(), settings, overridden: Default::default() }
         };
-        Setup { services: services.iter().map(service).collect(), main, proxymap: None }
+        Setup { services: services.iter().map(service).collect(), main, ..Setup::default() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::Postfix;
 use super::ownership::LiveKeys;
 use super::review::Problem;
-use super::settings::Settings;
+use super::settings::{Settings, Setup};
 use super::survey::Survey;
 use super::tables::LoginMaps;
 use crate::fault::Fault;
@@ -60,18 +60,21 @@ impl Postfix {
     }
 
     /// Names in `unlisted_ok` that are of no use.
-    pub(super) fn vouched_for_nothing(&self, maps: &LoginMaps) -> Vec<Problem> {
-        let is_of_use = |name: &&String| {
+    pub(super) fn vouched_for_nothing(&self, maps: &LoginMaps, setup: &Setup) -> Vec<Problem> {
+        let is_of_no_use = |name: &&String| {
+            let is_command = setup.commands.iter().any(|service| service.id() == **name);
             let name = std::slice::from_ref(*name);
-            !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
+            !is_command && !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
         };
         let warn = |name: &String| {
             let what = format!(
                 "unlisted_ok names {}, and no login table that cannot be listed has that name",
                 shown::table(name)
             );
-            Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
+            let fix =
+                "take it out, or spell it as smtp_sasl_password_maps does; a service that runs a program is pipe:NAME";
+            Problem::warning(None, what, fix.into())
         };
-        self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
+        self.unlisted_ok.iter().filter(is_of_no_use).map(warn).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Every sentence of the rule, as a row: what is set up, and what must come out.
 
-use super::super::hops::Origin;
+use super::super::origin::Origin;
 use super::*;
 use crate::credential::{LocalKey, ses_region};
 use crate::mta::alias::Alias;
