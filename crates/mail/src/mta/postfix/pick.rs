@@ -382,10 +382,13 @@ impl Answering<'_> {
 
     fn of_entry(&self, at: EntryAt, severity: Severity, what: String, fix: String) -> Problem {
         let entry = self.entry(at);
-        let key = shown::quoted_key(&entry.key, entry.on_line());
+        // What stands in main.cf or master.cf is on no line of a table.
+        let in_settings = self.file(at.table) == self.main_cf;
+        let line = entry.on_line().filter(|_| !in_settings);
+        let key = if in_settings { self.ids[at.table].to_string() } else { shown::quoted_key(&entry.key, line) };
         let mut problem = Problem::new(severity, Some(self.file(at.table).to_owned()), format!("{key}: {what}"), fix);
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
-        problem.finding.line = entry.on_line();
+        problem.finding.line = line;
         problem
     }
 

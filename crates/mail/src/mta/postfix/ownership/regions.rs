@@ -58,9 +58,10 @@ impl Question<'_> {
     fn is_another_password(&self, login: &Login, all: &[Login]) -> bool {
         let Ours { applied, logins, .. } = self.known.ours;
         let is_ids = self.is_ses() && is_access_key_id(&login.username);
-        let is_unlike_applied =
-            || applied.as_ref() == Some(&login.username) && logins.is_applied_known() && !logins.knows(login);
-        is_ids && (all.iter().any(|known| known.username == login.username && known != login) || is_unlike_applied())
+        let of_same_id = |known: &Login| known.username == login.username && known != login;
+        let is_confirmed = || applied.as_ref() == Some(&login.username) && logins.is_applied_known();
+        // One that was in place here before is of an endpoint of ours: the source may have had it.
+        is_ids && !logins.knows(login) && (all.iter().any(of_same_id) || is_confirmed())
     }
 
     /// Is there a password for an endpoint? A ready-made one is for the default endpoint's region.

@@ -823,6 +823,15 @@ fn another_password_of_a_known_key_id_is_another_regions() {
             },
             "sender answers 0:1, region? 0:1",
         ),
+        // One that was confirmed here is no other region's, with half of the entries changed to the next password of the id.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:right\n@b.example AKIAOLD:wrong"],
+                ids: &["applied=AKIAOLD", "candidate=AKIAOLD", "confirmed=AKIAOLD:wrong"],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*",
+        ),
         // With another region's line the password says that it is for that one.
         (
             Host {
