@@ -221,6 +221,7 @@ cases! {
     c345 = "345-settings-of-a-client";
     c346 = "346-client-vouched-for";
     c347 = "347-instance-below-another-root";
+    c348 = "348-zimbra";
     }
 }
 

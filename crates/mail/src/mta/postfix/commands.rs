@@ -294,7 +294,9 @@ fn text_of(path: &Path) -> Option<Zeroizing<String>> {
     let size = file.metadata().ok().filter(is_small)?.len();
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).ok()? + 1));
     file.take(size).read_to_end(&mut bytes).ok()?;
-    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
+    // Of whatever encoding: what is looked for is ASCII.
+    let is_text = !bytes.contains(&0);
+    is_text.then(|| Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]
@@ -370,7 +372,12 @@ mod tests {
         // What it reads its login from.
         let path = script(&format!("cat {}", login.display()));
         assert_eq!(look(&path, ""), Looked { ids: vec![id(&login, Some(1))], doubt: None });
-        // It names the endpoint itself, or in its command.
+        // It names the endpoint itself, whatever its comments are written in, or in its command.
+        let latin = dir.path().join("latin");
+        fs::write(&latin, b"#!/bin/sh\n# caf\xe9\nnc email-smtp.eu-west-1.amazonaws.com 587\n").unwrap();
+        assert_eq!(look(&latin, "").doubt, names(&latin));
+        fs::write(&latin, b"\x7fELF\0email-smtp").unwrap();
+        assert_eq!(look(&latin, ""), Looked::default());
         let path = script("nc EMAIL-SMTP.eu-west-1.amazonaws.com 587");
         assert_eq!(look(&path, ""), Looked { ids: vec![], doubt: names(&path) });
         let found = look(&script(""), "--server email-smtp.x --user AKIAIOSFODNN7EXAMPLE");

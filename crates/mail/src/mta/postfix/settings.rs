@@ -277,9 +277,15 @@ pub(super) fn outside_braces(text: &str, is_separator: impl Fn(char) -> bool) ->
     text.split(separator).filter(|word| !word.is_empty()).collect()
 }
 
-/// Where the distributions put it; the other programs are where Postfix says.
+/// Where the distributions, and Zimbra, put it; the other programs are where Postfix says.
 pub(super) fn postconf() -> Result<&'static str, Fault> {
-    let places = ["/usr/sbin/postconf", "/usr/local/sbin/postconf", "/usr/bin/postconf", "/opt/postfix/sbin/postconf"];
+    let places = [
+        "/usr/sbin/postconf",
+        "/usr/local/sbin/postconf",
+        "/usr/bin/postconf",
+        "/opt/postfix/sbin/postconf",
+        "/opt/zimbra/common/sbin/postconf",
+    ];
     places.into_iter().find(|place| Path::new(place).exists()).ok_or_else(|| {
         Fault::new(
             Class::Config,
