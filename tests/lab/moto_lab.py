@@ -24,12 +24,15 @@ that tests share one server without meeting.
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
 where moto says that there is no such secret; a SecureString is no readable text unless it is decrypted; GetSecretValue without
 label and version gives AWSCURRENT, where moto goes by what was put last; a token of PutSecretValue that is known with another value
-is refused; and PutParameter without KeyId takes the default key.
+is refused; and PutParameter without KeyId takes the default key. A table of ten thousand items is not copied whole for each
+transaction, nor sorted anew for each page.
 """
 
 import argparse
 import base64
+import collections
 import contextlib
+import copy
 import datetime
 import io
 import json
@@ -44,6 +47,7 @@ import urllib.parse
 import moto.iam.models
 import moto.secretsmanager.models
 import moto.ssm.models
+from moto.dynamodb.models.table import Table
 from moto.iam.models import AccessKeyLastUsed, iam_backends
 from moto.secretsmanager.exceptions import ResourceExistsException, SecretHasNoValueException
 from moto.secretsmanager.models import SecretsManagerBackend
@@ -100,6 +104,35 @@ def put_parameter(backend, *args, **given):
 SecretsManagerBackend.get_secret_value = get_secret_value
 SecretsManagerBackend.put_secret_value = put_secret_value
 SimpleSystemManagerBackend.put_parameter = put_parameter
+
+
+def copy_of_table(table, _memo):
+    """What a transaction that fails puts back: a put makes a new item, so that the old ones can be shared."""
+    copied = copy.copy(table)
+    copied.items = collections.defaultdict(dict, {key: dict(items) if table.range_key_attr else items
+                                                  for key, items in table.items.items()})
+    return copied
+
+
+MOTOS_ITEMS = Table.all_items
+
+
+def all_items(table):
+    known = getattr(table, "sorted", None)
+    if known is None:
+        known = table.sorted = MOTOS_ITEMS(table)
+    return list(known)
+
+
+def forgets_order(change):
+    def changed(table, *args, **given):
+        table.sorted = None
+        return change(table, *args, **given)
+    return changed
+
+
+Table.__deepcopy__, Table.all_items = copy_of_table, all_items
+Table.put_item, Table.delete_item = forgets_order(Table.put_item), forgets_order(Table.delete_item)
 
 
 class Clock:

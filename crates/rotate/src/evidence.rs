@@ -12,7 +12,7 @@
 //! - `alive` with a proof of its own counts for as long as that is true.
 //! - A key that a report names as in use after the confirmation is one that the host needs, proved or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::credential::{NOT_SHOWN, ProofVerdict, Secret, is_access_key_id, verify_proof};
@@ -170,37 +170,36 @@ pub fn fleet<'a>(
             *entry = one;
         }
     }
-    // A person's word covers what they could know: who writes later is there.
-    let is_gone = |one: &Written| {
-        let removed = registry.removed.get(&host_name(&one.report.host));
-        is_gone(one, now) || removed.is_some_and(|at| one.at <= *at)
-    };
     let mut fleet = Fleet::default();
-    for one in latest.values() {
+    let mut there = Vec::new();
+    for one in latest.into_values() {
         let name = host_name(&one.report.host);
-        if is_gone(one) {
-            fleet.gone.push(name);
-            continue;
-        }
+        // A person's word covers what they could know: who writes later is there.
+        let removed = registry.removed.get(&name).is_some_and(|at| one.at <= *at);
+        if is_gone(one, now) || removed { fleet.gone.push(name) } else { there.push((name, one)) }
+    }
+    // How many there are of a name, and under a principal.
+    let (mut names, mut principals) = (BTreeMap::<HostName, usize>::new(), BTreeMap::<&str, usize>::new());
+    for (name, one) in &there {
+        *names.entry(name.clone()).or_default() += 1;
+        *principals.entry(&one.principal).or_default() += 1;
+    }
+    let shared: BTreeSet<&str> = registry.shared.iter().map(String::as_str).collect();
+    for (name, one) in &there {
+        let principal = one.principal.as_str();
         let mut host = judge(one, passwords, now);
-        let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
-        let owner = registry.owners.get(&name);
-        host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other));
-        host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && !is_gone(other));
-        host.waiver = registry.waivers.get(&name).cloned();
+        host.name_twice = registry.owners.get(name).is_some_and(|owner| *owner != principal) || names[name] > 1;
+        host.identity_shared = !shared.contains(principal) && principals[principal] > 1;
+        host.waiver = registry.waivers.get(name).cloned();
         fleet.hosts.push(host);
     }
-    for name in &registry.listed {
-        if fleet.hosts.iter().all(|host| host.name != *name) {
-            let waiver = registry.waivers.get(name).cloned();
-            fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
-        }
+    for name in registry.listed.iter().filter(|name| !names.contains_key(*name)) {
+        let waiver = registry.waivers.get(name).cloned();
+        fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
     }
     // Somebody of that name is there: it is not gone.
-    let hosts = &fleet.hosts;
-    fleet.gone.retain(|name| hosts.iter().all(|host| host.name != *name));
+    let hosts: BTreeSet<&HostName> = fleet.hosts.iter().map(|host| &host.name).collect();
+    fleet.gone.retain(|name| !hosts.contains(name));
     fleet
 }
 

@@ -13,6 +13,8 @@
 mod publishing;
 mod retiring;
 
+use std::collections::HashSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, verdict};
@@ -490,13 +492,15 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 
 /// Else wait. A host that is cut off is told, also where no old key is left that it could be given back.
 fn rule_12(look: &Look, refusals: &mut Vec<Refusal>) -> Turn {
-    for host in look.facts.fleet.iter().filter(|host| host.took_back.is_some()) {
-        let told = Refusal::Withdrawn { host: host.name.clone() };
-        if !refusals.contains(&told) {
-            refusals.push(told);
-        }
-    }
+    let cut_off = look.facts.fleet.iter().filter(|host| host.took_back.is_some());
+    add(refusals, cut_off.map(|host| Refusal::Withdrawn { host: host.name.clone() }));
     Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
+}
+
+/// Each once: there may be one for each of many hosts.
+fn add(refusals: &mut Vec<Refusal>, more: impl IntoIterator<Item = Refusal>) {
+    let mut told: HashSet<Refusal> = refusals.iter().cloned().collect();
+    refusals.extend(more.into_iter().filter(|refusal| told.insert(refusal.clone())));
 }
 
 /// What our logins say of a key.

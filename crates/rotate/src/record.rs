@@ -8,6 +8,8 @@
 //!
 //! A program may be killed between any two of these. Nothing here is written unless the writer still holds the fence.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -236,25 +238,32 @@ impl ControlRecord {
 
 /// Takes in what one look saw: strikes from the record what is no longer so, then keeps its clocks. What could not be seen
 /// changes nothing.
-#[must_use]
-pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
-    let mut seen = facts.clone();
+pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     if !facts.gaps.is_empty() {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
-            disown(&mut seen, now);
+            disown(facts, now);
         }
-        return seen.record;
+        return;
     }
-    strike(&mut seen, now);
-    recover(&mut seen, now);
-    seal(&mut seen, policy, now);
-    clocks(&mut seen, now);
-    seen.record
+    strike(facts, now);
+    recover(facts, now);
+    seal(facts, policy, now);
+    clocks(facts, now);
+}
+
+/// The same, of facts that stay as they are.
+#[cfg(test)]
+#[must_use]
+pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
+    let mut facts = facts.clone();
+    take_in(&mut facts, policy, now);
+    facts.record
 }
 
 /// Of a key that was seen Active, whoever deactivates it next is not us.
 fn disown(facts: &mut Facts, now: Timestamp) {
-    let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    let keys = &facts.keys;
+    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
     // A call that nobody answered may still arrive.
     let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
     facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
@@ -282,7 +291,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     // Until it confirms anew: what replaces a withdrawal may say nothing of it.
     let confirms = |host: &crate::facts::Host| host.standing.is_some() && host.took_back.is_none();
     record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && !confirms(h)));
-    let gone = &facts.gone;
+    let gone: BTreeSet<&HostName> = facts.gone.iter().collect();
     record.roster.names.retain(|name| !gone.contains(name));
 }
 

@@ -1,6 +1,8 @@
 //! What has to be so before an old key may die: conditions alone, no action. [`crate::record`] keeps its clocks by them, and
 //! rules 10, 10a and 11 of [`crate::plan`] act on them.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
@@ -73,8 +75,8 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         stops.push(Refusal::RosterOpen { heard: heard_of(facts, now), expect: record.roster.expect });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
-    let missing = |name: &&HostName| facts.fleet.iter().all(|host| host.name != **name);
-    let missing = record.roster.names.iter().filter(missing);
+    let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();
+    let missing = record.roster.names.iter().filter(|name| !there.contains(name));
     stops.extend(missing.map(|name| Refusal::HostUnconfirmed { host: name.clone() }));
     match &record.published {
         Some(published) => {

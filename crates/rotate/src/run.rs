@@ -33,7 +33,7 @@ use crate::config::{self, Config, Credential, Evidence, Form};
 use crate::facts::{Facts, KeyId, Login};
 use crate::hosts::parameter_store::Parameters;
 use crate::hosts::table::Table;
-use crate::hosts::{Kept, Place, RegistryEntry};
+use crate::hosts::{EntryWrite, Kept, Place};
 use crate::plan::{Action, Decision, Outcome};
 use crate::policy::{DECISION_HOLDS, Policy};
 use crate::record::{ControlRecord, Lease};
@@ -302,7 +302,7 @@ impl Controller {
         kept: &mut Kept,
         record: ControlRecord,
         entry: Option<Entry>,
-        host: Option<(&str, &RegistryEntry)>,
+        host: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         if kept.record == record && entry.is_none() && host.is_none() {
             return Ok(());

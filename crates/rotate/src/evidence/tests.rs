@@ -310,25 +310,29 @@ fn a_removal_covers_what_was_written_before_it() {
     assert!(!both.hosts[0].name_twice && !both.hosts[0].identity_shared);
 }
 
+fn entries(entry: crate::hosts::RegistryEntry) -> BTreeMap<String, crate::hosts::Known> {
+    [("mx1".to_owned(), crate::hosts::Known { entry, text: String::new() })].into()
+}
+
 /// As it was written before a removal had a time: it covers nothing of what is there.
 #[test]
 fn a_removal_without_a_time_covers_nothing_new() {
     let entry = serde_json::from_str(r#"{"listed":false,"removed":true,"shared":false}"#).unwrap();
-    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let read = crate::hosts::Read { entries: entries(entry), ..crate::hosts::Read::default() };
     let one = [written("p", confirmed("mx1", 5, PASSWORD))];
     assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 1);
     // An item that makes no sense is somebody's who is there, too, unless it was there already.
     let at = now() - SignedDuration::from_mins(10);
     let unreadable = |removed_at| {
         let entry = crate::hosts::RegistryEntry { removed: true, removed_at, ..Default::default() };
-        let (entries, unreadable) = (vec![("mx1".into(), entry)], vec![(HostName::new("mx1"), at)]);
+        let (entries, unreadable) = (entries(entry), vec![(HostName::new("mx1"), at)]);
         let read = crate::hosts::Read { entries, unreadable, ..Default::default() };
         fleet(&[], &read.registry(), &passwords, now()).hosts.len()
     };
     assert_eq!((unreadable(Some(at)), unreadable(Some(at - SignedDuration::from_secs(1)))), (0, 1));
     let timed = format!(r#"{{"removed":true,"removed_at":"{}"}}"#, now());
     let entry = serde_json::from_str(&timed).unwrap();
-    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let read = crate::hosts::Read { entries: entries(entry), ..crate::hosts::Read::default() };
     assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 0);
 }
 

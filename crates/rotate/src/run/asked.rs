@@ -8,7 +8,7 @@ use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEvent, Entry};
 use crate::aws::{CallFailed, FailKind};
 use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
-use crate::hosts::{Kept, Read, RegistryEntry, principal_entry};
+use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
 
@@ -100,12 +100,8 @@ impl Controller {
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
-                let removed_at = Some(self.hooks.now());
-                let set = |entry: &mut RegistryEntry| {
-                    let owner = entry.owner.take();
-                    *entry = RegistryEntry { removed: true, removed_at, owner, ..RegistryEntry::default() };
-                };
-                self.register("remove", &host, None, set).await
+                let now = self.hooks.now();
+                self.register("remove", &host, None, |entry: &mut RegistryEntry| removed(entry, now)).await
             }
             Ask::Waive { host, reason, until } => {
                 let now = self.hooks.now();
@@ -189,14 +185,12 @@ impl Controller {
         for _ in 0..TRIES {
             let mut kept = self.kept().await?;
             let read = self.place.read().await.map_err(|failed| *failed.fault)?;
-            let before = read.entry(name);
-            let mut after = before.clone();
-            set(&mut after);
-            if after == before {
+            let write: EntryWrite = read.changed(name, &set);
+            if write.after == read.entry(name) {
                 return Ok(Answer::WasSo);
             }
-            let record = said_of(kept.record.clone(), name, &before, &after);
-            match self.write(&mut kept, record, Some(line.clone()), Some((name, &after))).await {
+            let record = ControlRecord { next: None, ..kept.record.clone() };
+            match self.write(&mut kept, record, Some(line.clone()), Some(&write)).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(failed) if failed.kind == FailKind::Conflict => {}
                 Err(failed) => return Err(*failed.fault),
@@ -264,14 +258,10 @@ impl Controller {
     }
 }
 
-/// The record, when this is said of a host. A removal strikes it from the roster here, once: a host that comes back after it is missed
-/// like any other.
-fn said_of(record: ControlRecord, name: &str, before: &RegistryEntry, after: &RegistryEntry) -> ControlRecord {
-    let mut record = ControlRecord { next: None, ..record };
-    if after.removed_at > before.removed_at {
-        record.roster.names.retain(|known| known.as_str() != name);
-    }
-    record
+/// A removal strikes a host from the roster here, once: one that comes back after it is missed like any other.
+fn removed(entry: &mut RegistryEntry, now: Timestamp) {
+    let owner = entry.owner.take();
+    *entry = RegistryEntry { removed: true, removed_at: Some(now), owner, ..RegistryEntry::default() };
 }
 
 fn wrong(what: &str, fix: &str) -> Fault {
@@ -281,22 +271,35 @@ fn wrong(what: &str, fix: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hosts::Known;
 
     #[test]
     fn a_removal_strikes_a_host_from_the_roster_once() {
-        let mut record = ControlRecord::new("ses");
-        record.roster.names = vec![HostName::new("mx1"), HostName::new("mx2")];
-        let removed = |at: &str| {
-            let removed_at = Some(at.parse().unwrap());
-            RegistryEntry { removed: true, removed_at, ..RegistryEntry::default() }
+        let mut entry = RegistryEntry { on_roster: true, owner: Some("p".into()), ..RegistryEntry::default() };
+        let at = |at: &str| at.parse::<Timestamp>().unwrap();
+        removed(&mut entry, at("2026-03-02T08:00:00Z"));
+        assert!(!entry.on_roster && entry.owner.as_deref() == Some("p"));
+        // It came back, and something else is said of it.
+        entry.on_roster = true;
+        let text = serde_json::to_string(&entry).unwrap();
+        let read = Read { entries: [("mx1".to_owned(), Known { entry, text })].into(), ..Read::default() };
+        assert!(read.changed("mx1", |entry| entry.shared = true).after.on_roster);
+        assert_eq!(read.roster().collect::<Vec<_>>(), [HostName::new("mx1")]);
+    }
+
+    #[test]
+    fn what_the_roster_gains_and_loses_is_written_and_nothing_else() {
+        let known = |on_roster| {
+            let entry = RegistryEntry { on_roster, owner: Some("p".into()), ..RegistryEntry::default() };
+            Known { text: serde_json::to_string(&entry).unwrap(), entry }
         };
-        let (never, first, second) =
-            (RegistryEntry::default(), removed("2026-03-02T08:00:00Z"), removed("2026-03-03T08:00:00Z"));
-        let names = |before, after| said_of(record.clone(), "mx1", before, after).roster.names;
-        assert_eq!(names(&never, &first), [HostName::new("mx2")]);
-        assert_eq!(names(&first, &second), [HostName::new("mx2")], "it had come back");
-        // Something else is said of one that came back.
-        let shared = RegistryEntry { shared: true, ..first.clone() };
-        assert_eq!(names(&first, &shared).len(), 2);
+        let entries = [("left", known(true)), ("mx1", known(true)), ("mx2", known(false))];
+        let entries = entries.map(|(name, known)| (name.to_owned(), known));
+        let read = Read { entries: entries.clone().into(), ..Read::default() };
+        let names = ["mx1", "mx2", "mx3"].map(HostName::new);
+        let writes = read.to_roster(&names);
+        let told: Vec<_> = writes.iter().map(|w| (w.name.as_str(), w.after.on_roster, w.before.is_some())).collect();
+        assert_eq!(told, [("mx2", true, true), ("mx3", true, false), ("left", false, true)]);
+        assert!(writes.iter().all(|w| w.before.is_none() || w.after.owner.is_some()), "what is known else stays");
     }
 }

@@ -86,7 +86,9 @@ impl Controller {
     }
 
     /// `false`: somebody was faster, and what was decided is worth nothing any more.
-    async fn keep(&self, kept: &mut Kept, record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+    async fn keep(&self, kept: &mut Kept, mut record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+        // Each name stands in the registry: a record of a hundred thousand fits nowhere.
+        record.roster.names.clear();
         match self.write(kept, record, entry, None).await {
             Ok(()) => Ok(true),
             Err(failed) if failed.kind == FailKind::Conflict => Ok(false),
