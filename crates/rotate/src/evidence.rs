@@ -10,6 +10,8 @@
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
+//! - `another_login` beside `in_use` takes back what was confirmed: the mail server uses something else. What is half done counts
+//!   with what tables hold.
 //! - A key that a report names as in use after the confirmation is one that the host needs, proved or not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,12 +142,30 @@ pub struct Registry {
     /// Counted although it may never have written.
     pub listed: Vec<HostName>,
     /// Counted no more, as far as it wrote nothing since then.
-    pub removed: BTreeMap<HostName, Timestamp>,
+    pub removed: BTreeMap<HostName, Removed>,
     pub waivers: BTreeMap<HostName, Waiver>,
     /// The principal that owns a name: the first that wrote it, or the one that a person accepted.
     pub owners: BTreeMap<HostName, String>,
     /// Principals that several hosts may write under.
     pub shared: Vec<String>,
+}
+
+/// A person's word that a host is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    pub at: Timestamp,
+    /// The number of the last report of each installation that was there then; `None`: it was not written down.
+    pub reports: Option<BTreeMap<String, u64>>,
+}
+
+impl Removed {
+    /// Was this there when it was said? By numbers: the clock of a host may lag behind ours.
+    fn covers(&self, one: &Written) -> bool {
+        match &self.reports {
+            Some(reports) => reports.get(&one.report.host_id).is_some_and(|last| one.report.seq <= *last),
+            None => one.at <= self.at,
+        }
+    }
 }
 
 /// The fleet, and who left it.
@@ -175,7 +195,7 @@ pub fn fleet<'a>(
     for one in latest.into_values() {
         let name = host_name(&one.report.host);
         // A person's word covers what they could know: who writes later is there.
-        let removed = registry.removed.get(&name).is_some_and(|at| one.at <= *at);
+        let removed = registry.removed.get(&name).is_some_and(|removed| removed.covers(one));
         if is_gone(one, now) || removed { fleet.gone.push(name) } else { there.push((name, one)) }
     }
     // How many there are of a name, and under a principal.
@@ -235,7 +255,7 @@ fn is_gone(one: &Written, now: Timestamp) -> bool {
 }
 
 /// A host's name comes from outside.
-fn host_name(name: &str) -> HostName {
+pub(crate) fn host_name(name: &str) -> HostName {
     HostName::new(text::plain(name, 255))
 }
 
@@ -254,6 +274,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     // A withdrawal is not carried on by what replaces it: no confirmation stands under it.
     let of_applied = newer.iter().find(|one| one.of_applied).filter(|_| standing.is_none());
     let took_back = took_back.or_else(|| of_applied.map(|one| self::took_back(one, WhyTakenBack::Withdrawn)));
+    // What its mail servers were found to log in with lately; where that is nothing that it confirmed, its confirmation holds no more.
+    let found = newer.iter().find(|one| one.in_use.is_some());
+    let another = found.filter(|one| one.another_login).map(|one| self::took_back(one, WhyTakenBack::Withdrawn));
+    let took_back = took_back.or(another);
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
     let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
     let clock_ahead = chain.iter().filter_map(|one| at(one)).chain([written.at]).any(|at| at > after(now, CLOCK_AHEAD));
@@ -268,7 +292,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
     let listed =
         alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report);
-    let in_use = newer.iter().find(|one| one.in_use.is_some()).map(|one| in_use(one)).unwrap_or_default();
+    let in_use = found.map(|one| in_use(one)).unwrap_or_default();
+    let mut lists = Lists { in_use, ..lists(listed) };
+    // Half put in place by a run that was killed: whoever compiles the table puts it into use.
+    lists.others.extend(report.half_done.iter().map(|name| key_id(name)));
     Host {
         registered: Registered::Evidence,
         generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
@@ -286,7 +313,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
-        lists: Lists { in_use, ..lists(listed) },
+        lists,
         ..Host::never_heard(host_name(&report.host))
     }
 }

@@ -14,12 +14,11 @@ use self::parameter_store::Parameters;
 use self::table::Table;
 use crate::audit::{AuditLine, Head};
 use crate::aws::{CallFailed, FailKind};
-use crate::evidence::{Registry, Written};
+use crate::evidence::{Registry, Removed, Written, host_name};
 use crate::facts::{HostName, Waiver};
 use crate::record::ControlRecord;
 use relaykey_core::fault::{Class, Fault};
 use relaykey_core::report::Report;
-use relaykey_core::text;
 
 /// The control record as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +38,9 @@ pub struct RegistryEntry {
     /// When it was: what is written later counts again. `None` with `removed`: not known, so that all that is there counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<Timestamp>,
+    /// The number of the last report of each installation that was there then, by its `host_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_reports: Option<BTreeMap<String, u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiver: Option<Waiver>,
     /// The principal that owns the name.
@@ -105,14 +107,15 @@ impl Read {
                 registry.listed.push(host.clone());
             }
             if entry.removed {
-                registry.removed.insert(host.clone(), entry.removed_at.unwrap_or(Timestamp::MIN));
+                let at = entry.removed_at.unwrap_or(Timestamp::MIN);
+                registry.removed.insert(host.clone(), Removed { at, reports: entry.removed_reports.clone() });
             }
             registry.waivers.extend(entry.waiver.clone().map(|waiver| (host.clone(), waiver)));
             registry.owners.extend(entry.owner.clone().map(|owner| (host, owner)));
         }
         let mut listed: BTreeSet<HostName> = registry.listed.iter().cloned().collect();
         for (host, at) in &self.unreadable {
-            let removed = registry.removed.get(host).is_some_and(|removed| at <= removed);
+            let removed = registry.removed.get(host).is_some_and(|removed| *at <= removed.at);
             if !removed && listed.insert(host.clone()) {
                 registry.listed.push(host.clone());
             }
@@ -147,13 +150,23 @@ impl Read {
         come.chain(go.map(|name| self.changed(name, |entry| entry.on_roster = false))).collect()
     }
 
+    /// The number of the last report of each installation that writes under this name.
+    pub fn reports_of(&self, host: &HostName) -> BTreeMap<String, u64> {
+        let mut last = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| host_name(&row.written.report.host) == *host) {
+            let seq: &mut u64 = last.entry(row.written.report.host_id.clone()).or_default();
+            *seq = row.written.report.seq.max(*seq);
+        }
+        last
+    }
+
     /// Hosts whose name nobody owns yet, with the principal that wrote it first, as far as the rows tell.
     pub fn unowned(&self) -> Vec<(HostName, String)> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         rows.sort_by_key(|row| row.written.at);
         let (mut unowned, mut seen) = (Vec::new(), BTreeSet::new());
         for row in rows {
-            let host = HostName::new(text::plain(&row.written.report.host, 255));
+            let host = host_name(&row.written.report.host);
             let owned = self.entries.get(host.as_str()).is_some_and(|known| known.entry.owner.is_some());
             if !owned && seen.insert(host.clone()) {
                 unowned.push((host, row.written.principal.clone()));

@@ -45,7 +45,8 @@ pub enum Action {
         key: KeyId,
         publishes: bool,
     },
-    /// The secret of the new key is dropped from memory.
+    /// The secret of the new key is dropped from memory. `refused`: because SES does not take this key, which may also be one that
+    /// is stored; that is written down, and it is not tried again at once.
     Forget {
         key: KeyId,
         refused: bool,
@@ -390,7 +391,13 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
             match look.asked(key) {
                 Asked::Accepted => {}
                 Asked::Stale => return act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
-                Asked::Refused | Asked::Unanswered => {
+                // Held back for a while: another value, or a new key, has its turn.
+                Asked::Refused => {
+                    refusals.push(Refusal::SesRefuses { key: key.clone() });
+                    let forgotten = Action::Forget { key: key.clone(), refused: true };
+                    return act(forgotten, Reason::NotTaken(key.clone()));
+                }
+                Asked::Unanswered => {
                     refusals.push(Refusal::SesRefuses { key: key.clone() });
                     return wait(Reason::NotTaken(key.clone()));
                 }

@@ -1,6 +1,8 @@
 //! What people ask for, by way of any of the commands: written under the condition that nobody wrote the record in between, with a
 //! line of the audit log that names who asked.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::fault::{Class, Fault};
 
@@ -96,12 +98,16 @@ impl Controller {
             }
             Ask::Add { host } => {
                 let set =
-                    |entry: &mut RegistryEntry| (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                    |_: &Read, entry: &mut RegistryEntry| {
+                        (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                        entry.removed_reports = None;
+                    };
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
                 let now = self.hooks.now();
-                self.register("remove", &host, None, |entry: &mut RegistryEntry| removed(entry, now)).await
+                let set = |read: &Read, entry: &mut RegistryEntry| removed(entry, now, read.reports_of(&host));
+                self.register("remove", &host, None, set).await
             }
             Ask::Waive { host, reason, until } => {
                 let now = self.hooks.now();
@@ -118,11 +124,12 @@ impl Controller {
                     ));
                 }
                 let waiver = Waiver { reason: reason.clone(), by, until };
-                let set = |entry: &mut RegistryEntry| entry.waiver = Some(waiver.clone());
+                let set = |_: &Read, entry: &mut RegistryEntry| entry.waiver = Some(waiver.clone());
                 self.register("waive", &host, Some(reason), set).await
             }
             Ask::Unwaive { host } => {
-                self.register("unwaive", &host, None, |entry: &mut RegistryEntry| entry.waiver = None).await
+                let set = |_: &Read, entry: &mut RegistryEntry| entry.waiver = None;
+                self.register("unwaive", &host, None, set).await
             }
             Ask::Accept { host } => self.accept(&host).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
@@ -174,18 +181,23 @@ impl Controller {
         what: &str,
         host: &HostName,
         more: Option<String>,
-        set: impl Fn(&mut RegistryEntry),
+        set: impl Fn(&Read, &mut RegistryEntry),
     ) -> Result<Answer, Fault> {
         let entry = Entry::new(AuditEvent::Asked, what).host(host).more(more.unwrap_or_default());
         self.entry(entry, host.as_str(), set).await
     }
 
     /// Changes one entry of the registry, under the condition of the record.
-    async fn entry(&mut self, line: Entry, name: &str, set: impl Fn(&mut RegistryEntry)) -> Result<Answer, Fault> {
+    async fn entry(
+        &mut self,
+        line: Entry,
+        name: &str,
+        set: impl Fn(&Read, &mut RegistryEntry),
+    ) -> Result<Answer, Fault> {
         for _ in 0..TRIES {
             let mut kept = self.kept().await?;
             let read = self.place.read().await.map_err(|failed| *failed.fault)?;
-            let write: EntryWrite = read.changed(name, &set);
+            let write: EntryWrite = read.changed(name, |entry| set(&read, entry));
             if write.after == read.entry(name) {
                 return Ok(Answer::WasSo);
             }
@@ -208,7 +220,7 @@ impl Controller {
             return Err(wrong(&format!("no host of the name {host} has written"), "see `relaykey-rotate hosts list`"));
         };
         let principal = last.written.principal.clone();
-        let owns = |entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
+        let owns = |_: &Read, entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
         let said = Some(format!("principal {principal}, instead of {} others", rows.len()));
         let mut answer = self.register("accept", host, said, owns).await?;
         let others: Vec<_> = rows.iter().map(|row| row.item.clone()).collect();
@@ -219,7 +231,7 @@ impl Controller {
         let writes_too = |row: &&crate::hosts::Row| row.written.principal == principal && row.item != last.item;
         if read.rows.iter().filter(|row| !others.contains(&row.item)).any(|row| writes_too(&row)) {
             let line = Entry::new(AuditEvent::Asked, "accept-shared").host(host).more(format!("principal {principal}"));
-            let shares = |entry: &mut RegistryEntry| entry.shared = true;
+            let shares = |_: &Read, entry: &mut RegistryEntry| entry.shared = true;
             if self.entry(line, &principal_entry(&principal), shares).await? == Answer::Done {
                 answer = Answer::Done;
             }
@@ -247,7 +259,8 @@ impl Controller {
         let record = kept.record.clone();
         let asked = Entry::new(AuditEvent::Asked, "reactivate").key(key);
         self.write(&mut kept, record, Some(asked), None).await.map_err(fault)?;
-        self.keys.set(key, KeyStatus::Active).await.map_err(fault)?;
+        let until = self.until((self.hooks.now(), self.hooks.boot()));
+        self.keys.set(key, KeyStatus::Active, &until).await.map_err(fault)?;
         let action = Action::Reactivate { key: key.clone(), host: None };
         let mut record = kept.record.clone();
         record.brought_back(key);
@@ -259,9 +272,14 @@ impl Controller {
 }
 
 /// A removal strikes a host from the roster here, once: one that comes back after it is missed like any other.
-fn removed(entry: &mut RegistryEntry, now: Timestamp) {
-    let owner = entry.owner.take();
-    *entry = RegistryEntry { removed: true, removed_at: Some(now), owner, ..RegistryEntry::default() };
+fn removed(entry: &mut RegistryEntry, now: Timestamp, reports: BTreeMap<String, u64>) {
+    *entry = RegistryEntry {
+        removed: true,
+        removed_at: Some(now),
+        removed_reports: Some(reports),
+        owner: entry.owner.take(),
+        ..RegistryEntry::default()
+    };
 }
 
 fn wrong(what: &str, fix: &str) -> Fault {
@@ -277,7 +295,7 @@ mod tests {
     fn a_removal_strikes_a_host_from_the_roster_once() {
         let mut entry = RegistryEntry { on_roster: true, owner: Some("p".into()), ..RegistryEntry::default() };
         let at = |at: &str| at.parse::<Timestamp>().unwrap();
-        removed(&mut entry, at("2026-03-02T08:00:00Z"));
+        removed(&mut entry, at("2026-03-02T08:00:00Z"), BTreeMap::new());
         assert!(!entry.on_roster && entry.owner.as_deref() == Some("p"));
         // It came back, and something else is said of it.
         entry.on_roster = true;
