@@ -310,7 +310,7 @@ fn the_demo_shows_a_whole_rotation_in_less_than_a_minute() {
 #[ignore = "it measures"]
 fn a_look_at_ten_thousand_hosts() {
     isolated_within("rotate_cli::a_look_at_ten_thousand_hosts", 1200, || {
-        let hosts = std::env::var("RELAYKEY_HOSTS").map_or(10_000, |hosts| hosts.parse().expect("a number of hosts"));
+        let hosts = std::env::var("RELAYKEY_BENCH_HOSTS").map_or(10_000, |hosts| hosts.parse().expect("a number of hosts"));
         let desk = Desk::new();
         let (version, key, password) = desk.lab.published();
         let numbers: Vec<usize> = (1..=hosts).collect();

@@ -363,3 +363,29 @@ fn a_label_that_a_person_moves_is_told_before_and_healed_after() {
         assert!(begun.lab.is_live(&begun.old));
     });
 }
+
+/// Each name in an entry of its own: the record has room for none of a hundred thousand.
+#[test]
+fn who_stands_on_the_roster_is_missed_and_no_record_has_to_hold_all_names() {
+    isolated("rotate::fleet::who_stands_on_the_roster_is_missed_and_no_record_has_to_hold_all_names", || {
+        let mut begun = begun(2, 2);
+        begun.take_all();
+        begun.lab.settle(&mut begun.controller);
+        let of = |partition: &str, sort: &str| {
+            let key = json!({"principal": {"S": partition}, "credential#host_id": {"S": sort}});
+            begun.lab.moto.call("DynamoDB_20120810.GetItem", json!({"TableName": TABLE, "Key": key})).to_string()
+        };
+        assert!(of("!registry/ses", "mx2").contains("on_roster"));
+        assert!(!of("!control/ses", "ses").contains("mx2"));
+        // Its item is gone, and it has not left.
+        let item = json!({"principal": {"S": begun.hosts[1].principal}, "credential#host_id": {"S": format!("ses#{}", begun.hosts[1].host_id)}});
+        begun.lab.moto.call("DynamoDB_20120810.DeleteItem", json!({"TableName": TABLE, "Key": item}));
+        begun.is_stopped_by(&["host-unconfirmed"]);
+        // Whoever looks next has to know it too.
+        begun.controller = begun.lab.controller();
+        begun.lab.pass(SignedDuration::from_mins(6));
+        begun.is_stopped_by(&["host-unconfirmed"]);
+        begun.ask(Ask::Remove { host: named("mx2") });
+        begun.ends();
+    });
+}
