@@ -30,9 +30,7 @@ transaction, nor sorted anew for each page.
 
 import argparse
 import base64
-import collections
 import contextlib
-import copy
 import datetime
 import io
 import json
@@ -47,6 +45,7 @@ import urllib.parse
 import moto.iam.models
 import moto.secretsmanager.models
 import moto.ssm.models
+from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
 from moto.iam.models import AccessKeyLastUsed, iam_backends
 from moto.secretsmanager.exceptions import ResourceExistsException, SecretHasNoValueException
@@ -106,12 +105,28 @@ SecretsManagerBackend.put_secret_value = put_secret_value
 SimpleSystemManagerBackend.put_parameter = put_parameter
 
 
-def copy_of_table(table, _memo):
-    """What a transaction that fails puts back: a put makes a new item, so that the old ones can be shared."""
-    copied = copy.copy(table)
-    copied.items = collections.defaultdict(dict, {key: dict(items) if table.range_key_attr else items
-                                                  for key, items in table.items.items()})
-    return copied
+MOTOS_TRANSACTION = DynamoDBBackend.transact_write_items
+
+
+def transact_write_items(backend, transact_items):
+    """Of a transaction that fails the items are put back that it names; a put makes a new item, so that the old ones are whole."""
+    before = []
+    for ((_, op),) in (item.items() for item in transact_items):
+        table = backend.tables.get(op["TableName"])
+        if table is not None:
+            partition, sort = backend.get_keys_value(table, op.get("Item") or op["Key"])
+            known = table.items[partition].get(sort) if partition in table.items else None
+            before.append((table, partition, sort, known))
+    try:
+        return MOTOS_TRANSACTION(backend, transact_items)
+    except Exception:
+        for table, partition, sort, known in before:
+            table.sorted = None
+            if known is None:
+                table.items[partition].pop(sort, None)
+            else:
+                table.items[partition][sort] = known
+        raise
 
 
 MOTOS_ITEMS = Table.all_items
@@ -131,7 +146,9 @@ def forgets_order(change):
     return changed
 
 
-Table.__deepcopy__, Table.all_items = copy_of_table, all_items
+# The copy that is put back then is the table itself.
+DynamoDBBackend.transact_write_items, Table.__deepcopy__ = transact_write_items, lambda table, _memo: table
+Table.all_items = all_items
 Table.put_item, Table.delete_item = forgets_order(Table.put_item), forgets_order(Table.delete_item)
 
 
@@ -239,7 +256,7 @@ class Lab:
             return start_response(status, headers, *rest)
 
         if fault is None:
-            # A transaction of moto's that fails puts back all tables as they were at its start, what others wrote meanwhile included.
+            # A transaction of moto's looks and writes in steps: one at a time.
             with self.turns if call.service == "dynamodb" else contextlib.nullcontext():
                 return self.moto(environ, answer)
         return getattr(self, "fault_" + fault["kind"])(fault, call, environ, answer)

@@ -240,6 +240,7 @@ impl Host {
             took_back: None,
             failed: None,
             says: None,
+            regions: Vec::new(),
             region_refused: None,
             lists: Lists::default(),
             name_twice: false,
@@ -314,6 +315,7 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
         lists,
+        regions: listed.targets.iter().filter_map(|target| Some(text::plain(target.region.as_ref()?, 63))).collect(),
         ..Host::never_heard(host_name(&report.host))
     }
 }

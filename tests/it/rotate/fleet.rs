@@ -389,3 +389,24 @@ fn who_stands_on_the_roster_is_missed_and_no_record_has_to_hold_all_names() {
         begun.ends();
     });
 }
+
+#[test]
+fn no_key_is_made_for_a_region_where_it_would_not_be_tried() {
+    isolated("rotate::fleet::no_key_is_made_for_a_region_where_it_would_not_be_tried", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let mut controller = lab.controller();
+        let mut one = host("mx1");
+        lab.takes(&mut one);
+        let password = lab.published().2;
+        let mut report = lab.report(&mut one, ReportOutcome::Confirmed, &password);
+        report.targets[0].region = Some("us-east-1".into());
+        lab.writes(&one, &report);
+        lab.settle(&mut controller);
+        lab.ask(&mut controller, Ask::Run);
+        let turned = lab.tick(&mut controller);
+        let refusals: Vec<_> = turned.look.decision.refusals.iter().map(|refusal| refusal.class()).collect();
+        assert_eq!((words(&turned.done), refusals), (vec![], vec!["region-refused"]));
+        lab.takes(&mut one);
+        assert_eq!(words(&lab.settle(&mut controller)), ["Create", "Put", "LogIn", "Promote"]);
+    });
+}

@@ -76,7 +76,13 @@ impl Controller {
         };
         let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
-        evidence::fleet(written, &registry, &passwords, now)
+        let mut fleet = evidence::fleet(written, &registry, &passwords, now);
+        // A new key is tried in these alone: what SES says elsewhere nobody would know before all hosts of that region have it.
+        let tried: Vec<String> = self.smtp.endpoints().filter_map(|smtp| smtp.ses_region()).collect();
+        for host in fleet.hosts.iter_mut().filter(|_| !tried.is_empty()) {
+            host.region_refused = host.regions.iter().find(|region| !tried.contains(region)).cloned();
+        }
+        fleet
     }
 }
 
