@@ -300,7 +300,10 @@ impl Table {
                 }
                 page => page?,
             };
-            if !items.is_empty() {
+            if items.is_empty() {
+                // They are others', and nothing of them comes over the wire.
+                limit = limit.saturating_mul(8);
+            } else {
                 let each = items.iter().map(wire_size).sum::<usize>().div_ceil(items.len()).max(1);
                 let fits = i32::try_from(PAGE / each).unwrap_or(i32::MAX);
                 // Growing with care: those to come may be larger.

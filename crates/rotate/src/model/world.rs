@@ -424,10 +424,9 @@ impl World {
                 at: if settled { ago(2) } else { NOW },
                 logged_in,
             }),
-            soak: rec.soak.map(|(version, over)| Soak {
-                version: version_id(version),
-                at: if over { ago(15) } else { NOW },
-            }),
+            soak: rec
+                .soak
+                .map(|(version, over)| Soak { version: version_id(version), at: if over { ago(15) } else { NOW } }),
             own_logins: keys(rec.own).map(|k| OwnLogin { key: key_id(k), at: vec![NOW] }).collect(),
             deactivated: keys(rec.deactivated)
                 .map(|k| Deactivated { key: key_id(k), at: if bit(rec.long, k) { ago(5 * DAYS) } else { ago(1) } })

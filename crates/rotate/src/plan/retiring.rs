@@ -1,6 +1,6 @@
 //! Rules 10, 10a and 11: the old key's end, which can be undone for as long as it is only deactivated.
 
-use super::{Action, Asked, add, DeleteOld, Look, Part, Purpose, Reason, Refusal, Turn, WhyGone, act, log_in, wait};
+use super::{Action, Asked, DeleteOld, Look, Part, Purpose, Reason, Refusal, Turn, WhyGone, act, add, log_in, wait};
 use crate::facts::{Key, KeyId, KeyStatus};
 use crate::policy::NOT_DEAD;
 use crate::retire;
@@ -19,7 +19,6 @@ fn stops(look: &Look, old: &Key) -> Vec<Refusal> {
     }
     stops
 }
-
 
 /// When grace and the lag of the last use are over; `None`: they have not begun.
 fn clocks(look: &Look) -> Option<jiff::Timestamp> {

@@ -97,11 +97,10 @@ impl Controller {
                 .await
             }
             Ask::Add { host } => {
-                let set =
-                    |_: &Read, entry: &mut RegistryEntry| {
-                        (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
-                        entry.removed_reports = None;
-                    };
+                let set = |_: &Read, entry: &mut RegistryEntry| {
+                    (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                    entry.removed_reports = None;
+                };
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
