@@ -4,10 +4,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use relaykey::rollover::ReportOutcome;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::lab::isolated::isolated;
+use crate::lab::isolated::{isolated, isolated_within};
 use crate::lab::moto::REGION;
 use crate::lab::scratch::{self, Files as _};
 use crate::rotate::lab::{Kind, Lab, SECRET, Ses, SimHost, TABLE, USER, host, program};
@@ -51,13 +51,9 @@ impl Ran {
 
 /// The program in an environment of its own.
 fn rotate(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
-    let output = Command::new(program())
-        .args(arguments)
-        .env_clear()
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .expect("relaykey-rotate starts");
+    let mut command = Command::new(program());
+    command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    let output = command.output().expect("relaykey-rotate starts");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     Ran { out: text(&output.stdout), err: text(&output.stderr), code: output.status.code().expect("a code") }
 }
@@ -109,17 +105,21 @@ allow_short = true
     }
 
     fn rotate(&self, arguments: &[&str]) -> Ran {
-        let path = |name: &str| self.dir.path().join(name).to_str().expect("a path").to_owned();
-        let (config, roots) = (path("rotate.toml"), path("roots.pem"));
-        let environment = [
-            ("AWS_ACCESS_KEY_ID", crate::lab::isolated::KEY),
-            ("AWS_SECRET_ACCESS_KEY", "of-no-importance"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("HOME", "/nonexistent"),
-            ("SSL_CERT_FILE", roots.as_str()),
-            ("RELAYKEY_ROTATE_CONFIG", config.as_str()),
-        ];
+        let environment = self.environment();
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         rotate(arguments, &environment)
+    }
+
+    fn environment(&self) -> [(&'static str, String); 6] {
+        let path = |name: &str| self.dir.path().join(name).to_str().expect("a path").to_owned();
+        [
+            ("AWS_ACCESS_KEY_ID", crate::lab::isolated::KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", "of-no-importance".into()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+            ("HOME", "/nonexistent".into()),
+            ("SSL_CERT_FILE", path("roots.pem")),
+            ("RELAYKEY_ROTATE_CONFIG", path("rotate.toml")),
+        ]
     }
 }
 
@@ -303,4 +303,81 @@ fn the_demo_shows_a_whole_rotation_in_less_than_a_minute() {
     assert!(order.is_sorted(), "the old key died before the last host had the new one:\n{}", ran.out);
     let wide: Vec<&str> = ran.out.lines().filter(|line| line.chars().count() > 80).collect();
     assert!(wide.is_empty(), "{wide:#?}");
+}
+
+/// What `tests/bench/fleet` prints: one look at a large fleet, and what the first looks have to write of it.
+#[test]
+#[ignore = "it measures"]
+fn a_look_at_ten_thousand_hosts() {
+    isolated_within("rotate_cli::a_look_at_ten_thousand_hosts", 1200, || {
+        let hosts =
+            std::env::var("RELAYKEY_BENCH_HOSTS").map_or(10_000, |hosts| hosts.parse().expect("a number of hosts"));
+        let desk = Desk::new();
+        let (version, key, password) = desk.lab.published();
+        let numbers: Vec<usize> = (1..=hosts).collect();
+        for some in numbers.chunks(25) {
+            let puts: Vec<Value> = some
+                .iter()
+                .map(|n| {
+                    let mut one = host(&format!("mx{n:05}.eu-west-1.example.com"));
+                    one.applied = Some((version.clone(), key.clone()));
+                    let report = desk.lab.report(&mut one, ReportOutcome::Confirmed, &password);
+                    json!({"PutRequest": {"Item": desk.lab.item(&one, &report)}})
+                })
+                .collect();
+            desk.lab.moto.call("DynamoDB_20120810.BatchWriteItem", json!({"RequestItems": {TABLE: puts}}));
+        }
+        println!("{hosts} hosts");
+        desk.measured("the first look", &["run", "--once"]).expect(0);
+        desk.measured("hosts seal", &["hosts", "seal", "--expect", &hosts.to_string()]).expect(0);
+        desk.measured("the look that seals", &["run", "--once"]).expect(0);
+        desk.measured("any other look", &["run", "--once"]).expect(0);
+        let status = desk.measured("status --json", &["status", "--json"]);
+        assert_eq!(status.expect(0).json()["roster"]["names"].as_array().map(Vec::len), Some(hosts));
+    });
+}
+
+impl Desk {
+    /// The same as [`Desk::rotate`], and its requests, time and memory printed.
+    fn measured(&self, name: &str, arguments: &[&str]) -> Ran {
+        let calls = || self.lab.moto.calls(crate::lab::isolated::KEY);
+        let before = calls().len();
+        let (out, err) = (self.dir.path().join("out"), self.dir.path().join("err"));
+        let file = |path: &std::path::Path| std::fs::File::create(path).expect("a file");
+        let began = Instant::now();
+        let mut command = Command::new(program());
+        command.args(arguments).env_clear().envs(self.environment()).stdin(Stdio::null());
+        let mut child = command.stdout(file(&out)).stderr(file(&err)).spawn().expect("relaykey-rotate starts");
+        let (mut peak, mut ticks) = (0, 0);
+        let status = loop {
+            // Of its own, without what the server takes: user and system, in hundredths of a second.
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+            let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            let own: u64 = after.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+            ticks = ticks.max(own);
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let high =
+                status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse().ok());
+            peak = peak.max(high.unwrap_or(0_u64));
+            match child.try_wait().expect("its end") {
+                Some(status) => break status,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let took = began.elapsed();
+        let made = calls().split_off(before);
+        let of = |action: &str| made.iter().filter(|call| call["action"] == action).count();
+        println!(
+            "{name:20} {:4} requests ({} pages of Scan, {} of Query, {} transactions), {:6.2} s, of it {:5.2} s of CPU time of its own, {} MB",
+            made.len(),
+            of("Scan"),
+            of("Query"),
+            of("TransactWriteItems"),
+            took.as_secs_f64(),
+            ticks as f64 / 100.0,
+            peak / 1024
+        );
+        let text = |path: &std::path::Path| std::fs::read_to_string(path).expect("UTF-8");
+        Ran { out: text(&out), err: text(&err), code: status.code().expect("a code") }
+    }
 }

@@ -9,12 +9,15 @@ pub mod secret;
 pub mod store;
 
 use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_iam::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_iam::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_iam::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_iam::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_iam::operation::RequestId;
 use jiff::Timestamp;
 use relaykey::aws::{AwsSession, Call, Http};
@@ -83,6 +86,45 @@ impl Hooks {
         };
         self.choke(action, Moment::After).await;
         result
+    }
+}
+
+/// Until when a call that changes something may go out, by the clock that goes on in sleep. It is asked before every attempt: the
+/// SDK repeats what failed, waits for credentials, and may be frozen anywhere in between.
+#[derive(Clone)]
+pub struct Until {
+    hooks: Hooks,
+    end: Duration,
+}
+
+impl Until {
+    pub fn new(hooks: &Hooks, end: Duration) -> Self {
+        Self { hooks: hooks.clone(), end }
+    }
+
+    fn is_over(&self) -> bool {
+        self.hooks.boot() >= self.end
+    }
+}
+
+impl fmt::Debug for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Until").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Intercept for Until {
+    fn name(&self) -> &'static str {
+        "what was decided has not grown old"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if self.is_over() { Err("what was decided has grown old".into()) } else { Ok(()) }
     }
 }
 

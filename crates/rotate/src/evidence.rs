@@ -10,9 +10,11 @@
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
 //! - `alive` with a proof of its own counts for as long as that is true.
+//! - `another_login` beside `in_use` takes back what was confirmed: the mail server uses something else. What is half done counts
+//!   with what tables hold.
 //! - A key that a report names as in use after the confirmation is one that the host needs, proved or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::credential::{NOT_SHOWN, ProofVerdict, Secret, is_access_key_id, verify_proof};
@@ -140,12 +142,30 @@ pub struct Registry {
     /// Counted although it may never have written.
     pub listed: Vec<HostName>,
     /// Counted no more, as far as it wrote nothing since then.
-    pub removed: BTreeMap<HostName, Timestamp>,
+    pub removed: BTreeMap<HostName, Removed>,
     pub waivers: BTreeMap<HostName, Waiver>,
     /// The principal that owns a name: the first that wrote it, or the one that a person accepted.
     pub owners: BTreeMap<HostName, String>,
     /// Principals that several hosts may write under.
     pub shared: Vec<String>,
+}
+
+/// A person's word that a host is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    pub at: Timestamp,
+    /// The number of the last report of each installation that was there then; `None`: it was not written down.
+    pub reports: Option<BTreeMap<String, u64>>,
+}
+
+impl Removed {
+    /// Was this there when it was said? By numbers: the clock of a host may lag behind ours.
+    fn covers(&self, one: &Written) -> bool {
+        match &self.reports {
+            Some(reports) => reports.get(&one.report.host_id).is_some_and(|last| one.report.seq <= *last),
+            None => one.at <= self.at,
+        }
+    }
 }
 
 /// The fleet, and who left it.
@@ -170,37 +190,36 @@ pub fn fleet<'a>(
             *entry = one;
         }
     }
-    // A person's word covers what they could know: who writes later is there.
-    let is_gone = |one: &Written| {
-        let removed = registry.removed.get(&host_name(&one.report.host));
-        is_gone(one, now) || removed.is_some_and(|at| one.at <= *at)
-    };
     let mut fleet = Fleet::default();
-    for one in latest.values() {
+    let mut there = Vec::new();
+    for one in latest.into_values() {
         let name = host_name(&one.report.host);
-        if is_gone(one) {
-            fleet.gone.push(name);
-            continue;
-        }
+        // A person's word covers what they could know: who writes later is there.
+        let removed = registry.removed.get(&name).is_some_and(|removed| removed.covers(one));
+        if is_gone(one, now) || removed { fleet.gone.push(name) } else { there.push((name, one)) }
+    }
+    // How many there are of a name, and under a principal.
+    let (mut names, mut principals) = (BTreeMap::<HostName, usize>::new(), BTreeMap::<&str, usize>::new());
+    for (name, one) in &there {
+        *names.entry(name.clone()).or_default() += 1;
+        *principals.entry(&one.principal).or_default() += 1;
+    }
+    let shared: BTreeSet<&str> = registry.shared.iter().map(String::as_str).collect();
+    for (name, one) in &there {
+        let principal = one.principal.as_str();
         let mut host = judge(one, passwords, now);
-        let others = || latest.values().filter(|other| !std::ptr::eq(**other, *one));
-        let owner = registry.owners.get(&name);
-        host.name_twice = owner.is_some_and(|owner| *owner != one.principal)
-            || others().any(|other| host_name(&other.report.host) == name && !is_gone(other));
-        host.identity_shared = !registry.shared.contains(&one.principal)
-            && others().any(|other| other.principal == one.principal && !is_gone(other));
-        host.waiver = registry.waivers.get(&name).cloned();
+        host.name_twice = registry.owners.get(name).is_some_and(|owner| *owner != principal) || names[name] > 1;
+        host.identity_shared = !shared.contains(principal) && principals[principal] > 1;
+        host.waiver = registry.waivers.get(name).cloned();
         fleet.hosts.push(host);
     }
-    for name in &registry.listed {
-        if fleet.hosts.iter().all(|host| host.name != *name) {
-            let waiver = registry.waivers.get(name).cloned();
-            fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
-        }
+    for name in registry.listed.iter().filter(|name| !names.contains_key(*name)) {
+        let waiver = registry.waivers.get(name).cloned();
+        fleet.hosts.push(Host { waiver, ..Host::never_heard(name.clone()) });
     }
     // Somebody of that name is there: it is not gone.
-    let hosts = &fleet.hosts;
-    fleet.gone.retain(|name| hosts.iter().all(|host| host.name != *name));
+    let hosts: BTreeSet<&HostName> = fleet.hosts.iter().map(|host| &host.name).collect();
+    fleet.gone.retain(|name| !hosts.contains(name));
     fleet
 }
 
@@ -221,6 +240,7 @@ impl Host {
             took_back: None,
             failed: None,
             says: None,
+            regions: Vec::new(),
             region_refused: None,
             lists: Lists::default(),
             name_twice: false,
@@ -236,7 +256,7 @@ fn is_gone(one: &Written, now: Timestamp) -> bool {
 }
 
 /// A host's name comes from outside.
-fn host_name(name: &str) -> HostName {
+pub(crate) fn host_name(name: &str) -> HostName {
     HostName::new(text::plain(name, 255))
 }
 
@@ -255,6 +275,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     // A withdrawal is not carried on by what replaces it: no confirmation stands under it.
     let of_applied = newer.iter().find(|one| one.of_applied).filter(|_| standing.is_none());
     let took_back = took_back.or_else(|| of_applied.map(|one| self::took_back(one, WhyTakenBack::Withdrawn)));
+    // What its mail servers were found to log in with lately; where that is nothing that it confirmed, its confirmation holds no more.
+    let found = newer.iter().find(|one| one.in_use.is_some());
+    let another = found.filter(|one| one.another_login).map(|one| self::took_back(one, WhyTakenBack::Withdrawn));
+    let took_back = took_back.or(another);
     let confirmation = standing.map(|at| chain[at]).filter(|_| took_back.is_none());
     let alive = newer.iter().copied().find(|one| one.outcome == ReportOutcome::Alive && has_proof(one));
     let clock_ahead = chain.iter().filter_map(|one| at(one)).chain([written.at]).any(|at| at > after(now, CLOCK_AHEAD));
@@ -269,7 +293,10 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     // What it holds now, over what it held then. A forged sign of life gains nothing: its proof is false, and stops all.
     let listed =
         alive.filter(|alive| confirmation.is_some_and(|c| is_about(alive, c))).or(confirmation).unwrap_or(report);
-    let in_use = newer.iter().find(|one| one.in_use.is_some()).map(|one| in_use(one)).unwrap_or_default();
+    let in_use = found.map(|one| in_use(one)).unwrap_or_default();
+    let mut lists = Lists { in_use, ..lists(listed) };
+    // Half put in place by a run that was killed: whoever compiles the table puts it into use.
+    lists.others.extend(report.half_done.iter().map(|name| key_id(name)));
     Host {
         registered: Registered::Evidence,
         generation: if report.schema == REPORT_V1 { Generation::V1 } else { Generation::V2 },
@@ -287,7 +314,8 @@ fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
         took_back,
         failed: newer.iter().find(|one| one.outcome == ReportOutcome::Failed).map(|one| version_id(one)),
         says: newer.first().and_then(|one| says(one)),
-        lists: Lists { in_use, ..lists(listed) },
+        lists,
+        regions: listed.targets.iter().filter_map(|target| Some(text::plain(target.region.as_ref()?, 63))).collect(),
         ..Host::never_heard(host_name(&report.host))
     }
 }

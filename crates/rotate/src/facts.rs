@@ -216,7 +216,9 @@ pub struct Host {
     pub failed: Option<VersionId>,
     /// What stands in its way, in its agent's own words: shown, and never gone by.
     pub says: Option<String>,
-    /// A region its mail server relays to, for which no login is configured here.
+    /// The regions of the logins that it confirmed.
+    pub regions: Vec<String>,
+    /// One of them for which no login is configured here.
     pub region_refused: Option<String>,
     /// What its confirmation lists.
     pub lists: Lists,

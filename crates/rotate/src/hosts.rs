@@ -5,6 +5,8 @@
 pub mod parameter_store;
 pub mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +14,11 @@ use self::parameter_store::Parameters;
 use self::table::Table;
 use crate::audit::{AuditLine, Head};
 use crate::aws::{CallFailed, FailKind};
-use crate::evidence::{Registry, Written};
+use crate::evidence::{Registry, Removed, Written, host_name};
 use crate::facts::{HostName, Waiver};
 use crate::record::ControlRecord;
 use relaykey_core::fault::{Class, Fault};
 use relaykey_core::report::Report;
-use relaykey_core::text;
 
 /// The control record as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct RegistryEntry {
     /// When it was: what is written later counts again. `None` with `removed`: not known, so that all that is there counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<Timestamp>,
+    /// The number of the last report of each installation that was there then, by its `host_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_reports: Option<BTreeMap<String, u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiver: Option<Waiver>,
     /// The principal that owns the name.
@@ -44,6 +48,9 @@ pub struct RegistryEntry {
     pub owner: Option<String>,
     /// Of a principal: several hosts may write under it.
     pub shared: bool,
+    /// It stands on the roster: once heard of, it is missed when it vanishes. Here and not in the record, which has to stay small.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub on_roster: bool,
 }
 
 /// The entry of a principal has a name that no host has.
@@ -58,12 +65,29 @@ pub struct Row {
     pub item: (String, String),
 }
 
+/// An entry of the registry as it was read.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    pub entry: RegistryEntry,
+    /// As it stands there.
+    pub text: String,
+}
+
+/// An entry to be written, over the one that was read and over no other.
+#[derive(Debug, Clone)]
+pub struct EntryWrite {
+    pub name: String,
+    /// `None`: there was none.
+    pub before: Option<String>,
+    pub after: RegistryEntry,
+}
+
 /// Everything that was written about one credential.
 #[derive(Debug, Clone, Default)]
 pub struct Read {
     pub rows: Vec<Row>,
     /// By host name, or [`principal_entry`].
-    pub entries: Vec<(String, RegistryEntry)>,
+    pub entries: BTreeMap<String, Known>,
     /// Hosts whose item makes no sense, and when it was written: they are there, and have confirmed nothing.
     pub unreadable: Vec<(HostName, Timestamp)>,
 }
@@ -71,7 +95,7 @@ pub struct Read {
 impl Read {
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::default();
-        for (name, entry) in &self.entries {
+        for (name, Known { entry, .. }) in &self.entries {
             if let Some(principal) = name.strip_prefix('=') {
                 if entry.shared {
                     registry.shared.push(principal.to_owned());
@@ -83,14 +107,16 @@ impl Read {
                 registry.listed.push(host.clone());
             }
             if entry.removed {
-                registry.removed.insert(host.clone(), entry.removed_at.unwrap_or(Timestamp::MIN));
+                let at = entry.removed_at.unwrap_or(Timestamp::MIN);
+                registry.removed.insert(host.clone(), Removed { at, reports: entry.removed_reports.clone() });
             }
             registry.waivers.extend(entry.waiver.clone().map(|waiver| (host.clone(), waiver)));
             registry.owners.extend(entry.owner.clone().map(|owner| (host, owner)));
         }
+        let mut listed: BTreeSet<HostName> = registry.listed.iter().cloned().collect();
         for (host, at) in &self.unreadable {
-            let removed = registry.removed.get(host).is_some_and(|removed| at <= removed);
-            if !removed && !registry.listed.contains(host) {
+            let removed = registry.removed.get(host).is_some_and(|removed| *at <= removed.at);
+            if !removed && listed.insert(host.clone()) {
                 registry.listed.push(host.clone());
             }
         }
@@ -98,18 +124,51 @@ impl Read {
     }
 
     pub fn entry(&self, name: &str) -> RegistryEntry {
-        self.entries.iter().find(|(known, _)| known == name).map(|(_, entry)| entry.clone()).unwrap_or_default()
+        self.entries.get(name).map(|known| known.entry.clone()).unwrap_or_default()
+    }
+
+    /// An entry, changed.
+    pub fn changed(&self, name: &str, change: impl FnOnce(&mut RegistryEntry)) -> EntryWrite {
+        let mut after = self.entry(name);
+        change(&mut after);
+        let before = self.entries.get(name).map(|known| known.text.clone());
+        EntryWrite { name: name.to_owned(), before, after }
+    }
+
+    /// Who stands on the roster.
+    pub fn roster(&self) -> impl Iterator<Item = HostName> {
+        self.entries.iter().filter(|(_, known)| known.entry.on_roster).map(|(name, _)| HostName::new(name))
+    }
+
+    /// What has to be written so that these stand on the roster, and no others.
+    pub fn to_roster(&self, names: &[HostName]) -> Vec<EntryWrite> {
+        let wanted: BTreeSet<&str> = names.iter().map(HostName::as_str).collect();
+        let stands = |name: &str| self.entries.get(name).is_some_and(|known| known.entry.on_roster);
+        let come = wanted.iter().filter(|name| !stands(name));
+        let come = come.map(|name| self.changed(name, |entry| entry.on_roster = true));
+        let go = self.entries.keys().filter(|name| stands(name) && !wanted.contains(name.as_str()));
+        come.chain(go.map(|name| self.changed(name, |entry| entry.on_roster = false))).collect()
+    }
+
+    /// The number of the last report of each installation that writes under this name.
+    pub fn reports_of(&self, host: &HostName) -> BTreeMap<String, u64> {
+        let mut last = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| host_name(&row.written.report.host) == *host) {
+            let seq: &mut u64 = last.entry(row.written.report.host_id.clone()).or_default();
+            *seq = row.written.report.seq.max(*seq);
+        }
+        last
     }
 
     /// Hosts whose name nobody owns yet, with the principal that wrote it first, as far as the rows tell.
     pub fn unowned(&self) -> Vec<(HostName, String)> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         rows.sort_by_key(|row| row.written.at);
-        let mut unowned: Vec<(HostName, String)> = Vec::new();
+        let (mut unowned, mut seen) = (Vec::new(), BTreeSet::new());
         for row in rows {
-            let host = HostName::new(text::plain(&row.written.report.host, 255));
-            let known = self.entries.iter().any(|(name, entry)| name == host.as_str() && entry.owner.is_some());
-            if !known && unowned.iter().all(|(name, _)| *name != host) {
+            let host = host_name(&row.written.report.host);
+            let owned = self.entries.get(host.as_str()).is_some_and(|known| known.entry.owner.is_some());
+            if !owned && seen.insert(host.clone()) {
                 unowned.push((host, row.written.principal.clone()));
             }
         }
@@ -140,7 +199,7 @@ impl Place {
         before: Option<&Kept>,
         after: &Kept,
         line: Option<&AuditLine>,
-        entry: Option<(&str, &RegistryEntry)>,
+        entry: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         match self {
             Self::Table(table) => match table.write(before, after, line, entry).await {
@@ -161,22 +220,29 @@ impl Place {
         }
     }
 
-    /// Remembers who owns these names.
-    pub async fn pin(&self, read: &mut Read, owners: Vec<(HostName, String)>) -> Result<(), CallFailed> {
-        let mut entries = Vec::new();
-        for (host, owner) in owners {
-            let entry = RegistryEntry { owner: Some(owner), ..read.entry(host.as_str()) };
-            entries.push((host.as_str().to_owned(), entry));
+    /// Remembers who owns the names that nobody owns yet.
+    pub async fn pin(&self, read: &mut Read) -> Result<(), CallFailed> {
+        // The name of the parameter is the host's: nobody else's report can stand there.
+        let Self::Table(_) = self else { return Ok(()) };
+        let owned = read.unowned().into_iter();
+        let writes = owned.map(|(host, owner)| read.changed(host.as_str(), |entry| entry.owner = Some(owner)));
+        let writes: Vec<EntryWrite> = writes.collect();
+        self.write_entries(&writes).await?;
+        for write in writes {
+            read.entries.insert(write.name, Known { text: json(&write.after), entry: write.after });
         }
-        match self {
-            Self::Table(table) => table.pin(&entries).await?,
-            // The name of the parameter is the host's: nobody else's report can stand there.
-            Self::Parameters(_) => {}
-        }
-        let told = |name: &String| entries.iter().any(|(known, _)| known == name);
-        read.entries.retain(|(name, _)| !told(name));
-        read.entries.extend(entries);
         Ok(())
+    }
+
+    /// Writes entries of the registry that nobody wrote in between: what a person says of a host is never written over.
+    ///
+    /// # Errors
+    /// `Conflict`: somebody did. Those before it may be written.
+    pub async fn write_entries(&self, writes: &[EntryWrite]) -> Result<(), CallFailed> {
+        match self {
+            Self::Table(table) => table.write_entries(writes).await,
+            Self::Parameters(parameters) => parameters.write_entries(writes).await,
+        }
     }
 
     /// Deletes items of hosts.
@@ -210,7 +276,22 @@ fn json<T: Serialize>(document: &T) -> String {
     serde_json::to_string(document).expect("it has only text keys")
 }
 
-/// A report, or nothing.
+/// A report, or nothing. Of it what evidence is made of: ten thousand of them are held at once.
 fn report(text: &str) -> Option<Report> {
-    serde_json::from_str::<Report>(text).ok()
+    let mut report = serde_json::from_str::<Report>(text).ok()?;
+    lighten(&mut report);
+    Some(report)
+}
+
+fn lighten(report: &mut Report) {
+    (report.id, report.agent) = Default::default();
+    (report.previous_username, report.approved_by, report.version_in_use, report.waiting) = Default::default();
+    for target in &mut report.targets {
+        (target.kind, target.map, target.read_back, target.no_proof) = Default::default();
+        (target.keys, target.tables) = Default::default();
+        (target.evidence.endpoint, target.evidence.reply) = Default::default();
+    }
+    if let Some(latest) = &mut report.latest {
+        lighten(latest);
+    }
 }

@@ -15,6 +15,8 @@ const fn secs(seconds: i64) -> SignedDuration {
 pub const DECISION_HOLDS: SignedDuration = secs(MINUTE);
 /// An action is made only with more than this left of the lease, so that no decision outlives it.
 pub const LEASE_MARGIN: SignedDuration = secs(MINUTE);
+/// IAM may not list a key that was made so lately.
+pub const LISTED_LATE: SignedDuration = secs(10 * MINUTE);
 /// AWSPENDING without a value is Secrets Manager's own for so long.
 pub const EMPTY_PENDING: SignedDuration = secs(20 * MINUTE);
 /// An endpoint that gives no answer for so long refuses.

@@ -8,12 +8,14 @@
 //!
 //! A program may be killed between any two of these. Nothing here is written unless the writer still holds the fence.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{CURRENT, Facts, HostName, KeyId, KeyStatus, PENDING, PREVIOUS, Part, VersionId};
+use crate::facts::{CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId};
 use crate::plan::{Action, Outcome, Purpose};
-use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, Policy, USE_SLACK};
+use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
 use crate::retire;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,12 @@ pub struct ControlRecord {
     pub backoff: Option<Backoff>,
     /// Keys that we set out to make and that did not come to anything yet, the latest last.
     pub creating: Vec<Creating>,
+    /// Keys that we made lately, whatever came of them.
+    #[serde(default)]
+    pub made: Vec<Made>,
+    /// Since when every canary host has the version that is tried there.
+    #[serde(default)]
+    pub soak: Option<Soak>,
     /// What is about to become AWSCURRENT by us.
     pub promoting: Option<Promoting>,
     pub published: Option<Published>,
@@ -78,6 +86,19 @@ pub struct Creating {
     pub until: Timestamp,
     /// `None`: what became of the call is not known.
     pub key: Option<KeyId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub key: KeyId,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Soak {
+    pub version: VersionId,
+    /// By our clock: a host's own may be any.
+    pub at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +188,8 @@ impl ControlRecord {
             want: None,
             backoff: None,
             creating: Vec::new(),
+            made: Vec::new(),
+            soak: None,
             promoting: None,
             published: None,
             old: None,
@@ -236,25 +259,49 @@ impl ControlRecord {
 
 /// Takes in what one look saw: strikes from the record what is no longer so, then keeps its clocks. What could not be seen
 /// changes nothing.
-#[must_use]
-pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
-    let mut seen = facts.clone();
+pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    list_late(facts, now);
     if !facts.gaps.is_empty() {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
-            disown(&mut seen, now);
+            disown(facts, now);
         }
-        return seen.record;
+        return;
     }
-    strike(&mut seen, now);
-    recover(&mut seen, now);
-    seal(&mut seen, policy, now);
-    clocks(&mut seen, now);
-    seen.record
+    strike(facts, now);
+    recover(facts, now);
+    seal(facts, policy, now);
+    clocks(facts, policy, now);
+}
+
+/// IAM may list a key late that was made just now, also after it was listed once. One that we made and wrote down is there for a
+/// while, whatever one listing says: its secret would else be forgotten, or its version taken off.
+fn list_late(facts: &mut Facts, now: Timestamp) {
+    if facts.gaps.iter().any(|gap| gap.part == Part::Keys) {
+        return;
+    }
+    facts.record.made.retain(|made| made.at + LISTED_LATE > now);
+    for made in &facts.record.made {
+        if facts.keys.iter().all(|key| key.id != made.key) {
+            let by_us = facts.record.deactivated_by_us(&made.key).is_some();
+            let status = if by_us { KeyStatus::Inactive } else { KeyStatus::Active };
+            facts.keys.push(Key { id: made.key.clone(), status, created: made.at, last_used: LastUsed::Never });
+        }
+    }
+}
+
+/// The same, of facts that stay as they are.
+#[cfg(test)]
+#[must_use]
+pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
+    let mut facts = facts.clone();
+    take_in(&mut facts, policy, now);
+    facts.record
 }
 
 /// Of a key that was seen Active, whoever deactivates it next is not us.
 fn disown(facts: &mut Facts, now: Timestamp) {
-    let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    let keys = &facts.keys;
+    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
     // A call that nobody answered may still arrive.
     let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
     facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
@@ -282,7 +329,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     // Until it confirms anew: what replaces a withdrawal may say nothing of it.
     let confirms = |host: &crate::facts::Host| host.standing.is_some() && host.took_back.is_none();
     record.trouble.retain(|trouble| fleet.iter().any(|h| h.name == trouble.host && !confirms(h)));
-    let gone = &facts.gone;
+    let gone: BTreeSet<&HostName> = facts.gone.iter().collect();
     record.roster.names.retain(|name| !gone.contains(name));
 }
 
@@ -337,7 +384,13 @@ fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
 }
 
-fn clocks(facts: &mut Facts, now: Timestamp) {
+fn clocks(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    let soaked = retire::canaries_have(facts, policy, now).cloned();
+    let before = facts.record.soak.take();
+    facts.record.soak = soaked.map(|version| match before {
+        Some(before) if before.version == version => before,
+        _ => Soak { version, at: now },
+    });
     let complete = retire::is_complete(facts, now);
     let anew = facts.record.complete_at.is_some_and(|at| retire::confirmed_since(facts, at));
     facts.record.complete_at = match facts.record.complete_at {
@@ -393,6 +446,7 @@ impl ControlRecord {
                 if let Some(creating) = self.creating.last_mut() {
                     creating.key = Some(key.clone());
                 }
+                self.made.push(Made { key: key.clone(), at: now });
             }
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
@@ -454,6 +508,7 @@ impl ControlRecord {
                 self.deactivated.retain(|d| d.key != *key);
                 self.proved_dead.take_if(|dead| dead.key == *key);
                 self.creating.retain(|creating| creating.key.as_ref() != Some(key));
+                self.made.retain(|made| made.key != *key);
             }
             (
                 Action::Put { .. }

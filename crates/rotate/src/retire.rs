@@ -1,10 +1,12 @@
 //! What has to be so before an old key may die: conditions alone, no action. [`crate::record`] keeps its clocks by them, and
 //! rules 10, 10a and 11 of [`crate::plan`] act on them.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
-use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, VersionId};
+use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, PENDING, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
 use crate::record::ControlRecord;
 use crate::refusal::Refusal;
@@ -73,8 +75,8 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         stops.push(Refusal::RosterOpen { heard: heard_of(facts, now), expect: record.roster.expect });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
-    let missing = |name: &&HostName| facts.fleet.iter().all(|host| host.name != **name);
-    let missing = record.roster.names.iter().filter(missing);
+    let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();
+    let missing = record.roster.names.iter().filter(|name| !there.contains(name));
     stops.extend(missing.map(|name| Refusal::HostUnconfirmed { host: name.clone() }));
     match &record.published {
         Some(published) => {
@@ -109,6 +111,17 @@ pub fn published_is_current(facts: &Facts) -> bool {
         (Some(published), Some(current)) => published.version == current.id,
         _ => false,
     }
+}
+
+/// The pending version that carries the canary label, where every host that watches the label has it, with proof.
+pub fn canaries_have<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) -> Option<&'a VersionId> {
+    let label = policy.canary.as_ref()?;
+    let pending = facts.store.labelled(PENDING).filter(|pending| pending.carries(label))?;
+    let key = pending.key().filter(|_| !pending.carries(CURRENT))?;
+    let mut canaries = facts.fleet.iter().filter(|host| host.watches.contains(label)).peekable();
+    canaries.peek()?;
+    let has = |host: &Host| matches!(verdict(host, &pending.id, key, now), Verdict::True { .. });
+    canaries.all(|host| has(host) && host.failed.as_ref() != Some(&pending.id)).then_some(&pending.id)
 }
 
 /// All counted hosts have what is published, as far as the old key is concerned: `complete_at` runs from here.

@@ -27,13 +27,13 @@ use crate::aws::keys::Keys;
 use crate::aws::parameters::ParameterAt;
 use crate::aws::secret::SecretAt;
 use crate::aws::store::StoreAt;
-use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete, logins};
+use crate::aws::{Asked, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
 use crate::config::{self, Config, Credential, Evidence, Form};
 use crate::facts::{Facts, KeyId, Login};
 use crate::hosts::parameter_store::Parameters;
 use crate::hosts::table::Table;
-use crate::hosts::{Kept, Place, RegistryEntry};
+use crate::hosts::{EntryWrite, Kept, Place};
 use crate::plan::{Action, Decision, Outcome};
 use crate::policy::{DECISION_HOLDS, Policy};
 use crate::record::{ControlRecord, Lease};
@@ -302,7 +302,7 @@ impl Controller {
         kept: &mut Kept,
         record: ControlRecord,
         entry: Option<Entry>,
-        host: Option<(&str, &RegistryEntry)>,
+        host: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         if kept.record == record && entry.is_none() && host.is_none() {
             return Ok(());
@@ -327,6 +327,15 @@ impl Controller {
         age < holds
             && held.is_some_and(|held| held + margin < lease)
             && record.may_act(&self.me, record.fence, decided.0, self.hooks.now())
+    }
+}
+
+impl Controller {
+    /// The end of what may be done of a decision of then: a minute later, or a minute before the lease is over.
+    fn until(&self, decided: (Timestamp, Duration)) -> Until {
+        let lease = self.policy.lease.unsigned_abs().saturating_sub(crate::policy::LEASE_MARGIN.unsigned_abs());
+        let leased = self.lease_taken.map_or(Duration::ZERO, |taken| taken + lease);
+        Until::new(&self.hooks, leased.min(decided.1 + DECISION_HOLDS.unsigned_abs()))
     }
 }
 

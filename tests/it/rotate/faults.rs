@@ -372,3 +372,93 @@ fn a_record_that_is_lost_costs_time_and_no_key() {
         assert_eq!(broken, [], "the chain goes on where it was");
     });
 }
+
+/// IAM is eventually consistent: a listing may lack a key that was made a moment ago.
+#[test]
+fn a_key_that_iam_lists_late_is_stored_and_published_all_the_same() {
+    isolated("rotate::faults::a_key_that_iam_lists_late_is_stored_and_published_all_the_same", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let old = lab.published().1;
+        let created = (lab.now() - minutes(60)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let listing = format!(
+            "<ListAccessKeysResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><ListAccessKeysResult>\
+             <UserName>{USER}</UserName><AccessKeyMetadata><member><UserName>{USER}</UserName><AccessKeyId>{old}\
+             </AccessKeyId><Status>Active</Status><CreateDate>{created}</CreateDate></member></AccessKeyMetadata>\
+             <IsTruncated>false</IsTruncated></ListAccessKeysResult></ListAccessKeysResponse>"
+        );
+        let moto = Arc::clone(&lab.moto);
+        let late = move |action: &'static str, moment| {
+            if action == "iam:CreateAccessKey" && moment == Moment::After {
+                let answer = json!({"kind": "answer", "count": 0, "status": 200, "type": "text/xml", "body": listing});
+                moto.fault(KEY, "ListAccessKeys", answer);
+            }
+            true
+        };
+        let mut controller = lab.controller_with(|_| {}, late);
+        lab.ask(&mut controller, Ask::Run);
+        assert_eq!(words(&lab.settle(&mut controller)), ["Create", "Put", "LogIn", "Promote"]);
+        lab.moto.heal(KEY);
+        assert_eq!(words(&lab.settle(&mut controller)), [""; 0]);
+        assert_eq!(lab.keys().len(), 2);
+    });
+}
+
+/// The SDK repeats a call that failed: not when what was decided has grown old meanwhile.
+#[test]
+fn no_attempt_is_made_when_the_decision_has_grown_old() {
+    isolated("rotate::faults::no_attempt_is_made_when_the_decision_has_grown_old", || {
+        let lab = Arc::new(Lab::new(Kind::SecretsManager));
+        let mut controller = lab.controller();
+        lab.ask(&mut controller, Ask::Run);
+        // The first attempt hangs, and then its connection closes.
+        lab.moto.fault(KEY, "PutSecretValue", json!({"kind": "hang", "count": 1, "seconds": 3}));
+        let puts = |lab: &Lab| lab.moto.calls(KEY).iter().filter(|call| call["action"] == "PutSecretValue").count();
+        let at = Arc::clone(&lab);
+        let sleeps = std::thread::spawn(move || {
+            while puts(&at) == 0 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            at.pass(SignedDuration::from_secs(61));
+        });
+        assert_eq!(words(&lab.tick(&mut controller).done), ["Create", "Put unknown"]);
+        sleeps.join().expect("time has passed");
+        assert_eq!(puts(&lab), 1);
+        assert_eq!(words(&lab.settle(&mut controller)), ["Put", "LogIn", "Promote"]);
+    });
+}
+
+/// Between our look and our note of who owns a name, a person says something of the host.
+#[test]
+fn what_a_person_says_of_a_host_is_not_written_over_by_whoever_looks() {
+    isolated("rotate::faults::what_a_person_says_of_a_host_is_not_written_over_by_whoever_looks", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let mut one = host("mx1");
+        lab.takes(&mut one);
+        let key = json!({"principal": {"S": "!registry/ses"}, "credential#host_id": {"S": "mx1"}});
+        let entry = |moto: &crate::lab::moto::Moto| -> Value {
+            let got = moto.call("DynamoDB_20120810.GetItem", json!({"TableName": TABLE, "Key": key}));
+            serde_json::from_str(got["Item"]["entry"]["S"].as_str().unwrap_or("{}")).expect("JSON")
+        };
+        let said = json!({"listed": true, "removed": false, "shared": false}).to_string();
+        let mut item = key.clone();
+        item["entry"] = json!({"S": said});
+        let (moto, writes) = (Arc::clone(&lab.moto), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let choke = move |action: &'static str, moment| {
+            // The first is the lease, the second is about the name.
+            if action == "dynamodb:TransactWriteItems"
+                && moment == Moment::Before
+                && writes.fetch_add(1, Ordering::Relaxed) == 1
+            {
+                moto.call("DynamoDB_20120810.PutItem", json!({"TableName": TABLE, "Item": item}));
+            }
+            true
+        };
+        let mut controller = lab.controller_with(|_| {}, choke);
+        let turned = lab.tick(&mut controller);
+        let refusals: Vec<_> = turned.look.decision.refusals.iter().map(|refusal| refusal.class()).collect();
+        assert!(refusals.contains(&"no-answer") && turned.look.faults.iter().all(|fault| fault.temporary));
+        assert_eq!(entry(&lab.moto)["listed"], true);
+        lab.tick(&mut controller);
+        assert_eq!((&entry(&lab.moto)["listed"], &entry(&lab.moto)["owner"]), (&json!(true), &json!(one.principal)));
+    });
+}

@@ -363,3 +363,50 @@ fn a_label_that_a_person_moves_is_told_before_and_healed_after() {
         assert!(begun.lab.is_live(&begun.old));
     });
 }
+
+/// Each name in an entry of its own: the record has room for none of a hundred thousand.
+#[test]
+fn who_stands_on_the_roster_is_missed_and_no_record_has_to_hold_all_names() {
+    isolated("rotate::fleet::who_stands_on_the_roster_is_missed_and_no_record_has_to_hold_all_names", || {
+        let mut begun = begun(2, 2);
+        begun.take_all();
+        begun.lab.settle(&mut begun.controller);
+        let of = |partition: &str, sort: &str| {
+            let key = json!({"principal": {"S": partition}, "credential#host_id": {"S": sort}});
+            begun.lab.moto.call("DynamoDB_20120810.GetItem", json!({"TableName": TABLE, "Key": key})).to_string()
+        };
+        assert!(of("!registry/ses", "mx2").contains("on_roster"));
+        assert!(!of("!control/ses", "ses").contains("mx2"));
+        // Its item is gone, and it has not left.
+        let item = json!({"principal": {"S": begun.hosts[1].principal}, "credential#host_id": {"S": format!("ses#{}", begun.hosts[1].host_id)}});
+        begun.lab.moto.call("DynamoDB_20120810.DeleteItem", json!({"TableName": TABLE, "Key": item}));
+        begun.is_stopped_by(&["host-unconfirmed"]);
+        // Whoever looks next has to know it too.
+        begun.controller = begun.lab.controller();
+        begun.lab.pass(SignedDuration::from_mins(6));
+        begun.is_stopped_by(&["host-unconfirmed"]);
+        begun.ask(Ask::Remove { host: named("mx2") });
+        begun.ends();
+    });
+}
+
+#[test]
+fn no_key_is_made_for_a_region_where_it_would_not_be_tried() {
+    isolated("rotate::fleet::no_key_is_made_for_a_region_where_it_would_not_be_tried", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let mut controller = lab.controller();
+        let mut one = host("mx1");
+        lab.takes(&mut one);
+        let password = lab.published().2;
+        let mut report = lab.report(&mut one, ReportOutcome::Confirmed, &password);
+        report.targets[0].region = Some("us-east-1".into());
+        lab.writes(&one, &report);
+        lab.settle(&mut controller);
+        lab.ask(&mut controller, Ask::Run);
+        let turned = lab.tick(&mut controller);
+        let refusals: Vec<_> = turned.look.decision.refusals.iter().map(|refusal| refusal.class()).collect();
+        assert_eq!((words(&turned.done), refusals), (vec![], vec!["region-refused"]));
+        lab.takes(&mut one);
+        assert_eq!(words(&lab.settle(&mut controller)), ["Create", "Put", "LogIn", "Promote"]);
+    });
+}

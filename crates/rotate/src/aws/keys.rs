@@ -5,7 +5,7 @@ use aws_sdk_iam::config::retry::RetryConfig;
 use aws_sdk_iam::types::StatusType;
 use relaykey_core::credential::Secret;
 
-use super::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{Key, KeyId, KeyStatus, LastUsed};
 
 /// A user has two keys; a few pages are more than enough for any answer that makes sense.
@@ -82,33 +82,36 @@ impl Keys {
     }
 
     /// Asked once: a second attempt after an answer that was lost would make a second key.
-    pub async fn create(&self) -> Result<(KeyId, Secret), CallFailed> {
+    pub async fn create(&self, until: &Until) -> Result<(KeyId, Secret), CallFailed> {
         let made = self
             .reach
             .send(self.asked("iam:CreateAccessKey"), |config| {
                 let config = aws_sdk_iam::config::Builder::from(&config).retry_config(RetryConfig::disabled()).build();
-                Client::from_conf(config).create_access_key().user_name(&self.user).send()
+                let request = Client::from_conf(config).create_access_key().user_name(&self.user);
+                request.customize().interceptor(until.clone()).send()
             })
             .await?;
         let key = made.access_key.ok_or_else(|| incomplete("iam:CreateAccessKey", "access key"))?;
         Ok((KeyId::new(key.access_key_id), Secret::new(key.secret_access_key)))
     }
 
-    pub async fn set(&self, key: &KeyId, status: KeyStatus) -> Result<(), CallFailed> {
+    pub async fn set(&self, key: &KeyId, status: KeyStatus, until: &Until) -> Result<(), CallFailed> {
         let status = match status {
             KeyStatus::Active => StatusType::Active,
             KeyStatus::Inactive => StatusType::Inactive,
         };
         let send = |config| {
             let request = Client::new(&config).update_access_key().user_name(&self.user);
-            request.access_key_id(key.as_str()).status(status).send()
+            request.access_key_id(key.as_str()).status(status).customize().interceptor(until.clone()).send()
         };
         self.reach.send(self.asked("iam:UpdateAccessKey"), send).await.map(|_| ())
     }
 
-    pub async fn delete(&self, key: &KeyId) -> Result<(), CallFailed> {
-        let send =
-            |config| Client::new(&config).delete_access_key().user_name(&self.user).access_key_id(key.as_str()).send();
+    pub async fn delete(&self, key: &KeyId, until: &Until) -> Result<(), CallFailed> {
+        let send = |config| {
+            let request = Client::new(&config).delete_access_key().user_name(&self.user).access_key_id(key.as_str());
+            request.customize().interceptor(until.clone()).send()
+        };
         self.reach.send(self.asked("iam:DeleteAccessKey"), send).await.map(|_| ())
     }
 }

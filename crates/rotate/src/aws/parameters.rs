@@ -7,7 +7,7 @@ use aws_sdk_ssm::types::{ParameterHistory, ParameterMetadata, ParameterStringFil
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;
-use super::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{CURRENT, PREVIOUS, Store, StoreKind, Version, VersionId};
 
 /// A parameter has a hundred versions, fifty on a page.
@@ -84,23 +84,24 @@ impl ParameterAt {
     }
 
     /// Puts a value with everything else as it is: a put without the key's id would take the default key.
-    pub async fn put(&self, text: &Secret) -> Result<VersionId, CallFailed> {
+    pub async fn put(&self, text: &Secret, until: &Until) -> Result<VersionId, CallFailed> {
         let kept = self.metadata().await?;
         let put = self
             .reach
             .send(self.asked("ssm:PutParameter"), |config| {
                 let request = Client::new(&config).put_parameter().name(&self.parameter).value(text.expose());
                 let request = request.r#type(ParameterType::SecureString);
-                match kept {
-                    None => request.send(),
+                let request = match kept {
+                    None => request,
                     Some(kept) => {
                         // A tier can be kept or raised; what chooses by itself shows as what it chose.
                         let tier = kept.tier.unwrap_or(ParameterTier::Standard);
                         let request = request.overwrite(true).set_key_id(kept.key_id).tier(tier);
                         let request = request.set_description(kept.description).set_data_type(kept.data_type);
-                        request.set_allowed_pattern(kept.allowed_pattern.filter(|p| !p.is_empty())).send()
+                        request.set_allowed_pattern(kept.allowed_pattern.filter(|p| !p.is_empty()))
                     }
-                }
+                };
+                request.customize().interceptor(until.clone()).send()
             })
             .await?;
         Ok(VersionId::new(put.version.to_string()))

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;
-use super::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{CURRENT, KeyId, PENDING, Store, StoreKind, Value, Version, VersionId};
 
 /// Of versions without a label so many are read, the newest, where the old key's value is looked for.
@@ -163,24 +163,37 @@ impl SecretAt {
     }
 
     /// A value under this token, with this label. The same again is no other put.
-    pub async fn put(&self, token: &VersionId, text: &Secret, label: &str) -> Result<VersionId, CallFailed> {
+    pub async fn put(
+        &self,
+        token: &VersionId,
+        text: &Secret,
+        label: &str,
+        until: &Until,
+    ) -> Result<VersionId, CallFailed> {
         let put = self
             .reach
             .send(self.asked("secretsmanager:PutSecretValue"), |config| {
                 let request = Client::new(&config).put_secret_value().secret_id(&self.secret).version_stages(label);
-                request.client_request_token(token.as_str()).secret_string(text.expose()).send()
+                let request = request.client_request_token(token.as_str()).secret_string(text.expose());
+                request.customize().interceptor(until.clone()).send()
             })
             .await?;
         Ok(VersionId::new(put.version_id.ok_or_else(|| incomplete(&self.secret, "version id"))?))
     }
 
     /// Moves a label: a compare-and-swap where `from` is named.
-    pub async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>) -> Result<(), CallFailed> {
+    pub async fn label(
+        &self,
+        label: &str,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+        until: &Until,
+    ) -> Result<(), CallFailed> {
         let id = |version: Option<&VersionId>| version.map(|version| version.as_str().to_owned());
         let send = |config| {
             let request = Client::new(&config).update_secret_version_stage().secret_id(&self.secret);
             let request = request.version_stage(label).set_remove_from_version_id(id(from));
-            request.set_move_to_version_id(id(to)).send()
+            request.set_move_to_version_id(id(to)).customize().interceptor(until.clone()).send()
         };
         self.reach.send(self.asked("secretsmanager:UpdateSecretVersionStage"), send).await.map(|_| ())
     }

@@ -284,18 +284,60 @@ fn the_highest_number_of_an_installation_counts_wherever_it_stands() {
 fn who_left_or_was_removed_is_not_counted_and_who_is_listed_is() {
     let left = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Left);
     let removed = confirmed("mx2", 5, PASSWORD);
-    let removed_at = [(HostName::new("mx2"), now())].into();
-    let registry = Registry { removed: removed_at, listed: vec![HostName::new("mx3")], ..Registry::default() };
+    let removed_then = [(HostName::new("mx2"), by_time(now()))].into();
+    let registry = Registry { removed: removed_then, listed: vec![HostName::new("mx3")], ..Registry::default() };
     let fleet = fleet(&[written("p", left), written("q", removed)], &registry, &passwords, now());
     assert_eq!(fleet.gone, [HostName::new("mx1"), HostName::new("mx2")]);
     assert_eq!(fleet.hosts.len(), 1);
     assert_eq!(verdict_of(fleet.hosts[0].clone()), Verdict::NeverHeard);
 }
 
+fn by_time(at: Timestamp) -> Removed {
+    Removed { at, reports: None }
+}
+
+/// By the numbers of what was there, and not by the times that hosts write.
+#[test]
+fn a_host_whose_clock_lags_is_there_when_it_writes_after_its_removal() {
+    let late = Written { at: now() - SignedDuration::from_mins(4), ..written("p", confirmed("mx1", 6, PASSWORD)) };
+    let host_id = late.report.host_id.clone();
+    let counted = |reports: BTreeMap<String, u64>| {
+        let removed = [(HostName::new("mx1"), Removed { at: now(), reports: Some(reports) })].into();
+        let registry = Registry { removed, ..Registry::default() };
+        fleet(std::slice::from_ref(&late), &registry, &passwords, now()).hosts.len()
+    };
+    assert_eq!(counted([(host_id.clone(), 6)].into()), 0, "it was there");
+    assert_eq!(counted([(host_id, 5)].into()), 1);
+    assert_eq!(counted(BTreeMap::new()), 1, "nothing was there");
+}
+
+#[test]
+fn another_login_in_use_takes_the_confirmation_back() {
+    let told = |change: fn(&mut Report)| {
+        let mut alive = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Alive);
+        alive.in_use = Some(vec!["AKIAIOSFODNN7OTHER01".into()]);
+        change(&mut alive);
+        fleet(&[written("p", alive)], &Registry::default(), &passwords, now()).hosts.remove(0)
+    };
+    assert_eq!(verdict_of(told(|_| {})), TRUE);
+    let another = told(|alive| alive.another_login = true);
+    let took_back = another.took_back.clone().unwrap();
+    assert_eq!((took_back.why, took_back.keys), (WhyTakenBack::Withdrawn, vec![KeyId::new("AKIAIOSFODNN7OTHER01")]));
+    assert_eq!(verdict_of(another), Verdict::TookBack);
+}
+
+#[test]
+fn what_is_half_done_counts_with_what_tables_hold() {
+    let mut failed = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Failed);
+    failed.half_done = vec![OLD.into()];
+    let host = fleet(&[written("p", failed)], &Registry::default(), &passwords, now()).hosts.remove(0);
+    assert_eq!(host.lists.others, [KeyId::new(OLD)]);
+}
+
 /// A person said it is gone, and it is not: what it wrote later counts, as the old key that it names.
 #[test]
 fn a_removal_covers_what_was_written_before_it() {
-    let removed = |at| Registry { removed: [(HostName::new("mx1"), at)].into(), ..Registry::default() };
+    let removed = |at| Registry { removed: [(HostName::new("mx1"), by_time(at))].into(), ..Registry::default() };
     let one = written("p", Report { version: "v1".into(), username: OLD.into(), ..confirmed("mx1", 5, PASSWORD) });
     let of = |at| fleet(std::slice::from_ref(&one), &removed(at), &passwords, now());
     assert_eq!((of(one.at).hosts.len(), of(one.at).gone), (0, vec![HostName::new("mx1")]));
@@ -310,25 +352,29 @@ fn a_removal_covers_what_was_written_before_it() {
     assert!(!both.hosts[0].name_twice && !both.hosts[0].identity_shared);
 }
 
+fn entries(entry: crate::hosts::RegistryEntry) -> BTreeMap<String, crate::hosts::Known> {
+    [("mx1".to_owned(), crate::hosts::Known { entry, text: String::new() })].into()
+}
+
 /// As it was written before a removal had a time: it covers nothing of what is there.
 #[test]
 fn a_removal_without_a_time_covers_nothing_new() {
     let entry = serde_json::from_str(r#"{"listed":false,"removed":true,"shared":false}"#).unwrap();
-    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let read = crate::hosts::Read { entries: entries(entry), ..crate::hosts::Read::default() };
     let one = [written("p", confirmed("mx1", 5, PASSWORD))];
     assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 1);
     // An item that makes no sense is somebody's who is there, too, unless it was there already.
     let at = now() - SignedDuration::from_mins(10);
     let unreadable = |removed_at| {
         let entry = crate::hosts::RegistryEntry { removed: true, removed_at, ..Default::default() };
-        let (entries, unreadable) = (vec![("mx1".into(), entry)], vec![(HostName::new("mx1"), at)]);
+        let (entries, unreadable) = (entries(entry), vec![(HostName::new("mx1"), at)]);
         let read = crate::hosts::Read { entries, unreadable, ..Default::default() };
         fleet(&[], &read.registry(), &passwords, now()).hosts.len()
     };
     assert_eq!((unreadable(Some(at)), unreadable(Some(at - SignedDuration::from_secs(1)))), (0, 1));
     let timed = format!(r#"{{"removed":true,"removed_at":"{}"}}"#, now());
     let entry = serde_json::from_str(&timed).unwrap();
-    let read = crate::hosts::Read { entries: vec![("mx1".into(), entry)], ..crate::hosts::Read::default() };
+    let read = crate::hosts::Read { entries: entries(entry), ..crate::hosts::Read::default() };
     assert_eq!(fleet(&one, &read.registry(), &passwords, now()).hosts.len(), 0);
 }
 

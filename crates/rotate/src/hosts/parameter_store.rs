@@ -10,13 +10,17 @@ use relaykey_core::fault::{Class, Fault};
 use relaykey_core::text;
 use tokio::sync::Mutex;
 
-use super::{Kept, Read, RegistryEntry, Row, json, ours, report};
+use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
 use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
 use crate::evidence::Written;
 use crate::facts::HostName;
 
-/// Five hundred hosts at most, ten on a page.
+/// More hosts than that ask for a table: each look reads all of them, ten on a page.
+const HOSTS: usize = 500;
+/// Of the registry, which also knows hosts that were removed.
+const ENTRIES: usize = 1000;
+/// Of any answer that makes sense.
 const PAGES: usize = 60;
 
 pub struct Parameters {
@@ -76,7 +80,7 @@ impl Parameters {
         before: Option<&Kept>,
         after: &Kept,
         line: Option<&AuditLine>,
-        entry: Option<(&str, &RegistryEntry)>,
+        entry: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         // As near to a condition as it gets: read, write, and look at the number.
         if self.record().await?.as_ref() != before {
@@ -86,9 +90,8 @@ impl Parameters {
         if let Some(line) = line {
             self.put(&self.own("audit"), json(line)).await?;
         }
-        if let Some((name, entry)) = entry {
-            let name = name.replace('=', "_principal_");
-            self.put(&format!("{}/{name}", self.own("registry")), json(entry)).await?;
+        if let Some(entry) = entry {
+            self.put_entry(entry).await?;
         }
         let number = self.put(&self.own("control"), json(after)).await?;
         let mut known = self.number.lock().await;
@@ -100,14 +103,28 @@ impl Parameters {
         Ok(())
     }
 
+    async fn put_entry(&self, write: &EntryWrite) -> Result<(), CallFailed> {
+        let name = write.name.replace('=', "_principal_");
+        self.put(&format!("{}/{name}", self.own("registry")), json(&write.after)).await.map(|_| ())
+    }
+
+    /// What is not taken, because there is much of it, is written at the next look.
+    pub async fn write_entries(&self, writes: &[EntryWrite]) -> Result<(), CallFailed> {
+        for write in writes {
+            self.put_entry(write).await?;
+        }
+        Ok(())
+    }
+
     pub async fn read(&self) -> Result<Read, CallFailed> {
         let mut read = Read::default();
-        for one in self.below(&self.own("registry")).await? {
+        for one in self.below(&self.own("registry"), ENTRIES).await? {
             let name = last(&one).replace("_principal_", "=");
-            let text = one.value.as_deref().unwrap_or_default();
-            read.entries.push((name, ours(text, &format!("the registry below {:?}", self.path))?));
+            let text = one.value.clone().unwrap_or_default();
+            let entry = ours(&text, &format!("the registry below {:?}", self.path))?;
+            read.entries.insert(name, Known { entry, text });
         }
-        for one in self.below(&format!("{}/{}", self.path, self.credential)).await? {
+        for one in self.below(&format!("{}/{}", self.path, self.credential), HOSTS).await? {
             let at = one.last_modified_date.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
             let understood = one.value.as_deref().and_then(report);
             let Some(report) = understood.filter(|report| report.credential == self.credential) else {
@@ -120,9 +137,10 @@ impl Parameters {
         Ok(read)
     }
 
-    async fn below(&self, path: &str) -> Result<Vec<Parameter>, CallFailed> {
+    /// `most`: of them; more are refused.
+    async fn below(&self, path: &str, most: usize) -> Result<Vec<Parameter>, CallFailed> {
         let (mut all, mut next) = (Vec::new(), None::<String>);
-        for _ in 0..PAGES {
+        while all.len() <= most {
             let page = self
                 .reach
                 .send(self.asked("ssm:GetParametersByPath"), |config| {
@@ -132,11 +150,11 @@ impl Parameters {
                 .await?;
             all.extend(page.parameters.unwrap_or_default());
             next = page.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
+            if next.is_none() && all.len() <= most {
                 return Ok(all);
             }
         }
-        Err(incomplete(path, "last page"))
+        Err(too_many(path, most))
     }
 
     /// Each version of one parameter is a line; Parameter Store keeps the last hundred.
@@ -173,6 +191,14 @@ impl Parameters {
 
 fn last(parameter: &Parameter) -> &str {
     parameter.name.as_deref().and_then(|name| name.rsplit('/').next()).unwrap_or_default()
+}
+
+/// Told before anything else breaks: a record of a parameter has 8 KB at most, and each look would ask AWS a hundred times.
+fn too_many(path: &str, most: usize) -> CallFailed {
+    let what = format!("there are more than {most} parameters below {path:?}: so many hosts need a table");
+    let fix = "use a DynamoDB table: `type = \"dynamodb\"` under [credential.evidence], and in a [[report]] of each host; or delete \
+               parameters of hosts that are gone";
+    CallFailed { kind: FailKind::Refused, fault: Box::new(Fault::new(Class::Unsupported, what, fix)) }
 }
 
 fn conflict(name: &str) -> CallFailed {

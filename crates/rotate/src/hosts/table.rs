@@ -6,16 +6,15 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, DeleteRequest, KeyType, Put, PutRequest, TransactWriteItem, WriteRequest,
-};
+use aws_sdk_dynamodb::types::builders::PutBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeyType, Put, TransactWriteItem, WriteRequest};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
 use relaykey_core::text;
 use tokio::sync::OnceCell;
 
-use super::{Kept, Read, RegistryEntry, Row, json, ours, report};
+use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
 use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete};
 use crate::evidence::Written;
@@ -25,11 +24,14 @@ use crate::facts::HostName;
 const SEGMENTS: i32 = 4;
 /// Of any answer that makes sense.
 const PAGES: usize = 10_000;
-/// Items of one BatchWriteItem.
+/// Items of one BatchWriteItem, and of one TransactWriteItems.
 const BATCH: usize = 25;
+const TRANSACTION: usize = 100;
 
-/// Items that are asked for at once, at most.
+/// Items that are asked for at first. How many fit on a page is known by their size afterwards.
 const LIMIT: i32 = 128;
+/// So much of them at once, as it comes over the wire: half of what is taken of any answer.
+const PAGE: usize = 512 * 1024;
 
 type Item = HashMap<String, AttributeValue>;
 /// And where the next page begins.
@@ -126,7 +128,7 @@ impl Table {
         before: Option<&Kept>,
         after: &Kept,
         line: Option<&AuditLine>,
-        entry: Option<(&str, &RegistryEntry)>,
+        entry: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         let layout = self.layout().await?;
         let mut item = Self::key(layout, &self.own("control"), &self.credential);
@@ -154,9 +156,12 @@ impl Table {
             let put = put.condition_expression("attribute_not_exists(#partition)");
             puts.push(put.expression_attribute_names("#partition", &layout.partition));
         }
-        if let Some((name, entry)) = entry {
-            puts.push(Put::builder().table_name(&self.table).set_item(Some(self.entry_item(layout, name, entry))));
-        }
+        puts.extend(entry.map(|entry| self.put_entry(layout, entry)));
+        self.transaction(puts).await
+    }
+
+    /// All of them, or none.
+    async fn transaction(&self, puts: Vec<PutBuilder>) -> Result<(), CallFailed> {
         let mut items = Vec::new();
         for put in puts {
             let put = put.build().map_err(|_| incomplete(&self.table, "item"))?;
@@ -166,10 +171,20 @@ impl Table {
         self.reach.send(self.asked("dynamodb:TransactWriteItems"), send).await.map(|_| ())
     }
 
-    fn entry_item(&self, layout: &Layout, name: &str, entry: &RegistryEntry) -> Item {
-        let mut item = Self::key(layout, &self.own("registry"), name);
-        item.insert("entry".into(), AttributeValue::S(json(entry)));
-        item
+    /// Over what was read, and nothing else.
+    fn put_entry(&self, layout: &Layout, write: &EntryWrite) -> PutBuilder {
+        let mut item = Self::key(layout, &self.own("registry"), &write.name);
+        item.insert("entry".into(), AttributeValue::S(json(&write.after)));
+        let put = Put::builder().table_name(&self.table).set_item(Some(item));
+        match &write.before {
+            None => put
+                .condition_expression("attribute_not_exists(#partition)")
+                .expression_attribute_names("#partition", &layout.partition),
+            Some(before) => put
+                .condition_expression("#entry = :before")
+                .expression_attribute_names("#entry", "entry")
+                .expression_attribute_values(":before", AttributeValue::S(before.clone())),
+        }
     }
 
     /// All that hosts wrote, by consistent reads: an index could miss one.
@@ -180,7 +195,9 @@ impl Table {
         for item in entries? {
             let entry = text_of(&item, "entry").ok_or_else(|| incomplete("the registry", "entry"))?;
             let name = text_of(&item, &layout.sort).unwrap_or_default().to_owned();
-            read.entries.push((name, ours(entry, &format!("the registry in table {:?}", self.table))?));
+            let text = entry.to_owned();
+            let entry = ours(entry, &format!("the registry in table {:?}", self.table))?;
+            read.entries.insert(name, Known { entry, text });
         }
         Ok(read)
     }
@@ -263,7 +280,7 @@ impl Table {
     }
 
     /// Every page to the last. No answer of more than a megabyte is taken, so that a page which holds large items is asked for in
-    /// smaller parts.
+    /// smaller parts, and as much of small ones at once as comes well below that.
     async fn pages<F>(
         &self,
         page: impl Fn(i32, Option<Item>) -> F,
@@ -283,6 +300,15 @@ impl Table {
                 }
                 page => page?,
             };
+            if items.is_empty() {
+                // They are others', and nothing of them comes over the wire.
+                limit = limit.saturating_mul(8);
+            } else {
+                let each = items.iter().map(wire_size).sum::<usize>().div_ceil(items.len()).max(1);
+                let fits = i32::try_from(PAGE / each).unwrap_or(i32::MAX);
+                // Growing with care: those to come may be larger.
+                limit = fits.clamp(1, limit.saturating_mul(8));
+            }
             items.into_iter().for_each(&mut each);
             from = next.filter(|key| !key.is_empty());
             if from.is_none() {
@@ -292,16 +318,12 @@ impl Table {
         Err(incomplete(&self.table, "last page"))
     }
 
-    /// Entries of hosts that nobody said anything of.
-    pub async fn pin(&self, entries: &[(String, RegistryEntry)]) -> Result<(), CallFailed> {
+    pub async fn write_entries(&self, writes: &[EntryWrite]) -> Result<(), CallFailed> {
         let layout = self.layout().await?;
-        let mut requests = Vec::new();
-        for (name, entry) in entries {
-            let put = PutRequest::builder().set_item(Some(self.entry_item(layout, name, entry))).build();
-            let put = put.map_err(|_| incomplete(&self.table, "item"))?;
-            requests.push(WriteRequest::builder().put_request(put).build());
+        for some in writes.chunks(TRANSACTION) {
+            self.transaction(some.iter().map(|write| self.put_entry(layout, write)).collect()).await?;
         }
-        self.batches(requests).await
+        Ok(())
     }
 
     pub async fn drop_items(&self, items: &[(String, String)]) -> Result<(), CallFailed> {
@@ -334,6 +356,15 @@ impl Table {
         lines.sort_by_key(|line| line.seq);
         Ok(lines)
     }
+}
+
+/// What an item takes on the wire, as JSON: its texts, with what has to be escaped in them.
+fn wire_size(item: &Item) -> usize {
+    let text = |value: &AttributeValue| {
+        let text = value.as_s().map(String::as_str).unwrap_or_default();
+        text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | b'\n')).count()
+    };
+    item.iter().map(|(name, value)| name.len() + text(value) + 16).sum()
 }
 
 fn text_of<'a>(item: &'a Item, name: &str) -> Option<&'a str> {

@@ -639,6 +639,9 @@ impl Game {
         if let Some((_, over)) = &mut hour.rec.backoff {
             *over = true;
         }
+        if let Some((_, over)) = &mut hour.rec.soak {
+            *over = true;
+        }
         hour.rec.lease &= verifies;
         hour.pending_long = hour.labels[1] >= 0 || verifies;
         let mut days = hour.clone();

@@ -11,7 +11,7 @@ use crate::facts::{
 use crate::policy::{DeleteOld, Policy};
 use crate::record::{
     Backoff, ControlRecord, Creating, Deactivated, HostTrouble, Intention, Lease, OwnLogin, Promoting, ProvedDead,
-    Published, Revoked, Roster, Wanted,
+    Published, Revoked, Roster, Soak, Wanted,
 };
 
 pub const KEYS: usize = 5;
@@ -118,6 +118,8 @@ pub struct Rec {
     pub sealed: bool,
     pub names: u8,
     pub trouble: [i8; HOSTS],
+    /// The version at the canaries, and whether it is over.
+    pub soak: Option<(i8, bool)>,
     pub revoked: u8,
     /// 0 nobody, else the controller's number and one.
     pub holder: u8,
@@ -141,6 +143,7 @@ pub const LOST: Rec = Rec {
     sealed: false,
     names: 0,
     trouble: [-1; HOSTS],
+    soak: None,
     revoked: 0,
     holder: 0,
     lease: false,
@@ -421,6 +424,9 @@ impl World {
                 at: if settled { ago(2) } else { NOW },
                 logged_in,
             }),
+            soak: rec
+                .soak
+                .map(|(version, over)| Soak { version: version_id(version), at: if over { ago(15) } else { NOW } }),
             own_logins: keys(rec.own).map(|k| OwnLogin { key: key_id(k), at: vec![NOW] }).collect(),
             deactivated: keys(rec.deactivated)
                 .map(|k| Deactivated { key: key_id(k), at: if bit(rec.long, k) { ago(5 * DAYS) } else { ago(1) } })
@@ -496,6 +502,7 @@ impl World {
             sealed: record.roster.sealed_at.is_some(),
             names,
             trouble,
+            soak: record.soak.as_ref().map(|soak| (number(soak.version.as_str()), soak.at < NOW)),
             revoked: mask(&mut record.revoked.iter().map(|r| &r.key)),
             holder: record.lease.as_ref().map_or(0, |lease| number(&lease.holder) as u8 + 1),
             lease: record.lease.as_ref().is_some_and(|lease| lease.until > NOW),

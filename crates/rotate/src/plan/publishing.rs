@@ -138,8 +138,9 @@ pub(super) fn rule_7(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         }
         return wait(Reason::CanaryWaits { confirmed: done.len(), of: canaries.len() });
     }
-    let last = done.iter().filter_map(|host| Some(host.standing.as_ref()?.at)).max()?;
-    let until = last + look.policy.canary_soak;
+    // As long as our own clock says so: what a host dates may be any time.
+    let soak = look.record.soak.as_ref().filter(|soak| soak.version == pending.id);
+    let until = soak.map_or(look.now, |soak| soak.at) + look.policy.canary_soak;
     if until > look.now { wait(Reason::CanarySoaks { until }) } else { None }
 }
 

@@ -1,6 +1,6 @@
 //! Rules 10, 10a and 11: the old key's end, which can be undone for as long as it is only deactivated.
 
-use super::{Action, Asked, DeleteOld, Look, Part, Purpose, Reason, Refusal, Turn, WhyGone, act, log_in, wait};
+use super::{Action, Asked, DeleteOld, Look, Part, Purpose, Reason, Refusal, Turn, WhyGone, act, add, log_in, wait};
 use crate::facts::{Key, KeyId, KeyStatus};
 use crate::policy::NOT_DEAD;
 use crate::retire;
@@ -18,14 +18,6 @@ fn stops(look: &Look, old: &Key) -> Vec<Refusal> {
         stops.push(Refusal::DeactivatedByHand { key: key.clone() });
     }
     stops
-}
-
-fn add(refusals: &mut Vec<Refusal>, more: Vec<Refusal>) {
-    for refusal in more {
-        if !refusals.contains(&refusal) {
-            refusals.push(refusal);
-        }
-    }
 }
 
 /// When grace and the lag of the last use are over; `None`: they have not begun.

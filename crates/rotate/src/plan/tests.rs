@@ -320,3 +320,56 @@ fn a_canary_that_is_waited_for_is_named() {
     let decision = plan(&facts, &policy, now());
     assert_eq!(classes(&decision), ["host-unconfirmed"]);
 }
+
+/// IAM does not list it yet, or not any more: our own record says that it was made a moment ago.
+#[test]
+fn a_key_that_was_made_just_now_is_there_although_iam_does_not_list_it() {
+    use crate::policy::LISTED_LATE;
+    use crate::record::{Creating, Made, take_in};
+    let new = KeyId::new("MADE");
+    let mut facts = facts();
+    facts.record.old = None;
+    facts.keys.remove(0);
+    facts.record.creating = vec![Creating { at: now(), until: now() + LISTED_LATE * 2, key: Some(new.clone()) }];
+    facts.record.made = vec![Made { key: new.clone(), at: now() }];
+    facts.record.lease.as_mut().unwrap().until = now() + LISTED_LATE * 2;
+    facts.unstored = Some(new.clone());
+    let at = |now| {
+        let mut facts = facts.clone();
+        take_in(&mut facts, &policy(), now);
+        plan(&facts, &policy(), now).action
+    };
+    let second = SignedDuration::from_secs(1);
+    assert_eq!(at(now() + LISTED_LATE - second), Some(Action::Put { key: new.clone(), publishes: false }));
+    assert_eq!(at(now() + LISTED_LATE), Some(Action::Forget { key: new.clone(), refused: false }));
+    // Published already: no other one is made in its place.
+    facts.store.versions.push(version("v3", "MADE", CURRENT));
+    facts.store.versions[1].labels.clear();
+    facts.unstored = None;
+    facts.record.published = Some(Published { version: VersionId::new("v3"), key: new.clone(), at: now() });
+    let mut seen = facts.clone();
+    take_in(&mut seen, &policy(), now());
+    assert!(!matches!(plan(&seen, &policy(), now()).reason, Reason::PublishedKeyGone(_)));
+}
+
+/// Where what is put is published, a stored value that SES refuses has its turn once: then another one, or a new key.
+#[test]
+fn a_stored_value_that_ses_refuses_is_not_waited_for() {
+    let mut facts = facts();
+    facts.store.kind = StoreKind::ParameterStore;
+    facts.record.deactivated.clear();
+    facts.record.old = None;
+    facts.keys = vec![key("OLD", KeyStatus::Active)];
+    let (key, at) = (KeyId::new("OLD"), now());
+    let endpoint = policy().endpoints.remove(0);
+    facts.logins = vec![crate::facts::Login { key: key.clone(), endpoint, reply: LoginReply::Refused, at }];
+    let decision = plan(&facts, &policy(), now());
+    let action = Action::Forget { key, refused: true };
+    assert_eq!(decision.action, Some(action.clone()));
+    let seen = facts.clone();
+    facts.record.done(&action, &Outcome::Done, &seen, &policy(), now());
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+    let later = now() + SignedDuration::from_mins(16);
+    facts.record.lease.as_mut().unwrap().until = later + days(1);
+    assert_eq!(plan(&facts, &policy(), later).action, Some(Action::Create));
+}

@@ -268,3 +268,31 @@ fn a_login_that_one_endpoint_took_is_ours_and_one_without_an_answer_may_be() {
         assert!(record.own_login(&id, now() + mins(minute)), "{minute}");
     }
 }
+
+/// By our own clock: a canary that dates its confirmation long ago soaks as long as any.
+#[test]
+fn the_soak_begins_when_we_see_that_every_canary_has_it() {
+    use crate::facts::{Generation, Host, Proved, Standing, Value, Version};
+    let policy = Policy { canary: Some("canary".into()), ..policy() };
+    let (version, id) = (VersionId::new("v2"), KeyId::new("NEW"));
+    let host = |proof| Host {
+        generation: Generation::V2,
+        heard: Some(now()),
+        watches: vec!["canary".into()],
+        standing: Some(Standing { version: version.clone(), key: id.clone(), at: now() - mins(600), proof }),
+        ..Host::never_heard(HostName::new("mx1"))
+    };
+    let mut facts = facts(vec![key(&id, KeyStatus::Active)], &ControlRecord::new("ses"));
+    let labels = vec![PENDING.to_owned(), "canary".to_owned()];
+    facts.store.versions =
+        vec![Version { id: version.clone(), created: now(), labels, value: Value::Login(id.clone()) }];
+    let mut soak = |proof, minutes| {
+        facts.fleet = vec![host(proof)];
+        take_in(&mut facts, &policy, now() + mins(minutes));
+        facts.record.soak.as_ref().map(|soak| soak.at)
+    };
+    assert_eq!(soak(Proved::True, 0), Some(now()));
+    assert_eq!(soak(Proved::True, 5), Some(now()));
+    assert_eq!(soak(Proved::False, 6), None);
+    assert_eq!(soak(Proved::True, 7), Some(now() + mins(7)));
+}

@@ -1,6 +1,8 @@
 //! What people ask for, by way of any of the commands: written under the condition that nobody wrote the record in between, with a
 //! line of the audit log that names who asked.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::fault::{Class, Fault};
 
@@ -8,7 +10,7 @@ use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEvent, Entry};
 use crate::aws::{CallFailed, FailKind};
 use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
-use crate::hosts::{Kept, Read, RegistryEntry, principal_entry};
+use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
 
@@ -95,16 +97,15 @@ impl Controller {
                 .await
             }
             Ask::Add { host } => {
-                let set =
-                    |entry: &mut RegistryEntry| (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                let set = |_: &Read, entry: &mut RegistryEntry| {
+                    (entry.listed, entry.removed, entry.removed_at) = (true, false, None);
+                    entry.removed_reports = None;
+                };
                 self.register("add", &host, None, set).await
             }
             Ask::Remove { host } => {
-                let removed_at = Some(self.hooks.now());
-                let set = |entry: &mut RegistryEntry| {
-                    let owner = entry.owner.take();
-                    *entry = RegistryEntry { removed: true, removed_at, owner, ..RegistryEntry::default() };
-                };
+                let now = self.hooks.now();
+                let set = |read: &Read, entry: &mut RegistryEntry| removed(entry, now, read.reports_of(&host));
                 self.register("remove", &host, None, set).await
             }
             Ask::Waive { host, reason, until } => {
@@ -122,11 +123,12 @@ impl Controller {
                     ));
                 }
                 let waiver = Waiver { reason: reason.clone(), by, until };
-                let set = |entry: &mut RegistryEntry| entry.waiver = Some(waiver.clone());
+                let set = |_: &Read, entry: &mut RegistryEntry| entry.waiver = Some(waiver.clone());
                 self.register("waive", &host, Some(reason), set).await
             }
             Ask::Unwaive { host } => {
-                self.register("unwaive", &host, None, |entry: &mut RegistryEntry| entry.waiver = None).await
+                let set = |_: &Read, entry: &mut RegistryEntry| entry.waiver = None;
+                self.register("unwaive", &host, None, set).await
             }
             Ask::Accept { host } => self.accept(&host).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
@@ -178,25 +180,28 @@ impl Controller {
         what: &str,
         host: &HostName,
         more: Option<String>,
-        set: impl Fn(&mut RegistryEntry),
+        set: impl Fn(&Read, &mut RegistryEntry),
     ) -> Result<Answer, Fault> {
         let entry = Entry::new(AuditEvent::Asked, what).host(host).more(more.unwrap_or_default());
         self.entry(entry, host.as_str(), set).await
     }
 
     /// Changes one entry of the registry, under the condition of the record.
-    async fn entry(&mut self, line: Entry, name: &str, set: impl Fn(&mut RegistryEntry)) -> Result<Answer, Fault> {
+    async fn entry(
+        &mut self,
+        line: Entry,
+        name: &str,
+        set: impl Fn(&Read, &mut RegistryEntry),
+    ) -> Result<Answer, Fault> {
         for _ in 0..TRIES {
             let mut kept = self.kept().await?;
             let read = self.place.read().await.map_err(|failed| *failed.fault)?;
-            let before = read.entry(name);
-            let mut after = before.clone();
-            set(&mut after);
-            if after == before {
+            let write: EntryWrite = read.changed(name, |entry| set(&read, entry));
+            if write.after == read.entry(name) {
                 return Ok(Answer::WasSo);
             }
-            let record = said_of(kept.record.clone(), name, &before, &after);
-            match self.write(&mut kept, record, Some(line.clone()), Some((name, &after))).await {
+            let record = ControlRecord { next: None, ..kept.record.clone() };
+            match self.write(&mut kept, record, Some(line.clone()), Some(&write)).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(failed) if failed.kind == FailKind::Conflict => {}
                 Err(failed) => return Err(*failed.fault),
@@ -214,7 +219,7 @@ impl Controller {
             return Err(wrong(&format!("no host of the name {host} has written"), "see `relaykey-rotate hosts list`"));
         };
         let principal = last.written.principal.clone();
-        let owns = |entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
+        let owns = |_: &Read, entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
         let said = Some(format!("principal {principal}, instead of {} others", rows.len()));
         let mut answer = self.register("accept", host, said, owns).await?;
         let others: Vec<_> = rows.iter().map(|row| row.item.clone()).collect();
@@ -225,7 +230,7 @@ impl Controller {
         let writes_too = |row: &&crate::hosts::Row| row.written.principal == principal && row.item != last.item;
         if read.rows.iter().filter(|row| !others.contains(&row.item)).any(|row| writes_too(&row)) {
             let line = Entry::new(AuditEvent::Asked, "accept-shared").host(host).more(format!("principal {principal}"));
-            let shares = |entry: &mut RegistryEntry| entry.shared = true;
+            let shares = |_: &Read, entry: &mut RegistryEntry| entry.shared = true;
             if self.entry(line, &principal_entry(&principal), shares).await? == Answer::Done {
                 answer = Answer::Done;
             }
@@ -253,7 +258,8 @@ impl Controller {
         let record = kept.record.clone();
         let asked = Entry::new(AuditEvent::Asked, "reactivate").key(key);
         self.write(&mut kept, record, Some(asked), None).await.map_err(fault)?;
-        self.keys.set(key, KeyStatus::Active).await.map_err(fault)?;
+        let until = self.until((self.hooks.now(), self.hooks.boot()));
+        self.keys.set(key, KeyStatus::Active, &until).await.map_err(fault)?;
         let action = Action::Reactivate { key: key.clone(), host: None };
         let mut record = kept.record.clone();
         record.brought_back(key);
@@ -264,14 +270,15 @@ impl Controller {
     }
 }
 
-/// The record, when this is said of a host. A removal strikes it from the roster here, once: a host that comes back after it is missed
-/// like any other.
-fn said_of(record: ControlRecord, name: &str, before: &RegistryEntry, after: &RegistryEntry) -> ControlRecord {
-    let mut record = ControlRecord { next: None, ..record };
-    if after.removed_at > before.removed_at {
-        record.roster.names.retain(|known| known.as_str() != name);
-    }
-    record
+/// A removal strikes a host from the roster here, once: one that comes back after it is missed like any other.
+fn removed(entry: &mut RegistryEntry, now: Timestamp, reports: BTreeMap<String, u64>) {
+    *entry = RegistryEntry {
+        removed: true,
+        removed_at: Some(now),
+        removed_reports: Some(reports),
+        owner: entry.owner.take(),
+        ..RegistryEntry::default()
+    };
 }
 
 fn wrong(what: &str, fix: &str) -> Fault {
@@ -281,22 +288,35 @@ fn wrong(what: &str, fix: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hosts::Known;
 
     #[test]
     fn a_removal_strikes_a_host_from_the_roster_once() {
-        let mut record = ControlRecord::new("ses");
-        record.roster.names = vec![HostName::new("mx1"), HostName::new("mx2")];
-        let removed = |at: &str| {
-            let removed_at = Some(at.parse().unwrap());
-            RegistryEntry { removed: true, removed_at, ..RegistryEntry::default() }
+        let mut entry = RegistryEntry { on_roster: true, owner: Some("p".into()), ..RegistryEntry::default() };
+        let at = |at: &str| at.parse::<Timestamp>().unwrap();
+        removed(&mut entry, at("2026-03-02T08:00:00Z"), BTreeMap::new());
+        assert!(!entry.on_roster && entry.owner.as_deref() == Some("p"));
+        // It came back, and something else is said of it.
+        entry.on_roster = true;
+        let text = serde_json::to_string(&entry).unwrap();
+        let read = Read { entries: [("mx1".to_owned(), Known { entry, text })].into(), ..Read::default() };
+        assert!(read.changed("mx1", |entry| entry.shared = true).after.on_roster);
+        assert_eq!(read.roster().collect::<Vec<_>>(), [HostName::new("mx1")]);
+    }
+
+    #[test]
+    fn what_the_roster_gains_and_loses_is_written_and_nothing_else() {
+        let known = |on_roster| {
+            let entry = RegistryEntry { on_roster, owner: Some("p".into()), ..RegistryEntry::default() };
+            Known { text: serde_json::to_string(&entry).unwrap(), entry }
         };
-        let (never, first, second) =
-            (RegistryEntry::default(), removed("2026-03-02T08:00:00Z"), removed("2026-03-03T08:00:00Z"));
-        let names = |before, after| said_of(record.clone(), "mx1", before, after).roster.names;
-        assert_eq!(names(&never, &first), [HostName::new("mx2")]);
-        assert_eq!(names(&first, &second), [HostName::new("mx2")], "it had come back");
-        // Something else is said of one that came back.
-        let shared = RegistryEntry { shared: true, ..first.clone() };
-        assert_eq!(names(&first, &shared).len(), 2);
+        let entries = [("left", known(true)), ("mx1", known(true)), ("mx2", known(false))];
+        let entries = entries.map(|(name, known)| (name.to_owned(), known));
+        let read = Read { entries: entries.clone().into(), ..Read::default() };
+        let names = ["mx1", "mx2", "mx3"].map(HostName::new);
+        let writes = read.to_roster(&names);
+        let told: Vec<_> = writes.iter().map(|w| (w.name.as_str(), w.after.on_roster, w.before.is_some())).collect();
+        assert_eq!(told, [("mx2", true, true), ("mx3", true, false), ("left", false, true)]);
+        assert!(writes.iter().all(|w| w.before.is_none() || w.after.owner.is_some()), "what is known else stays");
     }
 }

@@ -8,7 +8,7 @@ use relaykey_core::fault::{Class, Fault};
 use super::{Controller, LOGINS, Look, NewKey, TRIES};
 use crate::audit::Entry;
 use crate::aws::store::{Seen, StoreAt};
-use crate::aws::{CallFailed, FailKind, logins, payload};
+use crate::aws::{CallFailed, FailKind, Until, logins, payload};
 use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, VersionId};
 use crate::hosts::Kept;
 use crate::plan::{Action, Outcome, Purpose, plan};
@@ -86,7 +86,9 @@ impl Controller {
     }
 
     /// `false`: somebody was faster, and what was decided is worth nothing any more.
-    async fn keep(&self, kept: &mut Kept, record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+    async fn keep(&self, kept: &mut Kept, mut record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+        // Each name stands in the registry: a record of a hundred thousand fits nowhere.
+        record.roster.names.clear();
         match self.write(kept, record, entry, None).await {
             Ok(()) => Ok(true),
             Err(failed) if failed.kind == FailKind::Conflict => Ok(false),
@@ -125,10 +127,11 @@ impl Controller {
             }
         }
         let called = match (seen, action) {
-            (Some(seen), _) => self.call(action, token, &look.facts, seen).await,
+            (Some(seen), _) => self.call(action, token, &look.facts, seen, &self.until(decided)).await,
             // It asks nothing of the store.
             (None, Action::Reactivate { key, .. }) => {
-                Called::of(self.keys.set(key, KeyStatus::Active).await, |()| Outcome::Done)
+                let until = self.until(decided);
+                Called::of(self.keys.set(key, KeyStatus::Active, &until).await, |()| Outcome::Done)
             }
             (None, _) => {
                 Called::failed(Fault::new(Class::State, "the store was not seen", "nothing: it is looked at anew"))
@@ -182,14 +185,21 @@ impl Controller {
     }
 
     /// The call itself.
-    async fn call(&mut self, action: &Action, token: Option<VersionId>, facts: &Facts, seen: &Seen) -> Called {
+    async fn call(
+        &mut self,
+        action: &Action,
+        token: Option<VersionId>,
+        facts: &Facts,
+        seen: &Seen,
+        until: &Until,
+    ) -> Called {
         let done = |()| Outcome::Done;
         match action {
-            Action::Reactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Active).await, done),
-            Action::Deactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Inactive).await, done),
-            Action::Delete { key, .. } => Called::of(self.keys.delete(key).await, done),
+            Action::Reactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Active, until).await, done),
+            Action::Deactivate { key, .. } => Called::of(self.keys.set(key, KeyStatus::Inactive, until).await, done),
+            Action::Delete { key, .. } => Called::of(self.keys.delete(key, until).await, done),
             Action::Create => {
-                let made = self.keys.create().await;
+                let made = self.keys.create(until).await;
                 Called::of(made, |(id, secret)| {
                     self.unstored = Some(NewKey { id: id.clone(), secret });
                     Outcome::Created(id)
@@ -199,27 +209,27 @@ impl Controller {
                 self.unstored = None;
                 Called::done(Outcome::Done)
             }
-            Action::Put { key, publishes } => self.put(key, *publishes, token, seen).await,
+            Action::Put { key, publishes } => self.put(key, *publishes, token, seen, until).await,
             Action::Republish { from, .. } => match (seen.values.get(from), &self.store) {
                 (Some(text), StoreAt::Secret(secret)) => {
                     let token = token.expect("a secret takes one");
-                    Called::of(secret.put(&token, text, PENDING).await, |_| Outcome::Done)
+                    Called::of(secret.put(&token, text, PENDING, until).await, |_| Outcome::Done)
                 }
-                (Some(text), StoreAt::Parameter(at)) => Called::of(at.put(text).await, Outcome::Published),
+                (Some(text), StoreAt::Parameter(at)) => Called::of(at.put(text, until).await, Outcome::Published),
                 (None, _) => Called::failed(gone(&format!("version {from}"))),
             },
             Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
-            Action::TakeOff { version, .. } => self.label(PENDING, Some(version), None).await,
+            Action::TakeOff { version, .. } => self.label(PENDING, Some(version), None, until).await,
             Action::Label { version, label } => {
                 let from = facts.store.labelled(label).map(|version| version.id.clone());
-                self.label(label, from.as_ref(), Some(version)).await
+                self.label(label, from.as_ref(), Some(version), until).await
             }
-            Action::Unlabel { version, label } => self.label(label, Some(version), None).await,
+            Action::Unlabel { version, label } => self.label(label, Some(version), None, until).await,
             Action::Promote { from, version, .. } => {
-                let promoted = self.label(CURRENT, from.as_ref(), Some(version)).await;
+                let promoted = self.label(CURRENT, from.as_ref(), Some(version), until).await;
                 if promoted.outcome == Outcome::Done {
                     // It has done its work. Where it stays, it is known as over.
-                    let _ = self.label(PENDING, Some(version), None).await;
+                    let _ = self.label(PENDING, Some(version), None, until).await;
                 }
                 promoted
             }
@@ -229,9 +239,9 @@ impl Controller {
         }
     }
 
-    async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>) -> Called {
+    async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>, until: &Until) -> Called {
         match &self.store {
-            StoreAt::Secret(secret) => Called::of(secret.label(label, from, to).await, |()| Outcome::Done),
+            StoreAt::Secret(secret) => Called::of(secret.label(label, from, to, until).await, |()| Outcome::Done),
             StoreAt::Parameter(_) => Called::failed(Fault::new(
                 Class::Unsupported,
                 "Parameter Store has no labels that could be moved so",
@@ -241,7 +251,14 @@ impl Controller {
     }
 
     /// The new key, from memory, in the form of what is published now.
-    async fn put(&mut self, key: &KeyId, publishes: bool, token: Option<VersionId>, seen: &Seen) -> Called {
+    async fn put(
+        &mut self,
+        key: &KeyId,
+        publishes: bool,
+        token: Option<VersionId>,
+        seen: &Seen,
+        until: &Until,
+    ) -> Called {
         let text = match self.composed(key, seen) {
             Ok(text) => text,
             Err(fault) => return Called::failed(fault),
@@ -249,9 +266,9 @@ impl Controller {
         let put = match &self.store {
             StoreAt::Secret(secret) => {
                 let label = if publishes { CURRENT } else { PENDING };
-                secret.put(&token.expect("a secret takes one"), &text, label).await
+                secret.put(&token.expect("a secret takes one"), &text, label, until).await
             }
-            StoreAt::Parameter(at) => at.put(&text).await,
+            StoreAt::Parameter(at) => at.put(&text, until).await,
         };
         // A version of this token is there with another value: what was published changed in between. It is verified by its login.
         let put = match put {

@@ -22,7 +22,8 @@ impl Controller {
         let mut seen = taken(seen, Part::Store, &mut gaps, &mut faults);
         let mut read = taken(read, Part::Fleet, &mut gaps, &mut faults);
         if let Some(read) = read.as_mut().filter(|_| pins) {
-            self.pin(read, &mut gaps, &mut faults).await;
+            let pinned = self.place.pin(read).await;
+            taken(pinned, Part::Fleet, &mut gaps, &mut faults);
         }
         let kind = match &self.store {
             crate::aws::store::StoreAt::Secret(_) => StoreKind::SecretsManager,
@@ -43,24 +44,29 @@ impl Controller {
             unstored: self.unstored.as_ref().map(|new| new.id.clone()),
             gaps,
         };
-        if let Some(read) = &read {
+        if let Some(read) = &mut read {
             let fleet = self.fleet(read, seen.as_ref(), now);
             facts.fleet = fleet.hosts;
             facts.gone = fleet.gone;
+            // Reports are large, and read.
+            read.rows = Vec::new();
+            let names = &mut facts.record.roster.names;
+            names.extend(read.roster());
+            names.sort();
+            names.dedup();
         }
-        facts.record = record::look(&facts, &self.policy, now);
+        let before = read.as_ref().filter(|_| pins).map(|read| (read, facts.record.clone()));
+        record::take_in(&mut facts, &self.policy, now);
+        if let Some((read, before)) = before {
+            // Before anything depends on it.
+            let written = self.place.write_entries(&read.to_roster(&facts.record.roster.names)).await;
+            if taken(written, Part::Fleet, &mut facts.gaps, &mut faults).is_none() {
+                facts.record = before;
+                record::take_in(&mut facts, &self.policy, now);
+            }
+        }
         let decision = plan(&facts, &self.policy, now);
         (Look { facts, decision, faults, busy: None, now }, seen)
-    }
-
-    async fn pin(&self, read: &mut Read, gaps: &mut Vec<Gap>, faults: &mut Vec<Fault>) {
-        let unowned = read.unowned();
-        if unowned.is_empty() {
-            return;
-        }
-        if let Err(failed) = self.place.pin(read, unowned).await {
-            taken::<()>(Err(failed), Part::Fleet, gaps, faults);
-        }
     }
 
     fn fleet(&self, read: &Read, seen: Option<&Seen>, now: Timestamp) -> evidence::Fleet {
@@ -70,7 +76,13 @@ impl Controller {
         };
         let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
-        evidence::fleet(written, &registry, &passwords, now)
+        let mut fleet = evidence::fleet(written, &registry, &passwords, now);
+        // A new key is tried in these alone: what SES says elsewhere nobody would know before all hosts of that region have it.
+        let tried: Vec<String> = self.smtp.endpoints().filter_map(|smtp| smtp.ses_region()).collect();
+        for host in fleet.hosts.iter_mut().filter(|_| !tried.is_empty()) {
+            host.region_refused = host.regions.iter().find(|region| !tried.contains(region)).cloned();
+        }
+        fleet
     }
 }
 
@@ -96,7 +108,9 @@ impl Look {
 fn taken<T>(result: Result<T, CallFailed>, part: Part, gaps: &mut Vec<Gap>, faults: &mut Vec<Fault>) -> Option<T> {
     match result {
         Ok(taken) => Some(taken),
-        Err(CallFailed { kind, fault }) => {
+        Err(CallFailed { kind, mut fault }) => {
+            // Somebody was faster: the next look sees what they did.
+            fault.temporary |= kind == FailKind::Conflict;
             gaps.push(Gap { part, why: FailKind::unseen(kind, part) });
             faults.push(*fault);
             None

@@ -10,7 +10,8 @@ use crate::record::{Deactivated, Intention, Published};
 async fn deactivated(lab: &Lab) -> (Controller, Kept, KeyId) {
     let mut controller = lab.controller().await;
     let key = KeyId::new(lab.aws.keys()[0].0.clone());
-    controller.keys.set(&key, KeyStatus::Inactive).await.map_err(|failed| failed.fault).unwrap();
+    let until = crate::aws::Until::new(&controller.hooks, Duration::MAX);
+    controller.keys.set(&key, KeyStatus::Inactive, &until).await.map_err(|failed| failed.fault).unwrap();
     let mut kept = controller.take(false).await.unwrap().unwrap();
     let now = controller.hooks.now();
     let record = ControlRecord {
