@@ -204,6 +204,14 @@ pub enum Evidence {
 }
 
 impl Evidence {
+    /// As people name it.
+    pub fn name(&self) -> String {
+        match self {
+            Evidence::DynamoDb { table, .. } => format!("table {table:?}"),
+            Evidence::ParameterStore { path, .. } => format!("parameters below {path:?}"),
+        }
+    }
+
     /// How AWS is reached for it.
     pub fn aws(&self) -> &Aws {
         match self {

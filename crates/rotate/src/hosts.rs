@@ -5,6 +5,8 @@
 pub mod parameter_store;
 pub mod table;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +160,14 @@ impl Place {
         match self {
             Self::Table(table) => table.read().await,
             Self::Parameters(parameters) => parameters.read().await,
+        }
+    }
+
+    /// The credentials that hosts report about here, as far as one page or a few tell.
+    pub async fn credentials(&self) -> Result<BTreeSet<String>, CallFailed> {
+        match self {
+            Self::Table(table) => table.credentials().await,
+            Self::Parameters(parameters) => parameters.credentials().await,
         }
     }
 

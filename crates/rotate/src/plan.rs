@@ -19,10 +19,10 @@ use crate::evidence::{Verdict, verdict};
 use crate::facts::{
     CURRENT, Facts, Gap, HostName, Key, KeyId, KeyStatus, LoginReply, PENDING, Part, StoreKind, Version,
 };
-use crate::facts::{LastUsed, VersionId, WhyUnseen};
-use crate::policy::{DeleteOld, LEFTOVER, Policy};
+use crate::facts::{LastUsed, Value, VersionId, WhyUnseen};
+use crate::policy::{DeleteOld, LEFTOVER, Policy, UNUSED};
 use crate::record::ControlRecord;
-use crate::refusal::{Refusal, WaitsFor};
+use crate::refusal::{KnownUse, Refusal, WaitsFor};
 
 /// One thing to do, about ids out of the facts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -178,6 +178,11 @@ pub enum Reason {
     /// 6
     ToVerify(KeyId),
     Propagating {
+        key: KeyId,
+        until: Timestamp,
+    },
+    /// 6: neither accepted nor refused.
+    Unanswered {
         key: KeyId,
         until: Timestamp,
     },
@@ -484,7 +489,8 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if unexplained.peek().is_some() && look.wanted().is_some() {
         refusals.push(Refusal::TwoLiveKeys { keys: look.key_ids() });
     }
-    refusals.extend(unexplained.map(|key| Refusal::UnexplainedKey { key: key.clone() }));
+    let told = |key: &KeyId| Refusal::UnexplainedKey { key: key.clone(), used: look.known_use(key) };
+    refusals.extend(unexplained.map(told));
     None
 }
 
@@ -619,6 +625,26 @@ impl Look<'_> {
         }
     }
 
+    /// What is known of who uses a key. That nothing does is only said where everything was seen that would tell.
+    fn known_use(&self, id: &KeyId) -> KnownUse {
+        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
+            return KnownUse::Inactive;
+        };
+        if let Some(host) = self.facts.fleet.iter().find(|host| names(host, id)) {
+            return KnownUse::Named { host: host.name.clone() };
+        }
+        let unreadable = self.facts.store.versions.iter().any(|version| version.value == Value::Unreadable);
+        // IAM tells late; and whoever has a key that is not published is not seen where nothing is.
+        let tells = self.current_key.is_some() && !unreadable && key.created + self.policy.last_use_lag <= self.now;
+        match &key.last_used {
+            LastUsed::At { at, service, .. } if *at + UNUSED > self.now => {
+                KnownUse::Used { at: *at, service: service.clone() }
+            }
+            LastUsed::Never | LastUsed::At { .. } if tells => KnownUse::Nothing,
+            _ => KnownUse::NotKnown,
+        }
+    }
+
     /// Clears a leftover: deactivated, and a day later deleted.
     fn leftover_turn(&self, _: &mut Vec<Refusal>) -> Option<Turn> {
         let key = self.facts.keys.iter().find(|k| Some(&k.id) != self.current_key && self.is_leftover(k))?;
@@ -655,7 +681,8 @@ impl Look<'_> {
         let lease = self.record.lease.as_ref().filter(|lease| lease.holder == self.facts.me && lease.until > self.now);
         if lease.is_none() {
             let other = self.record.lease.clone().filter(|other| other.until > self.now);
-            let (holder, until) = other.map_or((String::new(), self.now), |other| (other.holder, other.until));
+            let (holder, until) =
+                other.map_or((String::new(), self.now), |other| (other.who.unwrap_or(other.holder), other.until));
             refusals.push(Refusal::Busy { holder, until });
         }
         let neither = self.unseen_part(Part::Store) && self.unseen_part(Part::Fleet);
@@ -736,6 +763,7 @@ impl Reason {
         match self {
             Reason::BeingMade { until }
             | Reason::Propagating { until, .. }
+            | Reason::Unanswered { until, .. }
             | Reason::EmptyPending { until }
             | Reason::CanarySoaks { until }
             | Reason::Confirmed { until }

@@ -22,7 +22,7 @@ fn version(id: &str, key: &str, label: &str) -> Version {
 /// `NEW` is published, `OLD` Inactive, by us.
 fn facts() -> Facts {
     let mut record = ControlRecord::new("ses");
-    record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5) });
+    record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5), ..Lease::default() });
     let (version_id, new, old) = (VersionId::new("v2"), KeyId::new("NEW"), KeyId::new("OLD"));
     record.published = Some(Published { version: version_id, key: new, at: now() - days(20) });
     record.deactivated = vec![Deactivated { key: old.clone(), at: now() - days(10) }];
@@ -148,7 +148,10 @@ fn without_the_lease_or_with_the_keys_unseen_nothing_is_done() {
     let blind = Facts { gaps: vec![gap], ..facts.clone() };
     let decision = plan(&blind, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["access-denied"]));
-    for lease in [None, Some(Lease { holder: "another".into(), until: now() + SignedDuration::from_mins(1) })] {
+    for lease in [
+        None,
+        Some(Lease { holder: "another".into(), until: now() + SignedDuration::from_mins(1), ..Lease::default() }),
+    ] {
         facts.record.lease = lease;
         let decision = plan(&facts, &policy(), now());
         assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["busy"]));
@@ -195,7 +198,7 @@ fn a_key_that_was_brought_back_has_all_its_time_again() {
     let (old, host) = (KeyId::new("OLD"), None);
     let looked = |facts: &Facts, now| {
         let record = crate::record::look(facts, &policy(), now);
-        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5) });
+        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5), ..Lease::default() });
         let facts = Facts { record: ControlRecord { lease, ..record }, ..facts.clone() };
         (plan(&facts, &policy(), now).action, facts)
     };
