@@ -459,7 +459,7 @@ impl fmt::Display for Reason {
             Reason::Unanswered { key, until } => {
                 write!(f, "a login with {key} got no answer yet; tried until {until:.0}")
             }
-            Reason::NotTaken(key) => write!(f, "no login with {key} came to be"),
+            Reason::NotTaken(key) => write!(f, "no login with {key} was accepted"),
             Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until:.0}"),
             Reason::EmptyPendingOld => f.write_str("AWSPENDING has had no value for too long"),
             Reason::PendingDead(version) => write!(f, "the key of version {version} is gone or inactive"),

@@ -3,7 +3,7 @@
 use relaykey::fault::{Class, Fault};
 use serde::Serialize;
 
-use super::view::{FaultView, RefusalView, SCHEMA, Stand, hosts_reported, number, put};
+use super::view::{FaultView, RefusalView, SCHEMA, Stand, hosts_reported, is_of_a_gap, number, put};
 use super::{Common, Exit, ca_files, choose, complain, lab, load, print_json, runtime, say, speak};
 use crate::config::{Config, Credential};
 use crate::facts::{CURRENT, KeyId, LoginReply, Part, StoreKind, Value};
@@ -99,7 +99,8 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
     let untried = checked.as_ref().map(|checked| checked.untried.join(", ")).unwrap_or_default();
     let refusals = || {
         let refusals = checked.iter().flat_map(|checked| &checked.look.decision.refusals);
-        refusals.filter(|refusal| refusal.waits_for() == WaitsFor::Person)
+        refusals
+            .filter(|refusal| refusal.waits_for() == WaitsFor::Person && (faults.is_empty() || !is_of_a_gap(refusal)))
     };
     if json {
         print_json(&serde_json::json!({

@@ -418,7 +418,7 @@ pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> S
         put(&mut out, "    to do: ", "      ", &fault.fix);
     }
     // What hosts say stands above; what to do about it stands here, each once.
-    for refusal in refusals(decision) {
+    for refusal in refusals(look) {
         out.push('\n');
         put(&mut out, "  ", "    ", &format!("{}: {}", refusal.class(), refusal.words()));
         put(&mut out, "    to do: ", "      ", &refusal.fix());
@@ -456,7 +456,7 @@ pub fn progress(look: &Look) -> String {
     // What is waited for at canary hosts is about what is not published yet: above it is not told.
     let canary = decision.phase == Phase::Canary;
     let about_all = |refusal: &&&Refusal| canary || refusal.host().is_none();
-    for refusal in refusals(decision).iter().filter(about_all) {
+    for refusal in refusals(look).iter().filter(about_all) {
         out += &format!("\n{}: {}. To do: {}", refusal.class(), refusal.words(), refusal.fix());
     }
     for fault in &look.faults {
@@ -484,10 +484,18 @@ fn title(decision: &Decision) -> String {
     }
 }
 
+/// That something cannot be seen: AWS's own words say it too, and why.
+pub fn is_of_a_gap(refusal: &Refusal) -> bool {
+    use Refusal::{AccessDenied, KmsDenied, NotFound, SecretDeleting, UserMissing};
+    matches!(refusal, AccessDenied { .. } | KmsDenied | NotFound { .. } | SecretDeleting | UserMissing)
+}
+
 /// Refusals that a person can do something about; of many hosts with the same trouble the first three.
-fn refusals(decision: &Decision) -> Vec<&Refusal> {
+fn refusals(look: &Look) -> Vec<&Refusal> {
     let mut shown: Vec<&Refusal> = Vec::new();
-    for refusal in decision.refusals.iter().filter(|refusal| refusal.waits_for() != WaitsFor::Time) {
+    let told =
+        |refusal: &&Refusal| refusal.waits_for() != WaitsFor::Time && (look.faults.is_empty() || !is_of_a_gap(refusal));
+    for refusal in look.decision.refusals.iter().filter(told) {
         if shown.iter().filter(|other| other.class() == refusal.class()).count() < 3 {
             shown.push(refusal);
         }
