@@ -215,7 +215,11 @@ impl Refusal {
             DeactivatedByHand { key } => format!(
                 "if it was stolen, leave it so, and `{us} run` makes and publishes another one; else `{us} reactivate {key}`"
             ),
-            NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
+            NoHosts => format!(
+                "install relaykey on the mail servers, with a [[report]] to {}; `{us} check` says if hosts report there under \
+                 another name than this credential's",
+                names.fleet
+            ),
             RosterOpen { heard, counted, expect: Some(_) } if heard == counted && *heard > 0 => format!(
                 "start relaykey on the hosts that are missing; if there are no more, `{us} hosts seal --expect {counted}`"
             ),

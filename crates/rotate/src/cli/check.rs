@@ -65,7 +65,10 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
     match Controller::new(config, credential).await {
         Ok(mut controller) => {
             match controller.caller().await {
-                Ok(caller) => ok.push(found("identity", caller.arn)),
+                Ok(caller) => {
+                    let profile = config.aws.profile.as_ref().map(|profile| format!(" (profile {profile})"));
+                    ok.push(found("identity", caller.arn + &profile.unwrap_or_default()));
+                }
                 Err(fault) => faults.push(fault),
             }
             match controller.check().await {
@@ -89,11 +92,7 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
     let exit = match (&checked, faults.iter().any(|fault| !fault.temporary), faults.is_empty()) {
         (_, true, _) => Exit::ForGood,
         (_, false, false) => Exit::ForNow,
-        (Some(checked), ..) => match Stand::of(&checked.look) {
-            Stand::ForGood => Exit::ForGood,
-            Stand::ForNow if checked.look.busy.is_none() => Exit::ForNow,
-            _ => Exit::Done,
-        },
+        (Some(checked), ..) => Stand::of(&checked.look).exit_of_a_check(checked.look.busy.is_some()),
         (None, ..) => Exit::Done,
     };
     let untried = checked.as_ref().map(|checked| checked.untried.join(", ")).unwrap_or_default();

@@ -86,6 +86,15 @@ impl Stand {
         }
     }
 
+    /// Of a check: whoever only waits, or whose work somebody else does, is in order.
+    pub fn exit_of_a_check(self, busy: bool) -> Exit {
+        match self {
+            Stand::ForGood => Exit::ForGood,
+            Stand::ForNow if !busy => Exit::ForNow,
+            _ => Exit::Done,
+        }
+    }
+
     /// Of a rotation that is not complete when the time to wait for it is over.
     pub fn exit_at_the_end(self) -> Exit {
         match self {

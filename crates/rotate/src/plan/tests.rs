@@ -323,3 +323,41 @@ fn a_canary_that_is_waited_for_is_named() {
     let decision = plan(&facts, &policy, now());
     assert_eq!(classes(&decision), ["host-unconfirmed"]);
 }
+
+/// That nothing uses a key is said only where all was seen that would tell.
+#[test]
+fn a_key_that_may_be_in_use_is_not_called_unused() {
+    let used = |set: &dyn Fn(&mut Facts)| {
+        let mut facts = facts();
+        facts.record.old = None;
+        facts.keys[0].status = KeyStatus::Active;
+        set(&mut facts);
+        let decision = plan(&facts, &policy(), now());
+        let used = decision.refusals.into_iter().find_map(|refusal| match refusal {
+            Refusal::UnexplainedKey { key, used } if key.as_str() == "OLD" => Some(used),
+            _ => None,
+        });
+        used.expect("it is unexplained")
+    };
+    assert_eq!(used(&|_| {}), KnownUse::Nothing);
+    let at = |days_ago| LastUsed::At { at: now() - days(days_ago), service: "ses".into(), region: "eu-west-1".into() };
+    assert_eq!(
+        used(&|facts| facts.keys[0].last_used = at(2)),
+        KnownUse::Used { at: now() - days(2), service: "ses".into() }
+    );
+    assert_eq!(used(&|facts| facts.keys[0].last_used = at(200)), KnownUse::Nothing);
+    assert_eq!(used(&|facts| facts.keys[0].last_used = LastUsed::Unknown), KnownUse::NotKnown);
+    // IAM tells a day late.
+    assert_eq!(used(&|facts| facts.keys[0].created = now() - SignedDuration::from_hours(1)), KnownUse::NotKnown);
+    // What is published cannot be read, or nothing is: it may be this very key.
+    assert_eq!(used(&|facts| facts.store.versions[0].value = Value::Unreadable), KnownUse::NotKnown);
+    assert_eq!(used(&|facts| facts.store.versions.clear()), KnownUse::NotKnown);
+    let host = HostName::new("mx1");
+    let names = |facts: &mut Facts| {
+        let mut named = crate::facts::Host::never_heard(HostName::new("mx1"));
+        named.lists.others = vec![KeyId::new("OLD")];
+        facts.fleet = vec![named];
+    };
+    assert_eq!(used(&names), KnownUse::Named { host });
+    assert_eq!(used(&|facts| facts.keys[0].status = KeyStatus::Inactive), KnownUse::Inactive);
+}

@@ -169,6 +169,10 @@ fn a_phase_has_its_clock_and_says_what_comes_then() {
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
+    // Who confirmed, and whom a person vouches for, are two things.
+    let mut waived = look::troubled().facts.fleet.remove(3);
+    waived.standing = None;
+    assert_eq!(confirmed(&hosts(&look::with(vec![look::host("mx1", "v2"), waived]))), "confirmed 1/2, 1 waived");
     let all = look::with(vec![look::host("mx1", "v2")]);
     let lag = super::text(&example(), &all, None);
     assert!(lag.contains("now   nobody uses the old key any more (1d left, until 2026-03-03 08:00:00Z)"), "{lag}");
@@ -235,4 +239,92 @@ fn programs_get_facts() {
     let classes: Vec<_> =
         document["refusals"].as_array().expect("refusals").iter().map(|r| r["class"].as_str()).collect();
     assert!(classes.contains(&Some("proof-false")) && classes.contains(&Some("withdrawn")), "{classes:?}");
+}
+
+/// The table of docs/rotation.md is what the program gives; `UPDATE_DOCS=1 cargo test -p relaykey-rotate exits` writes it.
+#[test]
+fn the_exits_of_the_documents_are_those_that_are_given() {
+    let rows = [
+        ("nothing is due", Stand::Done, false),
+        ("there is something to do, and it can be done", Stand::Acts, false),
+        ("a clock runs: grace, lag, observing", Stand::Time, false),
+        ("hosts are waited for, or a person who has a say about them", Stand::People, false),
+        (
+            "it does not go on by waiting: AWS denies something, or a key or label is somebody else's",
+            Stand::ForGood,
+            false,
+        ),
+        ("AWS or an endpoint gives no answer", Stand::ForNow, false),
+        ("somebody else is at work", Stand::ForNow, true),
+    ];
+    let mut table =
+        "| | `plan`, `status`, `run --once` | `run`, at the end of `--wait` | `check` |\n|---|---|---|---|\n"
+            .to_owned();
+    for (what, stand, busy) in rows {
+        let exits = [stand.exit(), stand.exit_at_the_end(), stand.exit_of_a_check(busy)].map(Exit::code);
+        table += &format!("| {what} | {} | {} | {} |\n", exits[0], exits[1], exits[2]);
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/rotation.md");
+    let text = std::fs::read_to_string(&path).expect("docs/rotation.md");
+    let (before, rest) = text.split_once("<!-- exits -->\n").expect("where it begins");
+    let (written, after) = rest.split_once("<!-- end of exits -->").expect("where it ends");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}<!-- exits -->\n{table}<!-- end of exits -->{after}")).expect("written");
+        return;
+    }
+    assert_eq!(written, table, "docs/rotation.md says otherwise");
+}
+
+#[test]
+fn who_is_at_work_is_named_and_since_when() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    let lease = crate::record::Lease {
+        holder: "0a1b".into(),
+        until: look.now + SignedDuration::from_mins(5),
+        who: Some("arn:aws:iam::111122223333:user/you (process 7 on admin1)".into()),
+        since: Some(look.now - SignedDuration::from_mins(2)),
+    };
+    look.busy = Some(lease.clone());
+    let text = text(&example(), &look, None);
+    let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        flowing.contains(
+            "user/you (process 7 on admin1) is at work since 2026-03-02 07:58:00Z, until 2026-03-02 08:05:00Z"
+        ),
+        "{text}"
+    );
+    // One that a release without names wrote.
+    let before = crate::record::Lease { who: None, since: None, ..lease };
+    assert_eq!(at_work(&before), "0a1b is at work, until 2026-03-02 08:05:00Z at the latest");
+    let read: crate::record::Lease =
+        serde_json::from_str(r#"{"holder":"0a1b","until":"2026-03-02T08:05:00Z"}"#).expect("read");
+    assert_eq!(read, before);
+}
+
+#[test]
+fn a_roster_is_not_said_to_be_sealed_before_that_is_written() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    // What a look found, and nobody wrote down yet.
+    look.facts.record.roster.sealed_at = Some(look.now);
+    assert!(text(&example(), &look, None).contains("sealed with the next look of a run"));
+    let credential = example();
+    let sealed = |look: &Look| {
+        let document = serde_json::to_value(Document::of(&credential, look, false, Exit::Done)).expect("a document");
+        document["roster"]["sealed_at"].clone()
+    };
+    assert_eq!(sealed(&look), serde_json::Value::Null);
+    look.facts.record.roster.sealed_at = Some(look.now - SignedDuration::from_mins(1));
+    assert!(!text(&example(), &look, None).contains("sealed with"));
+    assert_eq!(sealed(&look), "2026-03-02T07:59:00Z");
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_once() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    look.decision.refusals.push(Refusal::UserMissing);
+    let names = |look: &Look| text(&example(), look, None).matches("does not exist").count();
+    assert_eq!(names(&look), 1);
+    let what = "IAM user \"ses-smtp\" does not exist for this account. AWS says: NoSuchEntity";
+    look.faults.push(Fault::new(relaykey::fault::Class::NotFound, what, "check its name"));
+    assert_eq!(names(&look), 1, "AWS's own words say it");
 }
