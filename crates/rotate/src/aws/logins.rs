@@ -35,8 +35,8 @@ pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, ho
                 hooks.call("smtp:AUTH", &endpoint, work).await.map_err(|failed| *failed.fault)
             }
             Err(error) => {
-                let fix = "set `region` in [credential.smtp], or publish a value that has a password for it";
-                Err(Fault::new(Class::Configuration, error.to_string(), fix))
+                let fix = "is `region` in [credential.smtp] right? The value that is published has no password for it";
+                Err(Fault::new(Class::Payload, error.to_string(), fix))
             }
         };
         let told = |fault: Fault| {

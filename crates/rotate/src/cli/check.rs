@@ -86,7 +86,11 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
         if let Some(login) = &checked.login {
             logged_in(login, &mut ok, &mut faults);
             // Why it could not be made was said of the file.
-            faults.extend(login.faults.iter().filter(|_| trusted.is_ok()).cloned());
+            let told = login.faults.iter().filter(|_| trusted.is_ok()).cloned();
+            // A value without a password for the endpoint has none later either.
+            faults.extend(
+                told.map(|fault| Fault { temporary: fault.temporary && fault.class != Class::Payload, ..fault }),
+            );
         }
     }
     let exit = match (&checked, faults.iter().any(|fault| !fault.temporary), faults.is_empty()) {
