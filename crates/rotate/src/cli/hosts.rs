@@ -323,3 +323,34 @@ pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> E
     }
     Exit::Done
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::lab::Lab;
+
+    #[tokio::test]
+    async fn what_is_said_of_hosts_is_not_said_by_mistake() {
+        let Some(lab) = Lab::of("cli::hosts::tests::what_is_said_of_hosts_is_not_said_by_mistake") else { return };
+        let said = async |command: HostsCommand| run(lab.place().await, &command).await;
+        for name in ["mx1", "mx2"] {
+            assert_eq!(said(HostsCommand::Add(HostArgs { host: name.into() })).await, Exit::Done);
+        }
+        // Nobody of that name is there.
+        let remove = |host: &str| HostsCommand::Remove(RemoveArgs { host: host.into(), yes: true });
+        assert_eq!(said(remove("mx3")).await, Exit::Usage);
+        assert_eq!(said(HostsCommand::Unwaive(HostArgs { host: "mx3".into() })).await, Exit::Usage);
+        // The first waiver is half of all.
+        let waive = |host: &str, yes| {
+            let (host, reason) = (host.to_owned(), "down for repair".to_owned());
+            HostsCommand::Waive(WaiveArgs { host, reason, length: SignedDuration::from_hours(24), yes })
+        };
+        assert_eq!(said(waive("mx3", true)).await, Exit::Usage);
+        assert_eq!(said(waive("mx1", false)).await, Exit::Usage);
+        assert_eq!(said(waive("mx1", true)).await, Exit::Done);
+        // Who is counted already is not left out.
+        assert_eq!(said(HostsCommand::Seal(SealArgs { expect: Some(1) })).await, Exit::Usage);
+        assert_eq!(said(HostsCommand::Seal(SealArgs { expect: Some(2) })).await, Exit::People);
+        assert_eq!(said(remove("mx2")).await, Exit::Done);
+    }
+}

@@ -361,3 +361,26 @@ fn a_key_that_may_be_in_use_is_not_called_unused() {
     assert_eq!(used(&names), KnownUse::Named { host });
     assert_eq!(used(&|facts| facts.keys[0].status = KeyStatus::Inactive), KnownUse::Inactive);
 }
+
+/// An endpoint that cannot be reached says nothing of the key.
+#[test]
+fn no_answer_is_not_called_a_refusal() {
+    let mut facts = facts();
+    let next = KeyId::new("NEXT");
+    facts.record.old = None;
+    facts.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
+    let until = now() + SignedDuration::from_mins(5);
+    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()) });
+    facts.store.versions.push(Version { created: now(), ..version("v3", "NEXT", PENDING) });
+    let endpoint = policy().endpoints.remove(0);
+    let reason = |reply| {
+        let login = crate::facts::Login { key: next.clone(), endpoint: endpoint.clone(), reply, at: now() };
+        plan(&Facts { logins: vec![login], ..facts.clone() }, &policy(), now()).reason
+    };
+    let key = || next.clone();
+    assert_eq!(
+        reason(LoginReply::NoAnswer),
+        Reason::Unanswered { key: key(), until: now() + SignedDuration::from_hours(1) }
+    );
+    assert_eq!(reason(LoginReply::Refused), Reason::Propagating { key: key(), until: now() + policy().propagation });
+}
