@@ -181,7 +181,7 @@ fn a_whole_rotation_from_the_command_line() {
         assert_eq!(document["lab"], true);
         assert_eq!(document["old"], old);
         assert_eq!(document["hosts"].as_array().expect("hosts").len(), 3);
-        desk.rotate(&["hosts", "seal"]).expect(2).says("how many mail servers are there? 3 have reported");
+        desk.rotate(&["hosts", "seal"]).expect(2).says("how many mail servers are there? 3 hosts have reported");
         // Fewer than there are would leave somebody without the new key.
         desk.rotate(&["hosts", "seal", "--expect", "2"]).expect(2).says("more hosts than 2 are counted already: 3");
         desk.rotate(&["hosts", "seal", "--expect", "3"]).expect(0);
