@@ -260,7 +260,10 @@ impl AwsSession {
         E: Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
     {
-        let explained = answer(error).and_then(special).unwrap_or_else(|| explain(error, call));
+        let mut explained = answer(error).and_then(special).unwrap_or_else(|| explain(error, call));
+        if let (Class::Credentials, Some(profile)) = (explained.class, &self.settings.profile) {
+            explained.what += &format!(" (profile {profile:?})");
+        }
         if matches!(explained.class, Class::Credentials | Class::Clock | Class::Configuration) {
             *self.loaded.lock().await = None;
         }

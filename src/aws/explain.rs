@@ -375,15 +375,22 @@ pub fn explain_answer(answer: ServiceError, call: &Call) -> Fault {
             "the access key was deleted or deactivated, is new (wait a minute), belongs to another partition, or the region is not enabled in the account: correct the environment or profile",
         );
     }
-    if is(&["ResourceNotFoundException", "ParameterNotFound"]) {
+    if is(&["ResourceNotFoundException", "ParameterNotFound", "NoSuchEntity", "NoSuchEntityException"]) {
+        let service = call.action.split_once(':').map_or("", |(service, _)| service);
+        // IAM has no regions.
+        let place = if service == "iam" { String::new() } else { format!(" in {}", call.region) };
         return Fault::new(
             Class::NotFound,
-            format!("{} does not exist in {} for this account. AWS says: {said}", call.about, call.region),
-            match is(&["ParameterNotFound"]) {
-                true => {
+            format!("{} does not exist{place} for this account. AWS says: {said}", call.about),
+            match service {
+                "ssm" => {
                     "check its name and the region; a parameter of another account has to be shared, and is named by its whole ARN"
                 }
-                false => "check its name and the region; a secret of another account is named by its whole ARN",
+                "secretsmanager" => {
+                    "check its name and the region; a secret of another account is named by its whole ARN"
+                }
+                "iam" => "check its name, and the account that these credentials belong to",
+                _ => "check its name, the region, and the account that these credentials belong to",
             },
         );
     }

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use relaykey::credential::{Secret, ses_smtp_password};
 use relaykey::rollover::ReportOutcome;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,12 +29,10 @@ impl Ran {
 
     #[track_caller]
     fn says(&self, words: &str) -> &Self {
-        assert!(
-            self.out.contains(words) || self.err.contains(words),
-            "no {words:?} in\n{}\n---\n{}",
-            self.out,
-            self.err
-        );
+        // Lines are broken where they are full.
+        let flowing = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let says = |text: &String| text.contains(words) || flowing(text).contains(&flowing(words));
+        assert!(says(&self.out) || says(&self.err), "no {words:?} in\n{}\n---\n{}", self.out, self.err);
         self
     }
 
@@ -104,6 +103,14 @@ allow_short = true
         Self { _ses: Ses::knows_what_iam_knows(&lab, Duration::from_millis(5)), lab, dir }
     }
 
+    /// The path of a configuration that differs in one place.
+    fn edited(&self, from: &str, to: &str) -> String {
+        let text = std::fs::read_to_string(self.dir.path().join("rotate.toml")).expect("the configuration");
+        assert!(text.contains(from), "no {from:?} in {text}");
+        let path = self.dir.file("edited.toml", text.replace(from, to));
+        path.to_str().expect("a path").to_owned()
+    }
+
     fn rotate(&self, arguments: &[&str]) -> Ran {
         let environment = self.environment();
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -143,7 +150,21 @@ fn a_whole_rotation_from_the_command_line() {
         for host in &mut hosts {
             takes(lab, host);
         }
-        desk.rotate(&["check"]).expect(0).says("3 hosts have reported").says("ses-smtp has 1 of two keys");
+        let before = lab.everything();
+        let check = desk.rotate(&["check"]);
+        check
+            .expect(0)
+            .says("3 hosts have reported")
+            .says("ses-smtp has 1 of two keys")
+            .says(&format!("{old} is published"));
+        // All that it tried, and what it could not.
+        check.says(&format!("login          {old} at localhost:")).says("235").says("ca_file");
+        check
+            .says("iam:UpdateAccessKey, iam:DeleteAccessKey")
+            .says("secretsmanager:UpdateSecretVersionStage")
+            .says("dynamodb:PutItem");
+        check.says("not tried      iam:CreateAccessKey, secretsmanager:PutSecretValue");
+        assert_eq!(before, lab.everything(), "it changes nothing");
         desk.rotate(&["plan"]).expect(0).says("no rotation is under way");
         desk.rotate(&["run", "--once"]).expect(0);
 
@@ -160,8 +181,11 @@ fn a_whole_rotation_from_the_command_line() {
         assert_eq!(document["lab"], true);
         assert_eq!(document["old"], old);
         assert_eq!(document["hosts"].as_array().expect("hosts").len(), 3);
-        desk.rotate(&["hosts", "seal"]).expect(2).says("how many mail servers are there? 3 have reported");
+        desk.rotate(&["hosts", "seal"]).expect(2).says("how many mail servers are there? 3 hosts have reported");
+        // Fewer than there are would leave somebody without the new key.
+        desk.rotate(&["hosts", "seal", "--expect", "2"]).expect(2).says("more hosts than 2 are counted already: 3");
         desk.rotate(&["hosts", "seal", "--expect", "3"]).expect(0);
+        desk.rotate(&["hosts", "list"]).expect(0).says("sealed with the next look of a run");
         desk.rotate(&["hosts", "list"]).expect(0).says("confirmed 0/3").says(&format!("uses {old}"));
 
         for host in &mut hosts {
@@ -206,20 +230,39 @@ fn people_say_what_they_know_of_hosts() {
         desk.rotate(&["hosts", "waive", "mx9", "--reason", "down for repair", "--for", "91d"])
             .expect(2)
             .says("90 days");
-        desk.rotate(&["hosts", "waive", "mx9", "--reason", "down for repair"]).expect(0).says("mx9 is waived until");
-        desk.rotate(&["hosts", "list"]).expect(0).says("down for repair");
+        // The first one is half of all.
+        let waive = ["hosts", "waive", "mx9", "--reason", "down for repair"];
+        desk.rotate(&waive).expect(2).says("1 of 2 hosts would be waived");
+        desk.rotate(&[&waive[..], &["--yes"]].concat()).expect(0).says("mx9 is waived until");
+        desk.rotate(&["hosts", "list"]).expect(0).says("down for repair").says("1 host has reported");
         desk.rotate(&["hosts", "waive", "mx1", "--reason", "looked at its table"])
             .expect(2)
             .says("2 of 2 hosts would be waived");
+        // Nobody of that name is there.
+        for said in [
+            &["unwaive", "mx8"][..],
+            &["remove", "mx8"],
+            &["accept", "mx8"],
+            &["waive", "mx8", "--reason", "down for repair"],
+        ] {
+            desk.rotate(&[&["hosts"], said].concat())
+                .expect(2)
+                .says("no host is named \"mx8\"")
+                .says("did you mean mx");
+        }
+        desk.rotate(&["hosts", "remove", "smtp-gateway"]).expect(2).says("there are: mx1, mx9");
         desk.rotate(&["hosts", "unwaive", "mx9"]).expect(0);
         desk.rotate(&["hosts", "remove", "mx9"]).expect(0);
+        // One that reports is not taken out by mistake.
+        let ran = desk.rotate(&["hosts", "remove", "mx1"]);
+        ran.expect(2).says("mx1 reported ").says("hosts remove mx1 --yes`");
+        desk.rotate(&["hosts", "list"]).expect(0).says("mx1");
         let listed = desk.rotate(&["hosts", "list", "--json"]);
         let hosts = listed.expect(0).json()["hosts"].clone();
         assert_eq!(hosts.as_array().expect("hosts").len(), 1, "{hosts}");
-        desk.rotate(&["hosts", "seal", "--expect", "2"])
-            .expect(3)
-            .says("as soon as 2 hosts have reported; 1 have so far");
+        desk.rotate(&["hosts", "seal", "--expect", "2"]).expect(3).says("as soon as 2 hosts have reported; 1 so far");
         desk.rotate(&["hosts", "seal", "--expect", "0"]).expect(2);
+        desk.rotate(&["hosts", "remove", "mx1", "--yes"]).expect(0).says("until it reports again");
     });
 }
 
@@ -236,8 +279,12 @@ fn what_goes_wrong_has_its_code() {
 
         // Somebody else is at work.
         let mut controller = desk.lab.controller();
+        let caller = desk.lab.run_time.block_on(controller.caller()).expect("who it is").arn;
         desk.lab.tick(&mut controller);
-        desk.rotate(&["run", "--once"]).expect(75).says("is at work");
+        // Who, and where, and since when.
+        let who = format!("{caller} (process {} on ", std::process::id());
+        desk.rotate(&["run", "--once"]).expect(75).says(&who).says("is at work since ");
+        desk.rotate(&["plan"]).expect(75).says("is at work since ");
         desk.lab.run_time.block_on(controller.leave()).expect("left");
         desk.rotate(&["run", "--once"]).expect(0);
 
@@ -270,7 +317,104 @@ fn what_needs_no_aws_asks_none() {
         let document = policy.expect(0).json();
         assert_eq!(document["Version"], "2012-10-17");
         assert!(policy.out.contains(has) && !policy.out.contains(has_not), "{}", policy.out);
+        policy.says("--kms-key ARN");
+        let key = "arn:aws:kms:eu-west-1:111122223333:key/1";
+        let policy = rotate(&["policy", "--for", who, "--config", config, "--kms-key", key], &[]);
+        policy.expect(0).says("kms:Decrypt").says(key);
+        assert!(!policy.err.contains("--kms-key"), "{}", policy.err);
     }
+    let layout = rotate(&["policy", "--for", "host", "--config", config, "--layout", "1"], &[]);
+    layout.expect(0).says("\"dynamodb:LeadingKeys\": [ \"ses\" ]");
+}
+
+/// What keeps a rotation from its end is found before it begins, by its name.
+#[test]
+fn check_finds_what_would_stop_a_rotation() {
+    isolated("rotate_cli::check_finds_what_would_stop_a_rotation", || {
+        let desk = Desk::new();
+        let old = desk.lab.published().1;
+        let fails = |arguments: &[&str], code: i32, words: &str| {
+            desk.rotate(arguments).expect(code).says(words);
+            assert_eq!(desk.lab.keys().len(), 1, "{arguments:?} made a key");
+        };
+        let ca = desk.dir.path().join("ca.pem");
+        let (ca, gone) = (ca.to_str().expect("a path"), "/nonexistent/smtp-ca.pem");
+        let config = desk.edited(ca, gone);
+        fails(&["check", "--config", &config], 1, gone);
+        fails(&["run", "--wait", "2s", "--config", &config], 1, gone);
+
+        // Nobody answers at the endpoint.
+        let port = format!("port = {}", desk.lab.standin.starttls_port());
+        let config = desk.edited(&port, "port = 9");
+        fails(&["check", "--config", &config], 75, "no login at localhost:9");
+
+        // A right that is missing.
+        let fault =
+            serde_json::json!({"kind": "error", "count": 0, "status": 403, "code": "AccessDenied", "message": "no"});
+        desk.lab.moto.fault(crate::lab::isolated::KEY, "DeleteAccessKey", fault);
+        fails(&["check"], 1, "iam:DeleteAccessKey");
+        desk.lab.moto.heal(crate::lab::isolated::KEY);
+
+        // Nobody reports about this name: which are there?
+        let mut host = host("mx1");
+        takes(&desk.lab, &mut host);
+        let config = desk.edited("name = \"ses\"", "name = \"sse\"");
+        fails(&["check", "--config", &config], 0, "hosts report here about ses, and none about sse");
+        // What is said of a name says the name.
+        let config = desk.edited(TABLE, "relaykey-reports");
+        let ran = desk.rotate(&["check", "--config", &config]);
+        ran.expect(1).says("table \"relaykey-reports\" does not exist");
+        assert!(!ran.err.contains("a secret of another account"), "{}", ran.err);
+        let config = desk.edited(USER, "nobody");
+        let ran = desk.rotate(&["check", "--config", &config]);
+        ran.expect(1).says("IAM user \"nobody\" does not exist");
+        assert_eq!(format!("{}{}", ran.out, ran.err).matches("cannot be found").count(), 1, "{}\n{}", ran.out, ran.err);
+
+        // What is published is no login of SES's, or none at all, or somebody else's.
+        let put = |value: &str| {
+            let input = serde_json::json!({"SecretId": SECRET, "SecretString": value});
+            desk.lab.moto.call("secretsmanager.PutSecretValue", input);
+        };
+        let of_another = ses_smtp_password(&Secret::new("another".into()), REGION);
+        put(&format!("{old}:{}", of_another.expose()));
+        fails(&["check"], 1, &format!("the published login with {old} is refused at localhost:"));
+        put(&format!("{old}:secret"));
+        fails(&["check"], 1, "no login at localhost:");
+        for value in ["postgres://db.example.com/orders", " "] {
+            put(value);
+            fails(&["check"], 1, "the published version");
+        }
+        put("postgres://db.example.com/orders");
+        // It is not written over.
+        fails(&["run", "--wait", "2s"], 1, "holds no login whose user name is a key id");
+        let config = desk.edited(
+            &format!("type = \"secrets-manager\"\nsecret = \"{SECRET}\""),
+            "type = \"parameter-store\"\nparameter = \"/ses/smpt\"",
+        );
+        fails(&["check", "--config", &config], 1, "parameter \"/ses/smpt\" does not exist");
+        let directory = desk.dir.path().to_str().expect("a path");
+        fails(&["check", "--config", directory], 2, "--config PATH/rotate.toml");
+    });
+}
+
+/// Why a new key is not published yet is said where one looks, also by another process.
+#[test]
+fn an_endpoint_that_gives_no_answer_is_named_where_one_looks() {
+    isolated("rotate_cli::an_endpoint_that_gives_no_answer_is_named_where_one_looks", || {
+        let desk = Desk::new();
+        takes(&desk.lab, &mut host("mx1"));
+        desk.rotate(&["run", "--once"]).expect(0);
+        let port = format!("port = {}", desk.lab.standin.starttls_port());
+        let config = desk.edited(&port, "port = 9");
+        let ran = desk.rotate(&["run", "--wait", "4s", "--config", &config]);
+        ran.expect(75).says("no login at localhost:9").says("got no answer yet; tried until 20");
+        assert!(!ran.err.contains("SES does not take"), "{}", ran.err);
+        let new = desk.lab.keys()[1].0.clone();
+        desk.rotate(&["status"]).says(&format!("the last login with {new}")).says("localhost:9");
+        // Where it answers, it goes on.
+        desk.rotate(&["run", "--wait", "4s"]).expect(3);
+        assert_eq!(desk.lab.published().1, new);
+    });
 }
 
 /// With nothing but the program: no configuration, no certificates, no account, no home.

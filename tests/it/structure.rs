@@ -318,23 +318,31 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What a package has in /usr/share/doc/relaykey: names there, by the names in the repository.
-fn packaged() -> [(&'static str, BTreeMap<String, String>); 2] {
-    let manifest = read("Cargo.toml");
-    let of = |begins: &str| {
+/// What a package has in its directory below /usr/share/doc: names there, by the names in the repository.
+fn packaged() -> [(&'static str, BTreeMap<String, String>); 4] {
+    let of = |program: &str, folder: &str, begins: &str| {
+        let manifest = read(&format!("{folder}Cargo.toml"));
+        let documents = format!("usr/share/doc/{program}/");
         let assets = manifest.lines().map(str::trim).filter(|line| line.starts_with(begins));
         let names = assets.filter_map(|line| {
             let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
-            let below = quoted.get(1)?.trim_start_matches('/').strip_prefix("usr/share/doc/relaykey/")?;
-            Some((quoted[0].to_owned(), below.to_owned()))
+            let below = quoted.get(1)?.trim_start_matches('/').strip_prefix(&documents)?;
+            let from = quoted[0].strip_prefix("../../").map_or_else(|| format!("{folder}{}", quoted[0]), str::to_owned);
+            Some((from, below.to_owned()))
         });
         names.collect::<BTreeMap<_, _>>()
     };
-    let both = [("deb", of("[\"")), ("rpm", of("{ source"))];
-    for (package, files) in &both {
-        assert!(files.contains_key("README.md"), "{package}: {files:?}");
+    let (agent, control) = (("relaykey", ""), ("relaykey-rotate", "crates/rotate/"));
+    let all = [
+        ("deb", of(agent.0, agent.1, "[\"")),
+        ("rpm", of(agent.0, agent.1, "{ source")),
+        ("deb of relaykey-rotate", of(control.0, control.1, "[\"")),
+        ("rpm of relaykey-rotate", of(control.0, control.1, "{ source")),
+    ];
+    for (package, files) in &all {
+        assert!(files.contains_key("docs/rotation.md"), "{package}: {files:?}");
     }
-    both
+    all
 }
 
 /// A document in a package leads to documents in the package.

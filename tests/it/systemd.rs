@@ -24,7 +24,10 @@ const SOON: Duration = Duration::from_secs(60);
 
 // ---------------------------------------------------------------- packages
 
-/// The packages of the program under test, in two revisions: of 1 and 2.
+/// What is packaged.
+const PROGRAMS: [&str; 2] = ["relaykey", "relaykey-rotate"];
+
+/// The packages of the programs under test, in two revisions: of 1 and 2.
 struct Packages {
     dir: PathBuf,
 }
@@ -41,8 +44,11 @@ impl Packages {
             lock.lock().expect("locked");
             let packages = Self { dir };
             let binary = Path::new(env!("CARGO_BIN_EXE_relaykey"));
-            let mut inputs = vec![binary.to_owned(), root.join("Cargo.toml"), root.join("config.example.toml")];
-            for dir in ["systemd", "packaging", "packaging/deb", "packaging/rpm"] {
+            let mut inputs = vec![binary.to_owned(), binary.with_file_name("relaykey-rotate")];
+            inputs
+                .extend(["Cargo.toml", "crates/rotate/Cargo.toml", "config.example.toml"].map(|name| root.join(name)));
+            let rotate = ["packaging/rotate/deb", "packaging/rotate/rpm"];
+            for dir in ["systemd", "packaging", "packaging/deb", "packaging/rpm"].into_iter().chain(rotate) {
                 let entries = fs::read_dir(root.join(dir)).expect("a directory");
                 inputs.extend(entries.map(|e| e.expect("an entry").path()).filter(|p| p.is_file()));
             }
@@ -50,7 +56,8 @@ impl Packages {
             let newest = inputs.iter().map(|p| made(p)).max().expect("inputs");
             for revision in ["1", "2"] {
                 let fresh = |p: Option<PathBuf>| p.is_some_and(|p| made(&p) > newest);
-                if fresh(packages.find(revision, ".deb")) && fresh(packages.find(revision, ".rpm")) {
+                let all = PROGRAMS.iter().flat_map(|program| [".deb", ".rpm"].map(|suffix| (program, suffix)));
+                if all.into_iter().all(|(program, suffix)| fresh(packages.find(program, revision, suffix))) {
                     continue;
                 }
                 let out = Command::new(root.join("packaging/build"))
@@ -66,25 +73,25 @@ impl Packages {
         })
     }
 
-    fn find(&self, revision: &str, suffix: &str) -> Option<PathBuf> {
+    fn find(&self, program: &str, revision: &str, suffix: &str) -> Option<PathBuf> {
         let version = format!("{}-{revision}", env!("CARGO_PKG_VERSION"));
         let mut all = fs::read_dir(&self.dir).expect("packages").map(|e| e.expect("an entry").path());
         all.find(|p| {
             let name = p.file_name().expect("a name").to_string_lossy().into_owned();
             name.ends_with(suffix)
                 && ["_", "."].iter().any(|end| {
-                    name.contains(&format!("relaykey_{version}{end}"))
-                        || name.contains(&format!("relaykey-{version}{end}"))
+                    name.contains(&format!("{program}_{version}{end}"))
+                        || name.contains(&format!("{program}-{version}{end}"))
                 })
         })
     }
 
     fn deb(&self, revision: &str) -> PathBuf {
-        self.find(revision, ".deb").expect("a Debian package")
+        self.find("relaykey", revision, ".deb").expect("a Debian package")
     }
 
     fn rpm(&self, revision: &str) -> PathBuf {
-        self.find(revision, ".rpm").expect("an RPM package")
+        self.find("relaykey", revision, ".rpm").expect("an RPM package")
     }
 }
 
@@ -352,22 +359,73 @@ fn both_packages_hold_the_same() {
         String::from_utf8(out.stdout).expect("UTF-8").lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let packages = Packages::get();
-    let deb = lines(Command::new("dpkg-deb").arg("--contents").arg(packages.deb("1")));
-    let deb: BTreeSet<String> = deb
-        .iter()
-        .filter(|l| !l.starts_with('d'))
-        .map(|l| format!("{} {}", &l[..10], l.rsplit_once(" .").expect("a path").1))
-        .collect();
-    let rpm =
-        lines(Command::new("rpm").args(["-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]"]).arg(packages.rpm("1")));
-    let mut rpm: BTreeSet<String> = rpm.into_iter().collect();
-    // Debian's own form of what LICENSE-* say.
-    assert!(rpm.insert("-rw-r--r-- /usr/share/doc/relaykey/copyright".to_owned()));
-    assert_eq!(deb, rpm);
-    for file in ["/usr/bin/relaykey", "/etc/relaykey/config.toml", "/usr/lib/systemd/system/relaykey.service"] {
-        assert!(deb.iter().any(|l| l.ends_with(file)), "{file} is missing: {deb:#?}");
+    let agent = ["/usr/bin/relaykey", "/etc/relaykey/config.toml", "/usr/lib/systemd/system/relaykey.service"];
+    let control = [
+        "/usr/bin/relaykey-rotate",
+        "/usr/share/doc/relaykey-rotate/rotate.example.toml",
+        "/usr/share/doc/relaykey-rotate/docs/rotation.md",
+        "/usr/lib/systemd/system/relaykey-rotate.service",
+        "/usr/lib/systemd/system/relaykey-rotate.timer",
+    ];
+    for (program, files) in PROGRAMS.into_iter().zip([&agent[..], &control]) {
+        let of = |suffix| packages.find(program, "1", suffix).expect("a package");
+        let deb = lines(Command::new("dpkg-deb").arg("--contents").arg(of(".deb")));
+        let deb: BTreeSet<String> = deb
+            .iter()
+            .filter(|l| !l.starts_with('d'))
+            .map(|l| format!("{} {}", &l[..10], l.rsplit_once(" .").expect("a path").1))
+            .collect();
+        let rpm =
+            lines(Command::new("rpm").args(["-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]"]).arg(of(".rpm")));
+        let mut rpm: BTreeSet<String> = rpm.into_iter().collect();
+        // Debian's own form of what LICENSE-* say.
+        assert!(rpm.insert(format!("-rw-r--r-- /usr/share/doc/{program}/copyright")));
+        assert_eq!(deb, rpm);
+        for file in files {
+            assert!(deb.iter().any(|l| l.ends_with(file)), "{file} is missing: {deb:#?}");
+        }
+        assert!(!deb.iter().any(|l| l.contains("crash")), "{deb:#?}");
     }
-    assert!(!deb.iter().any(|l| l.contains("crash")), "{deb:#?}");
+}
+
+/// The control side has a package of its own, whose timer is for the administrator to start; its service owns nothing.
+#[test]
+fn the_control_side_looks_by_a_timer_and_owns_nothing() {
+    let system = Container::start();
+    let deb = Packages::get().find("relaykey-rotate", "1", ".deb").expect("a Debian package");
+    fs::copy(&deb, system.lab().join("rotate.deb")).expect("the package inside");
+    system.sh("apt-get install --yes /lab/rotate.deb 2>&1");
+    let enabled = || {
+        let said = system.run("systemctl is-enabled relaykey-rotate.timer");
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    };
+    assert_eq!(enabled(), "disabled");
+    // Without a configuration there is nothing to do.
+    system.sh("systemctl start relaykey-rotate.service");
+    assert_eq!(system.property("relaykey-rotate", "ConditionResult"), "no");
+    // An administrator's configuration, and AWS that gives no answer: told in the journal, and no unit that failed.
+    let config = "config_version = 1\n[aws]\nregion = \"eu-west-1\"\nendpoint_url = \"http://127.0.0.1:9\"\n[[credential]]\n\
+                  name = \"ses\"\niam_user = \"ses-smtp\"\n[credential.smtp]\n\
+                  endpoint = \"email-smtp.eu-west-1.amazonaws.com\"\n[[credential.publish]]\ntype = \"secrets-manager\"\n\
+                  secret = \"SESSendSecret\"\n[credential.evidence]\ntype = \"dynamodb\"\ntable = \"relaykey\"\n";
+    system.put("/etc/relaykey/rotate.toml", config, "0644");
+    system.put(
+        "/etc/default/relaykey-rotate",
+        "AWS_ACCESS_KEY_ID=AKIAEXAMPLE\nAWS_SECRET_ACCESS_KEY=example\n",
+        "0600",
+    );
+    system.sh("systemctl start relaykey-rotate.service");
+    assert_eq!(system.property("relaykey-rotate", "Result"), "success");
+    assert_eq!(system.property("relaykey-rotate", "ExecMainStatus"), "75");
+    let journal = system.sh("journalctl --no-pager -u relaykey-rotate");
+    assert!(journal.contains("sts:GetCallerIdentity"), "{journal}");
+    // A mistake needs a person.
+    system.put("/etc/relaykey/rotate.toml", "config_version = 1\n", "0644");
+    assert!(!system.run("systemctl start relaykey-rotate.service").status.success());
+    assert_eq!(system.property("relaykey-rotate", "ExecMainStatus"), "2");
+    system.sh("systemctl enable --now relaykey-rotate.timer && systemctl is-active relaykey-rotate.timer");
+    system.sh("apt-get purge --yes relaykey-rotate 2>&1");
+    assert_eq!(system.sh("find /etc/systemd -name 'relaykey*'; ls /etc/relaykey"), "rotate.toml\n");
 }
 
 // ---------------------------------------------------------------- the service

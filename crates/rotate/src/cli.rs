@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use relaykey::fault::Fault;
+use relaykey::fault::{Class, Fault};
+use relaykey::tls::Roots;
 use relaykey::{host, text};
 
 use crate::config::{self, Config, Credential};
 use crate::run::Controller;
-use crate::words::called_as;
+use crate::words::{Names, speak_of};
 
 /// Exit codes.
 ///
@@ -130,7 +131,6 @@ pub fn run() -> ExitCode {
         return Exit::ForGood.code().into();
     }
     let common = cli.common;
-    called_as(called(&common));
     let exit = match cli.command {
         CliCommand::Plan => with(&common, plan::run),
         CliCommand::Run(args) => with(&common, async |at| run::run(at, &args).await),
@@ -149,17 +149,38 @@ pub fn run() -> ExitCode {
     exit.code().into()
 }
 
-/// How a command that is printed has to begin: about this configuration and this credential, from whatever directory.
-fn called(common: &Common) -> String {
-    let mut called = "relaykey-rotate".to_owned();
+/// What is spoken of from now on. Commands that are printed are about this configuration and this credential, from whatever
+/// directory.
+fn speak(common: &Common, config: &Config, credential: &Credential) {
+    let mut us = "relaykey-rotate".to_owned();
     let at = std::path::absolute(&common.config).unwrap_or_else(|_| common.config.clone());
     if at != Path::new(config::PATH) {
-        called += &format!(" --config {}", host::trust::quoted(&at));
+        us += &format!(" --config {}", host::trust::quoted(&at));
     }
-    if let Some(credential) = &common.credential {
-        called += &format!(" --credential {}", host::trust::quoted(credential));
+    if common.credential.is_some() || config.credentials.len() > 1 {
+        us += &format!(" --credential {}", host::trust::quoted(&credential.name));
     }
-    called
+    let aws = |aws: &relaykey_core::config::Aws| match &aws.profile {
+        Some(profile) => format!("aws --profile {}", host::trust::quoted(profile)),
+        None => "aws".into(),
+    };
+    let publish = credential.publish.first();
+    let region = publish.and_then(|publish| publish.aws.region.as_ref());
+    let secret = publish.map_or("", |publish| publish.place.name());
+    speak_of(Names {
+        us,
+        aws: aws(&config.aws),
+        user: credential.iam_user.clone(),
+        store: publish.map_or_else(String::new, |publish| match &publish.place {
+            config::Place::SecretsManager { secret } => format!("secret {secret:?}"),
+            config::Place::ParameterStore { parameter } => format!("parameter {parameter:?}"),
+        }),
+        secret: region.map_or_else(
+            || format!("--secret-id {secret}"),
+            |region| format!("--secret-id {secret} --region {region}"),
+        ),
+        fleet: credential.evidence.name(),
+    });
 }
 
 /// Where a command is at work: one credential of one configuration.
@@ -199,6 +220,7 @@ fn with(common: &Common, command: impl AsyncFnOnce(Place<'_>) -> Exit) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
+    speak(common, &config, credential);
     runtime.block_on(async {
         match Controller::new(&config, credential).await {
             Ok(controller) => command(Place { config: &config, credential, controller, json: common.json }).await,
@@ -249,6 +271,17 @@ fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Credential, 
         complain(&what, &format!("--credential with one of: {}", known.join(", ")));
         Exit::Usage
     })
+}
+
+/// The files of certificates that logins need can be read, and have some: nothing is begun that would wait for that.
+///
+/// # Errors
+/// The first that cannot, by its name.
+fn ca_files(credential: &Credential) -> Result<(), Fault> {
+    for path in credential.smtp.endpoints().filter_map(|smtp| smtp.ca_file.as_deref()) {
+        Roots::from_file(path).map_err(|e| Fault::new(Class::Trust, format!("ca_file: {e}"), e.fix()))?;
+    }
+    Ok(())
 }
 
 /// Says why nothing came of it.

@@ -204,6 +204,14 @@ pub enum Evidence {
 }
 
 impl Evidence {
+    /// As people name it.
+    pub fn name(&self) -> String {
+        match self {
+            Evidence::DynamoDb { table, .. } => format!("table {table:?}"),
+            Evidence::ParameterStore { path, .. } => format!("parameters below {path:?}"),
+        }
+    }
+
     /// How AWS is reached for it.
     pub fn aws(&self) -> &Aws {
         match self {
@@ -236,12 +244,15 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Finding>), LoadError> {
 /// Everything there is to say of a file that cannot be used.
 pub fn findings(error: &LoadError) -> Vec<Finding> {
     let mut findings = error.findings();
-    if let LoadError::Missing { .. } = error {
-        for finding in &mut findings {
-            finding.fix =
-                "`relaykey-rotate example` prints one that explains every key; or name another file with --config PATH"
-                    .into();
+    let fix = match error {
+        LoadError::Missing { .. } => {
+            "`relaykey-rotate example` prints one that explains every key; or name another file with --config PATH"
         }
+        LoadError::Directory { .. } => "name the file in it: --config PATH/rotate.toml",
+        _ => return findings,
+    };
+    for finding in &mut findings {
+        finding.fix = fix.into();
     }
     findings
 }

@@ -220,6 +220,14 @@ impl Place {
         }
     }
 
+    /// The credentials that hosts report about here, as far as one page or a few tell.
+    pub async fn credentials(&self) -> Result<BTreeSet<String>, CallFailed> {
+        match self {
+            Self::Table(table) => table.credentials().await,
+            Self::Parameters(parameters) => parameters.credentials().await,
+        }
+    }
+
     /// Remembers who owns the names that nobody owns yet.
     pub async fn pin(&self, read: &mut Read) -> Result<(), CallFailed> {
         // The name of the parameter is the host's: nobody else's report can stand there.

@@ -21,10 +21,10 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::decision::{Action, Decision, Outcome, Phase, Purpose, Reason, WhyGone};
 use crate::evidence::{Verdict, verdict};
 use crate::facts::{CURRENT, Facts, Gap, HostName, Key, KeyId, KeyStatus, LastUsed, LoginReply, PENDING, Part};
-use crate::facts::{StoreKind, Version, WhyUnseen};
-use crate::policy::{DeleteOld, LEFTOVER, Policy};
+use crate::facts::{StoreKind, Value, Version, WhyUnseen};
+use crate::policy::{DeleteOld, LEFTOVER, Policy, UNUSED};
 use crate::record::ControlRecord;
-use crate::refusal::{Refusal, WaitsFor};
+use crate::refusal::{KnownUse, Refusal, WaitsFor};
 
 /// What a rule says that fires.
 enum Turn {
@@ -263,7 +263,8 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if unexplained.peek().is_some() && look.wanted().is_some() {
         refusals.push(Refusal::TwoLiveKeys { keys: look.key_ids() });
     }
-    refusals.extend(unexplained.map(|key| Refusal::UnexplainedKey { key: key.clone() }));
+    let told = |key: &KeyId| Refusal::UnexplainedKey { key: key.clone(), used: look.known_use(key) };
+    refusals.extend(unexplained.map(told));
     None
 }
 
@@ -400,6 +401,26 @@ impl Look<'_> {
         }
     }
 
+    /// What is known of who uses a key. That nothing does is only said where everything was seen that would tell.
+    fn known_use(&self, id: &KeyId) -> KnownUse {
+        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
+            return KnownUse::Inactive;
+        };
+        if let Some(host) = self.facts.fleet.iter().find(|host| names(host, id)) {
+            return KnownUse::Named { host: host.name.clone() };
+        }
+        let unreadable = self.facts.store.versions.iter().any(|version| version.value == Value::Unreadable);
+        // IAM tells late; and whoever has a key that is not published is not seen where nothing is.
+        let tells = self.current_key.is_some() && !unreadable && key.created + self.policy.last_use_lag <= self.now;
+        match &key.last_used {
+            LastUsed::At { at, service, .. } if *at + UNUSED > self.now => {
+                KnownUse::Used { at: *at, service: service.clone() }
+            }
+            LastUsed::Never | LastUsed::At { .. } if tells => KnownUse::Nothing,
+            _ => KnownUse::NotKnown,
+        }
+    }
+
     /// Clears a leftover: deactivated, and a day later deleted.
     fn leftover_turn(&self, _: &mut Vec<Refusal>) -> Option<Turn> {
         let key = self.facts.keys.iter().find(|k| Some(&k.id) != self.current_key && self.is_leftover(k))?;
@@ -436,7 +457,8 @@ impl Look<'_> {
         let lease = self.record.lease.as_ref().filter(|lease| lease.holder == self.facts.me && lease.until > self.now);
         if lease.is_none() {
             let other = self.record.lease.clone().filter(|other| other.until > self.now);
-            let (holder, until) = other.map_or((String::new(), self.now), |other| (other.holder, other.until));
+            let (holder, until) =
+                other.map_or((String::new(), self.now), |other| (other.who.unwrap_or(other.holder), other.until));
             refusals.push(Refusal::Busy { holder, until });
         }
         let neither = self.unseen_part(Part::Store) && self.unseen_part(Part::Fleet);

@@ -25,6 +25,8 @@ pub const UNANSWERED: SignedDuration = secs(HOUR);
 pub const NOT_DEAD: SignedDuration = secs(15 * MINUTE);
 /// A leftover that we deactivated is deleted this long after, if it is still unused.
 pub const LEFTOVER: SignedDuration = secs(DAY);
+/// A key that was not used for so long is said to be unused: some mail is sent once in three months.
+pub const UNUSED: SignedDuration = secs(100 * DAY);
 /// How late a sign of life may be.
 pub const SILENT: SignedDuration = secs(DAY);
 /// How far apart our login and its time in IAM may be, and how long a session may go on after it.

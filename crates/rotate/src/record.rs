@@ -60,10 +60,15 @@ pub struct ControlRecord {
     pub revoked: Vec<Revoked>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lease {
     pub holder: String,
     pub until: Timestamp,
+    /// Who that is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +221,7 @@ impl ControlRecord {
             // A lease that ran out is a new one, also of the same holder: another may have been at work in between.
             _ => {
                 self.fence += 1;
-                self.lease = Some(Lease { holder: me.into(), until });
+                self.lease = Some(Lease { holder: me.into(), until, who: None, since: Some(now) });
                 return Ok(());
             }
         }

@@ -5,6 +5,24 @@ use jiff::Timestamp;
 
 use crate::facts::{HostName, KeyId, Part, VersionId, WhyMissing};
 
+/// What is known of the use of a key that nobody explains.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KnownUse {
+    Inactive,
+    /// Everything was seen that would tell, and nothing tells of any.
+    Nothing,
+    /// By IAM, of late.
+    Used {
+        at: Timestamp,
+        service: String,
+    },
+    Named {
+        host: HostName,
+    },
+    /// Something was not seen that would tell.
+    NotKnown,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The published key is Inactive, and not by us (or the record of it is lost).
@@ -12,9 +30,10 @@ pub enum Refusal {
         key: KeyId,
     },
     NoHosts,
-    /// `expect: None`: nobody sealed it.
+    /// `expect: None`: nobody sealed it. `counted`: those that are silent, or never wrote, too.
     RosterOpen {
         heard: usize,
+        counted: usize,
         expect: Option<usize>,
     },
     HostUnconfirmed {
@@ -97,6 +116,7 @@ pub enum Refusal {
     },
     UnexplainedKey {
         key: KeyId,
+        used: KnownUse,
     },
     /// It was deactivated, and still logs in.
     NotDead {
@@ -239,8 +259,10 @@ impl Refusal {
         vec![
             DeactivatedByHand { key: k() },
             NoHosts,
-            RosterOpen { heard: 2, expect: None },
-            RosterOpen { heard: 2, expect: Some(3) },
+            RosterOpen { heard: 0, counted: 0, expect: None },
+            RosterOpen { heard: 2, counted: 2, expect: None },
+            RosterOpen { heard: 2, counted: 2, expect: Some(3) },
+            RosterOpen { heard: 1, counted: 3, expect: Some(3) },
             HostUnconfirmed { host: h() },
             HostSilent { host: h(), since: now() },
             ProofFalse { host: h() },
@@ -264,7 +286,10 @@ impl Refusal {
             SesRefuses { key: k() },
             RegionRefused { host: h(), region: "us-east-1".into() },
             TwoLiveKeys { keys: vec![k(), KeyId::new("AKIA2")] },
-            UnexplainedKey { key: k() },
+            UnexplainedKey { key: k(), used: KnownUse::Nothing },
+            UnexplainedKey { key: k(), used: KnownUse::Used { at: now(), service: "ses".into() } },
+            UnexplainedKey { key: k(), used: KnownUse::NotKnown },
+            UnexplainedKey { key: k(), used: KnownUse::Inactive },
             NotDead { key: k() },
             LabelMoved { current: Some(version.clone()) },
             LabelMoved { current: None },

@@ -72,7 +72,8 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         stops.push(Refusal::NoHosts);
     }
     if record.roster.sealed_at.is_none() {
-        stops.push(Refusal::RosterOpen { heard: heard_of(facts, now), expect: record.roster.expect });
+        let (heard, counted) = (heard_of(facts, now), counted(facts));
+        stops.push(Refusal::RosterOpen { heard, counted, expect: record.roster.expect });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();
@@ -102,6 +103,11 @@ pub fn heard_of(facts: &Facts, now: Timestamp) -> usize {
     names.sort();
     names.dedup();
     names.len()
+}
+
+/// Distinct names of all hosts that are counted.
+pub fn counted(facts: &Facts) -> usize {
+    facts.fleet.iter().map(|host| &host.name).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 /// Is what is published what the store gives?

@@ -8,6 +8,7 @@
 //! ```
 
 mod asked;
+mod check;
 mod doing;
 mod look;
 
@@ -21,12 +22,13 @@ use relaykey_core::credential::Secret;
 use relaykey_core::fault::{Class, Fault};
 
 pub use self::asked::{Answer, Ask};
+pub use self::check::{Checked, PublishedLogin, Right};
 use crate::audit::{self, Entry};
 pub use crate::audit::{AuditEvent, AuditLine, Broken};
 use crate::aws::keys::Keys;
 use crate::aws::parameters::ParameterAt;
 use crate::aws::secret::SecretAt;
-use crate::aws::store::StoreAt;
+use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{Asked, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
 use crate::config::{self, Config, Credential, Evidence, Form};
@@ -179,16 +181,27 @@ impl Controller {
         Ok(self.caller.insert(Caller { arn, account, user_id }).clone())
     }
 
+    /// This process, as people find it: as STS names it, once that was asked, and where it runs.
+    fn who(&self) -> Option<String> {
+        let caller = self.caller.as_ref()?;
+        Some(format!("{} (process {} on {})", caller.arn, std::process::id(), relaykey::agent::host_name()))
+    }
+
     /// Everything looked at; nothing taken, written or logged in. It decides as if the lease were ours.
     pub async fn look(&mut self) -> Result<Look, Fault> {
+        self.seen().await.map(|(look, _)| look)
+    }
+
+    /// The same, with the values of the store.
+    async fn seen(&mut self) -> Result<(Look, Option<Seen>), Fault> {
         let now = self.hooks.now();
         let kept = self.place.record().await.map_err(|failed| *failed.fault)?;
         let mut record = kept.map_or_else(|| ControlRecord::new(&self.credential), |kept| kept.record);
         let busy = record.lease.take().filter(|lease| lease.holder != self.me && lease.until > now);
-        record.lease = Some(Lease { holder: self.me.clone(), until: now + self.policy.lease });
-        let (mut look, _) = self.looked(record, now, false).await;
+        record.lease = Some(Lease { holder: self.me.clone(), until: now + self.policy.lease, ..Lease::default() });
+        let (mut look, seen) = self.looked(record, now, false).await;
         look.busy = busy;
-        Ok(look)
+        Ok((look, seen))
     }
 
     /// Takes or renews the lease, looks, does one action or none, and writes record and audit.
@@ -268,6 +281,9 @@ impl Controller {
             let unstored = self.unstored.as_ref().map(|new| &new.id);
             if let Err(busy) = record.take(&self.me, unstored, &self.policy, now) {
                 return Ok(Err(busy.0));
+            }
+            if let Some(lease) = record.lease.as_mut().filter(|lease| lease.who.is_none()) {
+                lease.who = self.who();
             }
             let written = match &mut kept {
                 Some(kept) => self.write(kept, record, None, None).await,

@@ -1,30 +1,78 @@
 //! The words of everything here, made once. A fix can be pasted: its ids are those of the facts.
 
 use std::fmt::{self, Write as _};
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
 
 use crate::evidence::Verdict;
 use crate::facts::{KeyId, Part, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
-use crate::refusal::Refusal;
+use crate::refusal::{KnownUse, Refusal};
 
 /// Ids with a comma between them.
 fn list(keys: &[KeyId]) -> String {
     keys.iter().map(KeyId::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// How a command of this program that is printed begins.
-static CALLED: OnceLock<String> = OnceLock::new();
+/// What facts do not name and words do: how commands that are printed begin here, and what the configuration calls things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// `relaykey-rotate`, with the options that whoever pastes it needs.
+    pub us: String,
+    /// `aws`, with its profile.
+    pub aws: String,
+    /// The IAM user.
+    pub user: String,
+    /// `secret "SESSendSecret"`.
+    pub store: String,
+    /// What `aws secretsmanager` has to be told of it: its id, its region.
+    pub secret: String,
+    /// `table "relaykey"`.
+    pub fleet: String,
+}
 
-/// From now on commands that are printed begin so: with the options that whoever pastes them needs.
-pub fn called_as(command: String) {
-    // Said once, before anything is printed.
-    let _ = CALLED.set(command);
+impl Default for Names {
+    /// Those of the examples in the documents.
+    fn default() -> Self {
+        Self {
+            us: "relaykey-rotate".into(),
+            aws: "aws".into(),
+            user: "ses-smtp".into(),
+            store: "secret \"SESSendSecret\"".into(),
+            secret: "--secret-id SESSendSecret".into(),
+            fleet: "table \"relaykey\"".into(),
+        }
+    }
+}
+
+static NAMES: RwLock<Option<Names>> = RwLock::new(None);
+
+/// From now on it is this that is spoken of.
+pub fn speak_of(names: Names) {
+    *NAMES.write().unwrap_or_else(PoisonError::into_inner) = Some(names);
+}
+
+pub fn names() -> Names {
+    NAMES.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
 }
 
 /// `relaykey-rotate`, with the options that it needs here.
-pub fn called() -> &'static str {
-    CALLED.get().map_or("relaykey-rotate", String::as_str)
+pub fn called() -> String {
+    names().us
+}
+
+impl Names {
+    /// The command that deactivates a key: it can be undone.
+    fn deactivate(&self, key: &KeyId) -> String {
+        format!(
+            "`{} iam update-access-key --status Inactive --access-key-id {key} --user-name {}`",
+            self.aws, self.user
+        )
+    }
+
+    /// The command that deletes a key: it cannot be undone.
+    fn delete(&self, key: &KeyId) -> String {
+        format!("`{} iam delete-access-key --access-key-id {key} --user-name {}`", self.aws, self.user)
+    }
 }
 
 impl Refusal {
@@ -83,10 +131,10 @@ impl Refusal {
         match self {
             DeactivatedByHand { key } => format!("somebody else deactivated {key}"),
             NoHosts => "no host has reported yet".into(),
-            RosterOpen { heard, expect: None } => {
+            RosterOpen { heard, expect: None, .. } => {
                 format!("nobody has said how many hosts there are; {heard} reported so far")
             }
-            RosterOpen { heard, expect: Some(expect) } => format!("{heard} of {expect} hosts have reported so far"),
+            RosterOpen { heard, expect: Some(expect), .. } => format!("{heard} of {expect} hosts reported so far"),
             HostUnconfirmed { host } => format!("{host} has not confirmed the new key"),
             HostSilent { host, since } => format!("{host} was last heard of at {since:.0}"),
             ProofFalse { host } => {
@@ -100,7 +148,9 @@ impl Refusal {
             RemainingOld { host, entries } => {
                 format!("{host} still has entries with an earlier key: {}", entries.join(", "))
             }
-            OldKeyElsewhere { host, key } => format!("{host} names the old key {key} in a login table"),
+            OldKeyElsewhere { host, key } => {
+                format!("{host} names the old key {key}: in a login table, or as a login in use")
+            }
             Incomplete { host, tables } if tables.is_empty() => format!("a list in {host}'s report is not whole"),
             Incomplete { host, tables } => format!("{host} could not list these login tables: {}", tables.join(", ")),
             Withdrawn { host } => format!("{host} took its confirmation back"),
@@ -117,12 +167,21 @@ impl Refusal {
             Observe { until } => format!("the old key lies deactivated until {until:.0}"),
             CanaryNone { label } => format!("no host watches the label {label}"),
             CanaryFailed { host } => format!("canary {host} could not take the new key"),
-            SesRefuses { key } => format!("SES refuses the login with {key}"),
+            SesRefuses { key } => format!("the login with {key} was refused, or got no answer"),
             RegionRefused { host, region } => {
                 format!("{host} relays to {region}, where no login is tried before a key is published")
             }
             TwoLiveKeys { keys } => format!("the IAM user has two keys already: {}", list(keys)),
-            UnexplainedKey { key } => format!("nobody knows what {key} is for: this program did not make it"),
+            UnexplainedKey { key, used } => {
+                let known = match used {
+                    KnownUse::Inactive => "it is inactive".to_owned(),
+                    KnownUse::Nothing => "no use of it is known".to_owned(),
+                    KnownUse::Used { at, service } => format!("it was last used at {at:.0} ({service})"),
+                    KnownUse::Named { host } => format!("{host} names it"),
+                    KnownUse::NotKnown => "whether something uses it is not known".to_owned(),
+                };
+                format!("nobody knows what {key} is for, as this program did not make it; {known}")
+            }
             NotDead { key } => format!("{key} is deactivated and still logs in"),
             LabelMoved { current: Some(version) } => format!("somebody else made version {version} AWSCURRENT"),
             LabelMoved { current: None } => "no version is AWSCURRENT".into(),
@@ -132,11 +191,11 @@ impl Refusal {
                 format!("no version that can be read holds {key}, so that it cannot be shown dead")
             }
             ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
-            KmsDenied => "KMS does not let us decrypt the secret".into(),
+            KmsDenied => format!("KMS does not let us decrypt {}", names().store),
             AccessDenied { part } => format!("AWS does not let us read {}", part.words()),
             Throttled => "AWS throttles us".into(),
-            UserMissing => "the IAM user does not exist".into(),
-            SecretDeleting => "the secret is scheduled for deletion".into(),
+            UserMissing => format!("IAM user {:?} does not exist", names().user),
+            SecretDeleting => format!("{} is scheduled for deletion", names().store),
             NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
             NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
             Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
@@ -150,19 +209,29 @@ impl Refusal {
     /// What to do about it. What stands in backquotes is pasted as it is.
     pub fn fix(&self) -> String {
         use Refusal::*;
-        let us = called();
+        let names = names();
+        let us = &names.us;
         match self {
             DeactivatedByHand { key } => format!(
                 "if it was stolen, leave it so, and `{us} run` makes and publishes another one; else `{us} reactivate {key}`"
             ),
-            NoHosts => "install relaykey on the mail servers, with a [[report]] to this place".into(),
-            RosterOpen { heard, expect: Some(_) } => format!(
-                "start relaykey on the hosts that are missing; if there are no more, `{us} hosts seal --expect {}`",
-                (*heard).max(1)
+            NoHosts => format!(
+                "install relaykey on the mail servers, with a [[report]] to {}; `{us} check` says if hosts report there under \
+                 another name than this credential's",
+                names.fleet
             ),
-            RosterOpen { heard, expect: None } => format!(
-                "when all of your mail servers are in `{us} hosts list`, say how many they are: `{us} hosts seal --expect {}`",
-                (*heard).max(1)
+            RosterOpen { heard, counted, expect: Some(_) } if heard == counted && *heard > 0 => format!(
+                "start relaykey on the hosts that are missing; if there are no more, `{us} hosts seal --expect {counted}`"
+            ),
+            RosterOpen { expect: Some(_), .. } => format!(
+                "start relaykey on the hosts that are missing or silent: `{us} hosts list` says which are; what is gone is \
+                 removed with `hosts remove`"
+            ),
+            RosterOpen { counted: 0, expect: None, .. } => format!(
+                "when your mail servers report, `{us} hosts list` shows them; then say how many they are: `{us} hosts seal`"
+            ),
+            RosterOpen { counted, expect: None, .. } => format!(
+                "when all of your mail servers are in `{us} hosts list`, say how many they are: `{us} hosts seal --expect {counted}`"
             ),
             HostUnconfirmed { host } => {
                 format!("on {host}, `relaykey status`; if it is no mail server any more, `{us} hosts remove {host}`")
@@ -181,9 +250,10 @@ impl Refusal {
                  `{us} hosts waive {host} --reason \"looked at its tables\"`"
             ),
             OtherVersion { host, .. } | RemainingOld { host, .. } => format!("on {host}, `relaykey sync`"),
-            OldKeyElsewhere { host, .. } => {
-                format!("on {host}, `relaykey check` names the entry: give it the new key, or remove it")
-            }
+            OldKeyElsewhere { host, .. } => format!(
+                "on {host}, `relaykey check` names the entry: give it the new key, or remove it; what only uses it, `relaykey \
+                 sync` moves"
+            ),
             Incomplete { host, .. } => {
                 format!(
                     "on {host}, `relaykey check` names the tables: list them in unlisted_ok if no login for SES is in them"
@@ -210,20 +280,32 @@ impl Refusal {
             ),
             CanaryFailed { host } => format!("on {host}, `relaykey status` says why; then `{us} run`"),
             SesRefuses { .. } => {
-                format!("`{us} history` says which endpoint, and in its words; then `{us} run`")
+                format!("`{us} history` says at which endpoint, and in its words; when that is mended, `{us} run`")
             }
             RegionRefused { region, .. } => {
                 format!(
                     "in rotate.toml, add [[credential.smtp.also]] below [credential.smtp], with `endpoint = \"email-smtp.{region}.amazonaws.com\"`"
                 )
             }
-            TwoLiveKeys { .. } => {
-                format!("delete the key that nothing uses: `{us} hosts list` names who uses which")
-            }
-            UnexplainedKey { key } => format!(
-                "if nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name and the user's name; \
-                 deactivated first, it can still be brought back"
+            TwoLiveKeys { .. } => format!(
+                "one of them has to go, and what is said of it here says how: `{us} plan`; `{us} hosts list` names who uses which"
             ),
+            UnexplainedKey { key, used: KnownUse::Inactive } => {
+                format!("if nobody has missed it: {}", names.delete(key))
+            }
+            UnexplainedKey { key, used: KnownUse::Nothing } => format!(
+                "if it is nobody's, deactivate it first, which can be undone: {}; delete it when nobody has missed it for some days",
+                names.deactivate(key)
+            ),
+            UnexplainedKey { used: KnownUse::Used { .. } | KnownUse::Named { .. }, .. } => format!(
+                "leave it alone, as mail may depend on it: find what uses it (`{us} hosts list` names what hosts use), and give \
+                 that the published key"
+            ),
+            UnexplainedKey { used: KnownUse::NotKnown, .. } => {
+                format!(
+                    "leave it alone, as mail may depend on it: `{us} check` says what cannot be seen; look again in a day"
+                )
+            }
             NotDead { key } => {
                 format!("`{us} history` says which endpoint takes it; ask AWS why {key} still works")
             }
@@ -235,18 +317,18 @@ impl Refusal {
             }
             PendingEmpty { .. } => "nothing: the label was taken off".into(),
             VersionUnreadable { key } => {
-                format!(
-                    "when you are sure that nothing uses it, `aws iam delete-access-key --access-key-id {key}`, with --user-name \
-                     and the user's name"
-                )
+                format!("it is deactivated already; when you are sure that nothing uses it: {}", names.delete(key))
             }
             ValueNotOurs { .. } => {
                 format!("is `iam_user` in rotate.toml right? `{us} run` makes a key of that user and publishes it")
             }
-            KmsDenied | AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
-            UserMissing => "is `iam_user` in rotate.toml right?".into(),
+            KmsDenied => format!(
+                "attach what `{us} policy --for controller` prints, with --kms-key and the ARN of the key that encrypts it"
+            ),
+            AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
+            UserMissing => "correct `iam_user` in rotate.toml, or the account that [aws] leads to".into(),
             NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
-            SecretDeleting => "`aws secretsmanager restore-secret --secret-id` with the secret's name".into(),
+            SecretDeleting => format!("`{} secretsmanager restore-secret {}`", names.aws, names.secret),
             RevokedKeyPublished { .. } => format!("`{us} run` publishes another one"),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
             WouldCut { host: None, .. } => format!("`{us} status` says what is published and why"),
@@ -255,11 +337,12 @@ impl Refusal {
 }
 
 impl Part {
-    fn words(self) -> &'static str {
+    fn words(self) -> String {
+        let names = names();
         match self {
-            Part::Keys => "the keys of the IAM user",
-            Part::Store => "the secret",
-            Part::Fleet => "the hosts' reports",
+            Part::Keys => format!("the keys of IAM user {:?}", names.user),
+            Part::Store => names.store,
+            Part::Fleet => format!("the hosts' reports in {}", names.fleet),
         }
     }
 }
@@ -377,7 +460,10 @@ impl fmt::Display for Reason {
             Reason::LeaseOver(key) => write!(f, "{key} could not be stored in time"),
             Reason::ToVerify(key) => write!(f, "does SES take {key}?"),
             Reason::Propagating { key, until } => write!(f, "SES does not take {key} yet; tried until {until:.0}"),
-            Reason::NotTaken(key) => write!(f, "SES does not take {key}"),
+            Reason::Unanswered { key, until } => {
+                write!(f, "a login with {key} got no answer yet; tried until {until:.0}")
+            }
+            Reason::NotTaken(key) => write!(f, "no login with {key} was accepted"),
             Reason::EmptyPending { until } => write!(f, "AWSPENDING has no value; it is left alone until {until:.0}"),
             Reason::EmptyPendingOld => f.write_str("AWSPENDING has had no value for too long"),
             Reason::PendingDead(version) => write!(f, "the key of version {version} is gone or inactive"),

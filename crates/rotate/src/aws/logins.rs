@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use relaykey::config::Smtp;
 use relaykey::smtp::Verdict;
 use relaykey_core::credential::Payload;
+use relaykey_core::fault::{Class, Fault};
 
 use super::{CallFailed, Hooks};
 use crate::facts::{KeyId, Login, LoginReply};
@@ -13,8 +14,17 @@ pub fn endpoints(smtp: &Smtp) -> Vec<String> {
     smtp.endpoints().map(|smtp| format!("{}:{}", smtp.endpoint, smtp.port)).collect()
 }
 
-/// What every endpoint says to this login, and its words.
-pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, hooks: &Hooks) -> (Vec<Login>, String) {
+/// What all endpoints said to one login.
+pub struct Replies {
+    pub logins: Vec<Login>,
+    /// In their words, each after its endpoint; in the order of `logins`.
+    pub said: Vec<String>,
+    /// Why there was no answer, where there was none.
+    pub faults: Vec<Fault>,
+}
+
+/// What every endpoint says to this login.
+pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, hooks: &Hooks) -> Replies {
     let one = async |smtp: &Smtp| {
         let endpoint = format!("{}:{}", smtp.endpoint, smtp.port);
         let verdict = match payload.login(&smtp.endpoint, smtp.region.as_deref()) {
@@ -22,17 +32,34 @@ pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, ho
                 // It has a deadline of its own, and its verdict.
                 let login = Box::pin(relaykey::agent::login_at(smtp, &login, hello));
                 let work = async { Ok::<_, CallFailed>(login.await) };
-                hooks.call("smtp:AUTH", &endpoint, work).await.map_err(|failed| failed.fault.what)
+                hooks.call("smtp:AUTH", &endpoint, work).await.map_err(|failed| *failed.fault)
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                let fix = "is `region` in [credential.smtp] right? The value that is published has no password for it";
+                Err(Fault::new(Class::Payload, error.to_string(), fix))
+            }
         };
-        let (reply, said) = match verdict {
-            Ok(Verdict::Accepted { reply }) => (LoginReply::Accepted, reply),
-            Ok(Verdict::Refused { reply }) => (LoginReply::Refused, reply),
-            Ok(Verdict::Unknown { words, .. }) | Err(words) => (LoginReply::NoAnswer, words),
+        let told = |fault: Fault| {
+            let what = format!("no login at {endpoint}: {}", fault.what);
+            Fault { what, ..fault }.temporary()
         };
-        (Login { key: key.clone(), endpoint: endpoint.clone(), reply, at: hooks.now() }, format!("{endpoint}: {said}"))
+        let (reply, said, fault) = match verdict {
+            Ok(Verdict::Accepted { reply }) => (LoginReply::Accepted, reply, None),
+            Ok(Verdict::Refused { reply }) => (LoginReply::Refused, reply, None),
+            Ok(Verdict::Unknown { class, words, fix, .. }) => {
+                let fix = fix.unwrap_or_else(|| "nothing if it passes: it is tried again".into());
+                (LoginReply::NoAnswer, words.clone(), Some(told(Fault::new(class, words, fix))))
+            }
+            Err(fault) => (LoginReply::NoAnswer, fault.what.clone(), Some(told(fault))),
+        };
+        let said = format!("{endpoint}: {said}");
+        (Login { key: key.clone(), endpoint, reply, at: hooks.now() }, said, fault)
     };
-    let (logins, said): (Vec<_>, Vec<_>) = join_all(smtp.endpoints().map(one)).await.into_iter().unzip();
-    (logins, said.join("; "))
+    let mut replies = Replies { logins: Vec::new(), said: Vec::new(), faults: Vec::new() };
+    for (login, said, fault) in join_all(smtp.endpoints().map(one)).await {
+        replies.logins.push(login);
+        replies.said.push(said);
+        replies.faults.extend(fault);
+    }
+    replies
 }

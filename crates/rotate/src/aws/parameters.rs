@@ -107,6 +107,15 @@ impl ParameterAt {
         Ok(VersionId::new(put.version.to_string()))
     }
 
+    /// Asks for the right to put, with a request that is never done: it is there already, and the value does not fit.
+    pub async fn ask_to_put(&self) -> Result<(), CallFailed> {
+        let send = |config| {
+            let request = Client::new(&config).put_parameter().name(&self.parameter).value("-").overwrite(false);
+            request.r#type(ParameterType::String).allowed_pattern("^relaykey-check$").send()
+        };
+        self.reach.send(self.asked("ssm:PutParameter"), send).await.map(|_| ())
+    }
+
     /// `None`: there is no such parameter.
     async fn metadata(&self) -> Result<Option<ParameterMetadata>, CallFailed> {
         let mut next = None::<String>;

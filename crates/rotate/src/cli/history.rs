@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::view::{SCHEMA, put, stamp};
+use super::view::{SCHEMA, number, put, stamp};
 use super::{Exit, Place, print_json, refused};
 use crate::run::{AuditEvent, AuditLine, Broken};
 
@@ -49,7 +49,8 @@ pub async fn run(mut at: Place<'_>, args: &HistoryArgs) -> Exit {
             put(&mut out, "the log does not hold: ", "    ", &words(one));
         }
         if broken.is_empty() {
-            out += &format!("the log holds: {} lines, each with the hash of the one before it\n", lines.len());
+            let lines = number(lines.len(), "line");
+            out += &format!("the log holds: {lines}, each with the hash of the one before it\n");
         }
     }
     at.say(out.trim_end());

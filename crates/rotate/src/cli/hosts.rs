@@ -1,11 +1,16 @@
 //! `relaykey-rotate hosts`: who has a say in a rotation, and what people know about them.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use relaykey::host;
+use relaykey_core::config::value::similar;
 
-use super::view::{Document, Stand, confirmed, hosts, put, span, stamp};
+use super::view::{Document, Stand, confirmed, hosts, hosts_reported, number, put, seals_now, span, stamp};
 use super::{Exit, Place, complain, print_json, print_json_line, refused, view};
-use crate::facts::HostName;
+use crate::evidence::is_silent;
+use crate::facts::{Host, HostName, Part};
 use crate::retire;
 use crate::run::{Answer, Ask, Look};
 use crate::words::called;
@@ -19,8 +24,8 @@ pub enum HostsCommand {
     List,
     /// A host that has not reported yet is waited for.
     Add(HostArgs),
-    /// A host that is gone is not waited for any more.
-    Remove(HostArgs),
+    /// A host that is gone is not waited for any more, until it reports again.
+    Remove(RemoveArgs),
     /// A host is silent, or cannot prove what it says, and a person vouches for it. Never covers a host that names the old key.
     Waive(WaiveArgs),
     /// Takes a waiver back.
@@ -38,10 +43,19 @@ pub struct HostArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct RemoveArgs {
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// It reports, and is removed all the same.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct WaiveArgs {
     #[arg(value_name = "HOST")]
     host: String,
-    /// Why, in ten characters or more; it is shown on every page, with your name.
+    /// Why, in ten characters or more; it is shown wherever the host is, with who you are to AWS.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// For how long; 90d at most.
@@ -80,21 +94,81 @@ pub async fn run(mut at: Place<'_>, command: &HostsCommand) -> Exit {
             let done = format!("{} is waited for", args.host);
             answered(&mut at, Ask::Add { host: name(args) }, "add", &done).await
         }
-        HostsCommand::Remove(args) => {
-            let done = format!("{} is not waited for any more", args.host);
-            answered(&mut at, Ask::Remove { host: name(args) }, "remove", &done).await
-        }
+        HostsCommand::Remove(args) => remove(at, args).await,
         HostsCommand::Unwaive(args) => {
+            if let Err(exit) = known(&mut at, &args.host).await {
+                return exit;
+            }
             let done = format!("{} has to speak for itself again", args.host);
             answered(&mut at, Ask::Unwaive { host: name(args) }, "unwaive", &done).await
         }
         HostsCommand::Accept(args) => {
+            if let Err(exit) = known(&mut at, &args.host).await {
+                return exit;
+            }
             let done = format!("whoever wrote last as {} is {} from now on", args.host, args.host);
             answered(&mut at, Ask::Accept { host: name(args) }, "accept", &done).await
         }
         HostsCommand::Waive(args) => waive(at, args).await,
         HostsCommand::Seal(args) => seal(at, args).await,
     }
+}
+
+/// A look, if this is the name of a host in it: what is said of a misspelt one would stand there for nothing.
+async fn known(at: &mut Place<'_>, name: &str) -> Result<Look, Exit> {
+    let look = at.controller.look().await.map_err(|fault| refused(&fault))?;
+    if let Some(fault) = look.faults.first().filter(|_| look.facts.gaps.iter().any(|gap| gap.part == Part::Fleet)) {
+        return Err(refused(fault));
+    }
+    let facts = &look.facts;
+    let all = facts.fleet.iter().map(|host| &host.name).chain(&facts.gone).chain(&facts.record.roster.names);
+    let all: BTreeSet<&str> = all.map(HostName::as_str).collect();
+    if all.contains(name) {
+        return Ok(look);
+    }
+    let fix = match (similar(name, &all.iter().copied().collect::<Vec<_>>()), all.len()) {
+        (_, 0) => "no host has reported yet".to_owned(),
+        (Some(meant), _) => format!("did you mean {meant}? `{} hosts list` shows all", called()),
+        (None, n) if n <= 10 => format!("there are: {}", all.into_iter().collect::<Vec<_>>().join(", ")),
+        (None, _) => format!("`{} hosts list` shows all", called()),
+    };
+    complain(&format!("no host is named {name:?}"), &fix);
+    Err(Exit::Usage)
+}
+
+/// It reports: nothing says that it is gone.
+fn lives<'a>(look: &'a Look, name: &str) -> Option<&'a Host> {
+    let alive = |host: &&Host| host.name.as_str() == name && host.heard.is_some() && !is_silent(host, look.now);
+    look.facts.fleet.iter().find(alive)
+}
+
+async fn remove(mut at: Place<'_>, args: &RemoveArgs) -> Exit {
+    let look = match known(&mut at, &args.host).await {
+        Ok(look) => look,
+        Err(exit) => return exit,
+    };
+    let host = lives(&look, &args.host);
+    if let Some((host, heard)) = host.filter(|_| !args.yes).and_then(|host| Some((host, host.heard?))) {
+        let uses = host.standing.as_ref().map(|standing| format!(", and uses {}", standing.key)).unwrap_or_default();
+        complain(
+            &format!(
+                "{} reported {} ago{uses}: nobody would wait for it",
+                args.host,
+                span(look.now.duration_since(heard))
+            ),
+            &format!(
+                "shut relaykey down on it first; if it is meant so, `{} hosts remove {} --yes`",
+                called(),
+                host::trust::quoted(&args.host)
+            ),
+        );
+        return Exit::Usage;
+    }
+    let done = match host {
+        Some(_) => format!("{} is not waited for any more, until it reports again", args.host),
+        None => format!("{} is not waited for any more", args.host),
+    };
+    answered(&mut at, Ask::Remove { host: HostName::new(args.host.clone()) }, "remove", &done).await
 }
 
 async fn list(mut at: Place<'_>) -> Exit {
@@ -120,11 +194,15 @@ fn list_text(look: &Look) -> String {
     let hosts = hosts(look);
     let roster = &look.facts.record.roster;
     let sealed = match (roster.sealed_at, roster.expect) {
-        (Some(at), _) => format!("the roster is sealed since {}, with {} hosts", stamp(at), roster.names.len()),
-        (None, Some(expect)) => format!("the roster is sealed when {expect} hosts have reported"),
+        (Some(_), _) if seals_now(look) => "the roster is sealed with the next look of a run".into(),
+        (Some(at), _) => {
+            format!("the roster is sealed since {}, with {}", stamp(at), number(roster.names.len(), "host"))
+        }
+        (None, Some(expect)) => format!("the roster is sealed when {}", hosts_reported(expect)),
         (None, None) => "the roster is not sealed".into(),
     };
-    put(&mut out, "", "  ", &format!("{} hosts have reported; {sealed}", retire::heard_of(&look.facts, look.now)));
+    let reported = hosts_reported(retire::heard_of(&look.facts, look.now));
+    put(&mut out, "", "  ", &format!("{reported}; {sealed}"));
     put(&mut out, "", "  ", &confirmed(&hosts));
     for view in &hosts {
         let host = view.host;
@@ -156,16 +234,20 @@ async fn waive(mut at: Place<'_>, args: &WaiveArgs) -> Exit {
         complain("a waiver is for 90 days at most", "--for 90d; whoever still needs it then says so again");
         return Exit::Usage;
     }
-    let look = match at.controller.look().await {
+    let look = match known(&mut at, &args.host).await {
         Ok(look) => look,
-        Err(fault) => return refused(&fault),
+        Err(exit) => return exit,
     };
     let others = hosts(&look).iter().filter(|view| view.waived && view.host.name.as_str() != args.host).count();
     let all = look.facts.fleet.len();
-    if (others + 1) * 10 > all && others > 0 && !args.yes {
+    if (others + 1) * 10 > all && !args.yes {
         complain(
-            &format!("{} of {all} hosts would be waived: more than a tenth proves little about the rest", others + 1),
-            "look at the hosts; if it is meant so, the same with --yes",
+            &format!(
+                "{} of {} would be waived: more than a tenth proves little about the rest",
+                others + 1,
+                number(all, "host")
+            ),
+            "look at the host; if it is meant so, the same with --yes",
         );
         return Exit::Usage;
     }
@@ -184,8 +266,11 @@ async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
     let before = roster.expect.or(Some(roster.names.len()).filter(|_| roster.sealed_at.is_some()));
     let Some(expect) = args.expect.or(before) else {
         complain(
-            &format!("how many mail servers are there? {heard} have reported so far"),
-            &format!("count them, and say it: `{} hosts seal --expect {}`", called(), heard.max(1)),
+            &format!("how many mail servers are there? {} so far", hosts_reported(heard)),
+            &match retire::counted(&look.facts) {
+                0 => "count them, and say it with --expect".to_owned(),
+                counted => format!("count them, and say it: `{} hosts seal --expect {counted}`", called()),
+            },
         );
         return Exit::Usage;
     };
@@ -193,9 +278,21 @@ async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
         complain("a roster of no hosts protects nobody", "count your mail servers, and say it with --expect");
         return Exit::Usage;
     }
+    let counted = retire::counted(&look.facts);
+    if args.expect.is_some() && expect < counted {
+        complain(
+            &format!("more hosts than {expect} are counted already: {counted}"),
+            &format!(
+                "take out what is gone (`{} hosts list`, `hosts remove`); else `{} hosts seal --expect {counted}`",
+                called(),
+                called()
+            ),
+        );
+        return Exit::Usage;
+    }
     let done = match heard >= expect {
-        true => format!("the roster is sealed: {expect} hosts, {heard} have reported"),
-        false => format!("the roster is sealed as soon as {expect} hosts have reported; {heard} have so far"),
+        true => format!("the roster is sealed: {} expected, {heard} reported", number(expect, "host")),
+        false => format!("the roster is sealed as soon as {}; {heard} so far", hosts_reported(expect)),
     };
     let exit = answered(&mut at, Ask::Seal { expect }, "seal", &done).await;
     // It waits for the others.
@@ -225,4 +322,35 @@ pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> E
         at.say(&words);
     }
     Exit::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::lab::Lab;
+
+    #[tokio::test]
+    async fn what_is_said_of_hosts_is_not_said_by_mistake() {
+        let Some(lab) = Lab::of("cli::hosts::tests::what_is_said_of_hosts_is_not_said_by_mistake") else { return };
+        let said = async |command: HostsCommand| run(lab.place().await, &command).await;
+        for name in ["mx1", "mx2"] {
+            assert_eq!(said(HostsCommand::Add(HostArgs { host: name.into() })).await, Exit::Done);
+        }
+        // Nobody of that name is there.
+        let remove = |host: &str| HostsCommand::Remove(RemoveArgs { host: host.into(), yes: true });
+        assert_eq!(said(remove("mx3")).await, Exit::Usage);
+        assert_eq!(said(HostsCommand::Unwaive(HostArgs { host: "mx3".into() })).await, Exit::Usage);
+        // The first waiver is half of all.
+        let waive = |host: &str, yes| {
+            let (host, reason) = (host.to_owned(), "down for repair".to_owned());
+            HostsCommand::Waive(WaiveArgs { host, reason, length: SignedDuration::from_hours(24), yes })
+        };
+        assert_eq!(said(waive("mx3", true)).await, Exit::Usage);
+        assert_eq!(said(waive("mx1", false)).await, Exit::Usage);
+        assert_eq!(said(waive("mx1", true)).await, Exit::Done);
+        // Who is counted already is not left out.
+        assert_eq!(said(HostsCommand::Seal(SealArgs { expect: Some(1) })).await, Exit::Usage);
+        assert_eq!(said(HostsCommand::Seal(SealArgs { expect: Some(2) })).await, Exit::People);
+        assert_eq!(said(remove("mx2")).await, Exit::Done);
+    }
 }

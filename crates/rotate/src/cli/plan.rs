@@ -1,7 +1,8 @@
 //! `relaykey-rotate plan`: what would be done next, and why.
 
-use super::view::{Document, Stand, text};
+use super::view::{Document, Stand, last_login, text, unpublished};
 use super::{Exit, Place, print_json, refused};
+use crate::run::Look;
 
 pub async fn run(mut at: Place<'_>) -> Exit {
     let look = match at.controller.look().await {
@@ -11,7 +12,17 @@ pub async fn run(mut at: Place<'_>) -> Exit {
     let exit = Stand::of(&look).exit();
     match at.json {
         true => print_json(&Document::of(at.credential, &look, at.config.lab, exit)),
-        false => at.say(text(at.credential, &look).trim_end()),
+        false => {
+            let said = said_last(&mut at, &look).await;
+            at.say(text(at.credential, &look, said.as_deref()).trim_end());
+        }
     }
     exit
+}
+
+/// What the last login with a new key came to, where there is one: another process made it.
+pub async fn said_last(at: &mut Place<'_>, look: &Look) -> Option<String> {
+    unpublished(look)?;
+    // Where the log cannot be read, all else is told without it.
+    last_login(look, &at.controller.history().await.ok()?)
 }

@@ -6,7 +6,7 @@ use relaykey::config::Arn;
 use relaykey_core::config::Aws;
 use serde_json::{Value, json};
 
-use super::{Common, Exit, choose, load, print_json};
+use super::{Common, Exit, choose, load, print_json, tell};
 use crate::config::{Config, Credential, Evidence, Place, PrincipalBy};
 
 #[derive(Debug, Args)]
@@ -14,6 +14,15 @@ pub struct PolicyArgs {
     /// Whose policy.
     #[arg(long = "for", value_name = "WHO")]
     who: Who,
+    /// The ARN of the KMS key that encrypts secret or parameters, where that is one of your own; once for each.
+    #[arg(long = "kms-key", value_name = "ARN", value_parser = kms_key)]
+    kms_keys: Vec<String>,
+    /// Of a host: its name. Where hosts report to Parameter Store, each can be held to its own report.
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    host: Option<String>,
+    /// Of a host: which keys the table has. 2: `principal` and `credential#host_id`; 1: `credential` and `host`, as 0.1.0 made it.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    layout: u8,
     /// In what form.
     #[arg(long, value_name = "FORM", default_value = "json")]
     format: Format,
@@ -42,11 +51,84 @@ pub fn run(common: &Common, args: &PolicyArgs) -> Exit {
         Err(exit) => return exit,
     };
     let Format::Json = args.format;
-    print_json(&match args.who {
+    let mut policy = match args.who {
         Who::Controller => controller(&config, credential),
-        Who::Host => host(credential),
-    });
+        Who::Host => host(credential, args.layout, args.host.as_deref()),
+    };
+    if !args.kms_keys.is_empty() {
+        let statements = policy["Statement"].as_array_mut().expect("it has statements");
+        statements.push(kms(credential, args.who, &args.kms_keys));
+    }
+    print_json(&policy);
+    for left in left_open(credential, args) {
+        tell(&format!("relaykey-rotate: {left}"));
+    }
     Exit::Done
+}
+
+/// What a flag would hold it to, or add, that was not given.
+fn left_open(credential: &Credential, args: &PolicyArgs) -> Vec<&'static str> {
+    let mut left = Vec::new();
+    if args.kms_keys.is_empty() {
+        left.push("it has no right to use a KMS key: where one of your own encrypts the secret, say --kms-key ARN");
+    }
+    match (&credential.evidence, args.who) {
+        (Evidence::ParameterStore { .. }, Who::Host) if args.host.is_none() => {
+            left.push("it lets each host write the reports of all: --host NAME holds one to its own");
+        }
+        (Evidence::DynamoDb { .. }, Who::Host) if args.layout == 2 => {
+            left.push("it is for a table with the keys `principal` and `credential#host_id`; for `credential` and `host`: --layout 1");
+        }
+        (Evidence::DynamoDb { .. }, Who::Host) => {
+            left.push("in a table of layout 1 each host can write the reports of all: layout 2 holds it to its own");
+        }
+        _ => {}
+    }
+    left
+}
+
+fn kms_key(text: &str) -> Result<String, String> {
+    match Arn::parse(text).is_some() && text.contains(":kms:") {
+        true => Ok(text.to_owned()),
+        false => Err("write the key's ARN, arn:aws:kms:REGION:ACCOUNT:key/ID".into()),
+    }
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    match !text.is_empty() && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("write the host's name, as `relaykey-rotate hosts list` shows it".into()),
+    }
+}
+
+/// The use of these keys, by way of the services that the values are kept in alone.
+fn kms(credential: &Credential, who: Who, keys: &[String]) -> Value {
+    let mut services: Vec<String> = credential
+        .publish
+        .iter()
+        .map(|publish| {
+            let service = match publish.place {
+                Place::SecretsManager { .. } => "secretsmanager",
+                Place::ParameterStore { .. } => "ssm",
+            };
+            // In China it ends with .cn.
+            format!("{service}.{}.amazonaws.com*", region(&publish.aws))
+        })
+        .collect();
+    services.dedup();
+    let stores = |wanted: fn(&Place) -> bool| credential.publish.iter().any(|publish| wanted(&publish.place));
+    let mut actions = vec!["kms:Decrypt"];
+    if who == Who::Controller {
+        actions.push("kms:GenerateDataKey");
+        // A parameter of the standard tier is encrypted with the key itself.
+        if stores(|place| matches!(place, Place::ParameterStore { .. })) {
+            actions.push("kms:Encrypt");
+        }
+    }
+    let mut used = statement("KeyOfTheSecret", &actions, json!(keys));
+    used["Condition"] = json!({"StringLike": {"kms:ViaService": services}});
+    used
 }
 
 fn statement(sid: &str, actions: &[&str], resource: impl Into<Value>) -> Value {
@@ -115,7 +197,7 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
 }
 
 /// What a host needs: to read the key, and to report under its own name.
-pub(super) fn host(credential: &Credential) -> Value {
+fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
     let mut statements = Vec::new();
     let secrets = places(credential, |place, aws| match place {
         Place::SecretsManager { secret } => Some(secret_arn(secret, aws)),
@@ -135,8 +217,10 @@ pub(super) fn host(credential: &Credential) -> Value {
     }
     match &credential.evidence {
         Evidence::DynamoDb { table, principal, aws } => {
-            // AWS itself vouches for who wrote an item: it lets each write under its own identity alone.
+            // AWS itself vouches for who wrote an item: it lets each write under its own identity alone. In layout 1 the
+            // partition is the credential's, which all hosts share.
             let own = match principal {
+                _ if layout == 1 => &credential.name,
                 PrincipalBy::UserId => "${aws:userid}",
                 PrincipalBy::SourceIdentity => "${aws:SourceIdentity}",
             };
@@ -145,7 +229,7 @@ pub(super) fn host(credential: &Credential) -> Value {
             statements.push(report);
         }
         Evidence::ParameterStore { path, aws } => {
-            let reports = parameter_arn(&format!("{path}/{}/*", credential.name), aws);
+            let reports = parameter_arn(&format!("{path}/{}/{}", credential.name, name.unwrap_or("*")), aws);
             statements.push(statement("Report", &["ssm:PutParameter", "ssm:GetParameter"], reports));
         }
     }
@@ -198,11 +282,39 @@ mod tests {
     #[test]
     fn a_host_reads_the_key_and_writes_under_its_own_name_alone() {
         let config = example();
-        let policy = host(&config.credentials[0]);
+        let policy = host(&config.credentials[0], 2, None);
         let text = policy.to_string();
         assert!(text.contains("arn:aws:secretsmanager:eu-west-1:*:secret:SESSendSecret-??????"), "{text}");
         assert!(text.contains(r#""dynamodb:LeadingKeys":["${aws:userid}"]"#), "{text}");
         assert!(!text.contains("iam:") && !text.contains("PutSecretValue"), "{text}");
+    }
+
+    #[test]
+    fn a_host_is_held_to_its_partition_and_to_its_own_report() {
+        let mut config = example();
+        let credential = &mut config.credentials[0];
+        // Layout 1 has the credential's name in front: with the identity no report could be written.
+        let text = host(credential, 1, None).to_string();
+        assert!(text.contains(r#""dynamodb:LeadingKeys":["ses"]"#) && !text.contains("userid"), "{text}");
+        credential.evidence = Evidence::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() };
+        let text = host(credential, 2, Some("mx1.example.com")).to_string();
+        assert!(text.contains(r#"parameter/relaykey/ses/mx1.example.com""#) && !text.contains("ses/*"), "{text}");
+    }
+
+    #[test]
+    fn a_key_of_ones_own_is_used_by_way_of_the_service_alone() {
+        let config = example();
+        let keys = ["arn:aws:kms:eu-west-1:111122223333:key/1".to_owned()];
+        let of = |who| kms(&config.credentials[0], who, &keys).to_string();
+        for (who, may, may_not) in
+            [(Who::Host, "kms:Decrypt", "GenerateDataKey"), (Who::Controller, "kms:GenerateDataKey", "kms:Encrypt")]
+        {
+            let text = of(who);
+            assert!(text.contains(may) && !text.contains(may_not), "{text}");
+            assert!(text.contains(r#""kms:ViaService":["secretsmanager.eu-west-1.amazonaws.com*"]"#), "{text}");
+            assert!(text.contains(r#""Resource":["arn:aws:kms:eu-west-1:111122223333:key/1"]"#), "{text}");
+        }
+        assert!(kms_key("alias/x").is_err() && kms_key(&keys[0]).is_ok());
     }
 
     #[test]

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use relaykey::fault::Fault;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::check::published;
 use super::hosts::days;
 use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, old_is_gone, put, rfc3339, undone};
-use super::{Exit, Place, print_json_line, refused, say, tell};
+use super::{Exit, Place, ca_files, print_json_line, refused, say, tell};
+use crate::facts::{CURRENT, Value};
 use crate::plan::{Action, Outcome};
 use crate::record::Lease;
 use crate::run::{Ask, Look, Tick, Turned};
@@ -29,6 +32,10 @@ const BUSY: Duration = Duration::from_secs(10);
 const HELD: Duration = Duration::from_secs(60);
 /// So long it is tried to store a new key that only this process has, whatever the store says: whoever ends before loses it.
 const HOPE: Duration = Duration::from_secs(600);
+/// After the end was asked for, a turn may come to its own end for so long: what is killed in between goes on at the next start.
+const GRACE: Duration = Duration::from_secs(20);
+/// And the lease may be given back for so long.
+const LEAVES: Duration = Duration::from_secs(5);
 /// What fails for good so often, one time after the other, ends a `run`: once may have been a race with somebody.
 const FOR_GOOD: u32 = 2;
 
@@ -53,19 +60,31 @@ pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
         false => whole(&mut at, &mut teller, args.wait).await,
     };
     // Where that fails, the lease ends by itself.
-    let _ = at.controller.leave().await;
+    let _ = tokio::time::timeout(LEAVES, at.controller.leave()).await;
     exit
+}
+
+/// One turn; `None`: the end was asked for, and the turn did not come to its own in time.
+async fn turn(at: &mut Place<'_>, stop: &mut Stop) -> Option<Result<Tick, Fault>> {
+    tokio::select! {
+        biased;
+        turned = at.controller.tick() => Some(turned),
+        () = stop.insisted() => None,
+    }
 }
 
 /// What a timer calls. A new key whose secret only this process has is stored before it ends.
 async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
+    let mut stop = Stop::new();
     let mut failing = Failing::new(at);
     let mut holds_key = false;
     loop {
-        let pause = match at.controller.tick().await {
+        let Some(turned) = turn(at, &mut stop).await else { return teller.stopped(holds_key) };
+        let goes_on = |failing: &Failing, holds_key| failing.must_go_on(holds_key) && !stop.was_asked();
+        let pause = match turned {
             Ok(Tick::Busy(lease)) => {
                 let exit = teller.busy(&lease);
-                if !failing.must_go_on(holds_key) {
+                if !goes_on(&failing, holds_key) {
                     return exit;
                 }
                 failing.again(holds_key)
@@ -76,18 +95,22 @@ async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
                 }
                 holds_key = turned.holds_key;
                 let pause = failing.after(&turned);
-                if !failing.must_go_on(holds_key) {
+                if !goes_on(&failing, holds_key) {
                     return teller.ends(at, &turned.look, Stand::after(&turned).exit());
                 }
                 pause
             }
-            Err(fault) if failing.must_go_on(holds_key) => {
+            Err(fault) if goes_on(&failing, holds_key) => {
                 teller.failed(&fault);
                 failing.again(holds_key)
             }
             Err(fault) => return refused(&fault),
         };
-        tokio::time::sleep(pause).await;
+        teller.holds();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.asked() => return teller.stopped(holds_key),
+        }
     }
 }
 
@@ -100,7 +123,7 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
     // One that is under way is gone on with: an old key is to go. Whatever else is begun ends with the one that is asked for,
     // and somebody else's AWSPENDING is no rotation.
     let under_way = !old_is_gone(&look, at.credential.policy.delete) && look.facts.record.published.is_some();
-    if !under_way && let Err(fault) = at.controller.ask(Ask::Run).await {
+    if !under_way && let Err(fault) = begins(at, &look).await {
         return refused(&fault);
     }
     let mut stop = Stop::new();
@@ -108,12 +131,22 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
     let mut holds_key = false;
     let mut last: Option<(Look, Stand)> = None;
     loop {
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline) || stop.was_asked();
-        let ends = over && !failing.must_go_on(holds_key);
+        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let ends = stop.was_asked() || over && !failing.must_go_on(holds_key);
+        if over && !ends {
+            teller.holds();
+        }
         if let Some((look, stand)) = last.as_ref().filter(|_| ends) {
+            if holds_key {
+                teller.stopped(true);
+            }
             return teller.ends(at, look, stand.exit_at_the_end());
         }
-        let pause = match at.controller.tick().await {
+        if stop.was_asked() {
+            return teller.stopped(holds_key);
+        }
+        let Some(turned) = turn(at, &mut stop).await else { return teller.stopped(holds_key) };
+        let pause = match turned {
             Ok(Tick::Busy(lease)) => {
                 teller.waits_for(&lease);
                 if ends {
@@ -157,6 +190,17 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
             () = stop.asked(), if !stop.was_asked() => {}
         }
     }
+}
+
+/// Asks for a rotation, where nothing is in its way that can be known beforehand.
+async fn begins(at: &mut Place<'_>, look: &Look) -> Result<(), Fault> {
+    ca_files(at.credential)?;
+    // A value that is no login may be somebody else's: it is not written over.
+    let current = look.facts.store.labelled(CURRENT);
+    if current.is_some_and(|current| current.value == Value::Unreadable) {
+        published(look).map_err(|fault| *fault)?;
+    }
+    at.controller.ask(Ask::Run).await.map(|_| ())
 }
 
 /// Turns that came to nothing, one after the other: the pause after each is longer.
@@ -229,6 +273,18 @@ impl Stop {
         self.asked
     }
 
+    /// The end was asked for once more, or some time ago.
+    async fn insisted(&mut self) {
+        if !self.asked {
+            self.asked().await;
+            tell("the end is asked for: what is under way comes to its own; asked for again, it ends at once");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GRACE) => {}
+            () = self.asked() => {}
+        }
+    }
+
     async fn asked(&mut self) {
         async fn comes(signal: &mut Option<tokio::signal::unix::Signal>) {
             match signal {
@@ -275,6 +331,8 @@ struct Teller {
     /// Sentences on standard output instead of JSON.
     terminal: bool,
     shown: String,
+    /// It was told what it waits for although its time is over.
+    held: bool,
 }
 
 impl Teller {
@@ -287,6 +345,7 @@ impl Teller {
             json: at.json,
             terminal,
             shown: String::new(),
+            held: false,
         };
         if at.config.lab && !at.json {
             tell("LAB  (no number here protects anything)");
@@ -307,7 +366,7 @@ impl Teller {
         if self.terminal {
             let more = if sentence.is_empty() { sentence } else { format!(": {sentence}") };
             let mut out = String::new();
-            put(&mut out, &format!("{}  * ", time(look.now)), "            ", &format!("{action}{more}"));
+            put(&mut out, &format!("{}  * ", view::stamp(look.now)), "            ", &format!("{action}{more}"));
             return say(out.trim_end());
         }
         print_json_line(&ActionLine {
@@ -341,7 +400,7 @@ impl Teller {
         }
         let mut lines = text.lines();
         let mut out = String::new();
-        put(&mut out, &format!("{}  ", time(look.now)), "            ", lines.next().unwrap_or_default());
+        put(&mut out, &format!("{}  ", view::stamp(look.now)), "            ", lines.next().unwrap_or_default());
         for line in lines {
             put(&mut out, "            ", "              ", line);
         }
@@ -350,7 +409,7 @@ impl Teller {
     }
 
     fn waits_for(&mut self, lease: &Lease) {
-        let text = format!("{} is at work, until {} at the latest", lease.holder, view::stamp(lease.until));
+        let text = view::at_work(lease);
         if !self.json && text != self.shown {
             tell(&text);
             self.shown = text;
@@ -362,7 +421,30 @@ impl Teller {
         Exit::ForNow
     }
 
-    fn failed(&mut self, fault: &relaykey::fault::Fault) {
+    /// It does not end yet, and why.
+    fn holds(&mut self) {
+        if !self.held {
+            tell(
+                "a new key is in the memory of this process alone: it ends when the key is stored, or given up; SIGTERM gives it up \
+                 at once",
+            );
+        }
+        self.held = true;
+    }
+
+    /// The end was asked for.
+    fn stopped(&self, holds_key: bool) -> Exit {
+        if holds_key {
+            tell(
+                "ended: the new key was not stored and is given up; the next run deactivates it, and deletes it a day later",
+            );
+        } else {
+            tell("ended, as was asked for; the next run goes on from here");
+        }
+        Exit::ForNow
+    }
+
+    fn failed(&mut self, fault: &Fault) {
         if fault.what != self.shown {
             super::complain(&fault.what, &fault.fix);
             self.shown.clone_from(&fault.what);
@@ -378,16 +460,12 @@ impl Teller {
             return exit;
         }
         if is_complete(look, at.credential.policy.delete) && exit == Exit::Done {
-            tell(&format!("{}  {}", time(look.now), view::over(look)));
+            tell(&format!("{}  {}", view::stamp(look.now), view::over(look)));
         } else {
-            tell(view::text(at.credential, look).trim_end());
+            tell(view::text(at.credential, look, None).trim_end());
         }
         exit
     }
-}
-
-fn time(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

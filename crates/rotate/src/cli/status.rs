@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::plan::said_last;
 use super::view::{Document, Stand, text};
 use super::{Exit, Place, print_json_line, refused};
 
@@ -28,13 +29,15 @@ pub async fn run(mut at: Place<'_>, args: &StatusArgs) -> Exit {
         let exit = match at.controller.look().await {
             Ok(look) => {
                 let exit = Stand::of(&look).exit();
-                match at.json {
-                    true => print_json_line(&Document::of(at.credential, &look, at.config.lab, exit)),
-                    false if clears => clear(),
-                    false => {}
+                if at.json {
+                    print_json_line(&Document::of(at.credential, &look, at.config.lab, exit));
                 }
                 if !at.json {
-                    at.say(&text(at.credential, &look));
+                    let said = said_last(&mut at, &look).await;
+                    if clears {
+                        clear();
+                    }
+                    at.say(&text(at.credential, &look, said.as_deref()));
                 }
                 exit
             }

@@ -12,9 +12,10 @@ use crate::evidence::{Verdict, verdict};
 use crate::facts::{Host, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, WhyUnseen};
 use crate::plan::{Decision, Outcome, Phase};
 use crate::policy::{DeleteOld, Policy};
+use crate::record::Lease;
 use crate::refusal::{Refusal, WaitsFor};
 use crate::retire;
-use crate::run::{Look, Turned};
+use crate::run::{AuditEvent, AuditLine, Look, Turned};
 
 /// Of every document on standard output.
 pub const SCHEMA: &str = "relaykey/rotate/v1";
@@ -82,6 +83,15 @@ impl Stand {
             Stand::People => Exit::People,
             Stand::ForGood => Exit::ForGood,
             Stand::ForNow => Exit::ForNow,
+        }
+    }
+
+    /// Of a check: whoever only waits, or whose work somebody else does, is in order.
+    pub fn exit_of_a_check(self, busy: bool) -> Exit {
+        match self {
+            Stand::ForGood => Exit::ForGood,
+            Stand::ForNow if !busy => Exit::ForNow,
+            _ => Exit::Done,
         }
     }
 
@@ -162,6 +172,11 @@ impl HostView<'_> {
         self.stops.is_empty()
     }
 
+    /// It has the new key, and says so itself. Else a person vouches for it, where nothing stands in its way.
+    pub fn is_confirmed(&self) -> bool {
+        self.is_done() && matches!(self.verdict, Verdict::True { .. })
+    }
+
     /// More than that it has not come to the new key yet.
     pub fn is_in_trouble(&self) -> bool {
         let waits = |stop: &Refusal| matches!(stop, Refusal::OtherVersion { .. } | Refusal::HostUnconfirmed { .. });
@@ -236,9 +251,57 @@ fn host_view<'a>(look: &'a Look, host: &'a Host) -> HostView<'a> {
     }
 }
 
-/// `confirmed n/m`.
+/// `confirmed n/m`, and how many others a person vouches for.
 pub fn confirmed(hosts: &[HostView]) -> String {
-    format!("confirmed {}/{}", hosts.iter().filter(|host| host.is_done()).count(), hosts.len())
+    let confirmed = hosts.iter().filter(|host| host.is_confirmed()).count();
+    let waived = hosts.iter().filter(|host| host.is_done() && !host.is_confirmed()).count();
+    let waived = if waived > 0 { format!(", {waived} waived") } else { String::new() };
+    format!("confirmed {confirmed}/{}{waived}", hosts.len())
+}
+
+/// `1 host`, `2 hosts`.
+pub fn number(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// `1 host has reported`.
+pub fn hosts_reported(n: usize) -> String {
+    if n == 1 { "1 host has reported".into() } else { format!("{n} hosts have reported") }
+}
+
+/// Who is at work, and for how long at most.
+pub fn at_work(lease: &Lease) -> String {
+    let since = lease.since.map(|since| format!(" since {}", stamp(since))).unwrap_or_default();
+    let who = lease.who.as_ref().unwrap_or(&lease.holder);
+    format!("{who} is at work{since}, until {} at the latest", stamp(lease.until))
+}
+
+/// The roster is sealed by what this look saw, and nobody has written that down yet.
+pub fn seals_now(look: &Look) -> bool {
+    look.facts.record.roster.sealed_at == Some(look.now)
+}
+
+/// What the last login with a key that is not published yet came to, as the audit log has it: whoever only looks makes none.
+pub fn last_login(look: &Look, lines: &[AuditLine]) -> Option<String> {
+    let key = unpublished(look)?;
+    let of_it =
+        |line: &&AuditLine| line.event == AuditEvent::Done && line.what == "log-in" && line.key.as_ref() == Some(key);
+    let line = lines.iter().rev().find(of_it)?;
+    Some(format!(
+        "the last login with {key}, {}: {}",
+        stamp(line.at),
+        line.more.as_deref().unwrap_or("nothing was said")
+    ))
+}
+
+/// The key that is to be published, or that no login came to be with.
+pub fn unpublished(look: &Look) -> Option<&KeyId> {
+    let refused = |refusal: &Refusal| matches!(refusal, Refusal::SesRefuses { .. });
+    let backoff = look.facts.record.backoff.as_ref().map(|backoff| &backoff.key);
+    let backoff = backoff.filter(|_| look.decision.refusals.iter().any(refused));
+    let pending = look.facts.store.labelled(PENDING).filter(|version| !version.carries(crate::facts::CURRENT));
+    let creating = look.facts.record.creating_now(look.now).and_then(|creating| creating.key.as_ref());
+    pending.and_then(|version| version.key()).or(creating).or(backoff)
 }
 
 /// How far a part of a rotation is.
@@ -270,7 +333,7 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)
     let new = new.or_else(|| pending.and_then(|version| version.key()));
     let new = new.or_else(|| record.published.as_ref().map(|published| &published.key).filter(|_| at > 1));
     let since = |at: Timestamp| format!("{} ago", span(now.duration_since(at)));
-    let left = |until: Timestamp| format!("{} left, until {}", span(until.duration_since(now)), clock(until, now));
+    let left = |until: Timestamp| format!("{} left, until {}", span(until.duration_since(now)), stamp(until));
     let key = new.map(|key| format!(" {key}")).unwrap_or_default();
     let clocks = retire::grace_and_lag(facts, policy).map(|(grace, lag)| grace.max(lag)).filter(|until| *until > now);
     let grace = clocks
@@ -309,8 +372,8 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)
     all.into_iter().enumerate().map(with_clock).collect()
 }
 
-/// What people see of one look, 80 columns wide.
-pub fn text(credential: &Credential, look: &Look) -> String {
+/// What people see of one look, 80 columns wide. `last_login`: what the last login with a new key came to.
+pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> String {
     let decision = &look.decision;
     let mut out = String::new();
     let title = format!("{}: {}", credential.name, title(decision));
@@ -335,15 +398,14 @@ pub fn text(credential: &Credential, look: &Look) -> String {
         put(&mut out, mark, "          ", &what);
     }
     out.push('\n');
-    let waived = hosts.iter().filter(|host| host.waived).count();
-    let waived = if waived > 0 { format!(" ({waived} of them waived)") } else { String::new() };
     let roster = &look.facts.record.roster;
     let sealed = match (roster.sealed_at, roster.expect) {
+        (Some(_), _) if seals_now(look) => "; the roster is sealed with the next look of a run".into(),
         (Some(_), _) => String::new(),
         (None, Some(expect)) => format!(", {expect} expected"),
         (None, None) => ", not sealed".into(),
     };
-    let _ = writeln!(out, "  {}{waived}{sealed}", confirmed(&hosts));
+    let _ = writeln!(out, "  {}{sealed}", confirmed(&hosts));
     for host in hosts.iter().filter(|host| !host.is_done()) {
         let name = format!("    {:<16} ", host.host.name.as_str());
         put(&mut out, &name, "        ", &host.words());
@@ -354,7 +416,10 @@ pub fn text(credential: &Credential, look: &Look) -> String {
         put(&mut out, &format!("    {:<16} ", host.host.name.as_str()), "        ", &words);
     }
     if let Some(lease) = &look.busy {
-        put(&mut out, "\n  ", "    ", &format!("{} is at work, until {}", lease.holder, stamp(lease.until)));
+        put(&mut out, "\n  ", "    ", &at_work(lease));
+    }
+    if let Some(said) = last_login {
+        put(&mut out, "\n  ", "    ", said);
     }
     for fault in &look.faults {
         out.push('\n');
@@ -362,7 +427,7 @@ pub fn text(credential: &Credential, look: &Look) -> String {
         put(&mut out, "    to do: ", "      ", &fault.fix);
     }
     // What hosts say stands above; what to do about it stands here, each once.
-    for refusal in refusals(decision) {
+    for refusal in refusals(look) {
         out.push('\n');
         put(&mut out, "  ", "    ", &format!("{}: {}", refusal.class(), refusal.words()));
         put(&mut out, "    to do: ", "      ", &refusal.fix());
@@ -374,7 +439,7 @@ pub fn text(credential: &Credential, look: &Look) -> String {
     };
     put(&mut out, "  ", "    ", &next);
     if let (None, Some(next)) = (&decision.action, decision.next) {
-        let _ = writeln!(out, "  looked at again at {}", clock(next, look.now));
+        let _ = writeln!(out, "  looked at again at {}", stamp(next));
     }
     out
 }
@@ -390,7 +455,7 @@ pub fn progress(look: &Look) -> String {
     let count = if shows_hosts { format!("; {}", confirmed(&hosts)) } else { String::new() };
     let mut out = format!("{}{count}", title(decision));
     if let (None, Some(until)) = (&decision.action, decision.reason.until()) {
-        out += &format!("; until {}", clock(until, look.now));
+        out += &format!("; until {}", stamp(until));
     }
     if shows_hosts {
         for host in hosts.iter().filter(|host| !host.is_done()).take(20) {
@@ -400,7 +465,7 @@ pub fn progress(look: &Look) -> String {
     // What is waited for at canary hosts is about what is not published yet: above it is not told.
     let canary = decision.phase == Phase::Canary;
     let about_all = |refusal: &&&Refusal| canary || refusal.host().is_none();
-    for refusal in refusals(decision).iter().filter(about_all) {
+    for refusal in refusals(look).iter().filter(about_all) {
         out += &format!("\n{}: {}. To do: {}", refusal.class(), refusal.words(), refusal.fix());
     }
     for fault in &look.faults {
@@ -428,10 +493,18 @@ fn title(decision: &Decision) -> String {
     }
 }
 
+/// That something cannot be seen: AWS's own words say it too, and why.
+pub fn is_of_a_gap(refusal: &Refusal) -> bool {
+    use Refusal::{AccessDenied, KmsDenied, NotFound, SecretDeleting, UserMissing};
+    matches!(refusal, AccessDenied { .. } | KmsDenied | NotFound { .. } | SecretDeleting | UserMissing)
+}
+
 /// Refusals that a person can do something about; of many hosts with the same trouble the first three.
-fn refusals(decision: &Decision) -> Vec<&Refusal> {
+fn refusals(look: &Look) -> Vec<&Refusal> {
     let mut shown: Vec<&Refusal> = Vec::new();
-    for refusal in decision.refusals.iter().filter(|refusal| refusal.waits_for() != WaitsFor::Time) {
+    let told =
+        |refusal: &&Refusal| refusal.waits_for() != WaitsFor::Time && (look.faults.is_empty() || !is_of_a_gap(refusal));
+    for refusal in look.decision.refusals.iter().filter(told) {
         if shown.iter().filter(|other| other.class() == refusal.class()).count() < 3 {
             shown.push(refusal);
         }
@@ -463,14 +536,6 @@ fn key_line(look: &Look, key: &Key) -> (&'static str, String) {
 /// `2026-11-29 12:07:10Z`.
 pub fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-/// The time of day alone, where it is within a day.
-fn clock(at: Timestamp, now: Timestamp) -> String {
-    match at.duration_since(now).abs() < SignedDuration::from_hours(24) {
-        true => at.strftime("%H:%M:%SZ").to_string(),
-        false => stamp(at),
-    }
 }
 
 /// A length of time for people: its two largest units.
@@ -540,6 +605,8 @@ pub struct Document<'a> {
     pub complete_at: Option<String>,
     pub roster: RosterView<'a>,
     pub confirmed: usize,
+    /// Hosts that a person vouches for.
+    pub waived: usize,
     /// The worst first.
     pub hosts: Vec<HostDocument<'a>>,
     pub refusals: Vec<RefusalView<'a>>,
@@ -635,7 +702,16 @@ impl<'a> FaultView<'a> {
 #[derive(Debug, Serialize)]
 pub struct BusyView<'a> {
     pub holder: &'a str,
+    pub who: Option<&'a str>,
+    pub since: Option<String>,
     pub until: String,
+}
+
+impl<'a> BusyView<'a> {
+    fn of(lease: &'a Lease) -> Self {
+        let (who, since) = (lease.who.as_deref(), lease.since.map(rfc3339));
+        Self { holder: &lease.holder, who, since, until: rfc3339(lease.until) }
+    }
 }
 
 /// RFC 3339, whole seconds.
@@ -685,16 +761,17 @@ impl<'a> Document<'a> {
             wanted_by: record.want.as_ref().map(|want| want.by.as_str()),
             complete_at: record.complete_at.map(rfc3339),
             roster: RosterView {
-                sealed_at: record.roster.sealed_at.map(rfc3339),
+                sealed_at: record.roster.sealed_at.filter(|_| !seals_now(look)).map(rfc3339),
                 expect: record.roster.expect,
                 heard: retire::heard_of(facts, look.now),
                 names: record.roster.names.iter().map(HostName::as_str).collect(),
             },
-            confirmed: hosts.iter().filter(|host| host.is_done()).count(),
+            confirmed: hosts.iter().filter(|host| host.is_confirmed()).count(),
+            waived: hosts.iter().filter(|host| host.is_done() && !host.is_confirmed()).count(),
             hosts: hosts.iter().map(host_document).collect(),
             refusals: decision.refusals.iter().map(RefusalView::of).collect(),
             faults: look.faults.iter().map(FaultView::of).collect(),
-            busy: look.busy.as_ref().map(|lease| BusyView { holder: &lease.holder, until: rfc3339(lease.until) }),
+            busy: look.busy.as_ref().map(BusyView::of),
             exit: exit.code(),
         }
     }

@@ -3,6 +3,8 @@
 //! There is no conditional write: one controller alone. The number that a write is given tells whether another one came in
 //! between; then it is a conflict, and the lease is the other's.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use jiff::Timestamp;
@@ -135,6 +137,21 @@ impl Parameters {
             read.rows.push(Row { written: Written { principal: report.host_id.clone(), at, report }, item });
         }
         Ok(read)
+    }
+
+    /// The credentials that hosts report about, as far as the first page tells.
+    pub async fn credentials(&self) -> Result<BTreeSet<String>, CallFailed> {
+        let send = |config| {
+            let request = Client::new(&config).get_parameters_by_path().path(&self.path);
+            request.recursive(true).max_results(10).send()
+        };
+        let page = self.reach.send(self.asked("ssm:GetParametersByPath"), send).await?;
+        let of = |one: &Parameter| {
+            let below = one.name.as_deref()?.strip_prefix(&self.path)?.trim_start_matches('/');
+            let (credential, _) = below.split_once('/').filter(|(credential, _)| !credential.starts_with('.'))?;
+            Some(text::plain(credential, 255))
+        };
+        Ok(page.parameters.unwrap_or_default().iter().filter_map(of).collect())
     }
 
     /// `most`: of them; more are refused.

@@ -3,7 +3,7 @@
 //!
 //! What is the control side's stands in partitions that begin with `!`, which no host's policy lets it write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
@@ -200,6 +200,29 @@ impl Table {
             read.entries.insert(name, Known { entry, text });
         }
         Ok(read)
+    }
+
+    /// The credentials that hosts report about, as far as the first page tells.
+    pub async fn credentials(&self) -> Result<BTreeSet<String>, CallFailed> {
+        let layout = self.layout().await?;
+        let page = self
+            .reach
+            .send(self.asked("dynamodb:Scan"), |config| {
+                let request = Client::new(&config).scan().table_name(&self.table).limit(LIMIT * 8);
+                let request = request.projection_expression("#partition, #sort");
+                let request = request.expression_attribute_names("#partition", &layout.partition);
+                request.expression_attribute_names("#sort", &layout.sort).send()
+            })
+            .await?;
+        let of = |item: &Item| {
+            let partition = text_of(item, &layout.partition).filter(|partition| !partition.starts_with('!'))?;
+            let name = match layout.by_principal {
+                true => text_of(item, &layout.sort)?.rsplit_once('#')?.0,
+                false => partition,
+            };
+            Some(text::plain(name, 255))
+        };
+        Ok(page.items.unwrap_or_default().iter().filter_map(of).collect())
     }
 
     /// The items of hosts, of this credential, each read as it comes: there may be many.

@@ -396,6 +396,7 @@ impl World {
         let lease = (rec.holder > 0).then(|| Lease {
             holder: me(usize::from(rec.holder) - 1),
             until: if rec.lease { NOW + mins(3) } else { ago(1) },
+            ..Lease::default()
         });
         let trouble = (0..HOSTS).filter(|j| rec.trouble[*j] >= 0);
         ControlRecord {

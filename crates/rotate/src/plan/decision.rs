@@ -164,6 +164,11 @@ pub enum Reason {
         key: KeyId,
         until: Timestamp,
     },
+    /// 6: neither accepted nor refused.
+    Unanswered {
+        key: KeyId,
+        until: Timestamp,
+    },
     NotTaken(KeyId),
     /// 6a
     EmptyPending {
@@ -242,6 +247,7 @@ impl Reason {
         match self {
             Reason::BeingMade { until }
             | Reason::Propagating { until, .. }
+            | Reason::Unanswered { until, .. }
             | Reason::EmptyPending { until }
             | Reason::CanarySoaks { until }
             | Reason::Confirmed { until }

@@ -28,7 +28,7 @@ pub(super) fn rule_5(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
             wait(Reason::Propagating { key: key.clone(), until: creating.at + look.policy.propagation })
         }
         Asked::Unanswered if waited < UNANSWERED => {
-            wait(Reason::Propagating { key: key.clone(), until: creating.at + UNANSWERED })
+            wait(Reason::Unanswered { key: key.clone(), until: creating.at + UNANSWERED })
         }
         Asked::Refused | Asked::Unanswered => {
             refusals.push(Refusal::SesRefuses { key: key.clone() });
@@ -68,7 +68,7 @@ pub(super) fn rule_6(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
             wait(Reason::Propagating { key: key.clone(), until: pending.created + look.policy.propagation })
         }
         Asked::Unanswered if waited < UNANSWERED => {
-            wait(Reason::Propagating { key: key.clone(), until: pending.created + UNANSWERED })
+            wait(Reason::Unanswered { key: key.clone(), until: pending.created + UNANSWERED })
         }
         // Its key is a leftover then, if it is one that we made and nothing names it (rule 9).
         Asked::Refused | Asked::Unanswered => {

@@ -22,7 +22,7 @@ fn version(id: &str, key: &str, label: &str) -> Version {
 /// `NEW` is published, `OLD` Inactive, by us.
 fn facts() -> Facts {
     let mut record = ControlRecord::new("ses");
-    record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5) });
+    record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5), ..Lease::default() });
     let (version_id, new, old) = (VersionId::new("v2"), KeyId::new("NEW"), KeyId::new("OLD"));
     record.published = Some(Published { version: version_id, key: new, at: now() - days(20) });
     record.deactivated = vec![Deactivated { key: old.clone(), at: now() - days(10) }];
@@ -148,7 +148,10 @@ fn without_the_lease_or_with_the_keys_unseen_nothing_is_done() {
     let blind = Facts { gaps: vec![gap], ..facts.clone() };
     let decision = plan(&blind, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["access-denied"]));
-    for lease in [None, Some(Lease { holder: "another".into(), until: now() + SignedDuration::from_mins(1) })] {
+    for lease in [
+        None,
+        Some(Lease { holder: "another".into(), until: now() + SignedDuration::from_mins(1), ..Lease::default() }),
+    ] {
         facts.record.lease = lease;
         let decision = plan(&facts, &policy(), now());
         assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["busy"]));
@@ -195,7 +198,7 @@ fn a_key_that_was_brought_back_has_all_its_time_again() {
     let (old, host) = (KeyId::new("OLD"), None);
     let looked = |facts: &Facts, now| {
         let record = crate::record::look(facts, &policy(), now);
-        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5) });
+        let lease = Some(Lease { holder: "me".into(), until: now + SignedDuration::from_mins(5), ..Lease::default() });
         let facts = Facts { record: ControlRecord { lease, ..record }, ..facts.clone() };
         (plan(&facts, &policy(), now).action, facts)
     };
@@ -372,4 +375,65 @@ fn a_stored_value_that_ses_refuses_is_not_waited_for() {
     let later = now() + SignedDuration::from_mins(16);
     facts.record.lease.as_mut().unwrap().until = later + days(1);
     assert_eq!(plan(&facts, &policy(), later).action, Some(Action::Create));
+}
+
+/// That nothing uses a key is said only where all was seen that would tell.
+#[test]
+fn a_key_that_may_be_in_use_is_not_called_unused() {
+    let used = |set: &dyn Fn(&mut Facts)| {
+        let mut facts = facts();
+        facts.record.old = None;
+        facts.keys[0].status = KeyStatus::Active;
+        set(&mut facts);
+        let decision = plan(&facts, &policy(), now());
+        let used = decision.refusals.into_iter().find_map(|refusal| match refusal {
+            Refusal::UnexplainedKey { key, used } if key.as_str() == "OLD" => Some(used),
+            _ => None,
+        });
+        used.expect("it is unexplained")
+    };
+    assert_eq!(used(&|_| {}), KnownUse::Nothing);
+    let at = |days_ago| LastUsed::At { at: now() - days(days_ago), service: "ses".into(), region: "eu-west-1".into() };
+    assert_eq!(
+        used(&|facts| facts.keys[0].last_used = at(2)),
+        KnownUse::Used { at: now() - days(2), service: "ses".into() }
+    );
+    assert_eq!(used(&|facts| facts.keys[0].last_used = at(200)), KnownUse::Nothing);
+    assert_eq!(used(&|facts| facts.keys[0].last_used = LastUsed::Unknown), KnownUse::NotKnown);
+    // IAM tells a day late.
+    assert_eq!(used(&|facts| facts.keys[0].created = now() - SignedDuration::from_hours(1)), KnownUse::NotKnown);
+    // What is published cannot be read, or nothing is: it may be this very key.
+    assert_eq!(used(&|facts| facts.store.versions[0].value = Value::Unreadable), KnownUse::NotKnown);
+    assert_eq!(used(&|facts| facts.store.versions.clear()), KnownUse::NotKnown);
+    let host = HostName::new("mx1");
+    let names = |facts: &mut Facts| {
+        let mut named = crate::facts::Host::never_heard(HostName::new("mx1"));
+        named.lists.others = vec![KeyId::new("OLD")];
+        facts.fleet = vec![named];
+    };
+    assert_eq!(used(&names), KnownUse::Named { host });
+    assert_eq!(used(&|facts| facts.keys[0].status = KeyStatus::Inactive), KnownUse::Inactive);
+}
+
+/// An endpoint that cannot be reached says nothing of the key.
+#[test]
+fn no_answer_is_not_called_a_refusal() {
+    let mut facts = facts();
+    let next = KeyId::new("NEXT");
+    facts.record.old = None;
+    facts.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
+    let until = now() + SignedDuration::from_mins(5);
+    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()) });
+    facts.store.versions.push(Version { created: now(), ..version("v3", "NEXT", PENDING) });
+    let endpoint = policy().endpoints.remove(0);
+    let reason = |reply| {
+        let login = crate::facts::Login { key: next.clone(), endpoint: endpoint.clone(), reply, at: now() };
+        plan(&Facts { logins: vec![login], ..facts.clone() }, &policy(), now()).reason
+    };
+    let key = || next.clone();
+    assert_eq!(
+        reason(LoginReply::NoAnswer),
+        Reason::Unanswered { key: key(), until: now() + SignedDuration::from_hours(1) }
+    );
+    assert_eq!(reason(LoginReply::Refused), Reason::Propagating { key: key(), until: now() + policy().propagation });
 }

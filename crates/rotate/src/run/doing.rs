@@ -310,12 +310,14 @@ impl Controller {
             }
         };
         let hello = relaykey::agent::host_name();
-        let (replies, said) = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;
-        let said_each: Vec<LoginReply> = replies.iter().map(|login| login.reply).collect();
-        self.logins.extend(replies);
+        let replies = logins::log_in(&self.smtp, key, &payload, &hello, &self.hooks).await;
+        let said_each: Vec<LoginReply> = replies.logins.iter().map(|login| login.reply).collect();
+        self.logins.extend(replies.logins);
         let over = self.logins.len().saturating_sub(LOGINS);
         self.logins.drain(..over);
-        Called { outcome: Outcome::logged_in(&said_each), said, fault: None }
+        // Of several without an answer the first is told; the audit log has all.
+        let fault = replies.faults.into_iter().next();
+        Called { outcome: Outcome::logged_in(&said_each), said: replies.said.join("; "), fault }
     }
 }
 

@@ -53,3 +53,27 @@ async fn a_key_is_brought_back_without_a_look_at_the_store_and_nothing_else_is_d
     assert_eq!(lab.aws.keys(), [(key.as_str().to_owned(), true)]);
     assert!(kept.record.deactivated_by_us(&key).is_none());
 }
+
+#[tokio::test]
+async fn a_check_logs_in_and_asks_for_rights_and_changes_nothing() {
+    let name = "run::tests::a_check_logs_in_and_asks_for_rights_and_changes_nothing";
+    let Some(lab) = Lab::of(name) else { return };
+    let before = lab.aws.keys();
+    let denied = |checked: &Checked| {
+        let rights = checked.rights.iter().filter(|right| right.fault.is_some());
+        rights.map(|right| right.action).collect::<Vec<_>>()
+    };
+    let mut controller = lab.controller().await;
+    let checked = controller.check().await.expect("a check");
+    let login = checked.login.as_ref().expect("a login was tried");
+    assert_eq!(login.key.as_str(), before[0].0);
+    assert!(login.replies.iter().all(|(reply, _)| *reply == crate::facts::LoginReply::Accepted), "{:?}", login.replies);
+    let asked: Vec<_> = checked.rights.iter().map(|right| right.action).collect();
+    let all =
+        ["iam:UpdateAccessKey", "iam:DeleteAccessKey", "secretsmanager:UpdateSecretVersionStage", "dynamodb:PutItem"];
+    assert_eq!((asked, denied(&checked)), (all.to_vec(), Vec::new()));
+    lab.aws.denies(&["DeleteAccessKey"]);
+    assert_eq!(denied(&controller.check().await.expect("a check")), ["iam:DeleteAccessKey"]);
+    assert_eq!(lab.aws.keys(), before);
+    assert!(controller.place.record().await.map_err(|failed| failed.fault).unwrap().is_none(), "nothing was written");
+}

@@ -21,3 +21,29 @@ fn the_table_of_the_documents_is_what_is_said() {
     let differs = table.lines().zip(written.lines().chain(std::iter::repeat(""))).find(|(is, was)| is != was);
     assert!(written == table, "docs/rotation.md says otherwise (now, there): {differs:#?}");
 }
+
+/// What is pasted about a key names the user, without whom `aws` would take the key of whoever pastes it; it can be undone where
+/// the key is not inactive already, and there is none where mail may depend on the key.
+#[test]
+fn advice_about_a_key_does_no_harm() {
+    let key = KeyId::new("AKIA1");
+    let fix = |used: KnownUse| Refusal::UnexplainedKey { key: key.clone(), used }.fix();
+    let deactivate = "`aws iam update-access-key --status Inactive --access-key-id AKIA1 --user-name ses-smtp`";
+    let delete = "`aws iam delete-access-key --access-key-id AKIA1 --user-name ses-smtp`";
+    let nothing = fix(KnownUse::Nothing);
+    assert!(nothing.contains(deactivate) && !nothing.contains("delete-access-key"), "{nothing}");
+    let at = "2026-03-02T08:00:00Z".parse().expect("a time");
+    let host = crate::facts::HostName::new("mx1");
+    for used in [KnownUse::Used { at, service: "ses".into() }, KnownUse::Named { host }, KnownUse::NotKnown] {
+        let fix = fix(used);
+        assert!(!fix.contains("aws iam") && fix.starts_with("leave it alone"), "{fix}");
+    }
+    assert!(fix(KnownUse::Inactive).contains(delete));
+    // No other advice has a key of somebody else's either.
+    for refusal in Refusal::one_of_each() {
+        let fix = refusal.fix();
+        for command in fix.split('`').skip(1).step_by(2).filter(|command| command.starts_with("aws iam ")) {
+            assert!(command.ends_with("--user-name ses-smtp"), "{command}");
+        }
+    }
+}

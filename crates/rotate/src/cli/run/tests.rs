@@ -47,6 +47,42 @@ async fn a_new_key_that_cannot_be_stored_yet_is_not_lost() {
     assert_eq!(pending.expect("it is stored").as_str(), lab.aws.keys()[1].0);
 }
 
+/// With a key that cannot be stored, the end is asked for.
+async fn ends_when_asked(lab: &Lab, once: bool) {
+    lab.controller().await.ask(Ask::Run).await.expect("asked");
+    lab.aws.denies(&["PutSecretValue"]);
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let ourselves = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &ourselves]).status().expect("it is sent");
+        assert!(sent.success());
+        Instant::now()
+    };
+    // Its time is over long before, and it holds on.
+    let wait = (!once).then_some(1);
+    let (exit, asked) = tokio::join!(ends(lab.place().await, once, wait), others);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_ne!(exit, Exit::Done);
+    // Nothing hangs on the key: no version has it.
+    let (key, _) = lab.aws.keys().remove(1);
+    let look = lab.controller().await.look().await.expect("a look");
+    assert!(look.facts.store.with_key(&crate::facts::KeyId::new(key)).is_none());
+}
+
+#[tokio::test]
+async fn a_run_ends_when_it_is_asked_to_although_it_holds_a_key() {
+    let name = "cli::run::tests::a_run_ends_when_it_is_asked_to_although_it_holds_a_key";
+    let Some(lab) = Lab::of(name) else { return };
+    ends_when_asked(&lab, false).await;
+}
+
+#[tokio::test]
+async fn one_look_ends_when_it_is_asked_to_although_it_holds_a_key() {
+    let name = "cli::run::tests::one_look_ends_when_it_is_asked_to_although_it_holds_a_key";
+    let Some(lab) = Lab::of(name) else { return };
+    ends_when_asked(&lab, true).await;
+}
+
 #[tokio::test]
 async fn a_new_key_is_held_without_haste_while_nothing_can_be_seen() {
     let Some(lab) = Lab::of("cli::run::tests::a_new_key_is_held_without_haste_while_nothing_can_be_seen") else {

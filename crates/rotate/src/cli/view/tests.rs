@@ -85,7 +85,8 @@ mod look {
         };
         let mut record = ControlRecord::new("ses");
         record.fence = 1;
-        record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5) });
+        record.lease =
+            Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5), ..Lease::default() });
         record.published = Some(Published {
             version: VersionId::new("v2"),
             key: KeyId::new(NEW),
@@ -140,7 +141,7 @@ fn example() -> crate::config::Credential {
 #[test]
 fn only_hosts_that_are_not_done_are_shown_the_worst_first_in_their_own_words() {
     let look = look::troubled();
-    let text = text(&example(), &look);
+    let text = text(&example(), &look, None);
     let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in\n{text}"));
     assert!(place("mx4.example.com ") < place("mx6.example.com "), "{text}");
     assert!(place("mx6.example.com ") < place("mx5.example.com "), "{text}");
@@ -148,7 +149,7 @@ fn only_hosts_that_are_not_done_are_shown_the_worst_first_in_their_own_words() {
     assert!(!text.contains("mx1.example.com"), "who is done is not shown:\n{text}");
     let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flowing.contains("it says: postmap /etc/postfix/sasl_passwd failed: no space left"), "{text}");
-    place("confirmed 2/6 (1 of them waived)");
+    place("confirmed 1/6, 1 waived");
     place("down for repair");
     place("still on AKIAOLD");
     let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80 && !line.contains('`')).collect();
@@ -158,7 +159,7 @@ fn only_hosts_that_are_not_done_are_shown_the_worst_first_in_their_own_words() {
 #[test]
 fn a_phase_has_its_clock_and_says_what_comes_then() {
     let look = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);
-    let text = text(&example(), &look);
+    let text = text(&example(), &look, None);
     for words in [
         "ses: published; waiting for hosts",
         "done  SES takes it, and it is published (10m ago)",
@@ -168,8 +169,12 @@ fn a_phase_has_its_clock_and_says_what_comes_then() {
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
+    // Who confirmed, and whom a person vouches for, are two things.
+    let mut waived = look::troubled().facts.fleet.remove(3);
+    waived.standing = None;
+    assert_eq!(confirmed(&hosts(&look::with(vec![look::host("mx1", "v2"), waived]))), "confirmed 1/2, 1 waived");
     let all = look::with(vec![look::host("mx1", "v2")]);
-    let lag = super::text(&example(), &all);
+    let lag = super::text(&example(), &all, None);
     assert!(lag.contains("now   nobody uses the old key any more (1d left, until 2026-03-03 08:00:00Z)"), "{lag}");
 }
 
@@ -228,10 +233,98 @@ fn programs_get_facts() {
     let document = serde_json::to_value(Document::of(&credential, &look, false, Exit::People)).expect("a document");
     assert_eq!(document["schema"], "relaykey/rotate/v1");
     assert_eq!(document["lab"], serde_json::Value::Null, "outside of a lab nothing is said of it");
-    assert_eq!((&document["confirmed"], &document["exit"]), (&2.into(), &3.into()));
+    assert_eq!((&document["confirmed"], &document["exit"]), (&1.into(), &3.into()));
     assert_eq!(document["hosts"][0]["verdict"], "proof-false");
     assert_eq!(document["hosts"][0]["done"], false);
     let classes: Vec<_> =
         document["refusals"].as_array().expect("refusals").iter().map(|r| r["class"].as_str()).collect();
     assert!(classes.contains(&Some("proof-false")) && classes.contains(&Some("withdrawn")), "{classes:?}");
+}
+
+/// The table of docs/rotation.md is what the program gives; `UPDATE_DOCS=1 cargo test -p relaykey-rotate exits` writes it.
+#[test]
+fn the_exits_of_the_documents_are_those_that_are_given() {
+    let rows = [
+        ("nothing is due", Stand::Done, false),
+        ("there is something to do, and it can be done", Stand::Acts, false),
+        ("a clock runs: grace, lag, observing", Stand::Time, false),
+        ("hosts are waited for, or a person who has a say about them", Stand::People, false),
+        (
+            "it does not go on by waiting: AWS denies something, or a key or label is somebody else's",
+            Stand::ForGood,
+            false,
+        ),
+        ("AWS or an endpoint gives no answer", Stand::ForNow, false),
+        ("somebody else is at work", Stand::ForNow, true),
+    ];
+    let mut table =
+        "| | `plan`, `status`, `run --once` | `run`, at the end of `--wait` | `check` |\n|---|---|---|---|\n"
+            .to_owned();
+    for (what, stand, busy) in rows {
+        let exits = [stand.exit(), stand.exit_at_the_end(), stand.exit_of_a_check(busy)].map(Exit::code);
+        table += &format!("| {what} | {} | {} | {} |\n", exits[0], exits[1], exits[2]);
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/rotation.md");
+    let text = std::fs::read_to_string(&path).expect("docs/rotation.md");
+    let (before, rest) = text.split_once("<!-- exits -->\n").expect("where it begins");
+    let (written, after) = rest.split_once("<!-- end of exits -->").expect("where it ends");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}<!-- exits -->\n{table}<!-- end of exits -->{after}")).expect("written");
+        return;
+    }
+    assert_eq!(written, table, "docs/rotation.md says otherwise");
+}
+
+#[test]
+fn who_is_at_work_is_named_and_since_when() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    let lease = crate::record::Lease {
+        holder: "0a1b".into(),
+        until: look.now + SignedDuration::from_mins(5),
+        who: Some("arn:aws:iam::111122223333:user/you (process 7 on admin1)".into()),
+        since: Some(look.now - SignedDuration::from_mins(2)),
+    };
+    look.busy = Some(lease.clone());
+    let text = text(&example(), &look, None);
+    let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        flowing.contains(
+            "user/you (process 7 on admin1) is at work since 2026-03-02 07:58:00Z, until 2026-03-02 08:05:00Z"
+        ),
+        "{text}"
+    );
+    // One that a release without names wrote.
+    let before = crate::record::Lease { who: None, since: None, ..lease };
+    assert_eq!(at_work(&before), "0a1b is at work, until 2026-03-02 08:05:00Z at the latest");
+    let read: crate::record::Lease =
+        serde_json::from_str(r#"{"holder":"0a1b","until":"2026-03-02T08:05:00Z"}"#).expect("read");
+    assert_eq!(read, before);
+}
+
+#[test]
+fn a_roster_is_not_said_to_be_sealed_before_that_is_written() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    // What a look found, and nobody wrote down yet.
+    look.facts.record.roster.sealed_at = Some(look.now);
+    assert!(text(&example(), &look, None).contains("sealed with the next look of a run"));
+    let credential = example();
+    let sealed = |look: &Look| {
+        let document = serde_json::to_value(Document::of(&credential, look, false, Exit::Done)).expect("a document");
+        document["roster"]["sealed_at"].clone()
+    };
+    assert_eq!(sealed(&look), serde_json::Value::Null);
+    look.facts.record.roster.sealed_at = Some(look.now - SignedDuration::from_mins(1));
+    assert!(!text(&example(), &look, None).contains("sealed with"));
+    assert_eq!(sealed(&look), "2026-03-02T07:59:00Z");
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_once() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    look.decision.refusals.push(Refusal::UserMissing);
+    let names = |look: &Look| text(&example(), look, None).matches("does not exist").count();
+    assert_eq!(names(&look), 1);
+    let what = "IAM user \"ses-smtp\" does not exist for this account. AWS says: NoSuchEntity";
+    look.faults.push(Fault::new(relaykey::fault::Class::NotFound, what, "check its name"));
+    assert_eq!(names(&look), 1, "AWS's own words say it");
 }
