@@ -13,6 +13,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use relaykey_core::audit::StepKind;
 use relaykey_core::report::StillHeld;
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +107,8 @@ pub struct Live {
     /// When the source was last asked, whatever it answered. A wake that only waits asks nothing.
     pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
-    /// The step that is under way, in one word.
-    pub step: Option<String>,
+    /// The step that is under way.
+    pub step: Option<StepKind>,
     /// When each target was last looked at.
     pub looked: BTreeMap<String, Timestamp>,
     /// What the last wake ended with that no state file says, such as a version that this host left behind.
@@ -336,7 +337,7 @@ pub struct LiveStatus {
     pub source_asked: Option<Timestamp>,
     pub next_wake: Option<Timestamp>,
     /// The step that is under way.
-    pub step: Option<String>,
+    pub step: Option<StepKind>,
     pub counters: Counters,
 }
 

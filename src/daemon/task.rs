@@ -272,13 +272,13 @@ impl CredentialTask {
             match event {
                 RunEvent::Begins { step, .. } => {
                     under_way.push(step.clone());
-                    cache.set_live(&credential.name, |live| live.step = Some(under_way[0].word().to_owned()));
+                    cache.set_live(&credential.name, |live| live.step = Some(under_way[0].kind()));
                 }
                 RunEvent::Ended { step, outcome, took } => {
                     // A wait is over with whatever comes first.
                     under_way.retain(|before| before != step && !matches!(before, Step::Wait { .. }));
                     if let Some(longest) = under_way.first() {
-                        cache.set_live(&credential.name, |live| live.step = Some(longest.word().to_owned()));
+                        cache.set_live(&credential.name, |live| live.step = Some(longest.kind()));
                     }
                     if matches!(step, Step::Fetch) {
                         cache.set_live(&credential.name, |live| live.source_asked = Some(Timestamp::now()));
@@ -587,7 +587,7 @@ fn tell_step(
     let Outcome::Committed(report) = outcome else {
         if !matches!(step, Step::Wait { .. }) {
             let target = account::target_name(credential, step);
-            log::step(&credential.name, target, step.word(), account::went_well(outcome), took);
+            log::step(&credential.name, target, step.kind(), account::went_well(outcome), took);
         }
         return;
     };

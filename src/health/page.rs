@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use axum::http::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
+use relaykey_core::audit::StepKind;
 use sha2::{Digest as _, Sha256};
 
 use super::verdict::{Level, PageTrouble, PageVerdict, Todo, ago, of_notice, old_key, rough, since, troubles, verdict};
@@ -457,7 +458,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             None => fact(out, "Last look", "not since relaykey started")?,
         }
         match (&live.step, live.next_wake) {
-            (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,
+            (Some(step), _) => fact(out, "Doing now", Safe(step_words(*step)))?,
             (None, Some(next)) => {
                 let sync = relaykey("sync");
                 let hint = format_args!("<small>(to look at once: <code>{}</code>)</small>", Safe(sync));
@@ -652,26 +653,29 @@ fn cause(by: &By) -> String {
     said
 }
 
-fn step_words(step: &str) -> &str {
+fn step_words(step: StepKind) -> &'static str {
     match step {
-        "inspect" => "looking at the mail server's login",
-        "fetch" => "asking the source",
-        "verify" => "trying the login at the mail relay",
-        "probe" => "sending a test message over the new login",
-        "preview" => "looking what would change",
-        "hold" => "keeping the new key until somebody approves it",
-        "release" => "letting the new key go",
-        "reject" => "taking down that the new key was rejected",
-        "leave" => "leaving the fleet",
-        "refrain" => "leaving the mail server's login as it is",
-        "prepare" => "preparing the new tables",
-        "swap" => "putting the new login in place",
-        "activate" => "reloading the mail server",
-        "read-back" => "reading back what the mail server uses",
-        "undo" => "putting the old login back",
-        "discard" => "removing prepared tables that are not used",
-        "commit" => "writing down what was done",
-        other => other,
+        StepKind::Inspect => "looking at the mail server's login",
+        StepKind::Fetch => "asking the source",
+        StepKind::FetchApplied => "asking the source for the version in use",
+        StepKind::Verify => "trying the login at the mail relay",
+        StepKind::VerifyApplied => "trying the login in use at the mail relay",
+        StepKind::Probe => "sending a test message over the new login",
+        StepKind::Preview => "looking what would change",
+        StepKind::Hold => "keeping the new key until somebody approves it",
+        StepKind::Release => "letting the new key go",
+        StepKind::Reject => "taking down that the new key was rejected",
+        StepKind::Leave => "leaving the fleet",
+        StepKind::Refrain => "leaving the mail server's login as it is",
+        StepKind::Prepare => "preparing the new tables",
+        StepKind::Swap => "putting the new login in place",
+        StepKind::Activate => "reloading the mail server",
+        StepKind::ReadBack => "reading back what the mail server uses",
+        StepKind::Attest => "proving anew what the mail server uses",
+        StepKind::Undo => "putting the old login back",
+        StepKind::Discard => "removing prepared tables that are not used",
+        StepKind::Commit => "writing down what was done",
+        StepKind::Wait | StepKind::Await | StepKind::End | StepKind::Others | StepKind::Foreign(_) => step.word(),
     }
 }
 

@@ -287,7 +287,7 @@ impl CredentialStatus {
                     None => line("looked", "not since relaykey started".into()),
                 }
                 if let Some(step) = &live.step {
-                    line("doing", step.clone());
+                    line("doing", step.word().to_owned());
                 } else if let Some(next) = live.next_wake {
                     let sync = relaykey("sync");
                     line("next", format!("in {}; `{sync}` looks at once", words(next.duration_since(now))));

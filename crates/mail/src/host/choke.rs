@@ -85,6 +85,7 @@ mod crash {
             .mode(0o600)
             .open(log)
             .expect("CRASH_LOG names a file that can be written");
-        writeln!(file, "{line}").expect("CRASH_LOG can be written");
+        // In one call: another thread may append a line of its own.
+        file.write_all(format!("{line}\n").as_bytes()).expect("CRASH_LOG can be written");
     }
 }
