@@ -340,17 +340,20 @@ fn words_of(code: &str) -> BTreeSet<String> {
     words
 }
 
+/// Words that others have too, who are read: URLs, main.cf, Postfix's mail log, fields of log lines.
+const OF_OTHERS: [&str; 5] = ["deferred", "http", "message", "proxy", "smtp"];
+
 /// Does this line ask whether a text is one of these words?
 fn goes_by_a_word<'w>(line: &str, words: &'w BTreeSet<String>) -> Option<&'w str> {
-    let asks = |word: &&String| {
-        let quoted = format!("\"{word}\"");
-        line.match_indices(&quoted).any(|(at, _)| {
-            let (before, after) = (line[..at].trim_end(), line[at + quoted.len()..].trim_start());
-            let compared = ["==", "!="].iter().any(|sign| before.ends_with(sign) || after.starts_with(sign));
-            compared || after.starts_with("=>") || after.starts_with("| \"") || before.ends_with("\" |")
-        })
-    };
-    words.iter().find(asks).map(String::as_str)
+    let parts: Vec<&str> = line.split('"').collect();
+    // What stands in quotes, with what is on either side of it.
+    let quoted = parts.windows(3).step_by(2).find(|part| {
+        let (before, after) = (part[0].trim_end(), part[2].trim_start());
+        let compared = ["==", "!="].iter().any(|sign| before.ends_with(sign) || after.starts_with(sign));
+        let is_arm = after.starts_with("=>") || after.trim_end() == "|" || before.trim_start() == "|";
+        (compared || is_arm) && words.contains(part[1]) && !OF_OTHERS.contains(&part[1])
+    })?;
+    words.get(quoted[1]).map(String::as_str)
 }
 
 /// What a fact is stands in an enum; its word is for documents and people.
