@@ -28,7 +28,7 @@ pub use relaykey_core::config::{Aws, MAX_FILE, Opening, Schema, SchemaKey, Secti
 
 pub use self::credential::{Credential, IfAppliedDies, Mode, Probe};
 pub use self::health::{Health, Listen};
-pub use self::host::Host;
+pub use self::host::{Host, Instances};
 pub use self::load::{LoadError, load, read_text, render, render_text, run_dir};
 pub use self::report::{MailVia, ReceiverConfig, ReceiverKind, TableKeys};
 pub use self::smtp::{Smtp, Tls};
@@ -141,7 +141,8 @@ impl Config {
             write: target.write,
         };
         let targets = self.credentials.iter().flat_map(|c| c.targets.iter().map(move |t| spec(c, t))).collect();
-        apply::Setup { state_dir: self.host.state_dir.clone(), targets }
+        let beside_running = self.host.instances == Instances::Running;
+        apply::Setup { state_dir: self.host.state_dir.clone(), targets, beside_running }
     }
 }
 

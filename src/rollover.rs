@@ -94,9 +94,7 @@ pub use relaykey_core::report::{
     Waiting, rfc3339,
 };
 pub use standing::said_beside;
-pub use state::{
-    Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State, VersionId,
-};
+pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State};
 pub use step::{Outcome, Reason, Step, StepId};
 pub use target_state::{
     Begun, FirstRefused, HeldBeside, Holds, InUse, Owed, PlannedChange, Retry, TargetState, Wanted,

@@ -13,7 +13,6 @@ mod words;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use relaykey_core::audit::StepKind;
 use relaykey_core::report::StillHeld;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,7 @@ pub use self::seconds::InSeconds;
 pub use self::words::{
     UNREAD_FIX, how_to_start, instead_of_the_refused, key_refused, not_running, own_login_words, words,
 };
-use crate::audit::{By, Record};
+use crate::audit::{By, Record, StepKind};
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::Instruction;

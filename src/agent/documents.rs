@@ -30,35 +30,48 @@ impl Agent {
     pub(super) fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
         let found = facts.fetched.as_ref();
         Report {
-            schema: REPORT_V2.into(),
-            id: self.report_id(credential, stamp.seq),
-            seq: stamp.seq,
-            host_id: self.identity.host_id.clone(),
-            host: self.identity.name.clone(),
-            credential: credential.name.clone(),
             source: found.map(|f| f.identity.arn.clone()).unwrap_or_default(),
             version: found.map(|f| f.id.version.clone()).unwrap_or_default(),
             username: found.map(|f| f.username.clone()).unwrap_or_default(),
             previous_username: facts.previous_username(),
-            at: stamp.at.clone(),
+            // It was read back, which a mail server that is down fails.
+            mail_server: Some(rollover::MailServer::Runs),
+            approved_by: facts.approved_by(),
+            ..self.blank(credential, stamp.seq, stamp.at.clone(), stamp.outcome.into())
+        }
+    }
+
+    /// What every document says of this host and the credential, and nothing of what happened.
+    fn blank(&self, credential: &config::Credential, seq: u64, at: String, outcome: ReportOutcome) -> Report {
+        Report {
+            schema: REPORT_V2.into(),
+            id: format!("{}-{}-{seq}", self.identity.host_id, credential.name),
+            seq,
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
+            source: String::new(),
+            version: String::new(),
+            username: String::new(),
+            previous_username: None,
+            alive_due: at.parse().ok().and_then(|at| rollover::alive_due(at, self.lease)),
+            at,
             mode: credential.mode.word().into(),
             agent: AGENT.into(),
-            outcome: stamp.outcome.into(),
+            outcome,
             targets: Vec::new(),
             error: None,
             waiting: None,
-            // It was read back, which a mail server that is down fails.
-            mail_server: Some(rollover::MailServer::Runs),
+            mail_server: None,
             in_use: None,
             version_in_use: None,
             another_login: false,
             half_done: Vec::new(),
             of_applied: false,
-            approved_by: facts.approved_by(),
+            approved_by: None,
             labels: credential.source.labels().to_vec(),
-            poll_s: poll_s(credential),
-            alive_due: stamp.at.parse().ok().and_then(|at| rollover::alive_due(at, self.lease)),
-            lease_s: self.lease_s(),
+            poll_s: u32::try_from(credential.poll.as_secs()).ok(),
+            lease_s: self.lease.and_then(|lease| u32::try_from(lease.as_secs()).ok()),
             latest: None,
         }
     }
@@ -102,23 +115,12 @@ impl Agent {
         };
         // Who has applied nothing, or has left, gives none.
         let gives_signs = facts.state.applied.is_some() && news.outcome != ReportOutcome::Left;
-        let alive_due = news.at.parse().ok().filter(|_| gives_signs);
-        let alive_due = alive_due.and_then(|at| rollover::alive_due(at, self.lease));
+        let blank = self.blank(credential, news.seq, news.at, news.outcome);
         Report {
-            schema: REPORT_V2.into(),
-            id: self.report_id(credential, news.seq),
-            seq: news.seq,
-            host_id: self.identity.host_id.clone(),
-            host: self.identity.name.clone(),
-            credential: credential.name.clone(),
             source: source.map(|s| s.arn.clone()).unwrap_or_default(),
             version: news.version,
             username: news.username,
             previous_username: news.previous_username,
-            at: news.at,
-            mode: credential.mode.word().into(),
-            agent: AGENT.into(),
-            outcome: news.outcome,
             targets: attested.collect::<Option<_>>().unwrap_or_default(),
             error: news.error,
             waiting: news.waiting,
@@ -128,21 +130,10 @@ impl Agent {
             version_in_use: news.version_in_use,
             half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
             of_applied: news.of_applied,
-            approved_by: None,
-            labels: credential.source.labels().to_vec(),
-            poll_s: poll_s(credential),
-            alive_due,
-            lease_s: self.lease_s(),
+            alive_due: blank.alive_due.clone().filter(|_| gives_signs),
             latest: latest.map(Box::new),
+            ..blank
         }
-    }
-
-    fn lease_s(&self) -> Option<u32> {
-        self.lease.and_then(|lease| u32::try_from(lease.as_secs()).ok())
-    }
-
-    fn report_id(&self, credential: &config::Credential, seq: u64) -> String {
-        format!("{}-{}-{seq}", self.identity.host_id, credential.name)
     }
 }
 
@@ -161,10 +152,6 @@ fn read(target: &config::Target, found: &rollover::ReadBackFacts, evidence: roll
         proof: found.proof.clone().ok(),
         no_proof: found.proof.clone().err(),
     }
-}
-
-fn poll_s(credential: &config::Credential) -> Option<u32> {
-    u32::try_from(credential.poll.as_secs()).ok()
 }
 
 fn each_name_once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
@@ -207,19 +194,32 @@ pub(super) fn record(
     // What failed before the source gave any version is no fault of the one in use.
     let applied = facts.state.applied.as_ref().filter(|_| failure.is_none() || facts.of_a_version());
     Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what,
         version: found.map(|f| f.id.version.clone()).or_else(|| applied.map(|a| a.id.version.clone())),
         username: found.map(|f| f.username.clone()).or_else(|| applied.map(|a| a.username.clone())),
         previous_username: facts.previous_username(),
         steps: steps.to_vec(),
-        outcome,
         error: failure
             .filter(|_| !matches!(outcome, RecordOutcome::Adopted | RecordOutcome::Confirmed))
             .map(|f| RecordError { class: f.class, words: f.what }),
         approved_by: facts.approved_by(),
+        ..blank(credential, by, what, outcome, at)
+    }
+}
+
+/// A record of nothing yet.
+fn blank(credential: &config::Credential, by: &By, what: RecordKind, outcome: RecordOutcome, at: Timestamp) -> Record {
+    Record {
+        at,
+        credential: credential.name.clone(),
+        by: by.clone(),
+        what,
+        version: None,
+        username: None,
+        previous_username: None,
+        steps: Vec::new(),
+        outcome,
+        error: None,
+        approved_by: None,
     }
 }
 
@@ -247,17 +247,12 @@ pub(super) fn superseded_record(
     };
     let words = format!("it {came} {} came", rollover::said_beside(&other, &begun.id));
     Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what: RecordKind::Rollover,
         version: Some(begun.id.version),
         username: Some(begun.username),
         previous_username: facts.state.applied.as_ref().map(|a| a.username.clone()).or(facts.state.found_first.clone()),
-        steps: Vec::new(),
-        outcome: RecordOutcome::Superseded,
         error: Some(RecordError { class: Class::Superseded, words }),
         approved_by,
+        ..blank(credential, by, RecordKind::Rollover, RecordOutcome::Superseded, at)
     }
 }
 
@@ -328,35 +323,16 @@ pub(super) fn begun_anew(
     };
     let words = format!("{what}: {reports}, and the credential is adopted anew");
     Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what: RecordKind::Clone,
         version: before.as_ref().map(|a| a.id.version.clone()),
         username: before.map(|a| a.username),
-        previous_username: None,
-        steps: Vec::new(),
-        outcome: RecordOutcome::Done,
         error: Some(RecordError { class: Class::Clone, words }),
-        approved_by: None,
+        ..blank(credential, by, RecordKind::Clone, RecordOutcome::Done, at)
     }
 }
 
 /// The record of an access key id that root names as an earlier one of the credential.
 pub(super) fn names_earlier(credential: &config::Credential, by: &By, id: &str, at: Timestamp) -> Record {
-    Record {
-        at,
-        credential: credential.name.clone(),
-        by: by.clone(),
-        what: RecordKind::EarlierKey,
-        version: None,
-        username: Some(id.to_owned()),
-        previous_username: None,
-        steps: Vec::new(),
-        outcome: RecordOutcome::Done,
-        error: None,
-        approved_by: None,
-    }
+    Record { username: Some(id.to_owned()), ..blank(credential, by, RecordKind::EarlierKey, RecordOutcome::Done, at) }
 }
 
 /// Is there anything in a record that the one before it did not say? That another person asked is.

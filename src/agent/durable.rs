@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::documents::{
     begun_anew, is_news, names_earlier, put_back_record, record, superseded_record, told_of, withdrawal_record,
 };
-use super::steps::{apply_failure, target_id};
+use super::steps::target_id;
 use super::{Agent, RunEnd, RunEvent, jitter};
 use crate::apply::Request;
 use crate::audit::{self, By, Record, RecordError, RecordKind, RecordOutcome, StepKind, StepTime};
@@ -87,7 +87,7 @@ impl Agent {
         for target in &credential.targets {
             let request = Request::NameEarlier { target: target_id(credential, target), id: id.to_owned() };
             if let Err(e) = self.call(request).await {
-                return Ok(Err(apply_failure(e, Timestamp::now())));
+                return Ok(Err(e.at(Timestamp::now())));
             }
         }
         Ok(Ok(()))

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::OpenedSource;
-use super::steps::{apply_failure, ours, target_id};
+use super::steps::{ours, target_id};
 use crate::apply::{Logins, Ours, Request};
 use crate::config;
 use crate::credential::{Form, Login, NOT_SHOWN, Payload, PayloadError, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step, VersionId};
+use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step};
 use crate::source::{EarlierVersions, Fetched};
 
 /// The credential that was fetched, for the steps that need it.
@@ -58,9 +58,9 @@ pub(super) async fn look(
 ) -> Result<SourceVersion, Failure> {
     *fetched.get() = None;
     let state = &facts.state;
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
-        let seen = source.look().await.map_err(source_failure)?;
+        let seen = source.look().await.map_err(|e| e.at(Timestamp::now()))?;
         // What waits for a person may wait for days: it need not be fetched at every look, no more than what is applied.
         let waits = |c: &&rollover::Candidate| c.held.is_some() || facts.rejection(&c.id).is_some();
         let waits = state.candidate.iter().filter(waits).map(|c| (&c.id, &c.username));
@@ -68,7 +68,7 @@ pub(super) async fn look(
         let waits = waits.filter(|(_, username)| *username != NOT_SHOWN);
         let known = std::iter::once((&applied.id, &applied.username)).chain(waits).find(|(id, _)| {
             // A recreated parameter counts from 1 again: its version 1 is not the version 1 of before.
-            seen.version == id.version && seen.order.is_none_or(|order| Some(order) == id.order)
+            seen.id.version == id.version && seen.id.order.is_none_or(|order| Some(order) == id.order)
         });
         if let Some((id, username)) = known.filter(|_| seen.identity == *identity) {
             return Ok(SourceVersion {
@@ -79,8 +79,8 @@ pub(super) async fn look(
             });
         }
     }
-    let new = source.fetch().await.map_err(source_failure)?;
-    in_order(&new, Some(state), in_use(facts)).map_err(source_failure)?;
+    let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
+    in_order(&new, Some(state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
     let found = without_secret(&new, Some(state), Timestamp::now());
     *fetched.get() = Some(new);
     Ok(found)
@@ -89,26 +89,24 @@ pub(super) async fn look(
 /// The credential itself, now that a step needs it: of the version that was decided upon, or not at all.
 pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &FetchedCredential) -> Result<(), Failure> {
     let Some(found) = &facts.fetched else { return Ok(()) };
-    let is_it = |new: &Fetched| {
-        new.identity == found.identity && new.version == found.id.version && new.order == found.id.order
-    };
+    let is_it = |new: &Fetched| new.identity == found.identity && new.id == found.id;
     // Another one may be at hand: the one that was put back before.
     if fetched.get().as_ref().is_some_and(is_it) {
         return Ok(());
     }
     *fetched.get() = None;
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
-    let new = source.fetch().await.map_err(source_failure)?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
+    let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
     if !is_it(&new) {
         return Err(Fault::new(
             Class::Changed,
-            format!("the source had version {}, and a moment later version {}", found.id.version, new.version),
+            format!("the source had version {}, and a moment later version {}", found.id.version, new.id.version),
             "nothing: it is looked at anew",
         )
         .temporary()
         .at(Timestamp::now()));
     }
-    in_order(&new, Some(&facts.state), in_use(facts)).map_err(source_failure)?;
+    in_order(&new, Some(&facts.state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
     *fetched.get() = Some(new);
     Ok(())
 }
@@ -118,16 +116,12 @@ pub(super) async fn applied(facts: &Facts, source: &OpenedSource) -> Result<Fetc
     let (Some(applied), Some(identity)) = (&facts.state.applied, &facts.state.source) else {
         unreachable!("it is asked of an applied version only")
     };
-    let source = source.as_ref().map_err(|e| source_failure(e.clone()))?;
-    let again = source.fetch_version(identity, &applied.id.version, applied.id.order).await.map_err(source_failure)?;
+    let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
+    let again = source.fetch_version(identity, &applied.id).await.map_err(|e| e.at(Timestamp::now()))?;
     if again.payload.username() != applied.username {
         return Err(another_login(&facts.state, again.payload.username()));
     }
     Ok(again)
-}
-
-fn version_id(fetched: &Fetched) -> VersionId {
-    VersionId { version: fetched.version.clone(), order: fetched.order }
 }
 
 /// The user names that were found in use, as the mail servers' tables have them.
@@ -147,7 +141,7 @@ pub fn in_order<'a>(
     fetched.payload.in_order(known.iter().map(String::as_str)).map_err(|e| {
         Fault::new(
             Class::Payload,
-            format!("version {}: {e}", fetched.version),
+            format!("version {}: {e}", fetched.id.version),
             "put USER:PASSWORD there as a new version, in this order; until then this host keeps what it has. A password that \
              was written in the place of the user name may have been shown by other programs: make a new one",
         )
@@ -164,7 +158,7 @@ pub fn shown_before_the_login(fetched: &Fetched, state: Option<&State>) -> Strin
 /// Once the endpoint has taken what stands in the user name's place for one, the facts have it.
 pub(super) fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outcome, fetched: Option<&Fetched>) {
     if let (Step::Verify { .. }, Outcome::Accepted(_), Some(of)) = (step, outcome, fetched) {
-        facts.logged_in_as(&version_id(of), of.payload.username());
+        facts.logged_in_as(&of.id, of.payload.username());
     }
 }
 
@@ -172,7 +166,7 @@ pub(super) fn name_once_accepted(facts: &mut Facts, step: &Step, outcome: &Outco
 pub(super) fn without_secret(fetched: &Fetched, state: Option<&State>, at: Timestamp) -> SourceVersion {
     SourceVersion {
         identity: fetched.identity.clone(),
-        id: version_id(fetched),
+        id: fetched.id.clone(),
         username: shown_before_the_login(fetched, state),
         at,
     }
@@ -205,7 +199,7 @@ pub(super) fn asks_whether_login_is_applied(
 pub(super) fn not_as_applied(state: &State, login: &Login, e: Fault) -> Failure {
     match e.class {
         Class::Changed => another_login(state, &login.username),
-        _ => apply_failure(e, Timestamp::now()),
+        _ => e.at(Timestamp::now()),
     }
 }
 
@@ -230,10 +224,6 @@ fn another_login(state: &State, username: &str) -> Failure {
         ),
     )
     .at(Timestamp::now())
-}
-
-fn source_failure(e: Fault) -> Failure {
-    Fault::new(e.class, e.what, e.fix).temporary_if(e.temporary).at(Timestamp::now())
 }
 
 /// The logins of the fetched payload for one target's endpoints. A ready-made one is for the default endpoint's region alone.
@@ -269,7 +259,7 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionOrder};
+    use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionId, VersionOrder};
     use crate::rollover::{Applied, Completion, Policy, Wake};
     use crate::source::{Fetching, Looking, Seen, Source};
 
@@ -290,7 +280,7 @@ mod tests {
             Box::pin(async { Ok(self.holds.clone()) })
         }
 
-        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a str, _: Option<VersionOrder>) -> Fetching<'a> {
+        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a VersionId) -> Fetching<'a> {
             self.fetch()
         }
 
@@ -311,11 +301,10 @@ mod tests {
         let fetches = Arc::new(AtomicUsize::new(0));
         let holds = Fetched {
             identity: identity.clone(),
-            version: version.into(),
-            order,
+            id: VersionId { version: version.into(), order },
             payload: Payload::parse(b"AKIAFETCHED:secret", &JsonKeys::default()).unwrap(),
         };
-        let seen = Seen { identity, version: version.into(), order };
+        let seen = Seen { identity, id: holds.id.clone() };
         (Ok(Box::new(Fixed { seen, holds, fetches: fetches.clone() })), fetches)
     }
 

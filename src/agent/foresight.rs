@@ -7,16 +7,13 @@ use jiff::tz::TimeZone;
 use super::fetched::{
     applied, asks_whether_applied, login_for, logins_for, name_once_accepted, not_as_applied, without_secret,
 };
-use super::steps::{
-    apply_failure, endpoints_used, holds_confirmed, not_running, outcome_of, proved_everywhere, target_id,
-};
+use super::steps::{endpoints_used, holds_confirmed, not_running, outcome_of, proved_everywhere, target_id};
 use super::{OpenedSource, RunEnd, host_name, ours};
 use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
+use crate::credential::VersionId;
 use crate::fault::{Class, Failure, Fault};
-use crate::rollover::{
-    self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, VersionId, Wake,
-};
+use crate::rollover::{self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, Wake};
 use crate::source::Fetched;
 
 /// What was looked at beforehand.
@@ -142,7 +139,7 @@ pub async fn obstacles(
                 let previewed = logins.and_then(|logins| {
                     let ours = Ours { named: seen.ours.named.clone(), ..ours(Some(&facts.state)) };
                     let target = target_id(credential, target);
-                    apply.call(Request::Preview { target, ours, logins }).map_err(|e| apply_failure(e, now))
+                    apply.call(Request::Preview { target, ours, logins }).map_err(|e| e.at(now))
                 });
                 match previewed {
                     // It would be put in place, and not be read back by what does not run.

@@ -16,7 +16,7 @@ use super::documents::{completed, record, what_was_done};
 use super::doubts::{doubts_of, each_once};
 use super::durable::state_failure;
 use super::fetched::{FetchedCredential, name_once_accepted};
-use super::steps::{Done, apply_failure, outcome_of, target_id};
+use super::steps::{Done, outcome_of, target_id};
 use super::{Agent, FinishedRun, Run, RunEnd, RunEvent, jitter};
 use crate::apply::{self, Reply, Request};
 use crate::audit::{Record, StepKind, StepTime};
@@ -314,6 +314,6 @@ fn taken(
         }
         // What somebody else has written since is theirs.
         Err(e) if matches!(step, Step::Undo { .. }) && e.class == apply::OVERTAKEN => Outcome::Overtaken,
-        Err(e) => Outcome::Failed(apply_failure(e, Timestamp::now())),
+        Err(e) => Outcome::Failed(e.at(Timestamp::now())),
     }
 }

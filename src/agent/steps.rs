@@ -12,12 +12,12 @@ use super::fetched::{
 use super::{Agent, OpenedSource};
 use crate::apply::{self, KnownLogins, Logins, Ours, Reply, Request, TargetId, WantedProof};
 use crate::config;
-use crate::credential::{Login, NOT_SHOWN};
+use crate::credential::{Login, NOT_SHOWN, VersionId};
 use crate::fault::{Class, Failure, Fault};
 use crate::report;
 use crate::rollover::{
     self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTable, ReportTarget, SourceVersion,
-    StagedFacts, State, Step, StillHeld, VersionId,
+    StagedFacts, State, Step, StillHeld,
 };
 use crate::smtp::{self, Verdict};
 use crate::tls;
@@ -105,7 +105,7 @@ impl Agent {
         }
         let (target, ours) = (target_id(credential, target), ours(Some(&facts.state)));
         let asked = self.call(Request::InOrder { target, ours, login: login.clone() }).await;
-        asked.map(drop).map_err(|e| apply_failure(e, Timestamp::now()))
+        asked.map(drop).map_err(|e| e.at(Timestamp::now()))
     }
 
     /// Is the login what it is taken for: user name and password in their order, and the applied version's where it counts as that?
@@ -613,10 +613,6 @@ fn incomplete() -> Failure {
     )
     .temporary()
     .at(Timestamp::now())
-}
-
-pub(super) fn apply_failure(e: Fault, at: Timestamp) -> Failure {
-    Fault::new(e.class, e.located(), e.fix).temporary_if(e.temporary).at(at)
 }
 
 pub(super) fn region_of(target: &config::Target) -> Option<String> {

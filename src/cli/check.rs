@@ -164,7 +164,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             None => Vec::new(),
         };
         let applied = state.as_ref().and_then(|state| state.applied.as_ref());
-        let is_new = fetched.as_ref().is_some_and(|f| applied.is_none_or(|applied| applied.id.version != f.version));
+        let is_new = fetched.as_ref().is_some_and(|f| applied.is_none_or(|applied| applied.id != f.id));
         for (target, seen) in
             credential.targets.iter().zip(&targets).filter(|_| is_new && credential.mode == Mode::Automatic)
         {

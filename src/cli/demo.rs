@@ -313,6 +313,8 @@ fn configuration(scratch: &Path, standin: &Standin, kind: TargetKind, source: &P
             state_dir: scratch.join("state"),
             run_dir: scratch.join("run"),
             lease: None,
+            // The machine's own Postfix has no part in it.
+            instances: config::Instances::Named,
         },
         aws: config::Aws::default(),
         credentials: vec![config::Credential {

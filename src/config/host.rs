@@ -14,6 +14,7 @@ pub(super) static HOST: Section = Section {
         key("state_dir").default("\"/var/lib/relaykey\""),
         key("run_dir").default("\"/run/relaykey\""),
         key("lease"),
+        key("instances").default("\"running\""),
     ],
 };
 
@@ -31,6 +32,17 @@ pub struct Host {
     pub run_dir: PathBuf,
     /// How long it may be silent: one that was not heard of for twice as long is no longer expected.
     pub lease: Option<Duration>,
+    /// Which Postfix instances count that are no target.
+    pub instances: Instances,
+}
+
+/// The Postfix instances besides the targets whose login tables count for a confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instances {
+    /// Those that a main.cf names, and those that run.
+    Running,
+    /// Those that a main.cf names.
+    Named,
 }
 
 /// A shorter one makes a host report so often, a longer one is no different from none.
@@ -43,11 +55,15 @@ pub(super) fn read(reader: &mut Reader, top: &SectionView) -> Host {
         state_dir: PathBuf::from("/var/lib/relaykey"),
         run_dir: PathBuf::from(RUN_DIR),
         lease: None,
+        instances: Instances::Running,
     };
     let Some(view) = view else { return host };
     reader.keys(&view, None);
     host.name = reader.read(&view, "name", host_name).map(|at| at.value);
     host.lease = reader.read(&view, "lease", |v| value::duration(v, LEASES)).map(|at| at.value);
+    let instances = [("running", Instances::Running), ("named", Instances::Named)];
+    let instances = reader.read(&view, "instances", |v| value::choice(v, &instances, &[]));
+    host.instances = instances.map_or(host.instances, |at| at.value);
     let state = reader.read(&view, "state_dir", value::absolute);
     if let Some(At { value, line }) = &state
         && ["/run", "/var/run", "/dev/shm"].iter().any(|volatile| value.starts_with(volatile))

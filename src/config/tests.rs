@@ -137,7 +137,13 @@ type = "postfix"
         probe: None,
         targets: vec![target],
     };
-    let host = Host { name: None, state_dir: "/var/lib/relaykey".into(), run_dir: "/run/relaykey".into(), lease: None };
+    let host = Host {
+        name: None,
+        state_dir: "/var/lib/relaykey".into(),
+        run_dir: "/run/relaykey".into(),
+        lease: None,
+        instances: Instances::Running,
+    };
     assert_eq!(
         config,
         Config { host, aws: Aws::default(), credentials: vec![credential], reports: Vec::new(), health: None }
@@ -152,6 +158,7 @@ name = "mx1"
 state_dir = "/s"
 run_dir = "/r"
 lease = "1h"
+instances = "named"
 [aws]
 region = "eu-west-1"
 profile = "p"
@@ -270,6 +277,7 @@ credentials = ["sm"]
     let (config, found) = parse(text).expect("a full file");
     assert_eq!(found, []);
     assert_eq!(config.host.lease, Some(Duration::from_secs(3600)));
+    assert_eq!((config.host.instances, config.mail().beside_running), (Instances::Named, false));
     let [sm, ps] = config.credentials.as_slice() else { panic!("{config:?}") };
     let aws = Aws {
         region: Some("eu-west-1".into()),
@@ -472,7 +480,7 @@ fn unknown_keys_and_tables() {
             "name = \"mx1.example.com\"",
             "hostname = \"x\"",
             "unknown key \"hostname\" in [host]",
-            "Allowed here: name, state_dir, run_dir, lease",
+            "Allowed here: name, state_dir, run_dir, lease, instances",
         ),
         (
             "state_dir = \"/var/lib/relaykey\"",

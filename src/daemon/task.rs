@@ -640,7 +640,8 @@ fn remember(history: &mut Vec<Record>, state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollover::{Retry, TargetState, VersionId};
+    use crate::credential::VersionId;
+    use crate::rollover::{Retry, TargetState};
     use crate::state::StateError;
 
     fn steps(words: &[&str]) -> Vec<StepTime> {

@@ -7,11 +7,10 @@ use std::sync::LazyLock;
 use axum::http::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
-use relaykey_core::audit::StepKind;
 use sha2::{Digest as _, Sha256};
 
 use super::verdict::{Level, PageTrouble, PageVerdict, Todo, ago, of_notice, old_key, rough, since, troubles, verdict};
-use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome};
+use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome, StepKind};
 use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::{Holds, ReportMode, rfc3339};
@@ -458,7 +457,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
             None => fact(out, "Last look", "not since relaykey started")?,
         }
         match (&live.step, live.next_wake) {
-            (Some(step), _) => fact(out, "Doing now", Safe(step_words(*step)))?,
+            (Some(step), _) => fact(out, "Doing now", Safe(step_words(step)))?,
             (None, Some(next)) => {
                 let sync = relaykey("sync");
                 let hint = format_args!("<small>(to look at once: <code>{}</code>)</small>", Safe(sync));
@@ -653,11 +652,11 @@ fn cause(by: &By) -> String {
     said
 }
 
-fn step_words(step: StepKind) -> &'static str {
+fn step_words(step: &StepKind) -> &str {
     match step {
         StepKind::Inspect => "looking at the mail server's login",
         StepKind::Fetch => "asking the source",
-        StepKind::FetchApplied => "asking the source for the version in use",
+        StepKind::FetchApplied => "asking the source for the key in use once more",
         StepKind::Verify => "trying the login at the mail relay",
         StepKind::VerifyApplied => "trying the login in use at the mail relay",
         StepKind::Probe => "sending a test message over the new login",
@@ -671,11 +670,13 @@ fn step_words(step: StepKind) -> &'static str {
         StepKind::Swap => "putting the new login in place",
         StepKind::Activate => "reloading the mail server",
         StepKind::ReadBack => "reading back what the mail server uses",
-        StepKind::Attest => "proving anew what the mail server uses",
+        StepKind::Attest => "proving anew that the mail server uses the login",
         StepKind::Undo => "putting the old login back",
         StepKind::Discard => "removing prepared tables that are not used",
         StepKind::Commit => "writing down what was done",
-        StepKind::Wait | StepKind::Await | StepKind::End | StepKind::Others | StepKind::Foreign(_) => step.word(),
+        StepKind::Wait | StepKind::Await => "waiting",
+        StepKind::End => "ending",
+        StepKind::Others | StepKind::Foreign(_) => step.word(),
     }
 }
 

@@ -6,8 +6,9 @@ use relaykey_core::report::{Report, rfc3339};
 use super::drift::go_on_with_offered;
 use super::facts::{Facts, Inspection, Stamp};
 use super::own_login::OwnLogin;
-use super::state::{Applied, Completion, LEFT_BEHIND, State, VersionId, remember, remember_logins};
+use super::state::{Applied, Completion, LEFT_BEHIND, State, remember, remember_logins};
 use super::target_state::Retry;
+use crate::credential::VersionId;
 
 /// The seq of a report: the larger of last + 1 and Unix milliseconds.
 pub(super) fn next_seq(state: &State, now: Timestamp) -> u64 {

@@ -9,9 +9,9 @@ use super::facts::{
 };
 use super::policy::{Policy, TargetPolicy};
 use super::standing::{Permission, Standing, permission, standing};
-use super::state::VersionId;
 use super::target_state::{Begun, tells_apart};
 use crate::config::Drift;
+use crate::credential::VersionId;
 use crate::fault::{Class, Failure, Fault};
 use crate::instruction::relaykey;
 

@@ -10,7 +10,8 @@ use super::drift::is_changed_by_others;
 use super::facts::{Attested, Facts, News, ReadBackFacts, SignOfLife, TargetFacts, Wake, is_in_use, read_back_anew};
 use super::own_login::refusal;
 use super::standing::said_beside;
-use super::state::{Failing, State, VersionId};
+use super::state::{Failing, State};
+use crate::credential::VersionId;
 use crate::fault::Class;
 
 /// How long after the last report a sign of life is due; give or take a tenth, so that a fleet does not report at once.

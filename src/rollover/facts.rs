@@ -7,10 +7,10 @@ use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, Re
 use super::events::alive_after;
 use super::own_login::hint;
 use super::policy::Policy;
-use super::state::{Candidate, Completion, Rejected, State, VersionId};
+use super::state::{Candidate, Completion, Rejected, State};
 use super::step::{Step, StepId};
 use super::target_state::{BEGUN, Begun, Owed, PlannedChange, TargetState};
-use crate::credential::{RegionalLogin, SourceIdentity, shown, shown_or_said};
+use crate::credential::{RegionalLogin, SourceIdentity, VersionId, shown, shown_or_said};
 use crate::fault::{Class, Failure};
 
 /// Everything a decision looks at.

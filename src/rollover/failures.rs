@@ -7,8 +7,9 @@ use relaykey_core::report::rfc3339;
 use super::drift::{HEAL_WINDOW, OVERTAKEN, fought_over, is_fought_over, not_put_back};
 use super::facts::{Facts, is_in_use, read_back_anew};
 use super::policy::{Policy, TargetPolicy};
-use super::state::{LONGEST_WAIT, VersionId};
+use super::state::LONGEST_WAIT;
 use super::target_state::{FirstRefused, Retry};
+use crate::credential::VersionId;
 use crate::fault::{Class, Failure, Fault};
 
 /// Classes of failures that an accepted login ends.

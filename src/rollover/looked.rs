@@ -6,9 +6,9 @@ use relaykey_core::report::MailServer;
 use super::decide::is_watched;
 use super::drift::drifted;
 use super::facts::{Facts, Inspection, is_in_use};
-use super::state::{VersionId, remember, remember_logins};
+use super::state::{remember, remember_logins};
 use super::target_state::{Begun, InUse, Retry, TargetState, Wanted};
-use crate::credential::{is_access_key_id, shown};
+use crate::credential::{VersionId, is_access_key_id, shown};
 use crate::fault::{Class, Failure};
 
 /// What was looked up and found unchanged is written down anew this often.

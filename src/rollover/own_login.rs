@@ -6,8 +6,9 @@ use relaykey_core::report::{ReportError, rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::state::{LONGEST_WAIT, State, VersionId};
+use super::state::{LONGEST_WAIT, State};
 use super::target_state::{Holds, TargetState};
+use crate::credential::VersionId;
 use crate::fault::Class;
 use crate::text;
 

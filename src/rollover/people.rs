@@ -12,9 +12,10 @@ use super::policy::Policy;
 use super::standing::{
     Permission, Standing, ambiguous, is_ambiguous, is_approvable, permission, said_beside, standing,
 };
-use super::state::{Approval, Candidate, HeldVersion, Rejected, VersionId};
+use super::state::{Approval, Candidate, HeldVersion, Rejected};
 use super::target_state::{PlannedChange, Retry};
 use crate::config::{IfAppliedDies, Mode};
+use crate::credential::VersionId;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 

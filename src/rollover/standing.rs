@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::facts::{Facts, SourceVersion, TargetFacts, uses_applied};
 use super::own_login::died;
 use super::policy::Policy;
-use super::state::VersionId;
 use crate::config::{IfAppliedDies, Mode, Opening};
+use crate::credential::VersionId;
 
 /// A version whose order does not increase must be seen again this long after, DESIGN.md promise 8.
 pub(super) const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);

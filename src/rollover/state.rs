@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::people::HELD_VERIFIED;
 use super::target_state::{Begun, Retry, TargetState};
 use crate::credential::{
-    NOT_SHOWN, SourceIdentity, VersionOrder, has_secret_shape, is_access_key_id, shown, shown_or_said,
+    NOT_SHOWN, SourceIdentity, VersionId, has_secret_shape, is_access_key_id, shown, shown_or_said,
 };
 use crate::fault::Class;
 use crate::text;
@@ -374,13 +374,6 @@ impl State {
             retry.next = retry.next.map(|next| soon.map_or(next, |soon| next.min(soon)));
         }
     }
-}
-
-/// A version together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct VersionId {
-    pub version: String,
-    pub order: Option<VersionOrder>,
 }
 
 #[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{HeldFacts, SourceVersion, Swapped};
 use super::own_login::OwnLogin;
-use super::state::{Applied, State, VersionId};
-use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, is_access_key_id};
+use super::state::{Applied, State};
+use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, VersionId, is_access_key_id};
 use crate::fault::Failure;
 use crate::instruction::Instruction;
 use crate::text;

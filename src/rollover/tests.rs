@@ -21,7 +21,7 @@ use super::fetched::fetched;
 use super::people::REJECTED;
 use super::*;
 use crate::config::{self, Drift, IfAppliedDies, Mode};
-use crate::credential::{SourceIdentity, VersionOrder};
+use crate::credential::{SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Failure, Fault};
 
 const NOW: i64 = 1_800_000_000;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::config::{Finding, Severity};
-use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, VersionOrder};
+use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, VersionId};
 use crate::fault::{Class, Fault};
 use crate::host::HostError;
 use crate::host::trust::{self, WhyUntrusted};
@@ -72,16 +72,15 @@ impl File {
     fn seen(&self, content: &[u8]) -> Seen {
         Seen {
             identity: SourceIdentity { arn: format!("file:{}", self.path.display()), created: None },
-            version: self.key.content_version(content),
-            order: None,
+            id: VersionId { version: self.key.content_version(content), order: None },
         }
     }
 
     async fn get(&self) -> Result<Fetched, Fault> {
         let content = self.content().await?;
-        let Seen { identity, version, order } = self.seen(&content);
+        let Seen { identity, id } = self.seen(&content);
         let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys)?;
-        Ok(Fetched { identity, version, order, payload })
+        Ok(Fetched { identity, id, payload })
     }
 }
 
@@ -94,22 +93,17 @@ impl Source for File {
         Box::pin(async { Ok(self.seen(&self.content().await?)) })
     }
 
-    fn fetch_version<'a>(
-        &'a self,
-        identity: &'a SourceIdentity,
-        version: &'a str,
-        order: Option<VersionOrder>,
-    ) -> Fetching<'a> {
+    fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a> {
         Box::pin(async move {
             let about = format!("file {}", self.path.display());
             // Looked at before it is understood: another content need not be a credential.
             let content = self.content().await?;
-            let Seen { identity: is, version: has, order: none } = self.seen(&content);
-            if (&is, has.as_str(), none) != (identity, version, order) {
+            let seen = self.seen(&content);
+            if (&seen.identity, &seen.id) != (identity, id) {
                 return Err(not_given(format!("{about} holds another version than this host uses")));
             }
             let payload = payload(&about, &content, &self.keys)?;
-            Ok(Fetched { identity: is, version: has, order: none, payload })
+            Ok(Fetched { identity: seen.identity, id: seen.id, payload })
         })
     }
 
@@ -264,11 +258,11 @@ mod tests {
         let first = fetch(&link).expect("fetched");
         assert_eq!(first.payload.username(), "AKIAEXAMPLE");
         assert_eq!(first.identity.arn, format!("file:{}", link.display()));
-        assert_eq!(first.order, None);
-        assert_eq!(first.version, fetch(&real).expect("fetched").version);
+        assert_eq!(first.id.order, None);
+        assert_eq!(first.id, fetch(&real).expect("fetched").id);
         std::fs::write(&real, "AKIAEXAMPLE:other\n").expect("write");
         let second = fetch(&link).expect("fetched");
-        assert_ne!(first.version, second.version);
+        assert_ne!(first.id, second.id);
         assert_eq!(look(&link).expect("seen"), Seen::from(second), "a look sees what a fetch gets");
     }
 

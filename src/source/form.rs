@@ -3,7 +3,7 @@
 
 use super::{Advice, Fetched, Fetching, Looking, ReadingEarlier, Seen, Source};
 use crate::config;
-use crate::credential::{SourceIdentity, VersionOrder};
+use crate::credential::{SourceIdentity, VersionId};
 use crate::fault::{Class, Fault};
 use crate::text;
 
@@ -59,7 +59,7 @@ impl InForm {
     }
 
     fn checked(&self, fetched: Fetched) -> Result<Fetched, Fault> {
-        self.check(&fetched.identity, &fetched.version).map(|()| fetched)
+        self.check(&fetched.identity, &fetched.id.version).map(|()| fetched)
     }
 }
 
@@ -67,7 +67,7 @@ impl Source for InForm {
     fn look(&self) -> Looking<'_> {
         Box::pin(async {
             let seen: Seen = self.source.look().await?;
-            self.check(&seen.identity, &seen.version).map(|()| seen)
+            self.check(&seen.identity, &seen.id.version).map(|()| seen)
         })
     }
 
@@ -75,14 +75,9 @@ impl Source for InForm {
         Box::pin(async { self.checked(self.source.fetch().await?) })
     }
 
-    fn fetch_version<'a>(
-        &'a self,
-        identity: &'a SourceIdentity,
-        version: &'a str,
-        order: Option<VersionOrder>,
-    ) -> Fetching<'a> {
+    fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a> {
         // What comes is the version that was asked for, or an error.
-        self.source.fetch_version(identity, version, order)
+        self.source.fetch_version(identity, id)
     }
 
     fn earlier(&self) -> ReadingEarlier<'_> {
@@ -110,18 +105,20 @@ mod tests {
 
     impl Source for Answers {
         fn look(&self) -> Looking<'_> {
-            Box::pin(async { Ok(Seen { identity: self.0.clone(), version: self.1.clone(), order: None }) })
+            Box::pin(async {
+                Ok(Seen { identity: self.0.clone(), id: VersionId { version: self.1.clone(), order: None } })
+            })
         }
 
         fn fetch(&self) -> Fetching<'_> {
             Box::pin(async {
                 let payload = crate::credential::Payload::parse(b"AKIAEXAMPLE:password", &Default::default());
                 let (identity, version) = (self.0.clone(), self.1.clone());
-                Ok(Fetched { identity, version, order: None, payload: payload.expect("a login") })
+                Ok(Fetched { identity, id: VersionId { version, order: None }, payload: payload.expect("a login") })
             })
         }
 
-        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a str, _: Option<VersionOrder>) -> Fetching<'a> {
+        fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a VersionId) -> Fetching<'a> {
             self.fetch()
         }
 

@@ -22,7 +22,7 @@ use aws_sdk_secretsmanager::error::BoxError;
 
 use crate::aws::Http;
 use crate::config::{self, Arn};
-use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionOrder, is_access_key_id, ses_region};
+use crate::credential::{JsonKeys, LocalKey, Payload, SourceIdentity, VersionId, is_access_key_id, ses_region};
 use crate::fault::{Class, Fault};
 use crate::instruction::relaykey;
 
@@ -31,10 +31,8 @@ use crate::instruction::relaykey;
 pub struct Fetched {
     /// Which secret, parameter or file it came from.
     pub identity: SourceIdentity,
-    /// As the source names it: version id, number, keyed hash.
-    pub version: String,
-    /// `None` for a file: it is authoritative as it is.
-    pub order: Option<VersionOrder>,
+    /// Which version.
+    pub id: VersionId,
     /// The credential, its form recognised.
     pub payload: Payload,
 }
@@ -44,17 +42,16 @@ pub struct Fetched {
 pub struct Seen {
     /// The same that [`Fetched::identity`] will be.
     pub identity: SourceIdentity,
-    /// The same that [`Fetched::version`] will be, unless another one comes in between.
-    pub version: String,
-    /// As in [`Fetched::order`], where it is known: Secrets Manager tells the age of a version only together with its
-    /// value. Whether anything changed is told by identity and version.
-    pub order: Option<VersionOrder>,
+    /// The same that [`Fetched::id`] will be, unless another one comes in between. Without its order where that is not known:
+    /// Secrets Manager tells the age of a version only together with its value. Whether anything changed is told by identity and
+    /// version.
+    pub id: VersionId,
 }
 
 impl From<Fetched> for Seen {
     /// The credential is dropped, and wiped.
     fn from(fetched: Fetched) -> Self {
-        Self { identity: fetched.identity, version: fetched.version, order: fetched.order }
+        Self { identity: fetched.identity, id: fetched.id }
     }
 }
 
@@ -116,12 +113,7 @@ pub trait Source: Send + Sync {
 
     /// Reads this very version once more, whatever counts now. What comes is that version of that source, or an error: of
     /// class `not-given` where something else, or nothing, has its place.
-    fn fetch_version<'a>(
-        &'a self,
-        identity: &'a SourceIdentity,
-        version: &'a str,
-        order: Option<VersionOrder>,
-    ) -> Fetching<'a>;
+    fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a>;
 
     /// The access key ids of the version in force for everybody and of the one before it, whichever version this host takes: for a
     /// host that has no state, to know entries with them as ours. Their secrets are wiped at once. Ends as [`Source::fetch`] does,
@@ -186,17 +178,11 @@ fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, Fault>
 }
 
 /// The version that was asked for, or why it is none.
-fn same_version(
-    fetched: Fetched,
-    about: &str,
-    identity: &SourceIdentity,
-    version: &str,
-    order: Option<VersionOrder>,
-) -> Result<Fetched, Fault> {
-    if fetched.identity == *identity && fetched.version == version && fetched.order == order {
+fn same_version(fetched: Fetched, about: &str, identity: &SourceIdentity, id: &VersionId) -> Result<Fetched, Fault> {
+    if fetched.identity == *identity && fetched.id == *id {
         return Ok(fetched);
     }
-    Err(not_given(format!("{about}: what is there now is not version {version} that this host uses")))
+    Err(not_given(format!("{about}: what is there now is not version {} that this host uses", id.version)))
 }
 
 fn not_given(what: String) -> Fault {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::aws::{self, AwsSession, Call, Http};
 use crate::config::{Arn, Aws};
-use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
+use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
     EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source, bad_payload,
@@ -72,7 +72,7 @@ impl ParameterStore {
         let mut found = EarlierVersions::default();
         let current =
             self.ask(self.label.as_deref(), Decrypt::No).await.and_then(|parameter| self.understood(parameter));
-        let number = match current.map(|(seen, _)| seen.order.map_or(0, |order| order.number)) {
+        let number = match current.map(|(seen, _)| seen.id.order.map_or(0, |order| order.number)) {
             // Numbers begin with 1.
             Ok(..=1) => return found,
             Ok(number) => number - 1,
@@ -114,8 +114,8 @@ impl ParameterStore {
     }
 
     fn fetched(&self, parameter: Parameter) -> Result<Fetched, Fault> {
-        let (Seen { identity, version, order }, content) = self.understood(parameter)?;
-        Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, version, order })
+        let (Seen { identity, id }, content) = self.understood(parameter)?;
+        Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, id })
     }
 
     /// What a parameter shows, and its value, decrypted or not.
@@ -142,8 +142,7 @@ impl ParameterStore {
                 arn: parameter.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?,
                 created: None,
             },
-            version: parameter.version.to_string(),
-            order: Some(order),
+            id: VersionId { version: parameter.version.to_string(), order: Some(order) },
         };
         Ok((seen, content))
     }
@@ -208,15 +207,10 @@ impl Source for ParameterStore {
         Box::pin(self.seen())
     }
 
-    fn fetch_version<'a>(
-        &'a self,
-        identity: &'a SourceIdentity,
-        version: &'a str,
-        order: Option<VersionOrder>,
-    ) -> Fetching<'a> {
+    fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a> {
         Box::pin(async move {
-            let fetched = self.fetched(self.ask(Some(version), Decrypt::Yes).await?)?;
-            same_version(fetched, &self.about(), identity, version, order)
+            let fetched = self.fetched(self.ask(Some(&id.version), Decrypt::Yes).await?)?;
+            same_version(fetched, &self.about(), identity, id)
         })
     }
 

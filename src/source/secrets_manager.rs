@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::aws::{self, AwsSession, Call, Http};
 use crate::config::{Arn, Aws};
-use crate::credential::{JsonKeys, SourceIdentity, VersionOrder};
+use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
     Advice, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source,
@@ -150,7 +150,8 @@ impl SecretsManager {
                 }
             }
         };
-        Ok(Some(Seen { identity: SourceIdentity { arn, created: None }, version: id.clone(), order }))
+        let id = VersionId { version: id.clone(), order };
+        Ok(Some(Seen { identity: SourceIdentity { arn, created: None }, id }))
     }
 
     async fn newest(&self) -> Result<Fetched, Fault> {
@@ -172,8 +173,7 @@ impl SecretsManager {
         let fetched = Fetched {
             payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
             identity: SourceIdentity { arn: version.arn, created: None },
-            version: version.id,
-            order: Some(version.order),
+            id: VersionId { version: version.id, order: Some(version.order) },
         };
         self.proof.given();
         Ok(fetched)
@@ -210,8 +210,7 @@ impl SecretsManager {
         Ok(Fetched {
             payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
             identity: SourceIdentity { arn: version.arn, created: None },
-            version: version.id,
-            order: Some(version.order),
+            id: VersionId { version: version.id, order: Some(version.order) },
         })
     }
 
@@ -331,15 +330,10 @@ impl Source for SecretsManager {
         Box::pin(self.seen())
     }
 
-    fn fetch_version<'a>(
-        &'a self,
-        identity: &'a SourceIdentity,
-        version: &'a str,
-        order: Option<VersionOrder>,
-    ) -> Fetching<'a> {
+    fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a> {
         Box::pin(async move {
-            let fetched = self.by_id(version).await?;
-            same_version(fetched, &self.about(version), identity, version, order)
+            let fetched = self.by_id(&id.version).await?;
+            same_version(fetched, &self.about(&id.version), identity, id)
         })
     }
 

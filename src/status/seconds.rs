@@ -10,8 +10,9 @@ use super::{
     NotListening, Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
 };
 use crate::audit::{AuditLine, Record};
+use crate::credential::VersionId;
 use crate::fault::Failure;
-use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, VersionId, Waiting};
+use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, Waiting};
 
 /// What holds times, and is printed for programs.
 pub trait InSeconds {

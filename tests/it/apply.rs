@@ -61,7 +61,13 @@ pub fn config_of(state_dir: &Path, kind: TargetKind, reload: Reload) -> Config {
         smtp,
     };
     Config {
-        host: config::Host { name: None, state_dir: state_dir.into(), run_dir: state_dir.into(), lease: None },
+        host: config::Host {
+            name: None,
+            state_dir: state_dir.into(),
+            run_dir: state_dir.into(),
+            lease: None,
+            instances: config::Instances::Named,
+        },
         aws: config::Aws::default(),
         credentials: vec![config::Credential {
             name: "ses".into(),

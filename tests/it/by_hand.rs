@@ -70,7 +70,7 @@ impl Hand {
 
     fn config(postfix: &Instance, dir: &Path, reload: &str) -> config::Config {
         let text = format!(
-            "config_version = 1\n[host]\nstate_dir = {:?}\n[[credential]]\nname = \"ses\"\n[credential.source]\n\
+            "config_version = 1\n[host]\ninstances = \"named\"\nstate_dir = {:?}\n[[credential]]\nname = \"ses\"\n[credential.source]\n\
              type = \"file\"\npath = \"/none\"\n[credential.smtp]\nendpoint = {BARE:?}\n[[credential.target]]\n\
              name = \"main\"\ntype = \"postfix\"\nconfig_dir = {:?}\nwrite = false\nreload = {reload:?}\n",
             dir.join("state"),

@@ -972,6 +972,23 @@ fn a_key_that_is_not_known_yet_ends_the_check_as_it_ends_sync() {
     host.sync(&["--wait", "0s"], 1);
 }
 
+/// A parameter that is deleted and made again counts from 1 again: its version 1 is a new key, as `sync` has it.
+#[test]
+fn a_recreated_parameter_holds_a_new_key_for_the_check_too() {
+    let name = format!("/commands/recreated-{}", std::process::id());
+    let first = Key::new();
+    let host = up_to_date(&first, "");
+    moto::shared().parameter(&name, &first.pair());
+    host.configure(&Setup { source: &host.parameter(&name), ..Setup::default() });
+    host.sync(&["--wait", "0s"], 0);
+    assert_eq!(host.state("ses")["applied"]["version"], "1");
+    moto::shared().call("AmazonSSM.DeleteParameter", json!({"Name": name}));
+    // Its time of change is told in whole seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    moto::shared().parameter(&name, &Key::new().pair());
+    host.relaykey(&["check"]).expect(75).says(&["gives version 1", "refused the credential"]);
+}
+
 /// What is printed about a login that nobody knows can be followed: no word of it makes mail bounce.
 #[test]
 fn the_way_out_of_an_unknown_login_is_safe() {

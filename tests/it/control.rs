@@ -691,7 +691,7 @@ fn configuration(dir: &TempDir) -> PathBuf {
     let path = dir.file(
         "config.toml",
         format!(
-            "config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n\
+            "config_version = 1\n[host]\ninstances = \"named\"\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n\
              [[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = {:?}\n\
              [credential.smtp]\nendpoint = \"localhost\"\nregion = \"us-east-1\"\n\
              [[credential.target]]\ntype = \"postfix\"\nconfig_dir = {:?}\n",

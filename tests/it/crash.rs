@@ -171,7 +171,7 @@ impl Lab {
     fn configuration(&self, reload: &str) -> String {
         format!(
             "config_version = 1\n\
-             [host]\nname = \"mx.lab.invalid\"\nstate_dir = \"{state}\"\nrun_dir = \"{dir}/run\"\n\
+             [host]\ninstances = \"named\"\nname = \"mx.lab.invalid\"\nstate_dir = \"{state}\"\nrun_dir = \"{dir}/run\"\n\
              [[credential]]\nname = \"ses\"\n\
              [credential.source]\ntype = \"file\"\npath = \"{source}\"\n\
              [credential.smtp]\nendpoint = \"localhost\"\nport = {port}\nregion = \"{REGION}\"\nca_file = \"{dir}/ca.pem\"\n\

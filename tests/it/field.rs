@@ -210,8 +210,17 @@ cases! {
     c311 = "311-filter-of-access-map";
     c314 = "314-pipe-to-a-client";
     c316 = "316-main-table-by-service-name";
+    c330 = "330-idle-line-of-another-region";
     c333 = "333-regexp-last";
     c335 = "335-unnamed-host-also-fresh";
+    c340 = "340-transports-of-the-rewriter";
+    c341 = "341-filter-of-a-restriction-class";
+    c342 = "342-mailbox-transport-map";
+    c343 = "343-unnamed-instance-elsewhere";
+    c344 = "344-pipes-that-deliver";
+    c345 = "345-settings-of-a-client";
+    c346 = "346-client-vouched-for";
+    c347 = "347-instance-below-another-root";
     }
 }
 

@@ -56,7 +56,7 @@ impl Member {
         });
         let aws = format!("region = {REGION:?}\nendpoint_url = {:?}\n", lab.moto.endpoint());
         let text = format!(
-            "config_version = 1\n[host]\nname = {name:?}\nstate_dir = {:?}\nrun_dir = {:?}\n[[credential]]\nname = \"ses\"\n\
+            "config_version = 1\n[host]\ninstances = \"named\"\nname = {name:?}\nstate_dir = {:?}\nrun_dir = {:?}\n[[credential]]\nname = \"ses\"\n\
              {credential}[credential.source]\ntype = \"secrets-manager\"\nsecret = {SECRET:?}\npoll = \"5s\"\n{aws}\
              [credential.smtp]\nendpoint = \"localhost\"\nport = {port}\nregion = {REGION:?}\nca_file = {ca:?}\n\
              [[credential.target]]\ntype = \"postfix\"\nname = \"main\"\nconfig_dir = {:?}\n{target}\

@@ -829,6 +829,14 @@ fn an_entry_for_another_region_does_not_get_this_regions_password() {
     let text = format!("{HOP} {OLD}\n# backup region\n{other} {OLD}\n");
     let instance = instance("hash", HOP, Some(&text));
     let postfix = target(&instance);
+    // No mail goes there: it is left, and told.
+    assert_eq!(text_of(&postfix.plan(&Ours::default(), &logins(NEW)).unwrap()), text.replacen(OLD, NEW, 1));
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    let told = view.findings.iter().find(|f| f.line == Some(3)).unwrap();
+    assert!(told.what.contains("us-east-1") && told.file == Some(instance.table()), "{told:?}");
+    assert!(errors(&view).is_empty() && left_out(&view) == [other], "{:?}", view.findings);
+
+    instance.set("smtp_fallback_relay", other);
     let e = postfix.plan(&Ours::default(), &logins(NEW)).unwrap_err();
     assert_eq!((e.class.word(), e.file.clone(), e.line), ("ambiguous", Some(instance.table()), Some(3)), "{e:?}");
     assert!(e.what.contains("us-east-1") && e.what.contains("eu-west-1") && e.fix.contains("keys"), "{e:?}");
@@ -960,6 +968,82 @@ fn a_service_of_its_own_table_in_master_cf_gets_the_login_too() {
     assert_eq!(written(&plan), [("sasl_passwd".into(), new.clone()), ("sasl_bulk".into(), new)]);
     let each = |name: &str| (name.to_owned(), 1, vec![HOP.to_owned()]);
     assert_eq!(services(&plan), ["smtp", "relay", "bulk"].map(each));
+}
+
+/// `$service_name` in master.cf and in main.cf, there by another parameter: no table of another name is made.
+#[test]
+fn a_table_named_by_the_service_is_the_one_of_that_service() {
+    for in_main in [false, true] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+        second_table(&instance, "sasl_bulk", &format!("{HOP} {OLD}\n"));
+        let mut tables = vec!["sasl_bulk".to_owned()];
+        let by_name = "hash:$config_directory/sasl_$service_name";
+        let option = match in_main {
+            false => format!("  -o smtp_sasl_password_maps={by_name}\n"),
+            true => String::new(),
+        };
+        add_services(&instance, &format!("bulk unix - - n - - smtp\n{option}"));
+        instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{HOP}}} }}"));
+        if in_main {
+            second_table(&instance, "sasl_smtp", &format!("{HOP} {OLD}\n"));
+            instance.set("my_logins", by_name);
+            instance.set("smtp_sasl_password_maps", "$my_logins");
+            tables.push("sasl_smtp".into());
+        } else {
+            tables.push("sasl_passwd".into());
+        }
+        let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+        let mut found: Vec<String> = written(&plan)
+            .into_iter()
+            .map(|(name, text)| {
+                assert_eq!(text, format!("{HOP} {NEW}\n"), "{name}");
+                name
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, tables);
+    }
+}
+
+/// A login that a service sets for another parameter, and one that its table names by a parameter of main.cf.
+#[test]
+fn a_login_behind_a_parameter_is_one_of_the_service() {
+    for (main, option) in [
+        (("relay_logins", "hash:$config_directory/sasl_passwd".to_owned()), format!("relay_logins=static:{OLD}")),
+        (("bulk_login", OLD.to_owned()), "smtp_sasl_password_maps=static:$bulk_login".to_owned()),
+    ] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+        add_services(&instance, &format!("bulk unix - - n - - smtp\n  -o {option}\n"));
+        instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{HOP}}} }}"));
+        instance.set(main.0, &main.1);
+        if main.0 == "relay_logins" {
+            instance.set("smtp_sasl_password_maps", "$relay_logins");
+        }
+        let e = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+        assert!(e.what.contains("in a table that relaykey cannot write") && !e.what.contains("oldpassword"), "{e:?}");
+    }
+}
+
+/// A list of patterns, which says what it has for a key, and not for which keys it has something.
+#[test]
+fn no_entry_takes_the_place_of_a_login_of_a_table_of_patterns() {
+    let other_port = format!("[{HOST}]:2587 {OLD}\n");
+    let instance = instance("hash", HOP, Some(&other_port));
+    let patterns = instance.table().with_file_name("patterns");
+    std::fs::write(&patterns, "/:587$/ AKIAIOSFODNN7EXAMPLE:otherpassword\n").unwrap();
+    let maps = format!("hash:{}, regexp:{}", instance.table().display(), patterns.display());
+    instance.set("smtp_sasl_password_maps", &maps);
+    let postfix = target(&instance);
+    let e = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+    assert!(e.what.contains("has another login for") && e.what.contains("patterns"), "{e:?}");
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    assert!(view.missing.is_empty(), "{:?}", view.missing);
+    let others: Vec<String> = view.key_ids.others(Some("AKIAOLD")).named.into_iter().map(|held| held.id).collect();
+    assert_eq!(others, ["AKIAIOSFODNN7EXAMPLE"]);
+    // Another one's key of another next hop, and there is nothing in the way.
+    std::fs::write(&patterns, "/other/ AKIAIOSFODNN7EXAMPLE:otherpassword\n").unwrap();
+    let plan = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+    assert_eq!(text_of(&plan), format!("[{HOST}]:2587 {NEW}\n{HOP} {NEW}\n"));
 }
 
 #[test]

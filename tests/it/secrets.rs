@@ -207,7 +207,7 @@ impl Lab {
 
     fn host(&self) -> String {
         format!(
-            "config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n",
+            "config_version = 1\n[host]\ninstances = \"named\"\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n",
             self.path("state"),
             self.path("run")
         )

@@ -333,9 +333,9 @@ fn outcome(fetched: Result<(String, Fetched), Fault>) -> Value {
         Ok((described, f)) => json!({
             "describe": described,
             "arn": f.identity.arn,
-            "version": f.version,
-            "at": f.order.map(|o| o.at.as_millisecond()),
-            "number": f.order.map(|o| o.number),
+            "version": f.id.version,
+            "at": f.id.order.map(|o| o.at.as_millisecond()),
+            "number": f.id.order.map(|o| o.number),
             "username": f.payload.username(),
             "form": f.payload.form.to_string(),
             // Proves the password without printing it.
@@ -349,9 +349,9 @@ fn looked(seen: Result<Seen, Fault>) -> Value {
     match seen {
         Ok(s) => json!({
             "arn": s.identity.arn,
-            "version": s.version,
-            "at": s.order.map(|o| o.at.as_millisecond()),
-            "number": s.order.map(|o| o.number),
+            "version": s.id.version,
+            "at": s.id.order.map(|o| o.at.as_millisecond()),
+            "number": s.id.order.map(|o| o.number),
         }),
         Err(e) => outcome(Err(e)),
     }

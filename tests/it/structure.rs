@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["apply", "credential", "host", "instruction", "mta", "text"]),
     ("instruction", &[]),
     ("rollover", &["credential", "config", "instruction", "text"]),
-    ("status", &["audit", "rollover", "config", "instruction"]),
+    ("status", &["credential", "audit", "rollover", "config", "instruction"]),
     ("host", &[]),
     ("mta", &["credential", "host", "instruction", "text"]),
     ("apply", &["mta", "host", "credential", "instruction", "text"]),

@@ -10,15 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey::audit::{By, Record, RecordError, StepTime};
+use relaykey::audit::{By, Record, RecordError, StepKind, StepTime};
 use relaykey::config::{self, Config, Listen};
-use relaykey::credential::VersionOrder;
+use relaykey::credential::{VersionId, VersionOrder};
 use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
     Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried, VersionId,
+    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried,
 };
 use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
 use relaykey::wake::alarm::AlarmKind;
@@ -354,7 +354,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
         h.lives[0].answered = Some(minutes(h.now, 47));
         h.lives[0].woken = Some(Woken { at: minutes(h.now, 47), by: by("timer") });
         h.lives[0].source_asked = Some(minutes(h.now, 47));
-        h.lives[0].step = Some("fetch".into());
+        h.lives[0].step = Some(StepKind::Fetch);
     }),
     ("left-behind", |h| {
         let now = h.now;
@@ -377,7 +377,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     }),
     ("pending", |h| {
         h.pending();
-        h.lives[0].step = Some("swap".into());
+        h.lives[0].step = Some(StepKind::Swap);
     }),
     ("pending-not-given", |h| {
         let now = h.now;

@@ -214,7 +214,7 @@ impl Host {
     /// Writes a configuration of these credentials.
     pub fn write_config(&self, credentials: &str) {
         let text = format!(
-            "config_version = 1\n[host]\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n{credentials}",
+            "config_version = 1\n[host]\ninstances = \"named\"\nname = \"mx1.example.com\"\nstate_dir = {:?}\nrun_dir = {:?}\n{credentials}",
             self.path("state"),
             self.path("run")
         );

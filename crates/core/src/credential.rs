@@ -76,6 +76,15 @@ pub struct VersionOrder {
     pub number: i64,
 }
 
+/// A version of a source together with its order: a recreated parameter counts from 1 again, and is not the version 1 of before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VersionId {
+    /// As the source names it: version id, number, keyed hash.
+    pub version: String,
+    /// `None` for a file: it is authoritative as it is.
+    pub order: Option<VersionOrder>,
+}
+
 /// One SMTP login: the user name (for SES the access key id, which is public) and its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {

@@ -173,9 +173,10 @@ impl Fault {
         Self { line: line.into(), ..self }
     }
 
-    /// As state and documents keep it.
+    /// As state and documents keep it: with its file and line in what is wrong.
     pub fn at(self, at: Timestamp) -> Failure {
-        let Self { class, temporary, what, fix, .. } = self;
+        let what = self.located();
+        let Self { class, temporary, fix, .. } = self;
         Failure { class, what, fix, temporary, at }
     }
 

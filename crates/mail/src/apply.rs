@@ -1,8 +1,9 @@
 //! The apply boundary: everything that touches a mail server goes through here, as requests and replies.
 //!
 //! Today [`Client::InProcess`] calls [`Server`] directly; later the server is a root process of its own behind a
-//! socket, without network, and everything else runs unprivileged. So a secret goes in once (`Prepare`) and never
-//! comes back, replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
+//! socket, without network, and everything else runs unprivileged. So a login goes in (`Prepare` and `Preview`, to be put in place;
+//! `InOrder`, `IsApplied` and `WhichStands`, to be compared with what is in place) and none ever
+//! comes back: those three answer yes or no, or which one. Replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
 //!
 //! What is locked, and for how long:

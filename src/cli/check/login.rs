@@ -27,7 +27,7 @@ async fn gives_applied(
     if !credential.source.gives_older() {
         return;
     }
-    if let Err(e) = source.fetch_version(identity, &applied.id.version, applied.id.order).await {
+    if let Err(e) = source.fetch_version(identity, &applied.id).await {
         findings.say(
             Severity::Warning,
             Some(&credential.name),
@@ -80,7 +80,7 @@ pub(super) async fn source(
             let what = format!(
                 "{} gives version {}: {} ({})",
                 source_words(&credential.source),
-                fetched.version,
+                fetched.id.version,
                 fetched.payload.form,
                 agent::shown_before_the_login(&fetched, state)
             );
@@ -105,12 +105,12 @@ fn is_awaited(
     let applied = state.and_then(|state| state.applied.as_ref());
     let first = |name: &String| {
         let first = state?.targets.get(name)?.first_refused.as_ref()?;
-        (first.id.version == fetched.version).then_some(first.since)
+        (first.id == fetched.id).then_some(first.since)
     };
     let alike = credential.targets.iter().filter(|t| t.smtp == target.smtp);
     let since = alike.filter_map(|t| first(&t.name)).min().unwrap_or(now);
     let until = since.saturating_add(target.smtp.propagation).unwrap_or(Timestamp::MAX);
-    applied.is_none_or(|applied| applied.id.version != fetched.version) && now < until
+    applied.is_none_or(|applied| applied.id != fetched.id) && now < until
 }
 
 /// Is the login accepted wherever it is used? Gives what was accepted, target by target. Each endpoint is asked once, all of a

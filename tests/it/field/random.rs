@@ -14,6 +14,8 @@ use super::case::{Case, Flow, TableFile};
 
 const US: &str = "email-smtp.us-east-1.amazonaws.com";
 const EU: &str = "email-smtp.eu-west-1.amazonaws.com";
+/// Their mail goes to the second region.
+const EU_SENDERS: &str = "@eu.example";
 const OTHER: &str = "[smtp.other-relay.example]:587";
 
 /// A set-up, its files written below a directory.
@@ -59,6 +61,8 @@ struct Maker {
     has_prev: bool,
     is_fresh: bool,
     two_regions: bool,
+    /// Some senders' mail goes to the second region, whether or not an endpoint is there.
+    to_eu: bool,
     /// Why it is right to refuse it.
     refusable: bool,
 }
@@ -75,6 +79,7 @@ impl Default for Maker {
             has_prev: false,
             is_fresh: false,
             two_regions: false,
+            to_eu: false,
             refusable: false,
         }
     }
@@ -148,6 +153,16 @@ impl Maker {
             sender_hops.push(format!("u@c.example {hop}"));
             self.asked.push((0, hop));
             self.flow("u@c.example", "b@example.com");
+        }
+        if self.one_in(4) {
+            let hop = format!("[{EU}]:587");
+            sender_hops.push(format!("{EU_SENDERS} {hop}"));
+            self.to_eu = true;
+            // Who has no login of its own there has one by the host, or none.
+            if !by_sender || self.one_in(2) {
+                self.asked.push((0, hop));
+            }
+            self.flow("x@eu.example", "b@example.com");
         }
         if self.one_in(2) {
             transport.push(format!("other.example smtp:{OTHER}"));
@@ -257,6 +272,8 @@ impl Maker {
             let table = self.pick(&tables);
             let mut login = self.login(true);
             if key.contains(EU) {
+                // Without an endpoint there it is not this credential's to change.
+                self.refusable |= !self.two_regions;
                 login = match login {
                     "{prev}" => "{prev_eu}",
                     "{foreign}" => "{foreign_eu}",
@@ -268,6 +285,13 @@ impl Maker {
     }
 
     fn sender_entries(&mut self) {
+        if self.to_eu && !self.one_in(4) {
+            let table = self.pick(&self.services[0].clone());
+            let login = self.pick(&["{old_eu}", "{old_eu}", "{foreign_eu}"]);
+            // No key names the region: of a login of ours it is known by the password, if at all.
+            self.refusable |= login == "{old_eu}" && (self.is_fresh || !self.two_regions);
+            self.tables[table].lines.push((EU_SENDERS.to_owned(), login));
+        }
         for sender in ["u@a.example", "u@d.example", "@e.example", "u@bulk.example"] {
             if self.one_in(3) {
                 let tables: Vec<usize> = (0..self.tables.len()).collect();

@@ -167,6 +167,8 @@ pub struct Setup {
     /// Where it keeps what it remembers between runs, in a directory of its own. Absolute.
     pub state_dir: PathBuf,
     pub targets: Vec<TargetSetup>,
+    /// Do mail servers count that run here, and that nothing names?
+    pub beside_running: bool,
 }
 
 /// One target of a [`Setup`].

@@ -210,7 +210,11 @@ fn of_its_kind(setup: &Setup, target: &TargetSetup) -> Box<dyn Mta> {
                 });
                 of.collect()
             };
-            let targets = TargetDirectories { of_credential: directories(false), of_all: directories(true) };
+            let targets = TargetDirectories {
+                of_credential: directories(false),
+                of_all: directories(true),
+                beside_running: setup.beside_running,
+            };
             let postfix = Postfix::new(config_dir, relay, keys.clone(), reload).vouched_for(unlisted_ok.clone());
             Box::new(postfix.of_credential(&target.id.credential).beside(targets))
         }

@@ -511,7 +511,8 @@ mod tests {
         let kind = TargetKind::Text { path: in_first.clone() };
         let (keys, unlisted_ok, reload) = (None, Vec::new(), Reload::Never);
         let target = TargetSetup { id: id.clone(), kind, relay, keys, unlisted_ok, reload, write: true };
-        let server = Server::new(&Setup { state_dir: base.join("state"), targets: vec![target] });
+        let server =
+            Server::new(&Setup { state_dir: base.join("state"), targets: vec![target], beside_running: false });
         let target = server.target(&id).unwrap();
         let (prefix, mut locks) = (change::prefix(&id), Locks::new());
 

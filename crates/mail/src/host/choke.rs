@@ -85,7 +85,7 @@ mod crash {
             .mode(0o600)
             .open(log)
             .expect("CRASH_LOG names a file that can be written");
-        // In one call: another thread may append a line of its own.
+        // In one call: several threads may write theirs.
         file.write_all(format!("{line}\n").as_bytes()).expect("CRASH_LOG can be written");
     }
 }

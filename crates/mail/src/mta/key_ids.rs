@@ -54,6 +54,27 @@ impl KeyIds {
         }
     }
 
+    /// Those of another place that are not known from any other.
+    pub fn join_unknown(&mut self, other: &Self) {
+        let mut unknown = other.clone();
+        unknown.held.retain(|id, _| !self.held.contains_key(id));
+        self.join(&unknown);
+    }
+
+    /// Those that stand anywhere in a text which is no table of single keys, but for what is commented out.
+    pub fn in_text(text: &str, file: &TableId) -> Self {
+        // AWS makes none that is shorter.
+        const LEAST: usize = 16;
+        let mut found = Self::default();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            for word in words.filter(|word| word.len() >= LEAST) {
+                found.add(word, file, Some(number + 1), "");
+            }
+        }
+        found
+    }
+
     /// All but the one in use, by name, and how many there are: more than are named, where there were too many.
     pub fn others(&self, in_use: Option<&str>) -> OtherKeyIds {
         let others = self.held.iter().filter(|(id, _)| in_use != Some(id.as_str()));
@@ -107,6 +128,25 @@ mod tests {
         // Nor a secret in the place of the key.
         ids.add("AKIAOLD", &table("hash:/a"), Some(1), "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
         assert!(!format!("{ids:?}").contains("wJalr"), "{ids:?}");
+    }
+
+    #[test]
+    fn a_text_that_is_no_table_is_looked_through() {
+        let text = "# x = AKIAIOSFODNN7EXAMPL0:p\na = static:AKIAIOSFODNN7EXAMPLE:p\n  -o b={AKIAIOSFODNN7EXAMPL2 AKIA}\n\
+                    c = xAKIAIOSFODNN7EXAMPL3 d=AKIAIOSFODNN7EXAMPL4";
+        let found = KeyIds::in_text(text, &table("/etc/postfix/main.cf"));
+        let others = found.others(None).named;
+        let said: Vec<_> = others.iter().map(|held| (held.id.as_str(), held.places[0].line)).collect();
+        assert_eq!(
+            said,
+            [("AKIAIOSFODNN7EXAMPL2", Some(3)), ("AKIAIOSFODNN7EXAMPL4", Some(4)), ("AKIAIOSFODNN7EXAMPLE", Some(2)),]
+        );
+        // Where it is known from a table, that says where it stands.
+        let mut all = KeyIds::default();
+        all.add("AKIAIOSFODNN7EXAMPLE", &table("hash:/a"), Some(1), "[relay.example.com]:587");
+        all.join_unknown(&found);
+        assert_eq!(all.others(None).named.iter().map(|held| held.count).collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(all.others(None).named[2].places[0].table, "hash:/a");
     }
 
     #[test]

@@ -8,72 +8,12 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
+use super::origin::{Origin, RouteForm, RouteSettings};
 use super::services::Service;
-use super::settings::{Settings, words};
+use super::settings::words;
 use crate::credential::ses_region;
 use crate::mta::alias::{Alias, connected, same_host};
 use crate::mta::{Relay, shown};
-
-/// Where a route stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Origin {
-    Relayhost,
-    FallbackRelay,
-    DefaultTransport,
-    RelayTransport,
-    LocalTransport,
-    VirtualTransport,
-    MailboxTransport,
-    FallbackTransport,
-    ContentFilter,
-    TransportMaps,
-    SenderRelayhost,
-    SenderTransport,
-    HeaderChecks,
-    MimeHeaderChecks,
-    NestedHeaderChecks,
-    BodyChecks,
-}
-
-impl Origin {
-    /// The parameter of main.cf.
-    pub(super) fn parameter(self) -> &'static str {
-        match self {
-            Self::Relayhost => "relayhost",
-            Self::FallbackRelay => "smtp_fallback_relay",
-            Self::DefaultTransport => "default_transport",
-            Self::RelayTransport => "relay_transport",
-            Self::LocalTransport => "local_transport",
-            Self::VirtualTransport => "virtual_transport",
-            Self::MailboxTransport => "mailbox_transport",
-            Self::FallbackTransport => "fallback_transport",
-            Self::ContentFilter => "content_filter",
-            Self::TransportMaps => "transport_maps",
-            Self::SenderRelayhost => "sender_dependent_relayhost_maps",
-            Self::SenderTransport => "sender_dependent_default_transport_maps",
-            Self::HeaderChecks => "header_checks",
-            Self::MimeHeaderChecks => "mime_header_checks",
-            Self::NestedHeaderChecks => "nested_header_checks",
-            Self::BodyChecks => "body_checks",
-        }
-    }
-
-    /// Are its right-hand sides actions, and not routes?
-    pub(super) fn is_check(self) -> bool {
-        matches!(self, Self::HeaderChecks | Self::MimeHeaderChecks | Self::NestedHeaderChecks | Self::BodyChecks)
-    }
-
-    /// Those whose values are lists of tables.
-    pub(super) const TABLES: [Self; 7] = [
-        Self::TransportMaps,
-        Self::SenderRelayhost,
-        Self::SenderTransport,
-        Self::HeaderChecks,
-        Self::MimeHeaderChecks,
-        Self::NestedHeaderChecks,
-        Self::BodyChecks,
-    ];
-}
 
 /// One server that a credential logs in to, with the names that a mail server may know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,9 +116,14 @@ pub(super) struct Hops {
 }
 
 impl Hops {
-    /// Where everything is handed to. `main`: what main.cf says.
-    pub(super) fn of(main: &Settings, services: &[Service], tables: &RouteTables, endpoints: &[Endpoint]) -> Self {
-        Routes { main, services, tables }.hops(endpoints)
+    /// Where everything is handed to.
+    pub(super) fn of(
+        settings: &RouteSettings,
+        services: &[Service],
+        tables: &RouteTables,
+        endpoints: &[Endpoint],
+    ) -> Self {
+        Routes { settings, services, tables }.hops(endpoints)
     }
 
     /// Those of a service that are ours.
@@ -188,7 +133,7 @@ impl Hops {
 }
 
 struct Routes<'a> {
-    main: &'a Settings,
+    settings: &'a RouteSettings,
     services: &'a [Service],
     tables: &'a RouteTables,
 }
@@ -205,6 +150,15 @@ impl<'a> Transport<'a> {
         let (name, destinations) = value.split_once(':').unwrap_or((value, ""));
         Self { name: name.trim(), destinations: words(destinations) }
     }
+
+    /// The services that `relayhost` says for where mail goes, of one that takes what leaves this host.
+    fn relaying<'b>(&'b self, default_names: &'b [&'a str]) -> &'b [&'a str] {
+        match (self.name, self.destinations.is_empty()) {
+            (_, false) => &[],
+            ("", true) => default_names,
+            (_, true) => std::slice::from_ref(&self.name),
+        }
+    }
 }
 
 impl<'a> Routes<'a> {
@@ -214,17 +168,10 @@ impl<'a> Routes<'a> {
     }
 
     /// The transports that stand for whatever leaves this host, after the parameters that name them.
-    fn defaults(&self) -> [(Origin, Transport<'a>); 2] {
-        [Origin::DefaultTransport, Origin::RelayTransport].map(|origin| {
-            let value = self.main.get(origin.parameter());
-            // Other releases have other defaults.
-            let value = match (value, origin) {
-                ("", Origin::DefaultTransport) => "smtp",
-                ("", _) => "relay",
-                (value, _) => value,
-            };
-            (origin, Transport::parse(value))
-        })
+    fn defaults(&self) -> Vec<(Origin, Transport<'a>)> {
+        let settings = self.settings;
+        let of = |origin| settings.values(origin).map(move |value| (origin, Transport::parse(value)));
+        [Origin::DefaultTransport, Origin::RelayTransport].into_iter().flat_map(of).collect()
     }
 
     fn hops(&self, endpoints: &[Endpoint]) -> Hops {
@@ -244,16 +191,12 @@ impl<'a> Routes<'a> {
         let of_senders: Vec<Transport<'_>> =
             self.values(Origin::SenderTransport).filter(|value| !is_dunno(value)).map(Transport::parse).collect();
         // What names a transport and no destination leaves it to relayhost.
-        let mut relaying: Vec<&str> = Vec::new();
         let all_defaults = defaults.iter().map(|(_, transport)| transport).chain(&of_senders);
-        for transport in all_defaults.filter(|transport| transport.destinations.is_empty()) {
-            match transport.name {
-                "" => relaying.extend(&default_names),
-                name => relaying.push(name),
-            }
-        }
+        let relaying: Vec<&str> =
+            all_defaults.flat_map(|transport| transport.relaying(&default_names)).copied().collect();
+        let of_relayhost = || self.settings.values(Origin::Relayhost).flat_map(words);
         for service in &relaying {
-            self.main.list("relayhost").iter().for_each(|spelt| add(service, Origin::Relayhost, spelt));
+            of_relayhost().for_each(|spelt| add(service, Origin::Relayhost, spelt));
         }
         for service in &relaying {
             for value in self.values(Origin::SenderRelayhost).filter(|value| !is_dunno(value)) {
@@ -272,21 +215,32 @@ impl<'a> Routes<'a> {
         };
         defaults.iter().for_each(|(origin, transport)| add_transport(*origin, transport));
         of_senders.iter().for_each(|transport| add_transport(Origin::SenderTransport, transport));
-        for origin in [
-            Origin::LocalTransport,
-            Origin::VirtualTransport,
-            Origin::MailboxTransport,
-            Origin::FallbackTransport,
-            Origin::ContentFilter,
-        ] {
-            add_transport(origin, &Transport::parse(self.main.get(origin.parameter())));
-        }
-        for value in self.values(Origin::TransportMaps) {
-            add_transport(Origin::TransportMaps, &Transport::parse(value));
-        }
-        for origin in [Origin::HeaderChecks, Origin::MimeHeaderChecks, Origin::NestedHeaderChecks, Origin::BodyChecks] {
-            for filter in self.values(origin).filter_map(filter_action) {
-                add_transport(origin, &Transport::parse(filter));
+        let filter = |value| {
+            let mut transport = Transport::parse(value);
+            if transport.destinations.is_empty() {
+                transport.destinations.extend(words(&self.settings.filter_next_hop));
+            }
+            transport
+        };
+        let came_before = [Origin::DefaultTransport, Origin::RelayTransport, Origin::SenderTransport];
+        for origin in Origin::all().filter(|origin| !came_before.contains(origin)) {
+            match origin.holds() {
+                // So did these.
+                RouteForm::NextHops | RouteForm::NextHopTables => {}
+                RouteForm::Transport => {
+                    self.settings.values(origin).for_each(|value| add_transport(origin, &Transport::parse(value)));
+                }
+                RouteForm::TransportTables => {
+                    self.values(origin).for_each(|value| add_transport(origin, &Transport::parse(value)));
+                }
+                RouteForm::Filter => {
+                    let set = self.settings.values(origin).filter(|value| !value.is_empty());
+                    set.for_each(|value| add_transport(origin, &filter(value)));
+                }
+                RouteForm::Checks | RouteForm::Restrictions => {
+                    let filters = self.values(origin).filter_map(filter_action);
+                    filters.for_each(|value| add_transport(origin, &filter(value)));
+                }
             }
         }
         for service in self.services {
@@ -294,11 +248,12 @@ impl<'a> Routes<'a> {
                 add(&service.name, Origin::FallbackRelay, spelt);
             }
         }
-        hops.unread = self
-            .tables
-            .iter()
-            .flat_map(|(origin, values)| values.unread.iter().map(|table| (*origin, table.clone())))
-            .collect();
+        // Who is let in is asked of databases on many hosts, which hardly ever hand mail on.
+        let is_known = hops.all.iter().any(NextHop::is_ours);
+        let counts = |origin: Origin| !(is_known && origin.holds() == RouteForm::Restrictions);
+        let unread = self.tables.iter().filter(|(origin, _)| counts(*origin));
+        hops.unread =
+            unread.flat_map(|(origin, values)| values.unread.iter().map(|table| (*origin, table.clone()))).collect();
         hops
     }
 }
@@ -356,6 +311,7 @@ pub(super) fn with_brackets(hop: &NextHop) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Settings;
     use super::*;
 
     fn endpoint(host: &str, port: u16, aliases: &[&str]) -> Endpoint {
@@ -426,6 +382,11 @@ mod tests {
 
     /// `service origin spelt`, in order.
     fn hops(settings: &str, tables: &[(Origin, &[&str])]) -> Vec<String> {
+        hops_with(settings, &[], tables)
+    }
+
+    /// `own`: what entries of master.cf have by options of their own.
+    fn hops_with(settings: &str, own: &[(Origin, &str)], tables: &[(Origin, &[&str])]) -> Vec<String> {
         let main = Settings::parse(settings);
         let service = |(name, own): (&str, &str)| {
             let mut settings = main.clone();
@@ -444,7 +405,9 @@ mod tests {
             unread: Vec::new(),
         };
         let tables = tables.iter().map(|(origin, found)| (*origin, values(found))).collect();
-        let hops = Hops::of(&main, &services, &tables, &[]);
+        let mut routing = RouteSettings::of(&main, &[]);
+        own.iter().for_each(|(origin, value)| routing.add(*origin, (*value).to_owned()));
+        let hops = Hops::of(&routing, &services, &tables, &[]);
         let told = |hop: &NextHop| format!("{} {} {}", hop.service, hop.origin.parameter(), hop.spelt);
         hops.all.iter().map(told).filter(|hop| !hop.contains("own.fallback")).collect()
     }
@@ -521,5 +484,68 @@ mod tests {
         for (settings, tables, expected) in cases {
             assert_eq!(hops(settings, tables), *expected, "{settings} {tables:?}");
         }
+    }
+
+    #[test]
+    fn options_of_other_entries_and_access_tables_hand_mail_on_too() {
+        use Origin::{
+            ContentFilter, DefaultTransport, FallbackTransportMaps, MailboxTransportMaps, MilterHeaderChecks,
+            Relayhost, SenderRestrictions,
+        };
+        // Of smtpd(8), beside that of main.cf.
+        assert_eq!(
+            hops_with("content_filter = smtp:[a]:1", &[(ContentFilter, "ses:[b]:2"), (ContentFilter, "")], &[]),
+            ["smtp content_filter [a]:1", "ses content_filter [b]:2"]
+        );
+        // trivial-rewrite(8) decides; what smtp(8) has of it is without effect.
+        assert_eq!(
+            hops_with(
+                "relayhost = [a]:1\nrelay_transport = error",
+                &[(Relayhost, "[b]:2"), (DefaultTransport, "ses")],
+                &[]
+            ),
+            ["smtp relayhost [a]:1", "smtp relayhost [b]:2", "ses relayhost [a]:1", "ses relayhost [b]:2"]
+        );
+        assert_eq!(
+            hops(
+                "",
+                &[
+                    (SenderRestrictions, &["FILTER smtp:[c]:3", "REJECT no", "OK"]),
+                    (MilterHeaderChecks, &["FILTER ses:[d]:4"]),
+                    (MailboxTransportMaps, &["ses:[e]:5", "lmtp:unix:private/x"]),
+                    (FallbackTransportMaps, &["smtp:f"]),
+                ]
+            ),
+            [
+                "ses mailbox_transport_maps [e]:5",
+                "smtp fallback_transport_maps f",
+                "ses milter_header_checks [d]:4",
+                "smtp smtpd_sender_restrictions [c]:3"
+            ]
+        );
+        // A filter that names no next hop.
+        let filtered =
+            hops("content_filter = ses:\ndefault_filter_nexthop = [g]:6", &[(SenderRestrictions, &["FILTER smtp:"])]);
+        assert_eq!(filtered, ["ses content_filter [g]:6", "smtp smtpd_sender_restrictions [g]:6"]);
+    }
+
+    #[test]
+    fn an_access_table_that_cannot_be_read_counts_where_nothing_else_leads_to_us() {
+        let unread = |relayhost: &str| {
+            let main = Settings::parse(&format!("relayhost = {relayhost}"));
+            let services = ["smtp"].map(|name| Service {
+                name: name.to_owned(),
+                settings: main.clone(),
+                overridden: BTreeSet::new(),
+            });
+            let not_read =
+                |origin, table: &str| (origin, Values { unread: vec![table.to_owned()], ..Values::default() });
+            let tables =
+                vec![not_read(Origin::ClientRestrictions, "mysql:/a"), not_read(Origin::TransportMaps, "mysql:/t")];
+            let hops = Hops::of(&RouteSettings::of(&main, &[]), &services, &tables, &[endpoint("ses", 587, &[])]);
+            hops.unread.into_iter().map(|(origin, _)| origin).collect::<Vec<_>>()
+        };
+        assert_eq!(unread("[ses]:587"), [Origin::TransportMaps]);
+        assert_eq!(unread("[elsewhere]:587"), [Origin::ClientRestrictions, Origin::TransportMaps]);
     }
 }

@@ -2,7 +2,8 @@
 //! told with everything else, so that no key is taken for unused that it still uses.
 //!
 //! Where they are is said by `multi_instance_directories`, and by `alternate_config_directories` of the old style, of the target's
-//! own main.cf and of the default configuration directory's.
+//! own main.cf and of the default configuration directory's; one that no main.cf names is found as long as it runs. What does not
+//! run, and nothing names, is not known of.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
+use super::process::{Place, RunningMaster};
 use super::settings::Settings;
 use super::survey::{Need, Survey};
 use super::{DEFAULT_CONFIG_DIR, Postfix};
@@ -38,6 +40,16 @@ pub struct TargetDirectories {
     pub of_credential: Vec<PathBuf>,
     /// Targets of any credential.
     pub of_all: Vec<PathBuf>,
+    /// Do instances count that run here, and that no main.cf names?
+    pub beside_running: bool,
+}
+
+/// What an instance is known by.
+enum KnownBy {
+    /// A main.cf that names it.
+    MainCf(PathBuf),
+    /// It runs.
+    Master(RunningMaster),
 }
 
 /// What is to be said of the instances that are no target of the credential.
@@ -73,22 +85,99 @@ impl Postfix {
             named.push((default.clone(), default.join("main.cf")));
         }
         for (dir, named_in) in named {
-            if known.contains(&dir) {
-                continue;
-            }
-            let main_cf = dir.join("main.cf");
-            let answers = self.in_time(&dir, ANSWER, move || fs::read(main_cf).map(drop).err().map(|e| e.kind()));
-            if answers.is_none() {
-                self.not_read(&dir, NO_ANSWER, &mut found);
-                known.insert(dir);
-                continue;
-            }
-            let dir = real(&dir);
-            if known.insert(dir.clone()) {
-                self.look_at_other(&dir, &named_in, ours, &mut found);
+            self.look_once(dir, &KnownBy::MainCf(named_in), ours, &mut known, &mut found);
+        }
+        if self.targets.beside_running {
+            self.running_instances(ours, main, &mut known, &mut found);
+        }
+        self.others.borrow_mut().retain(|dir, _| known.contains(dir));
+        found
+    }
+
+    /// Those that run, and that nothing names.
+    fn running_instances(
+        &self,
+        ours: &Ours,
+        main: &Settings,
+        known: &mut BTreeSet<PathBuf>,
+        found: &mut OtherInstances,
+    ) {
+        let Some(masters) = self.in_time(Path::new("/proc"), ANSWER, RunningMaster::all) else {
+            return found
+                .unseen("which Postfix instances run on this host could not be seen: /proc gives no answer", WAIT);
+        };
+        for master in masters {
+            let pid = master.pid;
+            match &master.place {
+                Place::Here(dir) => {
+                    let mut of_it = OtherInstances::default();
+                    let dir = dir.clone();
+                    let by = KnownBy::Master(master);
+                    self.look_once(dir, &by, ours, known, &mut of_it);
+                    // One that ended meanwhile may be gone with all that it had.
+                    if matches!(&by, KnownBy::Master(master) if master.still_runs()) {
+                        found.join(of_it);
+                    }
+                }
+                Place::Hidden(dir) => {
+                    if known.insert(dir.clone()) {
+                        self.not_read(dir, "it is not to be seen from here as the Postfix that runs with it sees it", found);
+                    }
+                }
+                Place::BelowRoot(root) => found.unseen(
+                    &format!(
+                        "another Postfix runs on this host (process {pid}) with {} for its root directory: what it has for logins \
+                         was not read",
+                        root.display()
+                    ),
+                    "run relaykey in there too, as on a host of its own; without that, a key that only it uses is not known as \
+                     used here",
+                ),
+                Place::Unseen if self.is_of(pid, main, known) => {}
+                Place::Unseen => found.unseen(
+                    &format!(
+                        "another Postfix runs on this host (process {pid}), and with which configuration directory could not be \
+                         seen: /proc/{pid}/environ and /proc/{pid}/root are not readable from here"
+                    ),
+                    "run relaykey as root, with CAP_SYS_PTRACE: in CapabilityBoundingSet under systemd, as in the packaged unit",
+                ),
             }
         }
-        found
+    }
+
+    /// Is the process the master of one of these instances, or of this one?
+    fn is_of(&self, pid: u32, main: &Settings, known: &BTreeSet<PathBuf>) -> bool {
+        let is_its =
+            |settings: &Settings| self.master(settings).is_ok_and(|its| its.is_some_and(|(its, _)| its == pid));
+        let mut others =
+            known.iter().chain(&self.targets.of_all).filter(|dir| !self.silent.borrow().contains_key(*dir));
+        is_its(main)
+            || others.any(|dir| self.with_other(dir, |other| other.settings()).is_ok_and(|settings| is_its(&settings)))
+    }
+
+    /// Looks at an instance, if that was not done yet.
+    fn look_once(
+        &self,
+        dir: PathBuf,
+        by: &KnownBy,
+        ours: &Ours,
+        known: &mut BTreeSet<PathBuf>,
+        found: &mut OtherInstances,
+    ) {
+        if known.contains(&dir) {
+            return;
+        }
+        let main_cf = dir.join("main.cf");
+        let answers = self.in_time(&dir, ANSWER, move || fs::read(main_cf).map(drop).err().map(|e| e.kind()));
+        if answers.is_none() {
+            self.not_read(&dir, NO_ANSWER, found);
+            known.insert(dir);
+            return;
+        }
+        let dir = real(&dir);
+        if known.insert(dir.clone()) {
+            self.look_at_other(&dir, by, ours, found);
+        }
     }
 
     /// Each directory, and the file that names it.
@@ -98,14 +187,14 @@ impl Postfix {
         dirs.map(|dir| (PathBuf::from(dir), config_dir.join("main.cf"))).collect()
     }
 
-    fn look_at_other(&self, dir: &Path, named_in: &Path, ours: &Ours, found: &mut OtherInstances) {
+    fn look_at_other(&self, dir: &Path, by: &KnownBy, ours: &Ours, found: &mut OtherInstances) {
         let main_cf = dir.join("main.cf");
-        match fs::metadata(&main_cf) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match (fs::metadata(&main_cf), by) {
+            (Err(e), KnownBy::MainCf(named_in)) if e.kind() == io::ErrorKind::NotFound => {
                 return found.findings.push(Finding {
                     severity: Severity::Note,
                     line: None,
-                    file: Some(named_in.to_owned()),
+                    file: Some(named_in.clone()),
                     what: format!(
                         "{} names {}, where there is no Postfix configuration",
                         PARAMETERS.join(" or "),
@@ -114,16 +203,17 @@ impl Postfix {
                     fix: "nothing, if that instance is gone; else put its configuration back".into(),
                 });
             }
-            Err(e) => return self.not_read(dir, &e.to_string(), found),
-            Ok(_) => {}
+            (Err(e), _) => return self.not_read(dir, &e.to_string(), found),
+            (Ok(_), _) => {}
         }
         let other = self.take_other(dir);
-        let asked = ours.clone();
+        let (asked, unlisted_ok) = (ours.clone(), self.unlisted_ok.clone());
         let looked = self.in_time(dir, WHOLE_LOOK, move || {
             let looked = other.survey(&asked, None, Need::Found);
             let looked = looked.map(|survey| {
                 let running = other.running_with(&survey.setup.main);
-                (survey, running)
+                let commands = other.command_logins(&survey.setup, &unlisted_ok);
+                (survey, commands, running)
             });
             (other, looked)
         });
@@ -131,8 +221,11 @@ impl Postfix {
         self.others.borrow_mut().insert(dir.to_owned(), other);
         match looked {
             Err(e) => self.not_read(dir, &e.what, found),
-            Ok((survey, running)) => {
+            Ok((survey, commands, running)) => {
                 found.key_ids.join(&survey.key_ids());
+                found.key_ids.join(&commands.key_ids);
+                found.incomplete.extend(commands.incomplete);
+                found.findings.extend(commands.findings);
                 found.incomplete.extend(survey.incomplete(&self.unlisted_ok));
                 found.incomplete.extend(survey.not_read().map(|store| store.id().to_string()));
                 let tables = survey.with_logins_for_hops();
@@ -142,13 +235,19 @@ impl Postfix {
                 // What it has read of them is not known: nobody of ours reloads it.
                 let unread = survey.tables.iter().filter(|table| table.store.needs_reload());
                 found.incomplete.extend(unread.map(|table| table.store.id().to_string()));
-                let stopped = if matches!(running, Ok(Running::No)) { ", which does not run now," } else { "" };
+                let state = match by {
+                    KnownBy::Master(master) => {
+                        format!(", which runs (process {}) and which no main.cf names,", master.pid)
+                    }
+                    KnownBy::MainCf(_) if matches!(running, Ok(Running::No)) => ", which does not run now,".to_owned(),
+                    KnownBy::MainCf(_) => String::new(),
+                };
                 found.findings.push(Finding {
                     severity: Severity::Error,
                     line: None,
                     file: Some(main_cf),
                     what: format!(
-                        "there are other Postfix instances on this host: {}{stopped} has logins for the endpoint, in {}, and is no \
+                        "there are other Postfix instances on this host: {}{state} has logins for the endpoint, in {}, and is no \
                          target, so that nothing changes them, and it goes on with the key that it has",
                         dir.display(),
                         tables.join(", ")
@@ -191,7 +290,7 @@ impl Postfix {
 
     /// Asks about another instance's directory, in a thread of its own. `None`: there is no answer; until there is one, nothing more
     /// is asked about it.
-    fn in_time<T: Send + 'static>(
+    pub(super) fn in_time<T: Send + 'static>(
         &self,
         dir: &Path,
         within: Duration,
@@ -220,6 +319,21 @@ impl Postfix {
     }
 }
 
+impl OtherInstances {
+    fn join(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+        self.key_ids.join(&other.key_ids);
+        self.incomplete.extend(other.incomplete);
+    }
+
+    /// One that runs, and of which no file can be named.
+    fn unseen(&mut self, what: &str, fix: &str) {
+        self.incomplete.push("another Postfix that runs".to_owned());
+        let (what, fix) = (what.to_owned(), fix.to_owned());
+        self.findings.push(Finding { severity: Severity::Warning, line: None, file: None, what, fix });
+    }
+}
+
 impl Survey {
     /// The tables that hold a login which a service would use for a next hop of ours, or another one of ours.
     fn with_logins_for_hops(&self) -> Vec<String> {
@@ -232,6 +346,9 @@ impl Survey {
         named.map(|(_, map)| map.id.to_string()).collect()
     }
 }
+
+const WAIT: &str =
+    "see what hangs on this host: until then a key that only such an instance uses is not known as used here";
 
 const NO_ANSWER: &str = "its file system, or a program that was asked, gives no answer";
 

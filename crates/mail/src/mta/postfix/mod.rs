@@ -12,10 +12,13 @@
 //!
 //! A login table that cannot be listed or written, and a route that cannot be read, are refused by name or named in a finding.
 
+mod commands;
 mod differences;
 mod generations;
 mod hops;
 mod instances;
+mod master;
+mod origin;
 mod ownership;
 mod pick;
 mod process;
@@ -28,6 +31,7 @@ mod settings;
 mod survey;
 mod tables;
 mod tls;
+mod unlisted;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -210,9 +214,12 @@ impl Mta for Postfix {
         files.dedup();
         let main = &survey.setup.main;
         let beside = self.other_instances(ours, main);
+        let commands = self.command_logins(&survey.setup, &self.unlisted_ok);
         let (mut key_ids, mut incomplete) = (survey.key_ids(), survey.incomplete(&self.unlisted_ok));
-        key_ids.join(&beside.key_ids);
-        incomplete.extend(beside.incomplete);
+        for (ids, unlisted) in [(commands.key_ids, commands.incomplete), (beside.key_ids, beside.incomplete)] {
+            key_ids.join(&ids);
+            incomplete.extend(unlisted);
+        }
         let mut once = HashSet::new();
         incomplete.retain(|table| once.insert(table.clone()));
         Ok(View {
@@ -223,7 +230,7 @@ impl Mta for Postfix {
             endpoints: survey.endpoints_used(),
             running,
             doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
-            findings: problems.into_iter().map(|p| p.finding).collect(),
+            findings: problems.into_iter().map(|p| p.finding).chain(commands.findings).collect(),
             left_out: survey.tables.iter().flat_map(|table| table.pick.left_out.iter().cloned()).collect(),
             key_ids,
             incomplete,

@@ -10,15 +10,19 @@
 //! - Under the bare host or the destination of a next hop of ours any other user name is an error, unless none of the tables of
 //!   that service holds an entry of ours, while another service's do: such a service is left.
 //! - A next hop of ours without an entry gets one, in the first table of its service that can be written; but not in a service that
-//!   is left, nor where a sender's entry of ours answers already.
+//!   is left, nor where a sender's entry of ours answers already, nor where a table that can only be asked has another login for it.
+//! - One access key id has one password in each region: an entry whose key names no endpoint gets the password for the region whose
+//!   one it holds. Where it holds the id with a password that is known of no region, while another is, it is left.
 //! - Where the target lists `keys`, these are ours and no others.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::hops::{Endpoint, Hops, NextHop, host_part, port_part};
-use crate::credential::{Login, is_access_key_id, ses_region};
+use crate::credential::{Login, is_access_key_id};
 use crate::mta::table::{Entry, Table, fold, same_key};
-use crate::mta::{ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
+use crate::mta::{Answer, ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
+use regions::Elsewhere;
+pub(super) use regions::RegionDoubt;
 
 /// A login table, as far as it could be read.
 pub(super) struct LoginTable<'a> {
@@ -32,15 +36,33 @@ pub(super) enum Entries<'a> {
     Writable(&'a Table),
     /// What can be read only.
     Fixed(&'a Table),
-    /// Nothing that could be listed.
-    Unlisted,
+    /// The same, and its one entry is what every key gives.
+    Static(&'a Table),
+    /// Nothing that could be listed. It was asked for these keys, folded.
+    Unlisted(HashMap<String, Answer>),
 }
 
 impl<'a> LoginTable<'a> {
     fn table(&self) -> Option<&'a Table> {
         match self.entries {
-            Entries::Writable(table) | Entries::Fixed(table) => Some(table),
-            Entries::Unlisted => None,
+            Entries::Writable(table) | Entries::Fixed(table) | Entries::Static(table) => Some(table),
+            Entries::Unlisted(_) => None,
+        }
+    }
+
+    /// The number of the entry that is found under a key.
+    fn find(&self, key: &str) -> Option<usize> {
+        match self.entries {
+            Entries::Static(table) => (!table.is_empty()).then_some(0),
+            _ => self.table()?.get_folded(key).map(|(entry, _)| entry),
+        }
+    }
+
+    /// What it gave for a key, where it could only be asked.
+    fn answer(&self, key: &str) -> Option<&Answer> {
+        match &self.entries {
+            Entries::Unlisted(answers) => answers.get(&fold(key)).filter(|answer| **answer != Answer::Nothing),
+            _ => None,
         }
     }
 
@@ -113,14 +135,20 @@ pub(super) struct LiveKeys {
 pub(super) enum Fact {
     /// A key of a next hop of ours holds another login.
     AnotherLogin { at: EntryAt },
+    /// A table that cannot be written and whose entries are none of single keys has the login for a next hop of ours.
+    AnsweredElsewhere { key: String, table: usize, is_ours: bool },
     /// The same, and `keys` leaves it out.
     AnotherLoginNotListed { at: EntryAt },
     /// It holds a user name of ours, perhaps another relay's.
     SameName { at: EntryAt },
     /// Under an SES host of a region that no endpoint is in. `at`: `None`, where the key is to be added.
     OtherRegion { at: Option<EntryAt>, table: usize, key: String, region: String },
+    /// The same where no mail goes by it: it is left.
+    OtherRegionLeft { at: EntryAt, region: String },
     /// Which region's password it is to get cannot be told.
-    RegionUnknown { at: EntryAt },
+    RegionUnknown { at: EntryAt, why: RegionDoubt },
+    /// The same of an entry that no service looks up for a next hop of ours: it is left.
+    RegionUnknownLeft { at: EntryAt, why: RegionDoubt },
     /// A live key of a region that the login has no password for. `at`: `None`, where the key is to be added.
     NoPassword { at: Option<EntryAt>, table: usize, key: String, endpoint: usize },
     /// The same of an entry that no service looks up for a next hop of ours: it is left.
@@ -206,7 +234,7 @@ impl<'a> Question<'a> {
     /// The entry that a service finds.
     fn find(&self, client: &Client<'_>, key: &str) -> Option<EntryAt> {
         client.tables.iter().find_map(|&table| {
-            let (entry, _) = self.tables[table].table()?.get_folded(key)?;
+            let entry = self.tables[table].find(key)?;
             Some(EntryAt { table, entry })
         })
     }
@@ -398,6 +426,11 @@ impl<'a> Question<'a> {
                     continue;
                 }
                 if listed.is_none() && !is_known(&entry) {
+                    if let Entries::Static(_) = self.tables[at.table].entries {
+                        let (key, table) = (key.clone(), at.table);
+                        found.facts.push(Fact::AnsweredElsewhere { key, table, is_ours: false });
+                        continue;
+                    }
                     found.facts.push(Fact::AnotherLogin { at: *at });
                 }
                 keys.push((key.clone(), Some(*at)));
@@ -405,6 +438,12 @@ impl<'a> Question<'a> {
             for hop in &active.without {
                 let key = hop.spelt.clone();
                 let service = active.client.service.to_owned();
+                if self.scope.keys.is_none()
+                    && let Some(fact) = self.answered_elsewhere(active.client, hop, &rule)
+                {
+                    found.facts.push(fact);
+                    continue;
+                }
                 match (self.scope.keys, sender) {
                     (Some(_), _) => {}
                     (None, Some(at)) => found.facts.push(Fact::SenderAnswers { service, key, at }),
@@ -484,6 +523,19 @@ impl<'a> Question<'a> {
         entries.find(|(_, entry)| is_sender(&entry.key) && is_unknown(entry)).map(|(at, _)| at)
     }
 
+    /// A table that could only be asked answers for a next hop without an entry. One of ours that is under the destination alone
+    /// stands in nobody's way: an entry of ours in a table before it is found first.
+    fn answered_elsewhere(&self, client: &Client<'_>, hop: &'a NextHop, rule: &NameRule<'_>) -> Option<Fact> {
+        let (key, place, answer) = self.tried(hop).into_iter().find_map(|key| {
+            let mut tables = client.tables.iter().enumerate();
+            tables.find_map(|(place, table)| Some((key, place, self.tables[*table].answer(key)?)))
+        })?;
+        let is_ours = answer.login().is_some_and(|login| rule.users.contains(login.username.as_str()));
+        let is_before = client.tables[..place].iter().any(|table| self.tables[*table].is_writable());
+        let fact = Fact::AnsweredElsewhere { key: hop.spelt.clone(), table: client.tables[place], is_ours };
+        (!is_ours || !is_before || !same_key(key, &hop.spelt)).then_some(fact)
+    }
+
     /// False: none of the service's tables can be written.
     fn add(&self, found: &mut Ownership, client: &Client<'_>, key: &str, endpoint: usize) -> bool {
         let Some(&table) = client.tables.iter().find(|table| self.tables[**table].is_writable()) else { return false };
@@ -518,78 +570,61 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The endpoint that a key names, if it names one. The error is the SES region that it is in, where no endpoint is.
-    fn endpoint_of(&self, key: &str) -> Result<Option<usize>, String> {
-        if is_sender(key) {
-            return Ok(None);
-        }
-        let (host, endpoints) = (host_part(key), self.scope.endpoints);
-        if let Some(region) = ses_region(host) {
-            let is_there = |endpoint: &Endpoint| endpoint.region.as_ref() == Some(&region);
-            let same_name = endpoints.iter().position(|endpoint| is_there(endpoint) && endpoint.has_name(host));
-            return same_name.or_else(|| endpoints.iter().position(is_there)).map(Some).ok_or(region);
-        }
-        let at_port = endpoints.iter().position(|endpoint| endpoint.is_at(host, port_part(key)));
-        Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| endpoint.has_name(host))))
-    }
-
-    /// The endpoint of the region whose password a login is known to have.
-    fn known_region(&self, login: Option<&Login>) -> Option<usize> {
-        let region = self.known.ours.logins.region_of(login?)?;
-        self.scope.endpoints.iter().position(|endpoint| endpoint.region.as_deref() == Some(region))
-    }
-
-    /// Is there a password for an endpoint? A ready-made one is for the default endpoint's region.
-    fn has_password(&self, endpoint: usize) -> bool {
-        endpoint == 0 || !self.known.ours.one_region
-    }
-
     /// Says for each entry which endpoint's password it gets, and which cannot be written.
     fn place(&self, found: &mut Ownership, moved: Vec<(EntryAt, bool)>) {
-        let endpoints: Vec<Result<Option<usize>, String>> =
-            moved.iter().map(|(at, _)| self.endpoint_of(&self.entry(*at).key)).collect();
+        let endpoints: Vec<Result<Option<usize>, Elsewhere>> =
+            (moved.iter()).map(|(at, _)| self.endpoint_of(&self.entry(*at).key).map_err(Elsewhere::Region)).collect();
         // One key id has a password for each region: who has the same one is for the same region.
-        let mut by_login: HashMap<String, (Login, usize)> = HashMap::new();
-        if self.scope.endpoints.len() > 1 {
-            for ((at, _), endpoint) in moved.iter().zip(&endpoints) {
-                if let (Ok(Some(endpoint)), Some(login)) = (endpoint, self.entry(*at).login()) {
-                    by_login.insert(format!("{} {endpoint}", login.username), (login, *endpoint));
-                }
+        let mut logins: Vec<Login> = Vec::new();
+        for login in moved.iter().filter_map(|(at, _)| self.entry(*at).login()) {
+            if !logins.contains(&login) {
+                logins.push(login);
             }
         }
+        let by_host: Vec<(Login, Result<usize, Elsewhere>)> = (moved.iter().zip(&endpoints))
+            .filter_map(|((at, _), endpoint)| Some((self.entry(*at).login()?, endpoint.clone().transpose()?)))
+            .collect();
         for ((at, is_live), endpoint) in moved.into_iter().zip(endpoints) {
             let entry = self.entry(at);
+            let endpoint = endpoint.transpose().unwrap_or_else(|| self.told_by_login(at, &logins, &by_host));
+            let is_writable = self.tables[at.table].is_writable();
             let endpoint = match endpoint {
-                Err(region) => {
+                Ok(endpoint) => endpoint,
+                Err(Elsewhere::Region(region)) if !is_live && self.is_idle(&entry.key) => {
+                    found.facts.push(Fact::OtherRegionLeft { at, region });
+                    found.left_out.push((at, left_out(&entry)));
+                    continue;
+                }
+                Err(Elsewhere::Region(region)) => {
                     let (table, key) = (at.table, entry.key.to_string());
                     found.facts.push(Fact::OtherRegion { at: Some(at), table, key, region });
                     continue;
                 }
-                Ok(Some(endpoint)) => endpoint,
-                Ok(None) => {
-                    let login = entry.login();
-                    let same = || by_login.values().find(|(known, _)| login.as_ref() == Some(known));
-                    let known = self.known_region(login.as_ref()).or_else(|| same().map(|(_, endpoint)| *endpoint));
-                    match known.or_else(|| self.led_to(at.table, &entry.key)) {
-                        Some(endpoint) => endpoint,
-                        None => {
-                            found.facts.push(Fact::RegionUnknown { at });
-                            continue;
-                        }
-                    }
+                Err(Elsewhere::Unknown(_)) if !is_writable => {
+                    found.facts.push(Fact::CannotBeWritten { at });
+                    continue;
+                }
+                Err(Elsewhere::Unknown(why)) if is_live => {
+                    found.facts.push(Fact::RegionUnknown { at, why });
+                    continue;
+                }
+                Err(Elsewhere::Unknown(why)) => {
+                    found.facts.push(Fact::RegionUnknownLeft { at, why });
+                    found.left_out.push((at, left_out(&entry)));
+                    continue;
                 }
             };
             if !self.has_password(endpoint) {
-                let (table, key, username) = (at.table, entry.key.to_string(), entry.username().map(str::to_owned));
                 if is_live {
+                    let (table, key) = (at.table, entry.key.to_string());
                     found.facts.push(Fact::NoPassword { at: Some(at), table, key, endpoint });
                 } else {
                     found.facts.push(Fact::NoPasswordLeft { at, endpoint });
-                    found.left_out.push((at, LeftOut { key, username, own: None, was_found: false }));
+                    found.left_out.push((at, left_out(&entry)));
                 }
                 continue;
             }
-            if !self.tables[at.table].is_writable() {
+            if !is_writable {
                 found.facts.push(Fact::CannotBeWritten { at });
                 continue;
             }
@@ -618,23 +653,14 @@ impl<'a> Question<'a> {
             found.facts.push(Fact::NoPassword { at: None, table, key, endpoint });
         }
     }
-
-    /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several.
-    fn led_to(&self, table: usize, key: &str) -> Option<usize> {
-        let uses = |client: &&Client<'_>| client.tables.contains(&table) && (client.by_sender || !is_sender(key));
-        let hops = self.clients.iter().filter(uses).flat_map(|client| self.hops.ours(client.service));
-        let led: BTreeSet<usize> = hops.filter_map(|hop| hop.endpoint).collect();
-        match led.len() {
-            0 => Some(0),
-            1 => led.first().copied(),
-            _ => {
-                // Of one region they take the same password.
-                let regions: BTreeSet<_> = led.iter().map(|at| &self.scope.endpoints[*at].region).collect();
-                (regions.len() == 1).then(|| led.first().copied()).flatten()
-            }
-        }
-    }
 }
 
+/// An entry with an id of ours that is left as it is.
+fn left_out(entry: &Entry<'_>) -> LeftOut {
+    let (key, username) = (entry.key.to_string(), entry.username().map(str::to_owned));
+    LeftOut { key, username, own: None, was_found: false }
+}
+
+mod regions;
 #[cfg(test)]
 mod tests;

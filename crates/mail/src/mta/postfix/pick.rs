@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::hops::{Endpoint, Hops};
-use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
+use super::hops::{Endpoint, Hops, host_part};
+use super::ownership::{EntryAt, Fact, LiveKeys, Ownership, RegionDoubt};
 use super::review::{Problem, Subject};
 use super::services::Service;
 use crate::credential::{Login, PayloadError, is_access_key_id, no_secret_access_key, ses_password_form};
@@ -15,7 +15,7 @@ use crate::host::trust;
 use crate::instruction::relaykey;
 use crate::mta::compare::Names;
 use crate::mta::table::{Table, fold, same_key};
-use crate::mta::{KeyIds, LeftOut, Ours, shown, table};
+use crate::mta::{KeyIds, LeftOut, Ours, TableId, shown, table};
 
 /// Entries that hold a user name of ours and are left, because they may be another relay's.
 #[derive(Default)]
@@ -121,6 +121,8 @@ pub(super) struct Picks {
     pub(super) key_ids: KeyIds,
     /// Is there an entry that may be for any of the endpoints?
     pub(super) is_region_unknown: bool,
+    /// Does it hold only as long as tables answer the same that could only be asked?
+    pub(super) asked_others: bool,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -135,6 +137,8 @@ impl Picks {
 pub(super) struct Answering<'a> {
     /// For each login table its text and entries.
     pub(super) tables: &'a [(PathBuf, Option<&'a Table>)],
+    /// And its name.
+    pub(super) ids: &'a [TableId],
     pub(super) hops: &'a Hops,
     pub(super) services: &'a [Service],
     pub(super) keys: Option<&'a [String]>,
@@ -212,6 +216,9 @@ impl Answering<'_> {
         for fact in &found.facts {
             match fact {
                 Fact::AnotherLogin { at } => problems.push(self.another_login(*at)),
+                Fact::AnsweredElsewhere { key, table, is_ours } => {
+                    problems.push(self.answered_elsewhere(key, *table, *is_ours));
+                }
                 Fact::AnotherLoginNotListed { at } => {
                     let mut problem = self.another_login(*at);
                     problem.finding.severity = Severity::Warning;
@@ -221,6 +228,19 @@ impl Answering<'_> {
                 Fact::OtherRegion { at, table, key, region } => {
                     let line = at.and_then(|at| self.entry(at).on_line());
                     problems.push(self.other_region(self.file(*table), key, line, region));
+                }
+                Fact::OtherRegionLeft { at, region } => {
+                    let mut problem = self.of_entry(
+                        *at,
+                        Severity::Warning,
+                        format!(
+                            "it holds a login of this credential for SES in {region}, where no endpoint of it is and no mail goes: it is \
+                             left as it is, and its key stays in use here"
+                        ),
+                        "take the line out, if nothing needs it".into(),
+                    );
+                    problem.subject = Subject::Entry;
+                    problems.push(problem);
                 }
                 Fact::NoPassword { at, table, key, endpoint } => {
                     let line = at.and_then(|at| self.entry(at).on_line());
@@ -243,13 +263,14 @@ impl Answering<'_> {
                     problem.subject = Subject::Entry;
                     problems.push(problem);
                 }
-                Fact::RegionUnknown { at } => problems.push(self.of_entry(
-                    *at,
-                    // The login that is about to be put in place may tell.
-                    if self.candidate.is_some() { Severity::Error } else { Severity::Warning },
-                    "its region cannot be told: mail under it goes to several, and its password is none that is known".into(),
-                    "list in the target's keys every key but this one, or put the login of the region that is meant there".into(),
-                )),
+                Fact::RegionUnknown { at, why } => problems.push(self.region_unknown(*at, *why)),
+                Fact::RegionUnknownLeft { at, why } => {
+                    let mut problem = self.region_unknown(*at, *why);
+                    problem.finding.severity = Severity::Warning;
+                    problem.finding.what += ": it is left as it is, and the key stays in use here";
+                    problem.subject = Subject::Entry;
+                    problems.push(problem);
+                }
                 Fact::CannotBeWritten { at } => problems.push(self.of_entry(
                     *at,
                     Severity::Error,
@@ -366,6 +387,68 @@ impl Answering<'_> {
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
         problem.finding.line = entry.on_line();
         problem
+    }
+
+    /// A login for a next hop of ours stands where there are no entries of single keys.
+    fn answered_elsewhere(&self, key: &str, table: usize, is_ours: bool) -> Problem {
+        let (hop, table) = (shown::hop(key), &self.ids[table]);
+        let into = "into a table that relaykey can write: hash:, lmdb:, btree:, cdb: or texthash:";
+        let (what, fix) = if is_ours {
+            (
+                format!(
+                    "{table} has the login of this credential for {hop}, and relaykey cannot write it, so that mail would go on with \
+                     the old one"
+                ),
+                format!("move the login for {hop} {into}"),
+            )
+        } else {
+            (
+                format!(
+                    "{table} has another login for {hop}, which mail uses now: one of this credential would take its place"
+                ),
+                format!(
+                    "if mail is to go on with the login that stands there, correct endpoint, or list in the target's keys those that are \
+                     this credential's; if {hop} is to have this credential's login, move the one that stands there {into}, and list \
+                     {hop} in the target's keys, with all others that are this credential's"
+                ),
+            )
+        };
+        // Before a candidate is known, it may be just that.
+        let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
+        let problem = Problem::new(severity, Some(self.main_cf.clone()), what, fix);
+        Problem { class: Class::Ambiguous, subject: Subject::Table, ..problem }
+    }
+
+    /// Which region's password it is to get cannot be told.
+    fn region_unknown(&self, at: EntryAt, why: RegionDoubt) -> Problem {
+        let what = match why {
+            RegionDoubt::SeveralRoutes => {
+                "its region cannot be told: mail under it may go to several, and its password is none that is known"
+            }
+            RegionDoubt::AnotherPassword => {
+                "it holds the same access key id as another entry, or as this host has confirmed, with another password, and SES has \
+                 one for each region: it is another region's, and which cannot be told"
+            }
+        };
+        let entry = self.entry(at);
+        let (key, host) = (shown::quoted_key(&entry.key, entry.on_line()), host_part(&entry.key));
+        let fix = if entry.key.contains('@') {
+            format!(
+                "if the source holds the access key itself, name that region's endpoint in [[credential.smtp.also]], with a line for its \
+                 host that holds the login of {key}; else list in the target's keys every key but {key}, which then keeps its login, \
+                 and make a credential with its own endpoint for it"
+            )
+        } else {
+            format!(
+                "if the source holds the access key itself, name the endpoint that {} leads to, with that in its endpoint_aliases: in \
+                 [credential.smtp], or for another region in [[credential.smtp.also]]; else list in the target's keys every key but \
+                 {key}, which then keeps its login, and make a credential with its own endpoint for it",
+                shown::hop(host)
+            )
+        };
+        // The login that is about to be put in place may tell.
+        let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
+        self.of_entry(at, severity, what.into(), fix)
     }
 
     /// SES takes what was derived from a secret access key, and neither the key itself nor what was derived in its first way.

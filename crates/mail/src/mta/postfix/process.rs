@@ -148,14 +148,17 @@ impl Postfix {
         if newer(started).is_none() {
             return Ok(None);
         }
-        let reloaded =
-            Process::all().filter(|p| p.parent == master && matches!(p.name.as_str(), "qmgr" | "nqmgr" | "oqmgr"));
+        let reloaded = Process::all().filter(|p| p.parent == master && QUEUE_MANAGERS.contains(&p.name.as_str()));
         Ok(newer(reloaded.map(|p| p.started).max().unwrap_or(started).max(started)))
     }
 }
 
+/// What Postfix calls its queue manager, in all of its releases.
+const QUEUE_MANAGERS: [&str; 3] = ["qmgr", "nqmgr", "oqmgr"];
+
 /// One line of `/proc/PID/stat` (proc(5)).
 pub(super) struct Process {
+    pub(super) pid: u32,
     pub(super) name: String,
     pub(super) parent: u32,
     /// Clock ticks since boot.
@@ -171,6 +174,7 @@ impl Process {
         let (head, tail) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
         Some(Self {
+            pid,
             name: head.split_once('(')?.1.to_owned(),
             // Fields 4 and 22; the tail begins with field 3.
             parent: fields.get(1)?.parse().ok()?,
@@ -182,6 +186,85 @@ impl Process {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| Self::read(entry.file_name().to_str()?.parse().ok()?))
     }
+}
+
+/// A Postfix that runs on this host.
+#[derive(Debug)]
+pub(super) struct RunningMaster {
+    pub(super) pid: u32,
+    /// Clock ticks since boot.
+    started: u64,
+    pub(super) place: Place,
+}
+
+/// Where the configuration of a running Postfix is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In this directory, which we see as it does.
+    Here(PathBuf),
+    /// In this directory, which it sees and we do not, or not as it does.
+    Hidden(PathBuf),
+    /// Below another root directory of this host.
+    BelowRoot(PathBuf),
+    /// We may not see it.
+    Unseen,
+}
+
+impl RunningMaster {
+    /// All that run here. One in a container, which has processes or files of its own, belongs to another host; what another user
+    /// than root runs under that name is none.
+    pub(super) fn all() -> Vec<Self> {
+        let is_of_postfix = |name: &str| ["master", "pickup"].contains(&name) || QUEUE_MANAGERS.contains(&name);
+        let processes: Vec<Process> = Process::all().filter(|process| is_of_postfix(&process.name)).collect();
+        let has_queue = |pid: u32| processes.iter().any(|other| other.parent == pid && other.name != "master");
+        let masters = processes.iter().filter(|process| process.name == "master" && has_queue(process.pid));
+        masters.filter_map(Self::of).collect()
+    }
+
+    fn of(process: &Process) -> Option<Self> {
+        let Process { pid, started, .. } = *process;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let place = is_roots_own(&status).then(|| place_of(pid))?;
+        let place = match place {
+            Ok(place) => place?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+            Err(_) => Place::Unseen,
+        };
+        Some(Self { pid, started, place }).filter(Self::still_runs)
+    }
+
+    pub(super) fn still_runs(&self) -> bool {
+        Process::read(self.pid).is_some_and(|now| now.started == self.started)
+    }
+}
+
+/// By `/proc/PID/status`: is it root's altogether, so that nobody else chose what it was started with, and none of another
+/// process namespace?
+fn is_roots_own(status: &str) -> bool {
+    let words = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+    };
+    words("Uid:").is_some_and(|ids| ids.iter().all(|id| *id == "0")) && words("NSpid:").is_none_or(|ids| ids.len() == 1)
+}
+
+/// `None`: in a container.
+fn place_of(pid: u32) -> io::Result<Option<Place>> {
+    let its_root = PathBuf::from(format!("/proc/{pid}/root"));
+    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    if id(&its_root.join("."))? != id(Path::new("/"))? {
+        let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt"));
+        let is_here = mounts(&pid.to_string())? == mounts("self")?;
+        return Ok(if is_here { Some(Place::BelowRoot(fs::read_link(its_root)?)) } else { None });
+    }
+    let directory = match started_with(pid)? {
+        Some(directory) => directory,
+        None => compiled_in_directory().unwrap_or_else(|_| PathBuf::from(DEFAULT_CONFIG_DIR)),
+    };
+    let Ok(relative) = directory.strip_prefix("/") else { return Ok(Some(Place::Unseen)) };
+    let main_cf = |root: &Path| id(&root.join(relative).join("main.cf")).ok();
+    let is_same = main_cf(&its_root) == main_cf(Path::new("/"));
+    Ok(Some(if is_same { Place::Here(directory) } else { Place::Hidden(directory) }))
 }
 
 /// The configuration directory that a master process was started with: `master -c`, else what postfix(1) puts into its
@@ -245,5 +328,15 @@ mod tests {
         assert!(Process::all().any(|process| process.started == this.started && process.name == this.name));
         assert!(Process::read(u32::MAX).is_none());
         assert!(boot_time().is_some());
+    }
+
+    #[test]
+    fn whose_processes_count() {
+        let status = |uid: &str, pids: &str| format!("Name:\tmaster\nUid:\t{uid}\nGid:\t0\t0\t0\t0\n{pids}");
+        let root = "0\t0\t0\t0";
+        assert!(is_roots_own(&status(root, "NSpid:\t77\n")) && is_roots_own(&status(root, "")));
+        // Of a container, and of somebody who gave a program that runs as root that name.
+        assert!(!is_roots_own(&status(root, "NSpid:\t77\t5\n")));
+        assert!(!is_roots_own(&status("1000\t0\t0\t0", "NSpid:\t77\n")) && !is_roots_own(""));
     }
 }

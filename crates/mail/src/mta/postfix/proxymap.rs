@@ -112,7 +112,7 @@ mod tests {
             let main = Settings::parse(&format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = {maps}\n"));
             let service = Service { name: "smtp".into(), settings: main.clone(), overridden: Default::default() };
             let proxymap = Some(Settings::parse(&format!("proxy_read_maps = {listed}\n")));
-            let setup = Setup { main, services: vec![service], proxymap };
+            let setup = Setup { main, services: vec![service], proxymap, ..Setup::default() };
             let found = not_opened(&setup, Path::new("/etc/postfix"));
             assert_eq!(found.is_empty(), is_opened, "{listed} {maps}");
             // And without the service nothing is.

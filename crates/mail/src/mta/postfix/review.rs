@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::Postfix;
 use super::differences::{Compiling, not_by_hand};
 use super::generations::review_generations;
-use super::hops::{Endpoint, NextHop, Origin, port_part, transport, with_brackets};
+use super::hops::{Endpoint, NextHop, port_part, transport, with_brackets};
+use super::origin::Origin;
 use super::proxymap;
 use super::services::Service;
 use super::settings::{Settings, postconf};
@@ -116,11 +117,14 @@ impl Postfix {
                 );
             }
         }
-        let mut note = |what: String, fix: String| problems.push(Problem::note(main_cf(), what, fix));
+        let mut note = |origin: Origin, what: String, fix: String| {
+            problems.push(Problem::note(Some(self.config_dir.join(setup.routing.file_of(origin))), what, fix));
+        };
         for hop in hops.all.iter().filter(|_| is_ours || has_live_key) {
             let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
             if !hop.is_ours() && hop.origin == Origin::Relayhost {
                 note(
+                    hop.origin,
                     format!(
                         "{parameter} {spelt} does not lead to the endpoint {endpoint:?}, and its login is left alone"
                     ),
@@ -131,6 +135,7 @@ impl Postfix {
                 );
             } else if hop.is_ours() && hop.origin != Origin::Relayhost {
                 note(
+                    hop.origin,
                     format!(
                         "{parameter} hands mail to the endpoint, as {spelt}, through the service {}: its login is changed too",
                         hop.service
@@ -141,6 +146,7 @@ impl Postfix {
         }
         for (origin, table) in &hops.unread {
             note(
+                *origin,
                 format!(
                     "{} = {table} cannot be read: where it hands mail to the endpoint, every login under a name of the endpoint \
                      counts",
@@ -153,6 +159,7 @@ impl Postfix {
         let name = default.split_once(':').map_or(default, |(name, _)| name);
         if !default.is_empty() && !setup.services.iter().any(|service| service.name == name) {
             note(
+                Origin::DefaultTransport,
                 format!(
                     "default_transport = {} is no client service of master.cf: what takes it uses no relayhost",
                     transport(default)

@@ -4,14 +4,19 @@
 //! `proxy:` and `unionmap:` are looked into. What comes from a database or another program, or depends on the address that is
 //! looked up, is named as not read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::hops::{Origin, RouteTables, Values, filter_action};
-use super::settings::{Settings, words};
+use super::hops::{RouteTables, Values, filter_action};
+use super::master::MasterEntry;
+use super::origin::{Origin, RouteSettings, restriction_classes};
+use super::services::may_hold_a_login;
+use super::settings::{Settings, Setup, words};
 use super::tables::{Kind, MAX_LISTING, gave_up, in_braces, with_extension};
 use super::{LONG_COMMAND, Postfix};
+use crate::fault::Fault;
 use crate::host;
 use crate::mta::table::{self, Table, find};
 use crate::mta::{cdb, shown};
@@ -27,11 +32,51 @@ pub(super) struct ReadBefore {
 }
 
 impl Postfix {
+    /// What the routing parameters say, in main.cf and in options of entries of master.cf. `listed`: what `postconf -M` says.
+    pub(super) fn read_routing(
+        &self,
+        main: &Settings,
+        by_service: &BTreeMap<String, String>,
+        listed: &str,
+    ) -> Result<RouteSettings, Fault> {
+        let classes = restriction_classes(main);
+        let mut routing = RouteSettings::of(main, &self.class_values(&classes)?);
+        for entry in listed.lines().filter_map(MasterEntry::parse) {
+            let options = RouteSettings::options(&entry, &classes);
+            // Most of them say what they mean.
+            let asked: Vec<&str> =
+                options.iter().map(|(_, _, value)| *value).filter(|value| value.contains('$')).collect();
+            let expanded = match asked.iter().any(|value| may_hold_a_login(value)) {
+                true => Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?),
+                false => Settings::default(),
+            };
+            let settings = match asked.is_empty() {
+                true => Settings::default(),
+                false => self.as_read_by(&entry, by_service, &expanded)?,
+            };
+            for (origin, name, value) in options {
+                let value = settings.0.get(name).map_or(value, String::as_str);
+                routing.add(origin, value.to_owned());
+            }
+        }
+        Ok(routing)
+    }
+
+    /// What stands in the classes of restrictions, which are parameters of the administrator's.
+    fn class_values(&self, classes: &[String]) -> Result<Vec<String>, Fault> {
+        if classes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let words: Vec<OsString> =
+            std::iter::once("-x").chain(classes.iter().map(String::as_str)).map(OsString::from).collect();
+        Ok(Settings::parse(&self.postconf(&words)?).0.into_values().collect())
+    }
+
     /// The right-hand sides of all routing tables.
-    pub(super) fn route_tables(&self, main: &Settings) -> RouteTables {
-        let tables = Origin::TABLES.map(|origin| {
+    pub(super) fn route_tables(&self, Setup { main, routing, .. }: &Setup) -> RouteTables {
+        let tables = Origin::of_tables().map(|origin| {
             let mut values = Values::default();
-            for spelt in main.list(origin.parameter()) {
+            for spelt in routing.tables(origin) {
                 // Of what is done with a message only a filter hands it on.
                 let found = self.right_hand_sides(main, spelt).map(|mut found| {
                     found.retain(|value| !origin.is_check() || filter_action(value).is_some());
@@ -44,7 +89,7 @@ impl Postfix {
             }
             (origin, values)
         });
-        tables.into()
+        tables.collect()
     }
 
     /// `None`: they cannot be read.

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 
-use super::settings::{PARAMETERS, Settings, outside_braces, postconf};
+use super::master::MasterEntry;
+use super::settings::{PARAMETERS, Settings, postconf};
 use super::tables::gave_up;
-use super::{COMMAND, Postfix, or_none};
+use super::{COMMAND, Postfix, from_io, or_none};
 use crate::credential::has_secret_shape;
 use crate::fault::{Class, Fault};
 use crate::host;
@@ -38,49 +40,98 @@ impl Service {
     }
 }
 
-/// One line of `postconf -M`.
-#[derive(Debug, PartialEq)]
-struct Line {
-    name: String,
-    /// `-o` options, as written.
-    options: BTreeMap<String, String>,
-}
-
 impl Postfix {
-    /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says.
-    pub(super) fn read_services(&self, main: &Settings) -> Result<(Vec<Service>, Option<Settings>), Fault> {
-        let listed = self.postconf(&["-M".into()])?;
-        let of = |program: &'static str| listed.lines().filter_map(move |text| line(text, program));
-        let services = of("smtp").map(|line| self.service(line, main)).collect::<Result<_, _>>()?;
+    /// The client services, in the order of master.cf, and what proxymap(8) goes by. `main`: what main.cf says, and `by_service`
+    /// what of it names the service; `listed`: what master.cf says.
+    pub(super) fn read_services(
+        &self,
+        main: &Settings,
+        by_service: &BTreeMap<String, String>,
+        listed: &str,
+    ) -> Result<(Vec<Service>, Option<Settings>), Fault> {
+        let entries = || listed.lines().filter_map(MasterEntry::parse);
+        let of = |program: &'static str| entries().filter(move |entry| entry.is_local() && entry.program == program);
         let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
-        let proxymap = of("proxymap").find(|line| line.name == name);
-        let proxymap = proxymap.map(|line| self.service(line, main)).transpose()?;
+        let clients: Vec<MasterEntry> = of("smtp").collect();
+        let proxymap = of("proxymap").find(|entry| entry.name == name);
+        let mut logins = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
+        // With what parameters stand for in them.
+        let expanded = match logins.any(|value| may_hold_a_login(value)) {
+            true => Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?),
+            false => Settings::default(),
+        };
+        let read = |entry| self.service(entry, main, by_service, &expanded);
+        let services = clients.into_iter().map(read).collect::<Result<_, _>>()?;
+        let proxymap = proxymap.map(read).transpose()?;
         Ok((services, proxymap.map(|service| service.settings)))
     }
 
-    fn service(&self, Line { name, options }: Line, main: &Settings) -> Result<Service, Fault> {
-        let overridden: BTreeSet<String> = options.keys().cloned().collect();
-        // Where a message is logged under another name nothing else follows from it.
-        let counts = overridden.iter().any(|name| name != "syslog_name");
-        let mut settings = if counts { self.with_options(&options)? } else { main.clone() };
-        for (name, value) in options {
-            if may_hold_a_login(&value) {
-                let value = expanded(&value, main);
-                settings.0.insert(name, value);
-            }
+    /// The lines of main.cf that say something else to each service, by their parameters, as written.
+    pub(super) fn by_service(&self) -> Result<BTreeMap<String, String>, Fault> {
+        let main_cf = self.config_dir.join("main.cf");
+        let text = fs::read(&main_cf).map_err(|e| from_io(&e, &main_cf))?;
+        if !names_its_service(&String::from_utf8_lossy(&text)) {
+            return Ok(BTreeMap::new());
         }
-        Ok(Service { name, settings, overridden })
+        let mut set = Settings::parse(&self.postconf(&["-n".into()])?).0;
+        set.retain(|name, value| name != "syslog_name" && names_its_service(value));
+        Ok(set)
     }
 
-    /// What Postfix makes of main.cf with these options: one may stand in the value of another parameter.
-    fn with_options(&self, options: &BTreeMap<String, String>) -> Result<Settings, Fault> {
+    fn service(
+        &self,
+        entry: MasterEntry,
+        main: &Settings,
+        by_service: &BTreeMap<String, String>,
+        expanded: &Settings,
+    ) -> Result<Service, Fault> {
+        let overridden: BTreeSet<String> = entry.options.keys().cloned().collect();
+        // Where a message is logged under another name nothing else follows from it.
+        let counts = overridden.iter().any(|name| name != "syslog_name") || !by_service.is_empty();
+        let settings = if counts { self.as_read_by(&entry, by_service, expanded)? } else { main.clone() };
+        Ok(Service { name: entry.name, settings, overridden })
+    }
+
+    /// What main.cf says to the service that master.cf calls smtp.
+    pub(super) fn main_as_read_by_smtp(&self, by_service: &BTreeMap<String, String>) -> Result<Settings, Fault> {
+        let smtp = MasterEntry::parse("smtp unix - - - - - smtp").expect("it is one");
+        self.as_read_by(&smtp, by_service, &Settings::default())
+    }
+
+    /// What Postfix makes of main.cf with the options of a service: one may stand in the value of another parameter. A value that
+    /// may hold a login does not go onto the command line: a word stands in for it there, and gives way to it in what comes back.
+    pub(super) fn as_read_by(
+        &self,
+        entry: &MasterEntry,
+        by_service: &BTreeMap<String, String>,
+        expanded: &Settings,
+    ) -> Result<Settings, Fault> {
+        let mut withheld: Vec<(String, String)> = Vec::new();
         let mut words: Vec<OsString> = Vec::new();
-        for (name, value) in options.iter().filter(|(_, value)| !may_hold_a_login(value)) {
+        let of_main = by_service.iter().filter(|(name, _)| !entry.options.contains_key(*name));
+        for (name, written) in of_main.chain(&entry.options) {
+            let mut value = as_named(written, entry);
+            if may_hold_a_login(&value) {
+                let stand_in = format!("withheld-by-relaykey-{}-", withheld.len());
+                // `postconf` takes itself for the process.
+                let known = expanded.0.get(&format!("{}/{}/{name}", entry.name, entry.kind));
+                let known = known.filter(|_| entry.options.contains_key(name) && !mentions(written, "process_name"));
+                withheld.push((stand_in.clone(), known.cloned().unwrap_or(value)));
+                value = stand_in;
+            }
             words.extend(["-o".into(), format!("{name}={value}").into()]);
         }
         words.push("-x".into());
         words.extend(PARAMETERS.iter().map(OsString::from));
-        Ok(Settings::parse(&self.postconf(&words)?))
+        let mut settings = Settings::parse(&self.postconf(&words)?);
+        for value in settings.0.values_mut() {
+            for (stand_in, login) in &withheld {
+                if value.contains(stand_in) {
+                    *value = value.replace(stand_in, login);
+                }
+            }
+        }
+        Ok(settings)
     }
 
     /// What `postconf` says to these words.
@@ -105,59 +156,50 @@ pub(super) fn may_hold_a_login(value: &str) -> bool {
     value.contains("static:") || value.contains("inline:") || has_secret_shape(value)
 }
 
-/// A value in which parameters stand for theirs: `$name`, `${name}`, `$(name)`. What depends on a condition stays as it is.
-fn expanded(value: &str, main: &Settings) -> String {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let (mut rest, mut out) = (value, String::with_capacity(value.len()));
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        let (name, end) = match after.chars().next() {
-            Some(open @ ('{' | '(')) => {
-                let close = after.find(if open == '{' { '}' } else { ')' });
-                close.map_or(("", 0), |close| (&after[1..close], close + 1))
-            }
-            _ => {
-                let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
-                (&after[..end], end)
-            }
-        };
-        match main.0.get(name).filter(|_| name.chars().all(is_name)) {
-            Some(known) => (out.push_str(known), rest = &after[end..]).1,
-            None => (out.push('$'), rest = after).1,
-        }
-    }
-    out + rest
+/// The parameters that each service has a value of its own of, whatever main.cf says (postconf(5)).
+const OF_THE_SERVICE: [&str; 2] = ["service_name", "process_name"];
+
+/// Is it another value for each service?
+fn names_its_service(value: &str) -> bool {
+    OF_THE_SERVICE.iter().any(|name| mentions(value, name))
 }
 
-/// A line of `postconf -M`, if its entry runs this program and transports can name it.
-fn line(line: &str, program: &str) -> Option<Line> {
-    let line = line.trim_end();
-    let mut words = split(line).into_iter();
-    let name = words.next()?.to_owned();
-    let is_local = matches!(words.next()?, "unix" | "fifo");
-    // private, unprivileged, chroot, wake-up time, process limit; then the command
-    if !is_local || words.nth(5)? != program {
-        return None;
-    }
-    let mut options = BTreeMap::new();
-    while let Some(word) = words.next() {
-        let option = match word.strip_prefix("-o") {
-            Some("") => words.next()?,
-            Some(attached) => attached,
-            None => continue,
-        };
-        let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
-        if let Some((name, value)) = option.split_once('=') {
-            options.insert(name.trim().to_owned(), value.trim().to_owned());
-        }
-    }
-    Some(Line { name, options })
+/// Does it name a parameter?
+fn mentions(value: &str, name: &str) -> bool {
+    is_named_at(value, name).next().is_some()
 }
 
-/// Splits a line at white space, but not inside braces. Commas are part of a value.
-fn split(line: &str) -> Vec<&str> {
-    outside_braces(line, |c| c.is_ascii_whitespace())
+/// Where it names a parameter.
+fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    value.match_indices(name).map(|(at, _)| at).filter(move |at| {
+        let (before, after) = (&value[..*at], &value[at + name.len()..]);
+        ["$", "${", "$("].iter().any(|open| before.ends_with(open)) && !after.starts_with(is_part)
+    })
+}
+
+/// A value with the names of the service and of its program in it. What asks only whether there is such a name asks for one that is
+/// always there.
+fn as_named(value: &str, entry: &MasterEntry) -> String {
+    let mut value = value.to_owned();
+    for (name, is) in OF_THE_SERVICE.into_iter().zip([entry.name.as_str(), entry.program.as_str()]) {
+        for (open, close) in [("$", ""), ("${", "}"), ("$(", ")")] {
+            let spelt = format!("{open}{name}{close}");
+            let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let mut parts = value.split(spelt.as_str());
+            let mut filled = parts.next().unwrap_or_default().to_owned();
+            for part in parts {
+                // `$service_name_of_mine` is another parameter.
+                let is_longer = close.is_empty() && part.starts_with(is_part);
+                filled += if is_longer { &spelt } else { is };
+                filled += part;
+            }
+            value = filled;
+        }
+        let left: Vec<usize> = is_named_at(&value, name).collect();
+        left.into_iter().rev().for_each(|at| value.replace_range(at..at + name.len(), "config_directory"));
+    }
+    value
 }
 
 #[cfg(test)]
@@ -165,40 +207,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_master_cf() {
-        let options = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-        };
-        for (text, expected) in [
-            ("smtp       inet  n       -       y       -       -       smtpd", None),
-            ("smtp       unix  -       -       y       -       -       smtp", Some(("smtp", options(&[])))),
-            ("x unix - - n - - smtp -v -o a=b", Some(("x", options(&[("a", "b")])))),
-            ("x unix - - n - - smtp -oa=b -o {c = hash:/a, inline:{ {d=e f} }}", {
-                Some(("x", options(&[("a", "b"), ("c", "hash:/a, inline:{ {d=e f} }")])))
-            }),
-            ("x unix - - n - - smtp -o a=b,$c", Some(("x", options(&[("a", "b,$c")])))),
-            ("x unix - n n - - pipe flags=F user=a argv=/b $nexthop", None),
-            ("lmtp unix - - n - - lmtp", None),
-            ("127.0.0.1:25 inet n - n - - smtp", None),
-            ("", None),
-        ] {
-            let expected = expected.map(|(name, options)| Line { name: name.to_owned(), options });
-            assert_eq!(line(text, "smtp"), expected, "{text}");
-        }
-        let proxymap = line("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a", "proxymap").unwrap();
-        assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));
-    }
-
-    #[test]
-    fn parameters_in_what_is_not_given_to_postconf() {
-        let main = Settings::parse("config_directory = /etc/postfix\ndefault_database_type = lmdb\n");
+    fn the_names_that_a_service_has_itself() {
+        let bulk = MasterEntry::parse("bulk unix - - n - - smtp").unwrap();
         for (value, expected) in [
-            ("inline:{ {a=b:c} } hash:$config_directory/x", "inline:{ {a=b:c} } hash:/etc/postfix/x"),
-            ("${default_database_type}:$(config_directory)/x", "lmdb:/etc/postfix/x"),
-            ("static:a:p$config_directoryx$", "static:a:p$config_directoryx$"),
-            ("${config_directory?x}${open $", "${config_directory?x}${open $"),
+            ("hash:/a/$service_name", "hash:/a/bulk"),
+            ("hash:/a/${service_name}x, hash:/b/$(process_name)", "hash:/a/bulkx, hash:/b/smtp"),
+            ("hash:/a/${service_name?{x}}", "hash:/a/${config_directory?{x}}"),
+            ("${{$service_name} == {bulk} ? {hash:/a} : {hash:/b}}", "${{bulk} == {bulk} ? {hash:/a} : {hash:/b}}"),
         ] {
-            assert_eq!(expanded(value, &main), expected, "{value}");
+            assert!(names_its_service(value), "{value}");
+            assert_eq!(as_named(value, &bulk), expected, "{value}");
+        }
+        for value in
+            ["hash:/a/service_name", "$smtpd_service_name", "$service_names", "${process_names}", "$my", "service_name"]
+        {
+            assert!(!names_its_service(value), "{value}");
+            assert_eq!(as_named(value, &bulk), value);
         }
     }
 

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::commands::CommandService;
+use super::origin::RouteSettings;
 use super::services::Service;
 use super::tables::{Kind, identify};
 use super::{DEFAULT_CONFIG_DIR, Postfix};
@@ -23,14 +25,18 @@ pub(super) const PARAMETERS: &[&str] = &[
     "daemon_directory",
     "default_cache_db_type",
     "default_database_type",
+    "default_filter_nexthop",
     "default_transport",
     "fallback_transport",
+    "fallback_transport_maps",
     "header_checks",
     "local_transport",
     "mail_owner",
     "mailbox_transport",
+    "mailbox_transport_maps",
     "maillog_file",
     "meta_directory",
+    "milter_header_checks",
     "mime_header_checks",
     "multi_instance_directories",
     "nested_header_checks",
@@ -62,6 +68,15 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_tls_policy_maps",
     "smtp_tls_security_level",
     "smtp_tls_wrappermode",
+    "smtpd_client_restrictions",
+    "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions",
+    "smtpd_etrn_restrictions",
+    "smtpd_helo_restrictions",
+    "smtpd_recipient_restrictions",
+    "smtpd_relay_restrictions",
+    "smtpd_restriction_classes",
+    "smtpd_sender_restrictions",
     "transport_maps",
     "virtual_transport",
 ];
@@ -78,9 +93,15 @@ impl Postfix {
         {
             return Ok(setup.clone());
         }
-        let main = self.read_settings()?;
-        let (services, proxymap) = self.read_services(&main)?;
-        let setup = Setup { services, proxymap, main };
+        let mut main = self.read_settings()?;
+        let by_service = self.by_service()?;
+        if !by_service.is_empty() {
+            main = self.main_as_read_by_smtp(&by_service)?;
+        }
+        let listed = self.postconf(&["-M".into()])?;
+        let (services, proxymap) = self.read_services(&main, &by_service, &listed)?;
+        let routing = self.read_routing(&main, &by_service, &listed)?;
+        let setup = Setup { services, proxymap, routing, commands: CommandService::all(&listed), main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
         Ok(setup)
@@ -148,6 +169,8 @@ pub(super) struct Setup {
     pub(super) services: Vec<Service>,
     /// What proxymap(8) goes by; `None`: master.cf has no such service.
     pub(super) proxymap: Option<Settings>,
+    pub(super) routing: RouteSettings,
+    pub(super) commands: Vec<CommandService>,
 }
 
 impl Setup {

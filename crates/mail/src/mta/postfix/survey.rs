@@ -59,15 +59,16 @@ impl Postfix {
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
         let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
-        let hops = Hops::of(&setup.main, &setup.services, &self.route_tables(&setup.main), &endpoints);
+        let hops = Hops::of(&setup.routing, &setup.services, &self.route_tables(&setup), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
         let maps = LoginMaps::of(&setup);
         problems.extend(self.unusable(&maps, &setup));
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
-        problems.extend(self.vouched_for_nothing(&maps));
+        problems.extend(self.vouched_for_nothing(&maps, &setup));
         let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
+        survey.key_ids_of_texts = self.key_ids_of_texts(&maps, &survey.setup.main);
         survey.take_tables(maps);
         let asked = Asked {
             ours: ours.clone(),
@@ -128,22 +129,6 @@ impl Postfix {
         problems
     }
 
-    /// Names in `unlisted_ok` that are of no use.
-    fn vouched_for_nothing(&self, maps: &LoginMaps) -> Vec<Problem> {
-        let is_of_use = |name: &&String| {
-            let name = std::slice::from_ref(*name);
-            !maps.all.iter().any(|map| map.is_unlisted() && map.is_among(name))
-        };
-        let warn = |name: &String| {
-            let what = format!(
-                "unlisted_ok names {}, and no login table that cannot be listed has that name",
-                shown::table(name)
-            );
-            Problem::warning(None, what, "take it out, or spell it as smtp_sasl_password_maps does".into())
-        };
-        self.unlisted_ok.iter().filter(is_of_use).map(warn).collect()
-    }
-
     fn survey_tables(
         &self,
         survey: &mut Survey,
@@ -164,12 +149,13 @@ impl Postfix {
                     survey.take_problems();
                     return Ok(());
                 }
-                let picks = self.pick(survey, endpoints, &asked);
+                let picks = self.pick(survey, endpoints, &asked)?;
                 let now = SystemTime::now();
                 let seen = |table: &TableSurvey| {
                     Some((table.store.text.clone(), table.seen.filter(|seen| settled(seen, now))?))
                 };
                 let texts: Option<Vec<_>> = survey.tables.iter().map(seen).collect();
+                let texts = texts.filter(|_| !picks.asked_others);
                 *self.found.borrow_mut() = texts.map(|texts| Found { texts, asked, picks: picks.without_logins() });
                 picks
             }
@@ -185,16 +171,17 @@ impl Postfix {
     }
 
     /// Which entries are ours. Every text was read.
-    fn pick(&self, survey: &Survey, endpoints: &[Endpoint], asked: &Asked) -> Picks {
+    fn pick(&self, survey: &Survey, endpoints: &[Endpoint], asked: &Asked) -> Result<Picks, Fault> {
         let table_of = |number: &usize| survey.tables.iter().find(|table| table.number == *number);
         let numbers: Vec<usize> = (0..survey.maps.len()).collect();
-        let tables: Vec<LoginTable<'_>> = (survey.maps.iter().zip(&numbers))
+        let mut tables: Vec<LoginTable<'_>> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| LoginTable {
                 id: map.id.clone(),
                 entries: match (table_of(number), &map.fixed) {
                     (Some(table), _) => Entries::Writable(&table.table),
+                    (None, Some(fixed)) if map.is_static => Entries::Static(fixed),
                     (None, Some(fixed)) => Entries::Fixed(fixed),
-                    (None, None) => Entries::Unlisted,
+                    (None, None) => Entries::Unlisted(HashMap::new()),
                 },
             })
             .collect();
@@ -208,7 +195,19 @@ impl Postfix {
             .collect();
         let known = KnownIds { ours: &asked.ours, candidate: asked.candidate.as_deref() };
         let scope = Scope { endpoints, keys: self.keys.as_deref() };
-        let found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        let mut found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        let answers = match self.keys {
+            None => self.ask_unlisted(survey, &found.live, asked.candidate.is_some())?,
+            Some(_) => Vec::new(),
+        };
+        let asked_others = !answers.is_empty();
+        if asked_others {
+            for (number, of_table) in answers {
+                tables[number].entries = Entries::Unlisted(of_table);
+            }
+            found = ownership(&clients, &survey.hops, &tables, &known, &scope);
+        }
+        let ids: Vec<TableId> = survey.maps.iter().map(|map| map.id.clone()).collect();
         let main_cf = self.config_dir.join("main.cf");
         let texts: Vec<(PathBuf, Option<&Table>)> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| match table_of(number) {
@@ -218,6 +217,7 @@ impl Postfix {
             .collect();
         let answering = Answering {
             tables: &texts,
+            ids: &ids,
             hops: &survey.hops,
             services: &survey.setup.services,
             keys: self.keys.as_deref(),
@@ -229,7 +229,7 @@ impl Postfix {
             main_cf,
             has_store: !survey.tables.is_empty(),
         };
-        answering.picks(found)
+        Ok(Picks { asked_others, ..answering.picks(found) })
     }
 
     /// What Postfix finds in a table now, and whether its map is what the text says.
@@ -463,6 +463,7 @@ pub(super) struct Survey {
     endpoints: Vec<Endpoint>,
     is_region_unknown: bool,
     key_ids: KeyIds,
+    key_ids_of_texts: KeyIds,
     /// Was every text read?
     is_whole: bool,
     /// Worst first.
@@ -497,10 +498,11 @@ impl Survey {
         }
     }
 
-    /// The access key ids that texts, maps and what is written out hold.
+    /// The access key ids that texts, maps, what is written out, and the files of the settings hold.
     pub(super) fn key_ids(&self) -> KeyIds {
         let mut all = self.key_ids.clone();
         self.tables.iter().for_each(|table| all.join(&table.only_in_map_ids));
+        all.join_unknown(&self.key_ids_of_texts);
         all
     }
 

@@ -325,7 +325,7 @@ pub(super) struct LoginMap {
     /// The entries of one that is written out in main.cf or master.cf.
     pub(super) fixed: Option<Table>,
     /// It gives the same for every key.
-    is_static: bool,
+    pub(super) is_static: bool,
     delimiter: Delimiter,
 }
 
@@ -341,6 +341,8 @@ impl LoginMap {
             (None, Some(entries)) => Some(inline_text(entries)),
             (None, None) => None,
         };
+        // What a parameter stands for that is not known here is not listed.
+        let text = text.filter(|_| !name.contains('$'));
         let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter));
         Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), delimiter }
     }
@@ -367,6 +369,13 @@ impl LoginMap {
     /// Can it be neither written nor read?
     pub(super) fn is_unlisted(&self) -> bool {
         self.store.is_err() && self.fixed.is_none()
+    }
+
+    /// The file of patterns that it is, if it is one.
+    pub(super) fn list_of_patterns(&self, main: &Settings) -> Option<PathBuf> {
+        let (kind, path) = unproxied(&self.spelt).split_once(':')?;
+        // Daemons look for what has no absolute path in their queue directory.
+        ["regexp", "pcre", "cidr"].contains(&kind).then(|| Path::new(main.get("queue_directory")).join(path))
     }
 
     /// Has it one of these names?
@@ -747,7 +756,7 @@ mod tests {
             settings.0.extend(Settings::parse(own).0);
             Service { name: (*name).to_owned(), settings, overridden: Default::default() }
         };
-        Setup { services: services.iter().map(service).collect(), main, proxymap: None }
+        Setup { services: services.iter().map(service).collect(), main, ..Setup::default() }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Every sentence of the rule, as a row: what is set up, and what must come out.
 
-use super::super::hops::Origin;
+use super::super::origin::Origin;
 use super::*;
-use crate::credential::LocalKey;
+use crate::credential::{LocalKey, ses_region};
 use crate::mta::alias::Alias;
 use crate::mta::{KnownLogins, RegionalLogin};
 
@@ -19,7 +19,7 @@ struct Host {
     hops: &'static [&'static str],
     /// A routing table cannot be read.
     is_blind: bool,
-    /// A line that is `fixed` or `unlisted` says so of the table.
+    /// A line that is `fixed`, `static` or `unlisted` says so of the table.
     tables: &'static [&'static str],
     /// `applied=`, `previous=`, `known=`, `earlier=`, `candidate=`.
     ids: &'static [&'static str],
@@ -49,7 +49,7 @@ impl Host {
         self.endpoints.iter().map(endpoint).collect()
     }
 
-    /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region.
+    /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region. `confirmed=USER:PASSWORD`: of the applied version.
     fn known_logins(&self) -> KnownLogins {
         let key = LocalKey::new([1; 32]);
         let known = |id: &&str| {
@@ -59,14 +59,20 @@ impl Host {
         };
         let mut logins = KnownLogins::default();
         logins.know_regional(self.ids.iter().filter_map(known).collect());
-        logins.key = Some(key).filter(|_| !logins.regional.is_empty());
+        logins.applied = self
+            .ids
+            .iter()
+            .filter_map(|id| id.strip_prefix("confirmed="))
+            .map(|pair| key.live_id(&Login::from_pair(pair).unwrap()))
+            .collect();
+        logins.key = Some(key).filter(|_| !logins.regional.is_empty() || !logins.applied.is_empty());
         logins
     }
 
     fn ask<T>(&self, use_it: impl FnOnce(&Ownership, &[Table]) -> T) -> T {
         let endpoints = self.endpoints();
         let text = |lines: &&str| {
-            let lines = lines.lines().map(str::trim).filter(|line| !matches!(*line, "fixed" | "unlisted"));
+            let lines = lines.lines().map(str::trim).filter(|line| !matches!(*line, "fixed" | "static" | "unlisted"));
             let with_password = |line: &str| match line.split_once(' ') {
                 Some((_, value)) if value.contains(':') || value == "no-login" => format!("{line}\n"),
                 Some((_, user)) => format!("{line}:{}\n", user.to_ascii_lowercase()),
@@ -80,7 +86,12 @@ impl Host {
                 id: TableId::new(format!("hash:/{number}")),
                 entries: match *lines {
                     lines if lines.contains("fixed") => Entries::Fixed(text),
-                    lines if lines.contains("unlisted") => Entries::Unlisted,
+                    lines if lines.contains("static") => Entries::Static(text),
+                    // What it answers.
+                    lines if lines.contains("unlisted") => {
+                        let answer = |entry: Entry<'_>| entry.login().map_or(Answer::NoLogin, Answer::Login);
+                        Entries::Unlisted(text.entries().map(|entry| (fold(&entry.key), answer(entry))).collect())
+                    }
                     _ => Entries::Writable(text),
                 },
             })
@@ -142,11 +153,16 @@ impl Host {
             for fact in &found.facts {
                 said.push(match fact {
                     Fact::AnotherLogin { at: entry } => format!("another {}", at(entry)),
+                    Fact::AnsweredElsewhere { key, table, is_ours } => {
+                        format!("{} in {table}: {key}", if *is_ours { "ours" } else { "another" })
+                    }
                     Fact::AnotherLoginNotListed { at: entry } => format!("not listed {}", at(entry)),
                     Fact::SameName { at: entry } => format!("same name {}", at(entry)),
+                    Fact::OtherRegionLeft { at: entry, region } => format!("left {region} {}", at(entry)),
                     Fact::OtherRegion { at: Some(entry), region, .. } => format!("{region} {}", at(entry)),
                     Fact::OtherRegion { key, region, .. } => format!("{region} +{key}"),
-                    Fact::RegionUnknown { at: entry } => format!("region? {}", at(entry)),
+                    Fact::RegionUnknown { at: entry, .. } => format!("region? {}", at(entry)),
+                    Fact::RegionUnknownLeft { at: entry, .. } => format!("region? left {}", at(entry)),
                     Fact::NoPassword { at: Some(entry), endpoint, .. } => {
                         format!("no password {}@{endpoint}", at(entry))
                     }
@@ -208,6 +224,28 @@ fn what_holds_an_id_of_ours_is_moved_whatever_its_key() {
                 tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
                            [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD
                            [email-smtp.eu-west-1.amazonaws.com]:25 AKIAELSE"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, left eu-west-1 0:2",
+        ),
+        // Where mail goes by it, or may, it is an error.
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.eu-west-1.amazonaws.com]:2587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1*, eu-west-1 0:2",
+        ),
+        (
+            Host {
+                is_blind: true,
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD"],
                 ..PLAIN
             },
             "0:1*, eu-west-1 0:2",
@@ -644,7 +682,7 @@ fn several_regions_of_one_key() {
                 hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"],
                 ..TWO
             },
-            "0:1*, 0:2@1, 0:3@1, ap-south-1 0:4",
+            "0:1*, 0:2@1, 0:3@1, old 0:4, left ap-south-1 0:4",
         ),
         // by its present password,
         (
@@ -663,10 +701,10 @@ fn several_regions_of_one_key() {
             Host {
                 services: &["smtp 0 by-sender"],
                 hops: &["smtp [email-smtp.eu-west-1.amazonaws.com]:587"],
-                tables: &["@a.example AKIAOLD:x\n[email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu"],
+                tables: &["@a.example AKIAOLD:x"],
                 ..TWO
             },
-            "0:2*@1, 0:1*@1",
+            "0:1*@1, sender answers 0:1",
         ),
         (
             Host {
@@ -677,7 +715,7 @@ fn several_regions_of_one_key() {
                 ],
                 ..TWO
             },
-            "0:1*, 0:2*@1, 1:1",
+            "0:1*, 0:2*@1, old 1:1, region? left 1:1",
         ),
         // and where they lead to several, it is not guessed.
         (
@@ -715,6 +753,156 @@ fn several_regions_of_one_key() {
         ),
     ]);
     assert_ne!((SES, HOP), (EU, EU_HOP));
+}
+
+/// One access key id has one password in each region.
+#[test]
+fn another_password_of_a_known_key_id_is_another_regions() {
+    const BY_SENDER: Host = Host { services: &["smtp 0 by-sender"], ..PLAIN };
+    check(&[
+        // Under a sender, and under a host that is nobody's: what mail uses it now is not known.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@eu.example AKIAOLD:eu"],
+                ..BY_SENDER
+            },
+            "0:1*, region? 0:2",
+        ),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[eu.internal]:587 AKIAOLD:eu"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
+        // The same password is the same region's.
+        (
+            Host {
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@a.example AKIAOLD:us\n[a.internal]:1 AKIAOLD:us",
+                ],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*, 0:3",
+        ),
+        // Another id's is another's.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@a.example AKIAPREV:x"],
+                ids: &["applied=AKIAOLD", "previous=AKIAPREV", "candidate=AKIANEW"],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*",
+        ),
+        // Under a host that names the endpoint it is wrong there.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:eu\n@a.example AKIAOLD:eu"],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*",
+        ),
+        // Two passwords, and no host says whose; unless this host knows one of them.
+        (
+            Host { tables: &["@a.example AKIAOLD:us\n@b.example AKIAOLD:eu"], ..BY_SENDER },
+            "sender answers 0:1, region? 0:1, region? 0:2",
+        ),
+        (
+            Host {
+                tables: &["@a.example AKIAOLD:us\n@b.example AKIAOLD:eu"],
+                ids: &["applied=AKIAOLD", "candidate=AKIANEW", "region=us-east-1 AKIAOLD:us"],
+                ..BY_SENDER
+            },
+            "0:1*, sender answers 0:1, region? 0:2",
+        ),
+        (
+            Host {
+                tables: &["@b.example AKIAOLD:eu"],
+                ids: &["applied=AKIAOLD", "candidate=AKIANEW", "confirmed=AKIAOLD:us"],
+                ..BY_SENDER
+            },
+            "sender answers 0:1, region? 0:1",
+        ),
+        // With another region's line the password says that it is for that one.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAOLD:eu
+                           @eu.example AKIAOLD:eu"],
+                ..BY_SENDER
+            },
+            "0:1*, old 0:2, eu-west-1 0:3, left eu-west-1 0:2",
+        ),
+        // Alone it is not told by where our mail goes, if some goes to SES elsewhere, or just to that host.
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.eu-west-1.amazonaws.com]:587",
+                ],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIANEW:us\n@eu.example AKIAOLD:eu"],
+                ..BY_SENDER
+            },
+            "0:1*, region? 0:2",
+        ),
+        (
+            Host {
+                hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [eu.internal]:587"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIANEW:us\n[eu.internal]:587 AKIAOLD:eu"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
+        // Where the endpoint is not SES's there are no regions.
+        (
+            Host {
+                hops: &["smtp [relay.example]:587"],
+                endpoints: &["relay.example"],
+                tables: &["[relay.example]:587 AKIAOLD:a\n@a.example AKIAOLD:b"],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*",
+        ),
+    ]);
+}
+
+/// A table that cannot be listed, and one that gives the same for every key.
+#[test]
+fn nothing_is_put_in_the_place_of_a_login_that_is_in_use() {
+    const TWO: Host = Host { services: &["smtp 0 1"], ..PLAIN };
+    const OURS: &str = "[email-smtp.us-east-1.amazonaws.com]:2587 AKIAOLD";
+    const ADDED: &str = "0:1, +0 [email-smtp.us-east-1.amazonaws.com]:587";
+    check(&[
+        (Host { tables: &[OURS, "unlisted"], ..TWO }, ADDED),
+        (
+            Host { tables: &[OURS, "unlisted\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAELSE"], ..TWO },
+            "0:1, another in 1: [email-smtp.us-east-1.amazonaws.com]:587, no live key",
+        ),
+        (
+            Host { tables: &[OURS, "unlisted\nemail-smtp.us-east-1.amazonaws.com no-login"], ..TWO },
+            "0:1, another in 1: [email-smtp.us-east-1.amazonaws.com]:587, no live key",
+        ),
+        // One of ours that comes after an entry of the same key is not found any more; any other is.
+        (Host { tables: &[OURS, "unlisted\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"], ..TWO }, ADDED),
+        (
+            Host { tables: &[OURS, "unlisted\nemail-smtp.us-east-1.amazonaws.com AKIAOLD"], ..TWO },
+            "0:1, ours in 1: [email-smtp.us-east-1.amazonaws.com]:587, no live key",
+        ),
+        (
+            Host {
+                services: &["smtp 1 0"],
+                tables: &[OURS, "unlisted\n[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD"],
+                ..PLAIN
+            },
+            "0:1, ours in 1: [email-smtp.us-east-1.amazonaws.com]:587, no live key",
+        ),
+        // It answers for the bare host, which is asked for first.
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD", "static\n* AKIAELSE"], ..TWO },
+            "0:1*, another in 1: email-smtp.us-east-1.amazonaws.com",
+        ),
+        (Host { tables: &[OURS, "static\n* AKIAOLD"], ..TWO }, "0:1, fixed 1:1"),
+    ]);
 }
 
 #[test]

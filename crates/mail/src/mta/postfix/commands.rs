@@ -1,0 +1,392 @@
+//! Services that hand mail to a program of its own: pipe(8) and spawn(8). Most of them deliver on this host, and are nobody's
+//! concern. One may be a client with a login of its own, as msmtp is: so what such a service names is looked through. The access key
+//! ids that stand there are told with those of login tables, and a program or a file that names the endpoint is told as one whose
+//! login is not known, unless somebody answers for it.
+//!
+//! Looked through are the words of the command; the program, where it is a script; files that the command names; what a script
+//! names in turn, for key ids; and where well-known clients have their settings. A client whose settings are not to be seen is told
+//! too. A program that is no script, what it gets from elsewhere, and what local(8) starts for aliases and `.forward` files,
+//! are not.
+
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use super::Postfix;
+use super::master::MasterEntry;
+use super::settings::Setup;
+use crate::credential::is_access_key_id;
+use crate::finding::{Finding, Severity};
+use crate::mta::{KeyIds, Relay, TableId, shown};
+
+/// A larger file is no script, and no settings of a client.
+const MOST_BYTES: u64 = 1 << 20;
+/// So many files that a script names are looked into.
+const MOST_FILES: usize = 64;
+/// So long all of that may take: a file may be on a file system that hangs.
+const WHOLE_LOOK: Duration = Duration::from_secs(5);
+
+/// Clients by their names, and where they have their settings; `~` is the home directory of the service's user. The first of
+/// them have their logins nowhere else.
+const CLIENTS: &[(&str, &[&str])] = &[
+    ("msmtp", &["/etc/msmtprc", "~/.msmtprc", "~/.config/msmtp/config"]),
+    ("ssmtp", &["/etc/ssmtp/ssmtp.conf"]),
+    ("nullmailer", &["/etc/nullmailer/remotes"]),
+    ("dma", &["/etc/dma/dma.conf", "/etc/dma/auth.conf"]),
+    ("esmtp", &["/etc/esmtprc", "~/.esmtprc"]),
+    ("swaks", &["~/.swaksrc"]),
+    ("mailx", &["/etc/mail.rc", "/etc/s-nail.rc", "~/.mailrc"]),
+    ("s-nail", &["/etc/s-nail.rc", "~/.mailrc"]),
+    ("mutt", &["~/.muttrc", "~/.mutt/muttrc", "~/.config/mutt/muttrc"]),
+    ("curl", &["~/.netrc", "~/.curlrc"]),
+    ("aws", &["~/.aws/credentials"]),
+    ("boto3", &["~/.aws/credentials"]),
+];
+
+/// So many of them go by their settings alone.
+const BY_SETTINGS: usize = 5;
+
+/// Where no login stands, whatever a script writes there or reads from there.
+const ELSEWHERE: [&str; 5] = ["/dev/", "/proc/", "/sys/", "/run/", "/var/log/"];
+
+/// An entry of master.cf that runs pipe(8) or spawn(8).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CommandService {
+    pub(super) name: String,
+    user: Option<String>,
+    argv: Vec<String>,
+}
+
+impl CommandService {
+    /// Those of `postconf -M`.
+    pub(super) fn all(listed: &str) -> Vec<Self> {
+        listed.lines().filter_map(MasterEntry::parse).filter_map(Self::of).collect()
+    }
+
+    fn of(entry: MasterEntry) -> Option<Self> {
+        if !matches!(entry.program.as_str(), "pipe" | "spawn") {
+            return None;
+        }
+        let mut words = entry.arguments.into_iter();
+        let (mut user, mut argv) = (None, Vec::new());
+        while let Some(word) = words.next() {
+            if let Some(named) = word.strip_prefix("user=") {
+                user = named.split(':').next().map(str::to_owned);
+            } else if let Some(program) = word.strip_prefix("argv=") {
+                argv =
+                    std::iter::once(program.to_owned()).filter(|word| !word.is_empty()).chain(words.by_ref()).collect();
+            }
+        }
+        Some(Self { name: entry.name, user, argv })
+    }
+
+    /// As `unlisted_ok` and reports name it.
+    pub(super) fn id(&self) -> String {
+        format!("pipe:{}", self.name)
+    }
+}
+
+/// What services hold that run a program.
+#[derive(Debug, Default)]
+pub(super) struct CommandLogins {
+    pub(super) key_ids: KeyIds,
+    /// Those that name the endpoint.
+    pub(super) incomplete: Vec<String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Postfix {
+    /// Looks through what they name. What cannot be read is not looked through.
+    pub(super) fn command_logins(&self, setup: &Setup, unlisted_ok: &[String]) -> CommandLogins {
+        if setup.commands.is_empty() {
+            return CommandLogins::default();
+        }
+        let master_cf = self.config_dir.join("master.cf");
+        let (services, names) = (setup.commands.clone(), endpoint_names(&self.relay));
+        let of = master_cf.clone();
+        let look = move || {
+            let homes = fs::read_to_string("/etc/passwd").unwrap_or_default();
+            let look = |service: &CommandService| Looked::through(service, &of, &names, &homes);
+            services.iter().map(look).collect::<Vec<_>>()
+        };
+        let mut found = CommandLogins::default();
+        let Some(looked) = self.in_time(&master_cf, WHOLE_LOOK, look) else {
+            let what = "what the programs of pipe(8) and spawn(8) have for logins could not be looked through: a file gives no answer";
+            found.tell(
+                &master_cf,
+                what.into(),
+                "see which file system hangs: until then a key of theirs is not known".into(),
+            );
+            found.incomplete.extend(setup.commands.iter().map(CommandService::id));
+            return found;
+        };
+        for (service, looked) in setup.commands.iter().zip(looked) {
+            for (id, file, line) in looked.ids {
+                let table = TableId::new(shown::table(&file.display().to_string()));
+                found.key_ids.add(&id, &table, line, &service.name);
+            }
+            let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
+            let named = |file: &Path| shown::table(&file.display().to_string());
+            let why = match &doubt {
+                UnknownLogin::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
+                UnknownLogin::SettingsUnseen(client) => {
+                    format!("the settings of {} are not to be seen from here", named(client))
+                }
+            };
+            let what = format!(
+                "the service {} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
+                service.name
+            );
+            let fix = format!(
+                "change its login whenever the key is rotated, or hand its mail to a service that runs smtp(8); where it has no login \
+                 of this credential, say so: unlisted_ok = [{:?}] in [[credential.target]]",
+                service.id()
+            );
+            found.tell(&master_cf, what, fix);
+            found.incomplete.push(service.id());
+        }
+        found
+    }
+}
+
+impl CommandLogins {
+    fn tell(&mut self, file: &Path, what: String, fix: String) {
+        self.findings.push(Finding { severity: Severity::Warning, line: None, file: Some(file.to_owned()), what, fix });
+    }
+}
+
+/// What stands in what one of them names.
+#[derive(Debug, Default, PartialEq)]
+struct Looked {
+    /// Each access key id, with the file and the line.
+    ids: Vec<(String, PathBuf, Option<usize>)>,
+    doubt: Option<UnknownLogin>,
+}
+
+/// Why it may have a login that is not known.
+#[derive(Debug, PartialEq)]
+enum UnknownLogin {
+    /// The first file that does.
+    NamesEndpoint(PathBuf),
+    /// Of this client.
+    SettingsUnseen(PathBuf),
+}
+
+impl Looked {
+    fn through(service: &CommandService, master_cf: &Path, names: &[String], passwd: &str) -> Self {
+        let mut looked = Self::default();
+        for word in &service.argv {
+            looked.take(master_cf, word, names, |_| None);
+        }
+        let mut clients = clients_in(&service.argv.join(" "));
+        let (mut files, mut further): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+        for path in service.argv.iter().flat_map(|word| paths_in(word)) {
+            let Some(text) = text_of(&path) else { continue };
+            looked.take(&path, &text, names, Some);
+            if text.starts_with("#!") {
+                clients.extend(clients_in(&text));
+                further.extend(paths_in(&text).take(MOST_FILES));
+            }
+            files.push(path);
+        }
+        let home = service.user.as_deref().and_then(|user| home_of(passwd, user));
+        let settings = clients.into_iter().flatten().filter_map(|place| match place.strip_prefix("~/") {
+            Some(rest) => Some(home.as_ref()?.join(rest)),
+            None => Some(PathBuf::from(place)),
+        });
+        for path in settings.collect::<Vec<_>>() {
+            if !files.contains(&path)
+                && let Some(text) = text_of(&path)
+            {
+                looked.take(&path, &text, names, Some);
+                files.push(path);
+            }
+        }
+        let program = Path::new(service.argv.first().map_or("", String::as_str));
+        let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));
+        if is_client && files.iter().all(|file| file == program) {
+            looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(program.to_owned()));
+        }
+        // Where it keeps a login: a name of the endpoint is no sign of one there.
+        for path in further {
+            if !files.contains(&path)
+                && let Some(text) = text_of(&path)
+            {
+                looked.take(&path, &text, &[], Some);
+                files.push(path);
+            }
+        }
+        looked
+    }
+
+    fn take(&mut self, file: &Path, text: &str, names: &[String], number: impl Fn(usize) -> Option<usize>) {
+        for (n, line) in text.lines().enumerate() {
+            let is_word = |c: char| c.is_ascii_alphanumeric();
+            for id in line.split(|c| !is_word(c)).filter(|word| word.len() >= LEAST_ID && is_access_key_id(word)) {
+                self.ids.push((id.to_owned(), file.to_owned(), number(n + 1)));
+            }
+            let folded = line.to_ascii_lowercase();
+            let is_comment = folded.trim_start().starts_with('#');
+            if self.doubt.is_none() && !is_comment && names.iter().any(|name| folded.contains(name)) {
+                self.doubt = Some(UnknownLogin::NamesEndpoint(file.to_owned()));
+            }
+        }
+    }
+}
+
+/// IAM's are no shorter (IAM API reference, `AccessKey`); a word of another meaning may be.
+const LEAST_ID: usize = 16;
+
+/// By what a program's settings name the endpoint: its host names, in lower case. Of SES any region's count, as one IAM key
+/// serves them all; a name of this host itself stands in many a script.
+fn endpoint_names(relay: &Relay) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for relay in relay.endpoints() {
+        let endpoint = super::hops::Endpoint::of(relay);
+        names.extend(endpoint.region.is_some().then(|| "email-smtp".to_owned()));
+        let is_host = |name: &&str| {
+            name.contains('.') && !name.starts_with("localhost") && name.bytes().any(|b| b.is_ascii_alphabetic())
+        };
+        names.extend(endpoint.names().filter(is_host).map(str::to_ascii_lowercase));
+    }
+    names
+}
+
+/// The well-known clients that a text names, by the places of their settings.
+fn clients_in(text: &str) -> Vec<&'static [&'static str]> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let words: Vec<&str> = text.split(|c| !is_word(c)).collect();
+    CLIENTS.iter().filter(|(name, _)| words.contains(name)).map(|(_, places)| *places).collect()
+}
+
+/// The absolute paths in a text.
+fn paths_in(text: &str) -> impl Iterator<Item = PathBuf> {
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    let words = text.split(move |c| !is_path(c)).filter_map(|word| {
+        // `-C/etc/msmtprc`, and what stands alone.
+        let at = word.find('/')?;
+        let is_option =
+            (at == 0 || word.starts_with('-') && !word[..at].contains('.')) && !word[at..].starts_with("//");
+        is_option.then(|| word[at..].trim_end_matches(['.', '/']))
+    });
+    let counts = |path: &&str| path.len() > 1 && !ELSEWHERE.iter().any(|elsewhere| path.starts_with(elsewhere));
+    words.filter(counts).map(PathBuf::from)
+}
+
+/// By passwd(5).
+fn home_of(passwd: &str, user: &str) -> Option<PathBuf> {
+    let line = passwd.lines().find(|line| line.split(':').next() == Some(user))?;
+    line.split(':').nth(5).filter(|home| home.starts_with('/')).map(PathBuf::from)
+}
+
+/// A regular file that is a text and not too large.
+fn text_of(path: &Path) -> Option<Zeroizing<String>> {
+    let is_small = |m: &fs::Metadata| m.is_file() && m.len() <= MOST_BYTES;
+    fs::metadata(path).ok().filter(is_small)?;
+    // What took its place meanwhile may be a pipe that nobody writes to.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let size = file.metadata().ok().filter(is_small)?.len();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).ok()? + 1));
+    file.take(size).read_to_end(&mut bytes).ok()?;
+    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_run_a_program() {
+        let listed = "smtp unix - - n - - smtp\n\
+                      msmtp unix - n n - - pipe flags=R user=mail:mail argv=/usr/bin/msmtp -C/etc/m ${recipient}\n\
+                      127.0.0.1:9 inet n n n - 0 spawn user=nobody argv= /usr/bin/filter\n";
+        let found = CommandService::all(listed);
+        let told: Vec<_> =
+            found.iter().map(|s| (s.id(), s.user.as_deref().unwrap_or_default(), s.argv.join(" "))).collect();
+        assert_eq!(
+            told,
+            [
+                ("pipe:msmtp".to_owned(), "mail", "/usr/bin/msmtp -C/etc/m ${recipient}".to_owned()),
+                ("pipe:127.0.0.1:9".to_owned(), "nobody", "/usr/bin/filter".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn paths_and_clients_in_a_text() {
+        let paths = |text: &str| paths_in(text).map(|path| path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            paths("-C/etc/msmtprc --file=/a/b \"/c d\" and/or https://x.example/y ./e"),
+            ["/etc/msmtprc", "/a/b", "/c"]
+        );
+        assert!(paths("> /dev/null 2>> /var/log/x.log / ${dir}").is_empty());
+        assert_eq!(clients_in("exec /usr/bin/msmtp -a ses"), [CLIENTS[0].1]);
+        assert!(clients_in("smsmtpd, admadmin").is_empty());
+        let passwd = "root:x:0:0::/root:/bin/sh\nfilter:x:9:9::/var/filter:/bin/false\nodd:x\n";
+        assert_eq!(home_of(passwd, "filter"), Some("/var/filter".into()));
+        assert_eq!((home_of(passwd, "odd"), home_of(passwd, "x")), (None, None));
+    }
+
+    #[test]
+    fn what_counts_as_a_name_of_the_endpoint() {
+        let relay = |endpoint: &str, aliases: &[&str]| Relay {
+            endpoint: endpoint.into(),
+            port: 587,
+            region: None,
+            endpoint_aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            also: Vec::new(),
+        };
+        let ses = relay("email-smtp.eu-west-1.amazonaws.com", &["127.0.0.1:2525", "Relay.internal", "tunnel"]);
+        assert_eq!(endpoint_names(&ses), ["email-smtp", "email-smtp.eu-west-1.amazonaws.com", "relay.internal"]);
+        assert!(endpoint_names(&relay("localhost", &[])).is_empty());
+    }
+
+    #[test]
+    fn a_service_is_looked_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let login = file("login", "AKIAIOSFODNN7EXAMPLE:p\n# to email-smtp.x\n");
+        let script = |text: &str| file("client", &format!("#!/bin/sh\n# email-smtp\n{text}\n"));
+        let look = |path: &Path, words: &str| {
+            let argv = std::iter::once(path.display().to_string()).chain(words.split(' ').map(str::to_owned)).collect();
+            let service = CommandService { name: "x".into(), user: Some("u".into()), argv };
+            let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
+            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd)
+        };
+        let names = |path: &Path| Some(UnknownLogin::NamesEndpoint(path.to_owned()));
+        let id = |path: &Path, line| ("AKIAIOSFODNN7EXAMPLE".to_owned(), path.to_owned(), line);
+        // It delivers, and names nothing.
+        assert_eq!(look(&script("exec /bin/true \"$@\""), "${recipient}"), Looked::default());
+        // What it reads its login from.
+        let path = script(&format!("cat {}", login.display()));
+        assert_eq!(look(&path, ""), Looked { ids: vec![id(&login, Some(1))], doubt: None });
+        // It names the endpoint itself, or in its command.
+        let path = script("nc EMAIL-SMTP.eu-west-1.amazonaws.com 587");
+        assert_eq!(look(&path, ""), Looked { ids: vec![], doubt: names(&path) });
+        let found = look(&script(""), "--server email-smtp.x --user AKIAIOSFODNN7EXAMPLE");
+        let master_cf = PathBuf::from("/etc/master.cf");
+        assert_eq!(found, Looked { ids: vec![id(&master_cf, None)], doubt: names(&master_cf) });
+        // A client of its user's.
+        let settings = file(".msmtprc", "host email-smtp.x\nuser AKIAIOSFODNN7EXAMPLE\n");
+        let expected = Looked { ids: vec![id(&settings, Some(2))], doubt: names(&settings) };
+        assert_eq!(look(&script("msmtp -t"), ""), expected);
+        assert_eq!(look(&script("sendmail -t"), ""), Looked::default());
+        // One whose settings are elsewhere, or closed to us.
+        let client = PathBuf::from("/usr/bin/msmtp");
+        assert_eq!(look(&client, "-t").doubt, names(&dir.path().join(".msmtprc")));
+        fs::remove_file(dir.path().join(".msmtprc")).unwrap();
+        assert_eq!(look(&client, "-t").doubt, Some(UnknownLogin::SettingsUnseen(client.clone())));
+        let other = file("other", "host smtp.other.example\nuser x\n");
+        assert_eq!(look(&client, &format!("-C {}", other.display())), Looked::default());
+    }
+}

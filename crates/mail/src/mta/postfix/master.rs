@@ -1,0 +1,84 @@
+//! Lines of `postconf -M`: the entries of master.cf (pure).
+
+use std::collections::BTreeMap;
+
+use super::settings::outside_braces;
+
+/// One entry of master.cf.
+#[derive(Debug, PartialEq)]
+pub(super) struct MasterEntry {
+    pub(super) name: String,
+    /// `inet`, `unix`, `fifo` or `pass`.
+    pub(super) kind: String,
+    pub(super) program: String,
+    /// `-o` options, as written.
+    pub(super) options: BTreeMap<String, String>,
+    /// The other words of the command.
+    pub(super) arguments: Vec<String>,
+}
+
+impl MasterEntry {
+    /// Can transports name it?
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.kind.as_str(), "unix" | "fifo")
+    }
+
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut words = split(line.trim_end()).into_iter();
+        let name = words.next()?.to_owned();
+        let kind = words.next()?.to_owned();
+        // private, unprivileged, chroot, wake-up time, process limit; then the command
+        let program = words.nth(5)?.to_owned();
+        let (mut options, mut arguments) = (BTreeMap::new(), Vec::new());
+        while let Some(word) = words.next() {
+            let option = match word.strip_prefix("-o") {
+                Some("") => words.next()?,
+                Some(attached) => attached,
+                None => {
+                    arguments.push(word.to_owned());
+                    continue;
+                }
+            };
+            let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
+            if let Some((name, value)) = option.split_once('=') {
+                options.insert(name.trim().to_owned(), value.trim().to_owned());
+            }
+        }
+        Some(Self { name, kind, program, options, arguments })
+    }
+}
+
+/// Splits a line at white space, but not inside braces. Commas are part of a value.
+fn split(line: &str) -> Vec<&str> {
+    outside_braces(line, |c| c.is_ascii_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_master_cf() {
+        let options = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (text, expected) in [
+            ("smtp       inet  n       -       y       -       -       smtpd", None),
+            ("smtp       unix  -       -       y       -       -       smtp", Some(("smtp".to_owned(), options(&[])))),
+            ("x unix - - n - - smtp -v -o a=b", Some(("x".to_owned(), options(&[("a", "b")])))),
+            ("x unix - - n - - smtp -oa=b -o {c = hash:/a, inline:{ {d=e f} }}", {
+                Some(("x".to_owned(), options(&[("a", "b"), ("c", "hash:/a, inline:{ {d=e f} }")])))
+            }),
+            ("x unix - - n - - smtp -o a=b,$c", Some(("x".to_owned(), options(&[("a", "b,$c")])))),
+            ("x unix - n n - - pipe flags=F user=a argv=/b $nexthop", None),
+            ("lmtp unix - - n - - lmtp", None),
+            ("127.0.0.1:25 inet n - n - - smtp", None),
+            ("", None),
+        ] {
+            let client = MasterEntry::parse(text).filter(|entry| entry.is_local() && entry.program == "smtp");
+            assert_eq!(client.map(|entry| (entry.name, entry.options)), expected, "{text}");
+        }
+        let proxymap = MasterEntry::parse("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a").unwrap();
+        assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));
+    }
+}

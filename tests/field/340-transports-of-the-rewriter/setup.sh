@@ -1,0 +1,1 @@
+postconf -c $CFG -P "rewrite/unix/transport_maps=hash:$CFG/transport"
