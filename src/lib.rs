@@ -20,6 +20,7 @@ pub mod audit;
 pub mod aws;
 pub mod control;
 pub mod health;
+pub mod net;
 pub mod report;
 pub mod service;
 pub mod smtp;

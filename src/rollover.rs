@@ -44,8 +44,9 @@
 //! | `standing` | is the source's version to be taken, and may it be? |
 //! | `drift` | what somebody else changed: put back, or left and said |
 //! | `decide` | the one next step |
-//! | `fetched`, `looked`, `failures`, `people`, `commit` | outcomes taken in: the source's answer, a look, what failed, what people say, a confirmation |
-//! | `events` | what is told beyond a confirmation |
+//! | `commit`, `events` | a confirmation taken in; what is told beyond it |
+//! | `failures`, `people` | what failed, and when it is tried again; what people say |
+//! | `looked`, `fetched`, `logged_in`, `put_in_place`, `refrained` | outcomes taken in: a look, the source's answer, logins, a change, what is left as it is |
 //! | `absorb` | which of these an outcome is for |
 //!
 //! Read from top to bottom: each uses only those above it, but for the types of what is durable.
@@ -58,11 +59,14 @@ mod events;
 mod facts;
 mod failures;
 mod fetched;
+mod logged_in;
 mod looked;
 mod outbox;
 mod own_login;
 mod people;
 mod policy;
+mod put_in_place;
+mod refrained;
 mod standing;
 mod state;
 mod step;

@@ -14,7 +14,7 @@
 pub(crate) mod dialogue;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,6 +35,7 @@ use self::dialogue::{Dialogue, DialogueError, SmtpCommand, SmtpReply, Unfit};
 use crate::config::{Probe, Smtp, Tls};
 use crate::credential::{Login, Redactor, Secret, is_access_key_id, ses_region};
 use crate::fault::Class;
+use crate::net::{self, NotConnected};
 use crate::text::line;
 use crate::tls::{self, Roots, TrustError, cause};
 
@@ -319,7 +320,8 @@ impl AttemptContext<'_> {
     }
 
     async fn connect(&self) -> Result<TcpStream, Verdict> {
-        let addresses = self.within("the addresses of its name", resolve(self.host(), self.smtp.port)).await?;
+        let addresses =
+            self.within("the addresses of its name", net::resolve(net::SYSTEM, self.host(), self.smtp.port)).await?;
         let addresses = addresses.map_err(|e| {
             let fix = format!("check the spelling of endpoint {:?}, and this host's DNS", self.smtp.endpoint);
             self.unknown(Class::Network, true, format!("its name cannot be resolved: {e}"), Some(fix))
@@ -329,23 +331,13 @@ impl AttemptContext<'_> {
             25 => "allow outgoing TCP port 25, which EC2 limits by default, or use port 587 or 2587".to_owned(),
             port => format!("allow outgoing TCP port {port} to it, and check that this is its port"),
         };
-        let mut failed = Vec::new();
-        let mut timed_out = false;
-        for (index, address) in addresses.iter().enumerate() {
-            // Each address gets its share of what is left, so that a dead first one does not use it all up.
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-            match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
-                Ok(Ok(socket)) => return Ok(socket),
-                Ok(Err(e)) => failed.push(format!("{address}: {e}")),
-                Err(_) => {
-                    timed_out = true;
-                    failed.push(format!("{address}: no answer"));
-                }
+        match net::connect(&addresses, self.deadline).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(NotConnected { timed_out, tried }) => {
+                let class = if timed_out { Class::Timeout } else { Class::Network };
+                Err(self.unknown(class, true, format!("cannot connect ({tried})"), Some(blocked)))
             }
         }
-        let class = if timed_out { Class::Timeout } else { Class::Network };
-        Err(self.unknown(class, true, format!("cannot connect ({})", failed.join("; ")), Some(blocked)))
     }
 
     /// The part in plain text (RFC 3207): gives the socket back when the server waits for the TLS handshake.
@@ -555,22 +547,6 @@ impl AttemptContext<'_> {
         };
         self.unknown(Class::Tls, false, words, Some(fix))
     }
-}
-
-/// Looks the name up on a thread of its own: the system's resolver cannot be interrupted, and on the run time's
-/// threads it would hold up the program's end beyond our deadline.
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let (done, answer) = tokio::sync::oneshot::channel();
-    let host = host.to_owned();
-    std::thread::Builder::new().name("resolve".into()).spawn(move || {
-        // Nobody listens any more once the deadline has passed.
-        let _ = done.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
-    })?;
-    let addresses: Vec<SocketAddr> = answer.await.map_err(|_| io::Error::other("the resolver gave no answer"))??;
-    if addresses.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(addresses) }
 }
 
 /// What is said after EHLO: a host name, or the address literal of RFC 5321, section 4.1.3.

@@ -130,7 +130,7 @@ impl Agent {
             version_in_use: news.version_in_use,
             half_done: each_name_once(facts.state.half_done().map(|(_, begun)| &begun.username)),
             of_applied: news.of_applied,
-            alive_due: blank.alive_due.clone().filter(|_| gives_signs),
+            alive_due: blank.alive_due.filter(|_| gives_signs),
             latest: latest.map(Box::new),
             ..blank
         }

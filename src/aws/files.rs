@@ -57,8 +57,9 @@ fn try_read(profile: Option<&str>, environment: Environment<'_>) -> Result<SdkFi
             // What is not there says nothing, whoever could put something there later: it is this text that counts.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             _ => {
-                doubts.append(&mut trust::open(&path, None)?.doubts);
-                String::from_utf8_lossy(&trust::read(&path, MAX_FILE)?).into_owned()
+                let mut opened = trust::open(&path, None)?;
+                doubts.append(&mut opened.doubts);
+                String::from_utf8_lossy(&opened.read(&path, MAX_FILE)?).into_owned()
             }
         };
         profiles.add(&text);

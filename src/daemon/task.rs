@@ -587,7 +587,7 @@ fn tell_step(
     let Outcome::Committed(report) = outcome else {
         if !matches!(step, Step::Wait { .. }) {
             let target = account::target_name(credential, step);
-            log::step(&credential.name, target, step.word(), account::went_well(outcome), took);
+            log::step(&credential.name, target, step.kind(), account::went_well(outcome), took);
         }
         return;
     };

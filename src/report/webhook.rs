@@ -20,7 +20,7 @@ mod address;
 mod secret;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -41,9 +41,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use self::address::{HookUrl, Lookup, forbidden, resolve};
+use self::address::{HookUrl, forbidden};
 use self::secret::SigningSecret;
 use crate::fault::{Class, Fault};
+use crate::net::{self, Lookup, NotConnected};
 use crate::report::{Checking, Delivering, Receiver, Whose, printable};
 use crate::rollover::Report;
 use crate::tls::{self, CaFile, Roots, TrustError};
@@ -80,7 +81,7 @@ impl Webhook {
             secret_file: secret_file.to_owned(),
             ca_file: ca_file.map(Path::to_owned),
             limit: TIME,
-            lookup: |host, port| (host, port).to_socket_addrs().map(Iterator::collect),
+            lookup: net::SYSTEM,
         })
     }
 
@@ -150,24 +151,13 @@ impl Webhook {
     /// A TLS connection to an address that was judged, and which one that is.
     async fn connect(&self, deadline: Instant, roots: &Roots) -> Result<(TlsStream<Heard>, SocketAddr), Fault> {
         let addresses = self.addresses(deadline).await?;
-        let mut failed = Vec::new();
-        let mut timed_out = false;
-        for (index, address) in addresses.iter().enumerate() {
-            // Each address gets its share of what is left, so that a dead first one does not use it all up.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-            match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
-                Ok(Ok(socket)) => return Ok((self.handshake(deadline, roots, socket).await?, *address)),
-                Ok(Err(e)) => failed.push(format!("{address}: {e}")),
-                Err(_) => {
-                    timed_out = true;
-                    failed.push(format!("{address}: no answer"));
-                }
-            }
-        }
+        let NotConnected { timed_out, tried } = match net::connect(&addresses, deadline).await {
+            Ok((socket, address)) => return Ok((self.handshake(deadline, roots, socket).await?, address)),
+            Err(e) => e,
+        };
         let class = if timed_out { Class::Timeout } else { Class::Network };
         // A name may have any number of addresses.
-        let words = format!("cannot connect ({})", printable(failed.join("; ").as_bytes(), MOST_SHOWN * 2));
+        let words = format!("cannot connect ({})", printable(tried.as_bytes(), MOST_SHOWN * 2));
         let fix = format!("check that a receiver listens there, and allow outgoing TCP port {}", self.place.port);
         Err(self.fails(true, class, words, fix))
     }
@@ -175,7 +165,7 @@ impl Webhook {
     /// All addresses of the name, if a report may go to every one of them: which one a connection takes is chance.
     async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, Fault> {
         let HookUrl { host, port, .. } = &self.place;
-        let found = self.within(deadline, "the addresses of its name", resolve(self.lookup, host, *port)).await?;
+        let found = self.within(deadline, "the addresses of its name", net::resolve(self.lookup, host, *port)).await?;
         let addresses = found.map_err(|e| {
             let fix = format!("check the spelling of {host:?} in `url`, and this host's DNS");
             self.fails(true, Class::Network, format!("its name cannot be resolved: {e}"), fix)

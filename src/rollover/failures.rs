@@ -66,14 +66,14 @@ pub(super) fn overtaken(
     failure: Failure,
     now: Timestamp,
     jitter: f64,
-) -> bool {
+) {
     let state = facts.target_state(index);
     state.overtaken.retain(|at| now.duration_since(*at) < HEAL_WINDOW);
     state.overtaken.push(now);
     if !is_in_use(facts) && is_fought_over(facts, policy, index, now) {
         let failure = fought_over(facts, policy, index, now);
         target_failed(facts, index, failure, now, jitter);
-        return true;
+        return;
     }
     let what = format!("{}: somebody else wrote to it in between, and it is looked at anew", failure.what);
     target_failed(facts, index, Failure { what, temporary: true, ..failure }, now, jitter);
@@ -82,7 +82,6 @@ pub(super) fn overtaken(
         Some(_) => facts.state.put_back.next = again,
         None => facts.target_state(index).retry.next = again,
     }
-    true
 }
 
 /// A 535 within `propagation` of the first one is "not yet"; after it the credential is bad for good.

@@ -1,39 +1,75 @@
 //! What a look at a mail server found, taken into the state: what is in use there, and what of it was ours.
 
 use jiff::{SignedDuration, Timestamp};
+use relaykey_core::report::MailServer;
 
+use super::decide::is_watched;
 use super::drift::drifted;
-use super::facts::{Facts, Inspection};
-use super::own_login::{OwnLogin, OwnResult, Tried};
-use super::policy::{Policy, TargetPolicy};
+use super::facts::{Facts, Inspection, is_in_use};
 use super::state::{remember, remember_logins};
 use super::target_state::{Begun, InUse, Retry, TargetState, Wanted};
 use crate::credential::{VersionId, is_access_key_id, shown};
+use crate::fault::{Class, Failure};
 
 /// What was looked up and found unchanged is written down anew this often.
 const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
 
-/// A login of our own with the applied version has come to something.
-pub(super) fn own_login(facts: &mut Facts, policy: &Policy, index: usize, result: OwnResult, now: Timestamp) {
-    own_login_at(facts, policy, index, None, result, now);
-}
-
-/// The same at another endpoint than the target's default one.
-pub(super) fn own_login_at(
-    facts: &mut Facts,
-    policy: &Policy,
-    index: usize,
-    endpoint: Option<&str>,
-    result: OwnResult,
-    now: Timestamp,
-) {
-    let Some(applied) = facts.state.applied.as_ref().map(|a| a.id.clone()) else { return };
-    let TargetPolicy { endpoint, retry, .. } = &policy.targets[index].at(endpoint);
+/// A look at a target gave this.
+pub(super) fn inspected(facts: &mut Facts, index: usize, found: Inspection, now: Timestamp) {
+    // A heal that was killed put back what was confirmed: that is no version without a confirmation.
+    let applied = facts.state.applied.as_ref().map(|applied| (&applied.id, facts.state.source.as_ref()));
+    let of_applied = found.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied);
+    let asked = facts.wake.asked;
+    let username = facts.state.applied.as_ref().map(|applied| applied.username.clone());
     let state = facts.target_state(index);
-    let own = state.own_login.take().filter(|own| own.id == applied);
-    let mut own = own.unwrap_or_else(|| OwnLogin::of(&applied));
-    own.tried(Tried { at: now, endpoint: endpoint.clone(), result }, *retry);
-    state.own_login = Some(own);
+    if username.is_some_and(|username| found.is_of_other_endpoints(state, &username)) {
+        state.live_id = None;
+    }
+    let starts = state.mail_server == Some(MailServer::Stopped) || found.reload_owed.is_none();
+    let runs = found.mail_server == Some(MailServer::Runs);
+    (state.reload_owed, state.mail_server) = (found.reload_owed.clone(), found.mail_server);
+    state.unread.clone_from(&found.unread);
+    state.held.get_or_insert_default().see(&found.held);
+    let of_that = |f: &Failure| [Class::ReloadOwed, Class::NotRunning].contains(&f.class);
+    if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
+        state.retry.next = None;
+    }
+    let holds_it = state.live_id.is_some() && found.live_id == state.live_id && found.swapped.is_none();
+    if holds_it && state.retry.failure.as_ref().is_some_and(|f| f.class == Class::Drift) {
+        state.retry = Retry::default();
+    }
+    // Looked at before its time, and what was in the way still is, as far as is known.
+    let waits = state.retry.next.is_some_and(|next| next > now);
+    let in_use = InUse { at: now, usernames: found.usernames.clone(), live_id: found.in_use.clone() };
+    looked_up(state, in_use, asked);
+    begun_under_another_name(facts, index, &found);
+    found_before_anything(facts, index, &found);
+    found_beside_ours(facts, index, &found);
+    let state = facts.target_state(index);
+    state.take_down(found.swapped.as_ref().filter(|_| !of_applied), found.in_use.as_ref());
+    let not_due = waits && facts.aside.is_none();
+    let before_its_time = not_due && (facts.wake.at_start || is_watched(facts, index));
+    let t = &mut facts.targets[index];
+    // Mail goes to other endpoints than those that took the login.
+    if t.inspected.as_ref().is_some_and(|before| before.endpoints != found.endpoints) {
+        t.evidence = None;
+    }
+    (t.inspected, t.must_look, t.reload_tried) = (Some(found), false, false);
+    t.failed |= not_due;
+    t.before_its_time = before_its_time;
+    // The source may have answered meanwhile.
+    let answered = facts.fetched.is_some() && !facts.stale && facts.aside.is_none();
+    if answered && is_in_use(facts) && !facts.targets[index].failed {
+        nothing_stands_in_the_way(facts, index);
+    }
+    // What was confirmed is in use again everywhere, whoever put it back.
+    let holds = |i: usize| {
+        let t = &facts.targets[i];
+        t.inspected.as_ref().is_some_and(|seen| !facts.is_of_applied(seen)) && !drifted(facts, i)
+    };
+    if facts.aside.is_none() && (0..facts.targets.len()).all(holds) {
+        facts.state.put_back = Retry::default();
+    }
 }
 
 /// The login of what the source gives was compared with what a target holds.
@@ -47,7 +83,7 @@ pub(super) fn compared(facts: &mut Facts, index: usize, live_id: &str) {
 
 /// What this host put in place under another target's name, the one that this target had before among them, is taken for
 /// that here too, where it is the very same login.
-pub(super) fn begun_under_another_name(facts: &mut Facts, index: usize, found: &Inspection) {
+fn begun_under_another_name(facts: &mut Facts, index: usize, found: &Inspection) {
     let name = &facts.targets[index].name;
     let swapped = found.swapped.as_ref().map(|swapped| &swapped.live_id);
     let own = facts.state.targets.get(name).map(|t| t.begun.as_slice()).unwrap_or_default();
@@ -63,7 +99,7 @@ pub(super) fn begun_under_another_name(facts: &mut Facts, index: usize, found: &
 }
 
 /// While nothing was applied or put in place yet: what was found is what was in use before all of that.
-pub(super) fn found_before_anything(facts: &mut Facts, index: usize, found: &Inspection) {
+fn found_before_anything(facts: &mut Facts, index: usize, found: &Inspection) {
     let in_place = || {
         let begun = facts.state.targets.get(&facts.targets[index].name).map(|t| t.begun.as_slice()).unwrap_or_default();
         begun.iter().any(|begun| found.in_use.as_ref() == Some(&begun.live_id))
@@ -82,7 +118,7 @@ pub(super) fn found_before_anything(facts: &mut Facts, index: usize, found: &Ins
 
 /// What was found in use where this host had something else confirmed is what the next version takes over from, whoever put it
 /// there: what still holds it then is to be named.
-pub(super) fn found_beside_ours(facts: &mut Facts, index: usize, found: &Inspection) {
+fn found_beside_ours(facts: &mut Facts, index: usize, found: &Inspection) {
     let state = &facts.state;
     let Some(applied) = &state.applied else { return };
     let known = state.earlier_usernames();

@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use relaykey_core::audit::StepKind;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
@@ -346,21 +347,26 @@ pub fn woken(credential: &str, cause: &str, detail: Option<&str>) {
 }
 
 /// A step has ended. Looking is at debug level, what proves or changes something at info level.
-pub fn step(credential: &str, target: Option<&str>, step: &str, ok: bool, took: Duration) {
+pub fn step(credential: &str, target: Option<&str>, step: StepKind, ok: bool, took: Duration) {
     let outcome = if ok { "done" } else { "failed" };
     macro_rules! at_level {
         ($level:ident) => {
             tell!($level, id::STEP, {
                 RELAYKEY_CREDENTIAL = credential,
                 RELAYKEY_TARGET = target,
-                RELAYKEY_STEP = step,
+                RELAYKEY_STEP = step.word(),
                 RELAYKEY_OUTCOME = outcome,
                 RELAYKEY_DURATION_USEC = microseconds(took),
             }, "{}{step} {outcome} after {:.3} s", about(credential, target), took.as_secs_f64())
         };
     }
     match step {
-        "inspect" | "fetch" | "preview" | "refrain" | "wait" | "end" => at_level!(DEBUG),
+        StepKind::Inspect
+        | StepKind::Fetch
+        | StepKind::Preview
+        | StepKind::Refrain
+        | StepKind::Wait
+        | StepKind::End => at_level!(DEBUG),
         _ => at_level!(INFO),
     }
 }
@@ -551,8 +557,8 @@ mod tests {
         superseded("ses", Some("postfix"), "refused", "7", Some("8"));
         alarm("ses", "refused", "SASL authentication failed", Tell { left_out: 2, others: 0 });
         woken("ses", "file-watch", Some("/run/ses"));
-        step("ses", Some("postfix"), "swap", true, TOOK);
-        step("ses", None, "fetch", false, TOOK);
+        step("ses", Some("postfix"), StepKind::Swap, true, TOOK);
+        step("ses", None, StepKind::Fetch, false, TOOK);
         report("ses", "fleet", 1, None);
         report("ses", "fleet", 2, Some(("AccessDenied", "allow ssm:PutParameter")));
         waits("ses", "8", "version 8 waits for approval", "relaykey approve ses --version 8");
@@ -606,7 +612,7 @@ mod tests {
         let mut seen = fields(|| {
             rollover(&confirmed());
             failure(&line(&refused()));
-            step("ses", Some("postfix"), "swap", true, TOOK);
+            step("ses", Some("postfix"), StepKind::Swap, true, TOOK);
         });
         for event in &mut seen {
             assert!(event.remove("message").is_some());

@@ -1,7 +1,6 @@
 //! A file on this host, for those who bring credentials by other means. It is authoritative as it is.
 
 use std::fs::Metadata;
-use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -179,31 +178,22 @@ fn failed(path: &Path, e: &std::io::Error) -> Fault {
 /// Reads the whole file. Opening neither waits for the other end of a FIFO nor touches a device.
 fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let io = |e: std::io::Error| failed(path, &e);
-    // Looked at before it is opened too: opening a device can do something.
+    // Looked at before it is opened: opening a device can do something.
     regular(path, &std::fs::metadata(path).map_err(io)?)?;
-    // What is judged is what is read: the descriptor.
-    let mut file = open(path, owner)?.file;
-    let before = file.metadata().map_err(io)?;
-    regular(path, &before)?;
-    // Allocated once: a buffer that grows leaves pieces of the secret behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(MAX_PAYLOAD + 1));
-    file.by_ref().take(MAX_PAYLOAD as u64 + 1).read_to_end(&mut content).map_err(io)?;
-    if content.len() > MAX_PAYLOAD {
-        return Err(permanent(
+    let content = open(path, owner)?.read(path, MAX_PAYLOAD).map_err(|e| match e {
+        HostError::TooLarge { .. } => permanent(
             path,
             &format!("it is larger than {MAX_PAYLOAD} bytes"),
             "this is not a credential: correct `path`",
-        ));
-    }
-    let after = file.metadata().map_err(io)?;
-    let seen = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec());
-    if seen(&before) != seen(&after) || after.len() != content.len() as u64 {
-        return Err(temporary(
+        ),
+        HostError::Changed { .. } => temporary(
             path,
             "it was changed while it was read",
             "write it beside and rename it over, so that it is never half",
-        ));
-    }
+        ),
+        HostError::Io { source, .. } => failed(path, &source),
+        e => temporary(path, &e.to_string(), &e.fix()),
+    })?;
     if content.is_empty() {
         return Err(bad_payload(format!("file {} is empty", path.display())));
     }

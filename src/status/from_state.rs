@@ -170,7 +170,7 @@ impl CredentialStatus {
                 woken: l.woken.clone(),
                 source_asked: l.source_asked,
                 next_wake: l.next_wake,
-                step: l.step.clone(),
+                step: l.step,
                 counters: l.counters.clone(),
             }),
             cost: Cost::of(credential),

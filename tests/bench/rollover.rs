@@ -5,6 +5,7 @@
 //! map are put back, which is not measured, nor is what makes the new version or proves that it is in use. Nothing here
 //! fails because of a time.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -71,11 +72,14 @@ struct Options {
     scratch: PathBuf,
     rounds: usize,
     json: bool,
+    /// Nothing is timed: one rollover is counted.
+    costs: bool,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let (mut relaykey, mut aws, mut scratch, mut rounds, mut json) = (None, None, None, 15, false);
+        let mut costs = false;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
@@ -87,16 +91,18 @@ impl Options {
                     rounds = n.ok_or("--rounds takes a number from 1 to 1000")?;
                 }
                 "--json" => json = true,
+                "--costs" => costs = true,
                 other => return Err(format!("what is {other}?")),
             }
         }
         let missing = "--relaykey, --aws and --scratch are needed: run tests/bench/rollover";
         Ok(Self {
             relaykey: relaykey.ok_or(missing)?,
-            aws: aws.ok_or(missing)?,
+            aws: if costs { PathBuf::new() } else { aws.ok_or(missing)? },
             scratch: scratch.ok_or(missing)?,
             rounds,
             json,
+            costs,
         })
     }
 }
@@ -106,6 +112,14 @@ fn run(options: &Options) -> Result<String> {
         return Err("Postfix is not installed: run tests/bench/rollover, which installs it".into());
     }
     let mut bench = Bench::set_up(options)?;
+    if options.costs {
+        bench.adopt()?;
+        bench.trace = Some(options.scratch.join("trace"));
+        bench.round(Way::Relaykey)?;
+        let trace = fs::read(options.scratch.join("trace")).map_err(|e| format!("strace wrote nothing: {e}"))?;
+        let costs = Costs::of(&String::from_utf8_lossy(&trace));
+        return Ok(if options.json { format!("{:#}", costs.json()) } else { costs.line() });
+    }
     let size = fs::metadata(&options.relaykey).map_err(|e| said("look at", &options.relaykey, &e))?.len();
     let starts = bench.starts(&options.relaykey)?;
     // Once each, unmeasured: caches are warm for all of them, and relaykey has adopted what it finds.
@@ -189,6 +203,8 @@ struct Bench<'a> {
     /// When the latest version was, in seconds.
     published: u64,
     warm: bool,
+    /// Where strace(1) writes what relaykey does.
+    trace: Option<PathBuf>,
 }
 
 impl<'a> Bench<'a> {
@@ -295,6 +311,7 @@ echo "[{ENDPOINT}]:{port} $login" > {table}
             messages: 0,
             published: seconds(),
             warm: false,
+            trace: None,
         };
         let files = bench.files()?;
         for lane in &mut bench.lanes {
@@ -385,7 +402,14 @@ echo "[{ENDPOINT}]:{port} $login" > {table}
 
     /// `relaykey sync`, started.
     fn sync(&self) -> Result<std::process::Child> {
-        let mut command = Command::new(&self.options.relaykey);
+        let mut command = match &self.trace {
+            Some(trace) => {
+                let mut command = Command::new("strace");
+                command.args(["-f", "-qq", "-s", "64", "-e", CALLS, "-o"]).arg(trace).arg(&self.options.relaykey);
+                command
+            }
+            None => Command::new(&self.options.relaykey),
+        };
         command.arg("sync").arg("--json").arg("--config").arg(self.scratch.join("config.toml"));
         self.aws_environment(&mut command);
         command
@@ -687,6 +711,85 @@ fn peak(status: &Path) -> u64 {
         std::thread::sleep(Duration::from_millis(1));
     }
     most
+}
+
+// ---------------------------------------------------------------- what it costs beside time
+
+/// The calls that are looked at; those that this machine does not know are left out.
+const CALLS: &str = "trace=execve,?clone,?clone3,?fork,?vfork,openat,?open,fsync,fdatasync";
+
+/// What one rollover does, as strace(1) saw it: of relaykey itself, and not of the programs that it starts.
+struct Costs {
+    /// Programs that it starts.
+    children: usize,
+    /// Of these, looks at all settings.
+    surveys: usize,
+    fsyncs: usize,
+    /// How often it reads what the mail server's side remembers.
+    journal_reads: usize,
+}
+
+impl Costs {
+    fn of(trace: &str) -> Self {
+        // A call that another thread interrupts stands on two lines.
+        let (mut begun, mut calls) = (HashMap::new(), Vec::new());
+        for line in trace.lines() {
+            let Some((pid, call)) = line.split_once(' ').map(|(pid, call)| (pid, call.trim_start())) else { continue };
+            if let Some(first) = call.strip_suffix("<unfinished ...>") {
+                begun.insert(pid, first.to_owned());
+            } else if let Some((_, rest)) = call.split_once("resumed>").filter(|_| call.starts_with("<... ")) {
+                calls.push((pid, begun.remove(pid).unwrap_or_default() + rest));
+            } else {
+                calls.push((pid, call.to_owned()));
+            }
+        }
+        // Whose number a call gave: a thread of relaykey, or a child of one.
+        let mut own: HashSet<String> = calls.first().map(|(pid, _)| (*pid).to_owned()).into_iter().collect();
+        let mut children: HashSet<String> = HashSet::new();
+        loop {
+            let makes = |call: &str| ["clone", "fork", "vfork"].iter().any(|name| call.starts_with(name));
+            let made = |(pid, call): &(&str, String)| {
+                let made = call.rsplit_once("= ")?.1.trim();
+                let is_ours = own.contains(*pid) && makes(call) && made.parse().is_ok_and(|made: i64| made > 0);
+                is_ours.then(|| (made.to_owned(), call.contains("CLONE_THREAD")))
+            };
+            let (threads, started): (Vec<_>, Vec<_>) = calls.iter().filter_map(made).partition(|(_, thread)| *thread);
+            let before = own.len() + children.len();
+            own.extend(threads.into_iter().map(|(pid, _)| pid));
+            children.extend(started.into_iter().map(|(pid, _)| pid));
+            if own.len() + children.len() == before {
+                break;
+            }
+        }
+        let of = |whose: &HashSet<String>, wanted: &dyn Fn(&str) -> bool| {
+            calls.iter().filter(|(pid, call)| whose.contains(*pid) && !call.contains("= -1 ") && wanted(call)).count()
+        };
+        Self {
+            children: children.len(),
+            surveys: of(&children, &|call| {
+                call.starts_with("execve(") && call.contains("postconf\", \"-c\"") && call.contains("\"-x\"")
+            }),
+            fsyncs: of(&own, &|call| call.starts_with("fsync(") || call.starts_with("fdatasync(")),
+            journal_reads: of(&own, &|call| call.contains("journal.json\"") && call.contains("O_RDONLY")),
+        }
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "one rollover: {} children, of these {} surveys of the settings; {} fsyncs; {} reads of the journal",
+            self.children, self.surveys, self.fsyncs, self.journal_reads
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "schema": "relaykey/bench-rollover-costs/v1",
+            "children": self.children,
+            "surveys": self.surveys,
+            "fsyncs": self.fsyncs,
+            "journal_reads": self.journal_reads,
+        })
+    }
 }
 
 // ---------------------------------------------------------------- what came out

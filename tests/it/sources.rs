@@ -233,7 +233,7 @@ fn read_all(from: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> 
 /// A name that no other test has, nor any other process that shares the server.
 fn fresh(prefix: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}{}X{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    format!("{prefix}{}X{}", crate::lab::relaykey::this_process(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The far side of [`Fetch::run`].

@@ -19,11 +19,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mta", &["credential", "host", "instruction", "text"]),
     ("apply", &["mta", "host", "credential", "instruction", "text"]),
     ("audit", &["credential", "host", "rollover", "text"]),
+    ("net", &[]),
     ("tls", &["host"]),
     ("aws", &["config", "credential", "host", "text", "tls"]),
     ("source", &["aws", "config", "credential", "host", "instruction", "text"]),
-    ("smtp", &["credential", "config", "text", "tls"]),
-    ("report", &["aws", "config", "credential", "host", "instruction", "rollover", "smtp", "tls", "text"]),
+    ("smtp", &["credential", "config", "net", "text", "tls"]),
+    ("report", &["aws", "config", "credential", "host", "instruction", "net", "rollover", "smtp", "tls", "text"]),
     ("state", &["rollover", "host", "credential", "instruction"]),
     ("wake", &["config", "host", "instruction", "text"]),
     ("standin", &["credential", "host"]),
@@ -309,6 +310,88 @@ fn a_type_name_stands_once_or_has_its_reason() {
     assert!(unexplained.is_empty(), "{unexplained:#?}");
     let idle: Vec<_> = reasons.iter().filter(|name| !homes.contains_key(**name)).collect();
     assert!(idle.is_empty(), "stand once, and need no reason: {idle:?}");
+}
+
+/// Where a word of an enum is a word of another language too, that is read there.
+const READS_A_LANGUAGE: [(&str, &str); 2] = [
+    ("src/control/protocol.rs", "the names of requests at the control socket"),
+    ("crates/rotate/src/scenarios/world.rs", "what happens in a scenario, told in a text file for its test"),
+];
+
+/// The words of the enums that a file defines: those of `words!`, and the names of `Class` in kebab-case.
+fn words_of(code: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    for block in code.split("words! {").skip(1) {
+        let lines = block.lines().take_while(|line| *line != "}");
+        let word = |line: &str| line.split_once(" = \"")?.1.split_once("\",").map(|(word, _)| word.to_owned());
+        words.extend(lines.filter_map(word));
+    }
+    if let Some((_, class)) = code.split_once("pub enum Class {") {
+        let names = class.lines().take_while(|line| *line != "}").map(str::trim);
+        for name in
+            names.filter_map(|line| line.strip_suffix(',')).filter(|name| name.chars().all(char::is_alphanumeric))
+        {
+            let kebab = name.chars().enumerate().flat_map(|(at, c)| {
+                [Some('-').filter(|_| at > 0 && c.is_uppercase()), c.to_lowercase().next()].into_iter().flatten()
+            });
+            words.insert(kebab.collect());
+        }
+    }
+    words
+}
+
+/// Words that others have too, who are read: URLs, main.cf, Postfix's mail log, fields of log lines.
+const OF_OTHERS: [&str; 5] = ["deferred", "http", "message", "proxy", "smtp"];
+
+/// Does this line ask whether a text is one of these words?
+fn goes_by_a_word<'w>(line: &str, words: &'w BTreeSet<String>) -> Option<&'w str> {
+    let parts: Vec<&str> = line.split('"').collect();
+    // What stands in quotes, with what is on either side of it.
+    let quoted = parts.windows(3).step_by(2).find(|part| {
+        let (before, after) = (part[0].trim_end(), part[2].trim_start());
+        let compared = ["==", "!="].iter().any(|sign| before.ends_with(sign) || after.starts_with(sign));
+        let is_arm = after.starts_with("=>") || after.trim_end() == "|" || before.trim_start() == "|";
+        (compared || is_arm) && words.contains(part[1]) && !OF_OTHERS.contains(&part[1])
+    })?;
+    words.get(quoted[1]).map(String::as_str)
+}
+
+/// What a fact is stands in an enum; its word is for documents and people.
+#[test]
+fn nobody_goes_by_the_word_of_an_enum() {
+    let mut files = Vec::new();
+    for src in CRATES.into_iter().chain(["crates/rotate/src"]) {
+        source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(src), &mut files);
+    }
+    let code = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
+    let words: BTreeSet<String> = files.iter().flat_map(|file| words_of(&code(file))).collect();
+    for known in ["read-back", "pending-approval", "not-yet", "drift"] {
+        assert!(words.contains(known), "{known} is none of {words:?}");
+    }
+    for (line, found) in [
+        ("    \"read-back\" => reload(),", true),
+        ("if step == \"commit\" {", true),
+        ("matches!(class, \"tls\" | \"drift\")", true),
+        ("ReadBack = \"read-back\",", false),
+        ("let word = \"commit\";", false),
+        ("\"read-backwards\" => 1,", false),
+    ] {
+        assert_eq!(goes_by_a_word(line, &words).is_some(), found, "{line}");
+    }
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs") && !file.iter().any(|part| part == "tests")) {
+        let path = file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+        if READS_A_LANGUAGE.iter().any(|(known, _)| *known == path) {
+            continue;
+        }
+        let code = code(file);
+        for line in code.split("#[cfg(test)]\nmod tests {").next().unwrap().lines() {
+            if let Some(word) = goes_by_a_word(line, &words).filter(|_| !line.trim_start().starts_with("//")) {
+                wrong.push(format!("{path} goes by the text {word:?}: {}", line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 // ---------------------------------------------------------------- documents

@@ -1,12 +1,15 @@
 //! A private AWS API server (moto) on loopback, for tests that talk to it with the real SDK.
 //!
-//! [`shared`] starts one per test program, at its first use; the
-//! server ends when the program does, because its standard input closes then. Tests keep apart by their names: an
-//! access key id, secrets and parameters of their own each.
+//! [`shared`] starts one per test program, at its first use; the server ends when the program does, because its standard input
+//! closes then. Where `RELAYKEY_TEST_AWS` names a directory, one serves all test programs of a run: the first starts it, and it
+//! ends with the run (see `tests/run`). Tests keep apart by their names: an access key id, secrets and parameters of their own
+//! each.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc;
@@ -27,20 +30,49 @@ pub struct Moto {
     port: u16,
     tls_port: u16,
     ca_pem: String,
-    child: Child,
+    /// `None`: it is not ours to end.
+    child: Option<Child>,
     /// Open for as long as the server is to live.
     _stdin: Option<ChildStdin>,
 }
 
-/// The server that all tests of this program share.
+/// Set by `tests/run`: a directory with a FIFO `alive`, which is open for writing as long as the run lasts.
+pub const OF_THE_RUN: &str = "RELAYKEY_TEST_AWS";
+
+/// The server that all tests of this program share, or of this run.
 pub fn shared() -> &'static Moto {
     static SHARED: OnceLock<Moto> = OnceLock::new();
-    SHARED.get_or_init(Moto::start)
+    SHARED.get_or_init(|| match std::env::var_os(OF_THE_RUN) {
+        Some(directory) => Moto::of_the_run(Path::new(&directory)),
+        None => Moto::start(),
+    })
 }
 
 impl Moto {
+    /// The server of this run of tests, started if it is not there yet.
+    fn of_the_run(directory: &Path) -> Self {
+        let lock = fs::File::create(directory.join("lock")).expect("a lock file");
+        lock.lock().expect("locked");
+        let known = directory.join("server.json");
+        if let Ok(said) = fs::read(&known) {
+            let known: Value = serde_json::from_slice(&said).expect("JSON");
+            let (port, tls_port) = (port(&known, "port"), port(&known, "tls_port"));
+            return Self { port, tls_port, ca_pem: text(&known["ca_pem"]), child: None, _stdin: None };
+        }
+        let alive = fs::File::open(directory.join("alive")).expect("a FIFO that is open for writing");
+        let mut server = Self::start_with(alive.into());
+        let facts = json!({"port": server.port, "tls_port": server.tls_port, "ca_pem": server.ca_pem});
+        fs::write(known, facts.to_string()).expect("written");
+        server.child = None;
+        server
+    }
+
     /// Starts a server of its own.
     pub fn start() -> Self {
+        Self::start_with(Stdio::piped())
+    }
+
+    fn start_with(stdin: Stdio) -> Self {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let python = root.join("tests/.venv/bin/python");
         assert!(python.exists(), "{} is missing: tests/run makes it (a venv with moto[server])", python.display());
@@ -52,9 +84,11 @@ impl Moto {
             .arg(root.join("tests/lab/moto_lab.py"))
             .args(["--cert".as_ref(), cert.as_os_str(), "--key".as_ref(), key.as_os_str()])
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // What ends a test program ends no server of the whole run.
+            .process_group(0)
             .spawn()
             .expect("moto_lab.py starts");
         let stdout = child.stdout.take().expect("piped");
@@ -70,9 +104,8 @@ impl Moto {
         });
         let said: Value = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("moto_lab.py did not start; run it by hand to see why"));
-        let port = |name: &str| said[name].as_u64().and_then(|p| u16::try_from(p).ok()).expect("a port");
         let stdin = child.stdin.take();
-        Self { port: port("port"), tls_port: port("tls_port"), ca_pem, child, _stdin: stdin }
+        Self { port: port(&said, "port"), tls_port: port(&said, "tls_port"), ca_pem, child: Some(child), _stdin: stdin }
     }
 
     /// What to give as `endpoint_url`.
@@ -184,8 +217,10 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -208,6 +243,10 @@ fn administrator(service: &str) -> String {
         "Authorization: AWS4-HMAC-SHA256 Credential=AKIALABADMINISTRATOR/20260101/{REGION}/{service}/aws4_request, \
          SignedHeaders=host, Signature=0\r\n"
     )
+}
+
+fn port(said: &Value, name: &str) -> u16 {
+    said[name].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port")
 }
 
 fn text(value: &Value) -> String {

@@ -1,25 +1,26 @@
 //! Which of all the points at which a program can be stopped are tried in this run.
 //!
-//! All of them, unless `RELAYKEY_CRASH_THIRD` is 0, 1 or 2: then one third, beginning there, and the points that matter most.
-//! `tests/run` takes another third each day, `tests/run long` takes all.
+//! All of them, unless `RELAYKEY_CRASH_SHARE` is such as `2/6`: then every sixth, counted from 0, and the points that
+//! matter most. `tests/run` takes another share each day, `tests/run long` takes all.
 
-/// Is the `n`-th point tried? Those of `always` are, whatever the third.
+/// Is the `n`-th point tried? Those of `always` are, whatever the share.
 pub fn is_tried(n: usize, always: &[usize]) -> bool {
-    always.contains(&n) || third().is_none_or(|third| n % 3 == third)
+    always.contains(&n) || share().is_none_or(|(first, of)| n % of == first)
 }
 
-/// How many rounds of a series that has no points of its own: a third of them, where only thirds are tried.
+/// How many rounds of a series that has no points of its own: a share of them, where only a share is tried.
 pub fn rounds(all: usize) -> usize {
-    if third().is_some() { all.div_ceil(3) } else { all }
+    share().map_or(all, |(_, of)| all.div_ceil(of))
 }
 
 /// For the line that a series prints: nothing where all were tried.
 pub fn told() -> String {
-    third().map(|third| format!(" (of these, the third that begins at {third})")).unwrap_or_default()
+    share().map(|(first, of)| format!(" (of these, share {first} of {of})")).unwrap_or_default()
 }
 
-fn third() -> Option<usize> {
-    let set = std::env::var("RELAYKEY_CRASH_THIRD").ok()?;
-    let third = set.parse().ok().filter(|third| *third < 3);
-    Some(third.unwrap_or_else(|| panic!("RELAYKEY_CRASH_THIRD is {set:?}, and not 0, 1 or 2")))
+fn share() -> Option<(usize, usize)> {
+    let set = std::env::var("RELAYKEY_CRASH_SHARE").ok()?;
+    let share = set.split_once('/').and_then(|(first, of)| Some((first.parse().ok()?, of.parse().ok()?)));
+    let share = share.filter(|(first, of)| first < of);
+    Some(share.unwrap_or_else(|| panic!("RELAYKEY_CRASH_SHARE is {set:?}, and not such as 2/6, from 0/6 on")))
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use relaykey::credential::{Login, Secret, ses_smtp_password};
@@ -88,7 +88,7 @@ impl Key {
     /// A key that no other test has.
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let id = format!("AKIA{:08}{:08}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let id = format!("AKIA{:08}{:08}", this_process(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let random = |n: usize| {
             let mut bytes = vec![0; n];
             getrandom::fill(&mut bytes).expect("random numbers");
@@ -348,7 +348,13 @@ pub fn let_a_start_be_later() {
 /// A name that no other test has, nor any other process that shares the AWS API server.
 pub fn fresh(prefix: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    format!("{prefix}-{}-{}", this_process(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A random number of up to eight digits: process ids come round within one run of all tests.
+pub fn this_process() -> u32 {
+    static NUMBER: OnceLock<u32> = OnceLock::new();
+    *NUMBER.get_or_init(|| getrandom::u32().expect("a random number") % 100_000_000)
 }
 
 // ---------------------------------------------------------------- the program

@@ -1,14 +1,10 @@
 //! Where a webhook is: its URL, the addresses of its name, and those that no report goes to.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::Uri;
 
 use crate::fault::{Class, Fault};
-
-/// Looks a name up; the system's resolver, or a test's.
-pub(super) type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 /// The parts of an `https` URL.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,22 +42,6 @@ impl HookUrl {
             authority,
         })
     }
-}
-
-/// Looks the name up on a thread of its own: the system's resolver cannot be interrupted, and on the run time's
-/// threads it would hold up the program's end beyond our deadline.
-pub(super) async fn resolve(lookup: Lookup, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let (done, answer) = tokio::sync::oneshot::channel();
-    let host = host.to_owned();
-    std::thread::Builder::new().name("resolve".into()).spawn(move || {
-        // Nobody listens any more once the deadline has passed.
-        let _ = done.send(lookup(&host, port));
-    })?;
-    let addresses = answer.await.map_err(|_| io::Error::other("the resolver gave no answer"))??;
-    if addresses.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(addresses) }
 }
 
 /// Why no report goes to an address; `None`: one may.

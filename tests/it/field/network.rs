@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::case::Server;
-use crate::lab::scratch;
+use crate::lab::{moto, scratch};
 
 /// Set in the process that a test runs in.
 const INSIDE: &str = "RELAYKEY_TEST_FIELD";
@@ -43,6 +43,8 @@ pub fn apart(name: &str, round: u64, test: impl FnOnce(u64)) -> Option<(String, 
         .env(INSIDE, tmp.path())
         .env(ROUND, round.to_string())
         .env_remove("RUST_BACKTRACE")
+        // It is not there in this network.
+        .env_remove(moto::OF_THE_RUN)
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second handle"))
         .stderr(file)

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{HostError, Op, Result, mutate, trust};
 
@@ -282,17 +282,20 @@ impl RunningChild {
 
 /// Reads what is there, hands it on, and says whether that was the end of it.
 pub(super) fn drain(pipe: &mut impl Read, each: &mut dyn FnMut(&[u8])) -> bool {
-    // As much as a pipe holds.
-    let mut buffer = Zeroizing::new([0u8; 64 * 1024]);
+    // As much as a pipe holds; what was read into it is wiped.
+    let (mut buffer, mut used) = ([0u8; 64 * 1024], 0);
     // Bounded, so that a child that writes without end does not keep us from looking at the clock.
-    for _ in 0..16 {
-        match pipe.read(&mut buffer[..]) {
-            Ok(0) => return true,
-            Ok(n) => each(&buffer[..n]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(_) => return true,
+    let ended = (0..16).find_map(|_| match pipe.read(&mut buffer[..]) {
+        Ok(0) => Some(true),
+        Ok(n) => {
+            used = used.max(n);
+            each(&buffer[..n]);
+            None
         }
-    }
-    false
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Some(false),
+        Err(_) => Some(true),
+    });
+    buffer[..used].zeroize();
+    ended.unwrap_or(false)
 }

@@ -531,20 +531,29 @@ fn open_once(path: &Path, rule: Rule) -> Result<Opened> {
 /// Reads a whole trusted file of at most `max` bytes.
 ///
 /// # Errors
-/// As [`open`]; [`HostError::TooLarge`]; [`HostError::Changed`] if it was written to while it was read.
+/// As [`open`] and [`Opened::read`].
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    let opened = open(path, None)?;
-    let too_large = |size| HostError::TooLarge { path: path.to_owned(), size, max: max as u64 };
-    let size = opened.id.size;
-    let room = usize::try_from(size).ok().filter(|size| *size <= max).ok_or_else(|| too_large(size))? + 1;
-    // The exact room at once: a vector that grows leaves copies of what it held behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    (&opened.file).take(room as u64).read_to_end(&mut bytes).map_err(|e| HostError::io("read", path, e))?;
-    let after = Stat::of_fd(&opened.file).map_err(|e| HostError::io("look at", path, e))?;
-    if after.id != opened.id || bytes.len() as u64 != size {
-        return Err(HostError::Changed { path: path.to_owned() });
+    open(path, None)?.read(path, max)
+}
+
+impl Opened {
+    /// Reads all of it, at most `max` bytes. `path`: as the caller spells it.
+    ///
+    /// # Errors
+    /// [`HostError::TooLarge`]; [`HostError::Changed`] if it was written to while it was read.
+    pub fn read(&self, path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+        let too_large = |size| HostError::TooLarge { path: path.to_owned(), size, max: max as u64 };
+        let size = self.id.size;
+        let room = usize::try_from(size).ok().filter(|size| *size <= max).ok_or_else(|| too_large(size))? + 1;
+        // The exact room at once: a vector that grows leaves copies of what it held behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        (&self.file).take(room as u64).read_to_end(&mut bytes).map_err(|e| HostError::io("read", path, e))?;
+        let after = Stat::of_fd(&self.file).map_err(|e| HostError::io("look at", path, e))?;
+        if after.id != self.id || bytes.len() as u64 != size {
+            return Err(HostError::Changed { path: path.to_owned() });
+        }
+        Ok(bytes)
     }
-    Ok(bytes)
 }
 
 /// Looks at a file that another program is about to read, or at a directory of such files. `None`: it does not exist.

@@ -1,0 +1,144 @@
+//! What each mail server would really use.
+
+use super::super::Exit;
+use super::{Findings, held};
+use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId};
+use crate::config::{self, Finding, Severity};
+use crate::fault::Class;
+use crate::instruction::relaykey;
+use crate::rollover::State;
+use crate::status::UNREAD_FIX;
+
+/// What is said of a key that the mail server looks up and that holds a login which nobody here knows. `sync` takes it for
+/// an error, unless it is that of the version that the source gives.
+pub(super) struct Foreign {
+    pub(super) about: String,
+    pub(super) username: Option<String>,
+    pub(super) finding: Finding,
+}
+
+/// A key that gives a login which this host does not know; the source may.
+pub(super) struct Unknown {
+    pub(super) about: String,
+    pub(super) place: String,
+    pub(super) username: String,
+}
+
+/// What each mail server would really use, and its settings that make a rotation lose mail. Gives what was seen, target by
+/// target, and what is to be said once it is known what the source gives.
+pub(super) fn targets(
+    credential: &config::Credential,
+    state: Option<&State>,
+    ours: &Ours,
+    apply: &apply::Client,
+    findings: &mut Findings,
+) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
+    let name = Some(credential.name.as_str());
+    let (mut all, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for target in &credential.targets {
+        let about = format!("target {}", target.name);
+        let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
+        match apply.call(Request::Inspect { target: id, ours: ours.clone() }) {
+            Ok(Reply::Inspected(seen)) => {
+                all.push(Some((*seen).clone()));
+                for entry in seen.entries.iter().filter(|e| e.is_live_key) {
+                    let place = format!("{} in {}", entry.key, entry.map);
+                    match &entry.username {
+                        Some(who) => match ours.shown(who, None) {
+                            Some(who) => findings.good(name, &about, format!("{place} gives {who}")),
+                            None => unknown.push(Unknown { about: about.clone(), place, username: who.clone() }),
+                        },
+                        // There is a finding about it.
+                        None if seen.missing.contains(&entry.key) => {}
+                        None => findings.add(
+                            name,
+                            &about,
+                            Finding {
+                                severity: Severity::Warning,
+                                line: entry.line,
+                                file: None,
+                                what: format!(
+                                    "{} in {} gives no usable login, so mail bounces or waits",
+                                    entry.key, entry.map
+                                ),
+                                fix: match target.write {
+                                    true => format!("the next rollover puts one there: {}", relaykey("sync")),
+                                    false => format!("put one there by hand: {} says how", relaykey("sync")),
+                                },
+                            },
+                        ),
+                    }
+                }
+                held::other_keys(&credential.name, &about, ours, &seen, findings);
+                for finding in seen.findings {
+                    // Where a person changes the table, it is part of the change until that is done.
+                    let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
+                    let entry = seen.entries.iter().find(is_of).filter(|_| target.write);
+                    match entry {
+                        Some(entry) if finding.severity != Severity::Error && !is_ours(ours, entry) => {
+                            let (about, username) = (about.clone(), entry.username.clone());
+                            foreign.push(Foreign { about, username, finding });
+                        }
+                        _ => findings.add(name, &about, finding),
+                    }
+                }
+                for finding in seen.beside {
+                    findings.add(name, &about, finding);
+                }
+                if let Some((finding, temporary)) = seen.hindrances.and_then(|hindrances| hindrances.not_lockable) {
+                    findings.add_that(if temporary { Exit::ForNow } else { Exit::ForGood }, name, &about, finding);
+                }
+                if let Some(unread) = seen.unread.filter(|_| !target.reload.is_ours()) {
+                    let (what, fix) = (unread.why, UNREAD_FIX.to_owned());
+                    findings.add(
+                        name,
+                        &about,
+                        Finding { severity: Severity::Warning, line: None, file: None, what, fix },
+                    );
+                }
+                if let Some(owed) = seen.reload_owed {
+                    // Nothing that `sync` does settles it, or what it did failed, and is done again.
+                    let failed = state
+                        .and_then(|state| state.targets.get(&target.name))
+                        .filter(|target| target.reload_owed.is_some())
+                        .and_then(|target| target.retry.failure.as_ref());
+                    let stays = failed.is_some() || !target.reload.is_ours() || seen.running == Running::No;
+                    findings.add_that(
+                        if stays { Exit::ForNow } else { Exit::Done },
+                        name,
+                        &about,
+                        Finding {
+                            severity: if stays { Severity::Error } else { Severity::Warning },
+                            line: None,
+                            file: None,
+                            what: format!("a reload is owed: {}", owed.why),
+                            fix: match failed.filter(|failed| failed.class == Class::ReloadOwed) {
+                                Some(failed) => failed.fix.clone(),
+                                None => format!(
+                                    "start or restart the mail server, which settles it; where `reload` is not \"never\": {}",
+                                    relaykey("sync")
+                                ),
+                            },
+                        },
+                    );
+                }
+            }
+            Ok(_) => unreachable!("Inspect is answered by Inspected"),
+            Err(e) => {
+                all.push(None);
+                let ends = if e.temporary { Exit::ForNow } else { Exit::ForGood };
+                let (file, line) = (e.file.clone(), e.line);
+                let finding = Finding { severity: Severity::Error, line, file, what: e.what, fix: e.fix };
+                findings.add_that(ends, name, &about, finding);
+            }
+        }
+    }
+    (all, foreign, unknown)
+}
+
+fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {
+    let Some(username) = &entry.username else { return false };
+    [&ours.applied, &ours.previous].contains(&&Some(username.clone()))
+        || ours.known.contains(username)
+        || ours.named.contains(username)
+}
