@@ -297,6 +297,10 @@ impl Maker {
                 let tables: Vec<usize> = (0..self.tables.len()).collect();
                 let table = self.pick(&tables);
                 let login = self.login(false);
+                // A new agent knows the region of a password by a host that has the same.
+                let lines = || self.tables.iter().flat_map(|table| &table.lines);
+                let is_told = lines().any(|(key, have)| key.contains(US) && *have == login);
+                self.refusable |= self.two_regions && self.is_fresh && login != "{foreign}" && !is_told;
                 self.tables[table].lines.push((sender.to_owned(), login));
                 let from = sender.strip_prefix('@').map_or(sender.to_owned(), |domain| format!("x@{domain}"));
                 if !self.flows.iter().any(|flow| flow.from == from) {

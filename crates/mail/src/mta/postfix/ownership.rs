@@ -12,7 +12,8 @@
 //! - A next hop of ours without an entry gets one, in the first table of its service that can be written; but not in a service that
 //!   is left, nor where a sender's entry of ours answers already, nor where a table that can only be asked has another login for it.
 //! - One access key id has one password in each region: an entry whose key names no endpoint gets the password for the region whose
-//!   one it holds. Where it holds the id with a password that is known of no region, while another is, it is left.
+//!   one it holds. Where it holds the id with a password that is known of no region, while another is, nothing is changed; where its
+//!   mail goes to none of ours, it is left.
 //! - Where the target lists `keys`, these are ours and no others.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -147,7 +148,7 @@ pub(super) enum Fact {
     OtherRegionLeft { at: EntryAt, region: String },
     /// Which region's password it is to get cannot be told.
     RegionUnknown { at: EntryAt, why: RegionDoubt },
-    /// The same of an entry that no service looks up for a next hop of ours: it is left.
+    /// The same of an entry that no service looks up for a next hop of ours, while its mail goes elsewhere: it is left.
     RegionUnknownLeft { at: EntryAt, why: RegionDoubt },
     /// A live key of a region that the login has no password for. `at`: `None`, where the key is to be added.
     NoPassword { at: Option<EntryAt>, table: usize, key: String, endpoint: usize },
@@ -604,7 +605,8 @@ impl<'a> Question<'a> {
                     found.facts.push(Fact::CannotBeWritten { at });
                     continue;
                 }
-                Err(Elsewhere::Unknown(why)) if is_live => {
+                // Once the entries are changed that tell it by their password nothing would: then nothing is.
+                Err(Elsewhere::Unknown(why)) if is_live || self.led_to(at.table, &entry.key).is_some() => {
                     found.facts.push(Fact::RegionUnknown { at, why });
                     continue;
                 }

@@ -93,7 +93,7 @@ impl Question<'_> {
 
     /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several regions, or
     /// mail under the key to a host that may be any region's.
-    fn led_to(&self, table: usize, key: &str) -> Option<usize> {
+    pub(super) fn led_to(&self, table: usize, key: &str) -> Option<usize> {
         let uses = |client: &&Client<'_>| client.tables.contains(&table) && (client.by_sender || !is_sender(key));
         let services: Vec<&str> = self.clients.iter().filter(uses).map(|client| client.service).collect();
         let hops = || self.hops.all.iter().filter(|hop| services.contains(&hop.service.as_str()));

@@ -715,7 +715,7 @@ fn several_regions_of_one_key() {
                 ],
                 ..TWO
             },
-            "0:1*, 0:2*@1, old 1:1, region? left 1:1",
+            "0:1*, 0:2*@1, region? 1:1",
         ),
         // and where they lead to several, it is not guessed.
         (
@@ -770,6 +770,15 @@ fn another_password_of_a_known_key_id_is_another_regions() {
         ),
         (
             Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[eu.internal]:587 AKIAOLD:eu"],
+                ..PLAIN
+            },
+            "0:1*, region? 0:2",
+        ),
+        // Where mail goes to that host, it is not ours, whatever else stands there.
+        (
+            Host {
+                hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [eu.internal]:587"],
                 tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[eu.internal]:587 AKIAOLD:eu"],
                 ..PLAIN
             },
