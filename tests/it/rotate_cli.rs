@@ -169,7 +169,7 @@ fn a_whole_rotation_from_the_command_line() {
         desk.rotate(&["run", "--once"]).expect(0);
 
         // Nobody said how many hosts there are, and none has the new key.
-        let ran = desk.rotate(&["run", "--wait", "6s"]);
+        let ran = desk.rotate(&["run", "--wait", "10s"]);
         ran.expect(3).says("roster-open").says("confirmed 0/3");
         // What is to be pasted is about this configuration.
         let config = desk.dir.path().join("rotate.toml");
