@@ -770,7 +770,9 @@ impl Costs {
                 call.starts_with("execve(") && call.contains("postconf\", \"-c\"") && call.contains("\"-x\"")
             }),
             fsyncs: of(&own, &|call| call.starts_with("fsync(") || call.starts_with("fdatasync(")),
-            journal_reads: of(&own, &|call| call.contains("journal.json\"") && call.contains("O_RDONLY")),
+            journal_reads: of(&own, &|call| {
+                call.contains("journal.json\"") && call.contains("O_RDONLY") && !call.contains("O_PATH")
+            }),
         }
     }
 

@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Envelope, unsendable};
 use crate::credential::Redactor;
 use crate::fault::{Class, Fault};
-use crate::net::{self, NotConnected};
 
 use crate::smtp::dialogue::{self, DialogueError, SmtpCommand, SmtpReply, Unfit, WireMessage};
 use crate::smtp::introduction;
@@ -92,26 +91,31 @@ impl LocalServer {
     /// Connects, and exchanges greetings.
     async fn begin(&self, host: &str) -> Result<Handover<'_>, Fault> {
         let deadline = Instant::now() + LIMIT;
-        let addresses: Vec<SocketAddr> = self.addresses.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect();
-        let stream = match net::connect(&addresses, deadline).await {
-            Ok((stream, _)) => stream,
-            Err(NotConnected { timed_out: true, .. }) => return Err(self.timed_out("the connection")),
-            Err(NotConnected { tried, .. }) => {
-                return Err(Fault::new(
-                    Class::Network,
-                    format!("the mail server at {self} cannot be reached ({tried})"),
-                    "start the mail server, or let it listen there; or correct `server` in [[report]]; it is tried again",
-                )
-                .temporary());
-            }
-        };
-        let inner = dialogue::Dialogue::new(stream, MAX_HEARD);
-        let mut dialogue = Handover { server: self, inner, deadline, greeting: String::new() };
-        let fix = "look at the mail server's log; it may be going down, or have too many connections";
-        dialogue.greeting = dialogue.greeted(fix).await?;
-        let hello = SmtpCommand::hello(&introduction(host));
-        dialogue.command("EHLO", hello, &[250], "set `name` under [host] to the host's full name").await?;
-        Ok(dialogue)
+        let mut failed = Vec::new();
+        for address in &self.addresses {
+            let connecting = TcpStream::connect(SocketAddr::new(*address, self.port));
+            let stream = match timeout_at(deadline, connecting).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(e)) => {
+                    failed.push(format!("{address}: {e}"));
+                    continue;
+                }
+                Err(_) => return Err(self.timed_out("the connection")),
+            };
+            let inner = dialogue::Dialogue::new(stream, MAX_HEARD);
+            let mut dialogue = Handover { server: self, inner, deadline, greeting: String::new() };
+            let fix = "look at the mail server's log; it may be going down, or have too many connections";
+            dialogue.greeting = dialogue.greeted(fix).await?;
+            let hello = SmtpCommand::hello(&introduction(host));
+            dialogue.command("EHLO", hello, &[250], "set `name` under [host] to the host's full name").await?;
+            return Ok(dialogue);
+        }
+        Err(Fault::new(
+            Class::Network,
+            format!("the mail server at {self} cannot be reached ({})", failed.join("; ")),
+            "start the mail server, or let it listen there; or correct `server` in [[report]]; it is tried again",
+        )
+        .temporary())
     }
 
     fn timed_out(&self, waiting: &str) -> Fault {
