@@ -226,8 +226,10 @@ impl Instance {
 
     /// Starts it and waits until its SMTP server greets.
     pub fn start(&self) {
-        // No need to look the queue through once more (postfix-script).
-        fs::write(self.base.join("spool/quick-start"), "").expect("written");
+        // No need to look the queue through once more (postfix-script), where it is made.
+        if self.base.join("spool/pid").is_dir() {
+            fs::write(self.base.join("spool/quick-start"), "").expect("written");
+        }
         expect(self.command("postfix").arg("start"), "postfix start");
         wait_for("the instance's SMTP server", Duration::from_secs(15), || Smtp::connect(self.smtpd_port).ok());
     }
