@@ -102,6 +102,7 @@ const HOSTS: &[(&str, Server)] = &[
     ("email-smtp.us-east-1.amazonaws.com", Server::Ses),
     ("vpce-0a1b2c3d-x9.email-smtp.us-east-1.vpce.amazonaws.com", Server::Ses),
     ("smtp-relay.internal", Server::Ses),
+    ("smtp-relay-eu.internal", Server::SesEu),
     ("email-smtp.eu-west-1.amazonaws.com", Server::SesEu),
     ("smtp.other-relay.example", Server::Other),
     ("direct.example", Server::Direct),
