@@ -49,7 +49,8 @@
 //! | `looked`, `fetched`, `logged_in`, `put_in_place`, `refrained` | outcomes taken in: a look, the source's answer, logins, a change, what is left as it is |
 //! | `absorb` | which of these an outcome is for |
 //!
-//! Read from top to bottom: each uses only those above it, but for the types of what is durable.
+//! Read from top to bottom: what decides or takes in uses those above it; what is durable and what a decision looks at use each
+//! other's types.
 
 mod absorb;
 mod commit;

@@ -18,15 +18,11 @@ pub struct Record {
     pub at: Timestamp,
     pub credential: String,
     pub by: By,
-    /// `rollover`, `adoption`, `heal`, `confirmation`, `reload`, `waits`, `rejection`, `departure`, `refused`, `failed`,
-    /// `drift`, `withdrawal`, `no-change` (asked for by a person, nothing to do), `earlier-key` (root named one of ours), `clone` (the state came with a copy of another
-    /// installation, which the words name).
     pub what: RecordKind,
     pub version: Option<String>,
     pub username: Option<String>,
     pub previous_username: Option<String>,
     pub steps: Vec<StepTime>,
-    /// `adopted`, `confirmed`, `done`, `failed-for-now`, `failed`, `interrupted`.
     pub outcome: RecordOutcome,
     /// Class and words of what stood in the way; of a rejection its reason.
     pub error: Option<RecordError>,

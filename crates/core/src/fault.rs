@@ -1,5 +1,5 @@
-//! What went wrong, in one shape for every module and every document: what kind of thing it is, what is wrong, what to do, and
-//! whether it may go away by itself.
+//! What went wrong, in the shape in which it goes from module to module and into documents: what kind of thing it is, what is wrong,
+//! what to do, and whether it may go away by itself.
 //!
 //! Programs go by the [`Class`]; people read `what` and `fix`. Nobody goes by the words.
 
