@@ -222,6 +222,41 @@ cases! {
     c346 = "346-client-vouched-for";
     c347 = "347-instance-below-another-root";
     c348 = "348-zimbra";
+    c350 = "350-pipemap-route-other-region";
+    c351 = "351-filter-of-a-policy-server";
+    c352 = "352-named-line-synced-again";
+    c353 = "353-pipe-with-settings-beside";
+    c354 = "354-pipe-to-a-wrapper";
+    c355 = "355-pipe-to-an-interpreter";
+    c356 = "356-mailbox-command";
+    c357 = "357-alias-to-a-client";
+    c358 = "358-master-edited-not-reloaded";
+    c359 = "359-master-edited-before-adoption";
+    c360 = "360-tls-per-site-none";
+    c361 = "361-use-tls-of-old";
+    c362 = "362-enforce-tls-of-old";
+    c363 = "363-unionmap-logins";
+    c364 = "364-unionmap-of-a-service";
+    c365 = "365-only-in-the-map-other-region";
+    c366 = "366-only-in-the-map-unnamed-host";
+    c367 = "367-map-behind-the-text";
+    c368 = "368-local-part-as-sender";
+    c369 = "369-probes-elsewhere";
+    c370 = "370-pipemap-routes";
+    c371 = "371-two-kinds-of-one-text";
+    c372 = "372-by-config-directory";
+    c373 = "373-route-without-a-transport";
+    c374 = "374-ready-half-rotated-sender";
+    c375 = "375-sender-line-unnamed-host";
+    c376 = "376-sender-line-unnamed-host-also";
+    c377 = "377-sender-transport-unnamed-host";
+    c378 = "378-alias-of-another-region";
+    c379 = "379-second-tunnel-other-region";
+    c380 = "380-gateway-with-a-port-for-each-region";
+    c381 = "381-second-tunnel-half-rotated";
+    c382 = "382-keys-leave-the-named-line";
+    c383 = "383-pipe-by-the-shell";
+    c384 = "384-mx-name-of-another-region";
     }
 }
 

@@ -1,0 +1,1 @@
+sed -i /eu-west-1/d $CFG/sasl_passwd

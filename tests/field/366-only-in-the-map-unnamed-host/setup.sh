@@ -1,0 +1,2 @@
+echo "127.0.10.2 smtp-relay-partner.internal" >> /etc/hosts
+sed -i /partner/d $CFG/sasl_passwd

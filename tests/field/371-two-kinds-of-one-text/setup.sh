@@ -1,0 +1,1 @@
+postmap -c $CFG lmdb:$CFG/sasl_passwd
