@@ -79,6 +79,20 @@ fn tls_is_asked_for_of_the_one_next_hop() {
     }
 }
 
+/// Without a level it is what older parameters make it.
+#[test]
+fn tls_that_older_parameters_ask_for_counts() {
+    for (parameter, what) in [("smtp_enforce_tls", None), ("smtp_use_tls", Some("smtp_tls_security_level is may"))] {
+        let instance = instance(HOP);
+        instance.set("smtp_tls_security_level", "");
+        instance.set(parameter, "yes");
+        let found = findings(&instance);
+        let open = about(&found, OPEN);
+        assert_eq!(open.len(), usize::from(what.is_some()), "{found:?}");
+        assert!(open.iter().all(|open| open.what.starts_with(what.unwrap_or_default())), "{found:?}");
+    }
+}
+
 /// A policy that is there counts, whatever kind of table it stands in, and is not overruled.
 #[test]
 fn a_policy_for_the_next_hop_is_looked_up() {

@@ -974,6 +974,45 @@ fn a_service_of_its_own_table_in_master_cf_gets_the_login_too() {
     assert_eq!(services(&plan), ["smtp", "relay", "bulk"].map(each));
 }
 
+/// What local(8) runs for a mailbox is looked through as what pipe(8) runs is: as main.cf has it, as local's own entry has it, and as
+/// tables of commands do.
+#[test]
+fn a_program_for_mailboxes_is_looked_through() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = scratch.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let send = file("send", "#!/bin/sh\nuser=AKIAIOSFODNN7EXAMPLE\nnc email-smtp.eu-west-1.amazonaws.com 587\n");
+    let table = file("commands", &format!("tickets {send} -t\n"));
+    let tables = format!("texthash:{table}");
+    let local = "local unix - n n - - local";
+    for (name, value, in_main) in [
+        ("mailbox_command", send.as_str(), true),
+        ("mailbox_command", &send, false),
+        ("mailbox_command_maps", &tables, true),
+    ] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+        let unused = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+        assert_eq!(unused.incomplete, [] as [String; 0]);
+        match in_main {
+            true => instance.set(name, value),
+            false => instance.set("programs", scratch.path().to_str().unwrap()),
+        }
+        let option = if in_main { String::new() } else { format!("  -o {name}=$programs/send\n") };
+        add_services(&instance, &format!("{local}\n{option}"));
+        let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+        let [other] = &view.key_ids.others(Some("AKIAOLD")).named[..] else { panic!("{name}: {:?}", view.key_ids) };
+        assert_eq!((other.id.as_str(), other.places[0].key.as_str()), ("AKIAIOSFODNN7EXAMPLE", name));
+        assert_eq!(view.incomplete, [name]);
+        let told = view.findings.iter().find(|f| f.what.starts_with(&format!("{name} runs a program"))).unwrap();
+        let file = if in_main { "main.cf" } else { "master.cf" };
+        assert_eq!(told.file, Some(instance.config_dir.join(file)), "{told:?}");
+        assert!(told.fix.contains(&format!("unlisted_ok = [{name:?}]")), "{told:?}");
+    }
+}
+
 /// `$service_name` in master.cf and in main.cf, there by another parameter: no table of another name is made.
 #[test]
 fn a_table_named_by_the_service_is_the_one_of_that_service() {

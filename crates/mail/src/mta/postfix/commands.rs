@@ -1,13 +1,14 @@
-//! Services that hand mail to a program of its own: pipe(8) and spawn(8). Most of them deliver on this host, and are nobody's
-//! concern. One may be a client with a login of its own, as msmtp is: so what such a service names is looked through. The access key
-//! ids that stand there are told with those of login tables, and a program or a file that names the endpoint is told as one whose
-//! login is not known, unless somebody answers for it.
+//! What hands mail to a program of its own: pipe(8), spawn(8), and local(8) by `mailbox_command`. Most of these programs deliver on
+//! this host, and are nobody's concern. One may be a client with a login of its own, as msmtp is: so what such a command names is
+//! looked through. The access key ids that stand there are told with those of login tables, and a program or a file that names the
+//! endpoint is told as one whose login is not known, unless somebody answers for it.
 //!
-//! Looked through are the words of the command; the program, where it is a script; files that the command names; what a script
-//! names in turn, for key ids; and where well-known clients have their settings. A client whose settings are not to be seen is told
-//! too. A program that is no script, what it gets from elsewhere, and what local(8) starts for aliases and `.forward` files,
-//! are not.
+//! Looked through are the words of the command; the program, where it is a script; files that the command names; scripts that a
+//! script names, and what stands in its own directory, over a few steps; other files that a script names, for key ids; and where
+//! well-known clients have their settings. A client whose settings are not to be seen is told too. A program that is no script, what
+//! it gets from elsewhere, and what local(8) starts for aliases and `.forward` files, are not.
 
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,15 +20,20 @@ use zeroize::Zeroizing;
 
 use super::Postfix;
 use super::master::MasterEntry;
-use super::settings::Setup;
+use super::settings::{Settings, Setup};
 use crate::credential::is_access_key_id;
+use crate::fault::Fault;
 use crate::finding::{Finding, Severity};
 use crate::mta::{KeyIds, Relay, TableId, shown};
 
 /// A larger file is no script, and no settings of a client.
 const MOST_BYTES: u64 = 1 << 20;
-/// So many files that a script names are looked into.
+/// So many files are looked into for a command.
 const MOST_FILES: usize = 64;
+/// So many paths of one script are looked for.
+const MOST_PATHS: usize = 4096;
+/// A command starts a script, which starts another, and that one a third.
+const MOST_SCRIPTS: usize = 3;
 /// So long all of that may take: a file may be on a file system that hangs.
 const WHOLE_LOOK: Duration = Duration::from_secs(5);
 
@@ -54,12 +60,29 @@ const BY_SETTINGS: usize = 5;
 /// Where no login stands, whatever a script writes there or reads from there.
 const ELSEWHERE: [&str; 5] = ["/dev/", "/proc/", "/sys/", "/run/", "/var/log/"];
 
-/// An entry of master.cf that runs pipe(8) or spawn(8).
+/// What runs programs: a file without `#!` is a script where one of them is told to read it.
+const INTERPRETERS: [&str; 10] = ["sh", "bash", "dash", "ksh", "python", "perl", "php", "ruby", "node", "env"];
+/// How the names of such scripts end.
+const SCRIPTS: [&str; 7] = ["sh", "py", "pl", "php", "rb", "js", "cgi"];
+
+/// What has local(8) run a program for a mailbox: a command, and tables of them.
+const MAILBOX: [&str; 2] = ["mailbox_command", "mailbox_command_maps"];
+
+/// A command that Postfix hands mail to.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CommandService {
-    pub(super) name: String,
+    starter: Starter,
     user: Option<String>,
     argv: Vec<String>,
+}
+
+/// What has it run.
+#[derive(Debug, Clone, PartialEq)]
+enum Starter {
+    /// The entry of master.cf with this name, by pipe(8) or spawn(8).
+    Service(String),
+    /// This parameter of local(8): of main.cf, or of local's entry in master.cf.
+    Parameter { name: &'static str, in_master: bool },
 }
 
 impl CommandService {
@@ -82,16 +105,53 @@ impl CommandService {
                     std::iter::once(program.to_owned()).filter(|word| !word.is_empty()).chain(words.by_ref()).collect();
             }
         }
-        Some(Self { name: entry.name, user, argv })
+        Some(Self { starter: Starter::Service(entry.name), user, argv })
+    }
+
+    /// Those of local(8), by what it goes by.
+    fn of_mailboxes(settings: &Settings, in_master: impl Fn(&str) -> bool) -> Vec<Self> {
+        let of = |name: &'static str| {
+            let argv: Vec<String> = settings.get(name).split_ascii_whitespace().map(str::to_owned).collect();
+            let starter = Starter::Parameter { name, in_master: in_master(name) };
+            (!argv.is_empty()).then_some(Self { starter, user: None, argv })
+        };
+        MAILBOX.into_iter().filter_map(of).collect()
     }
 
     /// As `unlisted_ok` and reports name it.
     pub(super) fn id(&self) -> String {
-        format!("pipe:{}", self.name)
+        match &self.starter {
+            Starter::Service(name) => format!("pipe:{name}"),
+            Starter::Parameter { name, .. } => (*name).to_owned(),
+        }
+    }
+
+    /// As places of key ids name it.
+    fn name(&self) -> &str {
+        match &self.starter {
+            Starter::Service(name) => name,
+            Starter::Parameter { name, .. } => name,
+        }
+    }
+
+    /// The file of Postfix's that it stands in.
+    fn file(&self) -> &'static str {
+        match self.starter {
+            Starter::Parameter { in_master: false, .. } => "main.cf",
+            _ => "master.cf",
+        }
+    }
+
+    /// Are the files that it names scripts whether they say so or not? A table of commands is like one.
+    fn reads_scripts(&self) -> bool {
+        let program = self.argv.first().and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str());
+        let program = program.map(|name| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'));
+        matches!(self.starter, Starter::Parameter { name: "mailbox_command_maps", .. })
+            || program.is_some_and(|program| INTERPRETERS.contains(&program))
     }
 }
 
-/// What services hold that run a program.
+/// What they hold.
 #[derive(Debug, Default)]
 pub(super) struct CommandLogins {
     pub(super) key_ids: KeyIds,
@@ -101,6 +161,29 @@ pub(super) struct CommandLogins {
 }
 
 impl Postfix {
+    /// What has local(8) run a program, where master.cf (`listed`) has an entry that runs local(8).
+    pub(super) fn mailbox_commands(
+        &self,
+        main: &Settings,
+        by_service: &BTreeMap<String, String>,
+        listed: &str,
+    ) -> Result<Vec<CommandService>, Fault> {
+        let mut found: Vec<CommandService> = Vec::new();
+        for entry in listed.lines().filter_map(MasterEntry::parse).filter(|entry| entry.program == "local") {
+            let own = |name: &str| entry.options.contains_key(name);
+            let of_it = match entry.options.is_empty() {
+                true => CommandService::of_mailboxes(main, own),
+                false => CommandService::of_mailboxes(&self.as_read_by(&entry, by_service, &Settings::default())?, own),
+            };
+            for command in of_it {
+                if !found.contains(&command) {
+                    found.push(command);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Looks through what they name. What cannot be read is not looked through.
     pub(super) fn command_logins(&self, setup: &Setup, unlisted_ok: &[String]) -> CommandLogins {
         if setup.commands.is_empty() {
@@ -108,15 +191,15 @@ impl Postfix {
         }
         let master_cf = self.config_dir.join("master.cf");
         let (services, names) = (setup.commands.clone(), endpoint_names(&self.relay));
-        let of = master_cf.clone();
+        let of = self.config_dir.clone();
         let look = move || {
             let homes = fs::read_to_string("/etc/passwd").unwrap_or_default();
-            let look = |service: &CommandService| Looked::through(service, &of, &names, &homes);
+            let look = |service: &CommandService| Looked::through(service, &of.join(service.file()), &names, &homes);
             services.iter().map(look).collect::<Vec<_>>()
         };
         let mut found = CommandLogins::default();
         let Some(looked) = self.in_time(&master_cf, WHOLE_LOOK, look) else {
-            let what = "what the programs of pipe(8) and spawn(8) have for logins could not be looked through: a file gives no answer";
+            let what = "what the programs that Postfix hands mail to have for logins could not be looked through: a file gives no answer";
             found.tell(
                 &master_cf,
                 what.into(),
@@ -128,7 +211,7 @@ impl Postfix {
         for (service, looked) in setup.commands.iter().zip(looked) {
             for (id, file, line) in looked.ids {
                 let table = TableId::new(shown::table(&file.display().to_string()));
-                found.key_ids.add(&id, &table, line, &service.name);
+                found.key_ids.add(&id, &table, line, service.name());
             }
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
@@ -139,15 +222,18 @@ impl Postfix {
                 }
             };
             let what = format!(
-                "the service {} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
-                service.name
+                "{} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
+                match &service.starter {
+                    Starter::Service(name) => format!("the service {name}"),
+                    Starter::Parameter { name, .. } => (*name).to_owned(),
+                }
             );
             let fix = format!(
                 "change its login whenever the key is rotated, or hand its mail to a service that runs smtp(8); where it has no login \
                  of this credential, say so: unlisted_ok = [{:?}] in [[credential.target]]",
                 service.id()
             );
-            found.tell(&master_cf, what, fix);
+            found.tell(&self.config_dir.join(service.file()), what, fix);
             found.incomplete.push(service.id());
         }
         found
@@ -178,48 +264,63 @@ enum UnknownLogin {
 }
 
 impl Looked {
-    fn through(service: &CommandService, master_cf: &Path, names: &[String], passwd: &str) -> Self {
+    /// `of`: the file that it stands in.
+    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str) -> Self {
         let mut looked = Self::default();
         for word in &service.argv {
-            looked.take(master_cf, word, names, |_| None);
+            looked.take(of, word, names, |_| None);
         }
+        let program = Path::new(service.argv.first().map_or("", String::as_str));
         let mut clients = clients_in(&service.argv.join(" "));
-        let (mut files, mut further): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
-        for path in service.argv.iter().flat_map(|word| paths_in(word)) {
-            let Some(text) = text_of(&path) else { continue };
-            looked.take(&path, &text, names, Some);
-            if text.starts_with("#!") {
-                clients.extend(clients_in(&text));
-                further.extend(paths_in(&text).take(MOST_FILES));
+        // Each with the number of scripts that lead to it: what is near comes first.
+        let mut named: VecDeque<(PathBuf, usize)> =
+            service.argv.iter().flat_map(|word| paths_in(word)).map(|path| (path, 0)).collect();
+        let (mut tried, mut whole) = (HashSet::new(), HashSet::new());
+        let (mut files, mut settings_seen) = (0, false);
+        while let Some((path, scripts)) = named.pop_front() {
+            if files == MOST_FILES {
+                break;
             }
-            files.push(path);
+            if !tried.insert(path.clone()) {
+                continue;
+            }
+            let Some(text) = text_of(&path) else { continue };
+            files += 1;
+            let is_script =
+                text.starts_with("#!") || scripts == 0 && service.reads_scripts() || has_name_of_script(&path);
+            settings_seen |= scripts == 0 && path != program;
+            if scripts > 0 && !is_script {
+                // Where a script keeps a login: a name of the endpoint is no sign of one there.
+                looked.take(&path, &text, &[], Some);
+                continue;
+            }
+            looked.take(&path, &text, names, Some);
+            if is_script && scripts < MOST_SCRIPTS {
+                clients.extend(clients_in(&text));
+                let paths = paths_in(&text).chain(paths_beside(&path, &text)).take(MOST_PATHS);
+                named.extend(paths.map(|path| (path, scripts + 1)));
+            }
+            whole.insert(path);
         }
         let home = service.user.as_deref().and_then(|user| home_of(passwd, user));
         let settings = clients.into_iter().flatten().filter_map(|place| match place.strip_prefix("~/") {
             Some(rest) => Some(home.as_ref()?.join(rest)),
             None => Some(PathBuf::from(place)),
         });
-        for path in settings.collect::<Vec<_>>() {
-            if !files.contains(&path)
+        for path in settings {
+            if !whole.contains(&path)
                 && let Some(text) = text_of(&path)
             {
+                // Some script may have named it.
+                looked.ids.retain(|(_, file, _)| *file != path);
                 looked.take(&path, &text, names, Some);
-                files.push(path);
+                whole.insert(path);
+                settings_seen = true;
             }
         }
-        let program = Path::new(service.argv.first().map_or("", String::as_str));
         let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));
-        if is_client && files.iter().all(|file| file == program) {
+        if is_client && !settings_seen {
             looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(program.to_owned()));
-        }
-        // Where it keeps a login: a name of the endpoint is no sign of one there.
-        for path in further {
-            if !files.contains(&path)
-                && let Some(text) = text_of(&path)
-            {
-                looked.take(&path, &text, &[], Some);
-                files.push(path);
-            }
         }
         looked
     }
@@ -276,6 +377,29 @@ fn paths_in(text: &str) -> impl Iterator<Item = PathBuf> {
     });
     let counts = |path: &&str| path.len() > 1 && !ELSEWHERE.iter().any(|elsewhere| path.starts_with(elsewhere));
     words.filter(counts).map(PathBuf::from)
+}
+
+/// What a script may mean by a name with an extension, or by one that begins with a dot, in its own directory.
+fn paths_beside(script: &Path, text: &str) -> impl Iterator<Item = PathBuf> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    let has_dot = |word: &str| {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        name.rsplit_once('.').is_some_and(|(_, end)| end.starts_with(|c: char| c.is_ascii_alphabetic()))
+    };
+    let dir = script.parent().map(Path::to_owned).unwrap_or_default();
+    let names = text.split(move |c| !is_part(c)).filter(move |word| has_dot(word) && !word.contains("//"));
+    names.flat_map(move |word| {
+        let word = word.trim_end_matches('.');
+        // `./a.json`, and `/a.json` behind a parameter or an expression.
+        let whole = word.strip_prefix("./").unwrap_or(word).trim_start_matches('/');
+        // `DIR/a.json` behind the `$` of a parameter.
+        let behind = whole.split_once('/').map(|(_, rest)| rest);
+        std::iter::once(whole).chain(behind).map(|name| dir.join(name)).collect::<Vec<_>>()
+    })
+}
+
+fn has_name_of_script(path: &Path) -> bool {
+    path.extension().and_then(|end| end.to_str()).is_some_and(|end| SCRIPTS.contains(&end))
 }
 
 /// By passwd(5).
@@ -336,6 +460,91 @@ mod tests {
     }
 
     #[test]
+    fn paths_beside_a_script() {
+        let paths = |text: &str| {
+            let paths = paths_beside(Path::new("/srv/send"), text).map(|path| path.display().to_string());
+            paths.collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("os.path.join(here, \"settings.json\")", "/srv/os.path.join /srv/settings.json"),
+            (". \"$(dirname $0)/client.conf\"", "/srv/client.conf"),
+            ("cat $DIR/a.conf ${DIR}/b/c.d", "/srv/DIR/a.conf /srv/a.conf /srv/b/c.d /srv/c.d"),
+            ("load('.env') ./x.py ../y.ini", "/srv/.env /srv/x.py /srv/../y.ini /srv/y.ini"),
+            ("https://a.example/x.html 3.14 send to it.", ""),
+        ] {
+            assert_eq!(paths(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_of_local() {
+        let settings = Settings::parse(
+            "mailbox_command = /usr/bin/send -a x\nmailbox_command_maps = hash:/etc/postfix/commands, static:/a\n",
+        );
+        let found = CommandService::of_mailboxes(&settings, |name| name == "mailbox_command_maps");
+        let told: Vec<_> = found.iter().map(|c| (c.id(), c.file(), c.argv.join(" "), c.reads_scripts())).collect();
+        assert_eq!(
+            told,
+            [
+                ("mailbox_command".to_owned(), "main.cf", "/usr/bin/send -a x".to_owned(), false),
+                ("mailbox_command_maps".into(), "master.cf", "hash:/etc/postfix/commands, static:/a".into(), true),
+            ]
+        );
+        assert_eq!(CommandService::of_mailboxes(&Settings::default(), |_| false), []);
+    }
+
+    #[test]
+    fn scripts_lead_to_a_login() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let file = |name: &str, text: &str| {
+            let path = at(name);
+            fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).unwrap();
+            path
+        };
+        let look = |argv: &str| {
+            let argv = argv.replace("DIR", &dir.path().display().to_string());
+            let argv = argv.split(' ').map(str::to_owned).collect();
+            let service = CommandService { starter: Starter::Service("x".into()), user: None, argv };
+            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "")
+        };
+        let login = file("login.json", "{\"host\": \"email-smtp.x\", \"user\": \"AKIAIOSFODNN7EXAMPLE\"}\n");
+        let named = Looked { ids: vec![("AKIAIOSFODNN7EXAMPLE".to_owned(), login, Some(1))], doubt: None };
+        // One starts another, and a third one.
+        file("send", "#!/usr/bin/python3\nopen('DIR/login.json')\n");
+        file("wrapper", "#!/bin/sh\nexec DIR/send\n");
+        assert_eq!(look("DIR/wrapper ${recipient}"), named);
+        file("outer", "#!/bin/sh\nexec DIR/wrapper\n");
+        assert_eq!(look("DIR/outer"), named);
+        // Where it ends.
+        file("outermost", "#!/bin/sh\nexec DIR/outer\n");
+        assert_eq!(look("DIR/outermost"), Looked::default());
+        // Nothing in it says that it is a script, and its name does not either.
+        file("plain", "exec DIR/send \"$@\"\n");
+        for shell in ["/bin/sh", "/usr/bin/env sh", "/usr/bin/python3.11", "/usr/bin/perl -w"] {
+            assert_eq!(look(&format!("{shell} DIR/plain ${{recipient}}")), named, "{shell}");
+        }
+        assert_eq!(look("/usr/bin/true DIR/plain"), Looked::default());
+        file("called", "#!/bin/sh\npython3 DIR/named.py\n");
+        file("named.py", "open('DIR/login.json')\n");
+        assert_eq!(look("DIR/called"), named);
+        // Beside it, wherever that is.
+        file("beside", "#!/usr/bin/python3\nopen(os.path.join(os.path.dirname(__file__), 'login.json'))\n");
+        assert_eq!(look("DIR/beside"), named);
+        // A script that it starts names the endpoint itself.
+        let direct = file("direct", "#!/bin/sh\nnc email-smtp.x 587\n");
+        file("to-direct", "#!/bin/sh\nDIR/direct\nDIR/to-direct\n");
+        let names = Some(UnknownLogin::NamesEndpoint(direct));
+        assert_eq!(look("DIR/to-direct"), Looked { ids: Vec::new(), doubt: names });
+        // A table of commands is no script itself.
+        file("commands", "list DIR/send -x\n");
+        let argv = vec![format!("hash:{}", at("commands").display())];
+        let starter = Starter::Parameter { name: "mailbox_command_maps", in_master: false };
+        let service = CommandService { starter, user: None, argv };
+        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], ""), named);
+    }
+
+    #[test]
     fn what_counts_as_a_name_of_the_endpoint() {
         let relay = |endpoint: &str, aliases: &[&str]| Relay {
             endpoint: endpoint.into(),
@@ -361,7 +570,7 @@ mod tests {
         let script = |text: &str| file("client", &format!("#!/bin/sh\n# email-smtp\n{text}\n"));
         let look = |path: &Path, words: &str| {
             let argv = std::iter::once(path.display().to_string()).chain(words.split(' ').map(str::to_owned)).collect();
-            let service = CommandService { name: "x".into(), user: Some("u".into()), argv };
+            let service = CommandService { starter: Starter::Service("x".into()), user: Some("u".into()), argv };
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
             Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd)
         };

@@ -32,6 +32,8 @@ pub(super) const PARAMETERS: &[&str] = &[
     "header_checks",
     "local_transport",
     "mail_owner",
+    "mailbox_command",
+    "mailbox_command_maps",
     "mailbox_transport",
     "mailbox_transport_maps",
     "maillog_file",
@@ -51,6 +53,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "sender_dependent_relayhost_maps",
     "shlib_directory",
     "smtp_cname_overrides_servername",
+    "smtp_enforce_tls",
     "smtp_fallback_relay",
     "smtp_sasl_auth_cache_name",
     "smtp_sasl_auth_cache_time",
@@ -65,9 +68,11 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_sasl_type",
     "smtp_sender_dependent_authentication",
     "smtp_tls_CAfile",
+    "smtp_tls_enforce_peername",
     "smtp_tls_policy_maps",
     "smtp_tls_security_level",
     "smtp_tls_wrappermode",
+    "smtp_use_tls",
     "smtpd_client_restrictions",
     "smtpd_data_restrictions",
     "smtpd_end_of_data_restrictions",
@@ -101,7 +106,9 @@ impl Postfix {
         let listed = self.postconf(&["-M".into()])?;
         let (services, proxymap) = self.read_services(&main, &by_service, &listed)?;
         let routing = self.read_routing(&main, &by_service, &listed)?;
-        let setup = Setup { services, proxymap, routing, commands: CommandService::all(&listed), main };
+        let mut commands = CommandService::all(&listed);
+        commands.extend(self.mailbox_commands(&main, &by_service, &listed)?);
+        let setup = Setup { services, proxymap, routing, commands, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
         Ok(setup)

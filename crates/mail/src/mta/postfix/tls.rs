@@ -209,8 +209,17 @@ fn names(destination: &str) -> Vec<&str> {
     names
 }
 
+/// Where none is set, what older parameters make it (postconf(5), `smtp_tls_security_level`).
 fn default_level(service: &Service) -> String {
-    service.settings.get("smtp_tls_security_level").to_ascii_lowercase()
+    let settings = &service.settings;
+    let set = settings.get("smtp_tls_security_level");
+    let level = match (set, settings.yes("smtp_enforce_tls"), settings.yes("smtp_use_tls")) {
+        ("", true, _) if settings.get("smtp_tls_enforce_peername").eq_ignore_ascii_case("no") => "encrypt",
+        ("", true, _) => "verify",
+        ("", false, true) => "may",
+        _ => set,
+    };
+    level.to_ascii_lowercase()
 }
 
 fn is_mandatory(level: &str) -> bool {
@@ -230,6 +239,22 @@ fn said(level: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mta::postfix::settings::Settings;
+
+    #[test]
+    fn a_level_that_older_parameters_make() {
+        for (set, expected) in [
+            ("", ""),
+            ("smtp_use_tls = yes", "may"),
+            ("smtp_use_tls = yes\nsmtp_enforce_tls = yes", "verify"),
+            ("smtp_enforce_tls = yes\nsmtp_tls_enforce_peername = no", "encrypt"),
+            ("smtp_tls_security_level = None\nsmtp_enforce_tls = yes", "none"),
+            ("smtp_tls_security_level = dane\nsmtp_use_tls = yes", "dane"),
+        ] {
+            let service = Service { name: "smtp".into(), settings: Settings::parse(set), overridden: BTreeSet::new() };
+            assert_eq!(default_level(&service), expected, "{set}");
+        }
+    }
 
     #[test]
     fn a_destination_in_brackets_or_with_a_port_has_one_name() {

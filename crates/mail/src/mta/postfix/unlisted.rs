@@ -71,8 +71,7 @@ impl Postfix {
                 "unlisted_ok names {}, and no login table that cannot be listed has that name",
                 shown::table(name)
             );
-            let fix =
-                "take it out, or spell it as smtp_sasl_password_maps does; a service that runs a program is pipe:NAME";
+            let fix = "take it out, or spell it as smtp_sasl_password_maps does; a service that runs a program is pipe:NAME, and mailbox_command is called so";
             Problem::warning(None, what, fix.into())
         };
         self.unlisted_ok.iter().filter(is_of_no_use).map(warn).collect()
