@@ -986,25 +986,26 @@ fn a_program_for_mailboxes_is_looked_through() {
     };
     let send = file("send", "#!/bin/sh\nuser=AKIAIOSFODNN7EXAMPLE\nnc email-smtp.eu-west-1.amazonaws.com 587\n");
     let table = file("commands", &format!("tickets {send} -t\n"));
-    let tables = format!("texthash:{table}");
+    let (tables, by_parameter) = (format!("texthash:{table}"), "texthash:$programs/commands");
     let local = "local unix - n n - - local";
     for (name, value, in_main) in [
         ("mailbox_command", send.as_str(), true),
         ("mailbox_command", &send, false),
         ("mailbox_command_maps", &tables, true),
+        ("mailbox_command_maps", by_parameter, false),
     ] {
         let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
         let unused = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
         assert_eq!(unused.incomplete, [] as [String; 0]);
-        match in_main {
-            true => instance.set(name, value),
-            false => instance.set("programs", scratch.path().to_str().unwrap()),
+        instance.set("programs", scratch.path().to_str().unwrap());
+        if in_main {
+            instance.set(name, value);
         }
-        let option = if in_main { String::new() } else { format!("  -o {name}=$programs/send\n") };
+        let option = if in_main { String::new() } else { format!("  -o {name}={value}\n") };
         add_services(&instance, &format!("{local}\n{option}"));
         let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
         let [other] = &view.key_ids.others(Some("AKIAOLD")).named[..] else { panic!("{name}: {:?}", view.key_ids) };
-        assert_eq!((other.id.as_str(), other.places[0].key.as_str()), ("AKIAIOSFODNN7EXAMPLE", name));
+        assert_eq!((other.id.as_str(), other.places[0].key.as_str()), ("AKIAIOSFODNN7EXAMPLE", "local"));
         assert_eq!(view.incomplete, [name]);
         let told = view.findings.iter().find(|f| f.what.starts_with(&format!("{name} runs a program"))).unwrap();
         let file = if in_main { "main.cf" } else { "master.cf" };

@@ -126,11 +126,11 @@ impl CommandService {
         }
     }
 
-    /// As places of key ids name it.
-    fn name(&self) -> &str {
+    /// The service that runs it, as places of key ids name it.
+    fn service(&self) -> &str {
         match &self.starter {
             Starter::Service(name) => name,
-            Starter::Parameter { name, .. } => name,
+            Starter::Parameter { .. } => "local",
         }
     }
 
@@ -211,7 +211,7 @@ impl Postfix {
         for (service, looked) in setup.commands.iter().zip(looked) {
             for (id, file, line) in looked.ids {
                 let table = TableId::new(shown::table(&file.display().to_string()));
-                found.key_ids.add(&id, &table, line, service.name());
+                found.key_ids.add(&id, &table, line, service.service());
             }
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
