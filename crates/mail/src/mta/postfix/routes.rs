@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use super::hops::{RouteTables, Values, filter_action};
 use super::master::MasterEntry;
 use super::origin::{Origin, RouteSettings, restriction_classes};
-use super::services::may_hold_a_login;
 use super::settings::{Settings, Setup, words};
 use super::tables::{Kind, MAX_LISTING, gave_up, in_braces, with_extension};
 use super::{LONG_COMMAND, Postfix};
@@ -41,18 +40,16 @@ impl Postfix {
     ) -> Result<RouteSettings, Fault> {
         let classes = restriction_classes(main);
         let mut routing = RouteSettings::of(main, &self.class_values(&classes)?);
-        for entry in listed.lines().filter_map(MasterEntry::parse) {
-            let options = RouteSettings::options(&entry, &classes);
-            // Most of them say what they mean.
-            let asked: Vec<&str> =
-                options.iter().map(|(_, _, value)| *value).filter(|value| value.contains('$')).collect();
-            let expanded = match asked.iter().any(|value| may_hold_a_login(value)) {
-                true => Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?),
+        let entries: Vec<MasterEntry> = listed.lines().filter_map(MasterEntry::parse).collect();
+        let options: Vec<_> = entries.iter().map(|entry| (entry, RouteSettings::options(entry, &classes))).collect();
+        // Most of them say what they mean.
+        let is_asked = |value: &&str| value.contains('$');
+        let asked = options.iter().flat_map(|(_, options)| options).map(|(_, _, value)| *value).filter(is_asked);
+        let expanded = self.expanded_logins(asked)?;
+        for (entry, options) in options {
+            let settings = match options.iter().any(|(_, _, value)| is_asked(value)) {
+                true => self.as_read_by(entry, by_service, &expanded)?,
                 false => Settings::default(),
-            };
-            let settings = match asked.is_empty() {
-                true => Settings::default(),
-                false => self.as_read_by(&entry, by_service, &expanded)?,
             };
             for (origin, name, value) in options {
                 let value = settings.0.get(name).map_or(value, String::as_str);

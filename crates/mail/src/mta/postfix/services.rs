@@ -54,12 +54,8 @@ impl Postfix {
         let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
         let clients: Vec<MasterEntry> = of("smtp").collect();
         let proxymap = of("proxymap").find(|entry| entry.name == name);
-        let mut logins = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
-        // With what parameters stand for in them.
-        let expanded = match logins.any(|value| may_hold_a_login(value)) {
-            true => Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?),
-            false => Settings::default(),
-        };
+        let options = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
+        let expanded = self.expanded_logins(options.map(String::as_str))?;
         let read = |entry| self.service(entry, main, by_service, &expanded);
         let services = clients.into_iter().map(read).collect::<Result<_, _>>()?;
         let proxymap = proxymap.map(read).transpose()?;
@@ -76,6 +72,15 @@ impl Postfix {
         let mut set = Settings::parse(&self.postconf(&["-n".into()])?).0;
         set.retain(|name, value| name != "syslog_name" && names_its_service(value));
         Ok(set)
+    }
+
+    /// The options of master.cf with what parameters stand for in them, where one of these values may hold a login: that is not asked
+    /// for on a command line. Else nothing.
+    pub(super) fn expanded_logins<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> Result<Settings, Fault> {
+        match values.any(may_hold_a_login) {
+            true => Ok(Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?)),
+            false => Ok(Settings::default()),
+        }
     }
 
     fn service(
