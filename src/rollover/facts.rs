@@ -49,6 +49,9 @@ pub struct Facts {
     pub(super) told_apart: Option<VersionId>,
     /// A decision that needs a person; shown, and the end of this wake.
     pub(super) blocked: Option<Failure>,
+    /// Why what a person approved is not approved. The version that is there instead goes its way all the same, so that the next
+    /// approval finds it waiting.
+    pub(super) not_approved: Option<Failure>,
     /// The applied version is being put back; what the source gives waits here meanwhile.
     pub(super) aside: Option<Aside>,
     /// The targets in which the applied version was put back in this wake without a confirmation, because of another target.
@@ -403,6 +406,7 @@ impl Facts {
             shown,
             told_apart,
             blocked: None,
+            not_approved: None,
             aside: None,
             put_back: Vec::new(),
             by_hand: policy.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
@@ -414,7 +418,7 @@ impl Facts {
     /// Every failure that stands, worst first: what status shows and the exit code is made of.
     pub fn failures(&self) -> Vec<(Option<&str>, &Failure)> {
         let mut all: Vec<(Option<&str>, &Failure)> = Vec::new();
-        all.extend(self.blocked.as_ref().map(|f| (None, f)));
+        all.extend(self.blocked.iter().chain(&self.not_approved).map(|f| (None, f)));
         all.extend(self.state.source_retry.failure.as_ref().map(|f| (None, f)));
         for t in &self.targets {
             // What was met before this wake, and not met again, is history.

@@ -17,13 +17,14 @@ const PROBE_HOLDS: SignedDuration = SignedDuration::from_hours(1);
 
 pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, now: Timestamp) {
     facts.stale = false;
-    facts.blocked = None;
+    (facts.blocked, facts.not_approved) = (None, None);
     supersede(facts, &found);
     facts.state.source_retry = Retry::default();
     let approved = match approval(facts, policy, &found, now) {
         Some(Ok(approval)) => Some(approval),
         Some(Err(failure)) => {
-            facts.blocked = Some(failure);
+            let of_another = matches!(failure.class, Class::ChangedMeanwhile | Class::NothingWaits);
+            *if of_another { &mut facts.not_approved } else { &mut facts.blocked } = Some(failure);
             None
         }
         None => None,

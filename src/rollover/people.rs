@@ -126,7 +126,7 @@ pub(super) fn approval(
         ),
         (None, _) => no(
             Class::NothingWaits,
-            format!("version {there} was only seen just now, and waits since"),
+            format!("version {there} was only seen just now: nothing was approved"),
             format!("look at it ({status}), then approve it: {by_name}"),
         ),
         _ => Some(Ok(Approval { by: approve.by.clone(), at: now, until: None })),

@@ -66,14 +66,22 @@ fn approved_it_goes_straight_down() {
 }
 
 #[test]
-fn what_nobody_has_seen_is_not_approved_without_its_name() {
+fn what_nobody_has_seen_is_not_approved_without_its_name_and_waits_from_then_on() {
+    let held = ["inspect", "fetch", "verify", "preview", "hold"];
     let mut host = LabHost::new(manual(1), 2);
     let run = host.approve(None, 0);
-    assert_eq!((run.failures.clone(), run.steps), (vec!["nothing-waits".to_owned()], vec!["inspect", "fetch"]));
-    assert!(run.news.is_empty(), "the person has the answer: {:?}", run.news);
-    assert_eq!((&host.candidate().approval, &host.candidate().held), (&None, &None));
-    let run = host.poll(60);
-    assert_eq!(run.outcomes(), ["pending-approval"]);
+    assert_eq!((run.failures.clone(), run.steps.as_slice()), (vec!["nothing-waits".to_owned()], held.as_slice()));
+    assert_eq!((run.outcomes(), host.version()), (vec!["pending-approval"], "v1"), "others are told that it waits");
+    assert_eq!((&host.candidate().approval, host.candidate().held.is_some()), (&None, true));
+    // Now it was seen: without another look in between, the next word is meant for it.
+    let run = host.approve(None, 1);
+    assert_eq!((run.committed, run.approved_by.as_deref()), (Some(Completion::Confirmed), Some("alice")));
+    assert_eq!((host.version(), run.failures.len()), ("v2", 0));
+    // One that fails does not wait, and both are said.
+    let mut host = LabHost::new(manual(1), 2);
+    host.troubles = vec![("verify", trouble("network", true))];
+    assert_eq!(host.approve(None, 0).failures, ["nothing-waits", "network"]);
+    assert_eq!(host.candidate().held, None);
     // Nothing is there to be approved.
     let mut host = LabHost::new(manual(1), 1);
     assert_eq!(host.approve(None, 0).failures, ["nothing-to-do"]);
@@ -105,13 +113,9 @@ fn an_approval_of_what_has_changed_meanwhile_applies_nothing() {
         host.poll(0);
         host.source = 3;
         let run = host.approve(named, 60);
-        assert_eq!((run.failures.clone(), run.steps), (vec!["changed-meanwhile".to_owned()], vec!["inspect", "fetch"]));
+        assert_eq!((run.failures.clone(), run.outcomes()), (vec!["changed-meanwhile".to_owned()], vec!["pending-approval"]));
         assert_eq!((host.version(), run.committed), ("v1", None));
-        let run = host.poll(120);
-        assert_eq!(
-            (run.outcomes(), run.steps),
-            (vec!["pending-approval"], vec!["inspect", "fetch", "verify", "preview", "hold"])
-        );
+        assert_eq!(run.steps, ["inspect", "fetch", "verify", "preview", "hold"]);
         // What waits now is what is approved now.
         assert_eq!(host.approve(None, 180).committed, Some(Completion::Confirmed));
         assert_eq!(host.version(), "v3");
