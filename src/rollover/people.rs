@@ -99,8 +99,8 @@ pub(super) fn approval(
         return nothing("the source has the version that is in use");
     }
     let by_name = relaykey(format_args!("approve {name} --version {there}"));
-    // It has not been looked into yet, so that `status` has nothing to tell of it.
-    let status = relaykey(format_args!("check {name}"));
+    // It tries all but the writing, and `status` tells what is known already.
+    let check = relaykey(format_args!("check {name}"));
     // A source that was made anew counts from 1 again: the same number, and perhaps not what the person saw. Whatever was
     // looked at in between does not tell what they had in mind.
     let another = |seen: &VersionId| seen.version == *there && *seen != found.id;
@@ -109,7 +109,7 @@ pub(super) fn approval(
         return no(
             Class::ChangedMeanwhile,
             ambiguous(there, &found.username, "nothing was approved"),
-            format!("look at what waits now ({status}); if that is meant, say it once more: {by_name}"),
+            format!("look at what waits now ({check}); if that is meant, say it once more: {by_name}"),
         );
     }
     let waited = facts.waited.as_ref().map(|id| &id.version);
@@ -117,7 +117,7 @@ pub(super) fn approval(
         (Some(version), _) if version != there => no(
             Class::ChangedMeanwhile,
             format!("the source has version {there} now, not {version}: nothing was approved"),
-            format!("look at what waits now ({status}), then approve that: {by_name}"),
+            format!("look at what waits now ({check}), then approve that: {by_name}"),
         ),
         (_, Some(rejected)) if approve.version.is_none() => no(
             Class::Rejected,
@@ -127,7 +127,7 @@ pub(super) fn approval(
         (None, _) => no(
             Class::NothingWaits,
             format!("version {there} was only seen just now: nothing was approved"),
-            format!("look at it ({status}), then approve it: {by_name}"),
+            format!("look at it ({check}), then approve it: {by_name}"),
         ),
         _ => Some(Ok(Approval { by: approve.by.clone(), at: now, until: None })),
     }
