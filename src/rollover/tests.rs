@@ -530,8 +530,8 @@ fn an_approval_is_of_the_version_that_was_seen_and_not_of_one_with_its_number() 
             fetched(&mut facts, &policy, there.clone(), at(0));
             // Looked at once more in the same wake, it is no more approved than before.
             fetched(&mut facts, &policy, there, at(1));
-            let blocked = facts.blocked.as_ref().map(|f| f.class.word());
-            assert_eq!(blocked, anew.then_some("changed-meanwhile"), "{named:?}");
+            let said = facts.not_approved.as_ref().map(|f| f.class.word());
+            assert_eq!(said, anew.then_some("changed-meanwhile"), "{named:?}");
             assert_eq!(facts.approved_by().is_some(), !anew, "{named:?}");
         }
     }

@@ -399,6 +399,7 @@ fn numbers_grow_also_when_the_clock_goes_back() {
 #[test]
 fn a_person_who_asked_in_vain_has_the_answer_and_nobody_else_is_told() {
     let mut host = LabHost::new(manual(1), 2);
+    host.poll(-10);
     for run in [host.approve(Some("v7"), 0), host.reject(Some("v7"), 10), host.order(accept("v7"), 20)] {
         assert_eq!((run.failures.len(), words(&run)), (1, vec![]));
     }
