@@ -13,6 +13,8 @@ use relaykey::credential::{Login, Secret, ses_smtp_password};
 use relaykey::standin::postfix::PostfixInstance;
 use relaykey::standin::{self, Standin};
 
+/// What the daemon is started with on a host.
+const UNIT: &str = include_str!("../../systemd/relaykey.service");
 const REGION: &str = "us-east-1";
 /// The longest that one thing may take here.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -239,9 +241,11 @@ fn configuration(base: &Path, source: &Path, port: u16, ca: &Path, postfix: &Pat
     )
 }
 
+/// Started with the environment that the unit gives it.
 fn start(program: &Path, config: &Path, arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new(program);
     command.arg("--config").arg(config).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    command.envs(UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('=')));
     command.spawn().map_err(|e| format!("{}: {e}", program.display()))
 }
 

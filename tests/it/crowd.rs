@@ -543,6 +543,52 @@ fn polls_do_not_shorten_the_back_off() {
     daemon.wait(lab::RUN * 10).expect(0);
 }
 
+// ---------------------------------------------------------------- large tables
+
+/// What the systemd unit starts the daemon with.
+const UNIT: &str = include_str!("../../systemd/relaykey.service");
+
+/// Data of the process that no file is behind, in KiB.
+fn anonymous(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("its memory");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).expect("a line");
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// Texts of less than 32 MiB are what glibc keeps by itself: see M_MMAP_THRESHOLD in mallopt(3).
+#[test]
+fn what_the_texts_of_large_tables_took_is_given_back() {
+    let keys = [Key::new(), Key::new()];
+    let host = Host::with("hash", |hop| {
+        let others = (0..100_000).map(|n| format!("[relay{n:06}.customers.example.net]:587 user{n:06}:password-{n:06}\n"));
+        Some(format!("{hop} {}\n{}", keys[0].pair(), others.collect::<String>()))
+    });
+    keys.iter().for_each(|key| host.standin.set_key(&key.id, &key.login.password));
+    host.start_postfix();
+    let text = fs::metadata(host.postfix.table()).expect("a table").len() / 1024;
+    let port = free_port();
+    let source = host.publish(keys[0].pair()) + "poll = \"1s\"\n";
+    let health = format!("[health]\nlisten = [\"127.0.0.1:{port}\"]\n");
+    host.configure(&Setup { source: &source, more: &health, ..Setup::default() });
+    let config = host.path("config.toml");
+    let environment: Vec<(&str, &str)> =
+        UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('=')).collect();
+    let daemon = Program::start(&["--config", config.to_str().expect("UTF-8"), "run"], &environment, b"");
+    shows(port, "the first look", looked);
+    host.publish(keys[1].pair());
+    wait_for("the new key to be confirmed", SOON * 4, || {
+        (host.state("ses")["applied"]["username"] == keys[1].id.as_str()).then_some(())
+    });
+    shows(port, "that it is at rest", looked);
+    let pid = daemon.id();
+    Has::at_rest(pid, None);
+    let kept = anonymous(pid);
+    println!("{kept} KiB are kept after a rollover in {text} KiB of text");
+    assert!(text > 5000 && kept < text, "{kept} KiB are kept of {text} KiB");
+    daemon.terminate();
+    daemon.wait(lab::RUN * 10).expect(0);
+}
+
 // ---------------------------------------------------------------- generations
 
 #[test]
