@@ -81,7 +81,7 @@ pub use drift::{left_changed, put_right, would_put_right};
 pub use events::{OLD_KEY, alive_due, conclude, hello};
 pub use facts::{
     Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SignOfLife, SourceVersion, StagedFacts, Stamp,
-    Superseded, Swapped, TargetFacts, Wake,
+    Superseded, TargetFacts, Wake,
 };
 pub use failures::backoff;
 pub use fetched::not_newer;
@@ -94,9 +94,8 @@ pub use relaykey_core::report::{
     Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTable, ReportTarget, StillHeld,
     Waiting, rfc3339,
 };
+pub use relaykey_core::target::{ReloadOwed, Swapped};
 pub use standing::said_beside;
 pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State};
 pub use step::{Outcome, Reason, Step, StepId};
-pub use target_state::{
-    Begun, FirstRefused, HeldBeside, Holds, InUse, Owed, PlannedChange, Retry, TargetState, Wanted,
-};
+pub use target_state::{Begun, FirstRefused, HeldBeside, Holds, InUse, PlannedChange, Retry, TargetState, Wanted};

@@ -27,7 +27,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::Instruction;
 use crate::rollover::{
-    Approval, CloneOf, Completion, Holds, Owed, PlannedChange, Rejected, Report, ReportMode, State, Tried,
+    Approval, CloneOf, Completion, Holds, PlannedChange, Rejected, ReloadOwed, Report, ReportMode, State, Tried,
 };
 
 /// The document. A program that reads it goes by `schema`; fields may be added.
@@ -428,7 +428,7 @@ pub struct FailureStatus {
 pub struct OwedStatus {
     pub target: String,
     #[serde(flatten)]
-    pub owed: Owed,
+    pub owed: ReloadOwed,
 }
 
 /// One credential, as much as is known of it: input of [`Status::new`].

@@ -16,8 +16,8 @@ use crate::credential::{Login, NOT_SHOWN, VersionId};
 use crate::fault::{Class, Failure, Fault};
 use crate::report;
 use crate::rollover::{
-    self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTable, ReportTarget, SourceVersion,
-    StagedFacts, State, Step, StillHeld,
+    self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTarget, SourceVersion, StagedFacts, State,
+    Step, StillHeld,
 };
 use crate::smtp::{self, Verdict};
 use crate::tls;
@@ -368,10 +368,9 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 }
             }
             let live_id = seen.holds;
-            let owed = |o: apply::ReloadOwed| rollover::Owed { since: o.since, why: o.why };
             // What is not in place is seen to otherwise, and then read.
             let holds_it = holds_confirmed(facts, target, live_id.as_ref()) && seen.swapped.is_none();
-            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run).map(owed);
+            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run);
             let (to_reload, left) = if target.reload.is_ours() { (unread, None) } else { (None, unread) };
             Outcome::Inspected(rollover::Inspection {
                 live_id,
@@ -380,14 +379,9 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 in_use: seen.live_id,
                 usernames,
                 endpoints: seen.endpoints,
-                reload_owed: seen.reload_owed.map(owed).or(to_reload),
+                reload_owed: seen.reload_owed.or(to_reload),
                 unread: left,
-                swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
-                    id: VersionId { version: v.version, order: v.order },
-                    source: v.source,
-                    username,
-                    live_id,
-                }),
+                swapped: seen.swapped,
                 mail_server: Some(match seen.running {
                     apply::Running::No => rollover::MailServer::Stopped,
                     apply::Running::Yes { .. } => rollover::MailServer::Runs,
@@ -431,11 +425,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             map: r.map,
             keys: r.keys,
             how: r.how.into(),
-            tables: r
-                .tables
-                .into_iter()
-                .map(|t| ReportTable { table: t.table.to_string(), services: t.services })
-                .collect(),
+            tables: r.tables,
             held: HeldFacts { mark: held_mark(&r.remaining_old, &r.others, &r.incomplete), told: r.held },
             live_id: r.live_id,
             region: r.regions.as_ref().and_then(|read| read.region.clone()),

@@ -3,10 +3,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
+use relaykey_core::target::Swapped;
 
 use super::drift::denied;
 use super::events::{tell, tell_of_waiting};
-use super::facts::{Facts, SourceVersion, Swapped, TargetFacts, is_by_hand};
+use super::facts::{Facts, SourceVersion, TargetFacts, is_by_hand};
 use super::failures::target_failed;
 use super::policy::Policy;
 use super::standing::{

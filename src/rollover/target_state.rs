@@ -3,9 +3,10 @@
 
 use jiff::Timestamp;
 use relaykey_core::report::{MailServer, StillHeld};
+use relaykey_core::target::{ReloadOwed, Swapped};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{HeldFacts, SourceVersion, Swapped};
+use super::facts::{HeldFacts, SourceVersion};
 use super::own_login::OwnLogin;
 use super::state::{Applied, State};
 use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, VersionId, is_access_key_id};
@@ -74,10 +75,10 @@ pub struct TargetState {
     /// When drift was healed, within the last hour.
     pub heals: Vec<Timestamp>,
     /// Why a reload is owed, as last seen.
-    pub reload_owed: Option<Owed>,
+    pub reload_owed: Option<ReloadOwed>,
     /// Why the mail server may not go by what is there, where nothing may reload it, as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread: Option<Owed>,
+    pub unread: Option<ReloadOwed>,
     /// What waits to be changed here, by relaykey once it may, or by hand.
     #[serde(default)]
     pub change: Option<PlannedChange>,
@@ -171,9 +172,9 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Is it this very version? As of [`Swapped`].
+    /// Is it this very version?
     pub(super) fn is(&self, found: &SourceVersion) -> bool {
-        self.id == found.id && self.source.as_ref() == Some(&found.identity)
+        found.is(&self.id, self.source.as_ref())
     }
 
     /// Was only a part of it put in place, as far as was seen? What a person was asked for is theirs to begin.
@@ -295,13 +296,6 @@ pub struct FirstRefused {
     #[serde(flatten)]
     pub id: VersionId,
     pub since: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Owed {
-    pub since: Timestamp,
-    #[serde(deserialize_with = "text::on_one_line")]
-    pub why: String,
 }
 
 /// Attempts at something that failed, and when it is due again. Persists, so that a restart does not hammer.

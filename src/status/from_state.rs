@@ -13,7 +13,9 @@ use super::{
 use crate::config::{self, Config, IfAppliedDies};
 use crate::fault::Class;
 use crate::instruction::relaykey;
-use crate::rollover::{self, Candidate, CloneOf, Holds, MailServer, Owed, OwnResult, State, TargetState, rfc3339};
+use crate::rollover::{
+    self, Candidate, CloneOf, Holds, MailServer, OwnResult, ReloadOwed, State, TargetState, rfc3339,
+};
 
 /// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
 const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -76,7 +78,7 @@ impl CredentialStatus {
                 });
             }
         }
-        let each = |of: fn(&TargetState) -> Option<&Owed>| -> Vec<OwedStatus> {
+        let each = |of: fn(&TargetState) -> Option<&ReloadOwed>| -> Vec<OwedStatus> {
             let said =
                 |(name, t): (&String, &TargetState)| Some(OwedStatus { target: name.clone(), owed: of(t)?.clone() });
             state.targets.iter().filter_map(said).collect()

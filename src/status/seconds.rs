@@ -12,7 +12,7 @@ use super::{
 use crate::audit::{AuditLine, Record};
 use crate::credential::VersionId;
 use crate::fault::Failure;
-use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, Waiting};
+use crate::rollover::{Approval, CloneOf, Rejected, ReloadOwed, Report, Tried, Waiting};
 
 /// What holds times, and is printed for programs.
 pub trait InSeconds {
@@ -72,7 +72,7 @@ in_seconds! {
     FailureStatus: failure, next;
     Failure: at;
     OwedStatus: owed;
-    Owed: since;
+    ReloadOwed: since;
     ReportOwed: failure, next;
     Notice: at;
     LiveStatus: answered, woken, source_asked, next_wake;

@@ -292,14 +292,14 @@ fn attempts_are_counted_in_english() {
 /// What is in the files of a mail server that was not told of it may not be in use.
 #[test]
 fn a_key_whose_reload_is_owed_is_in_place_and_not_in_use() {
-    use relaykey::rollover::{InUse, Owed};
+    use relaykey::rollover::{InUse, ReloadOwed};
     let said = text(|h| {
         let now = h.now;
         h.pending();
         let target = h.target();
         target.live_id = Some("old".into());
         let why = "reload = \"never\": the mail server has to be told by somebody else";
-        target.reload_owed = Some(Owed { since: now, why: why.into() });
+        target.reload_owed = Some(ReloadOwed { since: now, why: why.into() });
         target.in_use = Some(InUse { at: now, usernames: vec![lab::NEW.into()], live_id: Some("new".into()) });
         h.candidate().approval = None;
     });

@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("finding", &[]),
     ("fault", &["text", "word"]),
     ("word", &[]),
+    ("target", &["credential", "text"]),
     ("config", &["apply", "credential", "host", "instruction", "mta", "text"]),
     ("instruction", &[]),
     ("rollover", &["credential", "config", "instruction", "text"]),

@@ -17,8 +17,8 @@ use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried,
+    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, OwnLogin,
+    OwnResult, PlannedChange, Rejected, ReloadOwed, Report, Retry, State, TargetState, Tried,
 };
 use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
 use relaykey::wake::alarm::AlarmKind;
@@ -294,7 +294,7 @@ pub fn swapped_while_stopped(h: &mut Host) {
     target.mail_server = Some(MailServer::Stopped);
     target.live_id = Some("old".into());
     let why = "the mail server is not running";
-    target.reload_owed = Some(Owed { since: minutes(now, 3), why: why.into() });
+    target.reload_owed = Some(ReloadOwed { since: minutes(now, 3), why: why.into() });
     target.in_use = Some(InUse { at: minutes(now, 3), usernames: vec![NEW.into()], live_id: Some("new".into()) });
     let mut failure = failure("reload-owed", why, "start it: it reads what is there", minutes(now, 2));
     failure.temporary = true;
@@ -325,7 +325,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     ("reload-owed", |h| {
         let now = h.now;
         let why = "reload = \"never\": the mail server has to be told by somebody else";
-        h.target().reload_owed = Some(Owed { since: minutes(now, 50), why: why.into() });
+        h.target().reload_owed = Some(ReloadOwed { since: minutes(now, 50), why: why.into() });
     }),
     ("drift", |h| {
         let now = h.now;

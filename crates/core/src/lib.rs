@@ -11,5 +11,6 @@ pub mod fault;
 pub mod finding;
 pub mod instruction;
 pub mod report;
+pub mod target;
 pub mod text;
 pub mod word;

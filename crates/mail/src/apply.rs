@@ -46,8 +46,7 @@ use change::StagedChange;
 use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};
 use registry::{HeldDirectory, Registry};
 pub use reply::{
-    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, ReloadOwed, Reply,
-    TableInUse, Uncommitted, WhyReload,
+    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, Reply, WhyReload,
 };
 pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version, WantedProof};
 pub use server::Server;

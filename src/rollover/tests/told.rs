@@ -310,7 +310,7 @@ fn a_report_names_no_key_as_in_use_where_a_reload_is_owed() {
     let mut state = applied(&policy, 1);
     let in_use = |state: &State| Facts::new(state.clone(), &policy, Wake::default(), false).in_use();
     assert_eq!(in_use(&state), Some(vec!["AKIA1".to_owned()]));
-    state.targets.get_mut("t0").unwrap().reload_owed = Some(Owed { since: at(-60), why: "never".into() });
+    state.targets.get_mut("t0").unwrap().reload_owed = Some(ReloadOwed { since: at(-60), why: "never".into() });
     assert_eq!(in_use(&state), None);
 }
 

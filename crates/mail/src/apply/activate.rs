@@ -1,7 +1,9 @@
 //! How the mail server comes to read what is there, and how it is known that it has.
 
+use relaykey_core::target::ReloadOwed;
+
 use super::journal::{Instance, Moment, Phase, SeenFiles, TargetRecord};
-use super::{Activated, MayChange, OpenChange, ReloadOwed, Swap, Target};
+use super::{Activated, MayChange, OpenChange, Swap, Target};
 use crate::fault::Fault;
 use crate::mta::{Reload, Running};
 

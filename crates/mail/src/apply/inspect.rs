@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use relaykey_core::target::{ReloadOwed, Swapped};
+
 use super::activate::has_read;
 use super::journal::{LiveIdKey, Moment, Phase, SeenFiles, TargetRecord};
 use super::left_behind::{LoginInUse, tables_in_use};
 use super::own_ids::Purpose;
 use super::registry::{self, directories, ids_around};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, ReloadOwed, Target, Uncommitted};
+use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, Target};
 use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -46,8 +48,9 @@ impl Target {
         let swapped = record
             .as_ref()
             .filter(|record| record.phase == Phase::Swapped && is_in_place(record, &entries))
-            .map(|record| Uncommitted {
-                version: record.version.clone(),
+            .map(|record| Swapped {
+                id: record.version.id(),
+                source: record.version.source.clone(),
                 username: record.usernames.last().filter(|name| !credential::has_secret_shape(name)).cloned(),
                 live_id: record.live_id.clone(),
             });

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use relaykey_core::target::ReloadOwed;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::change::Over;
-use super::{ReloadOwed, TargetId, Version};
+use super::{TargetId, Version};
 use crate::credential::{LocalKey, Login};
 use crate::fault::{Class, Fault};
 use crate::host::way::Way;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use super::{Inspected, Prepared, Reply};
-use crate::credential::{Login, ProofFields, SourceIdentity, VersionOrder};
+use crate::credential::{Login, ProofFields, SourceIdentity, VersionId, VersionOrder};
 use crate::mta::{Logins, Ours, Relay, Reload};
 
 /// Names one target: credential and target name of the configuration.
@@ -33,6 +33,11 @@ pub struct Version {
 }
 
 impl Version {
+    /// Its name and order.
+    pub(super) fn id(&self) -> VersionId {
+        VersionId { version: self.version.clone(), order: self.order }
+    }
+
     /// Can they be one and the same? Not where both say which they are, and differ.
     pub(super) fn may_be(&self, other: &Self) -> bool {
         let named = self.source.is_some() && other.source.is_some();

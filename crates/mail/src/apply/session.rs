@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use relaykey_core::target::ReloadOwed;
+
 use super::activate::wants_reload;
 use super::change::{self, Over, StagedChange, Stopped};
 use super::inspect::first_live;
@@ -12,7 +14,7 @@ use super::journal::{self, Ahead, Moment, Phase, SeenFiles, TableRecord, TargetR
 use super::own_ids::Purpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, LOCK_WAIT, Locks, OpenChange, Prepared, ReloadOwed, Swap, Target, Version, out_of_order};
+use super::{ATTEMPTS, LOCK_WAIT, Locks, OpenChange, Prepared, Swap, Target, Version, out_of_order};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
