@@ -176,8 +176,8 @@ impl Agent {
 
 /// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
-    let file = |c: &config::Credential| matches!(c.source, config::SourceConfig::File { .. });
-    if config.credentials.iter().all(file) && !config.reports.iter().any(|r| r.kind.is_aws()) {
+    let sources = config.credentials.iter().filter_map(|c| c.source.aws());
+    if sources.chain(config.reports.iter().filter_map(|r| r.kind.aws())).next().is_none() {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();

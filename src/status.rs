@@ -17,7 +17,6 @@ use relaykey_core::report::StillHeld;
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
-pub use self::from_state::source_words;
 pub use self::seconds::InSeconds;
 pub use self::words::{
     UNREAD_FIX, how_to_start, instead_of_the_refused, key_refused, not_running, own_login_words, words,

@@ -180,10 +180,8 @@ impl Daemon {
         }
         self.followers = LogFollowers::default();
         // Files of targets that stay are told of again by their tasks.
-        let sources = config.credentials.iter().filter_map(|c| match &c.source {
-            config::SourceConfig::File { path, .. } => Some((path.clone(), FileRole::Of(c.name.clone()))),
-            _ => None,
-        });
+        let sources =
+            config.credentials.iter().filter_map(|c| Some((c.source.file()?.to_owned(), FileRole::Of(c.name.clone()))));
         *self.roles.lock() = std::iter::once((self.path.clone(), FileRole::Configuration)).chain(sources).collect();
         self.watch_roles(Some(watched));
         Generation { config, trust: http.trust(), stop, tasks, servers, late, first_looks }

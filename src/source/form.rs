@@ -23,7 +23,7 @@ pub struct InForm {
 
 impl InForm {
     pub fn new(source: Box<dyn Source>, of: &config::SourceConfig) -> Self {
-        Self { source, is_file: matches!(of, config::SourceConfig::File { .. }) }
+        Self { source, is_file: of.file().is_some() }
     }
 
     fn check(&self, identity: &SourceIdentity, version: &str) -> Result<(), Fault> {

@@ -132,8 +132,8 @@ impl CredentialStatus {
         };
         let mut status = Self {
             name: credential.name.clone(),
-            source: source_words(&credential.source),
-            source_in_full: source_in_full(&credential.source),
+            source: credential.source.words(),
+            source_in_full: credential.source.words_in_full(),
             state: CredentialState::UpToDate,
             mode: credential.mode.word().into(),
             by_hand: credential.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
@@ -432,28 +432,5 @@ impl PendingStatus {
             changes,
             not_newer: rollover::not_newer(state),
         }
-    }
-}
-
-/// What a source is, in a few words.
-pub fn source_words(source: &config::SourceConfig) -> String {
-    source_called(source, "secrets-manager", "parameter-store")
-}
-
-/// What a source is, as its owner calls it: `AWS Secrets Manager mail/ses (AWSCURRENT)`.
-fn source_in_full(source: &config::SourceConfig) -> String {
-    source_called(source, "AWS Secrets Manager", "AWS Parameter Store")
-}
-
-fn source_called(source: &config::SourceConfig, secrets_manager: &str, parameter_store: &str) -> String {
-    match source {
-        config::SourceConfig::SecretsManager { secret, stages, .. } => {
-            format!("{secrets_manager} {secret} ({})", stages.join(", "))
-        }
-        config::SourceConfig::ParameterStore { parameter, label: None, .. } => format!("{parameter_store} {parameter}"),
-        config::SourceConfig::ParameterStore { parameter, label: Some(label), .. } => {
-            format!("{parameter_store} {parameter} ({label})")
-        }
-        config::SourceConfig::File { path, .. } => format!("file {}", path.display()),
     }
 }

@@ -13,7 +13,6 @@ use crate::rollover::{Evidence, State};
 use crate::smtp::Verdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::Store;
-use crate::status::source_words;
 
 /// if_applied_dies = "apply" needs the source to give the version in use also when it has a newer one.
 async fn gives_applied(
@@ -79,7 +78,7 @@ pub(super) async fn source(
         Ok(fetched) => {
             let what = format!(
                 "{} gives version {}: {} ({})",
-                source_words(&credential.source),
+                credential.source.words(),
                 fetched.id.version,
                 fetched.payload.form,
                 agent::shown_before_the_login(&fetched, state)
