@@ -92,7 +92,7 @@ pub use policy::{Policy, TargetPolicy};
 pub use relaykey_core::audit::{AuditFile, AuditHead};
 pub use relaykey_core::report::{
     Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTable, ReportTarget, StillHeld,
-    Waiting, rfc3339,
+    Waiting, rfc3339, whole_seconds,
 };
 pub use relaykey_core::target::{ReloadOwed, Swapped};
 pub use standing::said_beside;

@@ -558,7 +558,7 @@ pub(super) async fn proved_everywhere(
 /// What a login at this endpoint comes to.
 async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
     // As it is written down, and as reports have it.
-    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let at = rollover::whole_seconds(Timestamp::now());
     match login_at(smtp, login, hello_name).await {
         Verdict::Accepted { reply } => Outcome::Accepted(Evidence { endpoint: smtp.place(), reply, at }),
         verdict => unproved(verdict, at),

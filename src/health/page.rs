@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::{Level, PageTrouble, PageVerdict, Todo, ago, of_notice, old_key, rough, since, troubles, verdict};
+use super::verdict::{Level, PageTrouble, PageVerdict, Todo, of_notice, old_key, rough, since, troubles, verdict};
 use crate::audit::{By, Record, RecordCause, RecordKind, RecordOutcome, StepKind};
 use crate::fault::Class;
 use crate::instruction::relaykey;
@@ -339,7 +339,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
                 name,
                 format_args!("<b>{}</b><br><small>version {}</small>", Safe(&a.username), Safe(&a.version)),
             )?;
-            fact(out, since, Safe(when_text(&a.since, now)))?;
+            fact(out, since, Safe(when(a.since, now)))?;
             let age = rough(jiff::SignedDuration::from_secs(a.key_age_seconds));
             let (name, said) = match a.version_stored {
                 Some(_) => ("Version stored", format!("{age} ago; the key may be older")),
@@ -399,8 +399,8 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
         }
     }
     if let Some(p) = &c.pending {
-        let refused = match &p.first_refused {
-            Some(at) => format!(", first refused {}", ago(at, now)),
+        let refused = match p.first_refused {
+            Some(at) => format!(", first refused {}", since(at, now)),
             None => String::new(),
         };
         fact(
@@ -411,7 +411,7 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
                 Safe(&p.username),
                 if new_in_place { "not confirmed yet" } else { "not in use yet" },
                 Safe(&p.version),
-                Safe(ago(&p.first_seen, now)),
+                Safe(since(p.first_seen, now)),
                 Safe(refused),
             ),
         )?;
@@ -431,15 +431,11 @@ fn write_facts(out: &mut String, c: &CredentialStatus, now: Timestamp) -> fmt::R
     for r in &c.reports_owed {
         let next = r.next.map(|next| format!(", next try {}", ahead(next, now))).unwrap_or_default();
         let count = if r.count == 1 { "1 report".to_owned() } else { format!("{} reports", r.count) };
+        let made = r.made().map_or_else(|| r.since.clone(), |at| since(at, now));
         fact(
             out,
             "Not delivered",
-            format_args!(
-                "{count} to {}, the oldest made {}{}",
-                Safe(&r.receiver),
-                Safe(ago(&r.since, now)),
-                Safe(next)
-            ),
+            format_args!("{count} to {}, the oldest made {}{}", Safe(&r.receiver), Safe(made), Safe(next)),
         )?;
     }
     fact(out, "Source", Safe(&c.source_in_full))?;
@@ -697,10 +693,6 @@ fn clock(at: Timestamp) -> String {
 /// `3 hours ago (2026-11-20 19:10:05 UTC)`.
 fn when(at: Timestamp, now: Timestamp) -> String {
     format!("{} ({} UTC)", since(at, now), clock(at))
-}
-
-fn when_text(at: &str, now: Timestamp) -> String {
-    at.parse().map_or_else(|_| at.to_owned(), |at| when(at, now))
 }
 
 fn ahead(at: Timestamp, now: Timestamp) -> String {

@@ -1,7 +1,7 @@
 //! One confirmation: the stamp that its proofs share, and what it makes durable.
 
 use jiff::Timestamp;
-use relaykey_core::report::{Report, rfc3339};
+use relaykey_core::report::{Report, whole_seconds};
 
 use super::drift::go_on_with_offered;
 use super::facts::{Facts, Inspection, Stamp};
@@ -22,7 +22,7 @@ pub(super) fn new_stamp(facts: &Facts, now: Timestamp) -> Stamp {
         .all(|t| !t.swapped && t.prepared.as_ref().is_none_or(|p| p.nothing_to_write && !p.swapped_before));
     Stamp {
         seq: next_seq(&facts.state, now),
-        at: rfc3339(now),
+        at: whole_seconds(now),
         outcome: if untouched && facts.state.applied.is_none() { Completion::Adopted } else { Completion::Confirmed },
     }
 }

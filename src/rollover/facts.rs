@@ -137,8 +137,8 @@ pub struct Reject {
 pub struct News {
     pub outcome: ReportOutcome,
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
     pub version: String,
     pub username: String,
     pub previous_username: Option<String>,
@@ -311,8 +311,8 @@ pub struct ReadBackFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
     pub outcome: Completion,
 }
 
@@ -320,8 +320,8 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignOfLife {
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
 }
 
 /// What is proved for a sign of life that is due.

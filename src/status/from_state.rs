@@ -14,7 +14,7 @@ use crate::config::{self, Config, IfAppliedDies};
 use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::{
-    self, Candidate, CloneOf, Holds, MailServer, OwnResult, ReloadOwed, State, TargetState, rfc3339,
+    self, Candidate, CloneOf, Holds, MailServer, OwnResult, ReloadOwed, State, TargetState, rfc3339, whole_seconds,
 };
 
 /// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
@@ -25,7 +25,7 @@ impl Status {
     pub fn new<'a>(daemon: Option<DaemonStatus>, known: impl IntoIterator<Item = Known<'a>>, now: Timestamp) -> Self {
         let mut status = Self {
             schema: "relaykey/status/v1".into(),
-            at: rfc3339(now),
+            at: now,
             daemon,
             clone_of: None,
             credentials: known.into_iter().map(|k| CredentialStatus::new(k, now)).collect(),
@@ -102,7 +102,7 @@ impl CredentialStatus {
             let found = t.in_use.as_ref()?;
             // What is found unchanged is not written down each time.
             let at = live.and_then(|l| l.looked.get(name)).map_or(found.at, |at| found.at.max(*at));
-            let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
+            let at = whole_seconds(at);
             let (target, usernames, holds) = (name.clone(), found.usernames.clone(), t.holds(state)?);
             let begun = found.live_id.as_ref().filter(|_| holds == Holds::Begun).and_then(|id| t.has_begun(id));
             let begun_by_hand = begun.is_some_and(|begun| begun.by_hand);
@@ -143,8 +143,8 @@ impl CredentialStatus {
                 username: a.username.clone(),
                 previous_username: a.previous_username.clone(),
                 outcome: a.outcome,
-                since: rfc3339(a.since),
-                version_stored: a.id.order.map(|order| rfc3339(order.at)),
+                since: a.since,
+                version_stored: a.id.order.map(|order| order.at),
                 key_age_seconds: a.key_age(now).as_secs(),
             }),
             in_use,
@@ -166,7 +166,7 @@ impl CredentialStatus {
             left: state.left,
             reports_owed,
             notices: live.map(|l| l.notices.clone()).unwrap_or_default(),
-            next: next.map(rfc3339),
+            next,
             live: live.map(|l| LiveStatus {
                 answered: l.answered,
                 woken: l.woken.clone(),
@@ -420,8 +420,8 @@ impl PendingStatus {
         Self {
             version: candidate.id.version.clone(),
             username: candidate.username.clone(),
-            first_seen: rfc3339(candidate.first_seen),
-            first_refused: first_refused.map(rfc3339),
+            first_seen: candidate.first_seen,
+            first_refused,
             waits_since: waits.map(|held| held.since),
             for_approval,
             window: window.filter(|_| for_approval),

@@ -255,6 +255,11 @@ fn in_seconds<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::E
     to.serialize_str(&rfc3339(*at))
 }
 
+/// Without what is less than a second: the form in which times go into documents and are told.
+pub fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 /// RFC 3339 with Z and whole seconds, as reports have it.
 pub fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
