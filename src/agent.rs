@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use relaykey_core::exit::Exit;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
@@ -126,7 +127,7 @@ impl FinishedRun {
     }
 }
 
-/// How a run ended, as exit codes tell it: worst last.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
     Done(Option<Completion>),
@@ -137,6 +138,18 @@ pub enum RunEnd {
     ForGood,
     /// SIGINT or SIGTERM: stopped between two steps.
     Interrupted,
+}
+
+impl RunEnd {
+    /// How a program ends that did this run.
+    pub fn exit(self) -> Exit {
+        match self {
+            RunEnd::Done(_) => Exit::Done,
+            RunEnd::Waits => Exit::People,
+            RunEnd::ForNow | RunEnd::Interrupted => Exit::ForNow,
+            RunEnd::ForGood => Exit::ForGood,
+        }
+    }
 }
 
 /// Everything a run needs that is not about one credential.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("credential", &["text"]),
+    ("exit", &[]),
     ("finding", &[]),
     ("fault", &["text", "word"]),
     ("word", &[]),

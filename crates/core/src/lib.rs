@@ -7,6 +7,7 @@ pub mod audit;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod credential;
+pub mod exit;
 pub mod fault;
 pub mod finding;
 pub mod instruction;

@@ -19,40 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use relaykey::fault::{Class, Fault};
 use relaykey::tls::Roots;
 use relaykey::{host, text};
+pub use relaykey_core::exit::Exit;
 
 use crate::config::{self, Config, Credential};
 use crate::run::Controller;
 use crate::words::{Names, speak_of};
-
-/// Exit codes.
-///
-/// | code | meaning |
-/// |---|---|
-/// | 0 | done, or nothing is due |
-/// | 1 | refused for good |
-/// | 2 | usage or configuration |
-/// | 3 | waits for people, or for hosts |
-/// | 75 | failed for now, not over yet, or somebody else is at work |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
-    Done,
-    People,
-    ForNow,
-    ForGood,
-    Usage,
-}
-
-impl Exit {
-    pub fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::ForGood => 1,
-            Exit::Usage => 2,
-            Exit::People => 3,
-            Exit::ForNow => 75,
-        }
-    }
-}
 
 /// Rotates the IAM key behind an SES SMTP credential: makes the new key, proves it, publishes it, waits until every host has
 /// confirmed it with proof, then retires the old one.
