@@ -5,6 +5,7 @@
 //!
 //! - `run`: the loop. It reads straight down.
 //! - `steps`: one step, and what the answer to it comes to.
+//! - `endpoints`: the login at every endpoint that a target uses, and a message over it.
 //! - `fetched`: the credential as the source gives it, and what of it may be shown.
 //! - `documents`: reports and records of the audit log, made of the facts.
 //! - `durable`: what of a run is written down, and what is owed to others.
@@ -15,6 +16,7 @@ pub mod account;
 mod documents;
 mod doubts;
 mod durable;
+mod endpoints;
 mod fetched;
 pub mod foresight;
 mod operator;
@@ -31,10 +33,11 @@ use relaykey_core::exit::Exit;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
+pub use self::endpoints::{login_at, or_the_default, places_used};
 pub use self::fetched::{in_order, logins_of, named, shown_before_the_login};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
-pub use self::steps::{login_at, ours};
+pub use self::steps::ours;
 use crate::apply;
 use crate::audit::{self, By, StepTime};
 use crate::aws;

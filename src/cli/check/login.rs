@@ -140,12 +140,10 @@ pub(super) async fn logins(
                 continue;
             }
         };
-        let used = seen.as_ref().map(|seen| seen.endpoints.clone()).filter(|used| !used.is_empty());
-        let used = used.unwrap_or_else(|| vec![0]);
-        let places: Vec<(config::Smtp, &Login)> = (target.smtp.endpoints().enumerate())
-            .filter(|(at, _)| used.contains(at))
-            .filter_map(|(at, smtp)| Some((alone(smtp), logins.at(at)?)))
-            .collect();
+        let used = agent::or_the_default(seen.as_ref().map_or(&[][..], |seen| &seen.endpoints[..]));
+        let places = agent::places_used(&target.smtp, &used, &logins);
+        let places: Vec<(config::Smtp, &Login)> =
+            places.into_iter().map(|(smtp, login)| (alone(smtp), login)).collect();
         let new = || places.iter().filter(|(smtp, _)| !tried.iter().any(|(before, _)| before == smtp));
         // Nor is a password that is in use sent as a user name.
         if new().next().is_some() && agent::shown_before_the_login(fetched, state) == credential::NOT_SHOWN {
