@@ -409,10 +409,7 @@ fn room_in_report(heading: &Report, credential: &config::Credential) -> usize {
 fn named(target: &config::Target) -> ReportTarget {
     ReportTarget {
         name: target.name.clone(),
-        kind: match &target.kind {
-            config::TargetKind::Postfix { .. } => "postfix".into(),
-            config::TargetKind::Text { .. } => "text".into(),
-        },
+        kind: target.kind.word().into(),
         map: String::new(),
         tables: Vec::new(),
         keys: Vec::new(),
@@ -449,10 +446,7 @@ fn version_of(found: Option<&SourceVersion>) -> apply::Version {
 
 /// What is in its files cannot be confirmed as what it uses.
 pub(super) fn not_running(target: &config::Target) -> Failure {
-    let fix = match &target.kind {
-        config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
-        config::TargetKind::Text { .. } => "start it".into(),
-    };
+    let fix = target.kind.start().unwrap_or_else(|| "start it".into());
     let what = format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name);
     Fault::new(Class::NotRunning, what, fix).temporary().at(Timestamp::now())
 }

@@ -10,7 +10,7 @@ use super::{
     HalfDone, HeldStatus, InUseStatus, Known, Live, LiveStatus, NotReady, OwedStatus, PendingStatus, ReportOwed,
     Status,
 };
-use crate::config::{self, Config, IfAppliedDies};
+use crate::config::{self, Config, IfAppliedDies, TargetKind};
 use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::{
@@ -254,7 +254,10 @@ impl CredentialStatus {
             let what =
                 format!("target {} still needs a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
             let fix = failure(Class::ReloadOwed).map(|f| f.fix.clone());
-            say(Class::ReloadOwed, what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
+            let kind = credential.targets.iter().find(|t| t.name == o.target).map(|t| &t.kind);
+            let command =
+                kind.and_then(TargetKind::reload).map(|command| format!(" (`{command}`)")).unwrap_or_default();
+            say(Class::ReloadOwed, what, fix.unwrap_or_else(|| format!("reload the mail server{command}")));
         }
         for class in [Class::LeftBehind, Class::NotNewer] {
             if let Some(f) = failure(class) {

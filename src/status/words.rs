@@ -1,7 +1,5 @@
 //! The document in words, for people and for the service manager's line; and sentences that are said elsewhere too.
 
-use std::path::Path;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -422,15 +420,8 @@ pub fn instead_of_the_refused(credential: &str, waits: Option<&str>) -> String {
 /// How the mail servers of these targets are started, each by the name of its instance.
 pub fn how_to_start(credential: &config::Credential, targets: &[String]) -> String {
     let stopped = credential.targets.iter().filter(|t| targets.contains(&t.name));
-    let commands: Vec<String> = stopped
-        .map(|target| match &target.kind {
-            config::TargetKind::Postfix { config_dir } if config_dir == Path::new("/etc/postfix") => {
-                "`postfix start`, or `systemctl start postfix`".into()
-            }
-            config::TargetKind::Postfix { config_dir } => format!("`postfix -c {} start`", config_dir.display()),
-            config::TargetKind::Text { .. } => target.name.clone(),
-        })
-        .collect();
+    let commands: Vec<String> =
+        stopped.map(|target| target.kind.how_to_start().unwrap_or_else(|| target.name.clone())).collect();
     format!("start it ({})", commands.join("; "))
 }
 

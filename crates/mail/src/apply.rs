@@ -20,6 +20,7 @@ mod activate;
 mod change;
 mod inspect;
 mod journal;
+mod kind;
 mod left_behind;
 mod own_ids;
 mod preview;
@@ -44,11 +45,12 @@ pub use crate::mta::{KnownLogins, Logins, Ours, RegionalLogin, Running};
 use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
 use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};
+pub use kind::TargetKind;
 use registry::{HeldDirectory, Registry};
 pub use reply::{
     Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, Reply, WhyReload,
 };
-pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version, WantedProof};
+pub use request::{Request, Setup, TargetId, TargetSetup, Version, WantedProof};
 pub use server::Server;
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
@@ -112,6 +114,7 @@ struct Shared {
 struct Target {
     id: TargetId,
     shared: Arc<Shared>,
+    kind: TargetKind,
     mta: Box<dyn Mta>,
     /// By the numbers of its endpoints, the SES region of each, or its name.
     regions: Vec<String>,

@@ -108,7 +108,7 @@ impl Target {
             mismatches,
             keys,
             map,
-            how: how(view.kind),
+            how: self.kind.read_back_by(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others,
@@ -156,7 +156,7 @@ impl Target {
             mismatches: Vec::new(),
             keys,
             map: live.map(|entry| entry.table.to_string()).unwrap_or_default(),
-            how: how(view.kind),
+            how: self.kind.read_back_by(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others,
@@ -226,10 +226,6 @@ impl Target {
         }
         Ok(keys)
     }
-}
-
-fn how(kind: &str) -> &'static str {
-    if kind == "text" { "text" } else { "postmap -q" }
 }
 
 /// What is wrong with what was found under a key, in words that show no value; `None`: it is the login.

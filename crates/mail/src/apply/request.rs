@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::TargetKind;
 #[cfg(doc)]
 use super::{Inspected, Prepared, Reply};
 use crate::credential::{Login, ProofFields, SourceIdentity, VersionId, VersionOrder};
@@ -191,20 +192,4 @@ pub struct TargetSetup {
     pub reload: Reload,
     /// False: a person changes it.
     pub write: bool,
-}
-
-/// The kind of mail server a target is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TargetKind {
-    /// One Postfix instance.
-    Postfix {
-        /// What `postconf -c` takes. Absolute.
-        config_dir: PathBuf,
-    },
-    /// A key-value text read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
-    /// is installed. Not offered in the configuration file.
-    Text {
-        /// The text. Absolute.
-        path: PathBuf,
-    },
 }

@@ -65,13 +65,14 @@ impl Server {
         let mut targets = BTreeMap::new();
         for target in &setup.targets {
             let mta = make(target);
-            let TargetSetup { id, relay, reload, write, .. } = target.clone();
+            let TargetSetup { id, kind, relay, reload, write, .. } = target.clone();
             let regions = relay.endpoints().map(Relay::takes_password_of).collect();
             let shared = Arc::clone(&shared);
             let files = Vec::new();
             let target = Target {
                 id: id.clone(),
                 shared,
+                kind,
                 mta,
                 regions,
                 reload,
