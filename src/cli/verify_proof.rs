@@ -354,9 +354,7 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
 /// The report that has the proof, with nothing in it that no proof is made over; and the one that it stood in.
 fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     let mut within = None;
-    use ReportOutcome::{Alive, Failed, PendingApproval, Rejected};
-    // What takes a confirmation back, or ends it, says nothing of one that stands.
-    while matches!(report.outcome, Alive | Failed | PendingApproval | Rejected)
+    while report.outcome.leaves_standing()
         && report.targets.is_empty()
         && let Some(latest) = report.latest.take()
     {

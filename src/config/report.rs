@@ -9,6 +9,7 @@ use super::aws::{self, Aws};
 use super::value::{self, Judged, expected, mistake, trimmed};
 use super::{AtSign, Credential, DeValue, Reader, Section, SectionView, key};
 use relaykey_core::config::url::{ClearText, UrlRule, url};
+use relaykey_core::report::place::TableLayout;
 
 const PARAMETER_STORE: &str = "parameter-store";
 const DYNAMODB: &str = "dynamodb";
@@ -129,6 +130,16 @@ pub enum TableKeys {
     ByUserId,
     /// Layout 2, where `principal` is the source identity of the session: this one.
     BySourceIdentity(String),
+}
+
+impl TableKeys {
+    /// The layout of such a table.
+    pub fn layout(&self) -> TableLayout {
+        match self {
+            TableKeys::ByHost => TableLayout::ByHost,
+            TableKeys::ByUserId | TableKeys::BySourceIdentity(_) => TableLayout::ByPrincipal,
+        }
+    }
 }
 
 impl ReceiverKind {
