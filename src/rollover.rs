@@ -86,7 +86,7 @@ pub use facts::{
 pub use failures::backoff;
 pub use fetched::not_newer;
 pub use outbox::Outbox;
-pub use own_login::{OwnLogin, OwnResult, Tried};
+pub use own_login::{OwnLoginTrials, OwnResult, Tried};
 pub use people::{left_to_people, waits_unconfirmed};
 pub use policy::{Policy, TargetPolicy};
 pub use relaykey_core::audit::{AuditFile, AuditHead};
@@ -96,6 +96,6 @@ pub use relaykey_core::report::{
 };
 pub use relaykey_core::target::{ReloadOwed, Swapped};
 pub use standing::said_beside;
-pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State};
+pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Rejected, State, StateMoved};
 pub use step::{Outcome, Reason, Step, StepId};
-pub use target_state::{Begun, FirstRefused, HeldBeside, Holds, InUse, PlannedChange, Retry, TargetState, Wanted};
+pub use target_state::{Begun, FirstRefused, HeldBeside, Holds, InUse, PlannedChange, Retry, TargetState, WantedLogin};

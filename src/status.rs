@@ -439,7 +439,7 @@ pub struct OwedStatus {
 
 /// One credential, as much as is known of it: input of [`Status::new`].
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownCredential<'a> {
     pub credential: &'a config::Credential,
     /// `None`: it has never been applied here.
     pub state: Option<&'a State>,

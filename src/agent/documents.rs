@@ -307,7 +307,7 @@ pub(super) fn begun_anew(
     credential: &config::Credential,
     by: &By,
     before: Option<rollover::Applied>,
-    moved: &rollover::Moved,
+    moved: &rollover::StateMoved,
     copy: bool,
     at: Timestamp,
 ) -> Record {

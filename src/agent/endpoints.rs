@@ -8,7 +8,7 @@ use crate::config;
 use crate::credential::Login;
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Evidence, Facts, Outcome};
-use crate::smtp::{self, Verdict};
+use crate::smtp::{self, LoginVerdict};
 use crate::tls;
 
 impl Agent {
@@ -42,7 +42,7 @@ impl Agent {
             Err(e) => return unproved(e.into(), at),
         };
         match smtp::probe(smtp, login, &roots, &self.identity.name, probe, &about).await {
-            Verdict::Accepted { .. } => Outcome::Probed,
+            LoginVerdict::Accepted { .. } => Outcome::Probed,
             verdict => unproved(verdict, at),
         }
     }
@@ -115,7 +115,7 @@ fn together(smtp: &config::Smtp, places: &[(&config::Smtp, &Login)], outcomes: V
 }
 
 /// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
-pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
+pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> LoginVerdict {
     match tls::CaFile::new(smtp.ca_file.clone()).roots() {
         Ok(roots) => smtp::login(smtp, login, &roots, hello_name).await,
         Err(e) => e.into(),
@@ -127,17 +127,17 @@ async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome
     // As it is written down, and as reports have it.
     let at = rollover::whole_seconds(Timestamp::now());
     match login_at(smtp, login, hello_name).await {
-        Verdict::Accepted { reply } => Outcome::Accepted(Evidence { endpoint: smtp.place(), reply, at }),
+        LoginVerdict::Accepted { reply } => Outcome::Accepted(Evidence { endpoint: smtp.place(), reply, at }),
         verdict => unproved(verdict, at),
     }
 }
 
 /// What a login, or a message over it, did not prove.
-fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
+fn unproved(verdict: LoginVerdict, at: Timestamp) -> Outcome {
     match verdict {
-        Verdict::Accepted { .. } => unreachable!("that is proof"),
-        Verdict::Refused { reply } => Outcome::Refused { endpoint: None, reply },
-        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
+        LoginVerdict::Accepted { .. } => unreachable!("that is proof"),
+        LoginVerdict::Refused { reply } => Outcome::Refused { endpoint: None, reply },
+        LoginVerdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
             Fault::new(
                 class,
                 match class {

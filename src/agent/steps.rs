@@ -438,10 +438,10 @@ fn change_of(previewed: apply::Previewed, target: &config::Target) -> (PlannedCh
 }
 
 /// The version at hand, for apply's journal.
-fn version_of(found: Option<&SourceVersion>) -> apply::Version {
+fn version_of(found: Option<&SourceVersion>) -> apply::JournalVersion {
     let found = found.expect("a version was fetched before it is prepared");
     let VersionId { version, order } = found.id.clone();
-    apply::Version { version, order, source: Some(found.identity.clone()) }
+    apply::JournalVersion { version, order, source: Some(found.identity.clone()) }
 }
 
 /// What is in its files cannot be confirmed as what it uses.

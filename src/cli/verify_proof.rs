@@ -291,7 +291,7 @@ fn read_document() -> Result<Vec<u8>, Unread> {
 
 /// What says of which kind a document is.
 #[derive(Deserialize)]
-struct Head {
+struct DocumentHead {
     schema: Option<String>,
 }
 
@@ -337,7 +337,7 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
         }
     }
     let no_report = |e: serde_json::Error| format!("is no report: {e}");
-    for Head { schema } in read::<Head>(text).map_err(no_report)? {
+    for DocumentHead { schema } in read::<DocumentHead>(text).map_err(no_report)? {
         match schema.as_deref() {
             Some(REPORT_V1 | REPORT_V2) => {}
             Some(other) => {

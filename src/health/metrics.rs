@@ -42,14 +42,14 @@ const CLASSES: [Class; 16] = [
 
 /// The two ways in which Prometheus takes numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum MetricsFormat {
     /// Version 0.0.4, which everything that scrapes can read.
     Text,
     /// What Prometheus asks for first.
     OpenMetrics,
 }
 
-impl Format {
+impl MetricsFormat {
     /// OpenMetrics where the client names it, else text.
     pub(super) fn asked_for(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
@@ -68,18 +68,18 @@ impl Format {
 }
 
 /// The numbers of one document.
-pub(super) fn render(status: Arc<Status>, format: Format) -> String {
+pub(super) fn render(status: Arc<Status>, format: MetricsFormat) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Numbers(status)));
     let mut out = String::new();
     match format {
-        Format::OpenMetrics => encode(&mut out, &registry),
-        Format::Text => encode_registry(&mut out, &registry),
+        MetricsFormat::OpenMetrics => encode(&mut out, &registry),
+        MetricsFormat::Text => encode_registry(&mut out, &registry),
     }
     .expect("a string takes everything");
     match format {
-        Format::OpenMetrics => out,
-        Format::Text => with_totals(&out),
+        MetricsFormat::OpenMetrics => out,
+        MetricsFormat::Text => with_totals(&out),
     }
 }
 

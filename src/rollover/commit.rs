@@ -5,7 +5,7 @@ use relaykey_core::report::{Report, whole_seconds};
 
 use super::drift::go_on_with_offered;
 use super::facts::{Facts, Inspection, Stamp};
-use super::own_login::OwnLogin;
+use super::own_login::OwnLoginTrials;
 use super::state::{Applied, Completion, LEFT_BEHIND, State, remember, remember_logins};
 use super::target_state::Retry;
 use crate::credential::VersionId;
@@ -82,7 +82,7 @@ pub(super) fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Time
             durable.wanted = None;
         }
         // What the mail log told of was about the login that was there before.
-        let of_before = |own: &OwnLogin| t.swapped && own.refused.is_empty();
+        let of_before = |own: &OwnLoginTrials| t.swapped && own.refused.is_empty();
         durable.own_login = durable
             .own_login
             .take()

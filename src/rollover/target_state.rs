@@ -7,7 +7,7 @@ use relaykey_core::target::{ReloadOwed, Swapped};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{HeldFacts, SourceVersion};
-use super::own_login::OwnLogin;
+use super::own_login::OwnLoginTrials;
 use super::state::{Applied, State};
 use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, VersionId, is_access_key_id};
 use crate::fault::Failure;
@@ -91,7 +91,7 @@ pub struct TargetState {
     /// What logins of our own with the applied version came to, since the mail log first told of a refusal. Kept by the
     /// first of several targets that log in alike.
     #[serde(default)]
-    pub own_login: Option<OwnLogin>,
+    pub own_login: Option<OwnLoginTrials>,
     /// When somebody else wrote to the table between a swap and its read-back, within the last hour.
     #[serde(default)]
     pub overtaken: Vec<Timestamp>,
@@ -101,7 +101,7 @@ pub struct TargetState {
     /// The login of the version that waits, as far as it was compared with what is here: by it somebody's change by hand is
     /// told from another login of the same user name.
     #[serde(default)]
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<WantedLogin>,
     /// What its login tables hold beside the login in use; `None`: it was not looked at by a release that looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldBeside>,
@@ -142,7 +142,7 @@ impl HeldBeside {
 
 /// The login of a version, as one target would hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct WantedLogin {
     #[serde(flatten)]
     pub id: VersionId,
     pub live_id: String,

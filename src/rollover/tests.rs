@@ -1383,7 +1383,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
     let before = state.clone();
 
     assert_eq!(state.copied_from("copy", None), Some("original".into()));
-    assert_eq!(state.moved_to("copy", None), Some(Moved { from: "original".into(), dropped: 4 }));
+    assert_eq!(state.moved_to("copy", None), Some(StateMoved { from: "original".into(), dropped: 4 }));
     let live_ids: std::collections::BTreeSet<String> =
         before.targets.values().filter_map(|target| target.live_id.clone()).collect();
     let anew = State {
@@ -1444,7 +1444,7 @@ fn a_state_that_does_not_say_whose_it_is_belongs_to_who_reads_it_unless_that_is_
     assert_eq!(state.moved_to("me", None), None);
     assert_eq!(state, State { host_id: Some("me".into()), ..applied(&policy(1), 2) });
     let moved = copied.moved_to("me", Some(&original()));
-    assert_eq!(moved, Some(Moved { from: "original".into(), dropped: 0 }));
+    assert_eq!(moved, Some(StateMoved { from: "original".into(), dropped: 0 }));
     assert_eq!((copied.applied, copied.host_id), (None, Some("me".into())));
 }
 

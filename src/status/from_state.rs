@@ -7,8 +7,8 @@ use super::seconds::InSeconds as _;
 use super::words::{how_to_start, instead_of_the_refused, key_refused, words};
 use super::{
     AppliedRefused, AppliedStatus, ChangeStatus, CredentialState, CredentialStatus, DaemonStatus, FailureStatus,
-    HalfDone, HeldStatus, InUseStatus, Known, Live, LiveStatus, NotReady, OwedStatus, PendingStatus, ReportOwed,
-    Status,
+    HalfDone, HeldStatus, InUseStatus, KnownCredential, Live, LiveStatus, NotReady, OwedStatus, PendingStatus,
+    ReportOwed, Status,
 };
 use crate::config::{self, Config, IfAppliedDies, TargetKind};
 use crate::fault::Class;
@@ -22,7 +22,11 @@ const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Status {
     /// From what is known; `daemon` where it is made by one.
-    pub fn new<'a>(daemon: Option<DaemonStatus>, known: impl IntoIterator<Item = Known<'a>>, now: Timestamp) -> Self {
+    pub fn new<'a>(
+        daemon: Option<DaemonStatus>,
+        known: impl IntoIterator<Item = KnownCredential<'a>>,
+        now: Timestamp,
+    ) -> Self {
         let mut status = Self {
             schema: "relaykey/status/v1".into(),
             at: now,
@@ -44,13 +48,17 @@ impl Status {
     /// From state files alone.
     pub fn at_rest(config: &Config, states: &[Option<State>], now: Timestamp) -> Self {
         let known = config.credentials.iter().zip(states);
-        Self::new(None, known.map(|(credential, state)| Known { credential, state: state.as_ref(), live: None }), now)
+        Self::new(
+            None,
+            known.map(|(credential, state)| KnownCredential { credential, state: state.as_ref(), live: None }),
+            now,
+        )
     }
 }
 
 impl CredentialStatus {
-    fn new(known: Known<'_>, now: Timestamp) -> Self {
-        let Known { credential, state, live } = known;
+    fn new(known: KnownCredential<'_>, now: Timestamp) -> Self {
+        let KnownCredential { credential, state, live } = known;
         let empty = State::new(&credential.name);
         let state = state.unwrap_or(&empty);
         let retries = std::iter::once((None, &state.source_retry))

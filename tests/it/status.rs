@@ -372,13 +372,13 @@ fn a_state_is_told_in_words() {
 /// Where another login was looked up, that is what the mail log tells of.
 #[test]
 fn what_the_mail_log_tells_is_about_the_login_that_was_found() {
-    use relaykey::rollover::{InUse, OwnLogin, OwnResult, Tried};
+    use relaykey::rollover::{InUse, OwnLoginTrials, OwnResult, Tried};
     let said = |foreign: bool| {
         text(|h| {
             let now = h.now;
             let id = h.first().applied.as_ref().expect("applied").id.clone();
             let last = Tried { at: now, endpoint: "e:587".into(), result: OwnResult::Accepted };
-            let own = OwnLogin { id, hinted: false, tries: 1, next: None, refused: vec![], last: Some(last) };
+            let own = OwnLoginTrials { id, hinted: false, tries: 1, next: None, refused: vec![], last: Some(last) };
             let target = h.target();
             target.live_id = Some("ours".into());
             target.own_login = Some(own);

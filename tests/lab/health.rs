@@ -17,10 +17,12 @@ use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, OwnLogin,
+    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, OwnLoginTrials,
     OwnResult, PlannedChange, Rejected, ReloadOwed, Report, Retry, State, TargetState, Tried,
 };
-use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
+use relaykey::status::{
+    ConfigMistake, ConfigRefused, Counters, DaemonStatus, KnownCredential, Live, Notice, Status, Woken,
+};
 use relaykey::wake::alarm::AlarmKind;
 
 /// The key before [`OLD`].
@@ -275,8 +277,11 @@ impl Host {
 
     pub fn status(&self) -> Status {
         let known = self.config.credentials.iter().zip(&self.states).zip(&self.lives);
-        let known =
-            known.map(|((credential, state), live)| Known { credential, state: state.as_ref(), live: Some(live) });
+        let known = known.map(|((credential, state), live)| KnownCredential {
+            credential,
+            state: state.as_ref(),
+            live: Some(live),
+        });
         Status::new(Some(self.daemon.clone()), known, self.now)
     }
 }
@@ -506,7 +511,7 @@ pub fn key_in_use_refused(host: &mut Host) {
     };
     let refused = vec![minutes(now, 4), minutes(now, 3)];
     let target = host.first().targets.values_mut().next().expect("a target");
-    target.own_login = Some(OwnLogin { id, hinted: false, tries: 2, next: None, refused, last: Some(last) });
+    target.own_login = Some(OwnLoginTrials { id, hinted: false, tries: 2, next: None, refused, last: Some(last) });
 }
 
 pub fn config_refused(host: &mut Host) {

@@ -46,11 +46,11 @@ use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
 use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};
 pub use kind::TargetKind;
-use registry::{HeldDirectory, Registry};
+use registry::{Directories, HeldDirectory};
 pub use reply::{
     Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, Reply, WhyReload,
 };
-pub use request::{Request, Setup, TargetId, TargetSetup, Version, WantedProof};
+pub use request::{JournalVersion, Request, Setup, TargetId, TargetSetup, WantedProof};
 pub use server::Server;
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
@@ -105,7 +105,7 @@ struct Shared {
     swept: AtomicBool,
     store: ApplyJournal,
     key: Mutex<Option<LiveIdKey>>,
-    directories: Registry,
+    directories: Directories,
     /// Every target of the configuration.
     configured: BTreeSet<TargetId>,
 }
@@ -134,7 +134,7 @@ struct Target {
 struct OpenChange {
     ours: Ours,
     logins: Logins,
-    version: Version,
+    version: JournalVersion,
     /// Of the logins that the live keys get.
     live_id: String,
     /// Each login, where the version has several.

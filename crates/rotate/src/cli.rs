@@ -143,8 +143,8 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
         aws: aws(&config.aws),
         user: credential.iam_user.clone(),
         store: publish.map_or_else(String::new, |publish| match &publish.place {
-            config::Place::SecretsManager { secret } => format!("secret {secret:?}"),
-            config::Place::ParameterStore { parameter } => format!("parameter {parameter:?}"),
+            config::PublishPlace::SecretsManager { secret } => format!("secret {secret:?}"),
+            config::PublishPlace::ParameterStore { parameter } => format!("parameter {parameter:?}"),
         }),
         secret: region.map_or_else(
             || format!("--secret-id {secret}"),
@@ -155,14 +155,14 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
 }
 
 /// Where a command is at work: one credential of one configuration.
-pub struct Place<'a> {
+pub struct Session<'a> {
     pub config: &'a Config,
     pub credential: &'a Credential,
     pub controller: Controller,
     pub json: bool,
 }
 
-impl Place<'_> {
+impl Session<'_> {
     /// Text for people on standard output; in a lab it says so first.
     pub fn say(&self, text: &str) {
         say(&lab(self.config.lab, text));
@@ -178,7 +178,7 @@ fn lab(is_lab: bool, text: &str) -> String {
 }
 
 /// Loads the configuration, chooses the credential, and runs a command about it.
-fn with(common: &Common, command: impl AsyncFnOnce(Place<'_>) -> Exit) -> Exit {
+fn with(common: &Common, command: impl AsyncFnOnce(Session<'_>) -> Exit) -> Exit {
     let config = match load(common) {
         Ok(config) => config,
         Err(exit) => return exit,
@@ -194,7 +194,7 @@ fn with(common: &Common, command: impl AsyncFnOnce(Place<'_>) -> Exit) -> Exit {
     speak(common, &config, credential);
     runtime.block_on(async {
         match Controller::new(&config, credential).await {
-            Ok(controller) => command(Place { config: &config, credential, controller, json: common.json }).await,
+            Ok(controller) => command(Session { config: &config, credential, controller, json: common.json }).await,
             Err(fault) => refused(&fault),
         }
     })

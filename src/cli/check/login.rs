@@ -10,7 +10,7 @@ use crate::aws;
 use crate::config::{self, IfAppliedDies, Mode, Severity};
 use crate::credential::{self, Login};
 use crate::rollover::{Evidence, State};
-use crate::smtp::Verdict;
+use crate::smtp::LoginVerdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::Store;
 
@@ -163,11 +163,11 @@ pub(super) async fn logins(
             let place = smtp.place();
             let mut accepted = None;
             match verdict {
-                Verdict::Accepted { reply } => {
+                LoginVerdict::Accepted { reply } => {
                     findings.good(name, "login", format!("{place} accepted: {reply}"));
                     accepted = Some(Evidence { endpoint: place, reply, at });
                 }
-                Verdict::Refused { reply } => findings.failed(
+                LoginVerdict::Refused { reply } => findings.failed(
                     is_awaited(credential, target, fetched, state, at),
                     name,
                     "login",
@@ -176,7 +176,7 @@ pub(super) async fn logins(
                      key may need some minutes"
                         .into(),
                 ),
-                Verdict::Unknown { temporary, words, fix, .. } => {
+                LoginVerdict::Unknown { temporary, words, fix, .. } => {
                     let fix = fix.unwrap_or_else(|| "try again".into());
                     let whose = if target.smtp.also.is_empty() { String::new() } else { format!("{place}: ") };
                     findings.failed(temporary, name, "login", format!("{whose}no login: {words}"), fix);

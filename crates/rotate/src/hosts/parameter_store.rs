@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
-use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use crate::aws::{AwsCall, CallFailed, FailKind, Reach, incomplete, timestamp};
 use crate::evidence::Written;
 use crate::facts::HostName;
 
@@ -39,9 +39,9 @@ impl Parameters {
         Self { reach, path: path.to_owned(), credential: credential.to_owned(), number: Mutex::new(0) }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
         let path = self.path.trim_start_matches('/');
-        Asked {
+        AwsCall {
             action,
             about: format!("parameters below {:?}", self.path),
             arn: format!("arn:aws:ssm:*:*:parameter/{path}/*"),

@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 
 use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
-use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete};
+use crate::aws::{AwsCall, CallFailed, FailKind, Reach, incomplete};
 use crate::evidence::Written;
 use crate::facts::HostName;
 
@@ -46,20 +46,20 @@ struct Layout {
     by_principal: bool,
 }
 
-pub struct Table {
+pub struct ReportsTable {
     reach: Reach,
     table: String,
     credential: String,
     layout: OnceCell<Layout>,
 }
 
-impl Table {
+impl ReportsTable {
     pub fn new(reach: Reach, table: &str, credential: &str) -> Self {
         Self { reach, table: table.to_owned(), credential: credential.to_owned(), layout: OnceCell::new() }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
-        Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
+        AwsCall {
             action,
             about: format!("table {:?}", self.table),
             arn: format!("arn:aws:dynamodb:*:*:table/{}", self.table),

@@ -16,7 +16,7 @@ use crate::retire;
 use crate::run::{AuditEvent, AuditLine, Look};
 
 /// Columns of a terminal that nobody made wider.
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
 
 /// The last sentence of a rotation that is over: what was counted, and no more.
 pub fn over(look: &Look) -> String {
@@ -75,14 +75,14 @@ pub fn unpublished(look: &Look) -> Option<&KeyId> {
 
 /// How far a part of a rotation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum PartState {
     Done,
     Now,
     Then,
 }
 
 /// The parts of a rotation, each with its clock.
-fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)> {
+fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(PartState, String)> {
     let (facts, record, now) = (&look.facts, &look.facts.record, look.now);
     let pending = facts.store.labelled(PENDING).filter(|version| !version.carries(crate::facts::CURRENT));
     let old = record.old.as_ref();
@@ -127,12 +127,12 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(Part, String)
         (end.to_owned(), observed.filter(|_| at == 5).map_or_else(|| span(policy.observe), left)),
     ];
     let part = |n: usize| match n.cmp(&at) {
-        std::cmp::Ordering::Less => Part::Done,
-        std::cmp::Ordering::Equal => Part::Now,
-        std::cmp::Ordering::Greater => Part::Then,
+        std::cmp::Ordering::Less => PartState::Done,
+        std::cmp::Ordering::Equal => PartState::Now,
+        std::cmp::Ordering::Greater => PartState::Then,
     };
     let with_clock =
-        |(n, (what, clock)): (usize, (String, String))| match (clock.is_empty(), n > 0 && part(n) == Part::Done) {
+        |(n, (what, clock)): (usize, (String, String))| match (clock.is_empty(), n > 0 && part(n) == PartState::Done) {
             (true, _) => (part(n), what),
             // How long it was to be is of no interest any more.
             (false, true) if n == 3 => (part(n), what),
@@ -160,9 +160,9 @@ pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> S
     }
     for (part, what) in parts {
         let mark = match part {
-            Part::Done => "  done  ",
-            Part::Now => "  now   ",
-            Part::Then => "  then  ",
+            PartState::Done => "  done  ",
+            PartState::Now => "  now   ",
+            PartState::Then => "  then  ",
         };
         put(&mut out, mark, "          ", &what);
     }
